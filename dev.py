@@ -1,0 +1,100 @@
+#!/usr/bin/env python3
+"""Set up and run everything, with nothing but Python 3.11+ and git.
+
+    python3 dev.py serve [ARGS]   a registry on 127.0.0.1:5000 (arguments go to `moorage serve`)
+    python3 dev.py check          format, lint, types, tests, docs: what CI runs
+    python3 dev.py test [ARGS]    tests only (arguments go to pytest)
+    python3 dev.py lint           format, lint and types only
+    python3 dev.py docs           build the documentation site into docs/_build
+    python3 dev.py bench [ARGS]   the benchmark against Debian's docker-registry
+    python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
+
+The first call makes the virtual environment .venv from the pinned, hashed requirements.
+MOORAGE_VENV names another place for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import subprocess
+import sys
+import venv
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent
+VENV = Path(os.environ.get("MOORAGE_VENV", ROOT / ".venv"))
+RUN_PINS = ROOT / "requirements" / "run.txt"
+DEV_PINS = ROOT / "requirements" / "dev.txt"
+
+
+def call(*command: str | Path) -> None:
+    """Run a command in the repository's root; end this program with its exit status if it fails."""
+    status = subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+    if status != 0:
+        sys.exit(status if status > 0 else 128 - status)
+
+
+def tool(name: str) -> Path:
+    return VENV / "bin" / name
+
+
+def set_up(pins: Path) -> None:
+    """Make .venv hold exactly `pins` and this package, once per change of either file."""
+    wanted = hashlib.sha256(pins.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamps = VENV / "moorage-set-up"
+    done = stamps.read_text().split() if stamps.exists() else []
+    if wanted in done:
+        return
+    print(f"setting up {VENV} (once, about a minute) ...", file=sys.stderr, flush=True)
+    if not tool("python").exists():
+        venv.create(VENV, with_pip=True)
+    pip = (tool("python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
+    call(*pip, "--require-hashes", "-r", pins)
+    call(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
+    stamps.write_text("\n".join([*done, wanted]))
+
+
+def lint() -> None:
+    call(tool("ruff"), "format", "--check", ".")
+    call(tool("ruff"), "check", ".")
+    call(tool("mypy"))
+
+
+def docs() -> None:
+    call(tool("sphinx-build"), "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
+
+
+def lock() -> None:
+    """Pins with hashes and without any index's address (uv writes none in this format)."""
+    uv = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
+          "--no-annotate", "--no-header", "--no-emit-package", "moorage")  # fmt: skip
+    for pins, extras in ((RUN_PINS, ("--extra", "all", "--group", "build")), (DEV_PINS, ("--extra", "dev"))):
+        call(*uv, *extras, "-o", pins, "pyproject.toml")
+
+
+def main(arguments: list[str]) -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036  this file is what an older Python would run first
+        sys.exit(f"Moorage needs Python 3.11 or later; this is {sys.version.split()[0]}")
+    command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
+    if command == "serve":
+        set_up(RUN_PINS)
+        os.execv(tool("moorage"), ["moorage", "serve", *rest])
+    if command == "lock":
+        lock()
+        return
+    if command not in {"check", "test", "lint", "docs", "bench"}:
+        sys.exit(__doc__)
+    set_up(DEV_PINS)
+    if command in {"check", "lint"}:
+        lint()
+    if command in {"check", "test"}:
+        call(tool("python"), "-m", "pytest", *rest)
+    if command in {"check", "docs"}:
+        docs()
+    if command == "bench":
+        call(tool("python"), "-m", "bench", *rest)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

@@ -1,0 +1,252 @@
+"""Every refusal a client may be told, in the vocabulary of the specification.
+
+    RegistryError
+    ├── BlobUnknown            BLOB_UNKNOWN
+    ├── BlobUploadInvalid      BLOB_UPLOAD_INVALID
+    ├── BlobUploadUnknown      BLOB_UPLOAD_UNKNOWN
+    ├── DigestInvalid          DIGEST_INVALID
+    ├── ManifestBlobUnknown    MANIFEST_BLOB_UNKNOWN     one entry for each missing digest
+    ├── ManifestInvalid        MANIFEST_INVALID
+    ├── ManifestTooLarge       MANIFEST_INVALID (413)
+    ├── ManifestUnknown        MANIFEST_UNKNOWN
+    ├── NameInvalid            NAME_INVALID
+    ├── NameUnknown            NAME_UNKNOWN
+    ├── PageSizeInvalid        PAGINATION_NUMBER_INVALID
+    ├── PreconditionFailed     DENIED (412)
+    ├── RangeInvalid           RANGE_INVALID             an upload's range; carries where the upload stands
+    ├── RangeNotSatisfiable    RANGE_INVALID             a download's range; carries the blob's size
+    ├── SizeInvalid            SIZE_INVALID
+    ├── TagInvalid             TAG_INVALID
+    ├── RequestTimeout         BLOB_UPLOAD_INVALID (408) the client sent nothing for too long
+    ├── TooManyTags            TAG_INVALID (414)
+    ├── Unsupported            UNSUPPORTED               switched off, or never offered
+    ├── StorageFull            UNAVAILABLE (507)         the disk or bucket is full or read-only
+    └── Unavailable            UNAVAILABLE (503)         the back end is failing; worth a retry
+
+The HTTP status is not here: `http/errors.py` has the one table.  `detail` is sent to the client, so it
+holds no paths of the server and no secrets.
+
+Source: distribution-spec 1.1 "Error Codes"; the last lines are CNCF Distribution's own, which clients parse.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorage.registry.interface import UploadStatus
+
+__all__ = [
+    "BlobUnknown",
+    "BlobUploadInvalid",
+    "BlobUploadUnknown",
+    "DigestInvalid",
+    "ManifestBlobUnknown",
+    "ManifestInvalid",
+    "ManifestTooLarge",
+    "ManifestUnknown",
+    "NameInvalid",
+    "NameUnknown",
+    "PageSizeInvalid",
+    "PreconditionFailed",
+    "RangeInvalid",
+    "RangeNotSatisfiable",
+    "RegistryError",
+    "RequestTimeout",
+    "SizeInvalid",
+    "StorageFull",
+    "TagInvalid",
+    "TooManyTags",
+    "Unavailable",
+    "Unsupported",
+]
+
+
+class RegistryError(Exception):
+    """A refusal the client is told about.
+
+    `code` and `message` never vary for a class; `subject` says what was refused and why, in one line;
+    `detail` is any JSON value sent beside it (None: the subject).
+    """
+
+    code: ClassVar[str]
+    message: ClassVar[str]
+
+    def __init__(self, subject: str = "", *, detail: Any = None) -> None:
+        super().__init__(f"{self.message}: {subject}" if subject else self.message)
+        self.subject = subject
+        self.detail: Any = detail if detail is not None else (subject or None)
+
+    def entries(self) -> list[dict[str, Any]]:
+        """The `errors` list of the JSON answer."""
+        entry: dict[str, Any] = {"code": self.code, "message": self.message}
+        if self.detail is not None:
+            entry["detail"] = self.detail
+        return [entry]
+
+
+class BlobUnknown(RegistryError):
+    """No such blob, or no link to it from this repository; only our log tells which."""
+
+    code = "BLOB_UNKNOWN"
+    message = "blob unknown to registry"
+
+
+class BlobUploadInvalid(RegistryError):
+    """The upload's `_state` is missing, forged, or of another repository or upload."""
+
+    code = "BLOB_UPLOAD_INVALID"
+    message = "blob upload invalid"
+
+
+class BlobUploadUnknown(RegistryError):
+    """The upload was finished, cancelled, purged, or never started."""
+
+    code = "BLOB_UPLOAD_UNKNOWN"
+    message = "blob upload unknown to registry"
+
+
+class DigestInvalid(RegistryError):
+    """A digest is misspelt, of an unknown algorithm, or not that of the content."""
+
+    code = "DIGEST_INVALID"
+    message = "provided digest did not match uploaded content"
+
+
+class ManifestBlobUnknown(RegistryError):
+    """A manifest names content that this repository does not have; `missing` are all of it."""
+
+    code = "MANIFEST_BLOB_UNKNOWN"
+    message = "blob unknown to registry"
+
+    def __init__(self, missing: Sequence[str]) -> None:
+        super().__init__(", ".join(missing))
+        self.missing = tuple(missing)
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": self.message, "detail": digest} for digest in self.missing]
+
+
+class ManifestInvalid(RegistryError):
+    """The manifest's JSON, media type or structure is wrong; `subject` says what."""
+
+    code = "MANIFEST_INVALID"
+    message = "manifest invalid"
+
+
+class ManifestTooLarge(RegistryError):
+    """The manifest is larger than the registry takes (4 MiB)."""
+
+    code = "MANIFEST_INVALID"
+    message = "manifest invalid"
+
+
+class ManifestUnknown(RegistryError):
+    """The tag or digest is not in this repository, or not in a form the client accepts."""
+
+    code = "MANIFEST_UNKNOWN"
+    message = "manifest unknown"
+
+
+class NameInvalid(RegistryError):
+    """The repository name breaks the specification's grammar or is over 255 characters."""
+
+    code = "NAME_INVALID"
+    message = "invalid repository name"
+
+
+class NameUnknown(RegistryError):
+    """The repository never held a manifest."""
+
+    code = "NAME_UNKNOWN"
+    message = "repository name not known to registry"
+
+
+class PageSizeInvalid(RegistryError):
+    """`n` is negative, no number, or (catalog) above the configured maximum."""
+
+    code = "PAGINATION_NUMBER_INVALID"
+    message = "invalid number of results requested"
+
+
+class PreconditionFailed(RegistryError):
+    """`If-Match` or `If-None-Match` of a manifest PUT does not hold."""
+
+    code = "DENIED"
+    message = "requested access to the resource is denied"
+
+
+class RangeInvalid(RegistryError):
+    """A chunk does not start where the upload stands, or another request is writing to it.
+
+    `status`, when known, says where the upload stands, so that the answer can tell the client.
+    """
+
+    code = "RANGE_INVALID"
+    message = "invalid content range"
+
+    def __init__(self, subject: str, *, status: UploadStatus | None = None) -> None:
+        super().__init__(subject)
+        self.status = status
+
+
+class RangeNotSatisfiable(RegistryError):
+    """The range asked for lies outside the blob of `size` bytes."""
+
+    code = "RANGE_INVALID"
+    message = "invalid content range"
+
+    def __init__(self, subject: str, *, size: int) -> None:
+        super().__init__(subject)
+        self.size = size
+
+
+class SizeInvalid(RegistryError):
+    """The span of Content-Range is not the length of the body."""
+
+    code = "SIZE_INVALID"
+    message = "provided length did not match content length"
+
+
+class TagInvalid(RegistryError):
+    """The tag breaks the specification's grammar."""
+
+    code = "TAG_INVALID"
+    message = "invalid tag"
+
+
+class RequestTimeout(RegistryError):
+    """The client sent no byte of the body for too long; what came before is kept."""
+
+    code = "BLOB_UPLOAD_INVALID"
+    message = "blob upload invalid"
+
+
+class TooManyTags(RegistryError):
+    """More `tag` parameters than one manifest PUT may carry."""
+
+    code = "TAG_INVALID"
+    message = "invalid tag"
+
+
+class Unsupported(RegistryError):
+    """Switched off in the configuration, or never offered here."""
+
+    code = "UNSUPPORTED"
+    message = "The operation is unsupported."
+
+
+class StorageFull(RegistryError):
+    """The storage takes no more: the disk is full, over quota or read-only.  The log names the cause."""
+
+    code = "UNAVAILABLE"
+    message = "service unavailable"
+
+
+class Unavailable(RegistryError):
+    """The storage fails or the registry is unhealthy; a later try may succeed.  The log names the cause."""
+
+    code = "UNAVAILABLE"
+    message = "service unavailable"

@@ -1,0 +1,217 @@
+"""What a registry is: the whole idea in one file.
+
+`Registry` has six parts.  `http/`, `cli/` and later the web pages call only these; the stored registry
+(`registry/*.py`) and the pull-through cache (`proxy/`, later) implement them.  Everything passed in has been
+parsed (`types.py`); everything refused is a `RegistryError` (`errors.py`), named at each method.  Any method
+may also raise `Unavailable` or `StorageFull`.
+
+Sizes and offsets are bytes.  Times are aware UTC.  Lists are in byte order of the name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from moorage.storage.driver import LocalFile, SignedUrl
+    from moorage.types import Descriptor, Digest, Reference, RepoName, Tag
+
+__all__ = [
+    "Blob",
+    "Blobs",
+    "IfMatch",
+    "Manifest",
+    "Manifests",
+    "Page",
+    "Pushed",
+    "Referrers",
+    "Registry",
+    "Repositories",
+    "Tags",
+    "UploadPart",
+    "UploadStatus",
+    "Uploads",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """Names, in byte order, and whether at least one more follows the last of them."""
+
+    names: tuple[str, ...]
+    more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """A blob as one repository sees it: the digest asked for, and its size."""
+
+    digest: Digest
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """A manifest as it was pushed, byte for byte; `digest` is the one asked for, or the tag's."""
+
+    digest: Digest
+    media_type: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Pushed:
+    """A manifest that was stored: its digest as pushed, its subject if it names one, the tags now at it."""
+
+    digest: Digest
+    subject: Digest | None
+    tags: tuple[Tag, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class IfMatch:
+    """The conditions of a PUT by tag (RFC 9110 section 13.1): digests the tag may, or may not, point at.
+
+    An empty tuple stands for `*` (any manifest at all); None for the absence of the header.
+    """
+
+    match: tuple[Digest, ...] | None = None
+    none_match: tuple[Digest, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """An upload: `offset` bytes are kept; `state` is the signed token for the next request's URL."""
+
+    uuid: str
+    offset: int
+    state: str
+
+
+class Blobs(Protocol):
+    """Bytes named by their digest, visible through each repository that links them."""
+
+    async def stat(self, name: RepoName, digest: Digest) -> Blob:
+        """Never reads content.  Raises BlobUnknown."""
+
+    def open(
+        self, name: RepoName, blob: Blob, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
+        """Bytes [start, stop) in pieces of 1 B to 1 MiB; entering raises BlobUnknown if it vanished."""
+
+    async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
+        """How the bytes can leave without us, if they can; asked after `stat` found the blob."""
+
+    async def mount(self, name: RepoName, digest: Digest, source: RepoName) -> Blob:
+        """Link a blob of `source` into `name`.  Raises BlobUnknown, upon which a client uploads it."""
+
+    async def delete(self, name: RepoName, digest: Digest) -> None:
+        """Remove this repository's link only.  Raises BlobUnknown, Unsupported."""
+
+
+class UploadPart(Protocol):
+    """One request's share of an upload.  Leaving the context keeps, durably, what was written."""
+
+    async def write(self, chunk: bytes) -> None:
+        """Hash and store; returns at once until about 1 MiB waits, then as fast as the disk."""
+
+    async def commit(self) -> UploadStatus:
+        """All of it durable; where the upload now stands."""
+
+    async def finish(self, digest: Digest) -> Blob:
+        """All of it durable, proven to be `digest`, published and linked; the upload is gone.
+
+        Raises DigestInvalid (the upload is then gone as well: its bytes are not what the client meant).
+        """
+
+
+class Uploads(Protocol):
+    """Blobs on their way in.  Any request may reach any process."""
+
+    async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
+        """A new upload; `algorithm` is a hint that its digest will be of that kind."""
+
+    async def status(self, name: RepoName, uuid: str) -> UploadStatus:
+        """Where it stands.  Raises BlobUploadUnknown."""
+
+    def extend(
+        self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
+    ) -> AbstractAsyncContextManager[UploadPart]:
+        """Go on.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
+
+        Entering raises BlobUploadUnknown, BlobUploadInvalid (forged or foreign token) and, with the
+        current status in it, RangeInvalid (token or `start` is not where the upload stands, or another
+        request is writing): nothing has been stored then.
+        """
+
+    async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
+        """Raises BlobUploadUnknown, BlobUploadInvalid."""
+
+
+class Manifests(Protocol):
+    """What an image is made of; kept byte for byte."""
+
+    async def get(self, name: RepoName, reference: Reference) -> Manifest:
+        """Raises ManifestUnknown."""
+
+    async def put(
+        self,
+        name: RepoName,
+        reference: Reference,
+        media_type: str,
+        data: bytes,
+        *,
+        tags: Sequence[Tag] = (),
+        condition: IfMatch | None = None,
+    ) -> Pushed:
+        """Check, store, link, then tag with `reference` (if a tag) and `tags`.
+
+        Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, PreconditionFailed: nothing is stored
+        then.  A tag never points at a manifest that is not whole.
+        """
+
+    async def delete(self, name: RepoName, reference: Reference) -> None:
+        """A tag: that tag only.  A digest: the manifest and every tag that points at it, at once.
+
+        Raises ManifestUnknown, Unsupported.
+        """
+
+
+class Tags(Protocol):
+    async def list(self, name: RepoName, *, last: str = "", limit: int | None = None) -> Page:
+        """Tags after `last`, at most `limit`.  Raises NameUnknown if the repository never held a manifest."""
+
+
+class Referrers(Protocol):
+    async def list(
+        self, name: RepoName, subject: Digest, *, artifact_types: Sequence[str] = (), after: str = ""
+    ) -> tuple[Sequence[Descriptor], bool]:
+        """Manifests of this repository whose subject is `subject`, ordered by digest text, those after the
+        digest text `after`, with an artifact type among `artifact_types` if any are given; as many as one
+        answer under 4 MiB can hold, and whether more follow.  An unknown subject has none.
+        """
+
+
+class Repositories(Protocol):
+    async def list(self, *, last: str = "", limit: int) -> Page:
+        """Repositories that ever held a manifest, after `last`, by component: `a/b` before `a-b`."""
+
+
+class Registry(Protocol):
+    """The six parts, and what the endpoint of the whole thing needs."""
+
+    repositories: Repositories
+    blobs: Blobs
+    uploads: Uploads
+    manifests: Manifests
+    tags: Tags
+    referrers: Referrers
+
+    async def probe(self) -> None:
+        """Is the storage there?  Raises Unavailable."""
+
+    async def close(self) -> None: ...

@@ -1,0 +1,322 @@
+"""What a storage back end must do: objects under keys, and uploads that grow until they are published.
+
+One vocabulary for a directory and a bucket, made of what a registry does; nothing in it is rename,
+mkdir, truncate or "is a directory".  A driver knows nothing of images, tags or digests, and is finished
+when it passes `moorage.testing.driver_contract`.
+
+Above: `registry/`.  Beside: `filesystem.py`, `memory.py`.  Errors:
+
+    StorageError
+    ├── KeyInvalid            the key's spelling; raised before any I/O
+    ├── KeyMissing            no object there
+    ├── ObjectTooLarge        read() past its limit
+    ├── Conflict              write(when=...) found something else
+    ├── RangeOutside          open() beyond the object's end
+    ├── UploadMissing         no upload there
+    ├── UploadBusy            another request is writing to the upload
+    ├── UploadChanged         the stored bytes are no longer those of the state in hand
+    └── StorageUnavailable    the back end failed; worth a retry, the log names the cause
+        └── StorageExhausted  full, over quota or read-only: worth a retry only after an operator acted
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, NewType, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+__all__ = [
+    "ABSENT",
+    "ALWAYS",
+    "READ_LIMIT_BYTES",
+    "Always",
+    "Appender",
+    "Conflict",
+    "Content",
+    "Driver",
+    "Key",
+    "KeyInvalid",
+    "KeyMissing",
+    "LocalFile",
+    "Note",
+    "ObjectTooLarge",
+    "RangeOutside",
+    "Reader",
+    "SignedUrl",
+    "Stat",
+    "StorageError",
+    "StorageExhausted",
+    "StorageUnavailable",
+    "Unchanged",
+    "UploadBusy",
+    "UploadChanged",
+    "UploadMissing",
+    "UploadState",
+    "Uploads",
+    "Version",
+    "When",
+    "Writer",
+]
+
+Key = NewType("Key", str)
+"""`docker/registry/v2/...`: components of `[A-Za-z0-9._-]+` joined by `/`, none of them `.` or `..`,
+no leading slash.  The driver puts its root before it."""
+
+Version = NewType("Version", str)
+"""Names one state of an object; equal versions mean equal bytes, unequal ones say nothing."""
+
+READ_LIMIT_BYTES = 4 << 20
+
+
+class StorageError(Exception):
+    """The root of everything a driver raises; `str()` names the key and, for our log only, the cause."""
+
+
+class KeyInvalid(StorageError):
+    """The key breaks the rule at `Key`."""
+
+
+class KeyMissing(StorageError):
+    """No object is stored under the key."""
+
+
+class ObjectTooLarge(StorageError):
+    """The object is larger than the limit given to `read`."""
+
+
+class Conflict(StorageError):
+    """`write` found another state of the object than `when` demanded; nothing was written."""
+
+
+class RangeOutside(StorageError):
+    """`open` was asked to start beyond the object's end."""
+
+
+class UploadMissing(StorageError):
+    """No upload lives at this home: finished, discarded, or never begun."""
+
+
+class UploadBusy(StorageError):
+    """Another request, here or on another node, is writing to the upload right now."""
+
+
+class UploadChanged(StorageError):
+    """The upload's stored bytes are not those of the state in hand: somebody extended or cut it."""
+
+
+class StorageUnavailable(StorageError):
+    """The back end failed or did not answer; a later try may succeed."""
+
+
+class StorageExhausted(StorageUnavailable):
+    """No space, no inodes, over quota, or read-only."""
+
+
+@dataclass(frozen=True, slots=True)
+class Stat:
+    """One object: size in bytes, time of the last write (aware UTC)."""
+
+    key: Key
+    size: int
+    modified: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Content:
+    """The whole of a small object."""
+
+    data: bytes
+    version: Version
+
+
+class Always(Enum):
+    """The two unconditional conditions of `write`."""
+
+    ALWAYS = "always"
+    ABSENT = "absent"
+
+
+ALWAYS = Always.ALWAYS
+ABSENT = Always.ABSENT
+
+
+@dataclass(frozen=True, slots=True)
+class Unchanged:
+    """Write only over exactly this version."""
+
+    version: Version
+
+
+When = Always | Unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """The object is a file of this host: the server may send it without our reading it."""
+
+    path: str
+
+
+@dataclass(frozen=True, slots=True)
+class SignedUrl:
+    """The client may fetch the object here itself."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """Something small kept with an upload's offset; `name` is a relative key, like `hashstates/sha256/4096`."""
+
+    name: str
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class UploadState:
+    """Where an upload stands.  `offset` bytes are stored and will survive this process; `notes` were
+    written at that very offset (empty: none survived, whoever needs them must read the bytes again).
+    """
+
+    offset: int
+    started: datetime
+    notes: tuple[Note, ...] = ()
+    version: Version = Version("")
+
+
+class Reader(Protocol):
+    """An object being read.  Iterating gives the bytes in pieces of 1 B to 1 MiB."""
+
+    @property
+    def stat(self) -> Stat: ...
+
+    def __aiter__(self) -> AsyncIterator[bytes]: ...
+
+
+class Writer(Protocol):
+    """An object being written in one go; invisible until `commit`."""
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        """Append.  The chunks must not be changed until this returns."""
+
+    async def commit(self) -> None:
+        """Make it visible and durable.  An object already under the key is kept (content-addressed)."""
+
+
+class Appender(Protocol):
+    """An upload being extended by one request."""
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        """Append after everything written so far; not yet durable."""
+
+    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
+        """Make all bytes written so far durable, and with them `notes`; the new state.
+
+        After a crash at any moment, `Uploads.state` finds either this checkpoint or an earlier one, never
+        a mixture.
+        """
+
+
+class Uploads(Protocol):
+    """Bytes that arrive in pieces, each piece perhaps at another process.  `home` is the upload's key
+    prefix (`.../_uploads/UUID`).
+    """
+
+    async def begin(self, home: Key) -> UploadState:
+        """Start an upload of no bytes.  Visible to every process when this returns."""
+
+    async def state(self, home: Key) -> UploadState:
+        """Where it stands.  Bytes past the last checkpoint do not count.  Raises UploadMissing."""
+
+    def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]:
+        """Go on after `state.offset`, alone: entering raises UploadBusy while another request writes,
+        UploadChanged when the offset is no longer `state.offset`, UploadMissing when it is gone.
+
+        Bytes that a crashed request left behind `state.offset` are dropped.  Leaving the context without
+        a checkpoint drops what was written since the last one.
+        """
+
+    def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
+        """The first `state.offset` bytes, to be hashed again.  Raises UploadMissing, UploadChanged."""
+
+    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+        """Exactly the bytes of `state` appear under `to`, durably, by the store itself; an object of that
+        size already there is kept.  The upload's own keys stay until `discard`.
+
+        Raises UploadMissing, UploadBusy, UploadChanged.
+        """
+
+    async def discard(self, home: Key) -> None:
+        """Remove the upload and everything of it.  One that is gone already is fine."""
+
+    def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        """Homes below `under` that began before `before`, and those that never say when but were last
+        written before it (the reference leaves such).
+        """
+
+
+class Driver(Protocol):
+    """Objects under keys, for one root directory, bucket or container.
+
+    Sizes and offsets are bytes; times are aware UTC.  Every method may be called concurrently, from any
+    process, and may raise `KeyInvalid` (before any I/O) and `StorageUnavailable`; others are listed per
+    method, and no other exception escapes.
+    """
+
+    name: str
+    """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
+
+    uploads: Uploads
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        """A whole small object.  Raises KeyMissing, ObjectTooLarge."""
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        """All or nothing: readers see the old object until this returns, and once it has returned the new
+        one survives a power cut.  Raises Conflict when `when` does not hold.
+        """
+
+    async def stat(self, key: Key) -> Stat:
+        """This object only; never reads its content.  Raises KeyMissing."""
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        """Remove objects, durably; missing ones are fine.  The nearest directories left empty may stay."""
+
+    def open(
+        self, key: Key, *, start: int = 0, stop: int | None = None
+    ) -> AbstractAsyncContextManager[Reader]:
+        """Stream bytes [start, stop); `stop` None or past the end means to the end.  Leaving the context
+        frees the handle even if the reader stopped early.  Entering raises KeyMissing, RangeOutside.
+        """
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+        """How the bytes can leave without us: a path for sendfile, a URL for a redirect, or not at all.
+        Does not check that the object exists.
+        """
+
+    def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
+        """Write an object of any size in one go.  Leaving without `commit` leaves nothing."""
+
+    def children(
+        self, prefix: Key, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        """Names directly below `prefix`, objects and prefixes alike, in byte order of the name, each once,
+        only those greater than `after`, at most `limit` of them, in pages.  No names: no pages.
+
+        Reads nothing below the names.  A name is listed if any object lies at or below it; a filesystem
+        also lists directories that were left empty.
+        """
+
+    def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        """Every object below `prefix`, in pages, each once, in any order.  For collectors and rebuilds."""
+
+    async def probe(self) -> None:
+        """A cheap sign of life for health checks.  Raises StorageUnavailable.  An empty store is alive."""
+
+    async def close(self) -> None:
+        """Free connections and threads; the driver is not used after."""
