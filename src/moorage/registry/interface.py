@@ -48,10 +48,15 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as one repository sees it: the digest asked for, and its size."""
+    """A blob as one repository sees it.
+
+    `digest` is the one asked for; `stored` the one its bytes lie under, which differs only for the sha512
+    links that CNCF Distribution writes (they name a sha256 digest).
+    """
 
     digest: Digest
     size: int
+    stored: Digest
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,8 +111,10 @@ class Blobs(Protocol):
     async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
         """How the bytes can leave without us, if they can; asked after `stat` found the blob."""
 
-    async def mount(self, name: RepoName, digest: Digest, source: RepoName) -> Blob:
-        """Link a blob of `source` into `name`.  Raises BlobUnknown, upon which a client uploads it."""
+    async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:
+        """Link a blob of `source` into `name`; `source` None stands for any repository and is passed only
+        for a caller who may read them all.  Raises BlobUnknown, upon which a client uploads it.
+        """
 
     async def delete(self, name: RepoName, digest: Digest) -> None:
         """Remove this repository's link only.  Raises BlobUnknown, Unsupported."""

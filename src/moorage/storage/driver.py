@@ -171,7 +171,7 @@ class SignedUrl:
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something small kept with an upload's offset; `name` is a relative key, like `hashstates/sha256/4096`."""
+    """Something small kept with an upload's offset; `name` is a relative key: `hashstates/sha256/4096`."""
 
     name: str
     data: bytes
