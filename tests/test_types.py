@@ -23,8 +23,8 @@ def test_names_of_the_grammar_are_taken(name: str) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["", "A", "a/", "/a", "a//b", "a/../b", ".a", "a.", "a___b", "a._b", "_catalog", "a\n", "é", "a:5000/b",
-     "a" * 256, "١"],
+    ["", "A", "a/", "/a", "a//b", "a/../b", ".a", "a.", "a___b", "a._b", "_catalog", "a\n", "\u00e9", "a:5000/b",
+     "a" * 256, "\u0661"],
 )  # fmt: skip
 def test_names_outside_the_grammar_are_refused(name: str) -> None:
     """A name like `a/../b` that got through would become a storage key."""
@@ -34,7 +34,7 @@ def test_names_outside_the_grammar_are_refused(name: str) -> None:
 
 @pytest.mark.parametrize("tag", ["latest", "_x", "1.0-rc_1", "A" * 128, "sha256-" + "a" * 64])
 def test_tags_of_the_grammar_are_taken(tag: str) -> None:
-    """cosign and the referrers fallback use long tags with dashes."""
+    """Cosign and the referrers fallback use long tags with dashes."""
     assert parse_tag(tag) == tag
 
 
