@@ -285,7 +285,12 @@ class Driver(Protocol):
         """This object only; never reads its content.  Raises KeyMissing."""
 
     async def delete(self, keys: Collection[Key]) -> None:
-        """Remove objects, durably; missing ones are fine.  The nearest directories left empty may stay."""
+        """Remove objects, durably; missing ones are fine.  The directories left empty may stay."""
+
+    async def clear(self, prefix: Key) -> None:
+        """Remove every object below `prefix`, and on a filesystem the directory itself: it is no longer a
+        child of what is above it.  Not atomic: delete first what must go first.  Nothing there is fine.
+        """
 
     def open(
         self, key: Key, *, start: int = 0, stop: int | None = None

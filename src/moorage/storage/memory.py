@@ -1,0 +1,259 @@
+"""Objects in this process's memory: `storage: inmemory`, and the fake that our tests run against.
+
+It passes the same contract as every driver.  Nothing survives the process and nothing is shared between
+processes, so a server on it runs one worker.
+"""
+
+from __future__ import annotations
+
+import itertools
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from moorage.storage.driver import (
+    ABSENT,
+    ALWAYS,
+    READ_LIMIT_BYTES,
+    Conflict,
+    Content,
+    Key,
+    KeyMissing,
+    ObjectTooLarge,
+    RangeOutside,
+    Stat,
+    Unchanged,
+    UploadBusy,
+    UploadChanged,
+    UploadMissing,
+    UploadState,
+    Version,
+)
+from moorage.storage.filesystem import check_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+
+    from moorage.storage.driver import Appender, LocalFile, Note, Reader, SignedUrl, When, Writer
+
+__all__ = ["MemoryDriver"]
+
+_PIECE_BYTES: Final = 1 << 20
+_PAGE: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class _Object:
+    data: bytes
+    modified: datetime
+    version: Version
+
+
+class MemoryDriver:
+    """See `driver.Driver`."""
+
+    name = "inmemory"
+
+    def __init__(self) -> None:
+        self._objects: dict[str, _Object] = {}
+        self._versions = itertools.count(1)
+        self.uploads = MemoryUploads(self)
+
+    def put(self, key: Key, data: bytes) -> Version:
+        """Store at once: what `write`, a writer's `commit` and `publish` end in."""
+        version = Version(str(next(self._versions)))
+        self._objects[key] = _Object(data, datetime.now(UTC), version)
+        return version
+
+    def _object(self, key: Key) -> _Object:
+        check_key(key)
+        try:
+            return self._objects[key]
+        except KeyError:
+            raise KeyMissing(key) from None
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        found = self._object(key)
+        if len(found.data) > limit:
+            raise ObjectTooLarge(f"{key}: {len(found.data)} bytes, at most {limit}")
+        return Content(found.data, found.version)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        check_key(key)
+        current = self._objects.get(key)
+        if when is ABSENT and current is not None:
+            raise Conflict(f"{key}: it exists")
+        if isinstance(when, Unchanged) and (current is None or current.version != when.version):
+            raise Conflict(f"{key}: it has changed")
+        return self.put(key, data)
+
+    async def stat(self, key: Key) -> Stat:
+        found = self._object(key)
+        return Stat(key, len(found.data), found.modified)
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        for key in keys:
+            check_key(key)
+        for key in keys:
+            self._objects.pop(key, None)
+
+    async def clear(self, prefix: Key) -> None:
+        check_key(prefix)
+        for key in [key for key in self._objects if key.startswith(f"{prefix}/")]:
+            self._objects.pop(key, None)
+
+    @asynccontextmanager
+    async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
+        found = self._object(key)
+        if start > len(found.data):
+            raise RangeOutside(f"{key}: {start} is past its {len(found.data)} bytes")
+        yield MemoryReader(Stat(key, len(found.data), found.modified), found.data[start:stop])
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+        del method, expires_s
+        check_key(key)
+        return None
+
+    @asynccontextmanager
+    async def create(self, key: Key) -> AsyncIterator[Writer]:
+        check_key(key)
+        yield MemoryWriter(self, key)
+
+    async def children(
+        self, prefix: Key, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        check_key(prefix)
+        start = len(prefix) + 1
+        below = {key[start:].partition("/")[0] for key in self._objects if key.startswith(f"{prefix}/")}
+        if names := sorted(name for name in below if name > after)[:limit]:
+            yield names
+
+    async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        check_key(prefix)
+        found = [
+            Stat(Key(key), len(item.data), item.modified)
+            for key, item in self._objects.items()
+            if key.startswith(f"{prefix}/")
+        ]
+        for start in range(0, len(found), _PAGE):
+            yield found[start : start + _PAGE]
+
+    async def probe(self) -> None:
+        """Memory is always there."""
+
+    async def close(self) -> None:
+        """Nothing to free."""
+
+
+class MemoryReader:
+    def __init__(self, stat: Stat, data: bytes) -> None:
+        self.stat, self._data = stat, data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        for start in range(0, len(self._data), _PIECE_BYTES):
+            yield self._data[start : start + _PIECE_BYTES]
+
+
+class MemoryWriter:
+    def __init__(self, driver: MemoryDriver, key: Key) -> None:
+        self._driver, self._key, self._data = driver, key, bytearray()
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            self._data += chunk
+
+    async def commit(self) -> None:
+        try:
+            await self._driver.stat(self._key)
+        except KeyMissing:
+            self._driver.put(self._key, bytes(self._data))
+
+
+@dataclass(slots=True)
+class _Upload:
+    state: UploadState
+    data: bytearray = field(default_factory=bytearray)
+    busy: bool = False
+
+
+class MemoryUploads:
+    """See `driver.Uploads`."""
+
+    def __init__(self, driver: MemoryDriver) -> None:
+        self._driver = driver
+        self._uploads: dict[str, _Upload] = {}
+
+    def _upload(self, home: Key) -> _Upload:
+        check_key(home)
+        try:
+            return self._uploads[home]
+        except KeyError:
+            raise UploadMissing(home) from None
+
+    def _claim(self, home: Key, state: UploadState) -> _Upload:
+        upload = self._upload(home)
+        if upload.busy:
+            raise UploadBusy(home)
+        if upload.state.offset != state.offset:
+            raise UploadChanged(f"{home}: it stands at {upload.state.offset}, not at {state.offset}")
+        return upload
+
+    async def begin(self, home: Key) -> UploadState:
+        check_key(home)
+        self._uploads[home] = _Upload(UploadState(0, datetime.now(UTC).replace(microsecond=0)))
+        return self._uploads[home].state
+
+    async def state(self, home: Key) -> UploadState:
+        return self._upload(home).state
+
+    @asynccontextmanager
+    async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
+        upload = self._claim(home, state)
+        upload.busy = True
+        try:
+            yield MemoryAppender(upload)
+        finally:
+            del upload.data[upload.state.offset :]
+            upload.busy = False
+
+    @asynccontextmanager
+    async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
+        upload = self._upload(home)
+        if len(upload.data) < state.offset:
+            raise UploadChanged(f"{home}: fewer than {state.offset} bytes are left")
+        yield MemoryReader(Stat(home, state.offset, state.started), bytes(upload.data[: state.offset]))
+
+    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+        upload = self._claim(home, state)
+        try:
+            if (await self._driver.stat(to)).size == state.offset:
+                return
+        except KeyMissing:
+            pass
+        self._driver.put(to, bytes(upload.data))
+        del self._uploads[home]
+
+    async def discard(self, home: Key) -> None:
+        check_key(home)
+        self._uploads.pop(home, None)
+
+    async def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        check_key(under)
+        for home, upload in list(self._uploads.items()):
+            if home.startswith(f"{under}/") and upload.state.started < before:
+                yield Key(home)
+
+
+class MemoryAppender:
+    def __init__(self, upload: _Upload) -> None:
+        self._upload = upload
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            self._upload.data += chunk
+
+    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
+        upload = self._upload
+        upload.state = UploadState(len(upload.data), upload.state.started, tuple(notes))
+        return upload.state
