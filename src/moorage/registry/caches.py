@@ -1,0 +1,45 @@
+"""What a process may remember: only facts that a digest makes immutable."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import Generic, TypeVar
+
+__all__ = ["BoundedCache"]
+
+_K = TypeVar("_K")
+_V = TypeVar("_V")
+
+
+class BoundedCache(Generic[_K, _V]):
+    """The most recently used entries, `limit` of them by weight (1 each unless told); 0 remembers nothing."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._weight = 0
+        self._entries: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
+
+    def get(self, key: _K) -> _V | None:
+        entry = self._entries.get(key)
+        if entry is None:
+            return None
+        self._entries.move_to_end(key)
+        return entry[0]
+
+    def put(self, key: _K, value: _V, weight: int = 1) -> None:
+        self.drop(key)
+        if weight > self._limit:
+            return
+        self._entries[key] = (value, weight)
+        self._weight += weight
+        while self._weight > self._limit:
+            _, (_, gone) = self._entries.popitem(last=False)
+            self._weight -= gone
+
+    def drop(self, key: _K) -> None:
+        entry = self._entries.pop(key, None)
+        if entry is not None:
+            self._weight -= entry[1]
+
+    def __len__(self) -> int:
+        return len(self._entries)

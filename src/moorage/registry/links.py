@@ -1,0 +1,52 @@
+"""Links: small objects that hold the text of a digest.
+
+An empty or torn link (2.8 wrote them in place, so a crash could leave one) counts as missing, with one warning;
+a newline at the end, which administrators' scripts leave, is tolerated.
+
+Source: reference/storage-layout.md sections 1 and 10.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from moorage.errors import DigestInvalid
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, Unchanged
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import Driver, Key, When
+
+__all__ = ["has_link", "read_link", "resolve", "write_link"]
+
+_LIMIT_BYTES: Final = 1024
+_log: Final = structlog.get_logger("moorage.registry")
+
+
+async def resolve(driver: Driver, key: Key) -> tuple[Digest, When] | None:
+    """The digest a link holds, and the condition that it still is this link; None if there is none."""
+    try:
+        content = await driver.read(key, limit=_LIMIT_BYTES)
+        return Digest.parse(content.data.decode("ascii").strip()), Unchanged(content.version)
+    except KeyMissing:
+        return None
+    except (DigestInvalid, UnicodeDecodeError, ObjectTooLarge):
+        _log.warning("a link holds no digest and counts as missing", key=key)
+        return None
+
+
+async def read_link(driver: Driver, key: Key) -> Digest | None:
+    """The digest a link holds, or None."""
+    found = await resolve(driver, key)
+    return found[0] if found else None
+
+
+async def has_link(driver: Driver, key: Key) -> bool:
+    return await read_link(driver, key) is not None
+
+
+async def write_link(driver: Driver, key: Key, digest: Digest) -> None:
+    """Durable when this returns, also if the link was there: whoever wrote it may not have come so far."""
+    await driver.write(key, str(digest).encode())

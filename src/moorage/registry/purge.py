@@ -1,0 +1,71 @@
+"""Uploads that nobody finishes are removed by age (`storage.maintenance.uploadpurging`).
+
+Every node may run this: removing an upload twice is harmless, and one that is being extended right now was
+begun too recently to be old.  Uploads that do not say when they began, which the reference keeps for ever, go
+by the time of their last write.
+
+Source: reference/storage-layout.md section 5.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from moorage.registry import layout
+from moorage.storage.driver import StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from moorage.storage.driver import Driver, Key
+
+__all__ = ["Purger", "purge"]
+
+_FIRST_RUN_WITHIN_S: Final = 3600.0  # nodes started together do not walk the store together
+_log: Final = structlog.get_logger("moorage.purge")
+
+
+async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
+    """Remove, or with `dry_run` only name, every upload that began before `before`."""
+    async for home in driver.uploads.abandoned(layout.REPOSITORIES, before):
+        if not dry_run:
+            await driver.uploads.discard(home)
+        yield home
+
+
+class Purger:
+    """Purges at a random moment of the first hour, then every `interval_s` seconds, for ever."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        age_s: float,
+        interval_s: float,
+        dry_run: bool,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self._driver, self._age, self._interval_s = driver, timedelta(seconds=age_s), interval_s
+        self._dry_run, self._sleep = dry_run, sleep
+
+    async def run(self) -> None:
+        await self._sleep(random.uniform(0, min(_FIRST_RUN_WITHIN_S, self._interval_s)))  # noqa: S311  no secret
+        while True:
+            await self.once()
+            await self._sleep(self._interval_s)
+
+    async def once(self) -> int:
+        """One pass; the number of uploads removed or, on a dry run, found.  A failing store ends the pass."""
+        count = 0
+        try:
+            async for home in purge(self._driver, before=datetime.now(UTC) - self._age, dry_run=self._dry_run):
+                count += 1
+                _log.info("old upload found" if self._dry_run else "old upload removed", upload=home)
+        except StorageError as error:
+            _log.error("purging uploads stopped early", cause=str(error))
+        return count

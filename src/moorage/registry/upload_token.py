@@ -1,0 +1,81 @@
+"""The `_state` of an upload's URL: who it is for and how far it has come, signed with `http.secret`.
+
+The form is CNCF Distribution's, so that two registries sharing a secret understand each other: URL-safe base64
+of HMAC-SHA256 (32 bytes) and the JSON it signs.  The JSON is padded with blanks, which Go's decoder skips, to
+a length that needs no `=`: clients take the URL apart and put it together in their own ways, and only
+unreserved characters come through all of them.
+
+Source: reference/storage-layout.md section 9, reference/http-api.md 7.1.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import BlobUploadInvalid
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from moorage.types import RepoName
+
+__all__ = ["UploadToken", "offset_of"]
+
+_MAC_BYTES: Final = 32
+_LIMIT_CHARS: Final = 4096
+
+
+@dataclass(frozen=True, slots=True)
+class UploadToken:
+    name: RepoName
+    uuid: str
+    offset: int
+    started: datetime
+
+    def sign(self, secret: bytes) -> str:
+        body = json.dumps(
+            {
+                "Name": self.name,
+                "UUID": self.uuid,
+                "Offset": self.offset,
+                "StartedAt": self.started.strftime("%Y-%m-%dT%H:%M:%SZ"),
+            },
+            separators=(",", ":"),
+        ).encode()
+        body += b" " * (-(_MAC_BYTES + len(body)) % 3)
+        return base64.urlsafe_b64encode(_mac(secret, body) + body).decode()
+
+
+def _mac(secret: bytes, body: bytes) -> bytes:
+    return hmac.digest(secret, body, hashlib.sha256)
+
+
+def offset_of(token: str, secret: bytes, name: RepoName, uuid: str) -> int:
+    """The offset that `token` was signed for.
+
+    Raises BlobUploadInvalid if it is missing, garbled, signed by another secret, or of another upload.
+    """
+    if not token or len(token) > _LIMIT_CHARS:
+        raise BlobUploadInvalid("the upload's URL has no usable _state; use the Location of the last answer")
+    try:
+        raw = base64.b64decode(token + "=" * (-len(token) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise BlobUploadInvalid("the _state of the upload's URL is garbled") from error
+    mac, body = raw[:_MAC_BYTES], raw[_MAC_BYTES:]
+    if not hmac.compare_digest(mac, _mac(secret, body)):
+        raise BlobUploadInvalid("the _state was signed with another secret; do all nodes share http.secret?")
+    try:
+        state = json.loads(body)
+        offset = state["Offset"]
+        ours = state["Name"] == name and state["UUID"] == uuid and isinstance(offset, int)
+    except (ValueError, KeyError, TypeError) as error:
+        raise BlobUploadInvalid("the _state of the upload's URL is garbled") from error
+    if not ours:
+        raise BlobUploadInvalid("the _state belongs to another upload")
+    return int(offset)

@@ -1,0 +1,316 @@
+"""Blobs on their way in: hashed once, while they are written, by whichever process has the request.
+
+    start ──► extend (PATCH, any number, any process) ──► extend + finish (PUT) ──► blob + link
+                 │ each leaves a checkpoint: bytes durable, hash state beside them
+                 └── cancel, or purged by age
+
+An upload's bytes pass through once.  `UploadPart.write` gathers chunks into batches; while one batch is hashed
+and written by threads, both without the GIL, the next is received: two batches and a chunk are in memory at
+most, and a slow disk slows the client down, not the process.
+
+What a crash leaves, step by step of `finish` (the order is what promise 1 of design.md rests on):
+
+    before the checkpoint      the upload at its last checkpoint; the client goes on from there
+    after the checkpoint       the upload, whole; a repeated PUT finishes it
+    after publish              a blob without a link: invisible, the collector's; the client uploads again
+    after the link             a finished blob, and an upload home without data for the purger
+    after discard              nothing
+
+A client that hangs up, a timeout and a cancellation end in a checkpoint too: what arrived is kept.
+
+Beside: `hashing.py`, `upload_token.py`, `purge.py`.  Source: distribution-spec 1.1 "Pushing a blob in chunks";
+reference/http-api.md section 7.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import time
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
+from moorage.registry import hashing, layout
+from moorage.registry.interface import Blob, UploadStatus
+from moorage.registry.refusals import refusing
+from moorage.registry.upload_token import UploadToken, offset_of
+from moorage.storage.driver import Note, UploadBusy, UploadChanged, UploadMissing
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine
+
+    from moorage.registry.hashing import Hasher
+    from moorage.registry.interface import UploadPart
+    from moorage.storage.driver import Appender, Driver, Key, UploadState
+    from moorage.types import Digest, RepoName
+
+__all__ = ["StoredUploads", "new_upload_id"]
+
+_BATCH_BYTES: Final = 512 << 10
+_CHECKPOINT_BYTES: Final = 256 << 20
+_CHECKPOINT_S: Final = 15.0
+_UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
+
+
+def new_upload_id() -> str:
+    """A UUID of version 7 (RFC 9562): sorted by time in a listing, as the reference's since 3.1."""
+    number = int.from_bytes(os.urandom(16))
+    number = number & ((1 << 80) - 1) | (time.time_ns() // 1_000_000 & ((1 << 48) - 1)) << 80
+    number = number & ~(0xF << 76) | 7 << 76
+    number = number & ~(3 << 62) | 2 << 62
+    text = f"{number:032x}"
+    return f"{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}"
+
+
+class StoredUploads:
+    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it."""
+
+    def __init__(self, driver: Driver, secret: bytes, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._driver, self._secret, self._clock = driver, secret, clock
+        self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
+
+    async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
+        uuid = new_upload_id()
+        home = layout.upload_home(name, uuid)
+        with refusing():
+            state = await self._driver.uploads.begin(home)
+            if algorithm != "sha256":
+                # The hint outlives this request as a hash state of nothing, which `_hashers` finds again.
+                async with self._driver.uploads.append(home, state) as appender:
+                    state = await appender.checkpoint(_notes(_fresh("sha256", algorithm)))
+        return self.status_of(name, uuid, state)
+
+    async def status(self, name: RepoName, uuid: str) -> UploadStatus:
+        with refusing():
+            return self.status_of(name, uuid, await self._state(_home(name, uuid)))
+
+    @asynccontextmanager
+    async def extend(
+        self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
+    ) -> AsyncIterator[UploadPart]:
+        home = _home(name, uuid)
+        expected = offset_of(state, self._secret, name, uuid)
+        async with AsyncExitStack() as stack:
+            with refusing():
+                current = await self._state(home)
+                if expected != current.offset or start not in {None, current.offset}:
+                    raise RangeInvalid(
+                        f"the upload stands at byte {current.offset}", status=self.status_of(name, uuid, current)
+                    )
+                try:
+                    appender = await stack.enter_async_context(self._driver.uploads.append(home, current))
+                except (UploadBusy, UploadChanged) as error:
+                    raise RangeInvalid(
+                        "another request is writing to this upload", status=self.status_of(name, uuid, current)
+                    ) from error
+                except UploadMissing as error:
+                    raise BlobUploadUnknown(uuid) from error
+            part = StoredPart(self, name, uuid, appender, stack, current, _hashers(current, algorithm))
+            try:
+                yield part
+            finally:
+                await _to_the_end(part.keep())
+
+    async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
+        home = _home(name, uuid)
+        offset_of(state, self._secret, name, uuid)
+        with refusing():
+            await self._state(home)
+            await self._driver.uploads.discard(home)
+
+    def close(self) -> None:
+        self._hashing.shutdown(wait=True)
+
+    async def _state(self, home: Key) -> UploadState:
+        try:
+            return await self._driver.uploads.state(home)
+        except UploadMissing as error:
+            raise BlobUploadUnknown(home.rpartition("/")[2]) from error
+
+    def status_of(self, name: RepoName, uuid: str, state: UploadState) -> UploadStatus:
+        token = UploadToken(name, uuid, state.offset, state.started)
+        return UploadStatus(uuid, state.offset, token.sign(self._secret))
+
+    async def hash(self, hashers: dict[str, Hasher], batch: list[bytes]) -> None:
+        """Feed every hash, off the event loop."""
+        if not hashers:
+            return
+
+        def work() -> None:
+            for hasher in hashers.values():
+                hasher.update(batch)
+
+        await asyncio.get_running_loop().run_in_executor(self._hashing, work)
+
+    async def digest(self, home: Key, state: UploadState, algorithm: str) -> str:
+        """Hash the stored bytes again: the state was lost, or nobody foretold this algorithm."""
+        hasher = hashing.new(algorithm)
+        async with self._driver.uploads.read(home, state) as reader:
+            async for piece in reader:
+                await self.hash({algorithm: hasher}, [piece])
+        return hasher.hexdigest()
+
+    async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Blob:
+        """Data, then link, then the upload's end; see the module docstring."""
+        home = layout.upload_home(name, uuid)
+        try:
+            await self._driver.uploads.publish(home, state, layout.blob_data(digest))
+        except (UploadBusy, UploadChanged) as error:
+            raise RangeInvalid("another request is writing to this upload") from error
+        except UploadMissing as error:
+            raise BlobUploadUnknown(uuid) from error
+        await self._driver.write(layout.layer_link(name, digest), str(digest).encode())
+        await self._driver.uploads.discard(home)
+        return Blob(digest, state.offset, digest)
+
+    async def discard(self, name: RepoName, uuid: str) -> None:
+        await self._driver.uploads.discard(layout.upload_home(name, uuid))
+
+    @property
+    def now(self) -> float:
+        return self._clock()
+
+
+class StoredPart:
+    """See `interface.UploadPart`.
+
+    `hashers` are the hashes of everything up to here; an algorithm that is not in it cannot be continued and
+    is computed by reading the stored bytes when `finish` needs it.
+    """
+
+    def __init__(
+        self,
+        uploads: StoredUploads,
+        name: RepoName,
+        uuid: str,
+        appender: Appender,
+        stack: AsyncExitStack,
+        state: UploadState,
+        hashers: dict[str, Hasher],
+    ) -> None:
+        self._uploads, self._name, self._uuid = uploads, name, uuid
+        self._appender, self._stack, self._state, self._hashers = appender, stack, state, hashers
+        self._batch: list[bytes] = []
+        self._batched = 0
+        self._flushing: asyncio.Task[None] | None = None
+        self._written = state.offset
+        self._checked = uploads.now
+        self._open = True
+
+    async def write(self, chunk: bytes) -> None:
+        self._batch.append(chunk)
+        self._batched += len(chunk)
+        if self._batched >= _BATCH_BYTES:
+            with refusing():
+                await self._flush()
+                if self._due():
+                    await self._checkpoint()
+
+    async def commit(self) -> UploadStatus:
+        with refusing():
+            await self._checkpoint()
+        return self._uploads.status_of(self._name, self._uuid, self._state)
+
+    async def finish(self, digest: Digest) -> Blob:
+        with refusing():
+            await self._settle()
+            if self._written != self._state.offset:
+                # No notes: publishing ends the upload, and should it fail, reading again costs less than
+                # a hash state for every blob.
+                self._state = await self._appender.checkpoint()
+            if (hasher := self._hashers.get(digest.algorithm)) is not None:
+                actual = hasher.hexdigest()
+            else:
+                home = layout.upload_home(self._name, self._uuid)
+                actual = await self._uploads.digest(home, self._state, digest.algorithm)
+            await self._close()
+            if actual != digest.hex:
+                await self._uploads.discard(self._name, self._uuid)
+                raise DigestInvalid(f"the content is {digest.algorithm}:{actual}, not {digest}")
+            return await self._uploads.publish(self._name, self._uuid, self._state, digest)
+
+    async def keep(self) -> None:
+        """The context is left: keep what arrived, whatever ended the request."""
+        if not self._open:
+            return
+        try:
+            with refusing():
+                await self._checkpoint()
+        finally:
+            await self._close()
+
+    async def _close(self) -> None:
+        self._open = False
+        await self._stack.aclose()
+
+    def _due(self) -> bool:
+        grown = self._written - self._state.offset
+        return grown >= _CHECKPOINT_BYTES or (grown > 0 and self._uploads.now - self._checked >= _CHECKPOINT_S)
+
+    async def _flush(self) -> None:
+        """Hand the gathered batch to the threads, after the one before it."""
+        batch, self._batch, self._batched = self._batch, [], 0
+        await self._drained()
+        if batch:
+            self._flushing = asyncio.ensure_future(self._store(batch))
+
+    async def _drained(self) -> None:
+        if (flushing := self._flushing) is not None:
+            await asyncio.shield(flushing)
+            self._flushing = None
+
+    async def _store(self, batch: list[bytes]) -> None:
+        await asyncio.gather(self._appender.write(batch), self._uploads.hash(self._hashers, batch))
+        self._written += sum(map(len, batch))
+
+    async def _settle(self) -> None:
+        await self._flush()
+        await self._drained()
+
+    async def _checkpoint(self) -> None:
+        await self._settle()
+        if self._written != self._state.offset:
+            self._state = await self._appender.checkpoint(_notes(self._hashers))
+        self._checked = self._uploads.now
+
+
+async def _to_the_end(work: Coroutine[None, None, None]) -> None:
+    """Run `work` whole, whoever cancels us: the upload's file stays ours until nothing writes to it."""
+    task = asyncio.ensure_future(work)
+    while not task.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait([task])
+    task.result()
+
+
+def _home(name: RepoName, uuid: str) -> Key:
+    if _UUID.fullmatch(uuid) is None:
+        raise BlobUploadUnknown(uuid)
+    return layout.upload_home(name, uuid)
+
+
+def _fresh(*algorithms: str) -> dict[str, Hasher]:
+    return {algorithm: hashing.new(algorithm) for algorithm in algorithms}
+
+
+def _hashers(state: UploadState, algorithm: str) -> dict[str, Hasher]:
+    """What can be hashed on from here: fresh ones at the start, else those whose state was kept."""
+    found: dict[str, Hasher] = {} if state.offset else _fresh("sha256", algorithm)
+    for note in state.notes:
+        kind = note.name.split("/")[1] if note.name.count("/") == 2 else ""  # noqa: PLR2004  hashstates/ALG/OFFSET
+        if kind in {"sha256", "sha512"}:
+            with suppress(KeyError):
+                if (hasher := hashing.restore(kind, note.data, state.offset)) is not None:
+                    found[kind] = hasher
+    return found
+
+
+def _notes(hashers: dict[str, Hasher]) -> list[Note]:
+    notes = []
+    for algorithm, hasher in hashers.items():
+        if (exported := hasher.export()) is not None:
+            notes.append(Note(f"hashstates/{algorithm}/{hasher.length}", exported))
+    return notes
