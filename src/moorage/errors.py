@@ -4,6 +4,7 @@
     ├── BlobUnknown            BLOB_UNKNOWN
     ├── BlobUploadInvalid      BLOB_UPLOAD_INVALID
     ├── BlobUploadUnknown      BLOB_UPLOAD_UNKNOWN
+    ├── Denied                 DENIED                    a policy forbids it; credentials cannot help
     ├── DigestInvalid          DIGEST_INVALID
     ├── ManifestBlobUnknown    MANIFEST_BLOB_UNKNOWN     one entry for each missing digest
     ├── ManifestInvalid        MANIFEST_INVALID
@@ -42,6 +43,7 @@ __all__ = [
     "BlobUnknown",
     "BlobUploadInvalid",
     "BlobUploadUnknown",
+    "Denied",
     "DigestInvalid",
     "ManifestBlobUnknown",
     "ManifestInvalid",
@@ -106,6 +108,13 @@ class BlobUploadUnknown(RegistryError):
 
     code = "BLOB_UPLOAD_UNKNOWN"
     message = "blob upload unknown to registry"
+
+
+class Denied(RegistryError):
+    """The configuration's policy forbids it, whoever asks."""
+
+    code = "DENIED"
+    message = "requested access to the resource is denied"
 
 
 class DigestInvalid(RegistryError):

@@ -30,8 +30,10 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BLOBS",
+    "MANIFESTS_NAME",
     "REPOSITORIES",
     "ROOT",
+    "below",
     "blob_data",
     "deleted_mark",
     "deleted_marks",
@@ -53,6 +55,13 @@ __all__ = [
 ROOT: Final = Key("docker/registry/v2")
 BLOBS: Final = Key(f"{ROOT}/blobs")
 REPOSITORIES: Final = Key(f"{ROOT}/repositories")
+MANIFESTS_NAME: Final = "_manifests"
+"""The directory whose presence makes its parent a repository of the catalog."""
+
+
+def below(prefix: Key, name: str) -> Key:
+    """A child that a listing of `prefix` named."""
+    return Key(f"{prefix}/{name}")
 
 
 def blob_data(digest: Digest) -> Key:
