@@ -1,0 +1,36 @@
+"""Fixtures that any test may ask for: a live server of ours, the reference, and a client for either."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.live import Live, start_moorage, start_reference
+from tests.wire import Wire
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+@pytest.fixture(scope="module")
+def live_moorage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One server of two workers for a module's tests; use a repository of your own."""
+    live = start_moorage(tmp_path_factory.mktemp("live") / "data")
+    yield live
+    live.stop()
+
+
+@pytest.fixture
+def live_reference(tmp_path: Path) -> Iterator[Live]:
+    """Debian's docker-registry 2.8 over an empty store."""
+    live = start_reference(tmp_path / "reference")
+    yield live
+    live.stop()
+
+
+@pytest.fixture
+def wire(live_moorage: Live) -> Wire:
+    """A client of `live_moorage`."""
+    return Wire(live_moorage.host)

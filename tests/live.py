@@ -1,0 +1,273 @@
+"""Real servers for tests: Moorage, and the reference it takes the place of, each a process of its own.
+
+Both are started with a written `config.yml` on a port of the kernel's choice (`addr: 127.0.0.1:0`), which is
+read back from the process's own listening socket, so two test runs never meet.  A server is ready when it
+answers `/v2/`, and is always ended by its process group, workers included.
+
+`require` decides what a missing program means: on a laptop the test is skipped with the reason; in CI
+(`CI=true`, or `MOORAGE_REQUIRE_ALL=1`) it fails, so that a green run is a run of everything.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import http.client
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import yaml
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+__all__ = ["SECRET", "Live", "NotStarted", "everything_required", "program", "require", "require_root"]
+__all__ += ["start", "start_moorage", "start_reference"]
+
+SECRET: Final = "a secret shared by both registries"
+"""`http.secret` of every server started here, so that uploads go on across restarts and registries."""
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+_OURS: Final = ROOT / ".tools" / "bin"
+_START_LIMIT_S: Final = 20.0
+_STOP_LIMIT_S: Final = 15.0
+
+
+class NotStarted(Exception):
+    """The server ended or stayed silent; the message holds its log."""
+
+
+def everything_required() -> bool:
+    return os.environ.get("CI") == "true" or os.environ.get("MOORAGE_REQUIRE_ALL") == "1"
+
+
+def program(name: str) -> str | None:
+    """Where a test program is: `.tools/bin` (see tools/install_test_programs.py), then Debian's, then PATH."""
+    for folder in (_OURS, Path("/usr/bin"), Path("/usr/sbin")):
+        if os.access(folder / name, os.X_OK):
+            return str(folder / name)
+    return shutil.which(name)
+
+
+def require(name: str, *, optional: bool = False) -> str:
+    """The path of a program this test cannot do without; `optional` ones may be missing in CI as well."""
+    path = program(name)
+    if path is not None:
+        return path
+    reason = f"{name} is not installed (python3 tools/install_test_programs.py)"
+    if everything_required() and not optional:
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def require_root() -> None:
+    if os.geteuid() == 0:
+        return
+    reason = "only root can do what this test needs (mounts, strace of other processes, a Docker engine)"
+    if everything_required():
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@dataclass
+class Live:
+    """A running server.  `host` is `127.0.0.1:PORT`, `root` its storage, `log_path` what it wrote."""
+
+    process: subprocess.Popen[bytes]
+    root: Path
+    log_path: Path
+    port: int = 0
+    _seen: set[int] = field(default_factory=set)
+
+    @property
+    def host(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"http://{self.host}"
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def workers(self) -> list[int]:
+        """The processes that answer requests: those below the first one that hold the listening socket."""
+        below = list(_descendants(self.pid))
+        self._seen.update(below)
+        return [pid for pid in below if self.port in _listening_ports([pid])]
+
+    def logs(self) -> str:
+        return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def stop(self, limit_s: float = _STOP_LIMIT_S) -> int:
+        """Ask it to end and wait; its exit status.  One that does not end in time is killed, and is an error."""
+        self._seen.update(_descendants(self.pid))
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        try:
+            return self.process.wait(limit_s)
+        except subprocess.TimeoutExpired:
+            raise AssertionError(f"still running {limit_s} s after SIGTERM:\n{self.logs()[-4000:]}") from None
+        finally:
+            self.kill()
+
+    def kill(self) -> None:
+        """SIGKILL to every process of the server at once, as a power switch would end it."""
+        self._seen.update(_descendants(self.pid))
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        for pid in self._seen:
+            # A worker in a group of its own; one that is gone already is what was wanted.
+            if _group(pid) not in {None, self.pid} and _parent(pid) in {1, self.pid, *self._seen}:
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGKILL)
+        self.process.wait()
+
+
+def start_moorage(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
+    """Moorage over the storage in `root`; `overrides` are sections of config.yml, merged into the usual ones.
+
+        start_moorage(tmp_path / "data", http={"workers": 3}, storage={"delete": {"enabled": False}})
+
+    A value of None takes a key away.  Raises NotStarted.
+    """
+    settings = _merge(_usual(root, port), {"http": {"workers": 2}})
+    command = [sys.executable, "-m", "moorage.cli", "serve"]
+    return start(command, root, _merge(settings, overrides), config=config)
+
+
+def start_reference(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
+    """Debian's docker-registry 2.8 over the storage in `root`.  Raises NotStarted."""
+    return start([require("docker-registry"), "serve"], root, _merge(_usual(root, port), overrides), config=config)
+
+
+def start(command: Sequence[str], root: Path, settings: Mapping[str, Any], *, config: Path | None = None) -> Live:
+    """Run `command CONFIG` and wait until it answers."""
+    path = config or root.with_name(f"{root.name}.yml")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(yaml.safe_dump(dict(settings)))
+    log_path = path.with_suffix(".log")
+    with log_path.open("ab") as log:
+        process = subprocess.Popen(
+            [*command, str(path)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env=_environment(),
+            cwd=ROOT,
+        )
+    live = Live(process, root, log_path)
+    try:
+        _wait_until_ready(live)
+    except BaseException:
+        live.kill()
+        raise
+    return live
+
+
+def _usual(root: Path, port: int) -> dict[str, Any]:
+    return {
+        "version": 0.1,
+        "log": {"level": "info", "accesslog": {"disabled": True}},
+        "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
+        "http": {"addr": f"127.0.0.1:{port}", "secret": SECRET},
+    }
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if value is None:
+            merged.pop(key, None)
+        elif isinstance(value, dict) and isinstance(merged.get(key), dict):
+            merged[key] = _merge(merged[key], value)
+        else:
+            merged[key] = value
+    return merged
+
+
+def _environment() -> dict[str, str]:
+    """Ours without what would configure a registry, or send its traffic through a proxy."""
+    unwanted = ("REGISTRY_", "HTTP_PROXY", "HTTPS_PROXY", "OTEL_")
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
+
+
+def _wait_until_ready(live: Live) -> None:
+    deadline = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < deadline:
+        if live.process.poll() is not None:
+            raise NotStarted(f"ended with status {live.process.returncode}:\n{live.logs()[-4000:]}")
+        ports = _listening_ports([live.pid, *_descendants(live.pid)])
+        if ports:
+            live.port = min(ports)
+            if _answers(live.port):
+                return
+        time.sleep(0.02)
+    raise NotStarted(f"no answer in {_START_LIMIT_S} s:\n{live.logs()[-4000:]}")
+
+
+def _answers(port: int) -> bool:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    try:
+        connection.request("GET", "/v2/")
+        return connection.getresponse().status in {200, 401}
+    except (OSError, http.client.HTTPException):
+        return False
+    finally:
+        connection.close()
+
+
+def _descendants(pid: int) -> Iterator[int]:
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        try:
+            found = [int(child) for child in children.read_text().split()]
+        except OSError:
+            continue
+        for child in found:
+            yield child
+            yield from _descendants(child)
+
+
+def _parent(pid: int) -> int | None:
+    return _stat_field(pid, 1)
+
+
+def _group(pid: int) -> int | None:
+    return _stat_field(pid, 2)
+
+
+def _stat_field(pid: int, index: int) -> int | None:
+    """A number of /proc/PID/stat after the program's name, which may hold blanks; see proc(5)."""
+    try:
+        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[index])
+    except OSError:
+        return None
+
+
+def _listening_ports(pids: Sequence[int]) -> set[int]:
+    """Loopback TCP ports that these processes listen on, from the sockets they hold open."""
+    held: set[str] = set()
+    for pid in pids:
+        with contextlib.suppress(OSError):
+            for link in Path(f"/proc/{pid}/fd").iterdir():
+                with contextlib.suppress(OSError):
+                    held.add(str(link.readlink()))
+    ports = set()
+    for line in Path("/proc/net/tcp").read_text().splitlines()[1:]:
+        columns = line.split()
+        address, _, port = columns[1].partition(":")
+        listening = columns[3] == "0A" and address == socket.inet_aton("127.0.0.1")[::-1].hex().upper()
+        if listening and f"socket:[{columns[9]}]" in held:
+            ports.add(int(port, 16))
+    return ports

@@ -1,0 +1,184 @@
+#!/usr/bin/env python3
+"""Install the programs that the tests of real clients use; Debian 12 or later, as root.
+
+    python3 tools/install_test_programs.py            everything that is missing
+    python3 tools/install_test_programs.py --list     what is there and what is not; installs nothing
+
+Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian 12: they are taken out of the
+packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
+below the repository; nothing newer is installed into the system.  crane's suite, sid, changes every day: when
+it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
+
+Standard library only: it runs before anything is set up.  Quick when there is nothing to do.
+"""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+TOOLS = ROOT / ".tools"
+BINARIES = TOOLS / "bin"
+KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
+
+PACKAGES = (
+    "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
+    "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
+)  # fmt: skip
+
+# Program, package, suite, and whether the tests may do without it.
+UNPACKED = (
+    ("oras", "oras", "trixie", False),
+    ("cosign", "cosign", "trixie", False),
+    ("crane", "crane", "sid", True),
+)
+
+
+class CannotInstall(Exception):
+    """What is missing cannot be had here; the message says why and what to do."""
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["--list"]:
+        show()
+        return 0
+    if arguments:
+        sys.exit(__doc__)
+    try:
+        install_packages()
+        for suite in dict.fromkeys(suite for _, _, suite, _ in UNPACKED):
+            unpack_suite(suite)
+    except CannotInstall as error:
+        print(f"install_test_programs: {error}", file=sys.stderr)
+        return 1
+    show()
+    return 0
+
+
+def show() -> None:
+    for package in PACKAGES:
+        print(f"{'installed' if is_installed(package) else 'MISSING':10} {package}")
+    for program, _, suite, optional in UNPACKED:
+        state = "unpacked" if runs(program) else "missing" if optional else "MISSING"
+        print(f"{state:10} {program} ({suite}){' optional' if optional else ''}")
+
+
+def is_installed(package: str) -> bool:
+    status = subprocess.run(
+        ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", package], capture_output=True, text=True, check=False
+    )
+    return status.returncode == 0 and status.stdout.startswith("ii")
+
+
+def install_packages() -> None:
+    missing = [package for package in PACKAGES if not is_installed(package)]
+    if not missing:
+        return
+    if os.geteuid() != 0:
+        raise CannotInstall(f"only root can install {' '.join(missing)}")
+    environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+    apt("update", environment=environment)
+    # Services are left alone: every test starts what it needs and ends it.
+    policy = Path("/usr/sbin/policy-rc.d")
+    ours = not policy.exists()
+    if ours:
+        policy.write_text("#!/bin/sh\nexit 101\n")
+        policy.chmod(0o755)
+    try:
+        apt("install", "-y", "--no-install-recommends", *missing, environment=environment)
+    finally:
+        if ours:
+            policy.unlink()
+
+
+def apt(*arguments: str, environment: dict[str, str] | None = None, cwd: Path | None = None) -> None:
+    command = ["apt-get", "-qq", "-o", "Acquire::Retries=3", *arguments]
+    done = subprocess.run(
+        command, env=environment, cwd=cwd, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
+    )
+    if done.returncode != 0:
+        raise CannotInstall(f"{' '.join(command[:2] + list(arguments[-1:]))} failed:\n{done.stdout[-2000:]}")
+
+
+def runs(program: str) -> bool:
+    path = BINARIES / program
+    return path.exists() and _answers(path)
+
+
+def _answers(path: Path) -> bool:
+    try:
+        return subprocess.run([path, "version"], capture_output=True, check=False, timeout=20).returncode == 0
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+
+
+def unpack_suite(suite: str) -> None:
+    """Fetch what is missing from one suite, with its own lists, and link the programs into `.tools/bin`."""
+    wanted = [(program, package, optional) for program, package, of, optional in UNPACKED if of == suite]
+    wanted = [item for item in wanted if not runs(item[0])]
+    if not wanted:
+        return
+    optional = all(item[2] for item in wanted)
+    try:
+        with tempfile.TemporaryDirectory(prefix="moorage-apt-") as scratch:
+            _fetch(suite, [package for _, package, _ in wanted], Path(scratch))
+            for program, _, _ in wanted:
+                if not _answers(BINARIES / program):
+                    raise CannotInstall(f"{program} of {suite} does not run here")
+    except CannotInstall as error:
+        if not optional:
+            raise
+        print(f"install_test_programs: doing without {wanted[0][0]}: {error}", file=sys.stderr)
+
+
+def _fetch(suite: str, packages: list[str], scratch: Path) -> None:
+    for folder in ("lists/partial", "archives/partial", "deb"):
+        (scratch / folder).mkdir(parents=True)
+    signed = f"[signed-by={KEYRING}] " if Path(KEYRING).exists() else ""
+    (scratch / "suite.list").write_text(f"deb {signed}{mirror()} {suite} main\n")
+    options = [
+        f"Dir::Etc::sourcelist={scratch}/suite.list", "Dir::Etc::sourceparts=-",
+        f"Dir::State::lists={scratch}/lists", f"Dir::Cache::archives={scratch}/archives", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=",
+        "APT::Sandbox::User=root", "Acquire::Languages=none",
+    ]  # fmt: skip
+    flags = [part for option in options for part in ("-o", option)]
+    apt(*flags, "update")
+    apt(*flags, "download", *packages, cwd=scratch / "deb")
+    BINARIES.mkdir(parents=True, exist_ok=True)
+    for deb in (scratch / "deb").glob("*.deb"):
+        tree = scratch / "tree"
+        subprocess.run(["dpkg-deb", "-x", deb, tree], check=True)
+    for program, *_ in (item for item in UNPACKED if item[1] in packages):
+        source = scratch / "tree" / "usr" / "bin" / program
+        if not source.exists():
+            raise CannotInstall(f"the package of {program} in {suite} holds no /usr/bin/{program}")
+        shutil.copy2(source, BINARIES / f".{program}.new")
+        (BINARIES / f".{program}.new").replace(BINARIES / program)
+
+
+def mirror() -> str:
+    """The address this machine fetches Debian itself from: the entry of its own suite, component main."""
+    codename = platform.freedesktop_os_release().get("VERSION_CODENAME", "")
+    sources = Path("/etc/apt")
+    for path in sorted(sources.glob("sources.list.d/*.sources")):
+        for stanza in re.split(r"\n\s*\n", path.read_text()):
+            fields = dict(re.findall(r"^(\w[\w-]*):[ \t]*(.*)$", stanza, re.MULTILINE))
+            if codename in fields.get("Suites", "").split() and "main" in fields.get("Components", "").split():
+                return str(fields["URIs"].split()[0])
+    for path in [sources / "sources.list", *sorted(sources.glob("sources.list.d/*.list"))]:
+        for line in path.read_text().splitlines() if path.exists() else ():
+            found = re.match(rf"deb\s+(?:\[[^\]]*\]\s+)?(\S+)\s+{codename}\s.*\bmain\b", line)
+            if found:
+                return found[1]
+    raise CannotInstall("found no Debian mirror in /etc/apt/sources.list and sources.list.d")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
