@@ -11,13 +11,17 @@
     ├── ManifestTooLarge       MANIFEST_INVALID (413)
     ├── ManifestUnknown        MANIFEST_UNKNOWN
     ├── NameInvalid            NAME_INVALID
+    │   └── NotAName           NAME_INVALID (404)        no route: the path cannot hold a repository's name
     ├── NameUnknown            NAME_UNKNOWN
     ├── PageSizeInvalid        PAGINATION_NUMBER_INVALID
     ├── PreconditionFailed     DENIED (412)
     ├── RangeInvalid           RANGE_INVALID             an upload's range; carries where the upload stands
     ├── RangeNotSatisfiable    RANGE_INVALID             a download's range; carries the blob's size
     ├── SizeInvalid            SIZE_INVALID
+    ├── RouteUnknown           NOT_FOUND                 no endpoint has this path
+    ├── MethodUnknown          UNSUPPORTED (405)         the endpoint has no such method; carries those it has
     ├── TagInvalid             TAG_INVALID
+    │   └── NotATag            TAG_INVALID (404)         no route: the path cannot hold a tag
     ├── RequestTimeout         BLOB_UPLOAD_INVALID (408) the client sent nothing for too long
     ├── TooManyTags            TAG_INVALID (414)
     ├── Unsupported            UNSUPPORTED               switched off, or never offered
@@ -49,14 +53,18 @@ __all__ = [
     "ManifestInvalid",
     "ManifestTooLarge",
     "ManifestUnknown",
+    "MethodUnknown",
     "NameInvalid",
     "NameUnknown",
+    "NotAName",
+    "NotATag",
     "PageSizeInvalid",
     "PreconditionFailed",
     "RangeInvalid",
     "RangeNotSatisfiable",
     "RegistryError",
     "RequestTimeout",
+    "RouteUnknown",
     "SizeInvalid",
     "StorageFull",
     "TagInvalid",
@@ -166,6 +174,28 @@ class NameInvalid(RegistryError):
     message = "invalid repository name"
 
 
+class NotAName(NameInvalid):
+    """What stands in the path where a repository's name should is outside the grammar."""
+
+
+class RouteUnknown(RegistryError):
+    """No endpoint has this path."""
+
+    code = "NOT_FOUND"
+    message = "no such endpoint"
+
+
+class MethodUnknown(RegistryError):
+    """The endpoint does not offer the method; `allowed` are those it does, sorted."""
+
+    code = "UNSUPPORTED"
+    message = "The operation is unsupported."
+
+    def __init__(self, method: str, allowed: Sequence[str]) -> None:
+        super().__init__(f"{method} is not offered here; {', '.join(allowed)} are")
+        self.allowed = tuple(allowed)
+
+
 class NameUnknown(RegistryError):
     """The repository never held a manifest."""
 
@@ -224,6 +254,10 @@ class TagInvalid(RegistryError):
 
     code = "TAG_INVALID"
     message = "invalid tag"
+
+
+class NotATag(TagInvalid):
+    """What stands in the path where a tag should is outside the grammar."""
 
 
 class RequestTimeout(RegistryError):

@@ -81,6 +81,14 @@ class StoredBlobs:
                 self._sizes.drop(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
 
+    async def read(self, blob: Blob) -> bytes:
+        with refusing():
+            try:
+                return (await self._driver.read(layout.blob_data(blob.stored))).data
+            except KeyMissing:
+                self._sizes.drop(blob.stored)
+                raise BlobUnknown(str(blob.digest)) from None
+
     async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
         key = layout.blob_data(blob.stored)
         with refusing():

@@ -108,6 +108,9 @@ class Blobs(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Bytes [start, stop) in pieces of 1 B to 1 MiB; entering raises BlobUnknown if it vanished."""
 
+    async def read(self, blob: Blob) -> bytes:
+        """The whole of a small blob (up to 64 KiB), at once.  Raises BlobUnknown if it vanished."""
+
     async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
         """How the bytes can leave without us, if they can; asked after `stat` found the blob."""
 

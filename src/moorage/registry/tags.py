@@ -66,7 +66,7 @@ class StoredTags:
             if size is None or seen < size:
                 return
 
-    async def _alive(self, name: RepoName, tags: Sequence[str]) -> list[str]:
+    async def _alive(self, name: RepoName, tags: Sequence[str]) -> Sequence[str]:
         kept = []
         for start in range(0, len(tags), _AT_ONCE):
             await asyncio.sleep(0)

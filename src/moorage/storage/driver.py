@@ -292,9 +292,7 @@ class Driver(Protocol):
         child of what is above it.  Not atomic: delete first what must go first.  Nothing there is fine.
         """
 
-    def open(
-        self, key: Key, *, start: int = 0, stop: int | None = None
-    ) -> AbstractAsyncContextManager[Reader]:
+    def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         """Stream bytes [start, stop); `stop` None or past the end means to the end.  Leaving the context
         frees the handle even if the reader stopped early.  Entering raises KeyMissing, RangeOutside.
         """
@@ -307,9 +305,7 @@ class Driver(Protocol):
     def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
         """Write an object of any size in one go.  Leaving without `commit` leaves nothing."""
 
-    def children(
-        self, prefix: Key, *, after: str = "", limit: int | None = None
-    ) -> AsyncIterator[Sequence[str]]:
+    def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
         """Names directly below `prefix`, objects and prefixes alike, in byte order of the name, each once,
         only those greater than `after`, at most `limit` of them, in pages.  No names: no pages.
 

@@ -44,9 +44,7 @@ _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
 def write_all(fd: int, chunks: Sequence[bytes]) -> None:
     """Append all chunks, however often the kernel takes only part of them."""
     for start in range(0, len(chunks), _WRITEV_LIMIT):
-        views: list[memoryview] = [
-            memoryview(chunk) for chunk in chunks[start : start + _WRITEV_LIMIT] if chunk
-        ]
+        views: list[memoryview] = [memoryview(chunk) for chunk in chunks[start : start + _WRITEV_LIMIT] if chunk]
         while views:
             written = os.writev(fd, views)
             while views and written >= len(views[0]):

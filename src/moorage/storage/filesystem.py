@@ -85,9 +85,7 @@ def translating(key: str, missing: type[StorageError] = KeyMissing) -> Iterator[
         if error.errno in _ABSENT:
             raise missing(key) from error
         kind = StorageExhausted if error.errno in _EXHAUSTED else StorageUnavailable
-        raise kind(
-            f"{key}: {error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})"
-        ) from error
+        raise kind(f"{key}: {error.strerror} ({errno.errorcode.get(error.errno or 0, error.errno)})") from error
 
 
 class Pool:
@@ -279,9 +277,7 @@ class FileReader:
             with translating(self.stat.key, StorageUnavailable):
                 piece = await self._pool.run(lambda: os.pread(self._fd, wanted, self._position))
             if not piece:
-                raise StorageUnavailable(
-                    f"{self.stat.key}: it ends {self._stop - self._position} bytes early"
-                )
+                raise StorageUnavailable(f"{self.stat.key}: it ends {self._stop - self._position} bytes early")
             self._position += len(piece)
             yield piece
 

@@ -1,0 +1,73 @@
+"""Blobs out: GET, HEAD and DELETE of `/v2/<name>/blobs/<digest>`.
+
+Source: distribution-spec 1.1 "Pulling blobs", "Deleting Blobs"; RFC 9110 sections 13 and 14.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from starlette.responses import Response
+
+from moorage.http.ranges import matches, parse_range
+from moorage.http.streaming import FileResponse, PiecesResponse
+from moorage.storage.driver import LocalFile, SignedUrl
+
+if TYPE_CHECKING:
+    from moorage.http.context import Call
+
+__all__ = ["delete_blob", "get_blob"]
+
+_AT_ONCE_BYTES: Final = 64 << 10
+
+
+async def get_blob(call: Call) -> Response:
+    """end-2, GET or HEAD: 200 whole, 206 one range, 304, 307 to where the bytes are.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, RANGE_INVALID.
+    """
+    name, digest = call.name(), call.digest()
+    blobs = call.registry.blobs
+    blob = await blobs.stat(name, digest)
+    headers = {
+        "content-type": "application/octet-stream",
+        "docker-content-digest": str(digest),
+        "etag": f'"{digest}"',
+        "accept-ranges": "bytes",
+        "cache-control": "max-age=31536000",
+    }
+    if matches(call.header("if-none-match"), digest):
+        return Response(status_code=304, headers=headers)
+    if call.request.method == "HEAD":
+        return Response(headers={**headers, "content-length": str(blob.size)})
+
+    wanted = None
+    if (asked := call.header("range")) is not None and _still_that(call.header("if-range"), str(digest)):
+        wanted = parse_range(asked, blob.size)
+    if wanted is None and blob.size <= _AT_ONCE_BYTES:
+        return Response(await blobs.read(blob), headers=headers)
+
+    out = await blobs.handover(blob, method="GET")
+    if isinstance(out, SignedUrl):
+        return Response(status_code=307, headers={"location": out.url})
+    headers["content-length"] = str(blob.size if wanted is None else len(wanted))
+    if wanted is None:
+        if isinstance(out, LocalFile) and FileResponse.offered(call.request.scope):
+            return FileResponse(out.path, 200, headers)
+        return await PiecesResponse(blobs.open(name, blob), 200, headers).open()
+    headers["content-range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
+    return await PiecesResponse(blobs.open(name, blob, wanted.start, wanted.stop), 206, headers).open()
+
+
+def _still_that(if_range: str | None, digest: str) -> bool:
+    """`If-Range`: only a strong entity tag of ours lets the range count (RFC 9110 section 13.1.5)."""
+    return if_range is None or if_range.strip() in {f'"{digest}"', digest}
+
+
+async def delete_blob(call: Call) -> Response:
+    """end-10, DELETE: 202; the repository's link goes, the bytes are the collector's.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, UNSUPPORTED.
+    """
+    await call.registry.blobs.delete(call.name(), call.digest())
+    return Response(status_code=202, headers={"content-length": "0"})

@@ -1,0 +1,66 @@
+"""The one table refusal → status, and the one place where errors become bytes.
+
+Source: distribution-spec 1.1 "Error Codes"; reference/http-api.md section 3.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+from starlette.responses import Response
+
+from moorage import errors
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["STATUS", "status_of", "to_response", "unexpected"]
+
+STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
+    errors.BlobUnknown: 404,
+    errors.BlobUploadInvalid: 404,
+    errors.BlobUploadUnknown: 404,
+    errors.Denied: 403,
+    errors.DigestInvalid: 400,
+    errors.ManifestBlobUnknown: 400,
+    errors.ManifestInvalid: 400,
+    errors.ManifestTooLarge: 413,
+    errors.ManifestUnknown: 404,
+    errors.MethodUnknown: 405,
+    errors.NameInvalid: 400,
+    errors.NameUnknown: 404,
+    errors.NotAName: 404,
+    errors.NotATag: 404,
+    errors.PageSizeInvalid: 400,
+    errors.PreconditionFailed: 412,
+    errors.RangeInvalid: 416,
+    errors.RangeNotSatisfiable: 416,
+    errors.RequestTimeout: 408,
+    errors.RouteUnknown: 404,
+    errors.SizeInvalid: 400,
+    errors.StorageFull: 507,
+    errors.TagInvalid: 400,
+    errors.TooManyTags: 414,
+    errors.Unavailable: 503,
+    errors.Unsupported: 405,
+}
+
+
+def status_of(error: errors.RegistryError) -> int:
+    return STATUS[type(error)]
+
+
+def to_response(error: errors.RegistryError, headers: Mapping[str, str] | None = None) -> Response:
+    """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size)."""
+    return _envelope(status_of(error), error.entries(), headers)
+
+
+def unexpected() -> Response:
+    """The answer to a bug of ours: nothing about it leaves the log."""
+    return _envelope(500, [{"code": "UNKNOWN", "message": "unknown error"}], None)
+
+
+def _envelope(status: int, entries: list[dict[str, Any]], headers: Mapping[str, str] | None) -> Response:
+    body = json.dumps({"errors": entries}, separators=(",", ":")).encode() + b"\n"
+    return Response(body, status, headers={**(headers or {}), "content-type": "application/json"})

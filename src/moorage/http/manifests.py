@@ -1,0 +1,127 @@
+"""Manifests: GET, HEAD, PUT and DELETE of `/v2/<name>/manifests/<reference>`.
+
+Source: distribution-spec 1.1 "Pulling manifests", "Pushing Manifests" and the next draft's `tag` parameters;
+reference/http-api.md section 5.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from moorage.errors import DigestInvalid, ManifestUnknown, TooManyTags
+from moorage.http.ranges import entity_tags, matches
+from moorage.http.streaming import read_body
+from moorage.registry import media
+from moorage.registry.interface import IfMatch
+from moorage.types import Digest, parse_tag
+
+if TYPE_CHECKING:
+    from moorage.http.context import Call
+    from moorage.registry.interface import Manifest
+    from moorage.types import Tag
+
+__all__ = ["delete_manifest", "get_manifest", "put_manifest"]
+
+_TAGS_AT_ONCE: Final = 100
+_DEFAULT_PLATFORM: Final = ("linux", "amd64")
+
+
+async def get_manifest(call: Call) -> Response:
+    """end-3, GET or HEAD: 200 with the bytes that were pushed, or 304.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN.
+    """
+    name, reference = call.name(), call.reference()
+    manifest = await call.registry.manifests.get(name, reference)
+    if manifest.media_type == media.DOCKER_LIST and not isinstance(reference, Digest):
+        manifest = await _acceptable(call, manifest)
+    digest = str(manifest.digest)
+    headers = {"content-type": manifest.media_type, "docker-content-digest": digest, "etag": f'"{digest}"'}
+    if matches(call.header("if-none-match"), manifest.digest):
+        return Response(status_code=304, headers=headers)
+    if call.request.method == "HEAD":
+        return Response(headers={**headers, "content-length": str(len(manifest.data))})
+    return Response(manifest.data, headers=headers)
+
+
+async def _acceptable(call: Call, manifest: Manifest) -> Manifest:
+    """Docker of before 2016 asks by tag without taking a list: it gets the image for linux/amd64."""
+    accepted = _accepted(call)
+    if not accepted or manifest.media_type in accepted or accepted & {"*/*", "application/*"}:
+        return manifest
+    for child in media.parse(manifest.data).children:
+        if child.platform == _DEFAULT_PLATFORM:
+            return await call.registry.manifests.get(call.name(), child.digest)
+    raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
+
+
+def _accepted(call: Call) -> set[str]:
+    values = ",".join(call.request.headers.getlist("accept")).split(",")
+    return {media.essence(value) for value in values if value.strip()}
+
+
+async def put_manifest(call: Call) -> Response:
+    """end-7, PUT: 201.  By digest, `tag` parameters name tags to set as well.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_INVALID, MANIFEST_BLOB_UNKNOWN, DENIED.
+    """
+    name, reference = call.name(), call.reference()
+    tags = _tags(call)
+    data = await read_body(call.request, call.options.manifest_limit_bytes, call.options.body_timeout_s)
+    pushed = await call.registry.manifests.put(
+        name, reference, call.header("content-type") or "", data, tags=tags, condition=_condition(call)
+    )
+    headers = {
+        "location": call.location(f"v2/{quote(name)}/manifests/{pushed.digest}"),
+        "docker-content-digest": str(pushed.digest),
+        "content-length": "0",
+    }
+    if pushed.subject is not None:
+        headers["oci-subject"] = str(pushed.subject)
+    if tags:
+        headers["oci-tag"] = ", ".join(tags)
+    return Response(status_code=201, headers=headers)
+
+
+def _tags(call: Call) -> tuple[Tag, ...]:
+    texts = call.request.query_params.getlist("tag")
+    if len(texts) > _TAGS_AT_ONCE:
+        raise TooManyTags(f"{len(texts)} tags; one request may set {_TAGS_AT_ONCE}")
+    return tuple(parse_tag(text) for text in texts)
+
+
+def _condition(call: Call) -> IfMatch | None:
+    match, none_match = call.header("if-match"), call.header("if-none-match")
+    if match is None and none_match is None:
+        return None
+    return IfMatch(_digests(match), _digests(none_match))
+
+
+def _digests(header: str | None) -> tuple[Digest, ...] | None:
+    """The digests a condition names; empty for `*`.  What is no digest of ours can match nothing."""
+    if header is None:
+        return None
+    if header.strip() == "*":
+        return ()
+    found = []
+    for tag in entity_tags(header):
+        try:
+            found.append(Digest.parse(tag))
+        except DigestInvalid:
+            found.append(_NO_DIGEST)
+    return tuple(found) or (_NO_DIGEST,)
+
+
+_NO_DIGEST: Final = Digest("none", "")
+
+
+async def delete_manifest(call: Call) -> Response:
+    """end-9, DELETE: 202.  A tag alone, or a manifest with every tag that points at it.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, UNSUPPORTED.
+    """
+    await call.registry.manifests.delete(call.name(), call.reference())
+    return Response(status_code=202, headers={"content-length": "0"})

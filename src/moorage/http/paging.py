@@ -1,0 +1,28 @@
+"""`n`, `last` and the `Link` to the next page (distribution-spec 1.1 "Listing Tags"; RFC 8288)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+from moorage.errors import PageSizeInvalid
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["next_link", "page_size"]
+
+
+def page_size(text: str | None) -> int | None:
+    """`n` as a number, None if it is not given.  Raises PageSizeInvalid."""
+    if text is None or text == "":
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004  what fits 64 bits
+        raise PageSizeInvalid(f"n={text}", detail={"n": text})
+    return int(text)
+
+
+def next_link(path: str, query: Mapping[str, str]) -> str:
+    """A path-absolute link: crane and oras refuse another scheme or host, and a proxy may have changed ours."""
+    pairs = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(query.items()))
+    return f'<{quote(path)}?{pairs}>; rel="next"'

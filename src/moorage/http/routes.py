@@ -1,0 +1,105 @@
+"""The one table: which path and method end where, and what they need.
+
+`<name>` is greedy and may itself hold `/manifests/`, `/blobs/` or `tags/list`, so paths are matched from their
+end.  Patterns are tried in this order; `tests/test_boundaries.py` checks that every row names its access, which
+`auth` will enforce.
+
+Source: distribution-spec 1.1 "Endpoints"; reference/http-api.md 1.1 and auth.md section 1.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import MethodUnknown, RouteUnknown
+from moorage.http import base, blobs, catalog, extensions, manifests, referrers, tags, uploads
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Mapping
+
+    from starlette.responses import Response
+
+    from moorage.http.context import Call
+
+    Handler = Callable[[Call], Awaitable[Response]]
+
+__all__ = ["ROUTES", "Access", "Route", "find"]
+
+
+class Access(Enum):
+    """What a caller must be allowed."""
+
+    IDENTITY = "to be somebody"
+    PULL = "pull on the repository"
+    PUSH = "pull and push on the repository"
+    DELETE = "delete on the repository"
+    CATALOG = "everything on the catalog"
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """`spec` names the endpoint in the specification's table ("end-2"); handlers by method, HEAD with GET."""
+
+    spec: str
+    pattern: str
+    methods: Mapping[str, tuple[Handler, Access]]
+    regex: re.Pattern[str]
+
+    def allowed(self, *, readonly: bool) -> tuple[str, ...]:
+        return tuple(sorted(m for m in self.methods if not readonly or m in {"GET", "HEAD"}))
+
+
+def _route(spec: str, pattern: str, **methods: tuple[Handler, Access]) -> Route:
+    if "GET" in methods:
+        methods["HEAD"] = methods["GET"]
+    expression = re.escape(pattern).replace("<name>", "(?P<name>.+)")
+    expression = re.sub(r"<(digest|reference|uuid)>", r"(?P<\1>[^/]+)", expression)
+    return Route(spec, pattern, methods, re.compile(expression, re.DOTALL))
+
+
+ROUTES: Final = (
+    _route("end-1", "/v2/", GET=(base.get_base, Access.IDENTITY)),
+    _route("end-8", "/v2/<name>/tags/list", GET=(tags.list_tags, Access.PULL)),
+    _route(
+        "end-3, end-7, end-9",
+        "/v2/<name>/manifests/<reference>",
+        GET=(manifests.get_manifest, Access.PULL),
+        PUT=(manifests.put_manifest, Access.PUSH),
+        DELETE=(manifests.delete_manifest, Access.DELETE),
+    ),
+    _route("end-4a, end-11", "/v2/<name>/blobs/uploads/", POST=(uploads.start_upload, Access.PUSH)),
+    _route("end-4a, end-11", "/v2/<name>/blobs/uploads", POST=(uploads.start_upload, Access.PUSH)),
+    _route(
+        "end-5, end-6, end-13",
+        "/v2/<name>/blobs/uploads/<uuid>",
+        GET=(uploads.get_upload, Access.PULL),
+        PATCH=(uploads.patch_upload, Access.PUSH),
+        PUT=(uploads.put_upload, Access.PUSH),
+        DELETE=(uploads.cancel_upload, Access.PUSH),
+    ),
+    _route(
+        "end-2, end-10",
+        "/v2/<name>/blobs/<digest>",
+        GET=(blobs.get_blob, Access.PULL),
+        DELETE=(blobs.delete_blob, Access.DELETE),
+    ),
+    _route("end-12", "/v2/<name>/referrers/<digest>", GET=(referrers.list_referrers, Access.PULL)),
+    _route("catalog", "/v2/_catalog", GET=(catalog.list_repositories, Access.CATALOG)),
+    _route("extensions", "/v2/_oci/ext/discover", GET=(extensions.discover, Access.IDENTITY)),
+    _route("extensions", "/v2/<name>/_oci/ext/discover", GET=(extensions.discover_repository, Access.PULL)),
+)
+
+
+def find(path: str, method: str, *, readonly: bool) -> tuple[Route, Handler, dict[str, str]]:
+    """The route, its handler and what the path holds.  Raises RouteUnknown, MethodUnknown."""
+    for route in ROUTES:
+        found = route.regex.fullmatch(path)
+        if found is not None:
+            allowed = route.allowed(readonly=readonly)
+            if method not in allowed:
+                raise MethodUnknown(method, allowed)
+            return route, route.methods[method][0], found.groupdict()
+    raise RouteUnknown(path)

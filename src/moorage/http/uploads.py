@@ -1,0 +1,176 @@
+"""Blobs in: POST, PATCH, PUT, GET and DELETE below `/v2/<name>/blobs/uploads/`.
+
+Parameters come from the query only: a body sent as a form is the blob, not parameters.
+
+Source: distribution-spec 1.1 "Pushing blobs" and its next draft; reference/http-api.md section 7.
+"""
+
+from __future__ import annotations
+
+from contextlib import aclosing, suppress
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from starlette.responses import Response
+
+from moorage.errors import (
+    BlobUnknown,
+    BlobUploadUnknown,
+    DigestInvalid,
+    NameInvalid,
+    RegistryError,
+    SizeInvalid,
+)
+from moorage.http.ranges import parse_chunk, upload_range
+from moorage.http.streaming import ClientGone, body
+from moorage.types import ALGORITHMS, Digest, parse_repo_name
+
+if TYPE_CHECKING:
+    from moorage.http.context import Call
+    from moorage.registry.interface import Blob, UploadPart, UploadStatus
+    from moorage.types import RepoName
+
+__all__ = ["cancel_upload", "get_upload", "patch_upload", "place_headers", "put_upload", "start_upload"]
+
+_EMPTY: Final = {Digest.of(b"", algorithm) for algorithm in ALGORITHMS}
+
+
+async def start_upload(call: Call) -> Response:
+    """end-4a, end-4b, end-11, POST: 201 mounted or whole, else 202 and where to send the bytes.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID.
+    """
+    name = call.name()
+    algorithm = call.query("digest-algorithm") or "sha256"
+    if algorithm not in ALGORITHMS:
+        raise DigestInvalid(f"digest-algorithm {algorithm} is not one of {', '.join(sorted(ALGORITHMS))}")
+    if (mounted := await _mount(call, name)) is not None:
+        return _created(call, name, mounted)
+    if (text := call.query("digest")) is not None:
+        digest = Digest.parse(text)
+        if call.content_length() != 0 or digest in _EMPTY:
+            return _created(call, name, await _whole(call, name, digest))
+    status = await call.registry.uploads.start(name, algorithm=algorithm)
+    return Response(status_code=202, headers=place_headers(call, name, status))
+
+
+async def _mount(call: Call, name: RepoName) -> Blob | None:
+    """A mount that cannot be done for whatever reason becomes an upload, never an error."""
+    wanted, source = call.query("mount"), call.query("from")
+    if not wanted:
+        return None
+    with suppress(BlobUnknown, DigestInvalid, NameInvalid):
+        # Without `from`: from anywhere, which is right as long as every caller may read everything.
+        repository = parse_repo_name(source) if source else None
+        return await call.registry.blobs.mount(name, Digest.parse(wanted), repository)
+    return None
+
+
+async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
+    """The blob in the POST itself.  Whoever fails here knows no upload to go on with, so none stays."""
+    uploads = call.registry.uploads
+    status = await uploads.start(name, algorithm=digest.algorithm)
+    try:
+        async with uploads.extend(name, status.uuid, status.state, algorithm=digest.algorithm) as part:
+            await _receive(call, part)
+            return await part.finish(digest)
+    except (RegistryError, ClientGone):
+        with suppress(BlobUploadUnknown):
+            await uploads.cancel(name, status.uuid, status.state)
+        raise
+
+
+async def patch_upload(call: Call) -> Response:
+    """end-5, PATCH: 202 and where to go on.
+
+    Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID.
+    """
+    name = call.name()
+    length = call.content_length()
+    first = parse_chunk(call.header("content-range"), length)
+    uploads = call.registry.uploads
+    async with uploads.extend(name, call.params["uuid"], call.query("_state") or "", start=first) as part:
+        received = await _receive(call, part)
+        status = await part.commit()
+    if first is not None and length is None:
+        _check_span(call, received)
+    return Response(status_code=202, headers=place_headers(call, name, status))
+
+
+def _check_span(call: Call, received: int) -> None:
+    """A chunked body shows its length only at the end."""
+    parse_chunk(call.header("content-range"), received)
+
+
+async def put_upload(call: Call) -> Response:
+    """end-6, PUT: 201; the body, if any, is the last chunk or the whole blob.
+
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID.
+    """
+    name = call.name()
+    text = call.query("digest")
+    if text is None:
+        raise DigestInvalid("the closing PUT needs the parameter digest")
+    digest = Digest.parse(text)
+    length = call.content_length()
+    first = parse_chunk(call.header("content-range"), length)
+    uploads = call.registry.uploads
+    async with uploads.extend(
+        name, call.params["uuid"], call.query("_state") or "", start=first, algorithm=digest.algorithm
+    ) as part:
+        received = await _receive(call, part)
+        if first is not None and length is None:
+            _check_span(call, received)
+        blob = await part.finish(digest)
+    return _created(call, name, blob)
+
+
+async def _receive(call: Call, part: UploadPart) -> int:
+    """The body, into the upload; how many bytes it had."""
+    received = 0
+    length = call.content_length()
+    if length == 0:
+        return 0
+    async with aclosing(body(call.request, call.options.body_timeout_s)) as pieces:
+        async for piece in pieces:
+            await part.write(piece)
+            received += len(piece)
+    if length is not None and received != length:
+        raise SizeInvalid(f"{received} bytes came, Content-Length announced {length}")
+    return received
+
+
+async def get_upload(call: Call) -> Response:
+    """end-13, GET or HEAD: 204 and where to go on.  Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN."""
+    name = call.name()
+    status = await call.registry.uploads.status(name, call.params["uuid"])
+    headers = place_headers(call, name, status)
+    del headers["content-length"]
+    return Response(status_code=204, headers=headers)
+
+
+async def cancel_upload(call: Call) -> Response:
+    """end-14, DELETE: 204.  Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID."""
+    name, uuid = call.name(), call.params["uuid"]
+    await call.registry.uploads.cancel(name, uuid, call.query("_state") or "")
+    return Response(status_code=204, headers={"docker-upload-uuid": uuid})
+
+
+def place_headers(call: Call, name: RepoName, status: UploadStatus) -> dict[str, str]:
+    """Where the upload stands, in every form that some client reads."""
+    path = f"v2/{quote(name)}/blobs/uploads/{status.uuid}?_state={status.state}"
+    return {
+        "location": call.location(path),
+        "range": upload_range(status.offset),
+        "docker-upload-uuid": status.uuid,
+        "content-length": "0",
+    }
+
+
+def _created(call: Call, name: RepoName, blob: Blob) -> Response:
+    headers = {
+        "location": call.location(f"v2/{quote(name)}/blobs/{blob.digest}"),
+        "docker-content-digest": str(blob.digest),
+        "content-length": "0",
+    }
+    return Response(status_code=201, headers=headers)

@@ -1,0 +1,54 @@
+"""Where our answers say things are: the `Location` of uploads, blobs and manifests.
+
+Order: `http.host`; `http.relativeurls`; else the request, as the proxies in front of us describe it (`Forwarded`,
+then `X-Forwarded-Proto` and `-Host`, then `Host`).  A caller can only poison its own answers with these headers,
+and nothing here is cached.  The configured prefix is always kept (the reference loses it with relative URLs).
+
+Source: reference/http-api.md section 11; RFC 7239.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from starlette.requests import Request
+
+    from moorage.http.options import HttpOptions
+
+__all__ = ["location"]
+
+_FORWARDED: Final = re.compile(
+    r'(?:^|[;,\s])(proto|host)\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.ASCII | re.IGNORECASE
+)
+_HOST: Final = re.compile(r"[A-Za-z0-9._\[\]:-]{1,255}", re.ASCII)
+_SCHEMES: Final = {"http", "https"}
+
+
+def location(request: Request, options: HttpOptions, path: str) -> str:
+    """`path` begins with `v2/`, without a slash before it."""
+    if options.host:
+        return f"{options.host.rstrip('/')}/{path}"
+    if options.relativeurls:
+        return f"{options.prefix}{path}"
+    scheme, host = _seen_from_outside(request)
+    return f"{scheme}://{host}{options.prefix}{path}" if host else f"{options.prefix}{path}"
+
+
+def _seen_from_outside(request: Request) -> tuple[str, str]:
+    headers = request.headers
+    scheme, host = request.scope.get("scheme", "http"), headers.get("host", "")
+    if (forwarded := headers.get("forwarded")) is not None:
+        first = forwarded.partition(",")[0]
+        found = {match[1].lower(): match[2] or match[3] for match in _FORWARDED.finditer(first)}
+        scheme, host = found.get("proto", scheme), found.get("host", host)
+    else:
+        scheme = headers.get("x-forwarded-proto", scheme).partition(",")[0].strip()
+        host = headers.get("x-forwarded-host", host).partition(",")[0].strip()
+    scheme = scheme.lower()
+    if scheme not in _SCHEMES:
+        scheme = request.scope.get("scheme", "http")
+    if not _HOST.fullmatch(host or ""):
+        host = headers.get("host", "")
+    return scheme, host if _HOST.fullmatch(host) else ""
