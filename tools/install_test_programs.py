@@ -143,12 +143,17 @@ def _fetch(suite: str, packages: list[str], scratch: Path) -> None:
         (scratch / folder).mkdir(parents=True)
     signed = f"[signed-by={KEYRING}] " if Path(KEYRING).exists() else ""
     (scratch / "suite.list").write_text(f"deb {signed}{mirror()} {suite} main\n")
-    options = [
-        f"Dir::Etc::sourcelist={scratch}/suite.list", "Dir::Etc::sourceparts=-",
-        f"Dir::State::lists={scratch}/lists", f"Dir::Cache::archives={scratch}/archives", "Dir::Cache::pkgcache=", "Dir::Cache::srcpkgcache=",
-        "APT::Sandbox::User=root", "Acquire::Languages=none",
-    ]  # fmt: skip
-    flags = [part for option in options for part in ("-o", option)]
+    options = {
+        "Dir::Etc::sourcelist": f"{scratch}/suite.list",
+        "Dir::Etc::sourceparts": "-",
+        "Dir::State::lists": f"{scratch}/lists",
+        "Dir::Cache::archives": f"{scratch}/archives",
+        "Dir::Cache::pkgcache": "",
+        "Dir::Cache::srcpkgcache": "",
+        "APT::Sandbox::User": "root",
+        "Acquire::Languages": "none",
+    }
+    flags = [part for name, value in options.items() for part in ("-o", f"{name}={value}")]
     apt(*flags, "update")
     apt(*flags, "download", *packages, cwd=scratch / "deb")
     BINARIES.mkdir(parents=True, exist_ok=True)
