@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import heapq
 import os
 import re
 import stat
@@ -49,6 +48,7 @@ from moorage.storage.durable import (
     version_of,
     write_all,
 )
+from moorage.storage.listings import Listings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
@@ -129,6 +129,7 @@ class FilesystemDriver:
         self._root = os.path.abspath(root)
         self._pool = Pool(max_threads)
         self._directories = Directories(self._root)
+        self._listings = Listings()
         self.uploads = FilesystemUploads(self._path, self._pool, self._directories)
 
     def _path(self, key: str) -> str:
@@ -236,10 +237,19 @@ class FilesystemDriver:
 
         def work() -> list[str]:
             with translating(prefix):
-                names = [name for name in os.listdir(path) if name > after]
-            names = names if limit is None else heapq.nsmallest(limit + 8, names)
-            kept = [name for name in names if not _is_temporary(path, name)]
-            return sorted(kept)[:limit]
+                if limit is None:
+                    return [
+                        name for name in self._listings.names(path, after=after) if not _is_temporary(path, name)
+                    ]
+                found: list[str] = []
+                position = after
+                while len(found) < limit:
+                    page = self._listings.page(path, after=position, limit=limit)
+                    found += [name for name in page if not _is_temporary(path, name)]
+                    if len(page) < limit:
+                        break
+                    position = page[-1]
+                return found[:limit]
 
         with suppress(KeyMissing):
             if names := await self._pool.run(work):

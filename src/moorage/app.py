@@ -1,0 +1,145 @@
+"""The front door: the only module that builds things and joins rooms.
+
+    settings ──► driver ──► StoredRegistry ──► ASGI application
+                                │
+                                └──► upload purger (one worker of the node runs it)
+
+Read this to see the wiring.  `server/` calls `build` once in every worker process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage.http.app import create_app
+from moorage.http.options import HttpOptions
+from moorage.registry.blobs import StoredBlobs
+from moorage.registry.manifests import StoredManifests, ValidationRules
+from moorage.registry.purge import Purger
+from moorage.registry.referrers import StoredReferrers
+from moorage.registry.refusals import refusing
+from moorage.registry.repositories import StoredRepositories
+from moorage.registry.tags import StoredTags
+from moorage.registry.uploads import StoredUploads
+from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.http.messages import ASGIApp
+    from moorage.registry import interface
+    from moorage.storage.driver import Driver
+
+__all__ = ["App", "StoredRegistry", "build"]
+
+
+class StoredRegistry:
+    """See `registry.interface.Registry`: the one that keeps everything in a driver."""
+
+    def __init__(self, driver: Driver, settings: Settings, secret: bytes) -> None:
+        storage = settings.storage
+        deletable = storage.delete.enabled
+        self._driver = driver
+        self._uploads = StoredUploads(driver, secret)
+        self._manifests = StoredManifests(driver, delete_enabled=deletable, rules=_rules(settings))
+        self.uploads: interface.Uploads = self._uploads
+        self.manifests: interface.Manifests = self._manifests
+        self.blobs: interface.Blobs = StoredBlobs(
+            driver,
+            delete_enabled=deletable,
+            remembered=storage.cache.blobdescriptorsize if storage.cache.blobdescriptor else 0,
+            redirects=not storage.redirect.disable,
+        )
+        self.tags: interface.Tags = StoredTags(driver)
+        self.referrers: interface.Referrers = StoredReferrers(driver, self._manifests)
+        self.repositories: interface.Repositories = StoredRepositories(driver)
+
+    async def probe(self) -> None:
+        with refusing():
+            await self._driver.probe()
+
+    async def close(self) -> None:
+        self._uploads.close()
+        await self._driver.close()
+
+
+@dataclass(slots=True)
+class App:
+    """What a worker process runs."""
+
+    asgi: ASGIApp
+    registry: StoredRegistry
+    purger: Purger | None
+    _tasks: list[asyncio.Task[None]] = field(default_factory=list)
+
+    async def start(self) -> None:
+        """Start what runs beside the requests."""
+        if self.purger is not None:
+            self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
+
+    async def close(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+            with suppress(asyncio.CancelledError):
+                await task
+        await self.registry.close()
+
+
+def build(settings: Settings, secret: bytes, *, worker: int) -> App:
+    """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads."""
+    driver = make_driver(settings)
+    registry = StoredRegistry(driver, settings, secret)
+    return App(create_app(registry, http_options(settings)), registry, _purger(driver, settings, worker))
+
+
+def make_driver(settings: Settings) -> Driver:
+    """The one driver that the `storage` section names."""
+    storage = settings.storage
+    if storage.filesystem is not None:
+        return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
+    return MemoryDriver()
+
+
+def http_options(settings: Settings) -> HttpOptions:
+    http = settings.http
+    return HttpOptions(
+        host=http.host,
+        prefix=http.prefix or "/",
+        relativeurls=http.relativeurls,
+        headers=tuple((name, value) for name, values in http.headers.items() for value in values),
+        catalog_max_entries=settings.catalog.maxentries,
+        tags_max=settings.tags.maxtags,
+        readonly=settings.storage.maintenance.readonly.enabled,
+        body_timeout_s=http.bodytimeout,
+    )
+
+
+def _purger(driver: Driver, settings: Settings, worker: int) -> Purger | None:
+    purging = settings.storage.maintenance.uploadpurging
+    if worker != 0 or not purging.enabled or settings.storage.maintenance.readonly.enabled:
+        return None
+    return Purger(driver, age_s=purging.age, interval_s=purging.interval, dry_run=purging.dryrun)
+
+
+def _rules(settings: Settings) -> ValidationRules:
+    validation = settings.validation
+    classes = frozenset(settings.policy.repository.classes)
+    if not validation.active:
+        return ValidationRules(classes=classes)
+    urls, indexes = validation.manifests.urls, validation.manifests.indexes
+    platforms = {
+        "all": None,
+        "none": frozenset[tuple[str, str]](),
+        "list": frozenset((item.os, item.architecture) for item in indexes.platformlist),
+    }[indexes.platforms]
+    return ValidationRules(
+        allow_urls=tuple(re.compile(text) for text in urls.allow) if urls is not None else None,
+        deny_urls=tuple(re.compile(text) for text in urls.deny) if urls is not None else None,
+        platforms=platforms,
+        classes=classes,
+    )
