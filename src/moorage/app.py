@@ -30,9 +30,9 @@ from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from starlette.types import ASGIApp
+
     from moorage.config.model import Settings
-    from moorage.http.messages import ASGIApp
-    from moorage.registry import interface
     from moorage.storage.driver import Driver
 
 __all__ = ["App", "StoredRegistry", "build"]
@@ -45,26 +45,24 @@ class StoredRegistry:
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
-        self._uploads = StoredUploads(driver, secret)
-        self._manifests = StoredManifests(driver, delete_enabled=deletable, rules=_rules(settings))
-        self.uploads: interface.Uploads = self._uploads
-        self.manifests: interface.Manifests = self._manifests
-        self.blobs: interface.Blobs = StoredBlobs(
+        self.uploads = StoredUploads(driver, secret)
+        self.manifests = StoredManifests(driver, delete_enabled=deletable, rules=_rules(settings))
+        self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,
             remembered=storage.cache.blobdescriptorsize if storage.cache.blobdescriptor else 0,
             redirects=not storage.redirect.disable,
         )
-        self.tags: interface.Tags = StoredTags(driver)
-        self.referrers: interface.Referrers = StoredReferrers(driver, self._manifests)
-        self.repositories: interface.Repositories = StoredRepositories(driver)
+        self.tags = StoredTags(driver)
+        self.referrers = StoredReferrers(driver, self.manifests)
+        self.repositories = StoredRepositories(driver)
 
     async def probe(self) -> None:
         with refusing():
             await self._driver.probe()
 
     async def close(self) -> None:
-        self._uploads.close()
+        self.uploads.close()
         await self._driver.close()
 
 
@@ -129,7 +127,7 @@ def _purger(driver: Driver, settings: Settings, worker: int) -> Purger | None:
 def _rules(settings: Settings) -> ValidationRules:
     validation = settings.validation
     classes = frozenset(settings.policy.repository.classes)
-    if not validation.active:
+    if validation.disabled and not validation.enabled:
         return ValidationRules(classes=classes)
     urls, indexes = validation.manifests.urls, validation.manifests.indexes
     platforms = {
@@ -138,8 +136,8 @@ def _rules(settings: Settings) -> ValidationRules:
         "list": frozenset((item.os, item.architecture) for item in indexes.platformlist),
     }[indexes.platforms]
     return ValidationRules(
-        allow_urls=tuple(re.compile(text) for text in urls.allow) if urls is not None else None,
-        deny_urls=tuple(re.compile(text) for text in urls.deny) if urls is not None else None,
+        allow_urls=tuple(re.compile(text) for text in urls.allow),
+        deny_urls=tuple(re.compile(text) for text in urls.deny),
         platforms=platforms,
         classes=classes,
     )

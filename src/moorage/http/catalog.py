@@ -19,7 +19,10 @@ _DEFAULT_PAGE: Final = 100
 
 
 async def list_repositories(call: Call) -> Response:
-    """GET or HEAD: 200.  Without `n` 100 repositories.  Refuses: PAGINATION_NUMBER_INVALID (also above the maximum)."""
+    """GET or HEAD: 200.  Without `n` 100 repositories.
+
+    Refuses: PAGINATION_NUMBER_INVALID, also for an `n` above `catalog.maxentries`.
+    """
     most = call.options.catalog_max_entries
     size = page_size(call.query("n"))
     if size is not None and size > most:
@@ -28,6 +31,6 @@ async def list_repositories(call: Call) -> Response:
     page = await call.registry.repositories.list(last=call.query("last") or "", limit=limit)
     headers = {"content-type": "application/json"}
     if page.more and page.names:
-        headers["link"] = next_link(call.page_path("v2/_catalog"), {"last": page.names[-1], "n": str(limit)})
+        headers["link"] = next_link(call.page_path("v2/_catalog"), [("last", page.names[-1]), ("n", str(limit))])
     body = json.dumps({"repositories": page.names}, separators=(",", ":"))
     return Response(f"{body}\n", headers=headers)

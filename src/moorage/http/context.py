@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from moorage.errors import NameInvalid, NotAName, NotATag, TagInvalid
+from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
 from moorage.http.urls import location
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from moorage.types import Reference, RepoName
 
 __all__ = ["Call"]
+
+_DIGEST_SHAPE: Final = re.compile(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+", re.ASCII)
 
 
 @dataclass(slots=True)
@@ -37,8 +40,11 @@ class Call:
             raise NotAName(text) from error
 
     def digest(self) -> Digest:
-        """Raises DigestInvalid."""
-        return Digest.parse(self.params["digest"])
+        """Raises DigestInvalid; what has no digest's shape is no route."""
+        text = self.params["digest"]
+        if _DIGEST_SHAPE.fullmatch(text) is None:
+            raise RouteUnknown(text)
+        return Digest.parse(text)
 
     def reference(self) -> Reference:
         """Raises DigestInvalid for what has a digest's shape, NotATag for what cannot be a tag."""
@@ -57,6 +63,13 @@ class Call:
         """None for a chunked body."""
         text = self.header("content-length")
         return int(text) if text is not None and text.isascii() and text.isdigit() else None
+
+    def has_body(self) -> bool:
+        """Whether a body may follow: announced, chunked, or (HTTP/2) not known before it is read."""
+        length = self.content_length()
+        if length is not None:
+            return length > 0
+        return self.header("transfer-encoding") is not None or self.request.scope.get("http_version") == "2"
 
     def location(self, path: str) -> str:
         """The URL of `path`, which begins with `v2/`."""

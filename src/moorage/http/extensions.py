@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 __all__ = ["discover", "discover_repository"]
 
-_CATALOG: Final = {
+_CATALOG: Final[dict[str, object]] = {
     "name": "_catalog",
     "description": "the repositories of this registry",
     "url": "https://distribution.github.io/distribution/spec/api/#catalog",

@@ -8,7 +8,7 @@ from urllib.parse import quote
 from moorage.errors import PageSizeInvalid
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable
 
 __all__ = ["next_link", "page_size"]
 
@@ -22,7 +22,7 @@ def page_size(text: str | None) -> int | None:
     return int(text)
 
 
-def next_link(path: str, query: Mapping[str, str]) -> str:
+def next_link(path: str, query: Iterable[tuple[str, str]]) -> str:
     """A path-absolute link: crane and oras refuse another scheme or host, and a proxy may have changed ours."""
-    pairs = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(query.items()))
+    pairs = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(query))
     return f'<{quote(path)}?{pairs}>; rel="next"'

@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import RangeNotSatisfiable, SizeInvalid
+from moorage.errors import RangeInvalid, RangeNotSatisfiable, SizeInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 __all__ = ["entity_tags", "matches", "parse_chunk", "parse_range", "upload_range"]
 
 _ONE: Final = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+_BYTES: Final = re.compile(r"\s*bytes\s*=", re.ASCII | re.IGNORECASE)
 _CHUNK: Final = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
 _ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
 
@@ -29,7 +30,7 @@ def parse_range(header: str | None, size: int) -> range | None:
 
     Raises RangeNotSatisfiable if the range is inverted or starts past the end.
     """
-    if header is None or not header.strip().lower().startswith("bytes") or "," in header:
+    if header is None or not _BYTES.match(header) or "," in header:
         return None
     found = _ONE.fullmatch(header)
     if found is None or not any(found.groups()):
@@ -46,10 +47,11 @@ def parse_range(header: str | None, size: int) -> range | None:
     return range(start, stop)
 
 
-def parse_chunk(header: str | None, length: int | None) -> int | None:
-    """The first byte of an upload chunk from `Content-Range: <start>-<end>`; None without the header.
+def parse_chunk(header: str | None, length: int | None) -> range | None:
+    """The bytes an upload chunk covers, by `Content-Range: <start>-<end>`; None without the header.
 
-    Raises SizeInvalid if it is malformed, or its span is not the `length` of the body.
+    Raises RangeInvalid if it is inverted, SizeInvalid if it is malformed or its span is not the `length` of
+    the body (None: not announced).
     """
     if header is None:
         return None
@@ -57,9 +59,11 @@ def parse_chunk(header: str | None, length: int | None) -> int | None:
     if found is None:
         raise SizeInvalid(f"Content-Range {header!r} is not <start>-<end>, two byte positions")
     start, end = int(found[1]), int(found[2])
-    if end < start or (length is not None and end - start + 1 != length):
+    if end < start:
+        raise RangeInvalid(f"Content-Range {header} ends before it starts")
+    if length is not None and end - start + 1 != length:
         raise SizeInvalid(f"Content-Range {header} spans {end - start + 1} bytes, the body has {length}")
-    return start
+    return range(start, end + 1)
 
 
 def upload_range(offset: int) -> str:

@@ -32,15 +32,10 @@ async def list_referrers(call: Call) -> Response:
         headers["oci-filters-applied"] = "artifactType"
     if more:
         path = call.page_path(f"v2/{name}/referrers/{digest}")
-        query = {"last": str(found[-1].digest)}
-        # The filter stays in the link; a repeated parameter keeps its first value's order.
-        link = next_link(path, query | ({"artifactType": types[0]} if len(types) == 1 else {}))
-        if len(types) > 1:
-            extra = "".join(f"&{next_link('', {'artifactType': value})[2:].partition('>')[0]}" for value in types)
-            link = link.replace(">; rel", f"{extra}>; rel")
-        headers["link"] = link
+        query = [("last", str(found[-1].digest)), *(("artifactType", value) for value in types)]
+        headers["link"] = next_link(path, query)
     index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [_descriptor(item) for item in found]}
-    return Response(json.dumps(index, separators=(",", ":")), headers=headers)
+    return Response(json.dumps(index, separators=(",", ":")) + "\n", headers=headers)
 
 
 def _descriptor(item: Descriptor) -> dict[str, Any]:

@@ -25,7 +25,7 @@ async def list_tags(call: Call) -> Response:
     page = await call.registry.tags.list(name, last=call.query("last") or "", limit=limit)
     headers = {"content-type": "application/json"}
     if page.more and page.names:
-        query = {"last": page.names[-1], "n": str(limit)}
+        query = [("last", page.names[-1]), ("n", str(limit))]
         headers["link"] = next_link(call.page_path(f"v2/{name}/tags/list"), query)
     body = json.dumps({"name": name, "tags": page.names}, separators=(",", ":"))
     return Response(f"{body}\n", headers=headers)

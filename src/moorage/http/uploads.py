@@ -18,11 +18,10 @@ from moorage.errors import (
     BlobUploadUnknown,
     DigestInvalid,
     NameInvalid,
-    RegistryError,
     SizeInvalid,
 )
 from moorage.http.ranges import parse_chunk, upload_range
-from moorage.http.streaming import ClientGone, body
+from moorage.http.streaming import body
 from moorage.types import ALGORITHMS, Digest, parse_repo_name
 
 if TYPE_CHECKING:
@@ -48,7 +47,7 @@ async def start_upload(call: Call) -> Response:
         return _created(call, name, mounted)
     if (text := call.query("digest")) is not None:
         digest = Digest.parse(text)
-        if call.content_length() != 0 or digest in _EMPTY:
+        if call.has_body() or digest in _EMPTY:
             return _created(call, name, await _whole(call, name, digest))
     status = await call.registry.uploads.start(name, algorithm=algorithm)
     return Response(status_code=202, headers=place_headers(call, name, status))
@@ -74,7 +73,7 @@ async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
         async with uploads.extend(name, status.uuid, status.state, algorithm=digest.algorithm) as part:
             await _receive(call, part)
             return await part.finish(digest)
-    except (RegistryError, ClientGone):
+    except BaseException:
         with suppress(BlobUploadUnknown):
             await uploads.cancel(name, status.uuid, status.state)
         raise
@@ -87,19 +86,13 @@ async def patch_upload(call: Call) -> Response:
     """
     name = call.name()
     length = call.content_length()
-    first = parse_chunk(call.header("content-range"), length)
+    span = parse_chunk(call.header("content-range"), length)
     uploads = call.registry.uploads
-    async with uploads.extend(name, call.params["uuid"], call.query("_state") or "", start=first) as part:
-        received = await _receive(call, part)
+    start = None if span is None else span.start
+    async with uploads.extend(name, call.params["uuid"], call.query("_state") or "", start=start) as part:
+        await _receive(call, part, span)
         status = await part.commit()
-    if first is not None and length is None:
-        _check_span(call, received)
     return Response(status_code=202, headers=place_headers(call, name, status))
-
-
-def _check_span(call: Call, received: int) -> None:
-    """A chunked body shows its length only at the end."""
-    parse_chunk(call.header("content-range"), received)
 
 
 async def put_upload(call: Call) -> Response:
@@ -113,31 +106,33 @@ async def put_upload(call: Call) -> Response:
         raise DigestInvalid("the closing PUT needs the parameter digest")
     digest = Digest.parse(text)
     length = call.content_length()
-    first = parse_chunk(call.header("content-range"), length)
+    span = parse_chunk(call.header("content-range"), length) if length != 0 else None
     uploads = call.registry.uploads
+    start = None if span is None else span.start
     async with uploads.extend(
-        name, call.params["uuid"], call.query("_state") or "", start=first, algorithm=digest.algorithm
+        name, call.params["uuid"], call.query("_state") or "", start=start, algorithm=digest.algorithm
     ) as part:
-        received = await _receive(call, part)
-        if first is not None and length is None:
-            _check_span(call, received)
+        await _receive(call, part, span)
         blob = await part.finish(digest)
     return _created(call, name, blob)
 
 
-async def _receive(call: Call, part: UploadPart) -> int:
-    """The body, into the upload; how many bytes it had."""
+async def _receive(call: Call, part: UploadPart, span: range | None = None) -> None:
+    """The body, into the upload.  Nothing beyond the `span` that Content-Range announced is stored."""
     received = 0
     length = call.content_length()
     if length == 0:
-        return 0
+        return
     async with aclosing(body(call.request, call.options.body_timeout_s)) as pieces:
         async for piece in pieces:
-            await part.write(piece)
             received += len(piece)
+            if span is not None and received > len(span):
+                raise SizeInvalid(f"Content-Range announced {len(span)} bytes, more came")
+            await part.write(piece)
     if length is not None and received != length:
         raise SizeInvalid(f"{received} bytes came, Content-Length announced {length}")
-    return received
+    if span is not None and received != len(span):
+        raise SizeInvalid(f"Content-Range announced {len(span)} bytes, {received} came")
 
 
 async def get_upload(call: Call) -> Response:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
+from urllib.parse import urljoin
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -29,7 +30,7 @@ _SCHEMES: Final = {"http", "https"}
 def location(request: Request, options: HttpOptions, path: str) -> str:
     """`path` begins with `v2/`, without a slash before it."""
     if options.host:
-        return f"{options.host.rstrip('/')}/{path}"
+        return urljoin(options.host, path)  # a path without a slash at its end does not count, as in Go
     if options.relativeurls:
         return f"{options.prefix}{path}"
     scheme, host = _seen_from_outside(request)

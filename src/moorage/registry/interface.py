@@ -214,12 +214,18 @@ class Repositories(Protocol):
 class Registry(Protocol):
     """The six parts, and what the endpoint of the whole thing needs."""
 
-    repositories: Repositories
-    blobs: Blobs
-    uploads: Uploads
-    manifests: Manifests
-    tags: Tags
-    referrers: Referrers
+    @property
+    def repositories(self) -> Repositories: ...
+    @property
+    def blobs(self) -> Blobs: ...
+    @property
+    def uploads(self) -> Uploads: ...
+    @property
+    def manifests(self) -> Manifests: ...
+    @property
+    def tags(self) -> Tags: ...
+    @property
+    def referrers(self) -> Referrers: ...
 
     async def probe(self) -> None:
         """Is the storage there?  Raises Unavailable."""

@@ -66,13 +66,14 @@ _log: Final = structlog.get_logger("moorage.registry")
 class ValidationRules:
     """The `validation` and `policy` sections.
 
-    `allow_urls` and `deny_urls` None: the section is not configured and every http(s) URL is taken.
+    Without `allow_urls` and `deny_urls` every http(s) URL is taken (the reference then takes none, and fails the
+    conformance suite's non-distributable layers).
     `platforms` None: all children of an index must exist; empty: none; else only those of these
     (os, architecture) pairs.  `classes` empty: any kind of image.
     """
 
-    allow_urls: tuple[re.Pattern[str], ...] | None = None
-    deny_urls: tuple[re.Pattern[str], ...] | None = None
+    allow_urls: tuple[re.Pattern[str], ...] = ()
+    deny_urls: tuple[re.Pattern[str], ...] = ()
     platforms: frozenset[tuple[str, str]] | None = None
     classes: frozenset[str] = frozenset()
 
@@ -89,11 +90,8 @@ class ValidationRules:
             raise Denied(f"policy.repository.classes does not allow {parsed.config_type}")
 
     def _check_url(self, url: str) -> None:
-        if self.allow_urls is None and self.deny_urls is None:
-            return
         allowed = not self.allow_urls or any(pattern.search(url) for pattern in self.allow_urls)
-        denied = any(pattern.search(url) for pattern in self.deny_urls or ())
-        if not allowed or denied or not (self.allow_urls or self.deny_urls):
+        if not allowed or any(pattern.search(url) for pattern in self.deny_urls):
             raise ManifestInvalid(f"validation.manifests.urls does not allow {url}")
 
     def needs(self, child: media.Child) -> bool:

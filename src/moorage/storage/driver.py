@@ -271,7 +271,8 @@ class Driver(Protocol):
     name: str
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
 
-    uploads: Uploads
+    @property
+    def uploads(self) -> Uploads: ...
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         """A whole small object.  Raises KeyMissing, ObjectTooLarge."""

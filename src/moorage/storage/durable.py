@@ -1,8 +1,14 @@
 """Files that survive a power cut: the order of write, fsync, rename and directory fsync, in one place.
 
-A file is durable when its bytes, its directory entry and every new directory above it are.  The reference
-fsyncs the file and its directory but never the parents it made, nor the directory a blob was renamed into
-(reference/storage-layout.md section 4), so a link could survive without its blob.
+A file is durable when its bytes, its directory entry and every new directory above it are:
+
+    mkdir what is missing ─► temporary file, write, fsync ─► rename ─► fsync its directory ─► fsync the
+                                                             parents of directories not known to be durable
+
+The parents come last because on a journalling filesystem the file's fsync has already committed the mkdir;
+fsynced first, each would have been a commit of its own.  The reference fsyncs the file and its directory but
+never the parents it made, nor the directory a blob was renamed into (storage layout of 2.8 to 3.1), so there a
+link could survive without its blob.
 
 Everything here blocks and runs in the driver's threads.
 """
@@ -23,13 +29,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Directories",
-    "locked",
+    "changing",
+    "move_unless_there",
+    "place",
     "remove_tree",
-    "replace_file",
     "sync_directory",
     "temporary_beside",
-    "version_of",
-    "write_all",
+    "write_at",
+    "write_whole",
 ]
 
 _T = TypeVar("_T")
@@ -39,18 +46,21 @@ _RETRIES: Final = 20
 
 _KNOWN_LIMIT: Final = 1 << 16
 _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
+_NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
-def write_all(fd: int, chunks: Sequence[bytes]) -> None:
-    """Append all chunks, however often the kernel takes only part of them."""
+def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> int:
+    """Write all chunks from `offset` on, however often the kernel takes only part of them; the new offset."""
     for start in range(0, len(chunks), _WRITEV_LIMIT):
-        views: list[memoryview] = [memoryview(chunk) for chunk in chunks[start : start + _WRITEV_LIMIT] if chunk]
+        views = [memoryview(chunk) for chunk in chunks[start : start + _WRITEV_LIMIT] if chunk]
         while views:
-            written = os.writev(fd, views)
+            written = os.pwritev(fd, views, offset)
+            offset += written
             while views and written >= len(views[0]):
                 written -= len(views.pop(0))
-            if views and written:
+            if written:
                 views[0] = views[0][written:]
+    return offset
 
 
 def sync_directory(path: str) -> None:
@@ -62,26 +72,26 @@ def sync_directory(path: str) -> None:
 
 
 @contextmanager
-def locked(directory: str) -> Iterator[int]:
-    """The directory, open and exclusively locked against every writer of every process that uses this."""
+def changing(directory: str) -> Iterator[None]:
+    """The body has the directory to itself, against all who use this here or in other processes of the host;
+    what it changed is durable when the context is left without an error.
+    """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
-        yield fd
+        yield
+        fcntl.flock(fd, fcntl.LOCK_UN)  # the disk is waited for without the lock
+        os.fsync(fd)
     finally:
         os.close(fd)
 
 
-def version_of(status: os.stat_result) -> str:
-    """Every write makes a new inode, so inode, time and size name one state of a file."""
-    return f"{status.st_ino:x}-{status.st_mtime_ns:x}-{status.st_size:x}"
-
-
 class Directories:
-    """Makes directories durably, and remembers which ones are, so that each is fsynced once per process.
+    """Makes directories, durably, and remembers which ones are, so that each is fsynced once per process.
 
     That a directory exists does not mean its entry is durable: another process may have made it a moment
-    ago.  So a directory is trusted only after this process has fsynced its parent.
+    ago.  So a directory is trusted only after this process has fsynced its parent.  What remains: one that was
+    removed and made again by others since is trusted for the milliseconds until its maker's own fsync.
     """
 
     def __init__(self, root: str) -> None:
@@ -89,22 +99,61 @@ class Directories:
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
-    def ensure(self, path: str) -> None:
-        """`path` exists and will after a power cut."""
-        if path in self._known:
-            return
-        if path == self._root or len(path) <= len(self._root):
-            os.makedirs(self._root, exist_ok=True)
-        else:
-            parent = os.path.dirname(path)
-            self.ensure(parent)
+    def make(self, path: str) -> list[str]:
+        """`path` exists; returns those of it and what is above it whose entry may not be durable yet."""
+        unsure: list[str] = []
+        while path not in self._known:
+            unsure.append(path)
+            if path == self._root:
+                break
+            path = os.path.dirname(path)
+        made = unsure[-1:] == [self._root] and self._make_root()
+        for directory in reversed(unsure):
             with suppress(FileExistsError):
-                os.mkdir(path)
-            sync_directory(parent)
+                os.mkdir(directory)
+        return [*unsure, *(made or [])]
+
+    def _make_root(self) -> list[str]:
+        """Make what is missing above the root."""
+        missing = []
+        above = os.path.dirname(self._root)
+        while not os.path.isdir(above):
+            missing.append(above)
+            above = os.path.dirname(above)
+        for directory in reversed(missing):
+            with suppress(FileExistsError):
+                os.mkdir(directory)
+        return missing
+
+    def within(self, directory: str, action: Callable[[], _T]) -> _T:
+        """Run `action` with `directory` there, again if a concurrent delete removed it meanwhile; when this
+        returns, the directory's own entry is durable, and so are those above it.
+        """
+        for attempt in range(_RETRIES):
+            try:
+                unsure = self.make(directory)
+                result = action()
+                self._settle(unsure)
+            except FileNotFoundError:
+                self.forget(directory)
+                if attempt == _RETRIES - 1:
+                    raise
+            else:
+                return result
+        raise AssertionError  # pragma: no cover  the last attempt returned or raised
+
+    def _settle(self, unsure: list[str]) -> None:
+        for path in unsure:
+            try:
+                sync_directory(os.path.dirname(path))
+            except PermissionError:
+                # The operator made the root inside a directory that we may pass but not read.
+                if not self._root.startswith(path):
+                    raise
         with self._lock:
-            if len(self._known) >= _KNOWN_LIMIT:
+            if len(self._known) + len(unsure) > _KNOWN_LIMIT:
                 self._known.clear()
-            self._known.add(path)
+            self._known.update(unsure)
 
     def forget(self, path: str) -> None:
         """`path` or something above it was found missing."""
@@ -113,21 +162,60 @@ class Directories:
                 self._known.discard(path)
                 path = os.path.dirname(path)
 
-    def within(self, directory: str, action: Callable[[], _T]) -> _T:
-        """Run `action` with `directory` durably there, again if a concurrent delete removed it meanwhile."""
-        for _ in range(_RETRIES):
-            try:
-                self.ensure(directory)
-                return action()
-            except FileNotFoundError:
-                self.forget(directory)
-        self.ensure(directory)
-        return action()
-
 
 def temporary_beside(path: str) -> str:
     """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
     return f"{path}.{uuid.uuid4()}.tmp"
+
+
+def write_whole(path: str, data: bytes, put: Callable[[str], None]) -> None:
+    """Write `data` to a temporary file beside `path`, fsync it, and let `put(temporary)` give it its name.
+
+    Whatever happens, no temporary file stays (short of a crash; then the name, `NAME.UUID.tmp`, is the
+    reference's, and both ignore it).
+    """
+    temporary = temporary_beside(path)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    try:
+        try:
+            write_at(fd, (data,), 0)
+            os.fsync(fd)
+        finally:
+            os.close(fd)
+        put(temporary)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+
+
+def move_unless_there(temporary: str, path: str) -> None:
+    """Give `temporary` its name.  Raises FileExistsError when the name is taken.
+
+    The caller holds `changing`, which is enough among our own processes on one host; link(2) also decides
+    between hosts that share the directory.  Some FUSE and SMB mounts have no hard links.
+    """
+    try:
+        os.link(temporary, path)
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
+        if os.path.lexists(path):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
+        os.rename(temporary, path)
+    else:
+        os.unlink(temporary)
+
+
+def place(source: str, target: str, size: int) -> None:
+    """Give content of `size` bytes its content-addressed name, unless it is there.
+
+    One of another size was torn by a crash of a registry that wrote in place, and is replaced.
+    """
+    with suppress(FileNotFoundError):
+        if os.stat(target).st_size == size:
+            return
+    os.rename(source, target)
 
 
 def remove_tree(path: str) -> None:
@@ -135,34 +223,13 @@ def remove_tree(path: str) -> None:
     for attempt in range(_RETRIES):
         try:
             shutil.rmtree(path)
-        except FileNotFoundError:
-            if not os.path.lexists(path):
+        except (FileNotFoundError, NotADirectoryError):
+            if not os.path.isdir(path):
                 return
+            if attempt == _RETRIES - 1:
+                raise
         except OSError as error:
             if error.errno != errno.ENOTEMPTY or attempt == _RETRIES - 1:
                 raise
         else:
             return
-
-
-def replace_file(path: str, data: bytes, commit: Callable[[str], None]) -> str:
-    """Write `data` to a temporary file beside `path`, durable, then let `commit(temporary)` put it in place.
-
-    Whatever happens, no temporary file stays (short of a crash; then the name, `NAME.UUID.tmp`, is the
-    reference's, and both ignore it).  Returns the version of the new file.
-    """
-    temporary = temporary_beside(path)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        try:
-            write_all(fd, (data,))
-            os.fsync(fd)
-            version = version_of(os.fstat(fd))
-        finally:
-            os.close(fd)
-        commit(temporary)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-    return version

@@ -1,0 +1,173 @@
+"""The ASGI application: a request finds its route, the handler answers, refusals become JSON.
+
+Every answer carries `Docker-Distribution-API-Version`, by which old Docker engines know a registry; answers of a
+route also carry the configured `http.headers`.
+
+Source: reference/http-api.md section 1.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Final
+
+import structlog
+from starlette.requests import Request
+from starlette.responses import Response
+
+from moorage.errors import (
+    MethodUnknown,
+    RangeInvalid,
+    RangeNotSatisfiable,
+    RegistryError,
+    RouteUnknown,
+)
+from moorage.http import routes
+from moorage.http.context import Call
+from moorage.http.errors import to_response, unexpected
+from moorage.http.streaming import ClientGone
+from moorage.http.uploads import place_headers
+from moorage.types import parse_repo_name
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Receive, Scope, Send
+
+    from moorage.http.options import HttpOptions
+    from moorage.registry.interface import Registry
+
+__all__ = ["create_app"]
+
+_API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+_DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
+_log: Final = structlog.get_logger("moorage.http")
+
+
+def create_app(registry: Registry, options: HttpOptions) -> ASGIApp:
+    """The registry as an ASGI application, without logs, metrics and health: `middleware.py` adds those."""
+    return _App(registry, options)
+
+
+class _App:
+    def __init__(self, registry: Registry, options: HttpOptions) -> None:
+        self._registry, self._options = registry, options
+        self._configured = [
+            (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await _lifespan(receive, send)
+            return
+        if scope["type"] != "http":
+            return
+        request = Request(scope, receive)
+        try:
+            response = await self._answer(request)
+        except ClientGone:
+            # The server closes the connection; a status is sent for the access log only (nginx's 499).
+            response = Response(status_code=499)
+        if request.method == "HEAD":
+            await _without_body(response, scope, receive, send)
+        else:
+            await response(scope, receive, send)
+
+    async def _answer(self, request: Request) -> Response:
+        path = request.scope["path"]
+        if path == "/":
+            return Response(headers={"cache-control": "no-cache", "content-length": "0"})
+        configured: list[tuple[bytes, bytes]] = []
+        call: Call | None = None
+        try:
+            inner = self._inner(path)
+            if (redirect := self._redirect(request, inner)) is not None:
+                return redirect
+            if request.method == "OPTIONS":
+                return self._options_answer(inner)
+            _, handler, params = routes.find(inner, request.method, readonly=self._options.readonly)
+            configured = self._configured
+            call = Call(request, self._registry, self._options, params)
+            response = await handler(call)
+        except RegistryError as error:
+            response = to_response(error, _headers_of(error, call))
+        except ClientGone:
+            raise
+        except Exception:  # noqa: BLE001  a bug of ours: logged whole, told to nobody
+            _log.exception("unexpected error", method=request.method, path=path)
+            response = unexpected()
+        response.raw_headers += [_API_VERSION, *configured]
+        return response
+
+    def _inner(self, path: str) -> str:
+        """The path without the configured prefix, `/v2/...`."""
+        prefix = self._options.prefix
+        if not path.startswith(prefix):
+            raise RouteUnknown(path)
+        return path[len(prefix) - 1 :]
+
+    def _redirect(self, request: Request, inner: str) -> Response | None:
+        """301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET."""
+        if request.method not in {"GET", "HEAD"} or not (inner == "/v2" or inner.startswith("/v2/")):
+            return None
+        clean = inner
+        if _DOTS_OR_DOUBLE.search(inner):
+            parts: list[str] = []
+            for part in inner.split("/"):
+                if part == "..":
+                    parts = parts[:-1]
+                elif part not in {"", "."}:
+                    parts.append(part)
+            clean = "/" + "/".join(parts) + ("/" if inner.endswith("/") else "")
+        if clean == "/v2":
+            clean = "/v2/"
+        elif clean.endswith("/") and clean != "/v2/" and not clean.endswith("/blobs/uploads/"):
+            clean = clean.rstrip("/")
+        if clean == inner:
+            return None
+        routes.find(clean, request.method, readonly=False)
+        query = request.scope["query_string"].decode("latin-1")
+        target = f"{self._options.prefix[:-1]}{clean}" + (f"?{query}" if query else "")
+        response = Response(status_code=301, headers={"location": target, "content-length": "0"})
+        response.raw_headers.append(_API_VERSION)
+        return response
+
+    def _options_answer(self, inner: str) -> Response:
+        for route in routes.ROUTES:
+            if route.regex.fullmatch(inner):
+                allowed = ", ".join(route.allowed(readonly=self._options.readonly))
+                response = Response(status_code=204, headers={"allow": allowed})
+                response.raw_headers += [_API_VERSION, *self._configured]
+                return response
+        raise RouteUnknown(inner)
+
+
+def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
+    """What some refusals tell in headers."""
+    if isinstance(error, MethodUnknown):
+        return {"allow": ", ".join(error.allowed)}
+    if isinstance(error, RangeNotSatisfiable):
+        return {"content-range": f"bytes */{error.size}"}
+    if isinstance(error, RangeInvalid) and error.status is not None and call is not None:
+        headers = place_headers(call, parse_repo_name(call.params["name"]), error.status)
+        del headers["content-length"]
+        return headers
+    return {}
+
+
+async def _without_body(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+    """HEAD: the headers of GET, its length included, and nothing more."""
+
+    async def headers_only(message: dict[str, object]) -> None:
+        if message["type"] == "http.response.start":
+            await send(message)
+        elif not message.get("more_body"):
+            await send({"type": "http.response.body", "body": b""})
+
+    await response(scope, receive, headers_only)  # type: ignore[arg-type]  # a MutableMapping is a dict here
+
+
+async def _lifespan(receive: Receive, send: Send) -> None:
+    while True:
+        message = await receive()
+        await send({"type": f"{message['type']}.complete"})
+        if message["type"] == "lifespan.shutdown":
+            return

@@ -1,0 +1,28 @@
+"""The spelling of a key, checked by every driver before any I/O.
+
+Source: `driver.Key`; CNCF Distribution's rule for paths is the same, with a leading slash.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Final
+
+from moorage.storage.driver import KeyInvalid
+
+__all__ = ["check_key", "is_component"]
+
+_COMPONENT: Final = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+"
+_NAME: Final = re.compile(_COMPONENT, re.ASCII)
+_KEY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
+
+
+def check_key(key: str) -> None:
+    """Raises KeyInvalid unless `key` is spelt as `driver.Key` says."""
+    if _KEY.fullmatch(key) is None:
+        raise KeyInvalid(key)
+
+
+def is_component(name: str) -> bool:
+    """Whether `name` can stand between two slashes.  What cannot is no part of the store: `lost+found`."""
+    return _NAME.fullmatch(name) is not None
