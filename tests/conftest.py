@@ -17,17 +17,15 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def live_moorage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """One server of two workers for a module's tests; use a repository of your own."""
-    live = start_moorage(tmp_path_factory.mktemp("live") / "data")
-    yield live
-    live.stop()
+    with start_moorage(tmp_path_factory.mktemp("live") / "data") as live:
+        yield live
 
 
 @pytest.fixture
 def live_reference(tmp_path: Path) -> Iterator[Live]:
     """Debian's docker-registry 2.8 over an empty store."""
-    live = start_reference(tmp_path / "reference")
-    yield live
-    live.stop()
+    with start_reference(tmp_path / "reference") as live:
+        yield live
 
 
 @pytest.fixture

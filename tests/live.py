@@ -21,7 +21,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Self
 
 import pytest
 import yaml
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["SECRET", "Live", "NotStarted", "everything_required", "program", "require", "require_root"]
-__all__ += ["start", "start_moorage", "start_reference"]
+__all__ += ["start", "start_moorage", "start_reference", "start_tested"]
 
 SECRET: Final = "a secret shared by both registries"
 """`http.secret` of every server started here, so that uploads go on across restarts and registries."""
@@ -79,7 +79,10 @@ def require_root() -> None:
 
 @dataclass
 class Live:
-    """A running server.  `host` is `127.0.0.1:PORT`, `root` its storage, `log_path` what it wrote."""
+    """A running server.  `host` is `127.0.0.1:PORT`, `root` its storage, `log_path` what it wrote.
+
+    Leaving the context stops it, or kills it when the test has failed already.
+    """
 
     process: subprocess.Popen[bytes]
     root: Path
@@ -105,6 +108,15 @@ class Live:
         below = list(_descendants(self.pid))
         self._seen.update(below)
         return [pid for pid in below if self.port in _listening_ports([pid])]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is None and self.process.returncode is None:
+            self.stop()
+        else:
+            self.kill()
 
     def logs(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
@@ -149,6 +161,12 @@ def start_moorage(root: Path, *, config: Path | None = None, port: int = 0, **ov
 def start_reference(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
     """Debian's docker-registry 2.8 over the storage in `root`.  Raises NotStarted."""
     return start([require("docker-registry"), "serve"], root, _merge(_usual(root, port), overrides), config=config)
+
+
+def start_tested(root: Path, **overrides: Any) -> Live:
+    """Moorage; the reference when `MOORAGE_TEST_REGISTRY=reference` asks how the same test ends there."""
+    begin = start_reference if os.environ.get("MOORAGE_TEST_REGISTRY") == "reference" else start_moorage
+    return begin(root, **overrides)
 
 
 def start(command: Sequence[str], root: Path, settings: Mapping[str, Any], *, config: Path | None = None) -> Live:

@@ -11,7 +11,7 @@ import subprocess
 from typing import TYPE_CHECKING, Protocol
 
 import pytest
-from tests.live import Live, start_moorage, start_reference
+from tests.live import Live, start_tested
 from tests.wire import Wire
 
 if TYPE_CHECKING:
@@ -36,11 +36,9 @@ def reference_in_place() -> bool:
 
 
 @pytest.fixture(scope="module")
-def registry(tmp_path_factory: pytest.TempPathFactory, *, reference_in_place: bool) -> Iterator[Live]:
-    begin = start_reference if reference_in_place else start_moorage
-    live = begin(tmp_path_factory.mktemp("clients") / "data")
-    yield live
-    live.stop()
+def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    with start_tested(tmp_path_factory.mktemp("clients") / "data") as live:
+        yield live
 
 
 @pytest.fixture
