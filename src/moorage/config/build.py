@@ -1,0 +1,164 @@
+"""From the tree to settings: every value read as its field wants it, every mistake noted and left out.
+
+What cannot be read becomes the field's default, so that one look finds all mistakes; nobody serves with
+settings that had an error, `load.py` sees to that.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from moorage.config.nodes import List, Map, Node, Scalar, describe, is_null
+from moorage.config.problems import Problem, nearest
+from moorage.config.scalars import bare_integer, resolve
+from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
+from moorage.config.sections.base import FLAG, NANOSECONDS, Section
+
+if TYPE_CHECKING:
+    from moorage.config.problems import Origin
+
+__all__ = ["build"]
+
+_S = TypeVar("_S", bound=Section)
+
+_CHOICES = {"storage": "a storage driver", "auth": "a way of authentication"}
+"""Sections in which a key that nobody knows was meant to choose something, so that starting would be wrong."""
+
+_HEADERS = "headers"
+
+
+class _Left:
+    """Marks a value that could not be read."""
+
+
+_LEFT_OUT = _Left()
+
+
+def build(model: type[_S], node: Map) -> tuple[_S, list[Problem]]:
+    """The settings of the tree, and all that was wrong with it."""
+    building = _Building()
+    settings = building.section(model, node, ())
+    return settings, building.problems
+
+
+class _Building:
+    def __init__(self) -> None:
+        self.problems: list[Problem] = []
+
+    def _note(self, key: tuple[str, ...], message: str, origin: Origin) -> _Left:
+        self.problems.append(Problem(message, _dotted(key), origin))
+        return _LEFT_OUT
+
+    def section(self, model: type[_S], node: Map, path: tuple[str, ...]) -> _S:
+        keys = keys_of(model)
+        values: dict[str, Any] = {}
+        for name, entry in node.items():
+            key = keys.get(name)
+            if key is None:
+                self._unknown(name, node.keys[name], list(keys), path)
+                continue
+            if is_null(entry):
+                # `inmemory:` chooses a driver without parameters; elsewhere nothing is the default.
+                if not _may_be_absent(key):
+                    continue
+                entry = Map(entry.origin)  # noqa: PLW2901  the section that the null stands for
+            value = self.value(key.shape, entry, (*path, name), key)
+            if value is not _LEFT_OUT:
+                values[key.field] = value
+        return model(**values)
+
+    def _unknown(self, name: str, origin: Origin, known: list[str], path: tuple[str, ...]) -> None:
+        meant = nearest(name, known)
+        whole = _dotted((*path, meant)) if meant else None
+        if len(path) == 1 and path[0] in _CHOICES:
+            message = f"is not {_CHOICES[path[0]]}"
+            self.problems.append(Problem(message, _dotted((*path, name)), origin, nearest=whole))
+        else:
+            self.problems.append(Problem("unknown key", _dotted((*path, name)), origin, "unknown", whole))
+
+    def value(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
+        match shape:
+            case Leaf(reader):
+                return self._leaf(reader, node, path, key)
+            case SectionOf(model):
+                if isinstance(node, Map):
+                    return self.section(model, node, path)
+                return self._note(path, f"expected a mapping, found {self._found(node, key)}", node.origin)
+            case ListOf(item):
+                return self._list(item, node, path, key)
+            case MapOf(value):
+                return self._map(value, node, path, key)
+            case Raw():
+                return _raw(node)
+
+    def _found(self, node: Node, key: Key) -> str:
+        return "something else" if key.secret and isinstance(node, Scalar) else describe(node)
+
+    def _leaf(self, reader: Any, node: Node, path: tuple[str, ...], key: Key) -> Any:
+        if not isinstance(node, Scalar):
+            hint = " (quote it if it is meant as text)" if reader.kind == "text" else ""
+            return self._note(path, f"expected {reader.kind}, found {describe(node)}{hint}", node.origin)
+        try:
+            value = reader.read(node)
+        except ValueError as error:
+            return self._note(path, f"{error}, found {self._found(node, key)}", node.origin)
+        if reader is NANOSECONDS and bare_integer(node):
+            message = f"{node.text} without a unit means {node.text} nanoseconds; write {node.text}s for seconds"
+            self.problems.append(Problem(message, _dotted(path), node.origin, "warning"))
+        if reader is FLAG and node.quoted and path[0] == "storage" and value:
+            message = "is quoted: true here, but CNCF Distribution takes it for false"
+            self.problems.append(Problem(message, _dotted(path), node.origin, "warning"))
+        return value
+
+    def _list(self, item: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
+        if not isinstance(node, List):
+            found = self._found(node, key)
+            return self._note(path, f"expected a list such as [a, b], found {found}", node.origin)
+        values: list[Any] = []
+        for index, entry in enumerate(node.items):
+            here = (*path, f"[{index}]")
+            if is_null(entry):
+                if isinstance(item, SectionOf):
+                    values.append(item.model())
+                elif isinstance(item, Leaf):
+                    self._note(here, "expected a value, found nothing", entry.origin)
+                continue
+            values.append(self.value(item, entry, here, key))
+        return tuple(value for value in values if value is not _LEFT_OUT)
+
+    def _map(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
+        if not isinstance(node, Map):
+            return self._note(path, f"expected a mapping, found {self._found(node, key)}", node.origin)
+        values: dict[str, Any] = {}
+        names: dict[str, str] = {}
+        for name, entry in node.items():
+            if is_null(entry) and isinstance(shape, ListOf):
+                value: Any = ()
+            else:
+                value = self.value(shape, entry, (*path, name), key)
+            if value is _LEFT_OUT:
+                continue
+            # Header names are one whatever their case; the reference sends the values of both.
+            same = names.setdefault(name.lower(), name) if key.name == _HEADERS else name
+            values[same] = values[same] + value if same in values else value
+        return values
+
+
+def _may_be_absent(key: Key) -> bool:
+    """Whether the key's mere presence says something: drivers, providers, `redis`."""
+    return key.optional and isinstance(key.shape, SectionOf | MapOf)
+
+
+def _dotted(path: tuple[str, ...]) -> str:
+    return ".".join(path).replace(".[", "[")
+
+
+def _raw(node: Node) -> Any:
+    """An untyped value as yaml.v2 would decode it."""
+    match node:
+        case Scalar():
+            return resolve(node)
+        case List():
+            return [_raw(item) for item in node.items]
+        case Map():
+            return {name: _raw(entry) for name, entry in node.items()}

@@ -1,0 +1,280 @@
+"""Environment variables laid over the file: `REGISTRY_HTTP_ADDR` is `http.addr`.
+
+A name is split at every `_` and matched, longest words first, against the models' keys, so that a key with an
+underscore is reached (`REGISTRY_STORAGE_AZURE_MAX_RETRIES`), and against the reference's own names for some
+keys (`REGISTRY_HEALTH_FILECHECKERS_0_FILE`).  The value is a YAML document and replaces what the file says.
+
+Repaired against the reference, where each of these crashed, did nothing or did something else: list elements
+that are scalars; keys below `storage.maintenance`; a variable of one driver while the file names another (the
+variable's driver is chosen, and `delete`, `cache`, `redirect`, `maintenance` and `tag` stay); header names in
+another case; ten list elements and more; the variables that Kubernetes adds for a service called registry-*.
+
+Source: configuration.md section 2.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from typing import TYPE_CHECKING, Final
+
+from moorage.config import yaml
+from moorage.config.nodes import List, Map, Node, Scalar, is_null
+from moorage.config.older import chosen, spread_alias
+from moorage.config.problems import ConfigError, Origin, Problem, nearest
+from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
+from moorage.config.sections.services import PROVIDERS
+from moorage.config.sections.storage import DRIVERS
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from moorage.config.sections.base import Section
+
+__all__ = ["PREFIX", "apply", "variable_of"]
+
+PREFIX: Final = "REGISTRY_"
+
+_OURS: Final = frozenset({"REGISTRY_CONFIGURATION_PATH"})
+"""Variables with the prefix that are no settings."""
+
+_ALTERNATIVES: Final = {"storage": DRIVERS, "auth": PROVIDERS}
+"""Sections in which one key of several is chosen."""
+
+_SERVICE_LINK: Final = re.compile(
+    r"(?P<service>REGISTRY(?:_.+?)??)_(?:SERVICE_HOST|SERVICE_PORT(?:_.+)?|(?P<url>PORT)|PORT_\d+_(?:TCP|UDP|SCTP)"
+    r"(?:_(?:PROTO|PORT|ADDR))?)",
+    re.ASCII,
+)
+"""What Kubernetes sets in every pod for a service (service links; the names are those of Docker's old links)."""
+
+_LINK_VALUE: Final = re.compile(r"(?:tcp|udp|sctp)://\S+", re.ASCII)
+
+Path = tuple[str | int, ...]
+
+
+def variable_of(path: tuple[str, ...]) -> str:
+    """The variable that sets the key at `path` ("endpoints[]" stands for its first element)."""
+    return PREFIX + "_".join(step.replace("[]", "_0") for step in path).upper()
+
+
+def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[Problem]:
+    """Lay the variables of `environ` over `root`, in order of their names; what was wrong with them."""
+    problems: list[Problem] = []
+    choices: dict[str, dict[str, str]] = {}
+    links: dict[str, str] = {}
+    for name in sorted(environ, key=_natural):
+        if not name.startswith(PREFIX) or name in _OURS:
+            continue
+        link = _SERVICE_LINK.fullmatch(name)
+        if link and (link["url"] is None or _LINK_VALUE.fullmatch(environ[name])):
+            links.setdefault(link["service"], name)
+            continue
+        path = _locate(SectionOf(model), root, name.removeprefix(PREFIX).split("_"))
+        if path is None:
+            problems.append(_unknown(name, model))
+            continue
+        if path[:2] == ("storage", "s3aws"):
+            path = ("storage", "s3", *path[2:])
+        try:
+            _set(root, path, _payload(name, environ[name], problems), choices)
+        except ConfigError as error:
+            problems += error.problems
+    for name in links.values():
+        message = "ignored: looks like a variable that Kubernetes adds for a service, not like a setting"
+        problems.append(Problem(message, origin=Origin(name), kind="warning"))
+    for section, alternatives in choices.items():
+        problems += _choose(root, section, alternatives)
+    return problems
+
+
+def _natural(name: str) -> list[tuple[int, int, str]]:
+    """Bytewise like the reference, but element 10 after element 2."""
+    return [
+        (0, int(part), "") if part.isdecimal() and part.isascii() and len(part) < 10 else (1, 0, part)  # noqa: PLR2004
+        for part in name.split("_")
+    ]
+
+
+# ----------------------------------------------------------------------------------------- from name to path
+
+
+def _splits(words: list[str]) -> Iterator[tuple[str, list[str]]]:
+    for count in range(len(words), 0, -1):
+        yield "_".join(words[:count]), words[count:]
+
+
+def _locate(shape: Shape, node: Node | None, words: list[str]) -> Path | None:
+    """The path that `words` name below `shape`, None if they name nothing."""
+    if not words:
+        return ()
+    match shape:
+        case SectionOf(model):
+            return _locate_key(model, node, words)
+        case ListOf(item):
+            if re.fullmatch(r"\d{1,6}", words[0], re.ASCII) is None:
+                return None
+            index = int(words[0])
+            there = node.items[index] if isinstance(node, List) and index < len(node.items) else None
+            rest = _locate(item, there, words[1:])
+            return None if rest is None else (index, *rest)
+        case MapOf() | Raw():
+            return _locate_free(shape, node, words)
+        case Leaf():
+            return None
+
+
+def _locate_key(model: type[Section], node: Node | None, words: list[str]) -> Path | None:
+    for word, rest in _splits(words):
+        for name, key in keys_of(model).items():
+            if word not in {name.upper(), key.variable}:
+                continue
+            below = node.entries.get(name) if isinstance(node, Map) else None
+            path = _locate(key.shape, below, rest)
+            if path is not None:
+                return (name, *path)
+    # REGISTRY_REDIS_OPTIONS_DB: the reference's options are a struct of that name, spread in the file.
+    if words[0] == "OPTIONS" and "addrs" in keys_of(model) and len(words) > 1:
+        return _locate_key(model, node, words[1:])
+    return None
+
+
+def _locate_free(shape: MapOf | Raw, node: Node | None, words: list[str]) -> Path | None:
+    """A key that the file has, in any case; else all that is left is one new key in lower case."""
+    if not all(words):
+        return None
+    value: Shape = shape.value if isinstance(shape, MapOf) else Raw()
+    entries = node.entries if isinstance(node, Map) else {}
+    for word, rest in _splits(words):
+        for name, below in entries.items():
+            if name.upper() == word.upper():
+                path = _locate(value, below, rest)
+                if path is not None:
+                    return (name, *path)
+    if isinstance(shape, Raw) and not isinstance(node, Map):
+        return None
+    key = "_".join(words).lower()
+    if isinstance(value, ListOf) and len(words) > 1 and words[-1].isdecimal():
+        rest_path = _locate(value, None, words[-1:])
+        return None if rest_path is None else ("_".join(words[:-1]).lower(), *rest_path)
+    return (key,)
+
+
+def _unknown(name: str, model: type[Section]) -> Problem:
+    known = [variable_of(path) for path, _ in walk(model)]
+    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=nearest(name, known))
+
+
+# ---------------------------------------------------------------------------------------- from value to tree
+
+
+def _payload(name: str, value: str, problems: list[Problem]) -> Node:
+    """The value as a tree.  Raises `ConfigError` when it is not YAML."""
+    origin = Origin(name)
+    try:
+        node, end = yaml.read(value, name, lines=False)
+    except ConfigError as error:
+        message = "is read as YAML and is none; quote it: " + name + "='\"...\"'"
+        raise ConfigError([Problem(message, origin=origin)]) from error
+    if node is None:
+        return Scalar("", origin)
+    if isinstance(node, Scalar) and re.match(r"\s+#", value[end:]):
+        message = "everything from # on is a comment; quote the value if it belongs to it"
+        problems.append(Problem(message, origin=origin, kind="warning"))
+    return node
+
+
+def _set(root: Map, path: Path, value: Node, choices: dict[str, dict[str, str]]) -> None:
+    """Put `value` at `path`, making what is missing on the way.
+
+    Nothing is put below a value of the wrong shape, which is told of when the tree is read.
+    Raises `ConfigError` for a list element after a gap.
+    """
+    section = path[0]
+    if isinstance(section, str) and section in _ALTERNATIVES:
+        noted = _note_choice(root, section, path, value, choices)
+        if noted is None:
+            return
+        value = noted
+    if len(path) == 1:
+        assert isinstance(section, str)
+        root.put(section, value)
+        return
+    here: Node = root
+    for step, following in itertools.pairwise(path):
+        made: Node = List(value.origin) if isinstance(following, int) else Map(value.origin)
+        below = _child(here, step)
+        if below is None or is_null(below):
+            _attach(here, step, made)
+            below = made
+        elif isinstance(below, Scalar):
+            return
+        here = below
+    _attach(here, path[-1], value)
+
+
+def _child(node: Node, step: str | int) -> Node | None:
+    if isinstance(node, Map) and isinstance(step, str):
+        return node.entries.get(step)
+    if isinstance(node, List) and isinstance(step, int) and step < len(node.items):
+        return node.items[step]
+    return None
+
+
+def _attach(node: Node, step: str | int, value: Node) -> None:
+    if isinstance(node, Map) and isinstance(step, str):
+        node.put(step, value)
+    elif isinstance(node, List) and isinstance(step, int):
+        if step > len(node.items):
+            message = f"there is no element {len(node.items)} yet; elements are counted from 0 without gaps"
+            raise ConfigError([Problem(message, origin=value.origin)])
+        node.items[step : step + 1] = [value]
+
+
+# ---------------------------------------------------------------------------- the driver and the provider
+
+
+def _note_choice(
+    root: Map, section: str, path: Path, value: Node, choices: dict[str, dict[str, str]]
+) -> Node | None:
+    """Remember which driver or provider a variable speaks of; what to put at `path`, None for nothing.
+
+    `REGISTRY_STORAGE=s3` and `REGISTRY_STORAGE='{s3: {...}}'` choose a driver and keep the keys of all drivers.
+    """
+    alternatives = _ALTERNATIVES[section]
+    noted = choices.setdefault(section, {})
+    before = root.entries.get(section)
+    if len(path) > 1:
+        if path[1] in alternatives:
+            if is_null(value) and not (isinstance(before, Map) and path[1] in before.entries):
+                return None  # a variable that is set to nothing chooses nothing
+            noted.setdefault(str(path[1]), value.origin.source)
+        return value
+    if is_null(value):
+        noted.clear()
+        return value
+    if isinstance(value, Scalar):
+        value = chosen(section, value)
+    if not isinstance(value, Map):
+        return value
+    spread_alias(value)
+    if isinstance(before, Map):
+        for name, node in before.items():
+            if name not in alternatives and name not in value.entries:
+                value.put(name, node, before.keys[name])
+    noted.update({name: value.origin.source for name in value.entries if name in alternatives})
+    return value
+
+
+def _choose(root: Map, section: str, noted: dict[str, str]) -> list[Problem]:
+    """Drop what the file chose where the variables chose otherwise; refuse when they contradict each other."""
+    if len(noted) > 1:
+        said = " and ".join(f"{name} ({variable})" for name, variable in noted.items())
+        return [Problem(f"variables choose more than one: {said}", section)]
+    node = root.entries.get(section)
+    if noted and isinstance(node, Map):
+        (wanted,) = noted
+        for name in _ALTERNATIVES[section]:
+            if name != wanted:
+                node.drop(name)
+    return []

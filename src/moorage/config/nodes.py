@@ -1,0 +1,91 @@
+"""A configuration between text and settings: a tree whose scalars keep their source text.
+
+The text is kept because the target decides how to read it: `secret: 0123` is "0123" for a text field and
+83 for an untyped one (`scalars.py`).  The tree is mutable because environment variables are laid over it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from moorage.config.problems import Origin
+
+__all__ = ["List", "Map", "Node", "Scalar", "describe", "find", "is_null"]
+
+
+@dataclass(frozen=True, slots=True)
+class Scalar:
+    """One value.  `quoted`: it is text whatever it looks like."""
+
+    text: str
+    origin: Origin
+    quoted: bool = False
+
+
+@dataclass(slots=True)
+class List:
+    """A sequence."""
+
+    origin: Origin
+    items: list[Node] = field(default_factory=list)
+
+
+@dataclass(slots=True)
+class Map:
+    """A mapping; `keys` has the origin of each key, `entries` its value."""
+
+    origin: Origin
+    entries: dict[str, Node] = field(default_factory=dict)
+    keys: dict[str, Origin] = field(default_factory=dict)
+
+    def put(self, key: str, value: Node, origin: Origin | None = None) -> None:
+        self.entries[key] = value
+        self.keys[key] = origin or value.origin
+
+    def drop(self, key: str) -> Node | None:
+        self.keys.pop(key, None)
+        return self.entries.pop(key, None)
+
+    def items(self) -> Iterator[tuple[str, Node]]:
+        return iter(tuple(self.entries.items()))
+
+
+Node = Scalar | List | Map
+
+
+def is_null(node: Node | None) -> bool:
+    """True for nothing, `null`, `~` and an empty value."""
+    return node is None or (
+        isinstance(node, Scalar) and not node.quoted and node.text in {"", "~", "null", "Null", "NULL"}
+    )
+
+
+def describe(node: Node) -> str:
+    """What was found, for a message that says what was expected; long text is cut."""
+    match node:
+        case Map():
+            return "a mapping"
+        case List():
+            return "a list"
+        case Scalar(text="", quoted=False):
+            return "nothing"
+        case Scalar():
+            return repr(node.text if len(node.text) <= 40 else node.text[:37] + "...")  # noqa: PLR2004  a line's part
+
+
+def find(root: Node, path: tuple[str | int, ...]) -> Node | None:
+    """The node at `path`, None if there is none."""
+    node: Node | None = root
+    for step in path:
+        match node:
+            case Map() if isinstance(step, str):
+                node = node.entries.get(step)
+            case List() if isinstance(step, int) and step < len(node.items):
+                node = node.items[step]
+            case _:
+                return None
+    return node

@@ -1,0 +1,172 @@
+"""What every section is made of: a frozen model, a described setting, and the kinds of value there are.
+
+A setting's annotation tells how its text is read (`Reader`), its `setting(...)` what it means.  The
+documentation, `moorage config show`, the environment's spellings and the checks all come from these two.
+Units: durations are seconds (float) in Python, Go durations in the file; sizes are bytes.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any, Final
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from moorage.config.scalars import (
+    Reader,
+    read_flag,
+    read_int,
+    read_loose_text,
+    read_nanoseconds,
+    read_seconds,
+    read_text,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.config.nodes import Scalar
+
+__all__ = [
+    "FLAG",
+    "NANOSECONDS",
+    "Flag",
+    "LooseText",
+    "Nanoseconds",
+    "Period",
+    "Section",
+    "Span",
+    "Text",
+    "Whole",
+    "at_least",
+    "duration_or",
+    "one_of",
+    "positive_or",
+    "raised_to",
+    "setting",
+]
+
+
+class Section(BaseModel):
+    """A mapping of the file.  Frozen, and takes no other names: `Http(adr=...)` is an error in a test, too."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
+
+
+FLAG: Final = Reader("true or false", read_flag)
+NANOSECONDS: Final = Reader("duration", read_nanoseconds)
+
+Text = Annotated[str, Reader("text", read_text)]
+LooseText = Annotated[str, Reader("text", read_loose_text)]
+Flag = Annotated[bool, FLAG]
+Whole = Annotated[int, Reader("whole number", read_int)]
+Nanoseconds = Annotated[float, NANOSECONDS]
+"""A duration whose bare integers are nanoseconds, as in the reference."""
+
+
+def one_of(*words: str, fold: bool = False, empty: str | None = None) -> Reader:
+    """A text that is one of `words`; `fold`: in any case, and stored in lower case; `empty`: what "" means."""
+
+    def read(scalar: "Scalar") -> str:
+        text = scalar.text.lower() if fold else scalar.text
+        if text == "" and empty is not None:
+            return empty
+        if text not in words:
+            raise ValueError("expected " + _listed(words))
+        return text
+
+    return Reader(" or ".join(f"`{word}`" for word in words if word), read)
+
+
+def at_least(minimum: int, maximum: int | None = None) -> Reader:
+    """A whole number within bounds."""
+
+    def read(scalar: "Scalar") -> int:
+        value = read_int(scalar)
+        if value < minimum or (maximum is not None and value > maximum):
+            bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+            raise ValueError(f"expected a whole number {bounds}")
+        return value
+
+    return Reader("whole number", read)
+
+
+def raised_to(minimum: int) -> Reader:
+    """A whole number; less counts as `minimum`, as in the reference."""
+    return Reader("whole number", lambda scalar: max(read_int(scalar), minimum))
+
+
+def positive_or(default: int) -> Reader:
+    """A whole number; 0 and less count as `default`, as in the reference."""
+
+    def read(scalar: "Scalar") -> int:
+        value = read_int(scalar)
+        return value if value > 0 else default
+
+    return Reader("whole number", read)
+
+
+def duration_or(default_s: float) -> Reader:
+    """One of the reference's durations; 0 and less count as `default_s`, as there."""
+
+    def read(scalar: "Scalar") -> float:
+        value = read_nanoseconds(scalar)
+        return value if value > 0 else default_s
+
+    return Reader("duration", read)
+
+
+def _read_span(scalar: "Scalar") -> float:
+    value = read_nanoseconds(scalar)
+    if value < 0:
+        raise ValueError("expected a duration that is not negative")
+    return value
+
+
+def _read_period(scalar: "Scalar") -> float:
+    value = read_seconds(scalar)
+    if value <= 0:
+        raise ValueError("expected a duration above 0")
+    return value
+
+
+Span = Annotated[float, Reader("duration", _read_span)]
+"""A duration of the reference's kind that is 0 or more."""
+Period = Annotated[float, Reader("duration", _read_period)]
+"""A duration with a unit that is more than 0."""
+
+
+def _listed(words: tuple[str, ...]) -> str:
+    shown = [word for word in words if word]
+    return shown[0] if len(shown) == 1 else ", ".join(shown[:-1]) + " or " + shown[-1]
+
+
+def setting(
+    default: Any,
+    meaning: str,
+    *,
+    unit: str = "",
+    secret: bool = False,
+    required: bool = False,
+    variable: str | None = None,
+    instead: str | None = None,
+    ours: bool = False,
+    shown: str | None = None,
+) -> Any:
+    """One key of a section.
+
+    `secret` is masked wherever settings are printed.  `required`: must not be empty when its section is there.
+    `variable` is the reference's name of the key in environment variables where that is not the key itself.
+    `instead` marks an older spelling and is the path whose value it becomes (`older.py`).
+    `ours`: CNCF Distribution does not know it.  `shown` is the default in the documentation's words.
+    """
+    notes: dict[str, Any] = {
+        "unit": unit,
+        "secret": secret,
+        "required": required,
+        "variable": variable,
+        "instead": instead,
+        "ours": ours,
+        "shown": shown,
+    }
+    if callable(default):
+        factory: Callable[[], Any] = default
+        return Field(default_factory=factory, description=meaning, json_schema_extra=notes, repr=not secret)
+    return Field(default=default, description=meaning, json_schema_extra=notes, repr=not secret)

@@ -1,0 +1,110 @@
+"""`http`: where the registry listens and how it speaks."""
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from moorage.config.sections.base import Flag, Period, Section, Span, Text, at_least, one_of, setting
+
+__all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
+
+
+class LetsEncrypt(Section):
+    """Certificates by ACME."""
+
+    cachefile: Text = setting("", "Directory that keeps the certificates; switches ACME on.")
+    email: Text = setting("", "Address that the authority may write to.")
+    hosts: tuple[Text, ...] = setting((), "Host names that certificates are asked for.")
+    directoryurl: Text = setting("", "Another ACME authority than Let's Encrypt.")
+
+
+class Tls(Section):
+    """HTTPS."""
+
+    certificate: Text = setting("", "PEM file with the certificate and its chain.")
+    key: Text = setting("", "PEM file with the private key.")
+    clientcas: tuple[Text, ...] = setting((), "PEM files with authorities that client certificates are asked of.")
+    clientauth: Annotated[
+        Literal[
+            "", "require-and-verify-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
+            "request-client-cert",
+        ],
+        one_of(
+            "", "require-and-verify-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
+            "request-client-cert",
+        ),
+    ] = setting("", "What is asked of clients when `clientcas` is set.",
+                shown="require-and-verify-client-cert")  # fmt: skip
+    minimumtls: Annotated[Literal["tls1.2", "tls1.3"], one_of("tls1.2", "tls1.3", empty="tls1.2")] = setting(
+        "tls1.2", "Oldest version of TLS spoken. `tls1.0` and `tls1.1` are taken for `tls1.2`, with a warning."
+    )
+    ciphersuites: tuple[Text, ...] = setting((), "Cipher suites for TLS 1.2, by Go's names.")
+    letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
+
+
+class Prometheus(Section):
+    """Metrics."""
+
+    enabled: Flag = setting(False, "Serve metrics on the debug listener.")
+    path: Text = setting("/metrics", "Path of the metrics.")
+
+
+class Debug(Section):
+    """A second listener for health and metrics."""
+
+    addr: Text = setting("", "`host:port` of the debug listener; empty: none.")
+    prometheus: Prometheus = setting(Prometheus, "Metrics.")
+
+
+class Http2(Section):
+    """HTTP/2 over TLS."""
+
+    disabled: Flag = setting(False, "Speak HTTP/1.1 only.")
+
+
+class H2c(Section):
+    """HTTP/2 without TLS."""
+
+    enabled: Flag = setting(False, "Speak HTTP/2 without TLS to clients that begin with it.")
+
+
+class Http(Section):
+    """The listener."""
+
+    addr: Text = setting(
+        "",
+        "`host:port` to listen on (`:5000` is every interface), or the socket's path for `net: unix`. "
+        "Has no default in a file, because an empty one meant a random port on every interface.",
+        shown="`127.0.0.1:5000` without a file",
+    )
+    net: Annotated[Literal["tcp", "unix"], one_of("tcp", "unix", empty="tcp")] = setting("tcp", "Kind of socket.")
+    host: Text = setting(
+        "", "URL (scheme and host) that clients reach the registry under; beats forwarded headers."
+    )
+    prefix: Text = setting("", "Path that the API is served under, such as `/registry/`.")
+    relativeurls: Flag = setting(False, "Write `Location` headers without scheme and host.")
+    secret: Text = setting(
+        "",
+        "Key that signs the state of uploads. Registries behind one load balancer must share it; "
+        "without it uploads do not survive a restart.",
+        secret=True,
+        shown="random at every start",
+    )
+    draintimeout: Span = setting(
+        0.0, "How long running requests may take to finish after SIGTERM.", unit="duration"
+    )
+    headers: Mapping[str, tuple[Text, ...]] = setting(
+        dict, "Headers added to every answer under `/v2/`, each with a list of values."
+    )
+    tls: Tls = setting(Tls, "HTTPS.")
+    debug: Debug = setting(Debug, "A second listener for health and metrics.")
+    http2: Http2 = setting(Http2, "HTTP/2 over TLS.")
+    h2c: H2c = setting(H2c, "HTTP/2 without TLS.")
+    workers: Annotated[int | None, at_least(1, 1024)] = setting(
+        None, "Processes that answer requests.", ours=True, shown="one per core, at most 8"
+    )
+    bodytimeout: Period = setting(
+        120.0, "Longest silence of a client inside the body of a request.", unit="duration", ours=True
+    )
+    headertimeout: Period = setting(
+        30.0, "Longest time a client may take to send the headers of a request.", unit="duration", ours=True
+    )

@@ -1,0 +1,225 @@
+"""What the registry works with: `auth`, `middleware`, `notifications`, `redis`, `proxy`."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
+
+from moorage.config.sections.base import (
+    NANOSECONDS,
+    Flag,
+    LooseText,
+    Nanoseconds,
+    Section,
+    Text,
+    Whole,
+    one_of,
+    positive_or,
+    setting,
+)
+
+__all__ = [
+    "PROVIDERS",
+    "Auth",
+    "Endpoint",
+    "Events",
+    "Exec",
+    "Htpasswd",
+    "Ignore",
+    "Middleware",
+    "MiddlewareEntry",
+    "NoAuth",
+    "Notifications",
+    "Proxy",
+    "Redis",
+    "RedisPool",
+    "RedisTls",
+    "Silly",
+    "Token",
+]
+
+
+class NoAuth(Section):
+    """Everybody may do everything."""
+
+
+class Silly(Section):
+    """Anything in the Authorization header will do; for tests."""
+
+    realm: LooseText = setting("", "Realm told to clients.", required=True)
+    service: LooseText = setting("", "Service told to clients.", required=True)
+
+
+class Htpasswd(Section):
+    """Users and bcrypt passwords in a file."""
+
+    realm: LooseText = setting("", "Realm told to clients.", required=True)
+    path: LooseText = setting("", "File with a line `user:hash` per user.", required=True)
+
+
+class Token(Section):
+    """Tokens of a token server."""
+
+    realm: LooseText = setting("", "Address of the token server.", required=True)
+    service: LooseText = setting("", "Name of this registry at the token server.", required=True)
+    issuer: LooseText = setting("", "Issuer that tokens must name.", required=True)
+    rootcertbundle: LooseText = setting("", "PEM file with the certificates that sign tokens.")
+    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens.")
+    autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host that was asked.")
+    autoredirectpath: LooseText = setting("/auth/token", "Path for `autoredirect`.")
+    signingalgorithms: tuple[
+        Annotated[
+            str,
+            one_of(
+                "EdDSA", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512", "ES256", "ES384", "ES512",
+                "PS256", "PS384", "PS512",
+            ),
+        ],
+        ...,
+    ] = setting((), "Algorithms that tokens may be signed with.", shown="all")  # fmt: skip
+
+
+class Auth(Section):
+    """One provider at most."""
+
+    none: NoAuth | None = setting(None, "Everybody may do everything.")
+    silly: Silly | None = setting(None, "Anything in the Authorization header will do.")
+    htpasswd: Htpasswd | None = setting(None, "Users and passwords in a file.")
+    token: Token | None = setting(None, "Tokens of a token server.")
+
+    @property
+    def provider(self) -> str:
+        """The name of the chosen provider, "none" if there is none."""
+        return next((name for name in PROVIDERS if getattr(self, name) is not None), "none")
+
+
+PROVIDERS: Final = ("none", "silly", "htpasswd", "token")
+
+
+class MiddlewareEntry(Section):
+    """One middleware."""
+
+    name: Text = setting("", "Name of the middleware.", required=True)
+    disabled: Flag = setting(False, "Leave it out.")
+    options: Mapping[str, Any] = setting(dict, "Its options.", secret=True)
+
+
+class Middleware(Section):
+    """What wraps the parts of the registry; the last entry of a list is the outermost."""
+
+    registry: tuple[MiddlewareEntry, ...] = setting((), "Around the registry.")
+    repository: tuple[MiddlewareEntry, ...] = setting((), "Around every repository.")
+    storage: tuple[MiddlewareEntry, ...] = setting((), "Around the storage.")
+
+
+class Events(Section):
+    """What is told."""
+
+    includereferences: Flag = setting(False, "Name the content that a manifest refers to.")
+
+
+class Ignore(Section):
+    """What an endpoint is not told."""
+
+    mediatypes: tuple[Text, ...] = setting((), "Media types left out.")
+    actions: tuple[Text, ...] = setting((), "Actions left out: pull, push, mount, delete.")
+
+
+class Endpoint(Section):
+    """A receiver of notifications."""
+
+    name: Text = setting("", "Name in logs and metrics.")
+    disabled: Flag = setting(False, "Leave it out.")
+    url: Text = setting("", "Where events are posted to.")
+    headers: Mapping[str, tuple[Text, ...]] = setting(dict, "Headers sent along.", secret=True)
+    timeout: Annotated[float, duration_or(1.0)] = setting(1.0, "Longest time for one request.", unit="duration")
+    threshold: Annotated[int, positive_or(10)] = setting(10, "Failures in a row before sending pauses.")
+    backoff: Annotated[float, duration_or(1.0)] = setting(1.0, "Pause after failures.", unit="duration")
+    ignoredmediatypes: tuple[Text, ...] = setting((), "Media types left out.")
+    ignore: Ignore = setting(Ignore, "What the endpoint is not told.")
+
+
+class Notifications(Section):
+    """Telling others what happened."""
+
+    events: Events = setting(Events, "What is told.", variable="EVENTCONFIG")
+    endpoints: tuple[Endpoint, ...] = setting((), "Receivers.")
+
+
+class RedisTls(Section):
+    """TLS to Redis."""
+
+    certificate: Text = setting("", "PEM file with the client's certificate.")
+    key: Text = setting("", "PEM file with the client's key.")
+    rootcas: tuple[Text, ...] = setting((), "PEM files with authorities.")
+    clientcas: tuple[Text, ...] = setting((), "Spelling of 3.0.", instead="redis.tls.rootcas")
+
+
+class RedisPool(Section):
+    """The connection pool's settings as 2.8 spelt them."""
+
+    maxidle: Whole = setting(0, "Spelling of 2.8.", instead="redis.maxidleconns")
+    maxactive: Whole = setting(0, "Spelling of 2.8.", instead="redis.poolsize")
+    idletimeout: Nanoseconds = setting(0.0, "Spelling of 2.8.", instead="redis.connmaxidletime")
+
+
+class Redis(Section):
+    """The Redis server that `storage.cache.blobdescriptor: redis` uses."""
+
+    addr: Text = setting("", "Spelling of 2.8.", instead="redis.addrs")
+    addrs: tuple[Text, ...] = setting((), "`host:port` of the server; several: a cluster or sentinels.")
+    mastername: Text = setting("", "Name of the master that sentinels are asked for.")
+    clientname: Text = setting("", "Name told to the server.")
+    username: Text = setting("", "User name.")
+    password: Text = setting("", "Password.", secret=True)
+    sentinelusername: Text = setting("", "User name at the sentinels.")
+    sentinelpassword: Text = setting("", "Password at the sentinels.", secret=True)
+    db: Whole = setting(0, "Number of the database.")
+    protocol: Whole = setting(3, "Version of the protocol.")
+    dialtimeout: Nanoseconds = setting(5.0, "Longest time to connect.", unit="duration")
+    readtimeout: Nanoseconds = setting(3.0, "Longest time for an answer.", unit="duration")
+    writetimeout: Nanoseconds = setting(0.0, "Longest time to send.", unit="duration", shown="`readtimeout`")
+    contexttimeoutenabled: Flag = setting(False, "Let a request's own limit end a call.")
+    maxretries: Whole = setting(3, "Attempts of a call.")
+    minretrybackoff: Annotated[float, duration_or(1.0)] = setting(
+        0.008, "Shortest pause between attempts.", unit="duration"
+    )
+    maxretrybackoff: Annotated[float, duration_or(1.0)] = setting(
+        0.512, "Longest pause between attempts.", unit="duration"
+    )
+    poolsize: Whole = setting(0, "Connections.", shown="10 per core")
+    poolfifo: Flag = setting(False, "Use the connection that has waited longest.")
+    pooltimeout: Nanoseconds = setting(0.0, "Longest wait for a connection.", unit="duration",
+                                       shown="`readtimeout` and 1s")  # fmt: skip
+    minidleconns: Whole = setting(0, "Least idle connections.")
+    maxidleconns: Whole = setting(0, "Most idle connections; 0: no limit.")
+    maxactiveconns: Whole = setting(0, "Most connections; 0: no limit.")
+    connmaxidletime: Nanoseconds = setting(1800.0, "Idle time after which a connection ends.", unit="duration")
+    connmaxlifetime: Nanoseconds = setting(0.0, "Age at which a connection ends.", unit="duration")
+    maxredirects: Whole = setting(3, "Redirections followed in a cluster.")
+    readonly: Flag = setting(False, "Read from replicas of a cluster.")
+    routebylatency: Flag = setting(False, "Read from the nearest node.")
+    routerandomly: Flag = setting(False, "Read from any node.")
+    disableidentity: Flag = setting(False, "Do not tell the server which library we are.")
+    identitysuffix: Text = setting("", "Added to the library's name.")
+    unstableresp3: Flag = setting(False, "Known to the reference's library only.")
+    tls: RedisTls = setting(RedisTls, "TLS to Redis.")
+    pool: RedisPool = setting(RedisPool, "Spelling of 2.8.", instead="redis")
+
+
+class Exec(Section):
+    """A program that knows the upstream's credentials."""
+
+    command: Text = setting("", "Program, run as `COMMAND get` (docker-credential-helper).")
+    lifetime: Annotated[float | None, NANOSECONDS] = setting(
+        None, "How long an answer is used; 0: ask every time.", unit="duration", shown="for ever"
+    )
+
+
+class Proxy(Section):
+    """A pull-through cache of one other registry."""
+
+    remoteurl: Text = setting("", "The other registry; empty: none.")
+    username: Text = setting("", "User name at the other registry.")
+    password: Text = setting("", "Password at the other registry.", secret=True)
+    exec: Exec = setting(Exec, "A program that knows the credentials.")
+    ttl: Nanoseconds = setting(168 * 3600.0, "How long content is kept; 0: for ever.", unit="duration")
+    cachewritetimeout: Nanoseconds = setting(300.0, "Longest time to store one blob.", unit="duration")

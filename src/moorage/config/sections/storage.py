@@ -1,0 +1,226 @@
+"""`storage`: where the registry keeps everything.  Exactly one driver, beside keys that all drivers share."""
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Final, Literal
+
+from moorage.config.sections.base import (
+    FLAG,
+    Flag,
+    LooseText,
+    Nanoseconds,
+    Period,
+    Section,
+    Whole,
+    at_least,
+    one_of,
+    raised_to,
+    setting,
+)
+
+__all__ = [
+    "DRIVERS",
+    "S3",
+    "Azure",
+    "AzureCredentials",
+    "Cache",
+    "Delete",
+    "Filesystem",
+    "Gcs",
+    "Inmemory",
+    "Maintenance",
+    "ReadOnly",
+    "Redirect",
+    "Storage",
+    "TagOptions",
+    "UploadPurging",
+]
+
+_MIB: Final = 2**20
+_GIB: Final = 2**30
+
+
+class Delete(Section):
+    """Deletion by clients."""
+
+    enabled: Flag = setting(False, "Let clients delete blobs, manifests and tags.")
+
+
+class Redirect(Section):
+    """Downloads straight from the back end."""
+
+    disable: Flag = setting(
+        False, "Send blobs through the registry where the back end could serve them itself. Files always are."
+    )
+
+
+class Cache(Section):
+    """What is remembered of blobs."""
+
+    blobdescriptor: Annotated[Literal["", "inmemory", "redis"], one_of("", "inmemory", "redis")] = setting(
+        "", "Where sizes of blobs are remembered; empty: nowhere."
+    )
+    layerinfo: LooseText = setting("", "Older spelling.", instead="storage.cache.blobdescriptor")
+    blobdescriptorsize: Whole = setting(10_000, "Blobs remembered by `inmemory`; 0: as many as there are.")
+
+
+class TagOptions(Section):
+    """Work on tags."""
+
+    concurrencylimit: Annotated[int, at_least(0)] = setting(
+        0, "Tags read at the same time when a manifest is deleted.", shown="one per core"
+    )
+
+
+class UploadPurging(Section):
+    """Removal of abandoned uploads."""
+
+    enabled: Flag = setting(True, "Remove uploads that nobody finished.")
+    age: Period = setting(168 * 3600.0, "Age from which an upload counts as abandoned.", unit="duration")
+    interval: Period = setting(24 * 3600.0, "Time between two rounds.", unit="duration")
+    dryrun: Flag = setting(False, "Only log what would be removed.")
+
+
+class ReadOnly(Section):
+    """A registry that takes nothing."""
+
+    enabled: Flag = setting(False, "Refuse everything that writes.")
+
+
+class Maintenance(Section):
+    """Upkeep."""
+
+    uploadpurging: UploadPurging = setting(UploadPurging, "Removal of abandoned uploads.")
+    readonly: ReadOnly = setting(ReadOnly, "A registry that takes nothing.")
+
+
+class Filesystem(Section):
+    """A directory of the local file system."""
+
+    rootdirectory: LooseText = setting(
+        "/var/lib/registry", "Directory that holds everything; a relative one begins at the working directory."
+    )
+    maxthreads: Annotated[int, raised_to(25)] = setting(
+        100, "File operations at the same time; fewer than 25 count as 25."
+    )
+
+
+class Inmemory(Section):
+    """Memory of one process, gone when it ends; for trying things out."""
+
+
+class S3(Section):
+    """Amazon S3 and everything that speaks its protocol."""
+
+    bucket: LooseText = setting("", "Bucket; must exist.", required=True)
+    region: LooseText = setting("", "Region; may be left out where `regionendpoint` is given.")
+    regionendpoint: LooseText = setting("", "Address of another service than Amazon's.")
+    forcepathstyle: Annotated[bool | None, FLAG] = setting(
+        None, "Bucket in the path instead of the host name.", shown="true where `regionendpoint` is given"
+    )
+    redirectendpoint: LooseText = setting("", "Scheme and host that clients are redirected to.")
+    accesskey: LooseText = setting("", "Access key; else the environment's usual places.", secret=True)
+    secretkey: LooseText = setting("", "Secret key.", secret=True)
+    encrypt: Flag = setting(False, "Encrypt objects on the server.")
+    keyid: LooseText = setting("", "KMS key for the encryption.")
+    secure: Flag = setting(True, "HTTPS to the service.")
+    skipverify: Flag = setting(False, "Do not verify the service's certificate.")
+    v4auth: Flag = setting(True, "Signature version 4.")
+    chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(10 * _MIB, "Size of a part.", unit="bytes")
+    multipartcopychunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
+        32 * _MIB, "Size of a part when copying.", unit="bytes"
+    )
+    multipartcopymaxconcurrency: Annotated[int, at_least(1)] = setting(100, "Parts copied at the same time.")
+    multipartcopythresholdsize: Annotated[int, at_least(0, 5 * _GIB)] = setting(
+        32 * _MIB, "Larger objects are copied in parts.", unit="bytes"
+    )
+    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    storageclass: Annotated[
+        str,
+        one_of(
+            "", "none", "standard", "reduced_redundancy", "standard_ia", "onezone_ia", "intelligent_tiering",
+            "outposts", "glacier_ir", "express_onezone", fold=True,
+        ),
+    ] = setting("standard", "Storage class, in any case; `none` sends no header.")  # fmt: skip
+    objectacl: Annotated[
+        str,
+        one_of(
+            "", "private", "public-read", "public-read-write", "authenticated-read", "aws-exec-read",
+            "bucket-owner-read", "bucket-owner-full-control",
+        ),
+    ] = setting("private", "Canned access list of every object.")  # fmt: skip
+    useragent: LooseText = setting("", "User agent told to the service.")
+    usedualstack: Flag = setting(False, "IPv4 and IPv6 addresses of the service.")
+    accelerate: Flag = setting(False, "S3 transfer acceleration.")
+    usefipsendpoint: Flag = setting(False, "FIPS addresses of the service.")
+    loglevel: LooseText = setting("off", "How much of the conversation with the service is logged.")
+
+
+class Gcs(Section):
+    """Google Cloud Storage."""
+
+    bucket: LooseText = setting("", "Bucket; must exist.", required=True)
+    keyfile: LooseText = setting("", "JSON file of a service account; wins over `credentials`.")
+    credentials: Mapping[str, Any] = setting(dict, "What the JSON file would hold.", secret=True)
+    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    chunksize: Annotated[int, at_least(256 * 1024)] = setting(
+        16 * _MIB, "Size of a part, a multiple of 256 KiB.", unit="bytes"
+    )
+    maxconcurrency: Annotated[int, raised_to(25)] = setting(
+        50, "Calls at the same time; fewer than 25 count as 25."
+    )
+    useragent: LooseText = setting("", "User agent told to the service.")
+
+
+class AzureCredentials(Section):
+    """Who we are to Azure."""
+
+    type: Annotated[
+        Literal["", "shared_key", "client_secret", "default_credentials"],
+        one_of("", "shared_key", "client_secret", "default_credentials"),
+    ] = setting("", "Kind of credentials.", shown="`shared_key` where `accountkey` is given")
+    clientid: LooseText = setting("", "Client of `client_secret`.")
+    tenantid: LooseText = setting("", "Tenant of `client_secret`.")
+    secret: LooseText = setting("", "Secret of `client_secret`.", secret=True)
+
+
+class Azure(Section):
+    """Azure Blob Storage."""
+
+    accountname: LooseText = setting("", "Storage account.", required=True)
+    accountkey: LooseText = setting("", "Key of the account, for `shared_key`.", secret=True)
+    container: LooseText = setting("", "Container.", required=True)
+    realm: LooseText = setting("core.windows.net", "Domain of the cloud.")
+    credentials: AzureCredentials = setting(AzureCredentials, "Who we are to Azure.")
+    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    serviceurl: LooseText = setting("", "Address of the service.", shown="https://ACCOUNT.blob.REALM")
+    max_retries: Whole = setting(5, "Attempts of a copy or an append.")
+    retry_delay: Nanoseconds = setting(0.1, "Pause between attempts, times their number.", unit="duration")
+    skipverify: Flag = setting(False, "Do not verify the service's certificate.")
+    connectionstring: LooseText = setting("", "Known to the reference, which does not use it.", secret=True)
+
+
+class Storage(Section):
+    """Exactly one of the drivers, and what applies to all of them."""
+
+    delete: Delete = setting(Delete, "Deletion by clients.")
+    redirect: Redirect = setting(Redirect, "Downloads straight from the back end.")
+    cache: Cache = setting(Cache, "What is remembered of blobs.")
+    tag: TagOptions = setting(TagOptions, "Work on tags.")
+    maintenance: Maintenance = setting(Maintenance, "Upkeep.")
+    filesystem: Filesystem | None = setting(None, "Driver: a directory of the local file system.")
+    inmemory: Inmemory | None = setting(None, "Driver: memory.")
+    s3: S3 | None = setting(None, "Driver: Amazon S3 and its like.")
+    s3aws: S3 | None = setting(None, "Older spelling.", instead="storage.s3")
+    gcs: Gcs | None = setting(None, "Driver: Google Cloud Storage.")
+    azure: Azure | None = setting(None, "Driver: Azure Blob Storage.")
+    swift: Mapping[str, Any] | None = setting(None, "Driver of 2.8 that is not offered.", secret=True)
+    oss: Mapping[str, Any] | None = setting(None, "Driver of 2.8 that is not offered.", secret=True)
+
+    @property
+    def driver(self) -> str:
+        """The name of the chosen driver; "" where nothing is chosen (no loaded settings are so)."""
+        return next((name for name in DRIVERS if getattr(self, name) is not None), "")
+
+
+DRIVERS: Final = ("filesystem", "inmemory", "s3", "gcs", "azure", "swift", "oss")
+"""The keys of `storage` that name a driver; `s3aws` has become `s3` by the time there are settings."""

@@ -1,0 +1,146 @@
+"""Reading the dialect of YAML that CNCF Distribution's configuration is written in.
+
+That is what Go's yaml.v2 takes: YAML 1.1 with anchors, aliases and merges, the last of duplicate keys wins,
+only the first document counts, scalars keep their text until the field they are meant for is known.
+PyYAML's composer does the grammar; its own idea of scalars (12:30 is 750, 1e3 is text) is not used.
+
+Source: configuration.md 1.2; go-yaml v2.4.0 decode.go, and `docker-registry` 2.8.2 run on examples.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from typing import Final
+
+import yaml
+from yaml.composer import Composer
+from yaml.parser import Parser
+from yaml.reader import Reader
+from yaml.resolver import BaseResolver
+from yaml.scanner import Scanner
+
+from moorage.config.nodes import List, Map, Node, Scalar
+from moorage.config.problems import ConfigError, Origin, Problem
+
+__all__ = ["read"]
+
+_NODES_LIMIT: Final = 100_000
+"""Nodes after aliases are expanded; a handful of nested aliases could otherwise fill the memory."""
+
+_PLAIN: Final = "plain"
+_TEXT: Final = "tag:yaml.org,2002:str"
+_BINARY: Final = "tag:yaml.org,2002:binary"
+_CORE: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float", "bool", "null", "timestamp"))
+
+
+class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
+    """PyYAML up to the node graph, marking plain scalars as such instead of guessing their type."""
+
+    def __init__(self, text: str) -> None:
+        Reader.__init__(self, text)
+        Scanner.__init__(self)
+        Parser.__init__(self)
+        Composer.__init__(self)
+        BaseResolver.__init__(self)
+
+    def resolve(self, kind: type[yaml.Node], value: str | None, implicit: tuple[bool, bool]) -> str:
+        if kind is yaml.ScalarNode:
+            return _PLAIN if implicit[0] else _TEXT
+        return super().resolve(kind, value, implicit)  # type: ignore[no-any-return,no-untyped-call]  # as typeshed has it
+
+
+def read(text: str, source: str, *, lines: bool = True) -> tuple[Node | None, int]:
+    """The first document of `text` as a tree, and the index where the document's last token ended.
+
+    None for an empty document.  `lines` False leaves line numbers out of the origins (a variable has one).
+    Raises `ConfigError` when the text is not YAML.
+    """
+    try:
+        loader = _Loader(text)
+        if not loader.check_node():
+            return None, 0
+        root = loader.get_node()
+        assert root is not None
+        return _Conversion(source, lines=lines).node(root), root.end_mark.index
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        line = mark.line + 1 if mark is not None and lines else None
+        what = " ".join(part for part in (error.context, error.problem) if part)
+        raise ConfigError([Problem(f"not YAML: {what}", origin=Origin(source, line))]) from error
+    except yaml.YAMLError as error:
+        what = " ".join(str(error).split())
+        raise ConfigError([Problem(f"not YAML: {what}", origin=Origin(source))]) from error
+    except RecursionError as error:
+        raise ConfigError([Problem("nested too deeply", origin=Origin(source))]) from error
+
+
+class _Conversion:
+    """One document's node graph made into a tree: aliases copied, merges merged."""
+
+    def __init__(self, source: str, *, lines: bool) -> None:
+        self._source = source
+        self._lines = lines
+        self._count = 0
+        self._open: set[int] = set()
+
+    def _origin(self, node: yaml.Node) -> Origin:
+        return Origin(self._source, node.start_mark.line + 1 if self._lines else None)
+
+    def _fail(self, node: yaml.Node, message: str) -> ConfigError:
+        return ConfigError([Problem(message, origin=self._origin(node))])
+
+    def node(self, node: yaml.Node) -> Node:
+        self._count += 1
+        if self._count > _NODES_LIMIT:
+            raise self._fail(node, f"more than {_NODES_LIMIT} values once aliases are expanded")
+        if isinstance(node, yaml.ScalarNode):
+            return self._scalar(node)
+        if id(node) in self._open:
+            raise self._fail(node, "an alias inside the value that it stands for")
+        self._open.add(id(node))
+        try:
+            if isinstance(node, yaml.SequenceNode):
+                return List(self._origin(node), [self.node(item) for item in node.value])
+            assert isinstance(node, yaml.MappingNode)
+            return self._map(node)
+        finally:
+            self._open.discard(id(node))
+
+    def _scalar(self, node: yaml.ScalarNode) -> Scalar:
+        if node.tag == _BINARY:
+            try:
+                text = base64.b64decode(node.value).decode()
+            except (binascii.Error, ValueError) as error:
+                raise self._fail(node, "!!binary holds no base64 of UTF-8 text") from error
+            return Scalar(text, self._origin(node), quoted=True)
+        # Of other tags yaml.v2 takes no notice: `!foo x` is the text x.
+        return Scalar(node.value, self._origin(node), quoted=node.tag != _PLAIN and node.tag not in _CORE)
+
+    def _map(self, node: yaml.MappingNode) -> Map:
+        result = Map(self._origin(node))
+        merged: list[Map] = []
+        for key, value in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                raise self._fail(key, "a key that is no plain word")
+            if key.value == "<<" and key.tag == _PLAIN:
+                merged = [*self._merged(value), *merged]
+            else:
+                result.entries.pop(key.value, None)  # so that the last of duplicates stands in its own place
+                result.put(key.value, self.node(value), self._origin(key))
+        for other in merged:
+            for name, entry in other.items():
+                if name not in result.entries:
+                    result.put(name, entry, other.keys[name])
+        return result
+
+    def _merged(self, node: yaml.Node) -> list[Map]:
+        """What `<<` names, the strongest first."""
+        candidates = node.value if isinstance(node, yaml.SequenceNode) else [node]
+        maps: list[Map] = []
+        for candidate in candidates:
+            found = self.node(candidate)
+            if not isinstance(found, Map):
+                raise self._fail(candidate, "<< merges mappings only")
+            maps.append(found)
+        return maps
