@@ -99,7 +99,7 @@ class Directories:
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
-    def make(self, path: str) -> list[str]:
+    def _make(self, path: str) -> list[str]:
         """`path` exists; returns those of it and what is above it whose entry may not be durable yet."""
         unsure: list[str] = []
         while path not in self._known:
@@ -107,40 +107,41 @@ class Directories:
             if path == self._root:
                 break
             path = os.path.dirname(path)
-        made = unsure[-1:] == [self._root] and self._make_root()
+        if self._root in unsure:
+            unsure += self._missing_above_root()
         for directory in reversed(unsure):
             with suppress(FileExistsError):
                 os.mkdir(directory)
-        return [*unsure, *(made or [])]
+        return unsure
 
-    def _make_root(self) -> list[str]:
-        """Make what is missing above the root."""
+    def _missing_above_root(self) -> list[str]:
         missing = []
         above = os.path.dirname(self._root)
         while not os.path.isdir(above):
             missing.append(above)
             above = os.path.dirname(above)
-        for directory in reversed(missing):
-            with suppress(FileExistsError):
-                os.mkdir(directory)
         return missing
 
-    def within(self, directory: str, action: Callable[[], _T]) -> _T:
+    def within(self, directory: str, action: Callable[[], _T], *, settle: bool = True) -> _T:
         """Run `action` with `directory` there, again if a concurrent delete removed it meanwhile; when this
         returns, the directory's own entry is durable, and so are those above it.
+
+        Without `settle` that is left to a later call.
         """
-        for attempt in range(_RETRIES):
-            try:
-                unsure = self.make(directory)
-                result = action()
+
+        def once() -> _T:
+            unsure = self._make(directory)
+            result = action()
+            if settle:
                 self._settle(unsure)
+            return result
+
+        for _ in range(_RETRIES):
+            try:
+                return once()
             except FileNotFoundError:
                 self.forget(directory)
-                if attempt == _RETRIES - 1:
-                    raise
-            else:
-                return result
-        raise AssertionError  # pragma: no cover  the last attempt returned or raised
+        return once()
 
     def _settle(self, unsure: list[str]) -> None:
         for path in unsure:

@@ -2,17 +2,22 @@
 
     HOME/startedat              when it began: UTC, RFC 3339, seconds, 20 bytes
     HOME/data                   the bytes; flock(2)ed by whoever extends or publishes them
-    HOME/hashstates/ALG/OFFSET  notes: the last path component is the offset they belong to
+    HOME/hashstates/ALG/OFFSET  notes: the last component is the offset they belong to
+    HOME/offset.OFFSET          ours: empty; what a checkpoint leaves that has no notes
 
-An upload stands at the greatest offset that a note names and `data` reaches.  Bytes past it were written by
-a request that died before its checkpoint, are not known to be whole after a power cut, and are cut off by the
-next writer.  An upload without any note stands at the size of `data`.
+An upload stands at the greatest offset that one of the names tells and `data` reaches.  Bytes past it were
+written by a request that died before its checkpoint; nobody knows whether they are whole, and the next writer
+cuts them off.  Only an upload that has no such name at all stands at the size of `data`: the reference writes
+`hashstates/sha256/0` at once, unless it was built without resumable digests.
 
-A checkpoint makes the data durable first and then writes the notes without fsync: a note lost in a power cut
-means an earlier offset, never a wrong one.  Starting an upload is not durable at all; a client whose upload a
-power cut took away starts again.
+A checkpoint makes the data durable first and then writes the names without fsync: one that is lost in a power
+cut means an earlier offset, never a wrong one.  Starting an upload is not durable at all; a client whose upload
+a power cut took away starts again.
 
-Source: reference/storage-layout.md sections 1, 2 and 5.
+`state` runs on the event loop: two to four listings of directories with at most three names take less time than
+the hop to a thread (`filesystem.py` has the numbers).
+
+Source: the reference's registry/storage/blobwriter_resumable.go, purgeuploads.go.
 """
 
 from __future__ import annotations
@@ -23,30 +28,26 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.driver import (
-    Key,
-    Note,
-    Stat,
-    StorageUnavailable,
-    UploadBusy,
-    UploadChanged,
-    UploadMissing,
-    UploadState,
-)
-from moorage.storage.durable import Directories, remove_tree, sync_directory, temporary_beside, write_all
-from moorage.storage.filesystem import FileReader, Pool, translating
+from moorage.storage.driver import Key, Note, Stat, UploadBusy, UploadChanged, UploadMissing, UploadState
+from moorage.storage.durable import place, remove_tree, sync_directory, temporary_beside, write_at
+from moorage.storage.files import FileReader
+from moorage.storage.keys import is_component
+from moorage.storage.threads import translating
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from moorage.storage.driver import Appender, Reader
+    from moorage.storage.durable import Directories
+    from moorage.storage.threads import Pool
 
 __all__ = ["FilesystemUploads"]
 
 _STARTED: Final = "startedat"
 _DATA: Final = "data"
 _NOTES: Final = "hashstates"
-_NOT_REPOSITORIES: Final = {"_layers", "_manifests", "_referrers"}
+_OFFSET: Final = "offset."
+_UPLOADS: Final = "_uploads"
 
 
 class FilesystemUploads:
@@ -60,29 +61,27 @@ class FilesystemUploads:
         started = datetime.now(UTC).replace(microsecond=0)
 
         def work() -> None:
-            with translating(home, StorageUnavailable):
+            with translating(home, None):
                 os.makedirs(path, exist_ok=True)
-                _write_plainly(f"{path}/{_STARTED}", _stamp(started))
-                _write_plainly(f"{path}/{_DATA}", b"")
+                _write(f"{path}/{_STARTED}", started.strftime("%Y-%m-%dT%H:%M:%SZ").encode())
+                _write(f"{path}/{_OFFSET}0", b"")
+                _write(f"{path}/{_DATA}", b"")
 
         await self._pool.run(work)
         return UploadState(0, started)
 
     async def state(self, home: Key) -> UploadState:
-        path = self._path_of(home)
         with translating(home, UploadMissing):
-            size = os.stat(f"{path}/{_DATA}").st_size
-        return _state(path, size)
+            return _state(self._path_of(home))
 
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         path = self._path_of(home)
 
         def enter() -> FileAppender:
-            fd = _lock(home, path, state)
-            return FileAppender(self._pool, home, path, fd, state)
+            return FileAppender(self._pool, home, path, _lock(home, path, state), state)
 
-        appender = await self._pool.run(enter)
+        appender = await self._pool.run(enter, FileAppender.leave)
         try:
             yield appender
         finally:
@@ -101,23 +100,24 @@ class FilesystemUploads:
             os.close(fd)
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
-        path, target = self._path_of(home), self._path_of(to)
+        data, target = f"{self._path_of(home)}/{_DATA}", self._path_of(to)
         directory = os.path.dirname(target)
 
-        def place() -> None:
-            with suppress(FileNotFoundError):
-                if os.stat(target).st_size == state.offset:
-                    return
-            os.rename(f"{path}/{_DATA}", target)
+        def move() -> None:
+            try:
+                place(data, target, state.offset)
+            except FileNotFoundError as error:
+                if not os.path.lexists(data):
+                    raise UploadMissing(home) from error
+                raise
+            # Also for a blob that was there: whoever put it there may not have come this far yet.
+            sync_directory(directory)
 
         def work() -> None:
-            fd = _lock(home, path, state)
+            fd = _lock(home, self._path_of(home), state)
             try:
-                with translating(home, StorageUnavailable):
-                    os.fsync(fd)
-                    self._directories.within(directory, place)
-                    # Also for a blob that was there: whoever put it there may not have come this far yet.
-                    sync_directory(directory)
+                with translating(home, None):
+                    self._directories.within(directory, move)
             finally:
                 os.close(fd)
 
@@ -127,21 +127,23 @@ class FilesystemUploads:
         path = self._path_of(home)
 
         def work() -> None:
-            with translating(home, StorageUnavailable):
+            with translating(home, None):
                 remove_tree(path)
 
         await self._pool.run(work)
 
     async def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         homes = _homes(self._path_of(under), under)
+
+        def work() -> Key | None:
+            return next((home for home in homes if _begun(self._path_of(home)) < before), None)
+
         while True:
-            with translating(under, StorageUnavailable):
-                home = await self._pool.run(lambda: next(homes, None))
-                if home is None:
-                    return
-                begun = await self._pool.run(lambda: _begun(self._path_of(home)))  # noqa: B023
-            if begun < before:
-                yield home
+            with translating(under, None):
+                home = await self._pool.run(work)
+            if home is None:
+                return
+            yield home
 
 
 class FileAppender:
@@ -150,48 +152,55 @@ class FileAppender:
     def __init__(self, pool: Pool, home: Key, path: str, fd: int, state: UploadState) -> None:
         self._pool, self._home, self._path, self._fd = pool, home, path, fd
         self._state = state
-        self._written = state.offset
-        os.ftruncate(fd, state.offset)
-        os.lseek(fd, state.offset, os.SEEK_SET)
+        self._end = state.offset
+        self._touched = False  # something was written since the last checkpoint, perhaps in vain
 
     async def write(self, chunks: Sequence[bytes]) -> None:
-        def work() -> None:
-            with translating(self._home, StorageUnavailable):
-                write_all(self._fd, chunks)
-
-        await self._pool.run(work)
-        self._written += sum(map(len, chunks))
+        self._touched = True
+        with translating(self._home, None):
+            self._end = await self._pool.run(lambda: write_at(self._fd, chunks, self._end))
 
     async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
-        state = UploadState(self._written, self._state.started, tuple(notes))
+        state = UploadState(self._end, self._state.started, tuple(notes))
 
         def work() -> None:
-            with translating(self._home, StorageUnavailable):
-                if self._written != self._state.offset:
-                    os.fdatasync(self._fd)
-                keep = {f"{self._path}/{note.name}" for note in notes}
-                for note in notes:
-                    _write_note(f"{self._path}/{note.name}", note.data)
-                for _, path in list(_notes(self._path)):
-                    if path not in keep:
+            if self._touched:
+                self._cut(state.offset)
+                os.fdatasync(self._fd)
+            written = {f"{self._path}/{note.name}" for note in notes}
+            for note in notes:
+                _write_note(self._path, note)
+            if not any(_offset_of(path) == state.offset for path in written):
+                written.add(f"{self._path}/{_OFFSET}{state.offset}")
+                _write(f"{self._path}/{_OFFSET}{state.offset}", b"")
+            for _, path in list(_names(self._path)):
+                if path not in written:
+                    with suppress(FileNotFoundError):
                         os.unlink(path)
 
-        await self._pool.run(work)
-        self._state = state
+        with translating(self._home, UploadMissing):
+            await self._pool.run(work)
+        self._state, self._touched = state, False
         return state
+
+    def _cut(self, size: int) -> None:
+        """Drop what a failed write left behind `size`."""
+        if os.fstat(self._fd).st_size > size:
+            os.ftruncate(self._fd, size)
 
     def leave(self) -> None:
         """Drop what no checkpoint covers and let the next writer in."""
         try:
-            if self._written != self._state.offset or os.lseek(self._fd, 0, os.SEEK_CUR) != self._written:
-                with translating(self._home, StorageUnavailable):
-                    os.ftruncate(self._fd, self._state.offset)
+            if self._touched:
+                with translating(self._home, None):
+                    self._cut(self._state.offset)
+                    os.fdatasync(self._fd)  # or a published blob could be longer again after a power cut
         finally:
             os.close(self._fd)
 
 
 def _lock(home: Key, path: str, state: UploadState) -> int:
-    """`data`, open, locked, still in its place, and standing at `state.offset`."""
+    """`data`, open, locked, still in its place, and ending at `state.offset`, durably."""
     with translating(home, UploadMissing):
         fd = os.open(f"{path}/{_DATA}", os.O_RDWR | os.O_CLOEXEC)
         try:
@@ -200,47 +209,68 @@ def _lock(home: Key, path: str, state: UploadState) -> int:
             except BlockingIOError as error:
                 raise UploadBusy(home) from error
             status = os.fstat(fd)
+            # Whoever had the lock before may have published or discarded what we opened.
             if not os.path.samestat(status, os.stat(f"{path}/{_DATA}")):
                 raise UploadMissing(home)
-            if (offset := _offset(path, status.st_size)) != state.offset:
+            offsets = [offset for offset, _ in _names(path)]
+            offset = _offset(offsets, status.st_size)
+            if offset != state.offset:
                 raise UploadChanged(f"{home}: it stands at {offset}, not at {state.offset}")
             if status.st_size > offset:
                 os.ftruncate(fd, offset)
+            if status.st_size > offset or not offsets:
+                os.fdatasync(fd)
         except BaseException:
             os.close(fd)
             raise
     return fd
 
 
-def _notes(path: str) -> Iterator[tuple[int, str]]:
-    """(offset, path) of every note."""
-    with suppress(FileNotFoundError):
-        for algorithm in os.listdir(f"{path}/{_NOTES}"):
-            with suppress(NotADirectoryError):
-                for name in os.listdir(f"{path}/{_NOTES}/{algorithm}"):
-                    if name.isascii() and name.isdigit():
-                        yield int(name), f"{path}/{_NOTES}/{algorithm}/{name}"
+def _offset_of(name: str) -> int | None:
+    """The offset that a note's or a marker's name tells."""
+    text = name.rpartition("/")[2].removeprefix(_OFFSET)
+    return int(text) if text.isascii() and text.isdigit() else None
 
 
-def _offset(path: str, size: int) -> int:
-    return max((offset for offset, _ in _notes(path) if offset <= size), default=size)
+def _names(path: str) -> Iterator[tuple[int, str]]:
+    """(offset, path) of every note and marker."""
+    for name in os.listdir(path):
+        if name.startswith(_OFFSET) and (offset := _offset_of(name)) is not None:
+            yield offset, f"{path}/{name}"
+        elif name == _NOTES:
+            with suppress(FileNotFoundError, NotADirectoryError):
+                for algorithm in os.listdir(f"{path}/{_NOTES}"):
+                    with suppress(FileNotFoundError, NotADirectoryError):
+                        for note in os.listdir(f"{path}/{_NOTES}/{algorithm}"):
+                            if (offset := _offset_of(note)) is not None:
+                                yield offset, f"{path}/{_NOTES}/{algorithm}/{note}"
 
 
-def _state(path: str, size: int) -> UploadState:
-    found = [(offset, note) for offset, note in _notes(path) if offset <= size]
-    offset = max((offset for offset, _ in found), default=size)
+def _offset(offsets: Sequence[int], size: int) -> int:
+    if not offsets:
+        return size
+    return max((offset for offset in offsets if offset <= size), default=0)
+
+
+def _state(path: str) -> UploadState:
+    size = os.stat(f"{path}/{_DATA}").st_size
+    found = list(_names(path))
+    offset = _offset([at for at, _ in found], size)
     notes = []
     for at, note in found:
-        if at == offset:
+        name = note[len(path) + 1 :]
+        if at == offset and not name.startswith(_OFFSET):
             with suppress(FileNotFoundError), open(note, "rb") as file:
-                notes.append(Note(os.path.relpath(note, path), file.read()))
+                notes.append(Note(name, file.read()))
     return UploadState(offset, _begun(path), tuple(notes))
 
 
 def _begun(path: str) -> datetime:
     """What `startedat` says; without a readable one, the time of the last write to anything in it."""
     with suppress(OSError, ValueError), open(f"{path}/{_STARTED}", encoding="ascii") as file:
-        return datetime.fromisoformat(file.read().strip())
+        started = datetime.fromisoformat(file.read().strip())
+        if started.tzinfo is not None:
+            return started
     newest = 0.0
     for directory, _, files in os.walk(path):
         for name in [".", *files]:
@@ -250,33 +280,44 @@ def _begun(path: str) -> datetime:
 
 
 def _homes(path: str, key: str) -> Iterator[Key]:
-    """Every upload below a key, not looking into what holds no uploads."""
+    """Every upload below a key, entering no other directory that a repository's name cannot have."""
     waiting = [(path, key)]
     while waiting:
         directory, name = waiting.pop()
-        with suppress(FileNotFoundError, NotADirectoryError):
-            for child in os.listdir(directory):
-                if os.path.basename(name) == "_uploads":
-                    yield Key(f"{name}/{child}")
-                elif child not in _NOT_REPOSITORIES and os.path.isdir(f"{directory}/{child}"):
-                    waiting.append((f"{directory}/{child}", f"{name}/{child}"))
+        in_uploads = name.rpartition("/")[2] == _UPLOADS
+        try:
+            children = os.listdir(directory)
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for child in children:
+            if not is_component(child) or (child.startswith("_") and child != _UPLOADS):
+                continue
+            if not os.path.isdir(f"{directory}/{child}"):
+                continue
+            if in_uploads:
+                yield Key(f"{name}/{child}")
+            else:
+                waiting.append((f"{directory}/{child}", f"{name}/{child}"))
 
 
-def _stamp(when: datetime) -> bytes:
-    return when.strftime("%Y-%m-%dT%H:%M:%SZ").encode()
+def _write(path: str, data: bytes) -> None:
+    with open(path, "wb", buffering=0) as file:
+        write_at(file.fileno(), (data,), 0)
 
 
-def _write_plainly(path: str, data: bytes) -> None:
-    with open(path, "wb") as file:
-        file.write(data)
+def _write_note(home: str, note: Note) -> None:
+    """Whole or not at all for other processes; a power cut may take it (module docstring).
 
-
-def _write_note(path: str, data: bytes) -> None:
-    """Whole or not at all for other processes; a power cut may take it (module docstring)."""
-    os.makedirs(os.path.dirname(path), exist_ok=True)
+    The home itself is never made here: an upload that was discarded meanwhile stays gone.
+    """
+    parts = note.name.split("/")
+    for depth in range(1, len(parts)):
+        with suppress(FileExistsError):
+            os.mkdir("/".join([home, *parts[:depth]]))
+    path = f"{home}/{note.name}"
     temporary = temporary_beside(path)
     try:
-        _write_plainly(temporary, data)
+        _write(temporary, note.data)
         os.rename(temporary, path)
     except BaseException:
         with suppress(OSError):

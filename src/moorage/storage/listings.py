@@ -1,6 +1,6 @@
 """Names in large directories, remembered while the directory is provably unchanged.
 
-Reading a directory of 100,000 entries takes 55 ms here, all of it in the kernel's readdir, for whatever small
+Reading a directory of 100,000 entries takes 63 ms here, 45 of them in the kernel's readdir, for whatever small
 page of it is wanted.  A remembered listing is used while the directory's inode and modification time are those
 it was read under, and only if that time already lay `_SETTLED_NS` back when it was read: a change in the same
 tick of the file system's clock could not be told apart otherwise (git's index calls such an entry racily clean).
@@ -9,6 +9,7 @@ Entries made or removed by any process move the time, so nothing has to be told 
 
 from __future__ import annotations
 
+import heapq
 import os
 import threading
 import time
@@ -31,35 +32,35 @@ class Listings:
         self._kept: OrderedDict[str, tuple[tuple[int, int], list[str]]] = OrderedDict()
         self._lock = threading.Lock()
 
-    def names(self, path: str, *, after: str = "") -> list[str]:
-        """All names in `path` greater than `after`, sorted.  The list is the caller's."""
-        names = self._sorted(path)
-        return names[bisect_right(names, after) :] if after else names[:]
-
-    def page(self, path: str, *, after: str, limit: int) -> list[str]:
-        """The first `limit` of them."""
-        names = self._sorted(path)
-        start = bisect_right(names, after) if after else 0
-        return names[start : start + limit]
-
-    def _sorted(self, path: str) -> list[str]:
+    def page(self, path: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        """The first `limit` names in `path` greater than `after`, sorted.  The list is the caller's."""
         before = _state(path)
+        names = self._remembered(path, before)
+        if names is None:
+            settled = time.time_ns() - before[1] > _SETTLED_NS
+            names = os.listdir(path)
+            if not (settled and _WORTH_NAMES <= len(names) <= _LIMIT_NAMES and _state(path) == before):
+                # Sorting what will not be kept would cost as much as reading it.
+                wanted = [name for name in names if name > after] if after else names
+                return sorted(wanted) if limit is None else heapq.nsmallest(limit, wanted)
+            names.sort()
+            self._keep(path, before, names)
+        start = bisect_right(names, after) if after else 0
+        return names[start:] if limit is None else names[start : start + limit]
+
+    def _remembered(self, path: str, state: tuple[int, int]) -> list[str] | None:
         with self._lock:
             kept = self._kept.get(path)
-            if kept is not None and kept[0] == before:
-                self._kept.move_to_end(path)
-                return kept[1]
-        read_at = time.time_ns()
-        names = sorted(os.listdir(path))
-        if len(names) >= _WORTH_NAMES and read_at - before[1] > _SETTLED_NS and _state(path) == before:
-            self._keep(path, before, names)
-        return names
+            if kept is None or kept[0] != state:
+                return None
+            self._kept.move_to_end(path)
+            return kept[1]
 
     def _keep(self, path: str, state: tuple[int, int], names: list[str]) -> None:
         with self._lock:
             self._kept[path] = (state, names)
             self._kept.move_to_end(path)
-            while sum(len(kept) for _, kept in self._kept.values()) > _LIMIT_NAMES and len(self._kept) > 1:
+            while sum(len(kept) for _, kept in self._kept.values()) > _LIMIT_NAMES:
                 self._kept.popitem(last=False)
 
 

@@ -30,7 +30,7 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.filesystem import check_key
+from moorage.storage.keys import check_key
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -57,14 +57,38 @@ class MemoryDriver:
 
     def __init__(self) -> None:
         self._objects: dict[str, _Object] = {}
+        self._below: dict[str, dict[str, int]] = {}
         self._versions = itertools.count(1)
         self.uploads = MemoryUploads(self)
 
     def put(self, key: Key, data: bytes) -> Version:
         """Store at once: what `write`, a writer's `commit` and `publish` end in."""
         version = Version(str(next(self._versions)))
+        if key not in self._objects:
+            self._count(key, 1)
         self._objects[key] = _Object(data, datetime.now(UTC), version)
         return version
+
+    def place(self, key: Key, data: bytes) -> None:
+        """Store content-addressed bytes; an object of that size is kept."""
+        found = self._objects.get(key)
+        if found is None or len(found.data) != len(data):
+            self.put(key, data)
+
+    def _remove(self, key: str) -> None:
+        if self._objects.pop(key, None) is not None:
+            self._count(key, -1)
+
+    def _count(self, key: str, change: int) -> None:
+        """Keep `_below`: for each prefix the names directly below it, with how many objects each stands for."""
+        while key:
+            key, _, name = key.rpartition("/")
+            names = self._below.setdefault(key, {})
+            names[name] = names.get(name, 0) + change
+            if names[name] == 0:
+                del names[name]
+            if not names:
+                del self._below[key]
 
     def _object(self, key: Key) -> _Object:
         check_key(key)
@@ -96,12 +120,12 @@ class MemoryDriver:
         for key in keys:
             check_key(key)
         for key in keys:
-            self._objects.pop(key, None)
+            self._remove(key)
 
     async def clear(self, prefix: Key) -> None:
         check_key(prefix)
         for key in [key for key in self._objects if key.startswith(f"{prefix}/")]:
-            self._objects.pop(key, None)
+            self._remove(key)
 
     @asynccontextmanager
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
@@ -124,9 +148,7 @@ class MemoryDriver:
         self, prefix: Key, *, after: str = "", limit: int | None = None
     ) -> AsyncIterator[Sequence[str]]:
         check_key(prefix)
-        start = len(prefix) + 1
-        below = {key[start:].partition("/")[0] for key in self._objects if key.startswith(f"{prefix}/")}
-        if names := sorted(name for name in below if name > after)[:limit]:
+        if names := sorted(name for name in self._below.get(prefix, ()) if name > after)[:limit]:
             yield names
 
     async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
@@ -164,10 +186,7 @@ class MemoryWriter:
             self._data += chunk
 
     async def commit(self) -> None:
-        try:
-            await self._driver.stat(self._key)
-        except KeyMissing:
-            self._driver.put(self._key, bytes(self._data))
+        self._driver.place(self._key, bytes(self._data))
 
 
 @dataclass(slots=True)
@@ -191,6 +210,10 @@ class MemoryUploads:
         except KeyError:
             raise UploadMissing(home) from None
 
+    def has(self, home: Key, upload: _Upload) -> bool:
+        """Whether `upload` has been neither published nor discarded."""
+        return self._uploads.get(home) is upload
+
     def _claim(self, home: Key, state: UploadState) -> _Upload:
         upload = self._upload(home)
         if upload.busy:
@@ -212,7 +235,7 @@ class MemoryUploads:
         upload = self._claim(home, state)
         upload.busy = True
         try:
-            yield MemoryAppender(upload)
+            yield MemoryAppender(self, home, upload)
         finally:
             del upload.data[upload.state.offset :]
             upload.busy = False
@@ -226,12 +249,8 @@ class MemoryUploads:
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
         upload = self._claim(home, state)
-        try:
-            if (await self._driver.stat(to)).size == state.offset:
-                return
-        except KeyMissing:
-            pass
-        self._driver.put(to, bytes(upload.data))
+        check_key(to)
+        self._driver.place(to, bytes(upload.data))
         del self._uploads[home]
 
     async def discard(self, home: Key) -> None:
@@ -246,8 +265,8 @@ class MemoryUploads:
 
 
 class MemoryAppender:
-    def __init__(self, upload: _Upload) -> None:
-        self._upload = upload
+    def __init__(self, uploads: MemoryUploads, home: Key, upload: _Upload) -> None:
+        self._uploads, self._home, self._upload = uploads, home, upload
 
     async def write(self, chunks: Sequence[bytes]) -> None:
         for chunk in chunks:
@@ -255,5 +274,7 @@ class MemoryAppender:
 
     async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
         upload = self._upload
+        if not self._uploads.has(self._home, upload):
+            raise UploadMissing(self._home)
         upload.state = UploadState(len(upload.data), upload.state.started, tuple(notes))
         return upload.state
