@@ -1,7 +1,11 @@
 """Manifests as bytes: what they are, what they name, and whether their structure holds.  Pure.
 
-Stored manifests carry no media type beside them, so the bytes decide: `mediaType` if there, else an index has
-`manifests` and an image manifest has `layers` or `config`.  The bytes are the identity; nothing here writes JSON.
+Stored manifests carry no media type beside them, so the bytes decide: `mediaType` if there, else an index is what
+has `manifests`.  A push whose bytes would be read back as another type is therefore refused.  The bytes are the
+identity; nothing here writes JSON.
+
+What is pushed is held to the specification; what was stored, perhaps by a registry that took more, is read with
+fewer questions (`stored_type` asks the fewest), so that an old volume does not lose images.
 
 Source: image-spec 1.1 manifest.md and image-index.md; reference/http-api.md 5.1 and 5.2.
 """
@@ -27,7 +31,9 @@ __all__ = [
     "Layer",
     "Parsed",
     "essence",
+    "is_web_url",
     "parse",
+    "stored_type",
 ]
 
 OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
@@ -46,6 +52,9 @@ _SCHEMA_1: Final = frozenset(
 _SCHEMA_VERSION: Final = 2
 _DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 _OCI_FOREIGN: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
+_SIZE_LIMIT: Final = 1 << 63
+"""Clients read sizes into 64 signed bits and refuse the whole manifest otherwise."""
+_QUOTED_CHARS: Final = 120
 _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image again with a Docker of 2017 or later"
 
 
@@ -60,9 +69,8 @@ class Layer:
     @property
     def elsewhere(self) -> bool:
         """A foreign layer that is fetched from its URLs and need not be here."""
-        if self.media_type == _DOCKER_FOREIGN:
-            return True
-        return self.media_type.startswith(_OCI_FOREIGN) and bool(self.urls)
+        foreign = self.media_type == _DOCKER_FOREIGN or self.media_type.startswith(_OCI_FOREIGN)
+        return foreign and bool(self.urls)
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,24 +99,43 @@ def essence(content_type: str) -> str:
     return content_type.partition(";")[0].strip().lower()
 
 
+def is_web_url(url: str) -> bool:
+    """Whether a client can fetch a foreign layer from it: http or https, a host, no fragment."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:  # half an IPv6 address, for one
+        return False
+    return parts.scheme in {"http", "https"} and bool(parts.netloc) and "#" not in url
+
+
+def stored_type(data: bytes) -> str:
+    """What stored bytes are served as.  Raises ManifestInvalid for what is no manifest, or schema 1."""
+    document = _json(data, strict=False)
+    return _known_type(document, _text(document, "mediaType"))
+
+
 def parse(data: bytes, content_type: str | None = None) -> Parsed:
     """Check a manifest that was pushed as `content_type`, or read one that was stored (None).
 
     Raises ManifestInvalid, with what is wrong in one line.
     """
-    document = _json(data)
+    pushed = content_type is not None
+    document = _json(data, strict=pushed)
     own = _text(document, "mediaType")
-    media_type = _media_type(document, own, content_type)
+    media_type = _known_type(document, own) if content_type is None else _pushed_type(document, own, content_type)
     version = document.get("schemaVersion")
     if version != _SCHEMA_VERSION or isinstance(version, bool):
         raise ManifestInvalid(_SCHEMA_1_TEXT if version == 1 else "schemaVersion must be 2")
     subject = document.get("subject")
     is_index = media_type in INDEXES
     config = None if is_index else _layer(document.get("config"), "config")
+    blobs = () if config is None else (config, *_layers(document))
+    if pushed:
+        _check_urls(blobs)
     artifact_type = _text(document, "artifactType") or None
     return Parsed(
         media_type=media_type,
-        blobs=() if config is None else (config, *_layers(document)),
+        blobs=blobs,
         children=_children(document) if is_index else (),
         subject=None if subject is None else _digest(subject, "subject"),
         artifact_type=artifact_type or (config.media_type if config else None) or None,
@@ -117,9 +144,11 @@ def parse(data: bytes, content_type: str | None = None) -> Parsed:
     )
 
 
-def _json(data: bytes) -> dict[str, Any]:
+def _json(data: bytes, *, strict: bool) -> dict[str, Any]:
+    """`strict` refuses a key that stands twice; the reference's JSON reader took the last one."""
+    hook = _no_duplicates if strict else None
     try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=_no_duplicates, parse_constant=_no_constant)
+        document = json.loads(data.decode("utf-8"), object_pairs_hook=hook, parse_constant=_no_constant)
     except UnicodeDecodeError as error:
         raise ManifestInvalid("it is not UTF-8 text") from error
     except RecursionError as error:
@@ -143,27 +172,34 @@ def _no_constant(text: str) -> NoReturn:
     raise ValueError(f"{text} is no JSON value")
 
 
-def _media_type(document: dict[str, Any], own: str, content_type: str | None) -> str:
-    is_list, is_image = "manifests" in document, "layers" in document or "config" in document
-    if "fsLayers" in document or own in _SCHEMA_1 or (content_type and essence(content_type) in _SCHEMA_1):
+def _pushed_type(document: dict[str, Any], own: str, content_type: str) -> str:
+    found = essence(content_type)
+    if found in _SCHEMA_1:
         raise ManifestInvalid(_SCHEMA_1_TEXT)
-    if content_type is None:
-        found = own or (OCI_INDEX if is_list else OCI_MANIFEST)
-    else:
-        found = essence(content_type)
-        if found not in MEDIA_TYPES:
-            known = ", ".join(sorted(MEDIA_TYPES))
-            raise ManifestInvalid(f"Content-Type is {content_type or 'missing'!s}; it must be one of {known}")
-        if own and own != found:
-            raise ManifestInvalid(f"its mediaType is {own}, but it was pushed as {found}")
-        if not own and found in {DOCKER_MANIFEST, DOCKER_LIST}:
-            raise ManifestInvalid(f"it was pushed as {found}, which needs a mediaType in the manifest")
     if found not in MEDIA_TYPES:
-        raise ManifestInvalid(f"its mediaType {found} is not one that this registry serves")
-    if found in INDEXES and is_image:
+        known = ", ".join(sorted(MEDIA_TYPES))
+        sent = _quoted(content_type) if content_type else "missing"
+        raise ManifestInvalid(f"Content-Type is {sent}; it must be one of {known}")
+    if own and own != found:
+        raise ManifestInvalid(f"its mediaType is {_quoted(own)}, but it was pushed as {found}")
+    if not own and found in {DOCKER_MANIFEST, DOCKER_LIST} and "fsLayers" not in document:
+        raise ManifestInvalid(f"it was pushed as {found}, which needs a mediaType in the manifest")
+    if found in INDEXES and ("layers" in document or "config" in document):
         raise ManifestInvalid("an index must not have config or layers")
-    if found not in INDEXES and is_list:
+    if found not in INDEXES and "manifests" in document:
         raise ManifestInvalid("an image manifest must not have manifests")
+    # image-spec: REQUIRED, and the bytes are known for an index by it.
+    if found in INDEXES and "manifests" not in document:
+        raise ManifestInvalid("an index must have manifests; the list may be empty")
+    return _known_type(document, found)
+
+
+def _known_type(document: dict[str, Any], own: str) -> str:
+    if "fsLayers" in document or own in _SCHEMA_1:
+        raise ManifestInvalid(_SCHEMA_1_TEXT)
+    found = own or (OCI_INDEX if "manifests" in document else OCI_MANIFEST)
+    if found not in MEDIA_TYPES:
+        raise ManifestInvalid(f"its mediaType {_quoted(found)} is not one that this registry serves")
     return found
 
 
@@ -188,25 +224,30 @@ def _layer(item: Any, where: str) -> Layer:
     urls = item.get("urls") or []
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}.urls is not a list of texts")
-    for url in urls:
-        parts = urlsplit(url)
-        if parts.scheme not in {"http", "https"} or not parts.netloc or "#" in url:
-            raise ManifestInvalid(f"{where}.urls holds {url!r}; it must be http or https, without a fragment")
     return Layer(_text(item, "mediaType"), digest, tuple(urls))
+
+
+def _check_urls(blobs: tuple[Layer, ...]) -> None:
+    """A layer that need not be here must be somewhere a client can reach; other URLs are only hints."""
+    for layer in blobs:
+        for url in layer.urls if layer.elsewhere else ():
+            if not is_web_url(url):
+                raise ManifestInvalid(
+                    f"the URL {_quoted(url)} of {layer.digest} is not http(s), or has a fragment"
+                )
 
 
 def _digest(item: Any, where: str) -> Digest:
     if not isinstance(item, dict):
         raise ManifestInvalid(f"{where} is missing or not a descriptor")
     size = item.get("size", 0)
-    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+    if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
         raise ManifestInvalid(f"{where}.size is not a number of bytes")
+    text = _text(item, "digest")
     try:
-        return Digest.parse(_text(item, "digest"))
+        return Digest.parse(text)
     except DigestInvalid as error:
-        raise ManifestInvalid(
-            f"{where}.digest {_text(item, 'digest')!r} is not a sha256 or sha512 digest"
-        ) from error
+        raise ManifestInvalid(f"{where}.digest {_quoted(text)} is not a sha256 or sha512 digest") from error
 
 
 def _annotations(document: dict[str, Any]) -> dict[str, str]:
@@ -233,3 +274,8 @@ def _list(value: Any, where: str) -> list[Any]:
     if not isinstance(value, list):
         raise ManifestInvalid(f"{where} is not a list")
     return value
+
+
+def _quoted(text: str) -> str:
+    """What a client sent, fit for one line of a message and of a log."""
+    return ascii(text if len(text) <= _QUOTED_CHARS else f"{text[:_QUOTED_CHARS]}...")
