@@ -14,6 +14,7 @@ Source: configuration.md section 2.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import re
 from typing import TYPE_CHECKING, Final
@@ -79,13 +80,17 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
         try:
             _set(root, path, _payload(name, environ[name], problems), choices)
         except ConfigError as error:
-            problems += error.problems
+            problems += [dataclasses.replace(problem, key=_dotted(path)) for problem in error.problems]
     for name in links.values():
         message = "ignored: looks like a variable that Kubernetes adds for a service, not like a setting"
         problems.append(Problem(message, origin=Origin(name), kind="warning"))
     for section, alternatives in choices.items():
         problems += _choose(root, section, alternatives)
     return problems
+
+
+def _dotted(path: Path) -> str:
+    return "".join(f"[{step}]" if isinstance(step, int) else f".{step}" for step in path).removeprefix(".")
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:

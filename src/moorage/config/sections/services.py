@@ -11,6 +11,7 @@ from moorage.config.sections.base import (
     Section,
     Text,
     Whole,
+    duration_or,
     one_of,
     positive_or,
     setting,
@@ -179,12 +180,8 @@ class Redis(Section):
     writetimeout: Nanoseconds = setting(0.0, "Longest time to send.", unit="duration", shown="`readtimeout`")
     contexttimeoutenabled: Flag = setting(False, "Let a request's own limit end a call.")
     maxretries: Whole = setting(3, "Attempts of a call.")
-    minretrybackoff: Annotated[float, duration_or(1.0)] = setting(
-        0.008, "Shortest pause between attempts.", unit="duration"
-    )
-    maxretrybackoff: Annotated[float, duration_or(1.0)] = setting(
-        0.512, "Longest pause between attempts.", unit="duration"
-    )
+    minretrybackoff: Nanoseconds = setting(0.008, "Shortest pause between attempts.", unit="duration")
+    maxretrybackoff: Nanoseconds = setting(0.512, "Longest pause between attempts.", unit="duration")
     poolsize: Whole = setting(0, "Connections.", shown="10 per core")
     poolfifo: Flag = setting(False, "Use the connection that has waited longest.")
     pooltimeout: Nanoseconds = setting(0.0, "Longest wait for a connection.", unit="duration",

@@ -13,6 +13,7 @@ from moorage.config.sections.base import (
     Whole,
     at_least,
     one_of,
+    positive_or,
     raised_to,
     setting,
 )
@@ -60,7 +61,9 @@ class Cache(Section):
         "", "Where sizes of blobs are remembered; empty: nowhere."
     )
     layerinfo: LooseText = setting("", "Older spelling.", instead="storage.cache.blobdescriptor")
-    blobdescriptorsize: Whole = setting(10_000, "Blobs remembered by `inmemory`; 0: as many as there are.")
+    blobdescriptorsize: Annotated[int, positive_or(1_000_000)] = setting(
+        10_000, "Blobs remembered by `inmemory`; 0 or less is a million."
+    )
 
 
 class TagOptions(Section):

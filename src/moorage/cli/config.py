@@ -1,0 +1,67 @@
+"""`moorage config`: look at a configuration without serving with it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moorage.cli.serve import CONFIG_HELP
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
+
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+
+
+@app.command("check")
+def check(config: Config = None) -> None:
+    """Tell everything that is wrong, at once; exit status 1 if anything is.
+
+    Each line has file and line (or the variable), the key, and what was expected. A key or variable that nothing
+    reads is an error here.
+
+    Example: moorage config check /etc/docker/registry/config.yml
+    """
+    import os
+
+    from moorage.cli.output import tell
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        problems, source = error.problems, None
+    else:
+        problems, source = loaded.warnings, loaded.source
+    tell(problems, unknown_as="error")
+    wrong = sum(problem.kind != "warning" for problem in problems)
+    if wrong:
+        typer.echo(f"{wrong} {'error' if wrong == 1 else 'errors'}", err=True)
+        raise typer.Exit(1)
+    typer.echo(f"{source}: no errors")
+
+
+@app.command("show")
+def show(config: Config = None) -> None:
+    """Print the settings in force as YAML, with secrets masked.
+
+    Example: REGISTRY_LOG_LEVEL=debug moorage config show
+    """
+    import os
+
+    from moorage.cli.output import tell
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+    from moorage.config.show import render
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        tell(error.problems)
+        raise typer.Exit(1) from None
+    tell(loaded.warnings)
+    typer.echo(f"# from {loaded.source} and the environment\n{render(loaded.settings)}", nl=False)

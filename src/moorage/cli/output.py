@@ -1,0 +1,32 @@
+"""Telling problems on standard error: one line each, coloured on a terminal, never wrapped or cut elsewhere."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moorage.config.problems import Problem
+
+__all__ = ["tell"]
+
+_STYLES: Final = {"error": "bold red", "unknown": "yellow", "warning": "yellow"}
+
+
+def tell(problems: Iterable[Problem], *, unknown_as: str = "warning") -> None:
+    """One line per problem, errors last, where they are seen."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False, soft_wrap=True)
+    for problem in sorted(problems, key=lambda problem: problem.kind == "error"):
+        label = unknown_as if problem.kind == "unknown" else problem.kind
+        console.print(Text.assemble((f"{label}: ", _STYLES[problem.kind]), _printable(str(problem))))
+
+
+def _printable(text: str) -> str:
+    """Without what would move a terminal's cursor, and encodable whatever bytes a variable held."""
+    shown = "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
+                    for char in text)  # fmt: skip
+    return shown.encode(errors="backslashreplace").decode()

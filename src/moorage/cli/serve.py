@@ -1,0 +1,42 @@
+"""`moorage serve`: the registry itself."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  Typer reads the annotation
+from typing import Annotated
+
+import typer
+
+__all__ = ["CONFIG_HELP", "serve"]
+
+CONFIG_HELP = (
+    "Configuration file; else what REGISTRY_CONFIGURATION_PATH names, /etc/docker/registry/config.yml, "
+    "/etc/distribution/config.yml, or the built-in defaults. REGISTRY_* variables apply to all of them."
+)
+
+
+def serve(config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None) -> None:
+    """Run the registry until SIGTERM or SIGINT.
+
+    Example: moorage serve /etc/docker/registry/config.yml
+    """
+    import os
+
+    from moorage.cli.output import tell
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        tell(error.problems)
+        raise typer.Exit(1) from None
+    tell(loaded.warnings)
+    if loaded.path is None:
+        storage = loaded.settings.storage
+        where = storage.filesystem.rootdirectory if storage.filesystem else storage.driver
+        typer.echo(f"no configuration file; data in {where}, no authentication", err=True)
+
+    from moorage.server import run
+
+    raise typer.Exit(run(loaded))

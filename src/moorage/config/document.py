@@ -1,0 +1,200 @@
+"""The page of all settings, written from the models: `python -m moorage.config.document > docs/settings.md`."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any, Final
+
+from moorage.config.later import LATER
+from moorage.config.model import Settings
+from moorage.config.scalars import format_duration
+from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
+
+if TYPE_CHECKING:
+    from moorage.config.sections.base import Section
+
+__all__ = ["document"]
+
+_OPENING: Final = """\
+# Settings
+
+<!-- Written by `python -m moorage.config.document`; change the models in src/moorage/config/sections. -->
+
+Moorage reads the configuration of CNCF Distribution (`registry:2` and `registry:3`): the same YAML file, the same
+`REGISTRY_*` variables. `moorage config check` tells everything that is wrong with yours, and `moorage config show`
+what is in force, with secrets masked.
+
+## Where they come from
+
+1. The file named on the command line; else the one that `REGISTRY_CONFIGURATION_PATH` names; else
+   `/etc/docker/registry/config.yml`; else `/etc/distribution/config.yml`; else none. Without a file, Moorage keeps
+   its data in the user's data directory (`$XDG_DATA_HOME/moorage` or `~/.local/share/moorage`; for root
+   `/var/lib/registry` if there is one), listens on `127.0.0.1:5000`, remembers blobs in memory and asks nobody who
+   they are.
+2. `REGISTRY_*` variables replace what the file says.
+3. What neither says has the default given here.
+
+A key that nothing reads is told of in a warning with the nearest known key; for `moorage config check` it is an
+error. A key marked **later** belongs to a feature that this version does not have: switched on, it is refused at
+start. Everything marked *ours* is unknown to CNCF Distribution, which takes no notice of it.
+
+## The file
+
+One YAML document that begins with `version: 0.1`. The dialect is that of the reference (YAML 1.1 as Go's yaml.v2
+reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, the last of
+duplicate keys wins, anchors and merges work. Text keeps its spelling (`secret: 0123` is the text 0123), except in the
+parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
+
+Durations are written like `300ms`, `10s`, `5m` or `1h30m`. In keys of the reference a number without a unit counts
+nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` and in our own keys it is refused.
+
+## Variables
+
+`http.tls.key` is `REGISTRY_HTTP_TLS_KEY`. The value is YAML: `[a, b]` is a list, `{k: v}` a mapping; text with
+`#`, `: ` or a special first character is quoted inside the value: `REGISTRY_HTTP_SECRET='"p#ss: word"'`. An empty value
+is the default.
+
+* Elements of lists are counted from 0: `REGISTRY_HEALTH_TCP_0_ADDR=db:5432`. The next number adds one.
+* `REGISTRY_STORAGE=inmemory`, or any variable of a driver (`REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY`), chooses
+  that driver whatever the file says, and keeps the other keys of `storage`. `auth` works alike.
+* Names of headers match in any case: `REGISTRY_HTTP_HEADERS_X-FRAME-OPTIONS='[deny]'`.
+* Keys with an underscore are reached by it: `REGISTRY_STORAGE_AZURE_MAX_RETRIES`.
+* Where the reference's variable is not named after the key, both names work:
+
+{spellings}
+
+* What Kubernetes adds for a service called `registry-...` (`REGISTRY_STORAGE_SERVICE_HOST`,
+  `REGISTRY_PORT=tcp://...`) is ignored with a warning.
+"""
+
+
+def document() -> str:
+    """The whole page, MyST Markdown."""
+    parts = [_OPENING.replace("{spellings}", _spellings())]
+    small = [key for key in keys_of(Settings).values() if not isinstance(key.shape, SectionOf) and not key.instead]
+    parts.append("## Top level\n\n" + _table(small, ()))
+    parts += [
+        _section(key, key.shape.model, (key.name,))
+        for key in keys_of(Settings).values()
+        if isinstance(key.shape, SectionOf)
+    ]
+    parts.append("## Older spellings\n\nThey work as ever, with a warning.\n\n" + _older())
+    return "\n".join(parts)
+
+
+def _spellings() -> str:
+    lines = ["  | Key | Also |", "  |---|---|"]
+    for path, variable in _named(Settings, (), ()):
+        lines.append(f"  | `{'.'.join(path)}` | `REGISTRY_{'_'.join(variable)}...` |")
+    lines.append("  | `redis.*` | `REGISTRY_REDIS_OPTIONS_...` |")
+    return "\n".join(lines)
+
+
+def _named(
+    model: type[Section], path: tuple[str, ...], variable: tuple[str, ...]
+) -> list[tuple[tuple[str, ...], tuple[str, ...]]]:
+    """Keys whose variable has another name in the reference."""
+    found = []
+    for key in keys_of(model).values():
+        shape, step = key.shape, (key.variable or key.name).upper()
+        here, spelt = (*path, key.name), (*variable, step)
+        if isinstance(shape, ListOf):
+            shape, spelt = shape.item, (*spelt, "0")
+        if key.variable:
+            found.append((here, spelt))
+        elif isinstance(shape, SectionOf):
+            found += _named(shape.model, here, spelt)
+    return found
+
+
+def _section(key: Key, model: type[Section], path: tuple[str, ...]) -> str:
+    """One heading and table for a section, then its sections."""
+    title = "#" * min(1 + len(path), 6) + f" `{'.'.join(path)}`"
+    text = f"{title}\n\n{key.meaning}{_mark(path)}\n"
+    keys = [inner for inner in keys_of(model).values() if inner.instead is None]
+    plain = [inner for inner in keys if _model(inner.shape) is None]
+    if plain:
+        text += "\n" + _table(plain, path)
+    parts = [text]
+    for inner in keys:
+        below = _model(inner.shape)
+        if below is not None:
+            name = f"{inner.name}[]" if isinstance(inner.shape, ListOf) else inner.name
+            parts.append(_section(inner, below, (*path, name)))
+    return "\n".join(parts)
+
+
+def _model(shape: Shape) -> type[Section] | None:
+    if isinstance(shape, ListOf):
+        shape = shape.item
+    return shape.model if isinstance(shape, SectionOf) else None
+
+
+def _table(keys: list[Key], path: tuple[str, ...]) -> str:
+    rows = ["| Key | Kind | Default | Meaning |", "|---|---|---|---|"]
+    for key in keys:
+        here = (*path, key.name)
+        notes = " *Ours.*" if key.ours else ""
+        kind = _kind(key.shape) + (f" ({key.unit})" if key.unit and key.unit != "duration" else "")
+        rows.append(f"| `{'.'.join(here)}` | {kind} | {_default(key)} | {key.meaning}{notes}{_mark(here)} |")
+    return "\n".join(rows) + "\n"
+
+
+def _mark(path: tuple[str, ...]) -> str:
+    """What this version does not have, by the innermost row of `LATER`."""
+    dotted = ".".join(path).replace("[]", "")
+    if dotted == "storage.cache.blobdescriptor":
+        return " `redis`: **later**."
+    return " **Later.**" if any(dotted == key for later in LATER for key in later.keys) else ""
+
+
+def _kind(shape: Shape) -> str:
+    match shape:
+        case Leaf(reader):
+            return reader.kind
+        case ListOf(item):
+            return f"list of {_kind(item)}"
+        case MapOf(value):
+            return f"mapping of names to {_kind(value)}"
+        case SectionOf():
+            return "mapping"
+        case Raw():
+            return "anything"
+
+
+def _default(key: Key) -> str:
+    if key.required:
+        return "required"
+    if key.shown is not None:
+        return key.shown
+    value: Any = key.default
+    if isinstance(key.shape, Leaf) and key.shape.reader.kind == "duration" and value is not None:
+        return f"`{format_duration(value)}`"
+    match value:
+        case None | "" | ():
+            return ""
+        case bool():
+            return f"`{str(value).lower()}`"
+        case _:
+            return f"`{value}`"
+
+
+def _older() -> str:
+    rows = ["| Older | Today |", "|---|---|"]
+    for path, key in _old(Settings, ()):
+        rows.append(f"| `{'.'.join(path)}` | `{key.instead}` |")
+    return "\n".join(rows) + "\n"
+
+
+def _old(model: type[Section], path: tuple[str, ...]) -> list[tuple[tuple[str, ...], Key]]:
+    found = []
+    for key in keys_of(model).values():
+        if key.instead is not None and key.name != "pool":
+            found.append(((*path, key.name), key))
+        elif isinstance(key.shape, SectionOf):
+            found += _old(key.shape.model, (*path, key.name))
+    return found
+
+
+if __name__ == "__main__":
+    sys.stdout.write(document())
