@@ -1,0 +1,385 @@
+"""What every storage driver must pass.  A driver joins with one fixture:
+
+    class TestMyDriver(DriverContract):
+        @pytest.fixture
+        def connect(self, tmp_path: Path) -> Callable[[], Driver]:
+            return lambda: MyDriver(tmp_path)
+
+`connect` makes a driver on the same, at first empty, store each time it is called, as every process of a
+registry would; one that lives in a single process returns the same object again.
+
+This file has single objects; `listing_contract.py` what lies below a prefix, `upload_contract.py` the uploads.
+Nothing here is promised only by a filesystem: what is, is tested in our own tests/storage.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import pytest_asyncio
+
+from moorage.storage.driver import (
+    ABSENT,
+    Conflict,
+    Driver,
+    Key,
+    KeyInvalid,
+    KeyMissing,
+    LocalFile,
+    ObjectTooLarge,
+    RangeOutside,
+    Unchanged,
+    Version,
+)
+from moorage.testing.listing_contract import ListingContract
+from moorage.testing.upload_contract import UploadContract
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from moorage.storage.driver import When
+
+__all__ = ["DriverContract"]
+
+KEY: Final = Key("docker/registry/v2/repositories/some/name/_manifests/tags/v1.0/current/link")
+SIZES: Final = (0, 1, 71, 4096, (1 << 20) + 1)
+INVALID: Final = (
+    "",
+    "/",
+    "/a",
+    "a/",
+    "a//b",
+    ".",
+    "..",
+    "a/./b",
+    "a/../b",
+    "../a",
+    "a b",
+    "a\nb",
+    "a\n",
+    "ä",
+    "a\0",
+)
+
+
+async def read_all(driver: Driver, key: Key, start: int = 0, stop: int | None = None) -> bytes:
+    async with driver.open(key, start=start, stop=stop) as reader:
+        return b"".join([piece async for piece in reader])
+
+
+class ObjectContract:
+    """`read`, `write`, `stat`, `delete`, `open`, `handover`, `create`."""
+
+    @pytest.mark.parametrize("size", SIZES)
+    async def test_what_is_written_is_read_back(self, driver: Driver, other: Driver, size: int) -> None:
+        """A manifest of any size is the manifest that was pushed, on every node."""
+        data = bytes(index % 251 for index in range(size))
+        version = await driver.write(KEY, data)
+        content = await other.read(KEY)
+        assert content.data == data
+        assert content.version == version
+
+    async def test_stat_tells_size_and_time(self, driver: Driver) -> None:
+        """Purging and collecting go by this time, so it must be of the write and aware."""
+        before = datetime.now(UTC) - timedelta(seconds=2)
+        await driver.write(KEY, b"12345")
+        stat = await driver.stat(KEY)
+        assert (stat.key, stat.size) == (KEY, 5)
+        assert before <= stat.modified <= datetime.now(UTC) + timedelta(seconds=2)
+
+    async def test_writing_replaces(self, driver: Driver, other: Driver) -> None:
+        """A tag that moves shows its new manifest to whoever asks next."""
+        await driver.write(KEY, b"a longer old text")
+        await driver.write(KEY, b"new")
+        assert (await other.read(KEY)).data == b"new"
+        assert (await other.stat(KEY)).size == 3
+
+    @pytest.mark.parametrize(
+        "key", [KEY, Key("a"), Key("docker/registry/v2"), Key(f"{KEY}/below"), Key(f"{KEY}2")]
+    )
+    async def test_what_was_not_written_is_missing(self, driver: Driver, key: Key) -> None:
+        """Neither a prefix of an object nor something below or beside it is an object."""
+        if key != KEY:
+            await driver.write(KEY, b"text")
+        with pytest.raises(KeyMissing):
+            await driver.read(key)
+        with pytest.raises(KeyMissing):
+            await driver.stat(key)
+        with pytest.raises(KeyMissing):
+            await read_all(driver, key)
+
+    async def test_reading_stops_at_the_limit(self, driver: Driver) -> None:
+        """Nobody makes us hold a layer in memory by naming it as a manifest."""
+        await driver.write(KEY, b"12345")
+        assert (await driver.read(KEY, limit=5)).data == b"12345"
+        with pytest.raises(ObjectTooLarge):
+            await driver.read(KEY, limit=4)
+
+    async def test_absent_refuses_what_is_there(self, driver: Driver, other: Driver) -> None:
+        """An immutable tag is not moved by a second push."""
+        await driver.write(KEY, b"first", ABSENT)
+        with pytest.raises(Conflict):
+            await other.write(KEY, b"second", ABSENT)
+        assert (await driver.read(KEY)).data == b"first"
+        await driver.delete([KEY])
+        await other.write(KEY, b"third", ABSENT)
+        assert (await driver.read(KEY)).data == b"third"
+
+    async def test_unchanged_writes_over_exactly_that_version(self, driver: Driver, other: Driver) -> None:
+        """`If-Match` on a tag keeps two pipelines from overwriting each other."""
+        first = await driver.write(KEY, b"first")
+        second = await other.write(KEY, b"2nd", Unchanged(first))
+        assert second != first
+        with pytest.raises(Conflict):
+            await driver.write(KEY, b"third", Unchanged(first))
+        assert (await driver.read(KEY)).data == b"2nd"
+
+    async def test_unchanged_refuses_what_is_missing(self, driver: Driver) -> None:
+        """A tag that was deleted meanwhile is not brought back."""
+        version = await driver.write(KEY, b"first")
+        await driver.delete([KEY])
+        for stale in (version, Version("never given")):
+            with pytest.raises(Conflict):
+                await driver.write(KEY, b"second", Unchanged(stale))
+        with pytest.raises(KeyMissing):
+            await driver.read(KEY)
+
+    @pytest.mark.parametrize("condition", ["absent", "unchanged"])
+    async def test_of_racing_conditional_writes_at_most_one_wins(
+        self, driver: Driver, other: Driver, condition: str
+    ) -> None:
+        """Two clients that create or move the same tag at once: one of them is told."""
+        when: When = ABSENT
+        if condition == "unchanged":
+            when = Unchanged(await driver.write(KEY, b"before"))
+        texts = [f"writer {number}".encode() for number in range(8)]
+        writes = [node.write(KEY, text, when) for node, text in zip([driver, other] * 4, texts, strict=True)]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        won = [text for text, result in zip(texts, results, strict=True) if not isinstance(result, BaseException)]
+        assert all(isinstance(result, Conflict) for result in results if isinstance(result, BaseException))
+        assert len(won) == 1
+        assert (await driver.read(KEY)).data == won[0]
+
+    async def test_readers_never_see_a_part(self, driver: Driver, other: Driver) -> None:
+        """A pull during a push gets the old or the new manifest, never a mixture or a beginning."""
+        texts = [b"a" * 70_000, b"b" * 300_000, b"c" * 10]
+        await driver.write(KEY, texts[0])
+        done = asyncio.Event()
+
+        async def keep_writing() -> None:
+            for number in range(30):
+                await driver.write(KEY, texts[number % 3])
+            done.set()
+
+        async def keep_reading() -> int:
+            count = 0
+            while not done.is_set():
+                assert (await other.read(KEY)).data in texts
+                assert (await other.stat(KEY)).size in {len(text) for text in texts}
+                count += 1
+                await asyncio.sleep(0)
+            return count
+
+        counts = await asyncio.gather(keep_reading(), keep_reading(), keep_writing())
+        assert counts[0]
+
+    async def test_delete_removes_these_keys_only(self, driver: Driver, other: Driver) -> None:
+        """Deleting one tag spares those whose names begin like it."""
+        keys = [Key(f"a/{name}") for name in ("v1", "v10", "v1.0", "v1-x", "w/link", "w/other")]
+        for key in keys:
+            await driver.write(key, b"text")
+        await other.delete([keys[0], keys[4], Key("a/missing"), Key("b/missing/too"), Key("a/v10/below")])
+        await other.delete([])
+        for key in keys:
+            if key in {keys[0], keys[4]}:
+                with pytest.raises(KeyMissing):
+                    await driver.stat(key)
+            else:
+                assert (await driver.read(key)).data == b"text"
+
+    async def test_deleting_a_prefix_deletes_nothing(self, driver: Driver) -> None:
+        """`delete` takes objects; what lies below a prefix is removed by `clear`."""
+        await driver.write(KEY, b"text")
+        await driver.delete([Key(KEY.rpartition("/")[0])])
+        assert (await driver.read(KEY)).data == b"text"
+
+    async def test_writers_survive_deleters(self, driver: Driver, other: Driver) -> None:
+        """Pushing into a place that another node is just emptying is no error, and the push stays."""
+
+        async def keep_deleting() -> None:
+            for _ in range(40):
+                await other.delete([Key("a/b/gone")])
+
+        async def keep_writing() -> None:
+            for number in range(40):
+                await driver.write(Key("a/b/gone"), b"text")
+                await driver.write(Key(f"a/b/{number}"), b"text")
+                await driver.delete([Key(f"a/b/{number}")])
+
+        await asyncio.gather(keep_deleting(), keep_writing())
+        await driver.write(Key("a/b/last"), b"text")
+        assert (await other.read(Key("a/b/last"))).data == b"text"
+
+    @pytest.mark.parametrize("key", INVALID)
+    async def test_a_misspelt_key_is_refused(self, driver: Driver, key: str) -> None:
+        """No name that a client sends can reach outside the store, whatever came through above."""
+        bad = Key(key)
+        uploads = driver.uploads
+
+        async def entering(context: Any) -> None:
+            async with context:
+                pass
+
+        async def exhausting(pages: AsyncIterator[Any]) -> None:
+            async for _ in pages:
+                pass
+
+        state = await uploads.begin(Key("a/_uploads/1"))
+        calls: list[Awaitable[Any]] = [
+            driver.read(bad),
+            driver.write(bad, b""),
+            driver.stat(bad),
+            driver.delete([Key("a"), bad]),
+            driver.clear(bad),
+            driver.handover(bad, method="GET", expires_s=60),
+            entering(driver.open(bad)),
+            entering(driver.create(bad)),
+            exhausting(driver.children(bad)),
+            exhausting(driver.scan(bad)),
+            uploads.begin(bad),
+            uploads.state(bad),
+            uploads.discard(bad),
+            uploads.publish(bad, state, Key("a")),
+            uploads.publish(Key("a/_uploads/1"), state, bad),
+            entering(uploads.append(bad, state)),
+            entering(uploads.read(bad, state)),
+            exhausting(uploads.abandoned(bad, datetime.now(UTC))),
+        ]
+        for call in calls:
+            with pytest.raises(KeyInvalid):
+                await call
+
+    @pytest.mark.parametrize(
+        "key", ["a", "...", "a/.../b", "-", "_/__", "x.tmp", "0/1/2/3/4/5/6/7/8/9/a/b/c", "b" * 200]
+    )
+    async def test_odd_keys_are_keys(self, driver: Driver, key: str) -> None:
+        """Every repository and tag that the specification allows can be stored."""
+        await driver.write(Key(key), b"text")
+        assert (await driver.read(Key(key))).data == b"text"
+        await driver.delete([Key(key)])
+
+    @pytest.mark.parametrize(
+        ("start", "stop"),
+        [
+            (0, None),
+            (0, 0),
+            (0, 1),
+            (5, 10),
+            (5, 5),
+            (2_499_999, None),
+            (2_500_000, None),
+            (7, 9_999_999),
+            (1, 1_048_577),
+        ],
+    )
+    async def test_open_streams_the_range(self, driver: Driver, start: int, stop: int | None) -> None:
+        """A resumed download gets exactly the bytes that it lacks."""
+        data = bytes(range(250)) * 10_000
+        await driver.write(KEY, data)
+        async with driver.open(KEY, start=start, stop=stop) as reader:
+            assert (reader.stat.key, reader.stat.size) == (KEY, len(data))
+            pieces = [piece async for piece in reader]
+        assert b"".join(pieces) == data[start:stop]
+        assert all(1 <= len(piece) <= 1 << 20 for piece in pieces)
+
+    async def test_open_past_the_end_is_refused(self, driver: Driver) -> None:
+        """Such a request is answered 416, which needs the refusal before the first byte."""
+        await driver.write(KEY, b"12345")
+        assert await read_all(driver, KEY, start=5) == b""
+        with pytest.raises(RangeOutside):
+            await read_all(driver, KEY, start=6)
+
+    async def test_a_reader_may_stop_early(self, driver: Driver) -> None:
+        """A client that hangs up in the middle of a layer costs nothing that lasts."""
+        await driver.write(KEY, b"x" * 3_000_000)
+        for _ in range(3):
+            async with driver.open(KEY) as reader:
+                assert await anext(aiter(reader))
+        await driver.delete([KEY])
+
+    async def test_handover_names_these_bytes(self, driver: Driver) -> None:
+        """The server may send the file itself; it must be the right one."""
+        await driver.write(KEY, b"12345")
+        handed = await driver.handover(KEY, method="GET", expires_s=60)
+        if isinstance(handed, LocalFile):
+            with open(handed.path, "rb") as file:  # noqa: ASYNC230, PTH123  five bytes in a test
+                assert file.read() == b"12345"
+
+    async def test_a_new_object_is_invisible_until_commit(self, driver: Driver, other: Driver) -> None:
+        """Nobody pulls half of a blob that is being copied here."""
+        async with driver.create(KEY) as writer:
+            await writer.write([b"new ", b"", b"content"])
+            await writer.write([b"!"] * 3000)
+            with pytest.raises(KeyMissing):
+                await other.stat(KEY)
+            assert [page async for page in other.scan(Key("docker"))] == []
+            await writer.commit()
+            assert (await other.read(KEY)).data == b"new content" + b"!" * 3000
+        assert (await other.read(KEY)).data == b"new content" + b"!" * 3000
+
+    async def test_leaving_without_commit_leaves_nothing(self, driver: Driver) -> None:
+        """A copy that fails halfway fills no disk and breaks nothing that was there."""
+        async with driver.create(KEY) as writer:
+            await writer.write([b"text"])
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012  the refusal comes from inside the context
+            async with driver.create(KEY) as writer:
+                await writer.write([b"text"])
+                raise ZeroDivisionError
+        assert [page async for page in driver.scan(Key("docker"))] == []
+        with pytest.raises(KeyMissing):
+            await driver.stat(KEY)
+
+    @pytest.mark.parametrize("size", [0, 5])
+    async def test_racing_creators_of_the_same_content_all_succeed(
+        self, driver: Driver, other: Driver, size: int
+    ) -> None:
+        """Two clients that push the same layer at once both get their 201."""
+
+        async def create(node: Driver) -> None:
+            async with node.create(KEY) as writer:
+                await writer.write([b"x" * size])
+                await writer.commit()
+
+        await asyncio.gather(*(create(node) for node in (driver, other) * 4))
+        assert (await driver.read(KEY)).data == b"x" * size
+        assert [len(page) async for page in driver.scan(Key("docker"))] == [1]
+
+    async def test_a_new_store_is_alive(self, driver: Driver) -> None:
+        """A registry over an empty volume passes its health check."""
+        await driver.probe()
+
+
+class DriverContract(ObjectContract, ListingContract, UploadContract):
+    """All promises of `storage/driver.py`; see the module docstring."""
+
+    pytestmark = pytest.mark.asyncio
+
+    @pytest.fixture
+    def connect(self) -> Callable[[], Driver]:
+        raise NotImplementedError
+
+    @pytest_asyncio.fixture
+    async def driver(self, connect: Callable[[], Driver]) -> AsyncIterator[Driver]:
+        driver = connect()
+        yield driver
+        await driver.close()
+
+    @pytest_asyncio.fixture
+    async def other(self, connect: Callable[[], Driver]) -> AsyncIterator[Driver]:
+        """Another process's driver on the same store."""
+        driver = connect()
+        yield driver
+        await driver.close()

@@ -1,0 +1,292 @@
+"""What every storage driver must pass, part three: uploads.
+
+Above: `driver_contract.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+import pytest
+
+from moorage.storage.driver import (
+    Driver,
+    Key,
+    KeyMissing,
+    Note,
+    UploadBusy,
+    UploadChanged,
+    UploadMissing,
+    UploadState,
+)
+from moorage.testing.listing_contract import flat, keys_below
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["UploadContract"]
+
+REPOSITORIES: Final = Key("docker/registry/v2/repositories")
+HOME: Final = Key(f"{REPOSITORIES}/some/name/_uploads/0199a3c4-0000-7000-8000-000000000001")
+TO: Final = Key("docker/registry/v2/blobs/sha256/ab/abcd/data")
+
+
+def note(offset: int, data: bytes = b"state", algorithm: str = "sha256") -> Note:
+    return Note(f"hashstates/{algorithm}/{offset}", data)
+
+
+async def extend(
+    driver: Driver, state: UploadState, data: bytes, notes: Sequence[Note] = (), home: Key = HOME
+) -> UploadState:
+    """One whole request: append, checkpoint."""
+    async with driver.uploads.append(home, state) as appender:
+        await appender.write([data])
+        return await appender.checkpoint(notes)
+
+
+async def stored(driver: Driver, state: UploadState) -> bytes:
+    async with driver.uploads.read(HOME, state) as reader:
+        return b"".join([piece async for piece in reader])
+
+
+class UploadContract:
+    """Bytes that arrive in pieces, each perhaps at another process."""
+
+    async def test_an_upload_begins_with_nothing(self, driver: Driver, other: Driver) -> None:
+        """The POST may reach one node and the first PATCH another."""
+        begun = await driver.uploads.begin(HOME)
+        state = await other.uploads.state(HOME)
+        assert (state.offset, state.notes) == (begun.offset, begun.notes) == (0, ())
+        assert state.started == begun.started
+        assert abs(datetime.now(UTC) - state.started) < timedelta(seconds=5)
+        assert await stored(other, state) == b""
+
+    async def test_a_checkpoint_is_where_any_process_goes_on(self, driver: Driver, other: Driver) -> None:
+        """Chunks of one layer may arrive at different nodes, and the hash state travels with them."""
+        state = await driver.uploads.begin(HOME)
+        state = await extend(driver, state, b"first ", [note(6, b"one"), note(6, b"two", "sha512")])
+        seen = await other.uploads.state(HOME)
+        assert seen.offset == 6
+        assert set(seen.notes) == set(state.notes) == {note(6, b"one"), note(6, b"two", "sha512")}
+        await extend(other, seen, b"second", [note(12, b"three")])
+        seen = await driver.uploads.state(HOME)
+        assert (seen.offset, seen.notes) == (12, (note(12, b"three"),))
+        assert await stored(driver, seen) == b"first second"
+
+    async def test_without_notes_the_offset_counts_all_the_same(self, driver: Driver, other: Driver) -> None:
+        """Where a hash state cannot be had, uploads still resume; the bytes are hashed again."""
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
+        await extend(driver, state, b"678")
+        seen = await other.uploads.state(HOME)
+        assert (seen.offset, seen.notes) == (8, ())
+        assert await stored(other, seen) == b"12345678"
+
+    async def test_several_checkpoints_in_one_request(self, driver: Driver, other: Driver) -> None:
+        """A request of hours loses minutes when its server dies."""
+        state = await driver.uploads.begin(HOME)
+        async with driver.uploads.append(HOME, state) as appender:
+            for number in range(1, 4):
+                await appender.write([b"ab", b"", b"c"])
+                state = await appender.checkpoint([note(3 * number)])
+                assert state.offset == 3 * number
+                assert (await other.uploads.state(HOME)).notes == (note(3 * number),)
+            state = await appender.checkpoint([note(9, b"again")])
+        assert (await other.uploads.state(HOME)).notes == (note(9, b"again"),)
+
+    @pytest.mark.parametrize("notes", ["with notes", "without"])
+    async def test_bytes_past_the_checkpoint_do_not_count(self, driver: Driver, other: Driver, notes: str) -> None:
+        """A client is told only what will survive; what a dead request left behind is dropped."""
+        state = await driver.uploads.begin(HOME)
+        for offset in (0, 5, 10):
+            async with driver.uploads.append(HOME, state) as appender:
+                await appender.write([b"torn and much longer"])
+                assert (await other.uploads.state(HOME)).offset == offset
+            assert (await other.uploads.state(HOME)).offset == offset
+            state = await extend(other, state, b"12345", [note(offset + 5)] if notes == "with notes" else [])
+        assert await stored(driver, state) == b"123451234512345"
+
+    async def test_an_error_keeps_the_last_checkpoint(self, driver: Driver) -> None:
+        """A client that disconnects resumes where it was told it stands."""
+        state = await driver.uploads.begin(HOME)
+        with pytest.raises(ZeroDivisionError):  # noqa: PT012  the refusal comes from inside the context
+            async with driver.uploads.append(HOME, state) as appender:
+                await appender.write([b"kept"])
+                state = await appender.checkpoint([note(4)])
+                await appender.write([b"lost"])
+                raise ZeroDivisionError
+        assert (await driver.uploads.state(HOME)).offset == 4
+        state = await extend(driver, state, b"!")
+        assert await stored(driver, state) == b"kept!"
+
+    async def test_only_one_request_writes(self, driver: Driver, other: Driver) -> None:
+        """Two writers never make a mixed blob: the second is told."""
+        state = await driver.uploads.begin(HOME)
+        async with driver.uploads.append(HOME, state) as appender:
+            await appender.write([b"mine"])
+            for node in (driver, other):
+                with pytest.raises(UploadBusy):
+                    await extend(node, state, b"theirs")
+                with pytest.raises(UploadBusy):
+                    await node.uploads.publish(HOME, state, TO)
+            state = await appender.checkpoint()
+        state = await extend(other, state, b" and theirs")
+        assert await stored(driver, state) == b"mine and theirs"
+
+    async def test_racing_writers_never_mix(self, driver: Driver, other: Driver) -> None:
+        """The same chunk sent twice at once, as clients do after a timeout, is stored once."""
+        state = await driver.uploads.begin(HOME)
+        texts = [f"{number}".encode() * 1000 for number in range(8)]
+        writes = [extend(node, state, text) for node, text in zip([driver, other] * 4, texts, strict=True)]
+        results = await asyncio.gather(*writes, return_exceptions=True)
+        won = [text for text, result in zip(texts, results, strict=True) if isinstance(result, UploadState)]
+        refused = [result for result in results if not isinstance(result, UploadState)]
+        assert all(isinstance(result, (UploadBusy, UploadChanged)) for result in refused)
+        assert len(won) == 1
+        assert await stored(driver, await driver.uploads.state(HOME)) == won[0]
+
+    async def test_a_stale_state_is_refused(self, driver: Driver, other: Driver) -> None:
+        """A request that was overtaken by another must not write at the wrong place."""
+        stale = await driver.uploads.begin(HOME)
+        state = await extend(driver, stale, b"12345")
+        ahead = UploadState(9, state.started)
+        for wrong in (stale, ahead):
+            with pytest.raises(UploadChanged):
+                await extend(other, wrong, b"text")
+            with pytest.raises(UploadChanged):
+                await other.uploads.publish(HOME, wrong, TO)
+        with pytest.raises(UploadChanged):
+            await stored(other, ahead)
+        assert await stored(other, state) == b"12345"
+
+    async def test_a_missing_upload_is_missing(self, driver: Driver) -> None:
+        """An upload that was purged is a 404, not an empty one."""
+        state = UploadState(0, datetime.now(UTC))
+        with pytest.raises(UploadMissing):
+            await driver.uploads.state(HOME)
+        with pytest.raises(UploadMissing):
+            await extend(driver, state, b"text")
+        with pytest.raises(UploadMissing):
+            await stored(driver, state)
+        with pytest.raises(UploadMissing):
+            await driver.uploads.publish(HOME, state, TO)
+        await driver.uploads.discard(HOME)
+        assert await flat(driver.children(REPOSITORIES)) == []
+
+    async def test_a_cancelled_request_lets_the_next_one_in(self, driver: Driver, other: Driver) -> None:
+        """A client that hangs up at any moment never leaves its upload locked."""
+        state = await driver.uploads.begin(HOME)
+        for turns in range(12):
+            task = asyncio.ensure_future(extend(driver, state, b"x" * 100_000))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.wait([task])
+            state = await extend(other, await other.uploads.state(HOME), b"y")
+        assert state.offset in range(12, 12 + 12 * 100_000)
+        assert len(await stored(driver, state)) == state.offset
+
+    @pytest.mark.parametrize("size", [0, 1, 3_000_000])
+    async def test_publish_moves_exactly_the_bytes(self, driver: Driver, other: Driver, size: int) -> None:
+        """A layer that was acknowledged is the layer that was sent."""
+        data = random.Random(size).randbytes(size)  # noqa: S311  the same bytes every time
+        state = await driver.uploads.begin(HOME)
+        if data:
+            state = await extend(driver, state, data, [note(size)])
+        with pytest.raises(KeyMissing):
+            await other.stat(TO)
+        await other.uploads.publish(HOME, state, TO)
+        assert (await driver.stat(TO)).size == size
+        async with driver.open(TO) as reader:
+            assert b"".join([piece async for piece in reader]) == data
+        await driver.uploads.discard(HOME)
+        assert await keys_below(driver, "docker") == {TO: size}
+
+    async def test_publish_leaves_out_what_no_checkpoint_covers(self, driver: Driver) -> None:
+        """Bytes that nobody hashed are never part of a blob."""
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
+        async with driver.uploads.append(HOME, state) as appender:
+            await appender.write([b"torn"])
+        await driver.uploads.publish(HOME, state, TO)
+        assert (await driver.read(TO)).data == b"12345"
+
+    async def test_a_blob_already_there_is_kept(self, driver: Driver, other: Driver) -> None:
+        """Two clients push the same layer: one blob, two successes."""
+        second = Key(f"{HOME}2")
+        for home in (HOME, second):
+            state = await driver.uploads.begin(home)
+            await extend(driver, state, b"12345", home=home)
+        await asyncio.gather(
+            driver.uploads.publish(HOME, await driver.uploads.state(HOME), TO),
+            other.uploads.publish(second, await other.uploads.state(second), TO),
+        )
+        assert (await driver.read(TO)).data == b"12345"
+
+    async def test_a_published_blob_is_beyond_the_uploads_reach(self, driver: Driver, other: Driver) -> None:
+        """Whoever still holds the upload's URL cannot change what others pull."""
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345")
+        await driver.uploads.publish(HOME, state, TO)
+        with contextlib.suppress(UploadMissing, UploadChanged):
+            await extend(other, state, b"evil")
+        assert (await driver.read(TO)).data == b"12345"
+
+    async def test_discard_removes_everything(self, driver: Driver, other: Driver) -> None:
+        """A cancelled upload leaves nothing that would have to be purged."""
+        await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
+        await other.uploads.discard(HOME)
+        with pytest.raises(UploadMissing):
+            await driver.uploads.state(HOME)
+        assert await keys_below(driver, "docker") == {}
+        assert await flat(driver.children(Key(HOME.rpartition("/")[0]))) == []
+
+    async def test_what_was_discarded_stays_gone(self, driver: Driver, other: Driver) -> None:
+        """Cancelling while a chunk arrives does not bring the upload back (the reference's does, for ever)."""
+        state = await driver.uploads.begin(HOME)
+        with pytest.raises(UploadMissing):  # noqa: PT012  the refusal comes from inside the context
+            async with driver.uploads.append(HOME, state) as appender:
+                await appender.write([b"12345"])
+                await other.uploads.discard(HOME)
+                await appender.checkpoint([note(5)])
+        assert await keys_below(driver, "docker") == {}
+        with pytest.raises(UploadMissing):
+            await driver.uploads.state(HOME)
+
+    async def test_abandoned_are_those_that_began_before(self, driver: Driver) -> None:
+        """Purging by age takes the old uploads of every repository below, and no others."""
+        homes = [
+            Key(f"{REPOSITORIES}/{name}/_uploads/{number}")
+            for name in ("a", "a/b", "a-b", "_layers-like.name".lstrip("_"))
+            for number in (1, 2)
+        ]
+        for home in homes:
+            await driver.uploads.begin(home)
+        await driver.write(Key(f"{REPOSITORIES}/a/_layers/sha256/ab/link"), b"text")
+        later = datetime.now(UTC) + timedelta(seconds=1)
+        assert sorted([home async for home in driver.uploads.abandoned(REPOSITORIES, later)]) == sorted(homes)
+        below = [home async for home in driver.uploads.abandoned(Key(f"{REPOSITORIES}/a"), later)]
+        assert sorted(below) == sorted(homes[:4])
+        earlier = datetime.now(UTC) - timedelta(hours=1)
+        assert [home async for home in driver.uploads.abandoned(REPOSITORIES, earlier)] == []
+
+    async def test_any_pieces_by_any_process_make_the_same_blob(self, driver: Driver, other: Driver) -> None:
+        """However a client cuts a layer up and whoever takes the pieces, torn or whole, the layer is the same."""
+        dice = random.Random(5)  # noqa: S311  fixed cases
+        expected = b""
+        await driver.uploads.begin(HOME)
+        for _ in range(25):
+            node = dice.choice([driver, other])
+            state = await node.uploads.state(HOME)
+            assert state.offset == len(expected)
+            async with node.uploads.append(HOME, state) as appender:
+                pieces = [dice.randbytes(dice.randint(0, 5000)) for _ in range(dice.randint(0, 4))]
+                await appender.write(pieces)
+                if dice.random() < 0.7:
+                    expected += b"".join(pieces)
+                    await appender.checkpoint([note(len(expected))] if dice.random() < 0.5 else [])
+                    if dice.random() < 0.5:
+                        await appender.write([b"torn"])
+        await other.uploads.publish(HOME, await driver.uploads.state(HOME), TO)
+        assert (await driver.read(TO)).data == expected
