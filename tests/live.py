@@ -104,10 +104,10 @@ class Live:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that answer requests: those below the first one that hold the listening socket."""
+        """The processes that answer requests: those below the first one that hold the listening socket, or it."""
         below = list(_descendants(self.pid))
         self._seen.update(below)
-        return [pid for pid in below if self.port in _listening_ports([pid])]
+        return [pid for pid in below if self.port in _listening_ports([pid])] or [self.pid]
 
     def __enter__(self) -> Self:
         return self
@@ -143,7 +143,7 @@ class Live:
             if _group(pid) not in {None, self.pid} and _parent(pid) in {1, self.pid, *self._seen}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
-        self.process.wait()
+        self.process.wait(_STOP_LIMIT_S)
 
 
 def start_moorage(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:

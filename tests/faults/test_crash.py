@@ -1,0 +1,83 @@
+"""Killed at any moment: what was acknowledged is there, what is served is whole.
+
+    MOORAGE_KILLS=300 python3 dev.py test tests/faults/test_crash.py -k random      the run of record
+
+A kill takes all processes of the server at once, as the power switch of its machine would; what the kernel holds
+for the disk survives that, so the order of fsyncs is the business of `test_system_calls.py`.
+`MOORAGE_SEED` (printed) repeats the pushes; the moments of death are the clock's.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.faults.ledger import Ledger, Pusher
+from tests.live import start_tested
+from tests.wire import Wire
+
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KILLS = int(os.environ.get("MOORAGE_KILLS", "15"))
+SEED = os.environ.get("MOORAGE_SEED", "1")
+PUSHERS = 4
+
+pytestmark = [pytest.mark.fault, pytest.mark.slow]
+
+
+@pytest.mark.timeout(60 + 5 * KILLS)
+def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
+    """Promise 1 of design.md: a registry that says 201 and forgets it is not worth running."""
+    moments, ledger = random.Random(SEED), Ledger.of(PUSHERS)
+    never, root = threading.Event(), tmp_path / "volume"
+    for number in range(KILLS):
+        shared = [b"a layer that everybody uses %d %d" % (number, which) * 4000 for which in range(3)]
+        with start_tested(root) as live:
+            wire = Wire(live.host, keep=True)
+            ledger.audit(wire)
+            wire.close()
+            pushers = [
+                Pusher(
+                    live.host,
+                    account,
+                    f"{SEED}-{number}-{account.name}",
+                    shared,
+                    [a.name for a in ledger.accounts],
+                )
+                for account in ledger.accounts
+            ]
+            for pusher in pushers:
+                pusher.start()
+            never.wait(moments.uniform(0.02, 0.5))
+            live.kill()
+            for pusher in pushers:
+                pusher.enough.set()
+                pusher.join()
+            for pusher in pushers:
+                if pusher.surprise is not None:
+                    raise pusher.surprise
+    with start_tested(root) as live:
+        ledger.audit(Wire(live.host), everything=True)
+    print(f"{KILLS} kills, seed {SEED}: {ledger.acknowledged} acknowledged manifests, all whole")  # noqa: T201
+    assert ledger.acknowledged >= KILLS, "the pushers were too slow for the kills to mean anything"
+
+
+def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
+    """One process of several dies (out of memory, say): uploads it had begun go on at the others."""
+    data = b"begun at one worker, ended at another" * 1000
+    with start_tested(tmp_path / "volume", http={"workers": 2}) as live:
+        wire = Wire(live.host)
+        begun = wire.start_upload("worker/dies").headers["location"]
+        location = wire.patch(begun, data[:10_000]).headers["location"]
+        for pid in live.workers[1:]:
+            os.kill(pid, 9)
+            break
+        done = wire.finish(location, Digest.of(data), data[10_000:])
+        assert done.status == 201, done
+        assert wire.blob("worker/dies", Digest.of(data)).body == data

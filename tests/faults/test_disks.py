@@ -1,0 +1,174 @@
+"""Full and read-only disks: a clear refusal, the cause in the log, reads go on, and so does all else afterwards.
+
+Every disk is a small tmpfs of its own, mounted and unmounted by the test.
+"""
+
+from __future__ import annotations
+
+import errno
+import http.client
+import subprocess
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.live import require_root, start_tested
+from tests.wire import Wire, image
+
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.live import Live
+    from tests.wire import Answer
+
+pytestmark = [pytest.mark.fault, pytest.mark.root, pytest.mark.slow]
+
+NAME = "disk/app"
+MIB = 1 << 20
+
+
+@contextmanager
+def disk(folder: Path, options: str) -> Iterator[Path]:
+    """A file system of its own at `folder`."""
+    require_root()
+    folder.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=True)
+    try:
+        yield folder
+    finally:
+        subprocess.run(["umount", "-l", folder], check=True)
+
+
+@contextmanager
+def serving(scratch: Path, options: str) -> Iterator[tuple[Live, Path]]:
+    """A registry whose volume, but not its log, is on such a disk; and where that is mounted."""
+    config = scratch / "config.yml"
+    with disk(scratch / "disk", options) as folder, start_tested(folder / "volume", config=config) as live:
+        yield live, folder
+
+
+def remount(folder: Path, options: str) -> None:
+    subprocess.run(["mount", "-o", f"remount,{options}", folder], check=True)
+
+
+def fill_up(path: Path) -> None:
+    """Take the last byte of the file system."""
+    with path.open("wb", buffering=0) as file:
+        try:
+            while True:
+                file.write(bytes(4096))
+        except OSError as error:
+            assert error.errno == errno.ENOSPC, error  # noqa: PT017  how else to wait for it
+
+
+def refused(answer: Answer, status: int = 507) -> None:
+    """A 5xx that says why it is one: the specification's JSON with UNAVAILABLE."""
+    assert answer.status == status, answer
+    assert answer.codes == ["UNAVAILABLE"], answer
+
+
+def stream_until_refused(wire: Wire, location: str, size: int) -> int:
+    """One PATCH of `size` bytes; the status, which may come (and close the connection) before all was sent."""
+    connection = http.client.HTTPConnection(wire.host, timeout=30)
+    try:
+        connection.putrequest("PATCH", location)
+        connection.putheader("Content-Length", str(size))
+        connection.endheaders()
+        try:
+            for _ in range(size // MIB):
+                connection.send(bytes(MIB))
+        except (BrokenPipeError, ConnectionResetError):
+            pass  # the answer is there already, which is what this asks for
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_a_full_disk_refuses_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
+    """The commonest failure of all.  A client must learn that it is ours, an operator which disk."""
+    with (
+        disk(tmp_path / "disk", "size=8m") as folder,
+        start_tested(folder / "volume", http={"workers": 2}) as live,
+    ):
+        wire = Wire(live.host)
+        kept = wire.push_image(NAME, "kept", [b"k" * MIB])
+        location = wire.start_upload(NAME).headers["location"]
+        for _ in range(10):
+            answer = wire.patch(location, bytes(MIB))
+            if answer.status != 202:
+                break
+            location = answer.headers["location"]
+        refused(answer)
+        assert "No space left on device" in live.logs()
+
+        fill_up(folder / "filler")
+        refused(wire.put_manifest(NAME, "new", image(b"{}", [])))
+        refused(wire.put_manifest(NAME, "kept", image(b"{}", [])))
+        assert wire.manifest(NAME, "kept").body == kept
+        assert wire.manifest(NAME, "new").status == 404
+        assert wire.blob(NAME, Digest.of(b"k" * MIB)).body == b"k" * MIB
+        assert wire.tags(NAME) == ["kept"]
+
+        (folder / "filler").unlink()
+        remount(folder, "size=32m")
+        status = wire.send("GET", location)
+        assert status.status == 204, status
+        stands = int(status.headers["range"].partition("-")[2]) + 1
+        data = bytes(10 * MIB)
+        done = wire.finish(status.headers["location"], Digest.of(data), data[stands:])
+        assert done.status == 201, done
+        assert wire.put_manifest(NAME, "new", image(b"{}", [data])).status == 201
+
+
+def test_a_stream_that_fills_the_disk_is_answered(tmp_path: Path) -> None:
+    """Docker streams a layer in one PATCH; it must see a 507, not a hung or bare connection."""
+    with serving(tmp_path, "size=8m") as (live, _):
+        wire = Wire(live.host)
+        location = wire.start_upload(NAME).headers["location"]
+        assert stream_until_refused(wire, location, 64 * MIB) == 507
+        status = wire.send("GET", location)
+        assert status.status == 204, status
+        assert wire.send("DELETE", status.headers["location"]).status == 204
+        wire.push_image(NAME, "fits", [b"f" * MIB])
+
+
+def test_a_disk_without_inodes_refuses(tmp_path: Path) -> None:
+    """Many small files end a disk long before its bytes do; `df` shows space, so the log must say it."""
+    with serving(tmp_path, "size=64m,nr_inodes=120") as (live, folder):
+        wire = Wire(live.host)
+        kept = wire.push_image(NAME, "kept", [b"kept"])
+        answer = wire.start_upload(NAME)
+        for number in range(200):
+            if answer.status >= 500:
+                break
+            answer = wire.start_upload(f"{NAME}/number-{number}")
+        refused(answer)
+        assert "No space left on device" in live.logs()
+        assert wire.manifest(NAME, "kept").body == kept
+        remount(folder, "nr_inodes=2000")
+        wire.push_image(NAME, "again", [b"again"])
+
+
+def test_a_read_only_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> None:
+    """ext4 remounts itself read-only after an error: pulls go on, pushes are told, nothing restarts."""
+    with serving(tmp_path, "size=16m") as (live, folder):
+        wire = Wire(live.host)
+        kept = wire.push_image(NAME, "kept", [b"kept"])
+        location = wire.patch(wire.start_upload(NAME).headers["location"], b"begun").headers["location"]
+        remount(folder, "ro")
+        refused(wire.start_upload(NAME))
+        refused(wire.patch(location, b" and more"))
+        refused(wire.put_manifest(NAME, "new", kept))
+        refused(wire.delete_manifest(NAME, "kept"))
+        assert "Read-only file system" in live.logs()
+        assert wire.manifest(NAME, "kept").body == kept
+        assert wire.blob(NAME, Digest.of(b"kept")).body == b"kept"
+
+        remount(folder, "rw")
+        status = wire.send("GET", location)
+        done = wire.finish(status.headers["location"], Digest.of(b"begun and ended"), b" and ended")
+        assert done.status == 201, done
+        assert wire.put_manifest(NAME, "new", kept).status == 201

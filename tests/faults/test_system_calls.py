@@ -1,0 +1,150 @@
+"""Death inside every system call of a push, failing fsyncs, and the order in which bytes reach the disk."""
+
+from __future__ import annotations
+
+import http.client
+import re
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.faults.inject import tampering, tracing
+from tests.faults.ledger import Account, Ledger
+from tests.live import start_tested
+from tests.wire import Wire, image
+
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.live import Live
+
+pytestmark = [pytest.mark.fault, pytest.mark.root, pytest.mark.slow]
+
+NAME = "calls/app"
+ONE_WORKER = {"workers": 1}
+
+
+def push(wire: Wire, account: Account, text: bytes) -> None:
+    """An image of one layer to `v0`, entered into the ledger step by step; the layer in two PATCHes and a PUT."""
+    layer = text * 1000
+    begun = wire.start_upload(NAME)
+    location = wire.patch(begun.headers["location"], layer[:500]).headers["location"]
+    location = wire.patch(location, layer[500:900]).headers["location"]
+    done = wire.finish(location, Digest.of(layer), layer[900:])
+    assert done.status == 201, done
+    account.blobs[Digest.of(layer)] = layer
+    account.blobs[wire.push_blob(NAME, text)] = text
+    manifest = image(text, [layer])
+    digest = Digest.of(manifest)
+    account.tags.setdefault("v0", {""}).add(str(digest))
+    answer = wire.put_manifest(NAME, "v0", manifest)
+    assert answer.status == 201, answer
+    account.manifests[digest] = manifest
+    account.tags["v0"] = {str(digest)}
+
+
+@pytest.mark.parametrize("calls", ["/^rename", "/^fsync|^fdatasync", "/^mkdir", "/^unlink|^rmdir", "/^link"])
+def test_death_inside_a_call_leaves_nothing_torn(calls: str, tmp_path: Path) -> None:
+    """The first, the second, ... such call of a push is its last: each gap between two steps is tried."""
+    ledger, root = Ledger([Account(NAME)]), tmp_path / "volume"
+    (account,) = ledger.accounts
+    with start_tested(root, http=ONE_WORKER) as live:
+        push(Wire(live.host), account, b"before any crash")
+    for number in range(1, 12):
+        with start_tested(root, http=ONE_WORKER) as live:
+            finished = dies_pushing(live, calls, number, account)
+            live.kill()
+        with start_tested(root, http=ONE_WORKER) as live:
+            ledger.audit(Wire(live.host), everything=True)
+            push(Wire(live.host), account, b"push number %d" % number)
+            ledger.audit(Wire(live.host))
+        if finished:
+            return
+
+
+def dies_pushing(live: Live, calls: str, number: int, account: Account) -> bool:
+    """Push with that death before it; whether the push came through because there were fewer such calls."""
+    with tampering(live.workers, calls, f"signal=KILL:when={number}"):
+        try:
+            push(Wire(live.host), account, b"push number %d" % number)
+        except (OSError, http.client.HTTPException):
+            return False
+    return True
+
+
+def test_a_failing_fsync_is_not_an_acknowledgement(tmp_path: Path) -> None:
+    """A disk that cannot promise must not be promised for: 5xx, the cause in the log, and on with the work."""
+    ledger = Ledger([Account(NAME)])
+    (account,) = ledger.accounts
+    with start_tested(tmp_path / "volume") as live:
+        wire = Wire(live.host)
+        push(wire, account, b"before")
+        manifest = image(b"before", [])
+        with tampering(live.workers, "fsync,fdatasync", "error=EIO"):
+            refused = [
+                wire.put_manifest(NAME, "v0", manifest).status,
+                wire.put_manifest(NAME, "new", manifest).status,
+                _whole_blob(wire, b"never durable"),
+            ]
+        assert all(status >= 500 for status in refused), refused
+        assert "input/output error" in live.logs().lower()
+        ledger.audit(wire, everything=True)
+        assert wire.blob(NAME, Digest.of(b"never durable")).status == 404
+        push(wire, account, b"after")
+        account.blobs[wire.push_blob(NAME, b"never durable")] = b"never durable"
+        ledger.audit(wire, everything=True)
+    with start_tested(tmp_path / "volume") as live:
+        ledger.audit(Wire(live.host), everything=True)
+
+
+def _whole_blob(wire: Wire, data: bytes) -> int:
+    """The first status of a POST and PUT that is not a success, else the last."""
+    begun = wire.start_upload(NAME)
+    if begun.status != 202:
+        return begun.status
+    return wire.finish(begun.headers["location"], Digest.of(data), data).status
+
+
+def test_bytes_reach_the_disk_before_their_name_and_names_before_the_answer(tmp_path: Path) -> None:
+    """SIGKILL does not show a missing fsync, a power cut does.  So: whatever is renamed into place was synced
+    under its old name first, and the directory it came into afterwards; read off the system calls of a push.
+    """
+    log = tmp_path / "calls"
+    with start_tested(tmp_path / "volume", http=ONE_WORKER) as live:
+        push(Wire(live.host), Account(NAME), b"the first push makes the directories")
+        with tracing(live.workers, "/^rename|^fsync|^fdatasync|^link", log):
+            push(Wire(live.host), Account(NAME), b"the second is watched")
+    events = list(_events(log))
+    moves = [event for event in events if event[0] == "move"]
+    assert len(moves) >= 5, f"two blobs, their links, a revision and a tag:\n{log.read_text()}"
+    for number, (kind, source, target) in enumerate(events):
+        if kind != "move":
+            continue
+        folder = target.rpartition("/")[0]
+        before = {path for event, path, _ in events[:number] if event == "sync"}
+        after = {path for event, path, _ in events[number:] if event == "sync"}
+        assert source in before, f"{source} was moved to {target} before it was synced:\n{log.read_text()}"
+        assert folder in after, f"{folder} was not synced after {target} came into it:\n{log.read_text()}"
+
+
+def _events(log: Path) -> list[tuple[str, str, str]]:
+    """("sync", path, "") and ("move", from, to) in order; strace splits calls that overlap in two lines."""
+    events, started = [], {}
+    for line in log.read_text().splitlines():
+        thread, _, call = line.partition(" ")
+        call = call.strip()
+        if call.endswith("<unfinished ...>"):
+            started[thread] = call.removesuffix("<unfinished ...>")
+            continue
+        if call.startswith("<... "):
+            call = started.pop(thread) + call.partition("resumed>")[2]
+        if not re.search(r"= 0\b", call):
+            continue
+        if synced := re.match(r"f(?:data)?sync\(\d+<([^>]*)>", call):
+            events.append(("sync", synced[1], ""))
+        elif moved := re.match(r"(?:rename|link)\w*\((.*)\)\s+= 0", call):
+            paths = re.findall(r'(?:<([^>]*)>, )?"([^"]*)"', moved[1])
+            whole = [path if path.startswith("/") else f"{folder}/{path}" for folder, path in paths]
+            events.append(("move", whole[0], whole[1]))
+    return events
