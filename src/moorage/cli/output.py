@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tell"]
 
-_STYLES: Final = {"error": "bold red", "unknown": "yellow", "warning": "yellow"}
+_STYLES: Final = {"error": "bold red", "warning": "yellow"}
 
 
 def tell(problems: Iterable[Problem], *, unknown_as: str = "warning") -> None:
@@ -20,9 +20,10 @@ def tell(problems: Iterable[Problem], *, unknown_as: str = "warning") -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    for problem in sorted(problems, key=lambda problem: problem.kind == "error"):
-        label = unknown_as if problem.kind == "unknown" else problem.kind
-        console.print(Text.assemble((f"{label}: ", _STYLES[problem.kind]), _printable(str(problem))))
+    labelled = [(unknown_as if problem.kind == "unknown" else problem.kind, problem) for problem in problems]
+    labelled.sort(key=lambda entry: (entry[0] == "error", entry[1].origin.source, entry[1].origin.line or 0))
+    for label, problem in labelled:
+        console.print(Text.assemble((f"{label}: ", _STYLES[label]), _printable(str(problem))))
 
 
 def _printable(text: str) -> str:

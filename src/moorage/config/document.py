@@ -42,8 +42,8 @@ start. Everything marked *ours* is unknown to CNCF Distribution, which takes no 
 
 One YAML document that begins with `version: 0.1`. The dialect is that of the reference (YAML 1.1 as Go's yaml.v2
 reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, the last of
-duplicate keys wins, anchors and merges work. Text keeps its spelling (`secret: 0123` is the text 0123), except in the
-parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
+duplicate keys wins, anchors and merges work. Text keeps its spelling (`secret: 0123` is the text 0123), except in
+the parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
 
 Durations are written like `300ms`, `10s`, `5m` or `1h30m`. In keys of the reference a number without a unit counts
 nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` and in our own keys it is refused.
@@ -51,8 +51,8 @@ nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` 
 ## Variables
 
 `http.tls.key` is `REGISTRY_HTTP_TLS_KEY`. The value is YAML: `[a, b]` is a list, `{k: v}` a mapping; text with
-`#`, `: ` or a special first character is quoted inside the value: `REGISTRY_HTTP_SECRET='"p#ss: word"'`. An empty value
-is the default.
+`#`, `: ` or a special first character is quoted inside the value: `REGISTRY_HTTP_SECRET='"p#ss: word"'`. An empty
+value is the default.
 
 * Elements of lists are counted from 0: `REGISTRY_HEALTH_TCP_0_ADDR=db:5432`. The next number adds one.
 * `REGISTRY_STORAGE=inmemory`, or any variable of a driver (`REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY`), chooses

@@ -1,0 +1,88 @@
+"""The dialect's structure: anchors, merges, duplicates, documents, and text that is no YAML."""
+
+from __future__ import annotations
+
+import base64
+
+import pytest
+
+from moorage.config import yaml
+from moorage.config.build import _raw
+from moorage.config.nodes import Map, Scalar
+from moorage.config.problems import ConfigError
+
+
+def data(text: str) -> object:
+    """The tree as plain data."""
+    node, _ = yaml.read(text, "f")
+    assert node is not None
+    return _raw(node)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: 1\na: 2", {"a": 2}),
+        ("a: 1\n---\nb: [", {"a": 1}),
+        ("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}", {"x": {"a": 1, "b": 2}, "y": {"a": 1, "b": 3}}),
+        ("x: &x {a: 1}\ny: {b: 3, <<: *x}", {"x": {"a": 1}, "y": {"b": 3, "a": 1}}),
+        ("y: {<<: [{a: 1}, {a: 2, b: 3}]}", {"y": {"a": 1, "b": 3}}),
+        ('y: {"<<": 1}', {"y": {"<<": 1}}),
+        ("a: &v [1, 2]\nb: *v", {"a": [1, 2], "b": [1, 2]}),
+        ("on: 1\n12: 2", {"on": 1, "12": 2}),
+        ("a: !!str 0123\nb: !!int '5'\nc: !foo yes", {"a": "0123", "b": 5, "c": "yes"}),
+        ("a: !!binary " + base64.b64encode(b"h\xc3\xa9").decode(), {"a": "hé"}),
+        ("a: |\n  yes\n", {"a": "yes\n"}),
+        ("a: 'yes'\nb: \"0123\"", {"a": "yes", "b": "0123"}),
+    ],
+)
+def test_structure_is_read_as_yaml_v2_reads_it(text: str, value: object) -> None:
+    """Files that work with the reference use every one of these."""
+    assert data(text) == value
+
+
+def test_lines_are_remembered() -> None:
+    """A message without its line makes people search."""
+    node, _ = yaml.read("a: 1\nb:\n  c: x\n", "config.yml")
+    assert isinstance(node, Map)
+    below = node.entries["b"]
+    assert isinstance(below, Map)
+    assert str(below.keys["c"]) == "config.yml:3"
+    assert below.entries["c"] == Scalar("x", below.keys["c"])
+
+
+@pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
+def test_an_empty_document_is_nothing(text: str) -> None:
+    """An empty file has missing keys, which is another message than broken YAML."""
+    node, _ = yaml.read(text, "f")
+    assert node is None or (isinstance(node, Scalar) and node.text == "")
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", "f:1: not YAML"),
+        ("a: 1\n\tb: 2", "f:2: not YAML"),
+        ("@x", "not YAML"),
+        ("a: \x00", "not YAML"),
+        ("a: *nowhere", "undefined alias"),
+        ("&a [*a]", "an alias inside the value"),
+        ("a: {<<: 5}", "<< merges mappings only"),
+        ("? [a]\n: 1", "a key that is no plain word"),
+        ("a: !!binary x", "!!binary holds no base64"),
+        ("[" * 5000, "nested too deeply"),
+    ],
+)
+def test_what_is_no_yaml_is_told_with_its_line(text: str, said: str) -> None:
+    """Never a traceback, whatever was mounted in place of the file."""
+    with pytest.raises(ConfigError, match="f") as caught:
+        yaml.read(text, "f")
+    assert said in str(caught.value)
+
+
+def test_aliases_cannot_fill_the_memory() -> None:
+    """Ten lines of nested aliases stand for a thousand million values."""
+    lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
+    lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
+    with pytest.raises(ConfigError, match="more than 100000 values"):
+        yaml.read("\n".join(lines), "f")
