@@ -167,6 +167,8 @@ class FileAppender:
             if self._touched:
                 self._cut(state.offset)
                 os.fdatasync(self._fd)
+            # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
+            self._state, self._touched = state, False
             written = {f"{self._path}/{note.name}" for note in notes}
             for note in notes:
                 _write_note(self._path, note)
@@ -180,7 +182,6 @@ class FileAppender:
 
         with translating(self._home, UploadMissing):
             await self._pool.run(work)
-        self._state, self._touched = state, False
         return state
 
     def _cut(self, size: int) -> None:
