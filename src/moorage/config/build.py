@@ -12,10 +12,11 @@ from moorage.config.nodes import List, Map, Node, Scalar, describe, is_null
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import bare_integer, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
-from moorage.config.sections.base import FLAG, NANOSECONDS, Section
+from moorage.config.sections.base import FLAG, Section
 
 if TYPE_CHECKING:
     from moorage.config.problems import Origin
+    from moorage.config.scalars import Reader
 
 __all__ = ["build"]
 
@@ -94,7 +95,7 @@ class _Building:
     def _found(self, node: Node, key: Key) -> str:
         return "something else" if key.secret and isinstance(node, Scalar) else describe(node)
 
-    def _leaf(self, reader: Any, node: Node, path: tuple[str, ...], key: Key) -> Any:
+    def _leaf(self, reader: Reader, node: Node, path: tuple[str, ...], key: Key) -> Any:
         if not isinstance(node, Scalar):
             hint = " (quote it if it is meant as text)" if reader.kind == "text" else ""
             return self._note(path, f"expected {reader.kind}, found {describe(node)}{hint}", node.origin)
@@ -102,7 +103,7 @@ class _Building:
             value = reader.read(node)
         except ValueError as error:
             return self._note(path, f"{error}, found {self._found(node, key)}", node.origin)
-        if reader is NANOSECONDS and bare_integer(node):
+        if reader.nanoseconds and bare_integer(node):
             message = f"{node.text} without a unit means {node.text} nanoseconds; write {node.text}s for seconds"
             self.problems.append(Problem(message, _dotted(path), node.origin, "warning"))
         if reader is FLAG and node.quoted and path[0] == "storage" and value:

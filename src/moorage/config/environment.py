@@ -166,8 +166,9 @@ def _locate_free(shape: MapOf | Raw, node: Node | None, words: list[str]) -> Pat
 
 
 def _unknown(name: str, model: type[Section]) -> Problem:
-    known = [variable_of(path) for path, _ in walk(model)]
-    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=nearest(name, known))
+    known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
+    meant = nearest(name.removeprefix(PREFIX), known)
+    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant and PREFIX + meant)
 
 
 # ---------------------------------------------------------------------------------------- from value to tree

@@ -77,10 +77,13 @@ def load(path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path
     def origin(key: str) -> Origin:
         return _origin(root, key) if chosen is not None or key else NOWHERE
 
-    # A key that was wrong by itself has been told of; what its default would mean is no second problem.
+    # A key that was wrong by itself has been told of; what its default would mean is no second problem, and
+    # neither is what is wrong inside of something that is refused as a whole.
     told = [problem.key for problem in problems if problem.kind == "error"]
-    further = [*_missing_version(root), *check(settings, origin, environ), *refusals(settings, origin)]
-    problems += [problem for problem in further if not _is_told(problem.key, told)]
+    for further in (_missing_version(root), refusals(settings, origin), check(settings, origin, environ)):
+        fresh = [problem for problem in further if not _is_told(problem.key, told)]
+        problems += fresh
+        told += [problem.key for problem in fresh if problem.kind == "error"]
 
     if any(problem.kind == "error" for problem in problems):
         raise ConfigError(problems)
@@ -88,12 +91,8 @@ def load(path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path
 
 
 def _is_told(key: str, told: list[str]) -> bool:
-    """Whether an error was noted at `key`, above it, or (a whole section seems missing) directly below it."""
-    return any(
-        key == other or key.startswith((f"{other}.", f"{other}[")) or other.rpartition(".")[0] == key
-        for other in told
-        if other
-    )
+    """Whether an error was noted at `key` or above it."""
+    return any(other and (key == other or key.startswith((f"{other}.", f"{other}["))) for other in told)
 
 
 def _choose(

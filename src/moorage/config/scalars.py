@@ -37,10 +37,14 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How a setting's text is read; `kind` is what the documentation calls it."""
+    """How a setting's text is read; `kind` is what the documentation calls it.
+
+    `nanoseconds`: a number without a unit is taken for nanoseconds, which deserves a warning.
+    """
 
     kind: str
     read: Callable[[Scalar], object]
+    nanoseconds: bool = False
 
 
 # ------------------------------------------------------------------------------ what yaml.v2 makes of text

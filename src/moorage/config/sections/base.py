@@ -51,7 +51,7 @@ class Section(BaseModel):
 
 
 FLAG: Final = Reader("true or false", read_flag)
-NANOSECONDS: Final = Reader("duration", read_nanoseconds)
+NANOSECONDS: Final = Reader("duration", read_nanoseconds, nanoseconds=True)
 
 Text = Annotated[str, Reader("text", read_text)]
 LooseText = Annotated[str, Reader("text", read_loose_text)]
@@ -110,7 +110,7 @@ def duration_or(default_s: float) -> Reader:
         value = read_nanoseconds(scalar)
         return value if value > 0 else default_s
 
-    return Reader("duration", read)
+    return Reader("duration", read, nanoseconds=True)
 
 
 def _read_span(scalar: "Scalar") -> float:
@@ -127,7 +127,7 @@ def _read_period(scalar: "Scalar") -> float:
     return value
 
 
-Span = Annotated[float, Reader("duration", _read_span)]
+Span = Annotated[float, Reader("duration", _read_span, nanoseconds=True)]
 """A duration of the reference's kind that is 0 or more."""
 Period = Annotated[float, Reader("duration", _read_period)]
 """A duration with a unit that is more than 0."""

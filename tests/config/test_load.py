@@ -1,0 +1,254 @@
+"""Where the configuration comes from, files that cannot be read, the defaults, and one look finding all mistakes."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from moorage.config.load import BUILT_IN, load
+from moorage.config.problems import ConfigError
+from tests.config.helpers import BASE, errors_of, load_text, warnings_of
+
+HOME = {"HOME": "/home/somebody"}
+
+
+def test_the_argument_comes_before_the_variable(tmp_path: Path) -> None:
+    """`serve FILE` means that file, as in the reference."""
+    first, second = tmp_path / "first.yml", tmp_path / "second.yml"
+    first.write_text(BASE)
+    second.write_text(BASE.replace("5000", "5001"))
+    environ = {"REGISTRY_CONFIGURATION_PATH": str(second)}
+    assert load(first, environ).source == str(first)
+    loaded = load(None, environ, places=[first])
+    assert (loaded.settings.http.addr, loaded.path) == ("127.0.0.1:5001", second)
+
+
+def test_the_images_places_are_tried_in_order(tmp_path: Path) -> None:
+    """A file mounted where registry:2 had it was ignored by registry:3 without a word."""
+    first, second = tmp_path / "v2.yml", tmp_path / "v3.yml"
+    second.write_text(BASE)
+    assert load(None, {"REGISTRY_CONFIGURATION_PATH": ""}, places=[first, second]).path == second
+    first.write_text(BASE)
+    loaded = load(None, {}, places=[first, second])
+    assert loaded.path == first
+    assert str(loaded.warnings[0]) == f"{second}: not read: {first} comes first"
+
+
+@pytest.mark.parametrize(
+    ("environ", "directory"),
+    [
+        ({"HOME": "/home/a"}, "/home/a/.local/share/moorage"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": "/data"}, "/data/moorage"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": "relative"}, "/home/a/.local/share/moorage"),
+        ({"HOME": "/home/a", "XDG_DATA_HOME": ""}, "/home/a/.local/share/moorage"),
+    ],
+)
+@pytest.mark.skipif(os.geteuid() == 0 and Path("/var/lib/registry").is_dir(), reason="root with an old registry")
+def test_without_a_file_the_built_in_defaults_serve(environ: dict[str, str], directory: str) -> None:
+    """`moorage serve` on a fresh machine works, on loopback only, with the data where the user may write."""
+    loaded = load(None, environ, places=[])
+    settings = loaded.settings
+    assert (loaded.source, loaded.path, loaded.warnings) == (BUILT_IN, None, ())
+    assert settings.http.addr == "127.0.0.1:5000"
+    assert settings.storage.filesystem is not None
+    assert settings.storage.filesystem.rootdirectory == directory
+    assert settings.storage.cache.blobdescriptor == "inmemory"
+    assert not settings.storage.delete.enabled
+    assert settings.auth.provider == "none"
+
+
+def test_a_data_directory_keeps_its_spelling() -> None:
+    """A home called /0123 or `~` must not be read as a value."""
+    loaded = load(None, {"XDG_DATA_HOME": "/a #b: c"}, places=[])
+    assert loaded.settings.storage.filesystem is not None
+    assert loaded.settings.storage.filesystem.rootdirectory in {"/a #b: c/moorage", "/var/lib/registry"}
+
+
+def test_variables_apply_to_the_built_in_defaults() -> None:
+    """Containers without a file are configured by variables alone."""
+    environ = HOME | {"REGISTRY_HTTP_ADDR": ":5000", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": "/x"}
+    settings = load(None, environ, places=[]).settings
+    assert settings.http.addr == ":5000"
+    assert settings.storage.filesystem is not None
+    assert settings.storage.filesystem.rootdirectory == "/x"
+    assert load(None, HOME | {"REGISTRY_STORAGE": "inmemory"}, places=[]).settings.storage.driver == "inmemory"
+
+
+def test_a_file_without_a_value_has_the_references_default(tmp_path: Path) -> None:
+    """A file that works with the old binary means the same here."""
+    settings = load_text(tmp_path, BASE).settings
+    assert settings.log.level == "info"
+    assert settings.log.formatter == "text"
+    assert settings.storage.cache.blobdescriptor == ""
+    assert settings.storage.maintenance.uploadpurging.enabled
+    assert settings.storage.maintenance.uploadpurging.age == 168 * 3600
+    assert settings.http.draintimeout == 0
+    assert settings.http.workers is None
+    assert settings.http.bodytimeout == 120
+    assert settings.http.headertimeout == 30
+    assert settings.catalog.maxentries == 1000
+    assert settings.tags.maxtags == 1000
+    text = "version: 0.1\nstorage: {filesystem: }\nhttp: {addr: ':1'}"
+    filesystem = load_text(tmp_path, text).settings.storage.filesystem
+    assert filesystem is not None
+    assert (filesystem.rootdirectory, filesystem.maxthreads) == ("/var/lib/registry", 100)
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "value"),
+    [
+        ("catalog: {maxentries: 0}", ("catalog", "maxentries"), 1000),
+        ("catalog: {maxentries: -1}", ("catalog", "maxentries"), 1000),
+        ("validation: {enabled: true, disabled: true}", ("validation", "disabled"), False),
+        ("validation: {enabled: false, disabled: true}", ("validation", "disabled"), True),
+        ("health: {storagedriver: {interval: 0}}", ("health", "storagedriver", "interval"), 10.0),
+        ("loglevel: error", ("log", "level"), "error"),
+        ("loglevel: error\nlog: {level: warn}", ("log", "level"), "warn"),
+        ("log: {level: ''}", ("log", "level"), "info"),
+        ("log: {formatter: ''}", ("log", "formatter"), "text"),
+        ("auth: None", ("auth", "provider"), "none"),
+        ("auth: {NONE: {}}", ("auth", "provider"), "none"),
+        ("redis: {pool: {maxactive: 4}}", ("redis", "poolsize"), 4),
+        ("redis: {addr: h:1}", ("redis", "addrs"), ("h:1",)),
+        ("redis: {tls: {clientcas: [a]}}", ("redis", "tls", "rootcas"), ("a",)),
+        ("validation: {manifests: {indexes: {platforms: LIST}}}",
+         ("validation", "manifests", "indexes", "platforms"), "list"),
+    ],
+)  # fmt: skip
+def test_habits_of_the_reference(tmp_path: Path, text: str, path: tuple[str, ...], value: object) -> None:
+    """Values that mean another value, and older spellings."""
+    found: object = load_text(tmp_path, BASE + text).settings
+    for step in path:
+        found = getattr(found, step)
+    assert found == value
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\xff\xfe", "config.yml:1: not UTF-8"),
+        (b"version: 0.1\n\xff", "config.yml:2: not UTF-8"),
+        (b"a: [", "config.yml:1: not YAML"),
+        (b"- a", "expected a mapping with version, storage and http, found a list"),
+        (b"hello", "expected a mapping with version, storage and http, found 'hello'"),
+        (b" " * (5 * 2**20), "larger than"),
+        (b"\x7fELF", "not YAML"),
+    ],
+)
+def test_what_is_no_configuration_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
+    """Whatever was mounted by mistake, the message says what it is and never shows a traceback."""
+    path = tmp_path / "config.yml"
+    path.write_bytes(content)
+    with pytest.raises(ConfigError) as caught:
+        load(path, {})
+    (problem,) = caught.value.problems
+    assert said in str(problem)
+    assert "\n" not in str(problem)
+
+
+def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+    """No such file, a directory, a path through a file, a name with a zero byte."""
+    (tmp_path / "file").write_text("x")
+    for path, said in (
+        (tmp_path / "none.yml", "no such file"),
+        (tmp_path, "is a directory"),
+        (tmp_path / "file" / "x", "cannot be read"),
+        (Path("a\0b"), "cannot be read"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            load(path, {})
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
+def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
+    """A secret file owned by root, and a registry that is not."""
+    path = tmp_path / "config.yml"
+    path.write_text(BASE)
+    path.chmod(0)
+    with pytest.raises(ConfigError, match="not readable by this user"):
+        load(path, {})
+
+
+def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+    """Windows editors write one."""
+    path = tmp_path / "config.yml"
+    path.write_bytes(b"\xef\xbb\xbf" + BASE.encode())
+    assert load(path, {}).settings.http.addr == "127.0.0.1:5000"
+
+
+def test_one_look_finds_every_mistake(tmp_path: Path) -> None:
+    """Mending one mistake per start takes an evening."""
+    text = """\
+version: 0.2
+log: {level: loud}
+storage:
+  filesystem: {maxthreads: many}
+  inmemory: {}
+  delete: yes
+http:
+  addr: 5000
+  net: udp
+  headers: {X-A: b}
+  draintimeout: 1d
+health: {tcp: {addr: x}}
+"""
+    errors = errors_of(tmp_path, text, {"REGISTRY_TAGS_MAXTAGS": "-1"})
+    assert {error.key for error in errors} == {
+        "log.level", "storage.filesystem.maxthreads", "storage.delete", "http.net", "http.headers.X-A",
+        "http.draintimeout", "health.tcp", "tags.maxtags", "version", "http.addr", "storage",
+    }  # fmt: skip
+    by_key = {error.key: str(error) for error in errors}
+    file = tmp_path / "config.yml"
+    assert by_key["log.level"] == f"{file}:2: log.level: expected error, warn, info or debug, found 'loud'"
+    assert by_key["tags.maxtags"].startswith("REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number of at")
+
+
+@pytest.mark.parametrize(
+    ("line", "key", "meant"),
+    [
+        ("htpp: {addr: x}", "htpp", "http"),
+        ("catalog: {maxentrys: 5}", "catalog.maxentrys", "catalog.maxentries"),
+        ("log: {acceslog: {disabled: true}}", "log.acceslog", "log.accesslog"),
+        ("Log: {}", "Log", "log"),
+        ("health: {tcp: [{address: x, addr: 'a:1'}]}", "health.tcp[0].address", "health.tcp[0].addr"),
+        ("zzz: 1", "zzz", None),
+    ],
+)
+def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, line: str, key: str, meant: str | None) -> None:
+    """The reference never says that `maxentrys` does nothing."""
+    (problem,) = load_text(tmp_path, BASE + line).warnings
+    assert (problem.kind, problem.key, problem.nearest) == ("unknown", key, meant)
+    assert problem.origin.line == 7
+
+
+def test_a_misspelt_driver_is_an_error(tmp_path: Path) -> None:
+    """Starting with another storage than the one that was meant would look like lost images."""
+    error, _ = errors_of(tmp_path, BASE.replace("filesystem", "Filesystem"))
+    assert "is not a storage driver (did you mean storage.filesystem?)" in str(error)
+    (error,) = errors_of(tmp_path, BASE + "auth: {htpaswd: {}}")
+    assert "is not a way of authentication (did you mean auth.htpasswd?)" in str(error)
+    error, _ = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE": "filesytem"})
+    assert str(error).startswith("REGISTRY_STORAGE: storage.filesytem: is not a storage driver")
+
+
+def test_a_number_of_nanoseconds_is_warned_about(tmp_path: Path) -> None:
+    """`draintimeout: 30` drains for 30 ns, which nobody ever meant."""
+    (warning,) = warnings_of(tmp_path, BASE + "  draintimeout: 30\n")
+    assert "30 nanoseconds; write 30s" in warning
+
+
+def test_a_quoted_true_is_true_and_told(tmp_path: Path) -> None:
+    """The reference takes `delete.enabled: "true"` for false without a word."""
+    loaded = load_text(tmp_path, BASE, {"REGISTRY_STORAGE_DELETE_ENABLED": '"true"'})
+    assert loaded.settings.storage.delete.enabled
+    assert "takes it for false" in str(loaded.warnings[0])
+
+
+def test_settings_never_print_secrets(tmp_path: Path) -> None:
+    """A log line or a traceback with the settings in it must not leak."""
+    settings = load_text(tmp_path, BASE + "  secret: hidden-thing\nproxy: {password: hidden-too}\n").settings
+    assert settings.http.secret == "hidden-thing"
+    assert "hidden" not in repr(settings)
+    assert "hidden" not in str(settings)

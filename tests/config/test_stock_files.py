@@ -1,0 +1,207 @@
+"""The files that images and packages ship: they start, or are refused for exactly what is not there yet."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.config.helpers import errors_of, load_text
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OFFICIAL_2 = """\
+version: 0.1
+log:
+  fields:
+    service: registry
+storage:
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: /var/lib/registry
+http:
+  addr: :5000
+  headers:
+    X-Content-Type-Options: [nosniff]
+health:
+  storagedriver:
+    enabled: true
+    interval: 10s
+    threshold: 3
+"""
+
+OFFICIAL_3 = """\
+version: 0.1
+log:
+  level: debug
+  fields:
+    service: registry
+    environment: development
+storage:
+  delete:
+    enabled: true
+  cache:
+    blobdescriptor: inmemory
+  filesystem:
+    rootdirectory: /var/lib/registry
+  tag:
+    concurrencylimit: 5
+http:
+  addr: :5000
+  debug:
+    addr: :5001
+    prometheus:
+      enabled: true
+      path: /metrics
+health:
+  storagedriver:
+    enabled: true
+    interval: 10s
+    threshold: 3
+"""
+
+DEBIAN = OFFICIAL_2.replace("/var/lib/registry", "/var/lib/docker-registry").replace(
+    "http:\n", "  delete:\n    enabled: true\nauth:\n  htpasswd:\n    realm: basic-realm\n    path: /etc/docker/registry\n"
+    "http:\n",
+)  # fmt: skip
+
+UPSTREAM_2 = """\
+version: 0.1
+log:
+  level: debug
+  fields:
+    service: registry
+    environment: development
+  hooks:
+    - type: mail
+      disabled: true
+      levels:
+        - panic
+      options:
+        smtp:
+          addr: mail.example.com:25
+          username: mailuser
+          password: password
+          insecure: true
+        from: sender@example.com
+        to:
+          - errors@example.com
+storage:
+  delete:
+    enabled: true
+  cache:
+    blobdescriptor: redis
+  filesystem:
+    rootdirectory: /var/lib/registry
+  maintenance:
+    uploadpurging:
+      enabled: false
+http:
+  addr: :5000
+  debug:
+    addr: :5001
+    prometheus:
+      enabled: true
+      path: /metrics
+  headers:
+    X-Content-Type-Options: [nosniff]
+redis:
+  addr: localhost:6379
+  pool:
+    maxidle: 16
+    maxactive: 64
+    idletimeout: 300s
+  dialtimeout: 10ms
+  readtimeout: 10ms
+  writetimeout: 10ms
+notifications:
+  events:
+    includereferences: true
+  endpoints:
+    - name: local-5003
+      url: http://localhost:5003/callback
+      headers:
+        Authorization: [Bearer an-example]
+      timeout: 1s
+      threshold: 10
+      backoff: 1s
+      disabled: true
+    - name: local-8083
+      url: http://localhost:8083/callback
+      timeout: 1s
+      threshold: 10
+      backoff: 1s
+      disabled: true
+health:
+  storagedriver:
+    enabled: true
+    interval: 10s
+    threshold: 3
+"""
+
+UPSTREAM_3 = OFFICIAL_3.replace("concurrencylimit: 5", "concurrencylimit: 8").replace(
+    "  debug:\n", "  headers:\n    X-Content-Type-Options: [nosniff]\n  debug:\n"
+).replace("  tag:\n", "  maintenance:\n    uploadpurging:\n      enabled: false\n  tag:\n")  # fmt: skip
+
+NO_DEBUG = {"REGISTRY_HTTP_DEBUG_ADDR": ""}
+
+
+def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
+    """The commonest configuration there is."""
+    loaded = load_text(tmp_path, OFFICIAL_2)
+    assert loaded.warnings == ()
+    settings = loaded.settings
+    assert settings.http.addr == ":5000"
+    assert settings.http.headers == {"X-Content-Type-Options": ("nosniff",)}
+    assert settings.log.fields == {"service": "registry"}
+    assert settings.storage.filesystem is not None
+    assert settings.storage.filesystem.rootdirectory == "/var/lib/registry"
+    assert not settings.storage.delete.enabled
+    health = settings.health.storagedriver
+    assert (health.enabled, health.interval, health.threshold) == (True, 10.0, 3)
+
+
+@pytest.mark.parametrize(
+    ("text", "refused"),
+    [
+        (OFFICIAL_3, {"http.debug.addr"}),
+        (UPSTREAM_3, {"http.debug.addr"}),
+        (DEBIAN, {"auth.htpasswd"}),
+        (UPSTREAM_2, {"http.debug.addr", "storage.cache.blobdescriptor"}),
+    ],
+)
+def test_what_is_switched_on_and_not_there_is_refused_and_nothing_else(
+    tmp_path: Path, text: str, refused: set[str]
+) -> None:
+    """Disabled hooks and endpoints in the examples must not keep anybody from starting."""
+    assert {error.key for error in errors_of(tmp_path, text)} == refused
+
+
+@pytest.mark.parametrize("text", [OFFICIAL_3, UPSTREAM_3])
+def test_the_files_of_registry_3_start_without_the_debug_listener(tmp_path: Path, text: str) -> None:
+    """The refusal names this variable; it must be enough."""
+    loaded = load_text(tmp_path, text, NO_DEBUG)
+    assert loaded.warnings == ()
+    assert loaded.settings.storage.delete.enabled
+    assert loaded.settings.log.level == "debug"
+
+
+def test_debians_file_starts_without_its_authentication(tmp_path: Path) -> None:
+    """By variable, so that the package's file can stay as it is."""
+    settings = load_text(tmp_path, DEBIAN, {"REGISTRY_AUTH": "none"}).settings
+    assert settings.storage.delete.enabled
+    assert settings.auth.provider == "none"
+
+
+def test_the_development_file_starts_without_redis_and_debug(tmp_path: Path) -> None:
+    """Its `redis` section stays and is only warned about; 2.8's spellings in it are understood."""
+    environ = NO_DEBUG | {"REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR": "inmemory"}
+    loaded = load_text(tmp_path, UPSTREAM_2, environ)
+    redis = loaded.settings.redis
+    assert redis is not None
+    assert (redis.addrs, redis.maxidleconns, redis.poolsize) == (("localhost:6379",), 16, 64)
+    assert (redis.connmaxidletime, redis.dialtimeout) == (300.0, 0.01)
+    assert not loaded.settings.storage.maintenance.uploadpurging.enabled
+    assert "redis" in {problem.key for problem in loaded.warnings}
