@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.errors import DigestInvalid
-from moorage.storage.driver import KeyMissing, ObjectTooLarge, Unchanged
+from moorage.registry.caches import BoundedCache
+from moorage.storage.driver import ABSENT, ALWAYS, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest
 
 if TYPE_CHECKING:
@@ -24,23 +25,36 @@ __all__ = ["has_link", "read_link", "resolve", "write_link"]
 _LIMIT_BYTES: Final = 1024
 _log: Final = structlog.get_logger("moorage.registry")
 
+_warned: Final[BoundedCache[Key, bool]] = BoundedCache(1000)
+"""Of the process, as its log is: a broken link that is asked for all day is worth one line."""
 
-async def resolve(driver: Driver, key: Key) -> tuple[Digest, When] | None:
-    """The digest a link holds, and the condition that it still is this link; None if there is none."""
+
+async def resolve(driver: Driver, key: Key) -> tuple[Digest | None, When]:
+    """The digest a link holds, None if it holds none; and the condition that the link still is in this state."""
+    when: When = ABSENT
     try:
         content = await driver.read(key, limit=_LIMIT_BYTES)
-        return Digest.parse(content.data.decode("ascii").strip()), Unchanged(content.version)
+        when = Unchanged(content.version)
+        return Digest.parse(content.data.decode("ascii").strip()), when
     except KeyMissing:
-        return None
-    except (DigestInvalid, UnicodeDecodeError, ObjectTooLarge):
+        return None, when
+    except ObjectTooLarge:
+        when = ALWAYS
+    except (DigestInvalid, UnicodeDecodeError):
+        pass
+    _warn(key)
+    return None, when
+
+
+def _warn(key: Key) -> None:
+    if _warned.get(key) is None:
+        _warned.put(key, value=True)
         _log.warning("a link holds no digest and counts as missing", key=key)
-        return None
 
 
 async def read_link(driver: Driver, key: Key) -> Digest | None:
     """The digest a link holds, or None."""
-    found = await resolve(driver, key)
-    return found[0] if found else None
+    return (await resolve(driver, key))[0]
 
 
 async def has_link(driver: Driver, key: Key) -> bool:

@@ -1,23 +1,37 @@
 """Manifests: checked, stored byte for byte, linked, and only then tagged.
 
-    put     bytes ──► referrer link ──► revision link ──► tag history ──► tag
+    put     bytes ──► referrer link ──► revision link, tag history ──► tag
     delete  mark ──► revision link goes ──► referrer link goes
 
 A tag never points at a manifest that is not whole, whatever crashes: each step is durable before the next.
 
 Deleting by digest does not look for the tags that point at the manifest: a repository may have 100,000 of them,
-and design.md forbids a deletion that costs their number.  A tag is alive only while the revision link of its
-digest exists; `get` reads both, so removing that one link kills all its tags at once.  What is left to care for:
+and no deletion may cost their number.  A tag is alive only while the revision link of its digest exists; `get`
+asks for both, so removing that one link kills all its tags at once.  What is left to care for:
 
 * Listings must not show dead tags.  The mark `_manifests/_deleted/ALG/HEX`, written before the revision link is
-  removed, tells them that there may be some (`tags.py`).
-* Pushing the same manifest again must not bring dead tags back to life.  `put` finds the mark and removes
-  every tag that still names the digest before the revision link returns; only here the price is their number.
+  removed, tells them that there may be some (`tags.py`).  It stays, as dead tags do; a collector may sweep both.
+* Pushing the same manifest again must not bring dead tags back to life.  `put` finds the mark and turns every
+  tag that still names the digest to `_NOWHERE` before the revision link returns; only here the price is their
+  number.  Tags are turned and not removed, because no store removes a link on condition: a push that runs beside
+  may have set that very tag a moment ago, and its client has been told 201.
 
-Crashes: after the mark, the manifest is alive and the mark is only a hint.  After the revision link is gone, the
-manifest and its tags are gone; its referrer link is dropped by whoever lists referrers, since it names a
-manifest that is not there.  During the cleaning of a new push, some dead tags are gone and the mark still
-stands, so that the client's next try goes on.
+Which tags are turned: those whose link, still the same when it is overwritten, named the digest while there was
+no revision link.  A push writes its tag after the revision link, so such a tag was set before the deletion or
+beside it.  One doubt is left, since a version names bytes: another push may have brought the revision link back
+and set the tag again in the instant between.  So the revision link is looked for once more, and if it is there
+the tag is turned back.  No tag of a finished push is lost (unless this process dies in that instant); at worst
+two pushes of a deleted manifest that race leave one of its old tags alive.
+
+Crashes, step by step.  Put: before the revision link there is nothing but bytes, a referrer link that listings
+ignore, and a tag's history; before the tag, a manifest without it.  Delete: after the mark, the manifest is
+alive and the mark is only a hint; after the revision link, the manifest and its tags are gone, and the referrer
+link is ignored, since it names a manifest that is not there.  Put after delete: some dead tags lead nowhere, the
+others still name the digest; the mark stands, the revision link does not, so the next try goes on.
+
+Races: a put that finds the revision link writes it again only on condition that it is still there, so that it
+cannot undo a deletion that comes between.  A put and a deletion of one digest both look again after their last
+change to the referrer link, so that a living manifest keeps it.
 
 Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; reference/http-api.md section 5.
 """
@@ -25,8 +39,9 @@ Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; referen
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
@@ -37,6 +52,7 @@ from moorage.errors import (
     ManifestInvalid,
     ManifestUnknown,
     PreconditionFailed,
+    TagInvalid,
     Unsupported,
 )
 from moorage.registry import layout, media
@@ -44,21 +60,29 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
-from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, ObjectTooLarge
-from moorage.types import Digest, Tag
+from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
+from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
 
     from moorage.registry.media import Parsed
-    from moorage.storage.driver import Driver, Key, When
+    from moorage.storage.driver import Driver, Key, Version, When
     from moorage.types import Reference, RepoName
 
 __all__ = ["StoredManifests", "ValidationRules"]
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
 _AT_ONCE: Final = 16
 _CACHE_BYTES: Final = 64 << 20
+_ENTRY_BYTES: Final = 1024
+"""What a remembered manifest costs beside its bytes: a million tiny ones must not fill the memory either."""
+
+_NOWHERE: Final = Digest("sha256", "0" * 64)
+"""Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
 _log: Final = structlog.get_logger("moorage.registry")
 
 
@@ -66,8 +90,8 @@ _log: Final = structlog.get_logger("moorage.registry")
 class ValidationRules:
     """The `validation` and `policy` sections.
 
-    Without `allow_urls` and `deny_urls` every http(s) URL is taken (the reference then takes none, and fails the
-    conformance suite's non-distributable layers).
+    Without `allow_urls` and `deny_urls` every URL is taken that `media.parse` takes (the reference then takes
+    none, and fails the conformance suite's non-distributable layers); with either, only http(s) ones that pass.
     `platforms` None: all children of an index must exist; empty: none; else only those of these
     (os, architecture) pairs.  `classes` empty: any kind of image.
     """
@@ -90,9 +114,12 @@ class ValidationRules:
             raise Denied(f"policy.repository.classes does not allow {parsed.config_type}")
 
     def _check_url(self, url: str) -> None:
+        if not self.allow_urls and not self.deny_urls:
+            return
         allowed = not self.allow_urls or any(pattern.search(url) for pattern in self.allow_urls)
-        if not allowed or any(pattern.search(url) for pattern in self.deny_urls):
-            raise ManifestInvalid(f"validation.manifests.urls does not allow {url}")
+        denied = any(pattern.search(url) for pattern in self.deny_urls)
+        if not allowed or denied or not media.is_web_url(url):
+            raise ManifestInvalid(f"validation.manifests.urls does not allow {url[:200]!a}")
 
     def needs(self, child: media.Child) -> bool:
         return self.platforms is None or (child.platform is not None and child.platform in self.platforms)
@@ -121,6 +148,7 @@ class StoredManifests:
     ) -> None:
         self._driver, self._delete_enabled = driver, delete_enabled
         self._rules = rules or ValidationRules()
+        self._lasting = LastingWrites(driver)
         self._cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
@@ -144,16 +172,19 @@ class StoredManifests:
             return found
         try:
             data = (await self._driver.read(layout.blob_data(digest))).data
+            damage = "" if Digest.of(data, digest.algorithm) == digest else "its bytes are not those of its digest"
         except (KeyMissing, ObjectTooLarge) as error:
-            raise ManifestUnknown(str(digest)) from error
-        if Digest.of(data, digest.algorithm) != digest:
-            _log.error("a stored manifest is not what its digest says; it is not served", digest=str(digest))
+            damage = "its bytes are missing" if isinstance(error, KeyMissing) else "its bytes are too many"
+        if damage:
+            _log.error(
+                "a manifest is damaged and not served; pushing it again repairs it", digest=str(digest), why=damage
+            )
             raise ManifestUnknown(str(digest))
         try:
-            manifest = Manifest(digest, media.parse(data).media_type, data)
+            manifest = Manifest(digest, media.stored_type(data), data)
         except ManifestInvalid as error:
             raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
-        self._cache.put(digest, manifest, len(data))
+        self._cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
         return manifest
 
     async def put(
@@ -174,40 +205,51 @@ class StoredManifests:
         else:
             digest = Digest.of(data)
             tags = (reference, *tags)
+        tags = tuple(dict.fromkeys(tags))
         self._rules.check(parsed)
         with refusing():
             await self._check_references(name, parsed)
+            await self._condition(name, reference, condition)
+            await self._lasting.ensure(layout.blob_data(digest), data)
+            link = str(digest).encode()
+            history = [layout.tag_history_link(name, tag, digest) for tag in tags]
+            await _together(
+                self._link(name, digest, parsed.subject), *(self._lasting.ensure(key, link) for key in history)
+            )
             when = await self._condition(name, reference, condition)
-            await self._store(name, digest, data, parsed)
-            for tag in dict.fromkeys(tags):
-                await write_link(self._driver, layout.tag_history_link(name, tag, digest), digest)
+
+            async def point(tag: Tag) -> None:
                 await self._point(name, tag, digest, when if tag == reference else ALWAYS)
-        self._cache.put(digest, Manifest(digest, parsed.media_type, data), len(data))
-        return Pushed(digest, parsed.subject, tuple(dict.fromkeys(tags)))
 
-    async def _store(self, name: RepoName, digest: Digest, data: bytes, parsed: Parsed) -> None:
-        """Bytes, referrer link, revision link: each durable before the next."""
-        await self._write_once(digest, data)
-        if parsed.subject is not None:
-            await write_link(self._driver, layout.referrer_link(name, parsed.subject, digest), digest)
-        revision = layout.revision_link(name, digest)
-        mark = layout.deleted_mark(name, digest)
-        marked = await self._exists(mark)
-        if marked and not await has_link(self._driver, revision):
-            await self._remove_dead_tags(name, digest)
-        await write_link(self._driver, revision, digest)
-        if marked:
-            await self._driver.delete([mark])
+            await _each(tags, point)
+        self._cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
+        return Pushed(digest, parsed.subject, tags)
 
-    async def _write_once(self, digest: Digest, data: bytes) -> None:
-        """The same bytes may be there already; writing them again costs fsyncs, leaving torn ones costs more."""
-        key = layout.blob_data(digest)
-        try:
-            if (await self._driver.read(key)).data == data:
-                return
-        except (KeyMissing, ObjectTooLarge):
-            pass
-        await self._driver.write(key, data)
+    async def _link(self, name: RepoName, digest: Digest, subject: Digest | None) -> None:
+        """The referrer link, then the revision link."""
+        referrer = None if subject is None else layout.referrer_link(name, subject, digest)
+        if referrer is not None:
+            await self._lasting.ensure(referrer, str(digest).encode())
+        created = await self._revise(name, digest)
+        if created and referrer is not None:
+            # A deletion of this digest that ran beside may have removed it before it could see the revision.
+            await self._lasting.ensure(referrer, str(digest).encode())
+
+    async def _revise(self, name: RepoName, digest: Digest) -> bool:
+        """Make the revision link exist, without undoing a deletion that runs beside; true if it did not."""
+        key, data = layout.revision_link(name, digest), str(digest).encode()
+        while True:
+            found, when = await resolve(self._driver, key)
+            if found is None:
+                if await self._exists(layout.deleted_mark(name, digest)):
+                    await self._turn_dead_tags(name, digest)
+                await self._lasting.write(key, data)
+                return True
+            if self._lasting.wrote(key, when):
+                return False
+            with suppress(Conflict):
+                await self._lasting.write(key, data, when)
+                return False
 
     async def _exists(self, key: Key) -> bool:
         try:
@@ -217,8 +259,12 @@ class StoredManifests:
         return True
 
     async def _point(self, name: RepoName, tag: Tag, digest: Digest, when: When) -> None:
+        key, data = layout.tag_link(name, tag), str(digest).encode()
+        if when is ALWAYS:
+            await self._lasting.ensure(key, data)
+            return
         try:
-            await self._driver.write(layout.tag_link(name, tag), str(digest).encode(), when)
+            await self._lasting.write(key, data, when)
         except Conflict as error:
             raise PreconditionFailed(f"the tag {tag} was moved by another push meanwhile") from error
 
@@ -226,29 +272,23 @@ class StoredManifests:
         """Check If-Match and If-None-Match now; what is returned makes the write of the tag check again."""
         if condition is None or isinstance(reference, Digest):
             return ALWAYS
-        found = await resolve(self._driver, layout.tag_link(name, reference))
-        current = found[0] if found else None
+        current, when = await resolve(self._driver, layout.tag_link(name, reference))
         if current is not None and not await has_link(self._driver, layout.revision_link(name, current)):
             current = None  # a dead tag
         if not _holds(condition, current):
             raise PreconditionFailed(f"the tag {reference} points at {current or 'nothing'}")
-        return found[1] if found else ABSENT
+        return when
 
     async def _check_references(self, name: RepoName, parsed: Parsed) -> None:
         """Raises ManifestBlobUnknown naming everything that this repository does not have."""
-        blobs = dict.fromkeys(layer.digest for layer in parsed.blobs if not layer.elsewhere)
-        children = dict.fromkeys(child.digest for child in parsed.children if self._rules.needs(child))
-        limit = asyncio.Semaphore(_AT_ONCE)
+        wanted = dict.fromkeys((layer.digest, False) for layer in parsed.blobs if not layer.elsewhere)
+        wanted |= dict.fromkeys((child.digest, True) for child in parsed.children if self._rules.needs(child))
 
-        async def missing(digest: Digest, *, child: bool) -> str | None:
-            async with limit:
-                return None if await self._has(name, digest, child=child) else str(digest)
+        async def missing(entry: tuple[Digest, bool]) -> str | None:
+            digest, child = entry
+            return None if await self._has(name, digest, child=child) else str(digest)
 
-        found = await asyncio.gather(
-            *(missing(digest, child=False) for digest in blobs),
-            *(missing(digest, child=True) for digest in children),
-        )
-        if absent := [digest for digest in found if digest is not None]:
+        if absent := [digest for digest in await _each(wanted, missing) if digest is not None]:
             raise ManifestBlobUnknown(absent)
 
     async def _has(self, name: RepoName, digest: Digest, *, child: bool) -> bool:
@@ -281,33 +321,88 @@ class StoredManifests:
             subject = media.parse((await self.load(digest)).data).subject
         except (ManifestUnknown, ManifestInvalid):
             return  # its bytes are gone or unreadable, so nobody can know its subject
-        if subject is not None:
-            await self._driver.delete([layout.referrer_link(name, subject, digest)])
+        if subject is None:
+            return
+        referrer = layout.referrer_link(name, subject, digest)
+        await self._driver.delete([referrer])
+        if await has_link(self._driver, link):  # pushed again meanwhile
+            await write_link(self._driver, referrer, digest)
 
     async def _delete_tag(self, name: RepoName, tag: Tag) -> None:
         digest = await read_link(self._driver, layout.tag_link(name, tag))
         alive = digest is not None and await has_link(self._driver, layout.revision_link(name, digest))
-        await self._drop_tag(name, tag)
+        # The link first: from then on the tag is gone, whatever happens to its history.
+        await self._driver.delete([layout.tag_link(name, tag)])
+        await self._driver.clear(layout.tag(name, tag))
         if not alive:
             raise ManifestUnknown(tag)
 
-    async def _drop_tag(self, name: RepoName, tag: Tag) -> None:
-        """The link first: from then on the tag is gone, whatever happens to its history."""
-        await self._driver.delete([layout.tag_link(name, tag)])
-        await self._driver.clear(layout.tag(name, tag))
+    async def _turn_dead_tags(self, name: RepoName, digest: Digest) -> None:
+        """Tags that named `digest` when it was deleted lead nowhere from now on; see the module docstring."""
+        revision = layout.revision_link(name, digest)
 
-    async def _remove_dead_tags(self, name: RepoName, digest: Digest) -> None:
-        """Tags that named `digest` when it was deleted, read again right before each is removed."""
-        limit = asyncio.Semaphore(_AT_ONCE)
-
-        async def consider(tag: Tag) -> None:
-            async with limit:
-                if await read_link(self._driver, layout.tag_link(name, tag)) == digest:
-                    await self._drop_tag(name, tag)
+        async def consider(tag: str) -> None:
+            try:
+                key = layout.tag_link(name, parse_tag(tag))
+            except TagInvalid:
+                return  # not ours
+            found, when = await resolve(self._driver, key)
+            if found != digest or await has_link(self._driver, revision):
+                return
+            with suppress(Conflict):
+                turned = await self._driver.write(key, str(_NOWHERE).encode(), when)
+                if await has_link(self._driver, revision):
+                    await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 
         async for page in self._driver.children(layout.tags(name)):
-            for start in range(0, len(page), 1000):
-                await asyncio.gather(*(consider(Tag(tag)) for tag in page[start : start + 1000]))
+            await _each(page, consider)
+
+
+class LastingWrites:
+    """Writes that are left out when the object is there already and this process has made it last.
+
+    That an object can be read does not mean that it survives a power cut: another process may have put it there
+    a moment ago and not yet have synced its directory.  What this process wrote it has synced.  So pushing an
+    image again costs reads instead of fsyncs, except for the first time in each process.
+    """
+
+    def __init__(self, driver: Driver, *, remembered: int = 20_000) -> None:
+        self._driver = driver
+        self._versions: BoundedCache[Key, Version] = BoundedCache(remembered)
+
+    def wrote(self, key: Key, when: When) -> bool:
+        """Are the bytes that `when` names those that this process last wrote?"""
+        return isinstance(when, Unchanged) and self._versions.get(key) == when.version
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> None:
+        """Raises Conflict."""
+        self._versions.put(key, await self._driver.write(key, data, when))
+
+    async def ensure(self, key: Key, data: bytes) -> None:
+        """`data` is there when this returns, and lasts."""
+        if self._versions.get(key) is not None:
+            with suppress(KeyMissing, ObjectTooLarge):
+                found = await self._driver.read(key)
+                if found.data == data and self.wrote(key, Unchanged(found.version)):
+                    return
+        await self.write(key, data)
+
+
+async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
+    """`work` on each item, few at a time: neither the store nor the other requests are kept waiting for long."""
+    waiting, found = list(items), []
+    for start in range(0, len(waiting), _AT_ONCE):
+        found += await _together(*(work(item) for item in waiting[start : start + _AT_ONCE]))
+    return found
+
+
+async def _together(*works: Awaitable[_R]) -> list[_R]:
+    """All at once; the first failure is raised when none of them is running any more."""
+    found = await asyncio.gather(*works, return_exceptions=True)
+    for result in found:
+        if isinstance(result, BaseException):
+            raise result
+    return [result for result in found if not isinstance(result, BaseException)]
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:

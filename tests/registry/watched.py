@@ -1,0 +1,100 @@
+"""A driver that tells of each call to another one, and can stop it: for crashes and for interleavings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from moorage.storage.driver import (
+        Content,
+        Driver,
+        Key,
+        LocalFile,
+        Reader,
+        SignedUrl,
+        Stat,
+        Uploads,
+        Version,
+        When,
+        Writer,
+    )
+
+__all__ = ["WatchedDriver"]
+
+
+class WatchedDriver:
+    """See `driver.Driver`.  A subclass may wait or raise in `before` and `after_change`; `changes` are kept."""
+
+    name = "watched"
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self.changes: list[str] = []
+
+    async def before(self, call: str) -> None:
+        """Override to wait or to raise."""
+
+    async def after_change(self, call: str) -> None:
+        """Override to wait or to raise."""
+
+    @property
+    def uploads(self) -> Uploads:
+        return self._driver.uploads
+
+    async def _change(self, call: str) -> None:
+        await self.before(call)
+        self.changes.append(call)
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        await self.before(f"read {key}")
+        return await self._driver.read(key, limit=limit)
+
+    async def stat(self, key: Key) -> Stat:
+        await self.before(f"stat {key}")
+        return await self._driver.stat(key)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        await self._change(f"write {key}")
+        version = await self._driver.write(key, data, when)
+        await self.after_change(f"write {key}")
+        return version
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        await self._change(f"delete {' '.join(keys)}")
+        await self._driver.delete(keys)
+        await self.after_change(f"delete {' '.join(keys)}")
+
+    async def clear(self, prefix: Key) -> None:
+        await self._change(f"clear {prefix}")
+        await self._driver.clear(prefix)
+        await self.after_change(f"clear {prefix}")
+
+    def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
+        return self._driver.open(key, start=start, stop=stop)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+        return await self._driver.handover(key, method=method, expires_s=expires_s)
+
+    def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
+        return self._driver.create(key)
+
+    async def children(
+        self, prefix: Key, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        await self.before(f"children {prefix}")
+        async for names in self._driver.children(prefix, after=after, limit=limit):
+            yield names
+
+    def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        return self._driver.scan(prefix)
+
+    async def probe(self) -> None:
+        await self._driver.probe()
+
+    async def close(self) -> None:
+        await self._driver.close()
