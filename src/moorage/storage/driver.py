@@ -26,7 +26,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, NewType, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
@@ -211,8 +211,12 @@ class Writer(Protocol):
 class Appender(Protocol):
     """An upload being extended by one request."""
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
-        """Append after everything written so far; not yet durable."""
+    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
+        """Append after everything written so far; not yet durable.
+
+        `also` is called with the same chunks off the event loop, by the thread that writes them where there is
+        one: a hash beside the write costs no second hop to a thread.
+        """
 
     async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
         """Make all bytes written so far durable, and with them `notes`; the new state.

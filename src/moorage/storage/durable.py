@@ -105,22 +105,13 @@ class Directories:
         while path not in self._known:
             unsure.append(path)
             if path == self._root:
+                os.makedirs(os.path.dirname(path), exist_ok=True)
                 break
             path = os.path.dirname(path)
-        if self._root in unsure:
-            unsure += self._missing_above_root()
         for directory in reversed(unsure):
             with suppress(FileExistsError):
                 os.mkdir(directory)
         return unsure
-
-    def _missing_above_root(self) -> list[str]:
-        missing = []
-        above = os.path.dirname(self._root)
-        while not os.path.isdir(above):
-            missing.append(above)
-            above = os.path.dirname(above)
-        return missing
 
     def within(self, directory: str, action: Callable[[], _T], *, settle: bool = True) -> _T:
         """Run `action` with `directory` there, again if a concurrent delete removed it meanwhile; when this
@@ -145,16 +136,23 @@ class Directories:
 
     def _settle(self, unsure: list[str]) -> None:
         for path in unsure:
-            try:
+            if path == self._root:
+                self._settle_root()
+            else:
                 sync_directory(os.path.dirname(path))
-            except PermissionError:
-                # The operator made the root inside a directory that we may pass but not read.
-                if not self._root.startswith(path):
-                    raise
         with self._lock:
             if len(self._known) + len(unsure) > _KNOWN_LIMIT:
                 self._known.clear()
             self._known.update(unsure)
+
+    def _settle_root(self) -> None:
+        """All entries from the root up to where its file system is mounted, once per process."""
+        path, device = self._root, os.stat(self._root).st_dev
+        while (above := os.path.dirname(path)) != path and os.stat(above).st_dev == device:
+            # A directory that we may pass but not read is the operator's: he made the next one in it.
+            with suppress(PermissionError):
+                sync_directory(above)
+            path = above
 
     def forget(self, path: str) -> None:
         """`path` or something above it was found missing."""

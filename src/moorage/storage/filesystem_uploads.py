@@ -60,14 +60,13 @@ class FilesystemUploads:
         path = self._path_of(home)
         started = datetime.now(UTC).replace(microsecond=0)
 
-        def work() -> None:
-            with translating(home, None):
-                os.makedirs(path, exist_ok=True)
-                _write(f"{path}/{_STARTED}", started.strftime("%Y-%m-%dT%H:%M:%SZ").encode())
-                _write(f"{path}/{_OFFSET}0", b"")
-                _write(f"{path}/{_DATA}", b"")
+        def make() -> None:
+            _write(f"{path}/{_STARTED}", started.strftime("%Y-%m-%dT%H:%M:%SZ").encode())
+            _write(f"{path}/{_OFFSET}0", b"")
+            _write(f"{path}/{_DATA}", b"")
 
-        await self._pool.run(work)
+        with translating(home, None):
+            await self._pool.run(lambda: self._directories.within(path, make, settle=False))
         return UploadState(0, started)
 
     async def state(self, home: Key) -> UploadState:
@@ -155,10 +154,16 @@ class FileAppender:
         self._end = state.offset
         self._touched = False  # something was written since the last checkpoint, perhaps in vain
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
+    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
+        def work() -> int:
+            end = write_at(self._fd, chunks, self._end)
+            if also is not None:
+                also(chunks)
+            return end
+
         self._touched = True
         with translating(self._home, None):
-            self._end = await self._pool.run(lambda: write_at(self._fd, chunks, self._end))
+            self._end = await self._pool.run(work)
 
     async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
         state = UploadState(self._end, self._state.started, tuple(notes))

@@ -6,6 +6,7 @@ processes, so a server on it runs one worker.
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -33,7 +34,7 @@ from moorage.storage.driver import (
 from moorage.storage.keys import check_key
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
     from moorage.storage.driver import Appender, LocalFile, Note, Reader, SignedUrl, When, Writer
 
@@ -268,9 +269,11 @@ class MemoryAppender:
     def __init__(self, uploads: MemoryUploads, home: Key, upload: _Upload) -> None:
         self._uploads, self._home, self._upload = uploads, home, upload
 
-    async def write(self, chunks: Sequence[bytes]) -> None:
+    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         for chunk in chunks:
             self._upload.data += chunk
+        if also is not None:
+            await asyncio.get_running_loop().run_in_executor(None, also, chunks)
 
     async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
         upload = self._upload
