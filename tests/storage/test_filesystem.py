@@ -1,0 +1,261 @@
+"""What only the filesystem driver promises: its layout on disk, what crashes leave, what others do beside it."""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from moorage.storage.driver import (
+    Key,
+    KeyMissing,
+    Note,
+    StorageUnavailable,
+    UploadMissing,
+    UploadState,
+)
+from moorage.storage.filesystem import FilesystemDriver
+from moorage.testing.listing_contract import flat, keys_below
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+HOME = Key("r/a/_uploads/1")
+TO = Key("blobs/x/data")
+TEMPORARY = "link.01234567-89ab-cdef-0123-456789abcdef.tmp"
+
+
+@pytest.fixture
+async def driver(tmp_path: Path) -> AsyncIterator[FilesystemDriver]:
+    driver = FilesystemDriver(tmp_path)
+    yield driver
+    await driver.close()
+
+
+def make(path: Path, data: bytes = b"") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(root)): path.read_bytes() for path in root.rglob("*") if path.is_file()}
+
+
+async def extended(driver: FilesystemDriver, state: UploadState, data: bytes, *notes: Note) -> UploadState:
+    async with driver.uploads.append(HOME, state) as appender:
+        await appender.write([data])
+        return await appender.checkpoint(notes)
+
+
+async def test_an_object_is_a_file_below_the_root(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """The old registry finds everything where it would have put it, and nothing else."""
+    await driver.write(Key("docker/registry/v2/a/link"), b"text")
+    async with driver.create(TO) as writer:
+        await writer.write([b"blob"])
+        await writer.commit()
+    assert tree(tmp_path) == {"docker/registry/v2/a/link": b"text", "blobs/x/data": b"blob"}
+
+
+async def test_an_upload_has_the_references_files(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """The old registry can finish what we began: startedat, data and hash states under its names."""
+    begun = await driver.uploads.begin(HOME)
+    files = tree(tmp_path / HOME)
+    assert re.fullmatch(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", files["startedat"])
+    assert datetime.fromisoformat(files["startedat"].decode()) == begun.started
+    assert files["data"] == b""
+    await extended(driver, begun, b"12345", Note("hashstates/sha256/5", b"state"))
+    files = tree(tmp_path / HOME)
+    assert files == {"startedat": files["startedat"], "data": b"12345", "hashstates/sha256/5": b"state"}
+
+
+@pytest.mark.parametrize(
+    ("names", "size", "offset"),
+    [
+        (["hashstates/sha256/0", "hashstates/sha256/5"], 5, 5),
+        (["hashstates/sha256/0", "hashstates/sha256/5"], 9, 5),
+        (["hashstates/sha256/3", "hashstates/sha256/5"], 4, 3),
+        (["hashstates/sha256/7"], 4, 0),
+        (["hashstates/sha256/5", "offset.7"], 8, 7),
+        ([], 6, 6),
+    ],
+)
+async def test_an_upload_of_the_reference_goes_on(
+    driver: FilesystemDriver, tmp_path: Path, names: list[str], size: int, offset: int
+) -> None:
+    """It stands where the last hash state that the data reaches says, and bytes behind that are dropped."""
+    home = tmp_path / HOME
+    make(home / "startedat", b"2026-11-23T14:59:09Z")
+    make(home / "data", b"123456789"[:size])
+    for name in names:
+        make(home / name, b"x" * 108)
+    state = await driver.uploads.state(HOME)
+    assert (state.offset, state.started) == (offset, datetime(2026, 11, 23, 14, 59, 9, tzinfo=UTC))
+    assert [note.name for note in state.notes] == [name for name in names if name == f"hashstates/sha256/{offset}"]
+    state = await extended(driver, state, b"abc")
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await driver.read(TO)).data == b"123456789"[:offset] + b"abc"
+
+
+async def test_publishing_drops_what_a_crash_left(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Bytes of a killed request never become part of a blob."""
+    state = await extended(driver, await driver.uploads.begin(HOME), b"12345", Note("hashstates/sha256/5", b"x"))
+    with (tmp_path / HOME / "data").open("ab") as file:
+        file.write(b"torn")
+    assert (await driver.uploads.state(HOME)).offset == 5
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await driver.read(TO)).data == b"12345"
+
+
+async def test_a_torn_blob_is_replaced(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """2.8 wrote manifests in place: pushing again repairs what its crash left; a whole blob is kept."""
+    state = await extended(driver, await driver.uploads.begin(HOME), b"12345")
+    make(tmp_path / TO, b"12")
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await driver.read(TO)).data == b"12345"
+    inode = (tmp_path / TO).stat().st_ino
+    for _ in range(2):
+        async with driver.create(TO) as writer:
+            await writer.write([b"12345"])
+            await writer.commit()
+    assert (tmp_path / TO).stat().st_ino == inode
+
+
+async def test_left_over_temporary_files_are_no_objects(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """A crashed write is neither listed nor scanned; a tag that looks like one is."""
+    make(tmp_path / "r/a/link", b"text")
+    for number in range(30):
+        make(tmp_path / f"r/a/{TEMPORARY}".replace("01234567", f"012345{number:02d}"), b"to")
+    make(tmp_path / "r/a/z.tmp", b"text")
+    make(tmp_path / f"r/a/x{TEMPORARY}/link", b"text")
+    expected = ["link", f"x{TEMPORARY}", "z.tmp"]
+    assert await flat(driver.children(Key("r/a"))) == expected
+    assert await flat(driver.children(Key("r/a"), limit=2)) == expected[:2]
+    assert await flat(driver.children(Key("r/a"), after="link", limit=1)) == expected[1:2]
+    assert sorted(await keys_below(driver, "r")) == ["r/a/link", f"r/a/x{TEMPORARY}/link", "r/a/z.tmp"]
+
+
+async def test_names_that_no_key_can_have_are_not_listed(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """A volume's `lost+found`, or an administrator's stray file, breaks no listing, scan or purge."""
+    for name in ("lost+found/x", "a b", "ok/x"):
+        make(tmp_path / "r" / name)
+    make(tmp_path / "r/_uploads/stray file")
+    make(tmp_path / "r/_uploads/stray")
+    assert await flat(driver.children(Key("r"))) == ["_uploads", "ok"]
+    assert await flat(driver.children(Key("r"), limit=2)) == ["_uploads", "ok"]
+    assert sorted(await keys_below(driver, "r")) == ["r/_uploads/stray", "r/ok/x"]
+    assert [home async for home in driver.uploads.abandoned(Key("r"), datetime.now(UTC))] == []
+
+
+async def test_a_large_listing_is_never_stale(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Pages of 3,000 tags come from memory, and a tag pushed or deleted by anybody shows at once."""
+    names = [f"{number:04d}" for number in range(3000)]
+    for name in names:
+        (tmp_path / "tags" / name).mkdir(parents=True)
+    for settled in (False, True, True):
+        if settled:
+            long_ago = time.time() - 100
+            os.utime(tmp_path / "tags", (long_ago, long_ago))
+        for _ in range(2):
+            assert await flat(driver.children(Key("tags"), after="1499", limit=3)) == names[1500:1503]
+            assert await flat(driver.children(Key("tags"))) == names
+        (tmp_path / "tags" / names.pop(1500)).rmdir()
+        assert await flat(driver.children(Key("tags"), after="1499", limit=3)) == names[1500:1503]
+
+
+async def test_links_to_other_disks_are_followed(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Operators move a large repository elsewhere and link to it; a collector must see its links."""
+    make(tmp_path / "elsewhere/repository/_layers/link", b"text")
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r/moved").symlink_to(tmp_path / "elsewhere/repository")
+    assert list(await keys_below(driver, "r")) == ["r/moved/_layers/link"]
+
+
+async def test_a_file_in_place_of_a_directory(driver: FilesystemDriver) -> None:
+    """Reading below an object finds nothing; writing there says why it cannot."""
+    await driver.write(Key("a/b"), b"text")
+    with pytest.raises(KeyMissing):
+        await driver.read(Key("a/b/c"))
+    with pytest.raises(StorageUnavailable, match=r"a/b/c/d.*ENOTDIR"):
+        await driver.write(Key("a/b/c/d"), b"text")
+    with pytest.raises(StorageUnavailable, match="ENOTDIR"):
+        await driver.uploads.begin(Key("a/b/_uploads/1"))
+    await driver.delete([Key("a/b/c")])
+
+
+async def test_a_name_too_long_for_the_disk(driver: FilesystemDriver) -> None:
+    """Nobody finds it, and storing it fails with the cause."""
+    long = Key("a/" + "b" * 300)
+    with pytest.raises(KeyMissing):
+        await driver.read(long)
+    with pytest.raises(StorageUnavailable, match="ENAMETOOLONG"):
+        await driver.write(long, b"text")
+
+
+async def test_delete_removes_the_emptied_directory_only(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Deleted layers leave no empty directories behind, and the repository's own ones stay listed."""
+    await driver.write(Key("r/_layers/one/link"), b"text")
+    await driver.write(Key("r/_layers/two/link"), b"text")
+    await driver.delete([Key("r/_layers/one/link"), Key("r/_layers/two/link")])
+    assert await flat(driver.children(Key("r"))) == ["_layers"]
+    assert await flat(driver.children(Key("r/_layers"))) == []
+    await driver.write(Key("top"), b"")
+    await driver.clear(Key("r"))
+    await driver.delete([Key("top")])
+    await driver.write(Key("again"), b"")
+
+
+@pytest.mark.parametrize(
+    "text", [None, b"", b"never", b"2020-01-01T00:00:00", b"\xff\xfe", b"9999-99-99T00:00:00Z"]
+)
+async def test_an_upload_that_does_not_say_when_goes_by_its_last_write(
+    driver: FilesystemDriver, tmp_path: Path, text: bytes | None
+) -> None:
+    """The reference keeps such uploads for ever; a volume it has used for years is full of them."""
+    data = make(tmp_path / HOME / "data", b"12345")
+    if text is not None:
+        make(tmp_path / HOME / "startedat", text)
+    now = datetime.now(UTC)
+
+    async def found(before: datetime) -> list[Key]:
+        return [home async for home in driver.uploads.abandoned(Key("r"), before)]
+
+    assert await found(now + timedelta(seconds=2)) == [HOME]
+    assert await found(now - timedelta(hours=1)) == []
+    two_hours_ago = time.time() - 7200
+    for path in (data, *data.parent.glob("startedat"), data.parent):
+        os.utime(path, (two_hours_ago, two_hours_ago))
+    assert await found(now - timedelta(hours=1)) == [HOME]
+
+
+async def test_uploads_are_looked_for_in_repositories_only(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """A purge does not walk the links of every layer and manifest."""
+    make(tmp_path / HOME / "startedat", b"2020-01-01T00:00:00Z")
+    for place in ("_layers", "_manifests", "_referrers", "_other"):
+        make(tmp_path / f"r/a/{place}/_uploads/9/startedat", b"2020-01-01T00:00:00Z")
+    assert [home async for home in driver.uploads.abandoned(Key("r"), datetime.now(UTC))] == [HOME]
+
+
+async def test_an_upload_removed_by_hand_is_missing(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """Somebody cleans up below us: the client is told that its upload is gone."""
+    state = await driver.uploads.begin(HOME)
+    async with driver.uploads.append(HOME, state) as appender:
+        (tmp_path / HOME / "data").unlink()
+        make(tmp_path / HOME / "data")
+        await appender.write([b"12345"])
+    (tmp_path / HOME / "data").unlink()
+    with pytest.raises(UploadMissing):
+        await driver.uploads.publish(HOME, state, TO)
+
+
+async def test_a_root_that_is_no_directory_is_unavailable(tmp_path: Path) -> None:
+    """A wrong rootdirectory is an error that names itself, at the first use of the store."""
+    driver = FilesystemDriver(make(tmp_path / "file"))
+    with pytest.raises(StorageUnavailable, match="ENOTDIR"):
+        await driver.write(Key("a/b"), b"text")
+    await driver.close()
