@@ -1,0 +1,73 @@
+"""`moorage storage`: work on what is stored, beside a serving registry or without one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from moorage.cli.serve import CONFIG_HELP
+
+__all__ = ["app"]
+
+app = typer.Typer(help="Work on what is stored.", no_args_is_help=True, rich_markup_mode=None)
+
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
+
+
+@app.callback()
+def root() -> None:
+    # The help of the group is given to Typer above; a callback keeps a single command a command of the group.
+    pass
+
+
+@app.command("rebuild-referrers")
+def rebuild_referrers(config: Config = None) -> None:
+    """Find the signatures, SBOMs and other referrers that another registry stored, so that clients can list them.
+
+    Reads every manifest of every repository and writes what is missing; safe to run while the registry serves,
+    and as often as you like.
+
+    Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
+    """
+    import asyncio
+    import os
+
+    from rich.console import Console
+    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+    from moorage.app import make_driver
+    from moorage.cli.output import tell
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+    from moorage.registry.manifests import StoredManifests
+    from moorage.registry.referrers import rebuild
+    from moorage.storage.driver import StorageError
+
+    try:
+        loaded = load(config, os.environ)
+    except ConfigError as error:
+        tell(error.problems)
+        raise typer.Exit(1) from None
+
+    async def work(progress: Progress) -> tuple[int, int]:
+        driver = make_driver(loaded.settings)
+        task = progress.add_task("reading manifests", total=None)
+        repositories = links = 0
+        try:
+            async for name, written in rebuild(driver, StoredManifests(driver)):
+                repositories, links = repositories + 1, links + written
+                progress.update(task, description=f"{repositories} repositories, {links} links written: {name}")
+        finally:
+            await driver.close()
+        return repositories, links
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
+    try:
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            repositories, links = asyncio.run(work(progress))
+    except StorageError as error:
+        typer.echo(f"the storage failed: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"{repositories} repositories read, {links} links written")
