@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 from moorage.config.environment import variable_of
 from moorage.config.model import Settings
 from moorage.config.problems import ConfigError
 from moorage.config.schema import Leaf, walk
-from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,14 +52,16 @@ def at(settings: Settings, path: str) -> Any:
         ("REGISTRY_HEALTH_HTTPCHECKERS_0_URI", "http://x", "health.http.0.uri", "http://x"),
         ("REGISTRY_NOTIFICATIONS_EVENTCONFIG_INCLUDEREFERENCES", "true", "notifications.events.includereferences",
          True),
-        ("REGISTRY_NOTIFICATIONS_EVENTS_INCLUDEREFERENCES", "true", "notifications.events.includereferences", True),
+        ("REGISTRY_NOTIFICATIONS_EVENTS_INCLUDEREFERENCES", "true", "notifications.events.includereferences",
+         True),
         ("REGISTRY_LOG_HOOKS", "[{disabled: true}]", "log.hooks.0.disabled", True),
         ("REGISTRY_STORAGE_DELETE_ENABLED", "true", "storage.delete.enabled", True),
         ("REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR", "inmemory", "storage.cache.blobdescriptor", "inmemory"),
         ("REGISTRY_STORAGE_CACHE_LAYERINFO", "inmemory", "storage.cache.blobdescriptor", "inmemory"),
         ("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED", "true", "storage.maintenance.readonly.enabled", True),
         ("REGISTRY_STORAGE_MAINTENANCE_READONLY", "{enabled: true}", "storage.maintenance.readonly.enabled", True),
-        ("REGISTRY_STORAGE_MAINTENANCE", "{readonly: {enabled: true}}", "storage.maintenance.readonly.enabled", True),
+        ("REGISTRY_STORAGE_MAINTENANCE", "{readonly: {enabled: true}}", "storage.maintenance.readonly.enabled",
+         True),
         ("REGISTRY_STORAGE_MAINTENANCE_UPLOADPURGING_AGE", "1h", "storage.maintenance.uploadpurging.age", 3600.0),
         ("REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY", "/x", "storage.filesystem.rootdirectory", "/x"),
         ("REGISTRY_STORAGE", "{filesystem: {rootdirectory: /y}}", "storage.filesystem.rootdirectory", "/y"),

@@ -1,4 +1,4 @@
-"""Where the configuration comes from, files that cannot be read, the defaults, and one look finding all mistakes."""
+"""Where the configuration comes from, unreadable files, defaults, and all mistakes in one look."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import os
 from pathlib import Path
 
 import pytest
+from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 from moorage.config.load import BUILT_IN, load
 from moorage.config.problems import ConfigError
-from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 HOME = {"HOME": "/home/somebody"}
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.config.helpers import BASE, errors_of, load_text
 
 from moorage.config.later import LATER
 from moorage.config.model import Settings
 from moorage.config.schema import walk
-from tests.config.helpers import BASE, errors_of, load_text
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,8 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
     [("redis: {addrs: [x]}", "redis", "warning"), ("reporting: {bugsnag: {apikey: x}}", "reporting", "warning"),
      ("compatibility: {schema1: {enabled: true}}", "compatibility", "warning"),
      ("  host: h.example:5000", "http.host", "warning"), ("  host: ftp://h.example", "http.host", "warning"),
-     ("  host: 'http://['", "http.host", "warning"), ("  tls: {minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
+     ("  host: 'http://['", "http.host", "warning"),
+     ("  tls: {minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
 )  # fmt: skip
 def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
     """These start the reference and change nothing, or nothing any more."""

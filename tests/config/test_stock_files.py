@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-
 from tests.config.helpers import errors_of, load_text
 
 if TYPE_CHECKING:
@@ -63,8 +62,9 @@ health:
 """
 
 DEBIAN = OFFICIAL_2.replace("/var/lib/registry", "/var/lib/docker-registry").replace(
-    "http:\n", "  delete:\n    enabled: true\nauth:\n  htpasswd:\n    realm: basic-realm\n    path: /etc/docker/registry\n"
     "http:\n",
+    "  delete:\n    enabled: true\n"
+    "auth:\n  htpasswd:\n    realm: basic-realm\n    path: /etc/docker/registry\nhttp:\n",
 )  # fmt: skip
 
 UPSTREAM_2 = """\

@@ -1,0 +1,212 @@
+"""The command line: what is printed where, and exit statuses that scripts can trust."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from moorage import __version__
+from moorage.cli import main
+
+GOOD = "version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n"
+BIN = Path(sys.executable).parent
+
+
+@dataclass
+class Result:
+    returncode: int
+    stdout: str
+    stderr: str
+
+
+class Run(Protocol):
+    def __call__(self, *arguments: str | Path, name: str = "moorage", **environ: str) -> Result: ...
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
+    """The entry point in this process (a process of its own costs half a second), in a clean environment."""
+
+    def call(*arguments: str | Path, name: str = "moorage", **environ: str) -> Result:
+        with monkeypatch.context() as patch:
+            for variable in [variable for variable in os.environ if variable.startswith("REGISTRY_")]:
+                patch.delenv(variable)
+            for variable, value in environ.items():
+                patch.setenv(variable, value)
+            patch.setattr(sys, "argv", [f"/usr/bin/{name}", *map(str, arguments)])
+            with pytest.raises(SystemExit) as ended:
+                main()
+        written = capsys.readouterr()
+        code = ended.value.code
+        assert isinstance(code, int)
+        return Result(code, written.out, written.err)
+
+    return call
+
+
+@pytest.mark.parametrize("name", ["moorage", "registry"])
+def test_both_names_are_installed(name: str) -> None:
+    """`registry serve FILE` in a unit file goes on working."""
+    result = subprocess.run([BIN / name, "--version"], capture_output=True, text=True, timeout=60, check=True)
+    assert (result.stdout, result.stderr) == (f"{name} moorage {__version__}\n", "")
+
+
+def test_the_version_is_printed_as_the_reference_prints_it(run: Run) -> None:
+    """Scripts take the last word of `registry --version`."""
+    for name in ("registry", "moorage"):
+        for option in ("--version", "-v"):
+            result = run(option, name=name)
+            assert (result.returncode, result.stdout) == (0, f"{name} moorage {__version__}\n")
+
+
+def test_version_says_which_python(run: Run) -> None:
+    """The first thing asked in an issue."""
+    result = run("version")
+    assert result.returncode == 0
+    assert result.stdout.startswith(f"moorage {__version__} (CPython 3.")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("help",), ("--help",), ("-h",), ("help", "serve"), ("serve", "--help"), ("config", "check", "-h")],
+)
+def test_help_goes_to_standard_output(run: Run, arguments: tuple[str, ...]) -> None:
+    """`moorage help | less` works."""
+    result = run(*arguments, name="registry")
+    assert result.returncode == 0
+    assert result.stdout.startswith("Usage: registry")
+    assert result.stderr == ""
+
+
+def test_every_command_explains_itself_with_an_example(run: Run) -> None:
+    """And is on the page of commands, with its exit status."""
+    page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
+    for command in ("serve", "config check", "config show", "version", "help", "garbage-collect"):
+        assert "Example: " in run("help", *command.split()).stdout, command
+        assert f"`moorage {command}" in page, command
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [(), ("bogus",), ("--bogus",), ("serve", "--bogus"), ("serve", "a", "b"), ("config",), ("config", "bogus"),
+     ("version", "x"), ("help", "bogus")],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line_is_status_2(run: Run, arguments: tuple[str, ...]) -> None:
+    """The reference exits with 0, and deployments went on."""
+    result = run(*arguments, name="registry")
+    assert result.returncode == 2
+    assert "Usage: registry" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
+@pytest.mark.parametrize("arguments", [(), ("-m", "--dry-run", "/etc/docker/registry/config.yml")])
+def test_garbage_collection_says_that_it_did_nothing(run: Run, arguments: tuple[str, ...]) -> None:
+    """A cron job must fail, and its mail say why."""
+    result = run("garbage-collect", *arguments, name="registry")
+    assert (result.returncode, result.stdout) == (1, "")
+    assert "not available in this version of Moorage; nothing was removed" in result.stderr
+
+
+@pytest.mark.parametrize("command", [("serve",), ("config", "check"), ("config", "show")])
+def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
+    run: Run, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    """Never a traceback, which operators cannot read."""
+    (tmp_path / "latin.yml").write_bytes(b"\xe4")
+    (tmp_path / "broken.yml").write_text("a: [")
+    for file, said in (
+        ("none.yml", "no such file"),
+        (".", "is a directory"),
+        ("latin.yml", "not UTF-8"),
+        ("broken.yml", "not YAML"),
+    ):
+        result = run(*command, tmp_path / file)
+        assert (result.returncode, result.stdout) == (1, "")
+        first, *rest = result.stderr.splitlines()
+        assert first.startswith(f"error: {tmp_path / file}")
+        assert said in first
+        assert rest == (["1 error"] if command[-1] == "check" else [])
+
+
+def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
+    """In a crash loop, the log of one start must be enough to mend it all."""
+    file = tmp_path / "config.yml"
+    file.write_text(GOOD + "log: {level: loud}\nauth: {htpasswd: {realm: r, path: p}}\nzzz: 1\n")
+    result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
+    refusal = (
+        "authentication is not available in this version of Moorage; remove it, "
+        "and keep the registry on loopback or behind a proxy that checks who comes in"
+    )
+    assert result.returncode == 1
+    assert result.stderr.splitlines() == [
+        f"warning: {file}:6: zzz: unknown key",
+        f"error: {file}:4: log.level: expected error, warn, info or debug, found 'loud'",
+        f"error: {file}:5: auth.htpasswd: {refusal}",
+        "error: REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number, found 'x'",
+    ]
+
+
+def test_check_is_content_with_a_good_file(run: Run, tmp_path: Path) -> None:
+    """Also when it is found by variable."""
+    file = tmp_path / "config.yml"
+    file.write_text(GOOD)
+    for result in (run("config", "check", file), run("config", "check", REGISTRY_CONFIGURATION_PATH=str(file))):
+        assert (result.returncode, result.stdout, result.stderr) == (0, f"{file}: no errors\n", "")
+
+
+def test_check_counts_unknown_keys_as_errors_and_warnings_not(run: Run, tmp_path: Path) -> None:
+    """A typo stops a pipeline; a service link of Kubernetes does not."""
+    file = tmp_path / "config.yml"
+    file.write_text(GOOD + "catalog: {maxentrys: 5}\n")
+    result = run("config", "check", file)
+    assert result.returncode == 1
+    assert result.stderr == (
+        f"error: {file}:4: catalog.maxentrys: unknown key (did you mean catalog.maxentries?)\n1 error\n"
+    )
+    file.write_text(GOOD)
+    result = run("config", "check", file, REGISTRY_AUTH_SERVICE_HOST="10.0.0.1")
+    assert result.returncode == 0
+    assert result.stderr.startswith("warning: REGISTRY_AUTH_SERVICE_HOST: ignored")
+
+
+def test_show_prints_a_file_that_means_the_same(run: Run, tmp_path: Path) -> None:
+    """With the variables in it and the secrets not."""
+    file, copy = tmp_path / "config.yml", tmp_path / "copy.yml"
+    file.write_text(GOOD)
+    first = run("config", "show", file, REGISTRY_LOG_LEVEL="debug")
+    copy.write_text(first.stdout)
+    assert "level: debug" in first.stdout
+    assert run("config", "show", copy).stdout.splitlines()[1:] == first.stdout.splitlines()[1:]
+    assert "hush" not in run("config", "show", file, REGISTRY_HTTP_SECRET="hush").stdout
+
+
+def test_a_variable_cannot_write_on_the_terminal(tmp_path: Path) -> None:
+    """Escape sequences and bytes that are no UTF-8 are shown as such."""
+    file = tmp_path / "config.yml"
+    file.write_text(GOOD)
+    environ = {b"PATH": b"/bin", b"REGISTRY_\x1b[2J\xff": b"x", b"REGISTRY_LOG_LEVEL": b'"\\e[2J"'}
+    result = subprocess.run(
+        [BIN / "moorage", "config", "check", file], env=environ, capture_output=True, timeout=60, check=False
+    )
+    assert result.returncode == 1
+    assert b"\x1b" not in result.stderr
+    assert b"Traceback" not in result.stderr
+
+
+def test_looking_at_the_version_loads_nothing_heavy() -> None:
+    """Pydantic, Rich and the server cost half a second that `--version` must not pay."""
+    code = "import sys, moorage.cli; print([m for m in ('pydantic', 'rich.console', 'granian', 'starlette') "
+    result = subprocess.run(
+        [sys.executable, "-c", code + "if m in sys.modules])"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert result.stdout == "[]\n"
