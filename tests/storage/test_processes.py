@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import fcntl
 import os
 import subprocess
 import sys
@@ -21,7 +22,9 @@ from moorage.storage.driver import (
     Note,
     StorageExhausted,
     StorageUnavailable,
+    Unchanged,
     UploadBusy,
+    UploadMissing,
 )
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.testing.listing_contract import keys_below
@@ -29,6 +32,7 @@ from moorage.testing.listing_contract import keys_below
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
+    from types import ModuleType
 
 HOME = Key("r/a/_uploads/1")
 KEY = Key("r/a/tags/v1/current/link")
@@ -113,16 +117,16 @@ async with driver.uploads.append(home, await driver.uploads.state(home)) as appe
 class Held:
     """A system call that waits, in whichever thread makes it, until it is let go."""
 
-    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType = os) -> None:
         self.entered, self._go = threading.Event(), threading.Event()
-        real = getattr(os, name)
+        real = getattr(module, name)
 
-        def held(fd: int) -> None:
+        def held(*arguments: object) -> None:
             self.entered.set()
             assert self._go.wait(60)
-            real(fd)
+            real(*arguments)
 
-        monkeypatch.setattr(os, name, held)
+        monkeypatch.setattr(module, name, held)
 
     async def until_entered(self) -> None:
         await asyncio.to_thread(self.entered.wait, 60)
@@ -172,6 +176,44 @@ async def test_a_cancelled_checkpoint_counts(driver: FilesystemDriver, monkeypat
     assert state.offset == 5
     await driver.uploads.publish(HOME, state, TO)
     assert (await driver.read(TO)).data == b"12345"
+
+
+async def test_a_version_is_compared_and_replaced_in_one_step(
+    driver: FilesystemDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Between the look at a tag and its replacement no other worker comes in."""
+    version = await driver.write(KEY, b"old")
+    with monkeypatch.context() as patch:
+        held = Held(patch, "rename")
+        first = asyncio.ensure_future(driver.write(KEY, b"first", Unchanged(version)))
+        await held.until_entered()
+        held.entered.clear()
+        second = asyncio.ensure_future(driver.write(KEY, b"second", Unchanged(version)))
+        # It must not get as far as its own rename; 0.2 s is a hundred times what it would need.
+        assert not await asyncio.to_thread(held.entered.wait, 0.2)
+        held.release()
+        await first
+        with pytest.raises(Conflict):
+            await second
+    assert (await driver.read(KEY)).data == b"first"
+
+
+async def test_a_lock_on_what_was_discarded_is_no_lock(
+    driver: FilesystemDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A request that opened the upload just before it was cancelled does not write into what is gone."""
+    state = await driver.uploads.begin(HOME)
+    with monkeypatch.context() as patch:
+        held = Held(patch, "flock", fcntl)
+        late = asyncio.ensure_future(driver.uploads.publish(HOME, state, TO))
+        await held.until_entered()
+        await driver.uploads.discard(HOME)
+        await driver.uploads.begin(HOME)
+        held.release()
+        with pytest.raises(UploadMissing):
+            await late
+    with pytest.raises(KeyMissing):
+        await driver.stat(TO)
 
 
 @pytest.mark.parametrize(

@@ -189,17 +189,12 @@ class FileAppender:
             await self._pool.run(work)
         return state
 
-    def _cut(self, size: int) -> None:
-        """Drop what a failed write left behind `size`."""
-        if os.fstat(self._fd).st_size > size:
-            os.ftruncate(self._fd, size)
-
     def leave(self) -> None:
         """Drop what no checkpoint covers and let the next writer in."""
         try:
             if self._touched:
                 with translating(self._home, None):
-                    self._cut(self._state.offset)
+                    os.ftruncate(self._fd, self._state.offset)
                     os.fdatasync(self._fd)  # or a published blob could be longer again after a power cut
         finally:
             os.close(self._fd)
