@@ -170,7 +170,6 @@ class FileAppender:
 
         def work() -> None:
             if self._touched:
-                self._cut(state.offset)
                 os.fdatasync(self._fd)
             # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
             self._state, self._touched = state, False

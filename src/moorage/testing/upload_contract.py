@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
@@ -108,6 +109,22 @@ class UploadContract:
             assert (await other.uploads.state(HOME)).offset == offset
             state = await extend(other, state, b"12345", [note(offset + 5)] if notes == "with notes" else [])
         assert await stored(driver, state) == b"123451234512345"
+
+    async def test_also_gets_the_chunks_off_the_event_loop(self, driver: Driver) -> None:
+        """A layer is hashed beside its writing; on the loop it would hold up every other request."""
+        seen: list[tuple[list[bytes], bool]] = []
+        loop_thread = threading.get_ident()
+
+        def also(chunks: Sequence[bytes]) -> None:
+            seen.append((list(chunks), threading.get_ident() == loop_thread))
+
+        state = await driver.uploads.begin(HOME)
+        async with driver.uploads.append(HOME, state) as appender:
+            await appender.write([b"ab", b"c"], also)
+            await appender.write([b"d"], also)
+            state = await appender.checkpoint()
+        assert seen == [([b"ab", b"c"], False), ([b"d"], False)]
+        assert await stored(driver, state) == b"abcd"
 
     async def test_an_error_keeps_the_last_checkpoint(self, driver: Driver) -> None:
         """A client that disconnects resumes where it was told it stands."""
