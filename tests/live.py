@@ -154,7 +154,7 @@ def start_moorage(root: Path, *, config: Path | None = None, port: int = 0, **ov
     A value of None takes a key away.  Raises NotStarted.
     """
     settings = _merge(_usual(root, port), {"http": {"workers": 2}})
-    command = [sys.executable, "-m", "moorage.cli", "serve"]
+    command = [str(Path(sys.executable).with_name("moorage")), "serve"]
     return start(command, root, _merge(settings, overrides), config=config)
 
 

@@ -89,10 +89,7 @@ def stream_until_refused(wire: Wire, location: str, size: int) -> int:
 
 def test_a_full_disk_refuses_and_goes_on_when_there_is_space(tmp_path: Path) -> None:
     """The commonest failure of all.  A client must learn that it is ours, an operator which disk."""
-    with (
-        disk(tmp_path / "disk", "size=8m") as folder,
-        start_tested(folder / "volume", http={"workers": 2}) as live,
-    ):
+    with serving(tmp_path, "size=8m") as (live, folder):
         wire = Wire(live.host)
         kept = wire.push_image(NAME, "kept", [b"k" * MIB])
         location = wire.start_upload(NAME).headers["location"]
@@ -121,6 +118,22 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(tmp_path: Path) -> 
         done = wire.finish(status.headers["location"], Digest.of(data), data[stands:])
         assert done.status == 201, done
         assert wire.put_manifest(NAME, "new", image(b"{}", [data])).status == 201
+
+
+def test_a_full_disk_that_holds_the_log_as_well_is_told_all_the_same(tmp_path: Path) -> None:
+    """One file system for everything is the usual small host; a log line that cannot be written is lost, not
+    turned into a puzzling 500.
+    """
+    with disk(tmp_path / "disk", "size=8m") as folder, start_tested(folder / "volume") as live:
+        assert live.log_path.parent == folder
+        wire = Wire(live.host)
+        kept = wire.push_image(NAME, "kept", [b"kept"])
+        fill_up(folder / "filler")
+        refused(wire.put_manifest(NAME, "new", image(b"{}", [])))
+        refused(wire.start_upload(NAME))
+        assert wire.manifest(NAME, "kept").body == kept
+        (folder / "filler").unlink()
+        assert wire.put_manifest(NAME, "new", kept).status == 201
 
 
 def test_a_stream_that_fills_the_disk_is_answered(tmp_path: Path) -> None:

@@ -29,9 +29,12 @@ def push(wire: Wire, account: Account, text: bytes) -> None:
     """An image of one layer to `v0`, entered into the ledger step by step; the layer in two PATCHes and a PUT."""
     layer = text * 1000
     begun = wire.start_upload(NAME)
-    location = wire.patch(begun.headers["location"], layer[:500]).headers["location"]
-    location = wire.patch(location, layer[500:900]).headers["location"]
-    done = wire.finish(location, Digest.of(layer), layer[900:])
+    assert begun.status == 202, begun
+    first = wire.patch(begun.headers["location"], layer[:500])
+    assert first.status == 202, first
+    second = wire.patch(first.headers["location"], layer[500:900])
+    assert second.status == 202, second
+    done = wire.finish(second.headers["location"], Digest.of(layer), layer[900:])
     assert done.status == 201, done
     account.blobs[Digest.of(layer)] = layer
     account.blobs[wire.push_blob(NAME, text)] = text
@@ -51,26 +54,26 @@ def test_death_inside_a_call_leaves_nothing_torn(calls: str, tmp_path: Path) -> 
     (account,) = ledger.accounts
     with start_tested(root, http=ONE_WORKER) as live:
         push(Wire(live.host), account, b"before any crash")
-    for number in range(1, 12):
-        with start_tested(root, http=ONE_WORKER) as live:
-            finished = dies_pushing(live, calls, number, account)
-            live.kill()
+    for number in range(1, 8):
         with start_tested(root, http=ONE_WORKER) as live:
             ledger.audit(Wire(live.host), everything=True)
             push(Wire(live.host), account, b"push number %d" % number)
-            ledger.audit(Wire(live.host))
-        if finished:
-            return
+            survived = not dies_pushing(live, calls, number, account)
+            live.kill()
+        if survived:
+            break
+    with start_tested(root, http=ONE_WORKER) as live:
+        ledger.audit(Wire(live.host), everything=True)
 
 
 def dies_pushing(live: Live, calls: str, number: int, account: Account) -> bool:
-    """Push with that death before it; whether the push came through because there were fewer such calls."""
+    """Push with that death before it; False when the push came through, having fewer such calls."""
     with tampering(live.workers, calls, f"signal=KILL:when={number}"):
         try:
-            push(Wire(live.host), account, b"push number %d" % number)
+            push(Wire(live.host), account, b"push that dies %d" % number)
         except (OSError, http.client.HTTPException):
-            return False
-    return True
+            return True
+    return False
 
 
 def test_a_failing_fsync_is_not_an_acknowledgement(tmp_path: Path) -> None:
@@ -113,19 +116,20 @@ def test_bytes_reach_the_disk_before_their_name_and_names_before_the_answer(tmp_
     log = tmp_path / "calls"
     with start_tested(tmp_path / "volume", http=ONE_WORKER) as live:
         push(Wire(live.host), Account(NAME), b"the first push makes the directories")
-        with tracing(live.workers, "/^rename|^fsync|^fdatasync|^link", log):
+        with tracing(live.workers, "/^rename|^fsync|^fdatasync|^link|^mkdir", log):
             push(Wire(live.host), Account(NAME), b"the second is watched")
-    events = list(_events(log))
+    # Hash states are not waited for: one that a power cut tore is not taken, and the bytes are read again.
+    events = [event for event in _events(log) if "/hashstates/" not in event[1]]
     moves = [event for event in events if event[0] == "move"]
     assert len(moves) >= 5, f"two blobs, their links, a revision and a tag:\n{log.read_text()}"
     for number, (kind, source, target) in enumerate(events):
-        if kind != "move":
-            continue
-        folder = target.rpartition("/")[0]
         before = {path for event, path, _ in events[:number] if event == "sync"}
         after = {path for event, path, _ in events[number:] if event == "sync"}
-        assert source in before, f"{source} was moved to {target} before it was synced:\n{log.read_text()}"
-        assert folder in after, f"{folder} was not synced after {target} came into it:\n{log.read_text()}"
+        folder = target.rpartition("/")[0]
+        if kind == "move":
+            assert source in before, f"{source} was moved to {target} before it was synced:\n{log.read_text()}"
+        if kind in {"move", "mkdir"} and "/_uploads" not in target:
+            assert folder in after, f"{folder} was not synced after {target} came into it:\n{log.read_text()}"
 
 
 def _events(log: Path) -> list[tuple[str, str, str]]:
@@ -147,4 +151,6 @@ def _events(log: Path) -> list[tuple[str, str, str]]:
             paths = re.findall(r'(?:<([^>]*)>, )?"([^"]*)"', moved[1])
             whole = [path if path.startswith("/") else f"{folder}/{path}" for folder, path in paths]
             events.append(("move", whole[0], whole[1]))
+        elif made := re.match(r'mkdir(?:at)?\((?:[^,]*<([^>]*)>, )?"([^"]*)"', call):
+            events.append(("mkdir", "", made[2] if made[2].startswith("/") else f"{made[1]}/{made[2]}"))
     return events

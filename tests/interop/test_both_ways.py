@@ -102,14 +102,20 @@ def test_the_other_goes_on_from_the_hash_state_and_reads_nothing_again(
         assert done.status == 201, done
 
 
-def test_an_upload_without_hash_states_is_finished_by_reading_it(tmp_path: Path) -> None:
-    """Hashstates are an optimisation; a volume restored without them must not refuse its uploads."""
+@pytest.mark.parametrize(
+    "left", [None, b"", bytes(108), b"sha\x03" + bytes(50)], ids=["no", "empty", "zero", "torn"]
+)
+def test_an_upload_with_spoilt_hash_states_is_finished_by_reading_it(left: bytes | None, tmp_path: Path) -> None:
+    """Hash states are an optimisation; a volume restored without them, or a power cut, must not spoil uploads."""
     root, data = tmp_path / "volume", BEGINNING + END
     with start_reference(root) as live:
         wire = Wire(live.host)
         location = wire.patch(wire.start_upload("begun/bare").headers["location"], BEGINNING).headers["location"]
     for state in (upload_of(root) / "hashstates" / "sha256").iterdir():
-        state.unlink()
+        if left is None:
+            state.unlink()
+        else:
+            state.write_bytes(left)
 
     with start_moorage(root) as live:
         wire = Wire(live.host)
