@@ -38,10 +38,9 @@ Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; referen
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
@@ -60,12 +59,13 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
+from moorage.registry.slices import each, together
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Awaitable, Callable, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from moorage.registry.media import Parsed
     from moorage.storage.driver import Driver, Key, Version, When
@@ -73,10 +73,6 @@ if TYPE_CHECKING:
 
 __all__ = ["StoredManifests", "ValidationRules"]
 
-_T = TypeVar("_T")
-_R = TypeVar("_R")
-
-_AT_ONCE: Final = 16
 _CACHE_BYTES: Final = 64 << 20
 _ENTRY_BYTES: Final = 1024
 """What a remembered manifest costs beside its bytes: a million tiny ones must not fill the memory either."""
@@ -213,7 +209,7 @@ class StoredManifests:
             await self._lasting.ensure(layout.blob_data(digest), data)
             link = str(digest).encode()
             history = [layout.tag_history_link(name, tag, digest) for tag in tags]
-            await _together(
+            await together(
                 self._link(name, digest, parsed.subject), *(self._lasting.ensure(key, link) for key in history)
             )
             when = await self._condition(name, reference, condition)
@@ -221,7 +217,7 @@ class StoredManifests:
             async def point(tag: Tag) -> None:
                 await self._point(name, tag, digest, when if tag == reference else ALWAYS)
 
-            await _each(tags, point)
+            await each(tags, point)
         self._cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
         return Pushed(digest, parsed.subject, tags)
 
@@ -288,7 +284,7 @@ class StoredManifests:
             digest, child = entry
             return None if await self._has(name, digest, child=child) else str(digest)
 
-        if absent := [digest for digest in await _each(wanted, missing) if digest is not None]:
+        if absent := [digest for digest in await each(wanted, missing) if digest is not None]:
             raise ManifestBlobUnknown(absent)
 
     async def _has(self, name: RepoName, digest: Digest, *, child: bool) -> bool:
@@ -355,7 +351,7 @@ class StoredManifests:
                     await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 
         async for page in self._driver.children(layout.tags(name)):
-            await _each(page, consider)
+            await each(page, consider)
 
 
 class LastingWrites:
@@ -386,23 +382,6 @@ class LastingWrites:
                 if found.data == data and self.wrote(key, Unchanged(found.version)):
                     return
         await self.write(key, data)
-
-
-async def _each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]]) -> list[_R]:
-    """`work` on each item, few at a time: neither the store nor the other requests are kept waiting for long."""
-    waiting, found = list(items), []
-    for start in range(0, len(waiting), _AT_ONCE):
-        found += await _together(*(work(item) for item in waiting[start : start + _AT_ONCE]))
-    return found
-
-
-async def _together(*works: Awaitable[_R]) -> list[_R]:
-    """All at once; the first failure is raised when none of them is running any more."""
-    found = await asyncio.gather(*works, return_exceptions=True)
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-    return [result for result in found if not isinstance(result, BaseException)]
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:
