@@ -205,7 +205,9 @@ class Writer(Protocol):
         """Append.  The chunks must not be changed until this returns."""
 
     async def commit(self) -> None:
-        """Make it visible and durable.  An object already under the key is kept (content-addressed)."""
+        """Make it visible and durable.  An object of that size already under the key is kept: keys written
+        this way name their content.
+        """
 
 
 class Appender(Protocol):
@@ -250,7 +252,8 @@ class Uploads(Protocol):
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
         """Exactly the bytes of `state` appear under `to`, durably, by the store itself; an object of that
-        size already there is kept.  The upload's own keys stay until `discard`.
+        size already there is kept.  Afterwards `state` raises UploadMissing or tells the same offset, and
+        nothing that is done with the upload reaches the object; `discard` removes what is left.
 
         Raises UploadMissing, UploadBusy, UploadChanged.
         """
