@@ -154,8 +154,8 @@ class Uploads(Protocol):
         """Go on.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
 
         Entering raises BlobUploadUnknown, BlobUploadInvalid (forged or foreign token) and, with the
-        current status in it, RangeInvalid (token or `start` is not where the upload stands, or another
-        request is writing): nothing has been stored then.
+        current status in it, RangeInvalid when token or `start` is not where the upload stands.  The first
+        `write` raises RangeInvalid when another request is writing.  Nothing has been stored then.
         """
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:

@@ -44,12 +44,15 @@ if TYPE_CHECKING:
 
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import UploadPart
+    from moorage.storage import driver as storage
     from moorage.storage.driver import Appender, Driver, Key, UploadState
     from moorage.types import Digest, RepoName
 
 __all__ = ["StoredUploads", "new_upload_id"]
 
 _BATCH_BYTES: Final = 512 << 10
+_AT_ONCE_BYTES: Final = 64 << 10
+_NOTED_FROM_BYTES: Final = 1 << 20
 _CHECKPOINT_BYTES: Final = 256 << 20
 _CHECKPOINT_S: Final = 15.0
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
@@ -93,26 +96,16 @@ class StoredUploads:
     ) -> AsyncIterator[UploadPart]:
         home = _home(name, uuid)
         expected = offset_of(state, self._secret, name, uuid)
-        async with AsyncExitStack() as stack:
-            with refusing():
-                current = await self._state(home)
-                if expected != current.offset or start not in {None, current.offset}:
-                    raise RangeInvalid(
-                        f"the upload stands at byte {current.offset}", status=self.status_of(name, uuid, current)
-                    )
-                try:
-                    appender = await stack.enter_async_context(self._driver.uploads.append(home, current))
-                except (UploadBusy, UploadChanged) as error:
-                    raise RangeInvalid(
-                        "another request is writing to this upload", status=self.status_of(name, uuid, current)
-                    ) from error
-                except UploadMissing as error:
-                    raise BlobUploadUnknown(uuid) from error
-            part = StoredPart(self, name, uuid, appender, stack, current, _hashers(current, algorithm))
-            try:
-                yield part
-            finally:
-                await _to_the_end(part.keep())
+        with refusing():
+            current = await self._state(home)
+        if expected != current.offset or start not in {None, current.offset}:
+            status = self.status_of(name, uuid, current)
+            raise RangeInvalid(f"the upload stands at byte {current.offset}", status=status)
+        part = StoredPart(self, self._driver.uploads, name, uuid, current, _hashers(current, algorithm))
+        try:
+            yield part
+        finally:
+            await _to_the_end(part.leave())
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
         home = _home(name, uuid)
@@ -134,14 +127,17 @@ class StoredUploads:
         token = UploadToken(name, uuid, state.offset, state.started)
         return UploadStatus(uuid, state.offset, token.sign(self._secret))
 
-    async def digest(self, home: Key, state: UploadState, algorithm: str) -> str:
-        """Hash the stored bytes again: the state was lost, or nobody foretold this algorithm."""
+    async def hashed(self, home: Key, state: UploadState, algorithm: str) -> Hasher:
+        """Hash the stored bytes again: they are few, or the state was lost, or nobody foretold this algorithm."""
         hasher = hashing.new(algorithm)
         loop = asyncio.get_running_loop()
         async with self._driver.uploads.read(home, state) as reader:
             async for piece in reader:
-                await loop.run_in_executor(self._hashing, hasher.update, [piece])
-        return hasher.hexdigest()
+                if len(piece) <= _AT_ONCE_BYTES:
+                    hasher.update([piece])
+                else:
+                    await loop.run_in_executor(self._hashing, hasher.update, [piece])
+        return hasher
 
     async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Blob:
         """Data, then link, then the upload's end; see the module docstring."""
@@ -156,9 +152,6 @@ class StoredUploads:
         await self._driver.uploads.discard(home)
         return Blob(digest, state.offset, digest)
 
-    async def discard(self, name: RepoName, uuid: str) -> None:
-        await self._driver.uploads.discard(layout.upload_home(name, uuid))
-
     @property
     def now(self) -> float:
         return self._clock()
@@ -167,6 +160,7 @@ class StoredUploads:
 class StoredPart:
     """See `interface.UploadPart`.
 
+    The upload is claimed with the first byte, so a closing PUT without a body costs no lock of its own.
     `hashers` are the hashes of everything up to here; an algorithm that is not in it cannot be continued and
     is computed by reading the stored bytes when `finish` needs it.
     """
@@ -174,23 +168,27 @@ class StoredPart:
     def __init__(
         self,
         uploads: StoredUploads,
+        storage: storage.Uploads,
         name: RepoName,
         uuid: str,
-        appender: Appender,
-        stack: AsyncExitStack,
         state: UploadState,
         hashers: dict[str, Hasher],
     ) -> None:
-        self._uploads, self._name, self._uuid = uploads, name, uuid
-        self._appender, self._stack, self._state, self._hashers = appender, stack, state, hashers
+        self._uploads, self._storage, self._name, self._uuid = uploads, storage, name, uuid
+        self._home = layout.upload_home(name, uuid)
+        self._state, self._hashers = state, hashers
+        self._stack = AsyncExitStack()
+        self._appender: Appender | None = None
         self._batch: list[bytes] = []
         self._batched = 0
         self._flushing: asyncio.Task[None] | None = None
         self._written = state.offset
         self._checked = uploads.now
-        self._open = True
 
     async def write(self, chunk: bytes) -> None:
+        if self._appender is None:
+            with refusing():
+                self._appender = await self._claim()
         self._batch.append(chunk)
         self._batched += len(chunk)
         if self._batched >= _BATCH_BYTES:
@@ -198,6 +196,17 @@ class StoredPart:
                 await self._flush()
                 if self._due():
                     await self._checkpoint()
+
+    async def _claim(self) -> Appender:
+        if not self._hashers and self._state.offset < _NOTED_FROM_BYTES:
+            self._hashers["sha256"] = await self._uploads.hashed(self._home, self._state, "sha256")
+        try:
+            return await self._stack.enter_async_context(self._storage.append(self._home, self._state))
+        except (UploadBusy, UploadChanged) as error:
+            status = self._uploads.status_of(self._name, self._uuid, self._state)
+            raise RangeInvalid("another request is writing to this upload", status=status) from error
+        except UploadMissing as error:
+            raise BlobUploadUnknown(self._uuid) from error
 
     async def commit(self) -> UploadStatus:
         with refusing():
@@ -207,25 +216,23 @@ class StoredPart:
     async def finish(self, digest: Digest) -> Blob:
         with refusing():
             await self._settle()
-            if self._written != self._state.offset:
+            if self._appender is not None and self._written != self._state.offset:
                 # No notes: publishing ends the upload, and should it fail, reading again costs less than
                 # a hash state for every blob.
                 self._state = await self._appender.checkpoint()
-            if (hasher := self._hashers.get(digest.algorithm)) is not None:
-                actual = hasher.hexdigest()
-            else:
-                home = layout.upload_home(self._name, self._uuid)
-                actual = await self._uploads.digest(home, self._state, digest.algorithm)
+            hasher = self._hashers.get(digest.algorithm)
+            try:
+                hasher = hasher or await self._uploads.hashed(self._home, self._state, digest.algorithm)
+            except (UploadMissing, UploadChanged) as error:
+                raise BlobUploadUnknown(self._uuid) from error
             await self._close()
-            if actual != digest.hex:
-                await self._uploads.discard(self._name, self._uuid)
+            if (actual := hasher.hexdigest()) != digest.hex:
+                await self._storage.discard(self._home)
                 raise DigestInvalid(f"the content is {digest.algorithm}:{actual}, not {digest}")
             return await self._uploads.publish(self._name, self._uuid, self._state, digest)
 
-    async def keep(self) -> None:
+    async def leave(self) -> None:
         """The context is left: keep what arrived, whatever ended the request."""
-        if not self._open:
-            return
         try:
             with refusing():
                 await self._checkpoint()
@@ -233,7 +240,7 @@ class StoredPart:
             await self._close()
 
     async def _close(self) -> None:
-        self._open = False
+        self._appender = None
         await self._stack.aclose()
 
     def _due(self) -> bool:
@@ -256,6 +263,7 @@ class StoredPart:
         """Written and hashed by one hop to a thread; the chunks are joined so that each is one call without the
         GIL (on one core, a dozen calls that each wait to get it back cost more than the copy).
         """
+        assert self._appender is not None, "write() claimed the upload before it gathered a batch"
         whole = batch if len(batch) == 1 else [b"".join(batch)]
         await self._appender.write(whole, self._hash)
         self._written += len(whole[0])
@@ -269,9 +277,13 @@ class StoredPart:
         await self._drained()
 
     async def _checkpoint(self) -> None:
+        if self._appender is None:
+            return
         await self._settle()
         if self._written != self._state.offset:
-            self._state = await self._appender.checkpoint(_notes(self._hashers))
+            # A hash state costs two directories and two files; a few bytes are sooner read again.
+            notes = _notes(self._hashers) if self._written >= _NOTED_FROM_BYTES else ()
+            self._state = await self._appender.checkpoint(notes)
         self._checked = self._uploads.now
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = ["FileReader", "FileWriter", "modified"]
 
 _PIECE_BYTES: Final = 1 << 20
+_SMALL_BYTES: Final = 64 << 10
 
 
 def modified(status: os.stat_result) -> datetime:
@@ -41,7 +42,10 @@ class FileReader:
         position = self._start
         while (wanted := min(_PIECE_BYTES, self._stop - position)) > 0:
             with translating(self.stat.key, None):
-                piece = await self._pool.run(lambda: os.pread(self._fd, wanted, position))  # noqa: B023  awaited
+                if wanted <= _SMALL_BYTES:  # on the event loop, as `filesystem.py` reads small files
+                    piece = os.pread(self._fd, wanted, position)
+                else:
+                    piece = await self._pool.run(lambda: os.pread(self._fd, wanted, position))  # noqa: B023  awaited
             if not piece:
                 raise StorageUnavailable(f"{self.stat.key}: it ends {self._stop - position} bytes early")
             position += len(piece)

@@ -127,6 +127,12 @@ class FilesystemUploads:
 
         def work() -> None:
             with translating(home, None):
+                # What an upload usually leaves; whatever else is there costs the general way.
+                with suppress(OSError):
+                    for name in os.listdir(path):
+                        os.unlink(f"{path}/{name}")
+                    os.rmdir(path)
+                    return
                 remove_tree(path)
 
         await self._pool.run(work)
@@ -301,8 +307,12 @@ def _homes(path: str, key: str) -> Iterator[Key]:
 
 
 def _write(path: str, data: bytes) -> None:
-    with open(path, "wb", buffering=0) as file:
-        write_at(file.fileno(), (data,), 0)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    try:
+        if data:
+            write_at(fd, (data,), 0)
+    finally:
+        os.close(fd)
 
 
 def _write_note(home: str, note: Note) -> None:
