@@ -80,6 +80,10 @@ class App:
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
 
+    async def probe(self) -> None:
+        """Look at the storage; raises a refusal if it is not as it should be."""
+        await self.registry.probe()
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()

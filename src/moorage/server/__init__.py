@@ -1,0 +1,117 @@
+"""The server: `run` binds, forks and supervises until it is told to stop.
+
+    run ──► listen.py  sockets          ──► master.py ──fork──► worker.py ──► granian.py
+            plan.py    settings, TLS                                │
+                                                                    └──► moorage.app.build
+
+docs/operations.md tells operators what it does.  Source: reference/configuration.md section 9,
+reference/storage-layout.md section 9.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import secrets
+import uuid
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from moorage import logs
+from moorage.server.listen import Cannot, bind, inherited
+from moorage.server.master import Master
+from moorage.server.plan import draw, redraw
+
+if TYPE_CHECKING:
+    from moorage.config.load import Loaded
+    from moorage.config.model import Settings
+    from moorage.server.listen import Sockets
+    from moorage.server.plan import Build, Plan
+    from moorage.server.worker import Application
+
+__all__ = ["run"]
+
+_log: Final = structlog.get_logger("moorage.server")
+
+
+def run(loaded: Loaded, build: Build | None = None) -> int:
+    """Serve until SIGTERM or SIGINT; the exit status.
+
+    0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
+    cannot be used, no worker could start, or requests were cut off.
+    `build` makes the application of one worker; `moorage.app.build` unless a test says otherwise.
+    """
+    instance = str(uuid.uuid4())
+    logs.configure(loaded.settings.log, instance=instance)
+    _raise_file_limit()
+    secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
+    try:
+        plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
+        http = loaded.settings.http
+        sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
+    except Cannot as error:
+        _log.critical(str(error))
+        return 1
+    for warning in warnings:
+        _log.warning(warning)
+    _warn_of_secret(loaded)
+    if build is None:
+        # Once here instead of once in every worker: that is most of the time until the first answer.
+        import moorage.app  # noqa: F401, PLC0415  tests of the server go without the registry
+    # What is imported by now is shared by all workers, as long as no collection writes to it.
+    gc.collect()
+    gc.freeze()
+    return Master(plan, sockets, partial(_reload, loaded), _announce).run()
+
+
+def _application(settings: Settings, secret: bytes, number: int) -> Application:
+    from moorage.app import build  # noqa: PLC0415  as above
+
+    return build(settings, secret, worker=number)
+
+
+def _reload(first: Loaded, old: Plan) -> Plan:
+    """Read the configuration again.  Raises `Cannot`."""
+    from moorage.config.load import load  # noqa: PLC0415  as above
+    from moorage.config.problems import ConfigError  # noqa: PLC0415
+
+    try:
+        loaded = load(first.path, os.environ)
+    except ConfigError as error:
+        raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
+    plan, warnings = redraw(old, loaded)
+    logs.configure(plan.settings.log, instance=plan.instance)
+    for warning in [*(str(problem) for problem in loaded.warnings), *warnings]:
+        _log.warning(warning)
+    return plan
+
+
+def _announce(plan: Plan, sockets: Sockets) -> None:
+    scheme = "unix:" if sockets.unix else "https://" if plan.options.tls else "http://"
+    storage = plan.settings.storage
+    where = storage.filesystem.rootdirectory if storage.filesystem else storage.driver
+    _log.info(f"listening on {scheme}{sockets}", workers=plan.workers, data=where, configuration=plan.source)
+
+
+def _warn_of_secret(loaded: Loaded) -> None:
+    """Only where it can matter: a registry on the built-in defaults is alone, and in memory nothing lasts."""
+    settings = loaded.settings
+    if settings.http.secret or loaded.path is None or settings.storage.driver == "inmemory":
+        return
+    if settings.storage.maintenance.readonly.enabled:
+        return
+    _log.warning(
+        "No HTTP secret provided - generated random secret. This may cause problems with uploads if multiple "
+        "registries are behind a load-balancer, and ends unfinished uploads at a restart. To provide a "
+        "shared secret, fill in http.secret in the configuration file or set the REGISTRY_HTTP_SECRET environment "
+        "variable."
+    )
+
+
+def _raise_file_limit() -> None:
+    """As many open files as we may have: each connection is one, and each upload."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -1,0 +1,186 @@
+"""Around every request: its id, its line in the access log, its place among those in flight.
+
+`X-Request-Id` comes from the client when it is sane, else it is made here; it stands on every answer, whatever
+failed inside, in the access log and on every line that the application logs meanwhile (`logs.request_id`).
+
+An application tells who the user is by setting `scope["moorage.user"]`.  The answer's size is what was sent,
+except for files that the server sends by itself (`http.response.pathsend`): there it is the Content-Length.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+import time
+from random import getrandbits
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from moorage.logs import AccessLog, Entry, request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, MutableMapping
+
+    Scope = MutableMapping[str, Any]
+    Message = MutableMapping[str, Any]
+    Receive = Callable[[], Awaitable[Message]]
+    Send = Callable[[Message], Awaitable[None]]
+    ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+__all__ = ["HEADER_LIMIT_BYTES", "RequestLog", "Traffic", "remote_address"]
+
+HEADER_LIMIT_BYTES: Final = 128 << 10
+"""Names and values of a request's headers together.  Granian's own limit is that of its read buffer."""
+
+_ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_CLOSE: Final = (b"connection", b"close")
+_FAILED: Final = b'{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}\n'
+_log: Final = structlog.get_logger("moorage.http")
+
+
+class Traffic:
+    """How many requests are being answered, and whether their connections shall end with the answer."""
+
+    __slots__ = ("draining", "in_flight")
+
+    def __init__(self) -> None:
+        self.in_flight = 0
+        self.draining = False
+
+
+class RequestLog:
+    """The outermost layer; without `access` there is no access log."""
+
+    def __init__(self, app: ASGIApp, traffic: Traffic, access: AccessLog | None) -> None:
+        self._app, self._traffic, self._access = app, traffic, access
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, send, self._traffic)
+        request_id.set(exchange.id.decode())
+        self._traffic.in_flight += 1
+        try:
+            if exchange.header_bytes > HEADER_LIMIT_BYTES:
+                await exchange.refuse(431)
+            else:
+                await self._app(scope, receive, exchange.send)
+        except Exception:  # noqa: BLE001  the outermost layer: logged whole, told to nobody
+            _log.exception("unexpected error", method=scope["method"], path=scope["path"])
+            await exchange.fail()
+        finally:
+            self._traffic.in_flight -= 1
+            if self._access is not None:
+                self._access.write(exchange.entry())
+
+
+class _Exchange:
+    """One request and its answer, as far as the logs want to know."""
+
+    __slots__ = ("_begun", "_length", "_scope", "_send", "_sent", "_status", "_traffic", "header_bytes", "id")
+
+    def __init__(self, scope: Scope, send: Send, traffic: Traffic) -> None:
+        self._begun = time.perf_counter()
+        self._scope, self._send, self._traffic = scope, send, traffic
+        self._status = self._sent = self._length = 0
+        self.id = b"%032x" % getrandbits(128)
+        size = 0
+        for name, value in scope["headers"]:
+            size += len(name) + len(value)
+            if name == b"x-request-id" and _ID.fullmatch(value):
+                self.id = value
+        self.header_bytes = size
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind == "http.response.start":
+            self._status = message["status"]
+            headers = [*message["headers"], (b"x-request-id", self.id)]
+            if self._traffic.draining and not self._scope["http_version"].startswith("2"):
+                # Granian closes idle connections when it stops, but one that it accepted in the same moment
+                # would otherwise go on asking.
+                headers.append(_CLOSE)
+            message["headers"] = headers
+            for name, value in headers:
+                if name == b"content-length":
+                    self._length = int(value)
+                    break
+        elif kind == "http.response.body":
+            self._sent += len(message.get("body", b""))
+        elif kind == "http.response.pathsend":
+            self._sent += self._length
+        await self._send(message)
+
+    async def fail(self) -> None:
+        """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""
+        if self._status == 0:
+            length = (b"content-length", b"%d" % len(_FAILED))
+            headers = [length, (b"content-type", b"application/json")]
+            await self.send({"type": "http.response.start", "status": 500, "headers": headers})
+            body = b"" if self._scope["method"] == "HEAD" else _FAILED
+            await self.send({"type": "http.response.body", "body": body})
+
+    async def refuse(self, status: int) -> None:
+        headers = [(b"content-length", b"0"), _CLOSE]
+        await self.send({"type": "http.response.start", "status": status, "headers": headers})
+        await self.send({"type": "http.response.body", "body": b""})
+
+    def entry(self) -> Entry:
+        scope = self._scope
+        query: bytes = scope["query_string"]
+        # As it was sent, which `path` is not: that is percent-decoded.
+        raw = scope.get("raw_path")
+        path = raw.decode("latin-1") if raw else scope["path"]
+        seconds = time.perf_counter() - self._begun
+        return Entry(
+            when=time.time() - seconds,
+            remote=remote_address(scope),
+            user=scope.get("moorage.user") or "",
+            method=scope["method"],
+            target=f"{path}?{query.decode('latin-1')}" if query else path,
+            protocol=scope["http_version"],
+            # 499: the client left before there was an answer (nginx's invention).
+            status=self._status or 499,
+            sent=self._sent,
+            seconds=seconds,
+            referer=_header(scope, b"referer"),
+            agent=_header(scope, b"user-agent"),
+            request=self.id.decode(),
+        )
+
+
+def remote_address(scope: Scope) -> str:
+    """Who asks: the first valid address of X-Forwarded-For, else X-Real-Ip, else the socket's; "" if unknown.
+
+    As the reference does, anybody is believed (reference/http-api.md section 11): good for logs, not for access.
+    """
+    for header in (b"x-forwarded-for", b"x-real-ip"):
+        for part in _header(scope, header).split(","):
+            if (address := _address(part.strip())) is not None:
+                return address
+    client = scope.get("client")
+    if not client:
+        return ""
+    return _address(client[0]) or ""
+
+
+def _header(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
+
+
+def _address(text: str) -> str | None:
+    """The address as text; IPv4 within IPv6 (what a dual-stack socket sees) as IPv4."""
+    if not text:
+        return None
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

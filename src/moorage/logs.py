@@ -1,0 +1,296 @@
+"""Logs: what the server has to say on standard error, who asked what on standard output.
+
+    structlog ──┐
+                ├─► level ─► fields ─► text │ json │ logstash ─► one write(2) to fd 2
+    logging ────┘
+    http/middleware.py ─► `AccessLog` ─► combined │ JSON object ─► one write(2) to fd 1
+
+Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
+bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
+parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and the `_state` of an
+upload, which is as good as one, is struck out of the access log.
+
+Source: reference/configuration.md section 4.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import platform
+import re
+import select
+import sys
+import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+from structlog.processors import CallsiteParameter, CallsiteParameterAdder
+
+from moorage import __version__
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, MutableMapping
+
+    from moorage.config.sections.log import Log
+
+__all__ = ["AccessLog", "Entry", "configure", "request_id", "write_line"]
+
+request_id: ContextVar[str] = ContextVar("moorage_request_id", default="")
+"""The request that is being answered; on every line that is logged meanwhile, as `http.request.id`."""
+
+PIPE_BUF: Final = 4096
+_LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
+_PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
+_STATE: Final = re.compile(r"(?<=[?&])(_state=)[^&\s\"#]*", re.IGNORECASE)
+_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\uffff\U00010000-\U0010ffff\"\\]")
+
+
+def configure(log: Log, *, instance: str, worker: int | None = None) -> None:
+    """Set up structlog and the standard library's logging for this process, as the `log` section says.
+
+    May be called again; loggers made before obey the last call.
+    """
+    level = _LEVELS[log.level]
+    fixed = {"instance.id": instance, "python.version": platform.python_version(), "version": __version__}
+    if worker is not None:
+        fixed["worker"] = str(worker)
+    fixed.update({str(key): value for key, value in log.fields.items()})
+
+    def add_fields(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+        for key, value in fixed.items():
+            event.setdefault(key, value)
+        if current := request_id.get():
+            event.setdefault("http.request.id", current)
+        return event
+
+    caller: list[Any] = [_caller(), _name_caller] if log.reportcaller else []
+    structlog.configure(
+        processors=[
+            structlog.contextvars.merge_contextvars,
+            structlog.processors.add_log_level,
+            *caller,
+            structlog.processors.StackInfoRenderer(),
+            add_fields,
+            *_renderers(log.formatter),
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=_StandardError,
+        cache_logger_on_first_use=False,
+    )
+    _adopt_standard_logging()
+
+
+class AccessLog:
+    """Writes one line for each request; `formatter` is `log.formatter`."""
+
+    def __init__(self, formatter: str, fd: int = 1) -> None:
+        self._fd = fd
+        self._format: Callable[[Entry], bytes] = _combined() if formatter in {"", "text"} else _access_json
+
+    def write(self, entry: Entry) -> None:
+        write_line(self._fd, self._format(entry))
+
+
+class Entry:
+    """What the access log tells of one request.  `seconds` is how long the application took."""
+
+    __slots__ = (
+        "agent", "method", "protocol", "referer", "remote", "request", "seconds", "sent", "status", "target",
+        "user", "when",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        when: float,
+        remote: str,
+        user: str,
+        method: str,
+        target: str,
+        protocol: str,
+        status: int,
+        sent: int,
+        seconds: float,
+        referer: str,
+        agent: str,
+        request: str,
+    ) -> None:
+        self.when, self.remote, self.user, self.method = when, remote, user, method
+        self.target = _without_state(target)
+        self.protocol, self.status, self.sent, self.seconds = protocol, status, sent, seconds
+        self.referer, self.agent, self.request = _without_state(referer), agent, request
+
+
+def write_line(fd: int, line: bytes) -> None:
+    """Write all of it, in one system call unless the receiver takes less.  A receiver that is gone is no error."""
+    while line:
+        try:
+            line = line[os.write(fd, line) :]
+        except BlockingIOError:
+            # Somebody made our terminal or pipe non-blocking; a log that drops lines under load misleads.
+            select.select([], [fd], [])
+        except OSError:
+            return
+
+
+class _StandardError:
+    """What structlog calls with a rendered line, by the name of the level."""
+
+    def __init__(self, *_: object) -> None:
+        pass
+
+    def msg(self, line: str) -> None:
+        write_line(2, f"{line}\n".encode(errors="backslashreplace"))
+
+    log = debug = info = warn = warning = msg
+    fatal = failure = err = error = critical = exception = msg
+
+
+class _Forward(logging.Handler):
+    """Hands what libraries log to structlog, so that it has the same form and fields."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        extra: dict[str, Any] = {"logger": record.name}
+        if record.exc_info:
+            extra["exc_info"] = record.exc_info
+        structlog.get_logger().log(min(record.levelno, logging.CRITICAL), record.getMessage(), **extra)
+
+
+def _adopt_standard_logging() -> None:
+    root = logging.getLogger()
+    for handler in root.handlers[:]:
+        root.removeHandler(handler)
+    root.addHandler(_Forward())
+    root.setLevel(logging.WARNING)
+    # Granian says on INFO which of its threads starts and ends; its errors come through the root.
+    logging.getLogger("_granian").setLevel(logging.WARNING)
+    logging.captureWarnings(capture=True)
+
+
+def _caller() -> CallsiteParameterAdder:
+    wanted = [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME]
+    return CallsiteParameterAdder(wanted, additional_ignores=[__name__, "logging"])
+
+
+def _name_caller(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    event["file"] = f"{event.pop('pathname')}:{event.pop('lineno')}"
+    event["func"] = event.pop("func_name")
+    return event
+
+
+def _renderers(formatter: str) -> list[Any]:
+    if formatter == "text" and sys.stderr is not None and sys.stderr.isatty():
+        return [
+            structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
+            structlog.dev.ConsoleRenderer(colors=True, pad_event_to=0),
+        ]
+    finish = {"text": _text, "json": _json, "logstash": _logstash}[formatter]
+    return [structlog.processors.format_exc_info, finish]
+
+
+def _now() -> str:
+    return datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+
+
+def _level(event: MutableMapping[str, Any]) -> str:
+    level = str(event.pop("level"))
+    return {"warn": "warning", "critical": "fatal", "exception": "error"}.get(level, level)
+
+
+def _text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    """As logrus does: time, level and message first, the rest by name."""
+    first = f"time={_quoted(_now())} level={_level(event)} msg={_quoted(str(event.pop('event')))}"
+    return first + "".join(f" {key}={_quoted(_word(event[key]))}" for key in sorted(event))
+
+
+def _json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    return _dump({"level": _level(event), "msg": str(event.pop("event")), "time": _now(), **event})
+
+
+def _logstash(_: object, __: str, event: MutableMapping[str, Any]) -> str:
+    head = {"@timestamp": _now(), "@version": "1", "level": _level(event), "message": str(event.pop("event"))}
+    return _dump({**head, **event})
+
+
+def _dump(event: Mapping[str, Any]) -> str:
+    return json.dumps(event, ensure_ascii=False, separators=(",", ":"), default=str)
+
+
+def _word(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    return value if isinstance(value, str) else str(value)
+
+
+def _quoted(text: str) -> str:
+    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+
+
+def _without_state(text: str) -> str:
+    return _STATE.sub(r"\1-", text) if "_state" in text.lower() else text
+
+
+def _combined() -> Callable[[Entry], bytes]:
+    """Apache's combined form, then the seconds taken and the request's id, both without quotes."""
+    second, stamp = -1, ""
+
+    def render(entry: Entry) -> bytes:
+        nonlocal second, stamp
+        if int(entry.when) != second:
+            second = int(entry.when)
+            stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
+        head = f"{_safe(entry.remote, 128)} - {_safe(entry.user, 256)} [{stamp}] "
+        asked = f'"{_safe(entry.method, 32)} {_safe(entry.target, 2000)} HTTP/{entry.protocol}" '
+        told = f"{entry.status} {entry.sent or '-'} "
+        client = f'"{_safe(entry.referer, 500)}" "{_safe(entry.agent, 500)}" '
+        return f"{head}{asked}{told}{client}{entry.seconds:.6f} {entry.request}\n".encode()
+
+    return render
+
+
+def _access_json(entry: Entry) -> bytes:
+    line = _access_object(entry, 2000)
+    # JSON's escapes take up to six bytes a character, so a hostile request may need a shorter cut.
+    return line if len(line) <= PIPE_BUF else _access_object(entry, 100)
+
+
+def _access_object(entry: Entry, limit: int) -> bytes:
+    when = datetime.fromtimestamp(entry.when, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f000Z")
+    fields = {
+        "time": when,
+        "http.request.remoteaddr": entry.remote[:128],
+        "auth.user.name": entry.user[:limit],
+        "http.request.method": entry.method[:32],
+        "http.request.uri": entry.target[:limit],
+        "http.request.protocol": f"HTTP/{entry.protocol}",
+        "http.response.status": entry.status,
+        "http.response.written": entry.sent,
+        "http.response.duration": round(entry.seconds, 6),
+        "http.request.referer": entry.referer[: limit // 4],
+        "http.request.useragent": entry.agent[: limit // 4],
+        "http.request.id": entry.request,
+    }
+    return _dump({key: value for key, value in fields.items() if value != ""}).encode(errors="replace") + b"\n"
+
+
+def _safe(text: str, limit: int) -> str:
+    """Within a line and within quotes, as Apache escapes: nobody forges a line by sending one.
+
+    Cut to `limit` characters; "-" if empty.
+    """
+    if not text:
+        return "-"
+    if _UNSAFE.search(text):
+        text = _UNSAFE.sub(_escape, text)
+    return text[:limit]
+
+
+def _escape(match: re.Match[str]) -> str:
+    character = match.group()
+    if character in '"\\':
+        return "\\" + character
+    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))

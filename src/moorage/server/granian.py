@@ -1,0 +1,152 @@
+"""Granian, embedded: everything that depends on its version stands here.
+
+Granian 2.8 has no public way to serve ASGI from a socket that somebody else bound, so this repeats the few lines
+of `granian.server.mp.MPServer._spawn_asgi_worker`.  pyproject.toml pins the minor version for that reason.
+
+What was found out about 2.8.7, by experiment and in its source (`tests/server/test_granian.py` repeats most of it):
+
+* A client that leaves within a body (Content-Length or chunked, HTTP/1.1 or a reset or cut HTTP/2 stream): the
+  pieces that came are delivered, then `receive` gives `http.disconnect`, never a last `http.request`.
+* `receive` after the body waits for the client to leave or the answer to be complete.  Of several HTTP/2 requests
+  on one connection that wait so, only one is told that the connection broke: do not wait for nothing else.
+* `send` never fails when the client has left.  It waits once four pieces are queued, so a slow reader holds four.
+* `100 Continue` is sent when the application first calls `receive`, not before.
+* An answer to a body that was not read is followed by `Connection: close` and the end of the connection, unless the
+  body was small enough to have arrived with its headers.  A client that is still writing may see a reset before
+  it has read the answer.
+* The answer to HEAD keeps its Content-Length.  An answer with Content-Length that ends early cuts the connection;
+  a chunked one would end as if it were whole, so send none.
+* `http.response.pathsend` streams in pieces of 128 KiB from a thread, memory does not grow; `send` returns at once,
+  and nobody learns when the file is sent or whether the client stayed.  A file that is gone is a bare 404.
+* The header timeout of HTTP/1.1 also ends connections that idle between requests.  With HTTP/2 possible ("auto":
+  TLS by default, h2c) it starts only after the first byte, and HTTP/2 connections may idle for ever.
+* 100 header lines are the limit (431), and `max_buffer_size` for their bytes, roughly.
+* Each piece of a body costs 60 to 200 us (three thread switches), so pieces must be large.  CPU seconds per GiB
+  uploaded, HTTP/1.1 without TLS: 2.1 with buffers of 64 KiB, 1.3 with 128, 1.0 with 256, 0.8 with 416; with TLS
+  2.4, 1.9, 1.7, 1.5.  HTTP/2 with TLS: 12 with frames of 16 KiB, 1.65 with 512 KiB.  The client decides: Go's (Docker,
+  containerd, skopeo), Python's and Rust's fill what we allow, curl sends 16 KiB whatever we say.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final
+
+from granian import _futures, _granian
+from granian.http import HTTP1Settings, HTTP2Settings
+
+if TYPE_CHECKING:
+    from moorage.http.middleware import ASGIApp
+
+__all__ = ["BACKLOG", "Listener", "ServerOptions", "Tls"]
+
+BACKLOG: Final = 2048
+"""Connections that the kernel keeps while every worker is busy (it caps this at net.core.somaxconn)."""
+
+_KIB: Final = 1024
+
+# Granian's stubs have the signatures of older versions, and its Python helpers have none.
+_rust: Any = _granian
+_new_scheduler: Any = _futures._new_cbscheduler  # noqa: SLF001  the price of embedding
+_watched: Any = _futures._future_watcher_wrapper  # noqa: SLF001  as above
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Certificate and key as files that `tls.check` has read; `minimum` is `tls1.2` or `tls1.3`."""
+
+    certificate: str
+    key: str
+    minimum: str = "tls1.2"
+
+
+@dataclass(frozen=True, slots=True)
+class ServerOptions:
+    """What a worker tells Granian.  `http2`: offered by ALPN with TLS, by prior knowledge without."""
+
+    http2: bool = False
+    tls: Tls | None = None
+    header_timeout_s: float = 30.0
+    connections: int = 1024
+    buffer_bytes: int = 408 * _KIB
+    window_bytes: int = 1024 * _KIB
+    frame_bytes: int = 512 * _KIB
+    threads: int = 1
+
+
+class Listener:
+    """Serves one ASGI application on a listening socket from threads of its own, until `stop`.
+
+    To be made inside the running event loop; the application runs there.  The descriptor becomes Granian's,
+    which closes it once it has stopped accepting.
+    """
+
+    def __init__(self, app: ASGIApp, fd: int, *, unix: bool, options: ServerOptions) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._signal = _rust.WorkerSignal()
+        self._stopped = asyncio.Event()
+        self._told = False
+        self._signal.add_cb(lambda: self._loop.call_soon_threadsafe(self._stopped.set))
+        # Kept for as long as the worker lives: Granian refers to neither by itself.
+        self._socket = _rust.SocketHolder(fd, unix, BACKLOG)
+        self._worker = _worker((None, self._socket), options)
+        scheduler = _new_scheduler(self._loop, _callback(app), impl_asyncio=True)
+        serve = self._worker.serve_mtr_uds if unix else self._worker.serve_mtr
+        serve(scheduler, self._loop, self._signal)
+
+    def stop(self) -> None:
+        """Stop accepting; close idle connections now and the others after the answer they wait for."""
+        if not self._told:
+            # A second set() would block this thread: Granian reads its channel of one place only once.
+            self._told = True
+            self._signal.set()
+
+    async def stopped(self) -> None:
+        """Returns when the last connection is closed."""
+        await self._stopped.wait()
+
+
+def _callback(app: ASGIApp) -> Any:
+    # Granian's own wrapper adds `state` and `root_path` to every scope, and an access log that we do not use.
+    def run(scope: Any, protocol: Any) -> Any:
+        return app(scope, protocol.receive, protocol.send)
+
+    return _watched(run)
+
+
+def _worker(sock: tuple[None, Any], options: ServerOptions) -> Any:
+    tls = options.tls
+    return _rust.ASGIWorker(
+        1,
+        sock,
+        None,
+        options.threads,
+        64,
+        1,
+        30,
+        options.connections,
+        "auto" if options.http2 else "1",
+        HTTP1Settings(
+            header_read_timeout=max(1, round(options.header_timeout_s * 1000)),
+            max_buffer_size=options.buffer_bytes,
+        ),
+        HTTP2Settings(
+            initial_connection_window_size=options.window_bytes * 2,
+            initial_stream_window_size=options.window_bytes,
+            max_frame_size=options.frame_bytes,
+            max_headers_size=64 * _KIB,
+            max_concurrent_streams=200,
+        ),
+        False,
+        None,
+        tls is not None,
+        tls.certificate if tls else None,
+        tls.key if tls else None,
+        None,
+        tls.minimum if tls else "tls1.2",
+        None,
+        [],
+        False,
+        (None, None),
+    )

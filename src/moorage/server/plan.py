@@ -1,0 +1,91 @@
+"""What workers are made from: settings, and what was found out about them once, before any worker starts."""
+
+from __future__ import annotations
+
+import os
+import resource
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from moorage.server import tls
+from moorage.server.granian import ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.config.load import Loaded
+    from moorage.config.model import Settings
+    from moorage.server.worker import Application
+
+    Build = Callable[[Settings, bytes, int], Application]
+
+__all__ = ["Plan", "draw", "redraw", "worker_count"]
+
+_WORKERS_LIMIT: Final = 8
+_CONNECTIONS_LIMIT: Final = 16384
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """`secret` signs the state of uploads; `source` is where the settings come from, for people."""
+
+    settings: Settings
+    source: str
+    secret: bytes
+    instance: str
+    workers: int
+    options: ServerOptions
+    build: Build
+
+    def builder(self, number: int) -> Callable[[], Application]:
+        return lambda: self.build(self.settings, self.secret, number)
+
+
+def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
+    """The plan, and warnings for the log.  Raises `Cannot`."""
+    settings = loaded.settings
+    workers, warnings = worker_count(settings)
+    secured, notes = tls.check(settings.http.tls)
+    http2 = settings.http.h2c.enabled if secured is None else not settings.http.http2.disabled
+    options = ServerOptions(
+        http2=http2,
+        tls=secured,
+        header_timeout_s=settings.http.headertimeout,
+        connections=_connections(),
+    )
+    plan = Plan(settings, loaded.source, secret, instance, workers, options, build)
+    return plan, warnings + notes
+
+
+def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
+    """The plan for what SIGHUP has loaded: sockets and the number of workers stay.  Raises `Cannot`."""
+    secret = loaded.settings.http.secret.encode() or old.secret
+    plan, warnings = draw(loaded, old.build, secret=secret, instance=old.instance)
+    before, after = old.settings.http, plan.settings.http
+    for name in ("addr", "net"):
+        if getattr(before, name) != getattr(after, name):
+            warnings.append(f"http.{name} has changed: that takes a restart")
+    if plan.workers != old.workers:
+        warnings.append("http.workers has changed: that takes a restart")
+    return replace(plan, workers=old.workers), warnings
+
+
+def worker_count(settings: Settings) -> tuple[int, list[str]]:
+    """How many, and warnings.  By default one per core that this process may use, at most 8."""
+    wanted = settings.http.workers
+    if settings.storage.driver == "inmemory":
+        # Memory is not shared: an image pushed to one worker would be unknown to the others.
+        told = "storage.inmemory is served by one worker, whatever http.workers says"
+        return 1, [told] if wanted is not None and wanted > 1 else []
+    return wanted or max(1, min(_WORKERS_LIMIT, len(os.sched_getaffinity(0)))), []
+
+
+def _connections() -> int:
+    """Connections per worker: two descriptors each (the client's and a file), and some for everything else.
+
+    The limit matters: a server out of descriptors spins in accept(2) instead of waiting.
+    """
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY:
+        return _CONNECTIONS_LIMIT
+    return max(64, min(_CONNECTIONS_LIMIT, (hard - 256) // 2))

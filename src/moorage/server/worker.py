@@ -1,0 +1,195 @@
+"""A worker: one process that answers requests, on a socket that the master has bound.
+
+    built ─► ready (told to the master) ─► draining ─► gone
+                                              ▲
+                 SIGTERM: as long as `http.draintimeout` allows
+                 told to retire (a newer worker has taken its place): as long as its requests last
+
+The control socket is how the two talk: the worker writes `READY`, the master writes `RETIRE`, and its end means
+that the master is dead, which no worker survives.
+
+Exit status: 0 nothing was cut off, 1 the time was over, 3 could not start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import faulthandler
+import gc
+import os
+import signal
+import socket
+import sys
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+
+import structlog
+import uvloop
+
+from moorage import logs
+from moorage.health import Health, checks_of
+from moorage.http.health import HealthGate
+from moorage.http.middleware import RequestLog, Traffic
+from moorage.server.granian import Listener, ServerOptions
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.config.model import Settings
+    from moorage.http.middleware import ASGIApp
+
+__all__ = ["CUT_OFF", "READY", "RETIRE", "START_FAILED", "Application", "Job", "main"]
+
+READY: Final = b"R"
+RETIRE: Final = b"T"
+CUT_OFF: Final = 1
+START_FAILED: Final = 3
+
+_CLOSE_LIMIT_S: Final = 5.0
+_PR_SET_PDEATHSIG: Final = 1
+_log: Final = structlog.get_logger("moorage.server")
+
+
+class Application(Protocol):
+    """What `moorage.app.build` returns.
+
+    `probe` looks at the storage, and raises if it is not as it should be.
+    """
+
+    @property
+    def asgi(self) -> ASGIApp: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def probe(self) -> None: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id."""
+
+    number: int
+    settings: Settings
+    build: Callable[[], Application]
+    listening: socket.socket
+    control: socket.socket
+    options: ServerOptions
+    instance: str
+    master: int
+
+
+def main(job: Job) -> NoReturn:
+    """Run until told to end.  Never returns: threads that still run must not hold the process up."""
+    status = START_FAILED
+    try:
+        _die_with(job.master)
+        logs.configure(job.settings.log, instance=job.instance, worker=job.number)
+        status = uvloop.run(_Worker(job).run())
+    except BaseException:  # noqa: BLE001  Granian's panics are no Exceptions, and all of them end in the log
+        _log.exception("worker failed")
+    finally:
+        with suppress(OSError, ValueError):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(status)
+
+
+def _die_with(master: int) -> None:
+    """SIGKILL when the master ends in whatever way; what is acknowledged is safe, so nothing is lost by it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != master:
+        os._exit(CUT_OFF)
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._begun = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+        self._ends_at: float | None = None
+
+    async def run(self) -> int:
+        job, loop = self._job, asyncio.get_running_loop()
+        self._listen_for_signals()
+        app = job.build()
+        health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
+        traffic = Traffic()
+        log = job.settings.log
+        access = None if log.accesslog.disabled else logs.AccessLog(log.formatter)
+        asgi = RequestLog(HealthGate(app.asgi, health), traffic, access)
+
+        await app.start()
+        await health.start()
+        unix = job.listening.family == socket.AF_UNIX
+        listener = Listener(asgi, os.dup(job.listening.fileno()), unix=unix, options=job.options)
+        job.listening.close()
+        job.control.setblocking(False)
+        loop.add_reader(job.control.fileno(), self._hear)
+        # What is loaded by now stays; leaving it out makes each collection cheap.
+        gc.collect()
+        gc.freeze()
+        job.control.send(READY)
+
+        await self._begun.wait()
+        traffic.draining = True
+        status = await self._drain(listener, traffic)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                await health.close()
+                await app.close()
+        return status
+
+    def _listen_for_signals(self) -> None:
+        """SIGTERM drains; SIGQUIT shows what every thread and task does, even while the event loop is stuck."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGQUIT, _dump_tasks)
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+    def _hear(self) -> None:
+        """The master spoke or died."""
+        try:
+            heard = self._job.control.recv(16)
+        except BlockingIOError:
+            return
+        if not heard:
+            os._exit(CUT_OFF)
+        self._begun.set()
+
+    def _terminate(self) -> None:
+        """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""
+        if self._ends_at is None:
+            loop = asyncio.get_running_loop()
+            self._ends_at = loop.time() + self._job.settings.http.draintimeout
+            if self._limit is not None:
+                self._limit.reschedule(self._ends_at)
+        self._begun.set()
+
+    async def _drain(self, listener: Listener, traffic: Traffic) -> int:
+        listener.stop()
+        try:
+            async with asyncio.timeout_at(self._ends_at) as self._limit:
+                await listener.stopped()
+        except TimeoutError:
+            if self._job.settings.http.draintimeout == 0:
+                return 0
+            _log.warning("requests were cut off: http.draintimeout is over", requests=traffic.in_flight)
+            return CUT_OFF
+        return 0
+
+
+def _dump_tasks() -> None:
+    """Where every task waits, outermost first.  `Task.print_stack` shows the outermost place only."""
+    lines = []
+    for task in asyncio.all_tasks():
+        lines.append(f"Task {task.get_name()}:")
+        at: object = task.get_coro()
+        while (frame := getattr(at, "cr_frame", None)) is not None:
+            lines.append(
+                f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_qualname}'
+            )
+            at = getattr(at, "cr_await", None)
+    logs.write_line(2, "".join(f"{line}\n" for line in lines).encode())
