@@ -93,9 +93,9 @@ class Pool:
             self._hand_in(job, loop)
             return await job.future
         except asyncio.CancelledError:
-            if not job.future.cancelled():
-                raise  # the work itself was refused or cancelled, not this caller
-            job.ended = ended = job.ended or loop.create_future()
+            ended = job.future
+            if ended.cancelled():  # else the work ended in the very step in which the caller was cancelled
+                job.ended = ended = job.ended or loop.create_future()
             await _settled(ended)
             if ended.exception() is None and undo is not None:
                 rest = _Job(lambda: undo(ended.result()), loop)
