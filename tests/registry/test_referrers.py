@@ -1,0 +1,239 @@
+"""Who refers to a manifest: by our links and by the fallback tags of old clients, and never who does not."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.registry.images import NAME, T1, push
+from tests.registry.watched import WatchedDriver
+
+from moorage.errors import Unavailable
+from moorage.registry import layout
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.referrers import StoredReferrers, fallback_tag, rebuild
+from moorage.storage.driver import Key, StorageUnavailable
+from moorage.testing.builders import OCI_CONFIG, artifact, image, index
+from moorage.types import Descriptor, Digest, RepoName
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorage.storage.driver import Driver
+    from moorage.testing.builders import Built
+
+SUBJECT, OTHER = image(seed=1), image(seed=2)
+SIGNATURE = artifact("application/vnd.example.sig", subject=SUBJECT, annotations={"by": "me"})
+SBOM = artifact("application/vnd.example.sbom", subject=SUBJECT)
+PLAIN = image(seed=9, subject=SUBJECT)
+INDEX = index(subject=SUBJECT)
+
+
+@pytest.fixture
+def manifests(driver: Driver) -> StoredManifests:
+    return StoredManifests(driver, delete_enabled=True)
+
+
+async def listed(
+    driver: Driver, subject: Built = SUBJECT, *types: str, name: RepoName = NAME
+) -> Sequence[Descriptor]:
+    """What a worker with empty caches answers."""
+    found, more = await StoredReferrers(driver, StoredManifests(driver)).list(
+        name, subject.digest, artifact_types=types
+    )
+    assert not more
+    assert [str(item.digest) for item in found] == sorted(str(item.digest) for item in found)
+    return found
+
+
+def digests(found: Sequence[Descriptor]) -> set[Digest]:
+    return {item.digest for item in found}
+
+
+async def old(driver: Driver, manifests: StoredManifests, built: Built) -> None:
+    """As an older registry stores it: without a referrer link."""
+    await push(driver, manifests, built)
+    await driver.clear(layout.referrers_of(NAME, SUBJECT.digest))
+
+
+async def test_nobody_refers_to_the_unknown(driver: Driver, manifests: StoredManifests) -> None:
+    """Clients ask before anything is pushed; an unknown repository or subject has none, and is no error."""
+    assert await listed(driver) == []
+    await push(driver, manifests, OTHER, T1)
+    assert await listed(driver) == []
+
+
+async def test_every_manifest_with_the_subject_is_listed(driver: Driver, manifests: StoredManifests) -> None:
+    """Images and indexes, tagged or not, before the subject exists, with all that a client decides by."""
+    for built in (SIGNATURE, SBOM, PLAIN, INDEX, artifact("x/y", subject=OTHER), artifact("x/y")):
+        await push(driver, manifests, built)
+    found = {item.digest: item for item in await listed(driver)}
+    assert found.keys() == {SIGNATURE.digest, SBOM.digest, PLAIN.digest, INDEX.digest}
+    signature = found[SIGNATURE.digest]
+    assert signature.media_type == SIGNATURE.media_type
+    assert (signature.size, signature.annotations) == (SIGNATURE.size, {"by": "me"})
+    assert {item.artifact_type for item in found.values()} == {
+        "application/vnd.example.sig",
+        "application/vnd.example.sbom",
+        OCI_CONFIG,
+        None,
+    }
+    assert found[SBOM.digest].annotations is None
+
+
+async def test_the_filter_takes_any_of_the_types_and_nothing_else(
+    driver: Driver, manifests: StoredManifests
+) -> None:
+    """The answer says that the filter was applied, so a client does not look again."""
+    for built in (SIGNATURE, SBOM, PLAIN, INDEX):
+        await push(driver, manifests, built)
+    assert digests(await listed(driver, SUBJECT, "application/vnd.example.sig")) == {SIGNATURE.digest}
+    both = await listed(driver, SUBJECT, "application/vnd.example.sbom", OCI_CONFIG)
+    assert digests(both) == {SBOM.digest, PLAIN.digest}
+    assert await listed(driver, SUBJECT, "application/vnd.example") == []
+
+
+async def test_repositories_do_not_mix(driver: Driver, manifests: StoredManifests) -> None:
+    """A signature in another tenant's repository is none of ours."""
+    await push(driver, manifests, SIGNATURE, name=RepoName("else/where"))
+    assert await listed(driver) == []
+
+
+async def test_sha512_subjects_and_referrers(driver: Driver, manifests: StoredManifests) -> None:
+    """Both are first-class, each under its own algorithm."""
+    subject = image(seed=4, algorithm="sha512")
+    one = artifact("x/y", subject=subject)
+    two = artifact("x/z", subject=subject, algorithm="sha512")
+    for built in (one, two):
+        await push(driver, manifests, built)
+    assert digests(await listed(driver, subject)) == {one.digest, two.digest}
+
+
+async def test_deletion_shows_at_once_in_every_worker(driver: Driver, manifests: StoredManifests) -> None:
+    """Also in one that remembers the descriptor; deleting the subject takes no referrer away."""
+    for built in (SUBJECT, SIGNATURE, SBOM):
+        await push(driver, manifests, built)
+    worker = StoredReferrers(driver, StoredManifests(driver))
+    assert len((await worker.list(NAME, SUBJECT.digest))[0]) == 2
+    await manifests.delete(NAME, SIGNATURE.digest)
+    assert digests((await worker.list(NAME, SUBJECT.digest))[0]) == {SBOM.digest}
+    await manifests.delete(NAME, SUBJECT.digest)
+    assert digests(await listed(driver)) == {SBOM.digest}
+    await push(driver, manifests, SIGNATURE)
+    assert digests((await worker.list(NAME, SUBJECT.digest))[0]) == {SBOM.digest, SIGNATURE.digest}
+
+
+async def test_fallback_tags_are_united_with_the_links(driver: Driver, manifests: StoredManifests) -> None:
+    """What was signed on an old registry stays signed; entries gone or of another subject do not count."""
+    gone, foreign, plain = (
+        artifact("g/one", subject=SUBJECT),
+        artifact("f/x", subject=OTHER),
+        artifact("no/subject"),
+    )
+    await old(driver, manifests, SIGNATURE)
+    for built in (SBOM, gone, foreign, plain):
+        await push(driver, manifests, built)
+    kept = index(SIGNATURE, SBOM, gone, foreign, plain)
+    await push(driver, manifests, kept, fallback_tag(SUBJECT.digest))
+    await manifests.delete(NAME, gone.digest)
+    assert digests(await listed(driver)) == {SIGNATURE.digest, SBOM.digest}
+
+
+async def test_the_fallback_tag_is_the_clients(driver: Driver) -> None:
+    """distribution-spec 1.1, Referrers Tag Schema: the encoded part is cut to 64 characters."""
+    assert fallback_tag(SUBJECT.digest) == f"sha256-{SUBJECT.digest.hex}"
+    assert fallback_tag(Digest("sha512", "ab" * 64)) == f"sha512-{'ab' * 32}"
+
+
+async def test_a_fallback_tag_that_is_no_index_is_left_alone(driver: Driver, manifests: StoredManifests) -> None:
+    """It is an ordinary tag: anybody may have put anything there, or torn it."""
+    await push(driver, manifests, SIGNATURE)
+    await push(driver, manifests, OTHER, fallback_tag(SUBJECT.digest))
+    assert digests(await listed(driver)) == {SIGNATURE.digest}
+    await driver.write(layout.blob_data(OTHER.digest), b"{")
+    assert digests(await listed(driver)) == {SIGNATURE.digest}
+
+
+async def test_damage_hides_one_referrer_and_not_all(driver: Driver, manifests: StoredManifests) -> None:
+    """A torn manifest, one without bytes, and leavings among the links."""
+    torn, lost = artifact("t/one", subject=SUBJECT), artifact("l/one", subject=SUBJECT)
+    for built in (SIGNATURE, torn, lost):
+        await push(driver, manifests, built)
+    await driver.write(layout.blob_data(torn.digest), b"{")
+    await driver.delete([layout.blob_data(lost.digest)])
+    links = layout.referrers_of(NAME, SUBJECT.digest)
+    for junk in ("md5/abc/link", "sha256/xyz/link", "readme"):
+        await driver.write(Key(f"{links}/{junk}"), b"x")
+    assert digests(await listed(driver)) == {SIGNATURE.digest}
+
+
+async def test_pages_stay_under_the_clients_limit_and_lose_nothing(
+    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Oras reads at most 4 MiB; several clients read the first page only, so it holds as much as it can."""
+    monkeypatch.setattr("moorage.registry.referrers._ANSWER_BYTES", 4000)
+    pushed = [artifact(f"type/{i}", subject=SUBJECT, annotations={"é" * 50: str(i)}) for i in range(20)]
+    for built in pushed:
+        await push(driver, manifests, built)
+    referrers, found, pages = StoredReferrers(driver, manifests), list[Descriptor](), 0
+    while True:
+        page, more = await referrers.list(NAME, SUBJECT.digest, after=str(found[-1].digest) if found else "")
+        assert 1 <= len(page) <= 7
+        found += page
+        pages += 1
+        if not more:
+            break
+    assert [item.digest for item in found] == sorted(built.digest for built in pushed)
+    assert 3 <= pages <= 6
+
+
+async def test_one_that_is_larger_than_a_page_is_shown_alone(
+    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a client would follow an empty page for ever."""
+    monkeypatch.setattr("moorage.registry.referrers._ANSWER_BYTES", 10)
+    for built in (SIGNATURE, SBOM):
+        await push(driver, manifests, built)
+    page, more = await StoredReferrers(driver, manifests).list(NAME, SUBJECT.digest)
+    assert (len(page), more) == (1, True)
+    page, more = await StoredReferrers(driver, manifests).list(NAME, SUBJECT.digest, after=str(page[0].digest))
+    assert (len(page), more) == (1, False)
+
+
+async def test_a_failing_store_is_no_empty_list(driver: Driver, manifests: StoredManifests) -> None:
+    """A verifier that sees no signature where there is one stops the right image."""
+
+    class Failing(WatchedDriver):
+        async def before(self, call: str) -> None:
+            raise StorageUnavailable(call)
+
+    await push(driver, manifests, SIGNATURE)
+    failing = Failing(driver)
+    with pytest.raises(Unavailable):
+        await StoredReferrers(failing, StoredManifests(failing)).list(NAME, SUBJECT.digest)
+
+
+async def test_rebuilding_finds_what_an_older_registry_stored(driver: Driver, manifests: StoredManifests) -> None:
+    """`moorage storage rebuild-referrers`: tells how far it is, skips damage, does nothing twice."""
+    second = RepoName("library/alpine/nested")
+    torn = artifact("t/orn", subject=SUBJECT)
+    for built in (SUBJECT, SIGNATURE, torn, INDEX):
+        await push(driver, manifests, built)
+        await push(driver, manifests, built, name=second)
+    for name in (NAME, second):
+        await driver.clear(layout.referrers_of(name, SUBJECT.digest))
+    await driver.write(layout.blob_data(torn.digest), b"{")
+    assert await listed(driver) == []
+    fresh = StoredManifests(driver)
+    assert [step async for step in rebuild(driver, fresh)] == [(NAME, 2), (second, 2)]
+    for name in (NAME, second):
+        assert digests(await listed(driver, name=name)) == {SIGNATURE.digest, INDEX.digest}
+    assert [links async for _, links in rebuild(driver, fresh)] == [0, 0]
+
+
+async def test_rebuilding_leaves_the_deleted_deleted(driver: Driver, manifests: StoredManifests) -> None:
+    """The bytes of a deleted manifest are still there until they are collected."""
+    await push(driver, manifests, SIGNATURE)
+    await manifests.delete(NAME, SIGNATURE.digest)
+    assert [links async for _, links in rebuild(driver, manifests)] == [0]
+    assert await listed(driver) == []
