@@ -1,0 +1,113 @@
+"""Moorage against Debian's docker-registry 2.8, on the same core and the same disk.
+
+Each row starts both registries on fresh storage, pinned to one core, with the load generators on the others,
+and measures them in turn: peer, ours, peer, ours, ...  A ratio is ours through the peer's of the same round.
+
+    python3 dev.py bench                         every row, about fifteen minutes
+    python3 dev.py bench --quick                 every row, short and small: about three minutes
+    python3 dev.py bench --only manifest-get,start
+    python3 dev.py bench --full --rounds 7       the run of record; the memory row moves 64 GiB
+
+docs/benchmarks.md explains the rows and the numbers.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from bench import report, servers
+from bench.machine import describe
+from bench.rows import ROWS
+from bench.rows.base import Bench
+
+if TYPE_CHECKING:
+    from bench.rows.base import Row
+
+
+def main(arguments: list[str]) -> int:
+    options = _options(arguments)
+    names = options.only.split(",") if options.only else list(ROWS)
+    unknown = sorted(set(names) - set(ROWS))
+    if unknown:
+        print(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}", file=sys.stderr)
+        return 2
+    sides = tuple(options.sides.split(","))
+    cpus = sorted(os.sched_getaffinity(0))
+    if len(cpus) < 2:
+        print("needs two cores: one for the server, the others for the load", file=sys.stderr)
+        return 2
+    with tempfile.TemporaryDirectory(prefix="moorage-bench-", dir=options.disk) as scratch:
+        bench = Bench(
+            cpus[0], tuple(cpus[1:]), Path(scratch), options.rounds, options.seconds, options.quick, options.full
+        )
+        machine = describe(bench.scratch)
+        os.sched_setaffinity(0, bench.load_cpus)
+        done = []
+        for name in names:
+            print(f"{name} ...", file=sys.stderr, flush=True)
+            measured = _measure(bench, ROWS[name], [side for side in ROWS[name].sides if side in sides])
+            done.append(measured)
+            for metric in ROWS[name].metrics:
+                print(report.line(measured, metric), flush=True)
+            # Written after each row: a run that is broken off keeps what it has.
+            report.write(Path(options.out), machine, vars(options), done)
+    print(f"\n{report.markdown(machine, done)}\nwritten to {options.out}/results.md and results.json")
+    return 0
+
+
+def _measure(bench: Bench, row: Row, sides: list[str]) -> report.Measured:
+    rounds = bench.rounds if row.rounds is None else min(bench.rounds, row.rounds)
+    measured = report.Measured(row)
+    home = bench.scratch / row.name
+    with ExitStack() as stack:
+        running = {}
+        if row.alone is None:
+            for side in sides:
+                running[side] = stack.enter_context(servers.start(side, home / side, [bench.server_cpu]))
+                if row.prepare is not None:
+                    row.prepare(bench, running[side])
+            os.sync()
+        for number in range(rounds):
+            for side in sides:
+                if row.alone is not None:
+                    numbers = row.alone(bench, side, home / f"{side}-{number}")
+                else:
+                    assert row.measure is not None
+                    numbers = row.measure(bench, running[side])
+                measured.rounds[side].append(numbers)
+                told = "  ".join(f"{name}={value:.4g}" for name, value in numbers.items())
+                print(f"  round {number + 1} {side}: {told}", file=sys.stderr, flush=True)
+    shutil.rmtree(home)
+    os.sync()
+    return measured
+
+
+def _options(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        "dev.py bench", description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--only", metavar="ROW,...", help=f"some rows of: {', '.join(ROWS)}")
+    parser.add_argument(
+        "--sides", default=f"{servers.PEER},{servers.OURS}", help="which registries (default: both)"
+    )
+    parser.add_argument("--rounds", type=int, default=0, help="how often each side is measured (5; quick: 2)")
+    parser.add_argument("--seconds", type=float, default=0, help="how long one load lasts (5; quick: 2)")
+    parser.add_argument("--quick", action="store_true", help="short rounds, small trees")
+    parser.add_argument("--full", action="store_true", help="the memory row with blobs of 1 GiB")
+    parser.add_argument("--disk", metavar="FOLDER", help="where both keep their storage (default: TMPDIR)")
+    parser.add_argument("--out", metavar="FOLDER", default="build/bench", help="for results.json and results.md")
+    options = parser.parse_args(arguments)
+    options.rounds = options.rounds or (2 if options.quick else 5)
+    options.seconds = options.seconds or (2.0 if options.quick else 5.0)
+    return options
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

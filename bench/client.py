@@ -1,0 +1,192 @@
+"""A registry client that costs next to nothing: blocking sockets, prepared bytes, answers checked.
+
+Below: `content.py` makes what is pushed.  The load of many small requests has its own loop, `load.py`.
+"""
+
+from __future__ import annotations
+
+import socket
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Self
+from urllib.parse import urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from bench.content import Blob, Image
+
+__all__ = ["ACCEPT", "MANIFEST_TYPE", "Answer", "Client", "Refused", "target_of"]
+
+_DOCKER: Final = "application/vnd.docker.distribution.manifest"
+_OCI: Final = "application/vnd.oci.image"
+ACCEPT: Final = (
+    f"application/json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json, {_OCI}.manifest.v1+json, {_OCI}.index.v1+json"
+)
+"""What Docker asks for."""
+
+MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
+_CREATED: Final = 201
+_HEAD_LIMIT: Final = 64 << 10
+
+
+class Refused(Exception):
+    """An answer other than the one the work needs; the message is what came."""
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """Status and headers (lower-case names); the body unless it was left in the socket."""
+
+    status: int
+    headers: dict[str, str]
+    body: bytes = b""
+
+
+class Client:
+    """One keep-alive connection to 127.0.0.1:`port`.  Every method raises Refused or OSError."""
+
+    def __init__(self, port: int, *, timeout_s: float = 600.0, receive_buffer: int | None = None) -> None:
+        self._socket = socket.socket()
+        self._socket.settimeout(timeout_s)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if receive_buffer is not None:
+            self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        self._socket.connect(("127.0.0.1", port))
+        self._scratch = bytearray(1 << 20)
+        self._left = b""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def request(self, method: str, target: str, body: bytes | memoryview = b"", media_type: str = "") -> Answer:
+        """Send one request whole and read the answer whole."""
+        self.send(method, target, len(body), media_type)
+        if body:
+            self._socket.sendall(body)
+        return self.answer(bodiless=method == "HEAD")
+
+    def answer(self, *, bodiless: bool = False) -> Answer:
+        """The whole answer to what was sent."""
+        answer = self.head()
+        if bodiless:
+            return answer
+        if answer.headers.get("transfer-encoding") == "chunked":
+            body = b"".join(iter(self._chunk, b""))
+        else:
+            body = self._take(int(answer.headers.get("content-length", "0")))
+        return Answer(answer.status, answer.headers, body)
+
+    def _chunk(self) -> bytes:
+        """One chunk of a body, RFC 9112 section 7.1; empty at the end (nobody sends trailers here)."""
+        while (end := self._left.find(b"\r\n")) < 0:
+            self._receive()
+        size = int(self._left[:end], 16)
+        self._left = self._left[end + 2 :]
+        return self._take(size + 2)[:-2]
+
+    def _take(self, length: int) -> bytes:
+        parts = [self._left[:length]]
+        self._left = self._left[length:]
+        missing = length - len(parts[0])
+        while missing:
+            part = self._socket.recv(min(missing, 1 << 20))
+            if not part:
+                raise Refused(f"connection closed {missing} bytes before an answer's end")
+            parts.append(part)
+            missing -= len(part)
+        return b"".join(parts)
+
+    def _receive(self) -> None:
+        part = self._socket.recv(64 << 10)
+        if not part or len(self._left) > _HEAD_LIMIT:
+            raise Refused(f"connection closed within an answer's head: {self._left[:200]!r}")
+        self._left += part
+
+    def expect(
+        self, status: int, method: str, target: str, body: bytes | memoryview = b"", media_type: str = ""
+    ) -> Answer:
+        """`request`, refusing any other status."""
+        answer = self.request(method, target, body, media_type)
+        if answer.status != status:
+            raise Refused(f"{method} {target}: {answer.status} instead of {status}: {answer.body[:400]!r}")
+        return answer
+
+    def send(self, method: str, target: str, length: int = 0, media_type: str = "") -> None:
+        """The head of a request."""
+        head = (
+            f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: moorage-bench\r\nAccept: {ACCEPT}\r\n"
+        )
+        if method not in {"GET", "HEAD"}:
+            head += f"Content-Length: {length}\r\n"
+        if media_type:
+            head += f"Content-Type: {media_type}\r\n"
+        self._socket.sendall(f"{head}\r\n".encode())
+
+    def write(self, data: bytes | memoryview) -> None:
+        """A piece of the body announced with `send`."""
+        self._socket.sendall(data)
+
+    def head(self) -> Answer:
+        """The answer's head; what came of its body stays for `pieces` or `request`."""
+        while (end := self._left.find(b"\r\n\r\n")) < 0:
+            self._receive()
+        data, self._left = self._left[:end], self._left[end + 4 :]
+        status, *lines = data.decode("latin-1").split("\r\n")
+        fields = (line.partition(":") for line in lines)
+        return Answer(int(status.split()[1]), {name.lower(): value.strip() for name, _, value in fields})
+
+    def download(self, target: str, size: int) -> None:
+        """GET `size` bytes and throw them away in the kernel, so that the server is what is measured."""
+        self.send("GET", target)
+        for _ in self.pieces(target, size):
+            pass
+
+    def pieces(self, target: str, size: int, piece: int = 1 << 20) -> Iterator[int]:
+        """The lengths of the pieces of a body of `size` bytes as they come.
+
+        MSG_TRUNC lets the kernel drop the bytes of a TCP stream without copying them here, see tcp(7).
+        """
+        answer = self.head()
+        if answer.status != 200 or int(answer.headers["content-length"]) != size:
+            raise Refused(f"GET {target}: {answer.status} with {answer.headers}")
+        missing = size - len(self._left)
+        self._left = b""
+        while missing:
+            got = self._socket.recv_into(self._scratch, min(piece, missing), socket.MSG_TRUNC)
+            if not got:
+                raise Refused(f"GET {target}: connection closed {missing} bytes too early")
+            missing -= got
+            yield got
+
+    def begin(self, name: str) -> str:
+        """POST an upload; where to go on."""
+        return target_of(self.expect(202, "POST", f"/v2/{name}/blobs/uploads/"))
+
+    def finish(self, place: str, digest: str) -> None:
+        """PUT the digest of what was uploaded."""
+        self.expect(_CREATED, "PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}")
+
+    def push(self, name: str, blob: Blob) -> None:
+        """POST, PATCH, PUT: what Docker and containerd do."""
+        place = self.begin(name)
+        place = target_of(self.expect(202, "PATCH", place, blob.data, "application/octet-stream"))
+        self.finish(place, blob.digest)
+
+    def push_manifest(self, name: str, tag: str, data: bytes) -> None:
+        self.expect(_CREATED, "PUT", f"/v2/{name}/manifests/{tag}", data, MANIFEST_TYPE)
+
+    def push_image(self, name: str, tag: str, image: Image) -> None:
+        """As Docker does: ask for each blob, push those missing, then the manifest."""
+        for blob in image.blobs:
+            self.expect(404, "HEAD", f"/v2/{name}/blobs/{blob.digest}")
+            self.push(name, blob)
+        self.push_manifest(name, tag, image.manifest)
+
+
+def target_of(answer: Answer) -> str:
+    """The path and query of Location, which may be absolute."""
+    place = urlsplit(answer.headers["location"])
+    return f"{place.path}?{place.query}" if place.query else place.path

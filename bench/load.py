@@ -1,0 +1,205 @@
+"""The load generator: the same request over and over on many keep-alive connections, from several processes.
+
+wrk waits forever for the body of an answer to HEAD, so this repeats what it does for both methods: one epoll
+loop per process, each connection sends its next request when it has read the whole answer.  An answer that is
+not 2xx, is shorter than it says or ends its connection is a failure, and one failure fails the measurement.
+
+One process makes over 50,000 requests/s on the machine of docs/benchmarks.md; `busy` says how near it was to
+its own limit.
+"""
+
+from __future__ import annotations
+
+import gc
+import multiprocessing
+import os
+import select
+import socket
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from multiprocessing.connection import Connection
+
+__all__ = ["Load", "LoadFailed", "in_processes", "run"]
+
+T = TypeVar("T")
+
+_WARM_S: Final = 0.5
+_FORK: Final = multiprocessing.get_context("fork")
+_READ: Final = 64 << 10
+
+
+class LoadFailed(Exception):
+    """Some answers were not what the measurement is about; the message shows the first."""
+
+
+@dataclass(frozen=True, slots=True)
+class Load:
+    """Answers in all and per second counted, latencies in seconds, and the share of its time the busiest generator worked."""
+
+    answers: int
+    per_s: float
+    median_s: float
+    p99_s: float
+    busy: float
+
+
+@dataclass(slots=True)
+class _Counted:
+    total: int
+    answers: int
+    latencies: list[float]
+    cpu_s: float
+    failures: int
+    failure: str
+
+
+def run(port: int, request: bytes, *, connections: int, seconds: float, cpus: Sequence[int]) -> Load:
+    """Load 127.0.0.1:`port` for `seconds`, with one process on each of `cpus`.  Raises LoadFailed."""
+    # All begin to count at the same moment, after a warm-up.
+    begin = time.monotonic() + 0.2 + _WARM_S
+    shares = [connections // len(cpus) + (index < connections % len(cpus)) for index in range(len(cpus))]
+    works = [_work(port, request, share, begin, seconds) for share in shares if share]
+    counted = in_processes(cpus, works)
+    failures = sum(one.failures for one in counted)
+    if failures:
+        first = next(one.failure for one in counted if one.failures)
+        raise LoadFailed(f"{failures} of the answers to {request[:80]!r} failed, the first with {first}")
+    latencies = sorted(value for one in counted for value in one.latencies)
+    if not latencies:
+        raise LoadFailed(f"no answer to {request[:80]!r} in {seconds} s")
+    return Load(
+        answers=sum(one.total for one in counted),
+        per_s=sum(one.answers for one in counted) / seconds,
+        median_s=latencies[len(latencies) // 2],
+        p99_s=latencies[len(latencies) * 99 // 100],
+        busy=max(one.cpu_s for one in counted) / seconds,
+    )
+
+
+def in_processes(cpus: Sequence[int], works: Sequence[Callable[[], T]]) -> list[T]:
+    """Do all `works` at once, each in a process of its own on one of `cpus` in turn; what they returned.
+
+    Raises LoadFailed with the first one's exception if any raised.
+    """
+    running = []
+    for index, work in enumerate(works):
+        ours, theirs = _FORK.Pipe()
+        process = _FORK.Process(target=_child, args=(work, cpus[index % len(cpus)], theirs), daemon=True)
+        process.start()
+        theirs.close()
+        running.append((process, ours))
+    results: list[T] = []
+    problems = []
+    for process, ours in running:
+        try:
+            result, problem = ours.recv()
+        except EOFError:
+            result, problem = None, "a generator process died"
+        process.join()
+        if problem:
+            problems.append(problem)
+        else:
+            results.append(result)
+    if problems:
+        raise LoadFailed(problems[0])
+    return results
+
+
+def _child(work: Callable[[], T], cpu: int, sink: Connection) -> None:
+    os.sched_setaffinity(0, {cpu})
+    try:
+        sink.send((work(), ""))
+    except Exception as error:  # noqa: BLE001  carried to the parent, which raises it
+        sink.send((None, f"{type(error).__name__}: {error}"))
+
+
+def _work(port: int, request: bytes, connections: int, begin: float, seconds: float) -> Callable[[], _Counted]:
+    return lambda: _Loop(port, request, connections).count(begin, begin + seconds)
+
+
+class _Loop:
+    """One process's share of the connections."""
+
+    def __init__(self, port: int, request: bytes, connections: int) -> None:
+        self._request = request
+        self._bodiless = request.startswith(b"HEAD ")
+        self._sockets = {}
+        self._epoll = select.epoll()
+        for _ in range(connections):
+            one = socket.create_connection(("127.0.0.1", port), timeout=30)
+            one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            one.setblocking(False)
+            self._sockets[one.fileno()] = one
+            self._epoll.register(one.fileno(), select.EPOLLIN)
+        self._partial: dict[int, bytes] = {}
+        self._sent: dict[int, float] = {}
+        self.failures = 0
+        self.failure = ""
+
+    def count(self, begin: float, end: float) -> _Counted:
+        gc.disable()
+        latencies: list[float] = []
+        for fd in self._sockets:
+            self._send(fd, time.monotonic())
+        cpu = None
+        total = 0
+        while self._sockets and (now := time.monotonic()) < end:
+            if cpu is None and now >= begin:
+                cpu = time.process_time()
+            for fd, _ in self._epoll.poll(end - now):
+                if not self._read_whole(fd):
+                    continue
+                total += 1
+                now = time.monotonic()
+                if begin <= now < end:
+                    latencies.append(now - self._sent[fd])
+                self._send(fd, now)
+        used = time.process_time() - (cpu or 0.0)
+        return _Counted(total, len(latencies), latencies[::7] or latencies, used, self.failures, self.failure)
+
+    def _send(self, fd: int, now: float) -> None:
+        self._sent[fd] = now
+        # A request is far smaller than any socket buffer, and the one before it has been answered.
+        self._sockets[fd].send(self._request)
+
+    def _read_whole(self, fd: int) -> bool:
+        """Has the whole answer come?  A wrong one is counted, and its connection given up."""
+        held = self._partial.pop(fd, b"")
+        try:
+            part = self._sockets[fd].recv(_READ)
+        except OSError as error:
+            return self._fail(fd, repr(error))
+        if not part:
+            return self._fail(fd, f"a closed connection after {held[:120]!r}")
+        data = held + part
+        end = data.find(b"\r\n\r\n")
+        if end < 0:
+            self._partial[fd] = data
+            return False
+        if not data.startswith(b"HTTP/1.1 2"):
+            return self._fail(fd, repr(data[:200]))
+        wanted = end + 4 + (0 if self._bodiless else _content_length(data, end))
+        if len(data) < wanted:
+            self._partial[fd] = data
+            return False
+        return len(data) == wanted or self._fail(fd, f"{len(data) - wanted} bytes too many after {data[:120]!r}")
+
+    def _fail(self, fd: int, why: str) -> bool:
+        self.failures += 1
+        self.failure = self.failure or why
+        self._epoll.unregister(fd)
+        self._sockets.pop(fd).close()
+        return False
+
+
+def _content_length(data: bytes, end: int) -> int:
+    head = data[:end].lower()
+    start = head.find(b"\r\ncontent-length:")
+    if start < 0:
+        return 0
+    stop = head.find(b"\r\n", start + 2)
+    return int(head[start + 17 : stop if stop >= 0 else end])

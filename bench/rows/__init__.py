@@ -1,0 +1,16 @@
+"""Every row, in the order of the table."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from bench.rows import images, large, listing, memory, scaling, small, start
+
+if TYPE_CHECKING:
+    from bench.rows.base import Row
+
+__all__ = ["ROWS"]
+
+ROWS: Final[dict[str, Row]] = {
+    row.name: row for module in (small, large, images, scaling, memory, listing, start) for row in module.ROWS
+}

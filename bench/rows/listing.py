@@ -1,0 +1,109 @@
+"""Listings: a page of 100 out of 100,000 tags and of 20,000 repositories, warm, from one client.
+
+The tree is made directly on disk, in the layout both registries read; pages begin at random places.
+"""
+
+from __future__ import annotations
+
+import random
+import statistics
+import time
+from typing import TYPE_CHECKING, Final
+
+from bench import content
+from bench.client import MANIFEST_TYPE, Client, Refused
+from bench.rows.base import Bench, Metric, Row
+from bench.servers import OURS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+    from bench.servers import Server
+
+__all__ = ["ROWS"]
+
+_TAGS: Final = 100_000
+_REPOSITORIES: Final = 20_000
+_PAGE: Final = 100
+_NAME: Final = "library/many"
+
+
+def _fill_tags(bench: Bench, server: Server) -> None:
+    image = content.image(1, 100)
+    with Client(server.port) as client:
+        client.push_image(_NAME, "first", image)
+        digest = client.expect(200, "GET", f"/v2/{_NAME}/manifests/first").headers["docker-content-digest"]
+    tags = _home(server) / _NAME / "_manifests/tags"
+    for number in range(bench.pick(_TAGS // 10, _TAGS)):
+        current = tags / _tag(number) / "current"
+        current.mkdir(parents=True)
+        (current / "link").write_text(digest)
+
+
+def _fill_repositories(bench: Bench, server: Server) -> None:
+    for number in range(bench.pick(_REPOSITORIES // 10, _REPOSITORIES)):
+        home = _home(server) / _repository(number)
+        for name in ("_layers/sha256", "_manifests/revisions/sha256", "_manifests/tags", "_uploads"):
+            (home / name).mkdir(parents=True)
+
+
+def _home(server: Server) -> Path:
+    return server.root / "docker/registry/v2/repositories"
+
+
+def _tag(number: int) -> str:
+    return f"v{number // 1000}.{number % 1000:03}"
+
+
+def _repository(number: int) -> str:
+    return f"team-{number // 100:03}/project-{number % 100:02}"
+
+
+def _pages(
+    total: int, endpoint: str, last: Callable[[int], str]
+) -> Callable[[Bench, Server], Mapping[str, float]]:
+    def measure(bench: Bench, server: Server) -> dict[str, float]:
+        chooser = random.Random(1)  # the same pages for both sides
+        times = []
+        count = bench.pick(total // 10, total)
+        requests = bench.pick(20, 200) if server.side == OURS else bench.pick(5, 20)
+        with Client(server.port) as client:
+            client.expect(200, "GET", f"{endpoint}?n={_PAGE}")
+            for _ in range(requests):
+                target = f"{endpoint}?n={_PAGE}&last={last(chooser.randrange(count - 2 * _PAGE))}"
+                began = time.perf_counter()
+                answer = client.expect(200, "GET", target, media_type=MANIFEST_TYPE)
+                times.append((time.perf_counter() - began) * 1000)
+                # The peer's 2.8 sends all tags, whatever `n` is, and without a Link.
+                if answer.body.count(b",") < _PAGE - 1 or ("link" not in answer.headers and server.side == OURS):
+                    raise Refused(f"{target}: not a full page: {answer.body[:200]!r}")
+        times.sort()
+        return {"median": statistics.median(times), "p99": times[len(times) * 99 // 100]}
+
+    return measure
+
+
+_METRICS: Final = (
+    Metric("median", "ms", "lower", 50, "value"),
+    Metric("p99", "ms (99th percentile)", "lower", 50, "value"),
+)
+
+ROWS: Final = (
+    Row(
+        "tags-list",
+        "tags/list?n=100 of 100,000 tags",
+        _METRICS,
+        _pages(_TAGS, f"/v2/{_NAME}/tags/list", _tag),
+        _fill_tags,
+        rounds=2,
+    ),
+    Row(
+        "catalog",
+        "_catalog?n=100 of 20,000 repositories",
+        _METRICS,
+        _pages(_REPOSITORIES, "/v2/_catalog", _repository),
+        _fill_repositories,
+        rounds=2,
+    ),
+)
