@@ -111,7 +111,7 @@ def http_options(settings: Settings) -> HttpOptions:
     http = settings.http
     return HttpOptions(
         host=http.host,
-        prefix=http.prefix or "/",
+        prefix=f"{http.prefix.rstrip('/')}/",
         relativeurls=http.relativeurls,
         headers=tuple((name, value) for name, values in http.headers.items() for value in values),
         catalog_max_entries=settings.catalog.maxentries,

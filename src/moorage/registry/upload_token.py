@@ -17,6 +17,7 @@ import hmac
 import json
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final
 
 from moorage.errors import BlobUploadInvalid
@@ -39,15 +40,23 @@ class UploadToken:
 
     def sign(self, secret: bytes) -> str:
         # None of the values needs escaping: names and UUIDs are of a few ASCII characters.
-        started = self.started.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+        started = self.started.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
         text = f'{{"Name":"{self.name}","UUID":"{self.uuid}","Offset":{self.offset},"StartedAt":"{started}"}}'
         body = text.encode()
         body += b" " * (-(_MAC_BYTES + len(body)) % 3)
         return base64.urlsafe_b64encode(_mac(secret, body) + body).decode()
 
 
+@lru_cache(maxsize=8)
+def _keyed(secret: bytes) -> hmac.HMAC:
+    """Copying a keyed object costs 3 us, keying one 35 (OpenSSL 3 looks the algorithm up each time)."""
+    return hmac.new(secret, digestmod=hashlib.sha256)
+
+
 def _mac(secret: bytes, body: bytes) -> bytes:
-    return hmac.digest(secret, body, hashlib.sha256)
+    keyed = _keyed(secret).copy()
+    keyed.update(body)
+    return keyed.digest()
 
 
 def offset_of(token: str, secret: bytes, name: RepoName, uuid: str) -> int:

@@ -105,7 +105,8 @@ class StoredUploads:
         try:
             yield part
         finally:
-            await _to_the_end(part.leave())
+            if part.claimed:
+                await _to_the_end(part.leave())
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
         home = _home(name, uuid)
@@ -184,6 +185,11 @@ class StoredPart:
         self._flushing: asyncio.Task[None] | None = None
         self._written = state.offset
         self._checked = uploads.now
+
+    @property
+    def claimed(self) -> bool:
+        """Whether there is anything to keep and to give back."""
+        return self._appender is not None
 
     async def write(self, chunk: bytes) -> None:
         if self._appender is None:
