@@ -146,16 +146,23 @@ class Live:
         self.process.wait(_STOP_LIMIT_S)
 
 
-def start_moorage(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
+def start_moorage(
+    root: Path,
+    *,
+    config: Path | None = None,
+    port: int = 0,
+    environment: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Live:
     """Moorage over the storage in `root`; `overrides` are sections of config.yml, merged into the usual ones.
 
         start_moorage(tmp_path / "data", http={"workers": 3}, storage={"delete": {"enabled": False}})
 
-    A value of None takes a key away.  Raises NotStarted.
+    A value of None takes a key away; `environment` is added to ours.  Raises NotStarted.
     """
     settings = _merge(_usual(root, port), {"http": {"workers": 2}})
     command = [str(Path(sys.executable).with_name("moorage")), "serve"]
-    return start(command, root, _merge(settings, overrides), config=config)
+    return start(command, root, _merge(settings, overrides), config=config, environment=environment)
 
 
 def start_reference(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
@@ -169,7 +176,14 @@ def start_tested(root: Path, **overrides: Any) -> Live:
     return begin(root, **overrides)
 
 
-def start(command: Sequence[str], root: Path, settings: Mapping[str, Any], *, config: Path | None = None) -> Live:
+def start(
+    command: Sequence[str],
+    root: Path,
+    settings: Mapping[str, Any],
+    *,
+    config: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+) -> Live:
     """Run `command CONFIG` and wait until it answers."""
     path = config or root.with_name(f"{root.name}.yml")
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -182,7 +196,7 @@ def start(command: Sequence[str], root: Path, settings: Mapping[str, Any], *, co
             stdout=log,
             stderr=subprocess.STDOUT,
             start_new_session=True,
-            env=_environment(),
+            env={**_environment(), **(environment or {})},
             cwd=ROOT,
         )
     live = Live(process, root, log_path)
@@ -247,14 +261,14 @@ def _answers(port: int) -> bool:
 
 
 def _descendants(pid: int) -> Iterator[int]:
-    for children in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            found = [int(child) for child in children.read_text().split()]
-        except OSError:
-            continue
-        for child in found:
-            yield child
-            yield from _descendants(child)
+    """Children and theirs; one that ends meanwhile is left out."""
+    found: list[int] = []
+    with contextlib.suppress(OSError):
+        for children in list(Path(f"/proc/{pid}/task").glob("*/children")):
+            found.extend(int(child) for child in children.read_text().split())
+    for child in found:
+        yield child
+        yield from _descendants(child)
 
 
 def _parent(pid: int) -> int | None:

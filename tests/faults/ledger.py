@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Account", "Ledger", "Pusher", "Upload"]
 
-TAGS: Final = 5
+TAGS: Final = 2
 _NETWORK: Final = (OSError, http.client.HTTPException)
 
 

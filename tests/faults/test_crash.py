@@ -24,6 +24,8 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.live import Live
+
 KILLS = int(os.environ.get("MOORAGE_KILLS", "15"))
 SEED = os.environ.get("MOORAGE_SEED", "1")
 PUSHERS = 4
@@ -31,41 +33,41 @@ PUSHERS = 4
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
+def pushed_until_killed(live: Live, ledger: Ledger, label: str, moment_s: float) -> None:
+    """Let every account push, and kill the server after `moment_s`.  Raises what surprised a pusher."""
+    shared = [f"a layer that everybody uses {label} {which}".encode() * 4000 for which in range(3)]
+    names = [account.name for account in ledger.accounts]
+    pushers = [Pusher(live.host, account, f"{label}-{account.name}", shared, names) for account in ledger.accounts]
+    for pusher in pushers:
+        pusher.start()
+    threading.Event().wait(moment_s)
+    live.kill()
+    for pusher in pushers:
+        pusher.enough.set()
+        pusher.join()
+    for pusher in pushers:
+        if pusher.surprise is not None:
+            raise pusher.surprise
+
+
 @pytest.mark.timeout(60 + 5 * KILLS)
 def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """Promise 1 of design.md: a registry that says 201 and forgets it is not worth running."""
-    moments, ledger = random.Random(SEED), Ledger.of(PUSHERS)
-    never, root = threading.Event(), tmp_path / "volume"
+    moments, ledger, root = random.Random(SEED), Ledger.of(PUSHERS), tmp_path / "volume"
     for number in range(KILLS):
-        shared = [b"a layer that everybody uses %d %d" % (number, which) * 4000 for which in range(3)]
         with start_tested(root) as live:
-            wire = Wire(live.host, keep=True)
-            ledger.audit(wire)
-            wire.close()
-            pushers = [
-                Pusher(
-                    live.host,
-                    account,
-                    f"{SEED}-{number}-{account.name}",
-                    shared,
-                    [a.name for a in ledger.accounts],
-                )
-                for account in ledger.accounts
-            ]
-            for pusher in pushers:
-                pusher.start()
-            never.wait(moments.uniform(0.02, 0.5))
-            live.kill()
-            for pusher in pushers:
-                pusher.enough.set()
-                pusher.join()
-            for pusher in pushers:
-                if pusher.surprise is not None:
-                    raise pusher.surprise
+            audit(live, ledger)
+            pushed_until_killed(live, ledger, f"{SEED}-{number}", moments.uniform(0.02, 0.5))
     with start_tested(root) as live:
-        ledger.audit(Wire(live.host), everything=True)
+        audit(live, ledger, everything=True)
     print(f"{KILLS} kills, seed {SEED}: {ledger.acknowledged} acknowledged manifests, all whole")  # noqa: T201
     assert ledger.acknowledged >= KILLS, "the pushers were too slow for the kills to mean anything"
+
+
+def audit(live: Live, ledger: Ledger, *, everything: bool = False) -> None:
+    wire = Wire(live.host, keep=True)
+    ledger.audit(wire, everything=everything)
+    wire.close()
 
 
 def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
