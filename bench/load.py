@@ -38,7 +38,7 @@ class LoadFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """Answers in all and per second counted, latencies in seconds, and the share of its time the busiest generator worked."""
+    """Answers in all and per second, latencies in seconds, the share of its time the busiest process worked."""
 
     answers: int
     per_s: float
