@@ -154,6 +154,15 @@ async def test_a_cancelled_write_ends_before_its_caller_goes_on(
         await driver.read(KEY)
 
 
+def test_a_driver_outlives_an_event_loop(tmp_path: Path) -> None:
+    """A command that runs two loops, one after the other, with one driver does not wait for ever in the second."""
+    driver = FilesystemDriver(tmp_path)
+    for text in (b"first", b"second"):
+        asyncio.run(asyncio.wait_for(driver.write(KEY, text), 30))
+    assert (tmp_path / KEY).read_bytes() == b"second"
+    asyncio.run(driver.close())
+
+
 async def test_a_cancelled_checkpoint_counts(driver: FilesystemDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its bytes are on disk and noted: cutting them off afterwards would set the upload back to nothing."""
     state = await driver.uploads.begin(HOME)

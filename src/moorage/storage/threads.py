@@ -90,7 +90,7 @@ class Pool:
         job = _Job(work, loop)
         self._running += 1
         try:
-            self._hand_in(job, loop)
+            self._hand_in(job)
             return await job.future
         except asyncio.CancelledError:
             ended = job.future
@@ -99,20 +99,20 @@ class Pool:
             await _settled(ended)
             if ended.exception() is None and undo is not None:
                 rest = _Job(lambda: undo(ended.result()), loop)
-                self._hand_in(rest, loop)
+                self._hand_in(rest)
                 await _settled(rest.future)
             raise
         finally:
             self._running -= 1
 
-    def _hand_in(self, job: _Job[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def _hand_in(self, job: _Job[Any]) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
-            thread = threading.Thread(target=self._work, args=(loop,), name="storage", daemon=True)
+            thread = threading.Thread(target=self._work, name="storage", daemon=True)
             self._threads.append(thread)
             thread.start()
         self._jobs.put(job)
 
-    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+    def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
             result, error = None, None
             try:
@@ -120,7 +120,7 @@ class Pool:
             except BaseException as caught:  # noqa: BLE001  it is raised where the result is awaited
                 error = caught
             with suppress(RuntimeError):  # the loop was closed: nobody waits any more
-                loop.call_soon_threadsafe(job.settle, result, error)
+                job.future.get_loop().call_soon_threadsafe(job.settle, result, error)
             del job, result, error
 
     def close(self) -> None:
