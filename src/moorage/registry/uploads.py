@@ -288,7 +288,8 @@ class StoredPart:
         await self._settle()
         if self._written != self._state.offset:
             # A hash state costs two directories and two files; a few bytes are sooner read again.
-            notes = _notes(self._hashers) if self._written >= _NOTED_FROM_BYTES else ()
+            noted = self._written >= _NOTED_FROM_BYTES or self._state.notes
+            notes = _notes(self._hashers) if noted else ()
             self._state = await self._appender.checkpoint(notes)
         self._checked = self._uploads.now
 
