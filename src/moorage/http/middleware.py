@@ -40,13 +40,30 @@ _log: Final = structlog.get_logger("moorage.http")
 
 
 class Traffic:
-    """How many requests are being answered, and whether their connections shall end with the answer."""
+    """Which requests are being answered, and whether their connections shall end with the answer.
 
-    __slots__ = ("draining", "in_flight")
+    `active` counts them by the address and port of the connection.
+    """
+
+    __slots__ = ("active", "draining")
 
     def __init__(self) -> None:
-        self.in_flight = 0
+        self.active: dict[object, int] = {}
         self.draining = False
+
+    @property
+    def in_flight(self) -> int:
+        return sum(self.active.values())
+
+    def begin(self, peer: object) -> None:
+        self.active[peer] = self.active.get(peer, 0) + 1
+
+    def end(self, peer: object) -> None:
+        left = self.active[peer] - 1
+        if left:
+            self.active[peer] = left
+        else:
+            del self.active[peer]
 
 
 class RequestLog:
@@ -61,7 +78,8 @@ class RequestLog:
             return
         exchange = _Exchange(scope, send, self._traffic)
         request_id.set(exchange.id.decode())
-        self._traffic.in_flight += 1
+        peer = tuple(scope.get("client") or ())
+        self._traffic.begin(peer)
         try:
             if exchange.header_bytes > HEADER_LIMIT_BYTES:
                 await exchange.refuse(431)
@@ -71,7 +89,7 @@ class RequestLog:
             _log.exception("unexpected error", method=scope["method"], path=scope["path"])
             await exchange.fail()
         finally:
-            self._traffic.in_flight -= 1
+            self._traffic.end(peer)
             if self._access is not None:
                 self._access.write(exchange.entry())
 

@@ -3,7 +3,7 @@
 Granian 2.8 has no public way to serve ASGI from a socket that somebody else bound, so this repeats the few lines
 of `granian.server.mp.MPServer._spawn_asgi_worker`.  pyproject.toml pins the minor version for that reason.
 
-What was found out about 2.8.7, by experiment and in its source (`tests/server/test_granian.py` repeats most of it):
+What was found out about 2.8.7, by experiment and in its source (`tests/server/test_granian.py` repeats most):
 
 * A client that leaves within a body (Content-Length or chunked, HTTP/1.1 or a reset or cut HTTP/2 stream): the
   pieces that came are delivered, then `receive` gives `http.disconnect`, never a last `http.request`.
@@ -11,20 +11,20 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
   on one connection that wait so, only one is told that the connection broke: do not wait for nothing else.
 * `send` never fails when the client has left.  It waits once four pieces are queued, so a slow reader holds four.
 * `100 Continue` is sent when the application first calls `receive`, not before.
-* An answer to a body that was not read is followed by `Connection: close` and the end of the connection, unless the
-  body was small enough to have arrived with its headers.  A client that is still writing may see a reset before
-  it has read the answer.
+* An answer to a body that was not read is followed by `Connection: close` and the end of the connection, unless
+  the body was small enough to have arrived with its headers.  A client that is still writing may see a reset
+  before it has read the answer.
 * The answer to HEAD keeps its Content-Length.  An answer with Content-Length that ends early cuts the connection;
   a chunked one would end as if it were whole, so send none.
-* `http.response.pathsend` streams in pieces of 128 KiB from a thread, memory does not grow; `send` returns at once,
-  and nobody learns when the file is sent or whether the client stayed.  A file that is gone is a bare 404.
+* `http.response.pathsend` streams in pieces of 128 KiB from a thread, memory does not grow; `send` returns at
+  once, and nobody learns when the file is sent or whether the client stayed.  A file that is gone is a bare 404.
 * The header timeout of HTTP/1.1 also ends connections that idle between requests.  With HTTP/2 possible ("auto":
   TLS by default, h2c) it starts only after the first byte, and HTTP/2 connections may idle for ever.
 * 100 header lines are the limit (431), and `max_buffer_size` for their bytes, roughly.
 * Each piece of a body costs 60 to 200 us (three thread switches), so pieces must be large.  CPU seconds per GiB
   uploaded, HTTP/1.1 without TLS: 2.1 with buffers of 64 KiB, 1.3 with 128, 1.0 with 256, 0.8 with 416; with TLS
-  2.4, 1.9, 1.7, 1.5.  HTTP/2 with TLS: 12 with frames of 16 KiB, 1.65 with 512 KiB.  The client decides: Go's (Docker,
-  containerd, skopeo), Python's and Rust's fill what we allow, curl sends 16 KiB whatever we say.
+  2.4, 1.9, 1.7, 1.5.  HTTP/2 with TLS: 12 with frames of 16 KiB, 1.65 with 512 KiB.  The client decides: those in
+  Go (Docker, containerd, skopeo), Python and Rust fill what we allow, curl sends 16 KiB whatever we say.
 """
 
 from __future__ import annotations

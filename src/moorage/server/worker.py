@@ -32,6 +32,7 @@ from moorage import logs
 from moorage.health import Health, checks_of
 from moorage.http.health import HealthGate
 from moorage.http.middleware import RequestLog, Traffic
+from moorage.server import idle
 from moorage.server.granian import Listener, ServerOptions
 
 if TYPE_CHECKING:
@@ -81,18 +82,21 @@ class Job:
 
 def main(job: Job) -> NoReturn:
     """Run until told to end.  Never returns: threads that still run must not hold the process up."""
-    status = START_FAILED
     try:
         _die_with(job.master)
         logs.configure(job.settings.log, instance=job.instance, worker=job.number)
-        status = uvloop.run(_Worker(job).run())
+        uvloop.run(_Worker(job).run())
     except BaseException:  # noqa: BLE001  Granian's panics are no Exceptions, and all of them end in the log
         _log.exception("worker failed")
     finally:
-        with suppress(OSError, ValueError):
-            sys.stdout.flush()
-            sys.stderr.flush()
-        os._exit(status)
+        _leave(START_FAILED)
+
+
+def _leave(status: int) -> NoReturn:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
 
 
 def _die_with(master: int) -> None:
@@ -110,7 +114,7 @@ class _Worker:
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
 
-    async def run(self) -> int:
+    async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
         self._listen_for_signals()
         app = job.build()
@@ -122,6 +126,7 @@ class _Worker:
 
         await app.start()
         await health.start()
+        local = job.listening.getsockname()
         unix = job.listening.family == socket.AF_UNIX
         listener = Listener(asgi, os.dup(job.listening.fileno()), unix=unix, options=job.options)
         job.listening.close()
@@ -132,14 +137,20 @@ class _Worker:
         gc.freeze()
         job.control.send(READY)
 
+        reaper = asyncio.create_task(idle.watch(traffic, local), name="idle connections")
         await self._begun.wait()
+        reaper.cancel()
         traffic.draining = True
+        reaper = asyncio.create_task(idle.hasten(traffic, local), name="idle connections")
         status = await self._drain(listener, traffic)
+        reaper.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await health.close()
                 await app.close()
-        return status
+        # Here, not after the event loop: that would cancel what still runs, and clients would get a 500 where a
+        # broken connection tells them to try again.
+        _leave(status)
 
     def _listen_for_signals(self) -> None:
         """SIGTERM drains; SIGQUIT shows what every thread and task does, even while the event loop is stuck."""

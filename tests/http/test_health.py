@@ -1,0 +1,225 @@
+"""Health checks, and what clients see while one fails."""
+
+from __future__ import annotations
+
+import asyncio
+import http.server
+import json
+import socket
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from moorage.config.sections.rules import FileCheck, HttpCheck, StorageCheck, TcpCheck
+from moorage.config.sections.rules import Health as Settings
+from moorage.health import Check, Failed, Health, checks_of
+from moorage.http.health import HealthGate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from moorage.http.middleware import Message, Receive, Scope, Send
+
+
+async def fine() -> None:
+    """A probe of a storage that is well."""
+
+
+async def app(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": []})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def ask(health: Health, method: str = "GET") -> tuple[int, bytes]:
+    sent: list[Message] = []
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async def receive() -> Message:
+        raise AssertionError("nothing is read")
+
+    await HealthGate(app, health)({"type": "http", "method": method}, receive, send)
+    return sent[0]["status"], sent[1]["body"]
+
+
+class Switch:
+    """A check that fails while told to, and lets a test wait for its runs."""
+
+    def __init__(self) -> None:
+        self.broken = False
+        self.runs = 0
+        self._ran = asyncio.Condition()
+
+    async def __call__(self) -> None:
+        self.runs += 1
+        async with self._ran:
+            self._ran.notify_all()
+        if self.broken:
+            raise Failed("switched off")
+
+    async def more(self, count: int) -> None:
+        """Wait until it has run so many times more and the outcome of all but the last is known."""
+        aim = self.runs + count
+        async with self._ran:
+            await self._ran.wait_for(lambda: self.runs >= aim)
+
+
+async def test_every_path_is_refused_while_a_check_fails_and_not_after() -> None:
+    """Load balancers go elsewhere, and come back by themselves."""
+    switch = Switch()
+    health = Health([Check("switch", switch, 0.001, 1)])
+    with structlog.testing.capture_logs() as logs:
+        await health.start()
+        try:
+            await switch.more(2)
+            assert (await ask(health))[0] == 200
+            switch.broken = True
+            await switch.more(2)
+            status, body = await ask(health)
+            assert status == 503
+            (error,) = json.loads(body)["errors"]
+            assert error["code"] == "UNAVAILABLE"
+            assert "/debug/health" in error["detail"]
+            assert await ask(health, "HEAD") == (503, b"")
+            assert health.failing == {"switch": "switched off"}
+            switch.broken = False
+            await switch.more(2)
+            assert (await ask(health))[0] == 200
+        finally:
+            await health.close()
+    assert [(line["log_level"], line.get("reason")) for line in logs] == [
+        ("error", "switched off"),
+        ("info", None),
+    ]
+
+
+async def test_a_threshold_takes_that_many_failures_in_a_row() -> None:
+    """A single lost packet does not take a registry out of service."""
+    outcomes = [True, True, False, True, True, True]
+    states = []
+    done = asyncio.Event()
+
+    async def run() -> None:
+        states.append(bool(health.failing))
+        if not outcomes:
+            done.set()
+        elif outcomes.pop(0):
+            raise Failed("down")
+
+    health = Health([Check("flaky", run, 0.0, 3)])
+    with structlog.testing.capture_logs():
+        await health.start()
+        await done.wait()
+        await health.close()
+    assert states[:7] == [False, False, False, False, False, False, True]
+
+
+async def test_a_check_that_breaks_fails_the_registry() -> None:
+    """A bug in a check must not look like health."""
+    second = asyncio.Event()
+
+    async def run() -> None:
+        if health.failing:
+            second.set()
+        raise ZeroDivisionError
+
+    health = Health([Check("broken", run, 0.0)])
+    with structlog.testing.capture_logs():
+        await health.start()
+        await second.wait()
+        await health.close()
+    assert "ZeroDivisionError" in health.failing["broken"]
+
+
+def test_two_checks_of_the_same_are_refused() -> None:
+    """The reference panics; the configuration refuses it before (config/checks.py), and so does this."""
+    settings = Settings(file=(FileCheck(file="/x"), FileCheck(file="/x")))
+    with pytest.raises(ValueError, match="/x"):
+        Health(checks_of(settings, storage="filesystem", probe=fine))
+
+
+def only(settings: Settings, probe: Any = fine) -> Check:
+    (check,) = checks_of(settings, storage="filesystem", probe=probe)
+    return check
+
+
+async def test_a_file_that_exists_is_a_failure(tmp_path: Path) -> None:
+    check = only(Settings(file=(FileCheck(file=str(tmp_path / "down"), interval=1.5),)))
+    assert check.interval_s == 1.5
+    await check.run()
+    (tmp_path / "down").touch()
+    with pytest.raises(Failed, match="file exists"):
+        await check.run()
+
+
+async def test_a_port_that_nobody_listens_on_is_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        addr = f"127.0.0.1:{server.getsockname()[1]}"
+        check = only(Settings(tcp=(TcpCheck(addr=addr, timeout=5.0, threshold=2),)))
+        assert check.threshold == 2
+        await check.run()
+    with pytest.raises(Failed, match=f"connection to {addr} failed"):
+        await check.run()
+
+
+async def test_a_storage_that_refuses_is_a_failure() -> None:
+    async def broken() -> None:
+        raise PermissionError("no access")
+
+    settings = Settings(storagedriver=StorageCheck(enabled=True))
+    check = only(settings)
+    assert check.name == "storagedriver_filesystem"
+    await check.run()
+    with pytest.raises(Failed, match="no access"):
+        await only(settings, broken).run()
+
+
+class Answering(http.server.BaseHTTPRequestHandler):
+    """HEAD only: /200, /404, /moved; the header `x-key` must be there."""
+
+    def do_HEAD(self) -> None:
+        if self.headers["x-key"] != "a, b":
+            self.send_response(400)
+        elif self.path == "/moved":
+            self.send_response(302)
+            self.send_header("location", "/200")
+        else:
+            self.send_response(int(self.path[1:]))
+        self.end_headers()
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the base class's name
+        """Not in the tests' output."""
+
+
+@pytest.fixture
+def answering() -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as server:
+        thread = threading.Thread(target=partial(server.serve_forever, 0.01))
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+        thread.join()
+
+
+async def test_an_address_must_answer_as_expected(answering: str) -> None:
+    def check(path: str, status: int = 200) -> Check:
+        one = HttpCheck(uri=answering + path, statuscode=status, headers={"X-Key": ("a", "b")}, timeout=5.0)
+        return only(Settings(http=(one,)))
+
+    await check("/200").run()
+    await check("/404", 404).run()
+    await check("/moved").run()
+    with pytest.raises(Failed, match="answered 500, not 200"):
+        await check("/500").run()
+
+
+async def test_an_address_that_does_not_answer_is_a_failure() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        uri = f"http://127.0.0.1:{taken.getsockname()[1]}/"
+    with pytest.raises(Failed, match="refused"):
+        await only(Settings(http=(HttpCheck(uri=uri),))).run()

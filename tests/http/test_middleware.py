@@ -1,0 +1,227 @@
+"""Request ids, the access log's line, and what is counted as in flight."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import structlog
+
+from moorage.http.middleware import HEADER_LIMIT_BYTES, RequestLog, Traffic, remote_address
+from moorage.logs import AccessLog, request_id
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.http.middleware import ASGIApp, Message, Receive, Scope, Send
+
+
+def scope(*headers: tuple[bytes, bytes], **more: Any) -> dict[str, Any]:
+    return {
+        "type": "http", "method": "GET", "path": "/v2/", "query_string": b"", "http_version": "1.1",
+        "headers": list(headers), "client": ("192.0.2.1", "1234"), **more,
+    }  # fmt: skip
+
+
+async def receive() -> Message:
+    return {"type": "http.request", "body": b"", "more_body": False}
+
+
+async def hello(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"5")]})
+    await send({"type": "http.response.body", "body": b"hello"})
+
+
+class Client:
+    """Calls the layer and keeps what it sent."""
+
+    def __init__(self, app: ASGIApp, access: AccessLog | None = None) -> None:
+        self.traffic = Traffic()
+        self.app = RequestLog(app, self.traffic, access)
+        self.sent: list[Message] = []
+
+    async def get(self, request: dict[str, Any]) -> dict[bytes, bytes]:
+        self.sent.clear()
+
+        async def send(message: Message) -> None:
+            self.sent.append(message)
+
+        await self.app(request, receive, send)
+        return dict(self.sent[0]["headers"]) if self.sent else {}
+
+
+@pytest.fixture
+def read() -> Callable[[str], tuple[AccessLog, Callable[[], str]]]:
+    """An access log of a form, and what it wrote."""
+
+    def make(formatter: str) -> tuple[AccessLog, Callable[[], str]]:
+        out, into = os.pipe()
+
+        def written() -> str:
+            os.close(into)
+            with os.fdopen(out) as file:
+                return file.read()
+
+        return AccessLog(formatter, into), written
+
+    return make
+
+
+async def test_a_sane_request_id_is_kept() -> None:
+    """So that a proxy's log and ours can be joined."""
+    answer = await Client(hello).get(scope((b"x-request-id", b"Edge.1_2-3")))
+    assert answer[b"x-request-id"] == b"Edge.1_2-3"
+
+
+@pytest.mark.parametrize("value", [b"", b"a b", b'"', b"x" * 129, b"a\nb", "é".encode()])
+async def test_any_other_request_id_is_replaced(value: bytes) -> None:
+    """Nobody writes into our logs by a header."""
+    made = (await Client(hello).get(scope((b"x-request-id", value))))[b"x-request-id"]
+    assert len(made) == 32
+    assert int(made, 16) >= 0
+
+
+async def test_every_request_has_its_own_id() -> None:
+    client = Client(hello)
+    ids = {(await client.get(scope()))[b"x-request-id"] for _ in range(50)}
+    assert len(ids) == 50
+
+
+async def test_what_is_logged_meanwhile_has_the_id_even_in_parallel() -> None:
+    """Lines of two requests at once must not swap their ids."""
+    both = asyncio.Barrier(2)
+    seen: dict[str, str] = {}
+
+    async def app(asked: Scope, _: Receive, send: Send) -> None:
+        await both.wait()
+        seen[asked["path"]] = request_id.get()
+        await hello(asked, receive, send)
+
+    client = Client(app)
+    requests = [scope((b"x-request-id", name), path=f"/{name.decode()}") for name in (b"one", b"two")]
+    await asyncio.gather(*(asyncio.create_task(client.get(request)) for request in requests))
+    assert seen == {"/one": "one", "/two": "two"}
+
+
+async def test_a_failure_is_a_500_with_id_and_in_the_log() -> None:
+    async def broken(_: Scope, __: Receive, ___: Send) -> None:
+        raise RuntimeError("a bug")
+
+    client = Client(broken)
+    with structlog.testing.capture_logs() as logs:
+        answer = await client.get(scope())
+    assert client.sent[0]["status"] == 500
+    assert b"x-request-id" in answer
+    assert json.loads(client.sent[1]["body"])["errors"][0]["code"] == "UNKNOWN"
+    assert [line["event"] for line in logs] == ["unexpected error"]
+
+
+async def test_a_failure_within_an_answer_sends_no_second_one() -> None:
+    """The missing rest is what tells the client."""
+
+    async def broken(asked: Scope, _: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
+        raise RuntimeError("a bug")
+
+    client = Client(broken)
+    with structlog.testing.capture_logs():
+        await client.get(scope())
+    assert [message["type"] for message in client.sent] == ["http.response.start"]
+
+
+async def test_what_is_in_flight_is_counted_by_connection() -> None:
+    """The end of a server waits for these, and nothing closes their connections."""
+    client: Client
+
+    async def app(asked: Scope, _: Receive, send: Send) -> None:
+        assert client.traffic.active == {("192.0.2.1", "1234"): 1}
+        assert client.traffic.in_flight == 1
+        await hello(asked, receive, send)
+
+    client = Client(app)
+    await client.get(scope())
+    assert client.traffic.active == {}
+    assert client.traffic.in_flight == 0
+
+
+@pytest.mark.parametrize(("version", "closes"), [("1.1", True), ("2", False)])
+async def test_while_draining_answers_end_their_connections(version: str, closes: bool) -> None:
+    """`Connection` does not exist in HTTP/2 (RFC 9113 section 8.2.2)."""
+    client = Client(hello)
+    client.traffic.draining = True
+    answer = await client.get(scope(http_version=version))
+    assert (answer.get(b"connection") == b"close") is closes
+
+
+async def test_too_large_headers_are_refused() -> None:
+    client = Client(hello)
+    await client.get(scope((b"x", b"y" * HEADER_LIMIT_BYTES)))
+    assert client.sent[0]["status"] == 431
+
+
+async def test_other_kinds_of_scope_pass() -> None:
+    seen = []
+
+    async def app(asked: Scope, _: Receive, __: Send) -> None:
+        seen.append(asked["type"])
+
+    await Client(app).get({"type": "lifespan"})
+    assert seen == ["lifespan"]
+
+
+async def test_the_combined_line_tells_who_asked_what(read: Any) -> None:
+    access, written = read("text")
+
+    async def app(asked: Scope, _: Receive, send: Send) -> None:
+        asked["moorage.user"] = "alice"
+        await hello(asked, receive, send)
+
+    headers = ((b"referer", b"http://r/"), (b"user-agent", b'docker/1 "x"'), (b"x-request-id", b"me"))
+    await Client(app, access).get(scope(*headers, path="/a b", raw_path=b"/a%20b", query_string=b"n=1"))
+    line = written()
+    assert line.startswith("192.0.2.1 - alice [")
+    assert '] "GET /a%20b?n=1 HTTP/1.1" 200 5 "http://r/" "docker/1 \\"x\\"" 0.' in line
+    assert line.endswith(" me\n")
+
+
+async def test_a_file_counts_with_its_length(read: Any) -> None:
+    access, written = read("json")
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"777")]})
+        await send({"type": "http.response.pathsend", "path": "/nowhere"})
+
+    await Client(app, access).get(scope())
+    assert json.loads(written())["http.response.written"] == 777
+
+
+async def test_a_client_that_left_before_the_answer_is_a_499(read: Any) -> None:
+    access, written = read("json")
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        return
+
+    await Client(app, access).get(scope())
+    assert json.loads(written())["http.response.status"] == 499
+
+
+@pytest.mark.parametrize(
+    ("headers", "client", "expected"),
+    [
+        ((), ("192.0.2.1", 1), "192.0.2.1"),
+        ((), ("::ffff:192.0.2.1", 1), "192.0.2.1"),
+        ((), ("2001:db8::1", 1), "2001:db8::1"),
+        ((), None, ""),
+        ((), ("", 0), ""),
+        (((b"x-forwarded-for", b"198.51.100.7, 10.0.0.1"),), ("192.0.2.1", 1), "198.51.100.7"),
+        (((b"x-forwarded-for", b"unknown, 198.51.100.7"),), ("192.0.2.1", 1), "198.51.100.7"),
+        (((b"x-forwarded-for", b"nonsense"), (b"x-real-ip", b"198.51.100.8")), ("192.0.2.1", 1), "198.51.100.8"),
+        (((b"x-real-ip", b"nonsense"),), ("192.0.2.1", 1), "192.0.2.1"),
+    ],
+)
+def test_the_remote_address_is_the_first_valid_one(headers: Any, client: Any, expected: str) -> None:
+    """reference/http-api.md section 11."""
+    assert remote_address(scope(*headers, client=client)) == expected
