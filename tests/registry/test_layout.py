@@ -26,8 +26,5 @@ def test_keys_are_those_of_the_reference() -> None:
 
 def test_our_additions_lie_where_the_reference_does_not_look() -> None:
     """It enumerates `revisions` and `tags`, so ours stand beside them."""
-    assert (
-        layout.referrer_link(NAME, DIGEST, DIGEST)
-        == f"{REPOSITORY}/_referrers/sha256/{HEX}/sha256/{HEX}/link"
-    )
+    assert layout.referrer_link(NAME, DIGEST, DIGEST) == f"{REPOSITORY}/_referrers/sha256/{HEX}/sha256/{HEX}/link"
     assert layout.deleted_mark(NAME, DIGEST) == f"{REPOSITORY}/_manifests/_deleted/sha256/{HEX}"

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import http.client
 import os
+import re
+import signal
 import socket
 import subprocess
 import sys
@@ -170,6 +172,9 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
+        process.send_signal(signal.SIGHUP)
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", told.recv(100))
+        assert told.recv(100) == b"READY=1"
         process.terminate()
         assert told.recv(100) == b"STOPPING=1"
         assert process.wait(20) == 0

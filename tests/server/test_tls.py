@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import shutil
+import signal
 import ssl
 import subprocess
 from typing import TYPE_CHECKING
 
 import httpx
 import pytest
-from tests.server.serving import serving
+from tests.server.serving import serving, until
 
 from moorage.config.sections.http import Tls
 from moorage.server.listen import Cannot
@@ -153,3 +155,34 @@ def test_http2_and_old_tls_can_be_switched_off(tmp_path: Path, folder: Path) -> 
         trusting.maximum_version = ssl.TLSVersion.TLSv1_2
         with httpx.Client(verify=trusting) as client, pytest.raises(httpx.ConnectError):
             client.get(served.url)
+
+
+def test_a_renewed_certificate_is_taken_over_by_a_reload(tmp_path: Path, folder: Path) -> None:
+    """Certificates of 90 days must not mean a restart every 60."""
+    for kind in ("crt", "key"):
+        shutil.copy(folder / f"one.{kind}", tmp_path / f"now.{kind}")
+    tls = {"certificate": str(tmp_path / "now.crt"), "key": str(tmp_path / "now.key")}
+    with serving(tmp_path / "home", http={"tls": tls}) as served:
+        address = ("127.0.0.1", served.port)
+        assert ssl.get_server_certificate(address).split() == (folder / "one.crt").read_text().split()
+        for kind in ("crt", "key"):
+            shutil.copy(folder / f"two.{kind}", tmp_path / f"now.{kind}")
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        until(
+            lambda: ssl.get_server_certificate(address).split() == (folder / "two.crt").read_text().split(),
+            "the new certificate",
+        )
+
+
+def test_an_http2_client_that_does_not_listen_does_not_delay_the_end(tmp_path: Path, folder: Path) -> None:
+    """Pools keep connections that nobody reads from; GOAWAY is never acknowledged on them."""
+    tls = {"certificate": str(folder / "one.crt"), "key": str(folder / "one.key")}
+    trusting = ssl.create_default_context(cafile=str(folder / "one.crt"))
+    home = tmp_path / "home"
+    with (
+        serving(home, http={"tls": tls, "draintimeout": "60s"}) as served,
+        httpx.Client(http2=True, verify=trusting) as client,
+    ):
+        assert client.get(served.url).http_version == "HTTP/2"
+        assert served.stop() == 0

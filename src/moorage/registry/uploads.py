@@ -216,6 +216,8 @@ class StoredPart:
 
     async def commit(self) -> UploadStatus:
         with refusing():
+            if self._appender is None:  # a chunk of nothing finds out, too, whether another request is writing
+                self._appender = await self._claim()
             await self._checkpoint()
         return self._uploads.status_of(self._name, self._uuid, self._state)
 
@@ -290,7 +292,10 @@ class StoredPart:
             # A hash state costs two directories and two files; a few bytes are sooner read again.
             noted = self._written >= _NOTED_FROM_BYTES or self._state.notes
             notes = _notes(self._hashers) if noted else ()
-            self._state = await self._appender.checkpoint(notes)
+            try:
+                self._state = await self._appender.checkpoint(notes)
+            except UploadMissing as error:  # cancelled beside us
+                raise BlobUploadUnknown(self._uuid) from error
         self._checked = self._uploads.now
 
 

@@ -159,6 +159,7 @@ class Master:
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
         if pid == 0:
+            ours.close()
             self._become(job)
             main(job)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
