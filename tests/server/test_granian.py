@@ -120,11 +120,12 @@ def test_continue_is_sent_only_to_whom_the_application_listens(server: Served) -
 
 
 def test_an_unread_body_ends_the_connection_after_the_answer(server: Served) -> None:
+    """What is left of the body would otherwise be read as the next request."""
     with server.connect() as connection:
         connection.sendall(b"PUT /refuse HTTP/1.1\r\nHost: x\r\nContent-Length: 1000\r\n\r\n" + b"x" * 500)
+        # To the end of the connection, which `Connection: close` announces often, not always.
         answer = whole(connection)
     assert answer.startswith(b"HTTP/1.1 403 ")
-    assert b"connection: close" in answer
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
