@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+# So that a failed comparison in the contract suites shows its values.
+pytest.register_assert_rewrite("moorage.testing")
+
 
 @pytest.fixture(scope="module")
 def live_moorage(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:

@@ -24,6 +24,7 @@ from moorage.registry.purge import Purger
 from moorage.registry.referrers import StoredReferrers
 from moorage.registry.refusals import refusing
 from moorage.registry.repositories import StoredRepositories
+from moorage.registry.slices import AT_ONCE
 from moorage.registry.tags import StoredTags
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.filesystem import FilesystemDriver
@@ -46,7 +47,12 @@ class StoredRegistry:
         deletable = storage.delete.enabled
         self._driver = driver
         self.uploads = StoredUploads(driver, secret)
-        self.manifests = StoredManifests(driver, delete_enabled=deletable, rules=_rules(settings))
+        self.manifests = StoredManifests(
+            driver,
+            delete_enabled=deletable,
+            rules=_rules(settings),
+            tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
+        )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,

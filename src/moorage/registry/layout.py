@@ -10,11 +10,16 @@
         │   ├── tags/TAG/index/ALG/HEX/link         where it ever pointed
         │   └── _deleted/ALG/HEX                    ours: deleted by digest while tags may still name it
         ├── _referrers/ALG/HEX/ALG/HEX/link         ours: subject first, then the manifest that refers to it
-        └── _uploads/UUID/{startedat,data,hashstates/ALG/OFFSET}
+        └── _uploads/UUID/
+            ├── startedat, data                     when it began; the bytes so far
+            ├── hashstates/ALG/OFFSET               the hash's inner state at a checkpoint
+            └── offset.N                            ours: a checkpoint at byte N without a hash state
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
-reference may name a sha256 digest and is followed.  CNCF Distribution reads and writes the same tree and
-ignores what is marked "ours".
+reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:
+its manifest was deleted and pushed again without it (`manifests.py`).
+
+CNCF Distribution reads and writes the same tree and ignores what is marked "ours".
 
 Source: reference/storage-layout.md section 1 (registry/storage/paths.go of Distribution 2.8 and 3.1).
 """

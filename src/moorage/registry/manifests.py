@@ -59,7 +59,7 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
-from moorage.registry.slices import each, together
+from moorage.registry.slices import AT_ONCE, each, together
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest, Tag, parse_tag
 
@@ -132,7 +132,10 @@ def _image_class(config_type: str) -> str:
 
 
 class StoredManifests:
-    """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; links are read each time."""
+    """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; links are read each time.
+
+    `tags_at_once` of a repository's tags are read together where all have to be looked at.
+    """
 
     def __init__(
         self,
@@ -141,8 +144,10 @@ class StoredManifests:
         delete_enabled: bool = False,
         rules: ValidationRules | None = None,
         cache_bytes: int = _CACHE_BYTES,
+        tags_at_once: int = AT_ONCE,
     ) -> None:
         self._driver, self._delete_enabled = driver, delete_enabled
+        self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
         self._lasting = LastingWrites(driver)
         self._cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
@@ -351,7 +356,7 @@ class StoredManifests:
                     await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 
         async for page in self._driver.children(layout.tags(name)):
-            await each(page, consider)
+            await each(page, consider, at_once=self._tags_at_once)
 
 
 class LastingWrites:

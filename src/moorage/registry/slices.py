@@ -12,15 +12,15 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
 
-__all__ = ["each", "together"]
+__all__ = ["AT_ONCE", "each", "together"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-_AT_ONCE: Final = 16
+AT_ONCE: Final = 16
 
 
-async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = _AT_ONCE) -> list[_R]:
+async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = AT_ONCE) -> list[_R]:
     """The results of `work` on each item, in order."""
     waiting, found = list(items), []
     for start in range(0, len(waiting), at_once):

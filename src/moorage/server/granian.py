@@ -12,8 +12,8 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
 * `send` never fails when the client has left.  It waits once four pieces are queued, so a slow reader holds four.
 * `100 Continue` is sent when the application first calls `receive`, not before.
 * An answer to a body that was not read is followed by the end of the connection (often, not always, announced by
-  `Connection: close`), unless the body was small enough to have arrived with its headers.  A client that is still writing may see a reset
-  before it has read the answer.
+  `Connection: close`), unless the body was small enough to have arrived with its headers.  A client that is still
+  writing may see a reset before it has read the answer.
 * The answer to HEAD keeps its Content-Length.  An answer with Content-Length that ends early cuts the connection;
   a chunked one would end as if it were whole, so send none.
 * `http.response.pathsend` streams in pieces of 128 KiB from a thread, memory does not grow; `send` returns at

@@ -70,7 +70,7 @@ class TagOptions(Section):
     """Work on tags."""
 
     concurrencylimit: Annotated[int, at_least(0)] = setting(
-        0, "Tags read at the same time when a manifest is deleted.", shown="one per core"
+        0, "Tags read at the same time when a manifest that was deleted is pushed again.", shown="16"
     )
 
 
