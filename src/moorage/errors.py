@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.registry.interface import UploadStatus
+    from moorage.types import UploadStatus
 
 __all__ = [
     "BlobUnknown",

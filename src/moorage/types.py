@@ -23,6 +23,7 @@ __all__ = [
     "Reference",
     "RepoName",
     "Tag",
+    "UploadStatus",
     "parse_reference",
     "parse_repo_name",
     "parse_tag",
@@ -88,6 +89,15 @@ class Descriptor:
     size: int
     artifact_type: str | None = None
     annotations: dict[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """An upload: `offset` bytes are kept; `state` is the signed token for the next request's URL."""
+
+    uuid: str
+    offset: int
+    state: str
 
 
 def parse_repo_name(text: str) -> RepoName:

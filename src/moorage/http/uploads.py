@@ -26,8 +26,8 @@ from moorage.types import ALGORITHMS, Digest, parse_repo_name
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
-    from moorage.registry.interface import Blob, UploadPart, UploadStatus
-    from moorage.types import RepoName
+    from moorage.registry.interface import Blob, UploadPart
+    from moorage.types import RepoName, UploadStatus
 
 __all__ = ["cancel_upload", "get_upload", "patch_upload", "place_headers", "put_upload", "start_upload"]
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from moorage.storage.driver import LocalFile, SignedUrl
-    from moorage.types import Descriptor, Digest, Reference, RepoName, Tag
+    from moorage.types import Descriptor, Digest, Reference, RepoName, Tag, UploadStatus
 
 __all__ = [
     "Blob",
@@ -33,7 +33,6 @@ __all__ = [
     "Repositories",
     "Tags",
     "UploadPart",
-    "UploadStatus",
     "Uploads",
 ]
 
@@ -86,15 +85,6 @@ class IfMatch:
 
     match: tuple[Digest, ...] | None = None
     none_match: tuple[Digest, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class UploadStatus:
-    """An upload: `offset` bytes are kept; `state` is the signed token for the next request's URL."""
-
-    uuid: str
-    offset: int
-    state: str
 
 
 class Blobs(Protocol):

@@ -34,10 +34,11 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
 from moorage.registry import hashing, layout
-from moorage.registry.interface import Blob, UploadStatus
+from moorage.registry.interface import Blob
 from moorage.registry.refusals import refusing
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.storage.driver import Note, UploadBusy, UploadChanged, UploadMissing
+from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence

@@ -1,0 +1,111 @@
+"""The house's walls: what may import what, and that no route is without an access."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+import moorage
+from moorage.http import routes
+
+SOURCE: Final = Path(moorage.__file__).parent
+
+BELOW: Final = {
+    "types": {"errors"},
+    "errors": {"types"},
+    "config": set[str](),
+    "storage": set[str](),
+    "registry": {"storage", "types", "errors"},
+    "http": {"errors", "health", "logs", "registry", "storage", "types"},
+    "health": {"config"},
+    "logs": {"config"},
+    "app": {"config", "errors", "http", "registry", "storage", "types"},
+    "server": {"app", "config", "health", "http", "logs"},
+    "cli": {"app", "config", "registry", "server", "storage"},
+    "testing": {"errors", "registry", "storage", "types"},
+}
+"""Each room, and the rooms whose modules it may import; those of its own it always may."""
+
+HANDED_OVER: Final = {"moorage.storage.driver"}
+"""All that `http/` may know of `storage/`: a local file or a signed URL that it hands to the client."""
+
+
+def room_of(module: str) -> str:
+    parts = module.split(".")
+    return parts[1] if len(parts) > 1 else ""
+
+
+def imports(path: Path) -> set[str]:
+    """The moorage modules that a file names, those for type checking and inside functions too."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide where a module stands"
+            assert node.module is not None
+            submodules = {f"{node.module}.{alias.name}" for alias in node.names}
+            found |= {name for name in submodules if is_module(name)} or {node.module}
+    return {name for name in found if name.split(".")[0] == "moorage"}
+
+
+def is_module(name: str) -> bool:
+    path = SOURCE.joinpath(*name.split(".")[1:])
+    return name.startswith("moorage.") and (path.with_suffix(".py").exists() or (path / "__init__.py").exists())
+
+
+FILES: Final = {str(path.relative_to(SOURCE)): path for path in sorted(SOURCE.rglob("*.py"))}
+
+
+def test_every_room_has_its_rule() -> None:
+    """A new room is a decision, not an accident."""
+    rooms = {Path(name).parts[0].removesuffix(".py") for name in FILES} - {"__init__", "__main__"}
+    assert rooms == BELOW.keys()
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_imports_point_down(name: str) -> None:
+    """A driver that knows tags, or a rule about images that knows headers, cannot be used anywhere else."""
+    room = Path(name).parts[0].removesuffix(".py")
+    if room in {"__init__", "__main__"}:
+        return
+    wrong = {module for module in imports(FILES[name]) if room_of(module) not in BELOW[room] | {room, ""}}
+    assert not wrong, f"{room}/ may import {sorted(BELOW[room])} only"
+    if room == "http":
+        storage = {module for module in imports(FILES[name]) if room_of(module) == "storage"}
+        assert storage <= HANDED_OVER
+
+
+def test_only_one_file_depends_on_granians_version() -> None:
+    """Another one would break with its next minor version without anybody looking there."""
+    users = {name for name, path in FILES.items() if "granian" in imported_roots(path)}
+    assert users == {"server/granian.py"}
+
+
+def imported_roots(path: Path) -> set[str]:
+    roots = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            roots |= {alias.name.split(".")[0] for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            roots.add(node.module.split(".")[0])
+    return roots
+
+
+def test_every_route_names_the_access_it_needs() -> None:
+    """A route without one would be open to everybody on the day authentication comes."""
+    for route in routes.ROUTES:
+        for method, (handler, access) in route.methods.items():
+            assert callable(handler)
+            assert isinstance(access, routes.Access), f"{method} {route.pattern}"
+            if method in {"PUT", "POST", "PATCH"}:
+                assert access is routes.Access.PUSH, f"{method} {route.pattern}"
+
+
+def test_head_is_offered_wherever_get_is() -> None:
+    """Docker asks for tags by HEAD, containerd for everything."""
+    for route in routes.ROUTES:
+        assert ("HEAD" in route.methods) == ("GET" in route.methods), route.pattern
