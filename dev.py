@@ -79,7 +79,9 @@ def main(arguments: list[str]) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "serve":
         set_up(RUN_PINS)
-        os.execv(tool("moorage"), ["moorage", "serve", *rest])
+        # To try it out, what another registry of this machine keeps in /etc is neither wanted nor touched.
+        named = rest or os.environ.get("REGISTRY_CONFIGURATION_PATH")
+        os.execv(tool("moorage"), ["moorage", "serve", *(rest if named else ["--defaults"])])
     if command == "lock":
         lock()
         return

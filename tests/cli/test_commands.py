@@ -13,6 +13,7 @@ import pytest
 
 from moorage import __version__
 from moorage.cli import main
+from moorage.config import load
 
 GOOD = "version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n"
 BIN = Path(sys.executable).parent
@@ -150,6 +151,28 @@ def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_p
         f"error: {file}:5: auth.htpasswd: {refusal}",
         "error: REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number, found 'x'",
     ]
+
+
+def test_defaults_and_a_file_exclude_each_other(run: Run, tmp_path: Path) -> None:
+    result = run("serve", "--defaults", tmp_path / "config.yml")
+    assert result.returncode == 2
+    assert "--defaults reads no file" in result.stderr
+
+
+def test_a_file_that_was_found_says_so_when_it_is_wrong(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another registry's file lies there, and somebody only wants to try this one."""
+    file = tmp_path / "config.yml"
+    file.write_text("version: 9\n")
+    monkeypatch.setattr(load, "PLACES", (file,))
+    found = run("serve")
+    assert found.returncode == 1
+    assert found.stderr.splitlines()[-1] == (
+        f"{file} was not named but found; name another file, or start without one: moorage serve --defaults"
+    )
+    assert "was not named" not in run("serve", file).stderr
+    assert "was not named" not in run("serve", REGISTRY_CONFIGURATION_PATH=str(file)).stderr
 
 
 def test_check_is_content_with_a_good_file(run: Run, tmp_path: Path) -> None:

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 from moorage.config.load import BUILT_IN, load
 from moorage.config.problems import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 HOME = {"HOME": "/home/somebody"}
 
@@ -45,9 +50,11 @@ def test_the_images_places_are_tried_in_order(tmp_path: Path) -> None:
         ({"HOME": "/home/a", "XDG_DATA_HOME": ""}, "/home/a/.local/share/moorage"),
     ],
 )
-@pytest.mark.skipif(os.geteuid() == 0 and Path("/var/lib/registry").is_dir(), reason="root with an old registry")
-def test_without_a_file_the_built_in_defaults_serve(environ: dict[str, str], directory: str) -> None:
+def test_without_a_file_the_built_in_defaults_serve(
+    environ: dict[str, str], directory: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """`moorage serve` on a fresh machine works, on loopback only, with the data where the user may write."""
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)  # root takes over what an older registry kept
     loaded = load(None, environ, places=[])
     settings = loaded.settings
     assert (loaded.source, loaded.path, loaded.warnings) == (BUILT_IN, None, ())
@@ -57,6 +64,15 @@ def test_without_a_file_the_built_in_defaults_serve(environ: dict[str, str], dir
     assert settings.storage.cache.blobdescriptor == "inmemory"
     assert not settings.storage.delete.enabled
     assert settings.auth.provider == "none"
+
+
+def test_defaults_can_be_asked_for(tmp_path: Path) -> None:
+    """Trying it out on a machine where another registry has its file."""
+    file = tmp_path / "config.yml"
+    file.write_text(BASE)
+    environ = HOME | {"REGISTRY_CONFIGURATION_PATH": str(file)}
+    loaded = load(None, environ, places=[file], defaults=True)
+    assert (loaded.source, loaded.path) == (BUILT_IN, None)
 
 
 def test_a_data_directory_keeps_its_spelling() -> None:
@@ -161,14 +177,25 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
             load(path, {})
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may read everything")
 def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
     """A secret file owned by root, and a registry that is not."""
     path = tmp_path / "config.yml"
     path.write_text(BASE)
     path.chmod(0)
-    with pytest.raises(ConfigError, match="not readable by this user"):
+    with nobody(), pytest.raises(ConfigError, match="not readable by this user"):
         load(path, {})
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root, who may read everything, as somebody else."""
+    user = os.geteuid()
+    if user == 0:
+        os.seteuid(65534)
+    try:
+        yield
+    finally:
+        os.seteuid(user)
 
 
 def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:

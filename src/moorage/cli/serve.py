@@ -15,7 +15,12 @@ CONFIG_HELP = (
 )
 
 
-def serve(config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None) -> None:
+def serve(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    defaults: Annotated[
+        bool, typer.Option("--defaults", help="Read no configuration file, also none that would be found.")
+    ] = False,
+) -> None:
     """Run the registry until SIGTERM or SIGINT.
 
     Example: moorage serve /etc/docker/registry/config.yml
@@ -23,13 +28,18 @@ def serve(config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=C
     import os
 
     from moorage.cli.output import tell
-    from moorage.config.load import load
+    from moorage.config.load import found, load
     from moorage.config.problems import ConfigError
 
+    if defaults and config is not None:
+        raise typer.BadParameter("--defaults reads no file; leave out one of the two", param_hint="CONFIG")
     try:
-        loaded = load(config, os.environ)
+        loaded = load(config, os.environ, defaults=defaults)
     except ConfigError as error:
         tell(error.problems)
+        if not (config or defaults or os.environ.get("REGISTRY_CONFIGURATION_PATH")) and (place := found()):
+            hint = "name another file, or start without one: moorage serve --defaults"
+            typer.echo(f"{place} was not named but found; {hint}", err=True)
         raise typer.Exit(1) from None
     tell(loaded.warnings)
     if loaded.path is None:

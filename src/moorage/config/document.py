@@ -30,7 +30,7 @@ what is in force, with secrets masked.
    `/etc/docker/registry/config.yml`; else `/etc/distribution/config.yml`; else none. Without a file, Moorage keeps
    its data in the user's data directory (`$XDG_DATA_HOME/moorage` or `~/.local/share/moorage`; for root
    `/var/lib/registry` if there is one), listens on `127.0.0.1:5000`, remembers blobs in memory and asks nobody who
-   they are.
+   they are. `moorage serve --defaults` takes no file, even if there is one.
 2. `REGISTRY_*` variables replace what the file says.
 3. What neither says has the default given here.
 

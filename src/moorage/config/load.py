@@ -4,7 +4,8 @@
                                                                                     checks.py, later.py ◄─┘
 
 The file is the argument, else what REGISTRY_CONFIGURATION_PATH names, else one of the two places where images of
-the reference keep it, else there is none and the built-in defaults apply.  Variables apply to all of them.
+the reference keep it, else there is none and the built-in defaults apply, as they do for whoever asks for them.
+Variables apply to all of these.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-__all__ = ["BUILT_IN", "PLACES", "Loaded", "load"]
+__all__ = ["BUILT_IN", "PLACES", "Loaded", "found", "load"]
 
 PLACES: Final = (Path("/etc/docker/registry/config.yml"), Path("/etc/distribution/config.yml"))
 """Where `registry:2` and `registry:3` keep their file."""
@@ -61,9 +62,14 @@ class Loaded:
     path: Path | None = None
 
 
-def load(path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] = PLACES) -> Loaded:
-    """Read file and variables.  Raises `ConfigError` with everything that is wrong."""
-    chosen, notes = _choose(path, environ, places)
+def load(
+    path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] | None = None, defaults: bool = False
+) -> Loaded:
+    """Read file and variables; with `defaults` no file, wherever one lies.
+
+    Raises `ConfigError` with everything that is wrong.
+    """
+    chosen, notes = (None, []) if defaults else _choose(path, environ, PLACES if places is None else places)
     if chosen is None:
         root, source = _built_in(environ), BUILT_IN
     else:
@@ -103,12 +109,21 @@ def _choose(
     named = environ.get("REGISTRY_CONFIGURATION_PATH", "")
     if named:
         return Path(named), []
-    there = [place for place in places if os.path.lexists(place)]
+    there = _there(places)
     unused = [
         Problem(f"not read: {there[0]} comes first", origin=Origin(str(place)), kind="warning")
         for place in there[1:]
     ]
     return (there[0] if there else None), unused
+
+
+def found() -> Path | None:
+    """The file that is read although nobody names it."""
+    return next(iter(_there(PLACES)), None)
+
+
+def _there(places: Sequence[Path]) -> list[Path]:
+    return [place for place in places if os.path.lexists(place)]
 
 
 def _tree(path: Path) -> Map:

@@ -79,7 +79,7 @@ def _reload(first: Loaded, old: Plan) -> Plan:
     from moorage.config.problems import ConfigError  # noqa: PLC0415
 
     try:
-        loaded = load(first.path, os.environ)
+        loaded = load(first.path, os.environ, defaults=first.path is None)
     except ConfigError as error:
         raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
     plan, warnings = redraw(old, loaded)
