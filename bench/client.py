@@ -26,6 +26,7 @@ ACCEPT: Final = (
 
 MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _CREATED: Final = 201
+_ACCEPTED: Final = 202
 _HEAD_LIMIT: Final = 64 << 10
 
 
@@ -114,12 +115,14 @@ class Client:
             raise Refused(f"{method} {target}: {answer.status} instead of {status}: {answer.body[:400]!r}")
         return answer
 
-    def send(self, method: str, target: str, length: int = 0, media_type: str = "") -> None:
-        """The head of a request."""
+    def send(self, method: str, target: str, length: int | None = 0, media_type: str = "") -> None:
+        """The head of a request; without a length the body is to come in chunks."""
         head = (
             f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: moorage-bench\r\nAccept: {ACCEPT}\r\n"
         )
-        if method not in {"GET", "HEAD"}:
+        if length is None:
+            head += "Transfer-Encoding: chunked\r\n"
+        elif method not in {"GET", "HEAD"}:
             head += f"Content-Length: {length}\r\n"
         if media_type:
             head += f"Content-Type: {media_type}\r\n"
@@ -170,10 +173,24 @@ class Client:
         self.expect(_CREATED, "PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}")
 
     def push(self, name: str, blob: Blob) -> None:
-        """POST, PATCH, PUT: what Docker and containerd do."""
+        """POST, PATCH, PUT, the body whole with its length."""
         place = self.begin(name)
         place = target_of(self.expect(202, "PATCH", place, blob.data, "application/octet-stream"))
         self.finish(place, blob.digest)
+
+    def push_in_chunks(self, name: str, blob: Blob, chunk: int = 32 << 10) -> None:
+        """The same with a body in HTTP chunks, each written by itself: what Docker, skopeo and podman do."""
+        place = self.begin(name)
+        self.send("PATCH", place, None, "application/octet-stream")
+        data = memoryview(blob.data)
+        for start in range(0, len(data), chunk):
+            piece = data[start : start + chunk]
+            self.write(b"".join((b"%x\r\n" % len(piece), piece, b"\r\n")))
+        self.write(b"0\r\n\r\n")
+        answer = self.answer()
+        if answer.status != _ACCEPTED:
+            raise Refused(f"PATCH {place}: {answer.status}: {answer.body[:400]!r}")
+        self.finish(target_of(answer), blob.digest)
 
     def push_manifest(self, name: str, tag: str, data: bytes) -> None:
         self.expect(_CREATED, "PUT", f"/v2/{name}/manifests/{tag}", data, MANIFEST_TYPE)

@@ -15,6 +15,7 @@ from bench.rows.base import Bench, Metric, Row
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from bench.content import Blob
     from bench.servers import Server
 
 __all__ = ["ROWS"]
@@ -59,12 +60,20 @@ def _pull(bench: Bench, server: Server) -> Mapping[str, float]:
 
 
 def _push(bench: Bench, server: Server) -> Mapping[str, float]:
+    return _pushed(bench, server, Client.push)
+
+
+def _push_in_chunks(bench: Bench, server: Server) -> Mapping[str, float]:
+    return _pushed(bench, server, Client.push_in_chunks)
+
+
+def _pushed(bench: Bench, server: Server, push: Callable[[Client, str, Blob], None]) -> Mapping[str, float]:
     times = bench.pick(2, 4)
     wall = cpu = 0.0
     with Client(server.port) as client:
         for _ in range(times):
             blob = _buffer().fresh()
-            wall_one, cpu_one = _timed(server, lambda blob=blob: client.push(_NAME, blob))  # type: ignore[misc]
+            wall_one, cpu_one = _timed(server, lambda blob=blob: push(client, _NAME, blob))  # type: ignore[misc]
             wall, cpu = wall + wall_one, cpu + cpu_one
             # The next push finds the same empty disk and an idle one.
             shutil.rmtree(server.root / "docker/registry/v2/blobs")
@@ -85,5 +94,11 @@ ROWS: Final = (
         "push of a 256 MiB blob (POST, PATCH, PUT)",
         (Metric("rate", "MB/s", "higher", 2.0), Metric("cpu", "server CPU s/GiB", "lower", 0.5)),
         _push,
+    ),
+    Row(
+        "blob-push-chunked",
+        "the same in HTTP chunks of 32 KiB, as Docker, skopeo and podman send it",
+        (Metric("rate", "MB/s", "higher"), Metric("cpu", "server CPU s/GiB", "lower")),
+        _push_in_chunks,
     ),
 )

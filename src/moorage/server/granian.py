@@ -21,10 +21,11 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
 * The header timeout of HTTP/1.1 also ends connections that idle between requests.  With HTTP/2 possible ("auto":
   TLS by default, h2c) it starts only after the first byte, and HTTP/2 connections may idle for ever.
 * 100 header lines are the limit (431), and `max_buffer_size` for their bytes, roughly.
-* Each piece of a body costs 60 to 200 us (three thread switches), so pieces must be large.  CPU seconds per GiB
-  uploaded, HTTP/1.1 without TLS: 2.1 with buffers of 64 KiB, 1.3 with 128, 1.0 with 256, 0.8 with 416; with TLS
-  2.4, 1.9, 1.7, 1.5.  HTTP/2 with TLS: 12 with frames of 16 KiB, 1.65 with 512 KiB.  The client decides: those in
-  Go (Docker, containerd, skopeo), Python and Rust fill what we allow, curl sends 16 KiB whatever we say.
+* Each piece of a body costs 60 to 250 us (three threads woken), so pieces must be large, and where the client
+  makes them small (each HTTP chunk is a piece) `readahead.py` gathers them.  CPU seconds per GiB uploaded with
+  Content-Length, HTTP/1.1 without TLS: 2.1 with buffers of 64 KiB, 1.3 with 128, 1.0 with 256, 0.8 with 416; with
+  TLS 2.4, 1.9, 1.7, 1.5.  HTTP/2 with TLS: 12 with frames of 16 KiB, 1.65 with 512 KiB.  The client decides: those
+  in Go, Python and Rust fill what we allow, curl sends frames of 16 KiB whatever we say.
 """
 
 from __future__ import annotations
@@ -35,6 +36,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from granian import _futures, _granian
 from granian.http import HTTP1Settings, HTTP2Settings
+
+from moorage.server.readahead import Body
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
@@ -110,7 +113,7 @@ class Listener:
 def _callback(app: ASGIApp) -> Any:
     # Granian's own wrapper adds `state` and `root_path` to every scope, and an access log that we do not use.
     def run(scope: Any, protocol: Any) -> Any:
-        return app(scope, protocol.receive, protocol.send)
+        return app(scope, Body(protocol.receive), protocol.send)
 
     return _watched(run)
 

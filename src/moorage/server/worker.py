@@ -26,7 +26,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 
 import structlog
-import uvloop
 
 from moorage import logs
 from moorage.health import Health, checks_of
@@ -34,6 +33,7 @@ from moorage.http.health import HealthGate
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server import idle
 from moorage.server.granian import Listener, ServerOptions
+from moorage.server.readahead import WorkerLoop
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -85,7 +85,8 @@ def main(job: Job) -> NoReturn:
     try:
         _die_with(job.master)
         logs.configure(job.settings.log, instance=job.instance, worker=job.number)
-        uvloop.run(_Worker(job).run())
+        with asyncio.Runner(loop_factory=WorkerLoop) as runner:
+            runner.run(_Worker(job).run())
     except BaseException:  # noqa: BLE001  Granian's panics are no Exceptions, and all of them end in the log
         _log.exception("worker failed")
     finally:
