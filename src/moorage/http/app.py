@@ -72,7 +72,7 @@ class _App:
             await response(scope, receive, send)
 
     async def _answer(self, request: Request) -> Response:
-        path = request.scope["path"]
+        path, method = request.scope["path"], request.scope["method"]
         if path == "/":
             return Response(headers={"cache-control": "no-cache", "content-length": "0"})
         configured: list[tuple[bytes, bytes]] = []
@@ -81,9 +81,9 @@ class _App:
             inner = self._inner(path)
             if (redirect := self._redirect(request, inner)) is not None:
                 return redirect
-            if request.method == "OPTIONS":
+            if method == "OPTIONS":
                 return self._options_answer(inner)
-            _, handler, params = routes.find(inner, request.method, readonly=self._options.readonly)
+            _, handler, params = routes.find(inner, method, readonly=self._options.readonly)
             configured = self._configured
             call = Call(request, self._registry, self._options, params)
             response = await handler(call)
@@ -92,7 +92,7 @@ class _App:
         except ClientGone:
             raise
         except Exception:  # noqa: BLE001  a bug of ours: logged whole, told to nobody
-            _log.exception("unexpected error", method=request.method, path=path)
+            _log.exception("unexpected error", method=method, path=path)
             response = unexpected()
         response.raw_headers += [_API_VERSION, *configured]
         return response
@@ -109,7 +109,7 @@ class _App:
         if request.method not in {"GET", "HEAD"} or not (inner == "/v2" or inner.startswith("/v2/")):
             return None
         clean = inner
-        if _DOTS_OR_DOUBLE.search(inner):
+        if ("//" in inner or "/." in inner) and _DOTS_OR_DOUBLE.search(inner):
             parts: list[str] = []
             for part in inner.split("/"):
                 if part == "..":
@@ -132,7 +132,7 @@ class _App:
 
     def _options_answer(self, inner: str) -> Response:
         for route in routes.ROUTES:
-            if route.regex.fullmatch(inner):
+            if route.match(inner):
                 allowed = ", ".join(route.allowed(readonly=self._options.readonly))
                 response = Response(status_code=204, headers={"allow": allowed})
                 response.raw_headers += [_API_VERSION, *self._configured]

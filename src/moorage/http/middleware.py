@@ -97,12 +97,13 @@ class RequestLog:
 class _Exchange:
     """One request and its answer, as far as the logs want to know."""
 
-    __slots__ = ("_begun", "_length", "_scope", "_send", "_sent", "_status", "_traffic", "header_bytes", "id")
+    __slots__ = ("_begun", "_headers", "_scope", "_send", "_sent", "_status", "_traffic", "header_bytes", "id")
 
     def __init__(self, scope: Scope, send: Send, traffic: Traffic) -> None:
         self._begun = time.perf_counter()
         self._scope, self._send, self._traffic = scope, send, traffic
-        self._status = self._sent = self._length = 0
+        self._status = self._sent = 0
+        self._headers: list[tuple[bytes, bytes]] = []
         self.id = b"%032x" % getrandbits(128)
         size = 0
         for name, value in scope["headers"]:
@@ -120,16 +121,16 @@ class _Exchange:
                 # Granian closes idle connections when it stops, but one that it accepted in the same moment
                 # would otherwise go on asking.
                 headers.append(_CLOSE)
-            message["headers"] = headers
-            for name, value in headers:
-                if name == b"content-length":
-                    self._length = int(value)
-                    break
+            message["headers"] = self._headers = headers
         elif kind == "http.response.body":
             self._sent += len(message.get("body", b""))
         elif kind == "http.response.pathsend":
-            self._sent += self._length
+            self._sent += self._announced()
         await self._send(message)
+
+    def _announced(self) -> int:
+        """The answer's Content-Length."""
+        return next((int(value) for name, value in self._headers if name == b"content-length"), 0)
 
     async def fail(self) -> None:
         """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""

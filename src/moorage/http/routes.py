@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 __all__ = ["ROUTES", "Access", "Route", "find"]
 
 
+_READS: Final = frozenset({"GET", "HEAD"})
+
+
 class Access(Enum):
     """What a caller must be allowed."""
 
@@ -41,15 +44,26 @@ class Access(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Route:
-    """`spec` names the endpoint in the specification's table ("end-2"); handlers by method, HEAD with GET."""
+    """`spec` names the endpoint in the specification's table ("end-2"); handlers by method, HEAD with GET.
+
+    `mark` is the longest fixed part of the pattern: a path without it needs no regular expression (which would be
+    eight for a blob, a tenth of the time of a request).
+    """
 
     spec: str
     pattern: str
     methods: Mapping[str, tuple[Handler, Access]]
     regex: re.Pattern[str]
+    mark: str
+
+    def match(self, path: str) -> re.Match[str] | None:
+        return self.regex.fullmatch(path) if self.mark in path else None
+
+    def offers(self, method: str, *, readonly: bool) -> bool:
+        return method in self.methods and (not readonly or method in _READS)
 
     def allowed(self, *, readonly: bool) -> tuple[str, ...]:
-        return tuple(sorted(m for m in self.methods if not readonly or m in {"GET", "HEAD"}))
+        return tuple(sorted(method for method in self.methods if self.offers(method, readonly=readonly)))
 
 
 def _route(spec: str, pattern: str, **methods: tuple[Handler, Access]) -> Route:
@@ -57,7 +71,8 @@ def _route(spec: str, pattern: str, **methods: tuple[Handler, Access]) -> Route:
         methods["HEAD"] = methods["GET"]
     expression = re.escape(pattern).replace("<name>", "(?P<name>.+)")
     expression = re.sub(r"<(digest|reference|uuid)>", r"(?P<\1>[^/]+)", expression)
-    return Route(spec, pattern, methods, re.compile(expression, re.DOTALL))
+    mark = max(re.split("<[a-z]+>", pattern), key=len)
+    return Route(spec, pattern, methods, re.compile(expression, re.DOTALL), mark)
 
 
 ROUTES: Final = (
@@ -96,10 +111,8 @@ ROUTES: Final = (
 def find(path: str, method: str, *, readonly: bool) -> tuple[Route, Handler, dict[str, str]]:
     """The route, its handler and what the path holds.  Raises RouteUnknown, MethodUnknown."""
     for route in ROUTES:
-        found = route.regex.fullmatch(path)
-        if found is not None:
-            allowed = route.allowed(readonly=readonly)
-            if method not in allowed:
-                raise MethodUnknown(method, allowed)
+        if (found := route.match(path)) is not None:
+            if not route.offers(method, readonly=readonly):
+                raise MethodUnknown(method, route.allowed(readonly=readonly))
             return route, route.methods[method][0], found.groupdict()
     raise RouteUnknown(path)

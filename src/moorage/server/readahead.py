@@ -42,6 +42,10 @@ _PATIENCE_S: Final = 0.005
 """How long the first gathered piece may wait for others."""
 
 
+_call_soon_threadsafe: Final[Callable[..., Any]] = uvloop.Loop.call_soon_threadsafe
+"""Looked up once: it is called for every request."""
+
+
 class WorkerLoop(uvloop.Loop):
     """uvloop's, except that a `_Gathering` is called in the thread that has something for it."""
 
@@ -51,7 +55,7 @@ class WorkerLoop(uvloop.Loop):
     ) -> Any:
         if type(callback) is _Gathering:
             return callback(*args)
-        return super().call_soon_threadsafe(callback, *args, context=context)
+        return _call_soon_threadsafe(self, callback, *args, context=context)
 
 
 class Body:
