@@ -1,0 +1,317 @@
+"""Blobs out: whole, by ranges, on condition; seen only through the repository that links them; deletion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail
+
+from moorage.config.model import Settings
+from moorage.storage.driver import LocalFile, SignedUrl
+from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+from moorage.testing.builders import EMPTY, blob, image
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+    from tests.http.conftest import Serve
+
+    from moorage.storage.driver import Key
+    from moorage.testing.builders import Built
+
+BLOB = blob(size=1000)
+BIG = blob(size=200_000, seed=1)
+BIG_512 = blob(size=200_000, seed=1, algorithm="sha512")
+
+
+@pytest.mark.parametrize("wanted", [BLOB, BIG, BIG_512, EMPTY, blob(b"")], ids=lambda blob: f"{blob.size} bytes")
+async def test_a_blob_comes_out_as_it_went_in(client: Client, wanted: Built) -> None:
+    """Every header is one that some client needs: the length and digest, the ETag, that ranges can be asked."""
+    await client.push_blob(wanted)
+    answer = await client.blob(wanted)
+    assert (answer.status_code, answer.content) == (200, wanted.data)
+    assert answer.headers["content-type"] == "application/octet-stream"
+    assert answer.headers["content-length"] == str(wanted.size)
+    assert answer.headers["docker-content-digest"] == str(wanted.digest)
+    assert answer.headers["etag"] == f'"{wanted.digest}"'
+    assert answer.headers["accept-ranges"] == "bytes"
+    assert answer.headers["cache-control"] == "max-age=31536000"
+
+
+@pytest.mark.parametrize("wanted", [BLOB, BIG, BIG_512], ids=lambda blob: f"{blob.size} bytes")
+async def test_head_tells_size_and_digest(client: Client, wanted: Built) -> None:
+    """Docker asks it before and after every upload, and takes the size from it."""
+    await client.push_blob(wanted)
+    answer = await client.send("HEAD", f"/v2/{NAME}/blobs/{wanted.digest}")
+    assert answer.status_code == 200
+    assert answer.headers["content-length"] == str(wanted.size)
+    assert answer.headers["docker-content-digest"] == str(wanted.digest)
+    assert answer.headers["content-type"] == "application/octet-stream"
+
+
+async def test_an_escaped_digest_is_the_same_digest(client: Client) -> None:
+    """Some clients escape the colon."""
+    await client.push_blob(BLOB)
+    assert (await client.blob(str(BLOB.digest).replace(":", "%3A"))).content == BLOB.data
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "DELETE"])
+async def test_an_unknown_blob_is_a_404(client: Client, method: str) -> None:
+    """The answer that makes a client upload the layer."""
+    answer = await client.send(method, f"/v2/{NAME}/blobs/{ABSENT}")
+    assert answer.status_code == 404
+    if method == "GET":
+        assert codes(answer) == ["BLOB_UNKNOWN"]
+        assert detail(answer) == str(ABSENT)
+
+
+async def test_a_blob_of_another_repository_is_unknown(client: Client) -> None:
+    """Who may read one repository must not read, or find out about, what is in another."""
+    await client.push_blob(BLOB, OTHER)
+    for name in (NAME, "team", f"{OTHER}/deeper"):
+        answer = await client.blob(BLOB, name)
+        assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_manifest_is_not_a_blob(client: Client) -> None:
+    """Blobs and manifests are separate spaces: deleting one must not be a way to delete the other."""
+    manifest = await client.push(image(), "latest")
+    answer = await client.blob(manifest)
+    assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "sha256:abc",
+        f"sha256:{'A' * 64}",
+        f"sha256:{'g' * 64}",
+        f"sha256:{'a' * 65}",
+        f"sha512:{'a' * 64}",
+        f"md5:{'a' * 32}",
+        f"unknown:{'a' * 64}",
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+async def test_a_bad_digest_is_a_400(client: Client, method: str, spelling: str) -> None:
+    """A misspelt digest must not look like a layer that has to be uploaded."""
+    answer = await client.send(method, f"/v2/{NAME}/blobs/{spelling}")
+    assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
+
+
+@pytest.mark.parametrize(
+    ("asked", "first", "last"),
+    [
+        ("bytes=0-0", 0, 0),
+        ("bytes=0-", 0, 999),
+        ("bytes=500-", 500, 999),
+        ("bytes=100-199", 100, 199),
+        ("bytes=999-999", 999, 999),
+        ("bytes=990-5000", 990, 999),
+        ("bytes=-1", 999, 999),
+        ("bytes=-300", 700, 999),
+        ("bytes=-5000", 0, 999),
+    ],
+)
+async def test_one_range_is_a_206(client: Client, asked: str, first: int, last: int) -> None:
+    """Resumed pulls need exactly these bytes, and a Content-Range that says so."""
+    await client.push_blob(BLOB)
+    answer = await client.blob(BLOB, range=asked)
+    assert (answer.status_code, answer.content) == (206, BLOB.data[first : last + 1])
+    assert answer.headers["content-range"] == f"bytes {first}-{last}/1000"
+    assert answer.headers["content-length"] == str(last - first + 1)
+    assert answer.headers["docker-content-digest"] == str(BLOB.digest)
+
+
+async def test_a_range_of_a_large_blob_is_only_the_range(client: Client) -> None:
+    """Large blobs leave on another path than small ones."""
+    await client.push_blob(BIG)
+    answer = await client.blob(BIG, range="bytes=100000-149999")
+    assert (answer.status_code, answer.content) == (206, BIG.data[100_000:150_000])
+
+
+@pytest.mark.parametrize("asked", ["bytes=1000-", "bytes=1000-1001", "bytes=99999-", "bytes=500-0", "bytes=-0"])
+async def test_an_unsatisfiable_range_is_a_416(client: Client, asked: str) -> None:
+    """A client that has all bytes already must learn the size, not get the blob again."""
+    await client.push_blob(BLOB)
+    answer = await client.blob(BLOB, range=asked)
+    assert (answer.status_code, codes(answer)) == (416, ["RANGE_INVALID"])
+    assert answer.headers["content-range"] == "bytes */1000"
+
+
+async def test_an_empty_blob_has_no_range(client: Client) -> None:
+    """There is no first byte to begin with."""
+    await client.push_blob(blob(b""))
+    answer = await client.blob(blob(b""), range="bytes=0-")
+    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */0")
+
+
+@pytest.mark.parametrize("asked", ["items=0-1", "bytes=0-1,5-9", "bytes=0-1, -5", "nonsense"])
+async def test_other_units_and_several_ranges_get_the_whole(client: Client, asked: str) -> None:
+    """Podman's zstd:chunked pull breaks on a 206 that holds only the first of its ranges."""
+    await client.push_blob(BLOB)
+    answer = await client.blob(BLOB, range=asked)
+    assert (answer.status_code, answer.content) == (200, BLOB.data)
+    assert "content-range" not in answer.headers
+
+
+async def test_head_with_a_range_tells_the_whole(client: Client) -> None:
+    """RFC 9110 defines Range for GET only."""
+    await client.push_blob(BLOB)
+    answer = await client.send("HEAD", f"/v2/{NAME}/blobs/{BLOB.digest}", headers={"range": "bytes=0-1"})
+    assert (answer.status_code, answer.headers["content-length"]) == (200, "1000")
+
+
+async def test_if_range_of_this_blob_lets_the_range_count(client: Client) -> None:
+    """A download manager resumes only with it."""
+    await client.push_blob(BLOB)
+    answer = await client.blob(BLOB, range="bytes=1-2", if_range=f'"{BLOB.digest}"')
+    assert (answer.status_code, answer.content) == (206, BLOB.data[1:3])
+
+
+@pytest.mark.parametrize(
+    "validator", [f'"{ABSENT}"', f'W/"{BLOB.digest}"', "Wed, 21 Oct 2015 07:28:00 GMT", '"x"']
+)
+async def test_any_other_if_range_gets_the_whole(client: Client, validator: str) -> None:
+    """Bytes of two different blobs must never be joined; a weak tag proves nothing (RFC 9110 13.1.5)."""
+    await client.push_blob(BLOB)
+    answer = await client.blob(BLOB, range="bytes=1-2", if_range=validator)
+    assert (answer.status_code, answer.content) == (200, BLOB.data)
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [f'"{BLOB.digest}"', f'W/"{BLOB.digest}"', f'"x", "{BLOB.digest}"', "*", str(BLOB.digest)],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_who_has_the_blob_gets_a_304(client: Client, method: str, condition: str) -> None:
+    """A caching proxy then sends nothing through the network."""
+    await client.push_blob(BLOB)
+    answer = await client.send(method, f"/v2/{NAME}/blobs/{BLOB.digest}", headers={"if-none-match": condition})
+    assert (answer.status_code, answer.content) == (304, b"")
+    assert answer.headers["etag"] == f'"{BLOB.digest}"'
+
+
+async def test_who_has_another_blob_gets_this_one(client: Client) -> None:
+    """A 304 would leave the client without the bytes."""
+    await client.push_blob(BLOB)
+    assert (await client.blob(BLOB, if_none_match=f'"{ABSENT}"')).content == BLOB.data
+
+
+async def test_a_304_is_only_for_what_is_there(client: Client) -> None:
+    """`*` of a blob that is not linked here would tell that it exists elsewhere."""
+    await client.push_blob(BLOB, OTHER)
+    assert (await client.blob(BLOB, if_none_match="*")).status_code == 404
+
+
+async def test_deleting_takes_it_from_this_repository_only(client: Client) -> None:
+    """The same layer, mounted elsewhere, is somebody else's."""
+    await client.push_blob(BLOB)
+    await client.push_blob(BLOB, OTHER)
+    answer = await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
+    assert (answer.status_code, answer.content) == (202, b"")
+    assert answer.headers["content-length"] == "0"
+    assert (await client.blob(BLOB)).status_code == 404
+    assert (await client.blob(BLOB, OTHER)).content == BLOB.data
+    again = await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
+    assert (again.status_code, codes(again)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_deletion_shows_on_every_worker_at_once(serve: Serve) -> None:
+    """Workers remember sizes; none may serve a blob that another has deleted."""
+    driver = MemoryDriver()
+    one, two = serve(driver=driver), serve(driver=driver)
+    await one.push_blob(BIG)
+    assert (await two.blob(BIG)).status_code == 200
+    assert (await one.send("DELETE", f"/v2/{NAME}/blobs/{BIG.digest}")).status_code == 202
+    assert (await two.blob(BIG)).status_code == 404
+
+
+async def test_a_deleted_blob_can_be_pushed_again(client: Client) -> None:
+    """Its bytes may still lie there."""
+    await client.push_blob(BLOB)
+    await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
+    await client.push_blob(BLOB)
+    assert (await client.blob(BLOB)).content == BLOB.data
+
+
+async def test_deletion_is_off_unless_it_is_switched_on(serve: Serve) -> None:
+    """A stock configuration must not let anybody delete; skopeo reads the 405 as "deletion disabled"."""
+    client = serve(Settings())
+    await client.push_blob(BLOB)
+    answer = await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
+    assert (answer.status_code, codes(answer)) == (405, ["UNSUPPORTED"])
+    assert (await client.blob(BLOB)).status_code == 200
+
+
+class ElsewhereDriver(MemoryDriver):
+    """A store that lets clients fetch for themselves, as S3 does."""
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+        return SignedUrl(f"https://bucket.test/{key}?signature=x")
+
+
+async def test_a_store_that_can_sends_the_client_there(serve: Serve) -> None:
+    """Large layers then do not pass through the registry; HEAD is answered here, since clients need the length."""
+    client = serve(driver=ElsewhereDriver())
+    await client.push_blob(BIG)
+    answer = await client.blob(BIG)
+    assert answer.status_code == 307
+    assert answer.headers["location"].startswith("https://bucket.test/")
+    head = await client.send("HEAD", f"/v2/{NAME}/blobs/{BIG.digest}")
+    assert (head.status_code, head.headers["content-length"]) == (200, "200000")
+
+
+def content_of(path: str) -> bytes:
+    return Path(path).read_bytes()
+
+
+def remove_data(root: Path) -> None:
+    """Take every blob's bytes away, and leave the links."""
+    for data in root.rglob("data"):
+        data.unlink()
+
+
+class PathSend:
+    """A server that sends files itself, as Granian does; it notes which."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app, self.paths = app, list[str]()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.pathsend":
+                self.paths.append(message["path"])
+                message = {"type": "http.response.body", "body": content_of(message["path"])}
+            await send(message)
+
+        await self._app({**scope, "extensions": {"http.response.pathsend": {}}}, receive, sending)
+
+
+async def test_a_whole_file_is_sent_by_the_server_itself(serve: Serve, tmp_path: Path) -> None:
+    """Without it every byte of every pull passes through Python."""
+    server = PathSend(serve(driver=FilesystemDriver(tmp_path)).app)
+    client = Client(server)
+    await client.push_blob(BIG)
+    answer = await client.blob(BIG)
+    assert (answer.status_code, answer.content) == (200, BIG.data)
+    assert answer.headers["content-length"] == "200000"
+    assert len(server.paths) == 1
+    assert (await client.blob(BIG, range="bytes=-10")).content == BIG.data[-10:]
+    assert (await client.send("HEAD", f"/v2/{NAME}/blobs/{BIG.digest}")).headers["content-length"] == "200000"
+    assert len(server.paths) == 1
+
+
+async def test_a_blob_whose_file_is_gone_is_a_404(serve: Serve, tmp_path: Path) -> None:
+    """A collector on another host may have swept it since its size was remembered; a half answer would hang."""
+    client = serve(driver=FilesystemDriver(tmp_path))
+    for wanted in (BLOB, BIG):
+        await client.push_blob(wanted)
+        assert (await client.blob(wanted)).status_code == 200
+    remove_data(tmp_path)
+    for wanted in (BLOB, BIG):
+        for headers in ({}, {"range": "bytes=0-9"}):
+            answer = await client.blob(wanted, **headers)
+            assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
