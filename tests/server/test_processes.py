@@ -25,10 +25,9 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 def alive(pid: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
         return False
-    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
 
 
 class Background(threading.Thread):
@@ -206,16 +205,28 @@ def test_reloading_under_load_loses_no_request(served: Served) -> None:
     clients = [threading.Thread(target=ask) for _ in range(4)]
     for client in clients:
         client.start()
-    for times in (1, 2):
-        served.signal(signal.SIGHUP)
-        served.logged("configuration reloaded", times)
-    until(lambda: not any(alive(pid) for pid in before), "the old workers to end")
-    done.set()
-    for client in clients:
-        client.join()
+    try:
+        for times in (1, 2):
+            served.signal(signal.SIGHUP)
+            served.logged("configuration reloaded", times)
+        until(lambda: not any(alive(pid) for pid in before), "the old workers to end")
+    finally:
+        done.set()
+        for client in clients:
+            client.join()
     assert failures == []
     assert answers[0] > 0
     assert served.stop() == 0
+
+
+def test_a_connection_made_before_a_reload_may_still_ask(tmp_path: Path) -> None:
+    """Its request is on its way while the worker that accepted it is told to retire."""
+    with serving(tmp_path / "home", http={"workers": 1}) as served, served.connect() as connection:
+        served.get()  # accepted after the connection, so that one is accepted too
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        connection.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
 def test_reloading_takes_the_new_configuration(served: Served) -> None:

@@ -31,7 +31,10 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 from dataclasses import dataclass
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
 from granian import _futures, _granian
@@ -90,6 +93,7 @@ class Listener:
         self._signal = _rust.WorkerSignal()
         self._stopped = asyncio.Event()
         self._told = False
+        self._fd = fd
         self._signal.add_cb(lambda: self._loop.call_soon_threadsafe(self._stopped.set))
         # Kept for as long as the worker lives: Granian refers to neither by itself.
         self._socket = _rust.SocketHolder(fd, unix, BACKLOG)
@@ -97,6 +101,20 @@ class Listener:
         scheduler = _new_scheduler(self._loop, _callback(app), impl_asyncio=True)
         serve = self._worker.serve_mtr_uds if unix else self._worker.serve_mtr
         serve(scheduler, self._loop, self._signal)
+
+    def accept_no_more(self) -> None:
+        """Leave new connections to the other processes that share the socket; those accepted go on.
+
+        Granian stops accepting only together with closing what is idle, and a connection whose first request is
+        still on its way is idle to it: that client would get no answer.  So its descriptor is given another
+        listening socket, one that nobody can reach.  (The poll of the old one goes on; what it announces finds an
+        empty queue.)
+        """
+        with TemporaryDirectory(prefix="moorage-") as folder, socket.socket(socket.AF_UNIX) as unreachable:
+            unreachable.bind(f"{folder}/unreachable")
+            unreachable.listen()
+            unreachable.setblocking(False)
+            os.dup2(unreachable.fileno(), self._fd, inheritable=False)
 
     def stop(self) -> None:
         """Stop accepting; close idle connections now and the others after the answer they wait for."""

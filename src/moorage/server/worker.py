@@ -49,6 +49,8 @@ CUT_OFF: Final = 1
 START_FAILED: Final = 3
 
 _CLOSE_LIMIT_S: Final = 5.0
+_SETTLE_S: Final = 1.0
+"""How long the first request of a connection may be on its way when its worker retires."""
 _PR_SET_PDEATHSIG: Final = 1
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -112,6 +114,7 @@ class _Worker:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._begun = asyncio.Event()
+        self._terminated = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
 
@@ -142,6 +145,9 @@ class _Worker:
         await self._begun.wait()
         reaper.cancel()
         traffic.draining = True
+        if self._ends_at is None:
+            listener.accept_no_more()
+            await self._settle()
         reaper = asyncio.create_task(idle.hasten(traffic, local), name="idle connections")
         status = await self._drain(listener, traffic)
         reaper.cancel()
@@ -176,9 +182,16 @@ class _Worker:
         if self._ends_at is None:
             loop = asyncio.get_running_loop()
             self._ends_at = loop.time() + self._job.settings.http.draintimeout
+            self._terminated.set()
             if self._limit is not None:
                 self._limit.reschedule(self._ends_at)
         self._begun.set()
+
+    async def _settle(self) -> None:
+        """Another worker takes the new connections; wait for the first requests of those that this one has."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_SETTLE_S):
+                await self._terminated.wait()
 
     async def _drain(self, listener: Listener, traffic: Traffic) -> int:
         listener.stop()
