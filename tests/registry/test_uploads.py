@@ -1,0 +1,395 @@
+"""The upload engine: one pass, any process, nothing lost that was acknowledged, nothing mixed."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.registry.watched import WatchedDriver
+
+from moorage.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavailable
+from moorage.registry import hashing, layout
+from moorage.registry.uploads import StoredUploads, new_upload_id
+from moorage.storage.driver import KeyMissing, Note, StorageUnavailable, UploadMissing
+from moorage.types import Digest, RepoName
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from moorage.storage.driver import Appender, Driver, Key, Reader, Uploads, UploadState
+    from moorage.types import UploadStatus
+
+NAME = RepoName("library/app")
+SECRET = b"secret"
+DATA = random.Random(1).randbytes(3 << 20)
+SMALL = b"a small layer"
+
+
+class Watched(WatchedDriver):
+    """Counts what is read again, can fail once at a named call of `uploads` or of the link, and can be slow."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver)
+        self.reads = 0
+        self.fails_at = ""
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.waiting_bytes = 0
+
+    async def before(self, call: str) -> None:
+        self.trip(call)
+
+    def trip(self, call: str) -> None:
+        if self.fails_at and self.fails_at in call:
+            self.fails_at = ""
+            raise StorageUnavailable(f"told to fail at {call}")
+
+    @property
+    def uploads(self) -> Uploads:
+        return _WatchedUploads(self, super().uploads)
+
+
+class _WatchedUploads:
+    def __init__(self, watched: Watched, inner: Uploads) -> None:
+        self._watched, self._inner = watched, inner
+
+    async def begin(self, home: Key) -> UploadState:
+        return await self._inner.begin(home)
+
+    async def state(self, home: Key) -> UploadState:
+        return await self._inner.state(home)
+
+    @asynccontextmanager
+    async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
+        async with self._inner.append(home, state) as appender:
+            yield _WatchedAppender(self._watched, appender)
+
+    def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
+        self._watched.reads += 1
+        return self._inner.read(home, state)
+
+    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+        self._watched.trip("publish")
+        await self._inner.publish(home, state, to)
+
+    async def discard(self, home: Key) -> None:
+        self._watched.trip("discard")
+        await self._inner.discard(home)
+
+    def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        return self._inner.abandoned(under, before)
+
+
+class _WatchedAppender:
+    def __init__(self, watched: Watched, inner: Appender) -> None:
+        self._watched, self._inner = watched, inner
+
+    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
+        self._watched.waiting_bytes = sum(map(len, chunks))
+        await self._watched.gate.wait()
+        self._watched.trip("append")
+        await self._inner.write(chunks, also)
+
+    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
+        self._watched.trip("checkpoint")
+        return await self._inner.checkpoint(notes)
+
+
+@pytest.fixture
+def watched(driver: Driver) -> Watched:
+    return Watched(driver)
+
+
+@pytest.fixture
+def uploads(watched: Watched) -> Requests:
+    return Requests(watched)
+
+
+class Requests(StoredUploads):
+    """With the requests that most tests make."""
+
+    def __init__(self, driver: Driver) -> None:
+        super().__init__(driver, SECRET)
+
+    async def patch(self, at: UploadStatus, data: bytes, *, start: int | None = None) -> UploadStatus:
+        async with self.extend(NAME, at.uuid, at.state, start=start) as part:
+            if data:
+                await part.write(data)
+            return await part.commit()
+
+    async def put(self, at: UploadStatus, digest: Digest, data: bytes = b"") -> None:
+        async with self.extend(NAME, at.uuid, at.state, algorithm=digest.algorithm) as part:
+            if data:
+                await part.write(data)
+            blob = await part.finish(digest)
+        assert (blob.digest, blob.stored) == (digest, digest)
+
+
+async def stored(driver: Driver, digest: Digest) -> bytes:
+    """The blob, through its link."""
+    assert (await driver.read(layout.layer_link(NAME, digest))).data == str(digest).encode()
+    return (await driver.read(layout.blob_data(digest))).data
+
+
+async def is_gone(uploads: StoredUploads, at: UploadStatus) -> bool:
+    try:
+        await uploads.status(NAME, at.uuid)
+    except BlobUploadUnknown:
+        return True
+    return False
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_each_request_may_reach_another_process_and_nothing_is_read_again(
+    watched: Watched, algorithm: str
+) -> None:
+    """A gigabyte that is read once more for its digest doubles the price of a push."""
+    at = await Requests(watched).start(NAME, algorithm=algorithm)
+    for start in range(0, len(DATA), 1 << 20):
+        at = await Requests(watched).patch(at, DATA[start : start + (1 << 20)], start=start)
+        assert at.offset == start + (1 << 20)
+    digest = Digest.of(DATA, algorithm)
+    await Requests(watched).put(at, digest)
+    assert await stored(watched, digest) == DATA
+    assert watched.reads == 0
+
+
+async def test_an_algorithm_that_nobody_foretold_costs_one_reading(watched: Watched, uploads: Requests) -> None:
+    at = await uploads.patch(await uploads.start(NAME), DATA)
+    digest = Digest.of(DATA, "sha512")
+    await uploads.put(at, digest)
+    assert await stored(watched, digest) == DATA
+    assert watched.reads == 1
+
+
+async def test_the_last_chunk_may_come_with_the_end(watched: Watched, uploads: Requests) -> None:
+    at = await uploads.patch(await uploads.start(NAME), SMALL[:5])
+    await uploads.put(at, Digest.of(SMALL), SMALL[5:])
+    assert await stored(watched, Digest.of(SMALL)) == SMALL
+    assert await is_gone(uploads, at)
+
+
+async def test_an_upload_of_nothing_is_the_empty_blob(watched: Watched, uploads: Requests) -> None:
+    """Some clients push it as a layer."""
+    await uploads.put(await uploads.start(NAME), Digest.of(b""))
+    assert await stored(watched, Digest.of(b"")) == b""
+
+
+async def test_content_of_another_digest_ends_the_upload(watched: Watched, uploads: Requests) -> None:
+    """What the client has is not what it names; going on would only fail again."""
+    at = await uploads.patch(await uploads.start(NAME), SMALL)
+    with pytest.raises(DigestInvalid, match="not sha256:"):
+        await uploads.put(at, Digest.of(b"something else"))
+    assert await is_gone(uploads, at)
+    for digest in (Digest.of(SMALL), Digest.of(b"something else")):
+        with pytest.raises(KeyMissing):
+            await watched.read(layout.blob_data(digest))
+
+
+async def test_a_chunk_in_the_wrong_place_is_told_where_the_upload_stands(uploads: Requests) -> None:
+    """A client whose answer was lost sends its chunk again, and must not store it twice."""
+    begun = await uploads.start(NAME)
+    at = await uploads.patch(begun, SMALL[:5])
+    for state, start in ((begun.state, None), (begun.state, 0), (at.state, 0), (at.state, 6)):
+        with pytest.raises(RangeInvalid) as refused:
+            async with uploads.extend(NAME, at.uuid, state, start=start):
+                pytest.fail("entered")
+        told = refused.value.status
+        assert told is not None
+        assert told.offset == 5
+    at = await uploads.status(NAME, at.uuid)
+    await uploads.put(at, Digest.of(SMALL), SMALL[5:])
+
+
+async def test_while_one_request_writes_another_is_refused(watched: Watched, uploads: Requests) -> None:
+    """Two writers would mix two halves of a layer."""
+    at = await uploads.start(NAME)
+    async with uploads.extend(NAME, at.uuid, at.state) as first:
+        await first.write(SMALL)
+        for data in (b"other bytes", b""):
+            with pytest.raises(RangeInvalid, match="another request is writing"):
+                await Requests(watched).patch(at, data)
+        with pytest.raises(RangeInvalid, match="another request is writing"):
+            await Requests(watched).put(at, Digest.of(b""))
+        await first.finish(Digest.of(SMALL))
+    assert await stored(watched, Digest.of(SMALL)) == SMALL
+
+
+@pytest.mark.parametrize("error", [RuntimeError, asyncio.CancelledError])
+async def test_a_request_that_breaks_off_keeps_what_arrived(
+    uploads: Requests, watched: Watched, error: type[BaseException]
+) -> None:
+    """A client on a bad line goes on where it was, not from its first byte."""
+    at = await uploads.start(NAME)
+
+    async def break_off() -> None:
+        async with uploads.extend(NAME, at.uuid, at.state) as part:
+            await part.write(DATA[:2_000_000])
+            raise error
+
+    with pytest.raises(error):
+        await break_off()
+    at = await Requests(watched).status(NAME, at.uuid)
+    assert at.offset == 2_000_000
+    await uploads.put(at, Digest.of(DATA), DATA[2_000_000:])
+    assert await stored(watched, Digest.of(DATA)) == DATA
+    assert watched.reads == 0
+
+
+async def test_a_cancelled_upload_stays_gone(uploads: Requests, watched: Watched) -> None:
+    """Also for the request that is just writing to it."""
+    at = await uploads.start(NAME)
+
+    async def write() -> None:
+        async with uploads.extend(NAME, at.uuid, at.state) as part:
+            await part.write(SMALL)
+            await uploads.cancel(NAME, at.uuid, at.state)
+            await part.commit()
+
+    with pytest.raises(BlobUploadUnknown):
+        await write()
+    assert await is_gone(uploads, at)
+    for call in (
+        uploads.patch(at, SMALL),
+        uploads.put(at, Digest.of(b"")),
+        uploads.cancel(NAME, at.uuid, at.state),
+    ):
+        with pytest.raises(BlobUploadUnknown):
+            await call
+
+
+async def test_the_token_of_another_upload_opens_none(uploads: Requests) -> None:
+    at, other = await uploads.start(NAME), await uploads.start(NAME)
+    for state in (other.state, "", at.state[:-4]):
+        with pytest.raises(BlobUploadInvalid):
+            async with uploads.extend(NAME, at.uuid, state):
+                pytest.fail("entered")
+        with pytest.raises(BlobUploadInvalid):
+            await uploads.cancel(NAME, at.uuid, state)
+    assert not await is_gone(uploads, at)
+
+
+@pytest.mark.parametrize("uuid", ["", "x", "../../secret", "01a20a26-8953-77b5-b9c0-2d429fdb74f", "é" * 36])
+async def test_what_is_no_upload_id_is_no_upload(uploads: Requests, uuid: str) -> None:
+    """Such a text must never become a path."""
+    with pytest.raises(BlobUploadUnknown):
+        await uploads.status(NAME, uuid)
+
+
+@pytest.mark.parametrize("place", ["append", "checkpoint", "publish", "write", "discard"])
+async def test_an_upload_whose_end_failed_can_be_ended_again(
+    uploads: Requests, watched: Watched, place: str
+) -> None:
+    """A disk that fails for a moment costs the client one more PUT, at most one more upload."""
+    at = await uploads.patch(await uploads.start(NAME), SMALL[:5])
+    digest = Digest.of(SMALL)
+    watched.fails_at = place
+    with pytest.raises(Unavailable):
+        await uploads.put(at, digest, SMALL[5:])
+    if place == "discard":  # linked already: what failed is the sweeping
+        assert await stored(watched, digest) == SMALL
+        return
+    with pytest.raises(KeyMissing):
+        await watched.read(layout.layer_link(NAME, digest))
+    try:
+        at = await uploads.status(NAME, at.uuid)
+    except BlobUploadUnknown:
+        at = await uploads.start(NAME)
+    await uploads.put(at, digest, SMALL[at.offset :])
+    assert await stored(watched, digest) == SMALL
+
+
+async def test_a_slow_disk_holds_the_client_back(uploads: Requests, watched: Watched) -> None:
+    """Memory per upload is two batches and a chunk, however fast the client is."""
+    watched.gate.clear()
+    at = await uploads.start(NAME)
+    taken = 0
+
+    async def send() -> None:
+        nonlocal taken
+        async with uploads.extend(NAME, at.uuid, at.state) as part:
+            for start in range(0, len(DATA), 64 << 10):
+                await part.write(DATA[start : start + (64 << 10)])
+                taken += 64 << 10
+            await part.finish(Digest.of(DATA))
+
+    sending = asyncio.create_task(send())
+    for _ in range(200):
+        await asyncio.sleep(0)
+    assert 0 < taken <= 2 * (512 << 10) + (64 << 10)
+    watched.gate.set()
+    await sending
+    assert await stored(watched, Digest.of(DATA)) == DATA
+
+
+async def test_a_long_request_leaves_checkpoints_on_its_way(watched: Watched) -> None:
+    """A server that dies after an hour of one PATCH has not lost the hour."""
+    now = 0.0
+    uploads = StoredUploads(watched, SECRET, clock=lambda: now)
+    at = await uploads.start(NAME)
+    async with uploads.extend(NAME, at.uuid, at.state) as part:
+        await part.write(DATA[: 1 << 20])
+        await part.write(DATA[1 << 20 : 2 << 20])
+        assert (await uploads.status(NAME, at.uuid)).offset == 0
+        now = 16.0
+        await part.write(DATA[2 << 20 :])
+        assert (await uploads.status(NAME, at.uuid)).offset >= 2 << 20
+
+
+async def test_a_lost_hash_state_costs_a_reading_and_no_more(driver: Driver) -> None:
+    """Another registry without such states, or a file that a crash tore."""
+    watched = Watched(driver)
+    uploads = Requests(watched)
+    at = await uploads.start(NAME)
+    home = layout.upload_home(NAME, at.uuid)
+    async with driver.uploads.append(home, await driver.uploads.state(home)) as appender:
+        await appender.write([DATA[: 2 << 20]])
+        await appender.checkpoint([Note(f"hashstates/sha256/{2 << 20}", b"torn")])
+    at = await uploads.status(NAME, at.uuid)
+    assert at.offset == 2 << 20
+    await uploads.put(at, Digest.of(DATA), DATA[2 << 20 :])
+    assert await stored(watched, Digest.of(DATA)) == DATA
+    assert watched.reads == 1
+
+
+async def test_an_upload_that_the_reference_began_is_finished_without_reading(driver: Driver) -> None:
+    """It keeps its hash state where we look for one."""
+    begun = hashing.new("sha256")
+    begun.update([DATA[: 2 << 20]])
+    state = begun.export()
+    assert state is not None
+    watched = Watched(driver)
+    uploads = Requests(watched)
+    home = layout.upload_home(NAME, new_upload_id())
+    first = await driver.uploads.begin(home)
+    async with driver.uploads.append(home, first) as appender:
+        await appender.write([DATA[: 2 << 20]])
+        await appender.checkpoint([Note(f"hashstates/sha256/{2 << 20}", state)])
+    at = await uploads.status(NAME, home.rpartition("/")[2])
+    await uploads.put(at, Digest.of(DATA), DATA[2 << 20 :])
+    assert await stored(watched, Digest.of(DATA)) == DATA
+    assert watched.reads == 0
+
+
+def test_upload_ids_are_uuids_of_version_7_in_order_of_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Sorted by time in a listing, as the reference's since 3.1."""
+    times = iter([1_000_000_000_000_000_000, 1_000_000_001_000_000_000])
+    monkeypatch.setattr("time.time_ns", lambda: next(times))
+    first, second = new_upload_id(), new_upload_id()
+    assert first < second
+    for uuid in (first, second):
+        assert [len(part) for part in uuid.split("-")] == [8, 4, 4, 4, 12]
+        assert uuid[14] == "7"
+        assert uuid[19] in "89ab"
+
+
+async def test_a_discarded_upload_is_missing_for_the_driver_too(uploads: Requests, driver: Driver) -> None:
+    at = await uploads.start(NAME)
+    await uploads.cancel(NAME, at.uuid, at.state)
+    with pytest.raises(UploadMissing):
+        await driver.uploads.state(layout.upload_home(NAME, at.uuid))
