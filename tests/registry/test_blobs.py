@@ -1,0 +1,179 @@
+"""Blobs: readable through a link only, found again after every change, deleted for one repository."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.registry.watched import WatchedDriver
+
+from moorage.errors import BlobUnknown, Unsupported
+from moorage.registry import layout
+from moorage.registry.blobs import StoredBlobs
+from moorage.storage.driver import LocalFile, SignedUrl
+from moorage.types import Digest, RepoName
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import Driver, Key
+
+NAME, OTHER = RepoName("library/app"), RepoName("team/other")
+DATA = b"the bytes of a layer" * 1000
+DIGEST = Digest.of(DATA)
+
+
+@pytest.fixture
+async def blobs(driver: Driver) -> StoredBlobs:
+    await put(driver, DIGEST, DATA)
+    return StoredBlobs(driver, delete_enabled=True)
+
+
+async def put(driver: Driver, digest: Digest, data: bytes, name: RepoName = NAME) -> None:
+    await driver.write(layout.blob_data(digest), data)
+    await driver.write(layout.layer_link(name, digest), str(digest).encode())
+
+
+async def whole(
+    blobs: StoredBlobs, name: RepoName, digest: Digest, start: int = 0, stop: int | None = None
+) -> bytes:
+    async with blobs.open(name, await blobs.stat(name, digest), start, stop) as pieces:
+        return b"".join([piece async for piece in pieces])
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+async def test_a_linked_blob_is_found_and_read(driver: Driver, algorithm: str) -> None:
+    digest = Digest.of(DATA, algorithm)
+    await put(driver, digest, DATA)
+    blobs = StoredBlobs(driver)
+    found = await blobs.stat(NAME, digest)
+    assert (found.digest, found.size, found.stored) == (digest, len(DATA), digest)
+    assert await blobs.read(found) == DATA
+    assert await whole(blobs, NAME, digest) == DATA
+    assert await whole(blobs, NAME, digest, 5, 25) == DATA[5:25]
+
+
+async def test_without_a_link_a_blob_is_unknown(blobs: StoredBlobs) -> None:
+    """One tenant must not learn what another has stored."""
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(OTHER, DIGEST)
+
+
+async def test_a_link_without_bytes_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
+    """What a collector or a crash left; the client then pushes it again."""
+    absent = Digest.of(b"absent")
+    await driver.write(layout.layer_link(NAME, absent), str(absent).encode())
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, absent)
+
+
+@pytest.mark.parametrize("link", [b"", b"sha256:torn", b"\xff\xfe", b"x" * 5000])
+async def test_a_torn_link_is_none(driver: Driver, blobs: StoredBlobs, link: bytes) -> None:
+    """CNCF Distribution 2.8 wrote links in place, so a crash could leave one."""
+    await driver.write(layout.layer_link(NAME, DIGEST), link)
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, DIGEST)
+
+
+async def test_a_sha512_link_of_the_reference_leads_to_its_sha256_blob(driver: Driver, blobs: StoredBlobs) -> None:
+    """It keeps the bytes under their sha256 only."""
+    digest = Digest.of(DATA, "sha512")
+    await driver.write(layout.layer_link(NAME, digest), f"{DIGEST}\n".encode())
+    found = await blobs.stat(NAME, digest)
+    assert (found.digest, found.stored) == (digest, DIGEST)
+    assert await blobs.read(found) == DATA
+
+
+async def test_the_size_is_asked_for_once(driver: Driver) -> None:
+    """The bytes of a digest never change; the link is read each time, since it may go."""
+    calls: list[str] = []
+
+    class Counting(WatchedDriver):
+        async def before(self, call: str) -> None:
+            calls.append(call.partition(" ")[0])
+
+    await put(driver, DIGEST, DATA)
+    blobs = StoredBlobs(Counting(driver))
+    for _ in range(3):
+        await blobs.stat(NAME, DIGEST)
+    assert calls == ["read", "stat", "read", "read"]
+
+
+async def test_a_blob_that_goes_after_its_size_was_remembered_is_unknown(
+    driver: Driver, blobs: StoredBlobs
+) -> None:
+    """A collector beside us takes bytes; a 200 with a length and nothing after it would follow."""
+    found = await blobs.stat(NAME, DIGEST)
+    await driver.delete([layout.blob_data(DIGEST)])
+    with pytest.raises(BlobUnknown):
+        await blobs.read(found)
+    with pytest.raises(BlobUnknown):
+        await whole(blobs, NAME, DIGEST)
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, DIGEST)
+
+
+async def test_a_file_that_is_gone_is_not_handed_over(driver: Driver, blobs: StoredBlobs) -> None:
+    """The server opens it when the status line is out already."""
+    found = await blobs.stat(NAME, DIGEST)
+    out = await blobs.handover(found, method="GET")
+    if out is None:
+        pytest.skip("this driver hands nothing over")
+    assert isinstance(out, LocalFile)
+    await driver.delete([layout.blob_data(DIGEST)])
+    with pytest.raises(BlobUnknown):
+        await blobs.handover(found, method="GET")
+
+
+@pytest.mark.parametrize("redirects", [True, False])
+async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool) -> None:
+    """`storage.redirect.disable`: clients that cannot reach the store get the bytes from us."""
+
+    class Signing(WatchedDriver):
+        async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+            return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
+
+    await put(driver, DIGEST, DATA)
+    blobs = StoredBlobs(Signing(driver), redirects=redirects)
+    out = await blobs.handover(await blobs.stat(NAME, DIGEST), method="GET")
+    expected = SignedUrl(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    assert out == (expected if redirects else None)
+
+
+async def test_mounting_links_without_copying(blobs: StoredBlobs) -> None:
+    found = await blobs.mount(OTHER, DIGEST, NAME)
+    assert found.size == len(DATA)
+    assert await whole(blobs, OTHER, DIGEST) == DATA
+
+
+async def test_a_mount_from_anywhere_needs_the_bytes_only(driver: Driver, blobs: StoredBlobs) -> None:
+    """The draft's anonymous mount; http/ asks for it only where every caller may read everything."""
+    await driver.delete([layout.layer_link(NAME, DIGEST)])
+    await blobs.mount(OTHER, DIGEST, None)
+    assert await whole(blobs, OTHER, DIGEST) == DATA
+
+
+async def test_what_the_source_does_not_have_cannot_be_mounted(driver: Driver, blobs: StoredBlobs) -> None:
+    """Neither what another repository has, nor what only a link is left of."""
+    absent = Digest.of(b"absent")
+    await driver.write(layout.layer_link(NAME, absent), str(absent).encode())
+    for digest, source in ((DIGEST, RepoName("team/third")), (absent, NAME), (absent, None)):
+        with pytest.raises(BlobUnknown):
+            await blobs.mount(OTHER, digest, source)
+        with pytest.raises(BlobUnknown):
+            await blobs.stat(OTHER, digest)
+
+
+async def test_deleting_takes_one_repositorys_link(blobs: StoredBlobs) -> None:
+    await blobs.mount(OTHER, DIGEST, NAME)
+    await blobs.delete(NAME, DIGEST)
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, DIGEST)
+    assert await whole(blobs, OTHER, DIGEST) == DATA
+    with pytest.raises(BlobUnknown):
+        await blobs.delete(NAME, DIGEST)
+
+
+async def test_deleting_can_be_switched_off(driver: Driver, blobs: StoredBlobs) -> None:
+    """It is by default, as in the reference."""
+    with pytest.raises(Unsupported, match="storage.delete.enabled"):
+        await StoredBlobs(driver).delete(NAME, DIGEST)
+    assert await whole(blobs, NAME, DIGEST) == DATA
