@@ -97,9 +97,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
     assert calls == ["read", "stat", "read", "read"]
 
 
-async def test_a_blob_that_goes_after_its_size_was_remembered_is_unknown(
-    driver: Driver, blobs: StoredBlobs
-) -> None:
+async def test_a_blob_that_goes_after_it_was_remembered_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
     """A collector beside us takes bytes; a 200 with a length and nothing after it would follow."""
     found = await blobs.stat(NAME, DIGEST)
     await driver.delete([layout.blob_data(DIGEST)])
@@ -115,12 +113,11 @@ async def test_a_file_that_is_gone_is_not_handed_over(driver: Driver, blobs: Sto
     """The server opens it when the status line is out already."""
     found = await blobs.stat(NAME, DIGEST)
     out = await blobs.handover(found, method="GET")
-    if out is None:
-        pytest.skip("this driver hands nothing over")
-    assert isinstance(out, LocalFile)
+    assert (driver.name == "filesystem") == isinstance(out, LocalFile)
     await driver.delete([layout.blob_data(DIGEST)])
-    with pytest.raises(BlobUnknown):
-        await blobs.handover(found, method="GET")
+    if out is not None:
+        with pytest.raises(BlobUnknown):
+            await blobs.handover(found, method="GET")
 
 
 @pytest.mark.parametrize("redirects", [True, False])
@@ -174,6 +171,6 @@ async def test_deleting_takes_one_repositorys_link(blobs: StoredBlobs) -> None:
 
 async def test_deleting_can_be_switched_off(driver: Driver, blobs: StoredBlobs) -> None:
     """It is by default, as in the reference."""
-    with pytest.raises(Unsupported, match="storage.delete.enabled"):
+    with pytest.raises(Unsupported, match=r"storage\.delete\.enabled"):
         await StoredBlobs(driver).delete(NAME, DIGEST)
     assert await whole(blobs, NAME, DIGEST) == DATA
