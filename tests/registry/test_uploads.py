@@ -39,7 +39,7 @@ class Watched(WatchedDriver):
         self.fails_at = ""
         self.gate = asyncio.Event()
         self.gate.set()
-        self.waiting_bytes = 0
+        self.reached = asyncio.Event()
 
     async def before(self, call: str) -> None:
         self.trip(call)
@@ -90,14 +90,21 @@ class _WatchedAppender:
         self._watched, self._inner = watched, inner
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        self._watched.waiting_bytes = sum(map(len, chunks))
+        self._watched.reached.set()
         await self._watched.gate.wait()
         self._watched.trip("append")
         await self._inner.write(chunks, also)
 
-    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
+    async def checkpoint(
+        self,
+        notes: Sequence[Note] = (),
+        chunks: Sequence[bytes] = (),
+        also: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> UploadState:
+        if chunks:
+            self._watched.trip("append")
         self._watched.trip("checkpoint")
-        return await self._inner.checkpoint(notes)
+        return await self._inner.checkpoint(notes, chunks, also)
 
 
 @pytest.fixture
@@ -319,6 +326,7 @@ async def test_a_slow_disk_holds_the_client_back(uploads: Requests, watched: Wat
             await part.finish(Digest.of(DATA))
 
     sending = asyncio.create_task(send())
+    await watched.reached.wait()
     for _ in range(200):
         await asyncio.sleep(0)
     assert 0 < taken <= 2 * (512 << 10) + (64 << 10)

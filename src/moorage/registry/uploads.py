@@ -224,11 +224,9 @@ class StoredPart:
 
     async def finish(self, digest: Digest) -> Blob:
         with refusing():
-            await self._settle()
-            if self._appender is not None and self._written != self._state.offset:
-                # No notes: publishing ends the upload, and should it fail, reading again costs less than
-                # a hash state for every blob.
-                self._state = await self._appender.checkpoint()
+            # No notes: publishing ends the upload, and should it fail, reading again costs less than
+            # a hash state for every blob.
+            await self._keep(noted=False)
             hasher = self._hashers.get(digest.algorithm)
             try:
                 hasher = hasher or await self._uploads.hashed(self._home, self._state, digest.algorithm)
@@ -273,7 +271,7 @@ class StoredPart:
         GIL (on one core, a dozen calls that each wait to get it back cost more than the copy).
         """
         assert self._appender is not None, "write() claimed the upload before it gathered a batch"
-        whole = batch if len(batch) == 1 else [b"".join(batch)]
+        whole = _joined(batch)
         await self._appender.write(whole, self._hash)
         self._written += len(whole[0])
 
@@ -281,23 +279,29 @@ class StoredPart:
         for hasher in self._hashers.values():
             hasher.update(chunks)
 
-    async def _settle(self) -> None:
-        await self._flush()
-        await self._drained()
-
     async def _checkpoint(self) -> None:
+        await self._drained()
+        # A hash state costs two directories and two files; a few bytes are sooner read again.
+        noted = self._written + self._batched >= _NOTED_FROM_BYTES or bool(self._state.notes)
+        await self._keep(noted=noted)
+        self._checked = self._uploads.now
+
+    async def _keep(self, *, noted: bool) -> None:
+        """A checkpoint of everything, if anything is new; without notes the last batch goes along with it."""
         if self._appender is None:
             return
-        await self._settle()
-        if self._written != self._state.offset:
-            # A hash state costs two directories and two files; a few bytes are sooner read again.
-            noted = self._written >= _NOTED_FROM_BYTES or self._state.notes
-            notes = _notes(self._hashers) if noted else ()
-            try:
-                self._state = await self._appender.checkpoint(notes)
-            except UploadMissing as error:  # cancelled beside us
-                raise BlobUploadUnknown(self._uuid) from error
-        self._checked = self._uploads.now
+        if noted:
+            await self._flush()
+        await self._drained()
+        batch, self._batch, self._batched = self._batch, [], 0
+        if not batch and self._written == self._state.offset:
+            return
+        notes = _notes(self._hashers) if noted else ()
+        try:
+            self._state = await self._appender.checkpoint(notes, _joined(batch), self._hash)
+        except UploadMissing as error:  # cancelled beside us
+            raise BlobUploadUnknown(self._uuid) from error
+        self._written = self._state.offset
 
 
 async def _to_the_end(work: Coroutine[None, None, None]) -> None:
@@ -307,6 +311,10 @@ async def _to_the_end(work: Coroutine[None, None, None]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     task.result()
+
+
+def _joined(batch: list[bytes]) -> list[bytes]:
+    return batch if len(batch) <= 1 else [b"".join(batch)]
 
 
 def _home(name: RepoName, uuid: str) -> Key:

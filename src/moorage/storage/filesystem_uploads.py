@@ -84,7 +84,10 @@ class FilesystemUploads:
         try:
             yield appender
         finally:
-            await self._pool.run(appender.leave)
+            if appender.touched:
+                await self._pool.run(appender.leave)
+            else:  # nothing to undo: closing a file whose bytes are on disk is no work for a thread
+                appender.leave()
 
     @asynccontextmanager
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
@@ -158,27 +161,36 @@ class FileAppender:
         self._pool, self._home, self._path, self._fd = pool, home, path, fd
         self._state = state
         self._end = state.offset
-        self._touched = False  # something was written since the last checkpoint, perhaps in vain
+        self.touched = False  # something was written since the last checkpoint, perhaps in vain
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        def work() -> int:
-            end = write_at(self._fd, chunks, self._end)
-            if also is not None:
-                also(chunks)
-            return end
-
-        self._touched = True
+        self.touched = True
         with translating(self._home, None):
-            self._end = await self._pool.run(work)
+            await self._pool.run(lambda: self._append(chunks, also))
 
-    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
-        state = UploadState(self._end, self._state.started, tuple(notes))
+    def _append(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
+        end = write_at(self._fd, chunks, self._end)
+        if also is not None:
+            also(chunks)
+        self._end = end
+
+    async def checkpoint(
+        self,
+        notes: Sequence[Note] = (),
+        chunks: Sequence[bytes] = (),
+        also: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> UploadState:
+        size = sum(map(len, chunks))
+        state = UploadState(self._end + size, self._state.started, tuple(notes))
 
         def work() -> None:
-            if self._touched:
+            if chunks:
+                with translating(self._home, None):
+                    self._append(chunks, also)
+            if self.touched:
                 os.fdatasync(self._fd)
             # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
-            self._state, self._touched = state, False
+            self._state, self.touched = state, False
             written = {f"{self._path}/{note.name}" for note in notes}
             for note in notes:
                 _write_note(self._path, note)
@@ -190,6 +202,7 @@ class FileAppender:
                     with suppress(FileNotFoundError):
                         os.unlink(path)
 
+        self.touched = self.touched or size > 0
         with translating(self._home, UploadMissing):
             await self._pool.run(work)
         return state
@@ -197,7 +210,7 @@ class FileAppender:
     def leave(self) -> None:
         """Drop what no checkpoint covers and let the next writer in."""
         try:
-            if self._touched:
+            if self.touched:
                 with translating(self._home, None):
                     os.ftruncate(self._fd, self._state.offset)
                     os.fdatasync(self._fd)  # or a published blob could be longer again after a power cut

@@ -275,7 +275,14 @@ class MemoryAppender:
         if also is not None:
             await asyncio.get_running_loop().run_in_executor(None, also, chunks)
 
-    async def checkpoint(self, notes: Sequence[Note] = ()) -> UploadState:
+    async def checkpoint(
+        self,
+        notes: Sequence[Note] = (),
+        chunks: Sequence[bytes] = (),
+        also: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> UploadState:
+        if chunks:
+            await self.write(chunks, also)
         upload = self._upload
         if not self._uploads.has(self._home, upload):
             raise UploadMissing(self._home)
