@@ -1,0 +1,226 @@
+"""Tags, repositories and referrers: in order, in pages that lose nothing, and only what is there."""
+
+from __future__ import annotations
+
+import dataclasses
+import random
+from typing import TYPE_CHECKING
+from urllib.parse import parse_qs, urlsplit
+
+import pytest
+from tests.http.client import ABSENT, NAME, Client, codes, detail, links
+from tests.http.conftest import DELETABLE
+
+from moorage.app import http_options
+from moorage.testing.builders import Built, artifact, image
+
+if TYPE_CHECKING:
+    import httpx
+    from tests.http.conftest import Serve
+
+ONE = image(seed=1)
+TAGS = f"/v2/{NAME}/tags/list"
+INDEX = "application/vnd.oci.image.index.v1+json"
+
+
+async def pages(client: Client, target: str, key: str) -> list[list[str]]:
+    """Every page from `target` on, by following `Link`."""
+    found = []
+    at: str | None = target
+    while at is not None:
+        answer = await client.get(at)
+        assert answer.status_code == 200
+        found.append(answer.json()[key])
+        at = links(answer)
+        assert len(found) < 100, "the links lead in a circle"
+    return found
+
+
+async def tagged(client: Client, *tags: str) -> None:
+    await client.push(ONE, *tags)
+
+
+async def test_tags_are_in_the_order_of_their_bytes(client: Client) -> None:
+    """Clients merge pages; an order of the locale would lose some between them."""
+    tags = ["10", "9", "Z", "_", "a", "a-b", "a.b", "a_b", "ab", "b"]
+    shuffled = random.Random(1).sample(tags, len(tags))
+    await tagged(client, *shuffled)
+    answer = await client.get(TAGS)
+    assert answer.json() == {"name": NAME, "tags": sorted(tags)}
+    assert answer.headers["content-type"] == "application/json"
+    assert "link" not in answer.headers
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 5, 12, 13, 100])
+async def test_following_the_links_gives_every_tag_once(client: Client, size: int) -> None:
+    """`skopeo sync` and every retention policy rest on it."""
+    tags = sorted(f"1.{number}" for number in range(12))
+    await tagged(client, *tags)
+    found = await pages(client, f"{TAGS}?n={size}", "tags")
+    assert [tag for page in found for tag in page] == tags
+    assert {len(page) for page in found[:-1]} <= {size}
+    assert found[-1], "a link to an empty page"
+
+
+async def test_last_need_not_exist(client: Client) -> None:
+    """The tag may have been deleted since the page before."""
+    await tagged(client, "a", "c", "e")
+    assert (await client.get(f"{TAGS}?last=b&n=1")).json()["tags"] == ["c"]
+    assert (await client.get(f"{TAGS}?last=c")).json()["tags"] == ["e"]
+    assert (await client.get(f"{TAGS}?last=zzz")).json()["tags"] == []
+
+
+async def test_none_may_be_asked_for(client: Client) -> None:
+    await tagged(client, "a")
+    answer = await client.get(f"{TAGS}?n=0")
+    assert (answer.status_code, answer.json()["tags"]) == (200, [])
+    assert links(answer) is None
+
+
+@pytest.mark.parametrize("target", [TAGS, "/v2/_catalog"])
+@pytest.mark.parametrize("n", ["-1", "x", "1.5", "+1", "9" * 30, "%D9%A3"])
+async def test_a_size_that_is_none_is_refused(client: Client, target: str, n: str) -> None:
+    await tagged(client, "a")
+    answer = await client.get(f"{target}?n={n}")
+    assert (answer.status_code, codes(answer)) == (400, ["PAGINATION_NUMBER_INVALID"])
+    assert "n" in detail(answer)
+
+
+async def test_a_page_of_tags_is_never_larger_than_configured(serve: Serve) -> None:
+    """`tags.maxtags` cuts, as in the reference; the link still leads to the rest."""
+    client = serve(options=dataclasses.replace(http_options(DELETABLE), tags_max=2))
+    await tagged(client, "a", "b", "c")
+    found = await pages(client, f"{TAGS}?n=50", "tags")
+    assert found == [["a", "b"], ["c"]]
+
+
+async def test_a_page_of_repositories_may_not_be_larger_than_configured(serve: Serve) -> None:
+    """`catalog.maxentries` refuses, as in the reference."""
+    client = serve(options=dataclasses.replace(http_options(DELETABLE), catalog_max_entries=2))
+    for name in ("a", "b", "c"):
+        await client.push(ONE, name=name)
+    answer = await client.get("/v2/_catalog?n=3")
+    assert (answer.status_code, codes(answer)) == (400, ["PAGINATION_NUMBER_INVALID"])
+    assert await pages(client, "/v2/_catalog", "repositories") == [["a", "b"], ["c"]]
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 7])
+async def test_following_the_links_gives_every_repository_once(client: Client, size: int) -> None:
+    """Also those that lie within others."""
+    names = ["a", "a/b", "a/b/c", "a-b", "library/alpine", "library/alpine/tools", "z"]
+    for name in names:
+        await client.push(ONE, name=name)
+    found = await pages(client, f"/v2/_catalog?n={size}", "repositories")
+    assert sorted(name for page in found for name in page) == sorted(names)
+    assert {len(page) for page in found[:-1]} <= {size}
+
+
+async def test_a_repository_is_listed_once_it_held_a_manifest(client: Client) -> None:
+    """Blobs alone are an upload that nobody finished."""
+    await client.push_blob(ONE.parts[0], "only/blobs")
+    assert (await client.get("/v2/_catalog")).json() == {"repositories": []}
+    answer = await client.get("/v2/only/blobs/tags/list")
+    assert (answer.status_code, codes(answer), detail(answer)) == (404, ["NAME_UNKNOWN"], {"name": "only/blobs"})
+    await client.push(ONE, name="only/digests")
+    assert (await client.get("/v2/_catalog")).json() == {"repositories": ["only/digests"]}
+    assert (await client.get("/v2/only/digests/tags/list")).json() == {"name": "only/digests", "tags": []}
+
+
+async def test_links_keep_the_prefix(serve: Serve) -> None:
+    """A registry below a path of somebody else's site."""
+    client = serve(options=dataclasses.replace(http_options(DELETABLE), prefix="/registry/"))
+    for tag in ("a", "b"):
+        for part in ONE.closure[:-1]:
+            started = await client.send(
+                "POST", f"/registry/v2/{NAME}/blobs/uploads/?digest={part.digest}", part.data
+            )
+            assert started.status_code == 201
+        answer = await client.send(
+            "PUT", f"/registry/v2/{NAME}/manifests/{tag}", ONE.data, {"content-type": ONE.media_type}
+        )
+        assert answer.status_code == 201
+    target = links(await client.get(f"/registry{TAGS}?n=1"))
+    assert target is not None
+    assert urlsplit(target).path == f"/registry{TAGS}"
+    assert (await client.get(target)).json()["tags"] == ["b"]
+
+
+async def referrers(client: Client, subject: Built, query: str = "") -> httpx.Response:
+    answer = await client.get(f"/v2/{NAME}/referrers/{subject.digest}{query}")
+    assert answer.status_code == 200
+    assert answer.headers["content-type"] == INDEX
+    assert answer.json().keys() == {"schemaVersion", "mediaType", "manifests"}
+    return answer
+
+
+async def test_referrers_are_listed_with_what_they_are(client: Client) -> None:
+    """`oras discover` and `cosign` read nothing else."""
+    await client.push(ONE)
+    notes = {"org.opencontainers.image.created": "2026-01-05T09:00:00Z", "ü": "ä"}
+    sbom = await client.push(artifact("application/vnd.example.sbom", subject=ONE, annotations=notes))
+    signed = await client.push(image(seed=9, subject=ONE))
+    found = {entry["digest"]: entry for entry in (await referrers(client, ONE)).json()["manifests"]}
+    assert found == {
+        str(sbom.digest): {
+            "mediaType": sbom.media_type, "digest": str(sbom.digest), "size": len(sbom.data),
+            "artifactType": "application/vnd.example.sbom", "annotations": notes,
+        },
+        str(signed.digest): {
+            "mediaType": signed.media_type, "digest": str(signed.digest), "size": len(signed.data),
+            "artifactType": "application/vnd.oci.image.config.v1+json",
+        },
+    }  # fmt: skip
+
+
+async def test_nobody_refers_to_what_is_not_there(client: Client) -> None:
+    """An empty index, never a 404: clients take that for a registry without referrers."""
+    answer = await client.get(f"/v2/never/pushed/referrers/{ABSENT}")
+    assert (answer.status_code, answer.json()["manifests"]) == (200, [])
+    assert "oci-filters-applied" not in answer.headers
+
+
+async def test_referrers_are_filtered_by_type(client: Client) -> None:
+    await client.push(ONE)
+    kinds = {kind: await client.push(artifact(f"application/vnd.{kind}", subject=ONE)) for kind in ("a", "b", "c")}
+    for query, expected in (
+        ("?artifactType=application/vnd.a", {"a"}),
+        ("?artifactType=application/vnd.a&artifactType=application/vnd.c", {"a", "c"}),
+        ("?artifactType=application/vnd.none", set()),
+    ):
+        answer = await referrers(client, ONE, query)
+        assert answer.headers["oci-filters-applied"] == "artifactType"
+        digests = {entry["digest"] for entry in answer.json()["manifests"]}
+        assert digests == {str(kinds[kind].digest) for kind in expected}
+
+
+async def test_many_referrers_come_in_pages(client: Client) -> None:
+    """An answer must stay below the 4 MiB that clients read of an index."""
+    await client.push(ONE)
+    pad = {"pad": "x" * 1_000_000}
+    sent = [await client.push(artifact(f"application/vnd.{n % 2}", subject=ONE, annotations={**pad, "n": str(n)}))
+            for n in range(10)]  # fmt: skip
+    found: list[str] = []
+    at: str | None = (
+        f"/v2/{NAME}/referrers/{ONE.digest}?artifactType=application/vnd.0&artifactType=application/vnd.1"
+    )
+    while at is not None:
+        answer = await client.get(at)
+        assert len(answer.content) <= 4 << 20
+        assert answer.headers["oci-filters-applied"] == "artifactType"
+        found += [entry["digest"] for entry in answer.json()["manifests"]]
+        at = links(answer)
+        if at is not None:
+            assert parse_qs(urlsplit(at).query)["artifactType"] == ["application/vnd.0", "application/vnd.1"]
+    assert found == sorted(str(part.digest) for part in sent)
+
+
+async def test_a_deleted_referrer_is_not_listed(client: Client) -> None:
+    await client.push(ONE)
+    sbom = await client.push(artifact("application/vnd.example.sbom", subject=ONE))
+    assert (await client.manifest(sbom, method="DELETE")).status_code == 202
+    assert (await referrers(client, ONE)).json()["manifests"] == []
+
+
+async def test_what_is_no_digest_has_no_referrers(client: Client) -> None:
+    answer = await client.get(f"/v2/{NAME}/referrers/sha256:bad")
+    assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
