@@ -66,7 +66,7 @@ class _App:
         except ClientGone:
             # The server closes the connection; a status is sent for the access log only (nginx's 499).
             response = Response(status_code=499)
-        if request.method == "HEAD":
+        if scope["method"] == "HEAD" and (type(response) is not Response or response.body):
             await _without_body(response, scope, receive, send)
         else:
             await response(scope, receive, send)

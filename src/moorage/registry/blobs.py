@@ -53,7 +53,7 @@ class StoredBlobs:
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         with refusing():
-            stored = await read_link(self._driver, layout.layer_link(name, digest))
+            stored = await read_link(self._driver, layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)

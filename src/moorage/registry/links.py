@@ -29,12 +29,17 @@ _warned: Final[BoundedCache[Key, bool]] = BoundedCache(1000)
 """Of the process, as its log is: a broken link that is asked for all day is worth one line."""
 
 
-async def resolve(driver: Driver, key: Key) -> tuple[Digest | None, When]:
-    """The digest a link holds, None if it holds none; and the condition that the link still is in this state."""
+async def resolve(driver: Driver, key: Key, expected: Digest | None = None) -> tuple[Digest | None, When]:
+    """The digest a link holds, None if it holds none; and the condition that the link still is in this state.
+
+    `expected` is what it most likely holds.
+    """
     when: When = ABSENT
     try:
         content = await driver.read(key, limit=_LIMIT_BYTES)
         when = Unchanged(content.version)
+        if expected is not None and content.data == str(expected).encode():
+            return expected, when
         return Digest.parse(content.data.decode("ascii").strip()), when
     except KeyMissing:
         return None, when
@@ -52,9 +57,9 @@ def _warn(key: Key) -> None:
         _log.warning("a link holds no digest and counts as missing", key=key)
 
 
-async def read_link(driver: Driver, key: Key) -> Digest | None:
+async def read_link(driver: Driver, key: Key, expected: Digest | None = None) -> Digest | None:
     """The digest a link holds, or None."""
-    return (await resolve(driver, key))[0]
+    return (await resolve(driver, key, expected))[0]
 
 
 async def has_link(driver: Driver, key: Key) -> bool:
