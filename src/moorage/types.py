@@ -11,6 +11,7 @@ from __future__ import annotations
 import hashlib
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final, NewType, Self
 
 from moorage.errors import DigestInvalid, NameInvalid, TagInvalid
@@ -62,6 +63,7 @@ class Digest:
         return self._text
 
     @classmethod
+    @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Self:
         """Raises `DigestInvalid` for anything but `sha256:` + 64 or `sha512:` + 128 lower-case hex digits."""
         algorithm, _, encoded = text.partition(":")
@@ -100,6 +102,7 @@ class UploadStatus:
     state: str
 
 
+@lru_cache(maxsize=4096)
 def parse_repo_name(text: str) -> RepoName:
     """Raises `NameInvalid` unless `text` is a repository name of at most `NAME_LIMIT_CHARS`."""
     if len(text) > NAME_LIMIT_CHARS or _NAME.fullmatch(text) is None:
@@ -107,6 +110,7 @@ def parse_repo_name(text: str) -> RepoName:
     return RepoName(text)
 
 
+@lru_cache(maxsize=4096)
 def parse_tag(text: str) -> Tag:
     """Raises `TagInvalid` unless `text` is a tag."""
     if _TAG.fullmatch(text) is None:
