@@ -14,17 +14,18 @@ from moorage.http import routes
 SOURCE: Final = Path(moorage.__file__).parent
 
 BELOW: Final = {
+    "auth": {"errors", "types"},
     "types": {"errors"},
     "errors": {"types"},
     "config": set[str](),
     "storage": set[str](),
     "registry": {"storage", "types", "errors"},
-    "http": {"errors", "health", "logs", "registry", "storage", "types"},
+    "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
     "health": {"config"},
     "logs": {"config"},
-    "app": {"config", "errors", "http", "registry", "storage", "types"},
-    "server": {"app", "config", "health", "http", "logs"},
-    "cli": {"app", "config", "registry", "server", "storage"},
+    "app": {"auth", "config", "errors", "http", "registry", "storage", "types"},
+    "server": {"app", "auth", "config", "health", "http", "logs"},
+    "cli": {"app", "auth", "config", "registry", "server", "storage"},
     "testing": {"errors", "registry", "storage", "types"},
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""

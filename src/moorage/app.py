@@ -1,6 +1,6 @@
 """The front door: the only module that builds things and joins rooms.
 
-    settings ──► driver ──► StoredRegistry ──► ASGI application
+    settings ──► driver ──► StoredRegistry ──► ASGI application ◄── authority
                                 │
                                 └──► upload purger (one worker of the node runs it)
 
@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
@@ -33,10 +34,11 @@ from moorage.storage.memory import MemoryDriver
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
+    from moorage.auth.access import Authority
     from moorage.config.model import Settings
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build"]
+__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
 
 
 class StoredRegistry:
@@ -79,6 +81,7 @@ class App:
     asgi: ASGIApp
     registry: StoredRegistry
     purger: Purger | None
+    authority: Authority | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -95,6 +98,8 @@ class App:
             task.cancel()
             with suppress(asyncio.CancelledError):
                 await task
+        if self.authority is not None:
+            await self.authority.close()
         await self.registry.close()
 
 
@@ -102,7 +107,26 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
     """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads."""
     driver = make_driver(settings)
     registry = StoredRegistry(driver, settings, secret)
-    return App(create_app(registry, http_options(settings)), registry, _purger(driver, settings, worker))
+    authority = make_authority(settings, secret)
+    asgi = create_app(registry, http_options(settings), authority)
+    return App(asgi, registry, _purger(driver, settings, worker), authority)
+
+
+def prepare(settings: Settings, secret: bytes) -> list[str]:
+    """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
+    make_authority(settings, secret)
+    return []
+
+
+def make_authority(settings: Settings, secret: bytes) -> Authority | None:
+    """The one way of authentication that the `auth` section names, None if there is none.
+
+    Raises `CannotAuthenticate` where it cannot work.
+    """
+    del secret
+    if settings.auth.provider != "none":
+        raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
+    return None
 
 
 def make_driver(settings: Settings) -> Driver:

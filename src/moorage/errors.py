@@ -23,7 +23,9 @@
     ├── TagInvalid             TAG_INVALID
     │   └── NotATag            TAG_INVALID (404)         no route: the path cannot hold a tag
     ├── RequestTimeout         BLOB_UPLOAD_INVALID (408) the client sent nothing for too long
+    ├── TooManyRequests        TOOMANYREQUESTS (429)     too many wrong passwords; carries when to try again
     ├── TooManyTags            TAG_INVALID (414)
+    ├── Unauthorized           UNAUTHORIZED (401)        credentials are missing, wrong or not enough
     ├── Unsupported            UNSUPPORTED               switched off, or never offered
     ├── StorageFull            UNAVAILABLE (507)         the disk or bucket is full or read-only
     └── Unavailable            UNAVAILABLE (503)         the back end is failing; worth a retry
@@ -68,7 +70,9 @@ __all__ = [
     "SizeInvalid",
     "StorageFull",
     "TagInvalid",
+    "TooManyRequests",
     "TooManyTags",
+    "Unauthorized",
     "Unavailable",
     "Unsupported",
 ]
@@ -267,11 +271,42 @@ class RequestTimeout(RegistryError):
     message = "blob upload invalid"
 
 
+class TooManyRequests(RegistryError):
+    """Credentials were wrong too often from there; `retry_after_s` is when the next try is worth it."""
+
+    code = "TOOMANYREQUESTS"
+    message = "too many requests"
+
+    def __init__(self, subject: str, *, retry_after_s: int) -> None:
+        super().__init__(subject)
+        self.retry_after_s = retry_after_s
+
+
 class TooManyTags(RegistryError):
     """More `tag` parameters than one manifest PUT may carry."""
 
     code = "TAG_INVALID"
     message = "invalid tag"
+
+
+class Unauthorized(RegistryError):
+    """Nobody we know, or somebody who may not; `challenge` is the value of WWW-Authenticate.
+
+    `needs` are (type, name, action) of what was asked for; only the log is told which part failed.
+    """
+
+    code = "UNAUTHORIZED"
+    message = "authentication required"
+
+    def __init__(self, challenge: str, needs: Sequence[tuple[str, str, str]] = ()) -> None:
+        super().__init__()
+        self.challenge = challenge
+        self.needs = tuple(needs)
+
+    def entries(self) -> list[dict[str, Any]]:
+        # The reference's own field names; on /v2/, where nothing is needed, its detail is null.
+        detail = [{"Type": kind, "Class": "", "Name": name, "Action": action} for kind, name, action in self.needs]
+        return [{"code": self.code, "message": self.message, "detail": detail or None}]
 
 
 class Unsupported(RegistryError):

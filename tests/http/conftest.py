@@ -16,6 +16,7 @@ from moorage.storage.memory import MemoryDriver
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
     from moorage.storage.driver import Driver
 
@@ -31,6 +32,7 @@ class Serve(Protocol):
         *,
         driver: Driver | None = None,
         options: HttpOptions | None = None,
+        authority: Authority | None = None,
         secret: bytes = b"shared by all workers",
     ) -> Client: ...
 
@@ -45,11 +47,12 @@ async def serve() -> AsyncIterator[Serve]:
         *,
         driver: Driver | None = None,
         options: HttpOptions | None = None,
+        authority: Authority | None = None,
         secret: bytes = b"shared by all workers",
     ) -> Client:
         registry = StoredRegistry(driver or MemoryDriver(), settings, secret)
         running.append(registry)
-        return Client(create_app(registry, options or http_options(settings)))
+        return Client(create_app(registry, options or http_options(settings), authority))
 
     yield make
     for registry in running:

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import httpx
     from tests.http.conftest import Serve
 
+    from moorage.auth.access import Asked, Credentials, Principal
+
     Provoked = Callable[[Serve], Awaitable[httpx.Response]]
 
 BLOBS: Final = f"/v2/{NAME}/blobs"
@@ -48,6 +50,28 @@ class Failing(WatchedDriver):
 
 class Full(Failing):
     error = StorageExhausted
+
+
+class Refusing:
+    """An authority that lets nobody in, in the way it is told."""
+
+    def __init__(self, error: errors.RegistryError) -> None:
+        self._error = error
+
+    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+        raise self._error
+
+    async def close(self) -> None:
+        pass
+
+
+async def unauthorized(serve: Serve) -> httpx.Response:
+    error = errors.Unauthorized('Basic realm="here"', [("repository", NAME, "pull")])
+    return await serve(authority=Refusing(error)).get(f"{BLOBS}/{ABSENT}")
+
+
+async def too_many_requests(serve: Serve) -> httpx.Response:
+    return await serve(authority=Refusing(errors.TooManyRequests("guessing", retry_after_s=7))).get("/v2/")
 
 
 async def blob_unknown(serve: Serve) -> httpx.Response:
@@ -210,7 +234,9 @@ PROVOKED: Final[dict[type[errors.RegistryError], tuple[Provoked, int, str, str]]
     errors.SizeInvalid: (size_invalid, 400, "SIZE_INVALID", "provided length did not match content length"),
     errors.StorageFull: (storage_full, 507, "UNAVAILABLE", "service unavailable"),
     errors.TagInvalid: (tag_invalid, 400, "TAG_INVALID", "invalid tag"),
+    errors.TooManyRequests: (too_many_requests, 429, "TOOMANYREQUESTS", "too many requests"),
     errors.TooManyTags: (too_many_tags, 414, "TAG_INVALID", "invalid tag"),
+    errors.Unauthorized: (unauthorized, 401, "UNAUTHORIZED", "authentication required"),
     errors.Unavailable: (unavailable, 503, "UNAVAILABLE", "service unavailable"),
     errors.Unsupported: (unsupported, 405, "UNSUPPORTED", "The operation is unsupported."),
 }  # fmt: skip
@@ -251,6 +277,17 @@ async def test_a_chunk_in_the_wrong_place_learns_where_to_go_on(serve: Serve) ->
 
 async def test_a_range_outside_the_blob_learns_its_size(serve: Serve) -> None:
     assert (await range_not_satisfiable(serve)).headers["content-range"] == "bytes */1000"
+
+
+async def test_who_guesses_too_often_learns_when_to_come_back(serve: Serve) -> None:
+    assert (await too_many_requests(serve)).headers["retry-after"] == "7"
+
+
+async def test_a_challenge_says_what_was_asked_for(serve: Serve) -> None:
+    """The names of these fields are those that the reference sends; clients print them."""
+    answer = await unauthorized(serve)
+    assert answer.headers["www-authenticate"] == 'Basic realm="here"'
+    assert detail(answer) == [{"Type": "repository", "Class": "", "Name": NAME, "Action": "pull"}]
 
 
 async def test_what_came_before_a_silence_is_kept(serve: Serve) -> None:

@@ -21,8 +21,11 @@ from moorage.errors import (
     RangeNotSatisfiable,
     RegistryError,
     RouteUnknown,
+    TooManyRequests,
+    Unauthorized,
 )
 from moorage.http import routes
+from moorage.http.auth import Guard
 from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
 from moorage.http.streaming import ClientGone
@@ -32,6 +35,7 @@ from moorage.types import parse_repo_name
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Receive, Scope, Send
 
+    from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
     from moorage.registry.interface import Registry
 
@@ -42,14 +46,18 @@ _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
 _log: Final = structlog.get_logger("moorage.http")
 
 
-def create_app(registry: Registry, options: HttpOptions) -> ASGIApp:
-    """The registry as an ASGI application, without logs, metrics and health: `middleware.py` adds those."""
-    return _App(registry, options)
+def create_app(registry: Registry, options: HttpOptions, authority: Authority | None = None) -> ASGIApp:
+    """The registry as an ASGI application, without logs, metrics and health: `middleware.py` adds those.
+
+    Without `authority` everybody may do everything.
+    """
+    return _App(registry, options, authority)
 
 
 class _App:
-    def __init__(self, registry: Registry, options: HttpOptions) -> None:
+    def __init__(self, registry: Registry, options: HttpOptions, authority: Authority | None) -> None:
         self._registry, self._options = registry, options
+        self._guard = None if authority is None else Guard(authority)
         self._configured = [
             (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers
         ]
@@ -83,9 +91,12 @@ class _App:
                 return redirect
             if method == "OPTIONS":
                 return self._options_answer(inner)
-            _, handler, params = routes.find(inner, method, readonly=self._options.readonly)
+            handler, access, params = routes.find(inner, method, readonly=self._options.readonly)
             configured = self._configured
             call = Call(request, self._registry, self._options, params)
+            if self._guard is not None:
+                call.principal = await self._guard.admit(call, access)
+                request.scope["moorage.user"] = call.principal.name
             response = await handler(call)
         except RegistryError as error:
             response = to_response(error, _headers_of(error, call))
@@ -144,6 +155,10 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
     """What some refusals tell in headers."""
     if isinstance(error, MethodUnknown):
         return {"allow": ", ".join(error.allowed)}
+    if isinstance(error, Unauthorized):
+        return {"www-authenticate": error.challenge}
+    if isinstance(error, TooManyRequests):
+        return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, RangeNotSatisfiable):
         return {"content-range": f"bytes */{error.size}"}
     if isinstance(error, RangeInvalid) and error.status is not None and call is not None:

@@ -6,6 +6,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from moorage.auth.access import ANYBODY
 from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
 from moorage.http.urls import location
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
@@ -13,6 +14,7 @@ from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_
 if TYPE_CHECKING:
     from starlette.requests import Request
 
+    from moorage.auth.access import Principal
     from moorage.http.options import HttpOptions
     from moorage.registry.interface import Registry
     from moorage.types import Reference, RepoName
@@ -28,6 +30,7 @@ class Call:
     registry: Registry
     options: HttpOptions
     params: dict[str, str]
+    principal: Principal = ANYBODY
 
     def name(self) -> RepoName:
         """The repository.  A path that cannot hold one is no route (404); one that is too long is 400."""

@@ -41,7 +41,9 @@ STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.SizeInvalid: 400,
     errors.StorageFull: 507,
     errors.TagInvalid: 400,
+    errors.TooManyRequests: 429,
     errors.TooManyTags: 414,
+    errors.Unauthorized: 401,
     errors.Unavailable: 503,
     errors.Unsupported: 405,
 }

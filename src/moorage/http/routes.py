@@ -2,7 +2,7 @@
 
 `<name>` is greedy and may itself hold `/manifests/`, `/blobs/` or `tags/list`, so paths are matched from their
 end.  Patterns are tried in this order; `tests/test_boundaries.py` checks that every row names its access, which
-`auth` will enforce.
+`auth.py` enforces.
 
 Source: distribution-spec 1.1 "Endpoints"; reference/http-api.md 1.1 and auth.md section 1.
 """
@@ -39,6 +39,7 @@ class Access(Enum):
     PULL = "pull on the repository"
     PUSH = "pull and push on the repository"
     DELETE = "delete on the repository"
+    CANCEL = "pull and push, or delete, on the repository"
     CATALOG = "everything on the catalog"
 
 
@@ -93,7 +94,7 @@ ROUTES: Final = (
         GET=(uploads.get_upload, Access.PULL),
         PATCH=(uploads.patch_upload, Access.PUSH),
         PUT=(uploads.put_upload, Access.PUSH),
-        DELETE=(uploads.cancel_upload, Access.PUSH),
+        DELETE=(uploads.cancel_upload, Access.CANCEL),
     ),
     _route(
         "end-2, end-10",
@@ -108,11 +109,11 @@ ROUTES: Final = (
 )
 
 
-def find(path: str, method: str, *, readonly: bool) -> tuple[Route, Handler, dict[str, str]]:
-    """The route, its handler and what the path holds.  Raises RouteUnknown, MethodUnknown."""
+def find(path: str, method: str, *, readonly: bool) -> tuple[Handler, Access, dict[str, str]]:
+    """The handler, the access it needs and what the path holds.  Raises RouteUnknown, MethodUnknown."""
     for route in ROUTES:
         if (found := route.match(path)) is not None:
             if not route.offers(method, readonly=readonly):
                 raise MethodUnknown(method, route.allowed(readonly=readonly))
-            return route, route.methods[method][0], found.groupdict()
+            return *route.methods[method], found.groupdict()
     raise RouteUnknown(path)

@@ -59,8 +59,10 @@ async def _mount(call: Call, name: RepoName) -> Blob | None:
     if not wanted:
         return None
     with suppress(BlobUnknown, DigestInvalid, NameInvalid):
-        # Without `from`: from anywhere, which is right as long as every caller may read everything.
         repository = parse_repo_name(source) if source else None
+        if repository is None and not call.principal.grants.reads_everything:
+            # From anywhere would be from where this caller may not read.
+            return None
         return await call.registry.blobs.mount(name, Digest.parse(wanted), repository)
     return None
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moorage.http.options import HttpOptions
 
-__all__ = ["location"]
+__all__ = ["location", "seen_from_outside"]
 
 _FORWARDED: Final = re.compile(
     r'(?:^|[;,\s])(proto|host)\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.ASCII | re.IGNORECASE
@@ -33,11 +33,12 @@ def location(request: Request, options: HttpOptions, path: str) -> str:
         return urljoin(options.host, path)  # a path without a slash at its end does not count, as in Go
     if options.relativeurls:
         return f"{options.prefix}{path}"
-    scheme, host = _seen_from_outside(request)
+    scheme, host = seen_from_outside(request)
     return f"{scheme}://{host}{options.prefix}{path}" if host else f"{options.prefix}{path}"
 
 
-def _seen_from_outside(request: Request) -> tuple[str, str]:
+def seen_from_outside(request: Request) -> tuple[str, str]:
+    """Scheme and host that the client used, as the proxies in front of us tell it; host "" if unknown."""
     headers = request.headers
     scheme, host = request.scope.get("scheme", "http"), headers.get("host", "")
     if (forwarded := headers.get("forwarded")) is not None:

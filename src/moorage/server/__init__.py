@@ -58,13 +58,38 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     for warning in warnings:
         _log.warning(warning)
     _warn_of_secret(loaded)
-    if build is None:
-        # Once here instead of once in every worker: that is most of the time until the first answer.
-        import moorage.app  # noqa: F401, PLC0415  tests of the server go without the registry
+    if build is None and not _prepared(loaded.settings, secret):
+        return 1
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
     return Master(plan, sockets, partial(_reload, loaded), _announce).run()
+
+
+def _prepared(settings: Settings, secret: bytes) -> bool:
+    """Whether what the workers need can be made; imports it, once here instead of once in every worker.
+
+    That is most of the time until the first answer.  Tests of the server go without the registry.
+    """
+    try:
+        _prepare(settings, secret)
+    except Cannot as error:
+        _log.critical(str(error))
+        return False
+    return True
+
+
+def _prepare(settings: Settings, secret: bytes) -> None:
+    """Raises `Cannot`."""
+    from moorage.app import prepare  # noqa: PLC0415  as above
+    from moorage.auth.access import CannotAuthenticate  # noqa: PLC0415
+
+    try:
+        warnings = prepare(settings, secret)
+    except CannotAuthenticate as error:
+        raise Cannot(str(error)) from error
+    for warning in warnings:
+        _log.warning(warning)
 
 
 def _application(settings: Settings, secret: bytes, number: int) -> Application:
@@ -83,6 +108,8 @@ def _reload(first: Loaded, old: Plan) -> Plan:
     except ConfigError as error:
         raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
     plan, warnings = redraw(old, loaded)
+    if plan.build is _application:
+        _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)
     for warning in [*(str(problem) for problem in loaded.warnings), *warnings]:
         _log.warning(warning)

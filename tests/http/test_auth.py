@@ -1,0 +1,125 @@
+"""The guard before the endpoints: what each needs, in the reference's words, and that nothing gets past it."""
+
+from __future__ import annotations
+
+import base64
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.http.client import ABSENT, NAME, OTHER, Client
+
+from moorage.auth.access import ANYBODY, NOTHING, Basic, Bearer, Listed, Need, Principal, missing
+from moorage.errors import Unauthorized
+from moorage.http.auth import credentials_of
+from moorage.testing.builders import blob
+
+if TYPE_CHECKING:
+    from tests.http.conftest import Serve
+
+    from moorage.auth.access import Asked, Credentials, Grants
+
+UPLOAD: Final = f"/v2/{NAME}/blobs/uploads/01a20a26-8953-77b5-b9c0-2d429fdb74f0"
+PULL, PUSH, DELETE = (Need("repository", NAME, action) for action in ("pull", "push", "delete"))
+
+
+class Recording:
+    """Grants what it was told to, and remembers what was asked."""
+
+    def __init__(self, grants: Grants = NOTHING) -> None:
+        self.grants = grants
+        self.asked: list[Asked] = []
+        self.credentials: list[Credentials | None] = []
+
+    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+        self.asked.append(asked)
+        self.credentials.append(credentials)
+        if missing(self.grants, asked):
+            raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in asked.needs])
+        return Principal("somebody", self.grants)
+
+    async def close(self) -> None:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("method", "target", "needs"),
+    [
+        ("GET", "/v2/", ()),
+        ("GET", "/v2/_catalog", (Need("registry", "catalog", "*"),)),
+        ("GET", "/v2/_oci/ext/discover", ()),
+        ("GET", f"/v2/{NAME}/_oci/ext/discover", (PULL,)),
+        ("GET", f"/v2/{NAME}/tags/list", (PULL,)),
+        ("GET", f"/v2/{NAME}/referrers/{ABSENT}", (PULL,)),
+        ("HEAD", f"/v2/{NAME}/manifests/v1", (PULL,)),
+        ("PUT", f"/v2/{NAME}/manifests/v1", (PULL, PUSH)),
+        ("DELETE", f"/v2/{NAME}/manifests/v1", (DELETE,)),
+        ("GET", f"/v2/{NAME}/blobs/{ABSENT}", (PULL,)),
+        ("DELETE", f"/v2/{NAME}/blobs/{ABSENT}", (DELETE,)),
+        ("POST", f"/v2/{NAME}/blobs/uploads/", (PULL, PUSH)),
+        ("POST", f"/v2/{NAME}/blobs/uploads/?mount={ABSENT}&from={OTHER}",
+         (PULL, PUSH, Need("repository", OTHER, "pull"))),
+        ("POST", f"/v2/{NAME}/blobs/uploads/?mount={ABSENT}&from=NO+NAME", (PULL, PUSH)),
+        ("GET", UPLOAD, (PULL,)),
+        ("PATCH", UPLOAD, (PULL, PUSH)),
+        ("PUT", UPLOAD, (PULL, PUSH)),
+        ("DELETE", UPLOAD, (PULL, PUSH)),
+    ],
+)  # fmt: skip
+async def test_each_endpoint_needs_what_the_reference_needs(
+    serve: Serve, method: str, target: str, needs: tuple[Need, ...]
+) -> None:
+    """Token servers grant by these words; another one would lock people out, or in."""
+    authority = Recording()
+    answer = await serve(authority=authority).send(method, target)
+    assert authority.asked[0].needs == needs
+    assert answer.status_code == (401 if needs else 200)
+
+
+async def test_an_upload_is_cancelled_by_whoever_may_push_or_delete(serve: Serve) -> None:
+    """Clients that push hold no right to delete, and those of the reference that cancel hold only that."""
+    for actions in ({"pull", "push"}, {"delete"}):
+        authority = Recording(Listed({("repository", NAME): frozenset(actions)}))
+        assert (await serve(authority=authority).send("DELETE", UPLOAD)).status_code == 404
+    authority = Recording(Listed({("repository", NAME): frozenset({"pull"})}))
+    assert (await serve(authority=authority).send("DELETE", UPLOAD)).status_code == 401
+
+
+@pytest.mark.parametrize("target", ["/v2/nobody/here", "/v2/UPPER/tags/list", "/nowhere"])
+async def test_what_is_no_route_needs_no_credentials(serve: Serve, target: str) -> None:
+    """A client that is challenged for a path nobody serves would ask its user for a password in vain."""
+    authority = Recording()
+    assert (await serve(authority=authority).get(target)).status_code == 404
+    assert authority.asked == []
+
+
+async def test_a_blob_is_mounted_from_anywhere_only_by_those_who_may_read_everything(serve: Serve) -> None:
+    """Whoever knows a digest would otherwise get at the layers of repositories he may not see."""
+    content = blob(size=100)
+    everybody = Recording(ANYBODY.grants)
+    client: Client = serve(authority=everybody)
+    await client.push_blob(content, OTHER)
+    query = f"?mount={content.digest}"
+    everybody.grants = Listed({("repository", NAME): frozenset({"*"})})
+    assert (await client.start_upload(NAME, query)).status_code == 202
+    assert (await client.blob(content, NAME)).status_code == 404
+    everybody.grants = ANYBODY.grants
+    assert (await client.start_upload(NAME, query)).status_code == 201
+
+
+def test_credentials_are_read_as_they_are_sent() -> None:
+    """Names and passwords are bytes: people have both with umlauts, and passwords with colons."""
+
+    def basic(text: bytes) -> str:
+        return f"Basic {base64.b64encode(text).decode()}"
+
+    assert credentials_of(basic("jürgen:a:b".encode())) == Basic("jürgen".encode(), b"a:b")
+    assert credentials_of("bAsIc " + basic(b"a:")[6:]) == Basic(b"a", b"")
+    assert credentials_of("BEARER abc") == Bearer("abc")
+    for nothing in (None, "", "Basic", "Basic !!", basic(b"no colon"), basic(b"a:b\0c"), "Bearer ", "Digest x"):
+        assert credentials_of(nothing) is None
+
+
+def test_what_is_secret_is_not_shown() -> None:
+    """A repr ends in a log sooner or later."""
+    assert "secret" not in repr(Basic(b"a", b"secret"))
+    assert "secret" not in repr(Bearer("secret"))
