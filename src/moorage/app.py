@@ -35,10 +35,13 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
+    from moorage.auth.local.build import LocalOptions
     from moorage.config.model import Settings
+    from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
+__all__ = ["App", "StoredRegistry", "build", "local_options", "make_authority", "make_driver", "prepare",
+           "token_endpoint"]  # fmt: skip
 
 
 class StoredRegistry:
@@ -108,14 +111,14 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
     driver = make_driver(settings)
     registry = StoredRegistry(driver, settings, secret)
     authority = make_authority(settings, secret)
-    asgi = create_app(registry, http_options(settings), authority)
+    asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     return App(asgi, registry, _purger(driver, settings, worker), authority)
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
     make_authority(settings, secret)
-    return []
+    return _local_warnings(settings)
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -123,10 +126,50 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
 
     Raises `CannotAuthenticate` where it cannot work.
     """
-    del secret
+    if settings.auth.local is not None:
+        from moorage.auth.local.build import make  # noqa: PLC0415  only where it is configured
+
+        return make(local_options(settings), secret)
     if settings.auth.provider != "none":
         raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
     return None
+
+
+def local_options(settings: Settings) -> LocalOptions:
+    """What `auth.local` needs to know."""
+    from moorage.auth.local.authority import Place  # noqa: PLC0415  only where it is configured
+    from moorage.auth.local.build import LocalOptions  # noqa: PLC0415
+
+    local, http = settings.auth.local, settings.http
+    assert local is not None
+    place = Place(local.service, local.realm, http.host, http_options(settings).prefix)
+    return LocalOptions(
+        local.policy, local.users, place, local.tokenlifetime, local.loginlifetime, local.keyrotation
+    )
+
+
+def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndpoint | None:
+    """What answers at `/token`, where tokens are ours to give out."""
+    if settings.auth.local is None or authority is None:
+        return None
+    from moorage.auth.local.authority import LocalAuthority  # noqa: PLC0415  only where it is configured
+    from moorage.http.token import TokenEndpoint  # noqa: PLC0415
+
+    assert isinstance(authority, LocalAuthority)
+    return TokenEndpoint(authority, settings.http.bodytimeout)
+
+
+def _local_warnings(settings: Settings) -> list[str]:
+    """What may be a mistake in the files of `auth.local`, told once."""
+    local = settings.auth.local
+    if local is None:
+        return []
+    from moorage.auth.local.build import problems_of  # noqa: PLC0415  only where it is configured
+
+    warnings = [str(problem) for problem in problems_of(local.policy, local.users)]
+    if not settings.http.secret:
+        warnings.append("auth.local without http.secret: tokens and logins end at a restart; set http.secret")
+    return warnings
 
 
 def make_driver(settings: Settings) -> Driver:

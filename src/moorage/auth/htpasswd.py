@@ -169,6 +169,10 @@ class PasswordFile:
         # Whoever hangs up leaves the others their answer.
         return await asyncio.shield(task)
 
+    def stored(self, user: bytes) -> bytes | None:
+        """The hash of a user's password, None for nobody.  Raises Unavailable where the file cannot be read."""
+        return self._current().hashes.get(user)
+
     async def close(self) -> None:
         """Checks on their way end with their threads; nobody waits for them."""
         for task in self._waiting.values():

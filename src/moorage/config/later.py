@@ -30,7 +30,7 @@ class Later:
 
 
 def _auth(settings: Settings) -> Iterator[str]:
-    if settings.auth.provider != "none":
+    if settings.auth.provider not in {"none", "local"}:
         yield f"auth.{settings.auth.provider}"
 
 

@@ -13,6 +13,7 @@ from moorage.config.sections.base import (
     Whole,
     duration_or,
     one_of,
+    period_within,
     positive_or,
     setting,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "Exec",
     "Htpasswd",
     "Ignore",
+    "Local",
     "Middleware",
     "MiddlewareEntry",
     "NoAuth",
@@ -78,6 +80,29 @@ class Token(Section):
     ] = setting((), "Algorithms that tokens may be signed with.", shown="all")  # fmt: skip
 
 
+class Local(Section):
+    """Moorage's own token server: users, robots and rules in files."""
+
+    policy: LooseText = setting("", "YAML file with who may do what.", required=True, ours=True)
+    users: LooseText = setting("", "File with a line `user:hash` per user, as `auth.htpasswd` has it.", ours=True)
+    realm: LooseText = setting("", "Address of `/token` as clients see it.", ours=True,
+                               shown="`token` below where clients see the registry")  # fmt: skip
+    service: LooseText = setting("moorage", "Name of this registry in its tokens.", ours=True)
+    tokenlifetime: Annotated[float, period_within(60.0, 24 * 3600.0)] = setting(
+        300.0, "How long an access token is good, from `1m` to `24h`. Rights taken away may last so long.",
+        unit="duration", ours=True,
+    )  # fmt: skip
+    loginlifetime: Annotated[float, period_within(0.0, 3660 * 24 * 3600.0)] = setting(
+        0.0,
+        "How long `docker login` lasts at most; 0: until password or secret change.",
+        unit="duration",
+        ours=True,
+    )
+    keyrotation: Annotated[float, period_within(60.0, 366 * 24 * 3600.0)] = setting(
+        24 * 3600.0, "How long one key signs; each is derived from `http.secret`.", unit="duration", ours=True
+    )
+
+
 class Auth(Section):
     """One provider at most."""
 
@@ -85,6 +110,9 @@ class Auth(Section):
     silly: Silly | None = setting(None, "Anything in the Authorization header will do.")
     htpasswd: Htpasswd | None = setting(None, "Users and passwords in a file.")
     token: Token | None = setting(None, "Tokens of a token server.")
+    local: Local | None = setting(
+        None, "Users, robots and rules in files, with a token server of our own.", ours=True
+    )
 
     @property
     def provider(self) -> str:
@@ -92,7 +120,7 @@ class Auth(Section):
         return next((name for name in PROVIDERS if getattr(self, name) is not None), "none")
 
 
-PROVIDERS: Final = ("none", "silly", "htpasswd", "token")
+PROVIDERS: Final = ("none", "silly", "htpasswd", "token", "local")
 
 
 class MiddlewareEntry(Section):
