@@ -87,7 +87,7 @@ def _users(path: str) -> tuple[set[str] | None, list[Problem]]:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return None, [Problem(f"cannot be used: {reason}", origin=Origin(path))]
     problems = [Problem(text, origin=Origin(path), kind="warning") for text in passwords.warnings]
-    names = {user.decode(errors="replace") for user in passwords.users}
+    names = {user.decode(errors="replace") for user in passwords.hashes}
     for name in sorted(names):
         if name == FOREIGN_USER or name.startswith(ROBOT_PREFIX):
             message = f"the user {name!r} cannot log in: the name is taken for robots and foreign tokens"
