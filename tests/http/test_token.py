@@ -32,7 +32,7 @@ from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator
     from pathlib import Path
 
     import httpx
@@ -88,9 +88,9 @@ class Server:
         query = urlencode([("service", "moorage"), *fields.items(), *(("scope", scope) for scope in scopes)])
         return await self.client.get(f"/token?{query}", basic(user, password) if user else None)
 
-    async def post(self, headers: Mapping[str, str] | None = None, **fields: str) -> httpx.Response:
+    async def post(self, *, kind: str = "application/x-www-form-urlencoded", **fields: str) -> httpx.Response:
         """POST /token, a form."""
-        given = {"content-type": "application/x-www-form-urlencoded", **(headers or {})}
+        given = {"content-type": kind}
         return await self.client.send(
             "POST", "/token", urlencode({"service": "moorage", **fields}).encode(), given
         )
@@ -376,7 +376,7 @@ async def test_a_password_may_come_in_a_form(server: Server) -> None:
     """Containerd and BuildKit send it so; the answer says what was granted."""
     form = {"grant_type": "password", "username": "ann", "password": "secret", "client_id": "containerd-client"}
     answer = await server.post(
-        {"content-type": "application/x-www-form-urlencoded; charset=utf-8"},
+        kind="application/x-www-form-urlencoded; charset=utf-8",
         **form, scope="repository:team/app:pull,push repository:bob/app:pull",
     )  # fmt: skip
     assert access(answer) == ["repository:team/app:pull,push"]
@@ -454,7 +454,7 @@ async def test_a_form_that_lacks_something_is_told_what(
 
 
 async def test_what_is_no_form_is_refused(server: Server) -> None:
-    answer = await server.post({"content-type": "application/json"}, grant_type="password")
+    answer = await server.post(kind="application/json", grant_type="password")
     assert (answer.status_code, answer.json()["error"]) == (400, "invalid_request")
 
 
