@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
@@ -32,13 +32,16 @@ from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
+    from moorage.auth.slowing import Slowing
     from moorage.config.model import Settings
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
+__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "make_slowing", "prepare"]
 
 
 class StoredRegistry:
@@ -114,8 +117,9 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
-    make_authority(settings, secret)
-    return []
+    warnings: list[str] = []
+    _authority(settings, secret, warnings)
+    return warnings
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -123,10 +127,61 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
 
     Raises `CannotAuthenticate` where it cannot work.
     """
-    del secret
-    if settings.auth.provider != "none":
-        raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
-    return None
+    return _authority(settings, secret, None)
+
+
+def _authority(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority | None:
+    """`warnings` is given by the one who prepares: what only one process may do is done then, and told there."""
+    provider = settings.auth.provider
+    if provider == "none":
+        return None
+    if provider not in _WAYS:
+        raise CannotAuthenticate(f"auth.{provider} is not offered")
+    return _WAYS[provider](settings, secret, warnings)
+
+
+# What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
+
+
+def _silly(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
+
+    silly = settings.auth.silly
+    assert silly is not None
+    if warnings is not None:
+        warnings.append(WARNING)
+    return SillyAuthority(silly.realm, silly.service)
+
+
+def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
+    from moorage.auth.entries import provide  # noqa: PLC0415
+    from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
+
+    htpasswd = settings.auth.htpasswd
+    assert htpasswd is not None
+    path = Path(htpasswd.path)
+    if warnings is not None:
+        warnings += provide(path)
+    users = PasswordFile(path)
+    if warnings is not None:
+        warnings += users.warnings
+    return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
+
+
+_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
+    "silly": _silly,
+    "htpasswd": _htpasswd,
+}
+"""By the name of the provider; see `_authority`."""
+
+
+def make_slowing(settings: Settings) -> Slowing:
+    """What slows down the guessing of passwords, for whoever takes them."""
+    from moorage.auth.slowing import Slowing  # noqa: PLC0415  as above
+
+    guessing = settings.guessing
+    return Slowing(limit=guessing.failures, window_s=guessing.window, longest_s=guessing.longestwait)
 
 
 def make_driver(settings: Settings) -> Driver:
