@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
@@ -32,16 +32,26 @@ from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
-    from moorage.auth.local.build import LocalOptions
+    from moorage.auth.slowing import Slowing
     from moorage.config.model import Settings
     from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "local_options", "make_authority", "make_driver", "prepare",
-           "token_endpoint"]  # fmt: skip
+__all__ = [
+    "App",
+    "StoredRegistry",
+    "build",
+    "make_authority",
+    "make_driver",
+    "make_slowing",
+    "prepare",
+    "token_endpoint",
+]
 
 
 class StoredRegistry:
@@ -117,8 +127,9 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
-    make_authority(settings, secret)
-    return _local_warnings(settings)
+    warnings: list[str] = []
+    _authority(settings, secret, warnings)
+    return warnings
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -126,26 +137,84 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
 
     Raises `CannotAuthenticate` where it cannot work.
     """
-    if settings.auth.local is not None:
-        from moorage.auth.local.build import make  # noqa: PLC0415  only where it is configured
-
-        return make(local_options(settings), secret)
-    if settings.auth.provider != "none":
-        raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
-    return None
+    return _authority(settings, secret, None)
 
 
-def local_options(settings: Settings) -> LocalOptions:
-    """What `auth.local` needs to know."""
-    from moorage.auth.local.authority import Place  # noqa: PLC0415  only where it is configured
-    from moorage.auth.local.build import LocalOptions  # noqa: PLC0415
+def _authority(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority | None:
+    """`warnings` is given by the one who prepares: what only one process may do is done then, and told there."""
+    provider = settings.auth.provider
+    if provider == "none":
+        return None
+    if provider not in _WAYS:
+        raise CannotAuthenticate(f"auth.{provider} is not offered")
+    return _WAYS[provider](settings, secret, warnings)
+
+
+# What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
+
+
+def _silly(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
+
+    silly = settings.auth.silly
+    assert silly is not None
+    if warnings is not None:
+        warnings.append(WARNING)
+    return SillyAuthority(silly.realm, silly.service)
+
+
+def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
+    from moorage.auth.entries import provide  # noqa: PLC0415
+    from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
+
+    htpasswd = settings.auth.htpasswd
+    assert htpasswd is not None
+    path = Path(htpasswd.path)
+    if warnings is not None:
+        warnings += provide(path)
+    users = PasswordFile(path)
+    if warnings is not None:
+        warnings += users.warnings
+    return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
+
+
+def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.local.authority import Place  # noqa: PLC0415  as above
+    from moorage.auth.local.build import LocalOptions, make, problems_of  # noqa: PLC0415
 
     local, http = settings.auth.local, settings.http
     assert local is not None
-    place = Place(local.service, local.realm, http.host, http_options(settings).prefix)
-    return LocalOptions(
-        local.policy, local.users, place, local.tokenlifetime, local.loginlifetime, local.keyrotation
+    options = LocalOptions(
+        policy=local.policy,
+        users=local.users,
+        place=Place(local.service, local.realm, http.host, http_options(settings).prefix),
+        token_s=local.tokenlifetime,
+        login_s=local.loginlifetime,
+        rotation_s=local.keyrotation,
     )
+    authority = make(options, secret, make_slowing(settings))
+    if warnings is not None:
+        warnings += (str(problem) for problem in problems_of(local.policy, local.users))
+        if not http.secret:
+            warnings.append("auth.local without http.secret: tokens and logins end at a restart; set http.secret")
+    return authority
+
+
+_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
+    "silly": _silly,
+    "htpasswd": _htpasswd,
+    "local": _local,
+}
+"""By the name of the provider; see `_authority`."""
+
+
+def make_slowing(settings: Settings) -> Slowing:
+    """What slows down the guessing of passwords, for whoever takes them."""
+    from moorage.auth.slowing import Slowing  # noqa: PLC0415  as above
+
+    guessing = settings.guessing
+    return Slowing(limit=guessing.failures, window_s=guessing.window, longest_s=guessing.longestwait)
 
 
 def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndpoint | None:
@@ -157,19 +226,6 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
 
     assert isinstance(authority, LocalAuthority)
     return TokenEndpoint(authority, settings.http.bodytimeout)
-
-
-def _local_warnings(settings: Settings) -> list[str]:
-    """What may be a mistake in the files of `auth.local`, told once."""
-    local = settings.auth.local
-    if local is None:
-        return []
-    from moorage.auth.local.build import problems_of  # noqa: PLC0415  only where it is configured
-
-    warnings = [str(problem) for problem in problems_of(local.policy, local.users)]
-    if not settings.http.secret:
-        warnings.append("auth.local without http.secret: tokens and logins end at a restart; set http.secret")
-    return warnings
 
 
 def make_driver(settings: Settings) -> Driver:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import urlencode
 
 import pytest
+from structlog.testing import capture_logs
 from tests.auth.local.helpers import (
     AUDIENCE,
     ISSUER,
@@ -362,6 +363,38 @@ async def test_other_methods_are_told_which_there_are(server: Server) -> None:
     assert (answer.status_code, answer.headers["allow"]) == (405, "GET, HEAD, POST")
     assert (await server.client.send("OPTIONS", "/token")).headers["allow"] == "GET, HEAD, POST"
     assert (await server.client.send("HEAD", "/token")).status_code == 200
+
+
+async def test_guessing_is_slowed_down_wherever_it_is_tried(start: Start) -> None:
+    """At `/token`, with either method, and at the registry alike; who has just been right goes on."""
+    server = await start(failures=3)
+    assert (await server.token(user="ann", password="secret")).status_code == 200
+    assert (await server.token(user="ann", password="wrong 1")).status_code == 401
+    form = {"grant_type": "password", "username": "ann", "password": "wrong 2"}
+    assert (await server.post(**form)).status_code == 401
+    assert (await server.client.get("/v2/", basic("ann", "wrong 3"))).status_code == 401
+    for answer in (
+        await server.token(user="bob", password="hunter2"),
+        await server.post(**form),
+        await server.client.get("/v2/", basic("ann", "wrong 4")),
+    ):
+        assert (answer.status_code, codes(answer)) == (429, ["TOOMANYREQUESTS"])
+        assert answer.headers["retry-after"] == "1"
+    assert (await server.token(user="ann", password="secret")).status_code == 200
+    assert (await server.token(user="robot+ci", password=ROBOT_SECRET)).status_code == 200
+
+
+async def test_a_refused_login_is_logged_without_what_was_shown(server: Server) -> None:
+    """Operators see who tries what; nobody reads a password, a secret or a token in a log."""
+    with capture_logs() as logs:
+        await server.token(user="ann", password="wrong-pass")
+        await server.token(user="robot+ci", password="wrong-pass")
+        await server.token(user="oidc", password="wrong-pass.a.b")
+        await server.post(grant_type="refresh_token", refresh_token="wrong-pass")
+        await server.client.get("/v2/", {"authorization": "Bearer wrong-pass"})
+    assert len(logs) == 5
+    assert [entry.get("user") for entry in logs] == ["ann", "robot+ci", "oidc", None, None]
+    assert "wrong-pass" not in str(logs)
 
 
 async def test_without_a_token_server_there_is_no_token(serve: Serve) -> None:

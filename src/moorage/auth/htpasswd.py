@@ -73,7 +73,7 @@ _log: Final = structlog.get_logger("moorage.auth")
 
 
 @dataclass(frozen=True, slots=True)
-class Passwords:
+class Entries:
     """What a file says.
 
     `hashes` by user, cut to 60 bytes; a user whose hash is no bcrypt is told of in `warnings` only.  `cost` is the
@@ -85,7 +85,7 @@ class Passwords:
     warnings: tuple[str, ...]
 
 
-def parse(data: bytes) -> Passwords:
+def parse(data: bytes) -> Entries:
     """The rules of the reference: a later line of the same user wins, `#` begins a comment.
 
     Raises ValueError that names the line without a colon.
@@ -109,7 +109,7 @@ def parse(data: bytes) -> Passwords:
                 "which never matches; only bcrypt does: set it anew with htpasswd -B"
             )
     cost = max((_cost(stored) for stored in hashes.values()), default=0)
-    return Passwords(hashes, cost, tuple(warnings))
+    return Entries(hashes, cost, tuple(warnings))
 
 
 def _scheme(stored: bytes) -> str:
@@ -149,6 +149,16 @@ class PasswordFile:
     def warnings(self) -> tuple[str, ...]:
         """What never matches in the file as it was read last."""
         return tuple(f"{self._path}: {text}" for text in self._passwords.warnings)
+
+    def knows(self, user: bytes, password: bytes) -> bool:
+        """Whether the pair was right a moment ago, and still is by the file; costs microseconds, never bcrypt.
+
+        Raises Unavailable where the file cannot be read.
+        """
+        stored = self._current().hashes.get(user)
+        if stored is None:
+            return False
+        return self._remembers(self._keyed(stored, user, password[:PASSWORD_LIMIT_BYTES]))
 
     async def verify(self, user: bytes, password: bytes) -> bool:
         """Whether the file, as it is now, has this user with this password.
@@ -222,7 +232,7 @@ class PasswordFile:
 
     # The file
 
-    def _current(self) -> Passwords:
+    def _current(self) -> Entries:
         """What the file says now; what it said last, if its newest edit is broken.  Raises Unavailable.
 
         On the event loop: looking is a microsecond, and reading a thousand users anew two milliseconds.

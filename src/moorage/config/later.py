@@ -29,9 +29,9 @@ class Later:
     used: Callable[[Settings], Iterator[str]]
 
 
-def _auth(settings: Settings) -> Iterator[str]:
-    if settings.auth.provider not in {"none", "local"}:
-        yield f"auth.{settings.auth.provider}"
+def _token(settings: Settings) -> Iterator[str]:
+    if settings.auth.token is not None:
+        yield "auth.token"
 
 
 def _storage(*drivers: str) -> Callable[[Settings], Iterator[str]]:
@@ -77,10 +77,10 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 LATER: Final = (
     Later(
-        ("auth.silly", "auth.htpasswd", "auth.token"),
-        "authentication",
-        "remove it, and keep the registry on loopback or behind a proxy that checks who comes in",
-        _auth,
+        ("auth.token",),
+        "authentication by a token server",
+        "use auth.htpasswd, or keep the registry on loopback or behind a proxy that checks who comes in",
+        _token,
     ),
     Later(
         ("storage.s3", "storage.gcs", "storage.azure"),

@@ -14,6 +14,7 @@ from moorage.auth.local.authority import LocalAuthority, Place
 from moorage.auth.local.build import LocalOptions, make
 from moorage.auth.local.policy import ACTIONS, Policy
 from moorage.auth.local.policy_file import read
+from moorage.auth.slowing import Slowing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -83,7 +84,9 @@ def may(grants: Grants, name: str) -> str:
     return " ".join(action for action in ACTIONS if grants.allows(Need("repository", name, action)))
 
 
-def authority(folder: Path, clock: Clock | None = None, secret: bytes = SECRET, **options: Any) -> LocalAuthority:
+def authority(
+    folder: Path, clock: Clock | None = None, secret: bytes = SECRET, *, failures: int = 0, **options: Any
+) -> LocalAuthority:
     """Over `policy.yml` and, if it is there, `users` in `folder`."""
     users = folder / "users"
     usual: dict[str, Any] = {
@@ -94,4 +97,5 @@ def authority(folder: Path, clock: Clock | None = None, secret: bytes = SECRET, 
         "login_s": 0.0,
         "rotation_s": 86400.0,
     }
-    return make(LocalOptions(**{**usual, **options}), secret, clock or Clock())
+    slowing = Slowing(limit=failures, window_s=60, longest_s=60)
+    return make(LocalOptions(**{**usual, **options}), secret, slowing, clock or Clock())

@@ -141,9 +141,11 @@ class LocalAuthority:
     async def _login(self, basic: Basic, policy: Policy, remote: str) -> Login:
         """Raises Refused, Unavailable, TooManyRequests."""
         try:
-            return await self._logins.prove(basic, policy)
+            return await self._logins.prove(basic, policy, remote)
         except Refused as error:
-            _log.info("login refused", user=basic.user.decode(errors="replace"), remote=remote, cause=str(error))
+            if not error.told:
+                user = basic.user.decode(errors="backslashreplace")
+                _log.warning("login refused", user=user, remote=remote, cause=str(error))
             raise
 
     async def issue(self, wish: Wish) -> Issued:

@@ -24,6 +24,8 @@ from moorage.config.problems import Origin, Problem, nearest
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from moorage.auth.slowing import Slowing
+
 __all__ = ["LocalOptions", "make", "names_in", "problems_of"]
 
 
@@ -39,7 +41,9 @@ class LocalOptions:
     rotation_s: float
 
 
-def make(options: LocalOptions, secret: bytes, clock: Callable[[], float] = time.time) -> LocalAuthority:
+def make(
+    options: LocalOptions, secret: bytes, slowing: Slowing, clock: Callable[[], float] = time.time
+) -> LocalAuthority:
     """Raises CannotAuthenticate where a file cannot be used."""
     users = PasswordFile(Path(options.users)) if options.users else None
     policies = PolicySource(options.policy)
@@ -47,7 +51,7 @@ def make(options: LocalOptions, secret: bytes, clock: Callable[[], float] = time
     foreign = Foreign(clock)
     return LocalAuthority(
         policies,
-        Logins(users, foreign, keys, clock),
+        Logins(users, foreign, slowing, keys, clock),
         Tokens(keys, options.place.service, options.token_s, clock),
         options.place,
         clock,

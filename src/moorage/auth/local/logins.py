@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from moorage.auth.local.keys import Keys
     from moorage.auth.local.policy import Policy
     from moorage.auth.local.tokens import Refresh
+    from moorage.auth.slowing import Slowing
 
 __all__ = ["FOREIGN_USER", "Login", "Logins", "Refused", "Users"]
 
@@ -36,11 +37,22 @@ FOREIGN_USER: Final = "oidc"
 
 
 class Refused(Exception):
-    """Wrong, over, or nobody we know; the message is for the log, the client is told nothing of it."""
+    """Wrong, over, or nobody we know; the message is for the log, the client is told nothing of it.
+
+    `told`: the log has it already.
+    """
+
+    def __init__(self, reason: str, *, told: bool = False) -> None:
+        super().__init__(reason)
+        self.told = told
 
 
 class Users(Protocol):
     """People and their passwords."""
+
+    def knows(self, user: bytes, password: bytes) -> bool:
+        """Whether they were found to belong together a moment ago, and still do.  Raises Unavailable."""
+        ...
 
     async def verify(self, user: bytes, password: bytes) -> bool:
         """Whether they belong together; as slow for a user that there is not.  Raises Unavailable."""
@@ -61,13 +73,24 @@ class Login:
 
 
 class Logins:
-    """`users` None: there are only robots and foreign tokens."""
+    """`users` None: there are only robots and foreign tokens.
 
-    def __init__(self, users: Users | None, foreign: Foreign, keys: Keys, clock: Callable[[], float]) -> None:
-        self._users, self._foreign, self._keys, self._clock = users, foreign, keys, clock
+    Guessing is slowed down for what people think up; of robots' secrets and signatures there is nothing to guess.
+    """
 
-    async def prove(self, basic: Basic, policy: Policy) -> Login:
-        """Raises Refused, and Unavailable where nobody can tell."""
+    def __init__(
+        self,
+        users: Users | None,
+        foreign: Foreign,
+        slowing: Slowing,
+        keys: Keys,
+        clock: Callable[[], float],
+    ) -> None:
+        self._users, self._foreign, self._slowing = users, foreign, slowing
+        self._keys, self._clock = keys, clock
+
+    async def prove(self, basic: Basic, policy: Policy, remote: str) -> Login:
+        """Raises Refused, TooManyRequests, and Unavailable where nobody can tell."""
         try:
             name = basic.user.decode()
         except UnicodeDecodeError:
@@ -76,8 +99,12 @@ class Logins:
             return self._robot(name.removeprefix(ROBOT_PREFIX), basic.password, policy)
         if name == FOREIGN_USER:
             return await self.prove_foreign(basic.password.decode("latin-1"), policy)
-        if self._users is None or not await self._users.verify(basic.user, basic.password):
-            raise Refused("wrong user or password")
+        if self._users is None:
+            raise Refused("there is no users file")
+        if not self._users.knows(basic.user, basic.password) and not await self._slowing.guess(
+            remote, basic, self._users.verify
+        ):
+            raise Refused("wrong user or password", told=True)
         stored = self._users.stored(basic.user)
         if stored is None:
             raise Refused("removed in this moment")
