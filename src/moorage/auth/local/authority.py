@@ -123,7 +123,8 @@ class LocalAuthority:
         try:
             access = self._tokens.read_access(credentials.token)
         except InvalidToken as error:
-            _log.info("token refused", remote=asked.remote, cause=f"it {error}")
+            if not error.ordinary:
+                _log.warning("token refused", remote=asked.remote, cause=f"it {error}")
             self._refuse(asked, "invalid_token")
         return Principal(access.name, access.grants)
 
@@ -168,7 +169,7 @@ class LocalAuthority:
             if wish.refresh_token:
                 return await self._logins.still(self._tokens.read_refresh(wish.refresh_token), policy)
         except (Refused, InvalidToken) as error:
-            _log.info("token refused", remote=wish.remote, cause=str(error))
+            _log.warning("token refused", remote=wish.remote, cause=str(error))
             raise Refused(str(error)) from error
         return Login(ANONYMOUS)
 

@@ -43,7 +43,14 @@ _EARLIER_S: Final = 60
 
 
 class InvalidToken(Exception):
-    """Not ours, over, or garbled; the message is for the log."""
+    """Not ours, over, or garbled; the message is for the log.
+
+    `ordinary`: it happens to honest clients every day.
+    """
+
+    def __init__(self, reason: str, *, ordinary: bool = False) -> None:
+        super().__init__(reason)
+        self.ordinary = ordinary
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +102,7 @@ class Tokens:
             self._read[token] = found
         if self._clock() >= found.ends:
             self._read.pop(token, None)
-            raise InvalidToken("is over")
+            raise InvalidToken("is over", ordinary=True)
         return found
 
     def refresh(self, identity: Identity, fingerprint: str, ends: float | None) -> str:
@@ -110,7 +117,7 @@ class Tokens:
         claims = self._verify(_REFRESH, token, None)
         ends = float(claims["exp"]) if "exp" in claims else None
         if ends is not None and self._clock() >= ends:
-            raise InvalidToken("is over")
+            raise InvalidToken("is over", ordinary=True)
         foreign = tuple(sorted((claim, tuple(values)) for claim, values in claims["claims"].items()))
         identity = Identity(claims["kind"], claims["name"], claims["issuer"], foreign)
         return Refresh(identity, claims["fingerprint"], ends)
