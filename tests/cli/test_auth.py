@@ -86,7 +86,7 @@ def config(tmp_path: Path) -> Path:
         ("eve pull library/app", "refused: eve may not pull library/app", ["there is no user 'eve' in"]),
         ("robot+ci push library/app", "allowed: robot+ci may push library/app", []),
         ("robot:ci push library/app", "allowed: robot:ci may push library/app", []),
-        ("robot+old push library/app", "refused: robot+old may not push library/app", ["account ended on 2020-02"]),
+        ("robot+old push library/app", "refused: robot+old may not push library/app", ["ended on 2020-02"]),
         ("robot+no pull library/app", "refused: robot+no may not pull library/app", ["there is no robot 'no'"]),
         ("ann catalog -", "allowed: ann may list the repositories", ["catalog: granted by", "access[2]"]),
         ("bob catalog -", "refused: bob may not list the repositories", ["catalog: no rule grants it"]),

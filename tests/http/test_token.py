@@ -332,6 +332,7 @@ async def test_wrong_credentials_get_no_token_not_even_an_anonymous_one(
     assert answer.json() == {
         "errors": [{"code": "UNAUTHORIZED", "message": "authentication required", "detail": None}],
         "error": "invalid_client", "error_description": "wrong or missing credentials",
+        "details": "wrong or missing credentials",
     }  # fmt: skip
 
 

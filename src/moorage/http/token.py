@@ -41,6 +41,7 @@ _METHODS: Final = ("GET", "HEAD", "POST")
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES: Final = 64 << 10
 _FIELDS_LIMIT: Final = 200
+_WRONG: Final = "wrong or missing credentials"
 _PRIVATE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
 _EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 _ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  the name of a kind of token
@@ -150,7 +151,9 @@ class TokenEndpoint:
         error = Unauthorized(challenge("Basic", realm=self._issuer.service))
         headers = {**_PRIVATE, "www-authenticate": error.challenge}
         code = "invalid_grant" if request.method == "POST" else "invalid_client"
-        return to_response(error, headers, {"error": code, "error_description": "wrong or missing credentials"})
+        # `details` is what Docker shows its user (Docker Hub answers so).
+        said = {"error": code, "error_description": _WRONG, "details": _WRONG}
+        return to_response(error, headers, said)
 
 
 class _BadRequest(Exception):
