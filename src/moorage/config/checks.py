@@ -78,6 +78,10 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"names more than one way of authentication: {', '.join(chosen)}; expected one", "auth")
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         yield Problem("expected rootcertbundle or jwks, the keys that sign tokens", "auth.token")
+    if auth.local is not None and not auth.local.service:
+        yield Problem("expected a name, found nothing", "auth.local.service")
+    if auth.local is not None and auth.local.realm and not _is_web_address(auth.local.realm):
+        yield Problem(f"expected an http or https URL, found {auth.local.realm!r}", "auth.local.realm")
     if auth.provider != "none" and _in_the_clear(settings):
         yield Problem(
             "passwords and tokens cross the network readable: http.addr is beyond loopback and there is no TLS; "
@@ -188,12 +192,7 @@ def _health(settings: Settings) -> Iterator[Problem]:
             if name and name in names[:index]:
                 yield Problem(f"checks {name!r} a second time; remove one", f"health.{kind}[{index}]")
     for index, entry in enumerate(health.http):
-        try:
-            parts = urlsplit(entry.uri)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            usable = False
-        if entry.uri and not usable:
+        if entry.uri and not _is_web_address(entry.uri):
             yield Problem(f"expected an http or https URL, found {entry.uri!r}", f"health.http[{index}].uri")
     for index, target in enumerate(health.tcp):
         try:
@@ -201,6 +200,14 @@ def _health(settings: Settings) -> Iterator[Problem]:
                 host_and_port(target.addr)
         except ValueError as error:
             yield Problem(f"{error}, found {target.addr!r}", f"health.tcp[{index}].addr")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def _patterns(settings: Settings) -> Iterator[Problem]:
