@@ -18,6 +18,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import hmac
+import os
 import re
 import secrets
 import time
@@ -245,7 +246,7 @@ class PasswordFile:
         """
         try:
             # Before the bytes: what is written in between changes these again.
-            found = self._path.stat()
+            found = os.stat(self._path)  # noqa: PTH116  half the time of Path.stat, on every request
             seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
             if seen != self._seen or self._young:
                 self._take(self._path.read_bytes())
