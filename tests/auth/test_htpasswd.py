@@ -306,7 +306,7 @@ async def test_an_edit_that_the_clock_does_not_show_holds_at_once(
     seen = path.stat()  # noqa: ASYNC240  nothing else runs
     file = PasswordFile(path, wall=Clock(seen.st_mtime + 1))
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.stat", lambda _: seen)
+        patch.setattr("moorage.auth.htpasswd.os.stat", lambda _: seen)
         assert await file.verify(b"alice", b"secret")
         put(path, b"alice:" + hashed(b"public") + b"\n")
         assert not await file.verify(b"alice", b"secret")
