@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
+    from moorage.auth.token.build import TokenOptions
     from moorage.config.model import Settings
+    from moorage.config.sections.services import Token
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
+__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare", "token_options"]
 
 
 class StoredRegistry:
@@ -115,7 +117,7 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
     make_authority(settings, secret)
-    return []
+    return _token_warnings(settings)
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -124,9 +126,37 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
     Raises `CannotAuthenticate` where it cannot work.
     """
     del secret
+    if settings.auth.token is not None:
+        from moorage.auth.token.build import make  # noqa: PLC0415  only where it is configured
+
+        return make(token_options(settings.auth.token))
     if settings.auth.provider != "none":
         raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
     return None
+
+
+def token_options(token: Token) -> TokenOptions:
+    """What `auth.token` needs to know."""
+    from moorage.auth.token.build import TokenOptions  # noqa: PLC0415  only where it is configured
+
+    return TokenOptions(
+        realm=token.realm,
+        service=token.service,
+        issuer=token.issuer,
+        rootcertbundle=token.rootcertbundle,
+        jwks=token.jwks,
+        redirect_path=token.autoredirectpath if token.autoredirect else None,
+        algorithms=token.signingalgorithms,
+    )
+
+
+def _token_warnings(settings: Settings) -> list[str]:
+    """What is odd about the keys of `auth.token`, told once."""
+    if settings.auth.token is None:
+        return []
+    from moorage.auth.token.build import warnings_of  # noqa: PLC0415  only where it is configured
+
+    return warnings_of(token_options(settings.auth.token))
 
 
 def make_driver(settings: Settings) -> Driver:

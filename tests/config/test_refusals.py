@@ -18,7 +18,6 @@ PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 
 TO_COME = [
     (BASE + "auth: {htpasswd: {realm: r, path: /p}}", "auth.htpasswd", 7),
-    (BASE + "auth: {token: {realm: r, service: s, issuer: i, jwks: /j}}", "auth.token", 7),
     (BASE + "auth: {silly: {realm: r, service: s}}", "auth.silly", 7),
     (PLAIN + "storage: {s3: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {s3aws: {bucket: b, region: r}}", "storage.s3", 3),

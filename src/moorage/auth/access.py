@@ -138,8 +138,8 @@ class Asked:
     """What a request asks for, and the little of its surroundings that authentication looks at.
 
     `needs` must all be granted, or else all of `instead` where there are any.  `host` and `scheme` are those the
-    client used, as far as they are known; `remote` is its address, from trusted proxies only.  `given`: there was
-    an Authorization header, whatever its form.
+    client used, as far as they are known, and `forwarded` that a proxy said so; `remote` is its address, from
+    trusted proxies only.  `given`: there was an Authorization header, whatever its form.
     """
 
     needs: tuple[Need, ...] = ()
@@ -148,6 +148,7 @@ class Asked:
     scheme: str = ""
     remote: str = ""
     given: bool = False
+    forwarded: bool = False
 
 
 class Authority(Protocol):

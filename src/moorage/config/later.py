@@ -30,7 +30,7 @@ class Later:
 
 
 def _auth(settings: Settings) -> Iterator[str]:
-    if settings.auth.provider != "none":
+    if settings.auth.provider in {"silly", "htpasswd"}:
         yield f"auth.{settings.auth.provider}"
 
 
@@ -77,7 +77,7 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 LATER: Final = (
     Later(
-        ("auth.silly", "auth.htpasswd", "auth.token"),
+        ("auth.silly", "auth.htpasswd"),
         "authentication",
         "remove it, and keep the registry on loopback or behind a proxy that checks who comes in",
         _auth,
