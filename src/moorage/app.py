@@ -178,6 +178,7 @@ def http_options(settings: Settings) -> HttpOptions:
         tags_max=settings.tags.maxtags,
         readonly=settings.storage.maintenance.readonly.enabled,
         body_timeout_s=http.bodytimeout,
+        classes_matter=bool(settings.policy.repository.classes),
     )
 
 

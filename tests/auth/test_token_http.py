@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 import structlog
 from tests.auth.signing import ISSUER, SERVICE, Signer, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
+from tests.wire import OCI_MANIFEST
 
 from moorage.app import App, build, make_authority, prepare
 from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
+from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.services import Auth, Token
 from moorage.config.sections.storage import Delete, Inmemory, Storage
+from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -142,6 +146,49 @@ async def test_a_blob_is_mounted_only_from_where_the_token_may_pull(client: Clie
         assert own.status_code == 401
     both = bearer(("repository", NAME, "*"), ("repository", OTHER, "pull"))
     assert (await client.send("POST", target, headers=both)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "status"),
+    [
+        ("image", [""], 201),
+        ("image", ["image"], 201),
+        ("image", ["plugin"], 403),
+        ("image", ["plugin", "image"], 201),
+        ("plugin", [""], 403),
+        ("plugin", ["plugin"], 201),
+    ],
+)
+async def test_with_a_policy_of_classes_a_token_is_for_its_class(
+    tmp_path: Path, kind: str, classes: list[str], status: int
+) -> None:
+    """Docker's token server gives rights for plugins apart from those for images."""
+    config = {
+        "image": "application/vnd.oci.image.config.v1+json",
+        "plugin": "application/vnd.docker.plugin.v1+json",
+    }
+    policy = Policy(repository=Repository(classes=("image", "plugin")))
+    for applied, expected in ((policy, status), (Policy(), 201)):
+        settings = configured(tmp_path).model_copy(update={"policy": applied})
+        app = build(settings, b"secret", worker=0)
+        entry = {"type": "repository", "name": NAME, "actions": ["pull", "push"]}
+        token = SIGNER.token(claims(access=[{**entry, "class": name} for name in classes]))
+        header = {"authorization": f"Bearer {token}"}
+        client = Client(app.asgi)
+        begun = await client.send("POST", f"/v2/{NAME}/blobs/uploads/", headers=header)
+        data = b"{}"
+        target = f"{begun.headers['location']}&digest={Digest.of(data)}"
+        assert (await client.send("PUT", target, data, headers=header)).status_code == 201
+        described = {"mediaType": config[kind], "digest": str(Digest.of(data)), "size": len(data)}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}
+        header["content-type"] = OCI_MANIFEST
+        answer = await client.send(
+            "PUT", f"/v2/{NAME}/manifests/v1", json.dumps(manifest).encode(), headers=header
+        )
+        assert answer.status_code == expected
+        if expected == 403:
+            assert codes(answer) == ["DENIED"]
+        await app.close()
 
 
 @pytest.mark.parametrize(
