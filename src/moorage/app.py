@@ -38,7 +38,9 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.auth.slowing import Slowing
+    from moorage.auth.token.build import TokenOptions
     from moorage.config.model import Settings
+    from moorage.config.sections.services import Token
     from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
@@ -51,6 +53,7 @@ __all__ = [
     "make_slowing",
     "prepare",
     "token_endpoint",
+    "token_options",
 ]
 
 
@@ -179,6 +182,17 @@ def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Autho
     return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
 
 
+def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.token.build import make, warnings_of  # noqa: PLC0415  as above
+
+    assert settings.auth.token is not None
+    options = token_options(settings.auth.token)
+    authority = make(options)
+    if warnings is not None:
+        warnings += warnings_of(options)
+    return authority
+
+
 def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority:
     from moorage.auth.local.authority import Place  # noqa: PLC0415  as above
     from moorage.auth.local.build import LocalOptions, make, problems_of  # noqa: PLC0415
@@ -204,6 +218,7 @@ def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Aut
 _WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
     "silly": _silly,
     "htpasswd": _htpasswd,
+    "token": _token,
     "local": _local,
 }
 """By the name of the provider; see `_authority`."""
@@ -228,6 +243,21 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
     return TokenEndpoint(authority, settings.http.bodytimeout)
 
 
+def token_options(token: Token) -> TokenOptions:
+    """What `auth.token` needs to know."""
+    from moorage.auth.token.build import TokenOptions  # noqa: PLC0415  only where it is configured
+
+    return TokenOptions(
+        realm=token.realm,
+        service=token.service,
+        issuer=token.issuer,
+        rootcertbundle=token.rootcertbundle,
+        jwks=token.jwks,
+        redirect_path=token.autoredirectpath if token.autoredirect else None,
+        algorithms=token.signingalgorithms,
+    )
+
+
 def make_driver(settings: Settings) -> Driver:
     """The one driver that the `storage` section names."""
     storage = settings.storage
@@ -247,6 +277,7 @@ def http_options(settings: Settings) -> HttpOptions:
         tags_max=settings.tags.maxtags,
         readonly=settings.storage.maintenance.readonly.enabled,
         body_timeout_s=http.bodytimeout,
+        classes_matter=bool(settings.policy.repository.classes),
     )
 
 

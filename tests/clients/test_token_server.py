@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.server
 import json
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -47,13 +48,6 @@ access:
 """
 
 
-class Now:
-    def __call__(self) -> float:
-        import time
-
-        return time.time()
-
-
 @pytest.fixture(scope="module")
 def ci() -> Iterator[FakeIssuer]:
     """A CI system on loopback, with a discovery document and a key set."""
@@ -76,7 +70,7 @@ def ci() -> Iterator[FakeIssuer]:
 
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     issuer.url = f"http://127.0.0.1:{server.server_port}"
-    issuer.clock = Now()
+    issuer.clock = time.time
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
     yield issuer

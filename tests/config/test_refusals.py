@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 
 TO_COME = [
-    (BASE + "auth: {token: {realm: r, service: s, issuer: i, jwks: /j}}", "auth.token", 7),
     (PLAIN + "storage: {s3: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {s3aws: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {gcs: {bucket: b}}", "storage.gcs", 3),

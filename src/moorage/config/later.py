@@ -29,11 +29,6 @@ class Later:
     used: Callable[[Settings], Iterator[str]]
 
 
-def _token(settings: Settings) -> Iterator[str]:
-    if settings.auth.token is not None:
-        yield "auth.token"
-
-
 def _storage(*drivers: str) -> Callable[[Settings], Iterator[str]]:
     return lambda settings: (f"storage.{name}" for name in drivers if getattr(settings.storage, name) is not None)
 
@@ -76,12 +71,6 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 
 LATER: Final = (
-    Later(
-        ("auth.token",),
-        "authentication by a token server",
-        "use auth.htpasswd, or keep the registry on loopback or behind a proxy that checks who comes in",
-        _token,
-    ),
     Later(
         ("storage.s3", "storage.gcs", "storage.azure"),
         "storage in a bucket",

@@ -55,6 +55,7 @@ class Guard:
             scheme=scheme,
             remote=remote_address(call.request.scope),
             given=bool(header),
+            forwarded="x-forwarded-proto" in headers or "forwarded" in headers,
         )
         return await self._authority.admit(credentials_of(header), asked)
 

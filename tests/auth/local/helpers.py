@@ -17,6 +17,7 @@ from moorage.auth.local.policy_file import read
 from moorage.auth.slowing import Slowing
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from moorage.auth.access import Grants
@@ -40,8 +41,9 @@ class Clock:
 class FakeIssuer:
     """A CI system: signs tokens, and has a key set."""
 
-    def __init__(self, url: str = ISSUER, kid: str = "key-1", clock: Clock | None = None) -> None:
-        self.url, self.clock = url, clock or Clock()
+    def __init__(self, url: str = ISSUER, kid: str = "key-1") -> None:
+        self.url = url
+        self.clock: Callable[[], float] = Clock()
         self.key = ECKey.generate_key("P-256", {"kid": kid, "use": "sig"})
 
     def jwks(self) -> bytes:

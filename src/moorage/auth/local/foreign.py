@@ -8,31 +8,21 @@ Source: OpenID Connect Core 1.0 section 3.1.3.7; RFC 8725 (JWT best current prac
 
 from __future__ import annotations
 
-import base64
-import binascii
-import json
-import math
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
-
-from joserfc import jwt
-from joserfc.errors import JoseError
+from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.local.jwks import source_of
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.tokens import InvalidToken
+from moorage.auth.token.jose import Refused, read_json, verify
+from moorage.auth.token.jose import unverified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-    from joserfc.jwk import Key, KeySet
 
     from moorage.auth.local.jwks import KeySource
     from moorage.auth.local.policy import Issuer, Policy
 
 __all__ = ["Foreign"]
-
-_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "EdDSA")
-"""Public-key signatures only; joserfc binds each to its kind of key."""
 
 _LIMIT_CHARS: Final = 16 << 10
 _CLOCKS_APART_S: Final = 60.0

@@ -67,8 +67,10 @@ class Token(Section):
     realm: LooseText = setting("", "Address of the token server.", required=True)
     service: LooseText = setting("", "Name of this registry at the token server.", required=True)
     issuer: LooseText = setting("", "Issuer that tokens must name.", required=True)
-    rootcertbundle: LooseText = setting("", "PEM file with the certificates that sign tokens.")
-    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens.")
+    rootcertbundle: LooseText = setting(
+        "", "PEM file with the certificates that sign tokens; read again when it changes."
+    )
+    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens; read again when it changes.")
     autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host that was asked.")
     autoredirectpath: LooseText = setting("/auth/token", "Path for `autoredirect`.")
     signingalgorithms: tuple[
