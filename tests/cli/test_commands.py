@@ -138,9 +138,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
 def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
     """In a crash loop, the log of one start must be enough to mend it all."""
     file = tmp_path / "config.yml"
-    file.write_text(
-        GOOD + "log: {level: loud}\nmiddleware: {registry: [{name: x}]}\nzzz: 1\n"
-    )
+    file.write_text(GOOD + "log: {level: loud}\nmiddleware: {registry: [{name: x}]}\nzzz: 1\n")
     result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
     refusal = "middleware is not available in this version of Moorage; remove it or add disabled: true"
     assert result.returncode == 1

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import re
+from pathlib import Path
+from typing import Final
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from tests.auth.local.helpers import policy_file, users_file
+from tests.auth.local.helpers import may, policy_file, users_file
 
 from moorage.auth.local import reading
 from moorage.auth.local.build import problems_of
+from moorage.auth.local.policy import Identity
 from moorage.auth.local.policy_file import read
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 HASH: Final = f"sha256:{'a' * 22}:{'0' * 64}"
 ROBOT: Final = f"robots:\n  ci:\n    secret: {HASH}\n    expires: never\n"
@@ -182,3 +182,19 @@ def test_nothing_that_is_in_the_file_breaks_its_reader(
     path.write_text(f"access:\n  - who: {text}")
     found = read(str(path))
     assert (found.policy is None) == any(problem.kind == "error" for problem in found.problems)
+
+
+def test_the_example_in_the_documentation_is_right(tmp_path: Path) -> None:
+    """It is what everybody begins with; each kind of rule is in it."""
+    page = (Path(__file__).parents[3] / "docs" / "auth" / "local.md").read_text()
+    (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "\nissuers:" in block]
+    found = read(str(policy_file(tmp_path, example)))
+    assert found.problems == ()
+    assert found.policy is not None
+    ann = found.policy.grants_of(Identity("user", "ann"))
+    assert [may(ann, name) for name in ("library/x", "docs", "ann/x", "team/x", "x")] == [
+        "pull push", "pull", "pull push delete", "pull push", "",
+    ]  # fmt: skip
+    claims = (("ref", ("refs/heads/main",)), ("repository", ("Acme/App",)))
+    job = Identity("foreign", "job", "github", claims)
+    assert (found.policy.knows(job), may(found.policy.grants_of(job), "acme/app/web")) == (True, "pull push")

@@ -8,13 +8,14 @@ Source: OpenID Connect Core 1.0 section 3.1.3.7; RFC 8725 (JWT best current prac
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Final
+import base64
+import math
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
-from moorage.auth.local.jwks import source_of
+from moorage.auth.local.jwks import PUBLIC, source_of
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.tokens import InvalidToken
 from moorage.auth.token.jose import Refused, read_json, verify
-from moorage.auth.token.jose import unverified
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,16 +42,16 @@ class Foreign:
 
     async def prove(self, token: str, policy: Policy) -> Identity:
         """Who a token is about.  Raises InvalidToken, KeysUnavailable."""
-        header, claims = _unverified(token)
-        issuer = next((each for each in policy.issuers.values() if each.url == claims.get("iss")), None)
+        kid, claimed = _unverified(token)
+        issuer = next((each for each in policy.issuers.values() if each.url == claimed), None)
         if issuer is None:
             raise InvalidToken("is of an issuer that the policy does not name")
-        kid = header.get("kid")
-        keys = await (await self._source(issuer, policy)).keys(kid if isinstance(kid, str) else None)
+        keys = await (await self._source(issuer, policy)).keys(kid)
         try:
-            claims = jwt.decode(token, _key(keys, kid), algorithms=list(_ALGORITHMS)).claims
-        except (JoseError, ValueError, TypeError) as error:
-            raise InvalidToken(f"cannot be verified: {type(error).__name__}") from error
+            signed = verify(token, keys, PUBLIC, self._clock())
+            claims = read_json(signed.payload, "payload")
+        except Refused as error:
+            raise InvalidToken(f"is refused: {error}") from error
         self._check(claims, issuer)
         used = policy.claims_of(issuer.name)
         kept = tuple(sorted((name, values) for name in used if (values := _texts(claims.get(name)))))
@@ -88,29 +89,22 @@ class Foreign:
             raise InvalidToken("is not yet good")
 
 
-def _key(keys: KeySet, kid: object) -> Key:
-    """The key that a token names; one that names none means the only one there is.  Raises ValueError."""
-    found = keys.keys if kid is None else [key for key in keys.keys if key.kid == kid]
-    if len(found) != 1:
-        raise ValueError("names no key of its issuer")
-    return found[0]
-
-
-def _unverified(token: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Header and claims, to find the keys by; nothing of them is believed.  Raises InvalidToken."""
+def _unverified(token: str) -> tuple[str, object]:
+    """The key and the issuer that a token names, to find keys by; neither is believed.  Raises InvalidToken."""
     parts = token.split(".")
     if len(token) > _LIMIT_CHARS or len(parts) != 3:  # noqa: PLR2004  header, claims, signature
         raise InvalidToken("is no JWT")
     try:
         header, claims = (
-            json.loads(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True))
+            read_json(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True), "text")
             for part in parts[:2]
         )
-    except (binascii.Error, ValueError, RecursionError) as error:
+    except (Refused, ValueError) as error:
         raise InvalidToken("is no JWT") from error
-    if not isinstance(header, dict) or not isinstance(claims, dict):
-        raise InvalidToken("is no JWT")
-    return header, claims
+    kid = header.get("kid")
+    if not isinstance(kid, str) or not kid:
+        raise InvalidToken("names no key of its issuer")
+    return kid, claims.get("iss")
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -17,19 +17,23 @@ import ssl
 import urllib.error
 import urllib.request
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 import structlog
-from joserfc.errors import JoseError
-from joserfc.jwk import KeySet
+
+from moorage.auth.token.keys import ALGORITHMS, KeyFileInvalid, read_jwks
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.auth.local.policy import Issuer
+    from moorage.auth.token.keys import Keys
 
-__all__ = ["Fetch", "FileKeys", "KeySource", "KeysUnavailable", "RemoteKeys", "fetch", "source_of"]
+__all__ = ["PUBLIC", "Fetch", "FileKeys", "KeySource", "KeysUnavailable", "RemoteKeys", "fetch", "source_of"]
+
+PUBLIC: Final = frozenset(name for name in ALGORITHMS if not name.startswith("HS"))
+"""What a foreign token may be signed with: nothing where who verifies could also sign."""
 
 _AGE_LIMIT_S: Final = 3600.0
 _AGAIN_S: Final = 30.0
@@ -45,7 +49,7 @@ class KeysUnavailable(Exception):
 
 
 class KeySource(Protocol):
-    async def keys(self, kid: str | None) -> KeySet:
+    async def keys(self, kid: str) -> Keys:
         """All keys; looks for newer ones where `kid` is not among them.  Raises KeysUnavailable."""
         ...
 
@@ -69,11 +73,11 @@ class FileKeys:
 
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
         self._path, self._clock = Path(path), clock
-        self._keys: KeySet | None = None
+        self._keys: Keys | None = None
         self._looked: float | None = None
         self._stamp: tuple[int, int, int] | None = None
 
-    async def keys(self, kid: str | None) -> KeySet:
+    async def keys(self, kid: str) -> Keys:
         del kid
         now = self._clock()
         if self._looked is None or not 0 <= now - self._looked < 1:
@@ -103,13 +107,13 @@ class RemoteKeys:
 
     def __init__(self, issuer: Issuer, get: Fetch, clock: Callable[[], float]) -> None:
         self._issuer, self._get, self._clock = issuer, get, clock
-        self._keys: KeySet | None = None
+        self._keys: Keys | None = None
         self._fetched = self._tried = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def keys(self, kid: str | None) -> KeySet:
+    async def keys(self, kid: str) -> Keys:
         known = self._keys
-        if known is None or (kid is not None and all(key.kid != kid for key in known.keys)):
+        if known is None or kid not in known.by_id:
             await self._refresh()
         elif self._clock() - self._fetched > _AGE_LIMIT_S:
             self._start()
@@ -145,7 +149,7 @@ class RemoteKeys:
             cause = str(error) or type(error).__name__
             _log.error("cannot fetch an issuer's keys", issuer=self._issuer.url, cause=cause)
 
-    def _load(self) -> KeySet:
+    def _load(self) -> Keys:
         issuer = self._issuer
         address = issuer.keys
         if not address:
@@ -161,25 +165,15 @@ class RemoteKeys:
         return _parsed(self._get(address, issuer.ca))
 
 
-def _parsed(data: bytes) -> KeySet:
-    """The public keys of a JWK Set; those of unknown kinds are left out.  Raises ValueError if none is left."""
-    document = json.loads(data)
-    entries = document.get("keys") if isinstance(document, dict) else None
-    if not isinstance(entries, list):
-        raise ValueError("expected a JWK Set with keys")  # noqa: TRY004  what is wrong with the file, not with a type
-    usable: list[Any] = []
-    for entry in entries:
-        # A symmetric key in a public set would let everybody sign.
-        if not isinstance(entry, dict) or entry.get("kty") == "oct":
-            continue
-        try:
-            KeySet.import_key_set({"keys": [entry]})
-        except (JoseError, ValueError, TypeError, KeyError):
-            continue
-        usable.append(entry)
-    if not usable:
-        raise ValueError("holds no public key of a known kind")
-    return KeySet.import_key_set({"keys": usable})
+def _parsed(data: bytes) -> Keys:
+    """The public keys of a JWK Set; a secret in it would let everybody sign.  Raises ValueError if none's left."""
+    try:
+        keys = read_jwks(data, PUBLIC)
+    except KeyFileInvalid as error:
+        raise ValueError(str(error)) from error
+    if not keys.by_id:
+        raise ValueError("; ".join(["it holds no public key that can be used", *keys.notes]))
+    return keys
 
 
 class _NoRedirect(urllib.request.HTTPRedirectHandler):
