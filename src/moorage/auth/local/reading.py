@@ -9,15 +9,13 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import yaml
-
-from moorage.config import yaml as dialect
+from moorage.config import yaml
 from moorage.config.nodes import List, Map, Scalar, describe, is_null
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
 from moorage.config.scalars import read_flag, read_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
 
     from moorage.config.nodes import Node
 
@@ -41,9 +39,9 @@ def tree_of(path: str) -> tuple[Map | None, list[Problem]]:
         return None, [Problem(f"cannot be read: {reason}", origin=origin)]
     if len(data) > _SIZE_LIMIT_BYTES:
         return None, [Problem(f"larger than {_SIZE_LIMIT_BYTES} bytes", origin=origin)]
+    twice: list[Problem] = []
     try:
-        node, _ = dialect.read(text, path)
-        twice = list(_twice(text, path))
+        node, _ = yaml.read(text, path, twice=twice)
     except ConfigError as error:
         return None, list(error.problems)
     if node is None or is_null(node):
@@ -51,25 +49,6 @@ def tree_of(path: str) -> tuple[Map | None, list[Problem]]:
     if not isinstance(node, Map):
         return None, [Problem(f"expected a mapping, found {describe(node)}", origin=node.origin)]
     return node, twice
-
-
-def _twice(text: str, path: str) -> Iterator[Problem]:
-    """Keys that stand twice in one mapping."""
-    pending, seen = [yaml.compose(text, Loader=yaml.SafeLoader)], set[int]()
-    while pending:
-        node = pending.pop()
-        if node is None or id(node) in seen:
-            continue
-        seen.add(id(node))
-        if isinstance(node, yaml.SequenceNode):
-            pending += node.value
-        if isinstance(node, yaml.MappingNode):
-            names = set[str]()
-            for key, value in node.value:
-                pending.append(value)
-                if key.value in names and key.value != "<<":
-                    yield Problem("stands here a second time", key.value, Origin(path, key.start_mark.line + 1))
-                names.add(key.value)
 
 
 class Reading:
