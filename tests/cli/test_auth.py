@@ -66,7 +66,7 @@ def config(tmp_path: Path) -> Path:
     users_file(tmp_path, ann="a", bob="b")
     path = tmp_path / "config.yml"
     path.write_text(
-        "version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0', secret: x}\n"
+        "version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n"
         f"auth: {{local: {{policy: {tmp_path}/policy.yml, users: {tmp_path}/users}}}}\n"
     )
     return path

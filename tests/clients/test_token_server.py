@@ -191,7 +191,7 @@ def test_robots_and_jobs_log_in_with_docker(person: Person, reg: str, image: str
     """A robot by its secret, a job by the token of its CI system; each pushes where it may and nowhere else."""
     robot, job = person("robot"), person("job")
     robot.login(reg, "robot+ci", ROBOT_SECRET)
-    job.login(reg, "oidc", ci.token(project_path="acme/app", sub="job 7"))
+    job.login(reg, "oidc", ci.token(project_path="acme/app", sub="job-7"))
     for who, good, bad in ((robot, "team/robots:1", "acme/app/web:1"), (job, "acme/app/web:1", "team/jobs:1")):
         for name in (good, bad):
             who("tag", image, f"{reg}/{name}")

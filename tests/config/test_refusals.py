@@ -176,6 +176,7 @@ WRONG = [
     (BASE + "auth: {htpasswd: {path: p}}", "auth.htpasswd.realm", "required and missing"),
     (BASE + "auth: {silly: {realm: r}}", "auth.silly.service", "required and missing"),
     (BASE + "auth: {local: {users: u}}", "auth.local.policy", "required and missing"),
+    (BASE + "  secret: short\nauth: {local: {policy: p}}", "http.secret", "at least 32 random characters"),
     (BASE + "auth: {local: {policy: p, service: ''}}", "auth.local.service", "expected a name"),
     (BASE + "auth: {local: {policy: p, realm: /token}}", "auth.local.realm", "expected an http or https URL"),
     (BASE + "auth: {local: {policy: p, tokenlifetime: 30s}}", "auth.local.tokenlifetime", "from 1m to 24h"),

@@ -423,6 +423,13 @@ async def test_a_password_may_come_in_a_form(server: Server) -> None:
     assert (await server.post(**{**form, "password": "wrong"})).status_code == 401
 
 
+async def test_a_form_may_be_written_by_hand(server: Server) -> None:
+    """`curl --data` escapes nothing."""
+    body = "service=moorage&grant_type=password&username=jörg&password=pässword".encode()
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    assert (await server.client.send("POST", "/token", body, headers)).status_code == 200
+
+
 async def test_a_login_is_kept_as_a_refresh_token(server: Server) -> None:
     """`docker login` stores it in the password's place, and gets tokens by it for ever after."""
     login = await server.token(user="ann", password="secret", offline_token="true", account="ann")
@@ -533,10 +540,10 @@ async def test_a_robots_new_secret_ends_what_it_kept(server: Server, text: str) 
 
 async def test_a_job_logs_in_with_its_issuers_token(server: Server) -> None:
     """`docker login -u oidc -p $ID_TOKEN`; what Docker keeps lasts for the session, not for ever."""
-    job = {"user": "oidc", "password": server.ci.token(project_path="acme/app", sub="job 7")}
+    job = {"user": "oidc", "password": server.ci.token(project_path="acme/app", sub="job-7")}
     login = await server.token("repository:acme/app/web:pull,push", offline_token="true", account="oidc", **job)
     assert access(login) == ["repository:acme/app/web:pull,push"]
-    assert claims(login)["sub"] == "gitlab:job 7"
+    assert claims(login)["sub"] == "gitlab:job-7"
     assert access(await server.token("repository:acme/other/x:pull repository:team/app:pull", **job)) == []
     direct = await server.client.get("/v2/acme/app/web/tags/list", basic("oidc", job["password"]))
     assert direct.status_code == 404

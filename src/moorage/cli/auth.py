@@ -55,15 +55,13 @@ def explain(
         needs = [Need("repository", name, each) for each in (["pull", "push"] if action == "push" else [action])]
 
     local, policy = _policy(config)
-    identity, notes = _identity(user, claim or [], policy, local.users)
+    identity, outside = _identity(user, claim or [], policy, local.users)
     grants = policy.grants_of(identity)
-    may = all(grants.allows(need) for need in needs) and not any(out for out, _ in notes)
-    what = (
-        "list the repositories" if needs == [CATALOG] else f"{action} {'' if needs == [CATALOG] else repository}"
-    )
+    may = not outside and all(grants.allows(need) for need in needs)
+    what = "list the repositories" if needs == [CATALOG] else f"{action} {repository}"
     typer.echo(f"{'allowed' if may else 'refused'}: {user} may {'' if may else 'not '}{what}")
-    for _, note in notes:
-        typer.echo(f"  {note}")
+    if outside:
+        typer.echo(f"  {outside}")
     for need in needs:
         _explain(need, identity, policy)
     if not may:
@@ -79,10 +77,8 @@ def _explain(need: Need, identity: Identity, policy: Policy) -> None:
     if because:
         return
     near = policy.rules_for(identity)
-    typer.echo(
-        f"  {action}: no rule grants it"
-        + ("; those about this one are" if near else ", and none is about this one")
-    )
+    rest = "; those about this one are" if near else ", and none is about this one"
+    typer.echo(f"  {action}: no rule grants it{rest}")
     for rule in near:
         typer.echo(f"    {rule.where} ({rule.shown})")
 
@@ -112,34 +108,32 @@ def _policy(config: Path | None) -> tuple[Local, Policy]:
     return local, found.policy
 
 
-def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple[Identity, list[tuple[bool, str]]]:
-    """Who is meant, and what else is to be known of him; True: it keeps him out."""
+def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple[Identity, str]:
+    """Who is meant, and why he cannot log in; "" if he can."""
     from datetime import UTC, datetime
 
     from moorage.auth.local.build import names_in
     from moorage.auth.local.policy import ANONYMOUS, ROBOT_PREFIX, Identity
 
     if user == "anonymous":
-        return ANONYMOUS, []
+        return ANONYMOUS, ""
+    if user.startswith("issuer:"):
+        return _foreign(user.removeprefix("issuer:"), claims, policy)
     for prefix in (ROBOT_PREFIX, "robot:"):
         if user.startswith(prefix):
             name = user.removeprefix(prefix)
             robot = policy.robots.get(name)
             if robot is None:
-                return Identity("robot", name), [(True, f"there is no robot {name!r}")]
-            over = robot.is_over(datetime.now(UTC))
-            return Identity("robot", name), [(True, f"its account ended on {robot.expires}")] if over else []
-    if user.startswith("issuer:"):
-        return _foreign(user.removeprefix("issuer:"), claims, policy)
+                return Identity("robot", name), f"there is no robot {name!r}"
+            over = f"its account ended on {robot.expires}" if robot.is_over(datetime.now(UTC)) else ""
+            return Identity("robot", name), over
     name = user.removeprefix("user:")
     known = names_in(users)
-    notes = (
-        [] if known is None or name in known else [(True, f"there is no user {name!r} in {users or 'any file'}")]
-    )
-    return Identity("user", name), notes
+    there = known is None or name in known
+    return Identity("user", name), "" if there else f"there is no user {name!r} in {users or 'any file'}"
 
 
-def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, list[tuple[bool, str]]]:
+def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, str]:
     from moorage.auth.local.policy import Identity
 
     values: dict[str, tuple[str, ...]] = {}
@@ -150,10 +144,8 @@ def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, li
         values[claim] = (*values.get(claim, ()), value)
     identity = Identity("foreign", "", name, tuple(sorted(values.items())))
     if name not in policy.issuers:
-        return identity, [(True, f"there is no issuer {name!r}")]
-    return identity, [] if policy.knows(identity) else [
-        (True, "no rule is about these claims: nobody is let in by them")
-    ]
+        return identity, f"there is no issuer {name!r}"
+    return identity, "" if policy.knows(identity) else "no rule is about these claims: nobody is let in by them"
 
 
 @app.command("robot")

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "host_and_port"]
 
 _OFFERED: Final = ("filesystem", "inmemory")
+_SECRET_LEAST_CHARS: Final = 32
 _PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 
@@ -78,6 +79,12 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"names more than one way of authentication: {', '.join(chosen)}; expected one", "auth")
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         yield Problem("expected rootcertbundle or jwks, the keys that sign tokens", "auth.token")
+    if auth.local is not None and 0 < len(settings.http.secret) < _SECRET_LEAST_CHARS:
+        yield Problem(
+            f"expected at least {_SECRET_LEAST_CHARS} random characters, such as openssl rand -hex 32 makes: "
+            "auth.local derives its keys from it, and whoever holds a token can try out short ones",
+            "http.secret",
+        )
     if auth.local is not None and not auth.local.service:
         yield Problem("expected a name, found nothing", "auth.local.service")
     if auth.local is not None and auth.local.realm and not _is_web_address(auth.local.realm):

@@ -83,7 +83,7 @@ class TokenEndpoint:
 
     async def _fields(self, request: Request) -> Mapping[str, Sequence[str]]:
         if request.method != "POST":
-            text = request.scope["query_string"].decode("latin-1")
+            text = request.scope["query_string"].decode(errors="surrogateescape")
         else:
             kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
             if kind != _FORM:
@@ -104,7 +104,7 @@ class TokenEndpoint:
                     raise _BadRequest(f"expected a form of at most {_FORM_LIMIT_BYTES} bytes")
         except RequestTimeout as error:
             raise _BadRequest("the form did not come") from error
-        return data.decode("latin-1")
+        return data.decode(errors="surrogateescape")
 
     def _got(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
         header = request.headers.get("authorization")
@@ -173,9 +173,7 @@ def _given(issued: Issued, fields: Mapping[str, Sequence[str]], *, posted: bool)
         "token": issued.token,
         "access_token": issued.token,
         "expires_in": issued.expires_in_s,
-        "issued_at": datetime.fromtimestamp(issued.issued_at, UTC)
-        .isoformat(timespec="seconds")
-        .replace("+00:00", "Z"),
+        "issued_at": datetime.fromtimestamp(issued.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
     }
     if posted:
         answer |= {"scope": " ".join(issued.scopes), "token_type": "Bearer"}

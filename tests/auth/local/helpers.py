@@ -51,7 +51,7 @@ class FakeIssuer:
 
     def token(self, header: dict[str, Any] | None = None, **claims: Any) -> str:
         now = int(self.clock())
-        usual = {"iss": self.url, "aud": AUDIENCE, "sub": "job 1", "iat": now, "nbf": now, "exp": now + 300}
+        usual = {"iss": self.url, "aud": AUDIENCE, "sub": "job-1", "iat": now, "nbf": now, "exp": now + 300}
         whole = {name: value for name, value in {**usual, **claims}.items() if value is not None}
         return jwt.encode(
             {"alg": "ES256", **({"kid": self.key.kid} if header is None else header)}, whole, self.key

@@ -7,6 +7,7 @@ import base64
 import hmac
 import http.server
 import json
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
@@ -69,7 +70,7 @@ async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: Policy, forei
     """Lists match by any of their values, true and false as they are written; what no rule needs is not kept."""
     identity = await foreign.prove(ci.token(**GOOD), rules)
     assert identity == Identity(
-        "foreign", "job 1", "ci",
+        "foreign", "job-1", "ci",
         (("groups", ("dev", "ops")), ("project_path", ("acme/app",)), ("protected", ("true",))),
     )  # fmt: skip
     assert may(rules.grants_of(identity), "acme/app") == "pull push"
@@ -133,6 +134,17 @@ async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: Policy, foreign:
     for header in ({}, {"kid": ""}):
         with pytest.raises(InvalidToken, match="names no key"):
             await foreign.prove(ci.token(header, **GOOD), rules)
+
+
+@pytest.mark.parametrize(
+    ("sub", "name"),
+    [("a\nb c\x1b[2J", "a?b?c?[2J"), ("é", "?"), ("x" * 300, "x" * 255), ({"a": 1}, ""), (None, "")],
+)
+async def test_a_subject_cannot_write_in_logs(
+    ci: FakeIssuer, rules: Policy, foreign: Foreign, sub: Any, name: str
+) -> None:
+    """It names a branch, and everybody names his branches as he likes."""
+    assert (await foreign.prove(ci.token(**GOOD, sub=sub), rules)).name == name
 
 
 async def test_an_issuer_that_the_policy_drops_is_dropped(
@@ -343,6 +355,35 @@ def test_an_answer_is_fetched_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatc
     for bad in ("file:///etc/passwd", "ftp://x/y", ""):
         with pytest.raises(ValueError, match="expected an http or https URL"):
             fetch(bad, "")
+
+
+@pytest.mark.parametrize("said", [b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"])
+def test_what_is_no_http_is_an_ordinary_failure(said: bytes) -> None:
+    """A load balancer that breaks off must not become an error of ours."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def serve() -> None:
+            connection, _ = server.accept()
+            with connection:
+                connection.recv(4096)
+                connection.sendall(said)
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        if said.startswith(b"HTTP"):
+            # Cut off without a word by the standard library; it is no JSON then, which its reader sees.
+            assert fetch(f"http://127.0.0.1:{server.getsockname()[1]}/", "") == b"ab"
+        else:
+            with pytest.raises((OSError, ValueError)):
+                fetch(f"http://127.0.0.1:{server.getsockname()[1]}/", "")
+        thread.join()
+
+
+def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A thread that waits for ever is one less for everybody."""
+    monkeypatch.setattr(jwks, "_WHOLE_TIMEOUT_S", -1.0)
+    with web(lambda _: (200, {}, b"{}")) as url, pytest.raises(TimeoutError, match="to answer"):
+        fetch(url, "")
 
 
 def test_an_issuer_with_an_authority_of_its_own_is_believed_by_that_alone(tmp_path: Path) -> None:

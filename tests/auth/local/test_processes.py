@@ -40,7 +40,9 @@ def test_nodes_with_one_secret_take_each_others_tokens_and_logins(tmp_path: Path
     with (
         start_moorage(tmp_path / "data", config=tmp_path / "a.yml", auth=auth) as one,
         start_moorage(tmp_path / "data", config=tmp_path / "b.yml", auth=auth) as other,
-        start_moorage(tmp_path / "data", config=tmp_path / "c.yml", auth=auth, http={"secret": "x"}) as stranger,
+        start_moorage(
+            tmp_path / "data", config=tmp_path / "c.yml", auth=auth, http={"secret": SECRET[::-1]}
+        ) as stranger,
     ):
         query = "/token?service=moorage&offline_token=true&scope=repository:team/app:pull"
         login = json.loads(Wire(one.host).send("GET", query, headers=BASIC).body)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import math
+import re
 from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from moorage.auth.local.jwks import PUBLIC, source_of
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Foreign"]
 
 _LIMIT_CHARS: Final = 16 << 10
+_NAME_LIMIT_CHARS: Final = 255
 _CLOCKS_APART_S: Final = 60.0
 
 
@@ -55,7 +57,7 @@ class Foreign:
         self._check(claims, issuer)
         used = policy.claims_of(issuer.name)
         kept = tuple(sorted((name, values) for name in used if (values := _texts(claims.get(name)))))
-        identity = Identity("foreign", str(claims.get("sub", "")), issuer.name, kept)
+        identity = Identity("foreign", _subject(claims), issuer.name, kept)
         if not policy.knows(identity):
             raise InvalidToken("has claims that no rule is about")
         return identity
@@ -105,6 +107,12 @@ def _unverified(token: str) -> tuple[str, object]:
     if not isinstance(kid, str) or not kid:
         raise InvalidToken("names no key of its issuer")
     return kid, claims.get("iss")
+
+
+def _subject(claims: dict[str, Any]) -> str:
+    """`sub` as a name in logs and events: in one line, without blanks, and not too long."""
+    text = claims.get("sub")
+    return re.sub(r"[^\x21-\x7e]", "?", text)[:_NAME_LIMIT_CHARS] if isinstance(text, str) else ""
 
 
 def _texts(value: object) -> tuple[str, ...]:

@@ -12,8 +12,10 @@ Source: OpenID Connect Discovery 1.0 section 4; RFC 7517.
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import ssl
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -41,6 +43,7 @@ _AGAIN_WITHOUT_KEYS_S: Final = 5.0
 _TIMEOUT_S: Final = 5.0
 _WHOLE_TIMEOUT_S: Final = 15.0
 _SIZE_LIMIT_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 64 << 10
 _log: Final = structlog.get_logger("moorage.auth")
 
 
@@ -75,6 +78,7 @@ class FileKeys:
         self._path, self._clock = Path(path), clock
         self._keys: Keys | None = None
         self._looked: float | None = None
+        self._trouble = ""
         self._stamp: tuple[int, int, int] | None = None
 
     async def keys(self, kid: str) -> Keys:
@@ -96,7 +100,11 @@ class FileKeys:
             self._stamp = stamp
             self._keys = _parsed(self._path.read_bytes())
         except (OSError, ValueError) as error:
-            _log.error("cannot read an issuer's keys", file=str(self._path), cause=str(error))
+            if str(error) != self._trouble:
+                _log.error("cannot read an issuer's keys", file=str(self._path), cause=str(error))
+            self._trouble = str(error)
+        else:
+            self._trouble = ""
 
     async def close(self) -> None:
         pass
@@ -145,7 +153,7 @@ class RemoteKeys:
             async with asyncio.timeout(_WHOLE_TIMEOUT_S):
                 self._keys = await asyncio.to_thread(self._load)
             self._fetched = self._clock()
-        except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        except (OSError, ValueError, RecursionError) as error:  # TimeoutError is an OSError
             cause = str(error) or type(error).__name__
             _log.error("cannot fetch an issuer's keys", issuer=self._issuer.url, cause=cause)
 
@@ -188,12 +196,20 @@ def fetch(url: str, ca: str) -> bytes:
     context = ssl.create_default_context(cafile=ca or None)
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect)
     request = urllib.request.Request(url, headers={"accept": "application/json"})  # noqa: S310  checked above
+    until = time.monotonic() + _WHOLE_TIMEOUT_S
+    data = bytearray()
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
-            data: bytes = answer.read(_SIZE_LIMIT_BYTES + 1)
+            # Piece by piece: one that sends a byte every second would hold this thread for ever.
+            while piece := answer.read1(_PIECE_BYTES):
+                data += piece
+                if len(data) > _SIZE_LIMIT_BYTES:
+                    raise ValueError(f"{url} answered with more than {_SIZE_LIMIT_BYTES} bytes")
+                if time.monotonic() > until:
+                    raise TimeoutError(f"{url} takes more than {_WHOLE_TIMEOUT_S:g} s to answer")
     except urllib.error.HTTPError as error:
         with error:
             raise ValueError(f"{url} answered {error.code}") from error
-    if len(data) > _SIZE_LIMIT_BYTES:
-        raise ValueError(f"{url} answered with more than {_SIZE_LIMIT_BYTES} bytes")
-    return data
+    except http.client.HTTPException as error:
+        raise ValueError(f"{url} does not answer as HTTP does: {type(error).__name__}") from error
+    return bytes(data)

@@ -21,7 +21,7 @@ from moorage.auth.local.patterns import Glob, RepositoryPattern
 from moorage.auth.local.policy import ACTIONS, Condition, Issuer, Policy, Robot, Rule
 from moorage.auth.local.reading import Reading, tree_of
 from moorage.auth.local.robots import HASH, parse_expiry
-from moorage.config.nodes import describe, is_null
+from moorage.config.nodes import List, describe, is_null
 from moorage.config.problems import Origin, nearest
 
 if TYPE_CHECKING:
@@ -109,9 +109,9 @@ class _File:
             entry = self.reading.mapping(node_, key, ("secret", "expires", "access"))
             if not self._named(name, key, node_.origin):
                 continue
-            secrets = [text for text, here, at in self.reading.texts(entry.get("secret"), f"{key}.secret")
-                       if self._secret(text, here, at)]  # fmt: skip
-            if is_null(entry.get("secret")):
+            found = self.reading.texts(entry.get("secret"), f"{key}.secret")
+            secrets = [text for text, here, at in found if self._secret(text, here, at)]
+            if _is_empty(entry.get("secret")):
                 self.reading.note(
                     f"{key}.secret", "required and missing; moorage auth robot makes one", node_.origin
                 )
@@ -140,7 +140,7 @@ class _File:
 
     def _who(self, node: Node | None, key: str, origin: Origin) -> frozenset[str]:
         found = self.reading.texts(node, key)
-        if is_null(node) or not found:
+        if _is_empty(node):
             expected = "required and missing; expected names, group:NAME, robot:NAME, authenticated or anonymous"
             self.reading.note(key, expected, origin)
         return frozenset(word for text, here, at in found if (word := self._subject(text, here, at)))
@@ -185,7 +185,7 @@ class _File:
                 patterns.append(RepositoryPattern.parse(text, places))
             except ValueError as error:
                 self.reading.note(here, f"{error}, found {text!r}", at)
-        has_allow, has_names = not is_null(entry.get("allow")), not is_null(entry.get("repositories"))
+        has_allow, has_names = not _is_empty(entry.get("allow")), not _is_empty(entry.get("repositories"))
         if has_allow and not has_names:
             self.reading.note(f"{key}.repositories", "required beside allow; ** is every repository", origin)
         if has_names and not has_allow:
@@ -300,6 +300,10 @@ class _File:
         if not found:
             self.reading.note(key, "expected a value, a pattern, or a list of these", node.origin)
         return tuple(found)
+
+
+def _is_empty(node: Node | None) -> bool:
+    return is_null(node) or (isinstance(node, List) and not node.items)
 
 
 def _is_user(place: str) -> bool:
