@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
@@ -32,15 +32,16 @@ from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
-    from moorage.auth.token.build import TokenOptions
+    from moorage.auth.slowing import Slowing
     from moorage.config.model import Settings
-    from moorage.config.sections.services import Token
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare", "token_options"]
+__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "make_slowing", "prepare"]
 
 
 class StoredRegistry:
@@ -116,8 +117,9 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
-    make_authority(settings, secret)
-    return _token_warnings(settings)
+    warnings: list[str] = []
+    _authority(settings, secret, warnings)
+    return warnings
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -125,38 +127,83 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
 
     Raises `CannotAuthenticate` where it cannot work.
     """
-    del secret
-    if settings.auth.token is not None:
-        from moorage.auth.token.build import make  # noqa: PLC0415  only where it is configured
-
-        return make(token_options(settings.auth.token))
-    if settings.auth.provider != "none":
-        raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
-    return None
+    return _authority(settings, secret, None)
 
 
-def token_options(token: Token) -> TokenOptions:
-    """What `auth.token` needs to know."""
-    from moorage.auth.token.build import TokenOptions  # noqa: PLC0415  only where it is configured
+def _authority(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority | None:
+    """`warnings` is given by the one who prepares: what only one process may do is done then, and told there."""
+    provider = settings.auth.provider
+    if provider == "none":
+        return None
+    if provider not in _WAYS:
+        raise CannotAuthenticate(f"auth.{provider} is not offered")
+    return _WAYS[provider](settings, secret, warnings)
 
-    return TokenOptions(
-        realm=token.realm,
-        service=token.service,
-        issuer=token.issuer,
-        rootcertbundle=token.rootcertbundle,
-        jwks=token.jwks,
-        redirect_path=token.autoredirectpath if token.autoredirect else None,
-        algorithms=token.signingalgorithms,
+
+# What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
+
+
+def _silly(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
+
+    silly = settings.auth.silly
+    assert silly is not None
+    if warnings is not None:
+        warnings.append(WARNING)
+    return SillyAuthority(silly.realm, silly.service)
+
+
+def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
+    from moorage.auth.entries import provide  # noqa: PLC0415
+    from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
+
+    htpasswd = settings.auth.htpasswd
+    assert htpasswd is not None
+    path = Path(htpasswd.path)
+    if warnings is not None:
+        warnings += provide(path)
+    users = PasswordFile(path)
+    if warnings is not None:
+        warnings += users.warnings
+    return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
+
+
+def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.token.build import TokenOptions, make  # noqa: PLC0415  as above
+
+    token = settings.auth.token
+    assert token is not None
+    authority = make(
+        TokenOptions(
+            realm=token.realm,
+            service=token.service,
+            issuer=token.issuer,
+            rootcertbundle=token.rootcertbundle,
+            jwks=token.jwks,
+            redirect_path=token.autoredirectpath if token.autoredirect else None,
+            algorithms=token.signingalgorithms,
+        )
     )
+    if warnings is not None:
+        warnings += authority.warnings
+    return authority
 
 
-def _token_warnings(settings: Settings) -> list[str]:
-    """What is odd about the keys of `auth.token`, told once."""
-    if settings.auth.token is None:
-        return []
-    from moorage.auth.token.build import warnings_of  # noqa: PLC0415  only where it is configured
+_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
+    "silly": _silly,
+    "htpasswd": _htpasswd,
+    "token": _token,
+}
+"""By the name of the provider; see `_authority`."""
 
-    return warnings_of(token_options(settings.auth.token))
+
+def make_slowing(settings: Settings) -> Slowing:
+    """What slows down the guessing of passwords, for whoever takes them."""
+    from moorage.auth.slowing import Slowing  # noqa: PLC0415  as above
+
+    guessing = settings.guessing
+    return Slowing(limit=guessing.failures, window_s=guessing.window, longest_s=guessing.longestwait)
 
 
 def make_driver(settings: Settings) -> Driver:

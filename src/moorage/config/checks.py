@@ -78,6 +78,31 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"names more than one way of authentication: {', '.join(chosen)}; expected one", "auth")
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         yield Problem("expected rootcertbundle or jwks, the keys that sign tokens", "auth.token")
+    if auth.provider != "none" and _in_the_clear(settings):
+        yield Problem(
+            "passwords and tokens cross the network readable: http.addr is beyond loopback and there is no TLS; "
+            "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1 behind a proxy with TLS; "
+            "where such a proxy is elsewhere, name the https:// address that clients use in http.host",
+            f"auth.{auth.provider}",
+            kind="warning",
+        )
+
+
+def _in_the_clear(settings: Settings) -> bool:
+    """Whether clients may reach us over a network without TLS; an inherited socket's address is not known here."""
+    http = settings.http
+    if http.net == "unix" or http.tls.certificate or http.tls.letsencrypt.cachefile:
+        return False
+    if not http.addr or http.host.startswith("https://"):
+        return False
+    try:
+        host, _ = host_and_port(http.addr)
+    except ValueError:
+        return False  # told by `_address`
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() != "localhost"
 
 
 def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:

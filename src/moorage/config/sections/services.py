@@ -1,4 +1,4 @@
-"""What the registry works with: `auth`, `middleware`, `notifications`, `redis`, `proxy`."""
+"""What the registry works with: `auth`, `guessing`, `middleware`, `notifications`, `redis`, `proxy`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,9 +8,11 @@ from moorage.config.sections.base import (
     Flag,
     LooseText,
     Nanoseconds,
+    Period,
     Section,
     Text,
     Whole,
+    at_least,
     duration_or,
     one_of,
     positive_or,
@@ -23,6 +25,7 @@ __all__ = [
     "Endpoint",
     "Events",
     "Exec",
+    "Guessing",
     "Htpasswd",
     "Ignore",
     "Middleware",
@@ -95,6 +98,19 @@ class Auth(Section):
 
 
 PROVIDERS: Final = ("none", "silly", "htpasswd", "token")
+
+
+class Guessing(Section):
+    """How those who guess passwords are slowed down. Not below `auth`, where the reference takes one key only."""
+
+    failures: Annotated[int, at_least(0, 1000)] = setting(
+        20,
+        "Different wrong credentials within `window` after which an address has to wait, counted in each worker; "
+        "0: never.",
+        ours=True,
+    )
+    window: Period = setting(60.0, "How long wrong credentials count.", unit="duration", ours=True)
+    longestwait: Period = setting(60.0, "Waits double from one second up to this.", unit="duration", ours=True)
 
 
 class MiddlewareEntry(Section):
