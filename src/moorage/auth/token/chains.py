@@ -36,7 +36,7 @@ class ChainInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """The key of the certificate that signs, whose it is, and until when it is vouched for (seconds since 1970)."""
+    """The key of the certificate that signs, whose it is, and until when this holds (seconds since the epoch)."""
 
     public: object
     name: str
