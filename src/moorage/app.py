@@ -38,9 +38,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.auth.slowing import Slowing
-    from moorage.auth.token.build import TokenOptions
     from moorage.config.model import Settings
-    from moorage.config.sections.services import Token
     from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
@@ -53,7 +51,6 @@ __all__ = [
     "make_slowing",
     "prepare",
     "token_endpoint",
-    "token_options",
 ]
 
 
@@ -183,13 +180,23 @@ def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Autho
 
 
 def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
-    from moorage.auth.token.build import make, warnings_of  # noqa: PLC0415  as above
+    from moorage.auth.token.build import TokenOptions, make  # noqa: PLC0415  as above
 
-    assert settings.auth.token is not None
-    options = token_options(settings.auth.token)
-    authority = make(options)
+    token = settings.auth.token
+    assert token is not None
+    authority = make(
+        TokenOptions(
+            realm=token.realm,
+            service=token.service,
+            issuer=token.issuer,
+            rootcertbundle=token.rootcertbundle,
+            jwks=token.jwks,
+            redirect_path=token.autoredirectpath if token.autoredirect else None,
+            algorithms=token.signingalgorithms,
+        )
+    )
     if warnings is not None:
-        warnings += warnings_of(options)
+        warnings += authority.warnings
     return authority
 
 
@@ -241,21 +248,6 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
 
     assert isinstance(authority, LocalAuthority)
     return TokenEndpoint(authority, settings.http.bodytimeout)
-
-
-def token_options(token: Token) -> TokenOptions:
-    """What `auth.token` needs to know."""
-    from moorage.auth.token.build import TokenOptions  # noqa: PLC0415  only where it is configured
-
-    return TokenOptions(
-        realm=token.realm,
-        service=token.service,
-        issuer=token.issuer,
-        rootcertbundle=token.rootcertbundle,
-        jwks=token.jwks,
-        redirect_path=token.autoredirectpath if token.autoredirect else None,
-        algorithms=token.signingalgorithms,
-    )
 
 
 def make_driver(settings: Settings) -> Driver:

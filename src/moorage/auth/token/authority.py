@@ -42,6 +42,7 @@ REMEMBERED_BYTES: Final = 8 << 20
 """Of tokens; a principal takes about as much memory as the token it came from."""
 
 _SHOWN_CHARS: Final = 200
+_REASON_CHARS: Final = 500
 _log: Final = structlog.get_logger("moorage.auth")
 
 
@@ -64,6 +65,11 @@ class TokenAuthority:
         self._remembered = _Remembered(REMEMBERED_BYTES)
         self._looked = clock()
         self._looking: asyncio.Task[None] | None = None
+
+    @property
+    def warnings(self) -> list[str]:
+        """What an operator should know of the keys."""
+        return self._files.warnings
 
     async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
         if not isinstance(credentials, Bearer):
@@ -158,7 +164,11 @@ class TokenAuthority:
             "http.request.remoteaddr": asked.remote,
         }
         level = logging.INFO if ordinary else logging.WARNING
-        _log.log(level, f"not authorized: {reason}", **{name: text for name, text in told.items() if text})
+        _log.log(
+            level,
+            f"not authorized: {reason[:_REASON_CHARS]}",
+            **{name: text for name, text in told.items() if text},
+        )
         parameters = {"realm": self._realm(asked), "service": self._rules.service, "scope": wanted, "error": error}
         return Unauthorized(challenge("Bearer", **parameters), [_record(need) for need in asked.needs])
 

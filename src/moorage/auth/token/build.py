@@ -14,7 +14,7 @@ from moorage.auth.token.keys import ALGORITHMS
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["TokenOptions", "make", "warnings_of"]
+__all__ = ["TokenOptions", "make"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,11 +42,6 @@ def make(options: TokenOptions, clock: Callable[[], float] = time.time) -> Token
         redirect_path=path if path is None or path.startswith("/") else f"/{path}",
     )
     return TokenAuthority(rules, files, clock)
-
-
-def warnings_of(options: TokenOptions) -> list[str]:
-    """What an operator should know of the keys.  Raises CannotAuthenticate where no key results."""
-    return _files(options).warnings
 
 
 def _files(options: TokenOptions) -> KeyFiles:

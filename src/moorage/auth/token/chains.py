@@ -16,7 +16,6 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.x509.verification import Criticality, ExtensionPolicy, PolicyBuilder, Store, VerificationError
 
 if TYPE_CHECKING:
@@ -37,9 +36,10 @@ class ChainInvalid(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Vouched:
-    """The certificate that signs, and until when (seconds since the epoch) all certificates above it are valid."""
+    """The key of the certificate that signs, whose it is, and until when this holds (seconds since the epoch)."""
 
-    leaf: x509.Certificate
+    public: object
+    name: str
     until: float
 
 
@@ -49,12 +49,27 @@ def follow(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float
         raise ChainInvalid("the token brings a certificate, and no rootcertbundle is configured")
     if len(sent) > _SENT_LIMIT:
         raise ChainInvalid(f"more than {_SENT_LIMIT} certificates in the token")
-    leaf, *others = (_read(text) for text in sent)
+    try:
+        leaf, *others = (_read(text) for text in sent)
+        until = _vouched_until(leaf, others, roots, now)
+        return Vouched(leaf.public_key(), leaf.subject.rfc4514_string(), until)
+    except ChainInvalid:
+        raise
+    except (
+        Exception
+    ) as error:  # the library has many: ValueError, TypeError, InvalidVersion, UnsupportedAlgorithm...
+        why = f"{type(error).__name__}: {error}"
+        raise ChainInvalid(f"a certificate in the token cannot be read: {why}") from error
+
+
+def _vouched_until(
+    leaf: x509.Certificate, others: list[x509.Certificate], roots: Sequence[x509.Certificate], now: float
+) -> float:
     moment = datetime.fromtimestamp(now, UTC)
     if leaf in roots:
         if not leaf.not_valid_before_utc <= moment <= leaf.not_valid_after_utc:
             raise ChainInvalid(f"{_name(leaf)} is not in date")
-        return Vouched(leaf, leaf.not_valid_after_utc.timestamp())
+        return leaf.not_valid_after_utc.timestamp()
     verifier = (
         PolicyBuilder()
         .store(Store(list(roots)))
@@ -65,29 +80,23 @@ def follow(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float
     )
     try:
         chain = verifier.verify(leaf, others).chain
-    except (VerificationError, ValueError, UnsupportedAlgorithm) as error:
+    except VerificationError as error:
         raise ChainInvalid(f"no certificate of rootcertbundle vouches for {_name(leaf)}: {error}") from error
-    return Vouched(leaf, min(certificate.not_valid_after_utc.timestamp() for certificate in chain))
+    return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
 
 
 def is_authority(certificate: x509.Certificate) -> bool:
     """Whether it may vouch for another one."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
-    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):
+    except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):
         return False
 
 
 def _read(text: object) -> x509.Certificate:
-    try:
-        if not isinstance(text, str):
-            raise ChainInvalid("a certificate in the token is not text")
-        certificate = x509.load_der_x509_certificate(base64.b64decode(text, validate=True))
-        # Parsed on demand; asked now so that what is broken there is told as such.
-        certificate.not_valid_before_utc, certificate.not_valid_after_utc, certificate.subject  # noqa: B018
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise ChainInvalid(f"a certificate in the token cannot be read: {error}") from error
-    return certificate
+    if not isinstance(text, str):
+        raise ChainInvalid("a certificate in the token is not text")
+    return x509.load_der_x509_certificate(base64.b64decode(text, validate=True))
 
 
 def _name(certificate: x509.Certificate) -> str:

@@ -140,13 +140,12 @@ def _by_chain(
 ) -> tuple[str, tuple[TrustedKey, ...], float]:
     try:
         vouched = follow(chain, keys.roots, now)
-        public: object = vouched.leaf.public_key()
-    except (ChainInvalid, ValueError, JoseError) as error:
+    except ChainInvalid as error:
         raise Refused(str(error), key_id=kid, keys=True) from error
-    trusted = trust(public, allowed)
+    trusted = trust(vouched.public, allowed)
     if isinstance(trusted, str):
         raise Refused(f"the key of its certificate cannot serve: {trusted}", key_id=kid)
-    return kid or vouched.leaf.subject.rfc4514_string(), (trusted,), vouched.until
+    return kid or vouched.name, (trusted,), vouched.until
 
 
 def _embedded_id(jwk: Mapping[str, Any]) -> str:

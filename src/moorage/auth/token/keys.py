@@ -105,22 +105,22 @@ def read_bundle(data: bytes, allowed: frozenset[str]) -> Keys:
         return Keys({}, (), ("it holds no certificate",))
     try:
         roots = x509.load_pem_x509_certificates(data)
-    except ValueError as error:
+        names = [f"certificate {root.subject.rfc4514_string()[:_SHOWN_CHARS]!r}" for root in roots]
+    except (ValueError, TypeError, x509.InvalidVersion) as error:
         raise KeyFileInvalid(f"a certificate in it cannot be read: {error}") from error
     by_id: dict[str, tuple[TrustedKey, ...]] = {}
     notes: list[str] = []
-    for root in roots:
-        subject = root.subject.rfc4514_string()[:_SHOWN_CHARS]
+    for root, named in zip(roots, names, strict=True):
         try:
             public = root.public_key()
         except (ValueError, UnsupportedAlgorithm) as error:
-            notes.append(f"certificate {subject!r} is left out: {error}")
+            notes.append(f"{named} is left out: {error}")
             continue
         trusted = trust(public, allowed)
         if isinstance(trusted, str):
-            notes.append(f"certificate {subject!r} signs no token by itself: {trusted}")
+            notes.append(f"{named} signs no token by itself: {trusted}")
             continue
-        notes += _weakness(f"certificate {subject!r}", public)
+        notes += _weakness(named, public)
         for key_id in ids_of(trusted.key):
             by_id[key_id] = (trusted,)
     return Keys(by_id, tuple(roots), tuple(notes))
