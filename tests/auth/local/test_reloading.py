@@ -55,7 +55,7 @@ async def test_a_mistake_leaves_the_last_good_policy_in_force_and_is_told_once(
             assert await pulls(source)
     (entry,) = logs
     assert entry["log_level"] == "error"
-    assert str(path) in str(entry["problems"])
+    assert str(path) in entry["cause"]
     policy_file(tmp_path, SHUT)
     clock.now += 1
     assert not await pulls(source)

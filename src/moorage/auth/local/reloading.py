@@ -73,7 +73,7 @@ class PolicySource:
     def _tell(self, found: FileRead) -> None:
         problems = tuple(str(problem) for problem in found.problems if problem.kind == "error")
         if problems != self._told:
-            _log.error("the policy cannot be used; the one before stays in force", problems=problems)
+            _log.error("the policy cannot be used; the one before stays in force", cause="; ".join(problems))
         self._told = problems
 
 
