@@ -14,7 +14,7 @@ from moorage.http import routes
 SOURCE: Final = Path(moorage.__file__).parent
 
 BELOW: Final = {
-    "auth": {"errors", "types"},
+    "auth": {"config", "errors", "types"},
     "types": {"errors"},
     "errors": {"types"},
     "config": set[str](),
@@ -25,7 +25,7 @@ BELOW: Final = {
     "logs": {"config"},
     "app": {"auth", "config", "errors", "http", "registry", "storage", "types"},
     "server": {"app", "auth", "config", "health", "http", "logs"},
-    "cli": {"app", "auth", "config", "registry", "server", "storage"},
+    "cli": {"app", "auth", "config", "errors", "registry", "server", "storage", "types"},
     "testing": {"errors", "registry", "storage", "types"},
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""

@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
@@ -32,13 +32,26 @@ from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from starlette.types import ASGIApp
 
     from moorage.auth.access import Authority
+    from moorage.auth.slowing import Slowing
     from moorage.config.model import Settings
+    from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
-__all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
+__all__ = [
+    "App",
+    "StoredRegistry",
+    "build",
+    "make_authority",
+    "make_driver",
+    "make_slowing",
+    "prepare",
+    "token_endpoint",
+]
 
 
 class StoredRegistry:
@@ -108,14 +121,15 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
     driver = make_driver(settings)
     registry = StoredRegistry(driver, settings, secret)
     authority = make_authority(settings, secret)
-    asgi = create_app(registry, http_options(settings), authority)
+    asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     return App(asgi, registry, _purger(driver, settings, worker), authority)
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
     """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
-    make_authority(settings, secret)
-    return []
+    warnings: list[str] = []
+    _authority(settings, secret, warnings)
+    return warnings
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -123,10 +137,117 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
 
     Raises `CannotAuthenticate` where it cannot work.
     """
-    del secret
-    if settings.auth.provider != "none":
-        raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
-    return None
+    return _authority(settings, secret, None)
+
+
+def _authority(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority | None:
+    """`warnings` is given by the one who prepares: what only one process may do is done then, and told there."""
+    provider = settings.auth.provider
+    if provider == "none":
+        return None
+    if provider not in _WAYS:
+        raise CannotAuthenticate(f"auth.{provider} is not offered")
+    return _WAYS[provider](settings, secret, warnings)
+
+
+# What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
+
+
+def _silly(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
+
+    silly = settings.auth.silly
+    assert silly is not None
+    if warnings is not None:
+        warnings.append(WARNING)
+    return SillyAuthority(silly.realm, silly.service)
+
+
+def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
+    from moorage.auth.entries import provide  # noqa: PLC0415
+    from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
+
+    htpasswd = settings.auth.htpasswd
+    assert htpasswd is not None
+    path = Path(htpasswd.path)
+    if warnings is not None:
+        warnings += provide(path)
+    users = PasswordFile(path)
+    if warnings is not None:
+        warnings += users.warnings
+    return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
+
+
+def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.token.build import TokenOptions, make  # noqa: PLC0415  as above
+
+    token = settings.auth.token
+    assert token is not None
+    authority = make(
+        TokenOptions(
+            realm=token.realm,
+            service=token.service,
+            issuer=token.issuer,
+            rootcertbundle=token.rootcertbundle,
+            jwks=token.jwks,
+            redirect_path=token.autoredirectpath if token.autoredirect else None,
+            algorithms=token.signingalgorithms,
+        )
+    )
+    if warnings is not None:
+        warnings += authority.warnings
+    return authority
+
+
+def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority:
+    from moorage.auth.local.authority import Place  # noqa: PLC0415  as above
+    from moorage.auth.local.build import LocalOptions, make, problems_of  # noqa: PLC0415
+
+    local, http = settings.auth.local, settings.http
+    assert local is not None
+    options = LocalOptions(
+        policy=local.policy,
+        users=local.users,
+        place=Place(local.service, local.realm, http.host, http_options(settings).prefix),
+        token_s=local.tokenlifetime,
+        login_s=local.loginlifetime,
+        rotation_s=local.keyrotation,
+    )
+    authority = make(options, secret, make_slowing(settings))
+    if warnings is not None:
+        warnings += (str(problem) for problem in problems_of(local.policy, local.users))
+        if not http.secret:
+            warnings.append("auth.local without http.secret: tokens and logins end at a restart; set http.secret")
+    return authority
+
+
+_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
+    "silly": _silly,
+    "htpasswd": _htpasswd,
+    "token": _token,
+    "local": _local,
+}
+"""By the name of the provider; see `_authority`."""
+
+
+def make_slowing(settings: Settings) -> Slowing:
+    """What slows down the guessing of passwords, for whoever takes them."""
+    from moorage.auth.slowing import Slowing  # noqa: PLC0415  as above
+
+    guessing = settings.guessing
+    return Slowing(limit=guessing.failures, window_s=guessing.window, longest_s=guessing.longestwait)
+
+
+def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndpoint | None:
+    """What answers at `/token`, where tokens are ours to give out."""
+    if settings.auth.local is None or authority is None:
+        return None
+    from moorage.auth.local.authority import LocalAuthority  # noqa: PLC0415  only where it is configured
+    from moorage.http.token import TokenEndpoint  # noqa: PLC0415
+
+    assert isinstance(authority, LocalAuthority)
+    return TokenEndpoint(authority, settings.http.bodytimeout)
 
 
 def make_driver(settings: Settings) -> Driver:
@@ -148,6 +269,7 @@ def http_options(settings: Settings) -> HttpOptions:
         tags_max=settings.tags.maxtags,
         readonly=settings.storage.maintenance.readonly.enabled,
         body_timeout_s=http.bodytimeout,
+        classes_matter=bool(settings.policy.repository.classes),
     )
 
 

@@ -24,6 +24,7 @@
     │   └── NotATag            TAG_INVALID (404)         no route: the path cannot hold a tag
     ├── RequestTimeout         BLOB_UPLOAD_INVALID (408) the client sent nothing for too long
     ├── TooManyRequests        TOOMANYREQUESTS (429)     too many wrong passwords; carries when to try again
+    ├── TokenRequestInvalid    TOKEN_REQUEST_INVALID     /token was asked for something that it does not understand
     ├── TooManyTags            TAG_INVALID (414)
     ├── Unauthorized           UNAUTHORIZED (401)        credentials are missing, wrong or not enough
     ├── Unsupported            UNSUPPORTED               switched off, or never offered
@@ -70,6 +71,7 @@ __all__ = [
     "SizeInvalid",
     "StorageFull",
     "TagInvalid",
+    "TokenRequestInvalid",
     "TooManyRequests",
     "TooManyTags",
     "Unauthorized",
@@ -280,6 +282,13 @@ class TooManyRequests(RegistryError):
     def __init__(self, subject: str, *, retry_after_s: int) -> None:
         super().__init__(subject)
         self.retry_after_s = retry_after_s
+
+
+class TokenRequestInvalid(RegistryError):
+    """A request for a token lacks something, or asks in a way that is not offered."""
+
+    code = "TOKEN_REQUEST_INVALID"
+    message = "token request invalid"
 
 
 class TooManyTags(RegistryError):

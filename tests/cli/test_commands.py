@@ -88,7 +88,7 @@ def test_help_goes_to_standard_output(run: Run, arguments: tuple[str, ...]) -> N
 def test_every_command_explains_itself_with_an_example(run: Run) -> None:
     """And is on the page of commands, with its exit status."""
     page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    for command in ("serve", "config check", "config show", "version", "help", "garbage-collect"):
+    for command in ("serve", "config check", "config show", "htpasswd", "version", "help", "garbage-collect"):
         assert "Example: " in run("help", *command.split()).stdout, command
         assert f"`moorage {command}" in page, command
 
@@ -138,17 +138,14 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
 def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
     """In a crash loop, the log of one start must be enough to mend it all."""
     file = tmp_path / "config.yml"
-    file.write_text(GOOD + "log: {level: loud}\nauth: {htpasswd: {realm: r, path: p}}\nzzz: 1\n")
+    file.write_text(GOOD + "log: {level: loud}\nmiddleware: {registry: [{name: x}]}\nzzz: 1\n")
     result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
-    refusal = (
-        "authentication is not available in this version of Moorage; remove it, "
-        "and keep the registry on loopback or behind a proxy that checks who comes in"
-    )
+    refusal = "middleware is not available in this version of Moorage; remove it or add disabled: true"
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"warning: {file}:6: zzz: unknown key",
         f"error: {file}:4: log.level: expected error, warn, info or debug, found 'loud'",
-        f"error: {file}:5: auth.htpasswd: {refusal}",
+        f"error: {file}:5: middleware.registry[0]: {refusal}",
         "error: REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number, found 'x'",
     ]
 

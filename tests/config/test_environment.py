@@ -202,7 +202,7 @@ def test_auth_none_by_variable_switches_the_files_provider_off(tmp_path: Path) -
     text = BASE + "auth: {htpasswd: {realm: r, path: /p}}"
     assert load_text(tmp_path, text, {"REGISTRY_AUTH": "None"}).settings.auth.provider == "none"
     (error,) = errors_of(tmp_path, BASE, {"REGISTRY_AUTH": "htpasswd", "REGISTRY_AUTH_HTPASSWD_REALM": "r"})
-    assert error.key == "auth.htpasswd"
+    assert error.key == "auth.htpasswd.path"
 
 
 def test_contradicting_ways_of_authentication_are_refused(tmp_path: Path) -> None:

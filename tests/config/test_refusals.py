@@ -17,9 +17,6 @@ if TYPE_CHECKING:
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 
 TO_COME = [
-    (BASE + "auth: {htpasswd: {realm: r, path: /p}}", "auth.htpasswd", 7),
-    (BASE + "auth: {token: {realm: r, service: s, issuer: i, jwks: /j}}", "auth.token", 7),
-    (BASE + "auth: {silly: {realm: r, service: s}}", "auth.silly", 7),
     (PLAIN + "storage: {s3: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {s3aws: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {gcs: {bucket: b}}", "storage.gcs", 3),
@@ -104,6 +101,36 @@ def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: s
     assert loaded.settings.http.tls.minimumtls == "tls1.2"
 
 
+HTPASSWD = "auth: {htpasswd: {realm: r, path: p}}\n"
+
+
+@pytest.mark.parametrize(
+    ("addr", "rest", "told"),
+    [
+        (":5000", HTPASSWD, True), ("0.0.0.0:5000", HTPASSWD, True), ("'[::]:5000'", HTPASSWD, True),
+        ("10.0.0.1:5000", HTPASSWD, True), ("registry.example.com:5000", HTPASSWD, True),
+        (":5000", "auth: {silly: {realm: r, service: s}}", True),
+        (":5000", "auth: none", False), (":5000", "", False),
+        ("127.0.0.1:5000", HTPASSWD, False), ("'[::1]:5000'", HTPASSWD, False),
+        ("localhost:5000", HTPASSWD, False),
+        (":5000", "  tls: {certificate: /etc/passwd, key: /etc/passwd}\n" + HTPASSWD, False),
+        (":5000", "  host: https://registry.example.com\n" + HTPASSWD, False),
+        (":5000", "  host: http://registry.example.com\n" + HTPASSWD, True),
+        ("/run/registry.sock", "  net: unix\n" + HTPASSWD, False),
+    ],
+)  # fmt: skip
+def test_passwords_that_cross_a_network_readable_are_warned_about(
+    tmp_path: Path, addr: str, rest: str, told: bool
+) -> None:
+    """Basic credentials are the password itself; whoever hears them once may push."""
+    text = f"version: 0.1\nstorage: inmemory\nhttp:\n  addr: {addr}\n{rest}"
+    warnings = load_text(tmp_path, text).warnings
+    assert [problem.key.split(".")[0] for problem in warnings] == (["auth"] if told else [])
+    for problem in warnings:
+        assert (problem.kind, problem.origin.line) == ("warning", text[: text.index("auth:")].count("\n") + 1)
+        assert "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1" in problem.message
+
+
 WRONG = [
     ("http: {addr: ':1'}\nstorage: inmemory", "version", "required"),
     ("version: 0.10\nhttp: {addr: ':1'}\nstorage: inmemory", "version", "expected 0.1"),
@@ -145,6 +172,21 @@ WRONG = [
     (BASE + "validation: {manifests: {indexes: {platforms: some}}}", "validation.manifests.indexes.platforms",
      "expected all, none or list"),
     (BASE + "auth: {none: , htpasswd: {realm: r, path: p}}", "auth", "more than one way"),
+    (BASE + "auth: {htpasswd: {realm: r}}", "auth.htpasswd.path", "required and missing"),
+    (BASE + "auth: {htpasswd: {path: p}}", "auth.htpasswd.realm", "required and missing"),
+    (BASE + "auth: {silly: {realm: r}}", "auth.silly.service", "required and missing"),
+    (BASE + "auth: {local: {users: u}}", "auth.local.policy", "required and missing"),
+    (BASE + "  secret: short\nauth: {local: {policy: p}}", "http.secret", "at least 32 random characters"),
+    (BASE + "auth: {local: {policy: p, service: ''}}", "auth.local.service", "expected a name"),
+    (BASE + "auth: {local: {policy: p, realm: /token}}", "auth.local.realm", "expected an http or https URL"),
+    (BASE + "auth: {local: {policy: p, tokenlifetime: 30s}}", "auth.local.tokenlifetime", "from 1m to 24h"),
+    (BASE + "auth: {local: {policy: p, tokenlifetime: 300}}", "auth.local.tokenlifetime", "with its unit"),
+    (BASE + "auth: {local: {policy: p, loginlifetime: -1s}}", "auth.local.loginlifetime", "from 0s to"),
+    (BASE + "auth: {local: {policy: p, keyrotation: 1s}}", "auth.local.keyrotation", "from 1m to"),
+    (BASE + "auth: {local: {policy: p}, silly: {realm: r, service: s}}", "auth", "more than one way"),
+    (BASE + "guessing: {failures: -1}", "guessing.failures", "from 0 to"),
+    (BASE + "guessing: {window: 60}", "guessing.window", "with its unit"),
+    (BASE + "guessing: {longestwait: 0s}", "guessing.longestwait", "above 0"),
     (BASE + "log: {formatter: xml}", "log.formatter", "expected text, json or logstash"),
     (BASE + "log: {fields: [a]}", "log.fields", "expected a mapping"),
     (BASE + "redis: {addrs: h:1}", "redis.addrs", "expected a list"),

@@ -168,7 +168,6 @@ def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
     [
         (OFFICIAL_3, {"http.debug.addr"}),
         (UPSTREAM_3, {"http.debug.addr"}),
-        (DEBIAN, {"auth.htpasswd"}),
         (UPSTREAM_2, {"http.debug.addr", "storage.cache.blobdescriptor"}),
     ],
 )
@@ -188,11 +187,15 @@ def test_the_files_of_registry_3_start_without_the_debug_listener(tmp_path: Path
     assert loaded.settings.log.level == "debug"
 
 
-def test_debians_file_starts_without_its_authentication(tmp_path: Path) -> None:
-    """By variable, so that the package's file can stay as it is."""
-    settings = load_text(tmp_path, DEBIAN, {"REGISTRY_AUTH": "none"}).settings
-    assert settings.storage.delete.enabled
-    assert settings.auth.provider == "none"
+def test_debians_file_is_read_with_its_authentication_and_starts_without(tmp_path: Path) -> None:
+    """By variable, so that the package's file can stay as it is.  It is open to the network, which is told."""
+    loaded = load_text(tmp_path, DEBIAN)
+    assert loaded.settings.auth.htpasswd is not None
+    assert loaded.settings.auth.htpasswd.path == "/etc/docker/registry"
+    assert [problem.key for problem in loaded.warnings] == ["auth.htpasswd"]
+    loaded = load_text(tmp_path, DEBIAN, {"REGISTRY_AUTH": "none"})
+    assert loaded.settings.storage.delete.enabled
+    assert (loaded.settings.auth.provider, loaded.warnings) == ("none", ())
 
 
 def test_the_development_file_starts_without_redis_and_debug(tmp_path: Path) -> None:

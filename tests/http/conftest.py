@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
+    from moorage.http.token import TokenEndpoint
     from moorage.storage.driver import Driver
 
 DELETABLE = Settings(storage=Storage(delete=Delete(enabled=True)))
@@ -33,6 +34,7 @@ class Serve(Protocol):
         driver: Driver | None = None,
         options: HttpOptions | None = None,
         authority: Authority | None = None,
+        tokens: TokenEndpoint | None = None,
         secret: bytes = b"shared by all workers",
     ) -> Client: ...
 
@@ -48,11 +50,12 @@ async def serve() -> AsyncIterator[Serve]:
         driver: Driver | None = None,
         options: HttpOptions | None = None,
         authority: Authority | None = None,
+        tokens: TokenEndpoint | None = None,
         secret: bytes = b"shared by all workers",
     ) -> Client:
         registry = StoredRegistry(driver or MemoryDriver(), settings, secret)
         running.append(registry)
-        return Client(create_app(registry, options or http_options(settings), authority))
+        return Client(create_app(registry, options or http_options(settings), authority, tokens))
 
     yield make
     for registry in running:

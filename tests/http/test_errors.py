@@ -19,6 +19,7 @@ from moorage.config.model import Settings
 from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.storage import Maintenance, ReadOnly, Storage
 from moorage.http.errors import STATUS
+from moorage.http.token import TokenEndpoint
 from moorage.storage.driver import StorageExhausted, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from tests.http.conftest import Serve
 
     from moorage.auth.access import Asked, Credentials, Principal
+    from moorage.auth.local.authority import Issued, Wish
 
     Provoked = Callable[[Serve], Awaitable[httpx.Response]]
 
@@ -72,6 +74,19 @@ async def unauthorized(serve: Serve) -> httpx.Response:
 
 async def too_many_requests(serve: Serve) -> httpx.Response:
     return await serve(authority=Refusing(errors.TooManyRequests("guessing", retry_after_s=7))).get("/v2/")
+
+
+class NobodyAsks:
+    """A token server that is not reached."""
+
+    service = "moorage"
+
+    async def issue(self, wish: Wish) -> Issued:
+        raise AssertionError
+
+
+async def token_request_invalid(serve: Serve) -> httpx.Response:
+    return await serve(tokens=TokenEndpoint(NobodyAsks(), 1)).get("/token?service=other")
 
 
 async def blob_unknown(serve: Serve) -> httpx.Response:
@@ -234,6 +249,7 @@ PROVOKED: Final[dict[type[errors.RegistryError], tuple[Provoked, int, str, str]]
     errors.SizeInvalid: (size_invalid, 400, "SIZE_INVALID", "provided length did not match content length"),
     errors.StorageFull: (storage_full, 507, "UNAVAILABLE", "service unavailable"),
     errors.TagInvalid: (tag_invalid, 400, "TAG_INVALID", "invalid tag"),
+    errors.TokenRequestInvalid: (token_request_invalid, 400, "TOKEN_REQUEST_INVALID", "token request invalid"),
     errors.TooManyRequests: (too_many_requests, 429, "TOOMANYREQUESTS", "too many requests"),
     errors.TooManyTags: (too_many_tags, 414, "TAG_INVALID", "invalid tag"),
     errors.Unauthorized: (unauthorized, 401, "UNAUTHORIZED", "authentication required"),

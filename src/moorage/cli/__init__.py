@@ -16,7 +16,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import collect, config, serve, storage, version
+from moorage.cli import auth, collect, config, htpasswd, serve, storage, version
 
 __all__ = ["app", "main"]
 
@@ -55,8 +55,10 @@ def root(
 
 
 app.command("serve")(serve.serve)
+app.add_typer(auth.app, name="auth")
 app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
+app.command("htpasswd", cls=htpasswd.Unparsed)(htpasswd.htpasswd)
 app.command("version")(version.version)
 app.command(
     "garbage-collect",

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moorage.cli.serve import CONFIG_HELP
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.config.problems import Problem
 
 __all__ = ["app"]
 
@@ -36,13 +40,23 @@ def check(config: Config = None) -> None:
     except ConfigError as error:
         problems, source = error.problems, None
     else:
-        problems, source = loaded.warnings, loaded.source
+        problems, source = (*loaded.warnings, *_policy_problems(loaded.settings)), loaded.source
     tell(problems, unknown_as="error")
     wrong = sum(problem.kind != "warning" for problem in problems)
     if wrong:
         typer.echo(f"{wrong} {'error' if wrong == 1 else 'errors'}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{source}: no errors")
+
+
+def _policy_problems(settings: Settings) -> list[Problem]:
+    """What is wrong with the files that `auth.local` names."""
+    local = settings.auth.local
+    if local is None:
+        return []
+    from moorage.auth.local.build import problems_of
+
+    return problems_of(local.policy, local.users)
 
 
 @app.command("show")

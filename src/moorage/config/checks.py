@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["check", "host_and_port"]
 
 _OFFERED: Final = ("filesystem", "inmemory")
+_SECRET_LEAST_CHARS: Final = 32
 _PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 
@@ -78,6 +79,41 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"names more than one way of authentication: {', '.join(chosen)}; expected one", "auth")
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         yield Problem("expected rootcertbundle or jwks, the keys that sign tokens", "auth.token")
+    if auth.local is not None and 0 < len(settings.http.secret) < _SECRET_LEAST_CHARS:
+        yield Problem(
+            f"expected at least {_SECRET_LEAST_CHARS} random characters, such as openssl rand -hex 32 makes: "
+            "auth.local derives its keys from it, and whoever holds a token can try out short ones",
+            "http.secret",
+        )
+    if auth.local is not None and not auth.local.service:
+        yield Problem("expected a name, found nothing", "auth.local.service")
+    if auth.local is not None and auth.local.realm and not _is_web_address(auth.local.realm):
+        yield Problem(f"expected an http or https URL, found {auth.local.realm!r}", "auth.local.realm")
+    if auth.provider != "none" and _in_the_clear(settings):
+        yield Problem(
+            "passwords and tokens cross the network readable: http.addr is beyond loopback and there is no TLS; "
+            "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1 behind a proxy with TLS; "
+            "where such a proxy is elsewhere, name the https:// address that clients use in http.host",
+            f"auth.{auth.provider}",
+            kind="warning",
+        )
+
+
+def _in_the_clear(settings: Settings) -> bool:
+    """Whether clients may reach us over a network without TLS; an inherited socket's address is not known here."""
+    http = settings.http
+    if http.net == "unix" or http.tls.certificate or http.tls.letsencrypt.cachefile:
+        return False
+    if not http.addr or http.host.startswith("https://"):
+        return False
+    try:
+        host, _ = host_and_port(http.addr)
+    except ValueError:
+        return False  # told by `_address`
+    try:
+        return not ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host.lower() != "localhost"
 
 
 def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
@@ -163,12 +199,7 @@ def _health(settings: Settings) -> Iterator[Problem]:
             if name and name in names[:index]:
                 yield Problem(f"checks {name!r} a second time; remove one", f"health.{kind}[{index}]")
     for index, entry in enumerate(health.http):
-        try:
-            parts = urlsplit(entry.uri)
-            usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-        except ValueError:
-            usable = False
-        if entry.uri and not usable:
+        if entry.uri and not _is_web_address(entry.uri):
             yield Problem(f"expected an http or https URL, found {entry.uri!r}", f"health.http[{index}].uri")
     for index, target in enumerate(health.tcp):
         try:
@@ -176,6 +207,14 @@ def _health(settings: Settings) -> Iterator[Problem]:
                 host_and_port(target.addr)
         except ValueError as error:
             yield Problem(f"{error}, found {target.addr!r}", f"health.tcp[{index}].addr")
+
+
+def _is_web_address(text: str) -> bool:
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
 
 
 def _patterns(settings: Settings) -> Iterator[Problem]:

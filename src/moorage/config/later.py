@@ -29,11 +29,6 @@ class Later:
     used: Callable[[Settings], Iterator[str]]
 
 
-def _auth(settings: Settings) -> Iterator[str]:
-    if settings.auth.provider != "none":
-        yield f"auth.{settings.auth.provider}"
-
-
 def _storage(*drivers: str) -> Callable[[Settings], Iterator[str]]:
     return lambda settings: (f"storage.{name}" for name in drivers if getattr(settings.storage, name) is not None)
 
@@ -76,12 +71,6 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 
 LATER: Final = (
-    Later(
-        ("auth.silly", "auth.htpasswd", "auth.token"),
-        "authentication",
-        "remove it, and keep the registry on loopback or behind a proxy that checks who comes in",
-        _auth,
-    ),
     Later(
         ("storage.s3", "storage.gcs", "storage.azure"),
         "storage in a bucket",

@@ -20,7 +20,7 @@ from moorage.config.sections.rules import (
     Tags,
     Validation,
 )
-from moorage.config.sections.services import Auth, Middleware, Notifications, Proxy, Redis
+from moorage.config.sections.services import Auth, Guessing, Middleware, Notifications, Proxy, Redis
 from moorage.config.sections.storage import Storage
 
 __all__ = ["Settings"]
@@ -42,6 +42,7 @@ class Settings(Section):
     validation: Validation = setting(Validation, "Checks of pushed manifests.")
     policy: Policy = setting(Policy, "Rules for repositories.")
     auth: Auth = setting(Auth, "Who may come in.")
+    guessing: Guessing = setting(Guessing, "How those who guess passwords are slowed down.", ours=True)
     middleware: Middleware = setting(Middleware, "What wraps the parts of the registry.")
     notifications: Notifications = setting(Notifications, "Telling others what happened.")
     redis: Redis | None = setting(None, "The Redis server.")

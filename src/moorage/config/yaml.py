@@ -50,10 +50,13 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return super().resolve(kind, value, implicit)  # type: ignore[no-any-return,no-untyped-call]  # as typeshed has it
 
 
-def read(text: str, source: str, *, lines: bool = True) -> tuple[Node | None, int]:
+def read(
+    text: str, source: str, *, lines: bool = True, twice: list[Problem] | None = None
+) -> tuple[Node | None, int]:
     """The first document of `text` as a tree, and the index where the document's last token ended.
 
     None for an empty document.  `lines` False leaves line numbers out of the origins (a variable has one).
+    `twice` is told of keys that stand in a mapping for a second time, which the reference lets win in silence.
     Raises `ConfigError` when the text is not YAML.
     """
     try:
@@ -62,7 +65,7 @@ def read(text: str, source: str, *, lines: bool = True) -> tuple[Node | None, in
             return None, 0
         root = loader.get_node()
         assert root is not None
-        return _Conversion(source, lines=lines).node(root), root.end_mark.index
+        return _Conversion(source, lines=lines, twice=twice).node(root), root.end_mark.index
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None and lines else None
@@ -78,8 +81,8 @@ def read(text: str, source: str, *, lines: bool = True) -> tuple[Node | None, in
 class _Conversion:
     """One document's node graph made into a tree: aliases copied, merges merged."""
 
-    def __init__(self, source: str, *, lines: bool) -> None:
-        self._source = source
+    def __init__(self, source: str, *, lines: bool, twice: list[Problem] | None) -> None:
+        self._source, self._twice = source, twice
         self._lines = lines
         self._count = 0
         self._open: set[int] = set()
@@ -126,6 +129,8 @@ class _Conversion:
             if key.value == "<<" and key.tag == _PLAIN:
                 merged = [*self._merged(value), *merged]
             else:
+                if self._twice is not None and key.value in result.entries:
+                    self._twice.append(Problem("stands here a second time", key.value, self._origin(key)))
                 result.entries.pop(key.value, None)  # so that the last of duplicates stands in its own place
                 result.put(key.value, self.node(value), self._origin(key))
         for other in merged:

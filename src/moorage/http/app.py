@@ -37,26 +37,39 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
+    from moorage.http.token import TokenEndpoint
     from moorage.registry.interface import Registry
 
 __all__ = ["create_app"]
 
 _API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+_TOKEN: Final = "/token"  # noqa: S105  a path
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
 _log: Final = structlog.get_logger("moorage.http")
 
 
-def create_app(registry: Registry, options: HttpOptions, authority: Authority | None = None) -> ASGIApp:
+def create_app(
+    registry: Registry,
+    options: HttpOptions,
+    authority: Authority | None = None,
+    tokens: TokenEndpoint | None = None,
+) -> ASGIApp:
     """The registry as an ASGI application, without logs, metrics and health: `middleware.py` adds those.
 
-    Without `authority` everybody may do everything.
+    Without `authority` everybody may do everything; without `tokens` there is no `/token`.
     """
-    return _App(registry, options, authority)
+    return _App(registry, options, authority, tokens)
 
 
 class _App:
-    def __init__(self, registry: Registry, options: HttpOptions, authority: Authority | None) -> None:
-        self._registry, self._options = registry, options
+    def __init__(
+        self,
+        registry: Registry,
+        options: HttpOptions,
+        authority: Authority | None,
+        tokens: TokenEndpoint | None,
+    ) -> None:
+        self._registry, self._options, self._tokens = registry, options, tokens
         self._guard = None if authority is None else Guard(authority)
         self._configured = [
             (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers
@@ -87,6 +100,8 @@ class _App:
         call: Call | None = None
         try:
             inner = self._inner(path)
+            if inner == _TOKEN and self._tokens is not None:
+                return await self._tokens.answer(request)
             if (redirect := self._redirect(request, inner)) is not None:
                 return redirect
             if method == "OPTIONS":

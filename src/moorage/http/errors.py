@@ -42,6 +42,7 @@ STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.StorageFull: 507,
     errors.TagInvalid: 400,
     errors.TooManyRequests: 429,
+    errors.TokenRequestInvalid: 400,
     errors.TooManyTags: 414,
     errors.Unauthorized: 401,
     errors.Unavailable: 503,
@@ -53,16 +54,25 @@ def status_of(error: errors.RegistryError) -> int:
     return STATUS[type(error)]
 
 
-def to_response(error: errors.RegistryError, headers: Mapping[str, str] | None = None) -> Response:
-    """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size)."""
-    return _envelope(status_of(error), error.entries(), headers)
+def to_response(
+    error: errors.RegistryError,
+    headers: Mapping[str, str] | None = None,
+    beside: Mapping[str, str] | None = None,
+) -> Response:
+    """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size).
+
+    `beside` stands next to `errors`: the words of OAuth 2.0 where an endpoint speaks that as well.
+    """
+    return _envelope(status_of(error), error.entries(), headers, beside or {})
 
 
 def unexpected() -> Response:
     """The answer to a bug of ours: nothing about it leaves the log."""
-    return _envelope(500, [{"code": "UNKNOWN", "message": "unknown error"}], None)
+    return _envelope(500, [{"code": "UNKNOWN", "message": "unknown error"}], None, {})
 
 
-def _envelope(status: int, entries: list[dict[str, Any]], headers: Mapping[str, str] | None) -> Response:
-    body = json.dumps({"errors": entries}, separators=(",", ":")).encode() + b"\n"
+def _envelope(
+    status: int, entries: list[dict[str, Any]], headers: Mapping[str, str] | None, beside: Mapping[str, str]
+) -> Response:
+    body = json.dumps({"errors": entries, **beside}, separators=(",", ":")).encode() + b"\n"
     return Response(body, status, headers={**(headers or {}), "content-type": "application/json"})

@@ -11,7 +11,8 @@ from urllib.parse import quote
 
 from starlette.responses import Response
 
-from moorage.errors import DigestInvalid, ManifestUnknown, TooManyTags
+from moorage.auth.access import allows_class
+from moorage.errors import Denied, DigestInvalid, ManifestUnknown, TooManyTags
 from moorage.http.ranges import entity_tags, matches
 from moorage.http.streaming import read_body
 from moorage.registry import media
@@ -21,7 +22,7 @@ from moorage.types import Digest, parse_tag
 if TYPE_CHECKING:
     from moorage.http.context import Call
     from moorage.registry.interface import Manifest
-    from moorage.types import Tag
+    from moorage.types import RepoName, Tag
 
 __all__ = ["delete_manifest", "get_manifest", "put_manifest"]
 
@@ -71,6 +72,8 @@ async def put_manifest(call: Call) -> Response:
     name, reference = call.name(), call.reference()
     tags = _tags(call)
     data = await read_body(call.request, call.options.manifest_limit_bytes, call.options.body_timeout_s)
+    if call.options.classes_matter:
+        _check_class(call, name, data)
     pushed = await call.registry.manifests.put(
         name, reference, call.header("content-type") or "", data, tags=tags, condition=_condition(call)
     )
@@ -84,6 +87,16 @@ async def put_manifest(call: Call) -> Response:
     if tags:
         headers["oci-tag"] = ", ".join(tags)
     return Response(status_code=201, headers=headers)
+
+
+def _check_class(call: Call, name: RepoName, data: bytes) -> None:
+    """With policy.repository.classes, a token for plugins pushes no images.  Raises Denied, ManifestInvalid."""
+    config_type = media.parse(data, call.header("content-type")).config_type
+    if config_type is None:
+        return
+    kind = media.class_of(config_type)
+    if not allows_class(call.principal.grants, name, kind):
+        raise Denied(f"the token is for another class of content than {kind}")
 
 
 def _tags(call: Call) -> tuple[Tag, ...]:

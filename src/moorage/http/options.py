@@ -9,7 +9,10 @@ __all__ = ["HttpOptions"]
 
 @dataclass(frozen=True, slots=True)
 class HttpOptions:
-    """`prefix` begins and ends with a slash.  `headers` are added to every answer of a route."""
+    """`prefix` begins and ends with a slash.  `headers` are added to every answer of a route.
+
+    `classes_matter`: the class of what is pushed must be one that the token speaks of (policy.repository.classes).
+    """
 
     host: str = ""
     prefix: str = "/"
@@ -18,5 +21,6 @@ class HttpOptions:
     catalog_max_entries: int = 1000
     tags_max: int = 1000
     readonly: bool = False
+    classes_matter: bool = False
     body_timeout_s: float = 120.0
     manifest_limit_bytes: int = 4 << 20

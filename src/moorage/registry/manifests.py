@@ -105,7 +105,7 @@ class ValidationRules:
         if (
             self.classes
             and parsed.config_type is not None
-            and _image_class(parsed.config_type) not in self.classes
+            and media.class_of(parsed.config_type) not in self.classes
         ):
             raise Denied(f"policy.repository.classes does not allow {parsed.config_type}")
 
@@ -119,16 +119,6 @@ class ValidationRules:
 
     def needs(self, child: media.Child) -> bool:
         return self.platforms is None or (child.platform is not None and child.platform in self.platforms)
-
-
-def _image_class(config_type: str) -> str:
-    """`image` or `plugin` by the config's media type, as the reference decides it; else the type itself."""
-    if config_type in {
-        "application/vnd.docker.container.image.v1+json",
-        "application/vnd.oci.image.config.v1+json",
-    }:
-        return "image"
-    return "plugin" if config_type == "application/vnd.docker.plugin.v1+json" else config_type
 
 
 class StoredManifests:

@@ -30,6 +30,7 @@ __all__ = [
     "Child",
     "Layer",
     "Parsed",
+    "class_of",
     "essence",
     "is_web_url",
     "parse",
@@ -106,6 +107,16 @@ def is_web_url(url: str) -> bool:
     except ValueError:  # half an IPv6 address, for one
         return False
     return parts.scheme in {"http", "https"} and bool(parts.netloc) and "#" not in url
+
+
+def class_of(config_type: str) -> str:
+    """`image` or `plugin` by the config's media type, as the reference decides it; else the type itself."""
+    if config_type in {
+        "application/vnd.docker.container.image.v1+json",
+        "application/vnd.oci.image.config.v1+json",
+    }:
+        return "image"
+    return "plugin" if config_type == "application/vnd.docker.plugin.v1+json" else config_type
 
 
 def stored_type(data: bytes) -> str:

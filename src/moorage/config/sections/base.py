@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from moorage.config.scalars import (
     Reader,
+    format_duration,
     read_flag,
     read_int,
     read_loose_text,
@@ -38,6 +39,7 @@ __all__ = [
     "at_least",
     "duration_or",
     "one_of",
+    "period_within",
     "positive_or",
     "raised_to",
     "setting",
@@ -125,6 +127,18 @@ def _read_period(scalar: "Scalar") -> float:
     if value <= 0:
         raise ValueError("expected a duration above 0")
     return value
+
+
+def period_within(least_s: float, most_s: float) -> Reader:
+    """A duration with a unit, within bounds."""
+
+    def read(scalar: "Scalar") -> float:
+        value = read_seconds(scalar)
+        if not least_s <= value <= most_s:
+            raise ValueError(f"expected a duration from {format_duration(least_s)} to {format_duration(most_s)}")
+        return value
+
+    return Reader("duration", read)
 
 
 Span = Annotated[float, Reader("duration", _read_span, nanoseconds=True)]

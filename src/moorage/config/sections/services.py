@@ -1,4 +1,4 @@
-"""What the registry works with: `auth`, `middleware`, `notifications`, `redis`, `proxy`."""
+"""What the registry works with: `auth`, `guessing`, `middleware`, `notifications`, `redis`, `proxy`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -8,11 +8,14 @@ from moorage.config.sections.base import (
     Flag,
     LooseText,
     Nanoseconds,
+    Period,
     Section,
     Text,
     Whole,
+    at_least,
     duration_or,
     one_of,
+    period_within,
     positive_or,
     setting,
 )
@@ -23,8 +26,10 @@ __all__ = [
     "Endpoint",
     "Events",
     "Exec",
+    "Guessing",
     "Htpasswd",
     "Ignore",
+    "Local",
     "Middleware",
     "MiddlewareEntry",
     "NoAuth",
@@ -62,8 +67,10 @@ class Token(Section):
     realm: LooseText = setting("", "Address of the token server.", required=True)
     service: LooseText = setting("", "Name of this registry at the token server.", required=True)
     issuer: LooseText = setting("", "Issuer that tokens must name.", required=True)
-    rootcertbundle: LooseText = setting("", "PEM file with the certificates that sign tokens.")
-    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens.")
+    rootcertbundle: LooseText = setting(
+        "", "PEM file with the certificates that sign tokens; read again when it changes."
+    )
+    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens; read again when it changes.")
     autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host that was asked.")
     autoredirectpath: LooseText = setting("/auth/token", "Path for `autoredirect`.")
     signingalgorithms: tuple[
@@ -78,6 +85,29 @@ class Token(Section):
     ] = setting((), "Algorithms that tokens may be signed with.", shown="all")  # fmt: skip
 
 
+class Local(Section):
+    """Moorage's own token server: users, robots and rules in files."""
+
+    policy: LooseText = setting("", "YAML file with who may do what.", required=True, ours=True)
+    users: LooseText = setting("", "File with a line `user:hash` per user, as `auth.htpasswd` has it.", ours=True)
+    realm: LooseText = setting("", "Address of `/token` as clients see it.", ours=True,
+                               shown="`token` below where clients see the registry")  # fmt: skip
+    service: LooseText = setting("moorage", "Name of this registry in its tokens.", ours=True)
+    tokenlifetime: Annotated[float, period_within(60.0, 24 * 3600.0)] = setting(
+        300.0, "How long an access token is good, from `1m` to `24h`. Rights taken away may last so long.",
+        unit="duration", ours=True,
+    )  # fmt: skip
+    loginlifetime: Annotated[float, period_within(0.0, 3660 * 24 * 3600.0)] = setting(
+        0.0,
+        "How long `docker login` lasts at most; 0: until password or secret change.",
+        unit="duration",
+        ours=True,
+    )
+    keyrotation: Annotated[float, period_within(60.0, 366 * 24 * 3600.0)] = setting(
+        24 * 3600.0, "How long one key signs; each is derived from `http.secret`.", unit="duration", ours=True
+    )
+
+
 class Auth(Section):
     """One provider at most."""
 
@@ -85,6 +115,9 @@ class Auth(Section):
     silly: Silly | None = setting(None, "Anything in the Authorization header will do.")
     htpasswd: Htpasswd | None = setting(None, "Users and passwords in a file.")
     token: Token | None = setting(None, "Tokens of a token server.")
+    local: Local | None = setting(
+        None, "Users, robots and rules in files, with a token server of our own.", ours=True
+    )
 
     @property
     def provider(self) -> str:
@@ -92,7 +125,20 @@ class Auth(Section):
         return next((name for name in PROVIDERS if getattr(self, name) is not None), "none")
 
 
-PROVIDERS: Final = ("none", "silly", "htpasswd", "token")
+PROVIDERS: Final = ("none", "silly", "htpasswd", "token", "local")
+
+
+class Guessing(Section):
+    """How those who guess passwords are slowed down. Not below `auth`, where the reference takes one key only."""
+
+    failures: Annotated[int, at_least(0, 1000)] = setting(
+        20,
+        "Different wrong credentials within `window` after which an address has to wait, counted in each worker; "
+        "0: never.",
+        ours=True,
+    )
+    window: Period = setting(60.0, "How long wrong credentials count.", unit="duration", ours=True)
+    longestwait: Period = setting(60.0, "Waits double from one second up to this.", unit="duration", ours=True)
 
 
 class MiddlewareEntry(Section):

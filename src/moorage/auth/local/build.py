@@ -1,0 +1,99 @@
+"""The parts of `auth.local` put together, and everything that can be said about its files before it serves.
+
+Called by `app.py` for every worker and by `cli/`; settings come as plain values.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage.auth.htpasswd import PasswordFile, parse
+from moorage.auth.local.authority import LocalAuthority, Place
+from moorage.auth.local.foreign import Foreign
+from moorage.auth.local.keys import Keys
+from moorage.auth.local.logins import FOREIGN_USER, Logins
+from moorage.auth.local.policy import ROBOT_PREFIX
+from moorage.auth.local.policy_file import read
+from moorage.auth.local.reloading import PolicySource
+from moorage.auth.local.tokens import Tokens
+from moorage.config.problems import Origin, Problem, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.auth.slowing import Slowing
+
+__all__ = ["LocalOptions", "make", "names_in", "problems_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class LocalOptions:
+    """`users` "": no users file; `login_s` 0: logins last until they are revoked."""
+
+    policy: str
+    users: str
+    place: Place
+    token_s: float
+    login_s: float
+    rotation_s: float
+
+
+def make(
+    options: LocalOptions, secret: bytes, slowing: Slowing, clock: Callable[[], float] = time.time
+) -> LocalAuthority:
+    """Raises CannotAuthenticate where a file cannot be used."""
+    users = PasswordFile(Path(options.users)) if options.users else None
+    policies = PolicySource(options.policy)
+    keys = Keys(secret, options.rotation_s, clock)
+    foreign = Foreign(clock)
+    return LocalAuthority(
+        policies,
+        Logins(users, foreign, slowing, keys, clock),
+        Tokens(keys, options.place.service, options.token_s, clock),
+        options.place,
+        clock,
+        login_s=options.login_s or None,
+        closing=(foreign,) if users is None else (foreign, users),
+    )
+
+
+def problems_of(policy: str, users: str) -> list[Problem]:
+    """Everything that is wrong or odd in the two files, with file and line."""
+    found = read(policy)
+    problems = list(found.problems)
+    known, trouble = _users(users)
+    problems += trouble
+    if known is None:
+        return problems
+    for name, (key, origin) in found.users.items():
+        if name not in known:
+            where = f"in {users}" if users else "because auth.local.users is not set"
+            meant = nearest(name, known)
+            problems.append(Problem(f"there is no user {name!r} {where}", key, origin, "warning", meant))
+    return problems
+
+
+def names_in(users: str) -> set[str] | None:
+    """The names in a users file, none without one; None if it cannot be read."""
+    return _users(users)[0]
+
+
+def _users(path: str) -> tuple[set[str] | None, list[Problem]]:
+    """The names in the users file, None if it cannot be read."""
+    if not path:
+        return set(), []
+    try:
+        passwords = parse(Path(path).read_bytes())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        return None, [Problem(f"cannot be used: {reason}", origin=Origin(path))]
+    problems = [Problem(text, origin=Origin(path), kind="warning") for text in passwords.warnings]
+    names = {user.decode(errors="replace") for user in passwords.hashes}
+    for name in sorted(names):
+        if name == FOREIGN_USER or name.startswith(ROBOT_PREFIX):
+            message = f"the user {name!r} cannot log in: the name is taken for robots and foreign tokens"
+            problems.append(Problem(message, origin=Origin(path), kind="warning"))
+    return names, problems

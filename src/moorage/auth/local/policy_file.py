@@ -1,0 +1,319 @@
+"""The policy file: groups, robots, issuers and rules, read with every mistake told by line and key.
+
+    groups:  {NAME: [USER, ...]}
+    robots:  {NAME: {secret: HASH or [HASH, ...], expires: DAY, access: [RULE without who, ...]}}
+    issuers: [{name, issuer, audience, jwks or jwks_uri, ca, session, rules: [RULE with claims, ...]}]
+    access:  [RULE]        RULE: {who, repositories, allow, catalog}
+
+A file with a mistake is not used at all: half a policy is none.  Below: `reading.py`.  docs/auth/local.md has the
+annotated example.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from moorage.auth.local.patterns import Glob, RepositoryPattern
+from moorage.auth.local.policy import ACTIONS, Condition, Issuer, Policy, Robot, Rule
+from moorage.auth.local.reading import Reading, tree_of
+from moorage.auth.local.robots import HASH, parse_expiry
+from moorage.config.nodes import List, describe, is_null
+from moorage.config.problems import Origin, nearest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from datetime import datetime
+
+    from moorage.config.nodes import Map, Node
+    from moorage.config.problems import Problem
+
+__all__ = ["NAME", "FileRead", "read"]
+
+NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
+"""What groups, robots and issuers may be called."""
+
+_WORDS: Final = ("anonymous", "authenticated")
+_KINDS: Final = ("user", "group", "robot")
+_SESSION_LEAST_S: Final = 60.0
+"""Clients take a shorter life of a token for this one."""
+_RULE: Final = ("repositories", "allow", "catalog")
+
+
+@dataclass(frozen=True, slots=True)
+class FileRead:
+    """`policy` is None when a problem is an error.  `users`: the user names in it, with key and place."""
+
+    policy: Policy | None
+    problems: tuple[Problem, ...]
+    users: Mapping[str, tuple[str, Origin]] = field(default_factory=dict)
+
+
+def read(path: str) -> FileRead:
+    """Read the whole file; nothing is raised for what is wrong with it."""
+    tree, problems = tree_of(path)
+    file = _File(Reading(problems), path)
+    policy = file.policy(tree) if tree is not None else None
+    problems = file.reading.problems
+    wrong = any(problem.kind == "error" for problem in problems)
+    return FileRead(None if wrong else policy, tuple(problems), file.users)
+
+
+class _File:
+    def __init__(self, reading: Reading, path: str) -> None:
+        self.reading, self._path = reading, path
+        self.users: dict[str, tuple[str, Origin]] = {}
+        self._groups: dict[str, frozenset[str]] = {}
+        self._robots: dict[str, Robot] = {}
+        self._issuers: dict[str, Issuer] = {}
+        self._rules: list[Rule] = []
+
+    def policy(self, tree: Map) -> Policy:
+        top = self.reading.mapping(tree, "", ("groups", "robots", "issuers", "access"))
+        self._read_groups(top.get("groups"))
+        self._read_robots(top.get("robots"))
+        self._read_issuers(top.get("issuers"))
+        for index, node in enumerate(self.reading.sequence(top.get("access"), "access")):
+            key = f"access[{index}]"
+            entry = self.reading.mapping(node, key, ("who", *_RULE))
+            who = self._who(entry.get("who"), f"{key}.who", node.origin)
+            self._rule(entry, key, node.origin, who, _is_user)
+        return Policy(self._groups, self._robots, self._issuers, tuple(self._rules))
+
+    def _named(self, name: str, key: str, origin: Origin) -> bool:
+        if NAME.fullmatch(name) is not None:
+            return True
+        self.reading.note(key, "expected a name of A-Z a-z 0-9 . _ - that begins with a letter or digit", origin)
+        return False
+
+    def _user(self, name: str, key: str, origin: Origin) -> bool:
+        if not name or ":" in name or not name.isprintable():
+            self.reading.note(key, f"expected a user's name, found {name!r}", origin)
+            return False
+        self.users.setdefault(name, (key, origin))
+        return True
+
+    def _read_groups(self, node: Node | None) -> None:
+        for name, members in self.reading.mapping(node, "groups").items():
+            key = f"groups.{name}"
+            found = self.reading.texts(members, key)
+            if self._named(name, key, members.origin):
+                self._groups[name] = frozenset(text for text, here, at in found if self._user(text, here, at))
+
+    def _read_robots(self, node: Node | None) -> None:
+        for name, node_ in self.reading.mapping(node, "robots").items():
+            key = f"robots.{name}"
+            entry = self.reading.mapping(node_, key, ("secret", "expires", "access"))
+            if not self._named(name, key, node_.origin):
+                continue
+            found = self.reading.texts(entry.get("secret"), f"{key}.secret")
+            secrets = [text for text, here, at in found if self._secret(text, here, at)]
+            if _is_empty(entry.get("secret")):
+                self.reading.note(
+                    f"{key}.secret", "required and missing; moorage auth robot makes one", node_.origin
+                )
+            expires = self._expiry(entry.get("expires"), f"{key}.expires", node_.origin)
+            self._robots[name] = Robot(name, tuple(secrets), expires)
+            for index, rule in enumerate(self.reading.sequence(entry.get("access"), f"{key}.access")):
+                here = f"{key}.access[{index}]"
+                fields = self.reading.mapping(rule, here, _RULE)
+                self._rule(fields, here, rule.origin, frozenset({f"robot:{name}"}), _nobody)
+
+    def _secret(self, text: str, key: str, origin: Origin) -> bool:
+        if HASH.fullmatch(text) is not None:
+            return True
+        self.reading.note(key, "expected sha256:SALT:DIGEST as moorage auth robot prints it", origin)
+        return False
+
+    def _expiry(self, node: Node | None, key: str, origin: Origin) -> datetime | None:
+        if node is None or is_null(node):
+            self.reading.note(key, "required and missing; expected a day such as 2027-01-31, or never", origin)
+            return None
+        try:
+            return parse_expiry(self.reading.text(node, key))
+        except ValueError as error:
+            self.reading.note(key, f"{error}, found {describe(node)}", node.origin)
+            return None
+
+    def _who(self, node: Node | None, key: str, origin: Origin) -> frozenset[str]:
+        found = self.reading.texts(node, key)
+        if _is_empty(node):
+            expected = "required and missing; expected names, group:NAME, robot:NAME, authenticated or anonymous"
+            self.reading.note(key, expected, origin)
+        return frozenset(word for text, here, at in found if (word := self._subject(text, here, at)))
+
+    def _subject(self, text: str, key: str, origin: Origin) -> str:
+        """`ann` is `user:ann`; "" for what is nobody, which was told."""
+        if text in _WORDS:
+            return text
+        kind, colon, name = text.partition(":")
+        if not colon:
+            kind, name = "user", text
+        if kind not in _KINDS:
+            known = f"{nearest(kind, _KINDS) or 'group'}:{name}"
+            self.reading.note(
+                key, f"expected user:, group: or robot: before a name, found {text!r}", origin, known
+            )
+            return ""
+        if kind == "user":
+            return f"user:{name}" if self._user(name, key, origin) else ""
+        known_names = self._groups if kind == "group" else self._robots
+        if name not in known_names:
+            meant = nearest(name, known_names)
+            message = f"there is no {name!r} in {kind}s"
+            self.reading.note(key, message, origin, f"{kind}:{meant}" if meant else None)
+            return ""
+        return f"{kind}:{name}"
+
+    def _rule(
+        self,
+        entry: Mapping[str, Node],
+        key: str,
+        origin: Origin,
+        who: frozenset[str],
+        places: Callable[[str], bool],
+        conditions: tuple[Condition, ...] = (),
+    ) -> None:
+        allow = self._actions(entry.get("allow"), f"{key}.allow")
+        catalog = self.reading.flag(entry.get("catalog"), f"{key}.catalog")
+        patterns: list[RepositoryPattern] = []
+        for text, here, at in self.reading.texts(entry.get("repositories"), f"{key}.repositories"):
+            try:
+                patterns.append(RepositoryPattern.parse(text, places))
+            except ValueError as error:
+                self.reading.note(here, f"{error}, found {text!r}", at)
+        has_allow, has_names = not _is_empty(entry.get("allow")), not _is_empty(entry.get("repositories"))
+        if has_allow and not has_names:
+            self.reading.note(f"{key}.repositories", "required beside allow; ** is every repository", origin)
+        if has_names and not has_allow:
+            self.reading.note(f"{key}.allow", "required beside repositories; expected pull, push, delete", origin)
+        if not has_allow and not has_names and not catalog:
+            self.reading.note(key, "grants nothing; expected repositories and allow, or catalog: true", origin)
+        if "anonymous" in who and allow - {"pull"}:
+            self.reading.warn(key, f"lets anybody {' and '.join(sorted(allow - {'pull'}))}", origin)
+        where = f"{origin}: {key}"
+        self._rules.append(Rule(where, who, tuple(patterns), allow, catalog, conditions))
+
+    def _actions(self, node: Node | None, key: str) -> frozenset[str]:
+        found = set[str]()
+        for text, here, at in self.reading.texts(node, key):
+            if text in ACTIONS:
+                found.add(text)
+            else:
+                message = f"expected pull, push or delete, found {text!r}"
+                self.reading.note(here, message, at, nearest(text, ACTIONS))
+        return frozenset(found)
+
+    def _read_issuers(self, node: Node | None) -> None:
+        known = ("name", "issuer", "audience", "jwks", "jwks_uri", "ca", "session", "rules")
+        for index, node_ in enumerate(self.reading.sequence(node, "issuers")):
+            key = f"issuers[{index}]"
+            entry = self.reading.mapping(node_, key, known)
+            name = self._required(entry, "name", key, node_.origin)
+            url = self._required(entry, "issuer", key, node_.origin)
+            audience = tuple(text for text, _, _ in self.reading.texts(entry.get("audience"), f"{key}.audience"))
+            if not audience:
+                message = "required and missing; what the tokens' aud must be, such as this registry's address"
+                self.reading.note(f"{key}.audience", message, node_.origin)
+            if name and self._named(name, f"{key}.name", node_.origin) and name in self._issuers:
+                self.reading.note(f"{key}.name", f"{name!r} is there already", node_.origin)
+            if any(url == other.url for other in self._issuers.values()):
+                self.reading.note(f"{key}.issuer", "is there already; put its rules into one entry", node_.origin)
+            self._usable(url, f"{key}.issuer", node_.origin)
+            session_s = self.reading.seconds(entry.get("session"), f"{key}.session", 3600.0)
+            if session_s < _SESSION_LEAST_S:
+                self.reading.note(f"{key}.session", "expected at least 1m", entry["session"].origin)
+            keys, ca = self._keys(entry, key, node_.origin), self._beside(entry, "ca", key)
+            self._issuers[name] = Issuer(name, url, audience, keys, ca, session_s)
+            self._read_issuer_rules(entry.get("rules"), key, name, node_.origin)
+
+    def _required(self, entry: Mapping[str, Node], name: str, key: str, origin: Origin) -> str:
+        text = self.reading.text(entry.get(name), f"{key}.{name}")
+        if not text:
+            self.reading.note(f"{key}.{name}", "required and missing", origin)
+        return text
+
+    def _keys(self, entry: Mapping[str, Node], key: str, origin: Origin) -> str:
+        """Where an issuer's keys are: a URL, a file's path, or "" for its discovery document."""
+        address = self.reading.text(entry.get("jwks_uri"), f"{key}.jwks_uri")
+        file = self._beside(entry, "jwks", key)
+        if address and file:
+            self.reading.note(key, "expected either jwks or jwks_uri", origin)
+        self._usable(address, f"{key}.jwks_uri", origin)
+        return address or file
+
+    def _beside(self, entry: Mapping[str, Node], name: str, key: str) -> str:
+        """A file named in the policy; its path begins where the policy lies."""
+        text = self.reading.text(entry.get(name), f"{key}.{name}")
+        if not text:
+            return ""
+        path = Path(self._path).parent / text
+        try:
+            with path.open("rb"):
+                pass
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            self.reading.note(f"{key}.{name}", f"cannot read {str(path)!r}: {reason}", entry[name].origin)
+        return str(path)
+
+    def _usable(self, url: str, key: str, origin: Origin) -> None:
+        """Keys that come over plain HTTP are whoever's sits in between."""
+        if not url:
+            return
+        try:
+            parts = urlsplit(url)
+            good = bool(parts.hostname) and (parts.port or 1) > 0
+        except ValueError:
+            good, parts = False, urlsplit("")
+        if good and parts.scheme == "http" and parts.hostname in {"localhost", "127.0.0.1", "::1"}:
+            return
+        if not good or parts.scheme != "https":
+            self.reading.note(key, f"expected an https URL, found {url!r}", origin)
+
+    def _read_issuer_rules(self, node: Node | None, key: str, name: str, origin: Origin) -> None:
+        rules = self.reading.sequence(node, f"{key}.rules")
+        if not rules:
+            self.reading.note(f"{key}.rules", "required and missing; without a rule nobody gets in", origin)
+        for index, rule in enumerate(rules):
+            here = f"{key}.rules[{index}]"
+            entry = self.reading.mapping(rule, here, ("claims", *_RULE))
+            conditions: list[Condition] = []
+            for claim, values in self.reading.mapping(entry.get("claims"), f"{here}.claims").items():
+                globs = self._globs(values, f"{here}.claims.{claim}")
+                conditions.append(Condition(claim, globs))
+            if not conditions:
+                message = "required and missing; else every token of this issuer, whoever it is for, would get in"
+                self.reading.note(f"{here}.claims", message, rule.origin)
+            who = frozenset({f"issuer:{name}"})
+            self._rule(entry, here, rule.origin, who, _is_claim, tuple(conditions))
+
+    def _globs(self, node: Node, key: str) -> tuple[Glob, ...]:
+        found: list[Glob] = []
+        for text, here, at in self.reading.texts(node, key):
+            try:
+                found.append(Glob.parse(text))
+            except ValueError as error:
+                self.reading.note(here, f"{error}, found {text!r}", at)
+        if not found:
+            self.reading.note(key, "expected a value, a pattern, or a list of these", node.origin)
+        return tuple(found)
+
+
+def _is_empty(node: Node | None) -> bool:
+    return is_null(node) or (isinstance(node, List) and not node.items)
+
+
+def _is_user(place: str) -> bool:
+    return place == "user"
+
+
+def _is_claim(place: str) -> bool:
+    return bool(place)
+
+
+def _nobody(place: str) -> bool:
+    del place
+    return False

@@ -1,0 +1,55 @@
+"""From options to an `Authority`: what `app.py` calls, and imports only where tokens are configured."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from moorage.auth.token.authority import TokenAuthority, TokenRules
+from moorage.auth.token.files import KeyFiles
+from moorage.auth.token.keys import ALGORITHMS
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["TokenOptions", "make"]
+
+
+@dataclass(frozen=True, slots=True)
+class TokenOptions:
+    """The section `auth.token`; a path of "" is none, no `algorithms` are all, `redirect_path` None is off."""
+
+    realm: str
+    service: str
+    issuer: str
+    rootcertbundle: str = ""
+    jwks: str = ""
+    redirect_path: str | None = None
+    algorithms: tuple[str, ...] = ()
+
+
+def make(options: TokenOptions, clock: Callable[[], float] = time.time) -> TokenAuthority:
+    """Raises CannotAuthenticate where no key results."""
+    files = _files(options)
+    path = options.redirect_path
+    rules = TokenRules(
+        realm=options.realm,
+        service=options.service,
+        issuer=options.issuer,
+        algorithms=_algorithms(options),
+        redirect_path=path if path is None or path.startswith("/") else f"/{path}",
+    )
+    return TokenAuthority(rules, files, clock)
+
+
+def _files(options: TokenOptions) -> KeyFiles:
+    bundle, jwks = (Path(text) if text else None for text in (options.rootcertbundle, options.jwks))
+    files = KeyFiles(bundle, jwks, _algorithms(options))
+    files.load()
+    return files
+
+
+def _algorithms(options: TokenOptions) -> frozenset[str]:
+    return frozenset(options.algorithms) & ALGORITHMS if options.algorithms else ALGORITHMS

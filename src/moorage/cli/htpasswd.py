@@ -1,0 +1,266 @@
+"""`moorage htpasswd`: Apache's program of that name, as far as it serves a registry.
+
+Flags, messages and exit statuses are Apache's, so that `docker run --entrypoint htpasswd httpd:2 -Bbn ...` has its
+equivalent in one line.  It differs in that every password is hashed with bcrypt, the only kind that a registry
+takes, in that a file is replaced as a whole, and in refusing names that could not be read back.
+
+Exit status: 0 done; 1 the file cannot be read or written; 2 a mistake on the command line; 3 the password is
+wrong, or was typed differently twice; 5 it is too long; 6 the user is unknown, or has an impossible name; 7 the
+file is no password file.
+
+Source: htpasswd(1) of Apache 2.4, compared side by side in tests/cli/test_htpasswd.py.
+"""
+
+from __future__ import annotations
+
+import getopt
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import typer
+from typer.core import TyperCommand
+
+__all__ = ["Unparsed", "htpasswd"]
+
+_USAGE: Final = """\
+Usage:
+	htpasswd [-ciB] [-C cost] passwordfile username
+	htpasswd -b[cB] [-C cost] passwordfile username password
+	htpasswd -n[iB] [-C cost] username
+	htpasswd -nb[B] [-C cost] username password
+	htpasswd -v[ib] passwordfile username [password]
+	htpasswd -D passwordfile username
+ -c  Create a new file.
+ -n  Don't update file; display results on stdout.
+ -b  Use the password from the command line rather than prompting for it.
+ -i  Read password from stdin without verification (for script usage).
+ -B  Hash with bcrypt; always done here.
+ -C  Set the computing time used for bcrypt
+     (higher is more secure but slower, default: 5, valid: 4 to 17).
+ -D  Delete the specified user.
+ -v  Verify password for the specified user.
+"""
+
+_OTHERS: Final = {"-m": "MD5", "-d": "CRYPT", "-s": "SHA-1", "-p": "plain text", "-2": "SHA-256", "-5": "SHA-512"}
+_COSTS: Final = range(4, 18)
+_LIMIT_BYTES: Final = 255
+_FILE, _SYNTAX, _PASSWORD, _TOO_LONG, _USER, _INVALID = 1, 2, 3, 5, 6, 7
+
+
+class Unparsed(TyperCommand):
+    """Its arguments are Apache's business: a password may begin with a hyphen."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # a click.Context, which Typer brings or imports
+        if args[:1] in (["-h"], ["--help"]):
+            return super().parse_args(ctx, args)
+        ctx.args = list(args)
+        return args
+
+
+class _Failed(Exception):
+    def __init__(self, status: int, message: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """`source` is b (the command line), i (standard input) or "" (typed); `action` one of c, n, v, D or ""."""
+
+    action: str
+    source: str
+    cost: int
+    path: Path
+    user: bytes
+    password: bytes | None
+
+
+def htpasswd(context: typer.Context) -> None:
+    """Make and change password files for auth.htpasswd, with the flags of Apache's htpasswd.
+
+    Every password is hashed with bcrypt. Without -b and -i it is asked for, twice.
+
+    -c creates the file. -n prints the line instead. -b takes the password from the command line, -i from standard
+    input. -C COST sets the cost of bcrypt (4 to 17, default 5). -D deletes the user. -v verifies the password.
+
+    Example: moorage htpasswd -Bbn testuser testpassword > auth/htpasswd
+    """
+    try:
+        _run(_read(context.args))
+    except _Failed as failed:
+        if str(failed):
+            typer.echo(str(failed), err=True)
+        raise typer.Exit(failed.status) from None
+
+
+def _read(arguments: list[str]) -> _Asked:
+    """What the arguments ask for, checked as far as that goes without looking at a file."""
+    try:
+        options, operands = getopt.getopt(arguments, "cnmBC:r:25dpsDvib")
+    except getopt.GetoptError as error:
+        problem = "illegal option" if "not recognized" in error.msg else "missing argument for option"
+        raise _Failed(_SYNTAX, f"htpasswd: {problem} -- {error.opt}\n{_USAGE.rstrip()}") from None
+    given = {name for name, _ in options}
+    for name, scheme in _OTHERS.items():
+        if name in given:
+            told = f"{name} ({scheme}) never matches in a registry; leave it out: bcrypt (-B) is what is used"
+            raise _Failed(_SYNTAX, f"htpasswd: {told}")
+    if "-r" in given:
+        raise _Failed(_SYNTAX, "htpasswd: -r is for SHA-256 and SHA-512; the cost of bcrypt is set by -C")
+    actions = [name for name in ("-c", "-n", "-v", "-D") if name in given]
+    if len(actions) > 1:
+        raise _Failed(_SYNTAX, "htpasswd: only one of -c -n -v -D may be specified")
+    if {"-b", "-i"} <= given:
+        raise _Failed(_SYNTAX, "htpasswd: -b and -i are two sources of the password; choose one")
+    action = actions[0][1:] if actions else ""
+    source = "b" if "-b" in given else "i" if "-i" in given else ""
+    if len(operands) != 2 + (source == "b") - (action == "n"):
+        raise _Failed(_SYNTAX, _USAGE.rstrip())
+    path = Path() if action == "n" else Path(operands.pop(0))
+    user = os.fsencode(operands.pop(0))
+    _check_user(user)
+    return _Asked(action, source, _cost(dict(options)), path, user, os.fsencode(operands[0]) if operands else None)
+
+
+def _check_user(user: bytes) -> None:
+    if b":" in user:
+        raise _Failed(_USER, "htpasswd: username contains illegal character ':'")
+    if len(user) > _LIMIT_BYTES:
+        raise _Failed(_TOO_LONG, f"htpasswd: username too long (> {_LIMIT_BYTES})")
+    if not user or user != user.strip() or user.startswith(b"#") or any(byte < 0x20 for byte in user):  # noqa: PLR2004
+        raise _Failed(
+            _USER,
+            "htpasswd: username is empty, begins with '#' or a space, ends with one, or has a control character",
+        )
+
+
+def _cost(options: dict[str, str]) -> int:
+    text = options.get("-C", "5")
+    if not (text.isascii() and text.isdigit() and int(text) > 0):
+        raise _Failed(_SYNTAX, "htpasswd: argument to -C must be a positive integer")
+    if int(text) not in _COSTS:
+        raise _Failed(_PASSWORD, f"htpasswd: the cost of bcrypt is from {_COSTS[0]} to {_COSTS[-1]}")
+    return int(text)
+
+
+def _run(asked: _Asked) -> None:
+    from moorage.auth.entries import entry
+
+    if asked.action == "n":
+        # The empty line after it is Apache's.
+        typer.echo(entry(asked.user, _password(asked), asked.cost) + b"\n\n", nl=False)
+        return
+    old = _existing(asked)
+    if asked.action == "v":
+        _verify(asked, old)
+        return
+    name = asked.user.decode(errors="backslashreplace")
+    if asked.action == "D":
+        if not _has(old, asked.user):
+            raise _Failed(0, f"User {name} not found")
+        _write(asked, [line for line in old if not _is(line, asked.user)])
+        typer.echo(f"Deleting password for user {name}", err=True)
+        return
+    made = entry(asked.user, _password(asked), asked.cost) + b"\n"
+    if _has(old, asked.user):
+        _write(asked, [made if _is(line, asked.user) else line for line in old])
+        typer.echo(f"Updating password for user {name}", err=True)
+    else:
+        _write(asked, [*old, made])
+        typer.echo(f"Adding password for user {name}", err=True)
+
+
+def _existing(asked: _Asked) -> list[bytes]:
+    """The lines of the file, each with its end; none if it is to be created."""
+    from moorage.auth.htpasswd import parse
+
+    try:
+        data = asked.path.read_bytes()
+    except FileNotFoundError:
+        if asked.action != "c":
+            raise _Failed(_FILE, f"htpasswd: cannot modify file {asked.path}; use '-c' to create it") from None
+        return []
+    except OSError as error:
+        raise _Failed(_FILE, f"htpasswd: cannot read file {asked.path}: {error.strerror}") from None
+    if asked.action == "c":
+        return []
+    try:
+        parse(data)
+    except ValueError as error:
+        told = f"The file {asked.path} does not appear to be a valid htpasswd file: {error}."
+        raise _Failed(_INVALID, f"htpasswd: {told}") from None
+    # What the last line lacks, the next one would be glued to.
+    return [line + b"\n" for line in data.removesuffix(b"\n").split(b"\n")] if data else []
+
+
+def _is(line: bytes, user: bytes) -> bool:
+    from moorage.auth.htpasswd import read_line
+
+    found = read_line(line)
+    return found is not None and found[0] == user
+
+
+def _has(lines: list[bytes], user: bytes) -> bool:
+    return any(_is(line, user) for line in lines)
+
+
+def _write(asked: _Asked, lines: list[bytes]) -> None:
+    from moorage.auth.entries import replace
+
+    try:
+        replace(asked.path, b"".join(lines))
+    except OSError as error:
+        what = "create" if asked.action == "c" else "modify"
+        raise _Failed(_FILE, f"htpasswd: cannot {what} file {asked.path}: {error.strerror}") from None
+
+
+def _verify(asked: _Asked, lines: list[bytes]) -> None:
+    from moorage.auth.htpasswd import PASSWORD_LIMIT_BYTES, fits, parse
+
+    password = _password(asked)
+    name = asked.user.decode(errors="backslashreplace")
+    mine = [line for line in lines if _is(line, asked.user)]
+    if not mine:
+        raise _Failed(_USER, f"User {name} not found")
+    found = parse(b"".join(mine))
+    for warning in found.warnings:
+        raise _Failed(_PASSWORD, f"htpasswd: {warning.partition(': ')[2]}")
+    if not fits(password[:PASSWORD_LIMIT_BYTES], found.hashes[asked.user]):
+        raise _Failed(_PASSWORD, "password verification failed")
+    typer.echo(f"Password for user {name} correct.", err=True)
+
+
+def _password(asked: _Asked) -> bytes:
+    from moorage.auth.htpasswd import PASSWORD_LIMIT_BYTES
+
+    if asked.password is not None:
+        password = asked.password
+    elif asked.source == "i":
+        password = sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r")
+    else:
+        password = _typed(twice=asked.action != "v")
+    if len(password) > _LIMIT_BYTES:
+        raise _Failed(_TOO_LONG, f"htpasswd: password too long (> {_LIMIT_BYTES})")
+    if b"\0" in password:
+        raise _Failed(_PASSWORD, "htpasswd: the password contains a NUL, where bcrypt would end it")
+    if asked.action != "v":
+        if not password:
+            typer.echo("Warning: the password is empty.", err=True)
+        if len(password) > PASSWORD_LIMIT_BYTES:
+            typer.echo(f"Warning: only the first {PASSWORD_LIMIT_BYTES} bytes of the password count.", err=True)
+    return password
+
+
+def _typed(*, twice: bool) -> bytes:
+    from getpass import getpass
+
+    try:
+        first = getpass("New password: " if twice else "Enter password: ")
+        if twice and getpass("Re-type new password: ") != first:
+            raise _Failed(_PASSWORD, "htpasswd: password verification error")
+    except EOFError:
+        raise _Failed(_PASSWORD, "htpasswd: no password was given") from None
+    return os.fsencode(first)

@@ -1,0 +1,201 @@
+"""`/token`: where clients turn a password, a robot's secret or another issuer's token into a token of ours.
+
+    GET    Basic or nothing, `scope` as often as needed          what `docker login` and every pull do
+    POST   a form: password, refresh_token, or token exchange    containerd, and whoever keeps an identity token
+
+Whoever proves nothing gets what the anonymous may; whoever asks for more than he may gets what he may.  Wrong
+credentials are 401, the same for every reason.  Errors speak both languages: the registry's, and OAuth 2.0's.
+
+Source: distribution's token and OAuth 2.0 specifications; RFC 6749; RFC 8693 (exchange); reference/auth.md 5.2.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final, Protocol
+from urllib.parse import parse_qs
+
+from starlette.responses import Response
+
+from moorage.auth.access import Basic, challenge
+from moorage.auth.local.authority import Wish
+from moorage.auth.local.logins import Refused
+from moorage.auth.local.scopes import TooManyScopes
+from moorage.errors import MethodUnknown, RequestTimeout, TokenRequestInvalid, Unauthorized
+from moorage.http.auth import credentials_of
+from moorage.http.errors import to_response
+from moorage.http.middleware import remote_address
+from moorage.http.streaming import body
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from starlette.requests import Request
+
+    from moorage.auth.local.authority import Issued
+
+__all__ = ["TokenEndpoint", "TokenIssuer"]
+
+_METHODS: Final = ("GET", "HEAD", "POST")
+_FORM: Final = "application/x-www-form-urlencoded"
+_FORM_LIMIT_BYTES: Final = 64 << 10
+_FIELDS_LIMIT: Final = 200
+_WRONG: Final = "wrong or missing credentials"
+_PRIVATE: Final = {"cache-control": "no-store", "pragma": "no-cache"}
+_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+_ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"  # noqa: S105  the name of a kind of token
+_SUBJECTS: Final = frozenset(f"urn:ietf:params:oauth:token-type:{kind}" for kind in ("id_token", "jwt"))
+
+
+class TokenIssuer(Protocol):
+    """See `auth.local.authority.LocalAuthority`."""
+
+    @property
+    def service(self) -> str: ...
+
+    async def issue(self, wish: Wish) -> Issued: ...
+
+
+class TokenEndpoint:
+    def __init__(self, issuer: TokenIssuer, body_timeout_s: float) -> None:
+        self._issuer, self._body_timeout_s = issuer, body_timeout_s
+
+    async def answer(self, request: Request) -> Response:
+        """Raises MethodUnknown, TooManyRequests, Unavailable and what a lost client raises."""
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers={"allow": ", ".join(_METHODS)})
+        if request.method not in _METHODS:
+            raise MethodUnknown(request.method, _METHODS)
+        try:
+            fields = await self._fields(request)
+            posted = request.method == "POST"
+            wish = self._posted(fields, request) if posted else self._got(fields, request)
+            issued = await self._issuer.issue(wish)
+        except Refused:
+            return self._unauthorized(request)
+        except TooManyScopes as error:
+            return _bad("invalid_scope", str(error))
+        except _BadRequest as error:
+            return _bad(error.code, str(error))
+        request.scope["moorage.user"] = issued.name
+        return _given(issued, fields, posted=posted)
+
+    async def _fields(self, request: Request) -> Mapping[str, Sequence[str]]:
+        if request.method != "POST":
+            text = request.scope["query_string"].decode(errors="surrogateescape")
+        else:
+            kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+            if kind != _FORM:
+                raise _BadRequest(f"expected a form, {_FORM}")
+            text = await self._form(request)
+        try:
+            # Passwords may be anything: what is no UTF-8 comes out of the text as it went in.
+            return parse_qs(text, keep_blank_values=True, errors="surrogateescape", max_num_fields=_FIELDS_LIMIT)
+        except ValueError as error:
+            raise _BadRequest(f"expected at most {_FIELDS_LIMIT} fields") from error
+
+    async def _form(self, request: Request) -> str:
+        data = bytearray()
+        try:
+            async for piece in body(request, self._body_timeout_s):
+                data += piece
+                if len(data) > _FORM_LIMIT_BYTES:
+                    raise _BadRequest(f"expected a form of at most {_FORM_LIMIT_BYTES} bytes")
+        except RequestTimeout as error:
+            raise _BadRequest("the form did not come") from error
+        return data.decode(errors="surrogateescape")
+
+    def _got(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
+        header = request.headers.get("authorization")
+        basic = credentials_of(header)
+        if header and not isinstance(basic, Basic):
+            raise Refused("expected Basic credentials")
+        assert basic is None or isinstance(basic, Basic)
+        account = _one(fields, "account")
+        if basic is not None and account and _bytes(account) != basic.user:
+            raise _BadRequest("account is not the user of the credentials")
+        self._check_service(fields)
+        offline = _one(fields, "offline_token").lower() in {"true", "1"}
+        remote = remote_address(request.scope)
+        return Wish(basic, scopes=fields.get("scope", ()), offline=offline, remote=remote)
+
+    def _posted(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
+        self._check_service(fields)
+        offline, remote = _one(fields, "access_type") == "offline", remote_address(request.scope)
+        scopes = fields.get("scope", ())
+        match _one(fields, "grant_type"):
+            case "password":
+                basic = Basic(_bytes(_needed(fields, "username")), _bytes(_needed(fields, "password")))
+                return Wish(basic, scopes=scopes, offline=offline, remote=remote)
+            case "refresh_token":
+                token = _needed(fields, "refresh_token")
+                return Wish(refresh_token=token, scopes=scopes, offline=offline, remote=remote)
+            case grant if grant == _EXCHANGE:
+                if _needed(fields, "subject_token_type") not in _SUBJECTS:
+                    raise _BadRequest(f"expected a subject_token_type of {' or '.join(sorted(_SUBJECTS))}")
+                token = _needed(fields, "subject_token")
+                return Wish(foreign_token=token, scopes=scopes, offline=offline, remote=remote)
+            case "":
+                raise _BadRequest("expected grant_type")
+            case _:
+                message = f"expected a grant_type of password, refresh_token or {_EXCHANGE}"
+                raise _BadRequest(message, "unsupported_grant_type")
+
+    def _check_service(self, fields: Mapping[str, Sequence[str]]) -> None:
+        service = _one(fields, "service")
+        if service and service != self._issuer.service:
+            raise _BadRequest(f"expected the service {self._issuer.service!r}")
+
+    def _unauthorized(self, request: Request) -> Response:
+        error = Unauthorized(challenge("Basic", realm=self._issuer.service))
+        headers = {**_PRIVATE, "www-authenticate": error.challenge}
+        code = "invalid_grant" if request.method == "POST" else "invalid_client"
+        # `details` is what Docker shows its user (Docker Hub answers so).
+        said = {"error": code, "error_description": _WRONG, "details": _WRONG}
+        return to_response(error, headers, said)
+
+
+class _BadRequest(Exception):
+    """What a client got wrong, and OAuth's word for it."""
+
+    def __init__(self, message: str, code: str = "invalid_request") -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def _bad(code: str, message: str) -> Response:
+    return to_response(TokenRequestInvalid(message), _PRIVATE, {"error": code, "error_description": message})
+
+
+def _given(issued: Issued, fields: Mapping[str, Sequence[str]], *, posted: bool) -> Response:
+    answer: dict[str, Any] = {
+        "token": issued.token,
+        "access_token": issued.token,
+        "expires_in": issued.expires_in_s,
+        "issued_at": datetime.fromtimestamp(issued.issued_at, UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
+    }
+    if posted:
+        answer |= {"scope": " ".join(issued.scopes), "token_type": "Bearer"}
+    if _one(fields, "grant_type") == _EXCHANGE:
+        answer["issued_token_type"] = _ACCESS_TOKEN
+    if issued.refresh_token:
+        answer["refresh_token"] = issued.refresh_token
+    headers = {**_PRIVATE, "content-type": "application/json"}
+    return Response(json.dumps(answer, separators=(",", ":")), headers=headers)
+
+
+def _one(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    """The first value; "" if there is none."""
+    return next(iter(fields.get(name, ())), "")
+
+
+def _needed(fields: Mapping[str, Sequence[str]], name: str) -> str:
+    value = _one(fields, name)
+    if not value:
+        raise _BadRequest(f"expected {name}")
+    return value
+
+
+def _bytes(text: str) -> bytes:
+    return text.encode(errors="surrogateescape")

@@ -1,0 +1,221 @@
+"""Tokens through the whole application, wired as `app.py` wires it: what each endpoint asks for."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+import structlog
+from tests.auth.signing import ISSUER, SERVICE, Signer, claims, pem
+from tests.http.client import ABSENT, NAME, OTHER, Client, codes
+from tests.wire import OCI_MANIFEST
+
+from moorage.app import App, build, make_authority, prepare
+from moorage.auth.access import CannotAuthenticate
+from moorage.config.model import Settings
+from moorage.config.sections.rules import Policy, Repository
+from moorage.config.sections.services import Auth, Token
+from moorage.config.sections.storage import Delete, Inmemory, Storage
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+SIGNER: Final = Signer.of("P-256")
+REALM: Final = "https://auth.test/token"
+UPLOAD: Final = f"/v2/{NAME}/blobs/uploads/01a20a26-8953-77b5-b9c0-2d429fdb74f0"
+
+
+def configured(folder: Path, **over: Any) -> Settings:
+    bundle = folder / "bundle.pem"
+    bundle.write_bytes(pem(SIGNER.certificate))
+    usual = {"realm": REALM, "service": SERVICE, "issuer": ISSUER, "rootcertbundle": str(bundle)}
+    storage = Storage(inmemory=Inmemory(), delete=Delete(enabled=True))
+    return Settings(storage=storage, auth=Auth(token=Token(**{**usual, **over})))
+
+
+@pytest.fixture
+async def app(tmp_path: Path) -> AsyncIterator[App]:
+    made = build(configured(tmp_path), b"secret", worker=0)
+    yield made
+    await made.close()
+
+
+@pytest.fixture
+def client(app: App) -> Client:
+    return Client(app.asgi)
+
+
+def bearer(*access: tuple[str, str, str], **over: Any) -> dict[str, str]:
+    """A header with a token for (type, name, actions)."""
+    entries = [{"type": kind, "name": name, "actions": actions.split(",")} for kind, name, actions in access]
+    return {"authorization": f"Bearer {SIGNER.token(claims(access=entries, **over))}"}
+
+
+SCOPES: Final = [
+    ("GET", "/v2/", ""),
+    ("GET", "/v2/_oci/ext/discover", ""),
+    ("GET", "/v2/_catalog", "registry:catalog:*"),
+    ("GET", f"/v2/{NAME}/tags/list", f"repository:{NAME}:pull"),
+    ("GET", f"/v2/{NAME}/referrers/{ABSENT}", f"repository:{NAME}:pull"),
+    ("HEAD", f"/v2/{NAME}/manifests/v1", f"repository:{NAME}:pull"),
+    ("GET", f"/v2/{NAME}/blobs/{ABSENT}", f"repository:{NAME}:pull"),
+    ("GET", UPLOAD, f"repository:{NAME}:pull"),
+    ("PUT", f"/v2/{NAME}/manifests/v1", f"repository:{NAME}:pull,push"),
+    ("POST", f"/v2/{NAME}/blobs/uploads/", f"repository:{NAME}:pull,push"),
+    ("POST", f"/v2/{NAME}/blobs/uploads/?mount={ABSENT}&from={OTHER}",
+     f"repository:{NAME}:pull,push repository:{OTHER}:pull"),
+    ("POST", f"/v2/{NAME}/blobs/uploads/?mount={ABSENT}&from={NAME}", f"repository:{NAME}:pull,push"),
+    ("PATCH", UPLOAD, f"repository:{NAME}:pull,push"),
+    ("DELETE", UPLOAD, f"repository:{NAME}:pull,push"),
+    ("DELETE", f"/v2/{NAME}/manifests/v1", f"repository:{NAME}:delete"),
+    ("DELETE", f"/v2/{NAME}/blobs/{ABSENT}", f"repository:{NAME}:delete"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("method", "target", "scope"), SCOPES)
+async def test_each_endpoint_asks_for_exactly_its_scope(
+    client: Client, method: str, target: str, scope: str
+) -> None:
+    """Clients fetch a token for just this text; one word more and nobody grants it."""
+    expected = f'Bearer realm="{REALM}",service="{SERVICE}"' + (f',scope="{scope}"' if scope else "")
+    with structlog.testing.capture_logs():
+        answer = await client.send(method, target)
+        assert answer.status_code == 401
+        assert answer.headers.get_list("www-authenticate") == [expected]
+        if method != "HEAD":
+            assert codes(answer) == ["UNAUTHORIZED"]
+        for header in ({"authorization": "Bearer x"}, bearer(exp=5)):
+            answer = await client.send(method, target, headers=header)
+            assert answer.headers["www-authenticate"] == f'{expected},error="invalid_token"'
+        answer = await client.send(method, target, headers=bearer())
+        if scope:
+            assert answer.headers["www-authenticate"] == f'{expected},error="insufficient_scope"'
+        else:
+            assert answer.status_code == 200
+
+
+@pytest.mark.parametrize(("method", "target", "scope"), SCOPES)
+async def test_the_scope_that_is_asked_for_opens_the_endpoint(
+    client: Client, method: str, target: str, scope: str
+) -> None:
+    """Exactly what the challenge names is enough: the client's second try must succeed."""
+    access = []
+    for part in scope.split():
+        kind, _, rest = part.partition(":")
+        name, _, actions = rest.rpartition(":")
+        access.append((kind, name, actions))
+    answer = await client.send(method, target, headers=bearer(*access))
+    assert answer.status_code != 401
+
+
+async def test_the_answer_is_the_same_for_what_is_there_and_what_is_not(client: Client) -> None:
+    """Nobody learns by a 401 which repositories there are."""
+    everything = bearer(("repository", NAME, "pull,push"))
+    begun = await client.send("POST", f"/v2/{NAME}/blobs/uploads/", headers=everything)
+    assert begun.status_code == 202
+    with structlog.testing.capture_logs():
+        there = await client.get(f"/v2/{NAME}/tags/list")
+        absent = await client.get("/v2/never/heard/of/tags/list")
+    assert there.content.replace(NAME.encode(), b"N") == absent.content.replace(b"never/heard/of", b"N")
+
+
+async def test_the_verified_name_and_no_other_reaches_the_access_log(client: Client, app: App) -> None:
+    """`actor.name` of events comes from the same place."""
+    users: list[str] = []
+
+    async def watched(scope: Any, receive: Any, send: Any) -> None:
+        await app.asgi(scope, receive, send)
+        users.append(scope.get("moorage.user", ""))
+
+    spy = Client(watched)
+    with structlog.testing.capture_logs():
+        await spy.get("/v2/", headers=bearer(sub="alice"))
+        await spy.get("/v2/", headers={"authorization": "Basic YWxpY2U6c2VjcmV0"})
+        await spy.get("/v2/", headers=bearer(sub="mallory", exp=5))
+    assert users == ["alice", "", ""]
+
+
+async def test_a_blob_is_mounted_only_from_where_the_token_may_pull(client: Client) -> None:
+    """A mount must not be a way to read what one may not."""
+    target = f"/v2/{NAME}/blobs/uploads/?mount={ABSENT}&from={OTHER}"
+    with structlog.testing.capture_logs():
+        own = await client.send("POST", target, headers=bearer(("repository", NAME, "*")))
+        assert own.status_code == 401
+    both = bearer(("repository", NAME, "*"), ("repository", OTHER, "pull"))
+    assert (await client.send("POST", target, headers=both)).status_code == 202
+
+
+@pytest.mark.parametrize(
+    ("kind", "classes", "status"),
+    [
+        ("image", [""], 201),
+        ("image", ["image"], 201),
+        ("image", ["plugin"], 403),
+        ("image", ["plugin", "image"], 201),
+        ("plugin", [""], 403),
+        ("plugin", ["plugin"], 201),
+    ],
+)
+async def test_with_a_policy_of_classes_a_token_is_for_its_class(
+    tmp_path: Path, kind: str, classes: list[str], status: int
+) -> None:
+    """Docker's token server gives rights for plugins apart from those for images."""
+    config = {
+        "image": "application/vnd.oci.image.config.v1+json",
+        "plugin": "application/vnd.docker.plugin.v1+json",
+    }
+    policy = Policy(repository=Repository(classes=("image", "plugin")))
+    for applied, expected in ((policy, status), (Policy(), 201)):
+        settings = configured(tmp_path).model_copy(update={"policy": applied})
+        app = build(settings, b"secret", worker=0)
+        entry = {"type": "repository", "name": NAME, "actions": ["pull", "push"]}
+        token = SIGNER.token(claims(access=[{**entry, "class": name} for name in classes]))
+        header = {"authorization": f"Bearer {token}"}
+        client = Client(app.asgi)
+        begun = await client.send("POST", f"/v2/{NAME}/blobs/uploads/", headers=header)
+        data = b"{}"
+        target = f"{begun.headers['location']}&digest={Digest.of(data)}"
+        assert (await client.send("PUT", target, data, headers=header)).status_code == 201
+        described = {"mediaType": config[kind], "digest": str(Digest.of(data)), "size": len(data)}
+        manifest = {"schemaVersion": 2, "mediaType": OCI_MANIFEST, "config": described, "layers": []}
+        header["content-type"] = OCI_MANIFEST
+        answer = await client.send(
+            "PUT", f"/v2/{NAME}/manifests/v1", json.dumps(manifest).encode(), headers=header
+        )
+        assert answer.status_code == expected
+        if expected == 403:
+            assert codes(answer) == ["DENIED"]
+        await app.close()
+
+
+@pytest.mark.parametrize(
+    ("headers", "realm"),
+    [
+        ({}, "https://registry.test/auth/token"),
+        ({"x-forwarded-proto": "http"}, "http://registry.test/auth/token"),
+        ({"x-forwarded-proto": "https", "host": "reg.test:444"}, "https://reg.test:444/auth/token"),
+        ({"forwarded": "proto=http;host=outside.test"}, "http://outside.test/auth/token"),
+        ({"host": "localhost:5000"}, "http://localhost:5000/auth/token"),
+        ({"host": 'evil"host'}, REALM),
+    ],
+)
+async def test_autoredirect_sends_clients_to_the_host_they_asked(
+    tmp_path: Path, headers: dict[str, str], realm: str
+) -> None:
+    app = build(configured(tmp_path, autoredirect=True), b"secret", worker=0)
+    with structlog.testing.capture_logs():
+        answer = await Client(app.asgi).get("/v2/", headers=headers)
+    assert answer.headers["www-authenticate"].startswith(f'Bearer realm="{realm}",')
+    await app.close()
+
+
+def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
+    for over in ({"rootcertbundle": str(tmp_path / "none")}, {"signingalgorithms": ("RS256",)}):
+        settings = configured(tmp_path, **over)
+        for begin in (make_authority, prepare):
+            with pytest.raises(CannotAuthenticate, match=r"auth\.token"):
+                begin(settings, b"secret")
+    assert prepare(configured(tmp_path), b"secret") == []
