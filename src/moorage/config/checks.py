@@ -9,6 +9,7 @@ import dataclasses
 import ipaddress
 import re
 import warnings
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
@@ -111,7 +112,7 @@ def _in_the_clear(settings: Settings) -> bool:
     except ValueError:
         return False  # told by `_address`
     try:
-        return not ipaddress.ip_address(host).is_loopback
+        return not ip_address(host).is_loopback
     except ValueError:
         return host.lower() != "localhost"
 
