@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["OURS", "PEER", "Server", "ServerFailed", "start"]
 
@@ -81,12 +81,17 @@ class Server:
         return {pid: _status_kib(pid, "VmHWM") * 1024 for pid in self.workers}
 
 
-def start(side: str, root: Path, cpus: Sequence[int], *, workers: int = 1) -> Server:
-    """Start one registry over the storage in `root`, pinned to `cpus`.  Raises ServerFailed."""
+def start(
+    side: str, root: Path, cpus: Sequence[int], *, workers: int = 1, sections: Mapping[str, Any] | None = None
+) -> Server:
+    """Start one registry over the storage in `root`, pinned to `cpus`; `sections` are added to its configuration.
+
+    Raises ServerFailed.
+    """
     root.mkdir(parents=True, exist_ok=True)
     config = root.with_name(f"{root.name}.yml")
     log = root.with_name(f"{root.name}.log")
-    config.write_text(yaml.safe_dump(_settings(side, root, workers)))
+    config.write_text(yaml.safe_dump({**_settings(side, root, workers), **(sections or {})}))
     program = {
         OURS: [str(Path(sys.executable).with_name("moorage")), "serve", str(config)],
         PEER: ["docker-registry", "serve", str(config)],
@@ -151,7 +156,7 @@ def _answers(port: int) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", "/v2/")
-        return connection.getresponse().status == http.HTTPStatus.OK
+        return connection.getresponse().status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED}
     except (OSError, http.client.HTTPException):
         return False
     finally:

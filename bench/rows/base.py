@@ -66,13 +66,15 @@ class Row:
     rounds: int | None = None
 
 
-def load_request(method: str, target: str, *, accept: str = "*/*") -> bytes:
+def load_request(method: str, target: str, *, accept: str = "*/*", authorization: str = "") -> bytes:
     """A request with the headers that Docker sends."""
+    credentials = f"Authorization: {authorization}\r\n" if authorization else ""
     return (
         f"{method} {target} HTTP/1.1\r\n"
         "Host: registry.example.com:5000\r\n"
         "User-Agent: docker/27.3.1 go/go1.22.7 git-commit/41ca978 kernel/6.1.0 os/linux arch/amd64 "
         "UpstreamClient(Docker-Client/27.3.1 (linux))\r\n"
         f"Accept: {accept}\r\n"
+        f"{credentials}"
         "Accept-Encoding: identity\r\n\r\n"
     ).encode()

@@ -13,23 +13,23 @@ if TYPE_CHECKING:
 
     from bench.servers import Server
 
-__all__ = ["CONNECTIONS", "MANIFEST_GET", "ROWS", "fill"]
+__all__ = ["CONNECTIONS", "MANIFEST_GET", "NAME", "ROWS", "fill"]
 
 CONNECTIONS: Final = 32
-_NAME: Final = "library/bench"
+NAME: Final = "library/bench"
 _IMAGE: Final = content.image(layers=10, layer_size=1024)
-MANIFEST_GET: Final = load_request("GET", f"/v2/{_NAME}/manifests/latest", accept=ACCEPT)
-_MANIFEST_HEAD: Final = load_request("HEAD", f"/v2/{_NAME}/manifests/latest", accept=ACCEPT)
-_BLOB_GET: Final = load_request("GET", f"/v2/{_NAME}/blobs/{_IMAGE.blobs[0].digest}")
-_BLOB_HEAD: Final = load_request("HEAD", f"/v2/{_NAME}/blobs/{_IMAGE.blobs[0].digest}")
+MANIFEST_GET: Final = load_request("GET", f"/v2/{NAME}/manifests/latest", accept=ACCEPT)
+_MANIFEST_HEAD: Final = load_request("HEAD", f"/v2/{NAME}/manifests/latest", accept=ACCEPT)
+_BLOB_GET: Final = load_request("GET", f"/v2/{NAME}/blobs/{_IMAGE.blobs[0].digest}")
+_BLOB_HEAD: Final = load_request("HEAD", f"/v2/{NAME}/blobs/{_IMAGE.blobs[0].digest}")
 
 
 def fill(_bench: Bench, server: Server) -> None:
     """One image of ten layers, and a look at what the four requests are answered with."""
     with Client(server.port) as client:
-        client.push_image(_NAME, "latest", _IMAGE)
-        manifest = client.expect(200, "GET", f"/v2/{_NAME}/manifests/latest")
-        layer = client.expect(200, "GET", f"/v2/{_NAME}/blobs/{_IMAGE.blobs[0].digest}")
+        client.push_image(NAME, "latest", _IMAGE)
+        manifest = client.expect(200, "GET", f"/v2/{NAME}/manifests/latest")
+        layer = client.expect(200, "GET", f"/v2/{NAME}/blobs/{_IMAGE.blobs[0].digest}")
     if manifest.body != _IMAGE.manifest or layer.body != _IMAGE.blobs[0].data:
         raise load.LoadFailed(f"{server.side} answers other bytes than were pushed")
 

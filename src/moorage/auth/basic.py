@@ -7,6 +7,7 @@ Used by: `app.py`.  Source: reference/auth.md section 2.
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from moorage.auth.access import EVERYTHING, Basic, Principal, challenge
@@ -32,8 +33,13 @@ class HtpasswdAuthority:
             self._users.knows(credentials.user, credentials.password)
             or await self._slowing.guess(asked.remote, credentials, self._users.verify)
         ):
-            return Principal(credentials.user.decode(errors="backslashreplace"), EVERYTHING)
+            return _principal(credentials.user)
         raise Unauthorized(self._challenge, [(need.type, need.name, need.action) for need in asked.needs])
 
     async def close(self) -> None:
         await self._users.close()
+
+
+@lru_cache(maxsize=1024)
+def _principal(user: bytes) -> Principal:
+    return Principal(user.decode(errors="backslashreplace"), EVERYTHING)

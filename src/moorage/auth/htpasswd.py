@@ -44,6 +44,7 @@ PASSWORD_LIMIT_BYTES: Final = 72
 
 _HASH_CHARS: Final = 60
 _SALT_CHARS: Final = 29
+_NOBODY: Final = bytes(_HASH_CHARS)
 _BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _ALPHABET: Final = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SCHEMES: Final = (
@@ -141,7 +142,7 @@ class PasswordFile:
         self, path: Path, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
         """Raises CannotAuthenticate if the file cannot be read or understood; `warnings` has what is odd in it."""
-        self._path, self._clock, self._wall = path, clock, wall
+        self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, float] = OrderedDict()  # keyed hash → when it is forgotten
         self._waiting: dict[bytes, asyncio.Task[bool]] = {}
@@ -180,7 +181,7 @@ class PasswordFile:
         if b"\0" in password or passwords.cost == 0:
             return False
         password = password[:PASSWORD_LIMIT_BYTES]
-        stored = passwords.hashes.get(user, b"")
+        stored = passwords.hashes.get(user, _NOBODY)
         key = self._keyed(stored, user, password)
         if self._remembers(key):
             return True
@@ -199,8 +200,8 @@ class PasswordFile:
     # The memory
 
     def _keyed(self, stored: bytes, user: bytes, password: bytes) -> bytes:
-        parts = b"%d %d %b%b%b" % (len(stored), len(user), stored, user, password)
-        return hashlib.blake2b(parts, key=self._key, digest_size=32).digest()
+        # Unambiguous: a hash has 60 characters, and no user of the file has a colon.
+        return hashlib.blake2b(stored + user + b":" + password, key=self._key, digest_size=32).digest()
 
     def _remembers(self, key: bytes) -> bool:
         until = self._verified.get(key)
@@ -246,7 +247,7 @@ class PasswordFile:
         """
         try:
             # Before the bytes: what is written in between changes these again.
-            found = os.stat(self._path)  # noqa: PTH116  half the time of Path.stat, on every request
+            found = os.stat(self._name)  # noqa: PTH116  half the time of Path.stat, on every request
             seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
             if seen != self._seen or self._young:
                 self._take(self._path.read_bytes())
@@ -297,11 +298,11 @@ def fits(password: bytes, stored: bytes) -> bool:
 
 
 def _matches(password: bytes, stored: bytes, highest: int) -> bool:
-    """In a thread; bcrypt lets go of the interpreter's lock.  `stored` is empty for an unknown user.
+    """In a thread; bcrypt lets go of the interpreter's lock.  `stored` is `_NOBODY` for an unknown user.
 
     A wrong password costs 2 to the `highest`, whatever its entry costs: c, then c, c+1, ... up to highest - 1.
     """
-    if not stored:
+    if stored == _NOBODY:
         bcrypt.hashpw(password, _dummy(highest))
         return False
     if fits(password, stored):
