@@ -7,6 +7,8 @@ per second that is left.
 from __future__ import annotations
 
 import base64
+import json
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 __all__ = ["ROWS"]
 
 _PASSWORD: Final = b"the benchmark's"
+_SERVICE: Final = "registry.example.com"
+_ISSUER: Final = "the benchmark's token server"
 
 
 def _htpasswd(folder: Path) -> tuple[Sections, str]:
@@ -34,6 +38,36 @@ def _htpasswd(folder: Path) -> tuple[Sections, str]:
     users.write_bytes(b"bench:" + bcrypt.hashpw(_PASSWORD, bcrypt.gensalt(10)) + b"\n")
     credentials = base64.b64encode(b"bench:" + _PASSWORD).decode()
     return {"auth": {"htpasswd": {"realm": "bench", "path": str(users)}}}, f"Basic {credentials}"
+
+
+def _token(folder: Path) -> tuple[Sections, str]:
+    """A configuration that takes tokens, and an Authorization header with one (P-256, by key id)."""
+    from joserfc import jws  # noqa: PLC0415  of one row
+    from joserfc.jwk import ECKey  # noqa: PLC0415
+
+    key = ECKey.generate_key("P-256", parameters={"kid": "bench"})
+    keys = folder / "jwks.json"
+    keys.write_text(json.dumps({"keys": [key.as_dict(private=False)]}))
+    now = int(time.time())
+    claims = {
+        "iss": _ISSUER,
+        "aud": _SERVICE,
+        "sub": "bench",
+        "exp": now + 3600,
+        "nbf": now - 10,
+        "iat": now,
+        "jti": "tYJCO1c6cnyy7kAn0c7rKPgbV1H1bFws",
+        "access": [{"type": "repository", "name": NAME, "actions": ["pull"]}],
+    }
+    header = {"typ": "JWT", "alg": "ES256", "kid": "bench"}
+    token = jws.serialize_compact(header, json.dumps(claims), key, ["ES256"])
+    settings = {
+        "realm": "https://auth.example.com/token",
+        "service": _SERVICE,
+        "issuer": _ISSUER,
+        "jwks": str(keys),
+    }
+    return {"auth": {"token": settings}}, f"Bearer {token}"
 
 
 def _kept(make: Callable[[Path], tuple[Sections, str]]) -> Callable[[Bench, str, Path], Mapping[str, float]]:
@@ -85,6 +119,16 @@ ROWS: Final = (
             Metric("added_us", "server CPU us/request more", "lower"),
         ),
         alone=_kept(_htpasswd),
+        sides=(servers.OURS,),
+    ),
+    Row(
+        "auth-token",
+        "GET manifest by tag with a bearer token, against without authentication",
+        (
+            Metric("kept", "of the rate without", "higher", 0.7, "value"),
+            Metric("added_us", "server CPU us/request more", "lower"),
+        ),
+        alone=_kept(_token),
         sides=(servers.OURS,),
     ),
 )

@@ -70,6 +70,22 @@ def test_a_chain_leads_to_the_bundle_through_what_was_sent() -> None:
     assert "vouches for certificate 'CN=signer'" in why(sent(SIGNER), AUTHORITY)
 
 
+@pytest.mark.parametrize(("between", "good"), [(1, True), (3, True), (4, False)])
+def test_a_chain_may_have_three_certificates_between(between: int, good: bool) -> None:
+    """More than anybody has, and few enough that a maze of them is soon walked."""
+    keys = [Signer.of("P-256", number).private for number in range(between + 2)]
+    chain = [certificate("0", keys[0], authority=True)]
+    for number in range(1, between + 2):
+        below = None if number > between else True
+        chain.append(certificate(f"{number}", keys[number], f"{number - 1}", keys[number - 1], authority=below))
+    root, *others = chain
+    found = sent(*reversed(others))
+    if good:
+        assert vouched(found, root).name == f"CN={between + 1}"
+    else:
+        assert "vouches for" in why(found, root)
+
+
 def test_a_chain_from_elsewhere_is_refused() -> None:
     """The names are right, the key is not."""
     forged = certificate("root", OTHER, authority=True)
