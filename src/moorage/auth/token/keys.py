@@ -148,7 +148,7 @@ def read_jwks(data: bytes, allowed: frozenset[str]) -> Keys:
             notes.append(f"{named} holds its private part, which belongs to the token server alone")
         for key_id in (kid,) if kid else ids_of(trusted.key):
             by_id[key_id] = (*by_id.get(key_id, ()), trusted)
-    return Keys(by_id, (), tuple(notes))
+    return Keys(by_id, (), tuple(notes) if by_id or notes else ("it holds no key",))
 
 
 def trust(public: object, allowed: frozenset[str]) -> TrustedKey | str:
