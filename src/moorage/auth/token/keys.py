@@ -59,7 +59,8 @@ _RSA_LEAST_BITS: Final = 1024
 _RSA_GOOD_BITS: Final = 2048
 _SHOWN_CHARS: Final = 80
 
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+_MEMBERS: Final = frozenset({"kty", "n", "e", "crv", "x", "y", "k"})
+_FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 class KeyFileInvalid(Exception):
@@ -215,10 +216,6 @@ def _of_jwk(entry: object, allowed: frozenset[str]) -> TrustedKey | str:
     except (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:
         return f"it cannot be read ({type(error).__name__})"  # the text might hold parts of the key
     return "its kty is not known"
-
-
-_MEMBERS: Final = frozenset({"kty", "n", "e", "crv", "x", "y", "k"})
-_FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 def _of_secret(members: dict[str, Any], allowed: frozenset[str]) -> TrustedKey | str:
