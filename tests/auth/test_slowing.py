@@ -196,6 +196,30 @@ async def test_after_a_wait_one_pair_is_checked_at_a_time() -> None:
     assert await world.right()
 
 
+async def test_no_more_than_the_limit_is_checked_at_once() -> None:
+    """The first burst of a guesser; each request of a pull, and whoever else has the same pair, goes with it."""
+    world = World()
+    go_on = asyncio.Event()
+
+    async def held(user: bytes, password: bytes) -> bool:
+        await go_on.wait()
+        return await world.check(user, password)
+
+    def guess(remote: str, password: bytes) -> asyncio.Task[bool]:
+        return asyncio.create_task(world.slowing.guess(remote, Basic(b"a", password), held))
+
+    asked = [guess(ATTACKER, b"%d" % (number % 3)) for number in range(30)]
+    await asyncio.sleep(0)
+    with pytest.raises(TooManyRequests):
+        await guess(ATTACKER, b"right")
+    other = guess("192.0.2.2", b"right")
+    go_on.set()
+    assert await asyncio.gather(*asked) == [False] * 30
+    assert await other
+    assert await world.wait() == 1
+    assert world.slowing._checking == {}
+
+
 async def test_a_check_that_fails_leaves_the_place_free() -> None:
     world = World()
     await world.wrong(times=3)

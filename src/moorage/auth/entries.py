@@ -44,7 +44,7 @@ def provide(path: Path) -> list[str]:
         _make_folders(path.parent)
         # With the final newline that the reference leaves out, so that `htpasswd ... >> FILE` adds a user.
         line = entry(FIRST_USER.encode(), password.encode(), _FIRST_COST) + b"\n"
-        _write(path, line, os.link)
+        _write(path, line, _put_first)
     except FileExistsError:
         return []
     except OSError as error:
@@ -62,6 +62,18 @@ def replace(path: Path, data: bytes) -> None:
     A symbolic link stays one.  Raises OSError.
     """
     _write(Path(os.path.realpath(path)), data, os.replace)
+
+
+def _put_first(name: str, path: Path) -> None:
+    """Raises FileExistsError if there is a file by now."""
+    try:
+        os.link(name, path)
+    except FileExistsError:
+        raise
+    except OSError:
+        # Not every file system has hard links.  Whoever makes the empty file replaces it.
+        os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
+        Path(name).replace(path)
 
 
 def _make_folders(folder: Path) -> None:

@@ -4,9 +4,10 @@
     as many, and each one after them                      wait 1, 2, 4 ... seconds, at most `longest_s`
     ten windows after the last wait                       forgotten
 
-While an address waits, its credentials are not looked at (429), and afterwards one pair at a time.  No name is
-ever locked, so that no stranger can keep its owner out.  What counts is different pairs: a machine that asks every
-minute with yesterday's password guesses nothing, and must not slow down its neighbours behind the same address.
+While an address waits, its credentials are not looked at (429), and afterwards one pair at a time; before, `limit`
+pairs at once, or else hundreds would be checked before the first of them counts.  No name is ever locked, so that
+no stranger can keep its owner out.  What counts is different pairs: a machine that asks every minute with
+yesterday's password guesses nothing, and must not slow down its neighbours behind the same address.
 
 In memory, of one process: with N workers an address has N times as many tries.  An unknown address (a Unix socket
 without a proxy that tells) is never slowed: everybody would share it.
@@ -21,7 +22,7 @@ import ipaddress
 import math
 import secrets
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -46,13 +47,12 @@ _log: Final = structlog.get_logger("moorage.auth")
 
 @dataclass(slots=True)
 class _Address:
-    """`wrong`: fingerprints of what was wrong since `begun`, `limit` at most; `checking`: the pair on its way."""
+    """`wrong`: fingerprints of what was wrong since `begun`, `limit` at most; `until`: when its last wait ends."""
 
     begun: float
     wrong: set[bytes] = field(default_factory=set)
     waits: int = 0
     until: float = 0.0
-    checking: bytes | None = None
 
 
 class Slowing:
@@ -64,6 +64,7 @@ class Slowing:
         self._limit, self._window_s, self._longest_s, self._clock = limit, window_s, longest_s, clock
         self._key = secrets.token_bytes(32)
         self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._checking: dict[str, Counter[bytes]] = {}  # by address: how many requests wait for which pair
 
     async def guess(
         self, remote: str, credentials: Basic, check: Callable[[bytes, bytes], Awaitable[bool]]
@@ -72,29 +73,38 @@ class Slowing:
 
         Raises TooManyRequests, without checking anything, while `remote` has to wait.
         """
-        pair = self._fingerprint(credentials)
-        state = self._addresses.get(_network(remote))
-        if state is None or not self._is_suspect(state):
+        network, pair = _network(remote), self._fingerprint(credentials)
+        if self._limit == 0 or not network:
             right = await check(credentials.user, credentials.password)
         else:
-            self._hold_back(state, pair)
-            state.checking = pair
+            self._hold_back(network, pair)
+            checking = self._checking.setdefault(network, Counter())
+            checking[pair] += 1
             try:
                 right = await check(credentials.user, credentials.password)
             finally:
-                state.checking = None
+                checking[pair] -= 1
+                if checking[pair] == 0:
+                    del checking[pair]
+                if not checking:
+                    self._checking.pop(network, None)
         if not right:
             user = credentials.user.decode(errors="backslashreplace")
             _log.warning("wrong user or password", user=user, remote=remote)
-            self._count(_network(remote), pair)
+            if self._limit and network:
+                self._count(network, pair)
         return right
 
     def _is_suspect(self, state: _Address) -> bool:
         return state.waits > 0 and self._clock() < state.until + _FORGOTTEN_WINDOWS * self._window_s
 
-    def _hold_back(self, state: _Address, pair: bytes) -> None:
-        left_s = state.until - self._clock()
-        if left_s <= 0 and state.checking in {None, pair}:
+    def _hold_back(self, network: str, pair: bytes) -> None:
+        state = self._addresses.get(network)
+        left_s, at_once = 0.0, self._limit
+        if state is not None and self._is_suspect(state):
+            left_s, at_once = state.until - self._clock(), 1
+        checking = self._checking.get(network, ())
+        if left_s <= 0 and (pair in checking or len(checking) < at_once):
             return
         seconds = max(1, math.ceil(left_s))
         raise TooManyRequests(
@@ -102,8 +112,6 @@ class Slowing:
         )
 
     def _count(self, network: str, pair: bytes) -> None:
-        if self._limit == 0 or not network:
-            return
         now = self._clock()
         state = self._addresses.get(network)
         if state is None or not (self._is_suspect(state) or now < state.begun + self._window_s):

@@ -45,7 +45,9 @@ def serve(
     if loaded.path is None:
         storage = loaded.settings.storage
         where = storage.filesystem.rootdirectory if storage.filesystem else storage.driver
-        typer.echo(f"no configuration file; data in {where}, no authentication", err=True)
+        provider = loaded.settings.auth.provider
+        who = "no authentication" if provider == "none" else f"authentication by {provider}"
+        typer.echo(f"no configuration file; data in {where}, {who}", err=True)
 
     from moorage.server import run
 
