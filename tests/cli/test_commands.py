@@ -138,19 +138,13 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
 def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
     """In a crash loop, the log of one start must be enough to mend it all."""
     file = tmp_path / "config.yml"
-    file.write_text(
-        GOOD + "log: {level: loud}\nauth: {token: {realm: r, service: s, issuer: i, jwks: j}}\nzzz: 1\n"
-    )
+    file.write_text(GOOD + "log: {level: loud}\nauth: {htpasswd: {realm: r}}\nzzz: 1\n")
     result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
-    refusal = (
-        "authentication by a token server is not available in this version of Moorage; use auth.htpasswd, "
-        "or keep the registry on loopback or behind a proxy that checks who comes in"
-    )
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"warning: {file}:6: zzz: unknown key",
         f"error: {file}:4: log.level: expected error, warn, info or debug, found 'loud'",
-        f"error: {file}:5: auth.token: {refusal}",
+        f"error: {file}:5: auth.htpasswd.path: required and missing",
         "error: REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number, found 'x'",
     ]
 
