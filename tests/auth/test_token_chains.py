@@ -163,7 +163,8 @@ def test_a_tangle_of_certificates_is_given_up_soon(key: PrivateKey) -> None:
     assert "more than 5" in why(sent(leaf, *maze, AUTHORITY), AUTHORITY)
 
 
-@settings(max_examples=300)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_certificates_with_any_byte_changed_are_refused_or_the_same(data: st.DataObject) -> None:
     """The library has errors of every kind for what is broken in a certificate: none of them is ours."""

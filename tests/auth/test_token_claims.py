@@ -7,7 +7,7 @@ import json
 from typing import Any, Final
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.auth.signing import ISSUER, SERVICE
 
@@ -162,6 +162,8 @@ JSON: Final = st.recursive(
 )
 
 
+@pytest.mark.slow
+@settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "access"]), JSON))
 def test_any_signed_claims_are_understood_or_refused(over: dict[str, Any]) -> None:
     """A token server's mistake is a 401 with a reason in the log, never an error of ours."""
@@ -169,6 +171,7 @@ def test_any_signed_claims_are_understood_or_refused(over: dict[str, Any]) -> No
         assert claims(**over).until >= NOW
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_signed_bytes_are_refused(payload: bytes) -> None:
     with pytest.raises(Refused):

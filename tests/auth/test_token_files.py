@@ -156,7 +156,11 @@ def test_a_folder_is_no_file(tmp_path: Path) -> None:
 
 def test_a_key_set_that_is_none_stops_the_start(tmp_path: Path) -> None:
     path = tmp_path / "jwks.json"
-    for text, message in (("<html>", "it is no JSON"), ("[]", "no JWK Set"), ('{"keys": []}', "has no key")):
+    for text, message in (
+        ("<html>", "it is no JSON"),
+        ("[]", "no JWK Set"),
+        ('{"keys": []}', "json: it holds no key$"),
+    ):
         path.write_text(text)
         with pytest.raises(CannotAuthenticate, match=message):
             loaded(None, path)

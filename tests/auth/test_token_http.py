@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import subprocess
+import sys
 from typing import TYPE_CHECKING, Any, Final
 
+import httpx
 import pytest
 import structlog
-from tests.auth.signing import ISSUER, SERVICE, Signer, claims, pem
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.auth.signing import ISSUER, SERVICE, Signer, b64, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
 from tests.wire import OCI_MANIFEST
 
@@ -20,8 +26,10 @@ from moorage.config.sections.storage import Delete, Inmemory, Storage
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
+
+    Answer = tuple[int, str, list[str]]
 
 SIGNER: Final = Signer.of("P-256")
 REALM: Final = "https://auth.test/token"
@@ -212,6 +220,42 @@ async def test_autoredirect_sends_clients_to_the_host_they_asked(
     await app.close()
 
 
+@pytest.fixture(scope="module")
+def runner() -> Iterator[asyncio.Runner]:
+    with asyncio.Runner() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def asked(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes], Answer]]:
+    """What a request with these bytes behind `Bearer` is answered with."""
+    app = build(configured(tmp_path_factory.mktemp("fuzzed")), b"secret", worker=0)
+    client = Client(app.asgi)
+
+    def ask(token: bytes) -> Answer:
+        header = httpx.Headers([(b"authorization", b"Bearer x" + token)])
+        with structlog.testing.capture_logs() as logs:
+            answer = runner.run(client.get(f"/v2/{NAME}/tags/list", headers=header))
+        return answer.status_code, answer.headers["www-authenticate"], [line["event"] for line in logs]
+
+    yield ask
+    runner.run(app.close())
+
+
+@pytest.mark.slow
+@settings(deadline=None)
+@given(
+    token=st.binary(max_size=60)
+    | st.lists(st.binary(max_size=40).map(b64), max_size=5).map(".".join).map(str.encode)
+)
+def test_any_bytes_for_a_token_are_a_401(asked: Callable[[bytes], Answer], token: bytes) -> None:
+    """Never a 500, never an answer that says more, and always a line in the log that does."""
+    status, challenge, events = asked(token)
+    assert status == 401
+    assert challenge.endswith(',error="invalid_token"')
+    assert [event.startswith("not authorized: ") for event in events] == [True]
+
+
 def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
     for over in ({"rootcertbundle": str(tmp_path / "none")}, {"signingalgorithms": ("RS256",)}):
         settings = configured(tmp_path, **over)
@@ -219,3 +263,15 @@ def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> Non
             with pytest.raises(CannotAuthenticate, match=r"auth\.token"):
                 begin(settings, b"secret")
     assert prepare(configured(tmp_path), b"secret") == []
+
+
+@pytest.mark.slow
+def test_without_tokens_nothing_of_them_is_loaded() -> None:
+    """A registry without authentication starts as fast and stays as small as before."""
+    code = (
+        "import sys, moorage.app as a, moorage.config.model as m, moorage.config.sections.storage as s\n"
+        "a.build(m.Settings(storage=s.Storage(inmemory=s.Inmemory())), b'secret', worker=0)\n"
+        "print(sorted({'joserfc', 'cryptography', 'moorage.auth.token'} & sys.modules.keys()))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"

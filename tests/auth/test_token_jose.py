@@ -273,18 +273,21 @@ REAL: Final = st.sampled_from(
 HEADERS: Final = st.dictionaries(NAMES, JSON | REAL, max_size=6)
 
 
+@settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: data.decode("latin-1")))
 def test_any_text_is_refused(text: str) -> None:
     """Whatever stands behind `Bearer`: an answer, never an error of ours."""
     refused(text)
 
 
+@settings(deadline=None)
 @given(st.tuples(st.binary(max_size=80), st.binary(max_size=80), st.binary(max_size=80)))
 def test_any_bytes_in_three_parts_are_refused(parts: tuple[bytes, bytes, bytes]) -> None:
     refused(".".join(b64(part) for part in parts))
 
 
-@settings(max_examples=300)
+@pytest.mark.slow
+@settings(max_examples=300, deadline=None)
 @given(HEADERS, JSON, st.binary(max_size=132))
 def test_any_header_is_refused_or_was_signed(header: dict[str, Any], payload: object, signature: bytes) -> None:
     """Headers made of the names that mean something, with everything in them that may be and may not."""
@@ -292,7 +295,8 @@ def test_any_header_is_refused_or_was_signed(header: dict[str, Any], payload: ob
     refused(".".join(b64(part) for part in parts))
 
 
-@settings(max_examples=150)
+@pytest.mark.slow
+@settings(max_examples=150, deadline=None)
 @given(st.data())
 def test_a_token_with_any_byte_changed_is_refused(data: st.DataObject) -> None:
     signer = Signer.of("P-256")

@@ -138,14 +138,13 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
 def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
     """In a crash loop, the log of one start must be enough to mend it all."""
     file = tmp_path / "config.yml"
-    file.write_text(GOOD + "log: {level: loud}\nmiddleware: {registry: [{name: x}]}\nzzz: 1\n")
+    file.write_text(GOOD + "log: {level: loud}\nauth: {htpasswd: {realm: r}}\nzzz: 1\n")
     result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
-    refusal = "middleware is not available in this version of Moorage; remove it or add disabled: true"
     assert result.returncode == 1
     assert result.stderr.splitlines() == [
         f"warning: {file}:6: zzz: unknown key",
         f"error: {file}:4: log.level: expected error, warn, info or debug, found 'loud'",
-        f"error: {file}:5: middleware.registry[0]: {refusal}",
+        f"error: {file}:5: auth.htpasswd.path: required and missing",
         "error: REGISTRY_TAGS_MAXTAGS: tags.maxtags: expected a whole number, found 'x'",
     ]
 

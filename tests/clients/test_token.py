@@ -167,10 +167,16 @@ def ctr(socket: str, run: Run) -> Command:
 @pytest.mark.root
 @pytest.mark.parametrize("post", [True, False])
 def test_containerd_pulls_and_pushes(
-    ctr: Command, run: Run, reg: str, layout: Layout, tokens: TokenServer, post: bool
+    ctr: Command,
+    run: Run,
+    reg: str,
+    layout: Layout,
+    tokens: TokenServer,
+    post: bool,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """It asks anonymously, reacts to each 401, tries POST and falls back to GET where there is none."""
-    tokens.post = post
+    monkeypatch.setattr(tokens, "post", post)
     before = len(tokens.seen)
     first, second = f"{reg}/team/ctr:{post}", f"{reg}/team/ctr-{post}".lower() + ":v1"
     source = f"oci:{layout.path}:v1"
@@ -181,7 +187,6 @@ def test_containerd_pulls_and_pushes(
     ctr("images", "pull", "--plain-http", "--user", "bob:hidden", second)
     asked = tokens.seen[before:]
     assert {entry.method for entry in asked if entry.user == "bob"} == {"POST" if post else "GET"}
-    tokens.post = True
 
 
 @pytest.mark.root

@@ -1,7 +1,7 @@
 """Who may do what; knows nothing of HTTP.
 
     access.py      the words: Need, Principal, Grants, Credentials, Authority
-    silly.py basic.py token.py local/      one for each way of proving who you are
+    silly.py basic.py token/ local/      one for each way of proving who you are
     htpasswd.py    the password file: read anew when it changes, bcrypt in threads
     entries.py     its lines made and written
     slowing.py     guessing slowed down

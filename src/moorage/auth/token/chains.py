@@ -55,9 +55,8 @@ def follow(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float
         return Vouched(leaf.public_key(), leaf.subject.rfc4514_string(), until)
     except ChainInvalid:
         raise
-    except (
-        Exception
-    ) as error:  # the library has many: ValueError, TypeError, InvalidVersion, UnsupportedAlgorithm...
+    except Exception as error:
+        # Of broken certificates the library makes ValueError, TypeError, InvalidVersion, UnsupportedAlgorithm ...
         why = f"{type(error).__name__}: {error}"
         raise ChainInvalid(f"a certificate in the token cannot be read: {why}") from error
 

@@ -59,7 +59,8 @@ _RSA_LEAST_BITS: Final = 1024
 _RSA_GOOD_BITS: Final = 2048
 _SHOWN_CHARS: Final = 80
 
-PublicKey = RSAPublicKey | EllipticCurvePublicKey | Ed25519PublicKey
+_MEMBERS: Final = frozenset({"kty", "n", "e", "crv", "x", "y", "k"})
+_FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 class KeyFileInvalid(Exception):
@@ -148,7 +149,7 @@ def read_jwks(data: bytes, allowed: frozenset[str]) -> Keys:
             notes.append(f"{named} holds its private part, which belongs to the token server alone")
         for key_id in (kid,) if kid else ids_of(trusted.key):
             by_id[key_id] = (*by_id.get(key_id, ()), trusted)
-    return Keys(by_id, (), tuple(notes))
+    return Keys(by_id, (), tuple(notes) if by_id or notes else ("it holds no key",))
 
 
 def trust(public: object, allowed: frozenset[str]) -> TrustedKey | str:
@@ -215,10 +216,6 @@ def _of_jwk(entry: object, allowed: frozenset[str]) -> TrustedKey | str:
     except (JoseError, ValueError, TypeError, KeyError, UnsupportedAlgorithm) as error:
         return f"it cannot be read ({type(error).__name__})"  # the text might hold parts of the key
     return "its kty is not known"
-
-
-_MEMBERS: Final = frozenset({"kty", "n", "e", "crv", "x", "y", "k"})
-_FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
 def _of_secret(members: dict[str, Any], allowed: frozenset[str]) -> TrustedKey | str:
