@@ -281,6 +281,7 @@ class Master:
         self._announced = True
         self.announce(self.plan, self.sockets)
         notify("READY=1")
+        self._reload_as_told()
 
     def _has_starting(self) -> bool:
         return any(not each.ready for each in self._workers.values())
@@ -339,6 +340,10 @@ class Master:
             _log.info("configuration reloaded", source=self.plan.source)
         self._next = None
         notify("READY=1")
+        self._reload_as_told()
+
+    def _reload_as_told(self) -> None:
+        """For a SIGHUP that came while there was no time for it."""
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
