@@ -23,8 +23,9 @@ BELOW: Final = {
     "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
     "health": {"config"},
     "logs": {"config"},
-    "app": {"auth", "config", "errors", "http", "registry", "storage", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs"},
+    "metrics": {"storage"},
+    "app": {"auth", "config", "errors", "http", "metrics", "registry", "storage", "types"},
+    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage"},
     "cli": {"app", "auth", "config", "registry", "server", "storage"},
     "testing": {"errors", "registry", "storage", "types"},
 }

@@ -11,6 +11,7 @@ import typer
 
 from moorage import cli
 from moorage.http.errors import STATUS
+from moorage.http.health import PROBES
 from moorage.http.routes import ROUTES
 
 ROOT: Final = Path(__file__).parents[1]
@@ -35,7 +36,9 @@ def test_every_route_is_in_the_table_of_endpoints() -> None:
     offered = {
         route.pattern: set(route.methods) - {"HEAD"} for route in ROUTES if route.pattern[-8:] != "/uploads"
     }
-    assert {path: methods for path, methods in documented.items() if path != "/"} == offered
+    outside = {"/", *PROBES}
+    assert outside <= documented.keys()
+    assert {path: methods for path, methods in documented.items() if path not in outside} == offered
 
 
 def test_every_refusal_is_in_the_table_of_errors() -> None:

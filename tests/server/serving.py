@@ -55,6 +55,9 @@ class Odd:
     async def probe(self) -> None:
         pass
 
+    def readings(self) -> tuple[Any, ...]:
+        return ()
+
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
         action = getattr(self, f"on_{scope['path'].strip('/') or 'hello'}")
@@ -261,7 +264,7 @@ def _main() -> int:
     path = Path(sys.argv[1])
     loaded = load(path, os.environ)
     home = path.parent
-    return run(loaded, lambda settings, secret, number: Odd(home, number))
+    return run(loaded, lambda settings, secret, number, watches: Odd(home, number))
 
 
 if __name__ == "__main__":
