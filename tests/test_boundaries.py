@@ -24,8 +24,9 @@ BELOW: Final = {
     "health": {"config"},
     "logs": {"config"},
     "metrics": {"storage"},
+    "tracing": {"logs"},
     "app": {"auth", "config", "errors", "http", "metrics", "registry", "storage", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage"},
+    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage", "tracing"},
     "cli": {"app", "auth", "config", "registry", "server", "storage"},
     "testing": {"errors", "registry", "storage", "types"},
 }

@@ -239,10 +239,13 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
     debug = Debug(addr="127.0.0.1:0", prometheus=Prometheus(enabled=True))
     with pytest.raises(Cannot, match=r"moorage\[metrics\]"):
         check(Settings(http=Http(debug=debug)))
+    monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
+    with pytest.raises(Cannot, match=r"moorage\[tracing\]"):
+        check(Settings())
 
 
 def test_what_is_off_is_not_imported() -> None:
-    """Nobody pays for metrics and traces that are not wanted: 30 MB for each worker."""
+    """Nobody pays for metrics and traces that are not wanted: 15 MB for each worker."""
     code = (
         "import sys, moorage.app, moorage.server\n"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry', "

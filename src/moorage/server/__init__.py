@@ -2,7 +2,7 @@
 
     run ──► listen.py  sockets          ──► master.py ──fork──► worker.py ──► granian.py
             plan.py    settings, TLS                                │
-                                                                    ├──► observing.py  metrics, debug
+                                                                    ├──► observing.py  metrics, traces, debug
                                                                     └──► moorage.app.build
 
 docs/operations.md tells operators what it does.  Source: reference/configuration.md section 9,

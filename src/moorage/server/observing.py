@@ -1,10 +1,10 @@
-"""What watches a worker: numbers, and in worker 0 the debug listener.
+"""What watches a worker: numbers, spans, and in worker 0 the debug listener.
 
-    every worker   Recorder ─► around the requests and the storage
+    every worker   Recorder, Spans ─► around the requests and the storage
                    each second: its numbers and failing checks onto the board
     worker 0       the debug listener: health and metrics of all workers, from the board
 
-Nothing of it is there, or imported, unless `http.debug.addr` is set.
+Nothing of it is there, or imported, unless `http.debug.addr` or OTEL_TRACES_EXPORTER is set.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage import tracing
 from moorage.http.debug import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server.granian import Listener, ServerOptions
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
     from moorage.server.listen import Sockets
     from moorage.server.worker import Job
     from moorage.storage.watched import Watch
+    from moorage.tracing.setup import Tracing
 
 __all__ = ["Observation", "Observing", "check", "observe"]
 
@@ -41,6 +43,7 @@ _METRICS_PATH: Final = "/metrics"
 """What an empty `http.debug.prometheus.path` means, as in the reference."""
 
 _INTERVAL_S: Final = 1.0
+_FLUSH_LIMIT_S: Final = 3.0
 _OPTIONS: Final = ServerOptions(connections=64)
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -58,6 +61,10 @@ def check(settings: Settings) -> None:
     debug = settings.http.debug
     if debug.addr and debug.prometheus.enabled and importlib.util.find_spec("prometheus_client") is None:
         raise Cannot("http.debug.prometheus needs a library that is missing: pip install 'moorage[metrics]'")
+    try:
+        tracing.check(os.environ)
+    except tracing.CannotTrace as error:
+        raise Cannot(str(error)) from error
 
 
 def observe(settings: Settings, workers: int) -> Observation | None:
@@ -87,6 +94,7 @@ class Observing:
     def __init__(self, job: Job) -> None:
         self._job = job
         self._recorder: Recorder | None = None
+        self._tracing: Tracing | None = None
         self._health: Health | None = None
         self._readings: Callable[[], Iterable[Reading]] = tuple
         self._task: asyncio.Task[None] | None = None
@@ -97,6 +105,10 @@ class Observing:
             from moorage.metrics.recorder import Recorder  # noqa: PLC0415  only where it is wanted
 
             self._recorder = Recorder()
+        if tracing.exporters(os.environ):
+            from moorage.tracing.setup import start  # noqa: PLC0415  likewise
+
+            self._tracing = start(os.environ, f"{job.instance}/{job.number}")
 
     @property
     def observer(self) -> Observer | None:
@@ -109,7 +121,12 @@ class Observing:
             from moorage.metrics.storage import StorageTimes  # noqa: PLC0415  likewise
 
             watches.append(StorageTimes(self._recorder))
+        if self._tracing is not None:
+            watches.append(self._tracing.spans.storage)
         return watches
+
+    def around(self, app: ASGIApp) -> ASGIApp:
+        return app if self._tracing is None else self._tracing.spans.around(app)
 
     def start(self, health: Health, traffic: Traffic, readings: Callable[[], Iterable[Reading]]) -> None:
         """`readings` are the numbers that the application counts by itself."""
@@ -142,12 +159,16 @@ class Observing:
             asyncio.get_running_loop().call_later(_INTERVAL_S, self._listener.stop)
 
     async def close(self) -> None:
-        """The last numbers."""
+        """The last numbers and spans."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
             self._show()
+        if self._tracing is not None:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(_FLUSH_LIMIT_S):
+                    await asyncio.to_thread(self._tracing.close)
 
     async def _keep_showing(self) -> None:
         loop = asyncio.get_running_loop()

@@ -141,7 +141,7 @@ class _Worker:
         log = job.settings.log
         access = None if log.accesslog.disabled else logs.AccessLog(log.formatter)
         gate = HealthGate(app.asgi, health, traffic)
-        asgi = RequestLog(gate, traffic, access, observing.observer)
+        asgi = observing.around(RequestLog(gate, traffic, access, observing.observer))
 
         await app.start()
         await health.start()
