@@ -240,10 +240,10 @@ def _wait_until_ready(live: Live) -> None:
     while time.monotonic() < deadline:
         if live.process.poll() is not None:
             raise NotStarted(f"ended with status {live.process.returncode}:\n{live.logs()[-4000:]}")
-        ports = _listening_ports([live.pid, *_descendants(live.pid)])
-        if ports:
-            live.port = min(ports)
-            if _answers(live.port):
+        # One of them may be a debug listener, which has no `/v2/`.
+        for port in sorted(_listening_ports([live.pid, *_descendants(live.pid)])):
+            if _answers(port):
+                live.port = port
                 return
         time.sleep(0.02)
     raise NotStarted(f"no answer in {_START_LIMIT_S} s:\n{live.logs()[-4000:]}")

@@ -23,8 +23,10 @@ BELOW: Final = {
     "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
     "health": {"config"},
     "logs": {"config"},
-    "app": {"auth", "config", "errors", "http", "registry", "storage", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs"},
+    "metrics": {"storage"},
+    "tracing": {"logs"},
+    "app": {"auth", "config", "errors", "http", "metrics", "registry", "storage", "types"},
+    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage", "tracing"},
     "cli": {"app", "auth", "config", "errors", "registry", "server", "storage", "types"},
     "testing": {"errors", "registry", "storage", "types"},
 }

@@ -14,7 +14,7 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
@@ -30,9 +30,10 @@ from moorage.registry.tags import StoredTags
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
+from moorage.storage.watched import WatchedDriver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from starlette.types import ASGIApp
 
@@ -40,7 +41,10 @@ if TYPE_CHECKING:
     from moorage.auth.slowing import Slowing
     from moorage.config.model import Settings
     from moorage.http.token import TokenEndpoint
+    from moorage.metrics.recorder import Reading
+    from moorage.registry.caches import BoundedCache
     from moorage.storage.driver import Driver
+    from moorage.storage.watched import Watch
 
 __all__ = [
     "App",
@@ -82,9 +86,20 @@ class StoredRegistry:
         with refusing():
             await self._driver.probe()
 
+    def readings(self) -> Iterator[Reading]:
+        """What the caches have been asked, and could answer."""
+        yield from _cache_readings("blobs", self.blobs.sizes)
+        yield from _cache_readings("manifests", self.manifests.cache)
+        yield from _cache_readings("referrers", self.referrers.cache)
+
     async def close(self) -> None:
         self.uploads.close()
         await self._driver.close()
+
+
+def _cache_readings(name: str, cache: BoundedCache[Any, Any]) -> Iterator[Reading]:
+    yield "moorage_cache_requests_total", (name,), cache.requests
+    yield "moorage_cache_hits_total", (name,), cache.hits
 
 
 @dataclass(slots=True)
@@ -95,6 +110,7 @@ class App:
     registry: StoredRegistry
     purger: Purger | None
     authority: Authority | None = None
+    driver: Driver | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -106,6 +122,13 @@ class App:
         """Look at the storage; raises a refusal if it is not as it should be."""
         await self.registry.probe()
 
+    def readings(self) -> Iterator[Reading]:
+        """Numbers that are counted whether anybody asks or not; `metrics/table.py` has their names."""
+        yield from self.registry.readings()
+        if isinstance(self.driver, FilesystemDriver):
+            yield "moorage_storage_threads", (), self.driver.pool.threads
+            yield "moorage_storage_queue_length", (), self.driver.pool.waiting
+
     async def close(self) -> None:
         for task in self._tasks:
             task.cancel()
@@ -116,13 +139,18 @@ class App:
         await self.registry.close()
 
 
-def build(settings: Settings, secret: bytes, *, worker: int) -> App:
-    """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads."""
-    driver = make_driver(settings)
+def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[Watch] = ()) -> App:
+    """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads.
+
+    `watches` are told of every action of the storage.
+    """
+    bare = driver = make_driver(settings)
+    for watch in watches:
+        driver = WatchedDriver(driver, watch)
     registry = StoredRegistry(driver, settings, secret)
     authority = make_authority(settings, secret)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
-    return App(asgi, registry, _purger(driver, settings, worker), authority)
+    return App(asgi, registry, _purger(driver, settings, worker), authority, bare)
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:

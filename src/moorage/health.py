@@ -123,7 +123,9 @@ async def _storage(probe: Callable[[], Awaitable[None]]) -> None:
     except TimeoutError as error:
         raise Failed(f"the storage did not answer in {_LIMIT_S:g} seconds") from error
     except Exception as error:
-        raise Failed(str(error) or type(error).__name__) from error
+        # What clients are told of a failing storage names no cause; those who read this are to mend it.
+        cause = error.__cause__ or error
+        raise Failed(str(cause) or type(cause).__name__) from error
 
 
 async def _file(path: str) -> None:

@@ -37,10 +37,13 @@ if TYPE_CHECKING:
 
     from moorage.config.sections.log import Log
 
-__all__ = ["AccessLog", "Entry", "configure", "request_id", "write_line"]
+__all__ = ["AccessLog", "Entry", "configure", "request_id", "trace_id", "write_line"]
 
 request_id: ContextVar[str] = ContextVar("moorage_request_id", default="")
 """The request that is being answered; on every line that is logged meanwhile, as `http.request.id`."""
+
+trace_id: ContextVar[str] = ContextVar("moorage_trace_id", default="")
+"""The trace that the request belongs to, if it is traced; on the same lines, and in the access log as JSON."""
 
 PIPE_BUF: Final = 4096
 _LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
@@ -67,6 +70,8 @@ def configure(log: Log, *, instance: str, worker: int | None = None) -> None:
             event.setdefault(key, value)
         if current := request_id.get():
             event.setdefault("http.request.id", current)
+        if current := trace_id.get():
+            event.setdefault("trace_id", current)
         return event
 
     caller: list[Any] = [_caller(), _name_caller] if log.reportcaller else []
@@ -279,6 +284,7 @@ def _access_object(entry: Entry, limit: int) -> bytes:
         "http.request.referer": entry.referer[: limit // 4],
         "http.request.useragent": entry.agent[: limit // 4],
         "http.request.id": entry.request,
+        "trace_id": trace_id.get(),
     }
     return _dump({key: value for key, value in fields.items() if value != ""}).encode(errors="replace") + b"\n"
 

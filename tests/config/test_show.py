@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.config.helpers import BASE, load_text
-from tests.config.test_stock_files import NO_DEBUG, OFFICIAL_2, OFFICIAL_3, UPSTREAM_3
+from tests.config.test_stock_files import OFFICIAL_2, OFFICIAL_3, UPSTREAM_3
 
 from moorage.config.load import load
 from moorage.config.show import MASK, render
@@ -25,7 +25,7 @@ validation: {manifests: {urls: {allow: ['^https://']}, indexes: {platforms: list
 @pytest.mark.parametrize("text", [BASE, BASE + EXTRAS, OFFICIAL_2, OFFICIAL_3, UPSTREAM_3])
 def test_what_is_shown_reads_back_as_the_same_settings(tmp_path: Path, text: str) -> None:
     """People save the output as their file."""
-    settings = load_text(tmp_path, text, NO_DEBUG).settings
+    settings = load_text(tmp_path, text).settings
     assert load_text(tmp_path, render(settings)).settings == settings
 
 

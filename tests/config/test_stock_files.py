@@ -145,8 +145,6 @@ UPSTREAM_3 = OFFICIAL_3.replace("concurrencylimit: 5", "concurrencylimit: 8").re
     "  debug:\n", "  headers:\n    X-Content-Type-Options: [nosniff]\n  debug:\n"
 ).replace("  tag:\n", "  maintenance:\n    uploadpurging:\n      enabled: false\n  tag:\n")  # fmt: skip
 
-NO_DEBUG = {"REGISTRY_HTTP_DEBUG_ADDR": ""}
-
 
 def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
     """The commonest configuration there is."""
@@ -166,9 +164,7 @@ def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "refused"),
     [
-        (OFFICIAL_3, {"http.debug.addr"}),
-        (UPSTREAM_3, {"http.debug.addr"}),
-        (UPSTREAM_2, {"http.debug.addr", "storage.cache.blobdescriptor"}),
+        (UPSTREAM_2, {"storage.cache.blobdescriptor"}),
     ],
 )
 def test_what_is_switched_on_and_not_there_is_refused_and_nothing_else(
@@ -179,10 +175,12 @@ def test_what_is_switched_on_and_not_there_is_refused_and_nothing_else(
 
 
 @pytest.mark.parametrize("text", [OFFICIAL_3, UPSTREAM_3])
-def test_the_files_of_registry_3_start_without_the_debug_listener(tmp_path: Path, text: str) -> None:
-    """The refusal names this variable; it must be enough."""
-    loaded = load_text(tmp_path, text, NO_DEBUG)
+def test_the_files_of_registry_3_start(tmp_path: Path, text: str) -> None:
+    """With the debug listener and metrics that the image switches on."""
+    loaded = load_text(tmp_path, text)
     assert loaded.warnings == ()
+    debug = loaded.settings.http.debug
+    assert (debug.addr, debug.prometheus.enabled, debug.prometheus.path) == (":5001", True, "/metrics")
     assert loaded.settings.storage.delete.enabled
     assert loaded.settings.log.level == "debug"
 
@@ -198,9 +196,17 @@ def test_debians_file_is_read_with_its_authentication_and_starts_without(tmp_pat
     assert (loaded.settings.auth.provider, loaded.warnings) == ("none", ())
 
 
-def test_the_development_file_starts_without_redis_and_debug(tmp_path: Path) -> None:
+@pytest.mark.parametrize("text", [OFFICIAL_3, UPSTREAM_3])
+def test_a_variable_takes_the_debug_listener_away(tmp_path: Path, text: str) -> None:
+    """Whoever does not want the image's open port has no file to edit."""
+    loaded = load_text(tmp_path, text, {"REGISTRY_HTTP_DEBUG_ADDR": ""})
+    assert loaded.warnings == ()
+    assert loaded.settings.http.debug.addr == ""
+
+
+def test_the_development_file_starts_without_redis(tmp_path: Path) -> None:
     """Its `redis` section stays and is only warned about; 2.8's spellings in it are understood."""
-    environ = NO_DEBUG | {"REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR": "inmemory"}
+    environ = {"REGISTRY_STORAGE_CACHE_BLOBDESCRIPTOR": "inmemory"}
     loaded = load_text(tmp_path, UPSTREAM_2, environ)
     redis = loaded.settings.redis
     assert redis is not None

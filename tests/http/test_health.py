@@ -15,8 +15,10 @@ import structlog
 
 from moorage.config.sections.rules import FileCheck, HttpCheck, StorageCheck, TcpCheck
 from moorage.config.sections.rules import Health as Settings
+from moorage.errors import Unavailable
 from moorage.health import Check, Failed, Health, checks_of
 from moorage.http.health import HealthGate
+from moorage.http.middleware import Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -34,7 +36,9 @@ async def app(_: Scope, __: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": b""})
 
 
-async def ask(health: Health, method: str = "GET") -> tuple[int, bytes]:
+async def ask(
+    health: Health, method: str = "GET", path: str = "/v2/", traffic: Traffic | None = None
+) -> tuple[int, bytes]:
     sent: list[Message] = []
 
     async def send(message: Message) -> None:
@@ -43,8 +47,48 @@ async def ask(health: Health, method: str = "GET") -> tuple[int, bytes]:
     async def receive() -> Message:
         raise AssertionError("nothing is read")
 
-    await HealthGate(app, health)({"type": "http", "method": method}, receive, send)
+    await HealthGate(app, health, traffic or Traffic())(
+        {"type": "http", "method": method, "path": path}, receive, send
+    )
     return sent[0]["status"], sent[1]["body"]
+
+
+def failing(**checks: str) -> Health:
+    health = Health([])
+    health.failing.update(checks)
+    return health
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_registry_that_is_unhealthy_is_alive_and_not_ready(method: str) -> None:
+    """A restart mends no storage that is away; to be sent requests would."""
+    body = b"" if method == "HEAD" else b"ok\n"
+    assert await ask(failing(), method, "/livez") == (200, body)
+    assert await ask(failing(), method, "/readyz") == (200, body)
+    assert await ask(failing(db="secret.internal: down"), method, "/livez") == (200, body)
+    status, told = await ask(failing(db="secret.internal: down"), method, "/readyz")
+    assert status == 503
+    assert b"secret" not in told, "anybody may ask"
+
+
+async def test_a_registry_that_stops_is_alive_and_not_ready() -> None:
+    """So that nobody new is sent while the last requests finish."""
+    traffic = Traffic()
+    traffic.draining = traffic.stopping = True
+    assert (await ask(failing(), path="/livez", traffic=traffic))[0] == 200
+    assert (await ask(failing(), path="/readyz", traffic=traffic))[0] == 503
+
+
+async def test_a_worker_that_makes_room_for_a_newer_one_stays_ready() -> None:
+    """A reload takes no registry out of service."""
+    traffic = Traffic()
+    traffic.draining = True
+    assert (await ask(failing(), path="/readyz", traffic=traffic))[0] == 200
+
+
+async def test_probes_are_asked_by_get_and_head() -> None:
+    assert (await ask(failing(), "POST", "/readyz"))[0] == 405
+    assert (await ask(failing(), "DELETE", "/livez"))[0] == 405
 
 
 class Switch:
@@ -204,6 +248,16 @@ def answering() -> Iterator[str]:
         yield f"http://127.0.0.1:{server.server_port}"
         server.shutdown()
         thread.join()
+
+
+async def test_the_cause_of_a_refusal_is_the_reason() -> None:
+    """Who is to mend the storage is not helped by "try again later" alone."""
+
+    async def broken() -> None:
+        raise Unavailable("try again later") from OSError("disk on fire")
+
+    with pytest.raises(Failed, match="disk on fire"):
+        await only(Settings(storagedriver=StorageCheck(enabled=True)), broken).run()
 
 
 async def test_an_address_must_answer_as_expected(answering: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from moorage.http.middleware import HEADER_LIMIT_BYTES, RequestLog, Traffic, remote_address
+from moorage.http.middleware import HEADER_LIMIT_BYTES, Observer, RequestLog, Traffic, remote_address
 from moorage.logs import AccessLog, request_id
 
 if TYPE_CHECKING:
@@ -38,9 +38,9 @@ async def hello(_: Scope, __: Receive, send: Send) -> None:
 class Client:
     """Calls the layer and keeps what it sent."""
 
-    def __init__(self, app: ASGIApp, access: AccessLog | None = None) -> None:
+    def __init__(self, app: ASGIApp, access: AccessLog | None = None, observer: Observer | None = None) -> None:
         self.traffic = Traffic()
-        self.app = RequestLog(app, self.traffic, access)
+        self.app = RequestLog(app, self.traffic, access, observer)
         self.sent: list[Message] = []
 
     async def get(self, request: dict[str, Any]) -> dict[bytes, bytes]:
@@ -225,3 +225,73 @@ async def test_a_client_that_left_before_the_answer_is_a_499(read: Any) -> None:
 def test_the_remote_address_is_the_first_valid_one(headers: Any, client: Any, expected: str) -> None:
     """reference/http-api.md section 11."""
     assert remote_address(scope(*headers, client=client)) == expected
+
+
+class Counting:
+    """An observer that keeps what it was told."""
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self.told: list[tuple[int, int, int, int]] = []
+
+    def begin(self, scope: Scope) -> None:
+        self.begun += 1
+
+    def end(self, scope: Scope, status: int, seconds: float, asked: int, received: int, sent: int) -> None:
+        assert 0 < seconds < 60
+        self.told.append((status, asked, received, sent))
+
+
+async def test_an_observer_is_told_what_came_and_went() -> None:
+    """Bytes of bodies are counted as they come, whatever Content-Length says."""
+
+    async def app(asked: Scope, receive: Receive, send: Send) -> None:
+        await receive()
+        await receive()
+        await hello(asked, receive, send)
+
+    observer = Counting()
+    await Client(app, observer=observer).get(scope((b"host", b"x")))
+    assert observer.told == [(200, 5, 0, 5)]
+
+    bodies = [b"abc", b"de"]
+
+    async def piece() -> Message:
+        return {"type": "http.request", "body": bodies.pop(0), "more_body": bool(bodies)}
+
+    async def send(_: Message) -> None:
+        """To nobody."""
+
+    await RequestLog(app, Traffic(), None, observer)(scope((b"host", b"x")), piece, send)
+    assert observer.told[1] == (200, 10, 5, 5)
+    assert observer.begun == 2
+
+
+@pytest.mark.parametrize(("raised", "status"), [(RuntimeError("a bug"), 500), (None, 499)])
+async def test_an_observer_is_told_the_end_however_it_ends(raised: Exception | None, status: int) -> None:
+    """Else requests in flight would only ever grow."""
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        if raised is not None:
+            raise raised
+
+    observer = Counting()
+    with structlog.testing.capture_logs():
+        await Client(app, observer=observer).get(scope())
+    assert [told[0] for told in observer.told] == [status]
+
+
+async def test_an_observer_is_told_of_a_request_that_was_cancelled() -> None:
+    started = asyncio.Event()
+
+    async def app(_: Scope, __: Receive, ___: Send) -> None:
+        started.set()
+        await asyncio.Event().wait()
+
+    observer = Counting()
+    task = asyncio.create_task(Client(app, observer=observer).get(scope()))
+    await started.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert [told[0] for told in observer.told] == [499]

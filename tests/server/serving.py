@@ -40,6 +40,9 @@ class Odd:
 
     def __init__(self, home: Path, number: int) -> None:
         self.home, self.number = home, number
+        while (home / "start-later").exists():
+            self.note("starting")
+            time.sleep(0.01)
         if (home / "do-not-start").exists():
             raise RuntimeError("told not to start")
 
@@ -51,6 +54,9 @@ class Odd:
 
     async def probe(self) -> None:
         pass
+
+    def readings(self) -> tuple[Any, ...]:
+        return ()
 
     async def asgi(self, scope: Scope, receive: Receive, send: Send) -> None:
         query = {key: values[0] for key, values in parse_qs(scope["query_string"].decode()).items()}
@@ -258,7 +264,7 @@ def _main() -> int:
     path = Path(sys.argv[1])
     loaded = load(path, os.environ)
     home = path.parent
-    return run(loaded, lambda settings, secret, number: Odd(home, number))
+    return run(loaded, lambda settings, secret, number, watches: Odd(home, number))
 
 
 if __name__ == "__main__":

@@ -240,6 +240,18 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     assert "http.workers has changed: that takes a restart" in served.err
 
 
+def test_a_reload_asked_for_during_the_start_is_not_forgotten(tmp_path: Path) -> None:
+    """Whoever writes the configuration while the server comes up sends one signal, once."""
+    home = tmp_path / "home"
+    home.mkdir()
+    (home / "start-later").touch()
+    with serving(home, wait=False) as served:
+        served.seen("starting")
+        served.signal(signal.SIGHUP)
+        (home / "start-later").unlink()
+        served.logged("configuration reloaded")
+
+
 def test_a_wrong_configuration_is_refused_and_the_old_one_stays(served: Served) -> None:
     """A typing error must not take the registry down."""
     workers = served.children()

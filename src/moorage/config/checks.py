@@ -43,6 +43,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_required(settings, ()),
         *_address(settings, inherited=environ.get("LISTEN_FDS", "0") not in {"", "0"}),
         *_http(settings),
+        *_debug(settings),
         *_tls(settings),
         *_health(settings),
         *_patterns(settings),
@@ -170,6 +171,18 @@ def _http(settings: Settings) -> Iterator[Problem]:
             yield Problem("is no name of a header", f"http.headers.{name}")
         elif any(not value.isascii() or not (value.isprintable() or "\t" in value) for value in values):
             yield Problem("expected printable ASCII text", f"http.headers.{name}")
+
+
+def _debug(settings: Settings) -> Iterator[Problem]:
+    debug = settings.http.debug
+    if debug.addr:
+        try:
+            host_and_port(debug.addr)
+        except ValueError as error:
+            yield Problem(f"{error}, found {debug.addr!r}", "http.debug.addr")
+    path = debug.prometheus.path
+    if path and (not path.startswith("/") or path in {"/debug/health", "/livez", "/readyz"}):
+        yield Problem(f"expected a path of its own such as /metrics, found {path!r}", "http.debug.prometheus.path")
 
 
 def _tls(settings: Settings) -> Iterator[Problem]:

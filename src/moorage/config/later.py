@@ -102,12 +102,6 @@ LATER: Final = (
         _filled("proxy.remoteurl"),
     ),
     Later(
-        ("http.debug",),
-        "the debug listener",
-        "remove it, or start with REGISTRY_HTTP_DEBUG_ADDR set to nothing",
-        _filled("http.debug.addr"),
-    ),
-    Later(
         ("http.tls.letsencrypt",),
         "Let's Encrypt",
         "remove it and give http.tls.certificate and http.tls.key",

@@ -106,7 +106,10 @@ class _App:
                 return redirect
             if method == "OPTIONS":
                 return self._options_answer(inner)
-            handler, access, params = routes.find(inner, method, readonly=self._options.readonly)
+            # Also for a method that is not offered: what is counted and traced is counted by route.
+            route, params = routes.find(inner)
+            request.scope["moorage.route"] = route
+            handler, access = route.endpoint(method, readonly=self._options.readonly)
             configured = self._configured
             call = Call(request, self._registry, self._options, params)
             if self._guard is not None:
@@ -114,6 +117,10 @@ class _App:
                 request.scope["moorage.user"] = call.principal.name
             response = await handler(call)
         except RegistryError as error:
+            # Not the error itself: it knows this frame, and would keep all of the request until a collection.
+            request.scope["moorage.refusal"] = error.code
+            if isinstance(error, Unauthorized):
+                request.scope["moorage.challenge"] = error.challenge
             response = to_response(error, _headers_of(error, call))
         except ClientGone:
             raise
@@ -149,7 +156,8 @@ class _App:
             clean = clean.rstrip("/")
         if clean == inner:
             return None
-        routes.find(clean, request.method, readonly=False)
+        route, _ = routes.find(clean)
+        route.endpoint(request.method, readonly=False)
         query = request.scope["query_string"].decode("latin-1")
         target = f"{self._options.prefix[:-1]}{clean}" + (f"?{query}" if query else "")
         response = Response(status_code=301, headers={"location": target, "content-length": "0"})

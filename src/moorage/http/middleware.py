@@ -3,7 +3,9 @@
 `X-Request-Id` comes from the client when it is sane, else it is made here; it stands on every answer, whatever
 failed inside, in the access log and on every line that the application logs meanwhile (`logs.request_id`).
 
-An application tells who the user is by setting `scope["moorage.user"]`.  The answer's size is what was sent,
+An application tells who the user is by setting `scope["moorage.user"]`, and for metrics and traces which endpoint
+answers (`scope["moorage.route"]`, a `routes.Route`), the code of a refusal (`scope["moorage.refusal"]`) and the
+challenge of a 401 (`scope["moorage.challenge"]`).  The answer's size is what was sent,
 except for files that the server sends by itself (`http.response.pathsend`): there it is the Content-Length.
 """
 
@@ -13,7 +15,7 @@ import ipaddress
 import re
 import time
 from random import getrandbits
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
@@ -28,7 +30,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["HEADER_LIMIT_BYTES", "RequestLog", "Traffic", "remote_address"]
+__all__ = ["HEADER_LIMIT_BYTES", "Observer", "RequestLog", "Traffic", "remote_address"]
 
 HEADER_LIMIT_BYTES: Final = 128 << 10
 """Names and values of a request's headers together.  Granian's own limit is that of its read buffer."""
@@ -42,14 +44,15 @@ _log: Final = structlog.get_logger("moorage.http")
 class Traffic:
     """Which requests are being answered, and whether their connections shall end with the answer.
 
-    `active` counts them by the address and port of the connection.
+    `active` counts them by the address and port of the connection.  `stopping`: the whole server ends, not only
+    this worker in favour of another.
     """
 
-    __slots__ = ("active", "draining")
+    __slots__ = ("active", "draining", "stopping")
 
     def __init__(self) -> None:
         self.active: dict[object, int] = {}
-        self.draining = False
+        self.draining = self.stopping = False
 
     @property
     def in_flight(self) -> int:
@@ -66,17 +69,31 @@ class Traffic:
             del self.active[peer]
 
 
-class RequestLog:
-    """The outermost layer; without `access` there is no access log."""
+class Observer(Protocol):
+    """Who counts requests: `end` is called once for every `begin`, when the scope holds all that it will."""
 
-    def __init__(self, app: ASGIApp, traffic: Traffic, access: AccessLog | None) -> None:
-        self._app, self._traffic, self._access = app, traffic, access
+    def begin(self, scope: Scope) -> None: ...
+
+    def end(self, scope: Scope, status: int, seconds: float, asked: int, received: int, sent: int) -> None:
+        """`received` and `sent` are bytes of the bodies, `asked` those of the headers and `received`."""
+
+
+class RequestLog:
+    """The outermost layer; without `access` there is no access log, without `observer` nobody counts."""
+
+    def __init__(
+        self, app: ASGIApp, traffic: Traffic, access: AccessLog | None, observer: Observer | None = None
+    ) -> None:
+        self._app, self._traffic, self._access, self._observer = app, traffic, access, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, send, self._traffic)
+        exchange = _Exchange(scope, receive, send, self._traffic)
+        if (observer := self._observer) is not None:
+            observer.begin(scope)
+            receive = exchange.receive
         request_id.set(exchange.id.decode())
         peer = tuple(scope.get("client") or ())
         self._traffic.begin(peer)
@@ -90,19 +107,26 @@ class RequestLog:
             await exchange.fail()
         finally:
             self._traffic.end(peer)
+            seconds = exchange.seconds()
+            if observer is not None:
+                asked = exchange.header_bytes + exchange.received
+                observer.end(scope, exchange.status, seconds, asked, exchange.received, exchange.sent)
             if self._access is not None:
-                self._access.write(exchange.entry())
+                self._access.write(exchange.entry(seconds))
 
 
 class _Exchange:
     """One request and its answer, as far as the logs want to know."""
 
-    __slots__ = ("_begun", "_headers", "_scope", "_send", "_sent", "_status", "_traffic", "header_bytes", "id")
+    __slots__ = (
+        "_begun", "_headers", "_receive", "_scope", "_send", "_status", "_traffic", "header_bytes", "id",
+        "received", "sent",
+    )  # fmt: skip
 
-    def __init__(self, scope: Scope, send: Send, traffic: Traffic) -> None:
+    def __init__(self, scope: Scope, receive: Receive, send: Send, traffic: Traffic) -> None:
         self._begun = time.perf_counter()
-        self._scope, self._send, self._traffic = scope, send, traffic
-        self._status = self._sent = 0
+        self._scope, self._receive, self._send, self._traffic = scope, receive, send, traffic
+        self._status = self.received = self.sent = 0
         self._headers: list[tuple[bytes, bytes]] = []
         self.id = b"%032x" % getrandbits(128)
         size = 0
@@ -111,6 +135,19 @@ class _Exchange:
             if name == b"x-request-id" and _ID.fullmatch(value):
                 self.id = value
         self.header_bytes = size
+
+    @property
+    def status(self) -> int:
+        """499: the client left before there was an answer (nginx's invention)."""
+        return self._status or 499
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._begun
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        self.received += len(message.get("body", b""))
+        return message
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -123,9 +160,9 @@ class _Exchange:
                 headers.append(_CLOSE)
             message["headers"] = self._headers = headers
         elif kind == "http.response.body":
-            self._sent += len(message.get("body", b""))
+            self.sent += len(message.get("body", b""))
         elif kind == "http.response.pathsend":
-            self._sent += self._announced()
+            self.sent += self._announced()
         await self._send(message)
 
     def _announced(self) -> int:
@@ -146,13 +183,12 @@ class _Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
-    def entry(self) -> Entry:
+    def entry(self, seconds: float) -> Entry:
         scope = self._scope
         query: bytes = scope["query_string"]
         # As it was sent, which `path` is not: that is percent-decoded.
         raw = scope.get("raw_path")
         path = raw.decode("latin-1") if raw else scope["path"]
-        seconds = time.perf_counter() - self._begun
         return Entry(
             when=time.time() - seconds,
             remote=remote_address(scope),
@@ -160,9 +196,8 @@ class _Exchange:
             method=scope["method"],
             target=f"{path}?{query.decode('latin-1')}" if query else path,
             protocol=scope["http_version"],
-            # 499: the client left before there was an answer (nginx's invention).
-            status=self._status or 499,
-            sent=self._sent,
+            status=self.status,
+            sent=self.sent,
             seconds=seconds,
             referer=_header(scope, b"referer"),
             agent=_header(scope, b"user-agent"),

@@ -48,7 +48,7 @@ class StoredBlobs:
     ) -> None:
         self._driver = driver
         self._delete_enabled = delete_enabled
-        self._sizes: BoundedCache[Digest, int] = BoundedCache(remembered)
+        self.sizes: BoundedCache[Digest, int] = BoundedCache(remembered)
         self._redirects, self._expires_s = redirects, redirect_expires_s
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
@@ -59,13 +59,13 @@ class StoredBlobs:
             return Blob(digest, await self._size(stored), stored)
 
     async def _size(self, stored: Digest) -> int:
-        size = self._sizes.get(stored)
+        size = self.sizes.get(stored)
         if size is None:
             try:
                 size = (await self._driver.stat(layout.blob_data(stored))).size
             except KeyMissing:
                 raise BlobUnknown(str(stored)) from None
-            self._sizes.put(stored, size)
+            self.sizes.put(stored, size)
         return size
 
     @asynccontextmanager
@@ -78,7 +78,7 @@ class StoredBlobs:
                 async with self._driver.open(layout.blob_data(blob.stored), start=start, stop=stop) as reader:
                     yield aiter(reader)
             except KeyMissing:
-                self._sizes.drop(blob.stored)
+                self.sizes.drop(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
 
     async def read(self, blob: Blob) -> bytes:
@@ -86,7 +86,7 @@ class StoredBlobs:
             try:
                 return (await self._driver.read(layout.blob_data(blob.stored))).data
             except KeyMissing:
-                self._sizes.drop(blob.stored)
+                self.sizes.drop(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
 
     async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
@@ -98,7 +98,7 @@ class StoredBlobs:
                 try:
                     await self._driver.stat(key)
                 except KeyMissing:
-                    self._sizes.drop(blob.stored)
+                    self.sizes.drop(blob.stored)
                     raise BlobUnknown(str(blob.digest)) from None
                 return found
             return found if self._redirects else None
@@ -110,7 +110,7 @@ class StoredBlobs:
                 stored = await read_link(self._driver, layout.layer_link(source, digest))
             if stored is None:
                 raise BlobUnknown(str(digest))
-            self._sizes.drop(stored)
+            self.sizes.drop(stored)
             blob = Blob(digest, await self._size(stored), stored)
             await write_link(self._driver, layout.layer_link(name, digest), stored)
             return blob

@@ -12,17 +12,23 @@ _V = TypeVar("_V")
 
 
 class BoundedCache(Generic[_K, _V]):
-    """The most recently used entries, `limit` of them by weight (1 each unless told); 0 remembers nothing."""
+    """The most recently used entries, `limit` of them by weight (1 each unless told); 0 remembers nothing.
+
+    `requests` and `hits` count what was asked for and what of that was there.
+    """
 
     def __init__(self, limit: int) -> None:
+        self.requests = self.hits = 0
         self._limit = limit
         self._weight = 0
         self._entries: OrderedDict[_K, tuple[_V, int]] = OrderedDict()
 
     def get(self, key: _K) -> _V | None:
+        self.requests += 1
         entry = self._entries.get(key)
         if entry is None:
             return None
+        self.hits += 1
         self._entries.move_to_end(key)
         return entry[0]
 

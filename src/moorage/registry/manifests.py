@@ -140,7 +140,7 @@ class StoredManifests:
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
         self._lasting = LastingWrites(driver)
-        self._cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
+        self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
         with refusing():
@@ -158,7 +158,7 @@ class StoredManifests:
 
         Raises ManifestUnknown if they are missing, torn, or of a kind that is not served (schema 1).
         """
-        found = self._cache.get(digest)
+        found = self.cache.get(digest)
         if found is not None:
             return found
         try:
@@ -175,7 +175,7 @@ class StoredManifests:
             manifest = Manifest(digest, media.stored_type(data), data)
         except ManifestInvalid as error:
             raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
-        self._cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
+        self.cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
         return manifest
 
     async def put(
@@ -213,7 +213,7 @@ class StoredManifests:
                 await self._point(name, tag, digest, when if tag == reference else ALWAYS)
 
             await each(tags, point)
-        self._cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
+        self.cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
         return Pushed(digest, parsed.subject, tags)
 
     async def _link(self, name: RepoName, digest: Digest, subject: Digest | None) -> None:

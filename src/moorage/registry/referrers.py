@@ -64,7 +64,7 @@ class StoredReferrers:
 
     def __init__(self, driver: Driver, manifests: StoredManifests) -> None:
         self._driver, self._manifests = driver, manifests
-        self._said: BoundedCache[Digest, _Said] = BoundedCache(_REMEMBERED_BYTES)
+        self.cache: BoundedCache[Digest, _Said] = BoundedCache(_REMEMBERED_BYTES)
 
     async def list(
         self, name: RepoName, subject: Digest, *, artifact_types: Sequence[str] = (), after: str = ""
@@ -109,13 +109,13 @@ class StoredReferrers:
         """None if the manifest is not in the repository, or is not about `subject` after all."""
         if not await has_link(self._driver, layout.revision_link(name, digest)):
             return None
-        said = self._said.get(digest)
+        said = self.cache.get(digest)
         if said is None:
             try:
                 said = _said(await self._manifests.load(digest))
             except (ManifestUnknown, ManifestInvalid):
                 return None
-            self._said.put(digest, said, _size(said.descriptor) + _ENTRY_BYTES)
+            self.cache.put(digest, said, _size(said.descriptor) + _ENTRY_BYTES)
         return said.descriptor if said.subject == subject else None
 
 

@@ -2,6 +2,7 @@
 
     run ──► listen.py  sockets          ──► master.py ──fork──► worker.py ──► granian.py
             plan.py    settings, TLS                                │
+                                                                    ├──► observing.py  metrics, traces, debug
                                                                     └──► moorage.app.build
 
 docs/operations.md tells operators what it does.  Source: reference/configuration.md section 9,
@@ -21,16 +22,20 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage import logs
+from moorage.server import observing
 from moorage.server.listen import Cannot, bind, inherited
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
     from moorage.server.listen import Sockets
     from moorage.server.plan import Build, Plan
     from moorage.server.worker import Application
+    from moorage.storage.watched import Watch
 
 __all__ = ["run"]
 
@@ -51,6 +56,8 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     try:
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
         http = loaded.settings.http
+        observing.check(loaded.settings)
+        observation = observing.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
     except Cannot as error:
         _log.critical(str(error))
@@ -63,7 +70,7 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    return Master(plan, sockets, partial(_reload, loaded), _announce).run()
+    return Master(plan, sockets, partial(_reload, loaded), _announce, observation).run()
 
 
 def _prepared(settings: Settings, secret: bytes) -> bool:
@@ -92,10 +99,10 @@ def _prepare(settings: Settings, secret: bytes) -> None:
         _log.warning(warning)
 
 
-def _application(settings: Settings, secret: bytes, number: int) -> Application:
+def _application(settings: Settings, secret: bytes, number: int, watches: Sequence[Watch]) -> Application:
     from moorage.app import build  # noqa: PLC0415  as above
 
-    return build(settings, secret, worker=number)
+    return build(settings, secret, worker=number, watches=watches)
 
 
 def _reload(first: Loaded, old: Plan) -> Plan:
@@ -108,6 +115,7 @@ def _reload(first: Loaded, old: Plan) -> Plan:
     except ConfigError as error:
         raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
     plan, warnings = redraw(old, loaded)
+    observing.check(plan.settings)
     if plan.build is _application:
         _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)

@@ -14,6 +14,7 @@ Source: reference/configuration.md section 9; sd_listen_fds(3); socket(7), SO_RE
 from __future__ import annotations
 
 import errno
+import ipaddress
 import os
 import socket
 import stat
@@ -27,7 +28,7 @@ from moorage.server.granian import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["Cannot", "Sockets", "bind", "inherited"]
+__all__ = ["Cannot", "Sockets", "bind", "inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
 
@@ -96,6 +97,12 @@ def bind(net: str, addr: str, workers: int) -> Sockets:
         return _unix(addr) if net == "unix" else _tcp(addr, workers)
     except OSError as error:
         raise Cannot(f"cannot listen on {addr}: {error.strerror or error}") from error
+
+
+def is_loopback(sockets: Sockets) -> bool:
+    """Whether only this machine can reach all of them."""
+    names = [one.getsockname() for one in sockets.sockets if one is not None]
+    return sockets.unix or all(ipaddress.ip_address(name[0]).is_loopback for name in names)
 
 
 def inherited(environ: MutableMapping[str, str]) -> Sockets | None:

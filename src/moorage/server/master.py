@@ -32,14 +32,16 @@ from moorage.server.worker import READY, RETIRE, START_FAILED, Job, main
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from moorage.metrics.board import Board
     from moorage.server.listen import Sockets
+    from moorage.server.observing import Observation
     from moorage.server.plan import Plan
 
 __all__ = ["Master"]
 
 _START_LIMIT_S: Final = 60.0
-_KILL_AFTER_S: Final = 7.0
-"""How much longer than `http.draintimeout` a worker may take: it closes its files and the like in that time."""
+_KILL_AFTER_S: Final = 9.0
+"""How much longer than `http.draintimeout` a worker may take: it closes files and sends spans in that time."""
 
 _BACK_OFF_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
 _STEADY_S: Final = 30.0
@@ -53,6 +55,7 @@ class _Worker:
     slot: _Slot
     control: socket.socket
     started: float
+    place: int | None = None
     ready: bool = False
     retiring: bool = False
 
@@ -70,12 +73,16 @@ class _Slot:
 
 @dataclass(slots=True)
 class Master:
-    """`plan` is what workers are made from; `reload` makes a new one and raises `Cannot` (or logs by itself)."""
+    """`plan` is what workers are made from; `reload` makes a new one and raises `Cannot` (or logs by itself).
+
+    `observation`, if there is a debug listener, is its socket and the board that workers show their numbers on.
+    """
 
     plan: Plan
     sockets: Sockets
     reload: Callable[[Plan], Plan]
     announce: Callable[[Plan, Sockets], None]
+    observation: Observation | None = None
     _slots: list[_Slot] = field(default_factory=list)
     _workers: dict[int, _Worker] = field(default_factory=dict)
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
@@ -105,7 +112,7 @@ class Master:
         finally:
             signal.set_wakeup_fd(-1)
             self._kill_all()
-            self.sockets.close()
+            self._close_sockets()
             self.sockets.remove()
         return self._status
 
@@ -153,8 +160,9 @@ class Master:
             _log.error("cannot start a worker", worker=slot.number, cause=str(error))
             self._later(slot)
             return None
+        debug, board, place = self._observed(slot)
         job = Job(slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options,
-                  plan.instance, os.getpid())  # fmt: skip
+                  plan.instance, os.getpid(), debug, board, place)  # fmt: skip
         # A signal between fork and the child's own handlers would wake us in its place.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         pid = os.fork()
@@ -164,7 +172,7 @@ class Master:
             main(job)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         theirs.close()
-        worker = _Worker(pid, slot, ours, time.monotonic())
+        worker = _Worker(pid, slot, ours, time.monotonic(), place)
         self._workers[pid] = worker
         self._selector.register(ours, selectors.EVENT_READ, worker)
         if slot.current is None:
@@ -172,6 +180,13 @@ class Master:
         else:
             slot.fresh = worker
         return worker
+
+    def _observed(self, slot: _Slot) -> tuple[socket.socket | None, Board | None, int | None]:
+        """The debug listener's socket, for worker 0; the board, and a place on it."""
+        if self.observation is None:
+            return None, None, None
+        board = self.observation.board
+        return (self.observation.sockets.of(0) if slot.number == 0 else None), board, board.claim()
 
     def _become(self, job: Job) -> None:
         """In the child: drop what is the master's, or sockets and deaths would go unnoticed."""
@@ -187,6 +202,8 @@ class Master:
         for one in self.sockets.sockets:
             if one is not None and one is not job.listening:
                 one.close()
+        if self.observation is not None and job.debug is None:
+            self.observation.sockets.close()
 
     def _hear(self, worker: _Worker) -> None:
         """A worker is ready; its end is noticed by `_bury`."""
@@ -217,6 +234,8 @@ class Master:
         if worker.control.fileno() in self._selector.get_map():
             self._selector.unregister(worker.control)
         worker.control.close()
+        if self.observation is not None:
+            self.observation.board.bury(worker.place)
         slot = worker.slot
         if self._stop_at is not None:
             self._status = self._status or int(status != 0)
@@ -281,6 +300,7 @@ class Master:
         self._announced = True
         self.announce(self.plan, self.sockets)
         notify("READY=1")
+        self._reload_as_told()
 
     def _has_starting(self) -> bool:
         return any(not each.ready for each in self._workers.values())
@@ -339,6 +359,10 @@ class Master:
             _log.info("configuration reloaded", source=self.plan.source)
         self._next = None
         notify("READY=1")
+        self._reload_as_told()
+
+    def _reload_as_told(self) -> None:
+        """For a SIGHUP that came while there was no time for it."""
         if self._reload_again:
             self._reload_again = False
             self._begin_reload()
@@ -355,8 +379,13 @@ class Master:
         _log.info("stopping", signal=name, drain_seconds=limit)
         notify("STOPPING=1")
         self._stop_at = time.monotonic() + limit + _KILL_AFTER_S
-        self.sockets.close()
+        self._close_sockets()
         self._tell_all(signal.SIGTERM)
+
+    def _close_sockets(self) -> None:
+        self.sockets.close()
+        if self.observation is not None:
+            self.observation.sockets.close()
 
     def _tell_all(self, number: signal.Signals) -> None:
         for pid in list(self._workers):

@@ -11,13 +11,14 @@ from moorage.server import tls
 from moorage.server.granian import ServerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
     from moorage.server.worker import Application
+    from moorage.storage.watched import Watch
 
-    Build = Callable[[Settings, bytes, int], Application]
+    Build = Callable[[Settings, bytes, int, Sequence[Watch]], Application]
 
 __all__ = ["Plan", "draw", "redraw", "worker_count"]
 
@@ -37,8 +38,8 @@ class Plan:
     options: ServerOptions
     build: Build
 
-    def builder(self, number: int) -> Callable[[], Application]:
-        return lambda: self.build(self.settings, self.secret, number)
+    def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
+        return lambda watches: self.build(self.settings, self.secret, number, watches)
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
@@ -65,6 +66,8 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
     for name in ("addr", "net"):
         if getattr(before, name) != getattr(after, name):
             warnings.append(f"http.{name} has changed: that takes a restart")
+    if before.debug.addr != after.debug.addr:
+        warnings.append("http.debug.addr has changed: that takes a restart")
     if plan.workers != old.workers:
         warnings.append("http.workers has changed: that takes a restart")
     return replace(plan, workers=old.workers), warnings

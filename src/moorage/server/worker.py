@@ -33,13 +33,17 @@ from moorage.http.health import HealthGate
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server import idle
 from moorage.server.granian import Listener, ServerOptions
+from moorage.server.observing import Observing
 from moorage.server.readahead import WorkerLoop
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable, Sequence
 
     from moorage.config.model import Settings
     from moorage.http.middleware import ASGIApp
+    from moorage.metrics.board import Board
+    from moorage.metrics.recorder import Reading
+    from moorage.storage.watched import Watch
 
 __all__ = ["CUT_OFF", "READY", "RETIRE", "START_FAILED", "Application", "Job", "main"]
 
@@ -58,7 +62,8 @@ _log: Final = structlog.get_logger("moorage.server")
 class Application(Protocol):
     """What `moorage.app.build` returns.
 
-    `probe` looks at the storage, and raises if it is not as it should be.
+    `probe` looks at the storage, and raises if it is not as it should be.  `readings` are the numbers that it
+    counts by itself, for metrics.
     """
 
     @property
@@ -66,20 +71,28 @@ class Application(Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     async def probe(self) -> None: ...
+    def readings(self) -> Iterable[Reading]: ...
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id."""
+    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
+
+    `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
+    `place` are where the worker shows its numbers, if anybody wants to see them.
+    """
 
     number: int
     settings: Settings
-    build: Callable[[], Application]
+    build: Callable[[Sequence[Watch]], Application]
     listening: socket.socket
     control: socket.socket
     options: ServerOptions
     instance: str
     master: int
+    debug: socket.socket | None = None
+    board: Board | None = None
+    place: int | None = None
 
 
 def main(job: Job) -> NoReturn:
@@ -121,12 +134,14 @@ class _Worker:
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
         self._listen_for_signals()
-        app = job.build()
+        observing = Observing(job)
+        app = job.build(observing.watches())
         health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
         traffic = Traffic()
         log = job.settings.log
         access = None if log.accesslog.disabled else logs.AccessLog(log.formatter)
-        asgi = RequestLog(HealthGate(app.asgi, health), traffic, access)
+        gate = HealthGate(app.asgi, health, traffic)
+        asgi = observing.around(RequestLog(gate, traffic, access, observing.observer))
 
         await app.start()
         await health.start()
@@ -134,6 +149,7 @@ class _Worker:
         unix = job.listening.family == socket.AF_UNIX
         listener = Listener(asgi, os.dup(job.listening.fileno()), unix=unix, options=job.options)
         job.listening.close()
+        observing.start(health, traffic, app.readings)
         job.control.setblocking(False)
         loop.add_reader(job.control.fileno(), self._hear)
         # What is loaded by now stays; leaving it out makes each collection cheap.
@@ -145,7 +161,9 @@ class _Worker:
         await self._begun.wait()
         reaper.cancel()
         traffic.draining = True
+        traffic.stopping = self._ends_at is not None
         if self._ends_at is None:
+            observing.retire()
             listener.accept_no_more()
             await self._settle()
         reaper = asyncio.create_task(idle.hasten(traffic, local), name="idle connections")
@@ -155,6 +173,7 @@ class _Worker:
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await health.close()
                 await app.close()
+        await observing.close()
         # Here, not after the event loop: that would cancel what still runs, and clients would get a 500 where a
         # broken connection tells them to try again.
         _leave(status)

@@ -70,10 +70,10 @@ class FilesystemDriver:
 
     def __init__(self, root: Path, *, max_threads: int = 100) -> None:
         self._root = os.path.abspath(root)
-        self._pool = Pool(max_threads)
+        self.pool = Pool(max_threads)
         self._directories = Directories(self._root)
         self._listings = Listings()
-        self.uploads = FilesystemUploads(self._path, self._pool, self._directories)
+        self.uploads = FilesystemUploads(self._path, self.pool, self._directories)
 
     def _path(self, key: str) -> str:
         check_key(key)
@@ -104,7 +104,7 @@ class FilesystemDriver:
             with translating(key, None):
                 self._directories.within(directory, lambda: write_whole(path, data, put))
 
-        await self._pool.run(work)
+        await self.pool.run(work)
         return _version(data)
 
     async def stat(self, key: Key) -> Stat:
@@ -121,7 +121,7 @@ class FilesystemDriver:
             with translating(", ".join(keys), None):
                 _delete(paths, self._root)
 
-        await self._pool.run(work)
+        await self.pool.run(work)
 
     async def clear(self, prefix: Key) -> None:
         path = self._path(prefix)
@@ -131,7 +131,7 @@ class FilesystemDriver:
                 remove_tree(path)
                 sync_directory(os.path.dirname(path))
 
-        await self._pool.run(work)
+        await self.pool.run(work)
 
     @asynccontextmanager
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
@@ -145,7 +145,7 @@ class FilesystemDriver:
             if start > size:
                 raise RangeOutside(f"{key}: {start} is past its {size} bytes")
             end = size if stop is None else min(stop, size)
-            yield FileReader(self._pool, fd, Stat(key, size, modified(status)), start, end)
+            yield FileReader(self.pool, fd, Stat(key, size, modified(status)), start, end)
         finally:
             os.close(fd)
 
@@ -157,14 +157,14 @@ class FilesystemDriver:
     async def create(self, key: Key) -> AsyncIterator[Writer]:
         path = self._path(key)
         with translating(key, None):
-            writer = await self._pool.run(
-                lambda: FileWriter(self._pool, self._directories, key, path), FileWriter.abandon
+            writer = await self.pool.run(
+                lambda: FileWriter(self.pool, self._directories, key, path), FileWriter.abandon
             )
         try:
             yield writer
         finally:
             with translating(key, None):
-                await self._pool.run(writer.abandon)
+                await self.pool.run(writer.abandon)
 
     async def children(
         self, prefix: Key, *, after: str = "", limit: int | None = None
@@ -176,7 +176,7 @@ class FilesystemDriver:
                 return self._names(path, after, limit)
 
         try:
-            names = await self._pool.run(work)
+            names = await self.pool.run(work)
         except KeyMissing:
             return
         if names:
@@ -197,7 +197,7 @@ class FilesystemDriver:
         pages = _scan(self._path(prefix), prefix)
         while True:
             with translating(prefix, None):
-                page = await self._pool.run(lambda: next(pages, None))
+                page = await self.pool.run(lambda: next(pages, None))
             if page is None:
                 return
             yield page
@@ -207,10 +207,10 @@ class FilesystemDriver:
             with translating("/", None), suppress(FileNotFoundError):
                 os.stat(self._root)
 
-        await self._pool.run(work)
+        await self.pool.run(work)
 
     async def close(self) -> None:
-        self._pool.close()
+        self.pool.close()
 
 
 def _is_file(status: os.stat_result) -> bool:

@@ -113,6 +113,15 @@ class Pool:
         finally:
             self._running -= 1
 
+    @property
+    def threads(self) -> int:
+        return len(self._threads)
+
+    @property
+    def waiting(self) -> int:
+        """Jobs that no thread has taken up."""
+        return self._jobs.qsize()
+
     def _hand_in(self, job: _Job[Any]) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name="storage", daemon=True)

@@ -44,14 +44,17 @@ class Tls(Section):
 class Prometheus(Section):
     """Metrics."""
 
-    enabled: Flag = setting(False, "Serve metrics on the debug listener.")
+    enabled: Flag = setting(False, "Serve metrics on the debug listener; without `http.debug.addr` nowhere.")
     path: Text = setting("/metrics", "Path of the metrics.")
 
 
 class Debug(Section):
     """A second listener for health and metrics."""
 
-    addr: Text = setting("", "`host:port` of the debug listener; empty: none.")
+    addr: Text = setting(
+        "",
+        "`host:port` of the debug listener, which speaks plain HTTP and asks nobody who they are; empty: none.",
+    )
     prometheus: Prometheus = setting(Prometheus, "Metrics.")
 
 

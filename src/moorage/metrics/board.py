@@ -1,0 +1,149 @@
+"""Memory that the master and all workers share, where each worker shows its numbers.
+
+    epoch │ the dead │ place 1 │ place 2 │ ...        one anonymous mapping, made before any fork
+                          │
+                          ├── half A   sequence, length, checksum, bytes
+                          └── half B
+
+A worker writes its place, one half after the other, so that a worker killed in the middle of writing leaves the
+numbers before.  The master gives the places away, and when a worker has ended it adds its numbers to those of the
+dead: no counter ever goes back, however often workers die or are replaced.  What is lost is what a killed worker
+counted after it last wrote, a second's worth.
+
+Whoever reads sees either all of such a change or nothing: the master makes `epoch` odd before and even after, and
+a reader that saw it change reads again.  No file, no lock, nothing left behind: it goes with the processes.
+"""
+
+from __future__ import annotations
+
+import mmap
+import struct
+import time
+import zlib
+from typing import Final
+
+import structlog
+
+from moorage.metrics.recorder import Snapshot
+
+__all__ = ["Board"]
+
+_HALF_BYTES: Final = 512 << 10
+"""Some 1,300 rows of requests; only pages that were written to take memory."""
+
+_PLACE_BYTES: Final = 2 * _HALF_BYTES
+_EPOCH: Final = struct.Struct("<Q")
+_HEAD: Final = struct.Struct("<QII")
+_START: Final = mmap.PAGESIZE
+_SPARE: Final = 16
+_TRIES: Final = 200
+_log: Final = structlog.get_logger("moorage.metrics")
+
+
+class Board:
+    """Made by the master; `workers` are served at once.  While a reload replaces them, each may be there twice
+    and more often if old ones take long to end; a worker that finds no place goes uncounted.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._places = 4 * workers + _SPARE
+        self._memory = mmap.mmap(-1, _START + _PLACE_BYTES * (self._places + 1))
+        self._free = list(range(self._places, 0, -1))
+        self._too_large = False
+
+    # The master's
+
+    def claim(self) -> int | None:
+        """A place for a worker that is about to be forked; None if all are taken."""
+        if not self._free:
+            _log.warning("too many workers at once: one is left out of the metrics")
+            return None
+        return self._free.pop()
+
+    def bury(self, place: int | None) -> None:
+        """The worker of this place has ended: keep what it counted, and give the place to another."""
+        if place is None:
+            return
+        dead, latest = Snapshot(), self._latest(place)
+        for data in (self._latest(0), latest):
+            if data is not None:
+                dead.add(Snapshot.unpack(data))
+        self._set_epoch(1)
+        if latest is not None:
+            self._write(0, dead.pack())
+        self._memory[self._at(place) : self._at(place) + _HEAD.size] = bytes(_HEAD.size)
+        second = self._at(place) + _HALF_BYTES
+        self._memory[second : second + _HEAD.size] = bytes(_HEAD.size)
+        self._set_epoch(1)
+        self._free.append(place)
+
+    # A worker's
+
+    def show(self, place: int | None, snapshot: Snapshot) -> None:
+        """The numbers of the worker of this place, from now on."""
+        if place is not None:
+            self._write(place, snapshot.pack())
+
+    def read(self) -> tuple[Snapshot, list[Snapshot]]:
+        """What the dead have counted, and the workers that live.  May be called from any thread."""
+        for _ in range(_TRIES):
+            epoch = self._epoch()
+            found = [self._latest(place) for place in range(self._places + 1)]
+            if epoch % 2 == 0 and epoch == self._epoch():
+                break
+            time.sleep(0.001)
+        dead = Snapshot() if found[0] is None else Snapshot.unpack(found[0])
+        return dead, [Snapshot.unpack(data) for data in found[1:] if data is not None]
+
+    def _at(self, place: int) -> int:
+        return _START + place * _PLACE_BYTES
+
+    def _epoch(self) -> int:
+        (epoch,) = _EPOCH.unpack_from(self._memory)
+        return int(epoch)
+
+    def _set_epoch(self, more: int) -> None:
+        _EPOCH.pack_into(self._memory, 0, self._epoch() + more)
+
+    def _write(self, place: int, data: bytes) -> None:
+        if len(data) > _HALF_BYTES - _HEAD.size:
+            if not self._too_large:
+                self._too_large = True
+                _log.error("the numbers of a worker are too many to show; they stay as they are", bytes=len(data))
+            return
+        sequences = [_HEAD.unpack_from(self._memory, self._at(place) + half * _HALF_BYTES)[0] for half in (0, 1)]
+        at = self._at(place) + (_HALF_BYTES if sequences[0] > sequences[1] else 0)
+        sequence = max(sequences) + 1
+        # A reader that comes in between finds a checksum that does not fit, and takes the other half.
+        self._memory[at + _HEAD.size : at + _HEAD.size + len(data)] = data
+        _HEAD.pack_into(self._memory, at, sequence, len(data), _checksum(sequence, data))
+
+    def _latest(self, place: int) -> bytes | None:
+        """The newer half that is whole; None if nothing was ever shown there.
+
+        While one half is written the other is whole, but a slow reader may find that its half is being written by
+        the time it has read it.  So it looks again, until it has one.
+        """
+        for _ in range(_TRIES):
+            halves = self._halves(place)
+            for sequence, at, length, checksum in sorted(halves, reverse=True):
+                data = self._memory[at : at + length]
+                if _checksum(sequence, data) == checksum:
+                    return data
+            if not halves:
+                break
+        return None
+
+    def _halves(self, place: int) -> list[tuple[int, int, int, int]]:
+        """Sequence, position, length and checksum of those that were written."""
+        halves = []
+        for half in (0, 1):
+            at = self._at(place) + half * _HALF_BYTES
+            sequence, length, checksum = _HEAD.unpack_from(self._memory, at)
+            if sequence and length <= _HALF_BYTES - _HEAD.size:
+                halves.append((sequence, at + _HEAD.size, length, checksum))
+        return halves
+
+
+def _checksum(sequence: int, data: bytes) -> int:
+    return zlib.crc32(data, sequence & 0xFFFFFFFF)

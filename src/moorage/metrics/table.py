@@ -1,0 +1,88 @@
+"""Every metric there is: name, kind, labels, meaning.  docs/monitoring.md shows the same table (a test compares).
+
+Those named `registry_...` are CNCF Distribution's, so that its dashboards go on working; the rest is ours, and
+`process_...` has the meaning that Prometheus gives it.  Units are in the names: seconds, bytes.
+
+Source: reference/configuration.md section 15; docker/go-metrics; the output of docker-registry 2.8.2.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final, Literal
+
+__all__ = ["DURATIONS", "LAGS", "SIZES", "STORAGE_DURATIONS", "TABLE", "Metric"]
+
+DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 25.0, 60.0)
+"""Bounds of `registry_http_request_duration_seconds`, as go-metrics sets them."""
+
+STORAGE_DURATIONS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Bounds of `registry_storage_action_seconds`: the defaults of Prometheus' Go client."""
+
+SIZES: Final = tuple(float(1024 << step) for step in range(22))
+"""Bounds of request and response sizes: 1 KiB to 2 GiB, doubling."""
+
+LAGS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Metric:
+    """`name` as it is queried, with `_total` for counters; `bounds` of a histogram's buckets."""
+
+    name: str
+    kind: Literal["counter", "gauge", "histogram"]
+    labels: tuple[str, ...]
+    meaning: str
+    bounds: tuple[float, ...] = ()
+
+
+_ALL: Final = (
+    Metric("registry_http_requests_total", "counter", ("handler", "code", "method"), "Requests answered."),
+    Metric("registry_http_request_duration_seconds", "histogram", ("handler", "method"),
+           "Time until the answer was made. For files that the server sends by itself: until sending began.",
+           DURATIONS),
+    Metric("registry_http_request_size_bytes", "histogram", ("handler",),
+           "Size of requests: headers and what came of the body.", SIZES),
+    Metric("registry_http_response_size_bytes", "histogram", ("handler",), "Size of the bodies of answers.",
+           SIZES),
+    Metric("registry_http_in_flight_requests", "gauge", ("handler",), "Requests that are being answered."),
+    Metric("registry_storage_action_seconds", "histogram", ("driver", "action"),
+           "Time that an action of the storage driver took, failures included.", STORAGE_DURATIONS),
+    Metric("registry_storage_cache_total", "counter", ("type",),
+           "Cache of blob sizes, as 2.8 counts it: `Request`, `Hit`, `Miss`."),
+    Metric("registry_storage_cache_requests_total", "counter", (), "Cache of blob sizes, as 3 counts it: asked."),
+    Metric("registry_storage_cache_hits_total", "counter", (), "Cache of blob sizes: found."),
+    Metric("registry_storage_cache_errors_total", "counter", (), "Cache of blob sizes: failed; in memory never."),
+    Metric("moorage_build_info", "gauge", ("version", "python"), "1, with the versions that run."),
+    Metric("moorage_workers", "gauge", (), "Workers that are there, those that retire included."),
+    Metric("moorage_uploads_in_progress", "gauge", (), "Requests that are bringing bytes of uploads right now."),
+    Metric("moorage_http_received_bytes_total", "counter", ("handler",), "Bytes of request bodies."),
+    Metric("moorage_http_sent_bytes_total", "counter", ("handler",), "Bytes of the bodies of answers."),
+    Metric("moorage_refusals_total", "counter", ("code",), "Refusals by the error code that the client was told."),
+    Metric("moorage_auth_failures_total", "counter", ("reason",),
+           "Requests not let in: `missing` (no credentials, the usual first request of every client), `wrong`, "
+           "`invalid_token`, `insufficient_scope`, `throttled`."),
+    Metric("moorage_storage_errors_total", "counter", ("driver", "action", "kind"),
+           "Failures of the storage: `full` (no space, over quota, read-only) or `unavailable`."),
+    Metric("moorage_storage_threads", "gauge", (), "Threads that the filesystem driver has."),
+    Metric("moorage_storage_queue_length", "gauge", (), "Actions that wait for one of these threads."),
+    Metric("moorage_cache_requests_total", "counter", ("cache",),
+           "Questions to a cache: `blobs` (sizes), `manifests`, `referrers`."),
+    Metric("moorage_cache_hits_total", "counter", ("cache",), "Questions that it could answer."),
+    Metric("moorage_health_check_failing", "gauge", ("check",),
+           "1 for each health check that fails in any worker."),
+    Metric("moorage_event_loop_lag_seconds", "histogram", (),
+           "How late a timer rang that each worker sets every second: what stops one request stops all of them.",
+           LAGS),
+    Metric("moorage_tls_certificate_expiry_timestamp_seconds", "gauge", (),
+           "When the certificate that is served ends, in seconds since 1970."),
+    Metric("process_cpu_seconds_total", "counter", (), "CPU time of all processes, those that ended included."),
+    Metric("process_resident_memory_bytes", "gauge", (),
+           "Memory of all processes; what they share counts for each of them."),
+    Metric("process_virtual_memory_bytes", "gauge", (), "Address space of all processes."),
+    Metric("process_open_fds", "gauge", (), "Open files and connections of all processes."),
+    Metric("process_max_fds", "gauge", (), "Open files that each process may have."),
+    Metric("process_start_time_seconds", "gauge", (), "When the server started, in seconds since 1970."),
+)  # fmt: skip
+
+TABLE: Final = {metric.name: metric for metric in _ALL}
