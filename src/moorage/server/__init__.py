@@ -23,7 +23,7 @@ import structlog
 from moorage import logs
 from moorage.server.listen import Cannot, bind, inherited
 from moorage.server.master import Master
-from moorage.server.plan import draw, redraw
+from moorage.server.plan import draw, redraw, renew
 
 if TYPE_CHECKING:
     from moorage.config.load import Loaded
@@ -63,7 +63,7 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    return Master(plan, sockets, partial(_reload, loaded), _announce).run()
+    return Master(plan, sockets, partial(_reload, loaded), _renew, _announce).run()
 
 
 def _prepared(settings: Settings, secret: bytes) -> bool:
@@ -112,6 +112,14 @@ def _reload(first: Loaded, old: Plan) -> Plan:
         _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)
     for warning in [*(str(problem) for problem in loaded.warnings), *warnings]:
+        _log.warning(warning)
+    return plan
+
+
+def _renew(old: Plan) -> Plan:
+    """Read the certificates again.  Raises `Cannot`."""
+    plan, warnings = renew(old)
+    for warning in warnings:
         _log.warning(warning)
     return plan
 

@@ -33,7 +33,7 @@ from __future__ import annotations
 import asyncio
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,8 +44,9 @@ from moorage.server.readahead import Body
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
+    from moorage.server.sealed import Sealed
 
-__all__ = ["BACKLOG", "Listener", "ServerOptions", "Tls"]
+__all__ = ["BACKLOG", "Clients", "Listener", "ServerOptions", "Tls"]
 
 BACKLOG: Final = 2048
 """Connections that the kernel keeps while every worker is busy (it caps this at net.core.somaxconn)."""
@@ -59,12 +60,22 @@ _watched: Any = _futures._future_watcher_wrapper  # noqa: SLF001  as above
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Certificate and key as files that `tls.check` has read; `minimum` is `tls1.2` or `tls1.3`."""
+class Clients:
+    """Authorities that clients' certificates are checked against; without `required` a client may have none."""
 
-    certificate: str
-    key: str
-    minimum: str = "tls1.2"
+    authorities: Sealed = field(compare=False)
+    required: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """What `tls.check` has made; `minimum` is `tls1.2` or `tls1.3`, and `identity` tells contents apart."""
+
+    certificate: Sealed = field(compare=False)
+    key: Sealed = field(compare=False)
+    minimum: str
+    clients: Clients | None
+    identity: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,12 +173,12 @@ def _worker(sock: tuple[None, Any], options: ServerOptions) -> Any:
         False,
         None,
         tls is not None,
-        tls.certificate if tls else None,
-        tls.key if tls else None,
+        tls.certificate.path if tls else None,
+        tls.key.path if tls else None,
         None,
         tls.minimum if tls else "tls1.2",
-        None,
+        tls.clients.authorities.path if tls and tls.clients else None,
         [],
-        False,
+        bool(tls and tls.clients and tls.clients.required),
         (None, None),
     )
