@@ -40,8 +40,6 @@ TO_COME = [
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
     (BASE + "  debug: {addr: ':5001'}", "http.debug.addr", 7),
     (BASE + "  tls: {letsencrypt: {cachefile: /x}}", "http.tls.letsencrypt.cachefile", 7),
-    (BASE + "  tls: {clientcas: [/x]}", "http.tls.clientcas", 7),
-    (BASE + "  tls: {ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", 7),
 ]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.server.renewal import PATIENCE_S, Watched
+from moorage.server.renewal import AGAIN_S, PATIENCE_S, Watched
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,7 +22,7 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
 
 
 def watched(pair: tuple[Path, Path]) -> Watched:
-    return Watched(str(path) for path in pair)
+    return Watched((str(path) for path in pair), 0)
 
 
 def replace(path: Path, text: str) -> None:
@@ -34,20 +34,20 @@ def replace(path: Path, text: str) -> None:
 
 def test_what_does_not_change_is_read_once(pair: tuple[Path, Path]) -> None:
     files = watched(pair)
-    assert [files.changed() for _ in range(3)] == [False, False, False]
+    assert [files.due(0) for _ in range(3)] == [False, False, False]
 
 
 def test_a_change_is_taken_once_it_stands_still(pair: tuple[Path, Path]) -> None:
     """A chain that is being written piece by piece would be served without its end."""
     files = watched(pair)
     replace(pair[0], "certificate 2")
-    assert not files.changed()
+    assert not files.due(0)
     with pair[0].open("a") as file:
         file.write(" and its chain")
-    assert not files.changed()
-    assert files.changed()
-    files.accept()
-    assert not files.changed()
+    assert not files.due(0)
+    assert files.due(0)
+    files.accept(0)
+    assert not files.due(0)
 
 
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
@@ -57,32 +57,32 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
         (tmp_path / name / "tls.crt").write_text("same size")
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "tls.crt").symlink_to("..data/tls.crt")
-    files = Watched([str(tmp_path / "tls.crt")])
+    files = Watched([str(tmp_path / "tls.crt")], 0)
     (tmp_path / "..data_tmp").symlink_to("..2")
     (tmp_path / "..data_tmp").rename(tmp_path / "..data")
-    assert not files.changed()
-    assert files.changed()
+    assert not files.due(0)
+    assert files.due(0)
 
 
 def test_a_file_written_over_in_place_is_a_change(pair: tuple[Path, Path]) -> None:
     files = watched(pair)
     pair[1].write_text("key 2")
     os.utime(pair[1], ns=(1, 1))
-    assert not files.changed()
-    assert files.changed()
+    assert not files.due(0)
+    assert files.due(0)
 
 
 def test_files_that_do_not_fit_together_are_not_read_again_until_they_change(pair: tuple[Path, Path]) -> None:
     files = watched(pair)
     replace(pair[0], "certificate 2")
-    files.changed()
-    assert files.changed()
+    files.due(0)
+    assert files.due(0)
     files.refuse("does not belong", now=100)
-    assert not files.changed()
+    assert not files.due(0)
     replace(pair[1], "key 2")
-    files.changed()
-    assert files.changed()
-    files.accept()
+    files.due(0)
+    assert files.due(0)
+    files.accept(0)
     assert files.complaint(now=1000) == ""
 
 
@@ -104,8 +104,17 @@ def test_a_complaint_that_lasts_is_made_once(pair: tuple[Path, Path]) -> None:
     assert files.complaint(now=400) == "is encrypted"
 
 
+def test_what_does_not_change_is_read_once_a_day(pair: tuple[Path, Path]) -> None:
+    """So that a certificate that runs out is told of while the registry runs, not only at its start."""
+    files = watched(pair)
+    assert not files.due(AGAIN_S - 1)
+    assert files.due(AGAIN_S)
+    files.accept(AGAIN_S)
+    assert not files.due(AGAIN_S + 1)
+
+
 def test_a_file_that_is_gone_is_a_change(pair: tuple[Path, Path]) -> None:
     files = watched(pair)
     pair[0].unlink()
-    assert not files.changed()
-    assert files.changed()
+    assert not files.due(0)
+    assert files.due(0)

@@ -28,7 +28,7 @@ from cryptography.hazmat.primitives.serialization import (
     PublicFormat,
     load_pem_private_key,
 )
-from cryptography.x509.oid import ExtendedKeyUsageOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from moorage.server.listen import Cannot
 
@@ -46,7 +46,14 @@ _SOON: Final = timedelta(days=14)
 _RSA_BITS: Final = (2048, 3072, 4096)
 _RSA_EXPONENT: Final = 65537
 _WEAK_BITS: Final = 2048
-_CURVES: Final = {"secp256r1": "P-256", "secp384r1": "P-384"}
+_CURVES: Final = {"secp256r1", "secp384r1"}
+_AUTHORITY_BITS: Final = range(2048, 8193)
+_UNDERSTOOD: Final = {
+    ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.CRL_DISTRIBUTION_POINTS,
+}  # fmt: skip
+"""The extensions that rustls' parser lets a certificate mark as critical; it refuses to serve one with others."""
+
 _BROKEN_HASHES: Final = {"md5", "sha1"}
 _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm)
 
@@ -76,8 +83,7 @@ def pair(certificate: str, key: str, now: datetime) -> Pair:
     private = _key("http.tls.key", key)
     chain, warnings = _chain(certificate, found, key, private)
     leaf = chain[0]
-    if leaf.version is not x509.Version.v3:
-        raise Cannot(f"http.tls.certificate: {_name(leaf)} is no certificate of version 3, which TLS needs")
+    _servable(leaf)
     warnings += _judged(f"the certificate {certificate}", leaf, now)
     for above in chain[1:]:
         warnings += _judged(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
@@ -98,8 +104,13 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
             if one.not_valid_after_utc <= now:
                 warnings.append(f"the authority {_name(one)} in {path} has expired; its clients are not let in")
                 continue
-            if not _may_sign(one):
-                warnings.append(f"{_name(one)} in {path} is no certificate of an authority")
+            if not _verifiable(_public(one)):
+                raise Cannot(
+                    f"http.tls.clientcas[{index}]: signatures of {_name(one)} in {path} cannot be checked; "
+                    "authorities may have RSA keys of 2048 to 8192 bits, EC keys on P-256 or P-384, and Ed25519"
+                )
+            if not _may_sign(one) and one.issuer != one.subject:
+                warnings.append(f"{_name(one)} in {path} is not the certificate of an authority")
             usable.append(one)
     if not usable:
         raise Cannot(f"http.tls.clientcas: every authority in {', '.join(paths)} has expired")
@@ -183,6 +194,18 @@ def _unserved(setting: str, path: str, what: str) -> Cannot:
         f"{setting}: the key in {path} is {what}; "
         "keys that can be served are RSA with 2048, 3072 or 4096 bits, EC on P-256 or P-384, and Ed25519"
     )
+
+
+def _servable(leaf: x509.Certificate) -> None:
+    """Raises `Cannot` where rustls would not start."""
+    if leaf.version is not x509.Version.v3:
+        raise Cannot(f"http.tls.certificate: {_name(leaf)} is not a certificate of version 3, which TLS needs")
+    for extension in leaf.extensions:
+        if extension.critical and extension.oid not in _UNDERSTOOD:
+            raise Cannot(
+                f"http.tls.certificate: {_name(leaf)} marks the extension {extension.oid.dotted_string} as "
+                "critical, which is not supported"
+            )
 
 
 # Order
@@ -286,6 +309,14 @@ def _judged_as_server(what: str, leaf: x509.Certificate) -> Iterator[str]:
         return
     if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage):
         yield f"{what} is not meant for servers (extendedKeyUsage without serverAuth); clients will refuse it"
+
+
+def _verifiable(public: object) -> bool:
+    if isinstance(public, rsa.RSAPublicKey):
+        return public.key_size in _AUTHORITY_BITS
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return public.curve.name in _CURVES
+    return isinstance(public, ed25519.Ed25519PublicKey)
 
 
 def _may_sign(one: x509.Certificate) -> bool:

@@ -326,13 +326,13 @@ class Master:
 
     def _look(self, now: float) -> None:
         watched = self.plan.watched
-        if watched.changed():
+        if watched.due(now):
             try:
                 renewed = self.renew(self.plan)
             except Cannot as error:
                 watched.refuse(str(error), now)
             else:
-                watched.accept()
+                watched.accept(now)
                 if renewed is not self.plan:
                     self._next, self._renewing = renewed, True
                     self._to_replace = list(self._slots)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
@@ -40,7 +41,7 @@ class Plan:
     workers: int
     options: ServerOptions
     build: Build
-    watched: Watched = field(default_factory=lambda: Watched(()))
+    watched: Watched = field(default_factory=lambda: Watched((), 0.0))
 
     def builder(self, number: int) -> Callable[[], Application]:
         return lambda: self.build(self.settings, self.secret, number)
@@ -50,7 +51,7 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     """The plan, and warnings for the log.  Raises `Cannot`."""
     settings = loaded.settings
     workers, warnings = worker_count(settings)
-    watched = Watched(tls.files(settings.http.tls))
+    watched = Watched(tls.files(settings.http.tls), time.monotonic())
     secured, notes = tls.check(settings.http.tls)
     http2 = settings.http.h2c.enabled if secured is None else not settings.http.http2.disabled
     options = ServerOptions(
@@ -77,13 +78,13 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
 
 
 def renew(old: Plan) -> tuple[Plan, list[str]]:
-    """The same plan with the certificates that lie there now; `old` itself if they are the same.  Raises `Cannot`.
+    """The same plan with the certificates that lie there now; `old` itself if they are the same.
 
-    The settings are those in force: a configuration that is being edited waits for SIGHUP.
+    Raises `Cannot`.  The settings are those in force: a configuration that is being edited waits for SIGHUP.
     """
     secured, warnings = tls.check(old.settings.http.tls)
     if secured == old.options.tls:
-        return old, []
+        return old, warnings
     return replace(old, options=replace(old.options, tls=secured)), warnings
 
 

@@ -33,6 +33,10 @@ POLL_S: Final = 2.0
 PATIENCE_S: Final = 10.0
 """How long files that do not fit together are expected to be on their way."""
 
+AGAIN_S: Final = 24 * 3600.0
+"""Seconds after which files that have not changed are read again, for what time does to them: a certificate that
+nobody renews is told of every day."""
+
 
 class Watched:
     """A set of files, and what is known of their state.  Make it before the files are read for the first time.
@@ -40,28 +44,32 @@ class Watched:
     Times are those of a monotonic clock, in seconds, passed in.
     """
 
-    __slots__ = ("_bad_since", "_cause", "_read", "_seen", "_told", "paths")
+    __slots__ = ("_bad_since", "_cause", "_read", "_read_at", "_seen", "_told", "paths")
 
-    def __init__(self, paths: Iterable[str]) -> None:
+    def __init__(self, paths: Iterable[str], now: float) -> None:
         self.paths = tuple(paths)
+        self._read_at = now
         self._read = self._seen = self._look()
         self._cause = ""
         self._bad_since = 0.0
         self._told = False
 
-    def changed(self) -> bool:
-        """Look again: whether they differ from what was last read, and have stood still since the last look."""
+    def due(self, now: float) -> bool:
+        """Look again: whether to read them.
+
+        They differ from what was last read, or that was a day ago, and they have stood still since the last look.
+        """
         found = self._look()
         still, self._seen = found == self._seen, found
-        return still and found != self._read
+        return still and (found != self._read or now - self._read_at >= AGAIN_S)
 
-    def accept(self) -> None:
+    def accept(self, now: float) -> None:
         """What the last look saw has been read, and is good."""
-        self._read, self._cause, self._told = self._seen, "", False
+        self._read, self._read_at, self._cause, self._told = self._seen, now, "", False
 
     def refuse(self, cause: str, now: float) -> None:
         """What the last look saw has been read, and cannot be used: not to be read again until it changes."""
-        self._read = self._seen
+        self._read, self._read_at = self._seen, now
         if not self._cause:
             self._bad_since = now
         self._cause, self._told = cause, False

@@ -12,6 +12,7 @@ import hashlib
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
+from moorage.config import suites
 from moorage.server.granian import Clients, Tls
 from moorage.server.listen import Cannot
 from moorage.server.sealed import Sealed
@@ -39,6 +40,10 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
 
     now = now or datetime.now(UTC)
     pair = certificates.pair(settings.certificate, settings.key, now)
+    if settings.ciphersuites and settings.minimumtls != "tls1.3":
+        left_out = suites.missing(settings.ciphersuites, pair.kind)
+        if left_out:
+            raise Cannot(f"http.tls.ciphersuites {suites.no_choice(left_out)}")
     warnings = list(pair.warnings)
     clients, pem = None, b""
     if settings.clientcas:
