@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
 import pytest
 
+from moorage.server.listen import Cannot
 from moorage.server.sealed import Sealed
 
 
@@ -42,3 +44,27 @@ def test_they_go_with_the_object() -> None:
     target = path.readlink()
     del sealed
     assert not path.is_symlink() or path.readlink() != target
+
+
+@pytest.mark.parametrize("code", [errno.ENOSYS, errno.EACCES])
+def test_a_system_that_has_no_such_memory_is_told_of(monkeypatch: pytest.MonkeyPatch, code: int) -> None:
+    def refuse(name: str, flags: int) -> int:
+        raise OSError(code, os.strerror(code))
+
+    monkeypatch.setattr(os, "memfd_create", refuse)
+    with pytest.raises(
+        Cannot, match=r"cannot keep certificates in memory: .*: needs memfd_create and /proc/self/fd"
+    ):
+        Sealed("a test", b"key")
+
+
+def test_kernels_before_6_3_know_no_seal_against_execution(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = os.memfd_create
+
+    def older(name: str, flags: int) -> int:
+        if flags & 0x8:
+            raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
+        return real(name, flags)
+
+    monkeypatch.setattr(os, "memfd_create", older)
+    assert Path(Sealed("a test", b"key").path).read_bytes() == b"key"

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moorage.cli.serve import CONFIG_HELP
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.config.problems import Problem
 
 __all__ = ["app"]
 
@@ -21,7 +25,7 @@ def check(config: Config = None) -> None:
     """Tell everything that is wrong, at once; exit status 1 if anything is.
 
     Each line has file and line (or the variable), the key, and what was expected. A key or variable that nothing
-    reads is an error here.
+    reads is an error here. Certificates and keys of http.tls are read as well.
 
     Example: moorage config check /etc/docker/registry/config.yml
     """
@@ -36,13 +40,26 @@ def check(config: Config = None) -> None:
     except ConfigError as error:
         problems, source = error.problems, None
     else:
-        problems, source = loaded.warnings, loaded.source
+        problems, source = (*loaded.warnings, *_of_certificates(loaded.settings)), loaded.source
     tell(problems, unknown_as="error")
     wrong = sum(problem.kind != "warning" for problem in problems)
     if wrong:
         typer.echo(f"{wrong} {'error' if wrong == 1 else 'errors'}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{source}: no errors")
+
+
+def _of_certificates(settings: Settings) -> list[Problem]:
+    """What `serve` would say of them."""
+    from moorage.config.problems import Problem
+    from moorage.server import tls
+    from moorage.server.listen import Cannot
+
+    try:
+        _, warnings = tls.check(settings.http.tls)
+    except Cannot as error:
+        return [Problem(str(error))]
+    return [Problem(warning, kind="warning") for warning in warnings]
 
 
 @app.command("show")

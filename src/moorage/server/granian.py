@@ -43,6 +43,8 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from moorage.server.readahead import Body
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from moorage.http.middleware import ASGIApp
     from moorage.server.sealed import Sealed
 
@@ -69,13 +71,17 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Tls:
-    """What `tls.check` has made; `minimum` is `tls1.2` or `tls1.3`, and `identity` tells contents apart."""
+    """What `tls.check` has made; `minimum` is `tls1.2` or `tls1.3`.
+
+    `identity` tells contents apart, `until` is when the certificate expires.
+    """
 
     certificate: Sealed = field(compare=False)
     key: Sealed = field(compare=False)
     minimum: str
     clients: Clients | None
     identity: str
+    until: datetime
 
 
 @dataclass(frozen=True, slots=True)

@@ -371,7 +371,9 @@ class Master:
     def _end_reload(self) -> None:
         if self._next is not None and self.plan is self._next:
             if self._renewing:
-                _log.info("certificate renewed", files=", ".join(self.plan.watched.paths))
+                tls = self.plan.options.tls
+                until = tls.until.isoformat() if tls else ""
+                _log.info("certificate renewed", certificate=self.plan.watched.paths[0], until=until)
             else:
                 _log.info("configuration reloaded", source=self.plan.source)
         self._next, self._renewing = None, False

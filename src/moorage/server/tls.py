@@ -61,5 +61,6 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
         settings.minimumtls,
         clients,
         identity.hexdigest(),
+        pair.until,
     )
     return tls, warnings
