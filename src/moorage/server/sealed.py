@@ -18,7 +18,7 @@ __all__ = ["Sealed"]
 
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 _NOEXEC: Final = 0x8
-"""MFD_NOEXEC_SEAL of Linux 6.3: without it hardened systems (vm.memfd_noexec=2) refuse; older ones do not know it."""
+"""MFD_NOEXEC_SEAL of Linux 6.3: without, hardened systems (vm.memfd_noexec=2) refuse; older do not know it."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
