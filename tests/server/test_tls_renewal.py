@@ -229,4 +229,18 @@ def test_a_retired_worker_with_nobody_left_ends_at_once(served: Served, files: P
     served.signal(signal.SIGHUP)
     served.logged("configuration reloaded")
     until(lambda: before.isdisjoint(served.children()), "the old workers to end")
-    assert not any(Path(f"/proc/{pid}/exe").exists() for pid in before)
+
+
+def test_old_keys_are_forgotten(served: Served, files: Path, ca: Holder) -> None:
+    """A year of renewals must not fill the table of open files, and a replaced key may have been stolen."""
+    for times in (1, 2):
+        ca.issue("registry.test").write(files, "now")
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded", times)
+    until(lambda: len(served.children()) == 2, "the old workers to end")
+    for pid in (served.process.pid, *served.children()):
+        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        assert sorted(link for link in links if "memfd:moorage" in link) == [
+            "/memfd:moorage certificate (deleted)",
+            "/memfd:moorage key (deleted)",
+        ]

@@ -63,7 +63,10 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    return Master(plan, sockets, partial(_reload, loaded), _renew, _announce).run()
+    master = Master(plan, sockets, partial(_reload, loaded), _renew, _announce)
+    # The first plan goes with the first reload, and its private key with it.
+    del plan
+    return master.run()
 
 
 def _prepared(settings: Settings, secret: bytes) -> bool:

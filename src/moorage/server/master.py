@@ -171,6 +171,7 @@ class Master:
         pid = os.fork()
         if pid == 0:
             ours.close()
+            self.plan, self._next = plan, None
             self._become(job)
             main(job)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
