@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from cryptography import x509
-from cryptography.hazmat.primitives.serialization import PrivateFormat, load_pem_private_key
+from cryptography.hazmat.primitives.serialization import Encoding, PrivateFormat, load_pem_private_key
+from cryptography.x509.oid import ExtensionOID
 from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
@@ -279,6 +280,19 @@ def test_a_signature_with_sha1_is_told(tmp_path: Path, ca: Holder, leaf: Holder)
     signed = subprocess.run(sign.split(), cwd=tmp_path, check=True, capture_output=True).stdout
     (warning,) = read(tmp_path, signed, leaf.key_pem(), NOW + DAY).warnings
     assert "is signed with SHA1" in warning
+
+
+def test_what_is_not_known_in_a_certificate_does_not_end_the_master(tmp_path: Path, leaf: Holder) -> None:
+    """It reads whatever lies there at a renewal; an exception would take the whole registry down."""
+    der = leaf.certificate.public_bytes(Encoding.DER)
+    ecdsa_with_sha256, unknown = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040371")
+    assert der.count(ecdsa_with_sha256) == 2
+    other = x509.load_der_x509_certificate(der.replace(ecdsa_with_sha256, unknown)).public_bytes(Encoding.PEM)
+    assert names(read(tmp_path, other, leaf.key_pem())) == ["CN=registry.test"]
+    x400_address = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x02\xa3\x00")
+    strange = certs.self_signed(hosts=(), critical=x400_address)
+    with pytest.raises(Cannot, match=r"certificate 1 in .* cannot be used: x400Address"):
+        read(tmp_path, strange.chain, strange.key_pem())
 
 
 def test_what_rustls_would_not_start_with_is_refused(tmp_path: Path, leaf: Holder) -> None:

@@ -55,7 +55,7 @@ _UNDERSTOOD: Final = {
 """The extensions that rustls' parser lets a certificate mark as critical; it refuses to serve one with others."""
 
 _BROKEN_HASHES: Final = {"md5", "sha1"}
-_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm)
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType)
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,9 +285,9 @@ def _judged(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = Tru
     elif end - now < min(_SOON, (end - begin) / 3):
         yield f"{what} expires on {_time(end)}"
     self_signed = one.issuer == one.subject
-    hashed = one.signature_hash_algorithm
-    if hashed is not None and hashed.name in _BROKEN_HASHES and not self_signed:
-        yield f"{what} is signed with {hashed.name.upper()}; clients will refuse it"
+    hashed = _hash(one)
+    if hashed in _BROKEN_HASHES and not self_signed:
+        yield f"{what} is signed with {hashed.upper()}; clients will refuse it"
     public = _public(one)
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < _WEAK_BITS:
         yield f"{what} has an RSA key of {public.key_size} bits; clients will refuse it"
@@ -325,6 +325,15 @@ def _may_sign(one: x509.Certificate) -> bool:
     except x509.ExtensionNotFound:
         # The old version of certificates had no extensions.
         return one.version is x509.Version.v1
+
+
+def _hash(one: x509.Certificate) -> str:
+    """Name of the hash under the signature; empty if there is none or it is not known here."""
+    try:
+        found = one.signature_hash_algorithm
+    except _UNREADABLE:
+        return ""
+    return found.name if found is not None else ""
 
 
 def _public(one: x509.Certificate) -> object:

@@ -21,6 +21,13 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
 * The header timeout of HTTP/1.1 also ends connections that idle between requests.  With HTTP/2 possible ("auto":
   TLS by default, h2c) it starts only after the first byte, and HTTP/2 connections may idle for ever.
 * 100 header lines are the limit (431), and `max_buffer_size` for their bytes, roughly.
+* TLS files are read when serving begins; whatever is wrong with them is a panic, and a panic ends the process.
+  ring signs with RSA of 2048, 3072 and 4096 bits, P-256, P-384 and Ed25519 only, and needs the public half in an
+  EC key.  The leaf must be of version 3; critical extensions that webpki does not know are refused.  With
+  authorities for clients it verifies whoever shows a certificate, and `ssl_client_verify` makes one required;
+  there is no mode without verifying, and authorities' own expiry is not looked at.  Suites, curves and their
+  order cannot be set.  The scope says nothing of the client's certificate, and a failed handshake is logged
+  nowhere.  A handshake may take 10 s.  TLS 1.0 and 1.1 are refused with an alert (handshake failure).
 * Each piece of a body costs 60 to 250 us (three threads woken), so pieces must be large, and where the client
   makes them small (each HTTP chunk is a piece) `readahead.py` gathers them.  CPU seconds per GiB uploaded with
   Content-Length, HTTP/1.1 without TLS: 2.1 with buffers of 64 KiB, 1.3 with 128, 1.0 with 256, 0.8 with 416; with

@@ -303,6 +303,9 @@ class Master:
     def _has_ready(self) -> bool:
         return any(each.ready for each in self._workers.values())
 
+    def _has_current(self) -> bool:
+        return any(slot.current is not None and slot.current.ready for slot in self._slots)
+
     # Replacing everybody
 
     def _begin_reload(self) -> None:
@@ -322,8 +325,9 @@ class Master:
         self._replace_next()
 
     def _looks(self) -> bool:
-        """Whether to look for other certificates; not while workers are being replaced."""
-        return self._announced and self._next is None and bool(self.plan.watched.paths)
+        """Whether to look for other certificates; not while workers are being replaced, or there is none to be."""
+        settled = self._announced and self._next is None
+        return settled and bool(self.plan.watched.paths) and self._has_current()
 
     def _look(self, now: float) -> None:
         watched = self.plan.watched
