@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Self
 from urllib.parse import urlsplit
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Iterator
 
     from bench.content import Blob, Image
@@ -44,15 +45,30 @@ class Answer:
 
 
 class Client:
-    """One keep-alive connection to 127.0.0.1:`port`.  Every method raises Refused or OSError."""
+    """One keep-alive connection to 127.0.0.1:`port`, over TLS if `secure`.
 
-    def __init__(self, port: int, *, timeout_s: float = 600.0, receive_buffer: int | None = None) -> None:
-        self._socket = socket.socket()
+    Every method raises Refused or OSError.
+    """
+
+    def __init__(
+        self,
+        port: int,
+        *,
+        timeout_s: float = 600.0,
+        receive_buffer: int | None = None,
+        secure: ssl.SSLContext | None = None,
+    ) -> None:
+        self._socket: socket.socket = socket.socket()
         self._socket.settimeout(timeout_s)
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if receive_buffer is not None:
             self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         self._socket.connect(("127.0.0.1", port))
+        if secure is not None:
+            self._socket = secure.wrap_socket(self._socket, server_hostname="localhost")
+        # MSG_TRUNC lets the kernel drop the bytes of a TCP stream without copying them here, see tcp(7); what is
+        # encrypted must come here all the same.
+        self._flags = 0 if secure else socket.MSG_TRUNC
         self._scratch = bytearray(1 << 20)
         self._left = b""
 
@@ -148,17 +164,14 @@ class Client:
             pass
 
     def pieces(self, target: str, size: int, piece: int = 1 << 20) -> Iterator[int]:
-        """The lengths of the pieces of a body of `size` bytes as they come.
-
-        MSG_TRUNC lets the kernel drop the bytes of a TCP stream without copying them here, see tcp(7).
-        """
+        """The lengths of the pieces of a body of `size` bytes as they come."""
         answer = self.head()
         if answer.status != 200 or int(answer.headers["content-length"]) != size:
             raise Refused(f"GET {target}: {answer.status} with {answer.headers}")
         missing = size - len(self._left)
         self._left = b""
         while missing:
-            got = self._socket.recv_into(self._scratch, min(piece, missing), socket.MSG_TRUNC)
+            got = self._socket.recv_into(self._scratch, min(piece, missing), self._flags)
             if not got:
                 raise Refused(f"GET {target}: connection closed {missing} bytes too early")
             missing -= got

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["Measured", "line", "markdown", "write"]
 
 _HEADER = (
-    "| work | unit | docker-registry | Moorage | ratio: median (min to max) | goal | met |",
+    "| work | unit | docker-registry, or as told | Moorage | ratio: median (min to max) | goal | met |",
     "|---|---|--:|--:|--:|--:|---|",
 )
 
@@ -57,7 +57,8 @@ def line(measured: Measured, metric: Metric) -> str:
         goal += " times" if metric.goal_of == "ratio" else f" {metric.unit.split()[0]}"
     met = {True: "yes", False: "**no**", None: ""}[measured.met(metric)]
     sides = (_middle(measured.values(side, metric.name)) for side in (PEER, OURS))
-    return f"| {' | '.join((measured.row.title, metric.unit, *sides, ratio, goal, met))} |"
+    title = f"{measured.row.title}; beside it {measured.row.peer}" if measured.row.peer else measured.row.title
+    return f"| {' | '.join((title, metric.unit, *sides, ratio, goal, met))} |"
 
 
 def markdown(machine: Mapping[str, str], done: Sequence[Measured]) -> str:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import contextlib
 import http.client
 import os
+import pwd
 import signal
+import ssl
 import subprocess
 import sys
 import time
@@ -22,10 +24,11 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["OURS", "PEER", "Server", "ServerFailed", "start"]
+__all__ = ["NGINX", "OURS", "PEER", "Server", "ServerFailed", "start", "start_nginx"]
 
 OURS: Final = "moorage"
 PEER: Final = "docker-registry"
+NGINX: Final = "nginx"
 
 _START_LIMIT_S: Final = 20.0
 _STOP_LIMIT_S: Final = 10.0
@@ -46,6 +49,7 @@ class Server:
     log: Path
     first_answer_s: float = 0.0
     port: int = 0
+    tls: bool = False
 
     def __enter__(self) -> Self:
         return self
@@ -82,20 +86,57 @@ class Server:
 
 
 def start(
-    side: str, root: Path, cpus: Sequence[int], *, workers: int = 1, sections: Mapping[str, Any] | None = None
+    side: str,
+    root: Path,
+    cpus: Sequence[int],
+    *,
+    workers: int = 1,
+    sections: Mapping[str, Any] | None = None,
+    tls: Mapping[str, str] | None = None,
 ) -> Server:
-    """Start one registry over the storage in `root`, pinned to `cpus`; `sections` are added to its configuration.
+    """Start one registry over the storage in `root`, pinned to `cpus`.
 
-    Raises ServerFailed.
+    `sections` are added to its configuration, `tls` is for http.tls.  Raises ServerFailed.
     """
     root.mkdir(parents=True, exist_ok=True)
     config = root.with_name(f"{root.name}.yml")
-    log = root.with_name(f"{root.name}.log")
-    config.write_text(yaml.safe_dump({**_settings(side, root, workers), **(sections or {})}))
+    settings = {**_settings(side, root, workers), **(sections or {})}
+    if tls is not None:
+        settings["http"]["tls"] = dict(tls)
+    config.write_text(yaml.safe_dump(settings))
     program = {
         OURS: [str(Path(sys.executable).with_name("moorage")), "serve", str(config)],
         PEER: ["docker-registry", "serve", str(config)],
     }[side]
+    return _started(side, program, root, cpus, tls=tls is not None)
+
+
+def start_nginx(root: Path, cpus: Sequence[int], tls: Mapping[str, str], port: int) -> Server:
+    """One nginx worker that serves the files in `root` over TLS, pinned to `cpus`.  Raises ServerFailed.
+
+    `port` is a free one: nginx cannot be told to take any.
+    """
+    config = root.with_name(f"{root.name}.conf")
+    scratch = root.with_name(f"{root.name}.scratch")
+    scratch.mkdir()
+    folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = " ".join(f"{name}_temp_path {scratch}/{name};" for name in folders)
+    # Larger output buffers than nginx's own 32 KiB: the best that it can do.
+    config.write_text(
+        f"user {pwd.getpwuid(os.geteuid()).pw_name}; worker_processes 1; daemon off; pid {scratch}/pid;\n"
+        "error_log stderr error;\n"
+        "events { worker_connections 256; }\n"
+        f"http {{ access_log off; sendfile on; tcp_nopush on; output_buffers 2 512k; {temporary}\n"
+        f"server {{ listen 127.0.0.1:{port} ssl; root {root}; ssl_protocols TLSv1.2 TLSv1.3;\n"
+        f"ssl_certificate {tls['certificate']}; ssl_certificate_key {tls['key']};\n"
+        "location /v2/ { return 200; } } }\n"
+    )
+    return _started(NGINX, ["nginx", "-c", str(config)], root, cpus, tls=True)
+
+
+def _started(side: str, program: Sequence[str], root: Path, cpus: Sequence[int], *, tls: bool) -> Server:
+    """Run it pinned to `cpus` and wait until it answers.  Raises ServerFailed."""
+    log = root.with_name(f"{root.name}.log")
     pin = ["taskset", "--cpu-list", ",".join(map(str, cpus))]
     began = time.perf_counter()
     with log.open("wb") as sink:
@@ -107,7 +148,7 @@ def start(
             env=_environment(),
             start_new_session=True,
         )
-    server = Server(side, process, root, log)
+    server = Server(side, process, root, log, tls=tls)
     try:
         _wait(server)
     except BaseException:
@@ -146,14 +187,19 @@ def _wait(server: Server) -> None:
         ports = _listening_ports(server.pids)
         if ports:
             server.port = min(ports)
-            if _answers(server.port):
+            if _answers(server.port, tls=server.tls):
                 return
         time.sleep(0.002)
     raise ServerFailed(f"{server.side} did not answer:\n{server.log.read_text(errors='replace')[-4000:]}")
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, *, tls: bool) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
+    if tls:
+        # Whether it listens; the load checks the certificate.
+        unchecked = ssl.create_default_context()
+        unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
+        connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unchecked)
     try:
         connection.request("GET", "/v2/")
         return connection.getresponse().status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED}

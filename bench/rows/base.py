@@ -53,7 +53,7 @@ class Row:
     """`prepare` fills a fresh server; `measure` runs once per round on each side and gives every metric.
 
     A row with `alone` starts its own servers: `prepare` is not called, `measure_alone` gives the numbers of
-    one round of one side.
+    one round of one side.  `peer` says what stands beside ours, if that is not docker-registry.
     """
 
     name: str
@@ -64,6 +64,7 @@ class Row:
     alone: Callable[[Bench, str, Path], Mapping[str, float]] | None = None
     sides: tuple[str, ...] = BOTH
     rounds: int | None = None
+    peer: str = ""
 
 
 def load_request(method: str, target: str, *, accept: str = "*/*", authorization: str = "") -> bytes:

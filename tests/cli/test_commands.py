@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from tests.server import certs
 
 from moorage import __version__
 from moorage.cli import main
@@ -177,6 +178,22 @@ def test_check_is_content_with_a_good_file(run: Run, tmp_path: Path) -> None:
     file.write_text(GOOD)
     for result in (run("config", "check", file), run("config", "check", REGISTRY_CONFIGURATION_PATH=str(file))):
         assert (result.returncode, result.stdout, result.stderr) == (0, f"{file}: no errors\n", "")
+
+
+def test_check_reads_certificates_too(run: Run, tmp_path: Path) -> None:
+    """Before a reload, not after: a hook of certbot can run it."""
+    file, tls = tmp_path / "config.yml", f"  tls: {{certificate: {tmp_path}/now.crt, key: {tmp_path}/now.key}}\n"
+    file.write_text("version: 0.1\nstorage: inmemory\nhttp:\n  addr: ':0'\n" + tls)
+    certs.self_signed(end=certs.NOW - certs.DAY / 2).write(tmp_path, "now")
+    result = run("config", "check", file)
+    assert result.returncode == 0
+    assert "warning: the certificate" in result.stderr
+    assert "has expired" in result.stderr
+    (tmp_path / "now.key").write_bytes(certs.self_signed().key_pem())
+    result = run("config", "check", file)
+    assert result.returncode == 1
+    assert "error: http.tls: the key" in result.stderr
+    assert "does not belong to" in result.stderr
 
 
 def test_check_counts_unknown_keys_as_errors_and_warnings_not(run: Run, tmp_path: Path) -> None:

@@ -27,8 +27,8 @@ _START_LIMIT_S = 30.0
 
 
 @contextmanager
-def dockerd() -> Iterator[str]:
-    """A Docker engine without networks of its own; the value for DOCKER_HOST."""
+def dockerd(*, prefix: Sequence[str] = ()) -> Iterator[str]:
+    """A Docker engine without networks of its own; the value for DOCKER_HOST.  `prefix` runs its command."""
     require_root()
     for name in ("dockerd", "docker", "containerd", "runc", "iptables"):
         require(name)
@@ -38,7 +38,7 @@ def dockerd() -> Iterator[str]:
             "vfs",
         ):  # overlay2 is 6 to 9 times faster, but not to be had on every file system
             command = [
-                require("dockerd"), "--data-root", f"{folder}/{driver}", "--exec-root", f"{folder}/exec",
+                *prefix, require("dockerd"), "--data-root", f"{folder}/{driver}", "--exec-root", f"{folder}/exec",
                 "-H", f"unix://{folder}/d.sock", "--pidfile", f"{folder}/pid", "--iptables=false", "--bridge=none",
                 f"--storage-driver={driver}",
             ]  # fmt: skip

@@ -10,9 +10,12 @@ from tests.config.helpers import BASE, errors_of, load_text
 from moorage.config.later import LATER
 from moorage.config.model import Settings
 from moorage.config.schema import walk
+from moorage.config.suites import OFFERED
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+TLS = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, "
 
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 
@@ -36,8 +39,6 @@ TO_COME = [
     (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0]", 7),
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
     (BASE + "  tls: {letsencrypt: {cachefile: /x}}", "http.tls.letsencrypt.cachefile", 7),
-    (BASE + "  tls: {clientcas: [/x]}", "http.tls.clientcas", 7),
-    (BASE + "  tls: {ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", 7),
 ]
 
 
@@ -130,6 +131,24 @@ def test_passwords_that_cross_a_network_readable_are_warned_about(
         assert "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1" in problem.message
 
 
+def test_suites_that_are_offered_anyway_may_be_listed(tmp_path: Path) -> None:
+    """The reference's own defaults, those of one kind of key, and with TLS 1.3 whatever the list says."""
+    default = [*OFFERED["RSA"], *OFFERED["ECDSA"], "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]
+    for names in (default, OFFERED["RSA"], OFFERED["ECDSA"]):
+        assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
+    old = "ciphersuites: [TLS_RSA_WITH_AES_128_CBC_SHA], minimumtls: tls1.3}"
+    (warning,) = load_text(tmp_path, TLS + old).warnings
+    assert (warning.key, warning.message) == (
+        "http.tls.ciphersuites",
+        "has no effect; the suites of TLS 1.3 are not chosen",
+    )
+
+
+def test_a_chacha_suite_has_two_names_in_go(tmp_path: Path) -> None:
+    names = [name.replace("POLY1305_SHA256", "POLY1305") for name in OFFERED["ECDSA"]]
+    assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
+
+
 WRONG = [
     ("http: {addr: ':1'}\nstorage: inmemory", "version", "required"),
     ("version: 0.10\nhttp: {addr: ':1'}\nstorage: inmemory", "version", "expected 0.1"),
@@ -162,6 +181,20 @@ WRONG = [
     (BASE + "  tls: {certificate: /nowhere/c, key: /etc/passwd}", "http.tls.certificate", "No such file"),
     (BASE + "  tls: {minimumtls: ssl3}", "http.tls.minimumtls", "expected tls1.2 or tls1.3"),
     (BASE + "  tls: {clientauth: maybe}", "http.tls.clientauth", "expected require-and-verify-client-cert"),
+    (BASE + "  tls: {clientcas: [/etc/passwd]}", "http.tls.clientcas", "without TLS no client is checked"),
+    (BASE + "  tls: {clientauth: verify-client-cert-if-given}", "http.tls.clientauth", "needs http.tls.clientcas"),
+    (TLS + "clientcas: [/etc/passwd, /nowhere]}", "http.tls.clientcas[1]", "cannot read '/nowhere'"),
+    (TLS + "clientcas: [/etc/passwd], clientauth: request-client-cert}", "http.tls.clientauth", "nobody checks"),
+    (TLS + "clientcas: [/etc/passwd], clientauth: require-any-client-cert}", "http.tls.clientauth",
+     "expected require-and-verify-client-cert or verify-client-cert-if-given"),
+    (TLS + "ciphersuites: [TLS_AES_128_GCM_SHA265]}", "http.tls.ciphersuites[0]",
+     "did you mean TLS_AES_128_GCM_SHA256"),
+    (TLS + "ciphersuites: [x]}", "http.tls.ciphersuites[0]", "'x' is no cipher suite"),
+    (TLS + f"ciphersuites: [{', '.join(OFFERED['RSA'])}, TLS_RSA_WITH_AES_128_CBC_SHA]}}",
+     "http.tls.ciphersuites[3]", "TLS_RSA_WITH_AES_128_CBC_SHA is not offered, for want of security; remove it"),
+    (TLS + f"ciphersuites: [{', '.join(OFFERED['RSA'][:2])}]}}", "http.tls.ciphersuites",
+     "leaves out TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, which cannot be switched off"),
+    (TLS + "ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", "or set http.tls.minimumtls"),
     (BASE + "tags: {maxtags: -1}", "tags.maxtags", "at least 0"),
     (BASE + "health: {file: [{file: /a}, {file: /a}]}", "health.file[1]", "a second time"),
     (BASE + "health: {file: [{interval: 1s}]}", "health.file[0].file", "required and missing"),

@@ -229,6 +229,47 @@ def test_a_connection_made_before_a_reload_may_still_ask(tmp_path: Path) -> None
         assert connection.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
+def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> None:
+    """A client sends no second POST when the connection is closed under the first one; see Go's net/http."""
+    with serving(tmp_path / "home", http={"workers": 1}) as served:
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept.request("GET", "/")
+        before = json.loads(kept.getresponse().read())["pid"]
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        # By the time that others have been answered by the new worker, the old one has been told.
+        until(lambda: json.loads(served.get()[2])["pid"] != before, "the new worker")
+        kept.request("POST", "/echo", body=b"12345")
+        answer = kept.getresponse()
+        assert (answer.read(), answer.getheader("connection")) == (b"5", "close")
+        until(lambda: not alive(before), "the old worker to end")
+        kept.close()
+
+
+def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path) -> None:
+    """They are waited for as long as nobody wants the server to stop."""
+    with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "10m"}) as served:
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept.request("GET", "/")
+        before = json.loads(kept.getresponse().read())["pid"]
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        assert alive(before)
+        assert served.stop() == 0
+        kept.close()
+
+
+def test_retired_workers_do_not_wait_longer_than_connections_may_idle(tmp_path: Path) -> None:
+    with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "500ms"}) as served:
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept.request("GET", "/")
+        before = json.loads(kept.getresponse().read())["pid"]
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        until(lambda: not alive(before), "the old worker to end")
+        kept.close()
+
+
 def test_reloading_takes_the_new_configuration(served: Served) -> None:
     served.get()
     assert served.out == ""

@@ -25,7 +25,7 @@ def check(config: Config = None) -> None:
     """Tell everything that is wrong, at once; exit status 1 if anything is.
 
     Each line has file and line (or the variable), the key, and what was expected. A key or variable that nothing
-    reads is an error here.
+    reads is an error here. Certificates and keys of http.tls are read as well.
 
     Example: moorage config check /etc/docker/registry/config.yml
     """
@@ -40,7 +40,9 @@ def check(config: Config = None) -> None:
     except ConfigError as error:
         problems, source = error.problems, None
     else:
-        problems, source = (*loaded.warnings, *_policy_problems(loaded.settings)), loaded.source
+        settings = loaded.settings
+        found = (*loaded.warnings, *_policy_problems(settings), *_of_certificates(settings))
+        problems, source = found, loaded.source
     tell(problems, unknown_as="error")
     wrong = sum(problem.kind != "warning" for problem in problems)
     if wrong:
@@ -57,6 +59,19 @@ def _policy_problems(settings: Settings) -> list[Problem]:
     from moorage.auth.local.build import problems_of
 
     return problems_of(local.policy, local.users)
+
+
+def _of_certificates(settings: Settings) -> list[Problem]:
+    """What `serve` would say of them."""
+    from moorage.config.problems import Problem
+    from moorage.server import tls
+    from moorage.server.listen import Cannot
+
+    try:
+        _, warnings = tls.check(settings.http.tls)
+    except Cannot as error:
+        return [Problem(str(error))]
+    return [Problem(warning, kind="warning") for warning in warnings]
 
 
 @app.command("show")

@@ -6,6 +6,7 @@ Each check takes the settings and yields problems; `origin` tells where a key wa
 from __future__ import annotations
 
 import dataclasses
+import difflib
 import ipaddress
 import re
 import warnings
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from moorage.config import suites
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     from moorage.config.model import Settings
     from moorage.config.problems import Origin
+    from moorage.config.sections.http import Tls
 
 __all__ = ["check", "host_and_port"]
 
@@ -192,7 +195,8 @@ def _tls(settings: Settings) -> Iterator[Problem]:
         yield Problem("required; certificate and key come together", f"http.tls.{missing}")
     if tls.certificate and tls.letsencrypt.cachefile:
         yield Problem("expected either a certificate or letsencrypt", "http.tls")
-    for name, path in (("certificate", tls.certificate), ("key", tls.key)):
+    authorities = ((f"clientcas[{index}]", path) for index, path in enumerate(tls.clientcas))
+    for name, path in (("certificate", tls.certificate), ("key", tls.key), *authorities):
         if path:
             try:
                 with Path(path).open("rb") as file:
@@ -200,6 +204,43 @@ def _tls(settings: Settings) -> Iterator[Problem]:
             except (OSError, ValueError) as error:
                 reason = error.strerror if isinstance(error, OSError) else "not a path"
                 yield Problem(f"cannot read {path!r}: {reason}", f"http.tls.{name}")
+    yield from _clients(tls)
+    yield from _suites(tls)
+
+
+def _clients(tls: Tls) -> Iterator[Problem]:
+    """Whoever writes these keys believes that clients are checked, so they never stand for nothing."""
+    if tls.clientcas and not (tls.certificate or tls.letsencrypt.cachefile):
+        yield Problem("needs http.tls.certificate and key: without TLS no client is checked", "http.tls.clientcas")
+    if tls.clientauth and not tls.clientcas:
+        yield Problem("needs http.tls.clientcas: without it no client is checked", "http.tls.clientauth")
+    if tls.clientauth in {"request-client-cert", "require-any-client-cert"}:
+        message = (
+            f"{tls.clientauth} takes certificates that nobody checks, which this server cannot; "
+            "expected require-and-verify-client-cert or verify-client-cert-if-given"
+        )
+        yield Problem(message, "http.tls.clientauth")
+
+
+def _suites(tls: Tls) -> Iterator[Problem]:
+    for index, name in enumerate(tls.ciphersuites):
+        key = f"http.tls.ciphersuites[{index}]"
+        if name not in suites.KNOWN:
+            near = difflib.get_close_matches(name, suites.KNOWN, 1)
+            hint = f"; did you mean {near[0]}?" if near else ""
+            yield Problem(f"{name!r} is no cipher suite{hint}", key)
+        elif name in suites.NEVER and tls.minimumtls != "tls1.3":
+            yield Problem(f"{name} is not offered, for want of security; remove it", key)
+    if not tls.ciphersuites:
+        return
+    if tls.minimumtls == "tls1.3":
+        yield Problem(
+            "has no effect; the suites of TLS 1.3 are not chosen", "http.tls.ciphersuites", kind="warning"
+        )
+        return
+    left_out = min((suites.missing(tls.ciphersuites, kind) for kind in suites.OFFERED), key=len)
+    if left_out:
+        yield Problem(suites.no_choice(left_out), "http.tls.ciphersuites")
 
 
 def _health(settings: Settings) -> Iterator[Problem]:

@@ -107,18 +107,6 @@ LATER: Final = (
         "remove it and give http.tls.certificate and http.tls.key",
         _filled("http.tls.letsencrypt.cachefile"),
     ),
-    Later(
-        ("http.tls.clientcas", "http.tls.clientauth"),
-        "asking clients for certificates",
-        "remove it, and check clients in a proxy in front",
-        _filled("http.tls.clientcas"),
-    ),
-    Later(
-        ("http.tls.ciphersuites",),
-        "a choice of cipher suites",
-        "remove it; only suites with forward secrecy and authenticated encryption are used",
-        _filled("http.tls.ciphersuites"),
-    ),
 )
 
 

@@ -25,7 +25,7 @@ from moorage import logs
 from moorage.server import observing
 from moorage.server.listen import Cannot, bind, inherited
 from moorage.server.master import Master
-from moorage.server.plan import draw, redraw
+from moorage.server.plan import draw, redraw, renew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -70,7 +70,10 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    return Master(plan, sockets, partial(_reload, loaded), _announce, observation).run()
+    master = Master(plan, sockets, partial(_reload, loaded), _renew, _announce, observation)
+    # The first plan goes with the first reload, and its private key with it.
+    del plan
+    return master.run()
 
 
 def _prepared(settings: Settings, secret: bytes) -> bool:
@@ -120,6 +123,14 @@ def _reload(first: Loaded, old: Plan) -> Plan:
         _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)
     for warning in [*(str(problem) for problem in loaded.warnings), *warnings]:
+        _log.warning(warning)
+    return plan
+
+
+def _renew(old: Plan) -> Plan:
+    """Read the certificates again.  Raises `Cannot`."""
+    plan, warnings = renew(old)
+    for warning in warnings:
         _log.warning(warning)
     return plan
 

@@ -20,12 +20,13 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from moorage.http.middleware import Traffic
 
-__all__ = ["close_idle", "hasten", "watch"]
+__all__ = ["close_idle", "deserted", "hasten", "watch"]
 
 IDLE_LIMIT_S: Final = 180.0
 """How long an HTTP/2 connection may idle; the pools of clients in Go keep theirs for 90 s."""
 
 _QUIET_S: Final = 1.0
+_COUNT_EVERY_S: Final = 0.1
 _LAST: Final = struct.Struct("8x9I4I")
 """`struct tcp_info` of linux/tcp.h up to tcpi_last_ack_recv."""
 
@@ -42,6 +43,20 @@ async def hasten(traffic: Traffic, local: object) -> None:
     while True:
         await asyncio.sleep(_QUIET_S)
         await asyncio.to_thread(close_idle, local, _QUIET_S, frozenset(traffic.active))
+
+
+async def deserted(local: object) -> None:
+    """Returns when there is no connection to the listening socket named `local`."""
+    while await asyncio.to_thread(_has_connections, local):  # noqa: ASYNC110  the kernel tells nobody
+        await asyncio.sleep(_COUNT_EVERY_S)
+
+
+def _has_connections(local: object) -> bool:
+    for name in os.listdir("/proc/self/fd"):  # noqa: PTH208  as below
+        with suppress(OSError), _copy(int(name)) as connection:
+            if _is_ours(connection, local):
+                return True
+    return False
 
 
 def close_idle(local: object, limit_s: float, active: frozenset[object]) -> int:

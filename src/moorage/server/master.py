@@ -6,6 +6,7 @@
 
 SIGTERM, SIGINT   stop accepting, let the workers drain for `http.draintimeout`; the second one kills them
 SIGHUP            load the configuration again; worker by worker, start a new one, then retire the old one
+new certificates  (`renewal.py`) the same without loading the configuration
 SIGQUIT           stacks of everything to standard error
 SIGCHLD           bury the dead and replace them: at once, then after 1, 2, 4 ... 30 seconds
 
@@ -26,6 +27,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.server.listen import Cannot
+from moorage.server.renewal import POLL_S
 from moorage.server.systemd import notify, reloading
 from moorage.server.worker import READY, RETIRE, START_FAILED, Job, main
 
@@ -73,14 +75,17 @@ class _Slot:
 
 @dataclass(slots=True)
 class Master:
-    """`plan` is what workers are made from; `reload` makes a new one and raises `Cannot` (or logs by itself).
+    """`plan` is what workers are made from; `reload` and `renew` make another one and raise `Cannot`.
 
-    `observation`, if there is a debug listener, is its socket and the board that workers show their numbers on.
+    `reload` reads the configuration again, `renew` only the certificates; it returns the same plan if they are the
+    same.  `observation`, if there is a debug listener, is its socket and the board that workers show their numbers
+    on.
     """
 
     plan: Plan
     sockets: Sockets
     reload: Callable[[Plan], Plan]
+    renew: Callable[[Plan], Plan]
     announce: Callable[[Plan, Sockets], None]
     observation: Observation | None = None
     _slots: list[_Slot] = field(default_factory=list)
@@ -88,9 +93,11 @@ class Master:
     _selector: selectors.BaseSelector = field(default_factory=selectors.DefaultSelector)
     _to_replace: list[_Slot] = field(default_factory=list)
     _next: Plan | None = None
+    _renewing: bool = False
     _reload_again: bool = False
     _announced: bool = False
     _stop_at: float | None = None
+    _look_at: float = 0.0
     _status: int = 0
     _failed_start: bool = False
 
@@ -134,6 +141,8 @@ class Master:
         """Until something is due."""
         due = [slot.retry_at for slot in self._slots if slot.retry_at is not None]
         due += [each.started + _START_LIMIT_S for each in self._workers.values() if not each.ready]
+        if self._looks():
+            due.append(self._look_at)
         if self._stop_at is not None:
             due = [self._stop_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -168,6 +177,7 @@ class Master:
         pid = os.fork()
         if pid == 0:
             ours.close()
+            self.plan, self._next = plan, None
             self._become(job)
             main(job)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
@@ -288,6 +298,9 @@ class Master:
         for slot in self._slots:
             if slot.retry_at is not None and now >= slot.retry_at:
                 self._start(slot, self.plan)
+        if self._looks() and now >= self._look_at:
+            self._look_at = now + POLL_S
+            self._look(now)
 
     def _settle(self) -> None:
         """Once every first worker is ready or dead: say so, or give up."""
@@ -308,6 +321,9 @@ class Master:
     def _has_ready(self) -> bool:
         return any(each.ready for each in self._workers.values())
 
+    def _has_current(self) -> bool:
+        return any(slot.current is not None and slot.current.ready for slot in self._slots)
+
     # Replacing everybody
 
     def _begin_reload(self) -> None:
@@ -325,6 +341,27 @@ class Master:
             return
         self._to_replace = list(self._slots)
         self._replace_next()
+
+    def _looks(self) -> bool:
+        """Whether to look for other certificates; not while workers are being replaced, or there is none to be."""
+        settled = self._announced and self._next is None
+        return settled and bool(self.plan.watched.paths) and self._has_current()
+
+    def _look(self, now: float) -> None:
+        watched = self.plan.watched
+        if watched.due(now):
+            try:
+                renewed = self.renew(self.plan)
+            except Cannot as error:
+                watched.refuse(str(error), now)
+            else:
+                watched.accept(now)
+                if renewed is not self.plan:
+                    self._next, self._renewing = renewed, True
+                    self._to_replace = list(self._slots)
+                    self._replace_next()
+        if complaint := watched.complaint(now):
+            _log.error("the renewed certificate is not taken; the old one stays", cause=complaint)
 
     def _replace_next(self) -> None:
         while self._to_replace and self._next is not None:
@@ -356,8 +393,13 @@ class Master:
 
     def _end_reload(self) -> None:
         if self._next is not None and self.plan is self._next:
-            _log.info("configuration reloaded", source=self.plan.source)
-        self._next = None
+            if self._renewing:
+                tls = self.plan.options.tls
+                until = tls.until.isoformat() if tls else ""
+                _log.info("certificate renewed", certificate=self.plan.watched.paths[0], until=until)
+            else:
+                _log.info("configuration reloaded", source=self.plan.source)
+        self._next, self._renewing = None, False
         notify("READY=1")
         self._reload_as_told()
 

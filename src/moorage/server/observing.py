@@ -143,13 +143,11 @@ class Observing:
             job.debug.close()
 
     def _certificate(self) -> list[Reading]:
-        """When the certificate ends that the listener has just read."""
+        """When the certificate ends that the listener serves with."""
         tls = self._job.options.tls
         if tls is None or self._recorder is None:
             return []
-        from moorage.metrics.certificate import expiry  # noqa: PLC0415  only where it is wanted
-
-        return [("moorage_tls_certificate_expiry_timestamp_seconds", (), expiry(tls.certificate))]
+        return [("moorage_tls_certificate_expiry_timestamp_seconds", (), tls.until.timestamp())]
 
     def retire(self) -> None:
         """A newer worker has taken over: leave what is new to it, and ask clients that stay to come again."""

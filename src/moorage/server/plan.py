@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import resource
-from dataclasses import dataclass, replace
+import time
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from moorage.server import tls
 from moorage.server.granian import ServerOptions
+from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -20,7 +22,7 @@ if TYPE_CHECKING:
 
     Build = Callable[[Settings, bytes, int, Sequence[Watch]], Application]
 
-__all__ = ["Plan", "draw", "redraw", "worker_count"]
+__all__ = ["Plan", "draw", "redraw", "renew", "worker_count"]
 
 _WORKERS_LIMIT: Final = 8
 _CONNECTIONS_LIMIT: Final = 16384
@@ -28,7 +30,10 @@ _CONNECTIONS_LIMIT: Final = 16384
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`secret` signs the state of uploads; `source` is where the settings come from, for people."""
+    """`secret` signs the state of uploads; `source` is where the settings come from, for people.
+
+    `watched` are the files that `options.tls` was read from.
+    """
 
     settings: Settings
     source: str
@@ -37,6 +42,7 @@ class Plan:
     workers: int
     options: ServerOptions
     build: Build
+    watched: Watched = field(default_factory=lambda: Watched((), 0.0))
 
     def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
         return lambda watches: self.build(self.settings, self.secret, number, watches)
@@ -46,6 +52,7 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     """The plan, and warnings for the log.  Raises `Cannot`."""
     settings = loaded.settings
     workers, warnings = worker_count(settings)
+    watched = Watched(tls.files(settings.http.tls), time.monotonic())
     secured, notes = tls.check(settings.http.tls)
     http2 = settings.http.h2c.enabled if secured is None else not settings.http.http2.disabled
     options = ServerOptions(
@@ -54,7 +61,7 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
         header_timeout_s=settings.http.headertimeout,
         connections=_connections(),
     )
-    plan = Plan(settings, loaded.source, secret, instance, workers, options, build)
+    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched)
     return plan, warnings + notes
 
 
@@ -71,6 +78,17 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
     if plan.workers != old.workers:
         warnings.append("http.workers has changed: that takes a restart")
     return replace(plan, workers=old.workers), warnings
+
+
+def renew(old: Plan) -> tuple[Plan, list[str]]:
+    """The same plan with the certificates that lie there now; `old` itself if they are the same.
+
+    Raises `Cannot`.  The settings are those in force: a configuration that is being edited waits for SIGHUP.
+    """
+    secured, warnings = tls.check(old.settings.http.tls)
+    if secured == old.options.tls:
+        return old, warnings
+    return replace(old, options=replace(old.options, tls=secured)), warnings
 
 
 def worker_count(settings: Settings) -> tuple[int, list[str]]:

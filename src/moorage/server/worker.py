@@ -3,7 +3,7 @@
     built ─► ready (told to the master) ─► draining ─► gone
                                               ▲
                  SIGTERM: as long as `http.draintimeout` allows
-                 told to retire (a newer worker has taken its place): as long as its requests last
+                 told to retire (a newer worker has taken its place): as long as its connections and requests last
 
 The control socket is how the two talk: the worker writes `READY`, the master writes `RETIRE`, and its end means
 that the master is dead, which no worker survives.
@@ -53,8 +53,6 @@ CUT_OFF: Final = 1
 START_FAILED: Final = 3
 
 _CLOSE_LIMIT_S: Final = 5.0
-_SETTLE_S: Final = 1.0
-"""How long the first request of a connection may be on its way when its worker retires."""
 _PR_SET_PDEATHSIG: Final = 1
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -165,7 +163,7 @@ class _Worker:
         if self._ends_at is None:
             observing.retire()
             listener.accept_no_more()
-            await self._settle()
+            await self._linger(local)
         reaper = asyncio.create_task(idle.hasten(traffic, local), name="idle connections")
         status = await self._drain(listener, traffic)
         reaper.cancel()
@@ -206,11 +204,19 @@ class _Worker:
                 self._limit.reschedule(self._ends_at)
         self._begun.set()
 
-    async def _settle(self) -> None:
-        """Another worker takes the new connections; wait for the first requests of those that this one has."""
-        with suppress(TimeoutError):
-            async with asyncio.timeout(_SETTLE_S):
-                await self._terminated.wait()
+    async def _linger(self, local: object) -> None:
+        """Another worker takes the new connections; those that this one has may still ask.
+
+        Closing them while they are idle would now and then meet a request on its way, and clients do not send a
+        POST again.  Each answer over HTTP/1.1 ends its connection, and one without requests would not have been
+        kept any longer either: the header timeout is how long they may idle.
+        """
+        empty = asyncio.create_task(idle.deserted(local))
+        told = asyncio.create_task(self._terminated.wait())
+        limit = self._job.settings.http.headertimeout
+        await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        empty.cancel()
+        told.cancel()
 
     async def _drain(self, listener: Listener, traffic: Traffic) -> int:
         listener.stop()

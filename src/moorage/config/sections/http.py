@@ -20,9 +20,11 @@ class LetsEncrypt(Section):
 class Tls(Section):
     """HTTPS."""
 
-    certificate: Text = setting("", "PEM file with the certificate and its chain.")
+    certificate: Text = setting("", "PEM file with the certificate and its chain; a renewed one is noticed.")
     key: Text = setting("", "PEM file with the private key.")
-    clientcas: tuple[Text, ...] = setting((), "PEM files with authorities that client certificates are asked of.")
+    clientcas: tuple[Text, ...] = setting(
+        (), "PEM files with authorities whose clients are let in; each client needs a certificate."
+    )
     clientauth: Annotated[
         Literal[
             "", "require-and-verify-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
@@ -32,12 +34,14 @@ class Tls(Section):
             "", "require-and-verify-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
             "request-client-cert",
         ),
-    ] = setting("", "What is asked of clients when `clientcas` is set.",
+    ] = setting("", "What is asked of clients when `clientcas` is set. The two that check nothing are refused.",
                 shown="require-and-verify-client-cert")  # fmt: skip
     minimumtls: Annotated[Literal["tls1.2", "tls1.3"], one_of("tls1.2", "tls1.3", empty="tls1.2")] = setting(
         "tls1.2", "Oldest version of TLS spoken. `tls1.0` and `tls1.1` are taken for `tls1.2`, with a warning."
     )
-    ciphersuites: tuple[Text, ...] = setting((), "Cipher suites for TLS 1.2, by Go's names.")
+    ciphersuites: tuple[Text, ...] = setting(
+        (), "Cipher suites for TLS 1.2, by Go's names. A list that leaves out what is offered is refused."
+    )
     letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
 
 

@@ -1,0 +1,363 @@
+"""What is in the files of `http.tls`: keys, chains of certificates, authorities; judged, not served.
+
+Everything is brought into one form, the only one that rustls is shown: the key as PKCS#8, the chain from the leaf
+up, no comments, no other blocks.  What rustls would not serve is refused here, in words; what clients would not
+accept is served with a warning, because a registry that does not start helps nobody.
+
+The rule not to miss: nothing of a key gets into a message.
+
+Imports `cryptography` (50 ms, 18 MB): to be imported only where TLS is configured.  Above: `tls.py`.
+Source: RFC 8446 section 4.4.2 (order), RFC 5280, RFC 5915, RFC 5958, RFC 7468 (PEM); what ring 0.17 signs with.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from cryptography import x509
+from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.serialization import (
+    Encoding,
+    NoEncryption,
+    PrivateFormat,
+    PublicFormat,
+    load_pem_private_key,
+)
+from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
+
+from moorage.server.listen import Cannot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+
+__all__ = ["Authorities", "Pair", "authorities", "pair"]
+
+_BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
+_CERTIFICATES: Final = {b"CERTIFICATE", b"X509 CERTIFICATE"}
+_DER: Final = b"\x30"
+_SOON: Final = timedelta(days=14)
+_RSA_BITS: Final = (2048, 3072, 4096)
+_RSA_EXPONENT: Final = 65537
+_WEAK_BITS: Final = 2048
+_CURVES: Final = {"secp256r1", "secp384r1"}
+_AUTHORITY_BITS: Final = range(2048, 8193)
+_UNDERSTOOD: Final = {
+    ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE,
+    ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.CRL_DISTRIBUTION_POINTS,
+}  # fmt: skip
+"""The extensions that rustls' parser lets a certificate mark as critical; it refuses to serve one with others."""
+
+_BROKEN_HASHES: Final = {"md5", "sha1"}
+_UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A chain and its key as PEM.  `kind` is the part of the names of cipher suites that the key decides."""
+
+    chain: bytes
+    key: bytes
+    kind: str
+    until: datetime
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass(frozen=True, slots=True)
+class Authorities:
+    """Authorities whose clients are let in, as PEM."""
+
+    pem: bytes
+    warnings: list[str] = field(default_factory=list)
+
+
+def pair(certificate: str, key: str, now: datetime) -> Pair:
+    """What `http.tls.certificate` and `http.tls.key` hold.  Raises `Cannot`."""
+    found = _certificates("http.tls.certificate", certificate)
+    private = _key("http.tls.key", key)
+    chain, warnings = _chain(certificate, found, key, private)
+    leaf = chain[0]
+    _servable(leaf)
+    warnings += _judged(f"the certificate {certificate}", leaf, now)
+    for above in chain[1:]:
+        warnings += _judged(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
+    pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    kind = "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA"
+    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, warnings)
+
+
+def authorities(paths: Sequence[str], now: datetime) -> Authorities:
+    """What `http.tls.clientcas` holds.  Raises `Cannot`.
+
+    One that has expired is left out: rustls would go on trusting it, the reference does not.
+    """
+    usable: list[x509.Certificate] = []
+    warnings: list[str] = []
+    for index, path in enumerate(paths):
+        for one in _certificates(f"http.tls.clientcas[{index}]", path):
+            if one.not_valid_after_utc <= now:
+                warnings.append(f"the authority {_name(one)} in {path} has expired; its clients are not let in")
+                continue
+            if not _verifiable(_public(one)):
+                raise Cannot(
+                    f"http.tls.clientcas[{index}]: signatures of {_name(one)} in {path} cannot be checked; "
+                    "authorities may have RSA keys of 2048 to 8192 bits, EC keys on P-256 or P-384, and Ed25519"
+                )
+            if not _may_sign(one) and one.issuer != one.subject:
+                warnings.append(f"{_name(one)} in {path} is not the certificate of an authority")
+            usable.append(one)
+    if not usable:
+        raise Cannot(f"http.tls.clientcas: every authority in {', '.join(paths)} has expired")
+    return Authorities(_pem(usable), warnings)
+
+
+# Reading
+
+
+def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
+    """Label and text of each PEM block of a file.  Raises `Cannot`."""
+    try:
+        data = Path(path).read_bytes()
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        raise Cannot(f"{setting}: cannot read {path}: {reason}") from error
+    found = [(match[1], match[0]) for match in _BLOCK.finditer(data)]
+    if not found:
+        hint = "; it looks like DER or PKCS#12, expected PEM" if data.startswith(_DER) else ""
+        raise Cannot(f"{setting}: {path} holds no PEM block (-----BEGIN ...){hint}")
+    return found
+
+
+def _certificates(setting: str, path: str) -> list[x509.Certificate]:
+    """Every certificate of a file once, in the file's order; at least one.  Raises `Cannot`."""
+    blocks = _blocks(setting, path)
+    found: list[x509.Certificate] = []
+    for number, text in enumerate((text for label, text in blocks if label in _CERTIFICATES), 1):
+        try:
+            one = x509.load_pem_x509_certificate(text)
+            # Parsed only when asked for.
+            _ = one.extensions, one.subject, one.issuer, one.version
+        except (*_UNREADABLE, x509.DuplicateExtension, x509.InvalidVersion) as error:
+            raise Cannot(f"{setting}: certificate {number} in {path} cannot be used: {error}") from error
+        if one not in found:
+            found.append(one)
+    if found:
+        return found
+    if any(label.endswith(b"PRIVATE KEY") for label, _ in blocks):
+        raise Cannot(f"{setting}: {path} holds a private key and no PEM block CERTIFICATE; are the two mixed up?")
+    labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
+    raise Cannot(f"{setting}: {path} holds no PEM block CERTIFICATE, only {labels}")
+
+
+def _key(setting: str, path: str) -> Key:
+    """The first private key of a file, of a kind that can be served.  Raises `Cannot`."""
+    blocks = _blocks(setting, path)
+    text = next((text for label, text in blocks if label.endswith(b"PRIVATE KEY")), None)
+    if text is None:
+        labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
+        raise Cannot(f"{setting}: {path} holds no PEM block PRIVATE KEY, only {labels}")
+    try:
+        found = load_pem_private_key(text, None)
+    except TypeError as error:
+        raise Cannot(f"{setting}: {path} is encrypted; a server needs the key without a password") from error
+    except _UNREADABLE as error:
+        # The library's words name structures, never contents; still, they are not for people.
+        raise Cannot(f"{setting}: the private key in {path} is broken or of a kind that is not known") from error
+    if isinstance(found, rsa.RSAPrivateKey):
+        return _rsa(setting, path, found)
+    if isinstance(found, ec.EllipticCurvePrivateKey):
+        if found.curve.name not in _CURVES:
+            raise _unserved(setting, path, f"on the curve {found.curve.name}")
+        return found
+    if isinstance(found, ed25519.Ed25519PrivateKey):
+        return found
+    raise _unserved(setting, path, f"of the kind {type(found).__name__.removesuffix('PrivateKey').lstrip('_')}")
+
+
+def _rsa(setting: str, path: str, key: rsa.RSAPrivateKey) -> rsa.RSAPrivateKey:
+    """Raises `Cannot`.  ring takes primes of whole multiples of 512 bits only."""
+    if key.key_size not in _RSA_BITS:
+        raise _unserved(setting, path, f"RSA with {key.key_size} bits")
+    if key.public_key().public_numbers().e < _RSA_EXPONENT:
+        raise _unserved(setting, path, "RSA with a public exponent below 65537")
+    return key
+
+
+def _unserved(setting: str, path: str, what: str) -> Cannot:
+    return Cannot(
+        f"{setting}: the key in {path} is {what}; "
+        "keys that can be served are RSA with 2048, 3072 or 4096 bits, EC on P-256 or P-384, and Ed25519"
+    )
+
+
+def _servable(leaf: x509.Certificate) -> None:
+    """Raises `Cannot` where rustls would not start."""
+    if leaf.version is not x509.Version.v3:
+        raise Cannot(f"http.tls.certificate: {_name(leaf)} is not a certificate of version 3, which TLS needs")
+    for extension in leaf.extensions:
+        if extension.critical and extension.oid not in _UNDERSTOOD:
+            raise Cannot(
+                f"http.tls.certificate: {_name(leaf)} marks the extension {extension.oid.dotted_string} as "
+                "critical, which is not supported"
+            )
+
+
+# Order
+
+
+def _chain(
+    path: str, found: list[x509.Certificate], key_path: str, key: Key
+) -> tuple[list[x509.Certificate], list[str]]:
+    """The leaf and what signs it, in the order in which TLS wants them, and warnings.  Raises `Cannot`.
+
+    A file that is in order stays as it is: with cross-signed authorities there is more than one right order.
+    """
+    spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    ours = [one for one in found if _spki(one) == spki]
+    if not ours:
+        of = _name(found[0]) if len(found) == 1 else f"any of the {len(found)} certificates"
+        raise Cannot(f"http.tls: the key {key_path} does not belong to {of} in {path}")
+    leaf = ours[0]
+    chain = [leaf]
+    rest = [one for one in found if one is not leaf]
+    while True:
+        above = next((one for one in rest if any(_signs(one, below) for below in chain)), None)
+        if above is None:
+            break
+        chain.append(above)
+        rest.remove(above)
+    warnings = []
+    if found[0] is not leaf:
+        warnings.append(
+            f"{path} does not begin with the server's own certificate, {_name(leaf)}, which is number "
+            f"{found.index(leaf) + 1} in it; it is served first all the same, but other servers refuse this file: "
+            "put it first, then the one that signed it, and so on"
+        )
+    elif _is_out_of_order(found, rest):
+        warnings.append(
+            f"the certificates in {path} are not in order; they are served as "
+            f"{', '.join(_name(one) for one in chain)}, but some clients of other servers need each to be "
+            "followed by the one that signed it"
+        )
+    else:
+        chain = [one for one in found if one not in rest]
+    warnings += [f"{_name(one)} in {path} signs none of the others and is not served" for one in rest]
+    return chain, warnings
+
+
+def _is_out_of_order(found: list[x509.Certificate], unrelated: list[x509.Certificate]) -> bool:
+    """Whether one comes before all of those that it signs."""
+    related = [one for one in found if one not in unrelated]
+    return any(
+        not any(_signs(one, below) for below in related[:index]) for index, one in enumerate(related) if index
+    )
+
+
+def _signs(above: x509.Certificate, below: x509.Certificate) -> bool:
+    if below is above or below.issuer != above.subject:
+        return False
+    try:
+        below.verify_directly_issued_by(above)
+    except InvalidSignature:
+        return False
+    except (TypeError, *_UNREADABLE):
+        # A signature that cannot be checked here; the names say so.
+        return True
+    return True
+
+
+# Judging
+
+
+def _judged(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = True) -> Iterator[str]:
+    """Why clients would refuse it, now or soon."""
+    begin, end = one.not_valid_before_utc, one.not_valid_after_utc
+    if now < begin:
+        yield f"{what} is not valid before {_time(begin)}; clients will refuse it"
+    elif now >= end:
+        yield f"{what} has expired on {_time(end)}; clients will refuse it"
+    elif end - now < min(_SOON, (end - begin) / 3):
+        yield f"{what} expires on {_time(end)}"
+    self_signed = one.issuer == one.subject
+    hashed = _hash(one)
+    if hashed in _BROKEN_HASHES and not self_signed:
+        yield f"{what} is signed with {hashed.upper()}; clients will refuse it"
+    public = _public(one)
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size < _WEAK_BITS:
+        yield f"{what} has an RSA key of {public.key_size} bits; clients will refuse it"
+    if leaf:
+        yield from _judged_as_server(what, one)
+
+
+def _judged_as_server(what: str, leaf: x509.Certificate) -> Iterator[str]:
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        named = bool(names.get_values_for_type(x509.DNSName) or names.get_values_for_type(x509.IPAddress))
+    except x509.ExtensionNotFound:
+        named = False
+    if not named:
+        yield f"{what} names no host in subjectAltName; Docker and every other client in Go will refuse it"
+    try:
+        usage = leaf.extensions.get_extension_for_class(x509.ExtendedKeyUsage).value
+    except x509.ExtensionNotFound:
+        return
+    if not {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE} & set(usage):
+        yield f"{what} is not meant for servers (extendedKeyUsage without serverAuth); clients will refuse it"
+
+
+def _verifiable(public: object) -> bool:
+    if isinstance(public, rsa.RSAPublicKey):
+        return public.key_size in _AUTHORITY_BITS
+    if isinstance(public, ec.EllipticCurvePublicKey):
+        return public.curve.name in _CURVES
+    return isinstance(public, ed25519.Ed25519PublicKey)
+
+
+def _may_sign(one: x509.Certificate) -> bool:
+    try:
+        return bool(one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
+    except x509.ExtensionNotFound:
+        # The old version of certificates had no extensions.
+        return one.version is x509.Version.v1
+
+
+def _hash(one: x509.Certificate) -> str:
+    """Name of the hash under the signature; empty if there is none or it is not known here."""
+    try:
+        found = one.signature_hash_algorithm
+    except _UNREADABLE:
+        return ""
+    return found.name if found is not None else ""
+
+
+def _public(one: x509.Certificate) -> object:
+    """The public key; None if it is of a kind that is not known here."""
+    try:
+        return one.public_key()
+    except _UNREADABLE:
+        return None
+
+
+def _spki(one: x509.Certificate) -> bytes | None:
+    try:
+        return one.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
+    except _UNREADABLE:
+        return None
+
+
+def _name(one: x509.Certificate) -> str:
+    return one.subject.rfc4514_string() or f"the certificate with serial number {one.serial_number:x}"
+
+
+def _time(moment: datetime) -> str:
+    return f"{moment.astimezone(UTC):%Y-%m-%d %H:%M} UTC"
+
+
+def _pem(chain: Sequence[x509.Certificate]) -> bytes:
+    return b"".join(one.public_bytes(Encoding.PEM) for one in chain)
