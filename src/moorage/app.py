@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
+from moorage.http.clients import Clients
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.manifests import StoredManifests, ValidationRules
@@ -148,6 +149,7 @@ def http_options(settings: Settings) -> HttpOptions:
         tags_max=settings.tags.maxtags,
         readonly=settings.storage.maintenance.readonly.enabled,
         body_timeout_s=http.bodytimeout,
+        clients=Clients(http.trustedproxies),
     )
 
 

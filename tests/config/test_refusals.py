@@ -94,6 +94,9 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
      ("compatibility: {schema1: {enabled: true}}", "compatibility", "warning"),
      ("  host: h.example:5000", "http.host", "warning"), ("  host: ftp://h.example", "http.host", "warning"),
      ("  host: 'http://['", "http.host", "warning"),
+     ("  cors: {credentials: true}", "http.cors", "warning"),
+     ("  headers: {Access-Control-Allow-Origin: [http://a, http://b]}",
+      "http.headers.Access-Control-Allow-Origin", "warning"),
      ("  tls: {minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
 )  # fmt: skip
 def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
@@ -122,6 +125,20 @@ WRONG = [
     (BASE + "  bodytimeout: 30", "http.bodytimeout", "with its unit"),
     (BASE + "  headertimeout: -1s", "http.headertimeout", "above 0"),
     (BASE + "  draintimeout: -1s", "http.draintimeout", "not negative"),
+    (BASE + "  trustedproxies: [10.0.0.1/8]", "http.trustedproxies[0]", "has bits set that its length leaves out"),
+    (BASE + "  trustedproxies: [loopback, proxy.example]", "http.trustedproxies[1]", "expected an address, a net"),
+    (BASE + "  trustedproxies: 10.0.0.1", "http.trustedproxies", "expected a list"),
+    (BASE + "  cors: {origins: ['*', http://a], credentials: true}", "http.cors.credentials", "cannot go with"),
+    (BASE + "  cors: {origins: ['null']}", "http.cors.origins[0]", "every page that hides its own"),
+    (BASE + "  cors: {origins: [http://a/]}", "http.cors.origins[0]", "without a path or a slash at its end"),
+    (BASE + "  cors: {origins: [ui.example]}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://*.example']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://u:p@ui.example']}", "http.cors.origins[0]", "expected * or an origin"),
+    (BASE + "  cors: {origins: ['https://[::1']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://ui:x']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['*'], methods: [TRACE]}", "http.cors.methods[0]", "expected one of GET, HEAD"),
+    (BASE + "  cors: {origins: ['*'], exposeheaders: ['a b']}", "http.cors.exposeheaders[0]", "name of a header"),
+    (BASE + "  cors: {origins: ['*'], maxage: 0s}", "http.cors.maxage", "above 0"),
     (BASE + "  prefix: foo/", "http.prefix", "expected a path such as"),
     (BASE + "  prefix: /a b/", "http.prefix", "expected a path such as"),
     (BASE + "  headers: {'a b': [c]}", "http.headers.a b", "is no name of a header"),
@@ -181,6 +198,33 @@ def test_an_inherited_socket_needs_no_address(tmp_path: Path) -> None:
     text = "version: 0.1\nstorage: inmemory\n"
     assert load_text(tmp_path, text, {"LISTEN_FDS": "1"}).settings.http.addr == ""
     assert errors_of(tmp_path, text, {"LISTEN_FDS": "0"})
+
+
+def test_headers_for_browsers_give_way_to_the_setting(tmp_path: Path) -> None:
+    """Both at once would be two answers to one question; the older one, from a guide, is named."""
+    text = "  cors: {origins: ['*']}\n  headers:\n    X-A: [b]\n    access-control-max-age: ['5']"
+    (warning,) = load_text(tmp_path, BASE + text).warnings
+    assert (warning.key, warning.origin.line) == ("http.headers.access-control-max-age", 10)
+
+
+def test_proxies_and_origins_are_read_in_every_spelling(tmp_path: Path) -> None:
+    """An origin is compared letter by letter with what the browser sends."""
+    text = (
+        "  trustedproxies: [10.0.0.1, 10.0.0.0/8, '2001:DB8::/32', unix, private]\n"
+        "  cors: {origins: ['https://UI.example:443', 'http://ui.test:8080', 'http://[::1]:80'], methods: [get]}"
+    )
+    http = load_text(tmp_path, BASE + text).settings.http
+    assert http.trustedproxies == ("10.0.0.1/32", "10.0.0.0/8", "2001:db8::/32", "unix", "private")
+    assert http.cors.origins == ("https://ui.example", "http://ui.test:8080", "http://[::1]")
+    assert http.cors.methods == ("GET",)
+
+
+def test_trusting_nobody_is_not_trusting_everybody(tmp_path: Path) -> None:
+    assert load_text(tmp_path, BASE).settings.http.trustedproxies is None
+    assert load_text(tmp_path, BASE + "  trustedproxies: []").settings.http.trustedproxies == ()
+    assert load_text(tmp_path, BASE, {"REGISTRY_HTTP_TRUSTEDPROXIES": "[unix]"}).settings.http.trustedproxies == (
+        "unix",
+    )
 
 
 def test_drivers_to_come_are_checked_already(tmp_path: Path) -> None:

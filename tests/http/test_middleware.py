@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import structlog
 
-from moorage.http.middleware import HEADER_LIMIT_BYTES, RequestLog, Traffic, remote_address
+from moorage.http.middleware import HEADER_LIMIT_BYTES, RequestLog, Traffic
 from moorage.logs import AccessLog, request_id
 
 if TYPE_CHECKING:
@@ -206,22 +206,3 @@ async def test_a_client_that_left_before_the_answer_is_a_499(read: Any) -> None:
 
     await Client(app, access).get(scope())
     assert json.loads(written())["http.response.status"] == 499
-
-
-@pytest.mark.parametrize(
-    ("headers", "client", "expected"),
-    [
-        ((), ("192.0.2.1", 1), "192.0.2.1"),
-        ((), ("::ffff:192.0.2.1", 1), "192.0.2.1"),
-        ((), ("2001:db8::1", 1), "2001:db8::1"),
-        ((), None, ""),
-        ((), ("", 0), ""),
-        (((b"x-forwarded-for", b"198.51.100.7, 10.0.0.1"),), ("192.0.2.1", 1), "198.51.100.7"),
-        (((b"x-forwarded-for", b"unknown, 198.51.100.7"),), ("192.0.2.1", 1), "198.51.100.7"),
-        (((b"x-forwarded-for", b"nonsense"), (b"x-real-ip", b"198.51.100.8")), ("192.0.2.1", 1), "198.51.100.8"),
-        (((b"x-real-ip", b"nonsense"),), ("192.0.2.1", 1), "192.0.2.1"),
-    ],
-)
-def test_the_remote_address_is_the_first_valid_one(headers: Any, client: Any, expected: str) -> None:
-    """reference/http-api.md section 11."""
-    assert remote_address(scope(*headers, client=client)) == expected

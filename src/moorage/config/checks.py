@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
+from moorage.config.sections.clients import EVERY_ORIGIN
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
 
@@ -41,6 +42,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_required(settings, ()),
         *_address(settings, inherited=environ.get("LISTEN_FDS", "0") not in {"", "0"}),
         *_http(settings),
+        *_cors(settings),
         *_tls(settings),
         *_health(settings),
         *_patterns(settings),
@@ -133,6 +135,28 @@ def _http(settings: Settings) -> Iterator[Problem]:
             yield Problem("is no name of a header", f"http.headers.{name}")
         elif any(not value.isascii() or not (value.isprintable() or "\t" in value) for value in values):
             yield Problem("expected printable ASCII text", f"http.headers.{name}")
+
+
+def _cors(settings: Settings) -> Iterator[Problem]:
+    cors, set_by_hand = settings.http.cors, []
+    for name, values in settings.http.headers.items():
+        if name.lower().startswith("access-control-"):
+            set_by_hand.append(name)
+        if name.lower() == "access-control-allow-origin" and len(values) > 1:
+            message = "browsers take one origin only, and refuse several; list them in http.cors.origins"
+            yield Problem(message, f"http.headers.{name}", kind="warning")
+    if not cors.origins:
+        if cors != type(cors)():
+            yield Problem("has no effect without origins", "http.cors", kind="warning")
+        return
+    if EVERY_ORIGIN in cors.origins and cors.credentials:
+        message = (
+            "cannot go with the origin *: every page on the internet could use the password that a browser "
+            "remembers for this registry; list the origins that may"
+        )
+        yield Problem(message, "http.cors.credentials")
+    for name in set_by_hand:
+        yield Problem("has no effect; http.cors takes its place", f"http.headers.{name}", kind="warning")
 
 
 def _tls(settings: Settings) -> Iterator[Problem]:

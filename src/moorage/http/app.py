@@ -68,6 +68,7 @@ class _App:
             return
         if scope["type"] != "http":
             return
+        self._options.clients.sift(scope)
         request = Request(scope, receive)
         try:
             response = await self._answer(request)

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CATALOG, Asked, Basic, Bearer, Need
 from moorage.errors import NameInvalid
-from moorage.http.middleware import remote_address
 from moorage.http.routes import Access
 from moorage.http.urls import seen_from_outside
 from moorage.types import parse_repo_name
@@ -52,7 +51,7 @@ class Guard:
             instead=(Need("repository", call.name(), "delete"),) if access is Access.CANCEL else (),
             host=host,
             scheme=scheme,
-            remote=remote_address(call.request.scope),
+            remote=call.options.clients.decisive_address(call.request.scope),
             given=bool(header),
         )
         return await self._authority.admit(credentials_of(header), asked)

@@ -29,10 +29,10 @@ import structlog
 
 from moorage import logs
 from moorage.health import Health, checks_of
-from moorage.http.health import HealthGate
-from moorage.http.middleware import RequestLog, Traffic
+from moorage.http.middleware import Traffic
 from moorage.server import idle
 from moorage.server.granian import Listener, ServerOptions
+from moorage.server.layers import surround
 from moorage.server.readahead import WorkerLoop
 
 if TYPE_CHECKING:
@@ -124,9 +124,7 @@ class _Worker:
         app = job.build()
         health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
         traffic = Traffic()
-        log = job.settings.log
-        access = None if log.accesslog.disabled else logs.AccessLog(log.formatter)
-        asgi = RequestLog(HealthGate(app.asgi, health), traffic, access)
+        asgi = surround(app.asgi, health, traffic, job.settings)
 
         await app.start()
         await health.start()
