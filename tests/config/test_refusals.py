@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
+HOOK = BASE + "log: {{hooks: [{{type: mail, levels: [error], options: {{{}}}}}]}}"
 
 TO_COME = [
     (BASE + "auth: {htpasswd: {realm: r, path: /p}}", "auth.htpasswd", 7),
@@ -36,7 +37,6 @@ TO_COME = [
     (BASE + "middleware: {registry: [{name: y}]}", "middleware.registry[0]", 7),
     (BASE + "middleware: {repository: [{name: y}]}", "middleware.repository[0]", 7),
     (BASE + "notifications: {endpoints: [{url: http://x}]}", "notifications.endpoints[0]", 7),
-    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0]", 7),
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
     (BASE + "  debug: {addr: ':5001'}", "http.debug.addr", 7),
     (BASE + "  tls: {letsencrypt: {cachefile: /x}}", "http.tls.letsencrypt.cachefile", 7),
@@ -97,6 +97,8 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
      ("  cors: {credentials: true}", "http.cors", "warning"),
      ("  headers: {Access-Control-Allow-Origin: [http://a, http://b]}",
       "http.headers.Access-Control-Allow-Origin", "warning"),
+     (HOOK.format("smtp: {addr: '[::1]:25'}, from: root, to: [r <a@b>]")[len(BASE):].replace("error", "Trace"),
+      "log.hooks[0].levels[0]", "warning"),
      ("  tls: {minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
 )  # fmt: skip
 def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
@@ -164,6 +166,19 @@ WRONG = [
     (BASE + "auth: {none: , htpasswd: {realm: r, path: p}}", "auth", "more than one way"),
     (BASE + "log: {formatter: xml}", "log.formatter", "expected text, json or logstash"),
     (BASE + "log: {fields: [a]}", "log.fields", "expected a mapping"),
+    (BASE + "log: {hooks: [{levels: [panic]}]}", "log.hooks[0].type", "expected mail"),
+    (BASE + "log: {hooks: [{disabled: true}, {type: slack}]}", "log.hooks[1].type", "found 'slack'"),
+    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0].levels", "required"),
+    (BASE + "log: {hooks: [{type: mail, levels: [panic, critical]}]}", "log.hooks[0].levels[1]", "one of panic"),
+    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0].options.smtp.addr", "required"),
+    (HOOK.format("smtp: {addr: mail.example}"), "log.hooks[0].options.smtp.addr", "expected host:port"),
+    (HOOK.format("smtp: {addr: '::1:25'}"), "log.hooks[0].options.smtp.addr", "in brackets"),
+    (HOOK.format("smtp: {addr: ':25'}"), "log.hooks[0].options.smtp.addr", "expected host and port"),
+    (HOOK.format("smtp: {addr: 'h:25', password: x}"), "log.hooks[0].options.smtp.username", "no use without it"),
+    (HOOK.format("to: [a@b]"), "log.hooks[0].options.from", "sender's address"),
+    (HOOK.format("from: nobody at all"), "log.hooks[0].options.from", "expected an address"),
+    (HOOK.format("from: a@b"), "log.hooks[0].options.to", "receivers' addresses"),
+    (HOOK.format('from: a@b, to: [c@d, "e@f\\r\\nBcc: g@h"]'), "log.hooks[0].options.to[1]", "an address"),
     (BASE + "redis: {addrs: h:1}", "redis.addrs", "expected a list"),
 ]  # fmt: skip
 

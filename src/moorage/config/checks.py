@@ -6,13 +6,14 @@ Each check takes the settings and yields problems; `origin` tells where a key wa
 from __future__ import annotations
 
 import dataclasses
-import ipaddress
 import re
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from moorage.config.addresses import host_and_port
+from moorage.config.hooks import check_hooks
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
@@ -29,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["check", "host_and_port"]
 
 _OFFERED: Final = ("filesystem", "inmemory")
-_PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 
 
@@ -37,6 +37,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
     """Every problem between settings; `environ` tells of an inherited socket (systemd)."""
     found = [
         *_version(settings),
+        *check_hooks(settings.log),
         *_storage(settings),
         *_auth(settings),
         *_required(settings, ()),
@@ -95,19 +96,6 @@ def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
             for index, entry in enumerate(value):
                 if isinstance(entry, Section):
                     yield from _required(entry, (*path, f"{key.name}[{index}]"))
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """`host:port`, `:port` or `[v6]:port`, as Go's net package takes it.  Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None or int(port) > _PORT_LIMIT:
-        raise ValueError("expected host:port or :port with a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        ipaddress.IPv6Address(host)  # its ValueError says what is wrong
-    elif ":" in host or re.search(r"[\s/\[\]]", host):
-        raise ValueError("expected host:port, with an IPv6 address in brackets")
-    return host, int(port)
 
 
 def _address(settings: Settings, *, inherited: bool) -> Iterator[Problem]:
