@@ -17,7 +17,7 @@ BELOW: Final = {
     "auth": {"errors", "types"},
     "types": {"errors"},
     "errors": {"types"},
-    "config": set[str](),
+    "config": {"redaction"},
     "storage": set[str](),
     "registry": {"storage", "types", "errors"},
     "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
