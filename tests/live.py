@@ -201,7 +201,7 @@ def start(
         )
     live = Live(process, root, log_path)
     try:
-        _wait_until_ready(live)
+        _wait_until_ready(live, f"{dict(settings).get('http', {}).get('prefix', '/')}v2/")
     except BaseException:
         live.kill()
         raise
@@ -235,7 +235,7 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
 
 
-def _wait_until_ready(live: Live) -> None:
+def _wait_until_ready(live: Live, path: str) -> None:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline:
         if live.process.poll() is not None:
@@ -243,16 +243,16 @@ def _wait_until_ready(live: Live) -> None:
         ports = _listening_ports([live.pid, *_descendants(live.pid)])
         if ports:
             live.port = min(ports)
-            if _answers(live.port):
+            if _answers(live.port, path):
                 return
         time.sleep(0.02)
     raise NotStarted(f"no answer in {_START_LIMIT_S} s:\n{live.logs()[-4000:]}")
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/v2/")
+        connection.request("GET", path)
         return connection.getresponse().status in {200, 401}
     except (OSError, http.client.HTTPException):
         return False

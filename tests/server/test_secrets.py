@@ -193,7 +193,7 @@ def test_commands_about_the_configuration_mask_what_it_holds(tmp_path: Path) -> 
     search(shown + checked)
 
 
-WRONG: Final = {
+WRONG: Final[dict[str, tuple[str, dict[str, Any]]]] = {
     "s3": (
         "storage",
         {"s3": {"accesskey": SECRETS["s3access"], "secretkey": SECRETS["s3secret"], "chunksize": 1}},
