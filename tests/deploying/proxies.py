@@ -19,25 +19,35 @@ import subprocess
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
-from tests.live import require
+from tests.live import Live, program, require
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     import trustme
-    from tests.live import Live
-
-__all__ = ["KINDS", "NAME", "Proxy", "adapted", "running", "shown"]
+__all__ = ["KINDS", "NAME", "Node", "Proxy", "adapted", "running", "shown"]
 
 PAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "deploying"
 NAME: Final = "registry.example.com"
-KINDS: Final = ("nginx", "haproxy", "apache")
+KINDS: Final = ("nginx", "haproxy", "apache", *(["traefik"] if program("traefik") else []))
+"""Traefik is in no package of Debian's, so it is tested where somebody has put it on the PATH."""
+
 _START_LIMIT_S: Final = 20.0
 _STOP_LIMIT_S: Final = 20.0
 _LARGE_BYTES: Final = 128 << 10
+
+
+class Node(Protocol):
+    """A registry behind the proxy; `host` is what the proxy calls it."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def root(self) -> Path: ...
+    def logs(self) -> str: ...
 
 
 @dataclass
@@ -49,7 +59,7 @@ class Proxy:
     folder: Path
     port: int
     authority: trustme.CA
-    nodes: Sequence[Live]
+    nodes: Sequence[Node]
     context: ssl.SSLContext = field(init=False)
 
     def __post_init__(self) -> None:
@@ -63,6 +73,12 @@ class Proxy:
     @property
     def url(self) -> str:
         return f"https://{self.outer}"
+
+    def live(self, index: int) -> Live:
+        """A node of which the test wants more than what a proxy knows."""
+        node = self.nodes[index]
+        assert isinstance(node, Live)
+        return node
 
     def client(self, *, http2: bool = False, address: str = "127.0.0.1") -> httpx.Client:
         """Speaks HTTP/2 or HTTP/1.1 from `address`, which may be any of this machine's 127.0.0.0/8."""
@@ -103,7 +119,7 @@ def adapted(text: str, places: Mapping[str, str]) -> str:
 def running(
     kind: str,
     folder: Path,
-    nodes: Sequence[Live],
+    nodes: Sequence[Node],
     authority: trustme.CA,
     changes: Mapping[str, str] | None = None,
     *,
@@ -120,7 +136,7 @@ def running(
     (folder / "fullchain.pem").write_bytes(b"".join(chain))
     (folder / "privkey.pem").write_bytes(certificate.private_key_pem.bytes())
     (folder / "both.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
-    make = {"nginx": _nginx, "haproxy": _haproxy, "apache": _apache}[kind]
+    make = {"nginx": _nginx, "haproxy": _haproxy, "apache": _apache, "traefik": _traefik}[kind]
     for _ in range(5):
         port = _free_port()
         command = make(folder, port, nodes, changes or {})
@@ -140,11 +156,11 @@ def running(
     raise AssertionError(f"{kind} does not start:\n{proxy.logs()[-4000:]}")
 
 
-def _places(folder: Path, nodes: Sequence[Live], changes: Mapping[str, str]) -> dict[str, str]:
+def _places(folder: Path, nodes: Sequence[Node], changes: Mapping[str, str]) -> dict[str, str]:
     return {**changes, "10.0.0.11:5000": nodes[0].host, "10.0.0.12:5000": nodes[1].host}
 
 
-def _nginx(folder: Path, port: int, nodes: Sequence[Live], changes: Mapping[str, str]) -> list[str]:
+def _nginx(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
     site = adapted(
         shown("nginx", "/etc/nginx/conf.d/registry.conf"),
         {
@@ -165,7 +181,7 @@ def _nginx(folder: Path, port: int, nodes: Sequence[Live], changes: Mapping[str,
     return [*command, "-g", "daemon off;"]
 
 
-def _haproxy(folder: Path, port: int, nodes: Sequence[Live], changes: Mapping[str, str]) -> list[str]:
+def _haproxy(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
     text = adapted(
         shown("haproxy", "/etc/haproxy/haproxy.cfg"),
         {
@@ -184,7 +200,7 @@ _APACHE_NEEDS: Final = {"ssl": ("socache_shmcb",), "proxy_balancer": ("slotmem_s
 """What a2enmod switches on besides."""
 
 
-def _apache(folder: Path, port: int, nodes: Sequence[Live], changes: Mapping[str, str]) -> list[str]:
+def _apache(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
     page = (PAGES / "apache.md").read_text()
     asked = re.search(r"^a2enmod (.*)$", page, re.MULTILINE)
     assert asked is not None
@@ -215,6 +231,17 @@ def _apache(folder: Path, port: int, nodes: Sequence[Live], changes: Mapping[str
         f"    RequestReadTimeout body=10,minrate=500\n</IfModule>\n{site}"
     )
     return ["env", f"TMPDIR={folder}/tmp", require("apache2"), "-f", f"{folder}/apache.conf", "-DFOREGROUND"]
+
+
+def _traefik(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
+    fixed = {'":443"': f"127.0.0.1:{port}", "/etc/traefik": str(folder)}
+    (folder / "traefik.yml").write_text(adapted(shown("traefik", "/etc/traefik/traefik.yml"), fixed))
+    text = adapted(
+        shown("traefik", "/etc/traefik/registry.yml"),
+        {**_places(folder, nodes, changes), "/etc/ssl/registry": str(folder)},
+    ).replace("`registry.example.com`", "`127.0.0.1`")
+    (folder / "registry.yml").write_text(text)
+    return [require("traefik"), f"--configfile={folder}/traefik.yml"]
 
 
 def _this_user() -> str:

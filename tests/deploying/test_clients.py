@@ -24,7 +24,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.proxy, pytest.mark.client]
 @pytest.fixture
 def registry(proxy: Proxy) -> Live:
     """Whose log is shown when a client fails."""
-    return proxy.nodes[0]
+    return proxy.live(0)
 
 
 def test_an_image_of_several_platforms_goes_there_and_back(proxy: Proxy, tmp_path: Path, run: Run) -> None:

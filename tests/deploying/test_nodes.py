@@ -91,7 +91,7 @@ def test_a_push_goes_on_when_a_node_is_killed(fresh: Proxy) -> None:
         result: list[Digest] = []
         thread = threading.Thread(target=lambda: result.append(patient.push("killed", pieces, {6: killed})))
         thread.start()
-        fresh.nodes[0].kill()
+        fresh.live(0).kill()
         killed.set()
         thread.join()
         assert patient.send("GET", f"/v2/killed/blobs/{result[0]}").content == b"".join(pieces)
@@ -103,7 +103,7 @@ def test_clients_copy_while_a_node_dies_and_comes_back(fresh: Proxy, tmp_path: P
     layout = Layout(tmp_path / "layout")
     images = [layout.image([tar_of({"a": a.encode() * 100_000})], architecture=a) for a in ("amd64", "arm64")]
     layout.tag("v1", layout.index(images))
-    skopeo, dead = require("skopeo"), fresh.nodes[0]
+    skopeo, dead = require("skopeo"), fresh.live(0)
     copy = [skopeo, "copy", "--all", "--retry-times", "5", "--dest-tls-verify=false", f"oci:{layout.path}:v1"]
     dead.kill()
     run(*copy, f"docker://{fresh.outer}/dies/image:v1")
@@ -116,14 +116,14 @@ def test_clients_copy_while_a_node_dies_and_comes_back(fresh: Proxy, tmp_path: P
         else:
             pytest.fail("the node that came back gets no requests")
         run(*copy, f"docker://{fresh.outer}/back/image:v1")
-    raw = Wire(fresh.nodes[1].host).manifest("back/image", "v1")
+    raw = Wire(fresh.live(1).host).manifest("back/image", "v1")
     assert [entry["platform"]["architecture"] for entry in json.loads(raw.body)["manifests"]] == ["amd64", "arm64"]
 
 
 @pytest.fixture
 def registry(fresh: Proxy) -> Live:
     """Whose log is shown when a client fails."""
-    return fresh.nodes[1]
+    return fresh.live(1)
 
 
 def test_nodes_without_a_common_secret_refuse_each_others_uploads(tmp_path: Path) -> None:

@@ -24,6 +24,7 @@ KEPT: Final = {
     "nginx": _NGINX,
     "haproxy": {_HAPROXY: "acl registry path_beg /registry/v2/\n    use_backend registries if registry"},
     "apache": {_APACHE: "ProxyPass /registry/ balancer://registry/registry/ nocanon"},
+    "traefik": {"Host(`registry.example.com`)": "PathPrefix(`/registry/`)"},
 }
 """What the pages say under "Below a path"."""
 
@@ -31,6 +32,11 @@ TAKEN: Final = {
     "nginx": {**_NGINX, "proxy_pass http://registry;": "proxy_pass http://registry/;"},
     "haproxy": {_HAPROXY: f"http-request replace-path /registry(/.*) \\1\n    {_HAPROXY}"},
     "apache": {_APACHE: "ProxyPass /registry/ balancer://registry/ nocanon"},
+    "traefik": {
+        "Host(`registry.example.com`)": "PathPrefix(`/registry/`)",
+        "middlewares: [plain, again]": "middlewares: [plain, again, less]",
+        "    again:\n": '    less:\n      stripPrefix:\n        prefixes: ["/registry"]\n    again:\n',
+    },
 }
 
 
