@@ -136,6 +136,23 @@ log.error("told")
     assert "1 more could not be told of" in mail.text
 
 
+def test_a_mailer_that_cannot_start_stops_nothing() -> None:
+    """A machine out of processes is in trouble enough; the mail is sent when it can be."""
+    with post_office() as office:
+        code = """
+python, sys.executable = sys.executable, "/nowhere/python"
+log_hooks._running = None
+configure(log_settings, instance="i-2")
+log.error("lost")
+log_hooks._AGAIN_AFTER_S, sys.executable = 0.0, python
+log.error("lost, too")
+log.error("told")
+"""
+        done = say(office.addr, code, (["error"], "a@example.com"))
+        assert done.returncode == 0, done.stderr
+        assert "2 more could not be told of" in office.wait()[0].text
+
+
 def test_a_program_in_the_working_directory_is_not_run(tmp_path: Path) -> None:
     """`python -m` looks there first, and a registry may be started anywhere."""
     (tmp_path / "smtplib.py").write_text("raise SystemExit('taken over')")

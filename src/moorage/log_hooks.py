@@ -42,7 +42,7 @@ _WORD_LIMIT_CHARS: Final = 2000
 _SHORT_CHARS: Final = 100
 _SHOWN_LIMIT: Final = 40
 _AGAIN_AFTER_S: Final = 60.0
-_END_LIMIT_S: Final = 10.0
+_END_LIMIT_S: Final = 5.0
 
 
 class Tell:
@@ -57,9 +57,10 @@ class Tell:
         self._lost = 0
 
     def begin(self) -> None:
-        """Start the process that sends the mails."""
+        """Start the process that sends the mails; a minute later again, if the system cannot now."""
         self._begun = time.monotonic()
-        self._mailer = _Mailer(self.description)
+        with suppress(OSError):
+            self._mailer = _Mailer(self.description)
 
     def end(self) -> None:
         """Let it send what it has, and leave it to itself."""
@@ -83,18 +84,13 @@ class Tell:
             record["lost"] = self._lost
         data = encoded(record)
         try:
-            if self._mailer is None or not self._mailer.send(data):
-                self._lost += 1
-                return
+            fitted = self._mailer is not None and self._mailer.send(data)
         except OSError:
-            # It was killed.  Once a minute a new one is started, for this process alone.
-            self._lost += 1
-            if time.monotonic() - self._begun < _AGAIN_AFTER_S:
-                return
-            with suppress(OSError):
-                self.begin()
-            return
-        self._lost = 0
+            self._mailer, fitted = None, False
+        self._lost = 0 if fitted else self._lost + 1
+        if self._mailer is None and time.monotonic() - self._begun >= _AGAIN_AFTER_S:
+            # It was killed, or could not start.  The new one is this process's alone.
+            self.begin()
 
 
 class _Mailer:

@@ -23,7 +23,7 @@ _NAMES: Final = (
 )  # fmt: skip
 _SPELT: Final = "|".join(re.escape(name).replace("_", "(?:_|%5f)") for name in _NAMES)
 
-_PARAMETER: Final = re.compile(rf"(?<=[?&;])((?:{_SPELT})=)[^&\s\"'\\<>#;]+", re.ASCII | re.IGNORECASE)
+_PARAMETER: Final = re.compile(rf"([?&;](?:{_SPELT})=)[^&\s\"'\\<>#;]+", re.ASCII | re.IGNORECASE)
 _USERINFO: Final = re.compile(r"(://[^/?#\s\"'\\@:]*:)[^/?#\s\"'\\]+(?=@)", re.ASCII)
 _HEADER: Final = re.compile(
     r"(authorization\\?[\"']?\s*[:=,]\s*(?:b(?=\\?[\"']))?\\?[\"']?(?:(?:basic|bearer)\s+)?)[^\s\"'\\,)]+",

@@ -14,6 +14,7 @@ from tests.deploying.conftest import start_node
 from tests.deploying.proxies import KINDS, Proxy, running
 from tests.deploying.test_proxies import pattern
 from tests.live import require, start_moorage
+from tests.server.serving import until
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -148,7 +149,7 @@ def test_workers_of_one_node_always_share_a_secret(tmp_path: Path) -> None:
     """Whatever the configuration says: they are behind one address, and nobody chooses between them."""
     with start_moorage(tmp_path / "data", http={"workers": 3, "secret": ""}) as live:
         wire = Wire(live.host)
-        assert len(live.workers) == 3
+        until(lambda: len(live.workers) == 3, "three workers", live.logs)
         for _ in range(10):
             # Each request is a connection of its own, and the kernel spreads them.
             location = wire.start_upload("workers").headers["location"]
