@@ -201,7 +201,7 @@ def start(
         )
     live = Live(process, root, log_path)
     try:
-        _wait_until_ready(live)
+        _wait_until_ready(live, f"{dict(settings).get('http', {}).get('prefix', '/')}v2/")
     except BaseException:
         live.kill()
         raise
@@ -235,24 +235,24 @@ def _environment() -> dict[str, str]:
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
 
 
-def _wait_until_ready(live: Live) -> None:
+def _wait_until_ready(live: Live, path: str) -> None:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline:
         if live.process.poll() is not None:
             raise NotStarted(f"ended with status {live.process.returncode}:\n{live.logs()[-4000:]}")
         # One of them may be a debug listener, which has no `/v2/`.
         for port in sorted(_listening_ports([live.pid, *_descendants(live.pid)])):
-            if _answers(port):
+            if _answers(port, path):
                 live.port = port
                 return
         time.sleep(0.02)
     raise NotStarted(f"no answer in {_START_LIMIT_S} s:\n{live.logs()[-4000:]}")
 
 
-def _answers(port: int) -> bool:
+def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
-        connection.request("GET", "/v2/")
+        connection.request("GET", path)
         return connection.getresponse().status in {200, 401}
     except (OSError, http.client.HTTPException):
         return False

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
+from moorage.http.clients import Clients
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.manifests import StoredManifests, ValidationRules
@@ -275,7 +276,7 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
     from moorage.http.token import TokenEndpoint  # noqa: PLC0415
 
     assert isinstance(authority, LocalAuthority)
-    return TokenEndpoint(authority, settings.http.bodytimeout)
+    return TokenEndpoint(authority, settings.http.bodytimeout, Clients(settings.http.trustedproxies))
 
 
 def make_driver(settings: Settings) -> Driver:
@@ -298,6 +299,7 @@ def http_options(settings: Settings) -> HttpOptions:
         readonly=settings.storage.maintenance.readonly.enabled,
         body_timeout_s=http.bodytimeout,
         classes_matter=bool(settings.policy.repository.classes),
+        clients=Clients(http.trustedproxies),
     )
 
 

@@ -1,14 +1,15 @@
 """Logs: what the server has to say on standard error, who asked what on standard output.
 
     structlog ──┐
-                ├─► level ─► fields ─► text │ json │ logstash ─► one write(2) to fd 2
+                ├─► level ─► fields ─► hooks ─► text │ json │ logstash ─► one write(2) to fd 2
     logging ────┘
     http/middleware.py ─► `AccessLog` ─► combined │ JSON object ─► one write(2) to fd 1
 
 Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
 bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
-parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and the `_state` of an
-upload, which is as good as one, is struck out of the access log.
+parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
+of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  `log_hooks.py` tells
+people by mail.
 
 Source: reference/configuration.md section 4.
 """
@@ -25,17 +26,17 @@ import sys
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
-from moorage import __version__
+from moorage import __version__, redaction
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping
+    from collections.abc import Callable, Mapping, MutableMapping, Sequence
 
-    from moorage.config.sections.log import Log
+    from moorage.config.sections.log import Hook
 
 __all__ = ["AccessLog", "Entry", "configure", "request_id", "trace_id", "write_line"]
 
@@ -50,11 +51,25 @@ _LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": loggi
 # Made once: json.dumps makes a new encoder for each line, a third of the price of a line.
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
-_STATE: Final = re.compile(r"(?<=[?&])(_state=)[^&\s\"#]*", re.IGNORECASE)
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\uffff\U00010000-\U0010ffff\"\\]")
 
 
-def configure(log: Log, *, instance: str, worker: int | None = None) -> None:
+class Wanted(Protocol):
+    """The `log` section, as far as it is read here."""
+
+    @property
+    def level(self) -> str: ...
+    @property
+    def formatter(self) -> str: ...
+    @property
+    def fields(self) -> Mapping[str, Any]: ...
+    @property
+    def reportcaller(self) -> bool: ...
+    @property
+    def hooks(self) -> Sequence[Hook]: ...
+
+
+def configure(log: Wanted, *, instance: str, worker: int | None = None) -> None:
     """Set up structlog and the standard library's logging for this process, as the `log` section says.
 
     May be called again; loggers made before obey the last call.
@@ -82,6 +97,7 @@ def configure(log: Log, *, instance: str, worker: int | None = None) -> None:
             *caller,
             structlog.processors.StackInfoRenderer(),
             add_fields,
+            *_hooks(log, instance),
             *_renderers(log.formatter),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -89,6 +105,15 @@ def configure(log: Log, *, instance: str, worker: int | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     _adopt_standard_logging()
+
+
+def _hooks(log: Wanted, instance: str) -> list[Any]:
+    if not log.hooks and "moorage.log_hooks" not in sys.modules:
+        return []
+    from moorage.log_hooks import telling  # noqa: PLC0415  few have hooks; a reload may have taken them away
+
+    tell = telling(log, instance)
+    return [] if tell is None else [tell]
 
 
 class AccessLog:
@@ -127,9 +152,9 @@ class Entry:
         request: str,
     ) -> None:
         self.when, self.remote, self.user, self.method = when, remote, user, method
-        self.target = _without_state(target)
+        self.target = redaction.in_url(target)
         self.protocol, self.status, self.sent, self.seconds = protocol, status, sent, seconds
-        self.referer, self.agent, self.request = _without_state(referer), agent, request
+        self.referer, self.agent, self.request = redaction.in_url(referer), agent, request
 
 
 def write_line(fd: int, line: bytes) -> None:
@@ -151,7 +176,7 @@ class _StandardError:
         pass
 
     def msg(self, line: str) -> None:
-        write_line(2, f"{line}\n".encode(errors="backslashreplace"))
+        write_line(2, f"{redaction.in_text(line)}\n".encode(errors="backslashreplace"))
 
     log = debug = info = warn = warning = msg
     fatal = failure = err = error = critical = exception = msg
@@ -240,10 +265,6 @@ def _word(value: object) -> str:
 
 def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
-
-
-def _without_state(text: str) -> str:
-    return _STATE.sub(r"\1-", text) if "_state" in text.lower() else text
 
 
 def _combined() -> Callable[[Entry], bytes]:

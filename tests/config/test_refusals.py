@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 TLS = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, "
 
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
+HOOK = BASE + "log: {{hooks: [{{type: mail, levels: [error], options: {{{}}}}}]}}"
 
 TO_COME = [
     (PLAIN + "storage: {s3: {bucket: b, region: r}}", "storage.s3", 3),
@@ -36,7 +37,6 @@ TO_COME = [
     (BASE + "middleware: {registry: [{name: y}]}", "middleware.registry[0]", 7),
     (BASE + "middleware: {repository: [{name: y}]}", "middleware.repository[0]", 7),
     (BASE + "notifications: {endpoints: [{url: http://x}]}", "notifications.endpoints[0]", 7),
-    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0]", 7),
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
     (BASE + "  tls: {letsencrypt: {cachefile: /x}}", "http.tls.letsencrypt.cachefile", 7),
 ]
@@ -91,6 +91,11 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
      ("compatibility: {schema1: {enabled: true}}", "compatibility", "warning"),
      ("  host: h.example:5000", "http.host", "warning"), ("  host: ftp://h.example", "http.host", "warning"),
      ("  host: 'http://['", "http.host", "warning"),
+     ("  cors: {credentials: true}", "http.cors", "warning"),
+     ("  headers: {Access-Control-Allow-Origin: [http://a, http://b]}",
+      "http.headers.Access-Control-Allow-Origin", "warning"),
+     (HOOK.format("smtp: {addr: '[::1]:25'}, from: root, to: [r <a@b>]")[len(BASE):].replace("error", "Trace"),
+      "log.hooks[0].levels[0]", "warning"),
      ("  tls: {minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
 )  # fmt: skip
 def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
@@ -167,6 +172,20 @@ WRONG = [
     (BASE + "  bodytimeout: 30", "http.bodytimeout", "with its unit"),
     (BASE + "  headertimeout: -1s", "http.headertimeout", "above 0"),
     (BASE + "  draintimeout: -1s", "http.draintimeout", "not negative"),
+    (BASE + "  trustedproxies: [10.0.0.1/8]", "http.trustedproxies[0]", "has bits set that its length leaves out"),
+    (BASE + "  trustedproxies: [loopback, proxy.example]", "http.trustedproxies[1]", "expected an address, a net"),
+    (BASE + "  trustedproxies: 10.0.0.1", "http.trustedproxies", "expected a list"),
+    (BASE + "  cors: {origins: ['*', http://a], credentials: true}", "http.cors.credentials", "cannot go with"),
+    (BASE + "  cors: {origins: ['null']}", "http.cors.origins[0]", "every page that hides its own"),
+    (BASE + "  cors: {origins: [http://a/]}", "http.cors.origins[0]", "without a path or a slash at its end"),
+    (BASE + "  cors: {origins: [ui.example]}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://*.example']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://u:p@ui.example']}", "http.cors.origins[0]", "expected * or an origin"),
+    (BASE + "  cors: {origins: ['https://[::1']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['https://ui:x']}", "http.cors.origins[0]", "expected * or an origin such as"),
+    (BASE + "  cors: {origins: ['*'], methods: [TRACE]}", "http.cors.methods[0]", "expected one of GET, HEAD"),
+    (BASE + "  cors: {origins: ['*'], exposeheaders: ['a b']}", "http.cors.exposeheaders[0]", "name of a header"),
+    (BASE + "  cors: {origins: ['*'], maxage: 0s}", "http.cors.maxage", "above 0"),
     (BASE + "  prefix: foo/", "http.prefix", "expected a path such as"),
     (BASE + "  prefix: /a b/", "http.prefix", "expected a path such as"),
     (BASE + "  headers: {'a b': [c]}", "http.headers.a b", "is no name of a header"),
@@ -224,6 +243,19 @@ WRONG = [
     (BASE + "guessing: {longestwait: 0s}", "guessing.longestwait", "above 0"),
     (BASE + "log: {formatter: xml}", "log.formatter", "expected text, json or logstash"),
     (BASE + "log: {fields: [a]}", "log.fields", "expected a mapping"),
+    (BASE + "log: {hooks: [{levels: [panic]}]}", "log.hooks[0].type", "expected mail"),
+    (BASE + "log: {hooks: [{disabled: true}, {type: slack}]}", "log.hooks[1].type", "found 'slack'"),
+    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0].levels", "required"),
+    (BASE + "log: {hooks: [{type: mail, levels: [panic, critical]}]}", "log.hooks[0].levels[1]", "one of panic"),
+    (BASE + "log: {hooks: [{type: mail}]}", "log.hooks[0].options.smtp.addr", "required"),
+    (HOOK.format("smtp: {addr: mail.example}"), "log.hooks[0].options.smtp.addr", "expected host:port"),
+    (HOOK.format("smtp: {addr: '::1:25'}"), "log.hooks[0].options.smtp.addr", "in brackets"),
+    (HOOK.format("smtp: {addr: ':25'}"), "log.hooks[0].options.smtp.addr", "expected host and port"),
+    (HOOK.format("smtp: {addr: 'h:25', password: x}"), "log.hooks[0].options.smtp.username", "no use without it"),
+    (HOOK.format("to: [a@b]"), "log.hooks[0].options.from", "sender's address"),
+    (HOOK.format("from: nobody at all"), "log.hooks[0].options.from", "expected an address"),
+    (HOOK.format("from: a@b"), "log.hooks[0].options.to", "receivers' addresses"),
+    (HOOK.format('from: a@b, to: [c@d, "e@f\\r\\nBcc: g@h"]'), "log.hooks[0].options.to[1]", "an address"),
     (BASE + "redis: {addrs: h:1}", "redis.addrs", "expected a list"),
 ]  # fmt: skip
 
@@ -258,6 +290,33 @@ def test_an_inherited_socket_needs_no_address(tmp_path: Path) -> None:
     text = "version: 0.1\nstorage: inmemory\n"
     assert load_text(tmp_path, text, {"LISTEN_FDS": "1"}).settings.http.addr == ""
     assert errors_of(tmp_path, text, {"LISTEN_FDS": "0"})
+
+
+def test_headers_for_browsers_give_way_to_the_setting(tmp_path: Path) -> None:
+    """Both at once would be two answers to one question; the older one, from a guide, is named."""
+    text = "  cors: {origins: ['*']}\n  headers:\n    X-A: [b]\n    access-control-max-age: ['5']"
+    (warning,) = load_text(tmp_path, BASE + text).warnings
+    assert (warning.key, warning.origin.line) == ("http.headers.access-control-max-age", 10)
+
+
+def test_proxies_and_origins_are_read_in_every_spelling(tmp_path: Path) -> None:
+    """An origin is compared letter by letter with what the browser sends."""
+    text = (
+        "  trustedproxies: [10.0.0.1, 10.0.0.0/8, '2001:DB8::/32', unix, private]\n"
+        "  cors: {origins: ['https://UI.example:443', 'http://ui.test:8080', 'http://[::1]:80'], methods: [get]}"
+    )
+    http = load_text(tmp_path, BASE + text).settings.http
+    assert http.trustedproxies == ("10.0.0.1/32", "10.0.0.0/8", "2001:db8::/32", "unix", "private")
+    assert http.cors.origins == ("https://ui.example", "http://ui.test:8080", "http://[::1]")
+    assert http.cors.methods == ("GET",)
+
+
+def test_trusting_nobody_is_not_trusting_everybody(tmp_path: Path) -> None:
+    assert load_text(tmp_path, BASE).settings.http.trustedproxies is None
+    assert load_text(tmp_path, BASE + "  trustedproxies: []").settings.http.trustedproxies == ()
+    assert load_text(tmp_path, BASE, {"REGISTRY_HTTP_TRUSTEDPROXIES": "[unix]"}).settings.http.trustedproxies == (
+        "unix",
+    )
 
 
 def test_drivers_to_come_are_checked_already(tmp_path: Path) -> None:

@@ -10,7 +10,8 @@ from tests.http.client import NAME, Client, codes
 from tests.http.conftest import DELETABLE
 
 from moorage.app import http_options
-from moorage.testing.builders import blob
+from moorage.storage.memory import MemoryDriver
+from moorage.testing.builders import blob, image
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve
@@ -138,3 +139,15 @@ async def test_options_tells_the_methods(client: Client) -> None:
     """Browsers ask before they ask."""
     answer = await client.send("OPTIONS", TAGS)
     assert (answer.status_code, answer.headers["allow"]) == (204, "GET, HEAD")
+
+
+async def test_a_proxy_may_take_a_path_away(serve: Serve) -> None:
+    """The path of `http.host` is what the client must write, in `Location`, `Link` and redirects alike."""
+    driver = MemoryDriver()
+    await serve(driver=driver).push(image(), "a", "b")
+    options = dataclasses.replace(http_options(DELETABLE), host="https://images.example/registry/")
+    client = serve(driver=driver, options=options)
+    assert await place(client, {}) == "https://images.example/registry"
+    listed = await client.get(f"{TAGS}?n=1")
+    assert listed.headers["link"] == f'</registry{TAGS}?last=a&n=1>; rel="next"'
+    assert (await client.get(f"{TAGS}/")).headers["location"] == f"/registry{TAGS}"

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import ipaddress
 import re
 import warnings
 from ipaddress import ip_address
@@ -16,9 +15,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from moorage.config import suites
+from moorage.config.addresses import host_and_port
+from moorage.config.hooks import check_hooks
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
+from moorage.config.sections.clients import EVERY_ORIGIN
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
 
@@ -33,7 +35,6 @@ __all__ = ["check", "host_and_port"]
 
 _OFFERED: Final = ("filesystem", "inmemory")
 _SECRET_LEAST_CHARS: Final = 32
-_PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 
 
@@ -41,12 +42,14 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
     """Every problem between settings; `environ` tells of an inherited socket (systemd)."""
     found = [
         *_version(settings),
+        *check_hooks(settings.log),
         *_storage(settings),
         *_auth(settings),
         *_required(settings, ()),
         *_address(settings, inherited=environ.get("LISTEN_FDS", "0") not in {"", "0"}),
         *_http(settings),
         *_debug(settings),
+        *_cors(settings),
         *_tls(settings),
         *_health(settings),
         *_patterns(settings),
@@ -109,7 +112,7 @@ def _in_the_clear(settings: Settings) -> bool:
     http = settings.http
     if http.net == "unix" or http.tls.certificate or http.tls.letsencrypt.cachefile:
         return False
-    if not http.addr or http.host.startswith("https://"):
+    if not http.addr or http.host.startswith("https://") or http.trustedproxies:
         return False
     try:
         host, _ = host_and_port(http.addr)
@@ -134,19 +137,6 @@ def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
             for index, entry in enumerate(value):
                 if isinstance(entry, Section):
                     yield from _required(entry, (*path, f"{key.name}[{index}]"))
-
-
-def host_and_port(text: str) -> tuple[str, int]:
-    """`host:port`, `:port` or `[v6]:port`, as Go's net package takes it.  Raises ValueError."""
-    host, colon, port = text.rpartition(":")
-    if not colon or re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None or int(port) > _PORT_LIMIT:
-        raise ValueError("expected host:port or :port with a port from 0 to 65535")
-    if host.startswith("[") and host.endswith("]"):
-        host = host[1:-1]
-        ipaddress.IPv6Address(host)  # its ValueError says what is wrong
-    elif ":" in host or re.search(r"[\s/\[\]]", host):
-        raise ValueError("expected host:port, with an IPv6 address in brackets")
-    return host, int(port)
 
 
 def _address(settings: Settings, *, inherited: bool) -> Iterator[Problem]:
@@ -186,6 +176,28 @@ def _debug(settings: Settings) -> Iterator[Problem]:
     path = debug.prometheus.path
     if path and (not path.startswith("/") or path in {"/debug/health", "/livez", "/readyz"}):
         yield Problem(f"expected a path of its own such as /metrics, found {path!r}", "http.debug.prometheus.path")
+
+
+def _cors(settings: Settings) -> Iterator[Problem]:
+    cors, set_by_hand = settings.http.cors, []
+    for name, values in settings.http.headers.items():
+        if name.lower().startswith("access-control-"):
+            set_by_hand.append(name)
+        if name.lower() == "access-control-allow-origin" and len(values) > 1:
+            message = "browsers take one origin only, and refuse several; list them in http.cors.origins"
+            yield Problem(message, f"http.headers.{name}", kind="warning")
+    if not cors.origins:
+        if cors != type(cors)():
+            yield Problem("has no effect without origins", "http.cors", kind="warning")
+        return
+    if EVERY_ORIGIN in cors.origins and cors.credentials:
+        message = (
+            "cannot go with the origin *: every page on the internet could use the password that a browser "
+            "remembers for this registry; list the origins that may"
+        )
+        yield Problem(message, "http.cors.credentials")
+    for name in set_by_hand:
+        yield Problem("has no effect; http.cors takes its place", f"http.headers.{name}", kind="warning")
 
 
 def _tls(settings: Settings) -> Iterator[Problem]:

@@ -51,12 +51,6 @@ def _endpoints(settings: Settings) -> Iterator[str]:
             yield f"notifications.endpoints[{index}]"
 
 
-def _hooks(settings: Settings) -> Iterator[str]:
-    for index, hook in enumerate(settings.log.hooks):
-        if not hook.disabled:
-            yield f"log.hooks[{index}]"
-
-
 def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
     """The key itself, when it is not empty."""
 
@@ -94,7 +88,6 @@ LATER: Final = (
     Later(("storage.cache.blobdescriptor",), "a cache in Redis", "use inmemory, or remove it", _redis_cache),
     Later(("middleware",), "middleware", "remove it or add disabled: true", _middleware),
     Later(("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints),
-    Later(("log.hooks",), "a log hook", "remove it or add disabled: true", _hooks),
     Later(
         ("proxy",),
         "pull-through caching",

@@ -9,6 +9,8 @@ import difflib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from moorage.redaction import in_text
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -47,7 +49,7 @@ class Problem:
     nearest: str | None = None
 
     def __str__(self) -> str:
-        parts = [str(self.origin), self.key, self.message]
+        parts = [str(self.origin), self.key, in_text(self.message)]
         hint = f" (did you mean {self.nearest}?)" if self.nearest else ""
         return ": ".join(part for part in parts if part) + hint
 

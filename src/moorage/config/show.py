@@ -10,6 +10,7 @@ from moorage.config.nodes import Scalar
 from moorage.config.problems import NOWHERE
 from moorage.config.scalars import format_duration, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, SectionOf, Shape, keys_of
+from moorage.redaction import in_text
 
 if TYPE_CHECKING:
     from moorage.config.sections.base import Section
@@ -57,4 +58,4 @@ def _value(shape: Shape, value: Any, key: Key) -> Any:
         case Leaf(reader) if reader.kind == "duration":
             return format_duration(value)
         case _:
-            return value
+            return in_text(value) if isinstance(value, str) else value

@@ -30,6 +30,7 @@ from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
 from moorage.http.streaming import ClientGone
 from moorage.http.uploads import place_headers
+from moorage.http.urls import path_outside
 from moorage.types import parse_repo_name
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ class _App:
             return
         if scope["type"] != "http":
             return
+        self._options.clients.sift(scope)
         request = Request(scope, receive)
         try:
             response = await self._answer(request)
@@ -159,7 +161,7 @@ class _App:
         route, _ = routes.find(clean)
         route.endpoint(request.method, readonly=False)
         query = request.scope["query_string"].decode("latin-1")
-        target = f"{self._options.prefix[:-1]}{clean}" + (f"?{query}" if query else "")
+        target = path_outside(self._options, clean[1:]) + (f"?{query}" if query else "")
         response = Response(status_code=301, headers={"location": target, "content-length": "0"})
         response.raw_headers.append(_API_VERSION)
         return response

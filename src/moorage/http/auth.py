@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CATALOG, Asked, Basic, Bearer, Need
 from moorage.errors import NameInvalid
-from moorage.http.middleware import remote_address
 from moorage.http.routes import Access
 from moorage.http.urls import seen_from_outside
 from moorage.types import parse_repo_name
@@ -60,7 +59,7 @@ class _AskedIn(Asked):
 
     @property
     def remote(self) -> str:  # type: ignore[override]
-        return remote_address(self._call.request.scope)
+        return self._call.options.clients.decisive_address(self._call.request.scope)
 
 
 class Guard:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import ANYBODY
 from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
-from moorage.http.urls import location
+from moorage.http.urls import location, path_outside
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
 
 if TYPE_CHECKING:
@@ -80,4 +80,4 @@ class Call:
 
     def page_path(self, path: str) -> str:
         """The same without scheme and host, for `Link`."""
-        return f"{self.options.prefix}{path}"
+        return path_outside(self.options, path)

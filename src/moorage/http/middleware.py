@@ -11,7 +11,6 @@ except for files that the server sends by itself (`http.response.pathsend`): the
 
 from __future__ import annotations
 
-import ipaddress
 import re
 import time
 from random import getrandbits
@@ -19,6 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
+from moorage.http.clients import ANYBODY, Clients
 from moorage.logs import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["HEADER_LIMIT_BYTES", "Observer", "RequestLog", "Traffic", "remote_address"]
+__all__ = ["HEADER_LIMIT_BYTES", "Observer", "RequestLog", "Traffic"]
 
 HEADER_LIMIT_BYTES: Final = 128 << 10
 """Names and values of a request's headers together.  Granian's own limit is that of its read buffer."""
@@ -79,12 +79,21 @@ class Observer(Protocol):
 
 
 class RequestLog:
-    """The outermost layer; without `access` there is no access log, without `observer` nobody counts."""
+    """The outermost layer; without `access` there is no access log, without `observer` nobody counts.
+
+    `clients` tells it who asked.
+    """
 
     def __init__(
-        self, app: ASGIApp, traffic: Traffic, access: AccessLog | None, observer: Observer | None = None
+        self,
+        app: ASGIApp,
+        traffic: Traffic,
+        access: AccessLog | None,
+        clients: Clients = ANYBODY,
+        observer: Observer | None = None,
     ) -> None:
-        self._app, self._traffic, self._access, self._observer = app, traffic, access, observer
+        self._app, self._traffic, self._access = app, traffic, access
+        self._clients, self._observer = clients, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -112,7 +121,7 @@ class RequestLog:
                 asked = exchange.header_bytes + exchange.received
                 observer.end(scope, exchange.status, seconds, asked, exchange.received, exchange.sent)
             if self._access is not None:
-                self._access.write(exchange.entry(seconds))
+                self._access.write(exchange.entry(self._clients.remote_address(scope), seconds))
 
 
 class _Exchange:
@@ -183,7 +192,7 @@ class _Exchange:
         await self.send({"type": "http.response.start", "status": status, "headers": headers})
         await self.send({"type": "http.response.body", "body": b""})
 
-    def entry(self, seconds: float) -> Entry:
+    def entry(self, remote: str, seconds: float) -> Entry:
         scope = self._scope
         query: bytes = scope["query_string"]
         # As it was sent, which `path` is not: that is percent-decoded.
@@ -191,7 +200,7 @@ class _Exchange:
         path = raw.decode("latin-1") if raw else scope["path"]
         return Entry(
             when=time.time() - seconds,
-            remote=remote_address(scope),
+            remote=remote,
             user=scope.get("moorage.user") or "",
             method=scope["method"],
             target=f"{path}?{query.decode('latin-1')}" if query else path,
@@ -205,36 +214,9 @@ class _Exchange:
         )
 
 
-def remote_address(scope: Scope) -> str:
-    """Who asks: the first valid address of X-Forwarded-For, else X-Real-Ip, else the socket's; "" if unknown.
-
-    As the reference does, anybody is believed (reference/http-api.md section 11): good for logs, not for access.
-    """
-    for header in (b"x-forwarded-for", b"x-real-ip"):
-        for part in _header(scope, header).split(","):
-            if (address := _address(part.strip())) is not None:
-                return address
-    client = scope.get("client")
-    if not client:
-        return ""
-    return _address(client[0]) or ""
-
-
 def _header(scope: Scope, wanted: bytes) -> str:
     for name, value in scope["headers"]:
         if name == wanted:
             text: str = value.decode("latin-1")
             return text
     return ""
-
-
-def _address(text: str) -> str | None:
-    """The address as text; IPv4 within IPv6 (what a dual-stack socket sees) as IPv4."""
-    if not text:
-        return None
-    try:
-        address = ipaddress.ip_address(text)
-    except ValueError:
-        return None
-    mapped = getattr(address, "ipv4_mapped", None)
-    return str(mapped or address)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from moorage.http.clients import ANYBODY, Clients
+
 __all__ = ["HttpOptions"]
 
 
@@ -24,3 +26,4 @@ class HttpOptions:
     classes_matter: bool = False
     body_timeout_s: float = 120.0
     manifest_limit_bytes: int = 4 << 20
+    clients: Clients = ANYBODY

@@ -24,8 +24,8 @@ from moorage.auth.local.logins import Refused
 from moorage.auth.local.scopes import TooManyScopes
 from moorage.errors import MethodUnknown, RequestTimeout, TokenRequestInvalid, Unauthorized
 from moorage.http.auth import credentials_of
+from moorage.http.clients import ANYBODY
 from moorage.http.errors import to_response
-from moorage.http.middleware import remote_address
 from moorage.http.streaming import body
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from moorage.auth.local.authority import Issued
+    from moorage.http.clients import Clients
 
 __all__ = ["TokenEndpoint", "TokenIssuer"]
 
@@ -58,8 +59,8 @@ class TokenIssuer(Protocol):
 
 
 class TokenEndpoint:
-    def __init__(self, issuer: TokenIssuer, body_timeout_s: float) -> None:
-        self._issuer, self._body_timeout_s = issuer, body_timeout_s
+    def __init__(self, issuer: TokenIssuer, body_timeout_s: float, clients: Clients = ANYBODY) -> None:
+        self._issuer, self._body_timeout_s, self._clients = issuer, body_timeout_s, clients
 
     async def answer(self, request: Request) -> Response:
         """Raises MethodUnknown, TooManyRequests, Unavailable and what a lost client raises."""
@@ -117,12 +118,12 @@ class TokenEndpoint:
             raise _BadRequest("account is not the user of the credentials")
         self._check_service(fields)
         offline = _one(fields, "offline_token").lower() in {"true", "1"}
-        remote = remote_address(request.scope)
+        remote = self._clients.decisive_address(request.scope)
         return Wish(basic, scopes=fields.get("scope", ()), offline=offline, remote=remote)
 
     def _posted(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
         self._check_service(fields)
-        offline, remote = _one(fields, "access_type") == "offline", remote_address(request.scope)
+        offline, remote = _one(fields, "access_type") == "offline", self._clients.decisive_address(request.scope)
         scopes = fields.get("scope", ())
         match _one(fields, "grant_type"):
             case "password":

@@ -11,14 +11,14 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urljoin
+from urllib.parse import urljoin, urlsplit
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from moorage.http.options import HttpOptions
 
-__all__ = ["location", "seen_from_outside"]
+__all__ = ["location", "path_outside", "seen_from_outside"]
 
 _FORWARDED: Final = re.compile(
     r'(?:^|[;,\s])(proto|host)\s*=\s*(?:"([^"]*)"|([^;,"\s]+))', re.ASCII | re.IGNORECASE
@@ -36,6 +36,15 @@ def location(request: Request, options: HttpOptions, path: str) -> str:
         return f"{options.prefix}{path}"
     scheme, host = seen_from_outside(request)
     return f"{scheme}://{host}{options.prefix}{path}" if host else f"{options.prefix}{path}"
+
+
+def path_outside(options: HttpOptions, path: str) -> str:
+    """`path`, which begins with `v2/`, as the client has to ask for it: below the path of `http.host` if any.
+
+    So a proxy may take a path away before it asks us.  (The reference forgets that path in `Link`.)
+    """
+    below = urlsplit(options.host).path if options.host else ""
+    return urljoin(below, path) if below.strip("/") else f"{options.prefix}{path}"
 
 
 def seen_from_outside(request: Request) -> tuple[str, str]:

@@ -29,10 +29,10 @@ import structlog
 
 from moorage import logs
 from moorage.health import Health, checks_of
-from moorage.http.health import HealthGate
-from moorage.http.middleware import RequestLog, Traffic
+from moorage.http.middleware import Traffic
 from moorage.server import idle
 from moorage.server.granian import Listener, ServerOptions
+from moorage.server.layers import surround
 from moorage.server.observing import Observing
 from moorage.server.readahead import WorkerLoop
 
@@ -136,10 +136,7 @@ class _Worker:
         app = job.build(observing.watches())
         health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
         traffic = Traffic()
-        log = job.settings.log
-        access = None if log.accesslog.disabled else logs.AccessLog(log.formatter)
-        gate = HealthGate(app.asgi, health, traffic)
-        asgi = observing.around(RequestLog(gate, traffic, access, observing.observer))
+        asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
 
         await app.start()
         await health.start()

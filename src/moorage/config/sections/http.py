@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from moorage.config.sections.base import Flag, Period, Section, Span, Text, at_least, one_of, setting
+from moorage.config.sections.clients import Cors, Proxy
 
 __all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
 
@@ -115,3 +116,12 @@ class Http(Section):
     headertimeout: Period = setting(
         30.0, "Longest time a client may take to send the headers of a request.", unit="duration", ours=True
     )
+    trustedproxies: tuple[Proxy, ...] | None = setting(
+        None,
+        "Proxies whose `Forwarded` and `X-Forwarded-*` headers count: addresses, networks, `loopback`, `private`, "
+        "`unix` for whoever comes by a Unix socket. Set, the headers of others are dropped; an empty list trusts "
+        "nobody.",
+        ours=True,
+        shown="everybody is believed where nothing is decided by it",
+    )
+    cors: Cors = setting(Cors, "Pages of other origins that may ask by a browser.", ours=True)

@@ -21,9 +21,11 @@ class AccessLog(Section):
 class Smtp(Section):
     """The mail server of a hook."""
 
-    addr: Text = setting("", "`host:port` of the mail server.")
+    addr: Text = setting(
+        "", "`host:port` of the mail server; IPv6 in brackets. Port 465 is TLS from the start, others by STARTTLS."
+    )
     username: Text = setting("", "User name for the mail server.")
-    password: Text = setting("", "Password for the mail server.", secret=True)
+    password: Text = setting("", "Password for the mail server; sent over TLS, or to this machine.", secret=True)
     insecure: Flag = setting(False, "Do not verify the mail server's certificate.")
 
 
@@ -40,7 +42,11 @@ class Hook(Section):
 
     type: Text = setting("", "Kind of hook; `mail` is the only one.")
     disabled: Flag = setting(False, "Leave this hook out.")
-    levels: tuple[Text, ...] = setting((), "Levels that the hook is told of.")
+    levels: tuple[Text, ...] = setting(
+        (),
+        "Levels that the hook is told of: `panic` (fatal, and errors with a traceback), `fatal`, `error`, "
+        "`warning`, `info`, `debug`.",
+    )
     options: MailOptions = setting(MailOptions, "The mail to send.", variable="MAILOPTIONS")
 
 

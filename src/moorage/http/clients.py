@@ -1,0 +1,183 @@
+"""Who asks: the address of the client, seen through the proxies in front of us, and which of them are believed.
+
+    http.trustedproxies   connection from      `remote_address` (logs)      `decisive_address` (whatever decides)
+    not set               anybody              what its headers claim       the connection's address
+    set                   a proxy of the list  the right-most address of X-Forwarded-For that is no such proxy
+                          anybody else         the connection's address; its forwarded headers are dropped
+
+Anybody can send `X-Forwarded-For`.  So without the setting its word is good for logs and for `Location` (as the
+reference has it), and for nothing by which a guess at a password is slowed down or somebody is let in.
+
+Of the headers that tell addresses only the first that is there counts: X-Forwarded-For, `for=` of Forwarded,
+X-Real-Ip.  A proxy that sets another one must remove those before it, or a client's own would count.
+
+Neighbours: `auth.py` and `middleware.py` ask; `urls.py` reads the headers that are left.
+Source: reference/http-api.md section 11, reference/auth.md section 7; RFC 7239.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, MutableMapping, Sequence
+
+    Scope = MutableMapping[str, Any]
+
+__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "parse_network"]
+
+_FORWARDED: Final = frozenset({
+    b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
+    b"x-forwarded-proto", b"x-real-ip",
+})  # fmt: skip
+"""What only a proxy has to say."""
+
+_FOR: Final = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))', re.ASCII | re.IGNORECASE)
+_QUOTED_OR_COMMA: Final = re.compile(r'"(?:[^"\\]|\\.)*"|,')
+
+_HOPS_LIMIT: Final = 32
+"""How many entries of a header are looked at, from the right; no chain of proxies is longer."""
+
+Network = ipaddress.IPv4Network | ipaddress.IPv6Network
+
+UNIX: Final = "unix"
+SHORTHANDS: Final[dict[str, tuple[str, ...]]] = {
+    UNIX: (),
+    "loopback": ("127.0.0.0/8", "::1/128"),
+    "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "fc00::/7",
+                "fe80::/10"),
+}  # fmt: skip
+"""Words that stand for addresses: `private` is RFC 1918, RFC 4193, RFC 6598 and what is link-local."""
+
+
+def parse_network(text: str) -> tuple[Network, ...]:
+    """The networks that one entry of `http.trustedproxies` stands for; none for `unix`.  Raises ValueError."""
+    if text in SHORTHANDS:
+        return tuple(ipaddress.ip_network(each) for each in SHORTHANDS[text])
+    network = ipaddress.ip_network(text)
+    mapped = getattr(network.network_address, "ipv4_mapped", None)
+    if mapped is not None:
+        return (ipaddress.ip_network(f"{mapped}/{max(0, network.prefixlen - 96)}"),)
+    return (network,)
+
+
+class Clients:
+    """`trusted` as in `http.trustedproxies`; None where that is not set, and () trusts nobody.
+
+    Raises ValueError for an entry that is no address.
+    """
+
+    def __init__(self, trusted: Sequence[str] | None = None) -> None:
+        self._anybody = trusted is None
+        self._unix = UNIX in (trusted or ())
+        self._networks = [network for text in trusted or () for network in parse_network(text)]
+        # Proxies are few and ask often.
+        self._trusts = lru_cache(maxsize=1024)(self._look_up)
+
+    def sift(self, scope: Scope) -> None:
+        """Drop what the proxies alone may say from a request that comes from none of them."""
+        if self._anybody or self._trusts(_peer(scope)):
+            return
+        headers = scope["headers"]
+        if any(name in _FORWARDED for name, _ in headers):
+            scope["headers"] = [header for header in headers if header[0] not in _FORWARDED]
+
+    def decisive_address(self, scope: Scope) -> str:
+        """The client's address as far as it is certain; "" for a Unix socket with nothing to tell us more."""
+        peer = _peer(scope)
+        if self._anybody or not self._trusts(peer):
+            return peer
+        address = peer
+        for claim in _claims(scope):
+            # What cannot be read ends the chain: the last proxy that could be named stands for its clients.
+            if (claimed := _address(claim)) is None:
+                break
+            address = claimed
+            if not self._trusts(claimed):
+                break
+        return address
+
+    def remote_address(self, scope: Scope) -> str:
+        """The client's address for logs and events; "" if unknown."""
+        if not self._anybody:
+            return self.decisive_address(scope)
+        for name in (b"x-forwarded-for", b"x-real-ip"):
+            for part in _first(scope, name).split(","):
+                if (address := _address(part.strip())) is not None:
+                    return address
+        return _peer(scope)
+
+    def _look_up(self, address: str) -> bool:
+        if not address:
+            return self._unix
+        found = ipaddress.ip_address(address)
+        return any(found in network for network in self._networks)
+
+
+ANYBODY: Final = Clients()
+"""As the reference: whoever connects is believed, where nothing depends on it."""
+
+
+def _claims(scope: Scope) -> Iterable[str]:
+    """What the proxies say about who asked them, the nearest first."""
+    if forwarded_for := _all(scope, b"x-forwarded-for"):
+        parts = [part for part in forwarded_for.split(",") if part.strip()]
+    elif forwarded := _all(scope, b"forwarded"):
+        parts = [_for(element) for element in _elements(forwarded)]
+    elif real := _all(scope, b"x-real-ip"):
+        parts = [real]
+    else:
+        return ()
+    return [part.strip() for part in reversed(parts[-_HOPS_LIMIT:])]
+
+
+def _elements(forwarded: str) -> list[str]:
+    """At the commas that stand in no quotes."""
+    cuts = [match.start() for match in _QUOTED_OR_COMMA.finditer(forwarded) if match[0] == ","]
+    return [forwarded[at + 1 : to] for at, to in zip([-1, *cuts], [*cuts, None], strict=True)]
+
+
+def _for(element: str) -> str:
+    """The `for` of one element, without its quotes; "" if it has none."""
+    found = _FOR.search(element.strip())
+    return (found[1] or found[2] or "").replace("\\", "") if found else ""
+
+
+def _all(scope: Scope, wanted: bytes) -> str:
+    """The header's lines as one: HAProxy adds a line of its own behind the client's."""
+    lines = [value for name, value in scope["headers"] if name == wanted]
+    return b",".join(lines).decode("latin-1") if lines else ""
+
+
+def _first(scope: Scope, wanted: bytes) -> str:
+    for name, value in scope["headers"]:
+        if name == wanted:
+            text: str = value.decode("latin-1")
+            return text
+    return ""
+
+
+def _peer(scope: Scope) -> str:
+    """The connection's other end; "" for a Unix socket."""
+    client = scope.get("client")
+    return (_address(client[0]) or "") if client and client[0] else ""
+
+
+@lru_cache(maxsize=4096)
+def _address(text: str) -> str | None:
+    """The address as text, without the port some proxies add; IPv4 within IPv6 (a dual-stack socket) as IPv4."""
+    if len(text) > 64:  # noqa: PLR2004  no address is longer, with brackets and port; and the cache holds no junk
+        return None
+    if text.startswith("["):
+        text = text[1:].partition("]")[0]
+    elif text.count(":") == 1:
+        text = text.partition(":")[0]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        return None
+    mapped = getattr(address, "ipv4_mapped", None)
+    return str(mapped or address)

@@ -1,0 +1,131 @@
+"""Cross-origin access: what browsers are told, so that a page of another origin may ask this registry.
+
+    Origin   Access-Control-Request-Method    answer
+    listed   on OPTIONS (a preflight)         204 with what is allowed; no credentials are asked for
+    listed   else                             whatever it is, 401, 404 and redirects included, readable by the page
+    other                                     as if nothing were configured: the browser keeps it from the page
+
+A layer around everything below, so that no answer is without these headers.  It guards nothing: programs that are
+no browsers send what they like, and are let in or not by `auth.py`.
+
+Without `http.cors` there is no such layer, and `Access-Control-*` of `http.headers` goes out as written there.
+
+Source: Fetch standard, "HTTP extensions" (CORS protocol).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from moorage.http.middleware import ASGIApp, Message, Receive, Scope, Send
+
+__all__ = ["Cors", "CorsRules"]
+
+_OURS: Final = b"access-control-"
+_VARY: Final = (b"vary", b"Origin")
+_FIRST_BAD_STATUS: Final = 300
+
+
+@dataclass(frozen=True, slots=True)
+class CorsRules:
+    """As in `http.cors`: origins as browsers spell them, or `*` alone among them."""
+
+    origins: frozenset[str]
+    credentials: bool = False
+    max_age_s: int = 600
+    methods: tuple[str, ...] = ("GET", "HEAD", "OPTIONS")
+    allow_headers: tuple[str, ...] = ()
+    expose_headers: tuple[str, ...] = ()
+
+
+class Cors:
+    """Lets the pages of some origins at `app`."""
+
+    def __init__(self, app: ASGIApp, rules: CorsRules) -> None:
+        self._app = app
+        self._origins = {origin.encode("latin-1") for origin in rules.origins}
+        self._every = b"*" in self._origins
+        shared = [(b"access-control-allow-credentials", b"true")] if rules.credentials else []
+        self._actual = [*shared, (b"access-control-expose-headers", _joined(rules.expose_headers))]
+        self._preflight = [
+            *shared,
+            (b"access-control-allow-methods", _joined(rules.methods)),
+            (b"access-control-allow-headers", _joined(rules.allow_headers)),
+            (b"access-control-max-age", b"%d" % rules.max_age_s),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        origin, asked = _origin_of(scope)
+        allowed = self._allowed(origin)
+        if allowed is not None and asked and scope["method"] == "OPTIONS":
+            await self._app(scope, receive, _Preflight(send, [*allowed, *self._preflight]).send)
+            return
+        more = [] if allowed is None else [*allowed, *self._actual]
+        if not self._every:
+            # Said to everybody: a cache must not hand one origin's answer to another.
+            more.append(_VARY)
+
+        async def with_headers(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                message["headers"] = [*_others(message), *more]
+            await send(message)
+
+        await self._app(scope, receive, with_headers)
+
+    def _allowed(self, origin: bytes | None) -> list[tuple[bytes, bytes]] | None:
+        if origin is None:
+            return None
+        if self._every:
+            return [(b"access-control-allow-origin", b"*")]
+        if origin not in self._origins:
+            return None
+        return [(b"access-control-allow-origin", origin)]
+
+
+class _Preflight:
+    """The answer to a preflight: what the application says of its methods, and never a refusal.
+
+    A browser that is refused here tells the page nothing of what the registry would have answered.
+    """
+
+    def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
+        self._send, self._headers = send, headers
+        self._replaced = False
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            headers = _others(message)
+            if message["status"] >= _FIRST_BAD_STATUS:
+                self._replaced = True
+                headers = []
+            # Not for caches on the way; the browser keeps it for as long as Access-Control-Max-Age says.
+            headers = [*headers, *self._headers, (b"vary", b"Origin, Access-Control-Request-Method")]
+            await self._send({"type": "http.response.start", "status": 204, "headers": headers})
+        elif not self._replaced:
+            await self._send(message)
+        elif not message.get("more_body"):
+            await self._send({"type": "http.response.body", "body": b""})
+
+
+def _origin_of(scope: Scope) -> tuple[bytes | None, bool]:
+    """The page's origin, and whether a method is asked for."""
+    origin, asked = None, False
+    for name, value in scope["headers"]:
+        if name == b"origin":
+            origin = value
+        elif name == b"access-control-request-method":
+            asked = True
+    return origin, asked
+
+
+def _others(message: Message) -> list[tuple[bytes, bytes]]:
+    return [header for header in message["headers"] if not header[0].lower().startswith(_OURS)]
+
+
+def _joined(words: tuple[str, ...]) -> bytes:
+    return ", ".join(words).encode("latin-1")

@@ -1,0 +1,299 @@
+"""Proxies as the pages of docs/deploying configure them, with two registries behind them.
+
+What a page shows is what runs: `shown` takes the block out of the page, `adapted` puts the addresses, names and
+files of the test in the place of the page's (each of which must be there), and the functions below start nginx,
+HAProxy or Apache with it, on a port of the kernel's choice and with all their files in a folder.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pwd
+import re
+import signal
+import socket
+import ssl
+import stat
+import subprocess
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import httpx
+from tests.live import Live, program, require
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    import trustme
+__all__ = ["KINDS", "NAME", "Node", "Proxy", "adapted", "running", "shown"]
+
+PAGES: Final = Path(__file__).resolve().parents[2] / "docs" / "deploying"
+NAME: Final = "registry.example.com"
+KINDS: Final = ("nginx", "haproxy", "apache", *(["traefik"] if program("traefik") else []))
+"""Traefik is in no package of Debian's, so it is tested where somebody has put it on the PATH."""
+
+_START_LIMIT_S: Final = 20.0
+_STOP_LIMIT_S: Final = 20.0
+_LARGE_BYTES: Final = 128 << 10
+
+
+class Node(Protocol):
+    """A registry behind the proxy; `host` is what the proxy calls it."""
+
+    @property
+    def host(self) -> str: ...
+    @property
+    def root(self) -> Path: ...
+    def logs(self) -> str: ...
+
+
+@dataclass
+class Proxy:
+    """A running proxy.  `outer` is what clients call the registry, `host:port`."""
+
+    kind: str
+    process: subprocess.Popen[bytes]
+    folder: Path
+    port: int
+    authority: trustme.CA
+    nodes: Sequence[Node]
+    context: ssl.SSLContext = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.context = ssl.create_default_context()
+        self.authority.configure_trust(self.context)
+
+    @property
+    def outer(self) -> str:
+        return f"127.0.0.1:{self.port}"
+
+    @property
+    def url(self) -> str:
+        return f"https://{self.outer}"
+
+    def live(self, index: int) -> Live:
+        """A node of which the test wants more than what a proxy knows."""
+        node = self.nodes[index]
+        assert isinstance(node, Live)
+        return node
+
+    def client(self, *, http2: bool = False, address: str = "127.0.0.1") -> httpx.Client:
+        """Speaks HTTP/2 or HTTP/1.1 from `address`, which may be any of this machine's 127.0.0.0/8."""
+        transport = httpx.HTTPTransport(
+            verify=self.context, http1=not http2, http2=http2, local_address=address, trust_env=False
+        )
+        return httpx.Client(transport=transport, base_url=self.url, timeout=60)
+
+    def files_written(self) -> list[str]:
+        """Files that the proxy has filled with more than a buffer: those it holds open, and those below `tmp`."""
+        found = [path for path in (self.folder / "tmp").rglob("*") if path.is_file()]
+        for pid in _with_children(self.process.pid):
+            with contextlib.suppress(OSError):
+                found += list(Path(f"/proc/{pid}/fd").iterdir())
+        return [name for path in found if (name := _large(path))]
+
+    def logs(self) -> str:
+        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+
+
+def shown(page: str, caption: str) -> str:
+    """The block with that caption on a page of docs/deploying."""
+    text = (PAGES / f"{page}.md").read_text()
+    found = re.findall(rf"```{{code-block}} \w+\n:caption: {re.escape(caption)}\n\n(.*?)```", text, re.DOTALL)
+    assert len(found) == 1, f"docs/deploying/{page}.md has {len(found)} blocks {caption}"
+    return str(found[0])
+
+
+def adapted(text: str, places: Mapping[str, str]) -> str:
+    """With the test's names; one that the page does not have would be a test of something else."""
+    for theirs, ours in places.items():
+        assert theirs in text, f"{theirs} is not in the page's block"
+        text = text.replace(theirs, ours)
+    return text
+
+
+@contextlib.contextmanager
+def running(
+    kind: str,
+    folder: Path,
+    nodes: Sequence[Node],
+    authority: trustme.CA,
+    changes: Mapping[str, str] | None = None,
+    *,
+    path: str = "/v2/",
+) -> Iterator[Proxy]:
+    """The proxy of a page in front of two `nodes`; `changes` are what the page tells to change for a case.
+
+    It is up when it answers `path`.
+    """
+    for part in ("tmp", "run"):
+        (folder / part).mkdir(parents=True)
+    certificate = authority.issue_cert(NAME, "127.0.0.1", "localhost")
+    chain = [blob.bytes() for blob in certificate.cert_chain_pems]
+    (folder / "fullchain.pem").write_bytes(b"".join(chain))
+    (folder / "privkey.pem").write_bytes(certificate.private_key_pem.bytes())
+    (folder / "both.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
+    make = {"nginx": _nginx, "haproxy": _haproxy, "apache": _apache, "traefik": _traefik}[kind]
+    for _ in range(5):
+        port = _free_port()
+        command = make(folder, port, nodes, changes or {})
+        with (folder / "output.log").open("wb") as log:
+            process = subprocess.Popen(
+                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        proxy = Proxy(kind, process, folder, port, authority, nodes)
+        try:
+            if _comes_up(proxy, path):
+                yield proxy
+                return
+        finally:
+            _stop(process)
+        if "in use" not in proxy.logs():
+            break
+    raise AssertionError(f"{kind} does not start:\n{proxy.logs()[-4000:]}")
+
+
+def _places(folder: Path, nodes: Sequence[Node], changes: Mapping[str, str]) -> dict[str, str]:
+    return {**changes, "10.0.0.11:5000": nodes[0].host, "10.0.0.12:5000": nodes[1].host}
+
+
+def _nginx(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
+    site = adapted(
+        shown("nginx", "/etc/nginx/conf.d/registry.conf"),
+        {
+            **_places(folder, nodes, changes),
+            "listen 443 ssl": f"listen 127.0.0.1:{port} ssl",
+            "/etc/ssl/registry": str(folder),
+        },
+    )
+    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
+    temporary = "\n".join(f"    {kind}_temp_path {folder}/tmp/{kind};" for kind in kinds)
+    (folder / "site.conf").write_text(site)
+    (folder / "nginx.conf").write_text(
+        f"user {_this_user()};\nworker_processes 2;\npid {folder}/run/pid;\nerror_log {folder}/error.log;\n"
+        f"events {{ worker_connections 512; }}\nhttp {{\n    access_log off;\n{temporary}\n"
+        f"    include {folder}/site.conf;\n}}\n"
+    )
+    command = [require("nginx"), "-p", str(folder), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
+    return [*command, "-g", "daemon off;"]
+
+
+def _haproxy(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
+    text = adapted(
+        shown("haproxy", "/etc/haproxy/haproxy.cfg"),
+        {
+            **_places(folder, nodes, changes),
+            "bind :443": f"bind 127.0.0.1:{port}",
+            "/etc/ssl/registry": str(folder),
+        },
+    )
+    (folder / "haproxy.cfg").write_text(text)
+    return [require("haproxy"), "-db", "-f", f"{folder}/haproxy.cfg"]
+
+
+_APACHE_BASE: Final = ("mpm_event", "authz_core", "reqtimeout", "env")
+"""What Debian has switched on already."""
+_APACHE_NEEDS: Final = {"ssl": ("socache_shmcb",), "proxy_balancer": ("slotmem_shm",)}
+"""What a2enmod switches on besides."""
+
+
+def _apache(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
+    page = (PAGES / "apache.md").read_text()
+    asked = re.search(r"^a2enmod (.*)$", page, re.MULTILINE)
+    assert asked is not None
+    modules = list(_APACHE_BASE)
+    for module in asked[1].split():
+        modules += [*_APACHE_NEEDS.get(module, ()), module]
+    site = adapted(
+        shown("apache", "/etc/apache2/sites-available/registry.conf"),
+        {
+            **_places(folder, nodes, changes),
+            "<VirtualHost *:443>": f"<VirtualHost 127.0.0.1:{port}>",
+            "/etc/ssl/registry": str(folder),
+        },
+    )
+    # proxy needs to be there before what builds on it.
+    ordered = sorted(modules, key=lambda name: (name.startswith(("proxy_", "lbmethod_")), name != "proxy"))
+    loads = [f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in ordered]
+    user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
+    if os.geteuid() == 0:
+        for path in (folder, folder / "tmp", folder / "run"):
+            os.chown(path, pwd.getpwnam("www-data").pw_uid, -1)
+    (folder / "apache.conf").write_text(
+        "\n".join(loads)
+        + f"\nServerRoot {folder}\nServerName {NAME}\nPidFile run/pid\nErrorLog {folder}/error.log\n"
+        f"DefaultRuntimeDir {folder}/run\nMutex file:{folder}/run\n{user}Listen 127.0.0.1:{port}\n"
+        "LogLevel warn\n<Directory />\n    Require all denied\n</Directory>\n"
+        "<IfModule reqtimeout_module>\n    RequestReadTimeout header=20-40,minrate=500\n"
+        f"    RequestReadTimeout body=10,minrate=500\n</IfModule>\n{site}"
+    )
+    return ["env", f"TMPDIR={folder}/tmp", require("apache2"), "-f", f"{folder}/apache.conf", "-DFOREGROUND"]
+
+
+def _traefik(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
+    fixed = {'":443"': f"127.0.0.1:{port}", "/etc/traefik": str(folder)}
+    (folder / "traefik.yml").write_text(adapted(shown("traefik", "/etc/traefik/traefik.yml"), fixed))
+    text = adapted(
+        shown("traefik", "/etc/traefik/registry.yml"),
+        {**_places(folder, nodes, changes), "/etc/ssl/registry": str(folder)},
+    ).replace("`registry.example.com`", "`127.0.0.1`")
+    (folder / "registry.yml").write_text(text)
+    return [require("traefik"), f"--configfile={folder}/traefik.yml"]
+
+
+def _this_user() -> str:
+    return pwd.getpwuid(os.geteuid()).pw_name
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+def _comes_up(proxy: Proxy, path: str) -> bool:
+    """Whether it answers for both registries."""
+    deadline = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < deadline and proxy.process.poll() is None:
+        with contextlib.suppress(httpx.TransportError), proxy.client() as client:
+            if all(client.get(path).status_code in {200, 401} for _ in range(4)):
+                return True
+        time.sleep(0.05)
+    return False
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    """SIGTERM: nginx and Apache end their children, HAProxy itself."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(_STOP_LIMIT_S)
+    except subprocess.TimeoutExpired:
+        pass
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def _with_children(pid: int) -> list[int]:
+    found = [pid]
+    for task in Path(f"/proc/{pid}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            for child in task.read_text().split():
+                found += _with_children(int(child))
+    return found
+
+
+def _large(path: Path) -> str:
+    """The file's name if it is one with content, "" for sockets, pipes, logs, and what is gone."""
+    with contextlib.suppress(OSError):
+        about = path.stat()
+        name = str(path.readlink()) if path.is_symlink() else str(path)
+        if stat.S_ISREG(about.st_mode) and about.st_size >= _LARGE_BYTES and not name.endswith(".log"):
+            return f"{name} of {about.st_size} bytes"
+    return ""
