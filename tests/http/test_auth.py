@@ -130,8 +130,8 @@ def test_what_is_secret_is_not_shown() -> None:
 
 
 async def test_where_a_request_comes_from_is_known_to_whoever_asks(serve: Serve) -> None:
-    """A challenge names the host that the client used, and guessing is slowed down by address: what a header says of
-    that counts from trusted proxies only.
+    """A challenge names the host that the client used, and guessing is slowed down by address: what a header says
+    of that counts from trusted proxies only.
     """
     authority = Recording()
     client = serve(Settings(http=Http(trustedproxies=("loopback",))), authority=authority)

@@ -22,8 +22,6 @@ from tests.server.debugging import Debugged, debug_port, debugged, get, until
 from tests.server.serving import serving
 from tests.wire import Wire
 
-from moorage.config.model import Settings
-from moorage.config.sections.http import Debug, Http, Prometheus
 from moorage.server.listen import Cannot
 from moorage.server.observing import check
 
@@ -236,12 +234,9 @@ def test_the_end_of_the_certificate_is_told(tmp_path: Path) -> None:
 
 def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    debug = Debug(addr="127.0.0.1:0", prometheus=Prometheus(enabled=True))
-    with pytest.raises(Cannot, match=r"moorage\[metrics\]"):
-        check(Settings(http=Http(debug=debug)))
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     with pytest.raises(Cannot, match=r"moorage\[tracing\]"):
-        check(Settings())
+        check()
 
 
 def test_what_is_off_is_not_imported() -> None:

@@ -7,6 +7,7 @@ is searched: both logs, the dump of SIGQUIT, answers, and what the commands say 
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import signal
@@ -17,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs, quote, urlsplit
 
+import bcrypt
 import pytest
 import yaml
 from tests.live import start_moorage
@@ -39,6 +41,7 @@ SECRETS: Final = {
 }  # fmt: skip
 
 BASIC: Final = base64.b64encode(f"alice:{SECRETS['password']}".encode()).decode()
+KEY: Final = base64.urlsafe_b64encode(b"hush: a key that signs tokens is secret").decode().rstrip("=")
 DIGEST: Final = f"sha256:{'0' * 64}"
 
 
@@ -154,6 +157,50 @@ def test_a_talkative_server_keeps_its_secrets(tmp_path: Path, formatter: str) ->
     assert "X-Amz-Signature=-" in written
     assert "sig=-" in written
     assert "https://alice:-@ui.example/?token=-" in written
+
+
+@pytest.mark.parametrize("provider", ["htpasswd", "token", "local"])
+def test_whoever_logs_in_keeps_his_secrets(tmp_path: Path, provider: str) -> None:
+    """Passwords, access and refresh tokens, of those who are let in and of those who are not."""
+    users, policy, keys = tmp_path / "users", tmp_path / "policy.yml", tmp_path / "keys.json"
+    users.write_bytes(b"alice:" + bcrypt.hashpw(SECRETS["password"].encode(), bcrypt.gensalt(4)) + b"\n")
+    policy.write_text("access: [{who: user:alice, repositories: ['**'], allow: [pull, push]}]\n")
+    keys.write_text(json.dumps({"keys": [{"kty": "oct", "kid": "k", "k": KEY}]}))
+    auth = {
+        "htpasswd": {"realm": "r", "path": str(users)},
+        "token": {"realm": "https://t.example/token", "service": "s", "issuer": "i", "jwks": str(keys)},
+        "local": {"policy": str(policy), "users": str(users)},
+    }[provider]
+    settings = everything_secret()
+    settings["auth"] = {provider: auth}
+    settings["http"]["secret"] = SECRETS["httpsecret"] + "-long-enough-for-keys-of-tokens"
+    tokens: dict[str, str] = {}
+    with start_moorage(tmp_path / "data", **settings) as live:
+        wire = Wire(live.host)
+        for password in (SECRETS["password"], SECRETS["query"]):
+            basic = base64.b64encode(f"alice:{password}".encode()).decode()
+            form = f"grant_type=password&username=alice&password={password}&service=moorage&client_id=c"
+            posted = {"Content-Type": "application/x-www-form-urlencoded"}
+            wire.send("GET", "/v2/", None, {"Authorization": f"Basic {basic}"})
+            got = wire.send(
+                "GET", "/token?offline_token=true&account=alice", None, {"Authorization": f"Basic {basic}"}
+            )
+            wire.send("POST", "/token", form.encode(), posted)
+            if got.status == 200:
+                answer = json.loads(got.body)
+                tokens = {"access": answer["token"], "refresh": answer["refresh_token"]}
+                again = f"grant_type=refresh_token&refresh_token={tokens['refresh']}&service=moorage&client_id=c"
+                assert wire.send("POST", "/token", again.encode(), posted).status == 200
+                assert (
+                    wire.send("POST", "/token", again.replace("&service", "x&service").encode(), posted).status
+                    == 401
+                )
+        for bearer in (SECRETS["bearer"], *tokens.values(), *(f"{token}x" for token in tokens.values())):
+            wire.send("GET", "/v2/", None, {"Authorization": f"Bearer {bearer}"})
+        assert bool(tokens) == (provider == "local")
+        live.stop()
+    search(live.logs(), {**tokens, "signing": KEY})
+    assert "refused" in live.logs() or "wrong" in live.logs(), "nothing was said of those who were not let in"
 
 
 def test_an_unexpected_error_tells_where_and_not_with_what(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     try:
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
         http = loaded.settings.http
-        observing.check(loaded.settings)
+        observing.check()
         observation = observing.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
     except Cannot as error:
@@ -118,7 +118,7 @@ def _reload(first: Loaded, old: Plan) -> Plan:
     except ConfigError as error:
         raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
     plan, warnings = redraw(old, loaded)
-    observing.check(plan.settings)
+    observing.check()
     if plan.build is _application:
         _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)

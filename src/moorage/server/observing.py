@@ -10,7 +10,6 @@ Nothing of it is there, or imported, unless `http.debug.addr` or OTEL_TRACES_EXP
 from __future__ import annotations
 
 import asyncio
-import importlib.util
 import os
 from contextlib import suppress
 from dataclasses import dataclass
@@ -56,11 +55,8 @@ class Observation:
     board: Board
 
 
-def check(settings: Settings) -> None:
+def check() -> None:
     """Raises `Cannot` where what is asked for cannot be had."""
-    debug = settings.http.debug
-    if debug.addr and debug.prometheus.enabled and importlib.util.find_spec("prometheus_client") is None:
-        raise Cannot("http.debug.prometheus needs a library that is missing: pip install 'moorage[metrics]'")
     try:
         tracing.check(os.environ)
     except tracing.CannotTrace as error:
