@@ -41,7 +41,7 @@ def test_an_image_of_several_platforms_goes_there_and_back(proxy: Proxy, tmp_pat
     run(skopeo, "copy", "--all", "--src-cert-dir", tmp_path / "ca", there, f"oci:{tmp_path / 'back'}:v1")
     sent = {path.name for path in (layout.path / "blobs" / "sha256").iterdir()}
     assert {path.name for path in (tmp_path / "back" / "blobs" / "sha256").iterdir()} == sent
-    both = lines(proxy, "/v2/multi/image/")
+    both = lines(proxy, "/v2/multi/image/", 10)
     assert min(map(len, both)) >= 5, both
 
 
@@ -64,6 +64,6 @@ def test_docker_pushes_and_pulls(proxy: Proxy, engine: str, tmp_path: Path, run:
     assert "digest: sha256:" in pushed
     run(docker, "rmi", name, env=environment)
     assert "Downloaded newer image" in run(docker, "pull", name, env=environment)
-    both = lines(proxy, "/v2/docker/hello/")
+    both = lines(proxy, "/v2/docker/hello/", 6)
     assert min(map(len, both)) >= 3, both
     assert any('"PATCH /v2/docker/hello/blobs/uploads/' in line for node in both for line in node)

@@ -50,9 +50,17 @@ def data_of(proxy: Proxy, location: str) -> Path:
     return proxy.nodes[0].root / f"docker/registry/v2/repositories/{name}/_uploads/{uuid}/data"
 
 
-def lines(proxy: Proxy, text: str) -> list[list[str]]:
-    """The lines of each node's access log that hold `text`."""
-    return [[line for line in node.logs().splitlines() if text in line] for node in proxy.nodes]
+def lines(proxy: Proxy, text: str, expected: int) -> list[list[str]]:
+    """The lines of each node's access log that hold `text`, once there are `expected` in all.
+
+    A line is written after its answer, which a client may have read before.
+    """
+
+    def found() -> list[list[str]]:
+        return [[line for line in node.logs().splitlines() if text in line] for node in proxy.nodes]
+
+    until(lambda: sum(map(len, found())) >= expected, f"{expected} lines with {text}")
+    return found()
 
 
 @pytest.mark.parametrize("http2", [False, True])
@@ -77,7 +85,7 @@ def test_the_client_is_known_by_its_own_address(proxy: Proxy, http2: bool) -> No
         for number in range(4):
             client.get(f"/v2/who{number}-{http2}/tags/list", headers=claims if number % 2 else {})
     for number in range(4):
-        (found,) = [line for node in lines(proxy, f"/v2/who{number}-{http2}/tags/list ") for line in node]
+        (found,) = [line for node in lines(proxy, f"/v2/who{number}-{http2}/tags/list ", 1) for line in node]
         assert found.startswith(f"{CLIENT} - - "), found
 
 
@@ -148,7 +156,7 @@ def test_an_upload_hops_between_the_registries(proxy: Proxy) -> None:
             assert answer.status_code == 202, answer.text
             location = answer.headers["location"]
         finish(client, location, b"".join(pieces))
-    per_node = lines(proxy, uuid)
+    per_node = lines(proxy, uuid, 11)
     assert sum(map(len, per_node)) == 11
     # Round robin: no node may have had two in a row more than now and then (a health check between).
     assert min(map(len, per_node)) >= 4, per_node
@@ -165,7 +173,7 @@ def test_names_and_digests_pass_as_they_are_written(proxy: Proxy) -> None:
         quoted = str(Digest.of(layer)).replace(":", "%3A")
         assert client.get(f"/v2/paths/blobs/{quoted}").content == layer
         client.get("/v2/a%2Fb/tags/list?n=1&last=x%2By")
-        (seen,) = [line for node in lines(proxy, "/v2/a%2Fb/tags/list") for line in node]
+        (seen,) = [line for node in lines(proxy, "/v2/a%2Fb/tags/list", 1) for line in node]
         assert '"GET /v2/a%2Fb/tags/list?n=1&last=x%2By HTTP/1.1"' in seen
 
 

@@ -86,6 +86,8 @@ def test_a_registry_on_a_socket_knows_its_clients(kind: str, tmp_path: Path, aut
         done = client.put(f"{location}&digest={Digest.of(layer)}", content=layer)
         assert done.status_code == 201, done.text
         assert client.get(done.headers["location"]).content == layer
+        # A line is written after its answer.
+        until(lambda: node.logs().count("/v2/socket/") >= 3, "three lines in the access log", node.logs)
         seen = [line for line in node.logs().splitlines() if "/v2/socket/" in line]
     assert len(seen) == 3
     assert all(line.startswith(f"{CLIENT} - - ") for line in seen), seen
