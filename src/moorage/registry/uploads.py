@@ -10,8 +10,8 @@ most, and a slow disk slows the client down, not the process.
 
 What a crash leaves, step by step of `finish` (the order is what promise 1 of design.md rests on):
 
-    before the checkpoint      the upload at its last checkpoint; the client goes on from there
-    after the checkpoint       the upload, whole; a repeated PUT finishes it
+    before it is sealed        the upload at its last checkpoint; the client goes on from there
+    after it is sealed         the same, or the upload whole; the client goes on, or repeats the PUT
     after publish              a blob without a link: invisible, the collector's; the client uploads again
     after the link             a finished blob, and an upload home without data for the purger
     after discard              nothing
@@ -224,9 +224,7 @@ class StoredPart:
 
     async def finish(self, digest: Digest) -> Blob:
         with refusing():
-            # No notes: publishing ends the upload, and should it fail, reading again costs less than
-            # a hash state for every blob.
-            await self._keep(noted=False)
+            await self._seal()
             hasher = self._hashers.get(digest.algorithm)
             try:
                 hasher = hasher or await self._uploads.hashed(self._home, self._state, digest.algorithm)
@@ -286,6 +284,21 @@ class StoredPart:
         await self._keep(noted=noted)
         self._checked = self._uploads.now
 
+    async def _seal(self) -> None:
+        """Everything that came is ready to be published; without notes, since that ends the upload."""
+        if self._appender is None:
+            return
+        await self._drained()
+        batch, self._batch, self._batched = self._batch, [], 0
+        if batch or self._written != self._state.offset:
+            try:
+                self._state = await self._appender.seal(_joined(batch), self._hash)
+            except UploadMissing as error:  # cancelled beside us
+                raise BlobUploadUnknown(self._uuid) from error
+            except UploadChanged as error:
+                raise RangeInvalid("another request is writing to this upload") from error
+            self._written = self._state.offset
+
     async def _keep(self, *, noted: bool) -> None:
         """A checkpoint of everything, if anything is new; without notes the last batch goes along with it."""
         if self._appender is None:
@@ -301,6 +314,8 @@ class StoredPart:
             self._state = await self._appender.checkpoint(notes, _joined(batch), self._hash)
         except UploadMissing as error:  # cancelled beside us
             raise BlobUploadUnknown(self._uuid) from error
+        except UploadChanged as error:  # a store without locks let another request in, and that was faster
+            raise RangeInvalid("another request is writing to this upload") from error
         self._written = self._state.offset
 
 
