@@ -23,9 +23,10 @@ BELOW: Final = {
     "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
     "health": {"config"},
     "logs": {"config"},
-    "app": {"auth", "config", "errors", "http", "registry", "storage", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs"},
-    "cli": {"app", "auth", "config", "registry", "server", "storage"},
+    "stores": {"config", "storage"},
+    "app": {"auth", "config", "errors", "http", "registry", "storage", "stores", "types"},
+    "server": {"app", "auth", "config", "health", "http", "logs", "stores"},
+    "cli": {"app", "auth", "config", "registry", "server", "storage", "stores"},
     "testing": {"errors", "registry", "storage", "types"},
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""

@@ -13,13 +13,13 @@ import asyncio
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
-from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.http.app import create_app
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.caches import Recent
 from moorage.registry.manifests import StoredManifests, ValidationRules
 from moorage.registry.purge import Purger
 from moorage.registry.referrers import StoredReferrers
@@ -28,8 +28,8 @@ from moorage.registry.repositories import StoredRepositories
 from moorage.registry.slices import AT_ONCE
 from moorage.registry.tags import StoredTags
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.filesystem import FilesystemDriver
-from moorage.storage.memory import MemoryDriver
+from moorage.stores import make_driver
+from moorage.stores import prepare as prepare_driver
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp
@@ -37,6 +37,9 @@ if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.config.model import Settings
     from moorage.storage.driver import Driver
+    from moorage.types import Digest
+
+_RECENT_S: Final = 60.0
 
 __all__ = ["App", "StoredRegistry", "build", "make_authority", "make_driver", "prepare"]
 
@@ -48,12 +51,14 @@ class StoredRegistry:
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
-        self.uploads = StoredUploads(driver, secret)
+        recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
+        self.uploads = StoredUploads(driver, secret, recent=recent)
         self.manifests = StoredManifests(
             driver,
             delete_enabled=deletable,
             rules=_rules(settings),
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
+            recent=recent,
         )
         self.blobs = StoredBlobs(
             driver,
@@ -113,7 +118,11 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
-    """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
+    """What is looked at once, before any worker starts: warnings for the log.
+
+    Raises `CannotAuthenticate`, `CannotStore`.
+    """
+    prepare_driver(settings)
     make_authority(settings, secret)
     return []
 
@@ -127,14 +136,6 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
     if settings.auth.provider != "none":
         raise CannotAuthenticate(f"auth.{settings.auth.provider} is not offered")
     return None
-
-
-def make_driver(settings: Settings) -> Driver:
-    """The one driver that the `storage` section names."""
-    storage = settings.storage
-    if storage.filesystem is not None:
-        return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
-    return MemoryDriver()
 
 
 def http_options(settings: Settings) -> HttpOptions:

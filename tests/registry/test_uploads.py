@@ -84,8 +84,8 @@ class _WatchedUploads:
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         return self._inner.abandoned(under, before)
 
-    async def sweep(self, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        return await self._inner.sweep(before, dry_run=dry_run)
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        return await self._inner.sweep(under, before, dry_run=dry_run)
 
 
 class _WatchedAppender:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.s3 import a_bucket
 
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -14,7 +15,7 @@ from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.testing.upload_contract import LockingContract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from moorage.storage.driver import Driver
@@ -49,3 +50,14 @@ class TestObjectsAtOnce(DriverContract):
     def connect(self) -> Callable[[], Driver]:
         bucket = Bucket()
         return lambda: ObjectDriver(MemoryObjects(bucket))
+
+
+class TestS3(DriverContract):
+    """On moto, or whatever store the environment names (docs/testing.md)."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture
+    def connect(self) -> Iterator[Callable[[], Driver]]:
+        with a_bucket() as bucket:
+            yield bucket.driver

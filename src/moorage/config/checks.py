@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory")
+_OFFERED: Final = ("filesystem", "inmemory", "s3")
 _PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 

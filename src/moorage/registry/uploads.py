@@ -43,6 +43,7 @@ from moorage.types import UploadStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
+    from moorage.registry.caches import Recent
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import UploadPart
     from moorage.storage import driver as storage
@@ -70,10 +71,21 @@ def new_upload_id() -> str:
 
 
 class StoredUploads:
-    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it."""
+    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it.
 
-    def __init__(self, driver: Driver, secret: bytes, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `recent` is told of every blob that is published.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        secret: bytes,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        recent: Recent[Digest] | None = None,
+    ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
+        self._recent = recent
         self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
@@ -150,6 +162,8 @@ class StoredUploads:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:
             raise BlobUploadUnknown(uuid) from error
+        if self._recent is not None:
+            self._recent.note(digest)
         await self._driver.write(layout.layer_link(name, digest), str(digest).encode())
         await self._driver.uploads.discard(home)
         return Blob(digest, state.offset, digest)

@@ -1,6 +1,7 @@
 """Uploads as logs of chunks, for stores that cannot append to an object.
 
-    HOME/startedat             when it began, as the reference writes it, so that its purger finds the upload
+    HOME/startedat             when it began, as the reference writes it, so that its purger finds the upload;
+                               from the first checkpoint on: before there is nothing to purge but the state
     HOME/state                 the truth: which chunks are the upload, in which order; see `chunk_state.py`
     HOME/parts/SEQ.SESSION     a chunk: `LogState.chunk` bytes, or fewer when it is the last one
     HOME/joining/...           intermediate objects of a publication of more chunks than one join takes
@@ -70,7 +71,7 @@ from moorage.storage.object_names import names
 from moorage.storage.objects import Source
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from moorage.storage.driver import Appender, Reader
     from moorage.storage.objects import Objects
@@ -98,11 +99,7 @@ class ChunkLog:
         check_key(home)
         started = datetime.now(UTC).replace(microsecond=0)
         log = LogState(started, self.objects.chunk, new_session())
-        text = started.isoformat().removesuffix("+00:00").encode() + b"Z"
-        version = await _together(
-            self.objects.put(below(home, "state"), [log.encode()]),
-            self.objects.put(below(home, "startedat"), [text]),
-        )
+        version = await finished(self.objects.put(below(home, "state"), [log.encode()]))
         return shown(log, version)
 
     async def state(self, home: Key) -> UploadState:
@@ -144,7 +141,7 @@ class ChunkLog:
         """The reference's upload becomes ours: its bytes are the first chunk."""
         source = await self.objects.adopt(below(home, "data"))
         chunks = () if source is None else (Chunk("data", source.size, source.version),)
-        log = LogState(found.started, self.objects.chunk, new_session(), chunks, notes=found.notes)
+        log = LogState(found.started, self.objects.chunk, new_session(), chunks, notes=found.notes, dated=True)
         if log.offset != found.offset:
             raise UploadChanged(f"{home}: {log.offset} bytes were left there, not {found.offset}")
         try:
@@ -223,8 +220,9 @@ class ChunkLog:
             if began.get(name, last) < before:
                 yield below(prefix, name)
 
-    async def sweep(self, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        return await self.objects.unfinished(before, abort=not dry_run)
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        check_key(under)
+        return await self.objects.unfinished(under, before, abort=not dry_run)
 
 
 class ChunkReader:
@@ -380,21 +378,33 @@ class ChunkAppender:
 
     async def _write(self, log: LogState) -> None:
         """The checkpoint itself.  Until it is known to have failed, nobody removes what it names."""
-        key, data = below(self._home, "state"), log.encode()
-        fresh, self._fresh = self._fresh, []
+        key, fresh = below(self._home, "state"), self._fresh
+        self._fresh = []
+        dating = None if self._log.dated else asyncio.ensure_future(self._date())
+        log = replace(log, dated=True)
         try:
-            version = await self._objects.put(key, [data], Unchanged(self._version))
+            version = await self._objects.put(key, [log.encode()], Unchanged(self._version))
         except Conflict as error:
             self._fresh = fresh
             try:
                 await self._objects.head(key)
             except KeyMissing:
+                self._fresh.append("startedat")
                 raise UploadMissing(self._home) from error
             raise UploadChanged(f"{self._home}: another request has extended it") from error
+        finally:
+            if dating is not None:
+                await settled(dating)
+        if dating is not None:
+            dating.result()
         self._log, self._version = log, version
 
+    async def _date(self) -> None:
+        text = self._log.started.isoformat().removesuffix("+00:00").encode() + b"Z"
+        await self._objects.put(below(self._home, "startedat"), [text])
+
     async def leave(self) -> None:
-        """Remove what no state names.  Failing at it is no failure of the request: such chunks count for nothing."""
+        """Remove what no state names.  Failing at it is no failure of the request: they count for nothing."""
         if self._flight is not None:
             await settled(self._flight)
         if self._fresh:
@@ -422,17 +432,3 @@ def _time(text: bytes) -> datetime:
         if started.tzinfo is not None:
             return started
     return datetime.fromtimestamp(0, UTC)
-
-
-async def _together(first: Coroutine[None, None, Version], second: Coroutine[None, None, Version]) -> Version:
-    """Both, to the end; what the first returns."""
-
-    async def both() -> Version:
-        found = await asyncio.gather(first, second, return_exceptions=True)
-        for result in found:
-            if isinstance(result, BaseException):
-                raise result
-        assert not isinstance(found[0], BaseException)
-        return found[0]
-
-    return await finished(both())

@@ -1,7 +1,7 @@
 """What the object `HOME/state` of an upload says; see `chunk_log.py`.
 
     {"moorage":1,"started":...,"chunk":10485760,"session":...,"chunks":[[NAME,SIZE,VERSION],...],
-     "dead":[NAME,...],"notes":[[NAME,BASE64],...]}
+     "dead":[NAME,...],"notes":[[NAME,BASE64],...],"dated":...}
     (a newline) the tail's bytes
 
 The bytes of the upload are those of the chunks, in order, and then the tail.  `session` is new in every state that
@@ -44,6 +44,8 @@ class LogState:
     tail: bytes = b""
     dead: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
+    dated: bool = False
+    """Whether `startedat` has been written."""
 
     @property
     def offset(self) -> int:
@@ -72,6 +74,7 @@ class LogState:
             "chunks": [[chunk.name, chunk.size, chunk.version] for chunk in self.chunks],
             "dead": list(self.dead),
             "notes": [[note.name, base64.b64encode(note.data).decode()] for note in self.notes],
+            "dated": self.dated,
         }
         return json.dumps(header, separators=(",", ":")).encode() + b"\n" + self.tail
 
@@ -91,6 +94,7 @@ def decode(key: str, data: bytes) -> LogState:
             tail=tail,
             dead=tuple(str(name) for name in said["dead"]),
             notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in said["notes"]),
+            dated=bool(said["dated"]),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error

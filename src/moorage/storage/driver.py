@@ -290,9 +290,9 @@ class Uploads(Protocol):
         written before it (the reference leaves such).
         """
 
-    async def sweep(self, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        """Remove, or with `dry_run` only name, what no listing shows and no upload owns: parts of objects that
-        were begun before `before` and never completed, of which a bucket keeps any number.  Their keys.
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        """Remove, or with `dry_run` only name, what no listing shows: parts of objects below `under` that were
+        begun before `before` and never completed, of which a bucket keeps any number.  Their keys.
         """
 
 
@@ -306,6 +306,10 @@ class Driver(Protocol):
 
     name: str
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
+
+    remote: bool
+    """Whether a call costs a request to another host, milliseconds and perhaps money: then `handover` may give
+    URLs, and it pays to remember for a moment what was just seen."""
 
     @property
     def uploads(self) -> Uploads: ...

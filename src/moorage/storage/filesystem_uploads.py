@@ -153,7 +153,8 @@ class FilesystemUploads:
                 return
             yield home
 
-    async def sweep(self, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        self._path_of(under)
         del before, dry_run  # every byte of a file system belongs to a file that a listing shows
         return ()
 

@@ -55,6 +55,7 @@ class MemoryDriver:
     """See `driver.Driver`."""
 
     name = "inmemory"
+    remote = False
 
     def __init__(self) -> None:
         self._objects: dict[str, _Object] = {}
@@ -264,7 +265,8 @@ class MemoryUploads:
             if home.startswith(f"{under}/") and upload.state.started < before:
                 yield Key(home)
 
-    async def sweep(self, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        check_key(under)
         del before, dry_run  # no object here is ever half there
         return ()
 

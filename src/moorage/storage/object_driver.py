@@ -43,6 +43,8 @@ __all__ = ["ObjectDriver"]
 class ObjectDriver:
     """See `driver.Driver`."""
 
+    remote = True
+
     def __init__(self, objects: Objects, uploads: Uploads | None = None) -> None:
         self.name = objects.name
         self.uploads: Uploads = uploads or ChunkLog(objects)

@@ -136,8 +136,10 @@ class Objects(Protocol):
     async def abort(self, data: Key) -> None:
         """Remove what was begun at exactly this key and never completed."""
 
-    async def unfinished(self, before: datetime, *, abort: bool) -> Sequence[Key]:
-        """Keys at which an object was begun before `before` and never completed; remove them with `abort`."""
+    async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> Sequence[Key]:
+        """Keys below `under` at which an object was begun before `before` and never completed; with `abort` what
+        was begun is removed.
+        """
 
     async def probe(self) -> None:
         """One cheap request that shows that the bucket is there and may be read.  Raises StorageUnavailable."""

@@ -225,9 +225,13 @@ class MemoryObjects:
                 if key == data:
                     del self._bucket.unfinished[number]
 
-    async def unfinished(self, before: datetime, *, abort: bool) -> Sequence[Key]:
+    async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> Sequence[Key]:
         async with self._call("unfinished"):
-            old = [(number, key) for number, (key, began, _) in self._bucket.unfinished.items() if began < before]
+            old = [
+                (number, key)
+                for number, (key, began, _) in self._bucket.unfinished.items()
+                if began < before and key.startswith(f"{under}/")
+            ]
             if abort:
                 for number, _ in old:
                     del self._bucket.unfinished[number]

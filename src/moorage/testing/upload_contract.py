@@ -354,8 +354,8 @@ class UploadContract:
         """A bucket in which every push succeeded pays for no part of anything."""
         await self.test_what_is_sealed_is_published(driver, driver)
         later = datetime.now(UTC) + timedelta(seconds=1)
-        assert list(await driver.uploads.sweep(later, dry_run=True)) == []
-        assert list(await driver.uploads.sweep(later)) == []
+        assert list(await driver.uploads.sweep(Key("docker"), later, dry_run=True)) == []
+        assert list(await driver.uploads.sweep(Key("docker"), later)) == []
 
 
 class LockingContract:

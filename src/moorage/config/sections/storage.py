@@ -123,11 +123,15 @@ class S3(Section):
     redirectendpoint: LooseText = setting("", "Scheme and host that clients are redirected to.")
     accesskey: LooseText = setting("", "Access key; else the environment's usual places.", secret=True)
     secretkey: LooseText = setting("", "Secret key.", secret=True)
+    sessiontoken: LooseText = setting("", "Session token of temporary keys.", secret=True, ours=True)
     encrypt: Flag = setting(False, "Encrypt objects on the server.")
     keyid: LooseText = setting("", "KMS key for the encryption.")
     secure: Flag = setting(True, "HTTPS to the service.")
     skipverify: Flag = setting(False, "Do not verify the service's certificate.")
-    v4auth: Flag = setting(True, "Signature version 4.")
+    cabundle: LooseText = setting(
+        "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
+    )
+    v4auth: Flag = setting(True, "Signature version 4; version 2 is refused.")
     chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(10 * _MIB, "Size of a part.", unit="bytes")
     multipartcopychunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
         32 * _MIB, "Size of a part when copying.", unit="bytes"
