@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from moorage.config.buckets import check_s3
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
@@ -65,8 +66,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield Problem("expected a directory, found nothing", "storage.filesystem.rootdirectory")
     if storage.inmemory is not None and (settings.http.workers or 1) > 1:
         yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
-    if storage.s3 is not None and not (storage.s3.region or storage.s3.regionendpoint):
-        yield Problem("required unless storage.s3.regionendpoint is given", "storage.s3.region")
+    if storage.s3 is not None:
+        yield from check_s3(storage.s3)
     if storage.gcs is not None and storage.gcs.chunksize % _GCS_STEP:
         yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
 
