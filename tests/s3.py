@@ -24,7 +24,7 @@ from moorage.storage.s3_options import S3Options
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["Bucket", "Moto", "Request", "a_bucket", "is_moto", "moto"]
+__all__ = ["Bucket", "Moto", "Request", "Trouble", "a_bucket", "is_moto", "moto"]
 
 
 @dataclass(frozen=True)
@@ -40,13 +40,30 @@ class Request:
         return f"{self.method} {self.path}{'?' + self.query if self.query else ''}"
 
 
+@dataclass(frozen=True)
+class Trouble:
+    """An answer that moto does not give.  `done`: moto has done what was asked, and its answer is lost."""
+
+    status: int
+    code: str
+    done: bool = False
+
+
 @dataclass
 class Moto:
-    """The server.  `trouble` may return (status, code) to answer a request without moto; None lets it through."""
+    """The server.  `trouble` may answer a request in its place; None lets it through, without the headers in
+    `ignored`.
+    """
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
-    trouble: Callable[[Request], tuple[int, str] | None] | None = None
+    trouble: Callable[[Request], Trouble | None] | None = None
+    ignored: set[str] = field(default_factory=set)
+
+    def reset(self) -> None:
+        self.requests.clear()
+        self.ignored.clear()
+        self.trouble = None
 
     @property
     def endpoint(self) -> str:
@@ -66,12 +83,17 @@ class Moto:
             )
             self.requests.append(request)
             refusal = self.trouble(request) if self.trouble is not None else None
+            for name in self.ignored:
+                environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
             if refusal is None:
                 return inner(environ, start)
-            status, code = refusal
-            environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
-            body = f"<Error><Code>{code}</Code><Message>made by a test</Message></Error>".encode()
-            start(f"{status} Trouble", [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))])
+            if refusal.done:
+                list(inner(environ, lambda *_: None))
+            else:
+                environ["wsgi.input"].read(int(environ.get("CONTENT_LENGTH") or 0))
+            body = f"<Error><Code>{refusal.code}</Code><Message>made by a test</Message></Error>".encode()
+            headers_out = [("Content-Type", "application/xml"), ("Content-Length", str(len(body)))]
+            start(f"{refusal.status} Trouble", headers_out)
             return [b"" if request.method == "HEAD" else body]
 
         return answer
@@ -178,13 +200,12 @@ def a_bucket() -> Iterator[Bucket]:
     client = bucket.client
     client.create_bucket(Bucket=name)
     if is_moto():
-        moto().requests.clear()
-        moto().trouble = None
+        moto().reset()
     try:
         yield bucket
     finally:
         if is_moto():
-            moto().trouble = None
+            moto().reset()
         for entry in client.list_multipart_uploads(Bucket=name).get("Uploads", ()):
             client.abort_multipart_upload(Bucket=name, Key=entry["Key"], UploadId=entry["UploadId"])
         for key in list(bucket.keys()):

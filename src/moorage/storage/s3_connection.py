@@ -37,7 +37,6 @@ __all__ = ["MissingLibrary", "S3Connection", "Stores", "require_libraries"]
 
 _AT_ONCE: Final = 8
 _CONNECT_S: Final = 5
-_READ_S: Final = 60
 _LEAST_RATE: Final = 128 << 10
 """Bytes in a second below which sending counts as hanging."""
 _SNAPSHOT_S: Final = 60.0
@@ -74,7 +73,7 @@ class Stores:
     def __init__(self, make: Callable[..., S3Store], options: S3Options) -> None:
         retries = {
             "max_retries": options.attempts - 1,
-            "retry_timeout": timedelta(seconds=_READ_S),
+            "retry_timeout": timedelta(seconds=2 * options.answer_s),
             "backoff": {
                 "init_backoff": timedelta(milliseconds=100),
                 "max_backoff": timedelta(seconds=5),
@@ -82,15 +81,18 @@ class Stores:
             },
         }
         never = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
-        sending_s = _READ_S + options.chunk / _LEAST_RATE
+        sending_s = options.answer_s + options.chunk / _LEAST_RATE
         headers = {"x-amz-acl": options.acl} if options.acl else {}
         encryption: dict[str, Any] = {}
         if options.encrypt:
             encryption = {"server_side_encryption": "aws:kms" if options.kms_key else "AES256"}
             if options.kms_key:
                 encryption["sse_kms_key_id"] = options.kms_key
-        # Hours for a body that flows, half a minute for one that stands still.
-        reading: ClientConfig = {"timeout": timedelta(hours=12), "read_timeout": timedelta(seconds=30)}
+        # Hours for a body that flows, and much less for one that stands still.
+        reading: ClientConfig = {
+            "timeout": timedelta(hours=12),
+            "read_timeout": timedelta(seconds=options.answer_s),
+        }
         writing: ClientConfig = {"timeout": timedelta(seconds=sending_s), "default_headers": headers}
         self.reading = make(reading, retry_config=retries)
         self.writing = make(writing, retry_config=never, **encryption)
@@ -172,7 +174,7 @@ class S3Connection:
             response_checksum_validation="when_required",
             parameter_validation=False,
             connect_timeout=_CONNECT_S,
-            read_timeout=_READ_S + options.chunk // _LEAST_RATE,
+            read_timeout=2 * options.answer_s + options.chunk // _LEAST_RATE,
             retries={"total_max_attempts": options.attempts, "mode": "standard"},
             max_pool_connections=2 * _AT_ONCE,
             user_agent=options.user_agent or None,

@@ -38,6 +38,7 @@ _REFUSED: Final = {"PreconditionFailed", "412"}
 _UNSUPPORTED: Final = {"NotImplemented", "501"}
 _NOT_IMPLEMENTED: Final = 501
 _NO_SPACE: Final = 507
+_MOVED: Final = 301
 
 _HINTS: Final = {
     "NoSuchBucket": "there is no such bucket; it must be made beforehand",
@@ -125,6 +126,8 @@ def failure_of(error: BaseException) -> Failure:
     if status_found is not None:
         words = message[1] if message is not None else "the store gave no reason"
         return Failure(int(status_found[1]), code[1] if code is not None else "", words)
+    if "redirect without LOCATION" in text:
+        return Failure(_MOVED, "PermanentRedirect", "")
     cause = _CAUSE.findall(text)
     if type(error).__module__.startswith(("obstore", "builtins")) and cause:
         return Failure(0, "", cause[-1])

@@ -56,7 +56,8 @@ _FIRST_PAUSE_S: Final = 0.1
 _LONGEST_PAUSE_S: Final = 5.0
 _AT_ONCE: Final = 8
 _RANGE_NOT_SATISFIABLE: Final = 416
-_BAD_REQUEST: Final = 400
+_NO_BULK: Final = {"MissingContentMD5", "InvalidRequest", "InvalidDigest", "BadDigest", "MalformedXML"}
+"""What stores say that want a checksum which nobody sends any more, or do not know DeleteObjects."""
 _log: Final = structlog.get_logger("moorage.storage.s3")
 
 
@@ -231,7 +232,7 @@ class S3Objects:
                     await obstore.delete_async(stores.reading, paths)
                 except Exception as error:
                     failure = failure_of(error)
-                    if not (failure.unsupported or failure.status == _BAD_REQUEST):
+                    if not (failure.unsupported or failure.code in _NO_BULK):
                         raise
                     self._bulk = False
                     _log.warning("the store deletes no objects together; each costs a request", said=failure.code)

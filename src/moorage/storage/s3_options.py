@@ -58,6 +58,8 @@ class S3Options:
     limits: S3Limits = field(default_factory=S3Limits)
     attempts: int = 5
     """How often a request is made that fails for a passing reason."""
+    answer_s: float = 30.0
+    """How long a store may say nothing; sending a chunk takes longer, as long as it flows."""
 
     @property
     def prefix(self) -> str:
