@@ -22,6 +22,7 @@ from moorage.storage.s3_objects import S3Objects
 from moorage.storage.s3_options import S3Options
 
 if TYPE_CHECKING:
+    import ssl
     from collections.abc import Callable, Iterator
 
 __all__ = ["Bucket", "Moto", "Request", "Trouble", "a_bucket", "is_moto", "moto"]
@@ -59,6 +60,22 @@ class Moto:
     requests: list[Request] = field(default_factory=list)
     trouble: Callable[[Request], Trouble | None] | None = None
     ignored: set[str] = field(default_factory=set)
+    app: Any = None
+
+    @contextmanager
+    def over_tls(self, context: ssl.SSLContext) -> Iterator[str]:
+        """The same server, also with TLS; its address."""
+        from werkzeug.serving import make_server
+
+        server = make_server("127.0.0.1", 0, self.app, threaded=True, ssl_context=context)
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"https://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+            server.server_close()
 
     def reset(self) -> None:
         self.requests.clear()
@@ -112,8 +129,8 @@ def moto() -> Moto:
             """Nobody reads it."""
 
     found = Moto()
-    inner = DomainDispatcherApplication(create_backend_app)
-    server = make_server("127.0.0.1", 0, found.application(inner), threaded=True, request_handler=Quiet)
+    found.app = found.application(DomainDispatcherApplication(create_backend_app))
+    server = make_server("127.0.0.1", 0, found.app, threaded=True, request_handler=Quiet)
     found.port = server.server_port
     threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
     return found

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
@@ -87,12 +88,21 @@ class App:
     registry: StoredRegistry
     purger: Purger | None
     authority: Authority | None = None
+    looks: bool = False
+    """Whether this worker looks at the storage when it starts."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         """Start what runs beside the requests."""
+        if self.looks:
+            self._tasks.append(asyncio.create_task(self._look(), name="first look at the storage"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
+
+    async def _look(self) -> None:
+        """A bucket that cannot be used is told of now, not at the first push; `refusing` has logged the cause."""
+        with suppress(RegistryError):
+            await self.registry.probe()
 
     async def probe(self) -> None:
         """Look at the storage; raises a refusal if it is not as it should be."""
@@ -114,7 +124,8 @@ def build(settings: Settings, secret: bytes, *, worker: int) -> App:
     registry = StoredRegistry(driver, settings, secret)
     authority = make_authority(settings, secret)
     asgi = create_app(registry, http_options(settings), authority)
-    return App(asgi, registry, _purger(driver, settings, worker), authority)
+    purger = _purger(driver, settings, worker)
+    return App(asgi, registry, purger, authority, looks=driver.remote and worker == 0)
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:

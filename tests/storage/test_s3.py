@@ -296,6 +296,22 @@ async def test_a_root_stands_before_every_key(
     assert set(bucket.keys()) == {"registries/main2/docker/c"}
 
 
+async def test_odd_names_in_the_bucket_are_left_alone_and_keep_nobody_from_the_rest(
+    make: Callable[..., ObjectDriver], bucket: Bucket
+) -> None:
+    """Consoles leave folder markers, scripts leave worse; a collector that stumbles over one collects nothing."""
+    odd = ["docker/a/", "docker/c//d", "docker/c/../f", "docker/g h/i", "docker/\u00fc"]
+    for key in (*odd, "docker/a/b", "docker/zz/y", "docker/0"):
+        bucket.client.put_object(Bucket=bucket.name, Key=key, Body=b"x")
+    driver = make()
+    found = {stat.key async for page in driver.scan(Key("docker")) for stat in page}
+    assert found - {"docker/a"} == {"docker/a/b", "docker/zz/y", "docker/0"}
+    names = [name async for page in driver.children(Key("docker")) for name in page]
+    assert set(names) >= {"0", "a", "zz"}
+    await driver.clear(Key("docker"))
+    assert set(bucket.keys()) == set(odd)
+
+
 def sent(method: str, part: str) -> list[dict[str, str]]:
     """The headers of the requests of a method whose path and query hold `part`."""
     return [request.headers for request in moto().requests if request.method == method and part in str(request)]
@@ -356,7 +372,7 @@ def test_parts_of_a_large_source_are_neither_too_small_nor_too_many() -> None:
         ({"endpoint": "minio:9000"}, "https://minio:9000", "path"),
         ({"endpoint": "http://minio:9000/"}, "http://minio:9000", "path"),
         ({"endpoint": "https://r2.example", "path_style": False}, "https://r2.example", "virtual"),
-        ({"region": "eu-west-1"}, "", "auto"),
+        ({"region": "eu-west-1"}, "", "virtual"),
         ({"region": "eu-west-1", "path_style": True}, "", "path"),
     ],
 )

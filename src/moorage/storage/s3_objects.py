@@ -30,6 +30,7 @@ from moorage.storage.driver import (
     StorageError,
     Version,
 )
+from moorage.storage.keys import is_key
 from moorage.storage.objects import NamePage
 from moorage.storage.s3_conditions import Conditions
 from moorage.storage.s3_connection import S3Connection
@@ -265,17 +266,43 @@ class S3Objects:
 
     async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         import obstore
+        from obstore.exceptions import InvalidPathError
 
         async with self._asking("ListObjectsV2", prefix) as stores:
             pages = obstore.list(stores.reading, self.path(prefix), chunk_size=_PAGE)
+        last = ""
         while True:
             async with self._asking("ListObjectsV2", prefix):
                 try:
                     page = await anext(pages)
                 except StopAsyncIteration:
                     return
-            if page:
-                yield [Stat(self._key(entry["path"]), entry["size"], entry["last_modified"]) for entry in page]
+                except InvalidPathError:
+                    break
+            last = page[-1]["path"] if page else last
+            found = [Stat(self._key(entry["path"]), entry["size"], entry["last_modified"]) for entry in page]
+            if ours := [stat for stat in found if is_key(stat.key)]:
+                yield ours
+        # obstore gives up at an object `a//b`, which is not ours but may be there: one odd name must not keep
+        # collectors from all others.
+        async for rest in self._walk_slowly(prefix, last):
+            yield rest
+
+    async def _walk_slowly(self, prefix: Key, after: str) -> AsyncIterator[Sequence[Stat]]:
+        """The objects after one of the bucket's names, by aiobotocore."""
+        wanted: dict[str, Any] = {"Prefix": self.path(f"{prefix}/"), "StartAfter": after}
+        while True:
+            said = await self._multipart.call("list_objects_v2", prefix, **wanted)
+            self._trace("ListObjectsV2", prefix)
+            found = [
+                Stat(self._key(entry["Key"]), entry["Size"], entry["LastModified"])
+                for entry in said.get("Contents", ())
+            ]
+            if ours := [stat for stat in found if is_key(stat.key)]:
+                yield ours
+            if not said.get("NextContinuationToken"):
+                return
+            wanted = {"Prefix": wanted["Prefix"], "ContinuationToken": said["NextContinuationToken"]}
 
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
         await self._multipart.join(to, sources, tail, scratch)

@@ -24,7 +24,7 @@ class S3Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Options:
-    """`endpoint` "" is Amazon's; `path_style` None: as botocore decides for the bucket and the endpoint.
+    """`endpoint` "" is Amazon's; `path_style` None: see `style`.
 
     Static keys are used when both are there, `session_token` with them; else botocore's chain: environment,
     profiles, web identity, containers, instance metadata.
@@ -75,7 +75,10 @@ class S3Options:
 
     @property
     def style(self) -> str:
-        """In botocore's words.  A custom endpoint means the bucket in the path, unless somebody said otherwise."""
-        if self.path_style is None:
-            return "path" if self.endpoint else "auto"
-        return "path" if self.path_style else "virtual"
+        """In botocore's words; never its `auto`, which signs URLs for Amazon's global host.
+
+        A custom endpoint means the bucket in the path, unless somebody said otherwise, and so does a bucket with
+        dots, which no certificate of Amazon's covers as part of a host.
+        """
+        path = bool(self.endpoint) or "." in self.bucket if self.path_style is None else self.path_style
+        return "path" if path else "virtual"
