@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import random
 import subprocess
+import threading
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -139,6 +141,20 @@ def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucke
         moto().trouble = None
         assert wire.manifest("a/b", "v1").body == manifest
         assert bucket.secret_key not in live.logs().replace(bucket.endpoint, "")
+
+
+def test_a_bucket_that_is_not_there_is_told_of_at_start(tmp_path: Path, bucket: Bucket) -> None:
+    """Not at the first push of a colleague, an hour later."""
+    missing = replace(bucket, name="moorage-is-not-there")
+    with start(tmp_path, missing, workers=2) as live:
+        for _ in range(200):
+            if "there is no such bucket" in live.logs():
+                break
+            threading.Event().wait(0.05)
+        assert "there is no such bucket; it must be made beforehand" in live.logs()
+        assert "bucket moorage-is-not-there" in live.logs()
+        answer = Wire(live.host).manifest("a/b", "v1")
+        assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])
 
 
 def _always(trouble: Trouble, _: Request) -> Trouble:

@@ -16,17 +16,21 @@ import pytest
 from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.chunk_state import LogState
 from moorage.storage.driver import (
+    ALWAYS,
     Key,
     Note,
     StorageUnavailable,
     UploadChanged,
     UploadMissing,
     UploadState,
+    Version,
 )
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
+
+    from moorage.storage.driver import When
 
 HOME = Key("repositories/name/_uploads/0199a3c4-0000-7000-8000-000000000001")
 TO = Key("blobs/sha256/ab/abcd/data")
@@ -202,6 +206,49 @@ async def test_a_write_that_failed_halfway_is_never_acknowledged() -> None:
             await appender.seal()
     assert (await log.state(HOME)).offset == 0
     assert set(bucket.objects) == {f"{HOME}/state"}
+
+
+async def test_two_chunks_are_in_memory_at_most() -> None:
+    """A slow store slows the client down; a hundred uploads of 10 GB are not a matter of memory."""
+    bucket, sending, most, gate = Bucket(), 0, 0, asyncio.Event()
+
+    class Slow(MemoryObjects):
+        async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
+            nonlocal sending
+            size = sum(map(len, data)) if "/parts/" in key else 0
+            sending += size
+            await gate.wait()
+            version = await super().put(key, data, when)
+            sending -= size
+            return version
+
+    log = ChunkLog(Slow(bucket, chunk=CHUNK), tail_bytes=TAIL)
+    gate.set()
+    state = await log.begin(HOME)
+    gate.clear()
+    taken = 0
+
+    async def client() -> None:
+        nonlocal taken
+        async with log.append(HOME, state) as appender:
+            for _ in range(40):
+                await appender.write([b"x"])
+                taken += 1
+            await appender.checkpoint()
+
+    task = asyncio.ensure_future(client())
+    for _ in range(10):
+        for _ in range(50):
+            await asyncio.sleep(0)
+        stored_bytes = sum(len(item.data) for key, item in bucket.objects.items() if "/parts/" in key)
+        most = max(most, taken - stored_bytes, sending)
+        gate.set()
+        await asyncio.sleep(0)
+        gate.clear()
+    gate.set()
+    await task
+    assert most <= 2 * CHUNK
+    assert (await log.state(HOME)).offset == 40
 
 
 async def test_a_checkpoint_whose_answer_was_lost_keeps_its_chunks() -> None:
