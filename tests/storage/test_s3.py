@@ -214,6 +214,32 @@ async def test_a_failed_publication_leaves_no_parts(make: Callable[..., ObjectDr
 
 
 @pytest.mark.usefixtures("small_parts")
+@pytest.mark.parametrize("moment", range(1, 29, 3))
+async def test_a_cancelled_publication_leaves_no_parts(
+    make: Callable[..., ObjectDriver], bucket: Bucket, moment: int
+) -> None:
+    """A client that hangs up in any moment of the join costs nothing that lasts, and may try again."""
+    driver = make(chunk=1000)
+    state = await upload(driver, DATA)
+    loop, count = asyncio.get_running_loop(), 0
+    publishing = asyncio.ensure_future(driver.uploads.publish(HOME, state, TO))
+
+    def trouble(request: Request) -> None:
+        nonlocal count
+        count += 1
+        if count == moment:
+            loop.call_soon_threadsafe(publishing.cancel)
+
+    moto().trouble = trouble
+    await asyncio.wait([publishing])
+    moto().trouble = None
+    assert bucket.in_progress() == []
+    assert bucket.keys().get(TO, len(DATA)) == len(DATA)
+    await make(chunk=1000).uploads.publish(HOME, await driver.uploads.state(HOME), TO)
+    assert await read_all(driver, TO) == DATA
+
+
+@pytest.mark.usefixtures("small_parts")
 async def test_a_blob_that_is_there_is_not_joined_again(make: Callable[..., ObjectDriver], bucket: Bucket) -> None:
     """Base layers come with every image; looking costs one request, joining many."""
     driver = make(chunk=1000)

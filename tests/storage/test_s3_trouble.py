@@ -304,6 +304,21 @@ async def test_a_store_that_deletes_one_by_one(
     assert len(asked) == (5 if code == "NotImplemented" else 1), "one call, then it is known"
 
 
+async def test_a_store_that_lists_no_uploads_is_swept_of_what_it_tells(make: Callable[..., ObjectDriver]) -> None:
+    """Purging goes on with what the store can do."""
+    moto().trouble = lambda request: (
+        Trouble(501, "NotImplemented") if request.query.startswith("uploads") else None
+    )
+    driver, later = make(attempts=2), datetime.now(UTC) + timedelta(seconds=5)
+    await driver.write(Key(f"{HOME}/startedat"), b"2026-11-24T15:18:03Z")
+    with pytest.raises(UploadMissing):
+        await driver.uploads.state(HOME)
+    homes = [home async for home in driver.uploads.abandoned(Key("docker/registry/v2"), later)]
+    assert homes == [HOME]
+    await driver.uploads.discard(HOME)
+    assert list(await driver.uploads.sweep(Key("docker"), later)) == []
+
+
 async def test_a_download_whose_connection_breaks_goes_on(make: Callable[..., ObjectDriver]) -> None:
     """A reader that is not ours to lose: the store closes the connection in the middle of a layer."""
     data = bytes(range(256)) * 8000

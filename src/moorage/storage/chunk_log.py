@@ -152,6 +152,7 @@ class ChunkLog:
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         check_key(home)
+        self._published.pop(home, None)  # it may become longer than what was published
         log, version = await self.log(home, state)
         appender = ChunkAppender(self, home, log, version)
         try:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, Unchanged, Version
-from moorage.storage.s3_errors import ConditionUnsupported
+from moorage.storage.s3_errors import Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -101,5 +101,5 @@ class Conditions:
         """None if the condition was refused, or is not known at all."""
         try:
             return await self._objects.put_once(key, _CONTENT, mode)
-        except (Conflict, ConditionUnsupported):
+        except (Conflict, Unsupported):
             return None

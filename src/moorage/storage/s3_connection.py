@@ -2,8 +2,9 @@
 
 obstore (Rust) moves bytes, small objects and flat listings: a call costs 0.2 ms of CPU and never holds the event
 loop.  aiobotocore does what obstore cannot: multipart uploads under our control, copies, paged listings of names;
-1 to 2 ms a call on the event loop, so at most `_AT_ONCE` at a time.  It also finds the credentials, for both: one
-chain, and obstore only ever sees a snapshot (asking it to sign with an asynchronous provider deadlocks the loop).
+1 to 2 ms a call on the event loop, so at most `_AT_ONCE` at a time that move bytes, and as many that ask.  It also
+finds the credentials, for both: one chain, and obstore only ever sees a snapshot (asking it to sign with an
+asynchronous provider deadlocks the loop).
 
 Everything here is made on first use, in the process that uses it: a forked runtime of obstore would be dead.
 
@@ -109,7 +110,8 @@ class S3Connection:
         require_libraries()
         self.options = options
         self.place = Place(options.endpoint_url or f"AWS {options.region}", options.bucket)
-        self.turns = asyncio.Semaphore(min(_AT_ONCE, options.copy_concurrency))
+        self.moving = asyncio.Semaphore(min(_AT_ONCE, options.copy_concurrency))
+        self.asking = asyncio.Semaphore(_AT_ONCE)
         self._stack = AsyncExitStack()
         self._lock = asyncio.Lock()
         self._session: Any = None

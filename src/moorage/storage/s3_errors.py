@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from moorage.storage.driver import StorageError, StorageExhausted, StorageUnavailable
 
-__all__ = ["ConditionUnsupported", "Failure", "Place", "failure_of"]
+__all__ = ["Failure", "Place", "Unsupported", "failure_of"]
 
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
@@ -58,8 +58,8 @@ _HINTS: Final = {
 }
 
 
-class ConditionUnsupported(StorageUnavailable):
-    """The store does not know conditions of writes at all."""
+class Unsupported(StorageUnavailable):
+    """The store does not know this request, or a condition in it."""
 
 
 @dataclass(frozen=True, slots=True)

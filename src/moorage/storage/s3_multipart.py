@@ -33,7 +33,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.finishing import finished, settled
 from moorage.storage.objects import Foreign, Source
-from moorage.storage.s3_errors import failure_of
+from moorage.storage.s3_errors import Unsupported, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 __all__ = ["Part", "S3Multipart", "parts_of"]
 
 _NO_UPLOAD: Final = "NoSuchUpload"
+_MOVING: Final = {"copy_object", "upload_part", "upload_part_copy"}
 _CALL_LIMIT_S: Final = 900.0
 """CompleteMultipartUpload of thousands of parts and copies of gigabytes take minutes; nothing takes longer."""
 _AT_ONCE: Final = 8
@@ -78,10 +79,12 @@ class S3Multipart:
         self._connection, self._options = objects.connection, objects.options
 
     async def call(self, operation: str, key: str, **parameters: Any) -> Any:
-        """One request; its errors are the driver's, KeyMissing for what is not there."""
+        """One request; its errors are the driver's, KeyMissing for what is not there, `Unsupported`."""
         client = await self._connection.client()
+        # Copies of gigabytes must not keep a list of tags waiting.
+        turns = self._connection.moving if operation in _MOVING else self._connection.asking
         try:
-            async with self._connection.turns, asyncio.timeout(_CALL_LIMIT_S):
+            async with turns, asyncio.timeout(_CALL_LIMIT_S):
                 return await getattr(client, operation)(Bucket=self._options.bucket, **parameters)
         except Exception as error:
             failure = failure_of(error)
@@ -89,6 +92,8 @@ class S3Multipart:
                 raise KeyMissing(key) from error
             if failure.code == _NO_UPLOAD:
                 raise _NoUpload(key) from error
+            if failure.unsupported:
+                raise Unsupported(f"{operation} {key}: {failure.code or failure.status}") from error
             if failure.refused:
                 raise UploadChanged(f"{key}: it is no longer what was written there") from error
             raise self._connection.place.error(failure, operation, self._path(key)) from error
@@ -185,12 +190,17 @@ class S3Multipart:
             raise
 
     async def _begin(self, to: Key, kind: str) -> str:
-        said = await finished(
-            self.call(
-                "create_multipart_upload", to, ContentType="application/octet-stream", **self._kept(to, kind)
-            )
+        kept = self._kept(to, kind)
+        begun = asyncio.ensure_future(
+            self.call("create_multipart_upload", to, ContentType="application/octet-stream", **kept)
         )
-        return str(said["UploadId"])
+        try:
+            return str((await asyncio.shield(begun))["UploadId"])
+        except asyncio.CancelledError:
+            await settled(begun)
+            if not begun.cancelled() and begun.exception() is None:
+                await self._give_up(to, str(begun.result()["UploadId"]))
+            raise
 
     async def _send(self, to: Key, upload: str, number: int, data: bytes) -> str:
         try:
@@ -289,10 +299,13 @@ class S3Multipart:
             marker = int(said["NextPartNumberMarker"])
 
     async def _begun(self, prefix: str) -> AsyncIterator[dict[str, Any]]:
-        """Every upload in progress whose key begins with `prefix`."""
+        """Every upload in progress whose key begins with `prefix`; none where the store lists none."""
         markers: dict[str, str] = {}
         while True:
-            said = await self.call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
+            try:
+                said = await self.call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
+            except Unsupported:
+                return
             for entry in said.get("Uploads", ()):
                 yield entry
             if not said.get("IsTruncated"):

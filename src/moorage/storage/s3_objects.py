@@ -34,7 +34,7 @@ from moorage.storage.keys import is_key
 from moorage.storage.objects import NamePage
 from moorage.storage.s3_conditions import Conditions
 from moorage.storage.s3_connection import S3Connection
-from moorage.storage.s3_errors import ConditionUnsupported, Failure, failure_of
+from moorage.storage.s3_errors import Failure, Unsupported, failure_of
 from moorage.storage.s3_multipart import S3Multipart
 
 if TYPE_CHECKING:
@@ -186,7 +186,7 @@ class S3Objects:
                         return version  # an attempt whose answer was lost has done it
                     raise Conflict(f"{key}: {failure.code}") from error
                 if mode != "overwrite" and failure.unsupported:
-                    raise ConditionUnsupported(f"{key}: {failure.code}") from error
+                    raise Unsupported(f"{key}: {failure.code}") from error
                 if not failure.transient or attempt == self.options.attempts:
                     raise self._told(failure, "PutObject", key) from error
                 doubtful = True
