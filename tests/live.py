@@ -230,8 +230,8 @@ def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    """Ours without what would configure a registry, or send its traffic through a proxy."""
-    unwanted = ("REGISTRY_", "HTTP_PROXY", "HTTPS_PROXY", "OTEL_")
+    """Ours without what would configure a registry or its bucket, or send its traffic through a proxy."""
+    unwanted = ("REGISTRY_", "HTTP_PROXY", "HTTPS_PROXY", "OTEL_", "AWS_")
     return {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
 
 

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.clients import Clients
 from moorage.http.options import HttpOptions
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.caches import Recent
 from moorage.registry.manifests import StoredManifests, ValidationRules
 from moorage.registry.purge import Purger
 from moorage.registry.referrers import StoredReferrers
@@ -30,8 +32,9 @@ from moorage.registry.slices import AT_ONCE
 from moorage.registry.tags import StoredTags
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.filesystem import FilesystemDriver
-from moorage.storage.memory import MemoryDriver
 from moorage.storage.watched import WatchedDriver
+from moorage.stores import make_driver
+from moorage.stores import prepare as prepare_driver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -46,6 +49,9 @@ if TYPE_CHECKING:
     from moorage.registry.caches import BoundedCache
     from moorage.storage.driver import Driver
     from moorage.storage.watched import Watch
+    from moorage.types import Digest
+
+_RECENT_S: Final = 60.0
 
 __all__ = [
     "App",
@@ -66,12 +72,14 @@ class StoredRegistry:
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
-        self.uploads = StoredUploads(driver, secret)
+        recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
+        self.uploads = StoredUploads(driver, secret, recent=recent)
         self.manifests = StoredManifests(
             driver,
             delete_enabled=deletable,
             rules=_rules(settings),
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
+            recent=recent,
         )
         self.blobs = StoredBlobs(
             driver,
@@ -112,12 +120,21 @@ class App:
     purger: Purger | None
     authority: Authority | None = None
     driver: Driver | None = None
+    looks: bool = False
+    """Whether this worker looks at the storage when it starts."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
         """Start what runs beside the requests."""
+        if self.looks:
+            self._tasks.append(asyncio.create_task(self._look(), name="first look at the storage"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
+
+    async def _look(self) -> None:
+        """A bucket that cannot be used is told of now, not at the first push; `refusing` has logged the cause."""
+        with suppress(RegistryError):
+            await self.registry.probe()
 
     async def probe(self) -> None:
         """Look at the storage; raises a refusal if it is not as it should be."""
@@ -151,11 +168,16 @@ def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[W
     registry = StoredRegistry(driver, settings, secret)
     authority = make_authority(settings, secret)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
-    return App(asgi, registry, _purger(driver, settings, worker), authority, bare)
+    purger = _purger(driver, settings, worker)
+    return App(asgi, registry, purger, authority, bare, looks=bare.remote and worker == 0)
 
 
 def prepare(settings: Settings, secret: bytes) -> list[str]:
-    """What is looked at once, before any worker starts: warnings for the log.  Raises `CannotAuthenticate`."""
+    """What is looked at once, before any worker starts: warnings for the log.
+
+    Raises `CannotAuthenticate`, `CannotStore`.
+    """
+    prepare_driver(settings)
     warnings: list[str] = []
     _authority(settings, secret, warnings)
     return warnings
@@ -277,14 +299,6 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
 
     assert isinstance(authority, LocalAuthority)
     return TokenEndpoint(authority, settings.http.bodytimeout, Clients(settings.http.trustedproxies))
-
-
-def make_driver(settings: Settings) -> Driver:
-    """The one driver that the `storage` section names."""
-    storage = settings.storage
-    if storage.filesystem is not None:
-        return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
-    return MemoryDriver()
 
 
 def http_options(settings: Settings) -> HttpOptions:

@@ -21,8 +21,6 @@ PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 HOOK = BASE + "log: {{hooks: [{{type: mail, levels: [error], options: {{{}}}}}]}}"
 
 TO_COME = [
-    (PLAIN + "storage: {s3: {bucket: b, region: r}}", "storage.s3", 3),
-    (PLAIN + "storage: {s3aws: {bucket: b, region: r}}", "storage.s3", 3),
     (PLAIN + "storage: {gcs: {bucket: b}}", "storage.gcs", 3),
     (PLAIN + "storage: {azure: {accountname: a, container: c}}", "storage.azure", 3),
     (PLAIN + "storage: {swift: {authurl: x}}", "storage.swift", 3),
@@ -330,6 +328,73 @@ def test_drivers_to_come_are_checked_already(tmp_path: Path) -> None:
     for text, key in cases:
         errors = errors_of(tmp_path, PLAIN + f"storage: {{{text}}}")
         assert key in {error.key for error in errors}
+
+
+S3 = PLAIN + "storage: {s3: {bucket: b, "
+
+WRONG_S3 = [
+    ("region: ''}}", "region", "required unless"),
+    ("region: r, v4auth: false}}", "v4auth", "signature version 2 is not available"),
+    ("region: r, loglevel: debugwithhttpbody}}", "loglevel", "use debug"),
+    ("region: r, loglevel: debugwithsigning}}", "loglevel", "use debug"),
+    ("region: r, loglevel: debugwitheventstreambody}}", "loglevel", "use debug"),
+    ("regionendpoint: 'ftp://h'}}", "regionendpoint", "expected an address"),
+    ("regionendpoint: 'https://h?x=1'}}", "regionendpoint", "expected an address"),
+    ("regionendpoint: 'h:port'}}", "regionendpoint", "expected an address"),
+    ("region: r, redirectendpoint: cdn.example}}", "redirectendpoint", "expected a scheme and a host"),
+    (
+        "region: r, redirectendpoint: 'https://cdn.example/path'}}",
+        "redirectendpoint",
+        "expected a scheme and a host",
+    ),
+    ("regionendpoint: 'h:9000', usedualstack: true}}", "usedualstack", "expected this or regionendpoint"),
+    ("regionendpoint: 'h:9000', accelerate: true}}", "accelerate", "expected this or regionendpoint"),
+    ("regionendpoint: 'h:9000', usefipsendpoint: true}}", "usefipsendpoint", "expected this or regionendpoint"),
+    ("region: r, accelerate: true, forcepathstyle: true}}", "accelerate", "expected this or forcepathstyle"),
+    ("region: r, rootdirectory: a//b}}", "rootdirectory", "expected a prefix"),
+    ("region: r, rootdirectory: ../b}}", "rootdirectory", "expected a prefix"),
+    ("region: r, cabundle: /nowhere/ca.pem}}", "cabundle", "No such file"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "said"), WRONG_S3)
+def test_what_s3_cannot_honour_is_refused_by_name(tmp_path: Path, text: str, key: str, said: str) -> None:
+    """A parameter that worked with the reference and does nothing here would be found out in production."""
+    (error,) = errors_of(tmp_path, S3 + text)
+    assert error.key == f"storage.s3.{key}"
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("region: r, keyid: k}}", "keyid"), ("region: r, accesskey: a}}", "accesskey"),
+        ("region: r, secretkey: a}}", "secretkey"), ("region: r, sessiontoken: t}}", "sessiontoken"),
+        ("region: r, loglevel: everything}}", "loglevel"),
+        ("region: r, multipartcopymaxconcurrency: 50}}", "multipartcopymaxconcurrency"),
+    ],
+)  # fmt: skip
+def test_what_has_no_effect_on_s3_is_told(tmp_path: Path, text: str, key: str) -> None:
+    """The reference starts with these, and so do we."""
+    assert [(found.key, found.kind) for found in load_text(tmp_path, S3 + text).warnings] == [
+        (f"storage.s3.{key}", "warning")
+    ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "region: brand-new-1}}", "regionendpoint: 'minio:9000', secure: false}}", "regionendpoint: 'https://h/p'}}",
+        "region: r, rootdirectory: /a/b/}}", "region: r, rootdirectory: /, storageclass: GLACIER_IR}}",
+        "region: r, loglevel: debug, encrypt: true, keyid: k, objectacl: bucket-owner-full-control}}",
+        "region: r, accesskey: a, secretkey: s, sessiontoken: t, multipartcopymaxconcurrency: 4}}",
+        "region: r, redirectendpoint: 'https://cdn.example:8443', usedualstack: 'true', accelerate: 'T'}}",
+    ],
+)  # fmt: skip
+def test_what_s3_takes(tmp_path: Path, text: str) -> None:
+    """Settings of the reference, both majors' spellings, and regions that no list knows yet."""
+    assert load_text(tmp_path, S3 + text).warnings == ()
+    assert load_text(tmp_path, (S3 + text).replace("{s3:", "{s3aws:")).settings.storage.driver == "s3"
 
 
 def test_messages_keep_secrets(tmp_path: Path) -> None:

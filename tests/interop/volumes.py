@@ -29,8 +29,11 @@ class Shown:
     blobs: dict[str, bytes] = field(default_factory=dict)
 
 
-def fill(live: Live, scratch: Path) -> None:
-    """Several repositories: an OCI index, Docker schema 2, moved tags, nested names, a mount, an empty layer."""
+def fill(live: Live, scratch: Path, *, empty: bool = True) -> None:
+    """Several repositories: an OCI index, Docker schema 2, moved tags, nested names, a mount, an empty layer.
+
+    `empty` False goes without the last.
+    """
     wire = Wire(live.host)
     layout = Layout(scratch / "layout")
     images = [layout.image([tar_of({"arch": a.encode() * 999})], architecture=a) for a in ("amd64", "arm64")]
@@ -40,8 +43,9 @@ def fill(live: Live, scratch: Path) -> None:
     _skopeo("copy", "--all", f"oci:{layout.path}:multi", f"docker://{live.host}/library/multi:latest")
     _skopeo("copy", "--format", "v2s2", f"oci:{layout.path}:single", f"docker://{live.host}/library/docker:1.0")
     for number in range(3):
-        wire.push_image("team/app", "moved", [b"layer of version %d" % number, b""])
-        wire.push_image("team/app", f"v{number}", [b"layer of version %d" % number, b""])
+        layers = [b"layer of version %d" % number, *([b""] if empty else [])]
+        wire.push_image("team/app", "moved", layers)
+        wire.push_image("team/app", f"v{number}", layers)
     wire.push_image("team/app/nested-name_x.y", "1.0-alpine", [b"nested"])
     layer = Digest.of(b"nested")
     mounted = wire.start_upload("team/mounted", mount=str(layer), **{"from": "team/app/nested-name_x.y"})

@@ -135,6 +135,33 @@ async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool)
     assert out == (expected if redirects else None)
 
 
+async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
+    """A pull from a bucket waits for one request per layer; what is not linked here is still unknown."""
+
+    class Remote(WatchedDriver):
+        remote = True
+
+        def __init__(self, driver: Driver) -> None:
+            super().__init__(driver)
+            self.asked: list[str] = []
+
+        async def before(self, call: str) -> None:
+            self.asked.append(call)
+
+        async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+            return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
+
+    await put(driver, DIGEST, DATA)
+    remote = Remote(driver)
+    there = await StoredBlobs(remote).elsewhere(NAME, DIGEST)
+    assert there == SignedUrl(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    assert remote.asked == [f"read {layout.layer_link(NAME, DIGEST)}"]
+    with pytest.raises(BlobUnknown):
+        await StoredBlobs(remote).elsewhere(OTHER, DIGEST)
+    assert await StoredBlobs(remote, redirects=False).elsewhere(NAME, DIGEST) is None
+    assert await StoredBlobs(driver).elsewhere(NAME, DIGEST) is None
+
+
 async def test_mounting_links_without_copying(blobs: StoredBlobs) -> None:
     found = await blobs.mount(OTHER, DIGEST, NAME)
     assert found.size == len(DATA)

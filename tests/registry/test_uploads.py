@@ -84,6 +84,9 @@ class _WatchedUploads:
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         return self._inner.abandoned(under, before)
 
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        return await self._inner.sweep(under, before, dry_run=dry_run)
+
 
 class _WatchedAppender:
     def __init__(self, watched: Watched, inner: Appender) -> None:
@@ -105,6 +108,14 @@ class _WatchedAppender:
             self._watched.trip("append")
         self._watched.trip("checkpoint")
         return await self._inner.checkpoint(notes, chunks, also)
+
+    async def seal(
+        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
+    ) -> UploadState:
+        if chunks:
+            self._watched.trip("append")
+        self._watched.trip("checkpoint")
+        return await self._inner.seal(chunks, also)
 
 
 @pytest.fixture

@@ -31,6 +31,7 @@ class WatchedDriver:
     """See `driver.Driver`.  A subclass may wait or raise in `before` and `after_change`; `changes` are kept."""
 
     name = "watched"
+    remote = False
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver

@@ -5,26 +5,59 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.s3 import a_bucket
 
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
+from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.driver_contract import DriverContract
+from moorage.testing.memory_objects import Bucket, MemoryObjects
+from moorage.testing.upload_contract import LockingContract
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from moorage.storage.driver import Driver
 
 
-class TestFilesystem(DriverContract):
+class TestFilesystem(DriverContract, LockingContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Callable[[], Driver]:
         return lambda: FilesystemDriver(tmp_path / "root")
 
 
-class TestMemory(DriverContract):
+class TestMemory(DriverContract, LockingContract):
     @pytest.fixture
     def connect(self) -> Callable[[], Driver]:
         shared = MemoryDriver()
         return lambda: shared
+
+
+class TestObjects(DriverContract):
+    """What every object store shares, on one in memory; `chunk` is small, so that uploads have several."""
+
+    @pytest.fixture(params=[False, True], ids=["equal-parts", "any-length"])
+    def connect(self, request: pytest.FixtureRequest) -> Callable[[], Driver]:
+        bucket = Bucket()
+        return lambda: ObjectDriver(MemoryObjects(bucket, chunk=1000, any_length=request.param))
+
+
+class TestObjectsAtOnce(DriverContract):
+    """The same with chunks larger than anything that is uploaded."""
+
+    @pytest.fixture
+    def connect(self) -> Callable[[], Driver]:
+        bucket = Bucket()
+        return lambda: ObjectDriver(MemoryObjects(bucket))
+
+
+class TestS3(DriverContract):
+    """On moto, or whatever store the environment names (docs/testing.md)."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture
+    def connect(self) -> Iterator[Callable[[], Driver]]:
+        with a_bucket() as bucket:
+            yield bucket.driver

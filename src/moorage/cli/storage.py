@@ -37,18 +37,24 @@ def rebuild_referrers(config: Config = None) -> None:
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from moorage.app import make_driver
     from moorage.cli.output import tell
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
     from moorage.registry.manifests import StoredManifests
     from moorage.registry.referrers import rebuild
     from moorage.storage.driver import StorageError
+    from moorage.stores import CannotStore, make_driver, prepare
 
     try:
         loaded = load(config, os.environ)
     except ConfigError as error:
         tell(error.problems)
+        raise typer.Exit(1) from None
+
+    try:
+        prepare(loaded.settings)
+    except CannotStore as error:
+        typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
     async def work(progress: Progress) -> tuple[int, int]:

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from moorage.config import suites
 from moorage.config.addresses import host_and_port
+from moorage.config.buckets import check_s3
 from moorage.config.hooks import check_hooks
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory")
+_OFFERED: Final = ("filesystem", "inmemory", "s3")
 _SECRET_LEAST_CHARS: Final = 32
 _GCS_STEP: Final = 256 * 1024
 
@@ -74,8 +75,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield Problem("expected a directory, found nothing", "storage.filesystem.rootdirectory")
     if storage.inmemory is not None and (settings.http.workers or 1) > 1:
         yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
-    if storage.s3 is not None and not (storage.s3.region or storage.s3.regionendpoint):
-        yield Problem("required unless storage.s3.regionendpoint is given", "storage.s3.region")
+    if storage.s3 is not None:
+        yield from check_s3(storage.s3)
     if storage.gcs is not None and storage.gcs.chunksize % _GCS_STEP:
         yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
 

@@ -66,23 +66,21 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 LATER: Final = (
     Later(
-        ("storage.s3", "storage.gcs", "storage.azure"),
-        "storage in a bucket",
-        "use storage.filesystem",
-        _storage("s3", "s3aws", "gcs", "azure"),
+        ("storage.gcs", "storage.azure"),
+        "storage in a bucket of Google or Azure",
+        "use storage.filesystem or storage.s3",
+        _storage("gcs", "azure"),
     ),
     Later(
         ("storage.swift",),
         "the swift driver (gone since CNCF Distribution 3)",
-        "reach the same store by its S3 protocol (OpenStack's s3api) with storage.s3 and regionendpoint "
-        "once that is offered",
+        "reach the same store by its S3 protocol (OpenStack's s3api) with storage.s3 and regionendpoint",
         _storage("swift"),
     ),
     Later(
         ("storage.oss",),
         "the oss driver (gone since CNCF Distribution 3)",
-        "reach the same store by its S3-compatible address with storage.s3 and regionendpoint "
-        "once that is offered",
+        "reach the same store by its S3-compatible address with storage.s3 and regionendpoint",
         _storage("oss"),
     ),
     Later(("storage.cache.blobdescriptor",), "a cache in Redis", "use inmemory, or remove it", _redis_cache),

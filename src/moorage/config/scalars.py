@@ -25,6 +25,7 @@ __all__ = [
     "bare_integer",
     "format_duration",
     "parse_duration",
+    "read_driver_flag",
     "read_flag",
     "read_int",
     "read_loose_text",
@@ -128,6 +129,14 @@ def read_flag(scalar: Scalar) -> bool:
     if not isinstance(value, bool):
         raise ValueError("expected true or false")  # noqa: TRY004  every reader raises ValueError
     return value
+
+
+def read_driver_flag(scalar: Scalar) -> bool:
+    """As `read_flag`, and what else Go's ParseBool takes, as in the parameters of the S3 driver."""
+    return _GO_WORDS[scalar.text] if scalar.text in _GO_WORDS else read_flag(scalar)
+
+
+_GO_WORDS: Final = {"1": True, "t": True, "T": True, "0": False, "f": False, "F": False}
 
 
 def read_int(scalar: Scalar) -> int:

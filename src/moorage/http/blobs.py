@@ -28,6 +28,10 @@ async def get_blob(call: Call) -> Response:
     """
     name, digest = call.name(), call.digest()
     blobs = call.registry.blobs
+    asked_for_bytes = call.request.method == "GET" and not call.header("if-none-match")
+    # First, since a redirect needs neither the size nor the range, which the client asks there again.
+    if asked_for_bytes and (there := await blobs.elsewhere(name, digest)) is not None:
+        return Response(status_code=307, headers={"location": there.url})
     blob = await blobs.stat(name, digest)
     headers = {
         "content-type": "application/octet-stream",

@@ -23,12 +23,12 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import Blob
 from moorage.registry.links import read_link, write_link
 from moorage.registry.refusals import refusing
-from moorage.storage.driver import KeyMissing, LocalFile
+from moorage.storage.driver import KeyMissing, LocalFile, SignedUrl
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from moorage.storage.driver import Driver, SignedUrl
+    from moorage.storage.driver import Driver
     from moorage.types import Digest, RepoName
 
 __all__ = ["StoredBlobs"]
@@ -57,6 +57,17 @@ class StoredBlobs:
             if stored is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)
+
+    async def elsewhere(self, name: RepoName, digest: Digest) -> SignedUrl | None:
+        if not (self._redirects and self._driver.remote):
+            return None
+        with refusing():
+            stored = await read_link(self._driver, layout.layer_link(name, digest), digest)
+            if stored is None:
+                raise BlobUnknown(str(digest))
+            key = layout.blob_data(stored)
+            found = await self._driver.handover(key, method="GET", expires_s=self._expires_s)
+        return found if isinstance(found, SignedUrl) else None
 
     async def _size(self, stored: Digest) -> int:
         size = self.sizes.get(stored)

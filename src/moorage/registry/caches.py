@@ -1,14 +1,38 @@
-"""What a process may remember: only facts that a digest makes immutable."""
+"""What a process may remember: facts that a digest makes immutable, and what it saw a moment ago."""
 
 from __future__ import annotations
 
+import time
 from collections import OrderedDict
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
-__all__ = ["BoundedCache"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["BoundedCache", "Recent"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
+
+
+class Recent(Generic[_K]):
+    """What was seen in the last `lasts_s` seconds: far less than a collector waits before it sweeps.
+
+    For blobs' bytes in a store that is far away: whoever pushed the layers of an image a moment ago need not
+    wait for one question for each of them when the manifest comes.  Never for links, which clients delete.
+    """
+
+    def __init__(self, lasts_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
+        self._lasts_s, self._clock = lasts_s, clock
+        self._seen: BoundedCache[_K, float] = BoundedCache(10_000)
+
+    def note(self, key: _K) -> None:
+        if self._lasts_s:
+            self._seen.put(key, self._clock())
+
+    def __contains__(self, key: _K) -> bool:
+        at = self._seen.get(key)
+        return at is not None and self._clock() - at < self._lasts_s
 
 
 class BoundedCache(Generic[_K, _V]):

@@ -98,6 +98,11 @@ class Blobs(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Bytes [start, stop) in pieces of 1 B to 1 MiB; entering raises BlobUnknown if it vanished."""
 
+    async def elsewhere(self, name: RepoName, digest: Digest) -> SignedUrl | None:
+        """Where a client may fetch the blob itself, if the store serves clients; asks only for the link, so that
+        a blob whose bytes are gone is a 404 of the store's.  Raises BlobUnknown.
+        """
+
     async def read(self, blob: Blob) -> bytes:
         """The whole of a small blob (up to 64 KiB), at once.  Raises BlobUnknown if it vanished."""
 

@@ -55,7 +55,7 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
-from moorage.registry.caches import BoundedCache
+from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
@@ -124,7 +124,8 @@ class ValidationRules:
 class StoredManifests:
     """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; links are read each time.
 
-    `tags_at_once` of a repository's tags are read together where all have to be looked at.
+    `tags_at_once` of a repository's tags are read together where all have to be looked at.  Blobs in `recent` are
+    taken to have their bytes.
     """
 
     def __init__(
@@ -135,8 +136,10 @@ class StoredManifests:
         rules: ValidationRules | None = None,
         cache_bytes: int = _CACHE_BYTES,
         tags_at_once: int = AT_ONCE,
+        recent: Recent[Digest] | None = None,
     ) -> None:
         self._driver, self._delete_enabled = driver, delete_enabled
+        self._recent: Recent[Digest] = Recent(0) if recent is None else recent
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
         self._lasting = LastingWrites(driver)
@@ -289,7 +292,8 @@ class StoredManifests:
             links.insert(0, layout.revision_link(name, digest))
         for link in links:
             stored = await read_link(self._driver, link)
-            if stored is not None and await self._exists(layout.blob_data(stored)):
+            if stored is not None and (stored in self._recent or await self._exists(layout.blob_data(stored))):
+                self._recent.note(stored)
                 return True
         return False
 

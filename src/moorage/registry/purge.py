@@ -31,11 +31,15 @@ _log: Final = structlog.get_logger("moorage.purge")
 
 
 async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
-    """Remove, or with `dry_run` only name, every upload that began before `before`."""
+    """Remove, or with `dry_run` only name, every upload that began before `before`, and then what a bucket keeps
+    of objects that were begun before it and never completed.
+    """
     async for home in driver.uploads.abandoned(layout.REPOSITORIES, before):
         if not dry_run:
             await driver.uploads.discard(home)
         yield home
+    for key in await driver.uploads.sweep(layout.ROOT, before, dry_run=dry_run):
+        yield key
 
 
 class Purger:

@@ -10,8 +10,8 @@ most, and a slow disk slows the client down, not the process.
 
 What a crash leaves, step by step of `finish` (the order is what promise 1 of design.md rests on):
 
-    before the checkpoint      the upload at its last checkpoint; the client goes on from there
-    after the checkpoint       the upload, whole; a repeated PUT finishes it
+    before it is sealed        the upload at its last checkpoint; the client goes on from there
+    after it is sealed         the same, or the upload whole; the client goes on, or repeats the PUT
     after publish              a blob without a link: invisible, the collector's; the client uploads again
     after the link             a finished blob, and an upload home without data for the purger
     after discard              nothing
@@ -43,6 +43,7 @@ from moorage.types import UploadStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 
+    from moorage.registry.caches import Recent
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import UploadPart
     from moorage.storage import driver as storage
@@ -70,10 +71,21 @@ def new_upload_id() -> str:
 
 
 class StoredUploads:
-    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it."""
+    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it.
 
-    def __init__(self, driver: Driver, secret: bytes, *, clock: Callable[[], float] = time.monotonic) -> None:
+    `recent` is told of every blob that is published.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        secret: bytes,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        recent: Recent[Digest] | None = None,
+    ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
+        self._recent = recent
         self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
@@ -150,6 +162,8 @@ class StoredUploads:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:
             raise BlobUploadUnknown(uuid) from error
+        if self._recent is not None:
+            self._recent.note(digest)
         await self._driver.write(layout.layer_link(name, digest), str(digest).encode())
         await self._driver.uploads.discard(home)
         return Blob(digest, state.offset, digest)
@@ -224,9 +238,7 @@ class StoredPart:
 
     async def finish(self, digest: Digest) -> Blob:
         with refusing():
-            # No notes: publishing ends the upload, and should it fail, reading again costs less than
-            # a hash state for every blob.
-            await self._keep(noted=False)
+            await self._seal()
             hasher = self._hashers.get(digest.algorithm)
             try:
                 hasher = hasher or await self._uploads.hashed(self._home, self._state, digest.algorithm)
@@ -286,6 +298,21 @@ class StoredPart:
         await self._keep(noted=noted)
         self._checked = self._uploads.now
 
+    async def _seal(self) -> None:
+        """Everything that came is ready to be published; without notes, since that ends the upload."""
+        if self._appender is None:
+            return
+        await self._drained()
+        batch, self._batch, self._batched = self._batch, [], 0
+        if batch or self._written != self._state.offset:
+            try:
+                self._state = await self._appender.seal(_joined(batch), self._hash)
+            except UploadMissing as error:  # cancelled beside us
+                raise BlobUploadUnknown(self._uuid) from error
+            except UploadChanged as error:
+                raise RangeInvalid("another request is writing to this upload") from error
+            self._written = self._state.offset
+
     async def _keep(self, *, noted: bool) -> None:
         """A checkpoint of everything, if anything is new; without notes the last batch goes along with it."""
         if self._appender is None:
@@ -301,6 +328,8 @@ class StoredPart:
             self._state = await self._appender.checkpoint(notes, _joined(batch), self._hash)
         except UploadMissing as error:  # cancelled beside us
             raise BlobUploadUnknown(self._uuid) from error
+        except UploadChanged as error:  # a store without locks let another request in, and that was faster
+            raise RangeInvalid("another request is writing to this upload") from error
         self._written = self._state.offset
 
 

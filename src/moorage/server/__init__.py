@@ -93,10 +93,11 @@ def _prepare(settings: Settings, secret: bytes) -> None:
     """Raises `Cannot`."""
     from moorage.app import prepare  # noqa: PLC0415  as above
     from moorage.auth.access import CannotAuthenticate  # noqa: PLC0415
+    from moorage.stores import CannotStore  # noqa: PLC0415
 
     try:
         warnings = prepare(settings, secret)
-    except CannotAuthenticate as error:
+    except (CannotAuthenticate, CannotStore) as error:
         raise Cannot(str(error)) from error
     for warning in warnings:
         _log.warning(warning)

@@ -4,7 +4,7 @@ One vocabulary for a directory and a bucket, made of what a registry does; nothi
 mkdir, truncate or "is a directory".  A driver knows nothing of images, tags or digests, and is finished
 when it passes `moorage.testing.driver_contract`.
 
-Above: `registry/`.  Beside: `filesystem.py`, `memory.py`.  Errors:
+Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py` for every object store.  Errors:
 
     StorageError
     ├── KeyInvalid            the key's spelling; raised before any I/O
@@ -21,7 +21,7 @@ Above: `registry/`.  Beside: `filesystem.py`, `memory.py`.  Errors:
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, NewType, Protocol
 
@@ -187,6 +187,8 @@ class UploadState:
     started: datetime
     notes: tuple[Note, ...] = ()
     version: Version = Version("")
+    held: object = field(default=None, compare=False, repr=False)
+    """The driver's own: what it need not read again when the state comes back to it."""
 
 
 class Reader(Protocol):
@@ -231,7 +233,18 @@ class Appender(Protocol):
         (A small blob is written and made durable in one step, which is half of what it costs.)
 
         After a crash at any moment, `Uploads.state` finds either this checkpoint or an earlier one, never
-        a mixture.
+        a mixture.  Raises UploadMissing when the upload was discarded meanwhile, UploadChanged when another
+        request was let in beside this one and was faster (`Uploads.append`).
+        """
+
+    async def seal(
+        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
+    ) -> UploadState:
+        """As `checkpoint` without notes, for a state that this process publishes next.
+
+        Its bytes need not outlive the process until then: a store that writes them to their final key saves
+        writing them twice.  Nothing may be written after it.  Raises as `checkpoint` does, or leaves that to
+        `publish`.
         """
 
 
@@ -250,6 +263,9 @@ class Uploads(Protocol):
         """Go on after `state.offset`, alone: entering raises UploadBusy while another request writes,
         UploadChanged when the offset is no longer `state.offset`, UploadMissing when it is gone.
 
+        A store without locks lets several in; then the first `checkpoint` wins, and those of the others raise
+        UploadChanged or UploadMissing.  Never do bytes of two requests mix.
+
         Bytes that a crashed request left behind `state.offset` are dropped.  Leaving the context without
         a checkpoint drops what was written since the last one.
         """
@@ -262,7 +278,8 @@ class Uploads(Protocol):
         size already there is kept.  Afterwards `state` raises UploadMissing or tells the same offset, and
         nothing that is done with the upload reaches the object; `discard` removes what is left.
 
-        Raises UploadMissing, UploadBusy, UploadChanged.
+        Raises UploadMissing, UploadBusy, UploadChanged.  A store whose uploads only ever grow by new objects may
+        publish a state that another request has gone beyond: its bytes are still those of `state`.
         """
 
     async def discard(self, home: Key) -> None:
@@ -271,6 +288,11 @@ class Uploads(Protocol):
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         """Homes below `under` that began before `before`, and those that never say when but were last
         written before it (the reference leaves such).
+        """
+
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        """Remove, or with `dry_run` only name, what no listing shows: parts of objects below `under` that were
+        begun before `before` and never completed, of which a bucket keeps any number.  Their keys.
         """
 
 
@@ -284,6 +306,10 @@ class Driver(Protocol):
 
     name: str
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
+
+    remote: bool
+    """Whether a call costs a request to another host, milliseconds and perhaps money: then `handover` may give
+    URLs, and it pays to remember for a moment what was just seen."""
 
     @property
     def uploads(self) -> Uploads: ...

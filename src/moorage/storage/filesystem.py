@@ -67,6 +67,7 @@ class FilesystemDriver:
     """See `driver.Driver`.  `root` is `storage.filesystem.rootdirectory`; it is made when first written to."""
 
     name = "filesystem"
+    remote = False
 
     def __init__(self, root: Path, *, max_threads: int = 100) -> None:
         self._root = os.path.abspath(root)

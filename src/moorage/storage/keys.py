@@ -11,7 +11,7 @@ from typing import Final
 
 from moorage.storage.driver import KeyInvalid
 
-__all__ = ["check_key", "is_component"]
+__all__ = ["check_key", "is_component", "is_key"]
 
 _COMPONENT: Final = r"(?!\.{1,2}(?:/|\Z))[A-Za-z0-9._-]+"
 _NAME: Final = re.compile(_COMPONENT, re.ASCII)
@@ -26,6 +26,11 @@ def check_key(key: str) -> None:
     """
     if _KEY.fullmatch(key) is None:
         raise KeyInvalid(key)
+
+
+def is_key(text: str) -> bool:
+    """Whether `text` is spelt as `driver.Key` says.  What a bucket holds under another name is not ours."""
+    return _KEY.fullmatch(text) is not None
 
 
 def is_component(name: str) -> bool:

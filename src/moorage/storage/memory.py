@@ -55,6 +55,7 @@ class MemoryDriver:
     """See `driver.Driver`."""
 
     name = "inmemory"
+    remote = False
 
     def __init__(self) -> None:
         self._objects: dict[str, _Object] = {}
@@ -264,6 +265,11 @@ class MemoryUploads:
             if home.startswith(f"{under}/") and upload.state.started < before:
                 yield Key(home)
 
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        check_key(under)
+        del before, dry_run  # no object here is ever half there
+        return ()
+
 
 class MemoryAppender:
     def __init__(self, uploads: MemoryUploads, home: Key, upload: _Upload) -> None:
@@ -288,3 +294,8 @@ class MemoryAppender:
             raise UploadMissing(self._home)
         upload.state = UploadState(len(upload.data), upload.state.started, tuple(notes))
         return upload.state
+
+    async def seal(
+        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
+    ) -> UploadState:
+        return await self.checkpoint((), chunks, also)

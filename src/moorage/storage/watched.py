@@ -55,7 +55,7 @@ class WatchedDriver:
     """See `driver.Driver`: does what `inner` does."""
 
     def __init__(self, inner: Driver, watch: Watch) -> None:
-        self.name = inner.name
+        self.name, self.remote = inner.name, inner.remote
         self._inner = inner
         self._watch = watch
         self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
@@ -146,6 +146,10 @@ class _Uploads:
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         return _each(self._inner.abandoned(under, before), lambda: self._watch(self._name, "Walk", under))
 
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        with self._watch(self._name, "Walk", under):
+            return await self._inner.sweep(under, before, dry_run=dry_run)
+
 
 class _Writer:
     """See `driver.Writer`."""
@@ -180,6 +184,12 @@ class _Appender:
     ) -> UploadState:
         with self._watch(self._name, "Commit", self._home):
             return await self._inner.checkpoint(notes, chunks, also)
+
+    async def seal(
+        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
+    ) -> UploadState:
+        with self._watch(self._name, "Commit", self._home):
+            return await self._inner.seal(chunks, also)
 
 
 class _Entered(Generic[_T]):

@@ -257,6 +257,7 @@ class ObjectContract:
             entering(uploads.append(bad, state)),
             entering(uploads.read(bad, state)),
             exhausting(uploads.abandoned(bad, datetime.now(UTC))),
+            uploads.sweep(bad, datetime.now(UTC)),
         ]
         for call in calls:
             with pytest.raises(KeyInvalid):

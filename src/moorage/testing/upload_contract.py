@@ -29,7 +29,7 @@ from moorage.testing.listing_contract import flat, keys_below
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["UploadContract"]
+__all__ = ["LockingContract", "UploadContract"]
 
 REPOSITORIES: Final = Key("docker/registry/v2/repositories")
 HOME: Final = Key(f"{REPOSITORIES}/some/name/_uploads/0199a3c4-0000-7000-8000-000000000001")
@@ -139,19 +139,40 @@ class UploadContract:
         state = await extend(driver, state, b"!")
         assert await stored(driver, state) == b"kept!"
 
-    async def test_only_one_request_writes(self, driver: Driver, other: Driver) -> None:
-        """Two writers never make a mixed blob: the second is told."""
-        state = await driver.uploads.begin(HOME)
+    async def test_two_requests_never_both_write(self, driver: Driver, other: Driver) -> None:
+        """Two writers never make a mixed blob: one of them is told, at once or at its checkpoint."""
+        begun = await driver.uploads.begin(HOME)
+        async with driver.uploads.append(HOME, begun) as appender:
+            await appender.write([b"mine"])
+            try:
+                await extend(other, begun, b"theirs")
+            except UploadBusy:
+                await appender.checkpoint()
+                expected = b"mine"
+            else:
+                with pytest.raises(UploadChanged):
+                    await appender.checkpoint()
+                expected = b"theirs"
+        state = await other.uploads.state(HOME)
+        assert await stored(driver, state) == expected
+        state = await extend(other, state, b" and more")
+        assert await stored(driver, state) == expected + b" and more"
+
+    async def test_publishing_beside_a_writer_publishes_the_state_or_nothing(
+        self, driver: Driver, other: Driver
+    ) -> None:
+        """A client that finishes an upload while its other connection still sends gets what it has hashed."""
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345")
         async with driver.uploads.append(HOME, state) as appender:
             await appender.write([b"mine"])
-            for node in (driver, other):
-                with pytest.raises(UploadBusy):
-                    await extend(node, state, b"theirs")
-                with pytest.raises(UploadBusy):
-                    await node.uploads.publish(HOME, state, TO)
-            state = await appender.checkpoint()
-        state = await extend(other, state, b" and theirs")
-        assert await stored(driver, state) == b"mine and theirs"
+            try:
+                await other.uploads.publish(HOME, state, TO)
+            except UploadBusy:
+                return
+            await other.uploads.discard(HOME)
+            with pytest.raises(UploadMissing):
+                await appender.checkpoint()
+        assert (await driver.read(TO)).data == b"12345"
 
     async def test_racing_writers_never_mix(self, driver: Driver, other: Driver) -> None:
         """The same chunk sent twice at once, as clients do after a timeout, is stored once."""
@@ -173,10 +194,17 @@ class UploadContract:
         for wrong in (stale, ahead):
             with pytest.raises(UploadChanged):
                 await extend(other, wrong, b"text")
-            with pytest.raises(UploadChanged):
-                await other.uploads.publish(HOME, wrong, TO)
+        with pytest.raises(UploadChanged):
+            await other.uploads.publish(HOME, ahead, TO)
         with pytest.raises(UploadChanged):
             await stored(other, ahead)
+        try:
+            await other.uploads.publish(HOME, stale, TO)
+        except UploadChanged:
+            with pytest.raises(KeyMissing):
+                await driver.stat(TO)
+        else:
+            assert (await driver.read(TO)).data == b""
         assert await stored(other, state) == b"12345"
 
     async def test_a_missing_upload_is_missing(self, driver: Driver) -> None:
@@ -307,3 +335,42 @@ class UploadContract:
                         await appender.write([b"torn"])
         await other.uploads.publish(HOME, await driver.uploads.state(HOME), TO)
         assert (await driver.read(TO)).data == expected
+
+    async def test_what_is_sealed_is_published(self, driver: Driver, other: Driver) -> None:
+        """A blob that comes in one request is written once."""
+        for number, pieces in enumerate(([b"12345"], [], [b"x" * 700_000, b"y" * 700_000])):
+            home, to = Key(f"{HOME}{number}"), Key(f"{TO}{number}")
+            state = await extend(driver, await driver.uploads.begin(home), b"begun ", home=home)
+            async with driver.uploads.append(home, state) as appender:
+                await appender.write(pieces)
+                state = await appender.seal([b"!"])
+            assert state.offset == 7 + sum(map(len, pieces))
+            await driver.uploads.publish(home, state, to)
+            assert (await other.read(to)).data == b"begun " + b"".join(pieces) + b"!"
+            await driver.uploads.discard(home)
+        assert len(await keys_below(driver, "docker")) == 3
+
+    async def test_nothing_is_left_to_sweep_of_what_went_well(self, driver: Driver) -> None:
+        """A bucket in which every push succeeded pays for no part of anything."""
+        await self.test_what_is_sealed_is_published(driver, driver)
+        later = datetime.now(UTC) + timedelta(seconds=1)
+        assert list(await driver.uploads.sweep(Key("docker"), later, dry_run=True)) == []
+        assert list(await driver.uploads.sweep(Key("docker"), later)) == []
+
+
+class LockingContract:
+    """Beside the contract: what drivers promise that let only one request write.  An object store cannot."""
+
+    async def test_only_one_request_writes(self, driver: Driver, other: Driver) -> None:
+        """Two writers never make a mixed blob: the second is told."""
+        state = await driver.uploads.begin(HOME)
+        async with driver.uploads.append(HOME, state) as appender:
+            await appender.write([b"mine"])
+            for node in (driver, other):
+                with pytest.raises(UploadBusy):
+                    await extend(node, state, b"theirs")
+                with pytest.raises(UploadBusy):
+                    await node.uploads.publish(HOME, state, TO)
+            state = await appender.checkpoint()
+        state = await extend(other, state, b" and theirs")
+        assert await stored(driver, state) == b"mine and theirs"

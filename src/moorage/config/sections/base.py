@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from moorage.config.scalars import (
     Reader,
     format_duration,
+    read_driver_flag,
     read_flag,
     read_int,
     read_loose_text,
@@ -26,8 +27,10 @@ if TYPE_CHECKING:
     from moorage.config.nodes import Scalar
 
 __all__ = [
+    "DRIVER_FLAG",
     "FLAG",
     "NANOSECONDS",
+    "DriverFlag",
     "Flag",
     "LooseText",
     "Nanoseconds",
@@ -53,11 +56,13 @@ class Section(BaseModel):
 
 
 FLAG: Final = Reader("true or false", read_flag)
+DRIVER_FLAG: Final = Reader("true or false", read_driver_flag)
 NANOSECONDS: Final = Reader("duration", read_nanoseconds, nanoseconds=True)
 
 Text = Annotated[str, Reader("text", read_text)]
 LooseText = Annotated[str, Reader("text", read_loose_text)]
 Flag = Annotated[bool, FLAG]
+DriverFlag = Annotated[bool, DRIVER_FLAG]
 Whole = Annotated[int, Reader("whole number", read_int)]
 Nanoseconds = Annotated[float, NANOSECONDS]
 """A duration whose bare integers are nanoseconds, as in the reference."""

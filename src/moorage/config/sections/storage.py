@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Final, Literal
 
 from moorage.config.sections.base import (
-    FLAG,
+    DRIVER_FLAG,
+    DriverFlag,
     Flag,
     LooseText,
     Nanoseconds,
@@ -117,22 +118,32 @@ class S3(Section):
     bucket: LooseText = setting("", "Bucket; must exist.", required=True)
     region: LooseText = setting("", "Region; may be left out where `regionendpoint` is given.")
     regionendpoint: LooseText = setting("", "Address of another service than Amazon's.")
-    forcepathstyle: Annotated[bool | None, FLAG] = setting(
+    forcepathstyle: Annotated[bool | None, DRIVER_FLAG] = setting(
         None, "Bucket in the path instead of the host name.", shown="true where `regionendpoint` is given"
     )
     redirectendpoint: LooseText = setting("", "Scheme and host that clients are redirected to.")
-    accesskey: LooseText = setting("", "Access key; else the environment's usual places.", secret=True)
-    secretkey: LooseText = setting("", "Secret key.", secret=True)
-    encrypt: Flag = setting(False, "Encrypt objects on the server.")
-    keyid: LooseText = setting("", "KMS key for the encryption.")
-    secure: Flag = setting(True, "HTTPS to the service.")
-    skipverify: Flag = setting(False, "Do not verify the service's certificate.")
-    v4auth: Flag = setting(True, "Signature version 4.")
-    chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(10 * _MIB, "Size of a part.", unit="bytes")
-    multipartcopychunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
-        32 * _MIB, "Size of a part when copying.", unit="bytes"
+    accesskey: LooseText = setting(
+        "", "Access key; else environment, profiles, web identity, container or instance role.", secret=True
     )
-    multipartcopymaxconcurrency: Annotated[int, at_least(1)] = setting(100, "Parts copied at the same time.")
+    secretkey: LooseText = setting("", "Secret key.", secret=True)
+    sessiontoken: LooseText = setting("", "Session token of temporary keys.", secret=True, ours=True)
+    encrypt: DriverFlag = setting(False, "Encrypt objects on the server.")
+    keyid: LooseText = setting("", "KMS key for the encryption; needs `encrypt`.")
+    secure: DriverFlag = setting(True, "HTTPS to the service.")
+    skipverify: DriverFlag = setting(False, "Do not verify the service's certificate.")
+    cabundle: LooseText = setting(
+        "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
+    )
+    v4auth: DriverFlag = setting(True, "Signature version 4; version 2 is refused.")
+    chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
+        10 * _MIB, "Size of a chunk of an upload; two are in memory for each.", unit="bytes"
+    )
+    multipartcopychunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
+        32 * _MIB, "Size of a part when a large object is copied in parts.", unit="bytes"
+    )
+    multipartcopymaxconcurrency: Annotated[int, at_least(1)] = setting(
+        100, "Parts copied at the same time, 8 at most in each worker.", shown="8"
+    )
     multipartcopythresholdsize: Annotated[int, at_least(0, 5 * _GIB)] = setting(
         32 * _MIB, "Larger objects are copied in parts.", unit="bytes"
     )
@@ -143,7 +154,7 @@ class S3(Section):
             "", "none", "standard", "reduced_redundancy", "standard_ia", "onezone_ia", "intelligent_tiering",
             "outposts", "glacier_ir", "express_onezone", fold=True,
         ),
-    ] = setting("standard", "Storage class, in any case; `none` sends no header.")  # fmt: skip
+    ] = setting("standard", "Storage class of what is kept, in any case; `none` sends no header.")  # fmt: skip
     objectacl: Annotated[
         str,
         one_of(
@@ -151,11 +162,11 @@ class S3(Section):
             "bucket-owner-read", "bucket-owner-full-control",
         ),
     ] = setting("private", "Canned access list of every object.")  # fmt: skip
-    useragent: LooseText = setting("", "User agent told to the service.")
-    usedualstack: Flag = setting(False, "IPv4 and IPv6 addresses of the service.")
-    accelerate: Flag = setting(False, "S3 transfer acceleration.")
-    usefipsendpoint: Flag = setting(False, "FIPS addresses of the service.")
-    loglevel: LooseText = setting("off", "How much of the conversation with the service is logged.")
+    useragent: LooseText = setting("", "User agent told to the service.", shown="moorage/VERSION")
+    usedualstack: DriverFlag = setting(False, "IPv4 and IPv6 addresses of the service.")
+    accelerate: DriverFlag = setting(False, "S3 transfer acceleration.")
+    usefipsendpoint: DriverFlag = setting(False, "FIPS addresses of the service.")
+    loglevel: LooseText = setting("off", "`debug` logs every request to the service, without its body.")
 
 
 class Gcs(Section):

@@ -1,0 +1,101 @@
+"""What the settings of buckets must agree on, and what of the reference's cannot be honoured: refused by name.
+
+Above: `checks.py`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+from moorage.config.problems import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from moorage.config.sections.storage import S3
+
+__all__ = ["check_s3"]
+
+_LOGGED: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
+_NEVER_LOGGED: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
+_COPIES_AT_ONCE: Final = 8
+_REFERENCES_COPIES: Final = 100
+
+
+def check_s3(s3: S3) -> Iterator[Problem]:
+    """Every problem of `storage.s3`."""
+    if not (s3.region or s3.regionendpoint):
+        yield Problem("required unless storage.s3.regionendpoint is given", "storage.s3.region")
+    if not s3.v4auth:
+        message = "signature version 2 is not available; every S3 service takes version 4: remove it"
+        yield Problem(message, "storage.s3.v4auth")
+    yield from _endpoints(s3)
+    yield from _log_level(s3.loglevel)
+    if s3.rootdirectory and not _is_prefix(s3.rootdirectory):
+        found = f"expected a prefix such as registries/main, found {s3.rootdirectory!r}"
+        yield Problem(found, "storage.s3.rootdirectory")
+    if s3.cabundle:
+        try:
+            with Path(s3.cabundle).open("rb") as file:
+                file.read(1)
+        except (OSError, ValueError) as error:
+            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            yield Problem(f"cannot read {s3.cabundle!r}: {reason}", "storage.s3.cabundle")
+    yield from _without_effect(s3)
+
+
+def _endpoints(s3: S3) -> Iterator[Problem]:
+    if s3.regionendpoint and not _is_address(s3.regionendpoint, scheme=False):
+        message = f"expected an address such as https://s3.example.com:9000, found {s3.regionendpoint!r}"
+        yield Problem(message, "storage.s3.regionendpoint")
+    if s3.redirectendpoint and not _is_address(s3.redirectendpoint, scheme=True):
+        message = f"expected a scheme and a host such as https://cdn.example.com, found {s3.redirectendpoint!r}"
+        yield Problem(message, "storage.s3.redirectendpoint")
+    for name in ("usedualstack", "accelerate", "usefipsendpoint"):
+        if getattr(s3, name) and s3.regionendpoint:
+            yield Problem(
+                "chooses among Amazon's addresses; expected this or regionendpoint", f"storage.s3.{name}"
+            )
+    if s3.accelerate and s3.forcepathstyle:
+        yield Problem(
+            "needs the bucket in the host name; expected this or forcepathstyle", "storage.s3.accelerate"
+        )
+
+
+def _log_level(level: str) -> Iterator[Problem]:
+    if level in _NEVER_LOGGED:
+        message = f"{level} would write signatures or whole layers to the log, and is not available; use debug"
+        yield Problem(message, "storage.s3.loglevel")
+    elif level not in _LOGGED:
+        yield Problem(f"{level!r} counts as off; expected off or debug", "storage.s3.loglevel", kind="warning")
+
+
+def _without_effect(s3: S3) -> Iterator[Problem]:
+    if s3.keyid and not s3.encrypt:
+        yield Problem("has no effect without encrypt: true", "storage.s3.keyid", kind="warning")
+    keys = bool(s3.accesskey) + bool(s3.secretkey)
+    if keys == 1:
+        message = "has no effect alone; accesskey and secretkey come together"
+        yield Problem(message, f"storage.s3.{'accesskey' if s3.accesskey else 'secretkey'}", kind="warning")
+    if s3.sessiontoken and keys < 2:  # noqa: PLR2004  both keys
+        yield Problem("has no effect without accesskey and secretkey", "storage.s3.sessiontoken", kind="warning")
+    if s3.multipartcopymaxconcurrency not in {*range(1, _COPIES_AT_ONCE + 1), _REFERENCES_COPIES}:
+        message = f"counts as {_COPIES_AT_ONCE}, the most that a worker copies at the same time"
+        yield Problem(message, "storage.s3.multipartcopymaxconcurrency", kind="warning")
+
+
+def _is_prefix(text: str) -> bool:
+    parts = text.strip("/").split("/")
+    return text.isprintable() and not {"", ".", ".."} & set(parts) if text.strip("/") else True
+
+
+def _is_address(text: str, *, scheme: bool) -> bool:
+    """`http(s)://host[:port]`; without `scheme` it may be left out, and a path may follow."""
+    try:
+        parts = urlsplit(text if "://" in text or scheme else f"https://{text}")
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return whole and not parts.query and not parts.fragment and not (scheme and parts.path not in {"", "/"})

@@ -1,0 +1,100 @@
+"""What the object `HOME/state` of an upload says; see `chunk_log.py`.
+
+    {"moorage":1,"started":...,"chunk":10485760,"session":...,"chunks":[[NAME,SIZE,VERSION],...],
+     "dead":[NAME,...],"notes":[[NAME,BASE64],...],"dated":...}
+    (a newline) the tail's bytes
+
+The bytes of the upload are those of the chunks, in order, and then the tail.  `session` is new in every state that
+is written, so that a writer whose reply was lost knows its own state when it finds it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any, Final
+
+from moorage.storage.driver import Note, StorageUnavailable, Version
+
+__all__ = ["Chunk", "LogState", "decode"]
+
+_FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Chunk:
+    """An object below the upload's home; `name` is relative to it."""
+
+    name: str
+    size: int
+    version: Version
+
+
+@dataclass(frozen=True, slots=True)
+class LogState:
+    """One state of an upload.  `dead` names chunks that others have superseded; only clearing needs them."""
+
+    started: datetime
+    chunk: int
+    session: str = ""
+    chunks: tuple[Chunk, ...] = ()
+    tail: bytes = b""
+    dead: tuple[str, ...] = ()
+    notes: tuple[Note, ...] = ()
+    dated: bool = False
+    """Whether `startedat` has been written."""
+
+    @property
+    def offset(self) -> int:
+        return self.stored + len(self.tail)
+
+    @property
+    def stored(self) -> int:
+        """The bytes in chunks."""
+        return sum(chunk.size for chunk in self.chunks)
+
+    @property
+    def names(self) -> list[str]:
+        """Every object that the upload may have, the two that make it one first."""
+        return ["state", "startedat", *(chunk.name for chunk in self.chunks), *self.dead]
+
+    def without_last(self) -> LogState:
+        """The last chunk superseded."""
+        return replace(self, chunks=self.chunks[:-1], dead=(*self.dead, self.chunks[-1].name))
+
+    def encode(self) -> bytes:
+        header = {
+            "moorage": _FORMAT,
+            "started": self.started.isoformat(),
+            "chunk": self.chunk,
+            "session": self.session,
+            "chunks": [[chunk.name, chunk.size, chunk.version] for chunk in self.chunks],
+            "dead": list(self.dead),
+            "notes": [[note.name, base64.b64encode(note.data).decode()] for note in self.notes],
+            "dated": self.dated,
+        }
+        return json.dumps(header, separators=(",", ":")).encode() + b"\n" + self.tail
+
+
+def decode(key: str, data: bytes) -> LogState:
+    """Raises StorageUnavailable for what no version of Moorage that we know has written."""
+    header, newline, tail = data.partition(b"\n")
+    try:
+        said: Any = json.loads(header)
+        if not newline or said["moorage"] != _FORMAT:
+            raise ValueError("of another version")
+        return LogState(
+            started=datetime.fromisoformat(said["started"]),
+            chunk=int(said["chunk"]),
+            session=str(said["session"]),
+            chunks=tuple(Chunk(str(name), int(size), Version(version)) for name, size, version in said["chunks"]),
+            tail=tail,
+            dead=tuple(str(name) for name in said["dead"]),
+            notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in said["notes"]),
+            dated=bool(said["dated"]),
+        )
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error

@@ -1,0 +1,160 @@
+"""The driver of every object store: `driver.Driver` made of the calls of `objects.py`.
+
+A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it (Azure) brings its own.
+
+Nothing is asked twice: `read` and `open` are one request each, `handover` is none, and whoever is cancelled while
+something is written waits for the store's answer (`finishing.py`).
+
+Beside: `chunk_log.py`, `object_names.py`.  Below: `s3_objects.py` and its like.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+from moorage.storage.chunk_log import ChunkLog
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.finishing import finished
+from moorage.storage.keys import check_key
+from moorage.storage.object_names import names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
+
+    from moorage.storage.driver import (
+        Content,
+        Key,
+        LocalFile,
+        Reader,
+        SignedUrl,
+        Stat,
+        Uploads,
+        Version,
+        When,
+        Writer,
+    )
+    from moorage.storage.objects import LargeWriter, Objects
+
+__all__ = ["ObjectDriver"]
+
+
+class ObjectDriver:
+    """See `driver.Driver`."""
+
+    remote = True
+
+    def __init__(self, objects: Objects, uploads: Uploads | None = None) -> None:
+        self.name = objects.name
+        self.uploads: Uploads = uploads or ChunkLog(objects)
+        self._objects = objects
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        check_key(key)
+        return await self._objects.get(key, limit=limit)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        check_key(key)
+        return await finished(self._objects.put(key, [data], when))
+
+    async def stat(self, key: Key) -> Stat:
+        check_key(key)
+        return await self._objects.head(key)
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        for key in keys:
+            check_key(key)
+        if keys:
+            await finished(self._objects.delete(list(keys)))
+
+    async def clear(self, prefix: Key) -> None:
+        check_key(prefix)
+        await finished(self._clear(prefix))
+
+    async def _clear(self, prefix: Key) -> None:
+        async for page in self._objects.walk(prefix):
+            await self._objects.delete([stat.key for stat in page])
+
+    def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
+        return self._open(key, start, stop)
+
+    @asynccontextmanager
+    async def _open(self, key: Key, start: int, stop: int | None) -> AsyncIterator[Reader]:
+        check_key(key)
+        async with self._objects.stream(key, start=start, stop=stop) as reader:
+            yield reader
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+        check_key(key)
+        return await self._objects.sign(key, method=method, expires_s=expires_s)
+
+    @asynccontextmanager
+    async def create(self, key: Key) -> AsyncIterator[Writer]:
+        check_key(key)
+        writer = ObjectWriter(self._objects, key)
+        try:
+            yield writer
+        finally:
+            await finished(writer.leave())
+
+    async def children(
+        self, prefix: Key, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        check_key(prefix)
+        async for page in names(self._objects, prefix, after=after, limit=limit):
+            yield page
+
+    async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        check_key(prefix)
+        async for page in self._objects.walk(prefix):
+            if page:
+                yield page
+
+    async def probe(self) -> None:
+        await self._objects.probe()
+
+    async def close(self) -> None:
+        await self._objects.close()
+
+
+class ObjectWriter:
+    """See `driver.Writer`.  Up to a chunk is put at once; more goes piece by piece to the final key."""
+
+    def __init__(self, objects: Objects, key: Key) -> None:
+        self._objects, self._key = objects, key
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._context: AbstractAsyncContextManager[LargeWriter] | None = None
+        self._large: LargeWriter | None = None
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            rest = chunk
+            while rest:
+                if self._buffered == self._objects.chunk:
+                    await self._send()
+                room = self._objects.chunk - self._buffered
+                piece = rest if len(rest) <= room else rest[:room]
+                self._buffer.append(piece)
+                self._buffered += len(piece)
+                rest = rest[room:]
+
+    async def _send(self) -> None:
+        if self._large is None:
+            self._context = self._objects.large(self._key)
+            self._large = await self._context.__aenter__()
+        data, self._buffer, self._buffered = self._buffer, [], 0
+        await finished(self._large.add(data))
+
+    async def commit(self) -> None:
+        if self._large is None:
+            await finished(self._objects.put(self._key, self._buffer))
+            return
+        if self._buffered:
+            await self._send()
+        await finished(self._large.commit())
+
+    async def leave(self) -> None:
+        if self._context is not None:
+            await self._context.__aexit__(None, None, None)

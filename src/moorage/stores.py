@@ -1,0 +1,87 @@
+"""Settings become the one driver that the `storage` section names.
+
+What a driver needs beyond the standard library is imported here when its section is there, and not before: a
+registry on files pays nothing for buckets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage import __version__
+from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.config.sections.storage import S3
+    from moorage.storage.driver import Driver
+    from moorage.storage.s3_options import S3Options
+
+__all__ = ["CannotStore", "make_driver", "prepare", "s3_options"]
+
+_DEFAULT_CLASSES: Final = {"", "none", "standard"}
+_DEFAULT_ACLS: Final = {"", "private"}
+
+
+class CannotStore(Exception):
+    """The driver cannot be made here; the message says what to do."""
+
+
+def make_driver(settings: Settings) -> Driver:
+    """The one driver that the `storage` section names.  Raises CannotStore."""
+    prepare(settings)
+    storage = settings.storage
+    if storage.filesystem is not None:
+        return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
+    if storage.s3 is not None:
+        from moorage.storage.object_driver import ObjectDriver
+        from moorage.storage.s3_objects import S3Objects
+
+        return ObjectDriver(S3Objects(s3_options(storage.s3)))
+    return MemoryDriver()
+
+
+def prepare(settings: Settings) -> None:
+    """Import what the driver needs, so that every worker shares it.  Raises CannotStore."""
+    if settings.storage.s3 is not None:
+        from moorage.storage.s3_connection import MissingLibrary, require_libraries
+
+        try:
+            require_libraries()
+        except MissingLibrary as error:
+            raise CannotStore(str(error)) from error
+
+
+def s3_options(s3: S3) -> S3Options:
+    """The section in the driver's words."""
+    from moorage.storage.s3_options import S3Options
+
+    return S3Options(
+        bucket=s3.bucket,
+        root=s3.rootdirectory,
+        region=s3.region,
+        endpoint=s3.regionendpoint,
+        path_style=s3.forcepathstyle,
+        redirect_endpoint=s3.redirectendpoint.rstrip("/"),
+        access_key=s3.accesskey,
+        secret_key=s3.secretkey,
+        session_token=s3.sessiontoken,
+        secure=s3.secure,
+        verify=not s3.skipverify,
+        ca_bundle=s3.cabundle,
+        encrypt=s3.encrypt,
+        kms_key=s3.keyid,
+        storage_class="" if s3.storageclass in _DEFAULT_CLASSES else s3.storageclass.upper(),
+        acl="" if s3.objectacl in _DEFAULT_ACLS else s3.objectacl,
+        user_agent=s3.useragent or f"moorage/{__version__}",
+        dual_stack=s3.usedualstack,
+        accelerate=s3.accelerate,
+        fips=s3.usefipsendpoint,
+        log_requests=s3.loglevel.startswith("debug"),
+        chunk=s3.chunksize,
+        copy_chunk=s3.multipartcopychunksize,
+        copy_concurrency=s3.multipartcopymaxconcurrency,
+        copy_threshold=s3.multipartcopythresholdsize,
+    )

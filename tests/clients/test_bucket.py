@@ -1,0 +1,210 @@
+"""Real clients and a registry whose storage is a bucket: redirected to the store, and through the registry.
+
+Several workers, uploads that go from one to another, and what the store is asked for meanwhile.
+"""
+
+from __future__ import annotations
+
+import random
+import subprocess
+import threading
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.clients.daemons import dockerd
+from tests.clients.layouts import Layout, busybox_tar, tar_of
+from tests.faults.ledger import Ledger, Pusher
+from tests.live import Live, require, require_root, start_moorage
+from tests.s3 import Bucket, Request, Trouble, a_bucket, is_moto, moto
+from tests.wire import Wire, image
+
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+pytestmark = [pytest.mark.client, pytest.mark.slow]
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with a_bucket() as bucket:
+        yield bucket
+
+
+def start(path: Path, bucket: Bucket, *, workers: int = 3, redirect: bool = True, **s3: Any) -> Live:
+    storage = {"filesystem": None, "s3": bucket.settings(**s3), "redirect": {"disable": not redirect}}
+    return start_moorage(path / "registry", storage=storage, http={"workers": workers})
+
+
+def skopeo(*arguments: str | Path) -> str:
+    command = [require("skopeo"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "through-the-registry"])
+def test_images_go_there_and_back(tmp_path: Path, bucket: Bucket, redirect: bool) -> None:
+    """An index of two platforms with a layer of several chunks, digests compared end to end."""
+    layout = Layout(tmp_path / "layout")
+    big = tar_of({"big": random.Random(1).randbytes(13_000_000)})
+    images = [layout.image([tar_of({"arch": a.encode()}), big], architecture=a) for a in ("amd64", "arm64")]
+    layout.tag("v1", layout.index(images))
+    with start(tmp_path, bucket, redirect=redirect, chunksize=5 << 20) as live:
+        skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:v1", f"docker://{live.host}/a/b:v1")
+        skopeo(
+            "copy", "--all", "--src-tls-verify=false", f"docker://{live.host}/a/b:v1", f"oci:{tmp_path / 'o'}:v1"
+        )
+        sent = {path.name: path.read_bytes() for path in (layout.path / "blobs" / "sha256").iterdir()}
+        back = {path.name: path.read_bytes() for path in (tmp_path / "o" / "blobs" / "sha256").iterdir()}
+        assert back.items() <= sent.items()
+        assert len(back) == 8
+        largest = max(back, key=lambda name: len(back[name]))
+        answer = Wire(live.host).blob("a/b", f"sha256:{largest}")
+        assert answer.status == (307 if redirect else 200)
+        assert Wire(live.host).send("GET", "/v2/_catalog").json() == {"repositories": ["a/b"]}
+    assert not [key for key in bucket.keys() if "/_uploads/" in key]  # noqa: SIM118  no dict
+    assert bucket.in_progress() == []
+
+
+@pytest.mark.docker
+@pytest.mark.root
+@pytest.mark.xdist_group("docker")
+def test_docker_pushes_pulls_and_runs(tmp_path: Path, bucket: Bucket) -> None:
+    """The engine follows the redirect to the store; the image runs."""
+    require_root()
+    (tmp_path / "root.tar").write_bytes(busybox_tar({"hello": b"#!/bin/sh\necho hello from a bucket\n"}))
+    with start(tmp_path, bucket) as live, dockerd() as host:
+        name = f"{live.host}/docker/hello:1"
+
+        def docker(*arguments: str) -> str:
+            command = [require("docker"), "-H", host, *arguments]
+            done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+            assert done.returncode == 0, done.stdout + done.stderr + live.logs()[-2000:]
+            return done.stdout
+
+        docker("import", "--change", 'CMD ["/hello"]', str(tmp_path / "root.tar"), name)
+        docker("push", name)
+        docker("rmi", "-f", name)
+        docker("pull", name)
+        assert "hello from a bucket" in docker("run", "--rm", "--network", "none", name)
+        docker("rmi", "-f", name)
+    assert not [key for key in bucket.keys() if "/_uploads/" in key]  # noqa: SIM118  no dict
+
+
+def test_a_layer_in_pieces_by_way_of_every_worker(tmp_path: Path, bucket: Bucket) -> None:
+    """Each PATCH on a connection of its own, so to any process; ranges of the blob come back right."""
+    pieces = [bytes([65 + number]) * size for number, size in enumerate((1, 700, 3_000_000, 6_000_001, 0, 9))]
+    data = b"".join(pieces)
+    with start(tmp_path, bucket, redirect=False, chunksize=5 << 20) as live:
+        wire = Wire(live.host)
+        location = wire.start_upload("in/pieces").headers["location"]
+        for piece in pieces:
+            answer = wire.patch(location, piece)
+            assert answer.status == 202, answer
+            location = answer.headers["location"]
+        assert wire.finish(location, Digest.of(data)).status == 201
+        assert wire.send("GET", location).status == 404
+        path = f"/v2/in/pieces/blobs/{Digest.of(data)}"
+        for span, expected in (
+            ("0-0", data[:1]),
+            ("3000000-6000500", data[3_000_000:6_000_501]),
+            ("-9", data[-9:]),
+        ):
+            part = wire.send("GET", path, headers={"Range": f"bytes={span}"})
+            assert (part.status, part.body) == (206, expected)
+        assert wire.send("GET", path, headers={"Range": f"bytes={len(data)}-"}).status == 416
+        cancelled = wire.patch(wire.start_upload("in/pieces").headers["location"], b"x" * 6_000_000)
+        assert wire.send("DELETE", cancelled.headers["location"]).status == 204
+    assert sorted(key.rpartition("/")[2] for key in bucket.keys()) == ["data", "link"]  # noqa: SIM118  no dict
+
+
+def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucket) -> None:
+    """Clients try again after the one and tell their user of the other; the log says what the store said."""
+    if not is_moto():
+        pytest.skip("makes moto fail")
+    with start(tmp_path, bucket, workers=1) as live:
+        wire = Wire(live.host)
+        manifest = wire.push_image("a/b", "v1", [b"a layer"])
+        for code, status, expected in (("AccessDenied", 403, 503), ("QuotaExceeded", 403, 507)):
+            trouble = Trouble(status, code)
+            moto().trouble = partial(_always, trouble)
+            answer = wire.manifest("a/b", "v1")
+            assert (answer.status, bucket.secret_key in answer.body.decode()) == (expected, False)
+            assert wire.start_upload("a/b").status == expected
+            assert code in live.logs()
+            assert bucket.endpoint in live.logs()
+        moto().trouble = None
+        assert wire.manifest("a/b", "v1").body == manifest
+        assert bucket.secret_key not in live.logs().replace(bucket.endpoint, "")
+
+
+def test_a_bucket_that_is_not_there_is_told_of_at_start(tmp_path: Path, bucket: Bucket) -> None:
+    """Not at the first push of a colleague, an hour later."""
+    missing = replace(bucket, name="moorage-is-not-there")
+    with start(tmp_path, missing, workers=2) as live:
+        for _ in range(200):
+            if "there is no such bucket" in live.logs():
+                break
+            threading.Event().wait(0.05)
+        assert "there is no such bucket; it must be made beforehand" in live.logs()
+        assert "bucket moorage-is-not-there" in live.logs()
+        answer = Wire(live.host).manifest("a/b", "v1")
+        assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])
+
+
+def _always(trouble: Trouble, _: Request) -> Trouble:
+    return trouble
+
+
+def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, bucket: Bucket) -> None:
+    """SIGKILL in the midst of pushes, then another server on the same bucket."""
+    ledger = Ledger.of(2)
+    for number in range(3):
+        with start(tmp_path, bucket, workers=2, redirect=False) as live:
+            ledger.audit(Wire(live.host), everything=True)
+            names = [account.name for account in ledger.accounts]
+            shared = [b"everybody has this layer" * 4000]
+            pushers = [
+                Pusher(live.host, account, f"{number}-{account.name}", shared, names)
+                for account in ledger.accounts
+            ]
+            for pusher in pushers:
+                pusher.start()
+            pushers[0].join(1.5 + number)
+            live.kill()
+            for pusher in pushers:
+                pusher.enough.set()
+                pusher.join()
+                assert pusher.surprise is None
+    with start(tmp_path, bucket, workers=2, redirect=False) as live:
+        ledger.audit(Wire(live.host), everything=True)
+    assert ledger.acknowledged >= 3
+
+
+def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, bucket: Bucket) -> None:
+    """Each is 20 to 40 ms on a real store and has its price: docs/storage/s3.md has the table."""
+    if not is_moto():
+        pytest.skip("counts moto's requests")
+    layers = [bytes([number]) * size for number, size in enumerate((300_000, 5_000_000, 25_000_000))]
+    with start(tmp_path, bucket, workers=1) as live:
+        wire = Wire(live.host)
+        wire.push_image("warm/up", "v1", [b"the conditions are tried once"])
+        wire.patch(wire.start_upload("warm/up").headers["location"], b"x")
+        moto().requests.clear()
+        for data in (*layers, b"{}"):
+            wire.blob("a/b", Digest.of(data), "HEAD")
+            patched = wire.patch(wire.start_upload("a/b").headers["location"], data)
+            assert wire.finish(patched.headers["location"], Digest.of(data)).status == 201
+        assert wire.put_manifest("a/b", "v1", image(b"{}", layers)).status == 201
+        pushed = len(moto().requests)
+        moto().requests.clear()
+        wire.manifest("a/b", "v1")
+        for data in (*layers, b"{}"):
+            assert wire.blob("a/b", Digest.of(data)).status == 307
+        pulled = len(moto().requests)
+    assert (pushed <= 57, pulled <= 7) == (True, True), (pushed, pulled)

@@ -1,0 +1,85 @@
+"""What was seen a moment ago, and what it spares a push to a store that is far away."""
+
+from __future__ import annotations
+
+import pytest
+from tests.registry.watched import WatchedDriver
+from tests.wire import image
+
+from moorage.errors import ManifestBlobUnknown
+from moorage.registry import layout
+from moorage.registry.caches import Recent
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.uploads import StoredUploads
+from moorage.storage.memory import MemoryDriver
+from moorage.types import Digest, RepoName, parse_tag
+
+NAME = RepoName("some/name")
+LAYER, CONFIG = b"a layer", b"{}"
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Asked(WatchedDriver):
+    """Which blobs' bytes were asked for."""
+
+    def __init__(self) -> None:
+        super().__init__(MemoryDriver())
+        self.asked: list[str] = []
+
+    async def before(self, call: str) -> None:
+        if call.startswith(f"stat {layout.BLOBS}"):
+            self.asked.append(call)
+
+
+async def push(driver: Asked, recent: Recent[Digest]) -> None:
+    uploads = StoredUploads(driver, b"secret", recent=recent)
+    for data in (LAYER, CONFIG):
+        status = await uploads.start(NAME)
+        async with uploads.extend(NAME, status.uuid, status.state) as part:
+            await part.write(data)
+            await part.finish(Digest.of(data))
+    uploads.close()
+
+
+async def put(driver: Asked, recent: Recent[Digest]) -> None:
+    manifests = StoredManifests(driver, recent=recent)
+    await manifests.put(
+        NAME, parse_tag("v1"), "application/vnd.oci.image.manifest.v1+json", image(CONFIG, [LAYER])
+    )
+
+
+async def test_what_was_pushed_a_moment_ago_is_not_asked_for() -> None:
+    """Forty layers are forty requests less, on the way of a client that waits."""
+    clock, driver = Clock(), Asked()
+    recent: Recent[Digest] = Recent(60, clock=clock)
+    await push(driver, recent)
+    await put(driver, recent)
+    assert driver.asked == []
+    clock.now = 61
+    await put(driver, recent)
+    assert len(driver.asked) == 2
+
+
+async def test_links_are_asked_for_however_recent_the_bytes() -> None:
+    """Another node may have been told to delete the layer from this repository."""
+    driver = Asked()
+    recent: Recent[Digest] = Recent(60)
+    await push(driver, recent)
+    await driver.delete([layout.layer_link(NAME, Digest.of(LAYER))])
+    with pytest.raises(ManifestBlobUnknown):
+        await put(driver, recent)
+
+
+async def test_a_store_that_is_near_is_always_asked() -> None:
+    """A stat of a file is cheaper than being wrong."""
+    driver = Asked()
+    recent: Recent[Digest] = Recent(0)
+    await push(driver, recent)
+    await put(driver, recent)
+    assert len(driver.asked) == 2
