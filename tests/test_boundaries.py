@@ -14,6 +14,7 @@ from moorage.http import routes
 SOURCE: Final = Path(moorage.__file__).parent
 
 BELOW: Final = {
+    "acme": set[str](),
     "auth": {"config", "errors", "types"},
     "types": {"errors"},
     "errors": {"types"},
