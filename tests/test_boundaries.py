@@ -26,7 +26,7 @@ BELOW: Final = {
     "metrics": {"storage"},
     "tracing": {"logs"},
     "app": {"auth", "config", "errors", "http", "metrics", "registry", "storage", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage", "tracing"},
+    "server": {"acme", "app", "auth", "config", "health", "http", "logs", "metrics", "storage", "tracing"},
     "cli": {"app", "auth", "config", "errors", "registry", "server", "storage", "types"},
     "logs": {"config", "log_hooks", "redaction"},
     "log_hooks": {"config", "logs", "redaction"},
