@@ -14,6 +14,7 @@ from moorage.http import routes
 SOURCE: Final = Path(moorage.__file__).parent
 
 BELOW: Final = {
+    "acme": set[str](),
     "auth": {"config", "errors", "types"},
     "types": {"errors"},
     "errors": {"types"},
@@ -26,7 +27,19 @@ BELOW: Final = {
     "metrics": {"storage"},
     "tracing": {"logs"},
     "app": {"auth", "config", "errors", "http", "metrics", "registry", "storage", "stores", "types"},
-    "server": {"app", "auth", "config", "health", "http", "logs", "metrics", "storage", "stores", "tracing"},
+    "server": {
+        "acme",
+        "app",
+        "auth",
+        "config",
+        "health",
+        "http",
+        "logs",
+        "metrics",
+        "storage",
+        "stores",
+        "tracing",
+    },
     "cli": {"app", "auth", "config", "errors", "registry", "server", "storage", "stores", "types"},
     "logs": {"config", "log_hooks", "redaction"},
     "log_hooks": {"config", "logs", "redaction"},

@@ -31,7 +31,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
-    "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin",
+    "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
 )  # fmt: skip
 
 # Program, package, suite, and whether the tests may do without it.

@@ -36,7 +36,6 @@ TO_COME = [
     (BASE + "middleware: {repository: [{name: y}]}", "middleware.repository[0]", 7),
     (BASE + "notifications: {endpoints: [{url: http://x}]}", "notifications.endpoints[0]", 7),
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
-    (BASE + "  tls: {letsencrypt: {cachefile: /x}}", "http.tls.letsencrypt.cachefile", 7),
 ]
 
 
@@ -89,6 +88,7 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
      ("compatibility: {schema1: {enabled: true}}", "compatibility", "warning"),
      ("  host: h.example:5000", "http.host", "warning"), ("  host: ftp://h.example", "http.host", "warning"),
      ("  host: 'http://['", "http.host", "warning"),
+     ("  tls: {letsencrypt: {hosts: [r.test]}}", "http.tls.letsencrypt.hosts", "warning"),
      ("  cors: {credentials: true}", "http.cors", "warning"),
      ("  headers: {Access-Control-Allow-Origin: [http://a, http://b]}",
       "http.headers.Access-Control-Allow-Origin", "warning"),
@@ -152,6 +152,8 @@ def test_a_chacha_suite_has_two_names_in_go(tmp_path: Path) -> None:
     assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
 
 
+ACME = BASE + "  tls: {letsencrypt: {"
+
 WRONG = [
     ("http: {addr: ':1'}\nstorage: inmemory", "version", "required"),
     ("version: 0.10\nhttp: {addr: ':1'}\nstorage: inmemory", "version", "expected 0.1"),
@@ -212,6 +214,22 @@ WRONG = [
     (TLS + f"ciphersuites: [{', '.join(OFFERED['RSA'][:2])}]}}", "http.tls.ciphersuites",
      "leaves out TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, which cannot be switched off"),
     (TLS + "ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", "or set http.tls.minimumtls"),
+    (ACME + "cachefile: /etc/passwd, hosts: [r.test]}}", "http.tls.letsencrypt.cachefile", "is a file, as CNCF"),
+    (ACME + "cachefile: /x}}", "http.tls.letsencrypt.hosts", "required with cachefile"),
+    (ACME + "cachefile: /x, hosts: [r.test, '*.r.test']}}", "http.tls.letsencrypt.hosts[1]", "wildcards"),
+    (ACME + "cachefile: /x, hosts: [10.0.0.1]}}", "http.tls.letsencrypt.hosts[0]", "certificates for addresses"),
+    (ACME + "cachefile: /x, hosts: ['::1']}}", "http.tls.letsencrypt.hosts[0]", "certificates for addresses"),
+    (ACME + "cachefile: /x, hosts: ['r.test:443']}}", "http.tls.letsencrypt.hosts[0]", "without port"),
+    (ACME + "cachefile: /x, hosts: ['../r.test']}}", "http.tls.letsencrypt.hosts[0]", "the name of a host"),
+    (ACME + "cachefile: /x, hosts: ['']}}", "http.tls.letsencrypt.hosts[0]", "the name of a host"),
+    (ACME + "cachefile: /x, hosts: [bücher.test]}}", "http.tls.letsencrypt.hosts[0]", "begins with xn--"),
+    (ACME + "cachefile: /x, hosts: [r.test], directoryurl: 'http://x'}}", "http.tls.letsencrypt.directoryurl",
+     "expected an https URL"),
+    (ACME + "cachefile: /x, hosts: [r.test], http01: '80'}}", "http.tls.letsencrypt.http01", "expected host:port"),
+    (ACME + "cachefile: /x, hosts: [r.test]}}\n  net: unix", "http.tls.letsencrypt.http01", "no authority"),
+    (ACME + "cachefile: /x, cachedir: /y, hosts: [r.test]}}", "http.tls.letsencrypt.cachedir", "remove one"),
+    (BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, letsencrypt: {cachefile: /x, hosts: [r.test]}}",
+     "http.tls", "either a certificate or letsencrypt"),
     (BASE + "tags: {maxtags: -1}", "tags.maxtags", "at least 0"),
     (BASE + "health: {file: [{file: /a}, {file: /a}]}", "health.file[1]", "a second time"),
     (BASE + "health: {file: [{interval: 1s}]}", "health.file[0].file", "required and missing"),
@@ -403,3 +421,25 @@ def test_messages_keep_secrets(tmp_path: Path) -> None:
     errors = errors_of(tmp_path, text + "\nnotifications: {endpoints: [{disabled: true, headers: hush}]}")
     assert "notifications.endpoints[0].headers" in {error.key for error in errors}
     assert not any("hush" in error.message for error in errors if error.key != "redis")
+
+
+@pytest.mark.parametrize("host", ["r.test", "registry", "xn--bcher-kva.test", "A-1.b_c.test", "1.test"])
+def test_names_of_hosts_are_taken(tmp_path: Path, host: str) -> None:
+    """A private authority certifies names that are known in one house only."""
+    text = ACME + f"cachedir: /x, hosts: [{host}], http01: ':80'}}}}\n  net: unix"
+    acme = load_text(tmp_path, text).settings.http.tls.letsencrypt
+    assert (acme.cachefile, acme.cachedir, acme.names) == ("/x", "", (host.lower(),))
+
+
+def test_the_directory_of_certificates_has_two_names(tmp_path: Path) -> None:
+    """The reference calls a directory a file; both names work together, and as variables."""
+    for text in ("cachedir: /x", "cachefile: /x", "cachefile: /x, cachedir: /x", "cachefile: '', cachedir: /x"):
+        loaded = load_text(tmp_path, ACME + f"{text}, hosts: [r.test]}}}}")
+        assert (loaded.settings.http.tls.letsencrypt.cachefile, loaded.warnings) == ("/x", ())
+    environ = {
+        "REGISTRY_HTTP_TLS_LETSENCRYPT_CACHEDIR": "/x",
+        "REGISTRY_HTTP_TLS_LETSENCRYPT_HOSTS": "[r.test]",
+        "REGISTRY_HTTP_TLS_LETSENCRYPT_HTTP01": ":80",
+    }
+    acme = load_text(tmp_path, BASE, environ).settings.http.tls.letsencrypt
+    assert (acme.cachefile, acme.hosts, acme.http01) == ("/x", ("r.test",), ":80")

@@ -74,6 +74,7 @@ class Odd:
             "http": scope["http_version"],
             "scheme": scope["scheme"],
             "client": scope["client"],
+            "server": scope["server"],
         }
         await reply(scope, send, json.dumps(told, default=str).encode())
 
@@ -184,7 +185,12 @@ class Served:
 
 @contextlib.contextmanager
 def serving(
-    home: Path, *, wait: bool = True, env: Mapping[str, str] | None = None, **sections: Any
+    home: Path,
+    *,
+    wait: bool = True,
+    env: Mapping[str, str] | None = None,
+    module: str = "tests.server.serving",
+    **sections: Any,
 ) -> Iterator[Served]:
     """A server over `home`; `sections` are merged into the usual configuration.  `wait`: until it listens."""
     home.mkdir(exist_ok=True)
@@ -201,7 +207,7 @@ def serving(
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("REGISTRY_", "LISTEN_"))}
     with (home / "err").open("ab") as err, (home / "out").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", "tests.server.serving", str(home / "config.yml")],
+            [sys.executable, "-m", module, str(home / "config.yml")],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,

@@ -69,6 +69,9 @@ def _of_certificates(settings: Settings) -> list[Problem]:
 
     try:
         _, warnings = tls.check(settings.http.tls)
+    except tls.Awaited:
+        # `serve` asks an authority for it.
+        return []
     except Cannot as error:
         return [Problem(str(error))]
     return [Problem(warning, kind="warning") for warning in warnings]

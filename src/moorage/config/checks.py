@@ -219,6 +219,55 @@ def _tls(settings: Settings) -> Iterator[Problem]:
                 yield Problem(f"cannot read {path!r}: {reason}", f"http.tls.{name}")
     yield from _clients(tls)
     yield from _suites(tls)
+    yield from _acme(settings)
+
+
+_HOST: Final = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
+)
+
+
+def _acme(settings: Settings) -> Iterator[Problem]:
+    acme, here = settings.http.tls.letsencrypt, "http.tls.letsencrypt"
+    if not acme.cachefile:
+        if acme.hosts:
+            message = "has no effect without cachefile, the directory that keeps the certificates"
+            yield Problem(message, f"{here}.hosts", kind="warning")
+        return
+    if Path(acme.cachefile).is_file():
+        message = (
+            f"{acme.cachefile!r} is a file, as CNCF Distribution 2.8 kept it for a protocol that no authority "
+            "speaks any more; expected a directory, which may be new"
+        )
+        yield Problem(message, f"{here}.cachefile")
+    if not acme.hosts:
+        yield Problem("required with cachefile; expected the names that clients use", f"{here}.hosts")
+    for index, host in enumerate(acme.hosts):
+        if message := _no_host(host):
+            yield Problem(f"{message}, found {host!r}", f"{here}.hosts[{index}]")
+    if acme.directoryurl and not _is_web_address(acme.directoryurl, ("https",)):
+        yield Problem(f"expected an https URL, found {acme.directoryurl!r}", f"{here}.directoryurl")
+    if acme.http01:
+        try:
+            host_and_port(acme.http01)
+        except ValueError as error:
+            yield Problem(f"{error}, found {acme.http01!r}", f"{here}.http01")
+    elif settings.http.net == "unix":
+        yield Problem("required where http.net is unix: no authority can reach that socket", f"{here}.http01")
+
+
+def _no_host(text: str) -> str:
+    """What is wrong with the name of a host that a certificate is wanted for; nothing if nothing is."""
+    name = text.lower()
+    if name.startswith("*."):
+        return "wildcards need challenges by DNS, which are not offered; expected the name of a host"
+    if not name.isascii():
+        return "expected the name as DNS has it, which begins with xn--"
+    try:
+        ip_address(name)
+    except ValueError:
+        return "" if _HOST.fullmatch(name) else "expected the name of a host, without port"
+    return "expected a name; there are no certificates for addresses"
 
 
 def _clients(tls: Tls) -> Iterator[Problem]:
@@ -277,10 +326,10 @@ def _health(settings: Settings) -> Iterator[Problem]:
             yield Problem(f"{error}, found {target.addr!r}", f"health.tcp[{index}].addr")
 
 
-def _is_web_address(text: str) -> bool:
+def _is_web_address(text: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
     try:
         parts = urlsplit(text)
-        return parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+        return parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
     except ValueError:
         return False
 

@@ -92,12 +92,6 @@ LATER: Final = (
         "remove it; as a mirror without content this registry would answer 404",
         _filled("proxy.remoteurl"),
     ),
-    Later(
-        ("http.tls.letsencrypt",),
-        "Let's Encrypt",
-        "remove it and give http.tls.certificate and http.tls.key",
-        _filled("http.tls.letsencrypt.cachefile"),
-    ),
 )
 
 

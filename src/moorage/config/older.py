@@ -57,6 +57,7 @@ def modernise(root: Map, model: type[Section]) -> list[Problem]:
     _validation(root, problems)
     _minimum_tls(root, problems)
     _host(root, problems)
+    _cache_directory(root, problems)
     return problems
 
 
@@ -153,3 +154,21 @@ def _host(root: Map, problems: list[Problem]) -> None:
         http.drop("host")
         message = "has no effect: expected a URL with scheme and host, such as https://registry.example.com"
         problems.append(Problem(message, "http.host", node.origin, "warning"))
+
+
+def _cache_directory(root: Map, problems: list[Problem]) -> None:
+    """Our own name for what the reference calls a file: `cachedir` is `cachefile`."""
+    acme = find(root, ("http", "tls", "letsencrypt"))
+    if not isinstance(acme, Map):
+        return
+    node, file = acme.entries.get("cachedir"), acme.entries.get("cachefile")
+    if not isinstance(node, Scalar) or is_null(node):
+        return
+    origin = acme.keys["cachedir"]
+    if isinstance(file, Scalar) and file.text not in {"", node.text}:
+        problems.append(
+            Problem("names another directory than cachefile; remove one", "http.tls.letsencrypt.cachedir", origin)
+        )
+        return
+    acme.drop("cachedir")
+    acme.put("cachefile", node, origin)

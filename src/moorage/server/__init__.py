@@ -22,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage import logs
+from moorage.acme.wanted import Pace
 from moorage.server import observing
+from moorage.server.companion import engage
 from moorage.server.listen import Cannot, bind, inherited
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw, renew
@@ -42,12 +44,13 @@ __all__ = ["run"]
 _log: Final = structlog.get_logger("moorage.server")
 
 
-def run(loaded: Loaded, build: Build | None = None) -> int:
+def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) -> int:
     """Serve until SIGTERM or SIGINT; the exit status.
 
     0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
     cannot be used, no worker could start, or requests were cut off.
-    `build` makes the application of one worker; `moorage.app.build` unless a test says otherwise.
+    `build` makes the application of one worker; `moorage.app.build` unless a test says otherwise.  Tests are also
+    in more of a hurry with certificates (`pace`).
     """
     instance = str(uuid.uuid4())
     logs.configure(loaded.settings.log, instance=instance)
@@ -59,6 +62,7 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
         observing.check()
         observation = observing.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
+        companion = engage(plan, sockets, pace or Pace())
     except Cannot as error:
         _log.critical(str(error))
         return 1
@@ -70,7 +74,7 @@ def run(loaded: Loaded, build: Build | None = None) -> int:
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    master = Master(plan, sockets, partial(_reload, loaded), _renew, _announce, observation)
+    master = Master(plan, sockets, partial(_reload, loaded), _renew, _announce, observation, companion)
     # The first plan goes with the first reload, and its private key with it.
     del plan
     return master.run()

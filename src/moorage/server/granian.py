@@ -39,8 +39,12 @@ from __future__ import annotations
 
 import asyncio
 import os
+import re
 import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, Final
 
@@ -61,6 +65,7 @@ BACKLOG: Final = 2048
 """Connections that the kernel keeps while every worker is busy (it caps this at net.core.somaxconn)."""
 
 _KIB: Final = 1024
+_TAKE_UP_S: Final = 10.0
 
 # Granian's stubs have the signatures of older versions, and its Python helpers have none.
 _rust: Any = _granian
@@ -118,6 +123,8 @@ class Listener:
         self._stopped = asyncio.Event()
         self._told = False
         self._fd = fd
+        self._kept: int | None = None
+        self._polled = False
         self._signal.add_cb(lambda: self._loop.call_soon_threadsafe(self._stopped.set))
         # Kept for as long as the worker lives: Granian refers to neither by itself.
         self._socket = _rust.SocketHolder(fd, unix, BACKLOG)
@@ -134,22 +141,71 @@ class Listener:
         listening socket, one that nobody can reach.  (The poll of the old one goes on; what it announces finds an
         empty queue.)
         """
+        self._wait_until_polled()
+        self._let_go()
         with TemporaryDirectory(prefix="moorage-") as folder, socket.socket(socket.AF_UNIX) as unreachable:
             unreachable.bind(f"{folder}/unreachable")
             unreachable.listen()
             unreachable.setblocking(False)
             os.dup2(unreachable.fileno(), self._fd, inheritable=False)
 
+    def pause(self) -> None:
+        """Leave new connections to the other processes that share the socket, until `resume`."""
+        if self._kept is None:
+            kept = os.dup(self._fd)
+            self.accept_no_more()
+            self._kept = kept
+
+    def resume(self) -> None:
+        """Accept again what comes from now on.
+
+        Granian learns of a connection when it comes (epoll(7), edge-triggered), so what waits in the queue by then
+        may stay there until the next one comes.  Somebody else must take it.
+        """
+        if self._kept is not None:
+            os.dup2(self._kept, self._fd, inheritable=False)
+            self._let_go()
+
+    def _wait_until_polled(self) -> None:
+        """Granian's thread takes the descriptor up some milliseconds after it was handed over.
+
+        If it were to find another socket there, it would poll that one for ever, or panic.
+        """
+        deadline = time.monotonic() + _TAKE_UP_S
+        while not self._polled:
+            self._polled = _is_polled(self._fd)
+            if time.monotonic() > deadline:
+                raise RuntimeError("Granian does not poll its socket")
+            if not self._polled:
+                time.sleep(0.001)
+
+    def _let_go(self) -> None:
+        if self._kept is not None:
+            os.close(self._kept)
+            self._kept = None
+
     def stop(self) -> None:
         """Stop accepting; close idle connections now and the others after the answer they wait for."""
         if not self._told:
             # A second set() would block this thread: Granian reads its channel of one place only once.
             self._told = True
+            self._let_go()
             self._signal.set()
 
     async def stopped(self) -> None:
         """Returns when the last connection is closed."""
         await self._stopped.wait()
+
+
+def _is_polled(fd: int) -> bool:
+    """Whether some epoll(7) of this process has the descriptor; proc_pid_fdinfo(5)."""
+    wanted = re.compile(rf"^tfd:\s+{fd} ", re.MULTILINE)
+    for path in Path("/proc/self/fdinfo").iterdir():
+        # Descriptors come and go meanwhile.
+        with suppress(OSError):
+            if wanted.search(path.read_text()):
+                return True
+    return False
 
 
 def _callback(app: ASGIApp) -> Any:

@@ -6,10 +6,12 @@ import os
 import resource
 import time
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.server import tls
 from moorage.server.granian import ServerOptions
+from moorage.server.listen import Cannot
 from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
@@ -32,7 +34,8 @@ _CONNECTIONS_LIMIT: Final = 16384
 class Plan:
     """`secret` signs the state of uploads; `source` is where the settings come from, for people.
 
-    `watched` are the files that `options.tls` was read from.
+    `watched` are the files that `options.tls` was read from.  `awaiting`: they are to come, from
+    `http.tls.letsencrypt`, and until then nothing can be served.
     """
 
     settings: Settings
@@ -43,6 +46,7 @@ class Plan:
     options: ServerOptions
     build: Build
     watched: Watched = field(default_factory=lambda: Watched((), 0.0))
+    awaiting: bool = False
 
     def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
         return lambda watches: self.build(self.settings, self.secret, number, watches)
@@ -53,15 +57,20 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     settings = loaded.settings
     workers, warnings = worker_count(settings)
     watched = Watched(tls.files(settings.http.tls), time.monotonic())
-    secured, notes = tls.check(settings.http.tls)
-    http2 = settings.http.h2c.enabled if secured is None else not settings.http.http2.disabled
+    awaiting = False
+    try:
+        secured, notes = tls.check(settings.http.tls)
+    except tls.Awaited as error:
+        secured, awaiting = None, True
+        notes = [f"asking for another certificate: {error}"] if Path(watched.paths[0]).exists() else []
+    http2 = not settings.http.http2.disabled if watched.paths else settings.http.h2c.enabled
     options = ServerOptions(
         http2=http2,
         tls=secured,
         header_timeout_s=settings.http.headertimeout,
         connections=_connections(),
     )
-    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched)
+    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched, awaiting)
     return plan, warnings + notes
 
 
@@ -70,6 +79,13 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
     secret = loaded.settings.http.secret.encode() or old.secret
     plan, warnings = draw(loaded, old.build, secret=secret, instance=old.instance)
     before, after = old.settings.http, plan.settings.http
+    if bool(before.tls.letsencrypt.cachefile) != bool(after.tls.letsencrypt.cachefile):
+        raise Cannot("http.tls.letsencrypt was switched on or off: that takes a restart")
+    if before.tls.letsencrypt.http01 != after.tls.letsencrypt.http01:
+        warnings.append("http.tls.letsencrypt.http01 has changed: that takes a restart")
+    if plan.awaiting and not old.awaiting:
+        warnings.append("the old certificate is served until there is one for the hosts that are asked for now")
+        plan = replace(plan, awaiting=False, options=replace(plan.options, tls=old.options.tls))
     for name in ("addr", "net"):
         if getattr(before, name) != getattr(after, name):
             warnings.append(f"http.{name} has changed: that takes a restart")
@@ -88,7 +104,7 @@ def renew(old: Plan) -> tuple[Plan, list[str]]:
     secured, warnings = tls.check(old.settings.http.tls)
     if secured == old.options.tls:
         return old, warnings
-    return replace(old, options=replace(old.options, tls=secured)), warnings
+    return replace(old, options=replace(old.options, tls=secured), awaiting=False), warnings
 
 
 def worker_count(settings: Settings) -> tuple[int, list[str]]:

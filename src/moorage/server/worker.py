@@ -6,7 +6,9 @@
                  told to retire (a newer worker has taken its place): as long as its connections and requests last
 
 The control socket is how the two talk: the worker writes `READY`, the master writes `RETIRE`, and its end means
-that the master is dead, which no worker survives.
+that the master is dead, which no worker survives.  `PAUSE` and `RESUME` are for new connections only, and answered
+by `PAUSED` and `RESUMED`: meanwhile another process accepts in our place (`companion.py`), and passes on what it
+accepts by `relay.py`.
 
 Exit status: 0 nothing was cut off, 1 the time was over, 3 could not start.
 """
@@ -35,6 +37,7 @@ from moorage.server.granian import Listener, ServerOptions
 from moorage.server.layers import surround
 from moorage.server.observing import Observing
 from moorage.server.readahead import WorkerLoop
+from moorage.server.relay import Relayed
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -43,12 +46,18 @@ if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading
+    from moorage.server.relay import Relay
     from moorage.storage.watched import Watch
 
-__all__ = ["CUT_OFF", "READY", "RETIRE", "START_FAILED", "Application", "Job", "main"]
+__all__ = ["CUT_OFF", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED", "RETIRE", "START_FAILED"]
+__all__ += ["Application", "Job", "die_with", "main"]
 
 READY: Final = b"R"
 RETIRE: Final = b"T"
+PAUSE: Final = b"P"
+PAUSED: Final = b"p"
+RESUME: Final = b"U"
+RESUMED: Final = b"u"
 CUT_OFF: Final = 1
 START_FAILED: Final = 3
 
@@ -77,7 +86,8 @@ class Job:
     """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
 
     `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
-    `place` are where the worker shows its numbers, if anybody wants to see them.
+    `place` are where the worker shows its numbers, if anybody wants to see them.  `relay`: where connections are
+    passed on to all workers that somebody else has accepted.
     """
 
     number: int
@@ -91,12 +101,13 @@ class Job:
     debug: socket.socket | None = None
     board: Board | None = None
     place: int | None = None
+    relay: Relay | None = None
 
 
 def main(job: Job) -> NoReturn:
     """Run until told to end.  Never returns: threads that still run must not hold the process up."""
     try:
-        _die_with(job.master)
+        die_with(job.master)
         logs.configure(job.settings.log, instance=job.instance, worker=job.number)
         with asyncio.Runner(loop_factory=WorkerLoop) as runner:
             runner.run(_Worker(job).run())
@@ -113,7 +124,7 @@ def _leave(status: int) -> NoReturn:
     os._exit(status)
 
 
-def _die_with(master: int) -> None:
+def die_with(master: int) -> None:
     """SIGKILL when the master ends in whatever way; what is acknowledged is safe, so nothing is lost by it."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
@@ -128,6 +139,10 @@ class _Worker:
         self._terminated = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
+        self._traffic = Traffic()
+        self._asgi: ASGIApp | None = None
+        self._listeners: list[tuple[Listener, object]] = []
+        self._watchers: list[asyncio.Task[None]] = []
 
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
@@ -135,14 +150,12 @@ class _Worker:
         observing = Observing(job)
         app = job.build(observing.watches())
         health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
-        traffic = Traffic()
-        asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
+        traffic = self._traffic
+        self._asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
 
         await app.start()
         await health.start()
-        local = job.listening.getsockname()
-        unix = job.listening.family == socket.AF_UNIX
-        listener = Listener(asgi, os.dup(job.listening.fileno()), unix=unix, options=job.options)
+        self._listen(job.listening, self._asgi)
         job.listening.close()
         observing.start(health, traffic, app.readings)
         job.control.setblocking(False)
@@ -152,18 +165,22 @@ class _Worker:
         gc.freeze()
         job.control.send(READY)
 
-        reaper = asyncio.create_task(idle.watch(traffic, local), name="idle connections")
         await self._begun.wait()
-        reaper.cancel()
+        for watcher in self._watchers:
+            watcher.cancel()
         traffic.draining = True
         traffic.stopping = self._ends_at is not None
         if self._ends_at is None:
             observing.retire()
-            listener.accept_no_more()
-            await self._linger(local)
-        reaper = asyncio.create_task(idle.hasten(traffic, local), name="idle connections")
-        status = await self._drain(listener, traffic)
-        reaper.cancel()
+            for listener, _ in self._listeners:
+                listener.accept_no_more()
+            await self._linger()
+        reapers = [
+            asyncio.create_task(idle.hasten(traffic, name), name="idle connections") for _, name in self._listeners
+        ]
+        status = await self._drain(traffic)
+        for reaper in reapers:
+            reaper.cancel()
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await health.close()
@@ -189,7 +206,34 @@ class _Worker:
             return
         if not heard:
             os._exit(CUT_OFF)
-        self._begun.set()
+        for word in (bytes([letter]) for letter in heard):
+            if word == RETIRE:
+                self._begun.set()
+            elif word == PAUSE:
+                self._pause()
+            elif word == RESUME:
+                self._resume()
+
+    def _listen(self, listening: socket.socket, asgi: ASGIApp) -> None:
+        unix = listening.family == socket.AF_UNIX
+        listener = Listener(asgi, os.dup(listening.fileno()), unix=unix, options=self._job.options)
+        name = listening.getsockname()
+        self._listeners.append((listener, name))
+        self._watchers.append(asyncio.create_task(idle.watch(self._traffic, name), name="idle connections"))
+
+    def _pause(self) -> None:
+        """The relay is listened to only from the first time on: most workers are never asked."""
+        relay, asgi = self._job.relay, self._asgi
+        if not self._begun.is_set():
+            if relay is not None and asgi is not None and len(self._listeners) == 1:
+                self._listen(relay.socket, Relayed(asgi, relay, self._traffic))
+            self._listeners[0][0].pause()
+        self._job.control.send(PAUSED)
+
+    def _resume(self) -> None:
+        if not self._begun.is_set():
+            self._listeners[0][0].resume()
+        self._job.control.send(RESUMED)
 
     def _terminate(self) -> None:
         """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""
@@ -201,25 +245,29 @@ class _Worker:
                 self._limit.reschedule(self._ends_at)
         self._begun.set()
 
-    async def _linger(self, local: object) -> None:
+    async def _linger(self) -> None:
         """Another worker takes the new connections; those that this one has may still ask.
 
         Closing them while they are idle would now and then meet a request on its way, and clients do not send a
         POST again.  Each answer over HTTP/1.1 ends its connection, and one without requests would not have been
         kept any longer either: the header timeout is how long they may idle.
         """
-        empty = asyncio.create_task(idle.deserted(local))
+        empty = asyncio.create_task(self._deserted())
         told = asyncio.create_task(self._terminated.wait())
         limit = self._job.settings.http.headertimeout
         await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
         told.cancel()
 
-    async def _drain(self, listener: Listener, traffic: Traffic) -> int:
-        listener.stop()
+    async def _deserted(self) -> None:
+        await asyncio.gather(*(idle.deserted(name) for _, name in self._listeners))
+
+    async def _drain(self, traffic: Traffic) -> int:
+        for listener, _ in self._listeners:
+            listener.stop()
         try:
             async with asyncio.timeout_at(self._ends_at) as self._limit:
-                await listener.stopped()
+                await asyncio.gather(*(listener.stopped() for listener, _ in self._listeners))
         except TimeoutError:
             if self._job.settings.http.draintimeout == 0:
                 return 0

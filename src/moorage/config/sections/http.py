@@ -12,10 +12,28 @@ __all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
 class LetsEncrypt(Section):
     """Certificates by ACME."""
 
-    cachefile: Text = setting("", "Directory that keeps the certificates; switches ACME on.")
-    email: Text = setting("", "Address that the authority may write to.")
-    hosts: tuple[Text, ...] = setting((), "Host names that certificates are asked for.")
-    directoryurl: Text = setting("", "Another ACME authority than Let's Encrypt.")
+    cachefile: Text = setting(
+        "", "Directory that keeps account and certificates, made if it is not there; switches ACME on."
+    )
+    cachedir: Text = setting("", "The same as `cachefile`, which is a directory.", ours=True)
+    email: Text = setting("", "Address that the authority may write to; it may do without.")
+    hosts: tuple[Text, ...] = setting(
+        (), "Host names, at least one; there is one certificate with all of them. No wildcards, no addresses."
+    )
+    directoryurl: Text = setting(
+        "", "Another ACME authority than Let's Encrypt.", shown="https://acme-v02.api.letsencrypt.org/directory"
+    )
+    http01: Text = setting(
+        "",
+        "`host:port` to answer HTTP-01 challenges on, which authorities send to port 80; other requests are sent "
+        "on to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, which port 443 must lead to.",
+        ours=True,
+    )
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The hosts as certificates and files name them, each once."""
+        return tuple(dict.fromkeys(host.lower() for host in self.hosts))
 
 
 class Tls(Section):

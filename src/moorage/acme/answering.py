@@ -1,0 +1,56 @@
+"""The answers of one order: put into the store, and taken out again when the authority has asked."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage.acme.wanted import Failed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from concurrent.futures import Future
+
+    from moorage.acme.store import Store
+
+__all__ = ["Answering"]
+
+
+class Answering:
+    """`authority.Answers`; used in the thread that talks to the authority.
+
+    `opened` comes true when TLS-ALPN-01 is answered on the registry's sockets; `closed` is called when that is no
+    longer needed.
+    """
+
+    def __init__(self, store: Store, opened: Callable[[], Future[None]], closed: Callable[[], object]) -> None:
+        self._store, self._opened, self._closed = store, opened, closed
+        self._hosts: list[str] = []
+        self._tokens: list[str] = []
+        self._ended = False
+
+    def put_http(self, token: str, text: str) -> None:
+        self._check()
+        self._tokens.append(token)
+        self._store.put_http_answer(token, text)
+
+    def put_alpn(self, host: str, certificate: bytes) -> None:
+        self._check()
+        self._hosts.append(host)
+        self._store.put_alpn_answer(host, certificate)
+
+    def ready(self) -> None:
+        if self._hosts:
+            self._opened().result()
+
+    def withdraw(self) -> None:
+        self._store.withdraw(self._hosts, self._tokens)
+        self._closed()
+
+    def end(self) -> None:
+        """The server stops: take everything back, put nothing more."""
+        self._ended = True
+        self.withdraw()
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Failed("the server stops")

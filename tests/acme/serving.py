@@ -1,0 +1,34 @@
+"""A registry in a hurry: the real one, with short pauses where an authority would want long ones.
+
+python -m tests.acme.serving CONFIG
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Final
+
+from moorage.acme.wanted import Pace
+
+PACE: Final = Pace(
+    first_retry_s=0.5,
+    last_retry_s=2.0,
+    poll_s=0.2,
+    spread_s=0.5,
+    rest_s=0.2,
+    order_limit_s=20.0,
+    request_limit_s=5.0,
+)
+
+
+def _main() -> int:
+    from moorage.config.load import load
+    from moorage.server import run
+
+    return run(load(Path(sys.argv[1]), os.environ), pace=PACE)
+
+
+if __name__ == "__main__":
+    sys.exit(_main())

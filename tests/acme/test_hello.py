@@ -1,0 +1,84 @@
+"""Reading what a TLS client says first."""
+
+from __future__ import annotations
+
+import os
+import random
+import ssl
+
+import pytest
+
+from moorage.acme.hello import ACME_TLS, Hello, NotTls, alert, parse
+
+
+def greeting(host: str | None = "r.test", *protocols: str) -> bytes:
+    """What OpenSSL sends."""
+    context = ssl.create_default_context()
+    context.check_hostname = host is not None
+    if protocols:
+        context.set_alpn_protocols(list(protocols))
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname=host)
+    with pytest.raises(ssl.SSLWantReadError):
+        client.do_handshake()
+    return outgoing.read()
+
+
+def test_host_and_protocols_are_read() -> None:
+    assert parse(greeting("R.test", "h2", "http/1.1")) == Hello("r.test", (b"h2", b"http/1.1"))
+    assert parse(greeting("r.test", ACME_TLS.decode())) == Hello("r.test", (ACME_TLS,))
+    assert parse(greeting(None)) == Hello("", ())
+
+
+def test_it_may_come_byte_by_byte() -> None:
+    """Clients whose keys withstand quantum computers send it in two packets; a slow network in more."""
+    whole = greeting("r.test", "h2")
+    assert [parse(whole[:size]) for size in range(len(whole))] == [None] * len(whole)
+    assert parse(whole + b"more") == Hello("r.test", (b"h2",))
+
+
+def test_it_may_be_spread_over_records() -> None:
+    """Some clients cut it within the host's name, to hide that from firewalls."""
+    record = greeting("r.test", "h2")
+    body = record[5:]
+    pieces = [body[:3], body[3:90], body[90:]]
+    spread = b"".join(record[:3] + len(piece).to_bytes(2) + piece for piece in pieces)
+    assert parse(spread) == Hello("r.test", (b"h2",))
+    assert all(parse(spread[:size]) is None for size in range(len(spread)))
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"GET / HTTP/1.1\r\n", b"\x16\x02", b"\x15\x03\x03\x00\x02", b"\x16\x04\x01\x00\x05", b"\x16\x03\x01\x00\x00",
+     b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", b"\x16\x03\x01\x00\x04\x01\xff\xff\xff",
+     b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"],
+)  # fmt: skip
+def test_what_is_no_greeting_is_told_apart(data: bytes) -> None:
+    """It goes to a worker as it is, who knows what to answer."""
+    with pytest.raises(NotTls):
+        assert parse(data + b"x" * 8) is not None
+
+
+def test_no_bytes_do_anything_else() -> None:
+    """Anybody may send anything here."""
+    draw = random.Random(7)
+    whole = greeting("r.test", "h2")
+    for _ in range(3000):
+        data = bytearray(whole)
+        for _ in range(draw.randrange(1, 6)):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        for candidate in (bytes(data), bytes(data[: draw.randrange(len(data))]), os.urandom(40)):
+            try:
+                found = parse(candidate)
+            except NotTls:
+                continue
+            assert found is None or isinstance(found, Hello)
+
+
+def test_an_alert_is_understood_by_clients() -> None:
+    context = ssl.create_default_context()
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    client = context.wrap_bio(incoming, outgoing, server_hostname="r.test")
+    incoming.write(alert(80))
+    with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+        client.do_handshake()
