@@ -2,6 +2,7 @@
 
     MOORAGE_S3_ENDPOINT       http://127.0.0.1:8000: a server with its own truth (Ceph radosgw, Swift's s3api, ...)
     MOORAGE_S3_ACCESS_KEY, MOORAGE_S3_SECRET_KEY, MOORAGE_S3_REGION     the account to use there
+    MOORAGE_S3_EXACT=0        its conditional writes are not exact: racing ones may all win
 
 Every test gets a bucket of its own, which is emptied afterwards.  moto's requests are counted, and a test may
 answer some of them itself (`Moto.trouble`): that is how failures of the store are made.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
@@ -56,6 +57,7 @@ class TestS3(DriverContract):
     """On moto, or whatever store the environment names (docs/testing.md)."""
 
     pytestmark = pytest.mark.slow
+    exact_conditions = os.environ.get("MOORAGE_S3_EXACT", "1") == "1"
 
     @pytest.fixture
     def connect(self) -> Iterator[Callable[[], Driver]]:

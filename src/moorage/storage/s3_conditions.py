@@ -13,6 +13,7 @@ import asyncio
 import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
 
 import structlog
 
@@ -49,22 +50,23 @@ class Conditions:
         self._objects = objects
         self._had: _Had | None = None
         self._lock = asyncio.Lock()
+        self._writing: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, key: Key, data: Sequence[bytes], when: When) -> Version:
         """Raises Conflict."""
         had = await self._tried()
-        if when is ABSENT:
-            if had.absent:
-                return await self._objects.put_once(key, data, "create")
-            if await self._version(key) is not None:
-                raise Conflict(f"{key}: it exists")
-            return await self._objects.put_once(key, data)
-        assert isinstance(when, Unchanged), "ALWAYS is no condition"
-        if had.unchanged:
+        if when is ABSENT and had.absent:
+            return await self._objects.put_once(key, data, "create")
+        if isinstance(when, Unchanged) and had.unchanged:
             return await self._objects.put_once(key, data, {"e_tag": when.version})
-        if await self._version(key) != when.version:
-            raise Conflict(f"{key}: it has changed")
-        return await self._objects.put_once(key, data)
+        # Of the requests of this process, at least, only one looks and writes at a time.
+        async with self._writing.setdefault(key, asyncio.Lock()):
+            current = await self._version(key)
+            if when is ABSENT and current is not None:
+                raise Conflict(f"{key}: it exists")
+            if isinstance(when, Unchanged) and current != when.version:
+                raise Conflict(f"{key}: it has changed")
+            return await self._objects.put_once(key, data)
 
     async def _version(self, key: Key) -> Version | None:
         try:

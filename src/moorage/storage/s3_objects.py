@@ -242,13 +242,13 @@ class S3Objects:
                     return
             for start in range(0, len(paths), _AT_ONCE):
                 part = paths[start : start + _AT_ONCE]
-                await asyncio.gather(*(obstore.delete_async(stores.deleting, path) for path in part))
+                deleting = (obstore.delete_async(stores.deleting, path) for path in part)
+                for result in await asyncio.gather(*deleting, return_exceptions=True):
+                    if isinstance(result, BaseException) and not failure_of(result).missing:
+                        raise result
             self._trace("DeleteObject", first)
         except Exception as error:
-            failure = failure_of(error)
-            if failure.missing:
-                return
-            raise self._told(failure, "DeleteObjects", first) from error
+            raise self._told(failure_of(error), "DeleteObjects", first) from error
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = _PAGE) -> NamePage:
         whole = self.path(f"{prefix}/")

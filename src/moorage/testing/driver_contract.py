@@ -73,6 +73,9 @@ async def read_all(driver: Driver, key: Key, start: int = 0, stop: int | None = 
 class ObjectContract:
     """`read`, `write`, `stat`, `delete`, `open`, `handover`, `create`."""
 
+    exact_conditions = True
+    """False for a store on which racing conditional writes may all win."""
+
     @pytest.mark.parametrize("size", SIZES)
     async def test_what_is_written_is_read_back(self, driver: Driver, other: Driver, size: int) -> None:
         """A manifest of any size is the manifest that was pushed, on every node."""
@@ -160,8 +163,8 @@ class ObjectContract:
         results = await asyncio.gather(*writes, return_exceptions=True)
         won = [text for text, result in zip(texts, results, strict=True) if not isinstance(result, BaseException)]
         assert all(isinstance(result, Conflict) for result in results if isinstance(result, BaseException))
-        assert len(won) == 1
-        assert (await driver.read(KEY)).data == won[0]
+        assert len(won) == 1 or (won and not self.exact_conditions)
+        assert (await driver.read(KEY)).data in won
 
     async def test_readers_never_see_a_part(self, driver: Driver, other: Driver) -> None:
         """A pull during a push gets the old or the new manifest, never a mixture or a beginning."""

@@ -57,6 +57,8 @@ async def stored(driver: Driver, state: UploadState) -> bytes:
 class UploadContract:
     """Bytes that arrive in pieces, each perhaps at another process."""
 
+    exact_conditions = True
+
     async def test_an_upload_begins_with_nothing(self, driver: Driver, other: Driver) -> None:
         """The POST may reach one node and the first PATCH another."""
         begun = await driver.uploads.begin(HOME)
@@ -183,8 +185,8 @@ class UploadContract:
         won = [text for text, result in zip(texts, results, strict=True) if isinstance(result, UploadState)]
         refused = [result for result in results if not isinstance(result, UploadState)]
         assert all(isinstance(result, (UploadBusy, UploadChanged)) for result in refused)
-        assert len(won) == 1
-        assert await stored(driver, await driver.uploads.state(HOME)) == won[0]
+        assert len(won) == 1 or (won and not self.exact_conditions)
+        assert await stored(driver, await driver.uploads.state(HOME)) in won
 
     async def test_a_stale_state_is_refused(self, driver: Driver, other: Driver) -> None:
         """A request that was overtaken by another must not write at the wrong place."""

@@ -132,7 +132,7 @@ class S3(Section):
     secure: DriverFlag = setting(True, "HTTPS to the service.")
     skipverify: DriverFlag = setting(False, "Do not verify the service's certificate.")
     cabundle: LooseText = setting(
-        "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
+        "", "PEM file of the authorities that sign the service's certificate, instead of the system's.", ours=True
     )
     v4auth: DriverFlag = setting(True, "Signature version 4; version 2 is refused.")
     chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
