@@ -20,13 +20,15 @@ BELOW: Final = {
     "config": set[str](),
     "storage": set[str](),
     "registry": {"storage", "types", "errors"},
+    "moving": {"errors", "registry", "storage", "types"},
+    "checking": {"errors", "registry", "storage", "types"},
     "http": {"auth", "errors", "health", "logs", "registry", "storage", "types"},
     "health": {"config"},
     "logs": {"config"},
     "stores": {"config", "storage"},
     "app": {"auth", "config", "errors", "http", "registry", "storage", "stores", "types"},
     "server": {"app", "auth", "config", "health", "http", "logs", "stores"},
-    "cli": {"app", "auth", "config", "registry", "server", "storage", "stores"},
+    "cli": {"app", "auth", "checking", "config", "moving", "registry", "server", "storage", "stores"},
     "testing": {"errors", "registry", "storage", "types"},
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""
