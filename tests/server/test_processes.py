@@ -277,7 +277,7 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     served.signal(signal.SIGHUP)
     served.logged("configuration reloaded")
     # The old workers have been told to take no more connections; one of them may not have heard it yet.
-    until(lambda: served.get("/?new=1") and "/?new=1" in served.out, "the access log")
+    until(lambda: served.get("/?new=1")[0] == 200 and "/?new=1" in served.out, "the access log")
     assert "http.workers has changed: that takes a restart" in served.err
 
 

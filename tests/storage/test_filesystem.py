@@ -259,3 +259,26 @@ async def test_a_root_that_is_no_directory_is_unavailable(tmp_path: Path) -> Non
     with pytest.raises(StorageUnavailable, match="ENOTDIR"):
         await driver.write(Key("a/b"), b"text")
     await driver.close()
+
+
+async def test_what_crashed_writers_left_is_swept_by_age(tmp_path: Path) -> None:
+    """Files of any writer; not those of an upload, which go with it, and no directory that is only called so."""
+    driver = FilesystemDriver(tmp_path)
+    suffix = "0b5dbb2f-9b2a-4d1c-8b1e-0123456789ab.tmp"
+    names = [f"docker/a/b/data.{suffix}", f"docker/link.{suffix}"]
+    for name in [*names, f"docker/a/_uploads/u/data.{suffix}", f"docker/tag.{suffix}/link", "docker/a/b/data.tmp"]:
+        path = tmp_path / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"half")
+    now = datetime.now(UTC)
+    earlier, later = now - timedelta(hours=1), now + timedelta(hours=1)
+    assert list(await driver.uploads.sweep(Key("docker"), earlier)) == []
+    assert sorted(await driver.uploads.sweep(Key("docker"), later, dry_run=True)) == sorted(names)
+    assert (tmp_path / names[0]).exists()
+    assert sorted(await driver.uploads.sweep(Key("docker"), later)) == sorted(names)
+    assert list(await driver.uploads.sweep(Key("docker"), later)) == []
+    assert list(await driver.uploads.sweep(Key("absent"), later)) == []
+    assert not any((tmp_path / name).exists() for name in names)
+    for name in (f"docker/a/_uploads/u/data.{suffix}", "docker/a/b/data.tmp", f"docker/tag.{suffix}/link"):
+        assert (tmp_path / name).exists()
+    await driver.close()

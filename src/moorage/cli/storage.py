@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from moorage.cli import check, copy
 from moorage.cli.serve import CONFIG_HELP
 
 __all__ = ["app"]
@@ -16,10 +17,8 @@ app = typer.Typer(help="Work on what is stored.", no_args_is_help=True, rich_mar
 Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 
 
-@app.callback()
-def root() -> None:
-    # The help of the group is given to Typer above; a callback keeps a single command a command of the group.
-    pass
+app.command("copy")(copy.copy)
+app.command("check")(check.check)
 
 
 @app.command("rebuild-referrers")

@@ -44,13 +44,16 @@ __all__ = [
     "deleted_mark",
     "deleted_marks",
     "layer_link",
+    "layers",
     "manifests",
     "referrer_link",
+    "referrers",
     "referrers_of",
     "repository",
     "revision_link",
     "revisions",
     "tag",
+    "tag_history",
     "tag_history_link",
     "tag_link",
     "tags",
@@ -76,6 +79,10 @@ def blob_data(digest: Digest) -> Key:
 
 def repository(name: RepoName) -> Key:
     return Key(f"{REPOSITORIES}/{name}")
+
+
+def layers(name: RepoName) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_layers")
 
 
 def layer_link(name: RepoName, digest: Digest) -> Key:
@@ -107,6 +114,10 @@ def tag_link(name: RepoName, tag: Tag) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/current/link")
 
 
+def tag_history(name: RepoName, tag: Tag) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/index")
+
+
 def tag_history_link(name: RepoName, tag: Tag, digest: Digest) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/index/{digest.algorithm}/{digest.hex}/link")
 
@@ -117,6 +128,10 @@ def deleted_marks(name: RepoName) -> Key:
 
 def deleted_mark(name: RepoName, digest: Digest) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_manifests/_deleted/{digest.algorithm}/{digest.hex}")
+
+
+def referrers(name: RepoName) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_referrers")
 
 
 def referrers_of(name: RepoName, subject: Digest) -> Key:

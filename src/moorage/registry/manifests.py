@@ -12,7 +12,7 @@ asks for both, so removing that one link kills all its tags at once.  What is le
 * Listings must not show dead tags.  The mark `_manifests/_deleted/ALG/HEX`, written before the revision link is
   removed, tells them that there may be some (`tags.py`).  It stays, as dead tags do; a collector may sweep both.
 * Pushing the same manifest again must not bring dead tags back to life.  `put` finds the mark and turns every
-  tag that still names the digest to `_NOWHERE` before the revision link returns; only here the price is their
+  tag that still names the digest to `NOWHERE` before the revision link returns; only here the price is their
   number.  Tags are turned and not removed, because no store removes a link on condition: a push that runs beside
   may have set that very tag a moment ago, and its client has been told 201.
 
@@ -71,13 +71,13 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Version, When
     from moorage.types import Reference, RepoName
 
-__all__ = ["StoredManifests", "ValidationRules"]
+__all__ = ["NOWHERE", "StoredManifests", "ValidationRules"]
 
 _CACHE_BYTES: Final = 64 << 20
 _ENTRY_BYTES: Final = 1024
 """What a remembered manifest costs beside its bytes: a million tiny ones must not fill the memory either."""
 
-_NOWHERE: Final = Digest("sha256", "0" * 64)
+NOWHERE: Final = Digest("sha256", "0" * 64)
 """Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
 _log: Final = structlog.get_logger("moorage.registry")
 
@@ -208,7 +208,7 @@ class StoredManifests:
             link = str(digest).encode()
             history = [layout.tag_history_link(name, tag, digest) for tag in tags]
             await together(
-                self._link(name, digest, parsed.subject), *(self._lasting.ensure(key, link) for key in history)
+                self.link(name, digest, parsed.subject), *(self._lasting.ensure(key, link) for key in history)
             )
             when = await self._condition(name, reference, condition)
 
@@ -219,8 +219,11 @@ class StoredManifests:
         self.cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
         return Pushed(digest, parsed.subject, tags)
 
-    async def _link(self, name: RepoName, digest: Digest, subject: Digest | None) -> None:
-        """The referrer link, then the revision link."""
+    async def link(self, name: RepoName, digest: Digest, subject: Digest | None) -> None:
+        """Make a manifest whose bytes are stored one of the repository: the referrer link, then the revision link.
+
+        Nothing is checked.  For `put`, and for tools that have checked by themselves (`moving/`, `checking/`).
+        """
         referrer = None if subject is None else layout.referrer_link(name, subject, digest)
         if referrer is not None:
             await self._lasting.ensure(referrer, str(digest).encode())
@@ -345,7 +348,7 @@ class StoredManifests:
             if found != digest or await has_link(self._driver, revision):
                 return
             with suppress(Conflict):
-                turned = await self._driver.write(key, str(_NOWHERE).encode(), when)
+                turned = await self._driver.write(key, str(NOWHERE).encode(), when)
                 if await has_link(self._driver, revision):
                     await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 

@@ -13,7 +13,7 @@ Source: image-spec 1.1 manifest.md and image-index.md; reference/http-api.md 5.1
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, NoReturn
 from urllib.parse import urlsplit
 
@@ -61,11 +61,15 @@ _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image ag
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer or config: bytes that must be a blob of the repository, unless `elsewhere`."""
+    """A layer or config: bytes that must be a blob of the repository, unless `elsewhere`.
+
+    `size` is what the manifest claims, in bytes, if it does.
+    """
 
     media_type: str
     digest: Digest
     urls: tuple[str, ...] = ()
+    size: int | None = field(default=None, compare=False)
 
     @property
     def elsewhere(self) -> bool:
@@ -76,10 +80,11 @@ class Layer:
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """An entry of an index; `platform` is (os, architecture) if it says so."""
+    """An entry of an index; `platform` is (os, architecture) if it says so, `size` what it claims in bytes."""
 
     digest: Digest
     platform: tuple[str, str] | None
+    size: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +231,8 @@ def _children(document: dict[str, Any]) -> tuple[Child, ...]:
         platform = item.get("platform")
         if platform is not None and not isinstance(platform, dict):
             raise ManifestInvalid(f"manifests[{i}].platform is not an object")
-        found.append(Child(digest, (_text(platform, "os"), _text(platform, "architecture")) if platform else None))
+        known = (_text(platform, "os"), _text(platform, "architecture")) if platform else None
+        found.append(Child(digest, known, item.get("size")))
     return tuple(found)
 
 
@@ -235,7 +241,7 @@ def _layer(item: Any, where: str) -> Layer:
     urls = item.get("urls") or []
     if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
         raise ManifestInvalid(f"{where}.urls is not a list of texts")
-    return Layer(_text(item, "mediaType"), digest, tuple(urls))
+    return Layer(_text(item, "mediaType"), digest, tuple(urls), item.get("size"))
 
 
 def _check_urls(blobs: tuple[Layer, ...]) -> None:

@@ -33,11 +33,16 @@ _log: Final = structlog.get_logger("moorage.purge")
 async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
     """Remove, or with `dry_run` only name, every upload that began before `before`, and then what a bucket keeps
     of objects that were begun before it and never completed.
+
+    What crashes leave in a directory is for `moorage storage check`: to find it costs a walk of all directories,
+    where a bucket has a list of it.
     """
     async for home in driver.uploads.abandoned(layout.REPOSITORIES, before):
         if not dry_run:
             await driver.uploads.discard(home)
         yield home
+    if not driver.remote:
+        return
     for key in await driver.uploads.sweep(layout.ROOT, before, dry_run=dry_run):
         yield key
 

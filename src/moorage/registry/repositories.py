@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver
 
-__all__ = ["StoredRepositories", "walk"]
+__all__ = ["StoredRepositories", "homes", "walk"]
 
 _AHEAD: Final = 16
 _PAGE: Final = 1000
@@ -38,6 +38,23 @@ async def walk(driver: Driver, *, last: str = "", page: int = _PAGE) -> AsyncIte
     """Repositories after `last`, lazily; `page` names of a directory are asked for at first."""
     async for name in _after(driver, "", last.split("/") if last else [], page):
         yield name
+
+
+async def homes(driver: Driver) -> AsyncIterator[RepoName]:
+    """Every repository that holds anything, also one of blobs without a manifest, which `walk` leaves out; in no
+    order that matters.
+    """
+    waiting = [""]
+    while waiting:
+        above = waiting.pop()
+        held = False
+        key = layout.repository(RepoName(above)) if above else layout.REPOSITORIES
+        async for names in driver.children(key):
+            held = held or any(name.startswith(_RESERVED) for name in names)
+            paths = (_join(above, name) for name in names if _is_component(name))
+            waiting += [path for path in paths if _fits(path)]
+        if held and above:
+            yield RepoName(above)
 
 
 async def _after(driver: Driver, above: str, last: Sequence[str], page: int) -> AsyncIterator[RepoName]:

@@ -10,9 +10,9 @@ import asyncio
 from typing import TYPE_CHECKING, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-__all__ = ["AT_ONCE", "each", "together"]
+__all__ = ["AT_ONCE", "each", "flowing", "one_page", "together"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -26,6 +26,36 @@ async def each(items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_o
     for start in range(0, len(waiting), at_once):
         found += await together(*(work(item) for item in waiting[start : start + at_once]))
     return found
+
+
+async def flowing(
+    pages: AsyncIterator[Iterable[_T]], work: Callable[[_T], Awaitable[object]], *, at_once: int = AT_ONCE
+) -> None:
+    """`work` on each item of each page; the next begins as soon as one ends, so a slow one holds up no others.
+
+    The first failure ends the rest and is raised when nothing is running any more.
+    """
+    turn = asyncio.Semaphore(at_once)
+
+    async def one(item: _T) -> None:
+        try:
+            await work(item)
+        finally:
+            turn.release()
+
+    try:
+        async with asyncio.TaskGroup() as tasks:
+            async for page in pages:
+                for item in page:
+                    await turn.acquire()
+                    tasks.create_task(one(item))
+    except BaseExceptionGroup as failures:
+        raise failures.exceptions[0] from None
+
+
+async def one_page(items: Iterable[_T]) -> AsyncIterator[Iterable[_T]]:
+    """For `flowing`, when the items are in hand."""
+    yield items
 
 
 async def together(*works: Awaitable[_R]) -> list[_R]:

@@ -292,7 +292,8 @@ class Uploads(Protocol):
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
         """Remove, or with `dry_run` only name, what no listing shows: parts of objects below `under` that were
-        begun before `before` and never completed, of which a bucket keeps any number.  Their keys.
+        begun before `before` and never completed, of which a bucket keeps any number, and a directory files of
+        writers that crashed.  Their keys.
         """
 
 

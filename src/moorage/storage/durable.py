@@ -18,6 +18,7 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import shutil
 import threading
 import uuid
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = [
     "Directories",
     "changing",
+    "is_temporary_name",
     "move_unless_there",
     "place",
     "remove_tree",
@@ -40,6 +42,8 @@ __all__ = [
 ]
 
 _T = TypeVar("_T")
+
+_TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII)
 
 _RETRIES: Final = 20
 """How often a writer makes a directory again that a concurrent delete took away as empty."""
@@ -165,6 +169,11 @@ class Directories:
 def temporary_beside(path: str) -> str:
     """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
     return f"{path}.{uuid.uuid4()}.tmp"
+
+
+def is_temporary_name(name: str) -> bool:
+    """Whether `temporary_beside`, or the reference, made it up.  A directory (a tag, say) may have such a name."""
+    return name.endswith(".tmp") and _TEMPORARY.fullmatch(name) is not None
 
 
 def write_whole(path: str, data: bytes, put: Callable[[str], None]) -> None:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 import stat
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
@@ -39,6 +38,7 @@ from moorage.storage.driver import (
 from moorage.storage.durable import (
     Directories,
     changing,
+    is_temporary_name,
     move_unless_there,
     remove_tree,
     sync_directory,
@@ -58,7 +58,6 @@ if TYPE_CHECKING:
 
 __all__ = ["FilesystemDriver"]
 
-_TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII)
 _PAGE: Final = 1000
 _LINK_BYTES: Final = 4096
 
@@ -271,11 +270,7 @@ def _delete(paths: Sequence[str], root: str) -> None:
 
 def _is_temporary(directory: str, name: str) -> bool:
     """Another writer's unfinished file; a directory (a tag, say) may have such a name."""
-    return (
-        name.endswith(".tmp")
-        and _TEMPORARY.fullmatch(name) is not None
-        and not os.path.isdir(f"{directory}/{name}")
-    )
+    return is_temporary_name(name) and not os.path.isdir(f"{directory}/{name}")
 
 
 def _scan(path: str, prefix: str) -> Iterator[list[Stat]]:

@@ -23,14 +23,22 @@ Source: the reference's registry/storage/blobwriter_resumable.go, purgeuploads.g
 from __future__ import annotations
 
 import fcntl
+import itertools
 import os
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import Key, Note, Stat, UploadBusy, UploadChanged, UploadMissing, UploadState
-from moorage.storage.durable import place, remove_tree, sync_directory, temporary_beside, write_at
-from moorage.storage.files import FileReader
+from moorage.storage.durable import (
+    is_temporary_name,
+    place,
+    remove_tree,
+    sync_directory,
+    temporary_beside,
+    write_at,
+)
+from moorage.storage.files import FileReader, modified
 from moorage.storage.keys import is_component
 from moorage.storage.threads import translating
 
@@ -48,6 +56,7 @@ _DATA: Final = "data"
 _NOTES: Final = "hashstates"
 _OFFSET: Final = "offset."
 _UPLOADS: Final = "_uploads"
+_DIRECTORIES_AT_ONCE: Final = 1000
 
 
 class FilesystemUploads:
@@ -154,9 +163,22 @@ class FilesystemUploads:
             yield home
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        self._path_of(under)
-        del before, dry_run  # every byte of a file system belongs to a file that a listing shows
-        return ()
+        pages = _temporaries(self._path_of(under), under, before)
+
+        def work() -> list[Key] | None:
+            page = next(pages, None)
+            for key in page or () if not dry_run else ():
+                with suppress(FileNotFoundError):
+                    os.unlink(self._path_of(key))
+            return page
+
+        found: list[Key] = []
+        while True:
+            with translating(under, None):
+                page = await self._pool.run(work)
+            if page is None:
+                return found
+            found += page
 
 
 class FileAppender:
@@ -327,6 +349,36 @@ def _homes(path: str, key: str) -> Iterator[Key]:
                 yield Key(f"{name}/{child}")
             else:
                 waiting.append((f"{directory}/{child}", f"{name}/{child}"))
+
+
+def _temporaries(path: str, key: str, before: datetime) -> Iterator[list[Key]]:
+    """What a crash left of files that were being written, last written to before `before`; in pages.
+
+    Those of an upload go with it, and are not looked for.
+    """
+    waiting = [(path, key)]
+    page: list[Key] = []
+    for number in itertools.count(1):
+        if not waiting:
+            break
+        directory, name = waiting.pop()
+        try:
+            with os.scandir(directory) as found:
+                entries = [entry for entry in found if is_component(entry.name)]
+        except (FileNotFoundError, NotADirectoryError):
+            continue
+        for entry in entries:
+            if entry.is_dir():
+                if entry.name != _UPLOADS:
+                    waiting.append((entry.path, f"{name}/{entry.name}"))
+            elif is_temporary_name(entry.name):
+                with suppress(FileNotFoundError):
+                    if modified(entry.stat()) < before:
+                        page.append(Key(f"{name}/{entry.name}"))
+        if number % _DIRECTORIES_AT_ONCE == 0:
+            yield page
+            page = []
+    yield page
 
 
 def _read(path: str) -> bytes:

@@ -1,0 +1,97 @@
+"""Each kind of damage: how bad it is, what clients see of it, and what a repair does about it.
+
+docs/storage/checking.md shows this table, and a test keeps them equal.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import Key
+
+__all__ = ["KINDS", "Finding", "Kind", "Outcome", "Severity"]
+
+
+class Severity(Enum):
+    """`error`: a client does not get what it should; `warning`: something is off, and clients are served;
+    `note`: as it may be.
+    """
+
+    ERROR = "error"
+    WARNING = "warning"
+    NOTE = "note"
+
+
+class Outcome(Enum):
+    """What became of a finding."""
+
+    FOUND = "found"
+    REPAIRED = "repaired"
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """`repair` is empty where nothing safe can be done."""
+
+    severity: Severity
+    clients: str
+    repair: str = ""
+
+
+_ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
+
+KINDS: Final = {
+    "blob-empty": Kind(_ERROR, "pulls of images with this blob fail"),
+    "blob-corrupt": Kind(_ERROR, "pulls of images with this blob fail with a wrong digest"),
+    "blob-unreadable": Kind(_ERROR, "pulls of images with this blob fail"),
+    "blob-size": Kind(_ERROR, "pulls of this image fail with a wrong size or digest"),
+    "layer-torn": Kind(_ERROR, "the blob is unknown in this repository", "writes the link, or removes it"),
+    "layer-astray": Kind(_ERROR, "a pull of this digest gets other bytes", "writes the link"),
+    "layer-missing": Kind(_ERROR, "the blob is unknown; clients that push it again bring it back"),
+    "revision-torn": Kind(_ERROR, "the manifest is unknown", "writes the link, or removes it"),
+    "revision-astray": Kind(_ERROR, "the manifest may be unknown", "writes the link"),
+    "manifest-missing": Kind(_ERROR, "the manifest and its tags are unknown"),
+    "manifest-corrupt": Kind(_ERROR, "pulls fail with a wrong digest"),
+    "manifest-unreadable": Kind(_WARNING, "the manifest is not served: schema 1, or no manifest at all"),
+    "content-missing": Kind(_ERROR, "pulls of this image fail"),
+    "content-unlinked": Kind(_ERROR, "pulls of this image fail", "writes the link"),
+    "child-absent": Kind(_NOTE, "this platform cannot be pulled from here; an index may name images elsewhere"),
+    "referrer-missing": Kind(_WARNING, "the artifact is not listed with its subject", "writes the link"),
+    "referrer-torn": Kind(_WARNING, "none: the list is made from the link's name", "writes or removes the link"),
+    "referrer-stale": Kind(_WARNING, "none: the list leaves it out", "removes the link"),
+    "tag-torn": Kind(
+        _ERROR,
+        "the tag is unknown, yet may be listed",
+        "points it at the one manifest it ever named, or at nothing",
+    ),
+    "tag-half": Kind(
+        _WARNING, "the tag is unknown, yet may be listed", "points it at nothing, so that it is not listed"
+    ),
+    "tag-dangling": Kind(
+        _ERROR,
+        "the tag is unknown, yet may be listed",
+        "links its manifest again if that is whole, else points the tag at nothing",
+    ),
+    "history-missing": Kind(_WARNING, "none; the old registry's garbage collector needs it", "writes the link"),
+    "history-torn": Kind(_WARNING, "none; the old registry's garbage collector stops at it", "writes the link"),
+    "upload-stale": Kind(_WARNING, "none; it takes space", "removes the upload"),
+    "temporary-stale": Kind(_WARNING, "none; it takes space", "removes what a crash left"),
+    "unknown-key": Kind(_WARNING, "none; no part of a registry"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is wrong: the key where it lies and what was seen there."""
+
+    kind: str
+    key: Key
+    problem: str
+    outcome: Outcome = Outcome.FOUND
+
+    @property
+    def severity(self) -> Severity:
+        return KINDS[self.kind].severity

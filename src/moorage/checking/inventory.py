@@ -1,0 +1,106 @@
+"""One listing of the whole store, taken first: what there is, and how large.
+
+Memory: about 200 bytes for each blob.  Whatever is pushed or deleted after the listing passed it is not known
+here; whoever does not find what it looks for asks the store itself.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from moorage.registry import layout
+from moorage.registry.places import place_of
+from moorage.storage.driver import KeyMissing
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from moorage.storage.driver import Driver, Key, Stat
+    from moorage.types import RepoName
+
+__all__ = ["Inventory", "take"]
+
+_SHA256_BYTES: Final = 32
+_LINK_SIZES: Final = {71, 72, 135, 136}
+"""sha256 and sha512, and with the newline that scripts leave."""
+
+
+@dataclass(slots=True)
+class Inventory:
+    """What lies in the store.
+
+    `strangers` are keys that no registry writes, `torn_histories` entries of tags that hold no digest.
+    """
+
+    driver: Driver
+    names: set[RepoName] = field(default_factory=set)
+    strangers: list[Key] = field(default_factory=list)
+    torn_histories: list[Key] = field(default_factory=list)
+    objects: int = 0
+    blob_bytes: int = 0
+    _known: dict[bytes, int] = field(default_factory=dict)
+    """Raw digest to size; the complement of it, which is negative, once something links the blob.  (A `Digest` and
+    its texts would be three times as large.)"""
+
+    def add(self, stat: Stat) -> None:
+        self.objects += 1
+        place = place_of(stat.key)
+        if place is None:
+            self.strangers.append(stat.key)
+            return
+        if place.name is not None:
+            self.names.add(place.name)
+        if place.kind == "blob" and place.digest is not None:
+            self._known[bytes.fromhex(place.digest.hex)] = stat.size
+            self.blob_bytes += stat.size
+        elif place.kind == "history" and stat.size not in _LINK_SIZES:
+            self.torn_histories.append(stat.key)
+
+    @property
+    def blobs(self) -> int:
+        return len(self._known)
+
+    @property
+    def unlinked(self) -> tuple[int, int]:
+        """Blobs that no link was found for, and their bytes: what a garbage collector may remove."""
+        sizes = [known for known in self._known.values() if known >= 0]
+        return len(sizes), sum(sizes)
+
+    def all(self) -> Iterator[tuple[Digest, int]]:
+        """Every blob that was listed, and its size."""
+        for raw, known in self._known.items():
+            algorithm = "sha256" if len(raw) == _SHA256_BYTES else "sha512"
+            yield Digest(algorithm, raw.hex()), _size(known)
+
+    async def size(self, digest: Digest) -> int | None:
+        """Bytes of the blob, which something links; None if it is not there."""
+        raw = bytes.fromhex(digest.hex)
+        known = self._known.get(raw)
+        if known is None:
+            return await self.size_now(digest)
+        size = _size(known)
+        self._known[raw] = ~size
+        return size
+
+    async def size_now(self, digest: Digest) -> int | None:
+        """As the store says in this moment."""
+        try:
+            return (await self.driver.stat(layout.blob_data(digest))).size
+        except KeyMissing:
+            return None
+
+
+def _size(known: int) -> int:
+    return known if known >= 0 else ~known
+
+
+async def take(driver: Driver, seen: Callable[[int], None]) -> Inventory:
+    """List everything; `seen` is told how many objects each page had."""
+    found = Inventory(driver)
+    async for page in driver.scan(layout.ROOT):
+        for stat in page:
+            found.add(stat)
+        seen(len(page))
+    return found

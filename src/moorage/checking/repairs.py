@@ -1,0 +1,80 @@
+"""Every change that a repair makes, each safe beside a serving registry.
+
+Three rules:
+
+* What can be written is written on condition that it is still as it was seen.  A push that was faster wins.
+* A tag is never removed.  One that leads nowhere is pointed at nothing (`manifests.NOWHERE`), on the same
+  condition, as the registry itself does with tags of deleted manifests; a mark lets listings leave it out.
+* A link that has to be removed is removed without a condition, because no store has one.  So afterwards the bytes
+  are looked for: a push writes them before the link, and if they are there by now, the link is written again.
+
+Each returns whether what was wrong is right when it returns, whoever did it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage.registry import layout
+from moorage.registry.links import has_link, resolve, write_link
+from moorage.registry.manifests import NOWHERE
+from moorage.storage.driver import ABSENT, Conflict, KeyMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from moorage.storage.driver import Driver, Key, When
+    from moorage.types import Digest, RepoName, Tag
+
+__all__ = ["drop_referrer", "exists", "mend", "overwrite", "point_at_nothing", "write_absent"]
+
+
+async def exists(driver: Driver, key: Key) -> bool:
+    try:
+        await driver.stat(key)
+    except KeyMissing:
+        return False
+    return True
+
+
+async def overwrite(driver: Driver, key: Key, digest: Digest, when: When) -> bool:
+    """The link names `digest`, unless somebody else wrote it since `when` was seen; False if nobody did and the
+    store refused all the same.
+    """
+    try:
+        await driver.write(key, str(digest).encode(), when)
+    except Conflict:
+        return (await resolve(driver, key))[1] != when
+    return True
+
+
+async def write_absent(driver: Driver, key: Key, digest: Digest) -> bool:
+    """A link that is missing."""
+    return await overwrite(driver, key, digest, ABSENT)
+
+
+async def mend(driver: Driver, key: Key, digest: Digest, *, blob_there: Callable[[], Awaitable[bool]]) -> bool:
+    """A torn link whose path says that it named `digest`: written if the bytes are there, else removed."""
+    found, when = await resolve(driver, key)
+    if found is not None or when is ABSENT:
+        return True
+    if await blob_there():
+        return await overwrite(driver, key, digest, when)
+    await driver.delete([key])
+    if await blob_there() and not await has_link(driver, key):
+        await write_link(driver, key, digest)
+    return True
+
+
+async def point_at_nothing(driver: Driver, name: RepoName, tag: Tag, when: When) -> bool:
+    """The tag is dead and not listed, unless somebody else moved it since `when` was seen."""
+    await driver.write(layout.deleted_mark(name, NOWHERE), str(NOWHERE).encode())
+    return await overwrite(driver, layout.tag_link(name, tag), NOWHERE, when)
+
+
+async def drop_referrer(driver: Driver, name: RepoName, key: Key, referrer: Digest, *, valid: bool) -> bool:
+    """A referrer link of a manifest that is not there, or (`valid` False) that names another subject."""
+    await driver.delete([key])
+    if valid and await has_link(driver, layout.revision_link(name, referrer)):  # pushed again meanwhile
+        await write_link(driver, key, referrer)
+    return True

@@ -1,0 +1,167 @@
+"""`moorage storage check`: what is damaged in a store, what clients see of it, and what can be mended."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  Typer reads the annotation
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+from moorage.cli.serve import CONFIG_HELP
+
+if TYPE_CHECKING:
+    from moorage.checking.findings import Finding
+    from moorage.checking.store import Options, Summary
+    from moorage.cli.progress import Meter
+    from moorage.config.model import Settings
+
+__all__ = ["check"]
+
+_INTERRUPTED: Final = 130
+_SETTLED_MINUTES: Final = 60
+"""Longer than any push waits between the history of a tag and the tag."""
+
+
+def check(
+    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    digests: Annotated[bool, typer.Option("--digests", help="Read every blob and compute its digest.")] = False,
+    repair: Annotated[
+        bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
+    notes: Annotated[bool, typer.Option("--notes", help="Tell also what is only unusual.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Look over everything that is stored, beside a serving registry or without one.
+
+    Each line has what is wrong, where, what clients see of it and what --repair would do. Exit status 0 if nothing
+    is wrong, or nothing is left wrong after --repair; 1 otherwise.
+
+    Example: moorage storage check --digests /etc/docker/registry/config.yml
+    """
+    import asyncio
+    import os
+    from datetime import UTC, datetime, timedelta
+
+    from moorage.checking.store import Options
+    from moorage.cli.output import tell
+    from moorage.cli.progress import metre, still
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+    from moorage.storage.driver import StorageError
+    from moorage.stores import CannotStore
+
+    try:
+        settings = load(config, os.environ).settings
+    except ConfigError as error:
+        tell(error.problems)
+        raise typer.Exit(1) from None
+    if settings.storage.driver == "inmemory":
+        typer.echo("storage.inmemory lives in the memory of one process; there is nothing to check", err=True)
+        raise typer.Exit(1)
+    still()
+    now = datetime.now(UTC)
+    options = Options(
+        settled_before=now - timedelta(minutes=_SETTLED_MINUTES),
+        stale_before=now - timedelta(seconds=settings.storage.maintenance.uploadpurging.age),
+        digests=digests,
+        repair=repair,
+    )
+    try:
+        with metre(quiet=quiet) as meter:
+            summary = asyncio.run(_work(settings, options, meter, as_json=as_json, notes=notes))
+    except (StorageError, CannotStore) as error:
+        typer.echo(f"stopped: {error}", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; what was told holds", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    _show_summary(summary, as_json=as_json)
+    raise typer.Exit(0 if summary.clean else 1)
+
+
+async def _work(settings: Settings, options: Options, meter: Meter, *, as_json: bool, notes: bool) -> Summary:
+    from moorage.app import make_driver
+    from moorage.checking import store
+
+    driver = make_driver(settings)
+    try:
+        return await store.check(driver, options, _Watcher(meter, as_json=as_json, notes=notes))
+    finally:
+        await driver.close()
+
+
+class _Watcher:
+    """See `checking.store.Watcher`."""
+
+    def __init__(self, meter: Meter, *, as_json: bool, notes: bool) -> None:
+        self._meter, self._json, self._notes = meter, as_json, notes
+
+    def phase(self, name: str, total: int | None) -> None:
+        self._meter.begin(name, total, is_bytes="bytes" in name)
+
+    def advanced(self, count: int) -> None:
+        self._meter.advance(count)
+
+    def found(self, finding: Finding) -> None:
+        from moorage.checking.findings import Severity
+
+        if finding.severity is not Severity.NOTE or self._notes:
+            typer.echo(_as_json(finding) if self._json else _line(finding))
+
+
+def _line(finding: Finding) -> str:
+    from moorage.checking.findings import KINDS, Outcome
+
+    kind = KINDS[finding.kind]
+    repaired = finding.outcome is Outcome.REPAIRED
+    label = "repaired" if repaired else kind.severity.value
+    repair = "" if repaired else f"; repair: {kind.repair or 'nothing'}"
+    return f"{label}: {finding.key}: {finding.kind}: {finding.problem}; clients: {kind.clients}{repair}"
+
+
+def _as_json(finding: Finding) -> str:
+    import json
+
+    from moorage.checking.findings import KINDS
+
+    kind = KINDS[finding.kind]
+    return json.dumps(
+        {
+            "severity": kind.severity.value,
+            "kind": finding.kind,
+            "key": finding.key,
+            "problem": finding.problem,
+            "clients": kind.clients,
+            "repair": kind.repair,
+            "outcome": finding.outcome.value,
+        }
+    )
+
+
+def _show_summary(summary: Summary, *, as_json: bool) -> None:
+    import json
+
+    from moorage.cli.progress import readable
+
+    counts = {f"{severity.value}s": count for severity, count in summary.counts.items()}
+    if as_json:
+        facts = {
+            "objects": summary.objects,
+            "repositories": summary.repositories,
+            "blobs": summary.blobs,
+            "bytes": summary.blob_bytes,
+            "unlinked": summary.unlinked,
+            "unlinked_bytes": summary.unlinked_bytes,
+            "repaired": summary.repaired,
+            **counts,
+        }
+        typer.echo(json.dumps({"summary": facts}))
+        return
+    typer.echo(
+        f"{summary.repositories} repositories, {summary.blobs} blobs ({readable(summary.blob_bytes)}), "
+        f"{summary.objects} objects; "
+        f"{summary.unlinked} blobs ({readable(summary.unlinked_bytes)}) that nothing links"
+    )
+    told = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{told}{f', {summary.repaired} repaired' if summary.repaired else ''}")

@@ -1,0 +1,177 @@
+"""`moorage storage copy`: a registry moves to another store."""
+
+from __future__ import annotations
+
+from pathlib import Path  # noqa: TC003  Typer reads the annotation
+from typing import TYPE_CHECKING, Annotated, Final
+
+import typer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from moorage.cli.progress import Meter
+    from moorage.config.model import Settings
+    from moorage.moving.copying import Options
+    from moorage.moving.tally import Tally
+
+__all__ = ["copy"]
+
+_INTERRUPTED: Final = 130
+"""128 + SIGINT, as shells have it."""
+
+
+def copy(
+    source: Annotated[Path, typer.Option("--from", metavar="CONFIG", help="Configuration of the store to read.")],
+    target: Annotated[Path, typer.Option("--to", metavar="CONFIG", help="Configuration of the store to fill.")],
+    repository: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="PATTERN", help="Only repositories whose name matches, such as 'team/*'; repeatable."
+        ),
+    ] = None,
+    all_blobs: Annotated[
+        bool, typer.Option("--all-blobs", help="Also blobs that no repository links (garbage, usually).")
+    ] = False,
+    incomplete: Annotated[
+        bool, typer.Option("--incomplete", help="Also images of which the source has lost a part.")
+    ] = False,
+    overwrite: Annotated[
+        bool,
+        typer.Option("--overwrite", help="Also tags that were moved, and images deleted, at the destination."),
+    ] = False,
+    recheck: Annotated[
+        bool, typer.Option("--recheck", help="Hash what the destination has already; replace what is damaged.")
+    ] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be copied.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, max=64, help="Blobs copied at the same time.")] = 4,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Copy repositories, blobs, manifests and tags from one store to another, verified by digest.
+
+    Both may be serving meanwhile. Run it again after an interruption, or to bring what was pushed since: what is
+    there already is not copied twice. Exit status 1 if something was not copied.
+
+    REGISTRY_* variables apply to neither configuration; FROM_REGISTRY_* and TO_REGISTRY_* do.
+
+    Example: moorage storage copy --from old.yml --to new.yml
+    """
+    import asyncio
+    import os
+
+    from moorage.cli.progress import metre, still
+    from moorage.moving.copying import Options
+    from moorage.storage.driver import StorageError
+    from moorage.stores import CannotStore
+
+    if all_blobs and repository:
+        raise typer.BadParameter("it would copy the blobs of all repositories", param_hint="--all-blobs")
+    here, there = _load(source, os.environ, "FROM_"), _load(target, os.environ, "TO_")
+    if _same(here, there):
+        raise typer.BadParameter("it is the same store as --from", param_hint="--to")
+    still()
+    options = Options(
+        repositories=tuple(repository or ()),
+        all_blobs=all_blobs,
+        incomplete=incomplete,
+        overwrite=overwrite,
+        recheck=recheck,
+        dry_run=dry_run,
+        at_once=concurrency,
+    )
+    try:
+        with metre(quiet=quiet) as meter:
+            tally = asyncio.run(_work(here, there, options, meter))
+    except (StorageError, CannotStore) as error:
+        typer.echo(f"stopped: {error}\nrun the same command again to go on", err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo("interrupted; run the same command again to go on", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+    _summary(tally, dry_run=dry_run)
+    raise typer.Exit(1 if tally.problems else 0)
+
+
+def _load(path: Path, environ: Mapping[str, str], prefix: str) -> Settings:
+    from moorage.cli.output import tell
+    from moorage.config.load import load
+    from moorage.config.problems import ConfigError
+
+    wanted = f"{prefix}REGISTRY_"
+    own = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(wanted)}
+    try:
+        settings = load(path, own).settings
+    except ConfigError as error:
+        tell(error.problems)
+        raise typer.Exit(1) from None
+    if settings.storage.driver == "inmemory":
+        typer.echo(
+            f"{path}: storage.inmemory lives in the memory of one process; there is nothing to copy", err=True
+        )
+        raise typer.Exit(1)
+    return settings
+
+
+def _same(one: Settings, other: Settings) -> bool:
+    import os
+
+    if one.storage.driver != other.storage.driver:
+        return False
+    if one.storage.filesystem is not None and other.storage.filesystem is not None:
+        first, second = one.storage.filesystem.rootdirectory, other.storage.filesystem.rootdirectory
+        return os.path.realpath(first) == os.path.realpath(second)
+    return bool(getattr(one.storage, one.storage.driver) == getattr(other.storage, other.storage.driver))
+
+
+async def _work(here: Settings, there: Settings, options: Options, meter: Meter) -> Tally:
+    from moorage.app import make_driver
+    from moorage.moving.copying import Copier
+
+    source = make_driver(here)
+    try:
+        target = make_driver(there)
+        try:
+            meter.begin("copying", None, is_bytes=True)
+            return await Copier(source, target, options, _Watcher(meter)).run()
+        finally:
+            await target.close()
+    finally:
+        await source.close()
+
+
+class _Watcher:
+    """See `moving.tally.Watcher`."""
+
+    def __init__(self, meter: Meter) -> None:
+        self._meter = meter
+
+    def planned(self, size: int) -> None:
+        self._meter.grow(size)
+
+    def moved(self, size: int, *, copied: bool) -> None:
+        del copied
+        self._meter.advance(size)
+
+    def settled(self, tally: Tally) -> None:
+        self._meter.describe(f"{tally.blobs} copied, {tally.present} there, {tally.repositories} repositories")
+
+    def problem(self, where: str, text: str) -> None:
+        typer.echo(f"error: {where}: {text}", err=True)
+
+    def note(self, where: str, text: str) -> None:
+        typer.echo(f"note: {where}: {text}", err=True)
+
+
+def _summary(tally: Tally, *, dry_run: bool) -> None:
+    from moorage.cli.progress import readable
+
+    done = "would copy" if dry_run else "copied"
+    typer.echo(
+        f"{tally.repositories} repositories: {done} {tally.blobs} blobs ({readable(tally.blob_bytes)}), "
+        f"{tally.links} links, {tally.manifests} manifests, {tally.tags} tags; "
+        f"{tally.present} blobs ({readable(tally.present_bytes)}) were there already"
+    )
+    if tally.kept:
+        typer.echo(f"{tally.kept} tags and manifests were changed at the destination and left alone")
+    if tally.problems:
+        typer.echo(f"{tally.problems} problems, told above; what they name was not copied")

@@ -1,0 +1,72 @@
+"""A key read back: what `layout.py` wrote it for.  For tools that start from what lies in the store.
+
+Source: `layout.py`, whose tree this is; every key that it can build is one of these places (tests/registry).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import RegistryError
+from moorage.registry import layout
+from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import Key
+
+__all__ = ["Place", "place_of"]
+
+_DIGEST: Final = r"(?P<algorithm>[a-z0-9]+)/(?P<hex>[a-f0-9]+)"
+_FORMS: Final = {
+    "blob": re.compile(r"blobs/(?P<algorithm>[a-z0-9]+)/(?P<first>[a-f0-9]{2})/(?P<hex>(?P=first)[a-f0-9]+)/data"),
+    "layer": re.compile(rf"repositories/(?P<name>.+)/_layers/{_DIGEST}/link"),
+    "revision": re.compile(rf"repositories/(?P<name>.+)/_manifests/revisions/{_DIGEST}/link"),
+    "tag": re.compile(r"repositories/(?P<name>.+)/_manifests/tags/(?P<tag>[^/]+)/current/link"),
+    "history": re.compile(rf"repositories/(?P<name>.+)/_manifests/tags/(?P<tag>[^/]+)/index/{_DIGEST}/link"),
+    "mark": re.compile(rf"repositories/(?P<name>.+)/_manifests/_deleted/{_DIGEST}"),
+    "referrer": re.compile(
+        rf"repositories/(?P<name>.+)/_referrers/(?P<subject>[a-z0-9]+/[a-f0-9]+)/{_DIGEST}/link"
+    ),
+    "upload": re.compile(r"repositories/(?P<name>.+)/_uploads/[^/]+/.+"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """`kind` is one of blob, layer, revision, tag, history, mark, referrer, upload; the rest is what the key says.
+
+    `digest` is the one in the path, which is usually also what lies there.
+    """
+
+    kind: str
+    name: RepoName | None = None
+    digest: Digest | None = None
+    tag: Tag | None = None
+    subject: Digest | None = None
+
+
+def place_of(key: Key) -> Place | None:
+    """None for what no version of this registry, or of CNCF Distribution, writes."""
+    rest = key.removeprefix(f"{layout.ROOT}/")
+    if rest == key:
+        return None
+    for kind, form in _FORMS.items():
+        if (match := form.fullmatch(rest)) is not None:
+            try:
+                return _place(kind, match.groupdict())
+            except RegistryError:
+                return None
+    return None
+
+
+def _place(kind: str, parts: dict[str, str]) -> Place:
+    """Raises a refusal for a part that is not spelt as it must be."""
+    return Place(
+        kind,
+        name=parse_repo_name(parts["name"]) if "name" in parts else None,
+        digest=Digest.parse(f"{parts['algorithm']}:{parts['hex']}") if "hex" in parts else None,
+        tag=parse_tag(parts["tag"]) if "tag" in parts else None,
+        subject=Digest.parse(parts["subject"].replace("/", ":")) if "subject" in parts else None,
+    )

@@ -1,0 +1,67 @@
+"""Progress where there is no terminal: lines now and then; and the bar where there is one."""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import pytest
+
+from moorage.cli.progress import metre, readable
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"), (3 << 50, "3072.0 TiB")],
+)
+def test_sizes(size: int, text: str) -> None:
+    assert readable(size) == text
+
+
+def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
+    """A log of a nightly job must show that it goes on, and not be one line per blob."""
+    now = [100.0]
+    with metre(quiet=False, clock=lambda: now[0]) as meter:
+        meter.begin("copying", None, is_bytes=True)
+        meter.grow(3 << 20)
+        for _ in range(100):
+            now[0] += 0.125
+            meter.advance(10 << 10)
+        now[0] += 11
+        meter.describe("2 repositories")
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "copying",
+        "copying: 800.0 KiB of 3.0 MiB, 80.0 KiB/s",
+        "copying: 1000.0 KiB of 3.0 MiB, 42.6 KiB/s; 2 repositories",
+    ]
+
+
+def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
+    with metre(quiet=True) as meter:
+        meter.begin("copying", 5)
+        meter.grow(5)
+        meter.advance(5)
+        meter.describe("done")
+    assert capsys.readouterr() == ("", "")
+
+
+class Terminal(io.StringIO):
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Amounts, totals and what is being done stand beside it; results go to standard output untouched."""
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv("COLUMNS", "120")
+    with metre(quiet=False) as meter:
+        meter.begin("copying", None, is_bytes=True)
+        meter.grow(4 << 20)
+        meter.advance(1 << 20)
+        meter.describe("3 repositories")
+    assert "1.0 MiB of 4.0 MiB" in terminal.getvalue()
+    assert "3 repositories" in terminal.getvalue()

@@ -1,0 +1,50 @@
+"""Keys read back: each that `layout.py` builds, and none that it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from moorage.registry import layout
+from moorage.registry.places import Place, place_of
+from moorage.storage.driver import Key
+from moorage.types import Digest, RepoName, Tag
+
+NAME, TAG = RepoName("team/app/nested.x"), Tag("_uploads")
+ONE, STRONG = Digest.of(b"one"), Digest.of(b"two", "sha512")
+
+
+@pytest.mark.parametrize(
+    ("key", "place"),
+    [
+        (layout.blob_data(ONE), Place("blob", digest=ONE)),
+        (layout.blob_data(STRONG), Place("blob", digest=STRONG)),
+        (layout.layer_link(NAME, ONE), Place("layer", NAME, ONE)),
+        (layout.revision_link(NAME, STRONG), Place("revision", NAME, STRONG)),
+        (layout.tag_link(NAME, TAG), Place("tag", NAME, tag=TAG)),
+        (layout.tag_history_link(NAME, TAG, ONE), Place("history", NAME, ONE, TAG)),
+        (layout.deleted_mark(NAME, ONE), Place("mark", NAME, ONE)),
+        (layout.referrer_link(NAME, STRONG, ONE), Place("referrer", NAME, ONE, subject=STRONG)),
+        (layout.below(layout.upload_home(NAME, "some-id"), "hashstates/sha256/0"), Place("upload", NAME)),
+    ],
+)
+def test_every_key_is_known_again(key: Key, place: Place) -> None:
+    assert place_of(key) == place
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        "scheduler-state.json",
+        f"{layout.ROOT}",
+        f"{layout.BLOBS}/sha256/00/{'ab' * 32}/data",
+        f"{layout.BLOBS}/sha256/ab/abcd/data",
+        f"{layout.BLOBS}/sha384/ab/{'ab' * 48}/data",
+        f"{layout.REPOSITORIES}/UPPER/_layers/sha256/{'ab' * 32}/link",
+        f"{layout.REPOSITORIES}/_layers/sha256/{'ab' * 32}/link",
+        f"{layout.REPOSITORIES}/a/_manifests/tags/.bad/current/link",
+        f"{layout.REPOSITORIES}/a/_manifests/tags/v1/current/link/more",
+        f"{layout.REPOSITORIES}/a/_uploads/loose",
+    ],
+)
+def test_other_keys_are_nobodys(key: str) -> None:
+    assert place_of(Key(key)) is None
