@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from moorage.config.buckets import check_s3
+from moorage.config.buckets import check_gcs, check_s3
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
@@ -28,9 +28,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory", "s3")
+_OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs")
 _PORT_LIMIT: Final = 65_535
-_GCS_STEP: Final = 256 * 1024
 
 
 def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[str, str]) -> list[Problem]:
@@ -68,8 +67,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
     if storage.s3 is not None:
         yield from check_s3(storage.s3)
-    if storage.gcs is not None and storage.gcs.chunksize % _GCS_STEP:
-        yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
+    if storage.gcs is not None:
+        yield from check_gcs(storage.gcs)
 
 
 def _auth(settings: Settings) -> Iterator[Problem]:
