@@ -15,11 +15,12 @@ from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
-    from moorage.config.sections.storage import S3
+    from moorage.config.sections.storage import S3, Gcs
     from moorage.storage.driver import Driver
+    from moorage.storage.gcs_options import GcsOptions
     from moorage.storage.s3_options import S3Options
 
-__all__ = ["CannotStore", "make_driver", "prepare", "s3_options"]
+__all__ = ["CannotStore", "gcs_options", "make_driver", "prepare", "s3_options"]
 
 _DEFAULT_CLASSES: Final = {"", "none", "standard"}
 _DEFAULT_ACLS: Final = {"", "private"}
@@ -40,6 +41,11 @@ def make_driver(settings: Settings) -> Driver:
         from moorage.storage.s3_objects import S3Objects
 
         return ObjectDriver(S3Objects(s3_options(storage.s3)))
+    if storage.gcs is not None:
+        from moorage.storage.gcs_objects import GcsObjects
+        from moorage.storage.object_driver import ObjectDriver
+
+        return ObjectDriver(GcsObjects(gcs_options(storage.gcs)))
     return MemoryDriver()
 
 
@@ -52,6 +58,35 @@ def prepare(settings: Settings) -> None:
             require_libraries()
         except MissingLibrary as error:
             raise CannotStore(str(error)) from error
+    if settings.storage.gcs is not None:
+        _prepare_gcs(gcs_options(settings.storage.gcs))
+
+
+def _prepare_gcs(options: GcsOptions) -> None:
+    from moorage.storage import gcs_credentials
+
+    try:
+        gcs_credentials.require_library()
+        gcs_credentials.identity_of(options)
+    except (gcs_credentials.MissingLibrary, gcs_credentials.CredentialsUnusable) as error:
+        raise CannotStore(str(error)) from error
+
+
+def gcs_options(gcs: Gcs) -> GcsOptions:
+    """The section in the driver's words."""
+    from moorage.storage.gcs_options import GcsOptions
+
+    return GcsOptions(
+        bucket=gcs.bucket,
+        root=gcs.rootdirectory,
+        endpoint=gcs.endpoint,
+        key_file=gcs.keyfile,
+        credentials=gcs.credentials,
+        ca_bundle=gcs.cabundle,
+        user_agent=gcs.useragent or f"moorage/{__version__}",
+        chunk=gcs.chunksize,
+        concurrency=gcs.maxconcurrency,
+    )
 
 
 def s3_options(s3: S3) -> S3Options:

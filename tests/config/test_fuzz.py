@@ -36,7 +36,7 @@ def _load(content: bytes, environ: dict[str, str]) -> None:
         assert all(str(problem) for problem in problems)
         return
     assert not any(problem.kind == "error" for problem in loaded.warnings)
-    assert loaded.settings.storage.driver in {"filesystem", "inmemory"}
+    assert loaded.settings.storage.driver in {"filesystem", "inmemory", "s3", "gcs"}
     assert loaded.settings.http.addr
 
 

@@ -21,7 +21,6 @@ PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 HOOK = BASE + "log: {{hooks: [{{type: mail, levels: [error], options: {{{}}}}}]}}"
 
 TO_COME = [
-    (PLAIN + "storage: {gcs: {bucket: b}}", "storage.gcs", 3),
     (PLAIN + "storage: {azure: {accountname: a, container: c}}", "storage.azure", 3),
     (PLAIN + "storage: {swift: {authurl: x}}", "storage.swift", 3),
     (PLAIN + "storage: {oss: {bucket: x}}", "storage.oss", 3),
@@ -413,6 +412,52 @@ def test_what_s3_takes(tmp_path: Path, text: str) -> None:
     """Settings of the reference, both majors' spellings, and regions that no list knows yet."""
     assert load_text(tmp_path, S3 + text).warnings == ()
     assert load_text(tmp_path, (S3 + text).replace("{s3:", "{s3aws:")).settings.storage.driver == "s3"
+
+
+GCS = PLAIN + "storage: {gcs: {bucket: b, "
+
+WRONG_GCS = [
+    ("chunksize: 300000}}", "chunksize", "multiple of 262144"),
+    ("chunksize: 262143}}", "chunksize", "expected"),
+    ("endpoint: 'storage.example:4443'}}", "endpoint", "expected a scheme and a host"),
+    ("endpoint: 'https://h/path'}}", "endpoint", "expected a scheme and a host"),
+    ("rootdirectory: ../b}}", "rootdirectory", "expected a prefix"),
+    ("cabundle: /nowhere/ca.pem}}", "cabundle", "No such file"),
+    ("keyfile: /nowhere/key.json}}", "keyfile", "No such file"),
+]
+
+
+@pytest.mark.parametrize(("text", "key", "said"), WRONG_GCS)
+def test_what_gcs_cannot_honour_is_refused_by_name(tmp_path: Path, text: str, key: str, said: str) -> None:
+    """A wrong key would be found out with the first push."""
+    (error,) = errors_of(tmp_path, GCS + text)
+    assert error.key == f"storage.gcs.{key}"
+    assert said in error.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "rootdirectory: /a/b/, chunksize: 5242880}}", "rootdirectory: /, maxconcurrency: 10, useragent: u}}",
+        "credentials: {type: service_account, client_email: e, private_key: p}}}",
+        "endpoint: 'http://127.0.0.1:9023'}}",
+    ],
+)  # fmt: skip
+def test_what_gcs_takes(tmp_path: Path, text: str) -> None:
+    """Settings of the reference, and both majors' sizes of a part."""
+    loaded = load_text(tmp_path, GCS + text)
+    assert loaded.warnings == ()
+    assert loaded.settings.storage.driver == "gcs"
+    assert loaded.settings.storage.gcs is not None
+    assert loaded.settings.storage.gcs.maxconcurrency >= 25
+
+
+def test_a_key_file_wins_over_credentials(tmp_path: Path) -> None:
+    """As in the reference; whoever gives both is told."""
+    (tmp_path / "key.json").write_text("{}")
+    text = f"{GCS} keyfile: {tmp_path / 'key.json'}, credentials: {{type: service_account}}}}}}"
+    (warning,) = load_text(tmp_path, text).warnings
+    assert (warning.key, warning.message) == ("storage.gcs.credentials", "has no effect beside keyfile")
 
 
 def test_messages_keep_secrets(tmp_path: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.s3 import a_bucket
+from tests.storage import gcs_bucket
 
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -63,3 +64,21 @@ class TestS3(DriverContract):
     def connect(self) -> Iterator[Callable[[], Driver]]:
         with a_bucket() as bucket:
             yield bucket.driver
+
+
+class TestGcs(DriverContract):
+    """On a fake of ours (`gcs_server.py`); `chunk` and `sources` are small, so that joins are trees."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture(params=["small", "as it comes"])
+    def connect(
+        self, request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
+    ) -> Iterator[Callable[[], Driver]]:
+        with gcs_bucket.a_bucket() as bucket:
+            if request.param != "small":
+                yield bucket.driver
+                return
+            bucket.server.quantum, bucket.server.open_to_all = 1000, True
+            monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.server.endpoint)
+            yield lambda: bucket.driver(chunk=1000, sources=3, endpoint="", credentials={})

@@ -14,14 +14,15 @@ from moorage.config.problems import Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from moorage.config.sections.storage import S3
+    from moorage.config.sections.storage import S3, Gcs
 
-__all__ = ["check_s3"]
+__all__ = ["check_gcs", "check_s3"]
 
 _LOGGED: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
 _NEVER_LOGGED: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
 _COPIES_AT_ONCE: Final = 8
 _REFERENCES_COPIES: Final = 100
+_GCS_STEP: Final = 256 * 1024
 
 
 def check_s3(s3: S3) -> Iterator[Problem]:
@@ -36,14 +37,35 @@ def check_s3(s3: S3) -> Iterator[Problem]:
     if s3.rootdirectory and not _is_prefix(s3.rootdirectory):
         found = f"expected a prefix such as registries/main, found {s3.rootdirectory!r}"
         yield Problem(found, "storage.s3.rootdirectory")
-    if s3.cabundle:
-        try:
-            with Path(s3.cabundle).open("rb") as file:
-                file.read(1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
-            yield Problem(f"cannot read {s3.cabundle!r}: {reason}", "storage.s3.cabundle")
+    yield from _readable(s3.cabundle, "storage.s3.cabundle")
     yield from _without_effect(s3)
+
+
+def check_gcs(gcs: Gcs) -> Iterator[Problem]:
+    """Every problem of `storage.gcs`.  What is wrong with credentials is told when they are first read."""
+    if gcs.chunksize % _GCS_STEP:
+        yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
+    if gcs.endpoint and not _is_address(gcs.endpoint, scheme=True):
+        message = f"expected a scheme and a host such as https://storage.googleapis.com, found {gcs.endpoint!r}"
+        yield Problem(message, "storage.gcs.endpoint")
+    if {".", ".."} & set(gcs.rootdirectory.split("/")) or not gcs.rootdirectory.isprintable():
+        found = f"expected a prefix such as registries/main, found {gcs.rootdirectory!r}"
+        yield Problem(found, "storage.gcs.rootdirectory")
+    yield from _readable(gcs.cabundle, "storage.gcs.cabundle")
+    yield from _readable(gcs.keyfile, "storage.gcs.keyfile")
+    if gcs.keyfile and gcs.credentials:
+        yield Problem("has no effect beside keyfile", "storage.gcs.credentials", kind="warning")
+
+
+def _readable(path: str, key: str) -> Iterator[Problem]:
+    if not path:
+        return
+    try:
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        yield Problem(f"cannot read {path!r}: {reason}", key)
 
 
 def _endpoints(s3: S3) -> Iterator[Problem]:

@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 from moorage.config import suites
 from moorage.config.addresses import host_and_port
-from moorage.config.buckets import check_s3
+from moorage.config.buckets import check_gcs, check_s3
 from moorage.config.hooks import check_hooks
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
@@ -34,9 +34,8 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory", "s3")
+_OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs")
 _SECRET_LEAST_CHARS: Final = 32
-_GCS_STEP: Final = 256 * 1024
 
 
 def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[str, str]) -> list[Problem]:
@@ -77,8 +76,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
     if storage.s3 is not None:
         yield from check_s3(storage.s3)
-    if storage.gcs is not None and storage.gcs.chunksize % _GCS_STEP:
-        yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
+    if storage.gcs is not None:
+        yield from check_gcs(storage.gcs)
 
 
 def _auth(settings: Settings) -> Iterator[Problem]:

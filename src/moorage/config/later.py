@@ -66,10 +66,10 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 LATER: Final = (
     Later(
-        ("storage.gcs", "storage.azure"),
-        "storage in a bucket of Google or Azure",
-        "use storage.filesystem or storage.s3",
-        _storage("gcs", "azure"),
+        ("storage.azure",),
+        "storage in a container of Azure",
+        "use storage.filesystem, storage.s3 or storage.gcs",
+        _storage("azure"),
     ),
     Later(
         ("storage.swift",),

@@ -173,16 +173,27 @@ class Gcs(Section):
     """Google Cloud Storage."""
 
     bucket: LooseText = setting("", "Bucket; must exist.", required=True)
-    keyfile: LooseText = setting("", "JSON file of a service account; wins over `credentials`.")
-    credentials: Mapping[str, Any] = setting(dict, "What the JSON file would hold.", secret=True)
-    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    endpoint: LooseText = setting(
+        "",
+        "Address of the service.",
+        shown="STORAGE_EMULATOR_HOST of the environment, else https://storage.googleapis.com",
+        ours=True,
+    )
+    keyfile: LooseText = setting("", "JSON file of credentials; wins over `credentials`.")
+    credentials: Mapping[str, Any] = setting(
+        dict, "What the JSON file would hold; without either, Google's usual places are looked at.", secret=True
+    )
+    cabundle: LooseText = setting(
+        "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
+    )
+    rootdirectory: LooseText = setting("", "Prefix of every key; slashes at its ends do not count.")
     chunksize: Annotated[int, at_least(256 * 1024)] = setting(
-        16 * _MIB, "Size of a part, a multiple of 256 KiB.", unit="bytes"
+        16 * _MIB, "Size of a chunk of an upload, a multiple of 256 KiB; two are in memory for each.", unit="bytes"
     )
     maxconcurrency: Annotated[int, raised_to(25)] = setting(
-        50, "Calls at the same time; fewer than 25 count as 25."
+        50, "Calls at the same time in each worker; fewer than 25 count as 25."
     )
-    useragent: LooseText = setting("", "User agent told to the service.")
+    useragent: LooseText = setting("", "User agent told to the service.", shown="moorage/VERSION")
 
 
 class AzureCredentials(Section):

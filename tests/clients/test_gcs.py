@@ -1,0 +1,142 @@
+"""skopeo and a registry whose storage is a bucket of Google's, or what stands for one in tests."""
+
+from __future__ import annotations
+
+import random
+import subprocess
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.clients.layouts import Layout, tar_of
+from tests.live import Live, NotStarted, require, start_moorage
+from tests.storage.gcs_bucket import Bucket, a_bucket
+from tests.wire import Wire, image
+
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.storage.gcs_server import Request
+
+pytestmark = [pytest.mark.client, pytest.mark.slow]
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with a_bucket() as bucket:
+        yield bucket
+
+
+def start(path: Path, bucket: Bucket, *, redirect: bool = True, **gcs: Any) -> Live:
+    storage = {"filesystem": None, "gcs": bucket.settings(**gcs), "redirect": {"disable": not redirect}}
+    return start_moorage(path / "registry", storage=storage, http={"workers": 2})
+
+
+def skopeo(*arguments: str | Path) -> str:
+    command = [require("skopeo"), *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "through-the-registry"])
+def test_images_go_there_and_back(tmp_path: Path, bucket: Bucket, redirect: bool) -> None:
+    """An index of two platforms with a layer of more chunks than one compose takes, compared end to end."""
+    layout = Layout(tmp_path / "layout")
+    big = tar_of({"big": random.Random(1).randbytes(13_000_000)})
+    images = [layout.image([tar_of({"arch": a.encode()}), big], architecture=a) for a in ("amd64", "arm64")]
+    layout.tag("v1", layout.index(images))
+    with start(tmp_path, bucket, redirect=redirect, chunksize=256 * 1024, rootdirectory="/reg/") as live:
+        skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:v1", f"docker://{live.host}/a/b:v1")
+        skopeo(
+            "copy", "--all", "--src-tls-verify=false", f"docker://{live.host}/a/b:v1", f"oci:{tmp_path / 'o'}:v1"
+        )
+        sent = {path.name: path.read_bytes() for path in (layout.path / "blobs" / "sha256").iterdir()}
+        back = {path.name: path.read_bytes() for path in (tmp_path / "o" / "blobs" / "sha256").iterdir()}
+        assert back.items() <= sent.items()
+        assert len(back) == 8
+        largest = max(back, key=lambda name: len(back[name]))
+        answer = Wire(live.host).blob("a/b", f"sha256:{largest}")
+        assert answer.status == (307 if redirect else 200)
+        assert Wire(live.host).send("GET", "/v2/_catalog").json() == {"repositories": ["a/b"]}
+        logs = live.logs()
+    assert any(request.what == "compose" for request in bucket.server.requests)
+    assert all(request.what != "signed" for request in bucket.server.requests) != redirect
+    assert not [key for key in bucket.objects if "/_uploads/" in key]
+    assert all(key.startswith("reg/docker/registry/v2/") for key in bucket.objects)
+    assert not [token for token in bucket.server.tokens if token in logs]
+
+
+def test_a_layer_in_pieces_is_cancelled_or_finished(tmp_path: Path, bucket: Bucket) -> None:
+    """Each PATCH on a connection of its own, so to any process; what was cancelled is gone."""
+    pieces = [bytes([65 + number]) * size for number, size in enumerate((1, 700, 1_000_000, 600_001, 0, 9))]
+    data = b"".join(pieces)
+    with start(tmp_path, bucket, redirect=False, chunksize=256 * 1024) as live:
+        wire = Wire(live.host)
+        location = wire.start_upload("in/pieces").headers["location"]
+        for piece in pieces:
+            answer = wire.patch(location, piece)
+            assert answer.status == 202, answer
+            location = answer.headers["location"]
+        assert wire.finish(location, Digest.of(data)).status == 201
+        assert wire.send("GET", location).status == 404
+        path = f"/v2/in/pieces/blobs/{Digest.of(data)}"
+        for span, expected in (("0-0", data[:1]), ("700-1000500", data[700:1_000_501]), ("-9", data[-9:])):
+            part = wire.send("GET", path, headers={"Range": f"bytes={span}"})
+            assert (part.status, part.body) == (206, expected)
+        cancelled = wire.patch(wire.start_upload("in/pieces").headers["location"], b"x" * 1_600_000)
+        assert wire.send("DELETE", cancelled.headers["location"]).status == 204
+    assert sorted(key.rpartition("/")[2] for key in bucket.objects) == ["data", "link"]
+
+
+def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucket) -> None:
+    """Clients try again after the one and tell their user of the other; the log says what the store said."""
+    with start(tmp_path, bucket) as live:
+        wire = Wire(live.host)
+        manifest = wire.push_image("a/b", "v1", [b"a layer"])
+        for reason, expected in (("forbidden", 503), ("quotaExceeded", 507)):
+
+            def trouble(request: Request, reason: str = reason) -> tuple[int, str] | None:
+                return None if request.what == "token" else (403, reason)
+
+            bucket.server.trouble = trouble
+            assert wire.start_upload("a/b").status == expected
+            assert reason in live.logs()
+        bucket.server.trouble = None
+        assert wire.manifest("a/b", "v1").body == manifest
+
+
+def test_what_a_push_and_a_pull_cost(tmp_path: Path, bucket: Bucket) -> None:
+    """Each is 20 to 40 ms on a real store and has its price: docs/storage/gcs.md has the table."""
+    layers = [bytes([number]) * size for number, size in enumerate((300_000, 5_000_000, 25_000_000))]
+
+    def counted() -> int:
+        count = len([request for request in bucket.server.requests if request.what != "token"])
+        bucket.server.requests.clear()
+        return count
+
+    storage = {"filesystem": None, "gcs": bucket.settings()}
+    with start_moorage(tmp_path / "registry", storage=storage, http={"workers": 1}) as live:
+        wire = Wire(live.host)
+        wire.push_image("warm/up", "v1", [b"a layer"])
+        counted()
+        for data in (*layers, b"{}"):
+            wire.blob("a/b", Digest.of(data), "HEAD")
+            patched = wire.patch(wire.start_upload("a/b").headers["location"], data)
+            assert wire.finish(patched.headers["location"], Digest.of(data)).status == 201
+        assert wire.put_manifest("a/b", "v1", image(b"{}", layers)).status == 201
+        pushed = counted()
+        wire.manifest("a/b", "v1")
+        for data in (*layers, b"{}"):
+            assert wire.blob("a/b", Digest.of(data)).status == 307
+        pulled = counted()
+    assert (pushed <= 56, pulled <= 6) == (True, True), (pushed, pulled)
+
+
+def test_a_key_that_is_none_ends_the_start(tmp_path: Path, bucket: Bucket) -> None:
+    """By name, in one line, before any port is open to clients."""
+    with pytest.raises(NotStarted, match=r"storage\.gcs\.credentials: credentials of type 'magic' cannot be used"):
+        start(tmp_path, bucket, credentials={"type": "magic", "private_key": "hush"})
+    assert "hush" not in (tmp_path / "registry.log").read_text()
