@@ -31,6 +31,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
+    "redis-server", "redis-sentinel",
 )  # fmt: skip
 
 # Program, package, suite, and whether the tests may do without it.

@@ -16,9 +16,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.caching import make_sizes
+from moorage.caching import prepare as prepare_cache
 from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.options import HttpOptions
+from moorage.redirects import make_rules
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.caches import Recent
 from moorage.registry.manifests import StoredManifests, ValidationRules
@@ -52,6 +55,7 @@ class StoredRegistry:
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
+        self._sizes, self._rules = make_sizes(settings), make_rules(settings)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
         self.uploads = StoredUploads(driver, secret, recent=recent)
         self.manifests = StoredManifests(
@@ -60,12 +64,14 @@ class StoredRegistry:
             rules=_rules(settings),
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
             recent=recent,
+            sizes=self._sizes,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,
-            remembered=storage.cache.blobdescriptorsize if storage.cache.blobdescriptor else 0,
+            sizes=self._sizes,
             redirects=not storage.redirect.disable,
+            rules=self._rules,
         )
         self.tags = StoredTags(driver)
         self.referrers = StoredReferrers(driver, self.manifests)
@@ -77,6 +83,9 @@ class StoredRegistry:
 
     async def close(self) -> None:
         self.uploads.close()
+        for rule in self._rules:
+            await rule.close()
+        await self._sizes.close()
         await self._driver.close()
 
 
@@ -134,6 +143,8 @@ def prepare(settings: Settings, secret: bytes) -> list[str]:
     Raises `CannotAuthenticate`, `CannotStore`.
     """
     prepare_driver(settings)
+    prepare_cache(settings)
+    make_rules(settings)
     make_authority(settings, secret)
     return []
 

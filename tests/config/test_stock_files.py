@@ -169,7 +169,7 @@ def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
         (OFFICIAL_3, {"http.debug.addr"}),
         (UPSTREAM_3, {"http.debug.addr"}),
         (DEBIAN, {"auth.htpasswd"}),
-        (UPSTREAM_2, {"http.debug.addr", "storage.cache.blobdescriptor"}),
+        (UPSTREAM_2, {"http.debug.addr"}),
     ],
 )
 def test_what_is_switched_on_and_not_there_is_refused_and_nothing_else(

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from moorage.config.buckets import check_s3
+from moorage.config.middleware import check_middleware
 from moorage.config.problems import Problem
+from moorage.config.redis import check_redis
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
 from moorage.config.sections.services import PROVIDERS
@@ -45,6 +47,8 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_tls(settings),
         *_health(settings),
         *_patterns(settings),
+        *check_middleware(settings),
+        *check_redis(settings),
         *_without_effect(settings),
     ]
     return [dataclasses.replace(problem, origin=origin(problem.key)) for problem in found]
@@ -194,8 +198,6 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
 
 
 def _without_effect(settings: Settings) -> Iterator[Problem]:
-    if settings.redis is not None and settings.storage.cache.blobdescriptor != "redis":
-        yield Problem("has no effect; nothing uses Redis", "redis", kind="warning")
     if settings.reporting is not None:
         yield Problem("has no effect; errors are not reported to services", "reporting", kind="warning")
     if settings.compatibility is not None:

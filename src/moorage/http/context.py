@@ -74,6 +74,11 @@ class Call:
             return length > 0
         return self.header("transfer-encoding") is not None or self.request.scope.get("http_version") == "2"
 
+    def client(self) -> str:
+        """The address of whoever is connected; "" for a Unix socket."""
+        peer = self.request.scope.get("client")
+        return peer[0] if peer else ""
+
     def location(self, path: str) -> str:
         """The URL of `path`, which begins with `v2/`."""
         return location(self.request, self.options, path)
