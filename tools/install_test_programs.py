@@ -32,6 +32,7 @@ PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
+    "redis-server", "redis-sentinel",
 )  # fmt: skip
 
 # Program, package, suite, and whether the tests may do without it.

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.caching import make_sizes
+from moorage.caching import prepare as prepare_cache
 from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.clients import Clients
 from moorage.http.options import HttpOptions
+from moorage.redirects import make_rules
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.caches import Recent
 from moorage.registry.manifests import StoredManifests, ValidationRules
@@ -47,6 +50,7 @@ if TYPE_CHECKING:
     from moorage.http.token import TokenEndpoint
     from moorage.metrics.recorder import Reading
     from moorage.registry.caches import BoundedCache
+    from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
     from moorage.storage.watched import Watch
     from moorage.types import Digest
@@ -72,6 +76,7 @@ class StoredRegistry:
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
+        self._sizes, self._rules = make_sizes(settings), make_rules(settings)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
         self.uploads = StoredUploads(driver, secret, recent=recent)
         self.manifests = StoredManifests(
@@ -80,12 +85,14 @@ class StoredRegistry:
             rules=_rules(settings),
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
             recent=recent,
+            sizes=self._sizes,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,
-            remembered=storage.cache.blobdescriptorsize if storage.cache.blobdescriptor else 0,
+            sizes=self._sizes,
             redirects=not storage.redirect.disable,
+            rules=self._rules,
         )
         self.tags = StoredTags(driver)
         self.referrers = StoredReferrers(driver, self.manifests)
@@ -97,16 +104,19 @@ class StoredRegistry:
 
     def readings(self) -> Iterator[Reading]:
         """What the caches have been asked, and could answer."""
-        yield from _cache_readings("blobs", self.blobs.sizes)
+        yield from _cache_readings("blobs", self._sizes)
         yield from _cache_readings("manifests", self.manifests.cache)
         yield from _cache_readings("referrers", self.referrers.cache)
 
     async def close(self) -> None:
         self.uploads.close()
+        for rule in self._rules:
+            await rule.close()
+        await self._sizes.close()
         await self._driver.close()
 
 
-def _cache_readings(name: str, cache: BoundedCache[Any, Any]) -> Iterator[Reading]:
+def _cache_readings(name: str, cache: BoundedCache[Any, Any] | Sizes) -> Iterator[Reading]:
     yield "moorage_cache_requests_total", (name,), cache.requests
     yield "moorage_cache_hits_total", (name,), cache.hits
 
@@ -178,6 +188,8 @@ def prepare(settings: Settings, secret: bytes) -> list[str]:
     Raises `CannotAuthenticate`, `CannotStore`.
     """
     prepare_driver(settings)
+    prepare_cache(settings)
+    make_rules(settings)
     warnings: list[str] = []
     _authority(settings, secret, warnings)
     return warnings

@@ -25,14 +25,6 @@ TO_COME = [
     (PLAIN + "storage: {swift: {authurl: x}}", "storage.swift", 3),
     (PLAIN + "storage: {oss: {bucket: x}}", "storage.oss", 3),
     (PLAIN + "storage: oss", "storage.oss", 3),
-    (PLAIN + "storage: {inmemory: , cache: {blobdescriptor: redis}}", "storage.cache.blobdescriptor", 3),
-    (
-        BASE + "middleware:\n  storage:\n    - name: x\n      disabled: true\n    - name: y",
-        "middleware.storage[1]",
-        11,
-    ),
-    (BASE + "middleware: {registry: [{name: y}]}", "middleware.registry[0]", 7),
-    (BASE + "middleware: {repository: [{name: y}]}", "middleware.repository[0]", 7),
     (BASE + "notifications: {endpoints: [{url: http://x}]}", "notifications.endpoints[0]", 7),
     (BASE + "proxy: {remoteurl: https://registry-1.docker.io}", "proxy.remoteurl", 7),
 ]

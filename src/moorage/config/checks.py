@@ -18,7 +18,9 @@ from moorage.config import suites
 from moorage.config.addresses import host_and_port
 from moorage.config.buckets import check_gcs, check_s3
 from moorage.config.hooks import check_hooks
+from moorage.config.middleware import check_middleware
 from moorage.config.problems import Problem
+from moorage.config.redis import check_redis
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
 from moorage.config.sections.clients import EVERY_ORIGIN
@@ -53,6 +55,8 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_tls(settings),
         *_health(settings),
         *_patterns(settings),
+        *check_middleware(settings),
+        *check_redis(settings),
         *_without_effect(settings),
     ]
     return [dataclasses.replace(problem, origin=origin(problem.key)) for problem in found]
@@ -348,8 +352,6 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
 
 
 def _without_effect(settings: Settings) -> Iterator[Problem]:
-    if settings.redis is not None and settings.storage.cache.blobdescriptor != "redis":
-        yield Problem("has no effect; nothing uses Redis", "redis", kind="warning")
     if settings.reporting is not None:
         yield Problem("has no effect; errors are not reported to services", "reporting", kind="warning")
     if settings.compatibility is not None:

@@ -143,8 +143,6 @@ def _table(keys: list[Key], path: tuple[str, ...]) -> str:
 def _mark(path: tuple[str, ...]) -> str:
     """What this version does not have, by the innermost row of `LATER`."""
     dotted = ".".join(path).replace("[]", "")
-    if dotted == "storage.cache.blobdescriptor":
-        return " `redis`: **later**."
     return " **Later.**" if any(dotted == key for later in LATER for key in later.keys) else ""
 
 

@@ -33,18 +33,6 @@ def _storage(*drivers: str) -> Callable[[Settings], Iterator[str]]:
     return lambda settings: (f"storage.{name}" for name in drivers if getattr(settings.storage, name) is not None)
 
 
-def _redis_cache(settings: Settings) -> Iterator[str]:
-    if settings.storage.cache.blobdescriptor == "redis":
-        yield "storage.cache.blobdescriptor"
-
-
-def _middleware(settings: Settings) -> Iterator[str]:
-    for part in ("registry", "repository", "storage"):
-        for index, entry in enumerate(getattr(settings.middleware, part)):
-            if not entry.disabled:
-                yield f"middleware.{part}[{index}]"
-
-
 def _endpoints(settings: Settings) -> Iterator[str]:
     for index, endpoint in enumerate(settings.notifications.endpoints):
         if not endpoint.disabled:
@@ -83,8 +71,6 @@ LATER: Final = (
         "reach the same store by its S3-compatible address with storage.s3 and regionendpoint",
         _storage("oss"),
     ),
-    Later(("storage.cache.blobdescriptor",), "a cache in Redis", "use inmemory, or remove it", _redis_cache),
-    Later(("middleware",), "middleware", "remove it or add disabled: true", _middleware),
     Later(("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints),
     Later(
         ("proxy",),

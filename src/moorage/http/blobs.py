@@ -30,7 +30,7 @@ async def get_blob(call: Call) -> Response:
     blobs = call.registry.blobs
     asked_for_bytes = call.request.method == "GET" and not call.header("if-none-match")
     # First, since a redirect needs neither the size nor the range, which the client asks there again.
-    if asked_for_bytes and (there := await blobs.elsewhere(name, digest)) is not None:
+    if asked_for_bytes and (there := await blobs.elsewhere(name, digest, client=call.client())) is not None:
         return Response(status_code=307, headers={"location": there.url})
     blob = await blobs.stat(name, digest)
     headers = {
@@ -51,7 +51,7 @@ async def get_blob(call: Call) -> Response:
     if wanted is None and blob.size <= _AT_ONCE_BYTES:
         return Response(await blobs.read(blob), headers=headers)
 
-    out = await blobs.handover(blob, method="GET")
+    out = await blobs.handover(blob, method="GET", client=call.client())
     if isinstance(out, SignedUrl):
         return Response(status_code=307, headers={"location": out.url})
     headers["content-length"] = str(blob.size if wanted is None else len(wanted))

@@ -74,6 +74,10 @@ class Call:
             return length > 0
         return self.header("transfer-encoding") is not None or self.request.scope.get("http_version") == "2"
 
+    def client(self) -> str:
+        """The address of the client, by trusted proxies' word only; "" for a Unix socket."""
+        return self.options.clients.decisive_address(self.request.scope)
+
     def location(self, path: str) -> str:
         """The URL of `path`, which begins with `v2/`."""
         return location(self.request, self.options, path)

@@ -5,10 +5,11 @@ blob that exists but is not linked from the repository asked for is BLOB_UNKNOWN
 probe what another has stored.
 
 The link is read for every request: a deletion on another worker or node shows at once.  The size, which the
-digest makes immutable, is remembered; that the bytes are still there is checked by whoever opens them, so a
-GET costs one read of a link, at most one stat, and one open.
+digest makes immutable, is remembered (`sizes.py`); that the bytes are still there is checked by whoever opens
+them, so a GET costs one read of a link, at most one stat, and one open.
 
-Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`.
+Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`; `storage/middleware/` says where
+clients are sent.
 Source: distribution-spec 1.1, "Pulling blobs", "Mounting a blob from another repository".
 """
 
@@ -17,39 +18,46 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from moorage.errors import BlobUnknown, Unsupported
+from moorage.errors import BlobUnknown, Unavailable, Unsupported
 from moorage.registry import layout
-from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import Blob
 from moorage.registry.links import read_link, write_link
 from moorage.registry.refusals import refusing
-from moorage.storage.driver import KeyMissing, LocalFile, SignedUrl
+from moorage.registry.sizes import MemorySizes
+from moorage.storage.driver import KeyMissing, LocalFile, ObjectTooLarge, RangeOutside, SignedUrl
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Sequence
 
-    from moorage.storage.driver import Driver
+    from moorage.registry.sizes import Sizes
+    from moorage.storage.driver import Driver, Key
+    from moorage.storage.middleware.rule import Rule
     from moorage.types import Digest, RepoName
 
 __all__ = ["StoredBlobs"]
 
 
 class StoredBlobs:
-    """See `interface.Blobs`.  `remembered` sizes are kept; `redirects` lets a client fetch from the store."""
+    """See `interface.Blobs`.  `redirects` lets a client fetch from the store, or from where the last of `rules`
+    sends it.
+    """
 
     def __init__(
         self,
         driver: Driver,
         *,
         delete_enabled: bool = False,
-        remembered: int = 10_000,
+        sizes: Sizes | None = None,
         redirects: bool = True,
         redirect_expires_s: int = 1200,
+        rules: Sequence[Rule] = (),
     ) -> None:
         self._driver = driver
         self._delete_enabled = delete_enabled
-        self.sizes: BoundedCache[Digest, int] = BoundedCache(remembered)
+        self._sizes: Sizes = MemorySizes(10_000) if sizes is None else sizes
         self._redirects, self._expires_s = redirects, redirect_expires_s
+        self._rules = rules
+        self._leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         with refusing():
@@ -58,26 +66,42 @@ class StoredBlobs:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)
 
-    async def elsewhere(self, name: RepoName, digest: Digest) -> SignedUrl | None:
-        if not (self._redirects and self._driver.remote):
+    async def elsewhere(self, name: RepoName, digest: Digest, *, client: str = "") -> SignedUrl | None:
+        if not self._leads_elsewhere:
             return None
         with refusing():
             stored = await read_link(self._driver, layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            key = layout.blob_data(stored)
-            found = await self._driver.handover(key, method="GET", expires_s=self._expires_s)
+            found = await self._leave(layout.blob_data(stored), "GET", client)
         return found if isinstance(found, SignedUrl) else None
 
+    async def _leave(self, key: Key, method: str, client: str) -> LocalFile | SignedUrl | None:
+        found = await self._driver.handover(key, method=method, expires_s=self._expires_s)
+        if self._redirects:
+            for rule in self._rules:
+                found = await rule.apply(found, key, client)
+        return found
+
     async def _size(self, stored: Digest) -> int:
-        size = self.sizes.get(stored)
-        if size is None:
-            try:
-                size = (await self._driver.stat(layout.blob_data(stored))).size
-            except KeyMissing:
-                raise BlobUnknown(str(stored)) from None
-            self.sizes.put(stored, size)
+        size = await self._sizes.get(stored)
+        return await self._look(stored) if size is None else size
+
+    async def _look(self, stored: Digest) -> int:
+        """The size as storage has it now.  Raises BlobUnknown."""
+        try:
+            size = (await self._driver.stat(layout.blob_data(stored))).size
+        except KeyMissing:
+            await self._sizes.forget(stored)
+            raise BlobUnknown(str(stored)) from None
+        await self._sizes.put(stored, size)
         return size
+
+    async def _check(self, blob: Blob, size: int) -> None:
+        """Raises Unavailable if `size`, which storage says, is not what was remembered: no answer may be torn."""
+        if size != blob.size:
+            await self._sizes.forget(blob.stored)
+            raise Unavailable(f"{blob.stored} has {size} bytes and not {blob.size}; ask again")
 
     @asynccontextmanager
     async def open(
@@ -87,30 +111,40 @@ class StoredBlobs:
         with refusing():
             try:
                 async with self._driver.open(layout.blob_data(blob.stored), start=start, stop=stop) as reader:
+                    await self._check(blob, reader.stat.size)
                     yield aiter(reader)
+            except RangeOutside as error:
+                await self._sizes.forget(blob.stored)
+                raise Unavailable(f"{blob.stored} is smaller than {blob.size} bytes; ask again") from error
             except KeyMissing:
-                self.sizes.drop(blob.stored)
+                await self._sizes.forget(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
 
     async def read(self, blob: Blob) -> bytes:
         with refusing():
             try:
-                return (await self._driver.read(layout.blob_data(blob.stored))).data
+                data = (await self._driver.read(layout.blob_data(blob.stored))).data
+            except ObjectTooLarge as error:
+                await self._sizes.forget(blob.stored)
+                raise Unavailable(f"{blob.stored} is larger than {blob.size} bytes; ask again") from error
             except KeyMissing:
-                self.sizes.drop(blob.stored)
+                await self._sizes.forget(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
+            await self._check(blob, len(data))
+            return data
 
-    async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
+    async def handover(self, blob: Blob, *, method: str, client: str = "") -> LocalFile | SignedUrl | None:
         key = layout.blob_data(blob.stored)
         with refusing():
-            found = await self._driver.handover(key, method=method, expires_s=self._expires_s)
+            found = await self._leave(key, method, client)
             if isinstance(found, LocalFile):
                 # The server opens the file after the status line is gone, too late for a 404.
                 try:
-                    await self._driver.stat(key)
+                    size = (await self._driver.stat(key)).size
                 except KeyMissing:
-                    self.sizes.drop(blob.stored)
+                    await self._sizes.forget(blob.stored)
                     raise BlobUnknown(str(blob.digest)) from None
+                await self._check(blob, size)
                 return found
             return found if self._redirects else None
 
@@ -121,8 +155,7 @@ class StoredBlobs:
                 stored = await read_link(self._driver, layout.layer_link(source, digest))
             if stored is None:
                 raise BlobUnknown(str(digest))
-            self.sizes.drop(stored)
-            blob = Blob(digest, await self._size(stored), stored)
+            blob = Blob(digest, await self._look(stored), stored)
             await write_link(self._driver, layout.layer_link(name, digest), stored)
             return blob
 
@@ -131,6 +164,8 @@ class StoredBlobs:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         key = layout.layer_link(name, digest)
         with refusing():
-            if await read_link(self._driver, key) is None:
+            stored = await read_link(self._driver, key)
+            if stored is None:
                 raise BlobUnknown(str(digest))
             await self._driver.delete([key])
+            await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, stored))))

@@ -98,15 +98,16 @@ class Blobs(Protocol):
     ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
         """Bytes [start, stop) in pieces of 1 B to 1 MiB; entering raises BlobUnknown if it vanished."""
 
-    async def elsewhere(self, name: RepoName, digest: Digest) -> SignedUrl | None:
+    async def elsewhere(self, name: RepoName, digest: Digest, *, client: str = "") -> SignedUrl | None:
         """Where a client may fetch the blob itself, if the store serves clients; asks only for the link, so that
-        a blob whose bytes are gone is a 404 of the store's.  Raises BlobUnknown.
+        a blob whose bytes are gone is a 404 of the store's.  `client` is its address, by which the place may be
+        chosen; "" if unknown.  Raises BlobUnknown.
         """
 
     async def read(self, blob: Blob) -> bytes:
         """The whole of a small blob (up to 64 KiB), at once.  Raises BlobUnknown if it vanished."""
 
-    async def handover(self, blob: Blob, *, method: str) -> LocalFile | SignedUrl | None:
+    async def handover(self, blob: Blob, *, method: str, client: str = "") -> LocalFile | SignedUrl | None:
         """How the bytes can leave without us, if they can; asked after `stat` found the blob."""
 
     async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:

@@ -59,6 +59,7 @@ from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
+from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest, Tag, parse_tag
@@ -68,6 +69,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from moorage.registry.media import Parsed
+    from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver, Key, Version, When
     from moorage.types import Reference, RepoName
 
@@ -137,8 +139,10 @@ class StoredManifests:
         cache_bytes: int = _CACHE_BYTES,
         tags_at_once: int = AT_ONCE,
         recent: Recent[Digest] | None = None,
+        sizes: Sizes | None = None,
     ) -> None:
         self._driver, self._delete_enabled = driver, delete_enabled
+        self._sizes: Sizes = MemorySizes(0) if sizes is None else sizes
         self._recent: Recent[Digest] = Recent(0) if recent is None else recent
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
@@ -298,6 +302,9 @@ class StoredManifests:
             if stored is not None and (stored in self._recent or await self._exists(layout.blob_data(stored))):
                 self._recent.note(stored)
                 return True
+            if stored is not None:
+                # Whoever was told that it is here must learn that it is not, or it is never uploaded again.
+                await self._sizes.forget(stored)
         return False
 
     async def delete(self, name: RepoName, reference: Reference) -> None:
@@ -315,6 +322,7 @@ class StoredManifests:
             raise ManifestUnknown(str(digest))
         await self._driver.write(layout.deleted_mark(name, digest), str(digest).encode())
         await self._driver.delete([link])
+        await self._sizes.unlinked(name, (digest,))
         try:
             subject = media.parse((await self.load(digest)).data).subject
         except (ManifestUnknown, ManifestInvalid):

@@ -192,11 +192,12 @@ class Notifications(Section):
 
 
 class RedisTls(Section):
-    """TLS to Redis."""
+    """TLS to Redis; on when anything of it is given."""
 
+    enabled: Flag = setting(False, "Speak TLS also without any of the others.", ours=True)
     certificate: Text = setting("", "PEM file with the client's certificate.")
     key: Text = setting("", "PEM file with the client's key.")
-    rootcas: tuple[Text, ...] = setting((), "PEM files with authorities.")
+    rootcas: tuple[Text, ...] = setting((), "PEM files with authorities; none: those of the system.")
     clientcas: tuple[Text, ...] = setting((), "Spelling of 3.0.", instead="redis.tls.rootcas")
 
 
@@ -209,10 +210,10 @@ class RedisPool(Section):
 
 
 class Redis(Section):
-    """The Redis server that `storage.cache.blobdescriptor: redis` uses."""
+    """The Redis server that `storage.cache.blobdescriptor: redis` uses; see [Caching](caching.md)."""
 
     addr: Text = setting("", "Spelling of 2.8.", instead="redis.addrs")
-    addrs: tuple[Text, ...] = setting((), "`host:port` of the server; several: a cluster or sentinels.")
+    addrs: tuple[Text, ...] = setting((), "`host:port` of the server; several: a cluster, or the sentinels.")
     mastername: Text = setting("", "Name of the master that sentinels are asked for.")
     clientname: Text = setting("", "Name told to the server.")
     username: Text = setting("", "User name.")
@@ -222,28 +223,36 @@ class Redis(Section):
     db: Whole = setting(0, "Number of the database.")
     protocol: Whole = setting(3, "Version of the protocol.")
     dialtimeout: Nanoseconds = setting(5.0, "Longest time to connect.", unit="duration")
-    readtimeout: Nanoseconds = setting(3.0, "Longest time for an answer.", unit="duration")
-    writetimeout: Nanoseconds = setting(0.0, "Longest time to send.", unit="duration", shown="`readtimeout`")
-    contexttimeoutenabled: Flag = setting(False, "Let a request's own limit end a call.")
+    readtimeout: Nanoseconds = setting(
+        3.0, "Longest time for an answer; a lookup waits 0.2s at most.", unit="duration"
+    )
+    writetimeout: Nanoseconds = setting(
+        0.0, "Longest time to send; the shorter of the two counts.", unit="duration", shown="`readtimeout`"
+    )
+    contexttimeoutenabled: Flag = setting(False, "Has no effect: every call has its limit.")
     maxretries: Whole = setting(3, "Attempts of a call.")
     minretrybackoff: Nanoseconds = setting(0.008, "Shortest pause between attempts.", unit="duration")
     maxretrybackoff: Nanoseconds = setting(0.512, "Longest pause between attempts.", unit="duration")
-    poolsize: Whole = setting(0, "Connections.", shown="10 per core")
-    poolfifo: Flag = setting(False, "Use the connection that has waited longest.")
+    poolsize: Whole = setting(0, "Connections of a worker.", shown="10")
+    poolfifo: Flag = setting(False, "Has no effect.")
     pooltimeout: Nanoseconds = setting(0.0, "Longest wait for a connection.", unit="duration",
                                        shown="`readtimeout` and 1s")  # fmt: skip
-    minidleconns: Whole = setting(0, "Least idle connections.")
-    maxidleconns: Whole = setting(0, "Most idle connections; 0: no limit.")
-    maxactiveconns: Whole = setting(0, "Most connections; 0: no limit.")
-    connmaxidletime: Nanoseconds = setting(1800.0, "Idle time after which a connection ends.", unit="duration")
-    connmaxlifetime: Nanoseconds = setting(0.0, "Age at which a connection ends.", unit="duration")
-    maxredirects: Whole = setting(3, "Redirections followed in a cluster.")
-    readonly: Flag = setting(False, "Read from replicas of a cluster.")
-    routebylatency: Flag = setting(False, "Read from the nearest node.")
-    routerandomly: Flag = setting(False, "Read from any node.")
+    minidleconns: Whole = setting(0, "Has no effect: connections are made when they are needed.")
+    maxidleconns: Whole = setting(0, "Has no effect: idle connections end by their age.")
+    maxactiveconns: Whole = setting(0, "Most connections of a worker; 0: `poolsize`.")
+    connmaxidletime: Nanoseconds = setting(
+        1800.0, "Idle time after which a connection is replaced.", unit="duration"
+    )
+    connmaxlifetime: Nanoseconds = setting(
+        0.0, "Age at which a connection is replaced; 0: never.", unit="duration"
+    )
+    maxredirects: Whole = setting(3, "Has no effect.")
+    readonly: Flag = setting(False, "Refused: a replica may lag behind a removal.")
+    routebylatency: Flag = setting(False, "Refused, as `readonly`.")
+    routerandomly: Flag = setting(False, "Refused, as `readonly`.")
     disableidentity: Flag = setting(False, "Do not tell the server which library we are.")
-    identitysuffix: Text = setting("", "Added to the library's name.")
-    unstableresp3: Flag = setting(False, "Known to the reference's library only.")
+    identitysuffix: Text = setting("", "Has no effect.")
+    unstableresp3: Flag = setting(False, "Has no effect.")
     tls: RedisTls = setting(RedisTls, "TLS to Redis.")
     pool: RedisPool = setting(RedisPool, "Spelling of 2.8.", instead="redis")
 

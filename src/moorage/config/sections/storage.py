@@ -59,7 +59,7 @@ class Cache(Section):
     """What is remembered of blobs."""
 
     blobdescriptor: Annotated[Literal["", "inmemory", "redis"], one_of("", "inmemory", "redis")] = setting(
-        "", "Where sizes of blobs are remembered; empty: nowhere."
+        "", "Where sizes of blobs are remembered; empty: nowhere. [Caching](caching.md) compares."
     )
     layerinfo: LooseText = setting("", "Older spelling.", instead="storage.cache.blobdescriptor")
     blobdescriptorsize: Annotated[int, positive_or(1_000_000)] = setting(

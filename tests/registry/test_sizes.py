@@ -1,0 +1,142 @@
+"""What a process remembers of blobs, and who makes it forget."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.registry.watched import WatchedDriver
+
+from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
+from moorage.registry import layout
+from moorage.registry.blobs import StoredBlobs
+from moorage.registry.interface import Blob
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.sizes import MemorySizes
+from moorage.testing.builders import image
+from moorage.types import Digest, RepoName, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from moorage.storage.driver import Driver
+
+NAME, OTHER = RepoName("library/app"), RepoName("team/other")
+DATA = b"the bytes of a layer" * 10
+DIGEST = Digest.of(DATA)
+
+
+class Told(MemorySizes):
+    """Writes down what it is told of links."""
+
+    def __init__(self) -> None:
+        super().__init__(10)
+        self.links: list[tuple[RepoName, tuple[Digest, ...]]] = []
+
+    async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
+        self.links.append((name, tuple(digests)))
+
+
+class Counting(WatchedDriver):
+    stats = 0
+
+    async def before(self, call: str) -> None:
+        self.stats += call.startswith("stat") and call.endswith("data")
+
+
+async def put(driver: Driver, digest: Digest = DIGEST, data: bytes = DATA) -> None:
+    await driver.write(layout.blob_data(digest), data)
+    await driver.write(layout.layer_link(NAME, digest), str(digest).encode())
+
+
+async def test_the_least_recently_used_goes_first_and_nothing_is_kept_of_none() -> None:
+    """`blobdescriptorsize`."""
+    digests = [Digest.of(bytes([number])) for number in range(3)]
+    sizes = MemorySizes(2)
+    for number, digest in enumerate(digests):
+        await sizes.put(digest, number)
+        await sizes.get(digests[0])
+    assert [await sizes.get(digest) for digest in digests] == [0, None, 2]
+    await sizes.collecting([digests[0]])
+    await sizes.forget(digests[2])
+    assert [await sizes.get(digest) for digest in digests] == [None, None, None]
+    none = MemorySizes(0)
+    await none.put(DIGEST, 5)
+    assert await none.get(DIGEST) is None
+    await none.close()
+
+
+async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
+    """Workers with Redis, or tests with a memory between them."""
+    counting, sizes = Counting(driver), MemorySizes(10)
+    await put(driver)
+    for _ in range(2):
+        assert (await StoredBlobs(counting, sizes=sizes).stat(NAME, DIGEST)).size == len(DATA)
+    assert counting.stats == 1
+
+
+async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver) -> None:
+    """Whoever mounts does not upload, so the bytes must be there."""
+    sizes = MemorySizes(10)
+    blobs = StoredBlobs(driver, sizes=sizes)
+    await put(driver)
+    await blobs.stat(NAME, DIGEST)
+    await driver.delete([layout.blob_data(DIGEST)])
+    with pytest.raises(BlobUnknown):
+        await blobs.mount(OTHER, DIGEST, NAME)
+    assert await sizes.get(DIGEST) is None
+
+
+async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(driver: Driver) -> None:
+    """Or HEAD would say for ever that nobody needs to upload them."""
+    sizes, built = MemorySizes(10), image()
+    blobs = StoredBlobs(driver, sizes=sizes)
+    for part in built.closure[:-1]:
+        await put(driver, part.digest, part.data)
+        await blobs.stat(NAME, part.digest)
+    layer = built.closure[0].digest
+    await driver.delete([layout.blob_data(layer)])
+    assert (await blobs.stat(NAME, layer)).size
+    with pytest.raises(ManifestBlobUnknown):
+        await StoredManifests(driver, sizes=sizes).put(NAME, Tag("t"), built.media_type, built.data)
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, layer)
+
+
+async def test_links_that_go_are_told(driver: Driver) -> None:
+    """Blobs with the digest under which their bytes lie (an alias of the reference's), and manifests."""
+    sizes, built = Told(), image()
+    alias = Digest.of(DATA, "sha512")
+    await driver.write(layout.blob_data(DIGEST), DATA)
+    await driver.write(layout.layer_link(NAME, alias), str(DIGEST).encode())
+    await StoredBlobs(driver, sizes=sizes, delete_enabled=True).delete(NAME, alias)
+    for part in built.closure[:-1]:
+        await put(driver, part.digest, part.data)
+    manifests = StoredManifests(driver, sizes=sizes, delete_enabled=True)
+    await manifests.put(NAME, Tag("t"), built.media_type, built.data)
+    await manifests.delete(NAME, built.digest)
+    assert sizes.links == [(NAME, (alias, DIGEST)), (NAME, (built.digest,))]
+
+
+@pytest.mark.parametrize("size", [3, 5_000])
+async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driver, size: int) -> None:
+    """Each way out checks it before the first byte leaves."""
+    sizes = MemorySizes(10)
+    blobs = StoredBlobs(driver, sizes=sizes)
+    await put(driver)
+    wrong = Blob(DIGEST, size, DIGEST)
+
+    async def opened(start: int = 0) -> None:
+        async with blobs.open(NAME, wrong, start):
+            raise AssertionError("it was opened")
+
+    ways: list[Coroutine[Any, Any, object]] = [blobs.read(wrong), opened(), opened(4_000)]
+    if driver.name == "filesystem":
+        ways.append(blobs.handover(wrong, method="GET"))
+    for way in ways:
+        await sizes.put(DIGEST, size)
+        with pytest.raises(Unavailable):
+            await way
+        assert await sizes.get(DIGEST) is None
+    right = await blobs.stat(NAME, DIGEST)
+    assert await blobs.read(right) == DATA
