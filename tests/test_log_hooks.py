@@ -77,15 +77,21 @@ def test_every_hook_is_told_of_its_levels() -> None:
 
 
 def test_a_flood_waits_for_nobody_and_is_counted() -> None:
-    """Logging goes on at its own speed; every line is in the one mail, or counted as lost."""
+    """Logging goes on at its own speed; every line is in a mail, or counted as lost.
+
+    The first mail goes out a second after the first line.  On a busy machine that may be before the last one, and
+    the rest is in the mail that is sent at the end.
+    """
     with post_office() as office:
         done = say(office.addr, "for _ in range(5000): log.error('flood')", (["error"], "a@example.com"))
         assert done.stderr.count('"msg":"flood"') == 5000
-        (mail,) = office.wait()
-    shown = mail.text.count("error: flood")
-    counted = sum(int(found) for found in re.findall(r"(\d+) error flood", mail.text))
-    lost = sum(int(found) for found in re.findall(r"(\d+) more could not", mail.text))
-    assert shown == 20
+        mails = office.wait()
+    assert len(mails) <= 2
+    text = "".join(mail.text for mail in mails)
+    shown = text.count("error: flood")
+    counted = sum(int(found) for found in re.findall(r"(\d+) error flood", text))
+    lost = sum(int(found) for found in re.findall(r"(\d+) more could not", text))
+    assert 20 <= shown <= 20 * len(mails)
     # What was lost after the last line that got through is known to nobody.
     assert 20 < shown + counted + lost <= 5000
 
