@@ -19,10 +19,11 @@ import shutil
 import sys
 import tempfile
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from bench import report, servers
+from bench import report, servers, store
 from bench.machine import describe
 from bench.rows import ROWS
 from bench.rows.base import Bench
@@ -67,6 +68,8 @@ def _measure(bench: Bench, row: Row, sides: list[str]) -> report.Measured:
     measured = report.Measured(row)
     home = bench.scratch / row.name
     with ExitStack() as stack:
+        if row.s3:
+            bench = replace(bench, store=stack.enter_context(store.a_store(home / "store", bench.load_cpus)))
         running = {}
         if row.alone is None:
             for side in sides:

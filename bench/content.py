@@ -6,11 +6,14 @@ import hashlib
 import json
 import os
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from bench.client import MANIFEST_TYPE
 
-__all__ = ["Blob", "Image", "Stamped", "blob", "image"]
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["Blob", "Image", "Stamped", "blob", "image", "image_of"]
 
 _LAYER_TYPE: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _CONFIG_TYPE: Final = "application/vnd.docker.container.image.v1+json"
@@ -51,10 +54,15 @@ def blob(size: int) -> Blob:
 
 
 def image(layers: int, layer_size: int) -> Image:
-    """A fresh image of `layers` layers, with a configuration as long as Docker's."""
-    history = [{"created_by": f"RUN {'x' * 120}", "created": "2024-01-01T00:00:00Z"} for _ in range(layers)]
+    """A fresh image of `layers` layers of the same size."""
+    return image_of([layer_size] * layers)
+
+
+def image_of(sizes: Sequence[int]) -> Image:
+    """A fresh image with layers of these sizes, and a configuration as long as Docker's."""
+    history = [{"created_by": f"RUN {'x' * 120}", "created": "2024-01-01T00:00:00Z"} for _ in sizes]
     config = json.dumps({"architecture": "amd64", "os": "linux", "seed": os.urandom(8).hex(), "history": history})
-    blobs = (*(blob(layer_size) for _ in range(layers)), _of(config.encode()))
+    blobs = (*(blob(size) for size in sizes), _of(config.encode()))
     *layer_entries, config_entry = [
         {"mediaType": _LAYER_TYPE, "size": len(entry.data), "digest": entry.digest} for entry in blobs
     ]

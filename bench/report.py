@@ -31,7 +31,8 @@ class Measured:
     rounds: dict[str, list[Mapping[str, float]]] = field(default_factory=lambda: {OURS: [], PEER: []})
 
     def values(self, side: str, metric: str) -> list[float]:
-        return [numbers[metric] for numbers in self.rounds[side]]
+        """Of each round that has it; what a store on another machine spends is not known, for one."""
+        return [numbers[metric] for numbers in self.rounds[side] if metric in numbers]
 
     def ratios(self, metric: str) -> list[float]:
         """Ours through the peer's, for each pair of neighbouring rounds."""

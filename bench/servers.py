@@ -1,6 +1,7 @@
-"""The two registries under test: started on given cores with the same configuration, watched through /proc.
+"""The two registries under test, and what stands beside them, on given cores and watched through /proc.
 
-Both get `addr: 127.0.0.1:0`; the port the kernel chose is read from the process's own listening socket.
+Both get the same configuration and `addr: 127.0.0.1:0`; the port the kernel chose is read from the process's own
+listening socket.
 Source of the /proc formats: proc(5).
 """
 
@@ -24,11 +25,23 @@ import yaml
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
-__all__ = ["NGINX", "OURS", "PEER", "Server", "ServerFailed", "start", "start_nginx"]
+__all__ = [
+    "NGINX",
+    "OURS",
+    "PEER",
+    "Server",
+    "ServerFailed",
+    "cpu_s",
+    "listener",
+    "start",
+    "start_moto",
+    "start_nginx",
+]
 
 OURS: Final = "moorage"
 PEER: Final = "docker-registry"
 NGINX: Final = "nginx"
+_MOTO: Final = "moto"
 
 _START_LIMIT_S: Final = 20.0
 _STOP_LIMIT_S: Final = 10.0
@@ -73,7 +86,7 @@ class Server:
 
     def cpu_s(self) -> float:
         """User and system seconds that all its processes have used, in steps of 10 ms each."""
-        return sum(_cpu_ticks(pid) for pid in self.pids) / _TICKS_PER_S
+        return cpu_s(self.pids)
 
     def forget_peak(self) -> None:
         """Start the search for the highest resident size anew (needs the rights over its processes)."""
@@ -134,8 +147,36 @@ def start_nginx(root: Path, cpus: Sequence[int], tls: Mapping[str, str], port: i
     return _started(NGINX, ["nginx", "-c", str(config)], root, cpus, tls=True)
 
 
-def _started(side: str, program: Sequence[str], root: Path, cpus: Sequence[int], *, tls: bool) -> Server:
-    """Run it pinned to `cpus` and wait until it answers.  Raises ServerFailed."""
+def start_moto(root: Path, cpus: Sequence[int]) -> Server:
+    """An S3 store of one Python process, pinned to `cpus`, that keeps all in memory.  Raises ServerFailed."""
+    root.mkdir(parents=True)
+    program = [str(Path(sys.executable).with_name("moto_server")), "--host", "127.0.0.1", "--port", "0"]
+    in_memory = {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(4 << 30)}
+    return _started(_MOTO, program, root, cpus, probe="/", environment=in_memory)
+
+
+def cpu_s(pids: Sequence[int]) -> float:
+    """User and system seconds that these processes have used, in steps of 10 ms each."""
+    return sum(_cpu_ticks(pid) for pid in pids) / _TICKS_PER_S
+
+
+def listener(port: int) -> int | None:
+    """The process of this machine that listens on TCP port `port`; None where no process here does."""
+    pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
+    return next((pid for pid in pids if port in _listening_ports([pid])), None)
+
+
+def _started(
+    side: str,
+    program: Sequence[str],
+    root: Path,
+    cpus: Sequence[int],
+    *,
+    tls: bool = False,
+    probe: str = "/v2/",
+    environment: Mapping[str, str] | None = None,
+) -> Server:
+    """Run it pinned to `cpus` and wait until it answers at `probe`.  Raises ServerFailed."""
     log = root.with_name(f"{root.name}.log")
     pin = ["taskset", "--cpu-list", ",".join(map(str, cpus))]
     began = time.perf_counter()
@@ -145,12 +186,12 @@ def _started(side: str, program: Sequence[str], root: Path, cpus: Sequence[int],
             stdin=subprocess.DEVNULL,
             stdout=sink,
             stderr=subprocess.STDOUT,
-            env=_environment(),
+            env={**_environment(), **(environment or {})},
             start_new_session=True,
         )
     server = Server(side, process, root, log, tls=tls)
     try:
-        _wait(server)
+        _wait(server, probe)
     except BaseException:
         server.__exit__()
         raise
@@ -175,11 +216,11 @@ def _settings(side: str, root: Path, workers: int) -> dict[str, Any]:
 
 
 def _environment() -> dict[str, str]:
-    unwanted = ("REGISTRY_", "OTEL_", "GOMAXPROCS")
-    return {name: value for name, value in os.environ.items() if not name.startswith(unwanted)}
+    unwanted = ("REGISTRY_", "HTTP_PROXY", "HTTPS_PROXY", "OTEL_", "AWS_", "GOMAXPROCS")
+    return {name: value for name, value in os.environ.items() if not name.upper().startswith(unwanted)}
 
 
-def _wait(server: Server) -> None:
+def _wait(server: Server, probe: str) -> None:
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline:
         if server.process.poll() is not None:
@@ -187,13 +228,13 @@ def _wait(server: Server) -> None:
         ports = _listening_ports(server.pids)
         if ports:
             server.port = min(ports)
-            if _answers(server.port, tls=server.tls):
+            if _answers(server.port, probe, tls=server.tls):
                 return
         time.sleep(0.002)
     raise ServerFailed(f"{server.side} did not answer:\n{server.log.read_text(errors='replace')[-4000:]}")
 
 
-def _answers(port: int, *, tls: bool) -> bool:
+def _answers(port: int, probe: str, *, tls: bool) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     if tls:
         # Whether it listens; the load checks the certificate.
@@ -201,7 +242,7 @@ def _answers(port: int, *, tls: bool) -> bool:
         unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unchecked)
     try:
-        connection.request("GET", "/v2/")
+        connection.request("GET", probe)
         return connection.getresponse().status in {http.HTTPStatus.OK, http.HTTPStatus.UNAUTHORIZED}
     except (OSError, http.client.HTTPException):
         return False

@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from bench.servers import Server
+    from bench.store import Store
 
 __all__ = ["BOTH", "Bench", "Metric", "Row", "load_request"]
 
@@ -18,7 +19,10 @@ BOTH: Final = ("docker-registry", "moorage")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How a run is done.  The servers have `server_cpus[:workers]`, the load generators `load_cpus`."""
+    """How a run is done.  The servers have `server_cpus[:workers]`, the load generators `load_cpus`.
+
+    `store` is there for rows that ask for one.
+    """
 
     server_cpu: int
     load_cpus: tuple[int, ...]
@@ -27,6 +31,7 @@ class Bench:
     seconds: float
     quick: bool
     full: bool
+    store: Store | None = None
 
     def pick(self, quick: int, usual: int, full: int | None = None) -> int:
         """A size by how thorough the run is to be."""
@@ -54,6 +59,7 @@ class Row:
 
     A row with `alone` starts its own servers: `prepare` is not called, `measure_alone` gives the numbers of
     one round of one side.  `peer` says what stands beside ours, if that is not docker-registry.
+    `s3`: all its rounds, of both sides, use one S3 store, `Bench.store`.
     """
 
     name: str
@@ -65,6 +71,7 @@ class Row:
     sides: tuple[str, ...] = BOTH
     rounds: int | None = None
     peer: str = ""
+    s3: bool = False
 
 
 def load_request(method: str, target: str, *, accept: str = "*/*", authorization: str = "") -> bytes:
