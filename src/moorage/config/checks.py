@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
+from moorage.config.azure import check_azure
 from moorage.config.buckets import check_s3
 from moorage.config.problems import Problem
 from moorage.config.schema import keys_of
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory", "s3")
+_OFFERED: Final = ("filesystem", "inmemory", "s3", "azure")
 _PORT_LIMIT: Final = 65_535
 _GCS_STEP: Final = 256 * 1024
 
@@ -68,6 +69,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
     if storage.s3 is not None:
         yield from check_s3(storage.s3)
+    if storage.azure is not None:
+        yield from check_azure(storage.azure)
     if storage.gcs is not None and storage.gcs.chunksize % _GCS_STEP:
         yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
 

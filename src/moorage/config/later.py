@@ -83,10 +83,10 @@ LATER: Final = (
         _auth,
     ),
     Later(
-        ("storage.gcs", "storage.azure"),
-        "storage in a bucket of Google or Azure",
-        "use storage.filesystem or storage.s3",
-        _storage("gcs", "azure"),
+        ("storage.gcs",),
+        "storage in a bucket of Google",
+        "use storage.filesystem, storage.s3 or storage.azure",
+        _storage("gcs"),
     ),
     Later(
         ("storage.swift",),
