@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.azure import a_container
 from tests.s3 import a_bucket
 
 from moorage.storage.filesystem import FilesystemDriver
@@ -63,3 +64,25 @@ class TestS3(DriverContract):
     def connect(self) -> Iterator[Callable[[], Driver]]:
         with a_bucket() as bucket:
             yield bucket.driver
+
+
+class TestAzure(DriverContract):
+    """On azurite; blocks are small, so that uploads have several."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture(params=[("",), ("", "/")], ids=["one-place", "two-places"])
+    def connect(self, request: pytest.FixtureRequest) -> Iterator[Callable[[], Driver]]:
+        with a_container() as container:
+            yield lambda: container.driver(request.param, chunk=20_000, small=2_000, list_page=100)
+
+
+class TestAzureAtOnce(DriverContract):
+    """The same with the sizes that a registry has: most uploads are one block or none."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture
+    def connect(self) -> Iterator[Callable[[], Driver]]:
+        with a_container() as container:
+            yield container.driver
