@@ -37,6 +37,7 @@ SECRET: Final = "a secret shared by both registries"
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _OURS: Final = ROOT / ".tools" / "bin"
+_NODE: Final = ROOT / ".tools" / "azurite" / "node_modules" / ".bin"
 _START_LIMIT_S: Final = 20.0
 _STOP_LIMIT_S: Final = 15.0
 
@@ -51,7 +52,7 @@ def everything_required() -> bool:
 
 def program(name: str) -> str | None:
     """Where a test program is: `.tools/bin` (see tools/install_test_programs.py), then Debian's, then PATH."""
-    for folder in (_OURS, Path("/usr/bin"), Path("/usr/sbin")):
+    for folder in (_OURS, _NODE, Path("/usr/bin"), Path("/usr/sbin")):
         if os.access(folder / name, os.X_OK):
             return str(folder / name)
     return shutil.which(name)

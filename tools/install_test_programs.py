@@ -8,12 +8,15 @@ Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian
 packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
 below the repository; nothing newer is installed into the system.  crane's suite, sid, changes every day: when
 it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
+azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
+the machine has one.
 
 Standard library only: it runs before anything is set up.  Quick when there is nothing to do.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import re
@@ -43,6 +46,11 @@ UNPACKED = (
 )
 
 
+# The last one that runs on Node.js 20 and older.
+AZURITE = "azurite@3.35.0"
+NODE = (("node", "nodejs"), ("npm", "npm"))
+
+
 class CannotInstall(Exception):
     """What is missing cannot be had here; the message says why and what to do."""
 
@@ -57,6 +65,7 @@ def main(arguments: list[str]) -> int:
         install_packages()
         for suite in dict.fromkeys(suite for _, _, suite, _ in UNPACKED):
             unpack_suite(suite)
+        install_azurite()
     except CannotInstall as error:
         print(f"install_test_programs: {error}", file=sys.stderr)
         return 1
@@ -70,6 +79,7 @@ def show() -> None:
     for program, _, suite, optional in UNPACKED:
         state = "unpacked" if runs(program) else "missing" if optional else "MISSING"
         print(f"{state:10} {program} ({suite}){' optional' if optional else ''}")
+    print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
 def is_installed(package: str) -> bool:
@@ -81,6 +91,7 @@ def is_installed(package: str) -> bool:
 
 def install_packages() -> None:
     missing = [package for package in PACKAGES if not is_installed(package)]
+    missing += [package for program, package in NODE if shutil.which(program) is None]
     if not missing:
         return
     if os.geteuid() != 0:
@@ -168,6 +179,49 @@ def _fetch(suite: str, packages: list[str], scratch: Path) -> None:
             raise CannotInstall(f"the package of {program} in {suite} holds no /usr/bin/{program}")
         shutil.copy2(source, BINARIES / f".{program}.new")
         (BINARIES / f".{program}.new").replace(BINARIES / program)
+
+
+def azurite_version() -> str:
+    try:
+        said = json.loads((TOOLS / "azurite/node_modules/azurite/package.json").read_text())
+    except (OSError, ValueError):
+        return ""
+    return f"azurite@{said.get('version')}"
+
+
+def install_azurite() -> None:
+    """Beside `.tools/azurite` first, so that a half-installed one is never taken for it."""
+    if azurite_version() == AZURITE:
+        return
+    TOOLS.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".azurite-", dir=TOOLS) as scratch:
+        command = [
+            "npm",
+            "install",
+            "--prefix",
+            scratch,
+            "--no-audit",
+            "--no-fund",
+            "--omit=dev",
+            "--ignore-scripts",
+        ]
+        done = subprocess.run(
+            [*command, AZURITE],
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            cwd=scratch,
+        )
+        if done.returncode != 0:
+            raise CannotInstall(f"npm install {AZURITE} failed:\n{done.stdout[-2000:]}")
+        shutil.rmtree(TOOLS / "azurite", ignore_errors=True)
+        Path(scratch, "node_modules").rename(_made(TOOLS / "azurite") / "node_modules")
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def mirror() -> str:

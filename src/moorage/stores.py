@@ -15,12 +15,13 @@ from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
-    from moorage.config.sections.storage import S3, Gcs
+    from moorage.config.sections.storage import S3, Azure, Gcs
+    from moorage.storage.azure_options import AzureOptions
     from moorage.storage.driver import Driver
     from moorage.storage.gcs_options import GcsOptions
     from moorage.storage.s3_options import S3Options
 
-__all__ = ["CannotStore", "gcs_options", "make_driver", "prepare", "s3_options"]
+__all__ = ["CannotStore", "azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
 
 _DEFAULT_CLASSES: Final = {"", "none", "standard"}
 _DEFAULT_ACLS: Final = {"", "private"}
@@ -46,6 +47,14 @@ def make_driver(settings: Settings) -> Driver:
         from moorage.storage.object_driver import ObjectDriver
 
         return ObjectDriver(GcsObjects(gcs_options(storage.gcs)))
+    if storage.azure is not None:
+        from moorage.storage.azure_connection import AzureConnection
+        from moorage.storage.azure_layouts import AzureLayouts
+        from moorage.storage.azure_uploads import AzureUploads
+        from moorage.storage.object_driver import ObjectDriver
+
+        layouts = AzureLayouts(AzureConnection(azure_options(storage.azure)))
+        return ObjectDriver(layouts, AzureUploads(layouts))
     return MemoryDriver()
 
 
@@ -60,6 +69,13 @@ def prepare(settings: Settings) -> None:
             raise CannotStore(str(error)) from error
     if settings.storage.gcs is not None:
         _prepare_gcs(gcs_options(settings.storage.gcs))
+    if settings.storage.azure is not None:
+        from moorage.storage import azure_connection
+
+        try:
+            azure_connection.require_libraries()
+        except azure_connection.MissingLibrary as error:
+            raise CannotStore(str(error)) from error
 
 
 def _prepare_gcs(options: GcsOptions) -> None:
@@ -86,6 +102,30 @@ def gcs_options(gcs: Gcs) -> GcsOptions:
         user_agent=gcs.useragent or f"moorage/{__version__}",
         chunk=gcs.chunksize,
         concurrency=gcs.maxconcurrency,
+    )
+
+
+def azure_options(azure: Azure) -> AzureOptions:
+    """The section in the driver's words."""
+    from moorage.storage.azure_options import AzureOptions
+
+    url = azure.serviceurl
+    return AzureOptions(
+        account=azure.accountname,
+        container=azure.container,
+        credentials=azure.credential_type,
+        account_key=azure.accountkey,
+        tenant=azure.credentials.tenantid,
+        client=azure.credentials.clientid,
+        secret=azure.credentials.secret,
+        realm=azure.realm,
+        service_url=url if "://" in url or not url else f"https://{url}",
+        root=azure.rootdirectory,
+        verify=not azure.skipverify,
+        ca_bundle=azure.cabundle,
+        user_agent=azure.useragent or f"moorage/{__version__}",
+        attempts=max(1, azure.max_retries or 5),
+        pause_s=azure.retry_delay,
     )
 
 

@@ -21,7 +21,6 @@ PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
 HOOK = BASE + "log: {{hooks: [{{type: mail, levels: [error], options: {{{}}}}}]}}"
 
 TO_COME = [
-    (PLAIN + "storage: {azure: {accountname: a, container: c}}", "storage.azure", 3),
     (PLAIN + "storage: {swift: {authurl: x}}", "storage.swift", 3),
     (PLAIN + "storage: {oss: {bucket: x}}", "storage.oss", 3),
     (PLAIN + "storage: oss", "storage.oss", 3),
@@ -450,6 +449,76 @@ def test_a_key_file_wins_over_credentials(tmp_path: Path) -> None:
     text = f"{GCS} keyfile: {tmp_path / 'key.json'}, credentials: {{type: service_account}}}}}}"
     (warning,) = load_text(tmp_path, text).warnings
     assert (warning.key, warning.message) == ("storage.gcs.credentials", "has no effect beside keyfile")
+
+
+AZURE = PLAIN + "storage: {azure: {container: images, "
+
+WRONG_AZURE = [
+    ("accountname: abc}}", "credentials.type", "required unless storage.azure.accountkey is given"),
+    ("accountname: abc, credentials: {type: shared_key}}}", "accountkey", "required for shared_key"),
+    ("accountname: abc, accountkey: 'no base64!'}}", "accountkey", "the base64 text that Azure shows"),
+    ("accountname: abc, credentials: {type: client_secret, tenantid: t, clientid: c}}}", "credentials.secret",
+     "required for client_secret"),
+    ("accountname: abc, credentials: {type: client_secret, secret: s, clientid: c}}}", "credentials.tenantid",
+     "required for client_secret"),
+    ("accountname: abc, credentials: {type: client_secret, secret: s, tenantid: c}}}", "credentials.clientid",
+     "required for client_secret"),
+    ("accountname: My_Account, accountkey: a2V5}}", "accountname", "lower case letters and digits"),
+    ("accountkey: a2V5}}", "accountname", "required and missing"),
+    ("accountname: abc, accountkey: a2V5, realm: 'https://x'}}", "realm", "expected a domain"),
+    ("accountname: abc, accountkey: a2V5, serviceurl: 'ftp://x'}}", "serviceurl", "expected an address"),
+    ("accountname: abc, accountkey: a2V5, rootdirectory: a/../b}}", "rootdirectory", "expected a prefix"),
+    ("accountname: abc, accountkey: a2V5, cabundle: /nowhere/ca.pem}}", "cabundle", "No such file"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key", "said"), WRONG_AZURE)
+def test_what_azure_cannot_honour_is_refused_by_name(tmp_path: Path, text: str, key: str, said: str) -> None:
+    """The reference ends with a stack trace, or starts and fails at the first push."""
+    (error,) = errors_of(tmp_path, AZURE + text)
+    assert error.key == f"storage.azure.{key}"
+    assert said in error.message
+
+
+@pytest.mark.parametrize("name", ["Images", "a", "a--b", "-ab", "a/b", "x" * 64])
+def test_a_container_that_cannot_be_is_refused(tmp_path: Path, name: str) -> None:
+    """The service would answer with a 400 that names a header."""
+    (error,) = errors_of(tmp_path, AZURE.replace("images", name) + "accountname: abc, accountkey: a2V5}}")
+    assert error.key == "storage.azure.container"
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [
+        ("accountkey: a2V5, connectionstring: x}}", "connectionstring"),
+        ("accountkey: a2V5, credentials: {type: default_credentials}}}", "accountkey"),
+        ("accountkey: a2V5, credentials: {secret: s}}}", "credentials.secret"),
+        ("credentials: {type: default_credentials, clientid: c}}}", "credentials.clientid"),
+    ],
+)
+def test_what_has_no_effect_on_azure_is_told(tmp_path: Path, text: str, key: str) -> None:
+    """The reference starts with these, and so do we."""
+    found = load_text(tmp_path, AZURE + "accountname: abc, " + text).warnings
+    assert [(problem.key, problem.kind) for problem in found] == [(f"storage.azure.{key}", "warning")]
+
+
+@pytest.mark.parametrize(
+    ("text", "kind"),
+    [
+        ("accountkey: a2V5}}", "shared_key"), ("accountkey: a2V5, realm: core.chinacloudapi.cn}}", "shared_key"),
+        ("accountkey: a2V5, credentials: {type: shared_key}, rootdirectory: /a/b/}}", "shared_key"),
+        ("credentials: {type: default_credentials}, serviceurl: 'blobs.example/x'}}", "default_credentials"),
+        ("credentials: {type: client_secret, tenantid: t, clientid: c, secret: s}, skipverify: true}}",
+         "client_secret"),
+        ("accountkey: a2V5, max_retries: -1, retry_delay: 5s}}", "shared_key"),
+    ],
+)  # fmt: skip
+def test_what_azure_takes(tmp_path: Path, text: str, kind: str) -> None:
+    """Settings of both majors: 2.8 knew no kinds of credentials."""
+    found = load_text(tmp_path, AZURE + "accountname: abc, " + text)
+    assert found.warnings == ()
+    assert found.settings.storage.azure is not None
+    assert found.settings.storage.azure.credential_type == kind
 
 
 def test_messages_keep_secrets(tmp_path: Path) -> None:

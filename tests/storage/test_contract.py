@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.azure import a_container
 from tests.s3 import a_bucket
 from tests.storage import gcs_bucket
 
@@ -82,3 +83,25 @@ class TestGcs(DriverContract):
             bucket.server.quantum, bucket.server.open_to_all = 1000, True
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.server.endpoint)
             yield lambda: bucket.driver(chunk=1000, sources=3, endpoint="", credentials={})
+
+
+class TestAzure(DriverContract):
+    """On azurite; blocks are small, so that uploads have several."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture(params=[("",), ("", "/")], ids=["one-place", "two-places"])
+    def connect(self, request: pytest.FixtureRequest) -> Iterator[Callable[[], Driver]]:
+        with a_container() as container:
+            yield lambda: container.driver(request.param, chunk=20_000, small=2_000, list_page=100)
+
+
+class TestAzureAtOnce(DriverContract):
+    """The same with the sizes that a registry has: most uploads are one block or none."""
+
+    pytestmark = pytest.mark.slow
+
+    @pytest.fixture
+    def connect(self) -> Iterator[Callable[[], Driver]]:
+        with a_container() as container:
+            yield container.driver

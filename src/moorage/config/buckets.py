@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from moorage.config.sections.storage import S3, Gcs
 
-__all__ = ["check_gcs", "check_s3"]
+__all__ = ["check_gcs", "check_s3", "is_address", "is_prefix", "unreadable"]
 
 _LOGGED: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
 _NEVER_LOGGED: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
@@ -34,10 +34,11 @@ def check_s3(s3: S3) -> Iterator[Problem]:
         yield Problem(message, "storage.s3.v4auth")
     yield from _endpoints(s3)
     yield from _log_level(s3.loglevel)
-    if s3.rootdirectory and not _is_prefix(s3.rootdirectory):
+    if s3.rootdirectory and not is_prefix(s3.rootdirectory):
         found = f"expected a prefix such as registries/main, found {s3.rootdirectory!r}"
         yield Problem(found, "storage.s3.rootdirectory")
-    yield from _readable(s3.cabundle, "storage.s3.cabundle")
+    if s3.cabundle and (reason := unreadable(s3.cabundle)):
+        yield Problem(f"cannot read {s3.cabundle!r}: {reason}", "storage.s3.cabundle")
     yield from _without_effect(s3)
 
 
@@ -45,34 +46,25 @@ def check_gcs(gcs: Gcs) -> Iterator[Problem]:
     """Every problem of `storage.gcs`.  What is wrong with credentials is told when they are first read."""
     if gcs.chunksize % _GCS_STEP:
         yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
-    if gcs.endpoint and not _is_address(gcs.endpoint, scheme=True):
+    if gcs.endpoint and not is_address(gcs.endpoint, scheme=True):
         message = f"expected a scheme and a host such as https://storage.googleapis.com, found {gcs.endpoint!r}"
         yield Problem(message, "storage.gcs.endpoint")
     if {".", ".."} & set(gcs.rootdirectory.split("/")) or not gcs.rootdirectory.isprintable():
         found = f"expected a prefix such as registries/main, found {gcs.rootdirectory!r}"
         yield Problem(found, "storage.gcs.rootdirectory")
-    yield from _readable(gcs.cabundle, "storage.gcs.cabundle")
-    yield from _readable(gcs.keyfile, "storage.gcs.keyfile")
+    for name in ("cabundle", "keyfile"):
+        path = getattr(gcs, name)
+        if path and (reason := unreadable(path)):
+            yield Problem(f"cannot read {path!r}: {reason}", f"storage.gcs.{name}")
     if gcs.keyfile and gcs.credentials:
         yield Problem("has no effect beside keyfile", "storage.gcs.credentials", kind="warning")
 
 
-def _readable(path: str, key: str) -> Iterator[Problem]:
-    if not path:
-        return
-    try:
-        with Path(path).open("rb") as file:
-            file.read(1)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        yield Problem(f"cannot read {path!r}: {reason}", key)
-
-
 def _endpoints(s3: S3) -> Iterator[Problem]:
-    if s3.regionendpoint and not _is_address(s3.regionendpoint, scheme=False):
+    if s3.regionendpoint and not is_address(s3.regionendpoint, scheme=False):
         message = f"expected an address such as https://s3.example.com:9000, found {s3.regionendpoint!r}"
         yield Problem(message, "storage.s3.regionendpoint")
-    if s3.redirectendpoint and not _is_address(s3.redirectendpoint, scheme=True):
+    if s3.redirectendpoint and not is_address(s3.redirectendpoint, scheme=True):
         message = f"expected a scheme and a host such as https://cdn.example.com, found {s3.redirectendpoint!r}"
         yield Problem(message, "storage.s3.redirectendpoint")
     for name in ("usedualstack", "accelerate", "usefipsendpoint"):
@@ -108,12 +100,23 @@ def _without_effect(s3: S3) -> Iterator[Problem]:
         yield Problem(message, "storage.s3.multipartcopymaxconcurrency", kind="warning")
 
 
-def _is_prefix(text: str) -> bool:
+def unreadable(path: str) -> str:
+    """Why a file cannot be read; "" when it can."""
+    try:
+        with Path(path).open("rb") as file:
+            file.read(1)
+    except (OSError, ValueError) as error:
+        return (error.strerror or str(error)) if isinstance(error, OSError) else "not a path"
+    return ""
+
+
+def is_prefix(text: str) -> bool:
+    """What `rootdirectory` may be."""
     parts = text.strip("/").split("/")
     return text.isprintable() and not {"", ".", ".."} & set(parts) if text.strip("/") else True
 
 
-def _is_address(text: str, *, scheme: bool) -> bool:
+def is_address(text: str, *, scheme: bool) -> bool:
     """`http(s)://host[:port]`; without `scheme` it may be left out, and a path may follow."""
     try:
         parts = urlsplit(text if "://" in text or scheme else f"https://{text}")

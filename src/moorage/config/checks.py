@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 
 from moorage.config import suites
 from moorage.config.addresses import host_and_port
+from moorage.config.azure import check_azure
 from moorage.config.buckets import check_gcs, check_s3
 from moorage.config.hooks import check_hooks
 from moorage.config.middleware import check_middleware
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["check", "host_and_port"]
 
-_OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs")
+_OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs", "azure")
 _SECRET_LEAST_CHARS: Final = 32
 
 
@@ -82,6 +83,8 @@ def _storage(settings: Settings) -> Iterator[Problem]:
         yield from check_s3(storage.s3)
     if storage.gcs is not None:
         yield from check_gcs(storage.gcs)
+    if storage.azure is not None:
+        yield from check_azure(storage.azure)
 
 
 def _auth(settings: Settings) -> Iterator[Problem]:

@@ -54,12 +54,6 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 LATER: Final = (
     Later(
-        ("storage.azure",),
-        "storage in a container of Azure",
-        "use storage.filesystem, storage.s3 or storage.gcs",
-        _storage("azure"),
-    ),
-    Later(
         ("storage.swift",),
         "the swift driver (gone since CNCF Distribution 3)",
         "reach the same store by its S3 protocol (OpenStack's s3api) with storage.s3 and regionendpoint",

@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.storage.abandoned import abandoned
 from moorage.storage.chunk_state import Chunk, LogState, decode
 from moorage.storage.driver import (
     ABSENT,
@@ -66,8 +67,7 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.finishing import finished, settled
-from moorage.storage.keys import check_key, is_component
-from moorage.storage.object_names import names
+from moorage.storage.keys import check_key
 from moorage.storage.objects import Source
 
 if TYPE_CHECKING:
@@ -83,7 +83,6 @@ _TAIL_BYTES: Final = 1 << 20
 _STATE_LIMIT_BYTES: Final = 64 << 20
 """A terabyte in chunks of 10 MiB has a state of 7 MB."""
 _PIECE_BYTES: Final = 1 << 20
-_UPLOADS: Final = "_uploads"
 _REMEMBERED: Final = 1000
 _log: Final = structlog.get_logger("moorage.storage")
 
@@ -193,33 +192,8 @@ class ChunkLog:
         if state not in found:
             await self.objects.abort(below(home, "data"))
 
-    async def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
-        check_key(under)
-        waiting = [under]
-        while waiting:
-            prefix = waiting.pop()
-            if prefix.rpartition("/")[2] == _UPLOADS:
-                async for home in self._old(prefix, before):
-                    yield home
-                continue
-            async for page in names(self.objects, prefix):
-                waiting += [below(prefix, name) for name in page if name == _UPLOADS or not name.startswith("_")]
-
-    async def _old(self, prefix: Key, before: datetime) -> AsyncIterator[Key]:
-        """Homes directly below a repository's `_uploads`, by one listing of all that lies there."""
-        began: dict[str, datetime] = {}
-        touched: dict[str, datetime] = {}
-        async for page in self.objects.walk(prefix):
-            for stat in page:
-                name, _, rest = stat.key[len(prefix) + 1 :].partition("/")
-                if not rest or not is_component(name):
-                    continue
-                if rest == "startedat":
-                    began[name] = stat.modified
-                touched[name] = max(touched.get(name, stat.modified), stat.modified)
-        for name, last in sorted(touched.items()):
-            if began.get(name, last) < before:
-                yield below(prefix, name)
+    def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        return abandoned(self.objects, under, before)
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
         check_key(under)

@@ -11,7 +11,7 @@ Beside: `chunk_log.py`, `object_names.py`.  Below: `s3_objects.py` and its like.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast, overload
 
 from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
         When,
         Writer,
     )
-    from moorage.storage.objects import LargeWriter, Objects
+    from moorage.storage.objects import LargeWriter, Objects, Plain
 
 __all__ = ["ObjectDriver"]
 
@@ -45,9 +45,15 @@ class ObjectDriver:
 
     remote = True
 
-    def __init__(self, objects: Objects, uploads: Uploads | None = None) -> None:
+    @overload
+    def __init__(self, objects: Objects) -> None: ...
+
+    @overload
+    def __init__(self, objects: Plain, uploads: Uploads) -> None: ...
+
+    def __init__(self, objects: Plain, uploads: Uploads | None = None) -> None:
         self.name = objects.name
-        self.uploads: Uploads = uploads or ChunkLog(objects)
+        self.uploads: Uploads = uploads or ChunkLog(cast("Objects", objects))
         self._objects = objects
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
@@ -121,7 +127,7 @@ class ObjectDriver:
 class ObjectWriter:
     """See `driver.Writer`.  Up to a chunk is put at once; more goes piece by piece to the final key."""
 
-    def __init__(self, objects: Objects, key: Key) -> None:
+    def __init__(self, objects: Plain, key: Key) -> None:
         self._objects, self._key = objects, key
         self._buffer: list[bytes] = []
         self._buffered = 0

@@ -23,7 +23,7 @@ from moorage.storage.keys import is_component
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from moorage.storage.objects import Objects
+    from moorage.storage.objects import Pages
 
 __all__ = ["any_below", "names"]
 
@@ -32,7 +32,7 @@ _SMALL_PAGE: Final = 64
 
 
 async def names(
-    objects: Objects, prefix: Key, *, after: str = "", limit: int | None = None
+    objects: Pages, prefix: Key, *, after: str = "", limit: int | None = None
 ) -> AsyncIterator[Sequence[str]]:
     """`Driver.children`."""
     early: set[str] = set()  # emitted, and their keys may still come
@@ -58,7 +58,7 @@ async def names(
             return
 
 
-async def any_below(objects: Objects, prefix: Key) -> bool:
+async def any_below(objects: Pages, prefix: Key) -> bool:
     """Is there an object below `prefix`?"""
     return bool((await objects.page(prefix, limit=1)).names)
 

@@ -2,7 +2,7 @@
 
     object_driver.py   Driver      ──┐
     chunk_log.py       Uploads     ──┼──►  Objects  ◄── s3_objects.py, ... one for each kind of store
-    object_names.py    `children`  ──┘
+    object_names.py    `children`  ──┘     (Plain, the part of it without joining, is enough where blobs can grow)
 
 The rule not to miss: **nothing above may rest its safety on a condition alone.**  `put` with ABSENT or Unchanged
 is as exact as the store makes it, and one store let three racing creators win.  What is above stays right then,
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Content, Key, Reader, SignedUrl, Stat, Version, When
 
-__all__ = ["Foreign", "LargeWriter", "NamePage", "Objects", "Source"]
+__all__ = ["Foreign", "LargeWriter", "NamePage", "Objects", "Pages", "Plain", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,18 +72,23 @@ class LargeWriter(Protocol):
         """The object is there, whole and durable."""
 
 
-class Objects(Protocol):
-    """One bucket below one root.  See the module docstring."""
+class Pages(Protocol):
+    """Names below a prefix, page by page."""
+
+    async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
+        """At most `limit` names directly below `prefix`, from the first key greater than `PREFIX/` + `after`;
+        with `token` what follows the page that gave it.
+        """
+
+
+class Plain(Pages, Protocol):
+    """One bucket below one root, for a driver that brings its own uploads.  See the module docstring."""
 
     name: str
     """As `Driver.name`."""
 
     chunk: int
     """Bytes of a chunk of the uploads that begin now, and of a piece of a `LargeWriter`."""
-
-    any_length: bool
-    """Whether `join` takes sources of any length in any place.  S3 does not: a source that is not the last
-    must be exactly as long as the others (R2) and at least 5 MiB (everybody)."""
 
     async def get(self, key: Key, *, limit: int) -> Content:
         """The whole object in one request.  Raises KeyMissing, ObjectTooLarge."""
@@ -103,21 +108,8 @@ class Objects(Protocol):
     async def delete(self, keys: Sequence[Key]) -> None:
         """Any number; missing ones are fine.  In as few requests as the store allows, the first keys first."""
 
-    async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
-        """At most `limit` names directly below `prefix`, from the first key greater than `PREFIX/` + `after`;
-        with `token` what follows the page that gave it.
-        """
-
     def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         """As `Driver.scan`: every object below `prefix`, pages of up to 1000, each once."""
-
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
-        """The sources one after the other, then `tail`, become one object, by the store itself and of any size.
-
-        Nothing is seen under `to` before it is whole.  `scratch` is a prefix for intermediate objects, which
-        whoever clears the upload removes.  Raises UploadMissing, UploadChanged.  A failure or a cancellation
-        leaves nothing that the store would keep and no listing would show, unless the process dies.
-        """
 
     def large(self, key: Key) -> AbstractAsyncContextManager[LargeWriter]:
         """A large object in one go.  Leaving without `commit` leaves nothing."""
@@ -125,6 +117,28 @@ class Objects(Protocol):
     async def sign(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         """A URL for GET or HEAD that whoever has it may use; None where the store cannot make one.  No request,
         except for credentials that are due.
+        """
+
+    async def probe(self) -> None:
+        """One cheap request that shows that the bucket is there and may be read.  Raises StorageUnavailable."""
+
+    async def close(self) -> None:
+        """Free connections and tasks."""
+
+
+class Objects(Plain, Protocol):
+    """What `ChunkLog` needs besides: joining, and what the reference left unfinished."""
+
+    any_length: bool
+    """Whether `join` takes sources of any length in any place.  S3 does not: a source that is not the last
+    must be exactly as long as the others (R2) and at least 5 MiB (everybody)."""
+
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+        """The sources one after the other, then `tail`, become one object, by the store itself and of any size.
+
+        Nothing is seen under `to` before it is whole.  `scratch` is a prefix for intermediate objects, which
+        whoever clears the upload removes.  Raises UploadMissing, UploadChanged.  A failure or a cancellation
+        leaves nothing that the store would keep and no listing would show, unless the process dies.
         """
 
     async def foreign(self, data: Key) -> Foreign | None:
@@ -140,9 +154,3 @@ class Objects(Protocol):
         """Keys below `under` at which an object was begun before `before` and never completed; with `abort` what
         was begun is removed.
         """
-
-    async def probe(self) -> None:
-        """One cheap request that shows that the bucket is there and may be read.  Raises StorageUnavailable."""
-
-    async def close(self) -> None:
-        """Free connections and tasks."""

@@ -8,11 +8,11 @@ from moorage.config.sections.base import (
     DriverFlag,
     Flag,
     LooseText,
-    Nanoseconds,
     Period,
     Section,
     Whole,
     at_least,
+    duration_or,
     one_of,
     positive_or,
     raised_to,
@@ -213,15 +213,28 @@ class Azure(Section):
 
     accountname: LooseText = setting("", "Storage account.", required=True)
     accountkey: LooseText = setting("", "Key of the account, for `shared_key`.", secret=True)
-    container: LooseText = setting("", "Container.", required=True)
+    container: LooseText = setting("", "Container; must exist.", required=True)
     realm: LooseText = setting("core.windows.net", "Domain of the cloud.")
     credentials: AzureCredentials = setting(AzureCredentials, "Who we are to Azure.")
     rootdirectory: LooseText = setting("", "Prefix of every key.")
     serviceurl: LooseText = setting("", "Address of the service.", shown="https://ACCOUNT.blob.REALM")
-    max_retries: Whole = setting(5, "Attempts of a copy or an append.")
-    retry_delay: Nanoseconds = setting(0.1, "Pause between attempts, times their number.", unit="duration")
+    max_retries: Whole = setting(
+        5, "Attempts of a request that fails for a passing reason; 0 counts as 5, less as 1."
+    )
+    retry_delay: Annotated[float, duration_or(0.1)] = setting(
+        0.1, "Pause between attempts, times their number.", unit="duration"
+    )
     skipverify: Flag = setting(False, "Do not verify the service's certificate.")
+    cabundle: LooseText = setting(
+        "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
+    )
+    useragent: LooseText = setting("", "User agent told to the service.", shown="moorage/VERSION", ours=True)
     connectionstring: LooseText = setting("", "Known to the reference, which does not use it.", secret=True)
+
+    @property
+    def credential_type(self) -> str:
+        """What `credentials.type` says; where it says nothing, as with 2.8, a key of the account is used."""
+        return self.credentials.type or ("shared_key" if self.accountkey else "")
 
 
 class Storage(Section):

@@ -1,0 +1,60 @@
+"""What an Azure driver is told: `config/sections/storage.py` Azure in the driver's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+__all__ = ["AzureOptions"]
+
+_MIB: Final = 1 << 20
+_CLOUDS: Final = {
+    "core.usgovcloudapi.net": "login.microsoftonline.us",
+    "core.chinacloudapi.cn": "login.chinacloudapi.cn",
+}
+"""Where the other clouds check who somebody is; see the package azure.identity, AzureAuthorityHosts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AzureOptions:
+    """`credentials` is `shared_key`, `client_secret` or `default_credentials`.
+
+    `attempts` is how often a request is made that fails for a passing reason, with `pause_s` times the number of
+    the attempt between them.
+    """
+
+    account: str
+    container: str
+    credentials: str = "shared_key"
+    account_key: str = field(default="", repr=False)
+    tenant: str = ""
+    client: str = ""
+    secret: str = field(default="", repr=False)
+    realm: str = "core.windows.net"
+    service_url: str = ""
+    root: str = ""
+    verify: bool = True
+    ca_bundle: str = ""
+    user_agent: str = ""
+    chunk: int = 8 * _MIB
+    """Bytes of a block.  A blob has 50,000 at most, so this bounds a layer at 390 GiB."""
+    small: int = _MIB
+    """A last block of fewer bytes is taken up again by the next write, lest small pieces use up the 50,000."""
+    list_page: int = 250
+    """Objects in a page of a walk: reading 1000 holds the event loop for 0.4 s, so they come in quarters."""
+    attempts: int = 5
+    pause_s: float = 0.1
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every key, as CNCF Distribution 3 makes it of `rootdirectory`: no leading slash."""
+        return f"{self.root.rstrip('/')}/".lstrip("/")
+
+    @property
+    def url(self) -> str:
+        return self.service_url.rstrip("/") or f"https://{self.account}.blob.{self.realm}"
+
+    @property
+    def authority(self) -> str:
+        """The host that identities of this cloud are checked at; "" leaves it to the environment."""
+        return _CLOUDS.get(self.realm, "")

@@ -1,0 +1,279 @@
+"""An Azure Blob Storage for tests: azurite, Microsoft's emulator, on loopback, started once for each test process.
+
+Its requests go through a server of ours, which counts them and may answer some itself (`Azurite.trouble`), or drop
+the answer of some (`Azurite.lost`): that is how failures of the service are made, and what azurite is too lenient
+about.  Installed by tools/install_test_programs.py; where it is missing a test is skipped, or fails in CI.
+"""
+
+from __future__ import annotations
+
+import atexit
+import http.client
+import os
+import re
+import secrets
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+from urllib.parse import unquote, urlsplit
+
+from moorage.storage.azure_connection import AzureConnection
+from moorage.storage.azure_layouts import AzureLayouts
+from moorage.storage.azure_objects import AzureObjects
+from moorage.storage.azure_options import AzureOptions
+from moorage.storage.azure_uploads import AzureUploads
+from moorage.storage.object_driver import ObjectDriver
+from tests.live import require
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from azure.storage.blob import ContainerClient
+
+__all__ = ["ACCOUNT", "ACCOUNT_KEY", "Azurite", "Container", "Request", "a_container", "azurite", "start_azurite"]
+
+ACCOUNT: Final = "devstoreaccount1"
+ACCOUNT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
+"""Known to everybody: azurite's own."""
+
+_START_LIMIT_S: Final = 60.0
+_IDLE_S: Final = 2.0  # azurite closes connections after five
+
+
+@dataclass(frozen=True)
+class Request:
+    """One request that azurite got; `blob` is the name in its container, with a leading slash if it has one."""
+
+    method: str
+    path: str
+    query: str
+    headers: dict[str, str]
+
+    @property
+    def blob(self) -> str:
+        return unquote(self.path).split("/", 3)[3] if self.path.count("/") > 2 else ""
+
+    def __str__(self) -> str:
+        operation = re.search(r"comp=(\w+)", self.query)
+        copying = " from" if "x-ms-copy-source" in self.headers else ""
+        return f"{self.method}{copying} {operation[1] if operation else ''} {self.blob}".replace("  ", " ").strip()
+
+
+@dataclass
+class Azurite:
+    """`trouble` may answer a request with (status, code) in place of azurite; `lost` says whose answer is lost."""
+
+    port: int = 0
+    requests: list[Request] = field(default_factory=list)
+    trouble: Callable[[Request], tuple[int, str] | None] | None = None
+    lost: Callable[[Request], bool] | None = None
+
+    @property
+    def endpoint(self) -> str:
+        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+
+
+def start_azurite(folder: Path, *options: str, trust: str = "") -> tuple[subprocess.Popen[bytes], int]:
+    """A server, and its port of the kernel's choice.  It is the caller's to end."""
+    program = require("azurite-blob")
+    log_path = folder / "azurite.log"
+    with log_path.open("wb") as log:
+        process = subprocess.Popen(
+            [
+                program, "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence",
+                "--disableProductStyleUrl", "--blobHost", "127.0.0.1", "--blobPort", "0", *options,
+            ],
+            stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True,
+            env={**os.environ, "NODE_EXTRA_CA_CERTS": trust},  # to fetch from itself what it copies
+
+        )  # fmt: skip
+    deadline = time.monotonic() + _START_LIMIT_S
+    while time.monotonic() < deadline and process.poll() is None:
+        found = re.search(r"successfully listens on https?://127\.0\.0\.1:(\d+)", log_path.read_text())
+        if found:
+            return process, int(found[1])
+        time.sleep(0.05)
+    process.kill()
+    raise AssertionError(f"azurite did not start: {log_path.read_text()[-2000:]}")
+
+
+@cache
+def azurite() -> Azurite:
+    """Started once for all tests of this process, and ended with it."""
+    folder = tempfile.TemporaryDirectory(prefix="moorage-azurite-")
+    process, inner = start_azurite(Path(folder.name))
+
+    def end() -> None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait(10)
+        folder.cleanup()
+
+    atexit.register(end)
+    found = Azurite()
+    server = _Server(("127.0.0.1", 0), _handler(found, inner))
+    server.daemon_threads = True
+    found.port = server.server_port
+    threading.Thread(target=server.serve_forever, name="azurite", daemon=True).start()
+    return found
+
+
+class _Server(ThreadingHTTPServer):
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Of a connection that its client has closed: what the client thinks of it is what is tested."""
+        if not isinstance(sys.exc_info()[1], ConnectionError):
+            super().handle_error(request, client_address)  # type: ignore[arg-type]  # as it came
+
+
+def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+        disable_nagle_algorithm = True
+        upstream: http.client.HTTPConnection | None = None
+        used = 0.0
+
+        def answer(self) -> None:
+            body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            parts = urlsplit(self.path)
+            headers = {name.lower(): value for name, value in self.headers.items()}
+            request = Request(self.command, parts.path, parts.query, headers)
+            found.requests.append(request)
+            refusal = found.trouble(request) if found.trouble is not None else None
+            if refusal is not None:
+                status, code = refusal
+                text = (
+                    f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by a test</Message></Error>".encode()
+                )
+                said = {"x-ms-error-code": code, "Content-Type": "application/xml"}
+                self.reply(status, said, text)
+                return
+            status, said, text = self.forward(body)
+            if found.lost is not None and found.lost(request):
+                self.close_connection = True
+                return
+            self.reply(status, said, text)
+
+        do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = answer  # noqa: N815  names of the base class
+
+        def forward(self, body: bytes) -> tuple[int, dict[str, str], bytes]:
+            if self.upstream is None or time.monotonic() - self.used > _IDLE_S:
+                if self.upstream is not None:
+                    self.upstream.close()
+                self.upstream = http.client.HTTPConnection("127.0.0.1", inner, timeout=60)
+            self.used = time.monotonic()
+            self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
+            for name, value in self.headers.items():
+                self.upstream.putheader(name, value)
+            self.upstream.endheaders(body or None)
+            answer = self.upstream.getresponse()
+            text = answer.read()
+            hop = {"transfer-encoding", "connection", "keep-alive"}
+            if self.command != "HEAD":
+                hop.add("content-length")
+            said = {name: value for name, value in answer.getheaders() if name.lower() not in hop}
+            if answer.will_close:
+                self.upstream.close()
+                self.upstream = None
+            return answer.status, said, text
+
+        def reply(self, status: int, said: dict[str, str], text: bytes) -> None:
+            self.send_response_only(status)
+            for name, value in said.items():
+                self.send_header(name, value)
+            if self.command != "HEAD" and status not in {204, 304}:
+                self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(text)
+
+        def finish(self) -> None:
+            if self.upstream is not None:
+                self.upstream.close()
+            super().finish()
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    return Handler
+
+
+class _Decided(AzureLayouts):
+    def __init__(self, connection: AzureConnection, prefixes: tuple[str, ...]) -> None:
+        super().__init__(connection)
+        self._found = tuple(AzureObjects(connection, prefix) for prefix in prefixes)
+
+
+@dataclass(frozen=True)
+class Container:
+    """One test's container."""
+
+    server: Azurite
+    name: str
+
+    def options(self, **other: Any) -> AzureOptions:
+        usual: dict[str, Any] = {
+            "account": ACCOUNT,
+            "account_key": ACCOUNT_KEY,
+            "container": self.name,
+            "service_url": self.server.endpoint,
+            "pause_s": 0.001,
+        }
+        return AzureOptions(**{**usual, **other})
+
+    def driver(self, prefixes: tuple[str, ...] = (), **other: Any) -> ObjectDriver:
+        """`prefixes`: what stands before the keys, as if the container had been found so."""
+        connection = AzureConnection(self.options(**other))
+        layouts = _Decided(connection, prefixes) if prefixes else AzureLayouts(connection)
+        return ObjectDriver(layouts, AzureUploads(layouts))
+
+    def settings(self, **other: Any) -> dict[str, Any]:
+        """The section `storage.azure`."""
+        usual = {
+            "accountname": ACCOUNT,
+            "accountkey": ACCOUNT_KEY,
+            "container": self.name,
+            "serviceurl": self.server.endpoint,
+        }
+        return {**usual, **other}
+
+    @property
+    def client(self) -> ContainerClient:
+        """For looking behind the driver's back."""
+        from azure.storage.blob import BlobServiceClient
+
+        service = BlobServiceClient(self.server.endpoint, {"account_name": ACCOUNT, "account_key": ACCOUNT_KEY})
+        return service.get_container_client(self.name)
+
+    def blobs(self, *, begun: bool = False) -> dict[str, int]:
+        """Every blob and its size; `begun` also those of which only uncommitted blocks are there."""
+        with self.client as client:
+            found = client.list_blobs(include=["uncommittedblobs"] if begun else [])
+            return {blob.name: blob.size for blob in found}
+
+
+@contextmanager
+def a_container() -> Iterator[Container]:
+    """A new container, removed with all it holds."""
+    server = azurite()
+    container = Container(server, f"moorage-{secrets.token_hex(8)}")
+    server.trouble = server.lost = None
+    with container.client as client:
+        client.create_container()
+        server.requests.clear()
+        try:
+            yield container
+        finally:
+            server.trouble = server.lost = None
+            client.delete_container()
