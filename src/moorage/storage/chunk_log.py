@@ -66,7 +66,7 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.finishing import finished, settled
+from moorage.storage.finishing import beside, finished, settled
 from moorage.storage.keys import check_key
 from moorage.storage.objects import Source
 
@@ -243,16 +243,7 @@ class ChunkAppender:
         self._torn = False
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        if also is None:
-            await self._take(chunks)
-            return
-        hashing = asyncio.get_running_loop().run_in_executor(None, also, chunks)
-        try:
-            await self._take(chunks)
-        finally:
-            # The thread reads the chunks: they are the caller's again only when it is done.
-            await settled(hashing)
-        await hashing
+        await beside(self._take(chunks), chunks, also)
 
     async def _take(self, chunks: Sequence[bytes]) -> None:
         if not any(chunks):

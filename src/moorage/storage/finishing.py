@@ -11,9 +11,9 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
+    from collections.abc import Callable, Coroutine, Sequence
 
-__all__ = ["finished", "settled"]
+__all__ = ["beside", "finished", "settled"]
 
 _T = TypeVar("_T")
 
@@ -26,6 +26,24 @@ async def finished(work: Coroutine[Any, Any, _T]) -> _T:
     except asyncio.CancelledError:
         await settled(task)
         raise
+
+
+async def beside(
+    work: Coroutine[Any, Any, None], chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None
+) -> None:
+    """Do `work`, which sends `chunks`, and `also` with the same chunks in a thread meanwhile.
+
+    However it ends, the thread has ended by then: it reads the chunks, and they are the caller's again.
+    """
+    if also is None:
+        await work
+        return
+    hashing = asyncio.get_running_loop().run_in_executor(None, also, chunks)
+    try:
+        await work
+    finally:
+        await settled(hashing)
+    await hashing
 
 
 async def settled(*tasks: asyncio.Future[Any]) -> None:
