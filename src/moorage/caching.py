@@ -31,26 +31,27 @@ _IDLE_S: Final = 1800.0
 
 def make_sizes(settings: Settings) -> Sizes:
     """What remembers the sizes of blobs.  Nothing is connected yet.  Raises CannotStore."""
-    cache = settings.storage.cache
-    if cache.blobdescriptor == "redis" and settings.redis is not None:
-        prepare(settings)
+    if (options := prepare(settings)) is not None:
         from moorage.cache.redis_sizes import RedisSizes
 
-        return RedisSizes(redis_options(settings.redis))
+        return RedisSizes(options)
+    cache = settings.storage.cache
     return MemorySizes(cache.blobdescriptorsize if cache.blobdescriptor else 0)
 
 
-def prepare(settings: Settings) -> None:
-    """Import what the cache needs, so that every worker shares it, and read its files.  Raises CannotStore."""
+def prepare(settings: Settings) -> RedisOptions | None:
+    """What a cache in Redis is made from, if one is configured: its files are read and its library is imported,
+    so that every worker shares it.  Raises CannotStore.
+    """
     if settings.storage.cache.blobdescriptor != "redis" or settings.redis is None:
-        return
+        return None
     from moorage.cache.redis_client import MissingLibrary, require_library
 
     try:
         require_library()
     except MissingLibrary as error:
         raise CannotStore(str(error)) from error
-    redis_options(settings.redis)
+    return redis_options(settings.redis)
 
 
 def redis_options(redis: Redis) -> RedisOptions:
