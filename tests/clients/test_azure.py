@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.azure import ACCOUNT_KEY, Container, a_container
 from tests.clients.layouts import Layout, tar_of
-from tests.faults.ledger import Ledger, Pusher
+from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import Live, require, start_moorage
 from tests.wire import Wire
 
@@ -127,20 +127,7 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, con
     for number in range(2):
         with start(tmp_path, container, workers=2, redirect=False) as live:
             ledger.audit(Wire(live.host), everything=True)
-            names = [account.name for account in ledger.accounts]
-            shared = [b"everybody has this layer" * 4000]
-            pushers = [
-                Pusher(live.host, account, f"{number}-{account.name}", shared, names)
-                for account in ledger.accounts
-            ]
-            for pusher in pushers:
-                pusher.start()
-            pushers[0].join(2 + number)
-            live.kill()
-            for pusher in pushers:
-                pusher.enough.set()
-                pusher.join()
-                assert pusher.surprise is None
+            push_until_killed(live, ledger, str(number), 2 + number, [b"everybody has this layer" * 4000])
     with start(tmp_path, container, workers=2, redirect=False) as live:
         ledger.audit(Wire(live.host), everything=True)
     assert ledger.acknowledged >= 1

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.clients.daemons import dockerd
 from tests.clients.layouts import Layout, busybox_tar, tar_of
-from tests.faults.ledger import Ledger, Pusher
+from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import Live, require, require_root, start_moorage
 from tests.s3 import Bucket, Request, Trouble, a_bucket, is_moto, moto
 from tests.wire import Wire, image
@@ -167,20 +167,7 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, buc
     for number in range(3):
         with start(tmp_path, bucket, workers=2, redirect=False) as live:
             ledger.audit(Wire(live.host), everything=True)
-            names = [account.name for account in ledger.accounts]
-            shared = [b"everybody has this layer" * 4000]
-            pushers = [
-                Pusher(live.host, account, f"{number}-{account.name}", shared, names)
-                for account in ledger.accounts
-            ]
-            for pusher in pushers:
-                pusher.start()
-            pushers[0].join(1.5 + number)
-            live.kill()
-            for pusher in pushers:
-                pusher.enough.set()
-                pusher.join()
-                assert pusher.surprise is None
+            push_until_killed(live, ledger, str(number), 1.5 + number, [b"everybody has this layer" * 4000])
     with start(tmp_path, bucket, workers=2, redirect=False) as live:
         ledger.audit(Wire(live.host), everything=True)
     assert ledger.acknowledged >= 3

@@ -25,7 +25,9 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Account", "Ledger", "Pusher", "Upload"]
+    from tests.live import Live
+
+__all__ = ["Account", "Ledger", "Pusher", "Upload", "push_until_killed"]
 
 TAGS: Final = 2
 _NETWORK: Final = (OSError, http.client.HTTPException)
@@ -232,3 +234,22 @@ class Pusher(threading.Thread):
         self.account.manifests[digest] = manifest
         if not by_digest:
             self.account.tags[tag] = {str(digest)}
+
+
+def push_until_killed(live: Live, ledger: Ledger, label: str, moment_s: float, shared: Sequence[bytes]) -> None:
+    """Let every account push, and kill the server after `moment_s`.  Raises what surprised a pusher.
+
+    `shared` are layers that all of them use.
+    """
+    names = [account.name for account in ledger.accounts]
+    pushers = [Pusher(live.host, account, f"{label}-{account.name}", shared, names) for account in ledger.accounts]
+    for pusher in pushers:
+        pusher.start()
+    threading.Event().wait(moment_s)
+    live.kill()
+    for pusher in pushers:
+        pusher.enough.set()
+        pusher.join()
+    for pusher in pushers:
+        if pusher.surprise is not None:
+            raise pusher.surprise

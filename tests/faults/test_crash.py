@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import os
 import random
-import threading
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.faults.ledger import Ledger, Pusher
+from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import start_tested
 from tests.wire import Wire
 
@@ -33,23 +32,6 @@ PUSHERS = 4
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 
-def pushed_until_killed(live: Live, ledger: Ledger, label: str, moment_s: float) -> None:
-    """Let every account push, and kill the server after `moment_s`.  Raises what surprised a pusher."""
-    shared = [f"a layer that everybody uses {label} {which}".encode() * 4000 for which in range(3)]
-    names = [account.name for account in ledger.accounts]
-    pushers = [Pusher(live.host, account, f"{label}-{account.name}", shared, names) for account in ledger.accounts]
-    for pusher in pushers:
-        pusher.start()
-    threading.Event().wait(moment_s)
-    live.kill()
-    for pusher in pushers:
-        pusher.enough.set()
-        pusher.join()
-    for pusher in pushers:
-        if pusher.surprise is not None:
-            raise pusher.surprise
-
-
 @pytest.mark.timeout(60 + 5 * KILLS)
 def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
     """Promise 1 of design.md: a registry that says 201 and forgets it is not worth running."""
@@ -57,7 +39,9 @@ def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None
     for number in range(KILLS):
         with start_tested(root) as live:
             audit(live, ledger)
-            pushed_until_killed(live, ledger, f"{SEED}-{number}", moments.uniform(0.02, 0.5))
+            label = f"{SEED}-{number}"
+            shared = [f"a layer that everybody uses {label} {which}".encode() * 4000 for which in range(3)]
+            push_until_killed(live, ledger, label, moments.uniform(0.02, 0.5), shared)
     with start_tested(root) as live:
         audit(live, ledger, everything=True)
     print(f"{KILLS} kills, seed {SEED}: {ledger.acknowledged} acknowledged manifests, all whole")  # noqa: T201
