@@ -6,6 +6,7 @@ request uses a connection of its own unless `keep` is set, so that consecutive r
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 from dataclasses import dataclass
@@ -67,14 +68,17 @@ class Wire:
         parts = urlsplit(target)
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         connection = self._connection or http.client.HTTPConnection(self.host, timeout=self._timeout_s)
-        done = False
+        done = sent = False
         try:
-            connection.request(method, path, body, dict(headers or {}))
+            # A server that refuses early closes while we still send; its answer is there to be read all the same.
+            with contextlib.suppress(BrokenPipeError, ConnectionResetError):
+                connection.request(method, path, body, dict(headers or {}))
+                sent = True
             response = connection.getresponse()
             answer = Answer(
                 response.status, {name.lower(): value for name, value in response.getheaders()}, response.read()
             )
-            done = True
+            done = sent
             return answer
         finally:
             if done and self._keep and not response.will_close:
