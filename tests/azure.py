@@ -26,11 +26,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import unquote, urlsplit
 
-from moorage.storage.azure_connection import AzureConnection
-from moorage.storage.azure_layouts import AzureLayouts
-from moorage.storage.azure_objects import AzureObjects
-from moorage.storage.azure_options import AzureOptions
-from moorage.storage.azure_uploads import AzureUploads
+from moorage.storage.azure.connection import AzureConnection
+from moorage.storage.azure.layouts import AzureLayouts
+from moorage.storage.azure.objects import AzureObjects
+from moorage.storage.azure.options import AzureOptions
+from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.object_driver import ObjectDriver
 from tests.live import require
 

@@ -19,8 +19,8 @@ from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from moorage.storage.object_driver import ObjectDriver
-from moorage.storage.s3_objects import S3Objects
-from moorage.storage.s3_options import S3Options
+from moorage.storage.s3.objects import S3Objects
+from moorage.storage.s3.options import S3Options
 
 if TYPE_CHECKING:
     import ssl

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moorage.config.model import Settings
-    from moorage.storage.s3_options import S3Options
+    from moorage.storage.s3.options import S3Options
 
 PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\nstorage: "
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from moorage.config.model import Settings
-    from moorage.storage.azure_options import AzureOptions
+    from moorage.storage.azure.options import AzureOptions
 
 KEYED = "accountkey: a2V5"
 

@@ -16,10 +16,10 @@ from moorage.storage.memory import MemoryDriver
 if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.config.sections.storage import S3, Azure, Gcs
-    from moorage.storage.azure_options import AzureOptions
+    from moorage.storage.azure.options import AzureOptions
     from moorage.storage.driver import Driver
-    from moorage.storage.gcs_options import GcsOptions
-    from moorage.storage.s3_options import S3Options
+    from moorage.storage.gcs.options import GcsOptions
+    from moorage.storage.s3.options import S3Options
 
 __all__ = ["CannotStore", "azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
 
@@ -39,18 +39,18 @@ def make_driver(settings: Settings) -> Driver:
         return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
     if storage.s3 is not None:
         from moorage.storage.object_driver import ObjectDriver
-        from moorage.storage.s3_objects import S3Objects
+        from moorage.storage.s3.objects import S3Objects
 
         return ObjectDriver(S3Objects(s3_options(storage.s3)))
     if storage.gcs is not None:
-        from moorage.storage.gcs_objects import GcsObjects
+        from moorage.storage.gcs.objects import GcsObjects
         from moorage.storage.object_driver import ObjectDriver
 
         return ObjectDriver(GcsObjects(gcs_options(storage.gcs)))
     if storage.azure is not None:
-        from moorage.storage.azure_connection import AzureConnection
-        from moorage.storage.azure_layouts import AzureLayouts
-        from moorage.storage.azure_uploads import AzureUploads
+        from moorage.storage.azure.connection import AzureConnection
+        from moorage.storage.azure.layouts import AzureLayouts
+        from moorage.storage.azure.uploads import AzureUploads
         from moorage.storage.object_driver import ObjectDriver
 
         layouts = AzureLayouts(AzureConnection(azure_options(storage.azure)))
@@ -61,7 +61,7 @@ def make_driver(settings: Settings) -> Driver:
 def prepare(settings: Settings) -> None:
     """Import what the driver needs, so that every worker shares it.  Raises CannotStore."""
     if settings.storage.s3 is not None:
-        from moorage.storage.s3_connection import MissingLibrary, require_libraries
+        from moorage.storage.s3.connection import MissingLibrary, require_libraries
 
         try:
             require_libraries()
@@ -70,7 +70,7 @@ def prepare(settings: Settings) -> None:
     if settings.storage.gcs is not None:
         _prepare_gcs(gcs_options(settings.storage.gcs))
     if settings.storage.azure is not None:
-        from moorage.storage import azure_connection
+        from moorage.storage.azure import connection as azure_connection
 
         try:
             azure_connection.require_libraries()
@@ -79,7 +79,7 @@ def prepare(settings: Settings) -> None:
 
 
 def _prepare_gcs(options: GcsOptions) -> None:
-    from moorage.storage import gcs_credentials
+    from moorage.storage.gcs import credentials as gcs_credentials
 
     try:
         gcs_credentials.require_library()
@@ -90,7 +90,7 @@ def _prepare_gcs(options: GcsOptions) -> None:
 
 def gcs_options(gcs: Gcs) -> GcsOptions:
     """The section in the driver's words."""
-    from moorage.storage.gcs_options import GcsOptions
+    from moorage.storage.gcs.options import GcsOptions
 
     return GcsOptions(
         bucket=gcs.bucket,
@@ -107,7 +107,7 @@ def gcs_options(gcs: Gcs) -> GcsOptions:
 
 def azure_options(azure: Azure) -> AzureOptions:
     """The section in the driver's words."""
-    from moorage.storage.azure_options import AzureOptions
+    from moorage.storage.azure.options import AzureOptions
 
     url = azure.serviceurl
     return AzureOptions(
@@ -131,7 +131,7 @@ def azure_options(azure: Azure) -> AzureOptions:
 
 def s3_options(s3: S3) -> S3Options:
     """The section in the driver's words."""
-    from moorage.storage.s3_options import S3Options
+    from moorage.storage.s3.options import S3Options
 
     return S3Options(
         bucket=s3.bucket,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.clients.layouts import Layout, tar_of
 from tests.live import Live, NotStarted, require, start_moorage
-from tests.storage.gcs_bucket import Bucket, a_bucket
+from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.wire import Wire, image
 
 from moorage.types import Digest
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.storage.gcs_server import Request
+    from tests.storage.gcs.server import Request
 
 pytestmark = [pytest.mark.client, pytest.mark.slow]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.azure import a_container
 from tests.s3 import a_bucket
-from tests.storage import gcs_bucket
+from tests.storage.gcs import bucket as gcs_bucket
 
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -68,7 +68,7 @@ class TestS3(DriverContract):
 
 
 class TestGcs(DriverContract):
-    """On a fake of ours (`gcs_server.py`); `chunk` and `sources` are small, so that joins are trees."""
+    """On a fake of ours (`gcs/server.py`); `chunk` and `sources` are small, so that joins are trees."""
 
     pytestmark = pytest.mark.slow
 

@@ -1,6 +1,6 @@
 """Uploads in an object store that began long ago, found by listings alone.
 
-Used by `chunk_log.py` and `azure_uploads.py`.
+Used by `chunk_log.py` and `azure/uploads.py`.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it
 Nothing is asked twice: `read` and `open` are one request each, `handover` is none, and whoever is cancelled while
 something is written waits for the store's answer (`finishing.py`).
 
-Beside: `chunk_log.py`, `object_names.py`.  Below: `s3_objects.py` and its like.
+Beside: `chunk_log.py`, `object_names.py`.  Below: `s3/objects.py` and its like.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What an object store must give: a dozen primitive calls on one bucket, from which a driver is made.
 
     object_driver.py   Driver      ──┐
-    chunk_log.py       Uploads     ──┼──►  Objects  ◄── s3_objects.py, ... one for each kind of store
+    chunk_log.py       Uploads     ──┼──►  Objects  ◄── s3/objects.py, ... one for each kind of store
     object_names.py    `children`  ──┘     (Plain, the part of it without joining, is enough where blobs can grow)
 
 The rule not to miss: **nothing above may rest its safety on a condition alone.**  `put` with ABSENT or Unchanged

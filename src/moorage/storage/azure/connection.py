@@ -1,0 +1,259 @@
+"""The connection to Azure: one client of azure-storage-blob for a process, its credentials, and signed URLs.
+
+A call costs 3 ms of CPU on the event loop, so at most `_AT_ONCE` are made at a time.  Retries are ours, not the
+library's, so that `max_retries` and `retry_delay` mean what they say.
+
+    shared_key            the account's key; it also signs the URLs
+    client_secret         an application's identity
+    default_credentials   azure.identity's chain: environment, workload identity, managed identity, ...
+
+Identities sign URLs with a user delegation key, which the service gives to those that have the right
+(`generateUserDelegationKey`); without it blobs pass through the registry, and one warning says so.
+
+Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY), for the service and for tokens.  Everything is made
+on first use, in the process and the event loop that use it.
+
+Source: reference/object-storage.md section 1.3; Azure's "Create a user delegation SAS".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib
+import io
+import os
+import time
+from contextlib import asynccontextmanager
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from moorage.storage.azure.errors import Place, failure_of
+from moorage.storage.driver import StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from azure.storage.blob import UserDelegationKey
+    from azure.storage.blob.aio import BlobClient, BlobServiceClient, ContainerClient
+
+    from moorage.storage.azure.options import AzureOptions
+
+__all__ = ["AzureConnection", "MissingLibrary", "require_libraries"]
+
+_AT_ONCE: Final = 16
+_CONNECT_S: Final = 10
+_READ_S: Final = 60
+_GET_BYTES: Final = 4 << 20
+_LARGE_BYTES: Final = 256 << 10
+_KEY_LIFE: Final = timedelta(hours=24)
+_SKEW: Final = timedelta(minutes=15)
+_ASK_AGAIN_S: Final = 300.0
+_log: Final = structlog.get_logger("moorage.storage.azure")
+
+
+class MissingLibrary(Exception):
+    """`moorage[azure]` is not installed."""
+
+
+def require_libraries() -> None:
+    """Import what is needed, so that processes forked later share it.  Raises MissingLibrary."""
+    try:
+        importlib.import_module("azure.storage.blob.aio")
+        importlib.import_module("azure.identity.aio")
+        importlib.import_module("aiohttp")
+    except ImportError as error:
+        raise MissingLibrary(
+            f"storage.azure needs the extra moorage[azure], which is not installed (no module {error.name})"
+        ) from error
+
+
+class AzureConnection:
+    """See the module docstring.  `clock` is of the monotonic kind."""
+
+    def __init__(self, options: AzureOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
+        require_libraries()
+        self.options, self._clock = options, clock
+        self.place = Place(options.url, options.container)
+        self._turns = asyncio.Semaphore(_AT_ONCE)
+        self._service: BlobServiceClient | None = None
+        self._container: ContainerClient | None = None
+        self._credential: Any = None
+        self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._delegation: tuple[UserDelegationKey, datetime] | None = None
+        self._asking = asyncio.Lock()
+        self._refused_until: float | None = None
+        self._warned = False
+
+    @asynccontextmanager
+    async def container(self) -> AsyncIterator[ContainerClient]:
+        """The container's client, for one request."""
+        async with self._turns:
+            yield self._client()
+
+    @asynccontextmanager
+    async def blob(self, path: str) -> AsyncIterator[BlobClient]:
+        """The client of one blob, for one request."""
+        async with self._turns:
+            yield self._client().get_blob_client(path)
+
+    def url_of(self, path: str) -> str:
+        return self._client().get_blob_client(path).url
+
+    def _client(self) -> ContainerClient:
+        if self._container is None:
+            try:
+                self._service = self._make()
+            except (ValueError, OSError) as error:
+                raise self.place.error(failure_of(error), "connecting", "") from error
+            self._container = self._service.get_container_client(self.options.container)
+        return self._container
+
+    def _make(self) -> BlobServiceClient:
+        from azure.storage.blob.aio import BlobServiceClient
+
+        options = self.options
+        agent: dict[str, Any] = {"user_agent": options.user_agent} if options.user_agent else {}
+        return BlobServiceClient(
+            options.url,
+            credential=self._credentials(),
+            transport=self._transport(),
+            retry_total=0,
+            max_single_get_size=_GET_BYTES,
+            max_chunk_get_size=_GET_BYTES,
+            **agent,
+        )
+
+    def _transport(self) -> Any:
+        """A pool of connections of its own, so that closing one client does not close the other's."""
+        import aiohttp
+        from azure.core.pipeline.transport import AioHttpTransport
+
+        verify: Any = self._verify()
+        # The library's own session has no limit and no keep-alive that we know of.
+        session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(ssl=verify, limit=2 * _AT_ONCE),
+            cookie_jar=aiohttp.DummyCookieJar(),
+            trust_env=True,
+            auto_decompress=False,
+        )
+        self._closing.append(session.close)
+
+        class Transport(AioHttpTransport):  # type: ignore[misc]  # it comes untyped
+            """Hands large bodies over as files, which aiohttp sends piece by piece."""
+
+            async def send(self, request: Any, **config: Any) -> Any:
+                if isinstance(request.data, bytes) and len(request.data) >= _LARGE_BYTES:
+                    request.data = io.BytesIO(request.data)
+                return await super().send(request, **config)
+
+        return Transport(
+            session=session,
+            session_owner=False,
+            connection_timeout=_CONNECT_S,
+            read_timeout=_READ_S,
+            connection_verify=self.options.verify,
+        )
+
+    def _verify(self) -> Any:
+        """The system's authorities and `ca_bundle`; False verifies nothing."""
+        import ssl
+
+        if not self.options.verify:
+            return False
+        context = ssl.create_default_context()
+        if self.options.ca_bundle:
+            context.load_verify_locations(self.options.ca_bundle)
+        return context
+
+    def _credentials(self) -> Any:
+        options = self.options
+        if options.credentials == "shared_key":
+            return {"account_name": options.account, "account_key": options.account_key}
+        from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential
+
+        more: dict[str, Any] = {"transport": self._transport()}
+        if options.authority and "AZURE_AUTHORITY_HOST" not in os.environ:
+            more["authority"] = options.authority
+        if options.credentials == "client_secret":
+            made: Any = ClientSecretCredential(
+                options.tenant,
+                options.client,
+                options.secret,
+                # An authority of one's own is unknown to Microsoft's list of them.
+                disable_instance_discovery="AZURE_AUTHORITY_HOST" in os.environ,
+                **more,
+            )
+        else:
+            made = DefaultAzureCredential(**more)
+        self._credential = made
+        self._closing.insert(0, made.close)
+        return made
+
+    async def sign(self, path: str, *, expires_s: float) -> str | None:
+        """A URL that lets whoever has it read the blob, by GET and HEAD; None where none can be made."""
+        from azure.storage.blob import BlobSasPermissions, generate_blob_sas
+
+        url = self.url_of(path)
+        now = datetime.now(UTC)
+        by: dict[str, Any] = {"account_key": self.options.account_key}
+        if self._credential is not None:
+            key = await self._delegation_key(now + timedelta(seconds=expires_s))
+            if key is None:
+                return None
+            by = {"user_delegation_key": key}
+        try:
+            token = generate_blob_sas(
+                self.options.account,
+                self.options.container,
+                path,
+                permission=BlobSasPermissions(read=True),
+                # Clocks differ: a URL that is good from now on is not yet good elsewhere.
+                start=now - _SKEW,
+                expiry=now + timedelta(seconds=expires_s),
+                protocol="https" if url.startswith("https:") else "https,http",
+                **by,
+            )
+        except ValueError as error:  # a key that is not base64
+            raise StorageUnavailable(f"signing a URL with the account's key: {error}") from error
+        return f"{url}?{token}"
+
+    async def _delegation_key(self, until: datetime) -> UserDelegationKey | None:
+        """One that is good until then.  The service is asked about twice a day, and not by each request when it
+        refuses.
+        """
+        async with self._asking:
+            if self._delegation is not None and self._delegation[1] > until:
+                return self._delegation[0]
+            if self._refused_until is not None and self._clock() < self._refused_until:
+                return None
+            now = datetime.now(UTC)
+            end = max(now + _KEY_LIFE, until + _KEY_LIFE / 2)
+            self._client()
+            assert self._service is not None, "the container's client was made of it"
+            try:
+                key = await self._service.get_user_delegation_key(now - _SKEW, end)
+            except Exception as error:
+                failure = failure_of(error)
+                if failure.transient:
+                    raise self.place.error(failure, "GetUserDelegationKey", "") from error
+                self._refused_until = self._clock() + _ASK_AGAIN_S
+                if not self._warned:
+                    self._warned = True
+                    _log.warning(
+                        "no redirects: no user delegation key for the identity, blobs come through the registry",
+                        hint="give it the role Storage Blob Delegator, or set storage.redirect.disable",
+                        said=failure.code or str(failure.status),
+                    )
+                return None
+            self._delegation = (key, end)
+            return key
+
+    async def close(self) -> None:
+        service, self._service, self._container = self._service, None, None
+        if service is not None:
+            await service.close()
+        closing, self._closing = self._closing, []
+        for close in closing:
+            await close()

@@ -1,0 +1,424 @@
+"""Azure's blobs below one prefix: `storage/objects.py` says what each call promises.
+
+A copy that is still being made, or that failed, leaves an empty blob behind that says so in a header: it counts as
+missing everywhere but in listings.
+
+Above: `azure/layouts.py`.  Beside: `azure/blocks.py`, blobs that grow.  Below: `azure/connection.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from moorage.storage.azure.errors import Failure, failure_of
+from moorage.storage.driver import (
+    ABSENT,
+    ALWAYS,
+    Conflict,
+    Content,
+    Key,
+    KeyMissing,
+    ObjectTooLarge,
+    RangeOutside,
+    SignedUrl,
+    Stat,
+    StorageError,
+    StorageUnavailable,
+    Unchanged,
+    Version,
+)
+from moorage.storage.keys import is_key
+from moorage.storage.objects import NamePage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from azure.storage.blob.aio import BlobClient, ContainerClient
+
+    from moorage.storage.azure.connection import AzureConnection
+    from moorage.storage.driver import Reader, When
+
+__all__ = ["AzureObjects", "Found", "Refusal", "Replaced", "conditions"]
+
+_T = TypeVar("_T")
+_ANY: Final = Version("")
+
+_PAGE: Final = 1000
+_GET_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 1 << 20
+_AT_ONCE: Final = 16
+_UNFINISHED: Final = {"pending", "failed", "aborted"}
+
+
+class Refusal(Exception):
+    """A condition did not hold, or the blob there is of another kind.  A lost attempt of our own may have made it
+    so: aiohttp repeats what has no answer, and so do we.
+    """
+
+    def __init__(self, failure: Failure) -> None:
+        super().__init__(failure.code)
+        self.failure = failure
+
+
+class Replaced(StorageUnavailable):
+    """What is being read is no longer the version that was begun with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a blob's headers say.  `copying` is "" unless a copy to it has not ended well."""
+
+    size: int
+    modified: datetime
+    version: Version
+    metadata: dict[str, str]
+    copying: str
+    copied: str
+
+
+class AzureObjects:
+    """See the module docstring."""
+
+    def __init__(
+        self,
+        connection: AzureConnection,
+        prefix: str,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.connection, self.prefix, self.options = connection, prefix, connection.options
+        self.sleep = sleep
+
+    def path(self, key: str) -> str:
+        """The container's name for a key."""
+        return f"{self.prefix}{key}"
+
+    async def ask(self, operation: str, key: str, work: Callable[[BlobClient], Awaitable[_T]]) -> _T:
+        """A request for one blob, until it is known how it ended.  Raises KeyMissing, Refusal."""
+
+        async def once() -> _T:
+            async with self.connection.blob(self.path(key)) as blob:
+                return await work(blob)
+
+        return await self._again(operation, key, once)
+
+    async def ask_container(
+        self, operation: str, key: str, work: Callable[[ContainerClient], Awaitable[_T]]
+    ) -> _T:
+        """The same for a request of the container."""
+
+        async def once() -> _T:
+            async with self.connection.container() as container:
+                return await work(container)
+
+        return await self._again(operation, key, once)
+
+    async def _again(self, operation: str, key: str, once: Callable[[], Awaitable[_T]]) -> _T:
+        attempts = self.options.attempts
+        for attempt in range(1, attempts + 1):
+            try:
+                return await once()
+            except StorageError:
+                raise
+            except Exception as error:
+                failure = failure_of(error)
+                if failure.missing:
+                    raise KeyMissing(key) from error
+                if failure.refused or failure.other_type:
+                    raise Refusal(failure) from error
+                if failure.past_end:
+                    raise RangeOutside(f"{key}: past its end") from error
+                if not failure.transient or attempt == attempts:
+                    raise self.failed(failure, operation, key) from error
+            await self.sleep(self.options.pause_s * attempt)
+        raise AssertionError("unreachable: the last attempt returns or raises")
+
+    def failed(self, failure: Failure, operation: str, key: str) -> StorageError:
+        return self.connection.place.error(failure, operation, self.path(key))
+
+    async def get(self, key: Key, *, limit: int) -> Content:
+        data, found = await self._get(key, 0, limit + 1, _ANY)
+        if found.size > limit:
+            raise ObjectTooLarge(f"{key}: {found.size} bytes, at most {limit}")
+        while len(data) < found.size:
+            data += (await self._get(key, len(data), found.size - len(data), found.version))[0]
+        return Content(data, found.version)
+
+    async def _get(self, key: Key, start: int, length: int, version: Version) -> tuple[bytes, Found]:
+        """At most 4 MiB from `start` on, in one request, of that version if one is given.  Raises RangeOutside."""
+        length = min(length, _GET_BYTES)
+        same = conditions(Unchanged(version)) if version else {}
+
+        async def work(blob: BlobClient) -> tuple[bytes, Found]:
+            download = await blob.download_blob(offset=start, length=length, **same)
+            found = _found(download.properties, total=_total(download.properties.content_range))
+            return bytes(await download.readall()), found
+
+        try:
+            data, found = await self.ask("Get Blob", key, work)
+        except RangeOutside:
+            data, found = b"", await self.find(key)  # an empty blob has no range that is not past its end
+        except Refusal as error:
+            raise Replaced(f"{key}: it was replaced while it was read") from error
+        if found.copying:
+            raise KeyMissing(key)
+        if start > found.size:
+            raise RangeOutside(f"{key}: {start} is past its {found.size} bytes")
+        if len(data) < min(length, found.size - start):
+            raise StorageUnavailable(f"{key}: {len(data)} bytes came of {length}")
+        return data, found
+
+    async def find(self, key: Key) -> Found:
+        """What the headers say, of an unfinished copy too.  Raises KeyMissing."""
+
+        async def work(blob: BlobClient) -> Found:
+            return _found(await blob.get_blob_properties())
+
+        return await self.ask("Get Blob Properties", key, work)
+
+    async def whole(self, key: Key) -> Found:
+        """The same of a blob that is whole.  Raises KeyMissing."""
+        found = await self.find(key)
+        if found.copying:
+            raise KeyMissing(key)
+        return found
+
+    async def head(self, key: Key) -> Stat:
+        found = await self.whole(key)
+        return Stat(key, found.size, found.modified)
+
+    @asynccontextmanager
+    async def stream(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
+        yield await self.reader(key, start, stop)
+
+    async def reader(
+        self, key: Key, start: int = 0, stop: int | None = None, *, version: Version = _ANY
+    ) -> AzureReader:
+        """With the first 4 MiB.  Raises KeyMissing, RangeOutside."""
+        if stop is not None and stop <= start:
+            found = await self.whole(key)
+            if start > found.size:
+                raise RangeOutside(f"{key}: {start} is past its {found.size} bytes")
+            return AzureReader(self, key, found, start, start, b"")
+        length = _GET_BYTES if stop is None else stop - start
+        data, found = await self._get(key, start, length, version)
+        end = found.size if stop is None else min(stop, found.size)
+        return AzureReader(self, key, found, start, end, data)
+
+    async def read_on(self, key: Key, start: int, stop: int, version: Version) -> bytes:
+        """Up to 4 MiB more of what a reader has begun."""
+        try:
+            return (await self._get(key, start, stop - start, version))[0]
+        except (KeyMissing, RangeOutside) as error:
+            raise StorageUnavailable(f"{key}: it was removed while it was read") from error
+
+    async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
+        return await self.put_blob(key, b"".join(data), when)
+
+    async def put_blob(
+        self, key: Key, body: bytes, when: When = ALWAYS, metadata: dict[str, str] | None = None
+    ) -> Version:
+        """With conditions `metadata` must be new with each call, and is made where none is given: by it we know
+        our own blob again, since aiohttp repeats a PUT in silence when the connection breaks.  Raises Conflict.
+        """
+        if isinstance(when, Unchanged) and not when.version.startswith('"'):
+            raise Conflict(f"{key}: it has changed")  # no version of ours; the service would call it a bad request
+        if when is not ALWAYS:
+            metadata = metadata or {"session": secrets.token_hex(8)}
+        try:
+            return await self._put_once(key, body, when, metadata)
+        except Refusal as refusal:
+            if refusal.failure.other_type:
+                return await self._put_over(key, body, when, metadata)
+            if metadata is not None and (version := await self.ours(key, metadata)) is not None:
+                return version
+            raise Conflict(f"{key}: {refusal}") from refusal
+
+    async def _put_once(self, key: Key, body: bytes, when: When, metadata: dict[str, str] | None) -> Version:
+        async def work(blob: BlobClient) -> Version:
+            done = await blob.upload_blob(
+                body, length=len(body), overwrite=True, metadata=metadata, **conditions(when)
+            )
+            return Version(str(done["etag"]))
+
+        try:
+            return await self.ask("Put Blob", key, work)
+        except KeyMissing as error:  # a condition on a blob that is not there, in some answers
+            raise Conflict(f"{key}: it is gone") from error
+
+    async def _put_over(self, key: Key, body: bytes, when: When, metadata: dict[str, str] | None) -> Version:
+        """In place of an append blob, which the service does not replace: remove exactly that one first."""
+        for _ in range(self.options.attempts):
+            try:
+                found = await self.find(key)
+            except KeyMissing:
+                found = None
+            if found is not None:
+                if when is ABSENT or (isinstance(when, Unchanged) and when.version != found.version):
+                    raise Conflict(f"{key}: it is there")
+                await self.remove(key, found.version)
+            elif isinstance(when, Unchanged):
+                raise Conflict(f"{key}: it is gone")
+            try:
+                return await self._put_once(key, body, ABSENT if found is not None else when, metadata)
+            except Refusal as refusal:
+                if when is not ALWAYS:
+                    raise Conflict(f"{key}: {refusal}") from refusal
+        raise StorageUnavailable(f"{key}: others kept writing to it")
+
+    async def ours(self, key: Key, metadata: dict[str, str]) -> Version | None:
+        """The version of the blob if it is the one that was written with this metadata, which was new then."""
+        try:
+            found = await self.whole(key)
+        except KeyMissing:
+            return None
+        return found.version if found.metadata == metadata else None
+
+    async def remove(self, key: Key, version: Version) -> bool:
+        """Delete exactly this version; False when it was another."""
+
+        async def work(blob: BlobClient) -> None:
+            await blob.delete_blob(delete_snapshots="include", **conditions(Unchanged(version)))
+
+        try:
+            await self.ask("Delete Blob", key, work)
+        except (KeyMissing, Refusal):
+            return False
+        return True
+
+    async def delete(self, keys: Sequence[Key]) -> None:
+        """The first alone, since it may be the one that makes the others count; the rest several at a time."""
+        for start in range(-_AT_ONCE + 1, len(keys), _AT_ONCE):
+            part = keys[max(start, 0) : start + _AT_ONCE]
+            results = await asyncio.gather(*(self._delete(key) for key in part), return_exceptions=True)
+            for result in results:
+                if isinstance(result, BaseException):
+                    raise result
+
+    async def _delete(self, key: Key) -> None:
+        async def work(blob: BlobClient) -> None:
+            await blob.delete_blob(delete_snapshots="include")
+
+        try:
+            await self.ask("Delete Blob", key, work)
+        except KeyMissing:
+            return
+        except Refusal as refusal:
+            raise self.failed(refusal.failure, "Delete Blob", key) from refusal
+
+    async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = _PAGE) -> NamePage:
+        """Names come after `after` by `startFrom`; a service that does not know it is read from its beginning."""
+        whole = self.path(f"{prefix}/")
+        more: dict[str, Any] = {"start_from": f"{whole}{after}"} if after and not token else {}
+
+        async def work(container: ContainerClient) -> tuple[list[str], str]:
+            walk = container.walk_blobs(
+                name_starts_with=whole, delimiter="/", results_per_page=min(limit, _PAGE), **more
+            )
+            pages: Any = walk.by_page(continuation_token=token or None)
+            try:
+                found = [str(item.name) async for item in await anext(pages)]
+            except StopAsyncIteration:
+                return [], ""
+            return found, str(pages.continuation_token or "")
+
+        found, next_token = await self.ask_container("List Blobs", prefix, work)
+        paths = sorted(path for path in found if path > f"{whole}{after}")
+        names = [path[len(whole) :].removesuffix("/") for path in paths]
+        return NamePage([name for name in names if name], next_token)
+
+    async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        whole, token = self.path(f"{prefix}/"), ""
+        while True:
+            page, token = await self._walk_page(prefix, whole, token, [])
+            if page:
+                yield page
+            if not token:
+                return
+
+    async def walk_all(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        """Also what was begun and never written whole, as empty."""
+        whole, token = self.path(f"{prefix}/"), ""
+        while True:
+            page, token = await self._walk_page(prefix, whole, token, ["uncommittedblobs"])
+            yield page
+            if not token:
+                return
+
+    async def _walk_page(self, prefix: Key, whole: str, token: str, include: list[str]) -> tuple[list[Stat], str]:
+        async def work(container: ContainerClient) -> tuple[list[Stat], str]:
+            walk = container.list_blobs(
+                name_starts_with=whole, include=include, results_per_page=self.options.list_page
+            )
+            pages: Any = walk.by_page(continuation_token=token or None)
+            try:
+                found = [
+                    Stat(
+                        Key(item.name[len(self.prefix) :]),
+                        int(item.size),
+                        item.last_modified or item.creation_time,
+                    )
+                    async for item in await anext(pages)
+                ]
+            except StopAsyncIteration:
+                return [], ""
+            # What other programs left in the container under names that no key has is none of ours.
+            return [stat for stat in found if is_key(stat.key)], str(pages.continuation_token or "")
+
+        return await self.ask_container("List Blobs", prefix, work)
+
+    async def sign(self, key: Key, *, expires_s: float) -> SignedUrl | None:
+        url = await self.connection.sign(self.path(key), expires_s=expires_s)
+        return None if url is None else SignedUrl(url)
+
+
+class AzureReader:
+    """See `driver.Reader`.  4 MiB a request, each on condition that the blob is still the same."""
+
+    def __init__(self, objects: AzureObjects, key: Key, found: Found, start: int, end: int, data: bytes) -> None:
+        self.stat = Stat(key, found.size, found.modified)
+        self._objects, self._key, self._version = objects, key, found.version
+        self._at, self._end, self._data = start, end, data
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        while self._at < self._end:
+            if not self._data:
+                self._data = await self._objects.read_on(self._key, self._at, self._end, self._version)
+            data, self._data = self._data[: self._end - self._at], b""
+            self._at += len(data)
+            for start in range(0, len(data), _PIECE_BYTES):
+                yield data[start : start + _PIECE_BYTES]
+
+
+def conditions(when: When) -> dict[str, Any]:
+    """In the library's words.  (`etag="*"` with IfMissing ends as an unexpected keyword inside aiohttp.)"""
+    from azure.core import MatchConditions
+
+    if when is ABSENT:
+        return {"match_condition": MatchConditions.IfMissing}
+    if isinstance(when, Unchanged):
+        return {"match_condition": MatchConditions.IfNotModified, "etag": str(when.version)}
+    return {}
+
+
+def _found(properties: Any, *, total: int | None = None) -> Found:
+    """Of `BlobProperties`."""
+    status = str(properties.copy.status or "")
+    return Found(
+        int(properties.size) if total is None else total,
+        properties.last_modified,
+        Version(str(properties.etag)),
+        dict(properties.metadata or {}),
+        status if status in _UNFINISHED else "",
+        str(properties.copy.progress or ""),
+    )
+
+
+def _total(content_range: str) -> int:
+    """`bytes 0-99/1234`."""
+    return int(content_range.rpartition("/")[2])

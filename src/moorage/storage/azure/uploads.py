@@ -1,0 +1,250 @@
+"""Uploads as block blobs: a checkpoint is one commit.
+
+    HOME/blocks       the upload: its committed blocks are its bytes, its metadata tells when it began, and the
+                      notes that belong to these bytes
+    HOME/startedat    as the reference writes it, so that its purger finds the upload; from the first checkpoint on
+
+    append      a block is sent while the next one fills: two blocks in memory at most
+    checkpoint  one Put Block List: bytes, notes and fence in one step, on condition of the version that was read;
+                an upload of less than 1 MiB is one Put Blob instead, and no blocks
+    seal        all bytes in memory: nothing, they are written to the final key; else a checkpoint
+    publish     Copy Blob inside the account, on condition of the version, awaited; a blob that is there is kept
+    discard     the blob is emptied, which drops what was sent and never committed, and everything is deleted
+
+Why nothing is torn or mixed: what is not committed is seen by nobody, a commit is all or nothing, and conditions
+are exact on Azure.  A crash before a commit leaves the checkpoint before it; blocks that were sent are dropped by
+the next commit, and by the service after a week.  Of two requests that began with one version the second to commit
+is refused (UploadChanged), and one whose upload was discarded finds no version to commit over (UploadMissing).
+
+The reference appends to `HOME/data`, an append blob, which cannot be cut back to a checkpoint and takes no notes.
+Uploads that it began are read there, and copied through us into blocks by the first request that extends or
+publishes them.  The reference does not go on with ours: the client begins that layer again.
+
+Above: `storage/object_driver.py`.  Source: reference/object-storage.md section 4, with blocks for the append blob
+because of the torn bytes that it keeps.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from moorage.storage.abandoned import abandoned
+from moorage.storage.azure.appender import AzureAppender, BlockLog, decode
+from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, new_session, stage
+from moorage.storage.azure.objects import Replaced
+from moorage.storage.driver import (
+    ABSENT,
+    Conflict,
+    Key,
+    KeyMissing,
+    Note,
+    Stat,
+    UploadChanged,
+    UploadMissing,
+    UploadState,
+)
+from moorage.storage.finishing import finished
+from moorage.storage.keys import check_key
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from moorage.storage.azure.layouts import AzureLayouts
+    from moorage.storage.azure.objects import AzureObjects
+    from moorage.storage.driver import Appender, Reader
+
+__all__ = ["AzureUploads"]
+
+_PIECE_BYTES: Final = 1 << 20
+_REMEMBERED: Final = 1000
+
+
+class AzureUploads:
+    """See `driver.Uploads`."""
+
+    def __init__(self, layouts: AzureLayouts) -> None:
+        self._layouts = layouts
+        self._published: dict[Key, list[Key]] = {}
+
+    async def begin(self, home: Key) -> UploadState:
+        check_key(home)
+        log = BlockLog(datetime.now(UTC).replace(microsecond=0))
+        place = await self._layouts.primary()
+        version = await finished(place.put_blob(_blocks(home), b"", metadata=log.metadata()))
+        return replace(log, version=version).shown()
+
+    async def state(self, home: Key) -> UploadState:
+        check_key(home)
+        place = await self._layouts.primary()
+        try:
+            found = await place.whole(_blocks(home))
+        except KeyMissing:
+            return await self._foreign_state(home)
+        if not found.metadata:  # emptied by somebody who is just discarding it
+            raise UploadMissing(home)
+        return decode(_blocks(home), found).shown()
+
+    async def _foreign_state(self, home: Key) -> UploadState:
+        """Where the reference left one of its uploads; its hash state is the note, if it kept one there."""
+        try:
+            text = (await self._layouts.get(Key(f"{home}/startedat"), limit=_PIECE_BYTES)).data
+            size = (await self._layouts.head(Key(f"{home}/data"))).size
+        except KeyMissing:
+            raise UploadMissing(home) from None
+        notes: tuple[Note, ...] = ()
+        if size:
+            name = f"hashstates/sha256/{size}"
+            with suppress(KeyMissing):
+                notes = (Note(name, (await self._layouts.get(Key(f"{home}/{name}"), limit=_PIECE_BYTES)).data),)
+        return UploadState(size, _time(text), notes)
+
+    async def _log(self, home: Key, state: UploadState) -> BlockLog:
+        """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
+        if isinstance(state.held, BlockLog) and state.held.size == state.offset:
+            return state.held
+        found = await self.state(home)
+        if found.offset != state.offset:
+            raise UploadChanged(f"{home}: it stands at {found.offset}, not at {state.offset}")
+        if not isinstance(found.held, BlockLog):
+            return await finished(self._adopt(home, found))
+        return found.held
+
+    async def _adopt(self, home: Key, found: UploadState) -> BlockLog:
+        """The reference's upload becomes ours: its bytes go through us, block by block."""
+        place, key = await self._layouts.primary(), _blocks(home)
+        log = BlockLog(found.started, found.offset, notes=found.notes, dated=True, adopted=True)
+        session, blocks = new_session(), list[Block]()
+        try:
+            for start in range(0, found.offset, place.options.chunk):
+                stop = min(start + place.options.chunk, found.offset)
+                async with self._layouts.stream(Key(f"{home}/data"), start=start, stop=stop) as reader:
+                    data = b"".join([piece async for piece in reader])
+                if len(data) != stop - start:
+                    raise UploadChanged(f"{home}: fewer than {found.offset} bytes are left")
+                blocks.append(Block(block_name(session, len(blocks)), len(data)))
+                await stage(place, key, blocks[-1].name, data)
+            version = await commit(place, key, [block.name for block in blocks], ABSENT, log.metadata())
+        except Conflict as error:
+            raise UploadChanged(f"{home}: another request has taken it over") from error
+        except KeyMissing as error:
+            raise UploadMissing(home) from error
+        except BaseException:
+            await drop(place, key)
+            raise
+        return replace(log, version=version, blocks=tuple(blocks))
+
+    @asynccontextmanager
+    async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
+        check_key(home)
+        place = await self._layouts.primary()
+        log = await self._with_blocks(home, place, await self._log(home, state))
+        appender = AzureAppender(place, home, log)
+        try:
+            yield appender
+        finally:
+            await finished(appender.leave())
+
+    async def _with_blocks(self, home: Key, place: AzureObjects, log: BlockLog) -> BlockLog:
+        if log.blocks is not None:
+            return log
+        try:
+            blocks = await blocks_of(place, _blocks(home))
+        except KeyMissing as error:
+            raise UploadMissing(home) from error
+        size = sum(block.size for block in blocks)
+        if blocks and size != log.size:
+            raise UploadChanged(f"{home}: it stands at {size}, not at {log.size}")
+        return replace(log, blocks=tuple(blocks))
+
+    @asynccontextmanager
+    async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
+        check_key(home)
+        log = await self._log(home, state)
+        yield _UploadReader(await self._layouts.primary(), home, log)
+
+    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+        check_key(home)
+        check_key(to)
+        place = await self._layouts.primary()
+        log = await self._log(home, state)
+        if log.sealed is not None or not log.size:
+            await finished(_put(place, to, log.sealed or b""))
+        else:
+            await finished(copy(place, _blocks(home), log.version, log.size, place, to))
+        while len(self._published) >= _REMEMBERED:
+            del self._published[next(iter(self._published))]
+        if not log.adopted:
+            names = ["blocks", "startedat"] if log.dated else ["blocks"]
+            self._published[home] = [Key(f"{home}/{name}") for name in names]
+
+    async def discard(self, home: Key) -> None:
+        check_key(home)
+        known = self._published.pop(home, None)
+        await finished(self._clear(home) if known is None else self._layouts.delete(known))
+
+    async def _clear(self, home: Key) -> None:
+        place, blocks, started = await self._layouts.primary(), _blocks(home), Key(f"{home}/startedat")
+        found = [stat.key async for page in self._layouts.walk(home) for stat in page]
+        if blocks in found:
+            await place.put_blob(blocks, b"")
+        if found:
+            await self._layouts.delete(sorted(found, key=lambda key: (key != blocks, key != started, key)))
+
+    def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        return abandoned(self._layouts, under, before)
+
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        """Only of blobs that were written in one go; blocks of uploads go with them, or in a week."""
+        check_key(under)
+        return await self._layouts.unfinished(before, abort=not dry_run)
+
+
+class _UploadReader:
+    """The bytes of one state of an upload."""
+
+    def __init__(self, place: AzureObjects, home: Key, log: BlockLog) -> None:
+        self._place, self._home, self._log = place, home, log
+        self.stat = Stat(home, log.size, log.started)
+
+    async def __aiter__(self) -> AsyncIterator[bytes]:
+        log = self._log
+        if log.sealed is not None:
+            for start in range(0, len(log.sealed), _PIECE_BYTES):
+                yield log.sealed[start : start + _PIECE_BYTES]
+        elif log.size:
+            try:
+                reader = await self._place.reader(_blocks(self._home), 0, log.size, version=log.version)
+                async for piece in reader:
+                    yield piece
+            except KeyMissing as error:
+                raise UploadMissing(self._home) from error
+            except Replaced as error:
+                raise UploadChanged(f"{self._home}: another request has extended it") from error
+
+
+async def _put(place: AzureObjects, to: Key, data: bytes) -> None:
+    """A small blob at its final key; one of that size already there is kept, and goes on being read."""
+    try:
+        await place.put_blob(to, data, ABSENT)
+    except Conflict:
+        try:
+            if (await place.whole(to)).size == len(data):
+                return
+        except KeyMissing:
+            pass  # a copy that was not finished, or was deleted this moment
+        await place.put_blob(to, data)
+
+
+def _blocks(home: Key) -> Key:
+    return Key(f"{home}/blocks")
+
+
+def _time(text: bytes) -> datetime:
+    with suppress(ValueError):
+        started = datetime.fromisoformat(text.decode("ascii").strip())
+        if started.tzinfo is not None:
+            return started
+    return datetime.fromtimestamp(0, UTC)

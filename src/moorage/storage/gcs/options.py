@@ -1,0 +1,43 @@
+"""What a Google Cloud Storage driver is told: `config/sections/storage.py` Gcs in the driver's words."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+__all__ = ["GOOGLE", "GcsOptions"]
+
+_MIB: Final = 1 << 20
+GOOGLE: Final = "https://storage.googleapis.com"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GcsOptions:
+    """`endpoint` "" is Google's, or where the environment's STORAGE_EMULATOR_HOST points.
+
+    `key_file` wins over `credentials`; without either Google's usual places are looked at (`gcs/credentials.py`).
+    """
+
+    bucket: str
+    root: str = ""
+    endpoint: str = ""
+    key_file: str = ""
+    credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    ca_bundle: str = ""
+    user_agent: str = ""
+    chunk: int = 16 * _MIB
+    concurrency: int = 50
+    """Calls at the same time; streams of bytes out are not counted, as in the reference."""
+    sources: int = 32
+    """The most that one compose takes: Google's limit.  Tests set a small one to cross it with few bytes."""
+    attempts: int = 5
+    """How often a request is made that fails for a passing reason."""
+
+    @property
+    def prefix(self) -> str:
+        """What stands before every key; as the reference makes it of `rootdirectory`: slashes at both ends go."""
+        root = self.root.strip("/")
+        return f"{root}/" if root else ""

@@ -1,0 +1,107 @@
+"""Conditional writes, on stores that have them, half have them, or do not.
+
+AWS, MinIO, R2 and moto compare in the moment of the write.  Ceph's radosgw answers 412 to `If-Match` whatever
+the version; Swift answers 501 to both conditions; an old store ignores the headers, which would overwrite what
+was to be kept.  So before the first conditional write a process tries both conditions on an object of its own,
+five requests, and says what it found.  Where a condition is not had, the object is looked at before it is
+written: nothing above rests its safety on more (`storage/objects.py`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from weakref import WeakValueDictionary
+
+import structlog
+
+from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, Unchanged, Version
+from moorage.storage.s3.errors import Unsupported
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from obstore import PutMode
+
+    from moorage.storage.driver import When
+    from moorage.storage.s3.objects import S3Objects
+
+__all__ = ["Conditions"]
+
+_TRIED: Final = "docker/registry/v2/conditions"
+_CONTENT: Final = (b"which conditions does this store keep?",)
+_log: Final = structlog.get_logger("moorage.storage.s3")
+
+
+@dataclass(frozen=True, slots=True)
+class _Had:
+    """Which conditions the store keeps."""
+
+    absent: bool
+    unchanged: bool
+
+
+class Conditions:
+    """Of one store, as one process found them."""
+
+    def __init__(self, objects: S3Objects) -> None:
+        self._objects = objects
+        self._had: _Had | None = None
+        self._lock = asyncio.Lock()
+        self._writing: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
+
+    async def put(self, key: Key, data: Sequence[bytes], when: When) -> Version:
+        """Raises Conflict."""
+        had = await self._tried()
+        if when is ABSENT and had.absent:
+            return await self._objects.put_once(key, data, "create")
+        if isinstance(when, Unchanged) and had.unchanged:
+            return await self._objects.put_once(key, data, {"e_tag": when.version})
+        # Of the requests of this process, at least, only one looks and writes at a time.
+        async with self._writing.setdefault(key, asyncio.Lock()):
+            current = await self._version(key)
+            if when is ABSENT and current is not None:
+                raise Conflict(f"{key}: it exists")
+            if isinstance(when, Unchanged) and current != when.version:
+                raise Conflict(f"{key}: it has changed")
+            return await self._objects.put_once(key, data)
+
+    async def _version(self, key: Key) -> Version | None:
+        try:
+            return (await self._objects.versioned(key))[1]
+        except KeyMissing:
+            return None
+
+    async def _tried(self) -> _Had:
+        if self._had is None:
+            async with self._lock:
+                if self._had is None:
+                    self._had = await self._try()
+        return self._had
+
+    async def _try(self) -> _Had:
+        key = Key(f"{_TRIED}/{secrets.token_hex(16)}")
+        wrong: PutMode = {"e_tag": '"00000000000000000000000000000000"'}
+        try:
+            created = await self._written(key, "create")
+            absent = created is not None and await self._written(key, "create") is None
+            right: PutMode = {"e_tag": created or await self._objects.put_once(key, _CONTENT)}
+            unchanged = await self._written(key, wrong) is None and await self._written(key, right) is not None
+        finally:
+            await self._objects.delete([key])
+        if not (absent and unchanged):
+            _log.warning(
+                "the store does not keep conditions of writes; racing pushes of one tag may overwrite each other",
+                absent=absent,
+                unchanged=unchanged,
+            )
+        return _Had(absent, unchanged)
+
+    async def _written(self, key: Key, mode: PutMode) -> Version | None:
+        """None if the condition was refused, or is not known at all."""
+        try:
+            return await self._objects.put_once(key, _CONTENT, mode)
+        except (Conflict, Unsupported):
+            return None

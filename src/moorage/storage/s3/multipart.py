@@ -1,0 +1,387 @@
+"""Multipart uploads: how S3 joins objects of any size, and writes large ones piece by piece.
+
+    sources ──► (groups, where there are more than 10 000) ──► parts ──► one object
+
+One source that CopyObject takes is one request.  Otherwise each source is a part, copied by the store; one that
+is too large for a part, or above `multipartcopythresholdsize`, is copied in several.  The target is looked at
+first where it would cost more requests to make it again: it is named by its content.
+
+A multipart upload that is not completed is kept and billed, and no listing of objects shows it.  So whatever ends
+the work before its end, a failure or a cancellation, waits for the parts on their way and aborts; what a dead
+process leaves is aborted by age (`unfinished`).
+
+Source: reference/object-storage.md sections 3 and 4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from moorage.storage.driver import (
+    Key,
+    KeyMissing,
+    StorageError,
+    StorageUnavailable,
+    UploadChanged,
+    UploadMissing,
+    Version,
+)
+from moorage.storage.finishing import finished, settled
+from moorage.storage.objects import Foreign, Source
+from moorage.storage.s3.errors import Unsupported, failure_of
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from datetime import datetime
+
+    from moorage.storage.objects import LargeWriter
+    from moorage.storage.s3.objects import S3Objects
+    from moorage.storage.s3.options import S3Limits
+
+__all__ = ["Part", "S3Multipart", "parts_of"]
+
+_NO_UPLOAD: Final = "NoSuchUpload"
+_MOVING: Final = {"copy_object", "upload_part", "upload_part_copy"}
+_CALL_LIMIT_S: Final = 900.0
+"""CompleteMultipartUpload of thousands of parts and copies of gigabytes take minutes; nothing takes longer."""
+_AT_ONCE: Final = 8
+_log: Final = structlog.get_logger("moorage.storage.s3")
+
+Part = tuple[Source, int, int]
+"""Bytes [start, stop) of a source."""
+
+
+def parts_of(sources: Sequence[Source], *, limits: S3Limits, copy_chunk: int, copy_threshold: int) -> list[Part]:
+    """How the sources become parts: whole, or in pieces of `copy_chunk` to just under twice that, none of them
+    larger than a part may be.
+    """
+    parts: list[Part] = []
+    for source in sources:
+        count = 1
+        if source.size > min(copy_threshold, limits.part_bytes):
+            most = max(1, limits.parts // 2 // len(sources))
+            count = max(1, min(source.size // copy_chunk, most), -(-source.size // limits.part_bytes))
+        edges = [source.size * number // count for number in range(count + 1)]
+        parts += [(source, start, stop) for start, stop in pairwise(edges)]
+    return parts
+
+
+class S3Multipart:
+    """What aiobotocore does for `S3Objects`."""
+
+    def __init__(self, objects: S3Objects) -> None:
+        self._objects, self._path = objects, objects.path
+        self._connection, self._options = objects.connection, objects.options
+
+    async def call(self, operation: str, key: str, **parameters: Any) -> Any:
+        """One request; its errors are the driver's, KeyMissing for what is not there, `Unsupported`."""
+        client = await self._connection.client()
+        # Copies of gigabytes must not keep a list of tags waiting.
+        turns = self._connection.moving if operation in _MOVING else self._connection.asking
+        try:
+            async with turns, asyncio.timeout(_CALL_LIMIT_S):
+                return await getattr(client, operation)(Bucket=self._options.bucket, **parameters)
+        except Exception as error:
+            failure = failure_of(error)
+            if failure.missing:
+                raise KeyMissing(key) from error
+            if failure.code == _NO_UPLOAD:
+                raise _NoUpload(key) from error
+            if failure.unsupported:
+                raise Unsupported(f"{operation} {key}: {failure.code or failure.status}") from error
+            if failure.refused:
+                raise UploadChanged(f"{key}: it is no longer what was written there") from error
+            raise self._connection.place.error(failure, operation, self._path(key)) from error
+
+    def _kept(self, key: Key, storage_class: str) -> dict[str, Any]:
+        """The parameters of whatever makes an object."""
+        options = self._options
+        found: dict[str, Any] = {"Key": self._path(key)}
+        if storage_class:
+            found["StorageClass"] = storage_class
+        if options.acl:
+            found["ACL"] = options.acl
+        if options.encrypt:
+            found["ServerSideEncryption"] = "aws:kms" if options.kms_key else "AES256"
+            if options.kms_key:
+                found["SSEKMSKeyId"] = options.kms_key
+        return found
+
+    def _copied(self, source: Source) -> dict[str, Any]:
+        return {
+            "CopySource": {"Bucket": self._options.bucket, "Key": self._path(source.key)},
+            "CopySourceIfMatch": source.version,
+        }
+
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+        """`Objects.join`."""
+        options = self._options
+        kind = self._objects.storage_class(to)
+        whole = min(options.copy_threshold, options.limits.part_bytes)
+        try:
+            if len(sources) == 1 and not tail and sources[0].size <= whole:
+                await finished(self.call("copy_object", to, **self._kept(to, kind), **self._copied(sources[0])))
+                return
+            size = sum(source.size for source in sources) + len(tail)
+            if await self._size(to) == size:
+                return
+            few, made = await self._few(sources, scratch)
+            await self._assemble(to, few, tail, kind)
+            if made:
+                await finished(self._objects.delete(made))
+        except KeyMissing as error:
+            raise UploadMissing(str(error)) from error
+
+    async def _few(self, sources: Sequence[Source], scratch: Key) -> tuple[Sequence[Source], list[Key]]:
+        """No more sources than an object has parts, and the intermediate objects that this took."""
+        limits = self._options.limits
+        made: list[Key] = []
+        level = 0
+        while len(sources) >= limits.parts:
+            level += 1
+            count = min(limits.parts - 1, max(2, limits.group_bytes // max(1, sources[0].size)))
+            groups = [sources[start : start + count] for start in range(0, len(sources), count)]
+            joined: list[Source] = []
+            for number, group in enumerate(groups):
+                if len(group) == 1:
+                    joined += group
+                    continue
+                key = Key(f"{scratch}/{level}.{number:08d}")
+                made.append(key)
+                version = await self._assemble(key, group, b"", self._objects.storage_class(key))
+                joined.append(Source(key, sum(source.size for source in group), version))
+            sources = joined
+        return sources, made
+
+    async def _assemble(self, to: Key, sources: Sequence[Source], tail: bytes, kind: str) -> Version:
+        """One object of copied parts, and the tail as the last one; its version."""
+        options = self._options
+        parts = parts_of(
+            sources, limits=options.limits, copy_chunk=options.copy_chunk, copy_threshold=options.copy_threshold
+        )
+        upload = await self._begin(to, kind)
+        done: dict[int, str] = {}
+
+        async def copy(number: int, part: Part) -> None:
+            source, start, stop = part
+            more = {} if stop - start == source.size else {"CopySourceRange": f"bytes={start}-{stop - 1}"}
+            try:
+                said = await self.call(
+                    "upload_part_copy", source.key, Key=self._path(to), UploadId=upload, PartNumber=number,
+                    **self._copied(source), **more,
+                )  # fmt: skip
+            except _NoUpload as error:
+                raise self._vanished(to) from error
+            done[number] = said["CopyPartResult"]["ETag"]
+
+        try:
+            await _each([copy(number, part) for number, part in enumerate(parts, 1)])
+            if tail:
+                number = len(parts) + 1
+                done[number] = await self._send(to, upload, number, tail)
+            return await self._complete(to, upload, done, sum(source.size for source in sources) + len(tail))
+        except BaseException:
+            await self._give_up(to, upload)
+            raise
+
+    async def _begin(self, to: Key, kind: str) -> str:
+        kept = self._kept(to, kind)
+        begun = asyncio.ensure_future(
+            self.call("create_multipart_upload", to, ContentType="application/octet-stream", **kept)
+        )
+        try:
+            return str((await asyncio.shield(begun))["UploadId"])
+        except asyncio.CancelledError:
+            await settled(begun)
+            if not begun.cancelled() and begun.exception() is None:
+                await self._give_up(to, str(begun.result()["UploadId"]))
+            raise
+
+    async def _send(self, to: Key, upload: str, number: int, data: bytes) -> str:
+        try:
+            said = await finished(
+                self.call(
+                    "upload_part", to, Key=self._path(to), UploadId=upload, PartNumber=number, Body=data,
+                    ContentLength=len(data),
+                )
+            )  # fmt: skip
+        except _NoUpload as error:
+            raise self._vanished(to) from error
+        return str(said["ETag"])
+
+    async def _complete(self, to: Key, upload: str, done: dict[int, str], size: int) -> Version:
+        parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
+        try:
+            said = await finished(
+                self.call(
+                    "complete_multipart_upload", to, Key=self._path(to), UploadId=upload,
+                    MultipartUpload={"Parts": parts},
+                )
+            )  # fmt: skip
+        except _NoUpload as error:
+            # A first attempt whose answer was lost may have done it.
+            with suppress(KeyMissing):
+                stat, version = await self._objects.versioned(to)
+                if stat.size == size:
+                    return version
+            raise self._vanished(to) from error
+        return Version(str(said["ETag"]))
+
+    def _vanished(self, key: Key) -> StorageUnavailable:
+        return StorageUnavailable(f"{key}: its multipart upload was aborted by somebody else")
+
+    async def _give_up(self, to: Key, upload: str) -> None:
+        """Abort; that failing leaves parts that `unfinished` finds by age."""
+        try:
+            await finished(self.call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
+        except (_NoUpload, KeyMissing):
+            return
+        except StorageError as error:
+            _log.warning("parts of an object were left behind", key=to, cause=str(error))
+
+    @asynccontextmanager
+    async def large(self, key: Key, kind: str) -> AsyncIterator[LargeWriter]:
+        """`Objects.large`."""
+        upload = await self._begin(key, kind)
+        writer = _Large(self._send, self._complete, key, upload)
+        try:
+            yield writer
+        finally:
+            if not writer.committed:
+                await self._give_up(key, upload)
+
+    async def foreign(self, data: Key) -> Foreign | None:
+        """`Objects.foreign`."""
+        upload = await self._latest(data)
+        if upload is not None:
+            return Foreign(sum(size for _, _, size in await self._sent(data, upload)))
+        size = await self._size(data)
+        return None if size is None else Foreign(size)
+
+    async def adopt(self, data: Key) -> Source | None:
+        """`Objects.adopt`: the parts that the reference sent become the object `data`."""
+        upload = await self._latest(data)
+        if upload is not None:
+            sent = await self._sent(data, upload)
+            if not sent:
+                await self.abort(data)
+                return None
+            size = sum(size for _, _, size in sent)
+            await self._complete(data, upload, {number: tag for number, tag, _ in sent}, size)
+        try:
+            stat, version = await self._objects.versioned(data)
+        except KeyMissing:
+            return None
+        return Source(data, stat.size, version) if stat.size else None
+
+    async def _latest(self, data: Key) -> str | None:
+        """The id of the newest upload in progress at exactly this key."""
+        found = [entry async for entry in self._begun(data) if entry["Key"] == self._path(data)]
+        found.sort(key=lambda entry: entry["Initiated"])
+        return str(found[-1]["UploadId"]) if found else None
+
+    async def _sent(self, data: Key, upload: str) -> list[tuple[int, str, int]]:
+        """(number, ETag, size) of each part."""
+        found: list[tuple[int, str, int]] = []
+        marker = 0
+        while True:
+            said = await self.call(
+                "list_parts", data, Key=self._path(data), UploadId=upload, PartNumberMarker=marker
+            )
+            found += [(part["PartNumber"], part["ETag"], part["Size"]) for part in said.get("Parts", ())]
+            if not said.get("IsTruncated"):
+                return sorted(found)
+            marker = int(said["NextPartNumberMarker"])
+
+    async def _begun(self, prefix: str) -> AsyncIterator[dict[str, Any]]:
+        """Every upload in progress whose key begins with `prefix`; none where the store lists none."""
+        markers: dict[str, str] = {}
+        while True:
+            try:
+                said = await self.call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
+            except Unsupported:
+                return
+            for entry in said.get("Uploads", ()):
+                yield entry
+            if not said.get("IsTruncated"):
+                return
+            markers = {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said.get("NextUploadIdMarker", "")}
+
+    async def _size(self, key: Key) -> int | None:
+        try:
+            return (await self._objects.head(key)).size
+        except KeyMissing:
+            return None
+
+    async def abort(self, data: Key) -> None:
+        """`Objects.abort`."""
+        for upload in [entry["UploadId"] async for entry in self._begun(data) if entry["Key"] == self._path(data)]:
+            await self._give_up(data, upload)
+
+    async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> list[str]:
+        """`Objects.unfinished`, as the bucket's names.  MinIO lists only exact keys, and drops such by itself."""
+        old = [entry async for entry in self._begun(f"{under}/") if entry["Initiated"] < before]
+        for entry in old if abort else ():
+            key = Key(entry["Key"][len(self._options.prefix) :])
+            await self._give_up(key, entry["UploadId"])
+        return [str(entry["Key"]) for entry in old]
+
+
+class _NoUpload(StorageError):
+    """The multipart upload has been completed, aborted, or never was."""
+
+
+class _Large:
+    """See `objects.LargeWriter`."""
+
+    def __init__(
+        self,
+        send: Callable[[Key, str, int, bytes], Coroutine[Any, Any, str]],
+        complete: Callable[[Key, str, dict[int, str], int], Coroutine[Any, Any, Version]],
+        key: Key,
+        upload: str,
+    ) -> None:
+        self._send, self._complete, self._key, self._upload = send, complete, key, upload
+        self._done: dict[int, str] = {}
+        self._size = 0
+        self.committed = False
+
+    async def add(self, data: Sequence[bytes]) -> None:
+        number, piece = len(self._done) + 1, b"".join(data)
+        self._done[number] = await self._send(self._key, self._upload, number, piece)
+        self._size += len(piece)
+
+    async def commit(self) -> None:
+        await self._complete(self._key, self._upload, self._done, self._size)
+        self.committed = True
+
+
+async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:
+    """All of `works`, a few at a time; after a failure or a cancellation none is begun, and those on their way
+    are waited for.
+    """
+    waiting = list(reversed(works))
+
+    async def worker() -> None:
+        while waiting:
+            try:
+                await waiting.pop()
+            except BaseException:
+                while waiting:
+                    waiting.pop().close()
+                raise
+
+    tasks = [asyncio.ensure_future(worker()) for _ in range(min(_AT_ONCE, len(works)))]
+    try:
+        for task in tasks:
+            await asyncio.shield(task)
+    except BaseException:
+        while waiting:
+            waiting.pop().close()
+        await settled(*tasks)
+        raise

@@ -1,0 +1,569 @@
+"""The S3 driver and stores that fail, hang, refuse, or keep no conditions; and where credentials come from."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import sys
+import threading
+import time
+from contextlib import contextmanager, suppress
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.s3 import Bucket, Request, Trouble, a_bucket, moto
+
+from moorage.storage.driver import (
+    ABSENT,
+    Conflict,
+    Key,
+    KeyMissing,
+    StorageExhausted,
+    StorageUnavailable,
+    Unchanged,
+    UploadMissing,
+)
+from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.s3 import connection as s3_connection
+from moorage.storage.s3.objects import S3Objects
+from moorage.testing.listing_contract import flat
+from moorage.testing.upload_contract import HOME, TO, extend
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif("MOORAGE_S3_ENDPOINT" in __import__("os").environ, reason="makes moto fail"),
+]
+
+KEY = Key("docker/link")
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with a_bucket() as bucket:
+        yield bucket
+
+
+async def at_once(_: float) -> None:
+    """Pauses between attempts, left out."""
+
+
+@pytest.fixture
+async def make(bucket: Bucket) -> AsyncIterator[Callable[..., ObjectDriver]]:
+    made: list[ObjectDriver] = []
+
+    def driver(**options: Any) -> ObjectDriver:
+        made.append(ObjectDriver(S3Objects(bucket.options(**options), sleep=at_once)))
+        return made[-1]
+
+    yield driver
+    for one in made:
+        await one.close()
+
+
+class Times:
+    """Trouble for the first `count` requests that `matching` picks."""
+
+    def __init__(self, trouble: Trouble, count: int, matching: Callable[[Request], bool] = lambda _: True) -> None:
+        self._trouble, self._left, self._matching = trouble, count, matching
+
+    def __call__(self, request: Request) -> Trouble | None:
+        if self._left > 0 and self._matching(request):
+            self._left -= 1
+            return self._trouble
+        return None
+
+
+CALLS: dict[str, Callable[[ObjectDriver], Any]] = {
+    "read": lambda driver: driver.read(KEY),
+    "write": lambda driver: driver.write(KEY, b"text"),
+    "stat": lambda driver: driver.stat(KEY),
+    "delete": lambda driver: driver.delete([KEY, Key("docker/other")]),
+    "children": lambda driver: flat(driver.children(Key("docker"))),
+    "open": lambda driver: driver.open(KEY).__aenter__(),
+    "probe": lambda driver: driver.probe(),
+}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(("status", "code"), [(503, "SlowDown"), (500, "InternalError")])
+async def test_a_passing_failure_is_tried_again(
+    make: Callable[..., ObjectDriver], call: str, status: int, code: str
+) -> None:
+    """A store that is busy for a moment costs a moment."""
+    driver = make()
+    await driver.write(KEY, b"text")
+    moto().trouble = Times(Trouble(status, code), 2)
+    await CALLS[call](driver)
+
+
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_lasting_failure_is_told_in_full_and_without_secrets(
+    make: Callable[..., ObjectDriver], bucket: Bucket, call: str
+) -> None:
+    """The log must name endpoint, bucket, key and the store's word; never the keys to the store."""
+    driver = make(attempts=2)
+    await driver.write(KEY, b"text")
+    moto().trouble = Times(Trouble(503, "SlowDown"), 1000)
+    with pytest.raises(StorageUnavailable) as caught:
+        await CALLS[call](driver)
+    said = str(caught.value)
+    assert bucket.endpoint in said
+    assert f"bucket {bucket.name}" in said
+    assert "503" in said
+    assert "SlowDown" in said or call == "stat"  # a HEAD has no body that could say it
+    assert bucket.secret_key not in said
+    assert bucket.access_key not in said.replace(bucket.endpoint, "").replace(bucket.name, "")
+    assert not isinstance(caught.value, StorageExhausted)
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "hint"),
+    [
+        (404, "NoSuchBucket", "there is no such bucket"),
+        (403, "AccessDenied", "the credentials may not do this"),
+        (403, "InvalidAccessKeyId", "the access key is unknown"),
+        (403, "SignatureDoesNotMatch", "the secret key does not belong"),
+        (403, "RequestTimeTooSkewed", "clocks"),
+        (400, "AuthorizationHeaderMalformed", "another region"),
+        (301, "PermanentRedirect", "another region"),
+        (400, "ExpiredToken", "have expired"),
+    ],
+)
+@pytest.mark.parametrize("call", ["read", "write", "children", "delete", "probe"])
+async def test_mistakes_of_the_set_up_are_named(
+    make: Callable[..., ObjectDriver], call: str, status: int, code: str, hint: str
+) -> None:
+    """An empty registry, or "the storage failed", would send the operator looking in the wrong place."""
+    driver = make()
+    if code == "PermanentRedirect" and call == "children":
+        return  # botocore looks for the bucket's region by itself, and here it would look for ever
+    moto().trouble = Times(Trouble(status, code), 1000)
+    with pytest.raises(StorageUnavailable, match=hint):
+        await CALLS[call](driver)
+    assert len(moto().requests) <= 2, "no use in asking again"
+
+
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(403, "QuotaExceeded"), (507, "XMinioStorageFull"), (400, "XMinioAdminBucketQuotaExceeded")],
+)
+async def test_a_full_store_is_exhausted(make: Callable[..., ObjectDriver], status: int, code: str) -> None:
+    """507 tells a client that trying again in a minute is no use."""
+    driver = make()
+    moto().trouble = Times(Trouble(status, code), 1000)
+    with pytest.raises(StorageExhausted, match=code):
+        await driver.write(KEY, b"text")
+    with pytest.raises(StorageExhausted, match=code):
+        await driver.uploads.begin(HOME)
+
+
+async def test_a_bucket_that_is_missing_is_named_by_the_store_itself(make: Callable[..., ObjectDriver]) -> None:
+    """What moto answers by itself."""
+    driver = make(bucket="moorage-is-not-there")
+    for call in ("read", "write", "children", "probe", "delete"):
+        with pytest.raises(StorageUnavailable, match="there is no such bucket"):
+            await CALLS[call](driver)
+
+
+async def test_a_dead_endpoint_ends_in_an_error_soon(make: Callable[..., ObjectDriver]) -> None:
+    """Nobody waits for a store that is not there."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    driver, begun = make(endpoint=f"http://127.0.0.1:{port}", attempts=2), time.monotonic()
+    for call in CALLS.values():
+        with pytest.raises(StorageUnavailable, match=rf"127\.0\.0\.1:{port}.*no answer"):
+            await call(driver)
+    assert time.monotonic() - begun < 30
+
+
+async def test_a_store_that_says_nothing_ends_in_an_error(make: Callable[..., ObjectDriver]) -> None:
+    """A connection that is taken and never answered is the worst of outages: it must not hold requests up."""
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen(50)
+        port = silent.getsockname()[1]
+        driver = make(endpoint=f"http://127.0.0.1:{port}", attempts=1, answer_s=0.2, chunk=1 << 17)
+        for call in ("read", "write", "stat", "children", "open", "delete"):
+            with pytest.raises(StorageUnavailable):
+                async with asyncio.timeout(20):
+                    await CALLS[call](driver)
+
+
+def conditional(request: Request) -> bool:
+    return request.method == "PUT" and bool({"if-match", "if-none-match"} & request.headers.keys())
+
+
+def unknown(request: Request) -> Trouble | None:
+    """OpenStack Swift."""
+    return Trouble(501, "NotImplemented") if conditional(request) else None
+
+
+def refusing_if_match(request: Request) -> Trouble | None:
+    """Ceph radosgw 16."""
+    return Trouble(412, "PreconditionFailed") if "if-match" in request.headers else None
+
+
+@pytest.mark.parametrize("kind", ["exact", "unknown", "refusing if-match", "ignoring"])
+async def test_conditions_hold_one_after_the_other_on_every_store(
+    make: Callable[..., ObjectDriver], bucket: Bucket, kind: str
+) -> None:
+    """Where the store compares nothing we look first: only a race is then undecided, never a sequence."""
+    moto().trouble = {"unknown": unknown, "refusing if-match": refusing_if_match}.get(kind)
+    if kind == "ignoring":
+        moto().ignored = {"if-match", "if-none-match"}
+    driver, other = make(), make()
+    first = await driver.write(KEY, b"first", ABSENT)
+    with pytest.raises(Conflict):
+        await other.write(KEY, b"second", ABSENT)
+    second = await other.write(KEY, b"second", Unchanged(first))
+    with pytest.raises(Conflict):
+        await driver.write(KEY, b"third", Unchanged(first))
+    assert (await driver.read(KEY)).data == b"second"
+    await driver.delete([KEY])
+    with pytest.raises(Conflict):
+        await driver.write(KEY, b"third", Unchanged(second))
+    state = await extend(driver, await driver.uploads.begin(HOME), b"12345")
+    state = await extend(other, await other.uploads.state(HOME), b"678")
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await other.read(TO)).data == b"12345678"
+    await driver.uploads.discard(HOME)
+    with pytest.raises(UploadMissing):
+        await extend(other, state, b"late")
+    assert list(bucket.keys()) == [TO], "nor is anything left of trying the conditions"
+
+
+@pytest.mark.parametrize("condition", ["absent", "unchanged"])
+async def test_a_condition_that_our_own_lost_attempt_broke_is_no_conflict(
+    make: Callable[..., ObjectDriver], condition: str
+) -> None:
+    """The store did it and its answer was lost; telling the client of a conflict with itself would be a lie."""
+    driver = make()
+    before = await driver.write(KEY, b"before")
+    await driver.write(Key("other"), b"", ABSENT)
+    if condition == "absent":
+        await driver.delete([KEY])
+    moto().trouble = Times(Trouble(500, "InternalError", done=True), 1, conditional)
+    version = await driver.write(KEY, b"after", ABSENT if condition == "absent" else Unchanged(before))
+    content = await driver.read(KEY)
+    assert (content.data, content.version) == (b"after", version)
+
+
+async def test_anothers_write_during_our_retry_is_a_conflict(make: Callable[..., ObjectDriver]) -> None:
+    """It is not ours, however it came there."""
+    driver, other = make(), make()
+    await driver.write(Key("other"), b"", ABSENT)
+    moto().trouble = Times(Trouble(500, "InternalError"), 1, conditional)
+    write = asyncio.ensure_future(other.write(KEY, b"theirs"))
+    await write
+    with pytest.raises(Conflict):
+        await driver.write(KEY, b"ours", ABSENT)
+
+
+async def test_a_completion_whose_answer_was_lost_has_happened(
+    make: Callable[..., ObjectDriver], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The store joined the parts and its answer was lost; the second attempt is told that there is no upload."""
+    monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
+    driver = make(chunk=1000)
+    state = await extend(driver, await driver.uploads.begin(HOME), b"x" * 3500)
+    completing = Times(
+        Trouble(500, "InternalError", done=True),
+        1,
+        lambda request: request.method == "POST" and "uploadId=" in request.query,
+    )
+    moto().trouble = completing
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await driver.read(TO)).data == b"x" * 3500
+    assert bucket.in_progress() == []
+
+
+@pytest.mark.parametrize("code", ["NotImplemented", "MissingContentMD5"])
+async def test_a_store_that_deletes_one_by_one(
+    make: Callable[..., ObjectDriver], bucket: Bucket, code: str
+) -> None:
+    """Swift wants a header that nobody sends any more; others do not know the request."""
+    moto().trouble = lambda request: (
+        Trouble(501 if code == "NotImplemented" else 400, code) if "delete" in request.query else None
+    )
+    driver = make()
+    keys = [Key(f"docker/{number}") for number in range(20)]
+    for key in keys:
+        await driver.write(key, b"text")
+    await driver.delete([*keys[:12], Key("docker/none")])
+    await driver.clear(Key("docker"))
+    assert bucket.keys() == {}
+    asked = [request for request in moto().requests if "delete" in request.query]
+    assert len(asked) == (5 if code == "NotImplemented" else 1), "one call, then it is known"
+
+
+async def test_a_store_that_lists_no_uploads_is_swept_of_what_it_tells(make: Callable[..., ObjectDriver]) -> None:
+    """Purging goes on with what the store can do."""
+    moto().trouble = lambda request: (
+        Trouble(501, "NotImplemented") if request.query.startswith("uploads") else None
+    )
+    driver, later = make(attempts=2), datetime.now(UTC) + timedelta(seconds=5)
+    await driver.write(Key(f"{HOME}/startedat"), b"2026-11-24T15:18:03Z")
+    with pytest.raises(UploadMissing):
+        await driver.uploads.state(HOME)
+    homes = [home async for home in driver.uploads.abandoned(Key("docker/registry/v2"), later)]
+    assert homes == [HOME]
+    await driver.uploads.discard(HOME)
+    assert list(await driver.uploads.sweep(Key("docker"), later)) == []
+
+
+async def test_a_download_whose_connection_breaks_goes_on(make: Callable[..., ObjectDriver]) -> None:
+    """A reader that is not ours to lose: the store closes the connection in the middle of a layer."""
+    data = bytes(range(256)) * 8000
+    await make().write(TO, data)
+    with cutting_proxy(moto().port, after_bytes=700_000) as port:
+        driver = make(endpoint=f"http://127.0.0.1:{port}")
+        async with driver.open(TO) as reader:
+            assert b"".join([piece async for piece in reader]) == data
+
+
+@contextmanager
+def cutting_proxy(port: int, *, after_bytes: int) -> Iterator[int]:
+    """Passes connections through, and cuts the first one after so many bytes of answer."""
+    server, cut = socket.create_server(("127.0.0.1", 0)), threading.Event()
+
+    def pump(source: socket.socket, sink: socket.socket, limit: int | None) -> None:
+        count = 0
+        try:
+            while data := source.recv(65536):
+                count += len(data)
+                sink.sendall(data)
+                if limit is not None and count > limit and not cut.is_set():
+                    cut.set()
+                    break
+        except OSError:
+            pass
+        finally:
+            for end in (source, sink):
+                with suppress(OSError):
+                    end.shutdown(socket.SHUT_RDWR)
+
+    def accept() -> None:
+        while True:
+            client, _ = server.accept()
+            if stopping.is_set():
+                client.close()
+                return
+            store = socket.create_connection(("127.0.0.1", port))
+            ends.extend((client, store))
+            for arguments in ((client, store, None), (store, client, after_bytes)):
+                threads.append(threading.Thread(target=pump, args=arguments, daemon=True))
+                threads[-1].start()
+
+    ends: list[socket.socket] = []
+    stopping, threads = threading.Event(), [threading.Thread(target=accept, daemon=True)]
+    threads[0].start()
+    try:
+        yield server.getsockname()[1]
+    finally:
+        stopping.set()
+        socket.create_connection(server.getsockname()).close()
+        threads[0].join()
+        for end in ends:
+            with suppress(OSError):
+                end.shutdown(socket.SHUT_RDWR)
+        for thread in threads:
+            thread.join()
+        for end in (*ends, server):
+            end.close()
+    assert cut.is_set(), "or this tests nothing"
+
+
+@contextmanager
+def metadata(answers: Callable[[str], tuple[str, str] | None]) -> Iterator[str]:
+    """A small HTTP server: what the instance, the container or the token service would answer."""
+
+    class Handler(BaseHTTPRequestHandler):
+        def _answer(self) -> None:
+            self.rfile.read(int(self.headers.get("Content-Length") or 0))
+            found = answers(self.path)
+            kind, text = found or ("text/plain", "")
+            self.send_response(200 if found else 404)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(text)))
+            self.end_headers()
+            self.wfile.write(text.encode())
+
+        do_GET = do_PUT = do_POST = _answer  # noqa: N815  named by the standard library
+
+        def log_message(self, *_: object) -> None:
+            """Nobody reads it."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def expiring(minutes: float) -> str:
+    return (datetime.now(UTC) + timedelta(minutes=minutes)).strftime("%Y-%m-%dT%H:%M:%SZ")
+
+
+@pytest.fixture
+def nowhere(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A host without any credentials."""
+    import os
+
+    for name in [name for name in os.environ if name.startswith("AWS_")]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", str(tmp_path / "credentials"))
+    monkeypatch.setenv("AWS_CONFIG_FILE", str(tmp_path / "config"))
+
+
+def keys_used() -> set[tuple[str, str]]:
+    """(access key, session token) of every request that was signed."""
+    return {
+        (request.headers["authorization"].partition("Credential=")[2].partition("/")[0],
+         request.headers.get("x-amz-security-token", ""))
+        for request in moto().requests if "authorization" in request.headers
+    }  # fmt: skip
+
+
+async def use_both_libraries(driver: ObjectDriver) -> None:
+    """One request by each."""
+    moto().requests.clear()
+    await driver.write(KEY, b"text")
+    assert await flat(driver.children(Key("docker"))) == ["link"]
+
+
+NONE = {"access_key": "", "secret_key": ""}
+
+
+async def test_static_keys_with_a_session_token(make: Callable[..., ObjectDriver], nowhere: None) -> None:
+    """Temporary keys from a vault; neither major of the reference takes the token."""
+    await use_both_libraries(make(session_token="token"))
+    assert keys_used() == {("AK", "token")}
+
+
+async def test_credentials_of_the_environment(
+    make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As the reference's SDK reads them; half a pair of static keys counts as none."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
+    await use_both_libraries(make(access_key="alone", secret_key=""))
+    assert keys_used() == {("ENV", "session")}
+
+
+async def test_credentials_of_a_profile(make: Callable[..., ObjectDriver], nowhere: None, tmp_path: Path) -> None:
+    """~/.aws/credentials."""
+    (tmp_path / "credentials").write_text("[default]\naws_access_key_id = FILE\naws_secret_access_key = s\n")
+    await use_both_libraries(make(**NONE))
+    assert keys_used() == {("FILE", "")}
+
+
+async def test_credentials_of_a_container(
+    make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ECS and EKS pod identity."""
+    said = {"AccessKeyId": "ECS", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(60)}
+    with metadata(lambda path: ("application/json", json.dumps(said)) if path == "/creds" else None) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
+        await use_both_libraries(make(**NONE))
+    assert keys_used() == {("ECS", "t")}
+
+
+async def test_credentials_of_the_instance(
+    make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The role of an EC2 instance, by its metadata service."""
+    role = {
+        "Code": "Success", "AccessKeyId": "IMDS", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(60),
+    }  # fmt: skip
+
+    def answers(path: str) -> tuple[str, str] | None:
+        if path.endswith("/api/token"):
+            return "text/plain", "imds-token"
+        if path.endswith("/security-credentials/"):
+            return "text/plain", "the-role"
+        return ("application/json", json.dumps(role)) if path.endswith("/the-role") else None
+
+    with metadata(answers) as url:
+        monkeypatch.delenv("AWS_EC2_METADATA_DISABLED")
+        monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", url)
+        await use_both_libraries(make(**NONE))
+    assert keys_used() == {("IMDS", "t")}
+
+
+async def test_credentials_of_a_workload_identity(
+    make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A Kubernetes service account (IRSA): its token is exchanged at the token service, which moto plays, too."""
+    (tmp_path / "token").write_text("a.b.c")
+    monkeypatch.setenv("AWS_ROLE_ARN", "arn:aws:iam::123456789012:role/registry")
+    monkeypatch.setenv("AWS_WEB_IDENTITY_TOKEN_FILE", str(tmp_path / "token"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL_STS", moto().endpoint)
+    await use_both_libraries(make(**NONE))
+    ((key, token),) = keys_used() - {("", "")}
+    assert key.startswith("ASIA")
+    assert token
+
+
+async def test_credentials_that_expire_are_renewed(
+    make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A registry runs for months on keys that last an hour."""
+    given: list[int] = []
+
+    def answers(path: str) -> tuple[str, str] | None:
+        given.append(len(given))
+        said = {"AccessKeyId": f"KEY{len(given)}", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(6)}
+        return "application/json", json.dumps(said)
+
+    with metadata(answers) as url:
+        monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
+        monkeypatch.setattr(s3_connection, "_SNAPSHOT_S", 0.0)
+        driver = make(**NONE)
+        await use_both_libraries(driver)
+        first = keys_used()
+        await use_both_libraries(driver)
+        url_after = await driver.handover(KEY, method="GET", expires_s=60)
+    assert len(given) > 1
+    assert keys_used() != first
+    assert url_after is not None
+
+
+async def test_no_credentials_at_all_is_said_so(make: Callable[..., ObjectDriver], nowhere: None) -> None:
+    """Rather than anonymous requests that the store denies."""
+    with pytest.raises(StorageUnavailable, match=r"no credentials: give storage\.s3\.accesskey"):
+        await make(**NONE).read(KEY)
+
+
+@pytest.mark.parametrize("library", ["obstore.store", "aiobotocore.session"])
+def test_a_missing_library_is_named_with_its_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`pip install moorage` alone brings no bucket; the message says what does."""
+    monkeypatch.setitem(sys.modules, library, None)
+    with pytest.raises(s3_connection.MissingLibrary, match=r"moorage\[s3\].*not installed"):
+        s3_connection.require_libraries()
+
+
+async def test_requests_are_logged_when_asked_for(
+    make: Callable[..., ObjectDriver], bucket: Bucket, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`loglevel: debug`: what was asked of the store, how it ended, and no secret."""
+    driver = make(log_requests=True)
+    await driver.write(KEY, b"text")
+    with pytest.raises(KeyMissing):
+        await driver.read(Key("docker/none"))
+    said = capsys.readouterr().out
+    assert "PutObject" in said
+    assert "docker/none" in said
+    assert "NoSuchKey" in said
+    assert bucket.secret_key not in said
