@@ -13,7 +13,7 @@ from bench.client import MANIFEST_TYPE
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["Blob", "Image", "Stamped", "blob", "image", "image_of"]
+__all__ = ["Blob", "Image", "Stamped", "blob", "digest_of", "image", "image_of"]
 
 _LAYER_TYPE: Final = "application/vnd.docker.image.rootfs.diff.tar.gzip"
 _CONFIG_TYPE: Final = "application/vnd.docker.container.image.v1+json"
@@ -75,5 +75,9 @@ def image_of(sizes: Sequence[int]) -> Image:
     return Image(blobs, json.dumps(manifest, indent=3).encode())
 
 
+def digest_of(data: bytes | memoryview) -> str:
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
 def _of(data: bytes | memoryview) -> Blob:
-    return Blob(data, f"sha256:{hashlib.sha256(data).hexdigest()}")
+    return Blob(data, digest_of(data))

@@ -47,10 +47,15 @@ class Counting:
         work()
         return self.settled() - before
 
+    @property
+    def so_far(self) -> int:
+        """All requests until now."""
+        return len(self._server.seen)
+
     def settled(self) -> int:
         """All requests so far, when none has come for a while."""
         known = -1
-        while known != (known := len(self._server.seen)):
+        while known != (known := self.so_far):
             time.sleep(_QUIET_S)
         return known
 

@@ -1,4 +1,4 @@
-"""The load generator: the same request over and over on many keep-alive connections, from several processes.
+"""The load generator: each connection sends one request over and over, kept alive, from several processes.
 
 wrk waits forever for the body of an answer to HEAD, so this repeats what it does for both methods: one epoll
 loop per process, each connection sends its next request when it has read the whole answer.  An answer that is
@@ -57,20 +57,23 @@ class _Counted:
     failure: str
 
 
-def run(port: int, request: bytes, *, connections: int, seconds: float, cpus: Sequence[int]) -> Load:
-    """Load 127.0.0.1:`port` for `seconds`, with one process on each of `cpus`.  Raises LoadFailed."""
+def run(port: int, *requests: bytes, connections: int, seconds: float, cpus: Sequence[int]) -> Load:
+    """Load 127.0.0.1:`port` for `seconds`, with one process on each of `cpus`.  Raises LoadFailed.
+
+    `requests` are dealt out to the connections of a process in turn; all have the same method.
+    """
     # All begin to count at the same moment, after a warm-up.
     begin = time.monotonic() + 0.2 + _WARM_S
     shares = [connections // len(cpus) + (index < connections % len(cpus)) for index in range(len(cpus))]
-    works = [_work(port, request, share, begin, seconds) for share in shares if share]
+    works = [_work(port, requests, share, begin, seconds) for share in shares if share]
     counted = in_processes(cpus, works)
     failures = sum(one.failures for one in counted)
     if failures:
         first = next(one.failure for one in counted if one.failures)
-        raise LoadFailed(f"{failures} of the answers to {request[:80]!r} failed, the first with {first}")
+        raise LoadFailed(f"{failures} of the answers to {requests[0][:80]!r} failed, the first with {first}")
     latencies = sorted(value for one in counted for value in one.latencies)
     if not latencies:
-        raise LoadFailed(f"no answer to {request[:80]!r} in {seconds} s")
+        raise LoadFailed(f"no answer to {requests[0][:80]!r} in {seconds} s")
     return Load(
         answers=sum(one.total for one in counted),
         per_s=sum(one.answers for one in counted) / seconds,
@@ -117,23 +120,26 @@ def _child(work: Callable[[], T], cpu: int, sink: Connection) -> None:
         sink.send((None, f"{type(error).__name__}: {error}"))
 
 
-def _work(port: int, request: bytes, connections: int, begin: float, seconds: float) -> Callable[[], _Counted]:
-    return lambda: _Loop(port, request, connections).count(begin, begin + seconds)
+def _work(
+    port: int, requests: Sequence[bytes], connections: int, begin: float, seconds: float
+) -> Callable[[], _Counted]:
+    return lambda: _Loop(port, requests, connections).count(begin, begin + seconds)
 
 
 class _Loop:
     """One process's share of the connections."""
 
-    def __init__(self, port: int, request: bytes, connections: int) -> None:
-        self._request = request
-        self._bodiless = request.startswith(b"HEAD ")
+    def __init__(self, port: int, requests: Sequence[bytes], connections: int) -> None:
+        self._bodiless = requests[0].startswith(b"HEAD ")
         self._sockets = {}
+        self._requests = {}
         self._epoll = select.epoll()
-        for _ in range(connections):
+        for number in range(connections):
             one = socket.create_connection(("127.0.0.1", port), timeout=30)
             one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             one.setblocking(False)
             self._sockets[one.fileno()] = one
+            self._requests[one.fileno()] = requests[number % len(requests)]
             self._epoll.register(one.fileno(), select.EPOLLIN)
         self._partial: dict[int, bytes] = {}
         self._sent: dict[int, float] = {}
@@ -164,7 +170,7 @@ class _Loop:
     def _send(self, fd: int, now: float) -> None:
         self._sent[fd] = now
         # A request is far smaller than any socket buffer, and the one before it has been answered.
-        self._sockets[fd].send(self._request)
+        self._sockets[fd].send(self._requests[fd])
 
     def _read_whole(self, fd: int) -> bool:
         """Has the whole answer come?  A wrong one is counted, and its connection given up."""

@@ -69,6 +69,8 @@ class Wire:
         path = f"{parts.path}?{parts.query}" if parts.query else parts.path
         connection = self._connection or http.client.HTTPConnection(self.host, timeout=self._timeout_s)
         done = sent = False
+        if connection.sock is None:
+            connection.connect()
         try:
             # A server that refuses early closes while we still send; its answer is there to be read all the same.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):

@@ -9,17 +9,17 @@ or request says more than the rate.
 from __future__ import annotations
 
 import time
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING, Final
 
 from bench import content, load, servers
-from bench.client import Client
+from bench.client import ACCEPT, Client
 from bench.counting import Counting
-from bench.rows.base import Bench, Metric, Row
+from bench.rows.base import Bench, Metric, Row, load_request
 from bench.rows.small import CONNECTIONS, MANIFEST_GET, fill
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from bench.content import Image
@@ -89,16 +89,34 @@ def _push_large(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
     return {"rate": size / _MB / watch.wall, "cpu": watch.server * _GIB / size, **watch.busy()}
 
 
-def _manifest_get(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
+def _one_tag(bench: Bench, server: servers.Server) -> list[bytes]:
+    fill(bench, server)
+    return [MANIFEST_GET]
+
+
+def _many_tags(bench: Bench, server: servers.Server) -> list[bytes]:
+    """A tag for each connection, so that no two requests ask for the same."""
+    del bench
+    tags, image = [f"tag-{number}" for number in range(CONNECTIONS)], content.image(layers=10, layer_size=1024)
+    with Client(server.port) as client:
+        client.push_image(_NAME, tags[0], image)
+        for tag in tags[1:]:
+            client.push_manifest(_NAME, tag, image.manifest)
+    return [load_request("GET", f"/v2/{_NAME}/manifests/{tag}", accept=ACCEPT) for tag in tags]
+
+
+def _manifest_get(
+    prepare: Callable[[Bench, servers.Server], list[bytes]], bench: Bench, side: str, root: Path
+) -> Mapping[str, float]:
     store = _store(bench)
     with store.bucket() as bucket:
         sections = store.sections(bucket, redirect=False)
         with servers.start(side, root, [bench.server_cpu], sections=sections) as server:
-            fill(bench, server)
+            requests = prepare(bench, server)
             watch = _Watch(server, store)
             with watch:
                 result = load.run(
-                    server.port, MANIFEST_GET, connections=CONNECTIONS, seconds=bench.seconds, cpus=bench.load_cpus
+                    server.port, *requests, connections=CONNECTIONS, seconds=bench.seconds, cpus=bench.load_cpus
                 )
     return {
         "requests": result.per_s,
@@ -121,9 +139,12 @@ def _requests(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
             pushed = counting.during(lambda: _push(client, *images[1:]))
         # A new process, so that nothing is known.
         with servers.start(side, root, cpus, sections=sections) as server, Client(server.port) as client:
-            first = counting.during(lambda: _pull(client, images[1]))
-            again = counting.during(lambda: _pull(client, images[1]))
-            manifest = counting.during(lambda: _manifest(client, images[1]))
+            before = counting.settled()
+            _pull(client, images[1])
+            between = counting.so_far
+            _pull(client, images[1])
+            first, again = between - before, counting.settled() - between
+            manifest = counting.during(lambda: _manifest(client, images[1], _tag(images[1])))
     return {"push": pushed / times, "pull": first, "again": again, "manifest": manifest}
 
 
@@ -141,15 +162,17 @@ def _push(client: Client, *images: Image) -> None:
 
 
 def _pull(client: Client, image: Image) -> None:
-    """Every blob is a redirect to the store, which is not followed: that request would be the client's own."""
+    """As Docker and containerd do.  Every blob is a redirect to the store, which is not followed: that request
+    would be the client's own.
+    """
     client.expect(200, "HEAD", f"/v2/{_NAME}/manifests/{_tag(image)}")
-    _manifest(client, image)
+    _manifest(client, image, content.digest_of(image.manifest))
     for blob in image.blobs:
         client.expect(307, "GET", f"/v2/{_NAME}/blobs/{blob.digest}")
 
 
-def _manifest(client: Client, image: Image) -> None:
-    if client.expect(200, "GET", f"/v2/{_NAME}/manifests/{_tag(image)}").body != image.manifest:
+def _manifest(client: Client, image: Image, reference: str) -> None:
+    if client.expect(200, "GET", f"/v2/{_NAME}/manifests/{reference}").body != image.manifest:
         raise load.LoadFailed("a manifest has other bytes than were pushed")
 
 
@@ -169,7 +192,18 @@ ROWS: Final = (
             Metric("cpu_us", "server CPU us/request", "lower"),
             _STORE,
         ),
-        alone=_manifest_get,
+        alone=partial(_manifest_get, _one_tag),
+        s3=True,
+    ),
+    Row(
+        "s3-manifest-get-spread",
+        "the same, each of 32 clients another tag",
+        (
+            Metric("requests", "requests/s", "higher"),
+            Metric("cpu_us", "server CPU us/request", "lower"),
+            _STORE,
+        ),
+        alone=partial(_manifest_get, _many_tags),
         s3=True,
     ),
     Row(
@@ -178,7 +212,7 @@ ROWS: Final = (
         (
             Metric("push", "requests to the store per push", "lower", 0.5),
             Metric("pull", "requests per pull, first of a process", "lower", 0.5),
-            Metric("again", "requests per pull, again", "lower", 0.5),
+            Metric("again", "requests per pull, again at once", "lower", 0.5),
             Metric("manifest", "requests per manifest GET by tag, again", "lower"),
         ),
         alone=_requests,

@@ -26,6 +26,7 @@ from moorage.http.options import HttpOptions
 from moorage.redirects import make_rules
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.caches import Recent
+from moorage.registry.link_memory import Links
 from moorage.registry.manifests import StoredManifests, ValidationRules
 from moorage.registry.purge import Purger
 from moorage.registry.referrers import StoredReferrers
@@ -78,7 +79,8 @@ class StoredRegistry:
         self._driver = driver
         self._sizes, self._rules = make_sizes(settings), make_rules(settings)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
-        self.uploads = StoredUploads(driver, secret, recent=recent)
+        self._links = links = Links(driver, lasts_s=storage.cache.links)
+        self.uploads = StoredUploads(driver, secret, recent=recent, links=links)
         self.manifests = StoredManifests(
             driver,
             delete_enabled=deletable,
@@ -86,11 +88,13 @@ class StoredRegistry:
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
             recent=recent,
             sizes=self._sizes,
+            links=links,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,
             sizes=self._sizes,
+            links=links,
             redirects=not storage.redirect.disable,
             rules=self._rules,
         )
@@ -105,6 +109,7 @@ class StoredRegistry:
     def readings(self) -> Iterator[Reading]:
         """What the caches have been asked, and could answer."""
         yield from _cache_readings("blobs", self._sizes)
+        yield from _cache_readings("links", self._links.memory)
         yield from _cache_readings("manifests", self.manifests.cache)
         yield from _cache_readings("referrers", self.referrers.cache)
 

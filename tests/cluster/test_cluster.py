@@ -38,6 +38,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 
 NAME = "cluster/app"
 GATEWAY = {502, 503, 504}
+LINKS = "400ms"
+"""How long links are remembered, and so how long a deletion takes; the default would make these tests slow."""
 
 
 @dataclass
@@ -77,6 +79,7 @@ def a_cluster(balancer: str, store: str, tmp_path: Path) -> Iterator[Cluster]:
         if store == "s3":
             bucket = stack.enter_context(a_bucket())
             storage = {"filesystem": None, "s3": bucket.settings(), "redirect": {"disable": True}}
+            storage["cache"] = {"links": LINKS}
 
         def open_driver() -> Driver:
             return bucket.driver() if store == "s3" else FilesystemDriver(root)
@@ -230,6 +233,49 @@ def test_deletions_against_pushes(cluster: Cluster) -> None:
         for number in range(pushers):
             assert Digest.of(wire.manifest(NAME, f"own-{number}").body) in kept
     cluster.assert_clean()
+
+
+def test_a_deletion_that_was_acknowledged_shows_everywhere(cluster: Cluster) -> None:
+    """Whatever the nodes remember of the bucket, and although everybody pulls all the time."""
+    for turn in range(6):
+        layers = [b"layer of %d" % turn]
+        manifest = Wire(cluster.host).push_image(NAME, "latest", layers)
+        digest, layer = Digest.of(manifest), Digest.of(layers[0])
+        with pulled(cluster, digest, layer):
+            deleting = Wire(cluster.nodes[turn % 2].host)
+            assert deleting.delete_manifest(NAME, digest).status == 202
+            for node in (*cluster.nodes, *cluster.nodes):
+                wire = Wire(node.host)
+                assert wire.manifest(NAME, digest).status == 404
+                assert wire.manifest(NAME, "latest").status == 404
+                assert wire.blob(NAME, layer).status == 200
+            assert deleting.send("DELETE", f"/v2/{NAME}/blobs/{layer}").status == 202
+            for node in (*cluster.nodes, *cluster.nodes):
+                assert Wire(node.host).blob(NAME, layer).status == 404
+
+
+@contextmanager
+def pulled(cluster: Cluster, manifest: Digest, layer: Digest) -> Iterator[None]:
+    """Each node is asked for them all the time, and has given both before the context begins."""
+    enough = threading.Event()
+
+    def pull(node: Live, given: threading.Event) -> None:
+        wire = Wire(node.host)
+        while not enough.is_set():
+            if (wire.manifest(NAME, manifest).status, wire.blob(NAME, layer).status) == (200, 200):
+                given.set()
+
+    pulls = [(node, threading.Event()) for node in cluster.nodes]
+    threads = [threading.Thread(target=pull, args=one) for one in pulls]
+    for thread in threads:
+        thread.start()
+    try:
+        assert all(given.wait(30) for _, given in pulls)
+        yield
+    finally:
+        enough.set()
+        for thread in threads:
+            thread.join(30)
 
 
 @pytest.mark.fault

@@ -67,7 +67,7 @@ _ALL: Final = (
     Metric("moorage_storage_threads", "gauge", (), "Threads that the filesystem driver has."),
     Metric("moorage_storage_queue_length", "gauge", (), "Actions that wait for one of these threads."),
     Metric("moorage_cache_requests_total", "counter", ("cache",),
-           "Questions to a cache: `blobs` (sizes), `manifests`, `referrers`."),
+           "Questions to a cache: `blobs` (sizes), `links` (object stores), `manifests`, `referrers`."),
     Metric("moorage_cache_hits_total", "counter", ("cache",), "Questions that it could answer."),
     Metric("moorage_health_check_failing", "gauge", ("check",),
            "1 for each health check that fails in any worker."),

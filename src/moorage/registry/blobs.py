@@ -4,9 +4,10 @@ The bytes live once for the whole registry; a repository owns a link to them (`l
 blob that exists but is not linked from the repository asked for is BLOB_UNKNOWN, so that one tenant cannot
 probe what another has stored.
 
-The link is read for every request: a deletion on another worker or node shows at once.  The size, which the
-digest makes immutable, is remembered (`sizes.py`); that the bytes are still there is checked by whoever opens
-them, so a GET costs one read of a link, at most one stat, and one open.
+The link is read for every request, or was a moment ago where the store is far away (`link_memory.py`): no request
+that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
+immutable, is remembered (`sizes.py`); that the bytes are still there is checked by whoever opens them, so a GET
+costs at most one read of a link, one stat, and one open.
 
 Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`; `storage/middleware/` says where
 clients are sent.
@@ -21,7 +22,8 @@ from typing import TYPE_CHECKING
 from moorage.errors import BlobUnknown, Unavailable, Unsupported
 from moorage.registry import layout
 from moorage.registry.interface import Blob
-from moorage.registry.links import read_link, write_link
+from moorage.registry.link_memory import Links
+from moorage.registry.links import read_link
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import KeyMissing, LocalFile, ObjectTooLarge, RangeOutside, SignedUrl
@@ -48,6 +50,7 @@ class StoredBlobs:
         *,
         delete_enabled: bool = False,
         sizes: Sizes | None = None,
+        links: Links | None = None,
         redirects: bool = True,
         redirect_expires_s: int = 1200,
         rules: Sequence[Rule] = (),
@@ -55,13 +58,14 @@ class StoredBlobs:
         self._driver = driver
         self._delete_enabled = delete_enabled
         self._sizes: Sizes = MemorySizes(10_000) if sizes is None else sizes
+        self._links = Links(driver) if links is None else links
         self._redirects, self._expires_s = redirects, redirect_expires_s
         self._rules = rules
         self._leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         with refusing():
-            stored = await read_link(self._driver, layout.layer_link(name, digest), digest)
+            stored = await self._links.seen(layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)
@@ -70,7 +74,7 @@ class StoredBlobs:
         if not self._leads_elsewhere:
             return None
         with refusing():
-            stored = await read_link(self._driver, layout.layer_link(name, digest), digest)
+            stored = await self._links.seen(layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             found = await self._leave(layout.blob_data(stored), "GET", client)
@@ -152,11 +156,11 @@ class StoredBlobs:
         with refusing():
             stored: Digest | None = digest
             if source is not None:
-                stored = await read_link(self._driver, layout.layer_link(source, digest))
+                stored = await self._links.seen(layout.layer_link(source, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             blob = Blob(digest, await self._look(stored), stored)
-            await write_link(self._driver, layout.layer_link(name, digest), stored)
+            await self._links.write(layout.layer_link(name, digest), stored)
             return blob
 
     async def delete(self, name: RepoName, digest: Digest) -> None:
@@ -169,3 +173,4 @@ class StoredBlobs:
                 raise BlobUnknown(str(digest))
             await self._driver.delete([key])
             await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, stored))))
+            await self._links.gone(key)

@@ -57,6 +57,7 @@ from moorage.errors import (
 from moorage.registry import layout, media
 from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
+from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
@@ -124,7 +125,7 @@ class ValidationRules:
 
 
 class StoredManifests:
-    """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; links are read each time.
+    """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; tags are read each time.
 
     `tags_at_once` of a repository's tags are read together where all have to be looked at.  Blobs in `recent` are
     taken to have their bytes.
@@ -140,7 +141,9 @@ class StoredManifests:
         tags_at_once: int = AT_ONCE,
         recent: Recent[Digest] | None = None,
         sizes: Sizes | None = None,
+        links: Links | None = None,
     ) -> None:
+        self._links = Links(driver) if links is None else links
         self._driver, self._delete_enabled = driver, delete_enabled
         self._sizes: Sizes = MemorySizes(0) if sizes is None else sizes
         self._recent: Recent[Digest] = Recent(0) if recent is None else recent
@@ -155,8 +158,8 @@ class StoredManifests:
             if isinstance(reference, Digest):
                 digest = reference
             else:
-                digest = await read_link(self._driver, layout.tag_link(name, reference))
-            if digest is None or not await has_link(self._driver, layout.revision_link(name, digest)):
+                digest = await self._links.read(layout.tag_link(name, reference))
+            if digest is None or not await self._links.exists(layout.revision_link(name, digest), digest):
                 raise ManifestUnknown(str(reference))
             return await self.load(digest)
 
@@ -298,7 +301,7 @@ class StoredManifests:
         if child:
             links.insert(0, layout.revision_link(name, digest))
         for link in links:
-            stored = await read_link(self._driver, link)
+            stored = await self._links.seen(link, digest)
             if stored is not None and (stored in self._recent or await self._exists(layout.blob_data(stored))):
                 self._recent.note(stored)
                 return True
@@ -323,6 +326,11 @@ class StoredManifests:
         await self._driver.write(layout.deleted_mark(name, digest), str(digest).encode())
         await self._driver.delete([link])
         await self._sizes.unlinked(name, (digest,))
+        await self._refer_no_more(name, digest)
+        await self._links.gone(link)
+
+    async def _refer_no_more(self, name: RepoName, digest: Digest) -> None:
+        """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
         try:
             subject = media.parse((await self.load(digest)).data).subject
         except (ManifestUnknown, ManifestInvalid):
@@ -331,7 +339,7 @@ class StoredManifests:
             return
         referrer = layout.referrer_link(name, subject, digest)
         await self._driver.delete([referrer])
-        if await has_link(self._driver, link):  # pushed again meanwhile
+        if await has_link(self._driver, layout.revision_link(name, digest)):  # pushed again meanwhile
             await write_link(self._driver, referrer, digest)
 
     async def _delete_tag(self, name: RepoName, tag: Tag) -> None:

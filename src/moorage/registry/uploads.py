@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
 from moorage.registry import hashing, layout
 from moorage.registry.interface import Blob
+from moorage.registry.link_memory import Links
 from moorage.registry.refusals import refusing
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.storage.driver import Note, UploadBusy, UploadChanged, UploadMissing
@@ -83,9 +84,11 @@ class StoredUploads:
         *,
         clock: Callable[[], float] = time.monotonic,
         recent: Recent[Digest] | None = None,
+        links: Links | None = None,
     ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
         self._recent = recent
+        self._links = Links(driver) if links is None else links
         self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
@@ -164,7 +167,7 @@ class StoredUploads:
             raise BlobUploadUnknown(uuid) from error
         if self._recent is not None:
             self._recent.note(digest)
-        await self._driver.write(layout.layer_link(name, digest), str(digest).encode())
+        await self._links.write(layout.layer_link(name, digest), digest)
         await self._driver.uploads.discard(home)
         return Blob(digest, state.offset, digest)
 

@@ -14,6 +14,7 @@ from moorage.config.sections.base import (
     at_least,
     duration_or,
     one_of,
+    period_within,
     positive_or,
     raised_to,
     setting,
@@ -64,6 +65,13 @@ class Cache(Section):
     layerinfo: LooseText = setting("", "Older spelling.", instead="storage.cache.blobdescriptor")
     blobdescriptorsize: Annotated[int, positive_or(1_000_000)] = setting(
         10_000, "Blobs remembered by `inmemory`; 0 or less is a million."
+    )
+    links: Annotated[float, period_within(0.0, 10.0)] = setting(
+        2.0,
+        "How long a worker may remember, of an object store, that a repository has a blob or a manifest. Deleting "
+        "one by digest is answered that much later. The same on all hosts; 0: never.",
+        unit="duration",
+        ours=True,
     )
 
 

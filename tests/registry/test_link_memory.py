@@ -1,0 +1,321 @@
+"""Links that are remembered: nobody who asks after an acknowledged deletion finds what was deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from itertools import cycle
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tests.registry.watched import WatchedDriver
+from tests.wire import OCI_MANIFEST, image
+
+from moorage.errors import BlobUnknown, ManifestUnknown
+from moorage.registry import layout
+from moorage.registry.blobs import StoredBlobs
+from moorage.registry.link_memory import Links
+from moorage.registry.links import write_link
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.uploads import StoredUploads
+from moorage.storage.driver import READ_LIMIT_BYTES
+from moorage.storage.memory import MemoryDriver
+from moorage.types import Digest, RepoName, parse_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Sequence
+
+    from moorage.storage.driver import Content, Key
+
+NAME, OTHER = RepoName("some/name"), RepoName("other/name")
+DATA = b"a layer"
+DIGEST = Digest.of(DATA)
+LINK = layout.layer_link(NAME, DIGEST)
+CONFIG, TAG = b"{}", parse_tag("v1")
+
+
+class Far(WatchedDriver):
+    """A store that is far away, and what it was asked for."""
+
+    remote = True
+
+    def __init__(self, inner: MemoryDriver | None = None) -> None:
+        super().__init__(inner or MemoryDriver())
+        self.asked: list[str] = []
+
+    async def before(self, call: str) -> None:
+        self.asked.append(call)
+
+
+class Clock:
+    now = 100.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class Sleep:
+    """Remembers how long; takes no time."""
+
+    def __init__(self) -> None:
+        self.slept: list[float] = []
+
+    async def __call__(self, seconds: float) -> None:
+        self.slept.append(seconds)
+
+
+async def linked(driver: Far) -> None:
+    await write_link(driver, LINK, DIGEST)
+    driver.asked.clear()
+
+
+async def test_what_was_seen_is_asked_for_again_when_its_time_is_over() -> None:
+    driver, clock = Far(), Clock()
+    await linked(driver)
+    links = Links(driver, lasts_s=2, clock=clock)
+    for _ in range(3):
+        assert await links.seen(LINK) == DIGEST
+        assert await links.exists(LINK, DIGEST)
+    assert driver.asked == [f"read {LINK}"]
+    clock.now += 1.999
+    assert await links.seen(LINK) == DIGEST
+    clock.now += 0.001
+    assert await links.exists(LINK, DIGEST)
+    assert await links.seen(LINK) == DIGEST, "a look renews it as a reading does"
+    assert driver.asked == [f"read {LINK}", f"stat {LINK}"]
+    assert links.memory.hits > 0
+
+
+async def test_the_time_counts_from_before_the_reading() -> None:
+    """What a slow store says may be old when it comes."""
+    clock = Clock()
+
+    class Slow(Far):
+        async def before(self, call: str) -> None:
+            await super().before(call)
+            clock.now += 1.5
+
+    driver = Slow()
+    await linked(driver)
+    links = Links(driver, lasts_s=2, clock=clock)
+    assert await links.seen(LINK) == DIGEST
+    clock.now += 0.5
+    assert await links.seen(LINK) == DIGEST
+    assert len(driver.asked) == 2
+
+
+async def test_absence_is_not_remembered() -> None:
+    """Another node may push it the next moment."""
+    driver = Far()
+    links = Links(driver, lasts_s=2, clock=Clock())
+    assert await links.seen(LINK) is None
+    assert not await links.exists(LINK, DIGEST)
+    await write_link(driver, LINK, DIGEST)
+    assert await links.seen(LINK) == DIGEST
+
+
+async def test_what_it_wrote_it_has_seen() -> None:
+    """The manifest that comes after its layers need not ask for each."""
+    driver = Far()
+    links = Links(driver, lasts_s=2, clock=Clock())
+    await links.write(LINK, DIGEST)
+    driver.asked.clear()
+    assert await links.seen(LINK) == DIGEST
+    assert driver.asked == []
+
+
+async def test_a_deletion_is_answered_when_nobody_can_remember_any_more() -> None:
+    driver, sleep = Far(), Sleep()
+    await linked(driver)
+    links = Links(driver, lasts_s=2, clock=Clock(), sleep=sleep)
+    assert await links.seen(LINK) == DIGEST
+    await driver.delete([LINK])
+    await links.gone(LINK)
+    assert sleep.slept == [pytest.approx(2.12)]
+    assert await links.seen(LINK) is None, "here at once"
+
+
+@pytest.mark.parametrize(("remote", "lasts_s"), [(False, 2), (True, 0)])
+async def test_nothing_is_remembered_where_it_gains_nothing(*, remote: bool, lasts_s: float) -> None:
+    """A local disk, or a registry that is told not to: every link is read, and a deletion answered at once."""
+    driver, sleep = Far(), Sleep()
+    driver.remote = remote
+    await linked(driver)
+    links = Links(driver, lasts_s=lasts_s, clock=Clock(), sleep=sleep)
+    assert await links.seen(LINK) == DIGEST
+    assert await links.exists(LINK, DIGEST)
+    assert await links.seen(LINK) == DIGEST
+    assert len(driver.asked) == 3
+    await driver.delete([LINK])
+    await links.gone(LINK)
+    assert sleep.slept == []
+    assert await links.seen(LINK) is None
+
+
+class TimeLoop(asyncio.SelectorEventLoop):
+    """Time passes when nothing else is left to do, and then at once."""
+
+    now = 0.0
+
+    def time(self) -> float:
+        return self.now
+
+    def _run_once(self) -> None:
+        if not self._ready and self._scheduled:  # type: ignore[attr-defined]  # asyncio's own
+            self.now = max(self.now, self._scheduled[0].when())  # type: ignore[attr-defined]
+        super()._run_once()  # type: ignore[misc]
+
+
+def play(story: Coroutine[None, None, None]) -> None:
+    loop = TimeLoop()
+    try:
+        loop.run_until_complete(story)
+    finally:
+        loop.close()
+
+
+_SLOW = st.tuples(*[st.sampled_from([0.0, 0.01, 0.05, 0.3, 0.9, 2.5])] * 2)
+"""How long a request takes on its way to the store, and back, in seconds."""
+_SPEED = st.floats(0.98, 1.02)
+_LASTS_S = 1.0
+
+
+@pytest.mark.slow
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    deleted_at=st.floats(0.5, 4),
+    deleting=_SLOW,
+    answers=st.lists(_SLOW, min_size=1, max_size=12),
+    speeds=st.tuples(_SPEED, _SPEED, _SPEED),
+)
+def test_no_question_after_the_acknowledgement_finds_what_was_deleted(
+    deleted_at: float,
+    deleting: tuple[float, float],
+    answers: Sequence[tuple[float, float]],
+    speeds: tuple[float, float, float],
+) -> None:
+    """The promise, with stores that answer late and clocks that run unevenly."""
+    play(_story(deleted_at, deleting, answers, speeds))
+
+
+async def _story(
+    deleted_at: float,
+    deleting: tuple[float, float],
+    answers: Sequence[tuple[float, float]],
+    speeds: tuple[float, float, float],
+) -> None:
+    """Two processes are asked all the time; a third one deletes."""
+    loop, inner, late = asyncio.get_running_loop(), MemoryDriver(), cycle(answers)
+    await write_link(inner, LINK, DIGEST)
+
+    class Late(WatchedDriver):
+        remote = True
+
+        async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+            there, back = next(late)
+            await asyncio.sleep(there)
+            try:
+                return await super().read(key, limit=limit)
+            finally:
+                await asyncio.sleep(back)
+
+    def process(number: int) -> Links:
+        speed = speeds[number]
+        return Links(
+            Late(inner),
+            lasts_s=_LASTS_S,
+            clock=lambda: 1000.0 * number + loop.time() * speed,
+            sleep=lambda seconds: asyncio.sleep(seconds / speed),
+        )
+
+    processes = [process(number) for number in range(3)]
+    found: list[tuple[float, Digest | None]] = []
+
+    async def delete() -> float:
+        await asyncio.sleep(deleted_at + deleting[0])
+        await inner.delete([LINK])
+        await asyncio.sleep(deleting[1])
+        await processes[2].gone(LINK)
+        return loop.time()
+
+    async def ask(at: float, number: int) -> None:
+        await asyncio.sleep(at)
+        began = loop.time()
+        found.append((began, await processes[number].seen(LINK)))
+
+    # As long as the slowest deletion may take, and a little.
+    asks = [ask(0.04 * turn, turn % 2) for turn in range(300)]
+    acknowledged, _ = await asyncio.gather(delete(), asyncio.gather(*asks))
+    assert any(began > acknowledged for began, _ in found)
+    for began, digest in found:
+        assert digest is None or began < acknowledged, f"asked at {began}, acknowledged at {acknowledged}"
+
+
+async def _pushed(driver: Far, links: Links | None = None) -> Digest:
+    uploads = StoredUploads(driver, b"secret", links=links)
+    for data in (DATA, CONFIG):
+        status = await uploads.start(NAME)
+        async with uploads.extend(NAME, status.uuid, status.state) as part:
+            await part.write(data)
+            await part.finish(Digest.of(data))
+    uploads.close()
+    pushed = await StoredManifests(driver, links=links).put(NAME, TAG, OCI_MANIFEST, image(CONFIG, [DATA]))
+    driver.asked.clear()
+    return pushed.digest
+
+
+async def test_what_a_pull_asks_the_store_for() -> None:
+    """As Docker and containerd pull: HEAD by tag, GET by digest, then the blobs.  The tag is read each time."""
+    inner = MemoryDriver()
+    digest = await _pushed(Far(inner))
+    driver = Far(inner)
+    links = Links(driver, lasts_s=2, clock=Clock())
+    manifests, blobs = StoredManifests(driver, links=links), StoredBlobs(driver, links=links)
+
+    async def pull() -> list[str]:
+        driver.asked.clear()
+        await manifests.get(NAME, TAG)
+        await manifests.get(NAME, digest)
+        for data in (CONFIG, DATA):
+            await blobs.elsewhere(NAME, Digest.of(data))
+        return driver.asked
+
+    tag, revision = f"read {layout.tag_link(NAME, TAG)}", f"stat {layout.revision_link(NAME, digest)}"
+    layers = [f"read {layout.layer_link(NAME, Digest.of(data))}" for data in (CONFIG, DATA)]
+    assert await pull() == [tag, revision, f"read {layout.blob_data(digest)}", *layers]
+    assert await pull() == [tag]
+
+
+async def test_deletions_of_digests_wait_and_of_tags_do_not() -> None:
+    driver, sleep = Far(), Sleep()
+    links = Links(driver, lasts_s=2, clock=Clock(), sleep=sleep)
+    digest = await _pushed(driver, links)
+    manifests = StoredManifests(driver, delete_enabled=True, links=links)
+    blobs = StoredBlobs(driver, delete_enabled=True, links=links)
+    await manifests.get(NAME, TAG)
+    await manifests.delete(NAME, TAG)
+    assert sleep.slept == []
+    with pytest.raises(ManifestUnknown):
+        await manifests.get(NAME, TAG)
+    await manifests.get(NAME, digest)
+    await manifests.delete(NAME, digest)
+    assert len(sleep.slept) == 1
+    with pytest.raises(ManifestUnknown):
+        await manifests.get(NAME, digest)
+    await blobs.stat(NAME, DIGEST)
+    await blobs.delete(NAME, DIGEST)
+    assert len(sleep.slept) == 2
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(NAME, DIGEST)
+
+
+async def test_a_mounted_blob_is_seen() -> None:
+    driver = Far()
+    links = Links(driver, lasts_s=2, clock=Clock())
+    await _pushed(driver, links)
+    blobs = StoredBlobs(driver, links=links)
+    await blobs.mount(OTHER, DIGEST, NAME)
+    driver.asked.clear()
+    await blobs.elsewhere(OTHER, DIGEST)
+    assert driver.asked == []
