@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import weakref
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,6 +161,42 @@ async def test_too_large_headers_are_refused() -> None:
     client = Client(hello)
     await client.get(scope((b"x", b"y" * HEADER_LIMIT_BYTES)))
     assert client.sent[0]["status"] == 431
+
+
+class End:
+    """The server's end of a request, which can be told apart from any other."""
+
+    async def receive(self) -> Message:
+        return {"type": "http.request", "body": b"piece", "more_body": True}
+
+    async def send(self, message: Message) -> None:
+        """Taken."""
+
+
+@pytest.mark.parametrize("raised", [True, False])
+async def test_the_servers_end_is_let_go_of_whoever_remembers_the_request(*, raised: bool) -> None:
+    """The server closes what a client still sends after its answer when nobody can ask for it any more."""
+    held: list[tuple[Receive, Send]] = []
+    failures: list[OSError] = []
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await hello(scope, receive, send)
+        held.append((receive, send))
+        try:
+            raise OSError("no space left")
+        except OSError as error:
+            failures.append(error)
+            if raised:
+                raise
+
+    end = End()
+    gone = weakref.ref(end)
+    await RequestLog(app, Traffic(), None)(scope(), end.receive, end.send)
+    del end
+    assert gone() is None, "without the help of the garbage collector"
+    ((receive, send),) = held
+    assert (await receive())["type"] == "http.disconnect"
+    await send({"type": "http.response.body", "body": b"too late"})
 
 
 async def test_other_kinds_of_scope_pass() -> None:

@@ -100,9 +100,9 @@ class RequestLog:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(scope, receive, send, self._traffic)
+        del receive, send  # see `_Exchange.leave`
         if (observer := self._observer) is not None:
             observer.begin(scope)
-            receive = exchange.receive
         request_id.set(exchange.id.decode())
         peer = tuple(scope.get("client") or ())
         self._traffic.begin(peer)
@@ -110,12 +110,13 @@ class RequestLog:
             if exchange.header_bytes > HEADER_LIMIT_BYTES:
                 await exchange.refuse(431)
             else:
-                await self._app(scope, receive, exchange.send)
+                await self._app(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001  the outermost layer: logged whole, told to nobody
             _log.exception("unexpected error", method=scope["method"], path=scope["path"])
             await exchange.fail()
         finally:
             self._traffic.end(peer)
+            exchange.leave()
             seconds = exchange.seconds()
             if observer is not None:
                 asked = exchange.header_bytes + exchange.received
@@ -178,6 +179,15 @@ class _Exchange:
         """The answer's Content-Length."""
         return next((int(value) for name, value in self._headers if name == b"content-length"), 0)
 
+    def leave(self) -> None:
+        """Let go of the server's end of the request, whoever still holds ours.
+
+        The server reads and throws away, or closes, what a client still sends after its answer only when nobody
+        can ask for it any more.  A failure that something remembers holds every frame that it came through, and
+        these the request: such a client would hang, with its answer unread, until memory is tidied up.
+        """
+        self._receive, self._send = _over, _unheard
+
     async def fail(self) -> None:
         """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""
         if self._status == 0:
@@ -212,6 +222,14 @@ class _Exchange:
             agent=_header(scope, b"user-agent"),
             request=self.id.decode(),
         )
+
+
+async def _over() -> Message:
+    return {"type": "http.disconnect"}
+
+
+async def _unheard(message: Message) -> None:
+    """The answer is over."""
 
 
 def _header(scope: Scope, wanted: bytes) -> str:

@@ -262,7 +262,8 @@ class StoredPart:
             await self._close()
 
     async def _close(self) -> None:
-        self._appender = None
+        # A task that failed holds its exception, that this object by its frames, and this the task.
+        self._appender = self._flushing = None
         await self._stack.aclose()
 
     def _due(self) -> bool:
