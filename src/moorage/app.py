@@ -109,7 +109,7 @@ class StoredRegistry:
     def readings(self) -> Iterator[Reading]:
         """What the caches have been asked, and could answer."""
         yield from _cache_readings("blobs", self._sizes)
-        yield from _cache_readings("links", self._links.memory)
+        yield from _cache_readings("links", self._links)
         yield from _cache_readings("manifests", self.manifests.cache)
         yield from _cache_readings("referrers", self.referrers.cache)
 
@@ -121,7 +121,7 @@ class StoredRegistry:
         await self._driver.close()
 
 
-def _cache_readings(name: str, cache: BoundedCache[Any, Any] | Sizes) -> Iterator[Reading]:
+def _cache_readings(name: str, cache: BoundedCache[Any, Any] | Sizes | Links) -> Iterator[Reading]:
     yield "moorage_cache_requests_total", (name,), cache.requests
     yield "moorage_cache_hits_total", (name,), cache.hits
 

@@ -57,7 +57,7 @@ class Links:
     """The links below one driver.  Everything raises StorageUnavailable, nothing KeyMissing.
 
     `lasts_s`: how long what was seen is used, in seconds; of no effect unless the driver is remote.
-    `memory` counts what was asked for, and what of that was remembered.
+    `requests` and `hits` count what was asked for and what of that was remembered.
     """
 
     def __init__(
@@ -70,7 +70,8 @@ class Links:
     ) -> None:
         self._driver, self._clock, self._sleep = driver, clock, sleep
         self._lasts_s = lasts_s if driver.remote else 0
-        self.memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED if self._lasts_s else 0)
+        self._memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED)
+        self.requests = self.hits = 0
         self._reads: Joined[Key, Digest | None] = Joined()
         self._looks: Joined[Key, bool] = Joined()
 
@@ -112,16 +113,20 @@ class Links:
 
     async def gone(self, key: Key) -> None:
         """The link has been removed; when this returns no process remembers it any more."""
-        self.memory.drop(key)
+        self._memory.drop(key)
         if self._lasts_s:
             await self._sleep(self._lasts_s * _WAIT + _WAIT_MORE_S)
 
     def _remembered(self, key: Key, now: float) -> Digest | None:
-        if not self._lasts_s or (entry := self.memory.get(key)) is None:
+        if not self._lasts_s:
             return None
-        digest, since = entry
-        return digest if now < since + self._lasts_s else None
+        self.requests += 1
+        digest, since = self._memory.get(key) or (None, now)
+        if now >= since + self._lasts_s:
+            return None
+        self.hits += digest is not None
+        return digest
 
     def _note(self, key: Key, digest: Digest, began: float) -> None:
         if self._lasts_s:
-            self.memory.put(key, (digest, began))
+            self._memory.put(key, (digest, began))
