@@ -93,6 +93,7 @@ def test_an_upload_that_the_reference_began_is_finished_by_moorage(
         assert done.status == 201, done
         assert wire.blob("begun/there", Digest.of(data)).body == data
     assert bucket[0].in_progress() == []
+    assert not [key for key in bucket[0].keys() if "/_uploads/" in key]  # noqa: SIM118  no dict
 
 
 def test_an_upload_that_moorage_began_is_unknown_to_the_reference(tmp_path: Path, bucket: Any) -> None:

@@ -379,6 +379,23 @@ async def test_the_references_upload_is_taken_over() -> None:
     assert bucket.unfinished == {}
 
 
+@pytest.mark.parametrize("begun", [b"abcdefg", b""], ids=["some", "none"])
+async def test_nothing_is_left_of_the_references_upload_by_the_node_that_published_it(begun: bytes) -> None:
+    """A node removes by name what it published; no state tells the names of the reference's hash states."""
+    bucket = Bucket()
+    bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
+    for size in sorted({0, len(begun)}):
+        bucket.store(f"{HOME}/hashstates/sha256/{size}", b"theirs")
+    MemoryObjects(bucket, chunk=CHUNK).begin_foreign(Key(f"{HOME}/data"), begun)
+    log = node(bucket)
+    async with log.append(HOME, await log.state(HOME)) as appender:
+        await appender.write([b"hi"])
+        await appender.checkpoint()
+    await log.publish(HOME, await log.state(HOME), TO)
+    await log.discard(HOME)
+    assert {key: item.data for key, item in bucket.objects.items()} == {TO: begun + b"hi"}
+
+
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 8])
 async def test_a_foreign_beginning_of_any_length_is_joined_as_the_store_wants_it(size: int) -> None:
     """Shorter than a chunk it is read and superseded; a longer one stays as the first part."""

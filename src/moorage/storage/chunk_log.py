@@ -140,7 +140,9 @@ class ChunkLog:
         """The reference's upload becomes ours: its bytes are the first chunk."""
         source = await self.objects.adopt(below(home, "data"))
         chunks = () if source is None else (Chunk("data", source.size, source.version),)
-        log = LogState(found.started, self.objects.chunk, new_session(), chunks, notes=found.notes, dated=True)
+        log = LogState(
+            found.started, self.objects.chunk, new_session(), chunks, notes=found.notes, dated=True, adopted=True
+        )
         if log.offset != found.offset:
             raise UploadChanged(f"{home}: {log.offset} bytes were left there, not {found.offset}")
         try:
@@ -175,6 +177,8 @@ class ChunkLog:
         else:
             # Over whatever is there: the key names these very bytes, and looking costs as much as writing.
             await finished(self.objects.put(to, [log.tail]))
+        if log.adopted:
+            return
         while len(self._published) >= _REMEMBERED:
             del self._published[next(iter(self._published))]
         self._published[home] = [below(home, name) for name in log.names]

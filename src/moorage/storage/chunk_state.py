@@ -1,7 +1,7 @@
 """What the object `HOME/state` of an upload says; see `chunk_log.py`.
 
     {"moorage":1,"started":...,"chunk":10485760,"session":...,"chunks":[[NAME,SIZE,VERSION],...],
-     "dead":[NAME,...],"notes":[[NAME,BASE64],...],"dated":...}
+     "dead":[NAME,...],"notes":[[NAME,BASE64],...],"dated":...,"adopted":...}
     (a newline) the tail's bytes
 
 The bytes of the upload are those of the chunks, in order, and then the tail.  `session` is new in every state that
@@ -46,6 +46,8 @@ class LogState:
     notes: tuple[Note, ...] = ()
     dated: bool = False
     """Whether `startedat` has been written."""
+    adopted: bool = False
+    """Whether the reference began it, so that objects lie there which no state names."""
 
     @property
     def offset(self) -> int:
@@ -58,7 +60,7 @@ class LogState:
 
     @property
     def names(self) -> list[str]:
-        """Every object that the upload may have, the two that make it one first."""
+        """Every object that an upload of ours may have, the two that make it one first."""
         return ["state", "startedat", *(chunk.name for chunk in self.chunks), *self.dead]
 
     def without_last(self) -> LogState:
@@ -75,6 +77,7 @@ class LogState:
             "dead": list(self.dead),
             "notes": [[note.name, base64.b64encode(note.data).decode()] for note in self.notes],
             "dated": self.dated,
+            "adopted": self.adopted,
         }
         return json.dumps(header, separators=(",", ":")).encode() + b"\n" + self.tail
 
@@ -95,6 +98,7 @@ def decode(key: str, data: bytes) -> LogState:
             dead=tuple(str(name) for name in said["dead"]),
             notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in said["notes"]),
             dated=bool(said["dated"]),
+            adopted=bool(said.get("adopted")),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error
