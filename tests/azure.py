@@ -8,6 +8,8 @@ about.  Installed by tools/install_test_programs.py; where it is missing a test 
 from __future__ import annotations
 
 import atexit
+import base64
+import hmac
 import http.client
 import os
 import re
@@ -24,7 +26,7 @@ from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
-from urllib.parse import unquote, urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moorage.storage.azure.connection import AzureConnection
 from moorage.storage.azure.layouts import AzureLayouts
@@ -39,11 +41,15 @@ if TYPE_CHECKING:
 
     from azure.storage.blob import ContainerClient
 
-__all__ = ["ACCOUNT", "ACCOUNT_KEY", "Azurite", "Container", "Request", "a_container", "azurite", "start_azurite"]
+__all__ = ["ACCOUNT", "ACCOUNT_KEY", "NAMED_ACCOUNT", "Azurite", "Container", "Request", "a_container", "azurite"]
+__all__ += ["start_azurite"]
 
 ACCOUNT: Final = "devstoreaccount1"
 ACCOUNT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
 """Known to everybody: azurite's own."""
+
+NAMED_ACCOUNT: Final = "moorage"
+"""Of an azurite that answers to names: CNCF Distribution 2.8 looks for azurite's own account on a fixed port."""
 
 _START_LIMIT_S: Final = 60.0
 _IDLE_S: Final = 2.0  # azurite closes connections after five
@@ -73,28 +79,38 @@ class Azurite:
     """`trouble` may answer a request with (status, code) in place of azurite; `lost` says whose answer is lost."""
 
     port: int = 0
+    account: str = ACCOUNT
     requests: list[Request] = field(default_factory=list)
     trouble: Callable[[Request], tuple[int, str] | None] | None = None
     lost: Callable[[Request], bool] | None = None
 
     @property
     def endpoint(self) -> str:
-        return f"http://127.0.0.1:{self.port}/{ACCOUNT}"
+        return f"http://127.0.0.1:{self.port}/{self.account}"
 
 
-def start_azurite(folder: Path, *options: str, trust: str = "") -> tuple[subprocess.Popen[bytes], int]:
-    """A server, and its port of the kernel's choice.  It is the caller's to end."""
+def start_azurite(
+    folder: Path, *options: str, trust: str = "", by_name: bool = False
+) -> tuple[subprocess.Popen[bytes], int]:
+    """A server, and its port of the kernel's choice.  It is the caller's to end.
+
+    `by_name`: it also answers to `ACCOUNT.blob.REALM`, as the service does, with the account in the host's name.
+    """
     program = require("azurite-blob")
     log_path = folder / "azurite.log"
     with log_path.open("wb") as log:
         process = subprocess.Popen(
             [
                 program, "--skipApiVersionCheck", "--disableTelemetry", "--inMemoryPersistence",
-                "--disableProductStyleUrl", "--blobHost", "127.0.0.1", "--blobPort", "0", *options,
+                *([] if by_name else ["--disableProductStyleUrl"]),
+                "--blobHost", "127.0.0.1", "--blobPort", "0", *options,
             ],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=folder, start_new_session=True,
-            env={**os.environ, "NODE_EXTRA_CA_CERTS": trust},  # to fetch from itself what it copies
-
+            env={
+                **os.environ,
+                "NODE_EXTRA_CA_CERTS": trust,  # to fetch from itself what it copies
+                "AZURITE_ACCOUNTS": f"{NAMED_ACCOUNT if by_name else ACCOUNT}:{ACCOUNT_KEY}",
+            },
         )  # fmt: skip
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
@@ -107,10 +123,10 @@ def start_azurite(folder: Path, *options: str, trust: str = "") -> tuple[subproc
 
 
 @cache
-def azurite() -> Azurite:
+def azurite(*, by_name: bool = False) -> Azurite:
     """Started once for all tests of this process, and ended with it."""
     folder = tempfile.TemporaryDirectory(prefix="moorage-azurite-")
-    process, inner = start_azurite(Path(folder.name))
+    process, inner = start_azurite(Path(folder.name), by_name=by_name)
 
     def end() -> None:
         process.send_signal(signal.SIGTERM)
@@ -122,7 +138,7 @@ def azurite() -> Azurite:
         folder.cleanup()
 
     atexit.register(end)
-    found = Azurite()
+    found = Azurite(account=NAMED_ACCOUNT if by_name else ACCOUNT)
     server = _Server(("127.0.0.1", 0), _handler(found, inner))
     server.daemon_threads = True
     found.port = server.server_port
@@ -174,7 +190,7 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
                 self.upstream = http.client.HTTPConnection("127.0.0.1", inner, timeout=60)
             self.used = time.monotonic()
             self.upstream.putrequest(self.command, self.path, skip_host=True, skip_accept_encoding=True)
-            for name, value in self.headers.items():
+            for name, value in _understood(self.command, self.path, list(self.headers.items()), found.account):
                 self.upstream.putheader(name, value)
             self.upstream.endheaders(body or None)
             answer = self.upstream.getresponse()
@@ -209,6 +225,26 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
     return Handler
 
 
+def _understood(method: str, target: str, headers: list[tuple[str, str]], account: str) -> list[tuple[str, str]]:
+    """Headers that azurite takes for what they are: it makes a new blob of an Append Block that tells the blob's
+    kind, as CNCF Distribution 2.8 does.  Without that header, which was signed, it must be signed again.
+    """
+    url = urlsplit(target)
+    query = dict(parse_qsl(url.query))
+    said = {name.lower(): value for name, value in headers}
+    if query.get("comp") != "appendblock" or "x-ms-blob-type" not in said:
+        return headers
+    said = {name: value for name, value in said.items() if name != "x-ms-blob-type"}
+    signed = ["content-encoding", "content-language", "content-length", "content-md5", "content-type", "date"]
+    signed += ["if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"]
+    lines = [method, *(said.get(name, "") for name in signed)]
+    lines += [f"{name}:{value}" for name, value in sorted(said.items()) if name.startswith("x-ms-")]
+    lines += [f"/{account}{url.path}", *(f"{name}:{value}" for name, value in sorted(query.items()))]
+    digest = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(lines).encode(), "sha256")
+    said["authorization"] = f"SharedKey {account}:{base64.b64encode(digest).decode()}"
+    return list(said.items())
+
+
 class _Decided(AzureLayouts):
     def __init__(self, connection: AzureConnection, prefixes: tuple[str, ...]) -> None:
         super().__init__(connection)
@@ -224,7 +260,7 @@ class Container:
 
     def options(self, **other: Any) -> AzureOptions:
         usual: dict[str, Any] = {
-            "account": ACCOUNT,
+            "account": self.server.account,
             "account_key": ACCOUNT_KEY,
             "container": self.name,
             "service_url": self.server.endpoint,
@@ -241,7 +277,7 @@ class Container:
     def settings(self, **other: Any) -> dict[str, Any]:
         """The section `storage.azure`."""
         usual = {
-            "accountname": ACCOUNT,
+            "accountname": self.server.account,
             "accountkey": ACCOUNT_KEY,
             "container": self.name,
             "serviceurl": self.server.endpoint,
@@ -253,7 +289,8 @@ class Container:
         """For looking behind the driver's back."""
         from azure.storage.blob import BlobServiceClient
 
-        service = BlobServiceClient(self.server.endpoint, {"account_name": ACCOUNT, "account_key": ACCOUNT_KEY})
+        credential = {"account_name": self.server.account, "account_key": ACCOUNT_KEY}
+        service = BlobServiceClient(self.server.endpoint, credential)
         return service.get_container_client(self.name)
 
     def blobs(self, *, begun: bool = False) -> dict[str, int]:
@@ -264,9 +301,9 @@ class Container:
 
 
 @contextmanager
-def a_container() -> Iterator[Container]:
+def a_container(*, by_name: bool = False) -> Iterator[Container]:
     """A new container, removed with all it holds."""
-    server = azurite()
+    server = azurite(by_name=by_name)
     container = Container(server, f"moorage-{secrets.token_hex(8)}")
     server.trouble = server.lost = None
     with container.client as client:

@@ -166,9 +166,19 @@ def start_moorage(
     return start(command, root, _merge(settings, overrides), config=config, environment=environment)
 
 
-def start_reference(root: Path, *, config: Path | None = None, port: int = 0, **overrides: Any) -> Live:
-    """Debian's docker-registry 2.8 over the storage in `root`.  Raises NotStarted."""
-    return start([require("docker-registry"), "serve"], root, _merge(_usual(root, port), overrides), config=config)
+def start_reference(
+    root: Path,
+    *,
+    config: Path | None = None,
+    port: int = 0,
+    program: str = "",
+    environment: Mapping[str, str] | None = None,
+    **overrides: Any,
+) -> Live:
+    """Debian's docker-registry 2.8, or another `program` of the reference, over `root`.  Raises NotStarted."""
+    command = [program or require("docker-registry"), "serve"]
+    settings = _merge(_usual(root, port), overrides)
+    return start(command, root, settings, config=config, environment=environment)
 
 
 def start_tested(root: Path, **overrides: Any) -> Live:

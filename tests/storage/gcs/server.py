@@ -37,7 +37,18 @@ if TYPE_CHECKING:
     import ssl
     from collections.abc import AsyncIterator, Callable
 
-__all__ = ["DROP", "EMAIL", "LOSE", "NUMBERS", "GcsServer", "Request", "Stored", "private_key", "server"]
+__all__ = [
+    "DROP",
+    "EMAIL",
+    "LOSE",
+    "NUMBERS",
+    "GcsServer",
+    "Request",
+    "Stored",
+    "private_key",
+    "serve_in_a_thread",
+    "server",
+]
 
 EMAIL: Final = "registry@project.iam.gserviceaccount.com"
 DROP: Final = (0, "drop")
@@ -53,7 +64,7 @@ def private_key() -> rsa.RSAPrivateKey:
 
 @dataclass
 class GcsServer:
-    """The server.  `token_s`: how long its tokens are good; `iam`: whether signBlob is permitted."""
+    """The server.  `iam`: whether signBlob is permitted; `lenient`: a session may be told who asks."""
 
     port: int = 0
     buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
@@ -68,6 +79,8 @@ class GcsServer:
     page: int = 1000
     cut_after: int | None = None
     iam: bool = True
+    lenient: bool = False
+    audiences: tuple[str, ...] = ()
     _rewrites: dict[str, int] = field(default_factory=dict)
 
     @property
@@ -97,6 +110,7 @@ class GcsServer:
         self._rewrites.clear()
         self.trouble, self.keeps, self.rewritten, self.cut_after = None, None, None, None
         self.open_to_all, self.iam, self.quantum, self.page = False, True, 256 * 1024, 1000
+        self.lenient = False
 
     def key_file(self) -> dict[str, str]:
         """What the JSON file of a service account holds."""
@@ -208,7 +222,7 @@ class GcsServer:
                 form["assertion"],
                 private_key().public_key(),
                 algorithms=["RS256"],
-                audience=f"{self.endpoint}/token",
+                audience=[f"{self.endpoint}/token", *self.audiences],
             )
         except jwt.PyJWTError as error:
             return web.json_response({"error": "invalid_grant", "error_description": str(error)}, status=400)
@@ -303,7 +317,7 @@ class GcsServer:
         return web.json_response(resource(name, self._store(bucket, name, Stored(body, kind))))
 
     def _session(self, request: web.Request, body: bytes, address: str) -> web.Response:
-        assert "Authorization" not in request.headers, "the address is the credential"
+        assert self.lenient or "Authorization" not in request.headers, "the address is the credential"
         session = self.sessions.get(address)
         if session is None:
             raise Refusal(404, "notFound", "Not Found")
@@ -346,6 +360,7 @@ class GcsServer:
             "Content-Type": found.kind,
             "X-Goog-Generation": str(found.generation),
             "Last-Modified": found.created.strftime("%a, %d %b %Y %H:%M:%S GMT"),
+            **{f"X-Goog-Meta-{name}": text for name, text in found.metadata.items()},
         }
         wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
         if wanted is None:
@@ -386,7 +401,7 @@ class GcsServer:
             last = shown
             if slash:
                 prefixes.append(shown)
-            elif matches(name, query.get("matchGlob")):
+            elif matches(name, query.get("matchGlob") or None):
                 items.append(resource(name, self._bucket(bucket)[name]))
         said: dict[str, Any] = {"kind": "storage#objects"}
         if items:
@@ -435,6 +450,12 @@ class GcsServer:
 def server() -> GcsServer:
     """Started once for all tests of this process, and gone with it."""
     found = GcsServer()
+    serve_in_a_thread(found)
+    return found
+
+
+def serve_in_a_thread(found: GcsServer) -> None:
+    """For as long as the process lasts."""
     ready = threading.Event()
 
     async def serve() -> None:
@@ -448,4 +469,3 @@ def server() -> GcsServer:
 
     threading.Thread(target=lambda: asyncio.run(serve()), name="gcs", daemon=True).start()
     assert ready.wait(30)
-    return found
