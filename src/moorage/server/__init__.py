@@ -1,9 +1,11 @@
 """The server: `run` binds, forks and supervises until it is told to stop.
 
-    run ──► listen.py  sockets          ──► master.py ──fork──► worker.py ──► granian.py
-            plan.py    settings, TLS                                │
-                                                                    ├──► observing.py  metrics, traces, debug
-                                                                    └──► moorage.app.build
+    run ──► listen.py  sockets          ──► master.py      signals, children, the end
+            plan.py    settings, TLS          ├──► succession.py   another plan
+                                              ├──► companion.py    certificates by ACME
+                                              └──► crew.py ──fork──► worker.py ──► granian.py
+                                                                         ├──► observing.py  metrics, traces, debug
+                                                                         └──► moorage.app.build
 
 docs/operations.md tells operators what it does.  Source: reference/configuration.md section 9,
 reference/storage-layout.md section 9.

@@ -12,7 +12,7 @@ noticed.  inotify would be quicker, and blind on network file systems.
 
 Whoever obtains certificates (`http.tls.letsencrypt`) writes them where `tls.files` says, and needs no more than
 that.
-Above: `master.py`.  Made by: `plan.py`.
+Above: `succession.py`.  Made by: `plan.py`.
 """
 
 from __future__ import annotations

@@ -1,0 +1,290 @@
+"""The crew: the workers as the master sees them.  Starts, hears, counts and buries processes; serves nothing.
+
+    slot 0 ─ socket 0 ─ current ─ (fresh, while it is to take over)
+    slot 1 ─ socket 1 ─ current
+    ...
+
+    a worker    started ─► ready ─► retiring ─► buried
+                   └─► too late: killed ──────────┘
+    a slot      current, fresh beside it ─► fresh is ready: it is the current one, and who was there retires
+                current dies ─► empty until `retry_at` ─► current
+
+Another one starts at once, then after 1, 2, 4 ... 30 seconds: a worker that cannot start must not eat the machine.
+
+When workers are replaced, and by those of which plan, is not decided here but in `succession.py`.
+Above: `master.py`.  On the other side of the control sockets: `worker.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from moorage.server.worker import PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job, main
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from moorage.metrics.board import Board
+    from moorage.server.listen import Sockets
+    from moorage.server.observing import Observation
+    from moorage.server.plan import Plan
+    from moorage.server.relay import Relay
+
+__all__ = ["Crew", "Fork", "Slot", "Worker", "ended"]
+
+_START_LIMIT_S: Final = 60.0
+_BACK_OFF_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_STEADY_S: Final = 30.0
+_log: Final = structlog.get_logger("moorage.server")
+
+
+@dataclass(eq=False, slots=True)
+class Worker:
+    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s."""
+
+    pid: int
+    slot: Slot
+    control: socket.socket
+    started: float
+    place: int | None = None
+    ready: bool = False
+    retiring: bool = False
+    told: bool = False
+    paused: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A place for one worker.  `fresh` is the one that is to take over; `retry_at` when to try again."""
+
+    number: int
+    current: Worker | None = None
+    fresh: Worker | None = None
+    failures: int = 0
+    retry_at: float | None = None
+
+
+class Fork(Protocol):
+    """Makes a child that runs `become`, and returns its process id.
+
+    The child keeps of all listening sockets only those in `keep`, and of all plans only `plan`: the private key of
+    another one is none of its business.
+    """
+
+    def __call__(
+        self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]
+    ) -> int: ...
+
+
+@dataclass(slots=True)
+class Crew:
+    """`slots` are as many as there are to be workers; `workers` those that live, by process id.
+
+    `selector` tells when one of them speaks, with the worker as its data.  `observation` and `relay` are what all
+    workers share, if there is a debug listener or a companion.
+    """
+
+    slots: list[Slot]
+    sockets: Sockets
+    selector: selectors.BaseSelector
+    fork: Fork
+    observation: Observation | None
+    relay: Relay | None
+    workers: dict[int, Worker] = field(default_factory=dict)
+
+    # Coming
+
+    def start(self, slot: Slot, plan: Plan) -> Worker | None:
+        """Fork a worker into a slot; beside the current one, if there is one.  None: it is tried again later."""
+        slot.retry_at = None
+        try:
+            listening = self.sockets.of(slot.number)
+            ours, theirs = socket.socketpair()
+        except OSError as error:
+            _log.error("cannot start a worker", worker=slot.number, cause=str(error))
+            self._later(slot)
+            return None
+        debug, board, place = self._observed(slot)
+        job = Job(slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options,
+                  plan.instance, os.getpid(), debug, board, place, self.relay)  # fmt: skip
+
+        def become() -> NoReturn:
+            ours.close()
+            main(job)
+
+        pid = self.fork(plan, become, (listening, debug))
+        theirs.close()
+        worker = Worker(pid, slot, ours, time.monotonic(), place)
+        self.workers[pid] = worker
+        self.selector.register(ours, selectors.EVENT_READ, worker)
+        if slot.current is None:
+            slot.current = worker
+        else:
+            slot.fresh = worker
+        return worker
+
+    def _observed(self, slot: Slot) -> tuple[socket.socket | None, Board | None, int | None]:
+        """The debug listener's socket, for worker 0; the board, and a place on it."""
+        if self.observation is None:
+            return None, None, None
+        board = self.observation.board
+        return (self.observation.sockets.of(0) if slot.number == 0 else None), board, board.claim()
+
+    def start_all(self, plan: Plan) -> None:
+        for slot in self.slots:
+            self.start(slot, plan)
+
+    def start_due(self, plan: Plan, now: float) -> None:
+        """In the place of those that have died, where the wait is over."""
+        for slot in self.slots:
+            if slot.retry_at is not None and now >= slot.retry_at:
+                self.start(slot, plan)
+
+    def _later(self, slot: Slot) -> None:
+        wait_s = _BACK_OFF_S[min(slot.failures, len(_BACK_OFF_S) - 1)]
+        slot.failures += 1
+        slot.retry_at = time.monotonic() + wait_s
+        if wait_s:
+            _log.warning("waiting before the next try", worker=slot.number, seconds=wait_s)
+            self.sockets.withdraw(slot.number)
+
+    def kill_late(self, now: float) -> None:
+        """Those that have not come up in time; `bury` finds them."""
+        for worker in self.workers.values():
+            if not worker.ready and now >= worker.started + _START_LIMIT_S:
+                _log.error("a worker did not start in time and is killed", pid=worker.pid)
+                worker.started = now
+                _send(worker.pid, signal.SIGKILL)
+
+    def due(self) -> list[float]:
+        """When `start_due` and `kill_late` have something to do."""
+        retries = [slot.retry_at for slot in self.slots if slot.retry_at is not None]
+        return retries + [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
+
+    # Being there
+
+    def hear(self, worker: Worker) -> bool:
+        """Read what a worker says: whether it is ready to `take_over`.  Its end is noticed when it is buried."""
+        try:
+            heard = worker.control.recv(16)
+        except OSError:
+            heard = b""
+        if not heard:
+            self.selector.unregister(worker.control)
+        came_up = False
+        for word in (bytes([letter]) for letter in heard):
+            if word == READY:
+                worker.ready = came_up = True
+            elif word in {PAUSED, RESUMED}:
+                worker.paused = word == PAUSED
+        return came_up and worker is worker.slot.fresh
+
+    def take_over(self, worker: Worker) -> None:
+        """The fresh one is the current one from now on, and the one before it retires."""
+        slot = worker.slot
+        old, slot.current, slot.fresh = slot.current, worker, None
+        slot.failures, slot.retry_at = 0, None
+        if old is not None:
+            old.retiring = True
+            try:
+                old.control.send(RETIRE)
+            except OSError:
+                _send(old.pid, signal.SIGTERM)
+
+    def has_starting(self) -> bool:
+        return any(not each.ready for each in self.workers.values())
+
+    def has_ready(self) -> bool:
+        return any(each.ready for each in self.workers.values())
+
+    def has_current(self) -> bool:
+        return any(slot.current is not None and slot.current.ready for slot in self.slots)
+
+    # Going
+
+    def bury(self, pid: int) -> Worker | None:
+        """Strike the dead off the list; None if it is none of ours."""
+        worker = self.workers.pop(pid, None)
+        if worker is None:
+            return None
+        if worker.control.fileno() in self.selector.get_map():
+            self.selector.unregister(worker.control)
+        worker.control.close()
+        if self.observation is not None:
+            self.observation.board.bury(worker.place)
+        return worker
+
+    def lost(self, worker: Worker, status: int) -> bool:
+        """It has died, and not because the server stops.  Another one takes its place, unless it was to go.
+
+        True: it was fresh, so nobody takes over in its slot, and whoever replaces workers must know.
+        """
+        slot = worker.slot
+        if worker.retiring:
+            _log.debug("old worker has ended", pid=worker.pid)
+            return False
+        how = ended(status)
+        if worker is slot.fresh:
+            slot.fresh = None
+            _log.error("the new worker could not start: the old ones stay", pid=worker.pid, ended=how)
+            return True
+        slot.current = None
+        if status == 0:
+            _log.warning("a worker was told to end; another takes its place", worker=slot.number, pid=worker.pid)
+        elif status == START_FAILED and not worker.ready:
+            _log.error("a worker could not start", worker=slot.number, pid=worker.pid)
+        else:
+            _log.error("a worker died; another takes its place", worker=slot.number, pid=worker.pid, ended=how)
+        if slot.fresh is not None:
+            return False
+        if worker.ready and time.monotonic() - worker.started > _STEADY_S:
+            slot.failures = 0
+        self._later(slot)
+        return False
+
+    def tell_all(self, number: signal.Signals) -> None:
+        for pid in list(self.workers):
+            _send(pid, number)
+
+    def kill_all(self) -> None:
+        """SIGKILL, and wait until they are gone."""
+        self.tell_all(signal.SIGKILL)
+        for pid in list(self.workers):
+            os.waitpid(pid, 0)
+            self.workers.pop(pid).control.close()
+
+    def close_sockets(self) -> None:
+        """In the master, at the end: no more connections."""
+        self.sockets.close()
+        if self.observation is not None:
+            self.observation.sockets.close()
+
+    def forget(self, keep: tuple[socket.socket | None, ...]) -> None:
+        """In a child: what is the master's, or sockets and deaths would go unnoticed."""
+        for worker in self.workers.values():
+            worker.control.close()
+        observed = [] if self.observation is None else self.observation.sockets.sockets
+        for one in (*self.sockets.sockets, *observed):
+            if one is not None and one not in keep:
+                one.close()
+
+
+def ended(status: int) -> str:
+    """How a process ended, for the log; `status` as of `os.waitstatus_to_exitcode`."""
+    return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+
+
+def _send(pid: int, number: signal.Signals) -> None:
+    try:
+        os.kill(pid, number)
+    except ProcessLookupError:
+        return
