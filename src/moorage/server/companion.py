@@ -45,6 +45,7 @@ from moorage.server.keeping import (
 )
 from moorage.server.listen import Cannot, bind
 from moorage.server.relay import Relay
+from moorage.server.retry import Retry
 from moorage.server.worker import PAUSE, RESUME
 
 if TYPE_CHECKING:
@@ -56,8 +57,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Companion", "engage", "wanted"]
 
-_BACK_OFF_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-_STEADY_S: Final = 30.0
 _log: Final = structlog.get_logger("moorage.server")
 
 
@@ -123,11 +122,10 @@ class Companion:
     def __init__(self, sockets: Sockets, http: socket.socket | None, relay: Relay, pace: Pace) -> None:
         self.control: socket.socket | None = None
         self.pid: int | None = None
-        self.retry_at: float | None = None
+        self.retry = Retry()
         self.http, self.relay = http, relay
         self._sockets, self._pace = sockets, pace
         self._started = 0.0
-        self._failures = 0
         self._wanted = False
         self._given: tuple[socket.socket, ...] = ()
         self._relaying = False
@@ -176,14 +174,15 @@ class Companion:
 
         self.pid = fork(become)
         theirs.close()
-        self.control, self.retry_at, self._started = ours, None, time.monotonic()
+        self.control, self._started = ours, time.monotonic()
+        self.retry.cancel()
         self._selector = selector
         selector.register(ours, selectors.EVENT_READ, self)
         if awaiting:
             self._give(REFUSE)
 
     def died(self, how: str) -> None:
-        """It is to be started again at `retry_at`, unless the server stops."""
+        """It is to be started again when `retry` says so, unless the server stops."""
         if self.control is not None:
             if self._selector is not None:
                 self._selector.unregister(self.control)
@@ -196,11 +195,7 @@ class Companion:
         if self._ending:
             return
         now = time.monotonic()
-        if now - self._started > _STEADY_S:
-            self._failures = 0
-        wait_s = _BACK_OFF_S[min(self._failures, len(_BACK_OFF_S) - 1)]
-        self._failures += 1
-        self.retry_at = now + wait_s
+        wait_s = self.retry.after(now, now - self._started)
         if self._replaced:
             self._replaced = False
             return
@@ -214,7 +209,8 @@ class Companion:
 
     def replace(self) -> None:
         """End it at once; another is to be started, with other settings."""
-        self._failures, self._replaced = 0, self.pid is not None
+        self._replaced = self.pid is not None
+        self.retry.forgive()
         if self.pid is not None:
             with suppress(ProcessLookupError):
                 os.kill(self.pid, signal.SIGKILL)
@@ -231,7 +227,8 @@ class Companion:
 
     def end(self) -> None:
         """The server stops: no more connections, no more orders; what is passed on goes on."""
-        self._ending, self.retry_at = True, None
+        self._ending = True
+        self.retry.cancel()
         self._send(END)
         if self.http is not None:
             self.http.close()

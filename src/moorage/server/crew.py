@@ -7,9 +7,7 @@
     a worker    started ─► ready ─► retiring ─► buried
                    └─► too late: killed ──────────┘
     a slot      current, fresh beside it ─► fresh is ready: it is the current one, and who was there retires
-                current dies ─► empty until `retry_at` ─► current
-
-Another one starts at once, then after 1, 2, 4 ... 30 seconds: a worker that cannot start must not eat the machine.
+                current dies ─► empty, until it is time to try again (`retry.py`) ─► current
 
 When workers are replaced, and by those of which plan, is not decided here but in `succession.py`.
 Above: `master.py`.  On the other side of the control sockets: `worker.py`.
@@ -27,6 +25,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from moorage.server.retry import Retry
 from moorage.server.worker import PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job, main
 
 if TYPE_CHECKING:
@@ -42,8 +41,6 @@ if TYPE_CHECKING:
 __all__ = ["Crew", "Fork", "Slot", "Worker", "ended"]
 
 _START_LIMIT_S: Final = 60.0
-_BACK_OFF_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
-_STEADY_S: Final = 30.0
 _log: Final = structlog.get_logger("moorage.server")
 
 
@@ -64,13 +61,12 @@ class Worker:
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place for one worker.  `fresh` is the one that is to take over; `retry_at` when to try again."""
+    """A place for one worker.  `fresh` is the one that is to take over; `retry` when to fill an empty place."""
 
     number: int
     current: Worker | None = None
     fresh: Worker | None = None
-    failures: int = 0
-    retry_at: float | None = None
+    retry: Retry = field(default_factory=Retry)
 
 
 class Fork(Protocol):
@@ -105,7 +101,7 @@ class Crew:
 
     def start(self, slot: Slot, plan: Plan) -> Worker | None:
         """Fork a worker into a slot; beside the current one, if there is one.  None: it is tried again later."""
-        slot.retry_at = None
+        slot.retry.cancel()
         try:
             listening = self.sockets.of(slot.number)
             ours, theirs = socket.socketpair()
@@ -146,13 +142,11 @@ class Crew:
     def start_due(self, plan: Plan, now: float) -> None:
         """In the place of those that have died, where the wait is over."""
         for slot in self.slots:
-            if slot.retry_at is not None and now >= slot.retry_at:
+            if slot.retry.is_due(now):
                 self.start(slot, plan)
 
-    def _later(self, slot: Slot) -> None:
-        wait_s = _BACK_OFF_S[min(slot.failures, len(_BACK_OFF_S) - 1)]
-        slot.failures += 1
-        slot.retry_at = time.monotonic() + wait_s
+    def _later(self, slot: Slot, lived_s: float = 0.0) -> None:
+        wait_s = slot.retry.after(time.monotonic(), lived_s)
         if wait_s:
             _log.warning("waiting before the next try", worker=slot.number, seconds=wait_s)
             self.sockets.withdraw(slot.number)
@@ -167,7 +161,7 @@ class Crew:
 
     def due(self) -> list[float]:
         """When `start_due` and `kill_late` have something to do."""
-        retries = [slot.retry_at for slot in self.slots if slot.retry_at is not None]
+        retries = [slot.retry.at for slot in self.slots if slot.retry.at is not None]
         return retries + [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
 
     # Being there
@@ -192,7 +186,8 @@ class Crew:
         """The fresh one is the current one from now on, and the one before it retires."""
         slot = worker.slot
         old, slot.current, slot.fresh = slot.current, worker, None
-        slot.failures, slot.retry_at = 0, None
+        slot.retry.cancel()
+        slot.retry.forgive()
         if old is not None:
             old.retiring = True
             try:
@@ -246,9 +241,7 @@ class Crew:
             _log.error("a worker died; another takes its place", worker=slot.number, pid=worker.pid, ended=how)
         if slot.fresh is not None:
             return False
-        if worker.ready and time.monotonic() - worker.started > _STEADY_S:
-            slot.failures = 0
-        self._later(slot)
+        self._later(slot, time.monotonic() - worker.started if worker.ready else 0.0)
         return False
 
     def tell_all(self, number: signal.Signals) -> None:

@@ -1,7 +1,9 @@
 """The master: forks, hears what the operator and the children say, and ends them all.  Serves nothing.
 
-    awaiting a certificate ──► starting ──► serving ──SIGTERM, SIGINT──► stopping ──► gone
-                                  └─ no worker could start: gone            └─ again, or too late: all are killed
+    awaiting a certificate ─► starting ─► serving
+          └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► gone
+
+    starting, but no worker can: gone              stopping, but told again or too late: all are killed, gone
 
 SIGTERM, SIGINT   stop accepting, let the workers drain for `http.draintimeout`; the second one kills them
 SIGHUP            load the configuration again; worker by worker, start a new one, then retire the old one
@@ -124,8 +126,8 @@ class Master:
     def _wait_s(self) -> float | None:
         """Until something is due."""
         due = [*self._crew.due(), *self._succession.due()]
-        if self._companion is not None and self._companion.retry_at is not None:
-            due.append(self._companion.retry_at)
+        if self._companion is not None and self._companion.retry.at is not None:
+            due.append(self._companion.retry.at)
         if self._stop_at is not None:
             due = [self._stop_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -170,11 +172,7 @@ class Master:
                     self._status = 1
                 self._kill_all()
             return
-        if (
-            self._companion is not None
-            and self._companion.retry_at is not None
-            and now >= self._companion.retry_at
-        ):
+        if self._companion is not None and self._companion.retry.is_due(now):
             self._start_companion()
         self._crew.kill_late(now)
         if self._succession.has_begun:
