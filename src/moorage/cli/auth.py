@@ -85,18 +85,11 @@ def _explain(need: Need, identity: Identity, policy: Policy) -> None:
 
 def _policy(config: Path | None) -> tuple[Local, Policy]:
     """The policy as the file has it now; tells what is wrong with it and exits with 1."""
-    import os
-
     from moorage.auth.local.policy_file import read
+    from moorage.cli.loading import load_or_exit
     from moorage.cli.output import tell
-    from moorage.config.load import load
-    from moorage.config.problems import ConfigError
 
-    try:
-        loaded = load(config, os.environ)
-    except ConfigError as error:
-        tell(error.problems)
-        raise typer.Exit(1) from None
+    loaded = load_or_exit(config)
     local = loaded.settings.auth.local
     if local is None:
         typer.echo(f"{loaded.source}: auth.local is not configured, so there is no policy to ask", err=True)

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 
 __all__ = ["check"]
 
-_INTERRUPTED: Final = 130
 _SETTLED_MINUTES: Final = 60
 """Longer than any push waits between the history of a tag and the tag."""
 
@@ -39,27 +38,16 @@ def check(
 
     Example: moorage storage check --digests /etc/docker/registry/config.yml
     """
-    import asyncio
-    import os
     from datetime import UTC, datetime, timedelta
 
     from moorage.checking.store import Options
-    from moorage.cli.output import tell
-    from moorage.cli.progress import metre, still
-    from moorage.config.load import load
-    from moorage.config.problems import ConfigError
-    from moorage.storage.driver import StorageError
-    from moorage.stores import CannotStore
+    from moorage.cli.loading import load_or_exit
+    from moorage.cli.working import carry_out
 
-    try:
-        settings = load(config, os.environ).settings
-    except ConfigError as error:
-        tell(error.problems)
-        raise typer.Exit(1) from None
+    settings = load_or_exit(config).settings
     if settings.storage.driver == "inmemory":
         typer.echo("storage.inmemory lives in the memory of one process; there is nothing to check", err=True)
         raise typer.Exit(1)
-    still()
     now = datetime.now(UTC)
     options = Options(
         settled_before=now - timedelta(minutes=_SETTLED_MINUTES),
@@ -67,15 +55,11 @@ def check(
         digests=digests,
         repair=repair,
     )
-    try:
-        with metre(quiet=quiet) as meter:
-            summary = asyncio.run(_work(settings, options, meter, as_json=as_json, notes=notes))
-    except (StorageError, CannotStore) as error:
-        typer.echo(f"stopped: {error}", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; what was told holds", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+    summary = carry_out(
+        lambda meter: _work(settings, options, meter, as_json=as_json, notes=notes),
+        quiet=quiet,
+        interrupted="what was told holds",
+    )
     _show_summary(summary, as_json=as_json)
     raise typer.Exit(0 if summary.clean else 1)
 

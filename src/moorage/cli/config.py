@@ -83,17 +83,10 @@ def show(config: Config = None) -> None:
 
     Example: REGISTRY_LOG_LEVEL=debug moorage config show
     """
-    import os
-
+    from moorage.cli.loading import load_or_exit
     from moorage.cli.output import tell
-    from moorage.config.load import load
-    from moorage.config.problems import ConfigError
     from moorage.config.show import render
 
-    try:
-        loaded = load(config, os.environ)
-    except ConfigError as error:
-        tell(error.problems)
-        raise typer.Exit(1) from None
+    loaded = load_or_exit(config)
     tell(loaded.warnings)
     typer.echo(f"# from {loaded.source} and the environment\n{render(loaded.settings)}", nl=False)

@@ -17,8 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = ["copy"]
 
-_INTERRUPTED: Final = 130
-"""128 + SIGINT, as shells have it."""
+_GO_ON: Final = "run the same command again to go on"
 
 
 def copy(
@@ -56,20 +55,16 @@ def copy(
 
     Example: moorage storage copy --from old.yml --to new.yml
     """
-    import asyncio
     import os
 
-    from moorage.cli.progress import metre, still
+    from moorage.cli.working import carry_out
     from moorage.moving.copying import Options
-    from moorage.storage.driver import StorageError
-    from moorage.stores import CannotStore
 
     if all_blobs and repository:
         raise typer.BadParameter("it would copy the blobs of all repositories", param_hint="--all-blobs")
     here, there = _load(source, os.environ, "FROM_"), _load(target, os.environ, "TO_")
     if _same(here, there):
         raise typer.BadParameter("it is the same store as --from", param_hint="--to")
-    still()
     options = Options(
         repositories=tuple(repository or ()),
         all_blobs=all_blobs,
@@ -79,31 +74,19 @@ def copy(
         dry_run=dry_run,
         at_once=concurrency,
     )
-    try:
-        with metre(quiet=quiet) as meter:
-            tally = asyncio.run(_work(here, there, options, meter))
-    except (StorageError, CannotStore) as error:
-        typer.echo(f"stopped: {error}\nrun the same command again to go on", err=True)
-        raise typer.Exit(1) from None
-    except KeyboardInterrupt:
-        typer.echo("interrupted; run the same command again to go on", err=True)
-        raise typer.Exit(_INTERRUPTED) from None
+    tally = carry_out(
+        lambda meter: _work(here, there, options, meter), quiet=quiet, interrupted=_GO_ON, stopped=_GO_ON
+    )
     _summary(tally, dry_run=dry_run)
     raise typer.Exit(1 if tally.problems else 0)
 
 
 def _load(path: Path, environ: Mapping[str, str], prefix: str) -> Settings:
-    from moorage.cli.output import tell
-    from moorage.config.load import load
-    from moorage.config.problems import ConfigError
+    from moorage.cli.loading import load_or_exit
 
     wanted = f"{prefix}REGISTRY_"
     own = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(wanted)}
-    try:
-        settings = load(path, own).settings
-    except ConfigError as error:
-        tell(error.problems)
-        raise typer.Exit(1) from None
+    settings = load_or_exit(path, own).settings
     if settings.storage.driver == "inmemory":
         typer.echo(
             f"{path}: storage.inmemory lives in the memory of one process; there is nothing to copy", err=True

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-__all__ = ["Meter", "metre", "readable", "still"]
+__all__ = ["Meter", "metre", "readable"]
 
 _LINE_EVERY_S: Final = 10.0
 _KIBI: Final = 1024
@@ -30,18 +30,6 @@ def readable(size: float) -> str:
             break
         size /= _KIBI
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-
-
-def still() -> None:
-    """What the library would log is told by the command itself; only failures come through, on standard error."""
-    import logging
-
-    import structlog
-
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-    )
 
 
 class Meter(Protocol):

@@ -31,33 +31,25 @@ def rebuild_referrers(config: Config = None) -> None:
     Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
     """
     import asyncio
-    import os
 
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from moorage.cli.output import tell
-    from moorage.config.load import load
-    from moorage.config.problems import ConfigError
+    from moorage.cli.loading import load_or_exit
     from moorage.registry.manifests import StoredManifests
     from moorage.registry.referrers import rebuild
     from moorage.storage.driver import StorageError
     from moorage.stores import CannotStore, make_driver, prepare
 
+    settings = load_or_exit(config).settings
     try:
-        loaded = load(config, os.environ)
-    except ConfigError as error:
-        tell(error.problems)
-        raise typer.Exit(1) from None
-
-    try:
-        prepare(loaded.settings)
+        prepare(settings)
     except CannotStore as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(1) from None
 
     async def work(progress: Progress) -> tuple[int, int]:
-        driver = make_driver(loaded.settings)
+        driver = make_driver(settings)
         task = progress.add_task("reading manifests", total=None)
         repositories = links = 0
         try:
