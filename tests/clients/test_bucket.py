@@ -5,18 +5,17 @@ Several workers, uploads that go from one to another, and what the store is aske
 
 from __future__ import annotations
 
-import random
 import subprocess
-import threading
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.clients.daemons import dockerd
-from tests.clients.layouts import Layout, busybox_tar, tar_of
+from tests.clients.layouts import busybox_tar
+from tests.clients.stores import go_there_and_back, push_in_pieces, serve, told
 from tests.faults.ledger import Ledger, push_until_killed
-from tests.live import Live, require, require_root, start_moorage
+from tests.live import Live, require, require_root
 from tests.s3 import Bucket, Request, Trouble, a_bucket, is_moto, moto
 from tests.wire import Wire, image
 
@@ -36,37 +35,14 @@ def bucket() -> Iterator[Bucket]:
 
 
 def start(path: Path, bucket: Bucket, *, workers: int = 3, redirect: bool = True, **s3: Any) -> Live:
-    storage = {"filesystem": None, "s3": bucket.settings(**s3), "redirect": {"disable": not redirect}}
-    return start_moorage(path / "registry", storage=storage, http={"workers": workers})
-
-
-def skopeo(*arguments: str | Path) -> str:
-    command = [require("skopeo"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return serve(path, "s3", bucket.settings(**s3), workers=workers, redirect=redirect)
 
 
 @pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "through-the-registry"])
 def test_images_go_there_and_back(tmp_path: Path, bucket: Bucket, redirect: bool) -> None:
-    """An index of two platforms with a layer of several chunks, digests compared end to end."""
-    layout = Layout(tmp_path / "layout")
-    big = tar_of({"big": random.Random(1).randbytes(13_000_000)})
-    images = [layout.image([tar_of({"arch": a.encode()}), big], architecture=a) for a in ("amd64", "arm64")]
-    layout.tag("v1", layout.index(images))
+    """A layer of several chunks."""
     with start(tmp_path, bucket, redirect=redirect, chunksize=5 << 20) as live:
-        skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:v1", f"docker://{live.host}/a/b:v1")
-        skopeo(
-            "copy", "--all", "--src-tls-verify=false", f"docker://{live.host}/a/b:v1", f"oci:{tmp_path / 'o'}:v1"
-        )
-        sent = {path.name: path.read_bytes() for path in (layout.path / "blobs" / "sha256").iterdir()}
-        back = {path.name: path.read_bytes() for path in (tmp_path / "o" / "blobs" / "sha256").iterdir()}
-        assert back.items() <= sent.items()
-        assert len(back) == 8
-        largest = max(back, key=lambda name: len(back[name]))
-        answer = Wire(live.host).blob("a/b", f"sha256:{largest}")
-        assert answer.status == (307 if redirect else 200)
-        assert Wire(live.host).send("GET", "/v2/_catalog").json() == {"repositories": ["a/b"]}
+        go_there_and_back(live, tmp_path, layer=13_000_000, redirected=redirect)
     assert not [key for key in bucket.keys() if "/_uploads/" in key]  # noqa: SIM118  no dict
     assert bucket.in_progress() == []
 
@@ -97,29 +73,10 @@ def test_docker_pushes_pulls_and_runs(tmp_path: Path, bucket: Bucket) -> None:
 
 
 def test_a_layer_in_pieces_by_way_of_every_worker(tmp_path: Path, bucket: Bucket) -> None:
-    """Each PATCH on a connection of its own, so to any process; ranges of the blob come back right."""
-    pieces = [bytes([65 + number]) * size for number, size in enumerate((1, 700, 3_000_000, 6_000_001, 0, 9))]
-    data = b"".join(pieces)
+    """What a layer leaves is the layer."""
     with start(tmp_path, bucket, redirect=False, chunksize=5 << 20) as live:
-        wire = Wire(live.host)
-        location = wire.start_upload("in/pieces").headers["location"]
-        for piece in pieces:
-            answer = wire.patch(location, piece)
-            assert answer.status == 202, answer
-            location = answer.headers["location"]
-        assert wire.finish(location, Digest.of(data)).status == 201
-        assert wire.send("GET", location).status == 404
-        path = f"/v2/in/pieces/blobs/{Digest.of(data)}"
-        for span, expected in (
-            ("0-0", data[:1]),
-            ("3000000-6000500", data[3_000_000:6_000_501]),
-            ("-9", data[-9:]),
-        ):
-            part = wire.send("GET", path, headers={"Range": f"bytes={span}"})
-            assert (part.status, part.body) == (206, expected)
-        assert wire.send("GET", path, headers={"Range": f"bytes={len(data)}-"}).status == 416
-        cancelled = wire.patch(wire.start_upload("in/pieces").headers["location"], b"x" * 6_000_000)
-        assert wire.send("DELETE", cancelled.headers["location"]).status == 204
+        sizes = (1, 700, 3_000_000, 6_000_001, 0, 9)
+        push_in_pieces(live, sizes, range(3_000_000, 6_000_501), cancelled=6_000_000)
     assert sorted(key.rpartition("/")[2] for key in bucket.keys()) == ["data", "link"]  # noqa: SIM118  no dict
 
 
@@ -147,11 +104,7 @@ def test_a_bucket_that_is_not_there_is_told_of_at_start(tmp_path: Path, bucket: 
     """Not at the first push of a colleague, an hour later."""
     missing = replace(bucket, name="moorage-is-not-there")
     with start(tmp_path, missing, workers=2) as live:
-        for _ in range(200):
-            if "there is no such bucket" in live.logs():
-                break
-            threading.Event().wait(0.05)
-        assert "there is no such bucket; it must be made beforehand" in live.logs()
+        told(live, "there is no such bucket; it must be made beforehand")
         assert "bucket moorage-is-not-there" in live.logs()
         answer = Wire(live.host).manifest("a/b", "v1")
         assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import random
-import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.clients.layouts import Layout, tar_of
-from tests.live import Live, NotStarted, require, start_moorage
+from tests.clients.stores import go_there_and_back, push_in_pieces, serve
+from tests.live import Live, NotStarted, start_moorage
 from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.wire import Wire, image
 
@@ -30,37 +28,14 @@ def bucket() -> Iterator[Bucket]:
 
 
 def start(path: Path, bucket: Bucket, *, redirect: bool = True, **gcs: Any) -> Live:
-    storage = {"filesystem": None, "gcs": bucket.settings(**gcs), "redirect": {"disable": not redirect}}
-    return start_moorage(path / "registry", storage=storage, http={"workers": 2})
-
-
-def skopeo(*arguments: str | Path) -> str:
-    command = [require("skopeo"), *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
+    return serve(path, "gcs", bucket.settings(**gcs), workers=2, redirect=redirect)
 
 
 @pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "through-the-registry"])
 def test_images_go_there_and_back(tmp_path: Path, bucket: Bucket, redirect: bool) -> None:
-    """An index of two platforms with a layer of more chunks than one compose takes, compared end to end."""
-    layout = Layout(tmp_path / "layout")
-    big = tar_of({"big": random.Random(1).randbytes(13_000_000)})
-    images = [layout.image([tar_of({"arch": a.encode()}), big], architecture=a) for a in ("amd64", "arm64")]
-    layout.tag("v1", layout.index(images))
+    """A layer of more chunks than one compose takes."""
     with start(tmp_path, bucket, redirect=redirect, chunksize=256 * 1024, rootdirectory="/reg/") as live:
-        skopeo("copy", "--all", "--dest-tls-verify=false", f"oci:{layout.path}:v1", f"docker://{live.host}/a/b:v1")
-        skopeo(
-            "copy", "--all", "--src-tls-verify=false", f"docker://{live.host}/a/b:v1", f"oci:{tmp_path / 'o'}:v1"
-        )
-        sent = {path.name: path.read_bytes() for path in (layout.path / "blobs" / "sha256").iterdir()}
-        back = {path.name: path.read_bytes() for path in (tmp_path / "o" / "blobs" / "sha256").iterdir()}
-        assert back.items() <= sent.items()
-        assert len(back) == 8
-        largest = max(back, key=lambda name: len(back[name]))
-        answer = Wire(live.host).blob("a/b", f"sha256:{largest}")
-        assert answer.status == (307 if redirect else 200)
-        assert Wire(live.host).send("GET", "/v2/_catalog").json() == {"repositories": ["a/b"]}
+        go_there_and_back(live, tmp_path, layer=13_000_000, redirected=redirect)
         logs = live.logs()
     assert any(request.what == "compose" for request in bucket.server.requests)
     assert all(request.what != "signed" for request in bucket.server.requests) != redirect
@@ -70,24 +45,10 @@ def test_images_go_there_and_back(tmp_path: Path, bucket: Bucket, redirect: bool
 
 
 def test_a_layer_in_pieces_is_cancelled_or_finished(tmp_path: Path, bucket: Bucket) -> None:
-    """Each PATCH on a connection of its own, so to any process; what was cancelled is gone."""
-    pieces = [bytes([65 + number]) * size for number, size in enumerate((1, 700, 1_000_000, 600_001, 0, 9))]
-    data = b"".join(pieces)
+    """What was cancelled is gone."""
     with start(tmp_path, bucket, redirect=False, chunksize=256 * 1024) as live:
-        wire = Wire(live.host)
-        location = wire.start_upload("in/pieces").headers["location"]
-        for piece in pieces:
-            answer = wire.patch(location, piece)
-            assert answer.status == 202, answer
-            location = answer.headers["location"]
-        assert wire.finish(location, Digest.of(data)).status == 201
-        assert wire.send("GET", location).status == 404
-        path = f"/v2/in/pieces/blobs/{Digest.of(data)}"
-        for span, expected in (("0-0", data[:1]), ("700-1000500", data[700:1_000_501]), ("-9", data[-9:])):
-            part = wire.send("GET", path, headers={"Range": f"bytes={span}"})
-            assert (part.status, part.body) == (206, expected)
-        cancelled = wire.patch(wire.start_upload("in/pieces").headers["location"], b"x" * 1_600_000)
-        assert wire.send("DELETE", cancelled.headers["location"]).status == 204
+        sizes = (1, 700, 1_000_000, 600_001, 0, 9)
+        push_in_pieces(live, sizes, range(700, 1_000_501), cancelled=1_600_000)
     assert sorted(key.rpartition("/")[2] for key in bucket.objects) == ["data", "link"]
 
 
