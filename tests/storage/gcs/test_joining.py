@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.gcs.bucket import Bucket, a_bucket, asked, read_all
+from tests.storage.gcs.bucket import Bucket, asked, read_all
 
 from moorage.storage.driver import (
     Key,
@@ -19,7 +19,7 @@ from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
 
     from tests.storage.gcs.server import Request
 
@@ -29,27 +29,6 @@ pytestmark = pytest.mark.slow
 
 DATA = blob(size=23_456).data
 SCRATCH = Key(f"{HOME}/joining")
-
-
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    with a_bucket() as bucket:
-        bucket.server.quantum = 1000
-        yield bucket
-
-
-@pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
-    """Stores on the bucket, closed at the end."""
-    made: list[GcsObjects] = []
-
-    def store(**options: Any) -> GcsObjects:
-        made.append(bucket.store(**{"chunk": 1000, "sources": 3, **options}))
-        return made[-1]
-
-    yield store
-    for one in made:
-        await one.close()
 
 
 async def sources_of(store: GcsObjects, data: bytes, size: int) -> list[Source]:

@@ -5,10 +5,10 @@ keys, failures of the store.
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.gcs.bucket import Bucket, a_bucket, always, asked, first, read_all
+from tests.storage.gcs.bucket import Bucket, always, asked, first, read_all
 from tests.storage.gcs.server import DROP, LOSE, Request, Stored
 
 from moorage.storage.chunk_log import ChunkLog
@@ -29,7 +29,7 @@ from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from moorage.storage.driver import UploadState, When
     from moorage.storage.gcs.objects import GcsObjects
@@ -39,27 +39,6 @@ pytestmark = pytest.mark.slow
 DATA = blob(size=23_456).data
 KEY = Key("docker/registry/v2/some/key")
 SCRATCH = Key(f"{HOME}/joining")
-
-
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    with a_bucket() as bucket:
-        bucket.server.quantum = 1000
-        yield bucket
-
-
-@pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
-    """Stores on the bucket, closed at the end."""
-    made: list[GcsObjects] = []
-
-    def store(**options: Any) -> GcsObjects:
-        made.append(bucket.store(**{"chunk": 1000, "sources": 3, **options}))
-        return made[-1]
-
-    yield store
-    for one in made:
-        await one.close()
 
 
 @pytest.mark.parametrize("trouble", [DROP, LOSE, (503, "backendError"), (429, "rateLimitExceeded")])

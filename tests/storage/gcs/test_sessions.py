@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.gcs.bucket import Bucket, a_bucket, first, read_all
+from tests.storage.gcs.bucket import Bucket, first, read_all
 from tests.storage.gcs.server import DROP, LOSE, Stored
 
 from moorage.storage.driver import (
@@ -21,7 +21,7 @@ from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO, extend
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable
 
     from moorage.storage.gcs.objects import GcsObjects
 
@@ -29,27 +29,6 @@ pytestmark = pytest.mark.slow
 
 DATA = blob(size=23_456).data
 KEY = Key("docker/registry/v2/some/key")
-
-
-@pytest.fixture
-def bucket() -> Iterator[Bucket]:
-    with a_bucket() as bucket:
-        bucket.server.quantum = 1000
-        yield bucket
-
-
-@pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
-    """Stores on the bucket, closed at the end."""
-    made: list[GcsObjects] = []
-
-    def store(**options: Any) -> GcsObjects:
-        made.append(bucket.store(**{"chunk": 1000, "sources": 3, **options}))
-        return made[-1]
-
-    yield store
-    for one in made:
-        await one.close()
 
 
 @pytest.mark.parametrize("keeps", [None, 1000])

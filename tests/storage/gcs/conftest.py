@@ -1,0 +1,34 @@
+"""What most tests of the Google driver are given; some make a bucket of their own."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from tests.storage.gcs.bucket import Bucket, a_bucket
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterator
+
+    from moorage.storage.gcs.objects import GcsObjects
+
+
+@pytest.fixture
+def bucket() -> Iterator[Bucket]:
+    with a_bucket() as bucket:
+        bucket.server.quantum = 1000
+        yield bucket
+
+
+@pytest.fixture
+async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
+    """Stores on the bucket, closed at the end."""
+    made: list[GcsObjects] = []
+
+    def store(**options: Any) -> GcsObjects:
+        made.append(bucket.store(**{"chunk": 1000, "sources": 3, **options}))
+        return made[-1]
+
+    yield store
+    for one in made:
+        await one.close()
