@@ -125,6 +125,7 @@ def start_azurite(
 @cache
 def azurite(*, by_name: bool = False) -> Azurite:
     """Started once for all tests of this process, and ended with it."""
+    require("azurite-blob")  # else a skipped test would leave the folder behind
     folder = tempfile.TemporaryDirectory(prefix="moorage-azurite-")
     process, inner = start_azurite(Path(folder.name), by_name=by_name)
 
