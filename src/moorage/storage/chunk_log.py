@@ -69,6 +69,7 @@ from moorage.storage.driver import (
 from moorage.storage.finishing import beside, finished, settled
 from moorage.storage.keys import check_key
 from moorage.storage.objects import Source
+from moorage.storage.pieces import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -229,19 +230,17 @@ class ChunkReader:
 
 class ChunkAppender:
     """See `driver.Appender`.  `_log` is the last checkpoint; `_live` are the chunks that the next one will name,
-    `_fresh` those that no state names yet, and `_buffer` the bytes after all of them.
+    `_fresh` those that no state names yet, and `_pieces` holds the bytes after all of them.
     """
 
     def __init__(self, uploads: ChunkLog, home: Key, log: LogState, version: Version) -> None:
         self._uploads, self._objects, self._home = uploads, uploads.objects, home
         self._log, self._version = log, version
         self._live, self._dead = list(log.chunks), list(log.dead)
-        self._buffer: list[bytes] = [log.tail] if log.tail else []
-        self._buffered = len(log.tail)
-        self._short = False  # the last live chunk holds what the buffer begins with
+        self._pieces = Pieces(log.chunk, self._put, [log.tail] if log.tail else [])
+        self._short = False  # the last live chunk holds what is held here, too
         self._session = new_session()
         self._sequence = 0
-        self._flight: asyncio.Task[None] | None = None
         self._fresh: list[str] = []
         self._loaded = False
         self._torn = False
@@ -254,19 +253,10 @@ class ChunkAppender:
             return
         self._torn = True  # until the last of the bytes is where it belongs
         await self._load()
-        if self._short:  # what is buffered goes on growing; the chunk that holds its beginning is superseded
+        if self._short:  # what is held goes on growing; the chunk that holds its beginning is superseded
             self._dead.append(self._live.pop().name)
             self._short = False
-        for chunk in chunks:
-            rest = chunk
-            while rest:
-                room = self._log.chunk - self._buffered
-                piece = rest if len(rest) <= room else rest[:room]
-                self._buffer.append(piece)
-                self._buffered += len(piece)
-                rest = rest[room:]
-                if self._buffered == self._log.chunk:
-                    await self._send()
+        await self._pieces.add(chunks)
         self._torn = False
 
     async def _load(self) -> None:
@@ -274,7 +264,7 @@ class ChunkAppender:
         if self._loaded:
             return
         self._loaded = True
-        if not self._live or self._buffer or self._objects.any_length:
+        if not self._live or self._pieces.length or self._objects.any_length:
             return
         last = self._live[-1]
         if last.size % self._log.chunk == 0 or last.size > self._log.chunk:
@@ -285,26 +275,15 @@ class ChunkAppender:
             raise UploadMissing(self._home) from error
         if len(content.data) != last.size or content.version != last.version:
             raise UploadChanged(f"{self._home}/{last.name}: it is not what was written there")
-        self._buffer, self._buffered, self._short = [content.data], last.size, True
+        self._pieces.hold([content.data])
+        self._short = True
 
-    async def _send(self) -> None:
-        """Put what is buffered, when the put before it has ended, and do not wait for its end."""
-        await self._landed()
-        data, size = self._buffer, self._buffered
-        self._buffer, self._buffered = [], 0
-        self._flight = asyncio.ensure_future(self._put(data, size))
-
-    async def _landed(self) -> None:
-        if (flight := self._flight) is not None:
-            await asyncio.shield(flight)
-            self._flight = None
-
-    async def _put(self, data: list[bytes], size: int) -> None:
+    async def _put(self, data: list[bytes]) -> None:
         self._sequence += 1
         name = f"parts/{self._sequence:08d}.{self._session}"
         self._fresh.append(name)
         version = await self._objects.put(below(self._home, name), data)
-        self._live.append(Chunk(name, size, version))
+        self._live.append(Chunk(name, sum(map(len, data)), version))
 
     async def checkpoint(
         self,
@@ -313,14 +292,11 @@ class ChunkAppender:
         also: Callable[[Sequence[bytes]], None] | None = None,
     ) -> UploadState:
         await self.write(chunks, also)
-        await self._landed()
-        if self._buffered > self._uploads.tail_bytes and not self._short:
-            data, size = list(self._buffer), self._buffered
-            self._flight = asyncio.ensure_future(self._put(data, size))
-            await self._landed()
+        await self._pieces.landed()
+        if self._pieces.length > self._uploads.tail_bytes and not self._short:
+            await self._pieces.send(keep=not self._objects.any_length)
+            await self._pieces.landed()
             self._short = not self._objects.any_length
-            if not self._short:
-                self._buffer, self._buffered = [], 0
         log = self._next(notes)
         await finished(self._write(log))
         return shown(self._log, self._version)
@@ -329,7 +305,7 @@ class ChunkAppender:
         self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
     ) -> UploadState:
         await self.write(chunks, also)
-        await self._landed()
+        await self._pieces.landed()
         log = self._next(())
         self._fresh.clear()  # they are the blob's now, and cleared with the upload
         return shown(log, self._version)
@@ -341,7 +317,7 @@ class ChunkAppender:
             self._log,
             session=new_session(),
             chunks=tuple(self._live),
-            tail=b"" if self._short else b"".join(self._buffer),
+            tail=b"" if self._short else self._pieces.joined(),
             dead=tuple(self._dead),
             notes=tuple(notes),
         )
@@ -375,8 +351,7 @@ class ChunkAppender:
 
     async def leave(self) -> None:
         """Remove what no state names.  Failing at it is no failure of the request: they count for nothing."""
-        if self._flight is not None:
-            await settled(self._flight)
+        await self._pieces.close()
         if self._fresh:
             try:
                 await self._objects.delete([below(self._home, name) for name in self._fresh])

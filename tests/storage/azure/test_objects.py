@@ -478,7 +478,7 @@ async def test_memory_and_content_of_a_layer_of_many_blocks(container: Container
             piece = bytes([number]) * 300_001
             hasher.update(piece)
             await appender.write([piece])
-            assert appender._buffered <= 1 << 20  # type: ignore[attr-defined]  # ours
+            assert appender._pieces.length < 1 << 20  # type: ignore[attr-defined]  # ours
         state = await appender.checkpoint()
     await driver.uploads.publish(HOME, state, TO)
     found = hashlib.sha256()

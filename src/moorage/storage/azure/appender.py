@@ -31,6 +31,7 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.finishing import beside, finished, settled
+from moorage.storage.pieces import Pieces
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -102,19 +103,17 @@ def start_text(started: datetime) -> bytes:
 
 class AzureAppender:
     """See `driver.Appender`.  `_log` is the last checkpoint, `_live` the blocks that the next one will name, and
-    `_buffer` the bytes after them.
+    `_pieces` holds the bytes after them.
     """
 
     def __init__(self, place: AzureObjects, home: Key, log: BlockLog) -> None:
         self._place, self._home, self._log = place, home, log
         self._key = Key(f"{home}/blocks")
-        self._chunk, self._small = place.options.chunk, place.options.small
+        self._small = place.options.small
         self._live = list(log.blocks or ())
-        self._buffer: list[bytes] = []
-        self._buffered = 0
+        self._pieces = Pieces(place.options.chunk, self._stage)
         self._session = new_session()
         self._number = 0
-        self._flight: asyncio.Task[None] | None = None
         self._loaded = False
         self._torn = False
         self._sent = False  # blocks that no commit has named yet
@@ -128,16 +127,7 @@ class AzureAppender:
             return
         self._torn = True  # until the last of the bytes is where it belongs
         await self._load()
-        for chunk in chunks:
-            rest = chunk
-            while rest:
-                room = self._chunk - self._buffered
-                piece = rest if len(rest) <= room else rest[:room]
-                self._buffer.append(piece)
-                self._buffered += len(piece)
-                rest = rest[room:]
-                if self._buffered == self._chunk:
-                    await self._send()
+        await self._pieces.add(chunks)
         self._torn = False
 
     async def _load(self) -> None:
@@ -156,28 +146,18 @@ class AzureAppender:
                 raise UploadMissing(self._home) from error
             except Replaced as error:
                 raise UploadChanged(f"{self._home}: another request has extended it") from error
-            self._buffer, self._buffered = [data], len(data)
+            self._pieces.hold([data])
             if self._live:
                 self._live.pop()
         self._loaded = True
 
-    async def _send(self) -> None:
-        """Send what is buffered, when the block before it has arrived, and do not wait for its end."""
-        await self._landed()
-        data, size = b"".join(self._buffer), self._buffered
-        self._buffer, self._buffered = [], 0
-        self._flight = asyncio.ensure_future(self._stage(data, size))
+    async def _stage(self, data: list[bytes]) -> None:
+        block = b"".join(data)
+        data.clear()
+        self._live.append(await self._put_block(block))
 
-    async def _landed(self) -> None:
-        if (flight := self._flight) is not None:
-            await asyncio.shield(flight)
-            self._flight = None
-
-    async def _stage(self, data: bytes, size: int) -> None:
-        self._live.append(await self._put_block(data, size))
-
-    async def _put_block(self, data: bytes, size: int) -> Block:
-        block = Block(block_name(self._session, self._number), size)
+    async def _put_block(self, data: bytes) -> Block:
+        block = Block(block_name(self._session, self._number), len(data))
         self._number += 1
         self._sent = True
         await stage(self._place, self._key, block.name, data)
@@ -198,14 +178,14 @@ class AzureAppender:
     ) -> UploadState:
         await self._gather(chunks, also)
         if not self._live:  # it is all here: published in one request
-            whole = b"".join(self._buffer)
+            whole = self._pieces.joined()
             return replace(self._log, size=len(whole), notes=(), sealed=whole).shown()
         await finished(self._commit(replace(self._log, notes=()), dated=False))
         return self._log.shown()
 
     async def _gather(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
         await self.write(chunks, also)
-        await self._landed()
+        await self._pieces.landed()
         if self._torn:
             raise StorageUnavailable(f"{self._home}: a write before this failed halfway")
         if not self._live:
@@ -214,7 +194,9 @@ class AzureAppender:
     async def _commit(self, log: BlockLog, *, dated: bool) -> None:
         """The checkpoint itself; `dated` also writes when the upload began, unless that is done."""
         dating = asyncio.ensure_future(self._date()) if dated and not log.dated else None
-        log = replace(log, dated=log.dated or dated, size=self._buffered + sum(block.size for block in self._live))
+        log = replace(
+            log, dated=log.dated or dated, size=self._pieces.length + sum(block.size for block in self._live)
+        )
         try:
             log = await self._write(log)
         except Conflict as error:
@@ -233,16 +215,17 @@ class AzureAppender:
 
     async def _write(self, log: BlockLog) -> BlockLog:
         when, metadata = Unchanged(log.version), log.metadata()
-        if not self._live and self._buffered < self._small:
-            version = await self._place.put_blob(self._key, b"".join(self._buffer), when, metadata)
+        if not self._live and self._pieces.length < self._small:
+            version = await self._place.put_blob(self._key, self._pieces.joined(), when, metadata)
             self._loaded = True
             return replace(log, version=version, blocks=None if log.size else ())
         blocks = list(self._live)
-        if self._buffered:
-            blocks.append(await self._put_block(b"".join(self._buffer), self._buffered))
+        if self._pieces.length:
+            blocks.append(await self._put_block(self._pieces.joined()))
         version = await commit(self._place, self._key, [block.name for block in blocks], when, metadata)
-        if self._buffered >= self._small:
-            self._live, self._buffer, self._buffered = blocks, [], 0
+        if self._pieces.length >= self._small:
+            self._live = blocks
+            self._pieces.hold(())
         return replace(log, version=version, blocks=tuple(blocks))
 
     async def _date(self) -> None:
@@ -252,8 +235,7 @@ class AzureAppender:
         """Blocks that were sent and not committed go with the next commit, or with the upload; those of an upload
         that was discarded meanwhile are removed here.  Failing at it is no failure of the request.
         """
-        if self._flight is not None:
-            await settled(self._flight)
+        await self._pieces.close()
         try:
             if self._gone:
                 await self._place.delete([Key(f"{self._home}/startedat")])
