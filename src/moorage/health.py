@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.config.checks import host_and_port
+from moorage.config.addresses import host_and_port
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from moorage.registry import layout
-from moorage.registry.places import Place, place_of
+from moorage.registry.places import Place, digests, place_of
 from moorage.storage.driver import Key
+from moorage.storage.memory import MemoryDriver
 from moorage.types import Digest, RepoName, Tag
 
 NAME, TAG = RepoName("team/app/nested.x"), Tag("_uploads")
@@ -48,3 +49,15 @@ def test_every_key_is_known_again(key: Key, place: Place) -> None:
 )
 def test_other_keys_are_nobodys(key: str) -> None:
     assert place_of(Key(key)) is None
+
+
+async def test_digests_below_a_key_are_those_that_clients_could_name() -> None:
+    """What an editor or a restored backup left beside them ends neither a listing nor a copy."""
+    driver = MemoryDriver()
+    for digest in (ONE, STRONG):
+        await driver.write(layout.layer_link(NAME, digest), str(digest).encode())
+    for stray in ("sha256/notes.txt/link", "sha256/ab/link", f"md5/{'ab' * 16}/link", "README"):
+        await driver.write(layout.below(layout.layers(NAME), stray), b"")
+    found = [digest async for page in digests(driver, layout.layers(NAME)) for digest in page]
+    assert sorted(map(str, found)) == sorted(map(str, (ONE, STRONG)))
+    assert [page async for page in digests(driver, layout.revisions(NAME))] == []

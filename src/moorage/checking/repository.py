@@ -7,25 +7,23 @@ Memory: the digests of one repository's links.
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.checking.repairs import drop_referrer, mend, overwrite, write_absent
-from moorage.errors import DigestInvalid, ManifestInvalid
+from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
 from moorage.registry.links import has_link, resolve
+from moorage.registry.places import digests
 from moorage.registry.slices import flowing, one_page
 from moorage.storage.driver import ABSENT, KeyMissing, ObjectTooLarge, StorageUnavailable
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
-
     from moorage.checking.context import Context
     from moorage.registry.media import Child, Layer, Parsed
-    from moorage.storage.driver import Driver, Key
+    from moorage.storage.driver import Key
     from moorage.types import RepoName
 
 __all__ = ["RepositoryCheck"]
@@ -239,15 +237,3 @@ class RepositoryCheck:
                 f"it names {found or 'no digest'}",
                 partial(overwrite, driver, key, digest, when),
             )
-
-
-async def digests(driver: Driver, prefix: Key) -> AsyncIterator[Sequence[Digest]]:
-    """What a tree of ALG/HEX names, in pages; what else lies there is told of by the inventory."""
-    async for algorithms in driver.children(prefix):
-        for algorithm in algorithms:
-            async for names in driver.children(layout.below(prefix, algorithm)):
-                found = []
-                for encoded in names:
-                    with suppress(DigestInvalid):
-                        found.append(Digest.parse(f"{algorithm}:{encoded}"))
-                yield found

@@ -11,11 +11,11 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from moorage.checking.repairs import exists, overwrite, point_at_nothing, write_absent
-from moorage.checking.repository import digests
 from moorage.errors import TagInvalid
 from moorage.registry import layout
 from moorage.registry.links import has_link, read_link, resolve
 from moorage.registry.manifests import NOWHERE
+from moorage.registry.places import digests
 from moorage.registry.slices import flowing
 from moorage.storage.driver import ABSENT, KeyMissing
 from moorage.types import parse_tag

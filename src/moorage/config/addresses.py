@@ -1,12 +1,13 @@
-"""`host:port` as settings have it."""
+"""Addresses as settings have them: `host:port`, and those of the web."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
 from typing import Final
+from urllib.parse import urlsplit
 
-__all__ = ["host_and_port"]
+__all__ = ["host_and_port", "is_address"]
 
 _PORT_LIMIT: Final = 65_535
 
@@ -22,3 +23,13 @@ def host_and_port(text: str) -> tuple[str, int]:
     elif ":" in host or re.search(r"[\s/\[\]]", host):
         raise ValueError("expected host:port, with an IPv6 address in brackets")
     return host, int(port)
+
+
+def is_address(text: str, *, scheme: bool) -> bool:
+    """`http(s)://host[:port]`; without `scheme` it may be left out, and a path may follow."""
+    try:
+        parts = urlsplit(text if "://" in text or scheme else f"https://{text}")
+        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False
+    return whole and not parts.query and not parts.fragment and not (scheme and parts.path not in {"", "/"})

@@ -10,7 +10,9 @@ import binascii
 import re
 from typing import TYPE_CHECKING, Final
 
-from moorage.config.buckets import is_address, is_prefix, unreadable
+from moorage.config.addresses import is_address
+from moorage.config.buckets import is_prefix
+from moorage.config.files import unreadable
 from moorage.config.problems import Problem
 
 if TYPE_CHECKING:

@@ -5,10 +5,10 @@ Above: `checks.py`.
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
+from moorage.config.addresses import is_address
+from moorage.config.files import unreadable
 from moorage.config.problems import Problem
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from moorage.config.sections.storage import S3, Gcs
 
-__all__ = ["check_gcs", "check_s3", "is_address", "is_prefix", "unreadable"]
+__all__ = ["check_gcs", "check_s3", "is_prefix"]
 
 _LOGGED: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
 _NEVER_LOGGED: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
@@ -100,27 +100,7 @@ def _without_effect(s3: S3) -> Iterator[Problem]:
         yield Problem(message, "storage.s3.multipartcopymaxconcurrency", kind="warning")
 
 
-def unreadable(path: str) -> str:
-    """Why a file cannot be read; "" when it can."""
-    try:
-        with Path(path).open("rb") as file:
-            file.read(1)
-    except (OSError, ValueError) as error:
-        return (error.strerror or str(error)) if isinstance(error, OSError) else "not a path"
-    return ""
-
-
 def is_prefix(text: str) -> bool:
     """What `rootdirectory` may be."""
     parts = text.strip("/").split("/")
     return text.isprintable() and not {"", ".", ".."} & set(parts) if text.strip("/") else True
-
-
-def is_address(text: str, *, scheme: bool) -> bool:
-    """`http(s)://host[:port]`; without `scheme` it may be left out, and a path may follow."""
-    try:
-        parts = urlsplit(text if "://" in text or scheme else f"https://{text}")
-        whole = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return False
-    return whole and not parts.query and not parts.fragment and not (scheme and parts.path not in {"", "/"})

@@ -18,6 +18,7 @@ from moorage.config import suites
 from moorage.config.addresses import host_and_port
 from moorage.config.azure import check_azure
 from moorage.config.buckets import check_gcs, check_s3
+from moorage.config.files import unreadable
 from moorage.config.hooks import check_hooks
 from moorage.config.middleware import check_middleware
 from moorage.config.problems import Problem
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from moorage.config.problems import Origin
     from moorage.config.sections.http import Tls
 
-__all__ = ["check", "host_and_port"]
+__all__ = ["check"]
 
 _OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs", "azure")
 _SECRET_LEAST_CHARS: Final = 32
@@ -216,13 +217,8 @@ def _tls(settings: Settings) -> Iterator[Problem]:
         yield Problem("expected either a certificate or letsencrypt", "http.tls")
     authorities = ((f"clientcas[{index}]", path) for index, path in enumerate(tls.clientcas))
     for name, path in (("certificate", tls.certificate), ("key", tls.key), *authorities):
-        if path:
-            try:
-                with Path(path).open("rb") as file:
-                    file.read(1)
-            except (OSError, ValueError) as error:
-                reason = error.strerror if isinstance(error, OSError) else "not a path"
-                yield Problem(f"cannot read {path!r}: {reason}", f"http.tls.{name}")
+        if path and (reason := unreadable(path)):
+            yield Problem(f"cannot read {path!r}: {reason}", f"http.tls.{name}")
     yield from _clients(tls)
     yield from _suites(tls)
     yield from _acme(settings)

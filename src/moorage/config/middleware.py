@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from moorage.config.files import unreadable
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import parse_duration
 
@@ -198,13 +198,8 @@ def _cloudfront(reading: _Reading) -> CloudFrontOptions:
     if base and "://" not in base:
         base = f"https://{base}"
     key = reading.text("privatekey", required=True)
-    if key:
-        try:
-            with Path(key).open("rb") as file:
-                file.read(1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
-            reading.wrong("privatekey", f"cannot read {key!r}: {reason}")
+    if key and (reason := unreadable(key)):
+        reading.wrong("privatekey", f"cannot read {key!r}: {reason}")
     pair = reading.text("keypairid", required=True)
     if pair and not re.fullmatch(r"[A-Za-z0-9_-]+", pair, re.ASCII):
         reading.wrong("keypairid", "expected letters and digits, as CloudFront shows them")

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from moorage.config.files import unreadable
 from moorage.config.problems import Problem
 from moorage.config.sections.services import Redis
 
@@ -100,11 +100,7 @@ def _tls(redis: Redis) -> Iterator[Problem]:
     for name, path in files:
         if not path and name in {"certificate", "key"}:
             continue
-        try:
-            with Path(path).open("rb") as file:
-                file.read(1)
-        except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
+        if reason := unreadable(path):
             yield Problem(f"cannot read {path!r}: {reason}", f"redis.tls.{name}")
 
 

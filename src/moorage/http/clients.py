@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     Scope = MutableMapping[str, Any]
 
-__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "parse_network"]
+__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "first_header", "parse_network"]
 
 _FORWARDED: Final = frozenset({
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
@@ -105,7 +105,7 @@ class Clients:
         if not self._anybody:
             return self.decisive_address(scope)
         for name in (b"x-forwarded-for", b"x-real-ip"):
-            for part in _first(scope, name).split(","):
+            for part in first_header(scope, name).split(","):
                 if (address := _address(part.strip())) is not None:
                     return address
         return _peer(scope)
@@ -152,7 +152,8 @@ def _all(scope: Scope, wanted: bytes) -> str:
     return b",".join(lines).decode("latin-1") if lines else ""
 
 
-def _first(scope: Scope, wanted: bytes) -> str:
+def first_header(scope: Scope, wanted: bytes) -> str:
+    """The first one of that name (which is in lower case); "" if there is none."""
     for name, value in scope["headers"]:
         if name == wanted:
             text: str = value.decode("latin-1")

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from moorage.http.clients import ANYBODY, Clients
+from moorage.http.clients import ANYBODY, Clients, first_header
 from moorage.logs import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
@@ -218,8 +218,8 @@ class _Exchange:
             status=self.status,
             sent=self.sent,
             seconds=seconds,
-            referer=_header(scope, b"referer"),
-            agent=_header(scope, b"user-agent"),
+            referer=first_header(scope, b"referer"),
+            agent=first_header(scope, b"user-agent"),
             request=self.id.decode(),
         )
 
@@ -230,11 +230,3 @@ async def _over() -> Message:
 
 async def _unheard(message: Message) -> None:
     """The answer is over."""
-
-
-def _header(scope: Scope, wanted: bytes) -> str:
-    for name, value in scope["headers"]:
-        if name == wanted:
-            text: str = value.decode("latin-1")
-            return text
-    return ""

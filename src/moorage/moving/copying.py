@@ -24,12 +24,11 @@ Not brought: unfinished uploads, histories of tags but for where each points, ma
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import DigestInvalid, ManifestInvalid, TagInvalid
+from moorage.errors import ManifestInvalid, TagInvalid
 from moorage.moving.blobs import BlobMover, Rules, State
 from moorage.moving.shared import Shared
 from moorage.moving.tally import Tally
@@ -37,7 +36,7 @@ from moorage.registry import layout, media
 from moorage.registry.caches import BoundedCache
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.places import place_of
+from moorage.registry.places import digests, place_of
 from moorage.registry.repositories import homes
 from moorage.registry.slices import flowing
 from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
@@ -123,12 +122,12 @@ class Copier:
     async def _rest(self) -> None:
         """Blobs that no repository links."""
 
-        async def digests() -> AsyncIterator[Sequence[Digest]]:
+        async def all_digests() -> AsyncIterator[Sequence[Digest]]:
             async for page in self._source.scan(layout.BLOBS):
                 places = [place_of(stat.key) for stat in page]
                 yield [place.digest for place in places if place is not None and place.digest is not None]
 
-        await flowing(digests(), self._blobs.ensure)
+        await flowing(all_digests(), self._blobs.ensure)
 
     def _problem(self, where: str, text: str) -> None:
         if self._told.get(where) is not None:
@@ -145,9 +144,9 @@ class Copier:
 
     async def _repository(self, name: RepoName) -> None:
         layers = layout.layers(name)
-        await flowing(_digests(self._source, layers), lambda digest: self._layer(name, digest))
+        await flowing(digests(self._source, layers), lambda digest: self._layer(name, digest))
         revisions = layout.revisions(name)
-        await flowing(_digests(self._source, revisions), lambda digest: self._manifest(name, digest))
+        await flowing(digests(self._source, revisions), lambda digest: self._manifest(name, digest))
         await flowing(self._source.children(layout.tags(name)), lambda tag: self._tag(name, tag))
         self.tally.repositories += 1
         self._watcher.settled(self.tally)
@@ -325,15 +324,3 @@ class Copier:
         if self._options.overwrite or not await has_link(self._target, layout.revision_link(name, found)):
             return True
         return await has_link(self._source, layout.tag_history_link(name, tag, found))
-
-
-async def _digests(driver: Driver, prefix: Key) -> AsyncIterator[Sequence[Digest]]:
-    """What a tree of ALG/HEX names, in pages."""
-    async for algorithms in driver.children(prefix):
-        for algorithm in algorithms:
-            async for names in driver.children(layout.below(prefix, algorithm)):
-                found = []
-                for encoded in names:
-                    with suppress(DigestInvalid):  # not ours
-                        found.append(Digest.parse(f"{algorithm}:{encoded}"))
-                yield found

@@ -1,4 +1,4 @@
-"""A key read back: what `layout.py` wrote it for.  For tools that start from what lies in the store.
+"""Keys read back: what `layout.py` wrote them for, and the digests that lie below one.
 
 Source: `layout.py`, whose tree this is; every key that it can build is one of these places (tests/registry).
 """
@@ -6,17 +6,20 @@ Source: `layout.py`, whose tree this is; every key that it can build is one of t
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import RegistryError
+from moorage.errors import DigestInvalid, RegistryError
 from moorage.registry import layout
 from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Key
+    from collections.abc import AsyncIterator, Sequence
 
-__all__ = ["Place", "place_of"]
+    from moorage.storage.driver import Driver, Key
+
+__all__ = ["Place", "digests", "place_of"]
 
 _DIGEST: Final = r"(?P<algorithm>[a-z0-9]+)/(?P<hex>[a-f0-9]+)"
 _FORMS: Final = {
@@ -70,3 +73,18 @@ def _place(kind: str, parts: dict[str, str]) -> Place:
         tag=parse_tag(parts["tag"]) if "tag" in parts else None,
         subject=Digest.parse(parts["subject"].replace("/", ":")) if "subject" in parts else None,
     )
+
+
+async def digests(driver: Driver, prefix: Key) -> AsyncIterator[Sequence[Digest]]:
+    """What a tree of ALG/HEX names, in pages.  What else lies there is left out: it is not ours.
+
+    Raises StorageUnavailable.
+    """
+    async for algorithms in driver.children(prefix):
+        for algorithm in algorithms:
+            async for names in driver.children(layout.below(prefix, algorithm)):
+                found = []
+                for encoded in names:
+                    with suppress(DigestInvalid):
+                        found.append(Digest.parse(f"{algorithm}:{encoded}"))
+                yield found

@@ -17,10 +17,11 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import DigestInvalid, ManifestInvalid, ManifestUnknown
+from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import layout, media
 from moorage.registry.caches import BoundedCache
 from moorage.registry.links import has_link, read_link, write_link
+from moorage.registry.places import digests
 from moorage.registry.refusals import refusing
 from moorage.registry.repositories import walk
 from moorage.registry.slices import each
@@ -89,15 +90,9 @@ class StoredReferrers:
         return found, False
 
     async def _candidates(self, name: RepoName, subject: Digest) -> AsyncIterator[Digest]:
-        links = layout.referrers_of(name, subject)
-        async for algorithms in self._driver.children(links):
-            for algorithm in algorithms:
-                async for names in self._driver.children(layout.below(links, algorithm)):
-                    for encoded in names:
-                        try:
-                            yield Digest.parse(f"{algorithm}:{encoded}")
-                        except DigestInvalid:
-                            continue  # not ours
+        async for found in digests(self._driver, layout.referrers_of(name, subject)):
+            for digest in found:
+                yield digest
         try:
             index = media.parse((await self._manifests.get(name, fallback_tag(subject))).data)
         except (ManifestUnknown, ManifestInvalid):
@@ -166,13 +161,7 @@ async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, di
 
 
 async def _revisions(driver: Driver, name: RepoName) -> AsyncIterator[Digest]:
-    async for algorithms in driver.children(layout.revisions(name)):
-        for algorithm in algorithms:
-            async for names in driver.children(layout.below(layout.revisions(name), algorithm)):
-                for encoded in names:
-                    try:
-                        digest = Digest.parse(f"{algorithm}:{encoded}")
-                    except DigestInvalid:
-                        continue  # not a revision
-                    if await has_link(driver, layout.revision_link(name, digest)):
-                        yield digest
+    async for found in digests(driver, layout.revisions(name)):
+        for digest in found:
+            if await has_link(driver, layout.revision_link(name, digest)):
+                yield digest

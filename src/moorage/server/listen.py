@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.config.checks import host_and_port
+from moorage.config.addresses import host_and_port
 from moorage.server.granian import BACKLOG
 
 if TYPE_CHECKING:

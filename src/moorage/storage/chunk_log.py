@@ -70,6 +70,7 @@ from moorage.storage.finishing import beside, finished, settled
 from moorage.storage.keys import check_key
 from moorage.storage.objects import Source
 from moorage.storage.pieces import Pieces
+from moorage.storage.started import started_at, text_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
@@ -85,6 +86,7 @@ _STATE_LIMIT_BYTES: Final = 64 << 20
 """A terabyte in chunks of 10 MiB has a state of 7 MB."""
 _PIECE_BYTES: Final = 1 << 20
 _REMEMBERED: Final = 1000
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 _log: Final = structlog.get_logger("moorage.storage")
 
 
@@ -124,7 +126,7 @@ class ChunkLog:
             name = f"hashstates/sha256/{found.size}"
             with suppress(KeyMissing):
                 notes = (Note(name, (await self.objects.get(below(home, name), limit=_PIECE_BYTES)).data),)
-        return UploadState(found.size, _time(text), notes)
+        return UploadState(found.size, started_at(text) or _LONG_AGO, notes)
 
     async def log(self, home: Key, state: UploadState) -> tuple[LogState, Version]:
         """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
@@ -346,8 +348,7 @@ class ChunkAppender:
         self._log, self._version = log, version
 
     async def _date(self) -> None:
-        text = self._log.started.isoformat().removesuffix("+00:00").encode() + b"Z"
-        await self._objects.put(below(self._home, "startedat"), [text])
+        await self._objects.put(below(self._home, "startedat"), [text_of(self._log.started)])
 
     async def leave(self) -> None:
         """Remove what no state names.  Failing at it is no failure of the request: they count for nothing."""
@@ -369,11 +370,3 @@ def below(home: Key, name: str) -> Key:
 
 def shown(log: LogState, version: Version) -> UploadState:
     return UploadState(log.offset, log.started, log.notes, version, held=log)
-
-
-def _time(text: bytes) -> datetime:
-    with suppress(ValueError):
-        started = datetime.fromisoformat(text.decode("ascii").strip())
-        if started.tzinfo is not None:
-            return started
-    return datetime.fromtimestamp(0, UTC)

@@ -40,6 +40,7 @@ from moorage.storage.durable import (
 )
 from moorage.storage.files import FileReader, modified
 from moorage.storage.keys import is_component
+from moorage.storage.started import started_at, text_of
 from moorage.storage.threads import translating
 
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ class FilesystemUploads:
         started = datetime.now(UTC).replace(microsecond=0)
 
         def make() -> None:
-            _write(f"{path}/{_STARTED}", started.isoformat().removesuffix("+00:00").encode() + b"Z")
+            _write(f"{path}/{_STARTED}", text_of(started))
             _write(f"{path}/{_OFFSET}0", b"")
             _write(f"{path}/{_DATA}", b"")
 
@@ -318,9 +319,9 @@ def _state(path: str) -> UploadState:
 
 def _begun(path: str) -> datetime:
     """What `startedat` says; without a readable one, the time of the last write to anything in it."""
-    with suppress(OSError, ValueError):
-        started = datetime.fromisoformat(_read(f"{path}/{_STARTED}").decode("ascii").strip())
-        if started.tzinfo is not None:
+    with suppress(OSError):
+        started = started_at(_read(f"{path}/{_STARTED}"))
+        if started is not None:
             return started
     newest = 0.0
     for directory, _, files in os.walk(path):

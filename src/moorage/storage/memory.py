@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Appender, LocalFile, Note, Reader, SignedUrl, When, Writer
 
-__all__ = ["MemoryDriver"]
+__all__ = ["MemoryDriver", "MemoryReader"]
 
 _PIECE_BYTES: Final = 1 << 20
 _PAGE: Final = 1000

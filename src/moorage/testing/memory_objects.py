@@ -30,6 +30,7 @@ from moorage.storage.driver import (
     UploadMissing,
     Version,
 )
+from moorage.storage.memory import MemoryReader
 from moorage.storage.objects import Foreign, NamePage, Source
 
 if TYPE_CHECKING:
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 __all__ = ["Bucket", "MemoryObjects"]
 
 _PAGE: Final = 1000
-_PIECE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +135,7 @@ class MemoryObjects:
             found = self._object(key)
         if start > len(found.data):
             raise RangeOutside(f"{key}: {start} is past its {len(found.data)} bytes")
-        yield _Reader(Stat(key, len(found.data), found.modified), found.data[start:stop])
+        yield MemoryReader(Stat(key, len(found.data), found.modified), found.data[start:stop])
 
     async def delete(self, keys: Sequence[Key]) -> None:
         async with self._call("delete", *keys):
@@ -244,15 +244,6 @@ class MemoryObjects:
 
     async def close(self) -> None:
         """Nothing to free."""
-
-
-class _Reader:
-    def __init__(self, stat: Stat, data: bytes) -> None:
-        self.stat, self._data = stat, data
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        for start in range(0, len(self._data), _PIECE):
-            yield self._data[start : start + _PIECE]
 
 
 class _Large:

@@ -32,13 +32,14 @@ from moorage.storage.driver import (
 )
 from moorage.storage.finishing import beside, finished, settled
 from moorage.storage.pieces import Pieces
+from moorage.storage.started import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from moorage.storage.azure.objects import AzureObjects, Found
 
-__all__ = ["AzureAppender", "BlockLog", "decode", "start_text"]
+__all__ = ["AzureAppender", "BlockLog", "decode"]
 
 _FORMAT: Final = "1"
 _NONE: Final = Version("")
@@ -94,11 +95,6 @@ def decode(key: Key, found: Found) -> BlockLog:
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error
-
-
-def start_text(started: datetime) -> bytes:
-    """As the reference writes it."""
-    return started.isoformat().removesuffix("+00:00").encode() + b"Z"
 
 
 class AzureAppender:
@@ -229,7 +225,7 @@ class AzureAppender:
         return replace(log, version=version, blocks=tuple(blocks))
 
     async def _date(self) -> None:
-        await self._place.put(Key(f"{self._home}/startedat"), [start_text(self._log.started)])
+        await self._place.put(Key(f"{self._home}/startedat"), [text_of(self._log.started)])
 
     async def leave(self) -> None:
         """Blocks that were sent and not committed go with the next commit, or with the upload; those of an upload

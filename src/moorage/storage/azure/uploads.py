@@ -48,6 +48,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.finishing import finished
 from moorage.storage.keys import check_key
+from moorage.storage.started import started_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -60,6 +61,7 @@ __all__ = ["AzureUploads"]
 
 _PIECE_BYTES: Final = 1 << 20
 _REMEMBERED: Final = 1000
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
 class AzureUploads:
@@ -99,7 +101,7 @@ class AzureUploads:
             name = f"hashstates/sha256/{size}"
             with suppress(KeyMissing):
                 notes = (Note(name, (await self._layouts.get(Key(f"{home}/{name}"), limit=_PIECE_BYTES)).data),)
-        return UploadState(size, _time(text), notes)
+        return UploadState(size, started_at(text) or _LONG_AGO, notes)
 
     async def _log(self, home: Key, state: UploadState) -> BlockLog:
         """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
@@ -240,11 +242,3 @@ async def _put(place: AzureObjects, to: Key, data: bytes) -> None:
 
 def _blocks(home: Key) -> Key:
     return Key(f"{home}/blocks")
-
-
-def _time(text: bytes) -> datetime:
-    with suppress(ValueError):
-        started = datetime.fromisoformat(text.decode("ascii").strip())
-        if started.tzinfo is not None:
-            return started
-    return datetime.fromtimestamp(0, UTC)
