@@ -12,8 +12,8 @@ from cryptography.x509.oid import ExtensionOID
 from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
+from moorage.server.cannot import Cannot
 from moorage.server.certificates import Authorities, Pair, authorities, pair
-from moorage.server.listen import Cannot
 
 if TYPE_CHECKING:
     import datetime as dt

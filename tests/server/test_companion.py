@@ -20,8 +20,9 @@ from tests.server.serving import LIMIT_S, ROOT, Odd, serving, until
 from moorage.acme.store import Store, prepare
 from moorage.acme.wanted import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
 from moorage.server import companion
+from moorage.server.cannot import Cannot
 from moorage.server.companion import engage, wanted
-from moorage.server.listen import Cannot, Sockets, bind
+from moorage.server.listen import Sockets, bind
 from moorage.server.plan import Plan, draw, redraw
 
 if TYPE_CHECKING:

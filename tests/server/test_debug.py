@@ -22,7 +22,7 @@ from tests.server.debugging import Debugged, debug_port, debugged, get, until
 from tests.server.serving import serving
 from tests.wire import Wire
 
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 from moorage.server.observing import check
 
 if TYPE_CHECKING:

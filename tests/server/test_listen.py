@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.serving import ROOT, serving, until
 
-from moorage.server.listen import Cannot, bind, inherited
+from moorage.server.cannot import Cannot
+from moorage.server.listen import bind, inherited
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 from moorage.server.sealed import Sealed
 
 

@@ -16,7 +16,7 @@ from tests.server.serving import Served, serving
 
 from moorage.config.sections.http import Tls
 from moorage.config.suites import OFFERED
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 from moorage.server.tls import check, files
 
 if TYPE_CHECKING:

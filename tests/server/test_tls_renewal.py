@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from tests.server.certs import Holder
 
     from moorage.config.model import Settings
-    from moorage.server.worker import Application
+    from moorage.server.job import Application
     from moorage.storage.watched import Watch
 
 SIZE = 24 << 20

@@ -65,7 +65,7 @@ def _of_certificates(settings: Settings) -> list[Problem]:
     """What `serve` would say of them."""
     from moorage.config.problems import Problem
     from moorage.server import tls
-    from moorage.server.listen import Cannot
+    from moorage.server.cannot import Cannot
 
     try:
         _, warnings = tls.check(settings.http.tls)

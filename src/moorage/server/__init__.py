@@ -26,8 +26,9 @@ import structlog
 from moorage import logs
 from moorage.acme.wanted import Pace
 from moorage.server import observing
+from moorage.server.cannot import Cannot
 from moorage.server.companion import engage
-from moorage.server.listen import Cannot, bind, inherited
+from moorage.server.listen import bind, inherited
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw, renew
 
@@ -36,9 +37,9 @@ if TYPE_CHECKING:
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
+    from moorage.server.job import Application
     from moorage.server.listen import Sockets
     from moorage.server.plan import Build, Plan
-    from moorage.server.worker import Application
     from moorage.storage.watched import Watch
 
 __all__ = ["run"]

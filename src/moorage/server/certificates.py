@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

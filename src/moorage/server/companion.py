@@ -28,6 +28,8 @@ import structlog
 
 from moorage.acme.wanted import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
 from moorage.server import keeping
+from moorage.server.cannot import Cannot
+from moorage.server.job import PAUSE, RESUME
 from moorage.server.keeping import (
     AGAIN,
     ALONE,
@@ -43,10 +45,9 @@ from moorage.server.keeping import (
     RELAY,
     CompanionJob,
 )
-from moorage.server.listen import Cannot, bind
+from moorage.server.listen import bind
 from moorage.server.relay import Relay
 from moorage.server.retry import Retry
-from moorage.server.worker import PAUSE, RESUME
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

@@ -25,8 +25,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
+from moorage.server.job import PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job
 from moorage.server.retry import Retry
-from moorage.server.worker import PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job, main
+from moorage.server.worker import main
 
 if TYPE_CHECKING:
     from collections.abc import Callable

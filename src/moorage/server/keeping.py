@@ -32,7 +32,7 @@ import uvloop
 
 from moorage import logs
 from moorage.acme.wanted import Pace
-from moorage.server.worker import CUT_OFF, START_FAILED, die_with
+from moorage.server.job import CUT_OFF, START_FAILED, die_with
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -23,18 +23,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.config.addresses import host_and_port
+from moorage.server.cannot import Cannot
 from moorage.server.granian import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
-__all__ = ["Cannot", "Sockets", "bind", "inherited", "is_loopback"]
+__all__ = ["Sockets", "bind", "inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
-
-
-class Cannot(Exception):
-    """The server cannot start; the message is for the operator."""
 
 
 @dataclass(slots=True)

@@ -20,8 +20,9 @@ import structlog
 from moorage import tracing
 from moorage.http.debug import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
+from moorage.server.cannot import Cannot
 from moorage.server.granian import Listener, ServerOptions
-from moorage.server.listen import Cannot, bind, is_loopback
+from moorage.server.listen import bind, is_loopback
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp, Observer
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading, Recorder
+    from moorage.server.job import Job
     from moorage.server.listen import Sockets
-    from moorage.server.worker import Job
     from moorage.storage.watched import Watch
     from moorage.tracing.setup import Tracing
 

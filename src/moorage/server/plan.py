@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.server import tls
+from moorage.server.cannot import Cannot
 from moorage.server.granian import ServerOptions
-from moorage.server.listen import Cannot
 from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
-    from moorage.server.worker import Application
+    from moorage.server.job import Application
     from moorage.storage.watched import Watch
 
     Build = Callable[[Settings, bytes, int, Sequence[Watch]], Application]

@@ -12,7 +12,7 @@ import fcntl
 import os
 from typing import Final
 
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 
 __all__ = ["Sealed"]
 

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.server.listen import Cannot
+from moorage.server.cannot import Cannot
 from moorage.server.renewal import POLL_S
 from moorage.server.systemd import notify, reloading
 

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from moorage.acme.wanted import served_file
 from moorage.config import suites
+from moorage.server.cannot import Cannot
 from moorage.server.granian import Clients, Tls
-from moorage.server.listen import Cannot
 from moorage.server.sealed import Sealed
 
 if TYPE_CHECKING:

@@ -5,18 +5,14 @@
                  SIGTERM: as long as `http.draintimeout` allows
                  told to retire (a newer worker has taken its place): as long as its connections and requests last
 
-The control socket is how the two talk: the worker writes `READY`, the master writes `RETIRE`, and its end means
-that the master is dead, which no worker survives.  `PAUSE` and `RESUME` are for new connections only, and answered
-by `PAUSED` and `RESUMED`: meanwhile another process accepts in our place (`companion.py`), and passes on what it
-accepts by `relay.py`.
-
-Exit status: 0 nothing was cut off, 1 the time was over, 3 could not start.
+The control socket is how the two talk (`job.py` has the words); its end means that the master is dead, which no
+worker survives.  `PAUSE` and `RESUME` are for new connections only: meanwhile another process accepts in our place
+(`companion.py`), and passes on what it accepts by `relay.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import ctypes
 import faulthandler
 import gc
 import os
@@ -24,8 +20,7 @@ import signal
 import socket
 import sys
 from contextlib import suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
@@ -33,75 +28,21 @@ from moorage import logs
 from moorage.health import Health, checks_of
 from moorage.http.middleware import Traffic
 from moorage.server import idle
-from moorage.server.granian import Listener, ServerOptions
+from moorage.server.granian import Listener
+from moorage.server.job import CUT_OFF, PAUSE, PAUSED, READY, RESUME, RESUMED, RETIRE, START_FAILED, die_with
 from moorage.server.layers import surround
 from moorage.server.observing import Observing
 from moorage.server.readahead import WorkerLoop
 from moorage.server.relay import Relayed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
-
-    from moorage.config.model import Settings
     from moorage.http.middleware import ASGIApp
-    from moorage.metrics.board import Board
-    from moorage.metrics.recorder import Reading
-    from moorage.server.relay import Relay
-    from moorage.storage.watched import Watch
+    from moorage.server.job import Job
 
-__all__ = ["CUT_OFF", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED", "RETIRE", "START_FAILED"]
-__all__ += ["Application", "Job", "die_with", "main"]
-
-READY: Final = b"R"
-RETIRE: Final = b"T"
-PAUSE: Final = b"P"
-PAUSED: Final = b"p"
-RESUME: Final = b"U"
-RESUMED: Final = b"u"
-CUT_OFF: Final = 1
-START_FAILED: Final = 3
+__all__ = ["main"]
 
 _CLOSE_LIMIT_S: Final = 5.0
-_PR_SET_PDEATHSIG: Final = 1
 _log: Final = structlog.get_logger("moorage.server")
-
-
-class Application(Protocol):
-    """What `moorage.app.build` returns.
-
-    `probe` looks at the storage, and raises if it is not as it should be.  `readings` are the numbers that it
-    counts by itself, for metrics.
-    """
-
-    @property
-    def asgi(self) -> ASGIApp: ...
-    async def start(self) -> None: ...
-    async def close(self) -> None: ...
-    async def probe(self) -> None: ...
-    def readings(self) -> Iterable[Reading]: ...
-
-
-@dataclass(frozen=True, slots=True)
-class Job:
-    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
-
-    `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
-    `place` are where the worker shows its numbers, if anybody wants to see them.  `relay`: where connections are
-    passed on to all workers that somebody else has accepted.
-    """
-
-    number: int
-    settings: Settings
-    build: Callable[[Sequence[Watch]], Application]
-    listening: socket.socket
-    control: socket.socket
-    options: ServerOptions
-    instance: str
-    master: int
-    debug: socket.socket | None = None
-    board: Board | None = None
-    place: int | None = None
-    relay: Relay | None = None
 
 
 def main(job: Job) -> NoReturn:
@@ -122,14 +63,6 @@ def _leave(status: int) -> NoReturn:
         sys.stdout.flush()
         sys.stderr.flush()
     os._exit(status)
-
-
-def die_with(master: int) -> None:
-    """SIGKILL when the master ends in whatever way; what is acknowledged is safe, so nothing is lost by it."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
-    if os.getppid() != master:
-        os._exit(CUT_OFF)
 
 
 class _Worker:

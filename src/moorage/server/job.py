@@ -1,0 +1,90 @@
+"""What the master and a worker agree on: the job, the words between them, and how a worker may end.
+
+    to the worker   RETIRE, PAUSE, RESUME       one letter each, over the control socket
+    to the master   READY, PAUSED, RESUMED
+    exit status     0 (nothing was cut off), CUT_OFF (the time was over), START_FAILED
+
+The companion ends by the same rules.  No child outlives the master: `die_with`.
+Above: `crew.py` and `companion.py` on the master's side, `worker.py` and `keeping.py` on the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Sequence
+
+    from moorage.config.model import Settings
+    from moorage.http.middleware import ASGIApp
+    from moorage.metrics.board import Board
+    from moorage.metrics.recorder import Reading
+    from moorage.server.granian import ServerOptions
+    from moorage.server.relay import Relay
+    from moorage.storage.watched import Watch
+
+__all__ = ["CUT_OFF", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED", "RETIRE", "START_FAILED"]
+__all__ += ["Application", "Job", "die_with"]
+
+READY: Final = b"R"
+RETIRE: Final = b"T"
+PAUSE: Final = b"P"
+PAUSED: Final = b"p"
+RESUME: Final = b"U"
+RESUMED: Final = b"u"
+CUT_OFF: Final = 1
+START_FAILED: Final = 3
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Application(Protocol):
+    """What `moorage.app.build` returns.
+
+    `probe` looks at the storage, and raises if it is not as it should be.  `readings` are the numbers that it
+    counts by itself, for metrics.
+    """
+
+    @property
+    def asgi(self) -> ASGIApp: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def probe(self) -> None: ...
+    def readings(self) -> Iterable[Reading]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
+
+    `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
+    `place` are where the worker shows its numbers, if anybody wants to see them.  `relay`: where connections are
+    passed on to all workers that somebody else has accepted.
+    """
+
+    number: int
+    settings: Settings
+    build: Callable[[Sequence[Watch]], Application]
+    listening: socket.socket
+    control: socket.socket
+    options: ServerOptions
+    instance: str
+    master: int
+    debug: socket.socket | None = None
+    board: Board | None = None
+    place: int | None = None
+    relay: Relay | None = None
+
+
+def die_with(master: int) -> None:
+    """SIGKILL when the master ends in whatever way; what is acknowledged is safe, so nothing is lost by it."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != master:
+        os._exit(CUT_OFF)
