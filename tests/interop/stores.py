@@ -1,8 +1,8 @@
 """A container of Azure and a bucket of Google for both registries: Moorage, and CNCF Distribution 2.8 or 3.
 
 Debian's docker-registry is built without either driver, so these are programs of their own, `registry-2` and
-`registry-3` (docs/testing.md says where to take them from).  Where one is missing its tests are skipped, in CI
-too: `test_recorded.py` has what they wrote.
+`registry-3` (docs/testing.md says where to take them from).  Without them these tests are not collected, as in CI:
+`test_recorded.py` has what they wrote.
 
 2.8 insists on Azure's and Google's own names, and both versions on Google's: `clouds.py` leads them here.
 """
