@@ -135,8 +135,12 @@ class Live:
             self.kill()
 
     def kill(self) -> None:
-        """SIGKILL to every process of the server at once, as a power switch would end it."""
+        """SIGKILL to every process of the server at once, as a power switch would end it.
+
+        When this returns none of them runs, so nobody listens any more.
+        """
         self._seen.update(_descendants(self.pid))
+        killed = [pid for pid in self._seen if _group(pid) == self.pid]
         with contextlib.suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
         for pid in self._seen:
@@ -144,7 +148,12 @@ class Live:
             if _group(pid) not in {None, self.pid} and _parent(pid) in {1, self.pid, *self._seen}:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(pid, signal.SIGKILL)
+                    killed.append(pid)
         self.process.wait(_STOP_LIMIT_S)
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        while any(_runs(pid) for pid in killed):
+            assert time.monotonic() < deadline, f"of {killed} some still run {_STOP_LIMIT_S} s after SIGKILL"
+            time.sleep(0.005)
 
 
 def start_moorage(
@@ -290,12 +299,26 @@ def _group(pid: int) -> int | None:
     return _stat_field(pid, 2)
 
 
+def _runs(pid: int) -> bool:
+    """Dead ones that nobody has asked for yet, which have closed everything, do not."""
+    return (_stat(pid) or ["X"])[0] not in {"Z", "X"}
+
+
 def _stat_field(pid: int, index: int) -> int | None:
-    """A number of /proc/PID/stat after the program's name, which may hold blanks; see proc(5)."""
+    """One of the numbers."""
+    fields = _stat(pid)
+    return int(fields[index]) if fields else None
+
+
+def _stat(pid: int) -> list[str]:
+    """/proc/PID/stat after the program's name, which may hold blanks, see proc(5): state, parent, group, ...
+
+    Nothing if there is no such process.
+    """
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[index])
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
-        return None
+        return []
 
 
 def _listening_ports(pids: Sequence[int]) -> set[int]:
