@@ -232,6 +232,8 @@ class Crew:
         if worker is slot.fresh:
             slot.fresh = None
             _log.error("the new worker could not start: the old ones stay", pid=worker.pid, ended=how)
+            if slot.current is None:  # whom it was to replace died meanwhile
+                self._later(slot)
             return True
         slot.current = None
         if status == 0:

@@ -6,7 +6,8 @@
                                                        └─── a new one cannot start ────┘
 
 Replacing goes slot by slot: a fresh worker of the next plan starts, is ready and takes over.  The first that does
-puts the next plan in force.  If one cannot start, those that are left stay as they are.
+puts the next plan in force; where nobody serves it is in force at once.  If one cannot start, those that are left
+stay as they are.
 
 SIGHUP           loads the configuration again: while awaiting and settled at once, else as soon as it is settled
 certificates     are looked at (`renewal.py`) while awaiting and while settled
@@ -78,7 +79,7 @@ class Succession:
         self._reload_as_told()
 
     def end(self) -> None:
-        """The server stops: SIGHUP means nothing any more."""
+        """The server stops: nothing changes any more, and nobody is started."""
         self._has_ended = True
 
     def due(self) -> list[float]:
@@ -102,6 +103,8 @@ class Succession:
     def certificate_written(self) -> None:
         """The companion has written one, whole: as if the files had stood still for long."""
         now = time.monotonic()
+        if self._has_ended:
+            return
         if self.plan.awaiting:
             self.plan.watched.due(now)
             self._take_first(now)
@@ -205,6 +208,9 @@ class Succession:
     # Replacing everybody
 
     def _replace_all(self) -> None:
+        if not any(slot.current for slot in self._crew.slots):
+            # Nobody serves, so there is nothing that the next plan could spoil.
+            self._put_in_force()
         self._to_replace = list(self._crew.slots)
         self._replace_next()
 
@@ -219,13 +225,18 @@ class Succession:
 
     def taken_over(self) -> None:
         """A fresh worker has taken over, so the next one is due."""
+        if self._has_ended:
+            return
+        # It has proved to work, so whoever is replaced from now on gets the new configuration.
+        self._put_in_force()
+        self._replace_next()
+
+    def _put_in_force(self) -> None:
+        # The old plan is not kept here: workers that are forked after this would have its private key.
         if self._next is not None:
-            # It has proved to work, so whoever is replaced from now on gets the new configuration.
-            # (The old plan is not kept here: workers that are forked below would have its private key.)
             before, self.plan = self.plan.settings, self._next
             if before is not self.plan.settings:
                 self._tell_companion(before)
-        self._replace_next()
 
     def abort(self) -> None:
         """A fresh worker could not start: whoever was not replaced yet stays."""
