@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = ["SECRET", "Live", "NotStarted", "everything_required", "program", "require", "require_root"]
-__all__ += ["start", "start_moorage", "start_reference", "start_tested"]
+__all__ += ["start", "start_moorage", "start_reference", "start_tested", "with_customized"]
 
 SECRET: Final = "a secret shared by both registries"
 """`http.secret` of every server started here, so that uploads go on across restarts and registries."""
@@ -38,8 +38,9 @@ SECRET: Final = "a secret shared by both registries"
 ROOT: Final = Path(__file__).resolve().parent.parent
 _OURS: Final = ROOT / ".tools" / "bin"
 _NODE: Final = ROOT / ".tools" / "azurite" / "node_modules" / ".bin"
-_START_LIMIT_S: Final = 20.0
-_STOP_LIMIT_S: Final = 15.0
+_START_LIMIT_S: Final = 60.0
+_STOP_LIMIT_S: Final = 60.0
+_LOG_LIMIT_S: Final = 60.0
 
 
 class NotStarted(Exception):
@@ -67,6 +68,12 @@ def require(name: str, *, optional: bool = False) -> str:
     if everything_required() and not optional:
         pytest.fail(reason)
     pytest.skip(reason)
+
+
+def with_customized(folder: Path) -> dict[str, str]:
+    """The environment of a Python that imports the sitecustomize.py in `folder` first."""
+    found = os.environ.get("PYTHONPATH")
+    return {"PYTHONPATH": f"{folder}{os.pathsep}{found}" if found else str(folder)}
 
 
 def require_root() -> None:
@@ -121,6 +128,13 @@ class Live:
 
     def logs(self) -> str:
         return self.log_path.read_text(errors="replace") if self.log_path.exists() else ""
+
+    def logged(self, text: str) -> None:
+        """Wait until a text is in the log: lines may be written after the answer that they are about."""
+        deadline = time.monotonic() + _LOG_LIMIT_S
+        while text not in self.logs():
+            assert time.monotonic() < deadline, f"not in {_LOG_LIMIT_S:g} s: {text!r}\n{self.logs()[-4000:]}"
+            time.sleep(0.02)
 
     def stop(self, limit_s: float = _STOP_LIMIT_S) -> int:
         """Ask it to end and wait; its exit status.  One that does not end in time is killed, and is an error."""
@@ -273,7 +287,8 @@ def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
-        return connection.getresponse().status in {200, 401}
+        # 503: a health check of the test's may fail before we have asked.
+        return connection.getresponse().status in {200, 401, 503}
     except (OSError, http.client.HTTPException):
         return False
     finally:

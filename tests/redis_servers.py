@@ -1,14 +1,13 @@
 """Real Redis servers for tests, each a process in a folder of its own, and what is asked behind our back.
 
-Redis takes no port of the kernel's choice, so a free one is looked for and another one tried when somebody was
-faster.  A server is ready when it answers PING and is always ended by its pid.
+Redis takes no port of the kernel's choice, so a free one is looked for (`ports.py`) and another one tried when
+somebody was faster.  A server is ready when it answers PING and is always ended by its pid.
 """
 
 from __future__ import annotations
 
 import asyncio
 import signal
-import socket
 import subprocess
 import time
 from contextlib import ExitStack, contextmanager
@@ -17,21 +16,15 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.cache.redis_options import RedisOptions
 from tests.live import require
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["RedisServer", "a_cluster", "a_redis", "a_sentinel", "free_port", "until"]
+__all__ = ["RedisServer", "a_cluster", "a_redis", "a_sentinel", "until"]
 
-_START_LIMIT_S: Final = 20.0
-
-
-def free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        port: int = found.getsockname()[1]
-        return port
+_START_LIMIT_S: Final = 60.0
 
 
 async def until(holds: Callable[[], bool], limit_s: float = 60) -> None:
@@ -108,7 +101,7 @@ class RedisServer:
             capture_output=True,
             text=True,
             check=False,
-            timeout=20,
+            timeout=60,
         )
         return done.stdout.strip()
 
@@ -150,7 +143,8 @@ def a_sentinel(folder: Path, master: RedisServer, name: str, *lines: str) -> Ite
     folder.mkdir(parents=True, exist_ok=True)
     said = [
         f"sentinel monitor {name} 127.0.0.1 {master.port} 1",
-        f"sentinel down-after-milliseconds {name} 500",
+        # A busy machine must not be taken for a dead server.
+        f"sentinel down-after-milliseconds {name} 3000",
         f"sentinel failover-timeout {name} 5000",
         *lines,
     ]

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Mail", "Post", "post_office"]
 
-_LIMIT_S: Final = 20.0
+_LIMIT_S: Final = 60.0
 
 
 @dataclass(frozen=True)

@@ -113,8 +113,8 @@ def test_a_silent_mail_server_holds_up_nobody() -> None:
     with post_office(silent=True) as office:
         code = "begun = time.monotonic(); [log.error('x') for _ in range(100)]; print(time.monotonic() - begun)"
         done = say(office.addr, code, (["error"], "a@example.com"))
-    # The end waits ten seconds at most; the lines themselves for nothing.
-    assert float(done.stdout) < 2.0
+    # The end waits ten seconds at most; the lines themselves for nothing, however busy the machine is.
+    assert float(done.stdout) < 8.0
 
 
 def test_the_mail_of_a_process_that_is_killed_is_sent() -> None:

@@ -72,6 +72,8 @@ class Wire:
         if connection.sock is None:
             connection.connect()
         try:
+            if connection.sock is None:
+                connection.connect()
             # A server that refuses early closes while we still send; its answer is there to be read all the same.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError):
                 connection.request(method, path, body, dict(headers or {}))

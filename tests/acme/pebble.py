@@ -1,6 +1,7 @@
 """Debian's pebble, an ACME server for tests, and the name server that tells it where hosts are.
 
-Everything is on loopback addresses, on ports of the kernel's choice.  `valid_s` is how long its certificates last.
+Everything is on loopback addresses, on ports of `tests/ports.py`: pebble cannot be told to choose some.  `valid_s`
+is how long its certificates last.
 """
 
 from __future__ import annotations
@@ -17,20 +18,13 @@ from typing import TYPE_CHECKING, Any, Final
 
 import trustme
 from tests.live import require
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LIMIT_S: Final = 30.0
-
-
-def free_port() -> int:
-    """A port that nobody has now; pebble cannot be told to choose one."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+LIMIT_S: Final = 60.0
 
 
 @dataclass

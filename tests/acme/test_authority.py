@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
+from tests.ports import free_port
 
 from moorage.acme import authority, pem
 from moorage.acme.wanted import HTTP_01, Failed, Pace, Wanted
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 Answer = tuple[int, dict[str, str], Any]
 """Status, headers and body."""
 
-PACE = Pace(request_limit_s=0.3, order_limit_s=2.0)
+PACE = Pace(request_limit_s=30.0, order_limit_s=60.0)
 
 
 class NoAnswers:
@@ -115,17 +116,16 @@ def problem(code: str, detail: str, **more: Any) -> dict[str, Any]:
     return {"type": f"urn:ietf:params:acme:error:{code}", "detail": detail, **more}
 
 
-def fails(url: str, email: str = "a@x.test", key: authority.Key | None = None) -> Failed:
+def fails(url: str, email: str = "a@x.test", key: authority.Key | None = None, pace: Pace = PACE) -> Failed:
     wanted = Wanted(("r.test", "s.test"), "/nowhere", (HTTP_01,), email=email, directory=url)
     with pytest.raises(Failed) as caught:
-        authority.obtain(wanted, key or pem.new_key(), HTTP_01, NoAnswers(), PACE)
+        authority.obtain(wanted, key or pem.new_key(), HTTP_01, NoAnswers(), pace)
     assert not caught.value.challenge
     return caught.value
 
 
 def test_an_authority_that_is_down_is_named() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
+    port = free_port()
     assert str(fails(f"http://127.0.0.1:{port}/dir")) == f"cannot reach 127.0.0.1:{port}: Connection refused"
     assert str(fails("http://nowhere.invalid/dir")).startswith("cannot reach nowhere.invalid: ")
 
@@ -133,7 +133,9 @@ def test_an_authority_that_is_down_is_named() -> None:
 def test_an_authority_that_is_silent_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        assert str(fails(f"http://127.0.0.1:{port}/dir")) == f"127.0.0.1:{port} does not answer in time"
+        hasty = Pace(request_limit_s=0.3, order_limit_s=2.0)
+        failed = fails(f"http://127.0.0.1:{port}/dir", pace=hasty)
+        assert str(failed) == f"127.0.0.1:{port} does not answer in time"
 
 
 @pytest.mark.parametrize("body", [b"<html>hello</html>", {}, {"newNonce": 5}, [], {"newAccount": "x"}, b""])

@@ -170,7 +170,7 @@ async def test_failures_are_told_and_tried_again(world: World) -> None:
     old = world.put("r.test", "s.test", begin=-50, end=1)
     world.trouble = [
         Failed("cannot reach ca: Connection refused"),
-        Failed("busy", wait_s=0.2),
+        Failed("busy", wait_s=1.5),
         ZeroDivisionError(),
     ]
     with capture_logs() as lines:
@@ -348,7 +348,7 @@ async def test_a_challenge_that_nobody_takes_back_is_no_longer_waited_for(world:
     async with world.keeping(serving=True, pace=brief):
         await until(lambda: world.doors.changes == [True, False])
         world.store.put_alpn_answer("s.test", b"another")
-        await until(lambda: world.doors.changes == [True, False, True])
+        await until(lambda: world.doors.changes[:3] == [True, False, True])
 
 
 async def test_an_order_that_is_cut_short_leaves_nothing(world: World) -> None:

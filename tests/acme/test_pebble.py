@@ -23,7 +23,8 @@ import pytest
 import yaml
 from cryptography import x509
 from tests.acme.certificates import Authority, autocert_holds
-from tests.acme.pebble import LIMIT_S, Names, Pebble, free_port, names_of_hosts, pebble
+from tests.acme.pebble import LIMIT_S, Names, Pebble, names_of_hosts, pebble
+from tests.ports import free_port
 
 from moorage.acme.store import Store, prepare
 
@@ -110,7 +111,7 @@ def blind() -> ssl.SSLContext:
     return context
 
 
-def until(reached: Callable[[], object], what: str, told: Callable[[], str] = str, limit_s: float = 90) -> None:
+def until(reached: Callable[[], object], what: str, told: Callable[[], str] = str, limit_s: float = 150) -> None:
     deadline = time.monotonic() + limit_s
     while not reached():
         assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}: {told()[-3000:]}"
@@ -120,7 +121,8 @@ def until(reached: Callable[[], object], what: str, told: Callable[[], str] = st
 @contextlib.contextmanager
 def registry(
     home: Path, authority: Pebble, kind: str = ALPN, *, port: int | None = None, folder: Path | None = None,
-    http_port: int | None = None, hosts: tuple[str, ...] = ("r.test",), **letsencrypt: Any,
+    http_port: int | None = None, hosts: tuple[str, ...] = ("r.test",),
+    environment: dict[str, str] | None = None, **letsencrypt: Any,
 ) -> Iterator[Registry]:  # fmt: skip
     """`port` and `http_port` are those where the authority asks, unless another is given."""
     home.mkdir(exist_ok=True)
@@ -133,7 +135,7 @@ def registry(
         "version": 0.1,
         "log": {"accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(home / "data")}},
-        "http": {"addr": f"127.0.0.1:{port}", "workers": 2, "secret": "s", "draintimeout": "10s",
+        "http": {"addr": f"127.0.0.1:{port}", "workers": 2, "secret": "s", "draintimeout": "60s",
                  "tls": {"letsencrypt": acme}},
     }  # fmt: skip
     (home / "config.yml").write_text(yaml.safe_dump(config))
@@ -142,7 +144,7 @@ def registry(
         process = subprocess.Popen(
             [sys.executable, "-m", "tests.acme.serving", str(home / "config.yml")],
             stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, cwd=ROOT, start_new_session=True,
-            env={**clean, "SSL_CERT_FILE": str(authority.ca)},
+            env={**clean, "SSL_CERT_FILE": str(authority.ca), **(environment or {})},
         )  # fmt: skip
     try:
         yield Registry(process, home, folder, port)
@@ -199,7 +201,8 @@ def test_one_that_does_not_answer_keeps_nobody_from_being_served(tmp_path: Path,
     Store(str(folder)).put_certificate(["r.test"], made)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/dir"
-        with registry(tmp_path / "home", authority, folder=folder, directoryurl=url) as served:
+        hasty = {"HASTY": "1"}
+        with registry(tmp_path / "home", authority, folder=folder, directoryurl=url, environment=hasty) as served:
             served.ready()
             served.logged("does not answer in time")
             assert served.get(own.client()) == 200
@@ -340,7 +343,7 @@ def test_renewals_are_noticed_by_nobody(tmp_path: Path, authority: Pebble, kind:
                 size += some()
             return authority.orders >= 3 and served.log.count("certificate renewed") >= 2
 
-        until(renewed, "two renewals", lambda: served.log)
+        until(renewed, "two renewals", lambda: served.log, 240)
         while piece := some():
             size += piece
         assert size == len(large)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import shutil
 import time
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.live import Live, start_moorage
+from tests.live import Live, start_moorage, with_customized
 from tests.redis_servers import RedisServer, a_redis
 from tests.wire import Wire
 
@@ -15,11 +16,11 @@ from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
 NAME = "library/app"
+PATIENT = Path(__file__).parent / "patient"
 
 
 @pytest.fixture
@@ -35,6 +36,7 @@ def node(tmp_path: Path, redis: RedisServer, name: str, **section: Any) -> Live:
         http={"workers": 1},
         storage={"cache": {"blobdescriptor": "redis"}},
         redis=section or {"addrs": [redis.address]},
+        environment=with_customized(PATIENT),
     )
 
 

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.interop.volumes import fill, show
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 NAME = RepoName("team/app")
 
+# A shell's job in the background ignores Ctrl-C, and so does what it starts.
+_MAIN: Final = (
+    "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from moorage.cli import main; main()"
+)
+
 
 def config(path: Path, storage: Mapping[str, object]) -> Path:
     # JSON is YAML.
@@ -37,8 +42,7 @@ def files(path: Path, root: Path) -> Path:
     return config(path, {"filesystem": {"rootdirectory": str(root)}})
 
 
-_MAIN = "from moorage.cli import main; main()"
-_SLOW_DISK = "import os, time; real = os.fsync; os.fsync = lambda fd: (time.sleep(0.05), real(fd)); "
+_SLOW_DISK: Final = "import os, time; real = os.fsync; os.fsync = lambda fd: (time.sleep(0.05), real(fd)); "
 """So that a copy is not over before a test, on whatever machine, has seen its beginning."""
 
 
@@ -192,7 +196,7 @@ def test_killed_at_any_moment_and_run_again_the_copy_is_whole(tmp_path: Path) ->
 @pytest.mark.slow
 @pytest.mark.fault
 def test_an_interrupted_copy_says_so_and_leaves_no_half_files(tmp_path: Path) -> None:
-    volume(tmp_path / "old", *((f"v{number}", [blob(size=4 << 20, seed=number).data]) for number in range(20)))
+    volume(tmp_path / "old", *((f"v{number}", [blob(size=1 << 16, seed=number).data]) for number in range(20)))
     old, new = files(tmp_path / "old.yml", tmp_path / "old"), files(tmp_path / "new.yml", tmp_path / "new")
     process = started("copy", "--from", old, "--to", new, "--concurrency", "1", "-q", code=_SLOW_DISK + _MAIN)
     while process.poll() is None and not list((tmp_path / "new").rglob("data")):

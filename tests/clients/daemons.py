@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["containerd", "dockerd"]
 
-_START_LIMIT_S = 30.0
+_START_LIMIT_S = 90.0
 
 
 @contextmanager

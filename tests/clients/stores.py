@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import random
 import subprocess
-import threading
 from typing import TYPE_CHECKING, Any
 
 from tests.clients.layouts import Layout, tar_of
@@ -17,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["go_there_and_back", "push_in_pieces", "serve", "told"]
+__all__ = ["go_there_and_back", "push_in_pieces", "serve"]
 
 
 def serve(path: Path, driver: str, section: Mapping[str, Any], *, workers: int, redirect: bool) -> Live:
@@ -75,12 +74,3 @@ def push_in_pieces(live: Live, sizes: Sequence[int], middle: range, cancelled: i
     assert wire.send("GET", path, headers={"Range": f"bytes={len(data)}-"}).status == 416
     begun = wire.patch(wire.start_upload("in/pieces").headers["location"], b"x" * cancelled)
     assert wire.send("DELETE", begun.headers["location"]).status == 204
-
-
-def told(live: Live, text: str) -> None:
-    """Wait until the log holds it."""
-    for _ in range(400):
-        if text in live.logs():
-            return
-        threading.Event().wait(0.05)
-    raise AssertionError(f"{text!r} was not logged:\n{live.logs()[-2000:]}")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.clients.daemons import dockerd
 from tests.clients.layouts import busybox_tar
-from tests.clients.stores import go_there_and_back, push_in_pieces, serve, told
+from tests.clients.stores import go_there_and_back, push_in_pieces, serve
 from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import Live, require, require_root
 from tests.s3 import Bucket, Request, Trouble, a_bucket, is_moto, moto
@@ -93,8 +93,8 @@ def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucke
             answer = wire.manifest("a/b", "v1")
             assert (answer.status, bucket.secret_key in answer.body.decode()) == (expected, False)
             assert wire.start_upload("a/b").status == expected
-            assert code in live.logs()
-            assert bucket.endpoint in live.logs()
+            live.logged(code)
+            live.logged(bucket.endpoint)
         moto().trouble = None
         assert wire.manifest("a/b", "v1").body == manifest
         assert bucket.secret_key not in live.logs().replace(bucket.endpoint, "")
@@ -104,8 +104,8 @@ def test_a_bucket_that_is_not_there_is_told_of_at_start(tmp_path: Path, bucket: 
     """Not at the first push of a colleague, an hour later."""
     missing = replace(bucket, name="moorage-is-not-there")
     with start(tmp_path, missing, workers=2) as live:
-        told(live, "there is no such bucket; it must be made beforehand")
-        assert "bucket moorage-is-not-there" in live.logs()
+        live.logged("there is no such bucket; it must be made beforehand")
+        live.logged("bucket moorage-is-not-there")
         answer = Wire(live.host).manifest("a/b", "v1")
         assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])
 
@@ -120,7 +120,9 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, buc
     for number in range(3):
         with start(tmp_path, bucket, workers=2, redirect=False) as live:
             ledger.audit(Wire(live.host), everything=True)
-            push_until_killed(live, ledger, str(number), 1.5 + number, [b"everybody has this layer" * 4000])
+            push_until_killed(
+                live, ledger, str(number), 0.5 + number, [b"everybody has this layer" * 4000], after=1
+            )
     with start(tmp_path, bucket, workers=2, redirect=False) as live:
         ledger.audit(Wire(live.host), everything=True)
     assert ledger.acknowledged >= 3

@@ -12,7 +12,6 @@ import os
 import pwd
 import re
 import signal
-import socket
 import ssl
 import stat
 import subprocess
@@ -23,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
 from tests.live import Live, program, require
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -35,8 +35,8 @@ NAME: Final = "registry.example.com"
 KINDS: Final = ("nginx", "haproxy", "apache", *(["traefik"] if program("traefik") else []))
 """Traefik is in no package of Debian's, so it is tested where somebody has put it on the PATH."""
 
-_START_LIMIT_S: Final = 20.0
-_STOP_LIMIT_S: Final = 20.0
+_START_LIMIT_S: Final = 60.0
+_STOP_LIMIT_S: Final = 60.0
 _LARGE_BYTES: Final = 128 << 10
 
 
@@ -138,7 +138,7 @@ def running(
     (folder / "both.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
     make = {"nginx": _nginx, "haproxy": _haproxy, "apache": _apache, "traefik": _traefik}[kind]
     for _ in range(5):
-        port = _free_port()
+        port = free_port()
         command = make(folder, port, nodes, changes or {})
         with (folder / "output.log").open("wb") as log:
             process = subprocess.Popen(
@@ -246,13 +246,6 @@ def _traefik(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[st
 
 def _this_user() -> str:
     return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def _free_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
 
 
 def _comes_up(proxy: Proxy, path: str) -> bool:

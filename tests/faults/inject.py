@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["tampering", "tracing"]
 
-_ATTACH_LIMIT_S = 20.0
+_ATTACH_LIMIT_S = 60.0
 _DETACH_LIMIT_S = 1.0
 
 

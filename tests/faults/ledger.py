@@ -15,6 +15,7 @@ from __future__ import annotations
 import http.client
 import random
 import threading
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 __all__ = ["Account", "Ledger", "Pusher", "Upload", "push_until_killed"]
 
 TAGS: Final = 2
+_SLOWEST_S: Final = 60.0
 _NETWORK: Final = (OSError, http.client.HTTPException)
 
 
@@ -236,15 +238,21 @@ class Pusher(threading.Thread):
             self.account.tags[tag] = {str(digest)}
 
 
-def push_until_killed(live: Live, ledger: Ledger, label: str, moment_s: float, shared: Sequence[bytes]) -> None:
+def push_until_killed(
+    live: Live, ledger: Ledger, label: str, moment_s: float, shared: Sequence[bytes], *, after: int = 0
+) -> None:
     """Let every account push, and kill the server after `moment_s`.  Raises what surprised a pusher.
 
-    `shared` are layers that all of them use.
+    `shared` are layers that all of them use.  `after`: so many manifests are acknowledged before it begins.
     """
+    aim, deadline = ledger.acknowledged + after, time.monotonic() + _SLOWEST_S
     names = [account.name for account in ledger.accounts]
     pushers = [Pusher(live.host, account, f"{label}-{account.name}", shared, names) for account in ledger.accounts]
     for pusher in pushers:
         pusher.start()
+    while ledger.acknowledged < aim and any(pusher.is_alive() for pusher in pushers):
+        assert time.monotonic() < deadline, f"no image was pushed in {_SLOWEST_S:g} s"
+        time.sleep(0.01)
     threading.Event().wait(moment_s)
     live.kill()
     for pusher in pushers:

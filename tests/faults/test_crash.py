@@ -11,6 +11,9 @@ from __future__ import annotations
 
 import os
 import random
+import signal
+import time
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -21,8 +24,6 @@ from tests.wire import Wire
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.live import Live
 
 KILLS = int(os.environ.get("MOORAGE_KILLS", "15"))
@@ -41,17 +42,31 @@ def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None
             audit(live, ledger)
             label = f"{SEED}-{number}"
             shared = [f"a layer that everybody uses {label} {which}".encode() * 4000 for which in range(3)]
-            push_until_killed(live, ledger, label, moments.uniform(0.02, 0.5), shared)
+            # Every other time within the first images, else when there is something to lose, however slow all is.
+            push_until_killed(live, ledger, label, moments.uniform(0.02, 0.5), shared, after=number % 2)
     with start_tested(root) as live:
         audit(live, ledger, everything=True)
     print(f"{KILLS} kills, seed {SEED}: {ledger.acknowledged} acknowledged manifests, all whole")  # noqa: T201
-    assert ledger.acknowledged >= KILLS, "the pushers were too slow for the kills to mean anything"
+    assert ledger.acknowledged >= KILLS // 2
 
 
 def audit(live: Live, ledger: Ledger, *, everything: bool = False) -> None:
     wire = Wire(live.host, keep=True)
     ledger.audit(wire, everything=everything)
     wire.close()
+
+
+def until_dead(pid: int) -> None:
+    """A process that was killed may still take a connection before it is gone."""
+    while Path(f"/proc/{pid}").exists() and state(pid) not in {"Z", "X", ""}:
+        time.sleep(0.01)
+
+
+def state(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except OSError:
+        return ""
 
 
 def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
@@ -62,7 +77,8 @@ def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
         begun = wire.start_upload("worker/dies").headers["location"]
         location = wire.patch(begun, data[:10_000]).headers["location"]
         for pid in live.workers[1:]:
-            os.kill(pid, 9)
+            os.kill(pid, signal.SIGKILL)
+            until_dead(pid)
             break
         done = wire.finish(location, Digest.of(data), data[10_000:])
         assert done.status == 201, done

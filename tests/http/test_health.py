@@ -204,7 +204,7 @@ async def test_a_file_that_exists_is_a_failure(tmp_path: Path) -> None:
 async def test_a_port_that_nobody_listens_on_is_a_failure() -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         addr = f"127.0.0.1:{server.getsockname()[1]}"
-        check = only(Settings(tcp=(TcpCheck(addr=addr, timeout=5.0, threshold=2),)))
+        check = only(Settings(tcp=(TcpCheck(addr=addr, timeout=60.0, threshold=2),)))
         assert check.threshold == 2
         await check.run()
     with pytest.raises(Failed, match=f"connection to {addr} failed"):
@@ -262,7 +262,7 @@ async def test_the_cause_of_a_refusal_is_the_reason() -> None:
 
 async def test_an_address_must_answer_as_expected(answering: str) -> None:
     def check(path: str, status: int = 200) -> Check:
-        one = HttpCheck(uri=answering + path, statuscode=status, headers={"X-Key": ("a", "b")}, timeout=5.0)
+        one = HttpCheck(uri=answering + path, statuscode=status, headers={"X-Key": ("a", "b")}, timeout=60.0)
         return only(Settings(http=(one,)))
 
     await check("/200").run()

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import socket
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from tests.live import start_moorage, start_reference
+from tests.ports import free_port
 from tests.server.debugging import get, until
 from tests.wire import DOCKER_MANIFEST, Wire
 
@@ -54,8 +54,7 @@ def use(live: Live) -> None:
 
 def families(start: Callable[..., Live], root: Path) -> dict[str, Metric]:
     """What a registry shows after `use`."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = free_port()
     debug: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "prometheus": {"enabled": True}}
     # One worker, which is as far as it says; several show their last second later.
     with start(

@@ -9,7 +9,8 @@ import shutil
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.live import start_moorage, start_reference
+from tests.cache.test_nodes import PATIENT
+from tests.live import start_moorage, start_reference, with_customized
 from tests.redis_servers import RedisServer, a_redis
 from tests.wire import Wire
 
@@ -36,7 +37,10 @@ def redis(tmp_path: Path) -> Iterator[RedisServer]:
 def ours(tmp_path: Path, redis: RedisServer) -> Iterator[Wire]:
     cache = {"cache": {"blobdescriptor": "redis"}}
     section = {"addrs": [redis.address]}
-    with start_moorage(tmp_path / "volume", config=tmp_path / "ours.yml", storage=cache, redis=section) as live:
+    with start_moorage(
+        tmp_path / "volume", config=tmp_path / "ours.yml", storage=cache, redis=section,
+        environment=with_customized(PATIENT),
+    ) as live:  # fmt: skip
         yield Wire(live.host)
 
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.live import Live
 
-LIMIT_S: Final = 30.0
+LIMIT_S: Final = 60.0
 
 
 class Debugged:

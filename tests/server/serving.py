@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from moorage.http.middleware import Receive, Scope, Send
 
-LIMIT_S: Final = 20.0
+LIMIT_S: Final = 60.0
 ROOT: Final = Path(__file__).resolve().parents[2]
 
 
@@ -199,7 +199,7 @@ def serving(
             "version": 0.1,
             "log": {"accesslog": {"disabled": True}},
             "storage": {"filesystem": {"rootdirectory": str(home / "data")}},
-            "http": {"addr": "127.0.0.1:0", "workers": 2, "secret": "s", "draintimeout": "10s"},
+            "http": {"addr": "127.0.0.1:0", "workers": 2, "secret": "s", "draintimeout": "60s"},
         },
         sections,
     )

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.acme.certificates import Authority
 from tests.config.helpers import BASE, load_text
+from tests.ports import free_port
 from tests.server.serving import LIMIT_S, ROOT, Odd, serving, until
 
 from moorage.acme.store import Store, prepare
@@ -185,9 +186,7 @@ def test_a_reload_ends_a_pause(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_companion_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> None:
     """Its successor has the sockets again: clients are told, not kept hanging."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     http = {**acme(tmp_path), "addr": f"127.0.0.1:{port}"}
     with serving(tmp_path / "home", wait=False, module="tests.acme.odd", http=http) as served:
         served.logged("cannot reach")

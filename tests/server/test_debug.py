@@ -18,7 +18,7 @@ import pytest
 import trustme
 import yaml
 from tests.live import SECRET, NotStarted, start_moorage
-from tests.server.debugging import Debugged, debug_port, debugged, get, until
+from tests.server.debugging import LIMIT_S, Debugged, debug_port, debugged, get, until
 from tests.server.serving import serving
 from tests.wire import Wire
 
@@ -185,7 +185,7 @@ def test_a_reload_takes_another_path_and_keeps_the_address(tmp_path: Path) -> No
 def test_a_connection_that_is_kept_open_survives_a_reload(tmp_path: Path) -> None:
     """Prometheus asks again and again on one connection; it is told to come on a new one."""
     with debugged(tmp_path / "data", http={"workers": 1}) as server:
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=20)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
         connection.request("GET", "/metrics")
         connection.getresponse().read()
         server.live.process.send_signal(signal.SIGHUP)
@@ -216,7 +216,7 @@ def test_while_it_stops_a_server_says_so_and_shows_its_numbers(tmp_path: Path) -
         connection.send(b"67890")
         assert connection.getresponse().status == 202
         connection.close()
-        assert server.live.process.wait(30) == 0
+        assert server.live.process.wait(LIMIT_S) == 0
 
 
 def test_the_end_of_the_certificate_is_told(tmp_path: Path) -> None:

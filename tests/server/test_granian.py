@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,7 +20,15 @@ if TYPE_CHECKING:
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
     home = tmp_path_factory.mktemp("granian") / "home"
-    with serving(home, http={"workers": 1, "headertimeout": "500ms", "h2c": {"enabled": False}}) as served:
+    with serving(home, http={"workers": 1, "h2c": {"enabled": False}}) as served:
+        yield served
+
+
+@pytest.fixture(scope="module")
+def hasty(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
+    """Apart from the others, whose clients may be held up on a busy machine."""
+    home = tmp_path_factory.mktemp("hasty") / "home"
+    with serving(home, http={"workers": 1, "headertimeout": "500ms"}) as served:
         yield served
 
 
@@ -31,10 +40,14 @@ def h2c(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 def whole(connection: socket.socket) -> bytes:
-    """Everything until the server closes."""
+    """Everything until the server closes, which resets a connection that it has not read to its end."""
     received = b""
-    while piece := connection.recv(65536):
-        received += piece
+    try:
+        while piece := connection.recv(65536):
+            received += piece
+    except ConnectionResetError:
+        if not received:
+            raise
     return received
 
 
@@ -129,11 +142,12 @@ def test_an_unread_body_ends_the_connection_after_the_answer(server: Served) -> 
 
 
 @pytest.mark.parametrize("begun", [b"", b"GET / HTT", b"GET / HTTP/1.1\r\nHost: x\r\nX-Slow: "])
-def test_a_client_that_does_not_finish_its_headers_is_cut_off(server: Served, begun: bytes) -> None:
+def test_a_client_that_does_not_finish_its_headers_is_cut_off(hasty: Served, begun: bytes) -> None:
     """A thousand of these would otherwise be all the connections there are."""
-    with server.connect() as connection:
+    with hasty.connect() as connection:
         connection.sendall(begun)
-        assert whole(connection) == b""
+        with contextlib.suppress(ConnectionResetError):  # we were late ourselves
+            assert whole(connection) == b""
 
 
 @pytest.mark.parametrize(

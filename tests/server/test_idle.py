@@ -21,7 +21,7 @@ def pair() -> Iterator[Pair]:
     """A listening socket, a client, and the connection that was accepted from it."""
     with (
         socket.create_server(("127.0.0.1", 0)) as listening,
-        socket.create_connection(listening.getsockname(), timeout=5) as client,
+        socket.create_connection(listening.getsockname(), timeout=60) as client,
     ):
         accepted, _ = listening.accept()
         with accepted:

@@ -12,7 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.server.serving import ROOT, serving, until
+from tests.server.serving import LIMIT_S, ROOT, serving, until
 
 from moorage.server.cannot import Cannot
 from moorage.server.listen import bind, inherited
@@ -34,15 +34,28 @@ if TYPE_CHECKING:
 )
 def test_an_address_means_what_it_means_to_the_reference(addr: str, families: set[int]) -> None:
     """Configurations are taken over as they are; an unspecified host is every interface of both families."""
-    sockets = bind("tcp", addr, 2)
-    try:
-        port = sockets.of(0).getsockname()[1]
-        assert str(sockets).endswith(f":{port}")
-        for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
-            with socket.socket(family) as client:
-                assert (client.connect_ex((host, port)) == 0) is (family in families), host
-    finally:
-        sockets.close()
+    for _ in range(5):
+        sockets = bind("tcp", addr, 2)
+        try:
+            port = sockets.of(0).getsockname()[1]
+            assert str(sockets).endswith(f":{port}")
+            reached = reaching(port)
+        finally:
+            sockets.close()
+        if not reached - families:
+            break
+        # Somebody else has the port of the other family.
+    assert reached == families
+
+
+def reaching(port: int) -> set[int]:
+    """The families in which loopback answers."""
+    found = set()
+    for family, host in ((socket.AF_INET, "127.0.0.1"), (socket.AF_INET6, "::1")):
+        with socket.socket(family) as client:
+            if client.connect_ex((host, port)) == 0:
+                found.add(int(family))
+    return found
 
 
 def test_every_worker_has_a_socket_on_the_same_port() -> None:
@@ -61,9 +74,9 @@ def test_the_kernel_asks_others_while_a_socket_is_withdrawn() -> None:
     try:
         address = sockets.of(0).getsockname()
         sockets.withdraw(0)
-        sockets.of(1).settimeout(5)
+        sockets.of(1).settimeout(LIMIT_S)
         for _ in range(16):
-            with socket.create_connection(address, timeout=5):
+            with socket.create_connection(address, timeout=LIMIT_S):
                 sockets.of(1).accept()[0].close()
         assert sockets.of(0).getsockname() == address
         sockets.withdraw(0)
@@ -98,7 +111,7 @@ def test_a_server_that_cannot_bind_ends_with_a_message(tmp_path: Path) -> None:
 
 
 def unix_get(path: Path) -> int:
-    connection = http.client.HTTPConnection("unix", timeout=10)
+    connection = http.client.HTTPConnection("unix", timeout=LIMIT_S)
     connection.sock = socket.socket(socket.AF_UNIX)
     connection.sock.connect(str(path))
     connection.request("GET", "/")
@@ -156,7 +169,7 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
     (home / "err").write_text("")
     told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
     told.bind(str(tmp_path / "notify"))
-    told.settimeout(20)
+    told.settimeout(LIMIT_S)
     with (home / "err").open("ab") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", _AS_SYSTEMD, "1", str(home / "config.yml")],
@@ -169,7 +182,7 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
         assert process.stdout is not None
         port = int(process.stdout.readline())
         assert told.recv(100) == b"READY=1"
-        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=10)
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
@@ -178,7 +191,7 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
         assert told.recv(100) == b"READY=1"
         process.terminate()
         assert told.recv(100) == b"STOPPING=1"
-        assert process.wait(20) == 0
+        assert process.wait(LIMIT_S) == 0
     finally:
         process.kill()
         process.wait()

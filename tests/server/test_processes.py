@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.server.serving import Served, serving, until
+from tests.server.serving import LIMIT_S, Served, serving, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -51,7 +51,7 @@ def test_connections_reach_every_worker(tmp_path: Path) -> None:
     """A worker that takes all connections leaves the other cores idle."""
     with serving(tmp_path / "home", http={"workers": 3}) as served:
         counts = dict.fromkeys(served.children(), 0)
-        connections = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=10) for _ in range(96)]
+        connections = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S) for _ in range(96)]
         for connection in connections:
             connection.request("GET", "/")
         for connection in connections:
@@ -86,7 +86,7 @@ def _refuses(served: Served) -> bool:
 
 def test_idle_connections_do_not_delay_the_end(served: Served) -> None:
     """Clients keep connections open for minutes."""
-    idle = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=10) for _ in range(8)]
+    idle = [http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S) for _ in range(8)]
     for connection in idle:
         connection.request("GET", "/")
         connection.getresponse().read()
@@ -232,7 +232,7 @@ def test_a_connection_made_before_a_reload_may_still_ask(tmp_path: Path) -> None
 def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> None:
     """A client sends no second POST when the connection is closed under the first one; see Go's net/http."""
     with serving(tmp_path / "home", http={"workers": 1}) as served:
-        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
         before = json.loads(kept.getresponse().read())["pid"]
         served.signal(signal.SIGHUP)
@@ -249,7 +249,7 @@ def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> N
 def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path) -> None:
     """They are waited for as long as nobody wants the server to stop."""
     with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "10m"}) as served:
-        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
         before = json.loads(kept.getresponse().read())["pid"]
         served.signal(signal.SIGHUP)
@@ -261,7 +261,7 @@ def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path
 
 def test_retired_workers_do_not_wait_longer_than_connections_may_idle(tmp_path: Path) -> None:
     with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "500ms"}) as served:
-        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=20)
+        kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
         before = json.loads(kept.getresponse().read())["pid"]
         served.signal(signal.SIGHUP)

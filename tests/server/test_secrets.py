@@ -22,7 +22,8 @@ import bcrypt
 import pytest
 import yaml
 from tests.live import start_moorage
-from tests.server.serving import serving, until
+from tests.ports import free_port
+from tests.server.serving import LIMIT_S, serving, until
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -51,7 +52,7 @@ def everything_secret() -> dict[str, Any]:
         "type": "mail",
         "levels": ["error", "warning", "info", "debug"],
         "options": {
-            "smtp": {"addr": f"127.0.0.1:{_unused_port()}", "username": "me", "password": SECRETS["smtp"]},
+            "smtp": {"addr": f"127.0.0.1:{free_port()}", "username": "me", "password": SECRETS["smtp"]},
             "from": "r@example.com", "to": ["a@example.com"],
         },
     }  # fmt: skip
@@ -68,13 +69,6 @@ def everything_secret() -> dict[str, Any]:
     }
 
 
-def _unused_port() -> int:
-    with socket.socket() as one:
-        one.bind(("127.0.0.1", 0))
-        port: int = one.getsockname()[1]
-        return port
-
-
 def search(text: str, more: dict[str, str] | None = None) -> None:
     """Fails with the name of whatever is found, and where."""
     forms = {**SECRETS, "basic": BASIC, **(more or {})}
@@ -86,7 +80,7 @@ def search(text: str, more: dict[str, str] | None = None) -> None:
 
 def raw(live: Live, request: str) -> bytes:
     """Bytes as they are; everything that comes back until the server closes."""
-    with socket.create_connection(("127.0.0.1", live.port), timeout=20) as connection:
+    with socket.create_connection(("127.0.0.1", live.port), timeout=LIMIT_S) as connection:
         connection.sendall(request.encode())
         answer = b""
         while piece := connection.recv(65536):

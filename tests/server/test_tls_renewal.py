@@ -7,6 +7,7 @@ import http.client
 import os
 import signal
 import ssl
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,10 +15,11 @@ import pytest
 import yaml
 from cryptography import x509
 from tests.server import certs
-from tests.server.serving import Served, serving, until
+from tests.server.serving import LIMIT_S, Served, serving, until
 
 from moorage.config.load import load
 from moorage.server.plan import draw, renew
+from moorage.server.renewal import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,12 +65,12 @@ def trusting(ca: Holder) -> ssl.SSLContext:
 
 def serial(served: Served) -> int:
     """Of the certificate that a new connection gets."""
-    pem = ssl.get_server_certificate(("127.0.0.1", served.port), timeout=20)
+    pem = ssl.get_server_certificate(("127.0.0.1", served.port), timeout=LIMIT_S)
     return x509.load_pem_x509_certificate(pem.encode()).serial_number
 
 
 def connect(served: Served, trusting: ssl.SSLContext) -> http.client.HTTPSConnection:
-    return http.client.HTTPSConnection("127.0.0.1", served.port, timeout=30, context=trusting)
+    return http.client.HTTPSConnection("127.0.0.1", served.port, timeout=LIMIT_S, context=trusting)
 
 
 def ask(connection: http.client.HTTPSConnection) -> None:
@@ -125,15 +127,18 @@ def test_the_moment_between_certificate_and_key_is_waited_out(
 ) -> None:
     """Two renames are never one; nothing is complained of, and a worker that starts in between starts."""
     second = ca.issue("registry.test")
+    begun = time.monotonic()
     swap(files / "now.crt", second.chain)
     (worker, *_) = served.children()
     os.kill(worker, signal.SIGKILL)
     until(lambda: worker not in served.children() and len(served.children()) == 2, "another worker")
     assert {serial(served) for _ in range(8)} == {first.serial}
     swap(files / "now.key", second.key_pem())
+    # A machine that needs longer for a worker has every reason to complain.
+    in_time = time.monotonic() - begun < PATIENCE_S
     served.logged("certificate renewed")
     until(lambda: serial(served) == second.serial, "the new certificate")
-    assert "is not taken" not in served.err
+    assert not (in_time and "is not taken" in served.err)
     assert served.stop() == 0
 
 
@@ -240,7 +245,10 @@ def test_old_keys_are_forgotten(served: Served, files: Path, ca: Holder) -> None
         served.logged("configuration reloaded", times)
     until(lambda: len(served.children()) == 2, "the old workers to end")
     for pid in (served.process.pid, *served.children()):
-        links = [str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()]
+        links = []
+        for link in Path(f"/proc/{pid}/fd").iterdir():
+            with contextlib.suppress(FileNotFoundError):  # closed meanwhile
+                links.append(str(link.readlink()))
         assert sorted(link for link in links if "memfd:moorage" in link) == [
             "/memfd:moorage certificate (deleted)",
             "/memfd:moorage key (deleted)",
