@@ -3,9 +3,14 @@
     MOORAGE_S3_ENDPOINT       http://127.0.0.1:8000: a server with its own truth (Ceph radosgw, Swift's s3api, ...)
     MOORAGE_S3_ACCESS_KEY, MOORAGE_S3_SECRET_KEY, MOORAGE_S3_REGION     the account to use there
     MOORAGE_S3_EXACT=0        its conditional writes are not exact: racing ones may all win
+    MOORAGE_S3_STORE          its name, for the reasons of tests that cannot hold there
 
-Every test gets a bucket of its own, which is emptied afterwards.  moto's requests are counted, and a test may
-answer some of them itself (`Moto.trouble`): that is how failures of the store are made.
+`python3 dev.py stores` starts such servers and sets these.  Every test gets a bucket of its own, which is emptied
+afterwards.
+
+`front()` stands before the store: it counts requests, and a test may answer some of them itself (`Front.trouble`):
+that is how failures of the store are made.  moto has nothing else; another store is reached through it by buckets
+made with `watched=True`, and without it directly.
 """
 
 from __future__ import annotations
@@ -13,25 +18,31 @@ from __future__ import annotations
 import os
 import secrets
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final, NoReturn
+
+import pytest
 
 from moorage.storage.object_driver import ObjectDriver
 from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Options
+from tests.stores.forwarding import forwarding
 
 if TYPE_CHECKING:
     import ssl
     from collections.abc import Callable, Iterator
 
-__all__ = ["Bucket", "Moto", "Request", "Trouble", "a_bucket", "is_moto", "moto"]
+__all__ = ["Bucket", "Front", "Request", "Trouble", "a_bucket", "cannot_hold", "front", "is_moto"]
+
+_AT_ONCE: Final = 8
 
 
 @dataclass(frozen=True)
 class Request:
-    """One request that moto got."""
+    """One request that the store got."""
 
     method: str
     path: str
@@ -44,7 +55,7 @@ class Request:
 
 @dataclass(frozen=True)
 class Trouble:
-    """An answer that moto does not give.  `done`: moto has done what was asked, and its answer is lost."""
+    """An answer that the store does not give.  `done`: it has done what was asked, and its answer is lost."""
 
     status: int
     code: str
@@ -52,15 +63,16 @@ class Trouble:
 
 
 @dataclass
-class Moto:
-    """The server.  `trouble` may answer a request in its place; None lets it through, without the headers in
-    `ignored`.
+class Front:
+    """The server before the store.  `trouble` may answer a request in its place; None lets it through, without the
+    headers in `ignored`; `edit` may change the body of the answer.
     """
 
     port: int = 0
     requests: list[Request] = field(default_factory=list)
     trouble: Callable[[Request], Trouble | None] | None = None
     ignored: set[str] = field(default_factory=set)
+    edit: Callable[[Request, bytes], bytes] | None = None
     app: Any = None
 
     @contextmanager
@@ -81,14 +93,14 @@ class Moto:
     def reset(self) -> None:
         self.requests.clear()
         self.ignored.clear()
-        self.trouble = None
+        self.trouble = self.edit = None
 
     @property
     def endpoint(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
     def application(self, inner: Any) -> Any:
-        """WSGI around moto's."""
+        """WSGI around the store's."""
 
         def answer(environ: dict[str, Any], start: Any) -> Any:
             headers = {
@@ -104,7 +116,7 @@ class Moto:
             for name in self.ignored:
                 environ.pop(f"HTTP_{name.upper().replace('-', '_')}", None)
             if refusal is None:
-                return inner(environ, start)
+                return inner(environ, start) if self.edit is None else self._edited(inner, environ, start, request)
             if refusal.done:
                 list(inner(environ, lambda *_: None))
             else:
@@ -116,11 +128,19 @@ class Moto:
 
         return answer
 
+    def _edited(self, inner: Any, environ: dict[str, Any], start: Any, request: Request) -> Any:
+        told: list[Any] = []
+        body = b"".join(inner(environ, lambda *arguments: told.extend(arguments)))
+        assert self.edit is not None
+        body = self.edit(request, body)
+        headers = [(name, value) for name, value in told[1] if name.lower() != "content-length"]
+        start(told[0], [*headers, ("Content-Length", str(len(body)))])
+        return [body]
+
 
 @cache
-def moto() -> Moto:
+def front() -> Front:
     """Started once for all tests of this process, and gone with it."""
-    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
 
     class Quiet(WSGIRequestHandler):
@@ -129,12 +149,25 @@ def moto() -> Moto:
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
             """Nobody reads it."""
 
-    found = Moto()
-    found.app = found.application(DomainDispatcherApplication(create_backend_app))
+    found = Front()
+    found.app = found.application(_behind())
     server = make_server("127.0.0.1", 0, found.app, threaded=True, request_handler=Quiet)
     found.port = server.server_port
-    threading.Thread(target=server.serve_forever, name="moto", daemon=True).start()
+    threading.Thread(target=server.serve_forever, name="front of the store", daemon=True).start()
     return found
+
+
+def _behind() -> Any:
+    if not is_moto():
+        return forwarding(os.environ["MOORAGE_S3_ENDPOINT"])
+    from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
+
+    return DomainDispatcherApplication(create_backend_app)
+
+
+def cannot_hold(reason: str) -> NoReturn:
+    """What is tested is not of this store's nature: the run tells the reason, and counts the test as excused."""
+    pytest.skip(f"cannot hold on {os.environ.get('MOORAGE_S3_STORE', 'moto' if is_moto() else 'it')}: {reason}")
 
 
 def is_moto() -> bool:
@@ -202,31 +235,31 @@ class Bucket:
 
 
 @contextmanager
-def a_bucket() -> Iterator[Bucket]:
-    """A new bucket, removed with all it holds."""
+def a_bucket(*, watched: bool = False) -> Iterator[Bucket]:
+    """A new bucket, removed with all it holds.  `watched`: reached through `front()`."""
     name = f"moorage-{secrets.token_hex(8)}"
-    if is_moto():
-        bucket = Bucket(moto().endpoint, name, "AK", "SK", "us-east-1")
-    else:
-        bucket = Bucket(
-            os.environ["MOORAGE_S3_ENDPOINT"],
-            name,
-            os.environ.get("MOORAGE_S3_ACCESS_KEY", "AK"),
-            os.environ.get("MOORAGE_S3_SECRET_KEY", "SK"),
-            os.environ.get("MOORAGE_S3_REGION", "us-east-1"),
-        )
+    watched = watched or is_moto()
+    endpoint = front().endpoint if watched else os.environ["MOORAGE_S3_ENDPOINT"]
+    bucket = Bucket(
+        endpoint,
+        name,
+        os.environ.get("MOORAGE_S3_ACCESS_KEY", "AK"),
+        os.environ.get("MOORAGE_S3_SECRET_KEY", "SK"),
+        os.environ.get("MOORAGE_S3_REGION", "us-east-1"),
+    )
     client = bucket.client
     client.create_bucket(Bucket=name)
-    if is_moto():
-        moto().reset()
+    if watched:
+        front().reset()
     try:
         yield bucket
     finally:
-        if is_moto():
-            moto().reset()
+        if watched:
+            front().reset()
         for entry in client.list_multipart_uploads(Bucket=name).get("Uploads", ()):
             client.abort_multipart_upload(Bucket=name, Key=entry["Key"], UploadId=entry["UploadId"])
-        for key in list(bucket.keys()):
-            client.delete_object(Bucket=name, Key=key)
+        # One by one, since not all take a list; a few at once, since some take their time.
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            list(pool.map(lambda key: client.delete_object(Bucket=name, Key=key), bucket.keys()))
         client.delete_bucket(Bucket=name)
         client.close()

@@ -16,7 +16,7 @@ from tests.clients.layouts import busybox_tar
 from tests.clients.stores import go_there_and_back, push_in_pieces, serve
 from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import Live, require, require_root
-from tests.s3 import Bucket, Request, Trouble, a_bucket, is_moto, moto
+from tests.s3 import Bucket, Request, Trouble, a_bucket, front, is_moto
 from tests.wire import Wire, image
 
 from moorage.types import Digest
@@ -89,13 +89,13 @@ def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucke
         manifest = wire.push_image("a/b", "v1", [b"a layer"])
         for code, status, expected in (("AccessDenied", 403, 503), ("QuotaExceeded", 403, 507)):
             trouble = Trouble(status, code)
-            moto().trouble = partial(_always, trouble)
+            front().trouble = partial(_always, trouble)
             answer = wire.manifest("a/b", "v1")
             assert (answer.status, bucket.secret_key in answer.body.decode()) == (expected, False)
             assert wire.start_upload("a/b").status == expected
             live.logged(code)
             live.logged(bucket.endpoint)
-        moto().trouble = None
+        front().trouble = None
         assert wire.manifest("a/b", "v1").body == manifest
         assert bucket.secret_key not in live.logs().replace(bucket.endpoint, "")
 
@@ -137,16 +137,16 @@ def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, bucket: Bu
         wire = Wire(live.host)
         wire.push_image("warm/up", "v1", [b"the conditions are tried once"])
         wire.patch(wire.start_upload("warm/up").headers["location"], b"x")
-        moto().requests.clear()
+        front().requests.clear()
         for data in (*layers, b"{}"):
             wire.blob("a/b", Digest.of(data), "HEAD")
             patched = wire.patch(wire.start_upload("a/b").headers["location"], data)
             assert wire.finish(patched.headers["location"], Digest.of(data)).status == 201
         assert wire.put_manifest("a/b", "v1", image(b"{}", layers)).status == 201
-        pushed = len(moto().requests)
-        moto().requests.clear()
+        pushed = len(front().requests)
+        front().requests.clear()
         wire.manifest("a/b", "v1")
         for data in (*layers, b"{}"):
             assert wire.blob("a/b", Digest.of(data)).status == 307
-        pulled = len(moto().requests)
+        pulled = len(front().requests)
     assert (pushed <= 57, pulled <= 7) == (True, True), (pushed, pulled)

@@ -20,6 +20,8 @@ __all__ = ["Failure", "Place", "Unsupported", "failure_of"]
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _MESSAGE: Final = re.compile(r"<Message>([^<]{1,300})</Message>")
+_WITHIN_LIST: Final = re.compile(r"request failed for key [^\n]*?: ([^\n]{0,300}) \(code: ([A-Za-z0-9.]{1,80})\)")
+"""A deletion that failed in an answer which is 200 as a whole."""
 _CAUSE: Final = re.compile(r'message: "([^"]{1,200})"')
 
 _EXHAUSTED: Final = {
@@ -128,6 +130,8 @@ def failure_of(error: BaseException) -> Failure:
         return Failure(int(status_found[1]), code[1] if code is not None else "", words)
     if "redirect without LOCATION" in text:
         return Failure(_MOVED, "PermanentRedirect", "")
+    if within := _WITHIN_LIST.search(text):
+        return Failure(0, within[2], within[1])
     cause = _CAUSE.findall(text)
     if type(error).__module__.startswith(("obstore", "builtins")) and cause:
         return Failure(0, "", cause[-1])

@@ -58,7 +58,7 @@ _LONGEST_PAUSE_S: Final = 5.0
 _AT_ONCE: Final = 8
 _RANGE_NOT_SATISFIABLE: Final = 416
 _NO_BULK: Final = {"MissingContentMD5", "InvalidRequest", "InvalidDigest", "BadDigest", "MalformedXML"}
-"""What stores say that want a checksum which nobody sends any more, or do not know DeleteObjects."""
+"""What stores say that want other checksums than obstore sends (MD5, SHA-256), or do not know DeleteObjects."""
 _log: Final = structlog.get_logger("moorage.storage.s3")
 
 
