@@ -5,6 +5,7 @@ Several workers, uploads that go from one to another, and what the store is aske
 
 from __future__ import annotations
 
+import os
 import subprocess
 from dataclasses import replace
 from functools import partial
@@ -16,7 +17,7 @@ from tests.clients.layouts import busybox_tar
 from tests.clients.stores import go_there_and_back, push_in_pieces, serve
 from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import Live, require, require_root
-from tests.s3 import Bucket, Request, Trouble, a_bucket, front, is_moto
+from tests.s3 import Bucket, Request, Trouble, a_bucket, front
 from tests.wire import Wire, image
 
 from moorage.types import Digest
@@ -31,6 +32,13 @@ pytestmark = [pytest.mark.client, pytest.mark.slow]
 @pytest.fixture
 def bucket() -> Iterator[Bucket]:
     with a_bucket() as bucket:
+        yield bucket
+
+
+@pytest.fixture
+def watched() -> Iterator[Bucket]:
+    """Reached through `front()`."""
+    with a_bucket(watched=True) as bucket:
         yield bucket
 
 
@@ -80,24 +88,22 @@ def test_a_layer_in_pieces_by_way_of_every_worker(tmp_path: Path, bucket: Bucket
     assert sorted(key.rpartition("/")[2] for key in bucket.keys()) == ["data", "link"]  # noqa: SIM118  no dict
 
 
-def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucket) -> None:
+def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, watched: Bucket) -> None:
     """Clients try again after the one and tell their user of the other; the log says what the store said."""
-    if not is_moto():
-        pytest.skip("makes moto fail")
-    with start(tmp_path, bucket, workers=1) as live:
+    with start(tmp_path, watched, workers=1) as live:
         wire = Wire(live.host)
         manifest = wire.push_image("a/b", "v1", [b"a layer"])
         for code, status, expected in (("AccessDenied", 403, 503), ("QuotaExceeded", 403, 507)):
             trouble = Trouble(status, code)
             front().trouble = partial(_always, trouble)
             answer = wire.manifest("a/b", "v1")
-            assert (answer.status, bucket.secret_key in answer.body.decode()) == (expected, False)
+            assert (answer.status, watched.secret_key in answer.body.decode()) == (expected, False)
             assert wire.start_upload("a/b").status == expected
             live.logged(code)
-            live.logged(bucket.endpoint)
+            live.logged(watched.endpoint)
         front().trouble = None
         assert wire.manifest("a/b", "v1").body == manifest
-        assert bucket.secret_key not in live.logs().replace(bucket.endpoint, "")
+        assert watched.secret_key not in live.logs().replace(watched.endpoint, "")
 
 
 def test_a_bucket_that_is_not_there_is_told_of_at_start(tmp_path: Path, bucket: Bucket) -> None:
@@ -128,12 +134,10 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, buc
     assert ledger.acknowledged >= 3
 
 
-def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, bucket: Bucket) -> None:
+def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, watched: Bucket) -> None:
     """Each is 20 to 40 ms on a real store and has its price: docs/storage/s3.md has the table."""
-    if not is_moto():
-        pytest.skip("counts moto's requests")
     layers = [bytes([number]) * size for number, size in enumerate((300_000, 5_000_000, 25_000_000))]
-    with start(tmp_path, bucket, workers=1) as live:
+    with start(tmp_path, watched, workers=1) as live:
         wire = Wire(live.host)
         wire.push_image("warm/up", "v1", [b"the conditions are tried once"])
         wire.patch(wire.start_upload("warm/up").headers["location"], b"x")
@@ -149,4 +153,6 @@ def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, bucket: Bu
         for data in (*layers, b"{}"):
             assert wire.blob("a/b", Digest.of(data)).status == 307
         pulled = len(front().requests)
-    assert (pushed <= 57, pulled <= 7) == (True, True), (pushed, pulled)
+    # Without `If-Match` the state of an upload is looked at before it is written: once for each blob.
+    looks = 0 if os.environ.get("MOORAGE_S3_EXACT", "1") == "1" else 4
+    assert (pushed <= 57 + looks, pulled <= 7) == (True, True), (pushed, pulled)

@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.azure import a_container
-from tests.s3 import a_bucket
+from tests.s3 import a_bucket, cannot_hold
 from tests.storage.gcs import bucket as gcs_bucket
 
+from moorage.storage.driver import KeyMissing
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_driver import ObjectDriver
@@ -65,6 +66,15 @@ class TestS3(DriverContract):
     def connect(self) -> Iterator[Callable[[], Driver]]:
         with a_bucket() as bucket:
             yield bucket.driver
+
+    async def test_readers_never_see_a_part(self, driver: Driver, other: Driver) -> None:
+        try:
+            await super().test_readers_never_see_a_part(driver, other)
+        except KeyMissing:
+            if os.environ.get("MOORAGE_S3_STORE") != "swift":
+                raise
+            # Its object server lists the directory, and opens what has been replaced meanwhile: ENOENT, so 404.
+            cannot_hold("with one replica an object that is being replaced is missing for a moment")
 
 
 class TestGcs(DriverContract):
