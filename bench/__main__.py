@@ -7,6 +7,7 @@ and measures them in turn: peer, ours, peer, ours, ...  A ratio is ours through 
     python3 dev.py bench --quick                 every row, short and small: about three minutes
     python3 dev.py bench --only manifest-get,start
     python3 dev.py bench --full --rounds 7       the run of record; the memory row moves 64 GiB
+    python3 dev.py bench --s3 radosgw --only s3-push-large,s3-manifest-get,s3-requests
 
 docs/benchmarks.md explains the rows and the numbers.
 """
@@ -22,6 +23,8 @@ from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from tests.stores.known import STORES
 
 from bench import report, servers, store
 from bench.machine import describe
@@ -44,12 +47,19 @@ def main(arguments: list[str]) -> int:
     if len(cpus) < 2:
         print("needs two cores: one for the server, the others for the load", file=sys.stderr)
         return 2
-    with tempfile.TemporaryDirectory(prefix="moorage-bench-", dir=options.disk) as scratch:
+    with ExitStack() as stack:
+        scratch = stack.enter_context(tempfile.TemporaryDirectory(prefix="moorage-bench-", dir=options.disk))
         bench = Bench(
             cpus[0], tuple(cpus[1:]), Path(scratch), options.rounds, options.seconds, options.quick, options.full
         )
         machine = describe(bench.scratch)
         os.sched_setaffinity(0, bench.load_cpus)
+        if options.s3:
+            # Its programs inherit the cores of the load.
+            account = stack.enter_context(STORES[options.s3](Path(scratch)))
+            os.environ.update(account.environment())
+            machine["S3 store"] = account.version
+            print(f"the S3 rows use {account.version}", file=sys.stderr, flush=True)
         done = []
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
@@ -102,6 +112,11 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--rounds", type=int, default=0, help="how often each side is measured (5; quick: 2)")
     parser.add_argument("--seconds", type=float, default=0, help="how long one load lasts (5; quick: 2)")
+    parser.add_argument(
+        "--s3",
+        choices=STORES,
+        help="what the S3 rows use, started for this run (default: moto, or the environment's)",
+    )
     parser.add_argument("--quick", action="store_true", help="short rounds, small trees")
     parser.add_argument("--full", action="store_true", help="the memory row with blobs of 1 GiB")
     parser.add_argument("--disk", metavar="FOLDER", help="where both keep their storage (default: TMPDIR)")
