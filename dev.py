@@ -7,6 +7,8 @@
     python3 dev.py lint           format, lint and types only
     python3 dev.py docs           build the documentation site into docs/_build
     python3 dev.py bench [ARGS]   the benchmark against Debian's docker-registry
+    python3 dev.py stores [ARGS]  the tests of S3 against Ceph's radosgw and OpenStack Swift: about half an hour,
+                                  as root on Debian; `stores radosgw` or `stores swift` for one of them
     python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
 
 The first call makes the virtual environment .venv from the pinned, hashed requirements.
@@ -25,6 +27,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent
 VENV = Path(os.environ.get("MOORAGE_VENV", ROOT / ".venv"))
 RUN_PINS = ROOT / "requirements" / "run.txt"
+STORES = {"radosgw", "swift"}
 DEV_PINS = ROOT / "requirements" / "dev.txt"
 
 
@@ -65,6 +68,20 @@ def docs() -> None:
     call(tool("sphinx-build"), "-q", "-W", "--keep-going", "-b", "html", "docs", "docs/_build/html")
 
 
+def stores(rest: list[str]) -> None:
+    """This process becomes the job, so that Ctrl-C finds whoever ends the servers."""
+    before = rest[: rest.index("--")] if "--" in rest else rest
+    names = [name for name in before if not name.startswith("-")]
+    if not set(names) <= STORES:
+        sys.exit(__doc__)
+    if not {"-h", "--help"} & {*before}:
+        call(sys.executable, "tools/install_test_programs.py", "--stores", *names)
+    set_up(DEV_PINS)
+    os.chdir(ROOT)
+    # By its whole name: an interpreter finds its environment by what it is called.
+    os.execv(tool("python"), [str(tool("python")), "-m", "tests.stores", *rest])
+
+
 def lock() -> None:
     """Pins with hashes and without any index's address (uv writes none in this format)."""
     uv = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
@@ -85,6 +102,8 @@ def main(arguments: list[str]) -> None:
     if command == "lock":
         lock()
         return
+    if command == "stores":
+        stores(rest)
     if command not in {"check", "test", "lint", "docs", "bench"}:
         sys.exit(__doc__)
     set_up(DEV_PINS)

@@ -3,6 +3,8 @@
 
     python3 tools/install_test_programs.py            everything that is missing
     python3 tools/install_test_programs.py --list     what is there and what is not; installs nothing
+    python3 tools/install_test_programs.py --stores [radosgw] [swift]
+        Debian's packages alone, and those of the S3 servers that `python3 dev.py stores` starts
 
 Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian 12: they are taken out of the
 packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
@@ -25,6 +27,10 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 ROOT = Path(__file__).resolve().parent.parent
 TOOLS = ROOT / ".tools"
@@ -37,6 +43,13 @@ PACKAGES = (
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
     "redis-server", "redis-sentinel",
 )  # fmt: skip
+
+# What `python3 dev.py stores` needs besides.  Swift's servers run from its modules: without their own packages no
+# user, no service and nothing in /etc comes along.
+STORES = {
+    "radosgw": ("radosgw", "ceph-mon", "ceph-osd", "ceph-common"),
+    "swift": ("python3-swift",),
+}
 
 # Program, package, suite, and whether the tests may do without it.
 UNPACKED = (
@@ -59,10 +72,14 @@ def main(arguments: list[str]) -> int:
     if arguments == ["--list"]:
         show()
         return 0
-    if arguments:
+    stores = arguments[1:] or list(STORES)
+    if arguments and (arguments[0] != "--stores" or not set(stores) <= set(STORES)):
         sys.exit(__doc__)
     try:
-        install_packages()
+        if arguments:
+            install_packages((*PACKAGES, *(package for store in stores for package in STORES[store])))
+            return 0
+        install_packages((*PACKAGES, *(package for program, package in NODE if shutil.which(program) is None)))
         for suite in dict.fromkeys(suite for _, _, suite, _ in UNPACKED):
             unpack_suite(suite)
         install_azurite()
@@ -79,23 +96,31 @@ def show() -> None:
     for program, _, suite, optional in UNPACKED:
         state = "unpacked" if runs(program) else "missing" if optional else "MISSING"
         print(f"{state:10} {program} ({suite}){' optional' if optional else ''}")
+    for store, packages in STORES.items():
+        for package in packages:
+            state = "installed" if is_installed(package) else "missing"
+            print(f"{state:10} {package} optional (dev.py stores {store})")
     print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
 def is_installed(package: str) -> bool:
+    if shutil.which("dpkg-query") is None:
+        return False
     status = subprocess.run(
         ["dpkg-query", "-W", "-f", "${db:Status-Abbrev}", package], capture_output=True, text=True, check=False
     )
     return status.returncode == 0 and status.stdout.startswith("ii")
 
 
-def install_packages() -> None:
-    missing = [package for package in PACKAGES if not is_installed(package)]
-    missing += [package for program, package in NODE if shutil.which(program) is None]
+def install_packages(wanted: Sequence[str]) -> None:
+    missing = [package for package in wanted if not is_installed(package)]
     if not missing:
         return
+    if shutil.which("apt-get") is None:
+        raise CannotInstall(f"this is not Debian; missing are {' '.join(missing)}")
     if os.geteuid() != 0:
         raise CannotInstall(f"only root can install {' '.join(missing)}")
+    print(f"installing {' '.join(missing)} ...", file=sys.stderr, flush=True)
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
     apt("update", environment=environment)
     # Services are left alone: every test starts what it needs and ends it.

@@ -45,7 +45,12 @@ class NoStore(Exception):
 
 @dataclass(frozen=True)
 class Account:
-    """How to reach a store that runs, and what it is.  `exact`: racing conditional writes have one winner."""
+    """How to reach a store that runs, and what it is.
+
+    `exact`: racing conditional writes have one winner.  `health` tells in the store's own words how it is, for
+    whoever wonders why tests fail.  `steps`: of so many requests of a push one is fatal, which is all that a slow
+    store has the time for; MOORAGE_STEPS goes before it.
+    """
 
     store: str
     version: str
@@ -53,7 +58,9 @@ class Account:
     access_key: str
     secret_key: str = field(repr=False)
     exact: bool
+    health: Callable[[], str] = field(repr=False)
     region: str = "us-east-1"
+    steps: int = 4
 
     def environment(self) -> dict[str, str]:
         """What tests/s3.py and bench/store.py read."""
@@ -64,6 +71,7 @@ class Account:
             "MOORAGE_S3_SECRET_KEY": self.secret_key,
             "MOORAGE_S3_REGION": self.region,
             "MOORAGE_S3_EXACT": "1" if self.exact else "0",
+            "MOORAGE_STEPS": os.environ.get("MOORAGE_STEPS", str(self.steps)),
         }
 
 

@@ -6,6 +6,8 @@
 Everything lies in `folder`; Debian's packages radosgw, ceph-mon, ceph-osd and ceph-common must be installed
 (tools/install_test_programs.py --stores radosgw).
 
+What is deleted is freed after seconds, not after the usual two hours: an OSD that is full answers nothing at all.
+
 The line that matters is `ms mon client mode = crc`: radosgw insists on an encrypted session with the monitor
 otherwise, which needs keys, and waits for ever ("get_initial_auth_request returned -13").
 """
@@ -68,6 +70,9 @@ mon data avail crit = 1
 osd data = {folder}/osd
 [client.rgw]
 rgw data = {folder}/rgw
+rgw gc obj min wait = 1
+rgw gc processor period = 5
+rgw gc processor max time = 5
 rgw frontends = beast endpoint=127.0.0.1:{gateway}
 ms mon client mode = crc
 """
@@ -129,7 +134,13 @@ def _started(programs: Programs) -> Account:
         f"--access-key={access_key}", f"--secret={secret_key}",
     )  # fmt: skip
     version = run(gateway, "--version").split()[2]
-    return Account("radosgw", f"Ceph radosgw {version}", endpoint, access_key, secret_key, exact=False)
+
+    def health() -> str:
+        return f"{run(ceph, 'health', 'detail')}\n{programs.log('radosgw')}"
+
+    return Account(
+        "radosgw", f"Ceph radosgw {version}", endpoint, access_key, secret_key, exact=False, health=health
+    )
 
 
 def _answers(endpoint: str) -> bool | None:

@@ -138,7 +138,12 @@ def _started(programs: Programs) -> Account:
     pid = start("proxy-server", _PROXY.format(secret=secret) + filters)
     endpoint = f"http://127.0.0.1:{port('proxy-server', pid)}"
     programs.wait("the proxy answers", lambda: _healthy(endpoint), of="proxy-server")
-    return Account("swift", f"OpenStack Swift {version} s3api", endpoint, "test:tester", secret, exact=False)
+
+    def health() -> str:
+        return "\n".join(programs.log(f"{name}-server") for name in (*_KINDS, "proxy"))
+
+    name = f"OpenStack Swift {version} s3api"
+    return Account("swift", name, endpoint, "test:tester", secret, exact=False, health=health, steps=10)
 
 
 def _healthy(endpoint: str) -> bool | None:
