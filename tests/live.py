@@ -155,8 +155,9 @@ class Live:
         """
         self._seen.update(_descendants(self.pid))
         killed = [pid for pid in self._seen if _group(pid) == self.pid]
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(self.pid, signal.SIGKILL)
+        if killed or self.process.returncode is None:  # else the number may be somebody else's by now
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(self.pid, signal.SIGKILL)
         for pid in self._seen:
             # A worker in a group of its own; one that is gone already is what was wanted.
             if _group(pid) not in {None, self.pid} and _parent(pid) in {1, self.pid, *self._seen}:
