@@ -47,10 +47,12 @@ _WAIT: Final = 1.05
 _WAIT_MORE_S: Final = 0.02
 
 
+_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+"""Where the system has such a clock, one that counts the time that the machine sleeps, too."""
+
+
 def _seconds() -> float:
-    """Monotonic, and where the system has such a clock counting the time that the machine sleeps, too."""
-    clock = getattr(time, "CLOCK_BOOTTIME", None)
-    return time.monotonic() if clock is None else time.clock_gettime(clock)
+    return time.clock_gettime(_CLOCK)
 
 
 class Links:

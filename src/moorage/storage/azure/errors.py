@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.driver import StorageError, StorageExhausted, StorageUnavailable
+from moorage.storage.failures import failed
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import StorageError
 
 __all__ = ["Failure", "Place", "failure_of"]
 
@@ -82,10 +85,15 @@ class Place:
     container: str
 
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
-        said = " ".join(text for text in (str(failure.status or ""), failure.code) if text) or "no answer"
-        kind = StorageExhausted if failure.status == _NO_SPACE else StorageUnavailable
-        reason = _HINTS.get(failure.code) or failure.text
-        return kind(f"{operation} {key or '/'} at {self.url}, container {self.container}: {said}: {reason}")
+        return failed(
+            operation,
+            key,
+            f"{self.url}, container {self.container}",
+            status=failure.status,
+            code=failure.code,
+            reason=_HINTS.get(failure.code) or failure.text,
+            exhausted=failure.status == _NO_SPACE,
+        )
 
 
 def failure_of(error: BaseException) -> Failure:

@@ -33,13 +33,13 @@ from moorage.storage.driver import (
     Content,
     Key,
     KeyMissing,
-    ObjectTooLarge,
     Stat,
     StorageError,
     Unchanged,
     Version,
 )
 from moorage.storage.finishing import finished
+from moorage.storage.looks import look_for_nothing
 from moorage.storage.object_names import names
 from moorage.storage.objects import NamePage
 
@@ -57,7 +57,6 @@ _T = TypeVar("_T")
 
 _MARKER: Final = Key("docker/registry")
 _OLDER: Final = "/"
-_PROBE_BYTES: Final = 1 << 20
 _log: Final = structlog.get_logger("moorage.storage.azure")
 
 
@@ -218,12 +217,7 @@ class AzureLayouts:
         return old
 
     async def probe(self) -> None:
-        """GET of a blob that nobody makes: the answer tells of container, credentials and clocks."""
-        primary = await self.primary()
-        try:
-            await primary.get(Key("docker/registry/v2/probe"), limit=_PROBE_BYTES)
-        except (KeyMissing, ObjectTooLarge):
-            return
+        await look_for_nothing(await self.primary())
 
     async def close(self) -> None:
         await self.connection.close()

@@ -32,6 +32,7 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.keys import is_key
+from moorage.storage.looks import require_start
 from moorage.storage.objects import NamePage
 
 if TYPE_CHECKING:
@@ -167,8 +168,7 @@ class AzureObjects:
             raise Replaced(f"{key}: it was replaced while it was read") from error
         if found.copying:
             raise KeyMissing(key)
-        if start > found.size:
-            raise RangeOutside(f"{key}: {start} is past its {found.size} bytes")
+        require_start(key, start, found.size)
         if len(data) < min(length, found.size - start):
             raise StorageUnavailable(f"{key}: {len(data)} bytes came of {length}")
         return data, found
@@ -202,8 +202,7 @@ class AzureObjects:
         """With the first 4 MiB.  Raises KeyMissing, RangeOutside."""
         if stop is not None and stop <= start:
             found = await self.whole(key)
-            if start > found.size:
-                raise RangeOutside(f"{key}: {start} is past its {found.size} bytes")
+            require_start(key, start, found.size)
             return AzureReader(self, key, found, start, start, b"")
         length = _GET_BYTES if stop is None else stop - start
         data, found = await self._get(key, start, length, version)

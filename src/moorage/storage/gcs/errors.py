@@ -11,9 +11,12 @@ from __future__ import annotations
 import asyncio
 import json
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.driver import StorageError, StorageExhausted, StorageUnavailable
+from moorage.storage.failures import failed
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import StorageError
 
 __all__ = ["Failure", "Place", "failure_of"]
 
@@ -86,12 +89,18 @@ class Place:
     bucket: str
 
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
-        said = " ".join(text for text in (str(failure.status or ""), failure.reason) if text) or "no answer"
         hint = _HINTS.get(failure.status, failure.text)
         if failure.no_bucket:
             hint = "there is no such bucket; it must be made beforehand"
-        kind = StorageExhausted if failure.exhausted else StorageUnavailable
-        return kind(f"{operation} {key or '/'} at {self.endpoint}, bucket {self.bucket}: {said}: {hint}")
+        return failed(
+            operation,
+            key,
+            f"{self.endpoint}, bucket {self.bucket}",
+            status=failure.status,
+            code=failure.reason,
+            reason=hint,
+            exhausted=failure.exhausted,
+        )
 
 
 def failure_of(error: BaseException) -> Failure:

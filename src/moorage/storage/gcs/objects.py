@@ -26,7 +26,6 @@ from moorage.storage.driver import (
     Key,
     KeyMissing,
     ObjectTooLarge,
-    RangeOutside,
     SignedUrl,
     Stat,
     StorageError,
@@ -40,6 +39,7 @@ from moorage.storage.gcs.reader import GcsReader
 from moorage.storage.gcs.sessions import SESSION_TYPE, Sessions
 from moorage.storage.gcs.signing import Signer
 from moorage.storage.keys import is_key
+from moorage.storage.looks import look_for_nothing, require_start, version_if_holding
 from moorage.storage.objects import NamePage
 
 if TYPE_CHECKING:
@@ -56,7 +56,6 @@ __all__ = ["Found", "GcsObjects"]
 
 _PAGE: Final = 1000
 _AT_ONCE: Final = 16
-_PROBE_BYTES: Final = 1 << 20
 _TEXT: Final = {"Content-Type": "application/octet-stream"}
 _AS_IS: Final = {"Accept-Encoding": "identity"}
 _NEEDED: Final = ("size", "timeCreated", "generation")
@@ -185,16 +184,14 @@ class GcsObjects:
             stat = found.stat
         else:
             stat = Stat(key, size, parsedate_to_datetime(written).astimezone(UTC))
-        if start > stat.size:
-            raise RangeOutside(f"{key}: {start} is past its {stat.size} bytes")
+        require_start(key, start, stat.size)
         end = stat.size if stop is None else min(stop, stat.size)
         return GcsReader(self, stat, response, start, end, version)
 
     async def _within(self, key: Key, start: int) -> Stat:
         """Of an object in which nothing is to be read.  Raises RangeOutside."""
         stat = await self.head(key)
-        if start > stat.size:
-            raise RangeOutside(f"{key}: {start} is past its {stat.size} bytes")
+        require_start(key, start, stat.size)
         return stat
 
     async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
@@ -214,20 +211,12 @@ class GcsObjects:
             failure = error.failure
             if when is ALWAYS or not (failure.refused or failure.missing):
                 raise self.told(failure, "write", key) from error
-            if error.doubtful and (version := await self._version_of(key, data)) is not None:
+            if error.doubtful and (version := await version_if_holding(self, key, data)) is not None:
                 return version  # an attempt whose answer was lost has done it
             raise Conflict(f"{key}: {failure.text}") from error
         if int(said["size"]) != sum(map(len, data)):
             raise StorageUnavailable(f"{key}: the store has taken {said['size']} bytes of {sum(map(len, data))}")
         return Version(str(said["generation"]))
-
-    async def _version_of(self, key: Key, data: Sequence[bytes]) -> Version | None:
-        """The version of the object if it holds exactly `data`."""
-        try:
-            found = await self.get(key, limit=sum(map(len, data)))
-        except (KeyMissing, ObjectTooLarge):
-            return None
-        return found.version if found.data == b"".join(data) else None
 
     async def delete(self, keys: Sequence[Key]) -> None:
         """The first alone, then so many at a time: Google's batches save no work, only connections."""
@@ -331,11 +320,7 @@ class GcsObjects:
         return old
 
     async def probe(self) -> None:
-        """GET of an object that nobody makes: the answer tells of bucket and credentials."""
-        try:
-            await self.get(Key("docker/registry/v2/probe"), limit=_PROBE_BYTES)
-        except (KeyMissing, ObjectTooLarge):
-            return
+        await look_for_nothing(self)
 
     async def close(self) -> None:
         await self.connection.close()

@@ -13,7 +13,8 @@ import re
 from dataclasses import dataclass
 from typing import Any, Final
 
-from moorage.storage.driver import StorageError, StorageExhausted, StorageUnavailable
+from moorage.storage.driver import StorageError, StorageUnavailable
+from moorage.storage.failures import failed
 
 __all__ = ["Failure", "Place", "Unsupported", "failure_of"]
 
@@ -108,11 +109,14 @@ class Place:
     bucket: str
 
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
-        said = " ".join(text for text in (str(failure.status or ""), failure.code) if text) or "no answer"
-        hint = _HINTS.get(failure.code)
-        kind = StorageExhausted if failure.exhausted else StorageUnavailable
-        return kind(
-            f"{operation} {key or '/'} at {self.endpoint}, bucket {self.bucket}: {said}: {hint or failure.text}"
+        return failed(
+            operation,
+            key,
+            f"{self.endpoint}, bucket {self.bucket}",
+            status=failure.status,
+            code=failure.code,
+            reason=_HINTS.get(failure.code) or failure.text,
+            exhausted=failure.exhausted,
         )
 
 

@@ -24,13 +24,13 @@ from moorage.storage.driver import (
     Key,
     KeyMissing,
     ObjectTooLarge,
-    RangeOutside,
     SignedUrl,
     Stat,
     StorageError,
     Version,
 )
 from moorage.storage.keys import is_key
+from moorage.storage.looks import look_for_nothing, require_start, version_if_holding
 from moorage.storage.objects import NamePage
 from moorage.storage.s3.conditions import Conditions
 from moorage.storage.s3.connection import S3Connection
@@ -157,8 +157,7 @@ class S3Objects:
     async def _within(self, key: Key, start: int) -> Stat:
         """Of an object in which nothing is to be read.  Raises RangeOutside."""
         stat = await self.head(key)
-        if start > stat.size:
-            raise RangeOutside(f"{key}: {start} is past its {stat.size} bytes")
+        require_start(key, start, stat.size)
         return stat
 
     async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
@@ -182,7 +181,7 @@ class S3Objects:
                 failure = failure_of(error)
                 self._trace("PutObject", key, failure.code or str(failure.status))
                 if mode != "overwrite" and (failure.refused or failure.missing):
-                    if doubtful and (version := await self._version_of(key, data)) is not None:
+                    if doubtful and (version := await version_if_holding(self, key, data)) is not None:
                         return version  # an attempt whose answer was lost has done it
                     raise Conflict(f"{key}: {failure.code}") from error
                 if mode != "overwrite" and failure.unsupported:
@@ -199,14 +198,6 @@ class S3Objects:
     async def _pause(self, attempt: int) -> None:
         longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
         await self._sleep(random.uniform(longest / 2, longest))  # noqa: S311  no secret
-
-    async def _version_of(self, key: Key, data: Sequence[bytes]) -> Version | None:
-        """The version of the object if it holds exactly `data`."""
-        try:
-            found = await self.get(key, limit=sum(map(len, data)))
-        except (KeyMissing, ObjectTooLarge):
-            return None
-        return found.version if found.data == b"".join(data) else None
 
     def _class_of(self, key: str) -> dict[str, str]:
         kind = self.storage_class(key)
@@ -333,11 +324,7 @@ class S3Objects:
         return [self._key(path) for path in await self._multipart.unfinished(under, before, abort=abort)]
 
     async def probe(self) -> None:
-        """GET of an object that nobody makes: the answer tells of bucket, credentials, clocks and region."""
-        try:
-            await self.get(Key("docker/registry/v2/probe"), limit=_PIECE_BYTES)
-        except (KeyMissing, ObjectTooLarge):
-            return
+        await look_for_nothing(self)
 
     async def close(self) -> None:
         await self.connection.close()
