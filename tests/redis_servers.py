@@ -127,14 +127,19 @@ class RedisServer:
 
 
 @contextmanager
-def a_redis(folder: Path, *arguments: str, cli: Sequence[str] = (), tls: bool = False) -> Iterator[RedisServer]:
-    """One server, empty."""
-    server = RedisServer(folder, arguments, cli, tls=tls)
+def _running(server: RedisServer) -> Iterator[RedisServer]:
     server.start()
     try:
         yield server
     finally:
         server.kill()
+
+
+@contextmanager
+def a_redis(folder: Path, *arguments: str, cli: Sequence[str] = (), tls: bool = False) -> Iterator[RedisServer]:
+    """One server, empty."""
+    with _running(RedisServer(folder, arguments, cli, tls=tls)) as server:
+        yield server
 
 
 @contextmanager
@@ -149,12 +154,8 @@ def a_sentinel(folder: Path, master: RedisServer, name: str, *lines: str) -> Ite
         *lines,
     ]
     (folder / "redis-sentinel.conf").write_text("\n".join(said) + "\n")
-    server = RedisServer(folder, program="redis-sentinel")
-    server.start()
-    try:
+    with _running(RedisServer(folder, program="redis-sentinel")) as server:
         yield server
-    finally:
-        server.kill()
 
 
 @contextmanager

@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.interop.volumes import fill, show
+from tests.interop.volumes import fill, show, take_turns
 from tests.live import require, start_moorage, start_reference
 from tests.wire import OCI_INDEX, OCI_MANIFEST, Wire, image
 
@@ -209,10 +209,7 @@ def test_both_serve_one_volume_at_once_and_take_turns_at_an_upload(tmp_path: Pat
         assert done.status == 201, done
         for wire in turns:
             assert wire.blob("taking/turns", digest).body == b"".join(pieces)
-
-        for number in range(4):
-            manifest = turns[number % 2].push_image("taking/turns", "latest", [b"turn %d" % number])
-            assert turns[(number + 1) % 2].manifest("taking/turns", "latest").body == manifest
+        take_turns(ours, theirs)
 
 
 def test_the_references_collector_keeps_what_moorage_stored(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import subprocess
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.interop.volumes import fill, show
+from tests.interop.volumes import fill, show, take_turns
 from tests.live import Live, require, start_moorage, start_reference
 from tests.s3 import Bucket, a_bucket
 from tests.wire import Wire
@@ -111,16 +111,7 @@ def test_an_upload_that_moorage_began_is_unknown_to_the_reference(tmp_path: Path
 def test_both_serve_one_bucket_at_once(tmp_path: Path, bucket: Any) -> None:
     """A rolling move: old and new behind one load balancer, any image from either."""
     with ours(tmp_path, bucket) as here, theirs(tmp_path, bucket) as there:
-        turns = [Wire(live.host) for live in (here, there)]
-        for number in range(4):
-            manifest = turns[number % 2].push_image("taking/turns", "latest", [b"turn %d" % number])
-            assert turns[(number + 1) % 2].manifest("taking/turns", "latest").body == manifest
-        for number in range(3):
-            turns[0].push_image("taking/turns", f"1.{number}-alpine", [b"x"])
-            turns[1].push_image("taking/turns", f"1.{number}", [b"y"])
-        expected = sorted(["latest", *(f"1.{n}{s}" for n in range(3) for s in ("", "-alpine"))])
-        assert turns[0].tags("taking/turns") == expected
-        assert sorted(turns[1].tags("taking/turns")) == expected
+        take_turns(here, there)
 
 
 def test_the_references_collector_keeps_what_moorage_stored(tmp_path: Path, bucket: Any) -> None:

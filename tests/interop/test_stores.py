@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.interop.recording import UPLOADS, Recording, Upload, held, push_again
 from tests.interop.stores import STORES, Store, a_store
-from tests.interop.volumes import fill, show
+from tests.interop.volumes import fill, show, take_turns
 from tests.live import start_moorage, start_reference
 from tests.wire import Wire
 
@@ -104,16 +104,7 @@ def test_both_serve_one_store_at_once(store: Store) -> None:
     """A rolling move: old and new behind one load balancer, any image from either, and either moves a tag."""
     keep_its_names(store)
     with store.ours() as here, store.theirs() as there:
-        turns = [Wire(live.host) for live in (here, there)]
-        for number in range(4):
-            manifest = turns[number % 2].push_image("taking/turns", "latest", [b"turn %d" % number])
-            assert turns[(number + 1) % 2].manifest("taking/turns", "latest").body == manifest
-        for number in range(3):
-            turns[0].push_image("taking/turns", f"1.{number}-alpine", [b"x"])
-            turns[1].push_image("taking/turns", f"1.{number}", [b"y"])
-        expected = sorted(["latest", *(f"1.{n}{s}" for n in range(3) for s in ("", "-alpine"))])
-        assert turns[0].tags("taking/turns") == expected
-        assert sorted(turns[1].tags("taking/turns")) == expected
+        take_turns(here, there)
 
 
 @pytest.mark.parametrize("store", ["azure-3"], indirect=True)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from tests.live import Live
 
-__all__ = ["Shown", "fill", "show"]
+__all__ = ["Shown", "fill", "show", "take_turns"]
 
 
 @dataclass
@@ -91,3 +91,17 @@ def _show_manifest(wire: Wire, shown: Shown, name: str, reference: str) -> None:
         algorithm = described["digest"].partition(":")[0]
         assert str(Digest.of(blob.body, algorithm)) == described["digest"]
         shown.blobs[f"{name}@{described['digest']}"] = blob.body
+
+
+def take_turns(ours: Live, theirs: Live) -> None:
+    """Either pushes, the other serves; either moves a tag.  Only we sort tags as the specification wants it."""
+    turns = [Wire(live.host) for live in (ours, theirs)]
+    for number in range(4):
+        manifest = turns[number % 2].push_image("taking/turns", "latest", [b"turn %d" % number])
+        assert turns[(number + 1) % 2].manifest("taking/turns", "latest").body == manifest
+    for number in range(3):
+        turns[0].push_image("taking/turns", f"1.{number}-alpine", [b"x"])
+        turns[1].push_image("taking/turns", f"1.{number}", [b"y"])
+    expected = sorted(["latest", *(f"1.{n}{s}" for n in range(3) for s in ("", "-alpine"))])
+    assert turns[0].tags("taking/turns") == expected
+    assert sorted(turns[1].tags("taking/turns")) == expected

@@ -13,22 +13,22 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.storage.gcs.server import DROP, LOSE, Request
+from tests.storage.pushing import Client
 
 from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, UploadMissing
 from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.builders import blob
-from moorage.testing.upload_contract import HOME, TO, note
+from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from moorage.storage.driver import UploadState
 
 pytestmark = pytest.mark.slow
 
 DATA = blob(size=4321).data
-PIECES = (DATA[:30], DATA[30:1900], DATA[1900:1901], DATA[1901:4000], DATA[4000:])
+ENDS = (30, 1900, 1901, 4000, len(DATA))
 """Cut so that checkpoints leave tails in the state, short chunks, whole ones, and joins are trees with a tail."""
 
 
@@ -48,44 +48,6 @@ def node(bucket: Bucket) -> ObjectDriver:
     return ObjectDriver(store, ChunkLog(store, tail_bytes=50))
 
 
-class Client:
-    """Pushes PIECES, a request for each, and finishes; knows what it was told."""
-
-    def __init__(self) -> None:
-        self.told = -1
-        self.finished = False
-
-    async def push(self, driver: ObjectDriver) -> None:
-        """From wherever the upload stands.  Raises StorageUnavailable where the node dies."""
-        state = await self._where(driver)
-        assert DATA.startswith(await self._stored(driver, state))
-        assert state.offset >= self.told, "what was acknowledged is kept"
-        for piece in PIECES:
-            end = sum(map(len, PIECES[: PIECES.index(piece) + 1]))
-            if state.offset >= end:
-                continue
-            async with driver.uploads.append(HOME, state) as appender:
-                await appender.write([DATA[state.offset : end]])
-                state = await appender.checkpoint([note(end)])
-            self.told = state.offset
-        await driver.uploads.publish(HOME, state, TO)
-        self.finished = True
-        await driver.uploads.discard(HOME)
-
-    async def _where(self, driver: ObjectDriver) -> UploadState:
-        if self.told < 0:
-            state = await driver.uploads.begin(HOME)
-            self.told = 0
-            return state
-        return await driver.uploads.state(HOME)
-
-    async def _stored(self, driver: ObjectDriver, state: UploadState) -> bytes:
-        async with driver.uploads.read(HOME, state) as reader:
-            found = b"".join([piece async for piece in reader])
-        assert len(found) == state.offset
-        return found
-
-
 @pytest.mark.parametrize("how", [DROP, LOSE], ids=["before", "after"])
 async def test_a_crash_at_any_request_loses_and_tears_nothing(bucket: Bucket, how: tuple[int, str]) -> None:
     """Whatever node dies, and whenever: what was acknowledged is there, and a blob is whole or not there."""
@@ -98,7 +60,7 @@ async def test_a_crash_at_any_request_loses_and_tears_nothing(bucket: Bucket, ho
             return None if count[0] < step else how if count[0] == step else DROP
 
         bucket.server.trouble = trouble
-        first, client = node(bucket), Client()
+        first, client = node(bucket), Client(DATA, ENDS)
         try:
             await client.push(first)
         except StorageUnavailable:

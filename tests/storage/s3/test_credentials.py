@@ -7,7 +7,7 @@ import threading
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.s3 import Bucket, a_bucket, cannot_hold, front, is_moto
@@ -17,7 +17,7 @@ from moorage.storage.s3 import connection as s3_connection
 from moorage.testing.listing_contract import flat
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from moorage.storage.object_driver import ObjectDriver
@@ -31,19 +31,6 @@ KEY = Key("docker/link")
 def bucket() -> Iterator[Bucket]:
     with a_bucket(watched=True) as bucket:
         yield bucket
-
-
-@pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., ObjectDriver]]:
-    made: list[ObjectDriver] = []
-
-    def driver(**options: Any) -> ObjectDriver:
-        made.append(bucket.driver(**options))
-        return made[-1]
-
-    yield driver
-    for one in made:
-        await one.close()
 
 
 @contextmanager

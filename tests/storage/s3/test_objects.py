@@ -24,7 +24,7 @@ from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
+    from collections.abc import Callable, Iterator
 
     from moorage.storage.driver import UploadState
     from moorage.storage.object_driver import ObjectDriver
@@ -44,20 +44,6 @@ def watched() -> None:
 def bucket(request: pytest.FixtureRequest) -> Iterator[Bucket]:
     with a_bucket(watched="watched" in request.fixturenames) as bucket:
         yield bucket
-
-
-@pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., ObjectDriver]]:
-    """Drivers on the bucket, closed at the end."""
-    made: list[ObjectDriver] = []
-
-    def driver(**options: Any) -> ObjectDriver:
-        made.append(bucket.driver(**options))
-        return made[-1]
-
-    yield driver
-    for one in made:
-        await one.close()
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.s3 import Bucket, Request, Trouble, a_bucket, front, is_moto
+from tests.storage.pushing import Client
 
 from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, UploadMissing
@@ -20,12 +21,11 @@ from moorage.storage.object_driver import ObjectDriver
 from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Limits
 from moorage.testing.builders import blob
-from moorage.testing.upload_contract import HOME, TO, note
+from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from moorage.storage.driver import UploadState
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
@@ -98,45 +98,6 @@ class Dying:
         return self.count >= self._step
 
 
-class Client:
-    """Pushes the data, a request for each piece, and finishes; knows what it was told."""
-
-    def __init__(self, world: World) -> None:
-        self._world = world
-        self.told = -1
-        self.finished = False
-
-    async def push(self, driver: ObjectDriver) -> None:
-        """From wherever the upload stands.  Raises StorageUnavailable where the node dies."""
-        data = self._world.data
-        state = await self._where(driver)
-        assert data.startswith(await self._stored(driver, state))
-        assert state.offset >= self.told, "what was acknowledged is kept"
-        for end in self._world.ends:
-            if state.offset >= end:
-                continue
-            async with driver.uploads.append(HOME, state) as appender:
-                await appender.write([data[state.offset : end]])
-                state = await appender.checkpoint([note(end)])
-            self.told = state.offset
-        await driver.uploads.publish(HOME, state, TO)
-        self.finished = True
-        await driver.uploads.discard(HOME)
-
-    async def _where(self, driver: ObjectDriver) -> UploadState:
-        if self.told < 0:
-            state = await driver.uploads.begin(HOME)
-            self.told = 0
-            return state
-        return await driver.uploads.state(HOME)
-
-    async def _stored(self, driver: ObjectDriver, state: UploadState) -> bytes:
-        async with driver.uploads.read(HOME, state) as reader:
-            found = b"".join([piece async for piece in reader])
-        assert len(found) == state.offset
-        return found
-
-
 async def purge(driver: ObjectDriver) -> None:
     later = datetime.now(UTC) + timedelta(hours=1)
     async for home in driver.uploads.abandoned(UNDER, later):
@@ -165,7 +126,7 @@ async def test_a_crash_at_any_request_loses_and_tears_nothing(world: World, how:
         step += EVERY
         world.clear()
         front().trouble = dying = Dying(step, how)
-        first, client = world.node(), Client(world)
+        first, client = world.node(), Client(world.data, world.ends)
         try:
             await client.push(first)
         except StorageUnavailable:
