@@ -25,12 +25,12 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.server.job import PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job
+from moorage.server.job import DRAINING, HEARTBEAT, PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job
 from moorage.server.retry import Retry
 from moorage.server.worker import main
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from typing import NoReturn
 
     from moorage.metrics.board import Board
@@ -42,12 +42,17 @@ if TYPE_CHECKING:
 __all__ = ["Crew", "Fork", "Slot", "Worker", "ended"]
 
 _START_LIMIT_S: Final = 60.0
+_SILENCE_LIMIT_S: Final = 5.0
+"""How long the heartbeat of a worker may be missing (`job.HEARTBEAT_S`) until others get the new connections."""
 _log: Final = structlog.get_logger("moorage.server")
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s."""
+    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s.
+
+    `heard` is when the last heartbeat came, in seconds of `time.monotonic`; `stuck` whether one is overdue.
+    """
 
     pid: int
     slot: Slot
@@ -58,6 +63,8 @@ class Worker:
     retiring: bool = False
     told: bool = False
     paused: bool = False
+    heard: float = 0.0
+    stuck: bool = False
 
 
 @dataclass(eq=False, slots=True)
@@ -97,6 +104,8 @@ class Crew:
     observation: Observation | None
     relay: Relay | None
     workers: dict[int, Worker] = field(default_factory=dict)
+    checked: float = field(default_factory=time.monotonic)
+    """When heartbeats were last looked for."""
 
     # Coming
 
@@ -161,9 +170,10 @@ class Crew:
                 _send(worker.pid, signal.SIGKILL)
 
     def due(self) -> list[float]:
-        """When `start_due` and `kill_late` have something to do."""
+        """When `start_due`, `kill_late` and `check_heartbeats` have something to do."""
         retries = [slot.retry.at for slot in self.slots if slot.retry.at is not None]
-        return retries + [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
+        starts = [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
+        return [*retries, *starts, *(each.heard + _SILENCE_LIMIT_S for each in self._attended() if not each.stuck)]
 
     # Being there
 
@@ -176,12 +186,44 @@ class Crew:
         if not heard:
             self.selector.unregister(worker.control)
         came_up = False
-        for word in (bytes([letter]) for letter in heard):
+        if heard:
+            self._responds(worker)
+        for word in (bytes([letter]) for letter in heard.replace(HEARTBEAT, b"")):
             if word == READY:
                 worker.ready = came_up = True
             elif word in {PAUSED, RESUMED}:
                 worker.paused = word == PAUSED
+            elif word == DRAINING and worker is worker.slot.current:
+                # It accepts no more, and its socket stays open here for the worker that takes its place.
+                self.sockets.exclude(worker.slot.number)
         return came_up and worker is worker.slot.fresh
+
+    def _attended(self) -> Iterator[Worker]:
+        """Yield the workers that get new connections."""
+        for slot in self.slots:
+            if slot.current is not None and slot.current.ready and not slot.current.retiring:
+                yield slot.current
+
+    def _responds(self, worker: Worker) -> None:
+        silent_s, worker.heard = time.monotonic() - worker.heard, time.monotonic()
+        if worker.stuck:
+            worker.stuck = False
+            self.sockets.include(worker.slot.number)
+            _log.warning(
+                "a worker responds again", worker=worker.slot.number, pid=worker.pid, silent_s=round(silent_s)
+            )
+
+    def check_heartbeats(self, now: float) -> None:
+        """Give the new connections of a worker whose event loop has stopped to the others."""
+        asleep, self.checked = now - self.checked >= _SILENCE_LIMIT_S, now
+        for worker in self._attended():
+            if asleep:  # this process, not they: nothing has been read meanwhile
+                worker.heard = now
+            elif not worker.stuck and now >= worker.heard + _SILENCE_LIMIT_S:
+                worker.stuck = True
+                self.sockets.exclude(worker.slot.number)
+                others = "new connections wait" if len(self.slots) == 1 else "new connections go to the others"
+                _log.warning(f"a worker does not respond; {others}", worker=worker.slot.number, pid=worker.pid)
 
     def take_over(self, worker: Worker) -> None:
         """The fresh one is the current one from now on, and the one before it retires."""
@@ -190,6 +232,7 @@ class Crew:
         slot.retry.cancel()
         slot.retry.forgive()
         if old is not None:
+            self.sockets.include(slot.number)
             old.retiring = True
             try:
                 old.control.send(RETIRE)
@@ -236,6 +279,7 @@ class Crew:
                 self._later(slot)
             return True
         slot.current = None
+        self.sockets.include(slot.number)
         if status == 0:
             _log.warning("a worker was told to end; another takes its place", worker=slot.number, pid=worker.pid)
         elif status == START_FAILED and not worker.ready:

@@ -1,7 +1,7 @@
 """What the master and a worker agree on: the job, the words between them, and how a worker may end.
 
     to the worker   RETIRE, PAUSE, RESUME       one letter each, over the control socket
-    to the master   READY, PAUSED, RESUMED
+    to the master   READY, PAUSED, RESUMED, DRAINING; HEARTBEAT every HEARTBEAT_S seconds
     exit status     0 (nothing was cut off), CUT_OFF (the time was over), START_FAILED
 
 The companion ends by the same rules.  No child outlives the master: `die_with`.
@@ -29,10 +29,13 @@ if TYPE_CHECKING:
     from moorage.server.relay import Relay
     from moorage.storage.watched import Watch
 
-__all__ = ["CUT_OFF", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED", "RETIRE", "START_FAILED"]
-__all__ += ["Application", "Job", "die_with"]
+__all__ = ["CUT_OFF", "DRAINING", "HEARTBEAT", "HEARTBEAT_S", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED"]
+__all__ += ["RETIRE", "START_FAILED", "Application", "Job", "die_with"]
 
 READY: Final = b"R"
+DRAINING: Final = b"D"
+HEARTBEAT: Final = b"H"
+HEARTBEAT_S: Final = 1.0
 RETIRE: Final = b"T"
 PAUSE: Final = b"P"
 PAUSED: Final = b"p"

@@ -4,9 +4,11 @@ TCP with several workers gets one socket for each of them, all on one port (SO_R
 share one queue badly: whoever wakes first takes all that wait.  Measured with 32 keep-alive connections on four
 workers, in bursts and one after another: [32, 0, 0, 0] to [13, 11, 4, 4] from one queue, [13, 9, 6, 4] to
 [9, 8, 8, 7] with a socket each; 12,000 against 15,500 requests/s.  The master holds every socket open, so what
-waits for a worker that died is served by the next one.
+waits for a worker that died is served by the next one.  The socket of a worker that does not respond is left out
+of the kernel's choice (`reuseport.py`).
 
-A Unix socket and a socket that systemd passed down are one queue for all.
+A Unix socket and a socket that systemd passed down are one queue for all, from which a worker that does not
+respond takes nothing.
 
 Source: reference/configuration.md section 9; sd_listen_fds(3); socket(7), SO_REUSEPORT.
 """
@@ -22,7 +24,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import structlog
+
 from moorage.config.addresses import host_and_port
+from moorage.server import reuseport
 from moorage.server.cannot import Cannot
 from moorage.server.granian import BACKLOG
 
@@ -32,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Sockets", "bind", "inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
+_log: Final = structlog.get_logger("moorage.server")
 
 
 @dataclass(slots=True)
@@ -45,6 +51,9 @@ class Sockets:
     sockets: list[socket.socket | None]
     path: str | None = None
     _address: tuple[int, str, int] | None = field(default=None)
+    _group: list[int] = field(default_factory=list)
+    """The workers whose sockets share the port, in the kernel's order of them."""
+    _excluded: set[int] = field(default_factory=set)
 
     @property
     def unix(self) -> bool:
@@ -58,6 +67,8 @@ class Sockets:
             assert self._address is not None
             found = _listening(*self._address, share=True)
             self.sockets[index] = found
+            self._group.append(index)
+            self._steer()
         return found
 
     def withdraw(self, index: int) -> None:
@@ -66,6 +77,38 @@ class Sockets:
             found, self.sockets[index] = self.sockets[index], None
             if found is not None:
                 found.close()
+                # The kernel fills the gap with the last of the group.
+                position, last = self._group.index(index), self._group.pop()
+                if last != index:
+                    self._group[position] = last
+                self._steer()
+
+    def exclude(self, index: int) -> None:
+        """Give no new connections to the socket of a worker, as long as others are there to take them."""
+        self._excluded.add(index)
+        self._steer()
+
+    def include(self, index: int) -> None:
+        """Take back `exclude`."""
+        if index in self._excluded:
+            self._excluded.remove(index)
+            self._steer(released=not self._excluded)
+
+    def _steer(self, *, released: bool = False) -> None:
+        if self.shared or not (self._excluded or released):
+            return
+        member = next(one for one in self.sockets if one is not None)
+        positions = [at for at, index in enumerate(self._group) if index not in self._excluded]
+        try:
+            if len(positions) in {0, len(self._group)}:
+                reuseport.release(member)
+            else:
+                reuseport.steer(member, positions)
+        except OSError as error:
+            if error.errno != errno.ENOENT:  # nothing was steered
+                _log.warning(
+                    "new connections cannot be steered past a worker that does not respond", cause=str(error)
+                )
 
     def close(self) -> None:
         for one in self.sockets:
@@ -138,7 +181,8 @@ def _tcp(addr: str, workers: int) -> Sockets:
     sockets: list[socket.socket | None] = [first]
     first.listen(BACKLOG)
     sockets += [_listening(family, host, port, share=True) for _ in range(workers - 1)]
-    return Sockets(shared=False, sockets=sockets, _address=(family, host, port))
+    group = list(range(workers))
+    return Sockets(shared=False, sockets=sockets, _address=(family, host, port), _group=group)
 
 
 def _resolve(addr: str) -> tuple[int, str, int]:

@@ -175,6 +175,7 @@ class Master:
         if self._companion is not None and self._companion.retry.is_due(now):
             self._start_companion()
         self._crew.kill_late(now)
+        self._crew.check_heartbeats(now)
         if self._succession.has_begun:
             self._crew.start_due(self._succession.plan, now)
         self._succession.keep_time(now)

@@ -29,7 +29,20 @@ from moorage.health import Health, checks_of
 from moorage.http.middleware import Traffic
 from moorage.server import idle
 from moorage.server.granian import Listener
-from moorage.server.job import CUT_OFF, PAUSE, PAUSED, READY, RESUME, RESUMED, RETIRE, START_FAILED, die_with
+from moorage.server.job import (
+    CUT_OFF,
+    DRAINING,
+    HEARTBEAT,
+    HEARTBEAT_S,
+    PAUSE,
+    PAUSED,
+    READY,
+    RESUME,
+    RESUMED,
+    RETIRE,
+    START_FAILED,
+    die_with,
+)
 from moorage.server.layers import surround
 from moorage.server.observing import Observing
 from moorage.server.readahead import WorkerLoop
@@ -76,6 +89,7 @@ class _Worker:
         self._asgi: ASGIApp | None = None
         self._listeners: list[tuple[Listener, object]] = []
         self._watchers: list[asyncio.Task[None]] = []
+        self._heartbeat: asyncio.Task[None] | None = None
 
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
@@ -97,6 +111,7 @@ class _Worker:
         gc.collect()
         gc.freeze()
         job.control.send(READY)
+        self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
 
         await self._begun.wait()
         for watcher in self._watchers:
@@ -130,6 +145,17 @@ class _Worker:
         loop.add_signal_handler(signal.SIGQUIT, _dump_tasks)
         faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+    async def _beat(self) -> None:
+        """Tell the master that the event loop runs, until the process ends."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self._report(HEARTBEAT)
+
+    def _report(self, word: bytes) -> None:
+        # A full buffer is a master that is stopped itself; one that is dead is noticed by `_hear`.
+        with suppress(BlockingIOError, BrokenPipeError):
+            self._job.control.send(word)
 
     def _hear(self) -> None:
         """The master spoke or died."""
@@ -174,6 +200,7 @@ class _Worker:
             loop = asyncio.get_running_loop()
             self._ends_at = loop.time() + self._job.settings.http.draintimeout
             self._terminated.set()
+            self._report(DRAINING)
             if self._limit is not None:
                 self._limit.reschedule(self._ends_at)
         self._begun.set()
