@@ -57,7 +57,7 @@ def fill_memories_of_spellings() -> None:
     """
     for number in range(3 * check_key.cache_parameters()["maxsize"]):
         check_key(f"docker/registry/v2/repositories/{'x' * 120}/{number}")
-    for number in range(3 * Digest.parse.cache_parameters()["maxsize"]):  # type: ignore[attr-defined]  # lru_cache's
+    for number in range(3 * Digest.parse.cache_parameters()["maxsize"]):
         Digest.parse(f"sha256:{number:064}")
 
 
