@@ -9,7 +9,9 @@ Source: reference/http-api.md section 1.
 from __future__ import annotations
 
 import re
+import string
 from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
 
 import structlog
 from starlette.requests import Request
@@ -46,6 +48,9 @@ __all__ = ["create_app"]
 _API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 _TOKEN: Final = "/token"  # noqa: S105  a path
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
+_IN_PATH: Final = "/:="
+_IN_QUERY: Final = string.punctuation.replace("#", "")
+"""Characters left unescaped in a Location (RFC 3986 section 3); a query keeps the escapes it was sent with."""
 _log: Final = structlog.get_logger("moorage.http")
 
 
@@ -101,11 +106,11 @@ class _App:
         configured: list[tuple[bytes, bytes]] = []
         call: Call | None = None
         try:
+            if (redirect := self._redirect(request, path)) is not None:
+                return redirect
             inner = self._inner(path)
             if inner == _TOKEN and self._tokens is not None:
                 return await self._tokens.answer(request)
-            if (redirect := self._redirect(request, inner)) is not None:
-                return redirect
             if method == "OPTIONS":
                 return self._options_answer(inner)
             # Also for a method that is not offered: what is counted and traced is counted by route.
@@ -139,29 +144,29 @@ class _App:
             raise RouteUnknown(path)
         return path[len(prefix) - 1 :]
 
-    def _redirect(self, request: Request, inner: str) -> Response | None:
-        """301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET."""
-        if request.method not in {"GET", "HEAD"} or not (inner == "/v2" or inner.startswith("/v2/")):
+    def _redirect(self, request: Request, path: str) -> Response | None:
+        """301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET.
+
+        Raises what the endpoint raises for an invalid name, digest or tag: a redirect always leads to an endpoint.
+        """
+        prefix = self._options.prefix
+        clean = _resolved(path)
+        if request.method not in {"GET", "HEAD"} or not clean.startswith(prefix):
             return None
-        clean = inner
-        if ("//" in inner or "/." in inner) and _DOTS_OR_DOUBLE.search(inner):
-            parts: list[str] = []
-            for part in inner.split("/"):
-                if part == "..":
-                    parts = parts[:-1]
-                elif part not in {"", "."}:
-                    parts.append(part)
-            clean = "/" + "/".join(parts) + ("/" if inner.endswith("/") else "")
-        if clean == "/v2":
-            clean = "/v2/"
-        elif clean.endswith("/") and clean != "/v2/" and not clean.endswith("/blobs/uploads/"):
-            clean = clean.rstrip("/")
-        if clean == inner:
+        inner = clean[len(prefix) - 1 :]
+        if inner == "/v2":
+            inner = "/v2/"
+        elif not inner.startswith("/v2/"):
             return None
-        route, _ = routes.find(clean)
+        elif inner.endswith("/") and inner != "/v2/" and not inner.endswith("/blobs/uploads/"):
+            inner = inner.rstrip("/")
+        if f"{prefix}{inner[1:]}" == path:
+            return None
+        route, params = routes.find(inner)
         route.endpoint(request.method, readonly=False)
-        query = request.scope["query_string"].decode("latin-1")
-        target = path_outside(self._options, clean[1:]) + (f"?{query}" if query else "")
+        Call(request, self._registry, self._options, params).check_path()
+        query = quote(request.scope["query_string"], safe=_IN_QUERY)
+        target = path_outside(self._options, quote(inner[1:], safe=_IN_PATH)) + (f"?{query}" if query else "")
         response = Response(status_code=301, headers={"location": target, "content-length": "0"})
         response.raw_headers.append(_API_VERSION)
         return response
@@ -174,6 +179,19 @@ class _App:
                 response.raw_headers += [_API_VERSION, *self._configured]
                 return response
         raise RouteUnknown(inner)
+
+
+def _resolved(path: str) -> str:
+    """Return `path` without empty and dot segments; a final slash is kept."""
+    if not ("//" in path or "/." in path) or not _DOTS_OR_DOUBLE.search(path):
+        return path
+    parts: list[str] = []
+    for part in path.split("/"):
+        if part == "..":
+            parts = parts[:-1]
+        elif part not in {"", "."}:
+            parts.append(part)
+    return "/" + "/".join(parts) + ("/" if parts and path.endswith("/") else "")
 
 
 def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:

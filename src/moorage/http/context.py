@@ -56,6 +56,12 @@ class Call:
         except TagInvalid as error:
             raise NotATag(error.subject) from error
 
+    def check_path(self) -> None:
+        """Raise what the methods above raise for what the path holds."""
+        for name in self.params:
+            if (parse := _PARSERS.get(name)) is not None:
+                parse(self)
+
     def header(self, name: str) -> str | None:
         return self.request.headers.get(name)
 
@@ -85,3 +91,6 @@ class Call:
     def page_path(self, path: str) -> str:
         """The same without scheme and host, for `Link`."""
         return path_outside(self.options, path)
+
+
+_PARSERS: Final = {"name": Call.name, "digest": Call.digest, "reference": Call.reference}

@@ -79,7 +79,8 @@ def _route(label: str, spec: str, pattern: str, **methods: tuple[Handler, Access
     if "GET" in methods:
         methods["HEAD"] = methods["GET"]
     expression = re.escape(pattern).replace("<name>", "(?P<name>.+)")
-    expression = re.sub(r"<(digest|reference|uuid)>", r"(?P<\1>[^/]+)", expression)
+    expression = re.sub(r"<(digest|reference)>", r"(?P<\1>[^/]+)", expression)
+    expression = expression.replace("<uuid>", "(?P<uuid>[A-Za-z0-9_.=-]+)")
     mark = max(re.split("<[a-z]+>", pattern), key=len)
     return Route(label, spec, pattern, methods, re.compile(expression, re.DOTALL), mark)
 

@@ -1,0 +1,188 @@
+"""Arbitrary bytes in a URL: never a 500, and every `Location` names the resource that was requested.
+
+Requests are ASGI scopes built by hand, since HTTP clients normalize URLs.  Paths are decoded in two ways: as
+Granian does, with U+FFFD for invalid UTF-8, and with surrogate escapes, as other servers might.
+"""
+
+from __future__ import annotations
+
+import http.client
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+from urllib.parse import unquote_to_bytes, urlsplit
+
+import pytest
+from tests.http.conftest import DELETABLE
+from tests.live import start_moorage
+
+from moorage.app import make_driver
+from moorage.config.model import Settings
+from moorage.config.sections.storage import Filesystem, Storage
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from starlette.types import ASGIApp, Message
+    from tests.http.conftest import Serve
+
+METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
+DIGEST: Final = f"sha256:{'0' * 64}"
+BYTES: Final = tuple(f"%{byte:02x}" for byte in range(256))
+HARD: Final = (
+    "%2f", "%2F", "%2f%2f", "%2e", "%2e%2e", "%2e%2e%2f", "..%2f..%2f", "%252f", "%252e%252e%252f", "%25",
+    "%2500", "%00", "%0d%0aset-cookie:%20a=b", "%0a", "%c0%af", "%c0%ae%c0%ae%c0%af", "%e0%80%af",
+    "%f0%80%80%af", "%ed%a0%80", "%ed%b3%bf", "%f4%90%80%80", "%fe%ff", "%e2%82%ac", "%e2%80%ae", "%u20ac",
+    "%", "%2", "%zz", "%3f", "%3fn=1", "%23", "%5c", "%5c..%5c", "%3b", "%3a", "%40", "%20", "+", "%2b",
+    "%c4%b0", "%ef%bc%8f", "%ef%bb%bf", "%7f", "%c2%85",
+)  # fmt: skip
+"""Separators, dot segments, double encodings, overlong and invalid UTF-8, broken escapes, line ends."""
+
+PLACES: Final = (
+    "/{}v2/", "/v2{}/", "/v2/{}", "/v2/{}a/tags/list", "/v2/a{}b/tags/list", "/v2/a/{}/tags/list",
+    "/v2/a{}/tags/list/", "/v2/a/tags/list{}", "/v2/a/tags/list/{}", "/v2/a/tags{}/list", "/{}/v2/a/tags/list",
+    "/v2/a/manifests/{}", "/v2/a/manifests/v1{}", "/v2/a/manifests/v1{}/", f"/v2/a/manifests/{DIGEST}{{}}/",
+    f"/v2/a/blobs/{DIGEST}{{}}", f"/v2/a/blobs/sha256{{}}:{'0' * 64}/", f"/v2/a{{}}/blobs/{DIGEST}/",
+    "/v2/a{}/blobs/uploads/", "/v2/a/blobs/uploads{}", "/v2/a/blobs/uploads/{}", "/v2/a/blobs/uploads/0123{}/",
+    f"/v2/a{{}}b/referrers/{DIGEST}/", f"/v2/a/referrers/{DIGEST}{{}}/",
+    "/v2/_catalog{}/", "/v2/_oci/ext/discover{}/", "/v2/a{}/_oci/ext/discover/", "/token{}",
+)  # fmt: skip
+"""A slash at the end makes a redirect of what is otherwise valid."""
+
+QUERIES: Final = (
+    "/v2/a/tags/list/?last={}", "/v2/a/tags/list?last={}", "/v2/a/tags/list?n={}", "/v2/a/tags/list?n=1{}",
+    "/v2/_catalog?last={}", "/v2/_catalog?last=a{}b", "/v2/_catalog?n={}&last=a", "/v2/?{}", "/v2/?a{}=b",
+    f"/v2/a/referrers/{DIGEST}?artifactType=a/b{{}}&last={{}}", "/v2/a/blobs/uploads/0123?_state={}",
+    f"/v2/a/manifests/{DIGEST}?tag={{}}", "/v2/a/blobs/uploads/?mount={}&from=a", "/v2/a/blobs/uploads/?digest={}",
+    f"/v2/a/blobs/uploads/?mount={DIGEST}&from={{}}", "/v2/a/blobs/uploads/?digest-algorithm={}",
+)  # fmt: skip
+
+
+class Answer(NamedTuple):
+    status: int
+    location: bytes
+
+
+async def ask(app: ASGIApp, method: str, target: str, errors: str) -> Answer:
+    path, _, query = target.partition("?")
+    headers = [(b"host", b"h"), (b"content-length", b"0")]
+    scope: dict[str, Any] = {
+        "type": "http", "method": method, "path": unquote_to_bytes(path).decode(errors=errors),
+        "raw_path": path.encode(), "query_string": query.encode(), "headers": headers,
+        "scheme": "http", "http_version": "1.1", "client": ("127.0.0.1", 1), "server": ("127.0.0.1", 5000),
+    }  # fmt: skip
+    started: list[Message] = []
+
+    async def receive() -> Message:
+        return {"type": "http.request", "body": b"", "more_body": False}
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            started.append(message)
+
+    await app(scope, receive, send)
+    (start,) = started
+    return Answer(start["status"], dict(start["headers"]).get(b"location", b""))
+
+
+def resolved(path: bytes) -> bytes:
+    """The decoded path without empty and dot segments and without a final slash."""
+    parts: list[bytes] = []
+    for part in unquote_to_bytes(path).split(b"/"):
+        if part == b"..":
+            parts = parts[:-1]
+        elif part not in {b"", b"."}:
+            parts.append(part)
+    return b"/" + b"/".join(parts)
+
+
+def check(method: str, target: str, answer: Answer) -> None:
+    """No 500; a redirect names the same resource, and the `Location` of an upload lies below it."""
+    asked = f"{method} {target}"
+    assert answer.status < 500, asked
+    if not answer.location:
+        assert answer.status not in {201, 202, 301}, asked
+        return
+    assert answer.location.isascii(), asked
+    assert answer.location.decode().isprintable(), asked
+    location = urlsplit(answer.location)
+    path, _, query = target.partition("?")
+    assert location.fragment == b"", asked
+    if answer.status == 301:
+        assert method in {"GET", "HEAD"}, asked
+        assert location.netloc == b"", asked
+        assert resolved(location.path) == resolved(path.encode()), asked
+        assert unquote_to_bytes(location.query) == unquote_to_bytes(query), asked
+    else:
+        assert location.netloc == b"h", asked
+        assert resolved(location.path).startswith(resolved(path.encode())), asked
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_byte_in_a_path_is_an_internal_error(serve: Serve, place: str) -> None:
+    """A 500 without credentials fills the log with tracebacks and alerts operators."""
+    app = serve(DELETABLE).app
+    for text in BYTES:
+        target = place.replace("{}", text)
+        for method in METHODS if text < "%80" else METHODS[:1]:
+            check(method, target, await ask(app, method, target, "replace"))
+        if text >= "%80":
+            check("GET", target, await ask(app, "GET", target, "surrogateescape"))
+
+
+@pytest.mark.parametrize("place", PLACES)
+async def test_no_malformed_encoding_is_an_internal_error(serve: Serve, place: str) -> None:
+    app = serve(DELETABLE).app
+    for text in HARD:
+        target = place.replace("{}", text)
+        for method in METHODS:
+            for errors in ("replace", "surrogateescape"):
+                check(method, target, await ask(app, method, target, errors))
+
+
+@pytest.mark.parametrize("place", QUERIES)
+async def test_no_byte_in_a_query_is_an_internal_error(serve: Serve, tmp_path: Path, place: str) -> None:
+    """Lists on the filesystem driver, where parameters are compared with names of directories."""
+    settings = DELETABLE
+    if "uploads/?" not in place:
+        settings = Settings(storage=Storage(filesystem=Filesystem(rootdirectory=str(tmp_path))))
+    app = serve(settings, driver=make_driver(settings)).app
+    method = "POST" if "uploads/?" in place else "PUT" if "tag=" in place else "GET"
+    for text in (*BYTES, *HARD):
+        target = place.replace("{}", text)
+        check(method, target, await ask(app, method, target, "replace"))
+
+
+@pytest.mark.parametrize(
+    ("asked", "location"),
+    [
+        ("/v2/a/tags/list/?last=%E2%82%AC&n=%3F", "/v2/a/tags/list?last=%E2%82%AC&n=%3F"),
+        ("/v2/%61/tags/list/", "/v2/a/tags/list"),
+        ("/v2/a%2Fb/tags/list/", "/v2/a/b/tags/list"),
+        (f"/v2/a/blobs/sha256%3A{'0' * 64}/", f"/v2/a/blobs/{DIGEST}"),
+        ("/v2/%3F/tags/list/", None), ("/v2/a%23/tags/list/", None), ("/v2/a%5cb/tags/list/", None),
+        ("/v2/%E2%82%AC/tags/list/", None), ("/v2/%ff/tags/list/", None), ("/v2/a/manifests/%2d/", None),
+        ("/v2/a/blobs/foo/", None), ("/v2/a/blobs/uploads/%ff/", None),
+    ],
+)  # fmt: skip
+async def test_a_redirect_leads_to_an_endpoint_or_there_is_none(
+    serve: Serve, asked: str, location: str | None
+) -> None:
+    """CNCF Distribution answers 404 to the others as well."""
+    answer = await ask(serve().app, "GET", asked, "replace")
+    assert answer == (Answer(404, b"") if location is None else Answer(301, location.encode()))
+
+
+@pytest.mark.slow
+def test_no_byte_sent_to_a_running_server_is_an_internal_error(tmp_path: Path) -> None:
+    """Granian decodes the path before the application sees it."""
+    with start_moorage(tmp_path / "data", http={"workers": 1}) as live:
+        connection = http.client.HTTPConnection(live.host)
+        for place in PLACES:
+            for text in (*BYTES, *HARD) if place.endswith("/") else HARD:
+                target = place.replace("{}", text)
+                connection.request("GET", target, headers={"host": "h"})
+                answer = connection.getresponse()
+                answer.read()
+                location = answer.headers.get("location", "").encode("latin-1")
+                check("GET", target, Answer(answer.status, location))
+        connection.close()
+        assert "Traceback" not in live.logs()
