@@ -217,7 +217,7 @@ class PageSizeInvalid(RegistryError):
 
 
 class PreconditionFailed(RegistryError):
-    """`If-Match` or `If-None-Match` of a manifest PUT does not hold."""
+    """`If-Match`, or `If-None-Match` of a manifest PUT, does not hold."""
 
     code = "DENIED"
     message = "requested access to the resource is denied"

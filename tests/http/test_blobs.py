@@ -113,6 +113,9 @@ async def test_a_bad_digest_is_a_400(client: Client, method: str, spelling: str)
         ("bytes=-1", 999, 999),
         ("bytes=-300", 700, 999),
         ("bytes=-5000", 0, 999),
+        ("bytes=990-99999999999999999999", 990, 999),
+        (f"bytes=0990-{'9' * 5000}", 990, 999),
+        (f"bytes=-{'9' * 5000}", 0, 999),
     ],
 )
 async def test_one_range_is_a_206(client: Client, asked: str, first: int, last: int) -> None:
@@ -132,7 +135,13 @@ async def test_a_range_of_a_large_blob_is_only_the_range(client: Client) -> None
     assert (answer.status_code, answer.content) == (206, BIG.data[100_000:150_000])
 
 
-@pytest.mark.parametrize("asked", ["bytes=1000-", "bytes=1000-1001", "bytes=99999-", "bytes=500-0", "bytes=-0"])
+@pytest.mark.parametrize(
+    "asked",
+    [
+        "bytes=1000-", "bytes=1000-1001", "bytes=99999-", "bytes=500-0", "bytes=-0", "bytes=-", "bytes=x-1",
+        f"bytes={'9' * 20}-", f"bytes={'9' * 5000}-{'9' * 5000}", "bytes=-000",
+    ],
+)  # fmt: skip
 async def test_an_unsatisfiable_range_is_a_416(client: Client, asked: str) -> None:
     """A client that has all bytes already must learn the size, not get the blob again."""
     await client.push_blob(BLOB)
@@ -262,6 +271,56 @@ async def test_a_store_that_can_sends_the_client_there(serve: Serve) -> None:
     assert answer.headers["location"].startswith("https://bucket.test/")
     head = await client.send("HEAD", f"/v2/{NAME}/blobs/{BIG.digest}")
     assert (head.status_code, head.headers["content-length"]) == (200, "200000")
+
+
+@pytest.mark.parametrize(
+    "condition",
+    [f'"{BLOB.digest}"', f'"x", "{BLOB.digest}"', f'"W/", W/"y", "{BLOB.digest}"', "*", str(BLOB.digest)],
+)
+async def test_a_request_whose_if_match_holds_is_answered(client: Client, condition: str) -> None:
+    """A download manager that resumes sends it, and stops at a 412."""
+    await client.push_blob(BLOB)
+    target = f"/v2/{NAME}/blobs/{BLOB.digest}"
+    assert (await client.blob(BLOB, if_match=condition)).content == BLOB.data
+    assert (await client.blob(BLOB, if_match=condition, range="bytes=1-2")).status_code == 206
+    assert (await client.send("HEAD", target, headers={"if-match": condition})).status_code == 200
+    lines = [("if-match", '"x"'), ("if-match", condition)]
+    assert (await client.get(target, lines)).status_code == 200
+    assert (await client.send("DELETE", target, headers={"if-match": condition})).status_code == 202
+
+
+@pytest.mark.parametrize("condition", [f'"{ABSENT}"', f'W/"{BLOB.digest}"', '"x"', f'"{BLOB.digest} "', ""])
+async def test_a_request_whose_if_match_does_not_hold_is_a_412(client: Client, condition: str) -> None:
+    """RFC 9110 section 13.1.1: weak entity tags never match, and the request must not be carried out."""
+    await client.push_blob(BLOB)
+    target = f"/v2/{NAME}/blobs/{BLOB.digest}"
+    for method in ("GET", "HEAD", "DELETE"):
+        answer = await client.send(method, target, headers={"if-match": condition})
+        assert answer.status_code == 412, method
+    assert codes(answer) == ["DENIED"]
+    assert (await client.blob(BLOB)).content == BLOB.data
+
+
+async def test_preconditions_are_evaluated_in_the_order_of_the_rfc(client: Client) -> None:
+    """RFC 9110 section 13.2.2: If-Match, If-None-Match, If-Range; none for an unknown blob."""
+    await client.push_blob(BLOB)
+    ours, other = f'"{BLOB.digest}"', f'"{ABSENT}"'
+    assert (await client.blob(BLOB, if_match=other, if_none_match=ours)).status_code == 412
+    assert (await client.blob(BLOB, if_match=ours, if_none_match=ours)).status_code == 304
+    assert (await client.blob(BLOB, if_match=other, range="bytes=5000-")).status_code == 412
+    assert (await client.blob(BLOB, if_none_match=ours, range="bytes=5000-")).status_code == 304
+    assert (await client.blob(BLOB, if_match=ours, if_range=other, range="bytes=1-2")).content == BLOB.data
+    for method in ("GET", "DELETE"):
+        answer = await client.send(method, f"/v2/{NAME}/blobs/{ABSENT}", headers={"if-match": ours})
+        assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_request_with_if_match_is_not_sent_to_a_store(serve: Serve) -> None:
+    """The client would repeat If-Match there, and a store has its own entity tags: a 412 for the right blob."""
+    client = serve(driver=ElsewhereDriver())
+    await client.push_blob(BIG)
+    assert (await client.blob(BIG, if_match=f'"{BIG.digest}"')).content == BIG.data
+    assert (await client.blob(BIG, if_match=f'"{ABSENT}"')).status_code == 412
 
 
 def content_of(path: str) -> bytes:

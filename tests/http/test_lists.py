@@ -193,6 +193,23 @@ async def test_referrers_are_filtered_by_type(client: Client) -> None:
         assert digests == {str(kinds[kind].digest) for kind in expected}
 
 
+@pytest.mark.parametrize("spelling", ["application/vnd.x.y+json", "application/vnd.x.y%2Bjson"])
+async def test_a_media_type_may_hold_a_bare_plus(client: Client, spelling: str) -> None:
+    """`+` is a blank in a form, but curl users and scripts write media types as they are."""
+    await client.push(ONE)
+    for number in range(2):
+        notes = {"pad": "x" * 2_500_000, "n": str(number)}
+        await client.push(artifact("application/vnd.x.y+json", subject=ONE, annotations=notes))
+    await client.push(artifact("application/vnd.x.yjson", subject=ONE))
+    found = 0
+    at: str | None = f"/v2/{NAME}/referrers/{ONE.digest}?artifactType={spelling}"
+    while at is not None:
+        answer = await client.get(at)
+        found += len(answer.json()["manifests"])
+        at = links(answer)
+    assert found == 2
+
+
 async def test_many_referrers_come_in_pages(client: Client) -> None:
     """An answer must stay below the 4 MiB that clients read of an index."""
     await client.push(ONE)

@@ -204,13 +204,29 @@ async def test_a_push_may_depend_on_where_the_tag_points(client: Client, *, exis
     await client.push(TWO)
     await client.push(ONE, *(["v1"] if exists else []))
     right = {"if_match": f'"{ONE.digest}"'} if exists else {"if_none_match": "*"}
-    wrongs = [{"if_none_match": "*"}, {"if_match": f'"{ABSENT}"'}] if exists else [{"if_match": "*"}]
+    wrongs = [{"if_match": "*"}]
+    if exists:
+        wrongs = [{"if_none_match": "*"}, {"if_match": f'"{ABSENT}"'}, {"if_match": f'W/"{ONE.digest}"'}]
     for wrong in wrongs:
         answer = await client.put("v1", TWO, **wrong)
         assert (answer.status_code, codes(answer)) == (412, ["DENIED"])
     assert (await client.manifest("v1")).status_code == (200 if exists else 404)
     assert (await client.put("v1", TWO, **right)).status_code == 201
     assert (await client.manifest("v1")).content == TWO.data
+
+
+async def test_reading_and_deleting_may_depend_on_where_the_tag_points(client: Client) -> None:
+    """A cleanup that decided by an old digest must not delete what was pushed since (RFC 9110 section 13.1.1)."""
+    await client.push(ONE, "v1")
+    await client.push(TWO, "v1")
+    old, new = f'"{ONE.digest}"', f'"{TWO.digest}"'
+    for method in ("GET", "HEAD", "DELETE"):
+        assert (await client.manifest("v1", method=method, if_match=old)).status_code == 412
+        assert (await client.manifest("v1", method=method, if_match=f"W/{new}")).status_code == 412
+    assert (await client.manifest("v1", if_match=f"{old}, {new}")).content == TWO.data
+    assert (await client.manifest("v1", if_match=new, if_none_match=new)).status_code == 304
+    assert (await client.manifest("v1", method="DELETE", if_match=new)).status_code == 202
+    assert (await client.manifest("v1", method="DELETE", if_match=new)).status_code == 404
 
 
 async def test_deleting_a_tag_keeps_the_manifest(client: Client) -> None:

@@ -305,6 +305,29 @@ async def test_the_answer_is_as_clients_read_it(server: Server) -> None:
     assert claims(answer)["sub"] == "ann"
 
 
+async def test_the_first_value_of_a_repeated_field_counts_and_scopes_add_up(server: Server) -> None:
+    """As for CNCF Distribution's token servers (Go's `Values.Get`)."""
+    scopes = "scope=repository:library/app:pull&scope=repository:library/web:pull"
+    answer = await server.client.get(f"/token?service=moorage&service=other&{scopes}")
+    assert access(answer) == ["repository:library/app:pull", "repository:library/web:pull"]
+    assert (await server.client.get("/token?service=other&service=moorage")).status_code == 400
+    login = basic("ann", "secret")
+    assert (await server.client.get("/token?account=ann&account=bob", login)).status_code == 200
+    assert (await server.client.get("/token?account=bob&account=ann", login)).status_code == 400
+    kind = {"content-type": "application/x-www-form-urlencoded"}
+    form = b"grant_type=password&grant_type=refresh_token&username=ann&username=bob&password=secret&password=x"
+    assert (await server.client.send("POST", "/token", form, kind)).status_code == 200
+
+
+@pytest.mark.parametrize("account", ["robot+ci", "robot%2Bci"])
+async def test_a_robot_may_be_named_with_a_bare_plus(server: Server, account: str) -> None:
+    """Scripts write `account=robot+ci`, which a form decodes as "robot ci"."""
+    answer = await server.client.get(f"/token?account={account}", basic("robot+ci", ROBOT_SECRET))
+    assert answer.status_code == 200
+    answer = await server.client.get("/token?account=robotci", basic("robot+ci", ROBOT_SECRET))
+    assert answer.status_code == 400
+
+
 async def test_asking_for_too_much_gets_what_there_is(server: Server) -> None:
     """`docker login` asks for nothing, skopeo for `*`; neither is an error."""
     ann = {"user": "ann", "password": "secret"}

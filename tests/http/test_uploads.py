@@ -278,6 +278,26 @@ async def test_an_outdated_location_is_a_416_that_tells_where_to_go_on(client: C
     await is_whole(client, answer, BLOB.digest, BLOB.data)
 
 
+@pytest.mark.parametrize("end", ["9999999999999999999", "9" * 20, "9" * 5000])
+async def test_a_span_beyond_what_a_number_holds_is_a_400(client: Client, end: str) -> None:
+    """`len` of such a range is an OverflowError, and was a 500."""
+    for body in (pieces(b"abc"), b"abc"):
+        refused = await client.patch(await client.location(), body, f"0-{end}")
+        assert (refused.status_code, codes(refused)) == (400, ["SIZE_INVALID"])
+    ahead = await client.patch(await client.location(), pieces(b"abc"), f"{end}-{end}")
+    assert (ahead.status_code, codes(ahead)) == (416, ["RANGE_INVALID"])
+
+
+@pytest.mark.parametrize("announced", ["9" * 20, "9" * 5000])
+async def test_a_length_beyond_what_a_number_holds_is_a_refusal(client: Client, announced: str) -> None:
+    """Python converts no text of more than 4,300 digits."""
+    headers = {"content-length": announced}
+    refused = await client.send("PATCH", await client.location(), pieces(b"abc"), headers)
+    assert (refused.status_code, codes(refused)) == (400, ["SIZE_INVALID"])
+    refused = await client.send("PUT", f"/v2/{NAME}/manifests/v1", pieces(b"{}"), headers)
+    assert (refused.status_code, codes(refused)) == (413, ["MANIFEST_INVALID"])
+
+
 async def test_an_inverted_span_is_a_416(client: Client) -> None:
     """Start must not be after end (http-api.md 7.3)."""
     refused = await client.patch(await client.location(), b"x", "9-0")

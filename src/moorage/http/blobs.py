@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.responses import Response
 
-from moorage.http.ranges import matches, parse_range
+from moorage.http.ranges import check_match, matches, parse_range
 from moorage.http.streaming import FileResponse, PiecesResponse
 from moorage.storage.driver import LocalFile, SignedUrl
 
@@ -24,11 +24,13 @@ _AT_ONCE_BYTES: Final = 64 << 10
 async def get_blob(call: Call) -> Response:
     """end-2, GET or HEAD: 200 whole, 206 one range, 304, 307 to where the bytes are.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, RANGE_INVALID.
+    Preconditions are evaluated in the order of RFC 9110 section 13.2.2.
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, DENIED (412), RANGE_INVALID.
     """
     name, digest = call.name(), call.digest()
     blobs = call.registry.blobs
-    asked_for_bytes = call.request.method == "GET" and not call.header("if-none-match")
+    match, none_match = call.list_header("if-match"), call.list_header("if-none-match")
+    asked_for_bytes = call.request.method == "GET" and match is None and not none_match
     # First, since a redirect needs neither the size nor the range, which the client asks there again.
     if asked_for_bytes and (there := await blobs.elsewhere(name, digest, client=call.client())) is not None:
         return Response(status_code=307, headers={"location": there.url})
@@ -40,7 +42,8 @@ async def get_blob(call: Call) -> Response:
         "accept-ranges": "bytes",
         "cache-control": "max-age=31536000",
     }
-    if matches(call.header("if-none-match"), digest):
+    check_match(match, digest)
+    if matches(none_match, digest):
         return Response(status_code=304, headers=headers)
     if call.request.method == "HEAD":
         return Response(headers={**headers, "content-length": str(blob.size)})
@@ -51,7 +54,8 @@ async def get_blob(call: Call) -> Response:
     if wanted is None and blob.size <= _AT_ONCE_BYTES:
         return Response(await blobs.read(blob), headers=headers)
 
-    out = await blobs.handover(blob, method="GET", client=call.client())
+    # A client repeats If-Match where it is redirected to, and a store has other entity tags than ours.
+    out = await blobs.handover(blob, method="GET", client=call.client()) if match is None else None
     if isinstance(out, SignedUrl):
         return Response(status_code=307, headers={"location": out.url})
     headers["content-length"] = str(blob.size if wanted is None else len(wanted))
@@ -71,7 +75,11 @@ def _still_that(if_range: str | None, digest: str) -> bool:
 async def delete_blob(call: Call) -> Response:
     """end-10, DELETE: 202; the repository's link goes, the bytes are the collector's.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, UNSUPPORTED.
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UNKNOWN, DENIED (412), UNSUPPORTED.
     """
-    await call.registry.blobs.delete(call.name(), call.digest())
+    name, digest = call.name(), call.digest()
+    if (match := call.list_header("if-match")) is not None:
+        await call.registry.blobs.stat(name, digest)
+        check_match(match, digest)
+    await call.registry.blobs.delete(name, digest)
     return Response(status_code=202, headers={"content-length": "0"})

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.auth.access import ANYBODY
 from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
+from moorage.http.ranges import parse_decimal
 from moorage.http.urls import location, path_outside
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
 
@@ -65,13 +66,19 @@ class Call:
     def header(self, name: str) -> str | None:
         return self.request.headers.get(name)
 
+    def list_header(self, name: str) -> str | None:
+        """All lines of a header whose value is a list, joined (RFC 9110 section 5.3)."""
+        lines = self.request.headers.getlist(name)
+        return ", ".join(lines) if lines else None
+
     def query(self, name: str) -> str | None:
-        return self.request.query_params.get(name)
+        """The first value of a parameter, as in CNCF Distribution (Go's `Values.Get`); None without one."""
+        values = self.request.query_params.getlist(name)
+        return values[0] if values else None
 
     def content_length(self) -> int | None:
         """None for a chunked body."""
-        text = self.header("content-length")
-        return int(text) if text is not None and text.isascii() and text.isdigit() else None
+        return parse_decimal(self.header("content-length") or "")
 
     def has_body(self) -> bool:
         """Whether a body may follow: announced, chunked, or (HTTP/2) not known before it is read."""

@@ -13,7 +13,7 @@ from starlette.responses import Response
 
 from moorage.auth.access import allows_class
 from moorage.errors import Denied, DigestInvalid, ManifestUnknown, TooManyTags
-from moorage.http.ranges import entity_tags, matches
+from moorage.http.ranges import check_match, entity_tags, matches
 from moorage.http.streaming import read_body
 from moorage.registry import media
 from moorage.registry.interface import IfMatch
@@ -33,7 +33,7 @@ _DEFAULT_PLATFORM: Final = ("linux", "amd64")
 async def get_manifest(call: Call) -> Response:
     """end-3, GET or HEAD: 200 with the bytes that were pushed, or 304.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN.
+    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412).
     """
     name, reference = call.name(), call.reference()
     manifest = await call.registry.manifests.get(name, reference)
@@ -41,7 +41,8 @@ async def get_manifest(call: Call) -> Response:
         manifest = await _acceptable(call, manifest)
     digest = str(manifest.digest)
     headers = {"content-type": manifest.media_type, "docker-content-digest": digest, "etag": f'"{digest}"'}
-    if matches(call.header("if-none-match"), manifest.digest):
+    check_match(call.list_header("if-match"), manifest.digest)
+    if matches(call.list_header("if-none-match"), manifest.digest):
         return Response(status_code=304, headers=headers)
     if call.request.method == "HEAD":
         return Response(headers={**headers, "content-length": str(len(manifest.data))})
@@ -107,20 +108,20 @@ def _tags(call: Call) -> tuple[Tag, ...]:
 
 
 def _condition(call: Call) -> IfMatch | None:
-    match, none_match = call.header("if-match"), call.header("if-none-match")
+    match, none_match = call.list_header("if-match"), call.list_header("if-none-match")
     if match is None and none_match is None:
         return None
-    return IfMatch(_digests(match), _digests(none_match))
+    return IfMatch(_digests(match, weak=False), _digests(none_match, weak=True))
 
 
-def _digests(header: str | None) -> tuple[Digest, ...] | None:
+def _digests(header: str | None, *, weak: bool) -> tuple[Digest, ...] | None:
     """The digests a condition names; empty for `*`.  What is no digest of ours can match nothing."""
     if header is None:
         return None
     if header.strip() == "*":
         return ()
     found = []
-    for tag in entity_tags(header):
+    for tag in entity_tags(header, weak=weak):
         try:
             found.append(Digest.parse(tag))
         except DigestInvalid:
@@ -134,7 +135,11 @@ _NO_DIGEST: Final = Digest("none", "")
 async def delete_manifest(call: Call) -> Response:
     """end-9, DELETE: 202.  A tag alone, or a manifest with every tag that points at it.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, UNSUPPORTED.
+    With If-Match, a push to the tag between check and removal is not noticed.
+    Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412), UNSUPPORTED.
     """
-    await call.registry.manifests.delete(call.name(), call.reference())
+    name, reference = call.name(), call.reference()
+    if (match := call.list_header("if-match")) is not None:
+        check_match(match, (await call.registry.manifests.get(name, reference)).digest)
+    await call.registry.manifests.delete(name, reference)
     return Response(status_code=202, headers={"content-length": "0"})

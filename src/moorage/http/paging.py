@@ -17,9 +17,9 @@ def page_size(text: str | None) -> int | None:
     """`n` as a number, None if it is not given.  Raises PageSizeInvalid."""
     if text is None or text == "":
         return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):  # noqa: PLR2004  what fits 64 bits
+    if not (text.isascii() and text.isdigit() and len(text.lstrip("0")) <= 18):  # noqa: PLR2004  fits 64 bits
         raise PageSizeInvalid(f"n={text}", detail={"n": text})
-    return int(text)
+    return int(text.lstrip("0") or "0")
 
 
 def next_link(path: str, query: Iterable[tuple[str, str]]) -> str:

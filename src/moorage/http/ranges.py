@@ -10,19 +10,32 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import RangeInvalid, RangeNotSatisfiable, SizeInvalid
+from moorage.errors import PreconditionFailed, RangeInvalid, RangeNotSatisfiable, SizeInvalid
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from moorage.types import Digest
 
-__all__ = ["entity_tags", "matches", "parse_chunk", "parse_range", "upload_range"]
+__all__ = [
+    "check_match", "entity_tags", "matches", "parse_chunk", "parse_decimal", "parse_range", "upload_range",
+]  # fmt: skip
 
-_ONE: Final = re.compile(r"\s*bytes\s*=\s*(\d{0,19})\s*-\s*(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
+_ONE: Final = re.compile(r"\s*bytes\s*=\s*(\d*)\s*-\s*(\d*)\s*", re.ASCII | re.IGNORECASE)
 _BYTES: Final = re.compile(r"\s*bytes\s*=", re.ASCII | re.IGNORECASE)
-_CHUNK: Final = re.compile(r"(\d{1,19})-(\d{1,19})", re.ASCII)
-_ENTITY_TAG: Final = re.compile(r'(?:W/)?"([^"]*)"|([^\s,"]+)')
+_CHUNK: Final = re.compile(r"(\d+)-(\d+)", re.ASCII)
+_ENTITY_TAG: Final = re.compile(r'(W/)?"([^"]*)"|([^\s,"]+)')
+_EXACT_DIGITS: Final = 18
+_BEYOND: Final = 1 << 62
+"""Stands for every larger number: no content has as many bytes, and `len` of a range is limited to 63 bits."""
+
+
+def parse_decimal(text: str) -> int | None:
+    """The number of bytes that a header states, at most 2**62; None unless `text` is ASCII digits."""
+    if not (text.isascii() and text.isdigit()):
+        return None
+    digits = text.lstrip("0")
+    return int(digits or "0") if len(digits) <= _EXACT_DIGITS else _BEYOND
 
 
 def parse_range(header: str | None, size: int) -> range | None:
@@ -35,13 +48,13 @@ def parse_range(header: str | None, size: int) -> range | None:
     found = _ONE.fullmatch(header)
     if found is None or not any(found.groups()):
         raise RangeNotSatisfiable(f"the range {header!r} is malformed", size=size)
-    first, last = found.groups()
-    if not first:
-        start, stop = max(0, size - int(last)), size
-        unsatisfiable = int(last) == 0
+    first, last = (parse_decimal(digits) for digits in found.groups())
+    if first is None:
+        start, stop = max(0, size - (last or 0)), size
+        unsatisfiable = last == 0
     else:
-        start, stop = int(first), min(int(last) + 1 if last else size, size)
-        unsatisfiable = bool(last) and int(last) < start
+        start, stop = first, size if last is None else min(last + 1, size)
+        unsatisfiable = last is not None and last < start
     if unsatisfiable or start >= size:
         raise RangeNotSatisfiable(f"the range {header!r} lies outside the {size} bytes of the blob", size=size)
     return range(start, stop)
@@ -58,7 +71,9 @@ def parse_chunk(header: str | None, length: int | None) -> range | None:
     found = _CHUNK.fullmatch(header.strip())
     if found is None:
         raise SizeInvalid(f"Content-Range {header!r} is not <start>-<end>, two byte positions")
-    start, end = int(found[1]), int(found[2])
+    start, end = parse_decimal(found[1]), parse_decimal(found[2])
+    assert start is not None
+    assert end is not None
     if end < start:
         raise RangeInvalid(f"Content-Range {header} ends before it starts")
     if length is not None and end - start + 1 != length:
@@ -71,15 +86,22 @@ def upload_range(offset: int) -> str:
     return f"0-{max(0, offset - 1)}"
 
 
-def entity_tags(header: str) -> Iterator[str]:
-    """The values of a list of entity tags, weak ones too, quoted or (as some clients send digests) bare."""
+def entity_tags(header: str, *, weak: bool = True) -> Iterator[str]:
+    """The values of a list of entity tags, quoted or (as some clients send digests) bare; `weak` ones too."""
     for found in _ENTITY_TAG.finditer(header):
-        yield found[1] if found[1] is not None else found[2]
+        if weak or found[1] is None:
+            yield found[3] if found[2] is None else found[2]
 
 
-def matches(header: str | None, digest: Digest) -> bool:
-    """Does an `If-None-Match` or `If-Range` header name this digest, or everything?"""
+def matches(header: str | None, digest: Digest, *, weak: bool = True) -> bool:
+    """Whether a list of entity tags holds this digest or `*`; `If-Match` compares without `weak` tags."""
     if header is None:
         return False
     text = str(digest)
-    return any(tag in {text, "*"} for tag in entity_tags(header))
+    return any(tag in {text, "*"} for tag in entity_tags(header, weak=weak))
+
+
+def check_match(header: str | None, digest: Digest) -> None:
+    """Evaluate `If-Match` for existing content (RFC 9110 section 13.1.1).  Raises PreconditionFailed."""
+    if header is not None and not matches(header, digest, weak=False):
+        raise PreconditionFailed(f"If-Match does not name {digest}")

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from moorage.errors import ManifestTooLarge, RequestTimeout
+from moorage.http.ranges import parse_decimal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
@@ -56,8 +57,8 @@ async def body(request: Request, timeout_s: float) -> AsyncGenerator[bytes, None
 
 async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
     """A whole small body.  Raises ManifestTooLarge as soon as it is known to be over `limit` bytes."""
-    announced = request.headers.get("content-length", "")
-    if announced.isdigit() and int(announced) > limit:
+    announced = parse_decimal(request.headers.get("content-length", ""))
+    if announced is not None and announced > limit:
         raise ManifestTooLarge(f"it has {announced} bytes, at most {limit} are taken")
     pieces: list[bytes] = []
     size = 0

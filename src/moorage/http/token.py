@@ -114,7 +114,7 @@ class TokenEndpoint:
             raise Refused("expected Basic credentials")
         assert basic is None or isinstance(basic, Basic)
         account = _one(fields, "account")
-        if basic is not None and account and _bytes(account) != basic.user:
+        if basic is not None and account and basic.user not in {_bytes(text) for text in _spellings(account)}:
             raise _BadRequest("account is not the user of the credentials")
         self._check_service(fields)
         offline = _one(fields, "offline_token").lower() in {"true", "1"}
@@ -145,7 +145,7 @@ class TokenEndpoint:
 
     def _check_service(self, fields: Mapping[str, Sequence[str]]) -> None:
         service = _one(fields, "service")
-        if service and service != self._issuer.service:
+        if service and self._issuer.service not in _spellings(service):
             raise _BadRequest(f"expected the service {self._issuer.service!r}")
 
     def _unauthorized(self, request: Request) -> Response:
@@ -187,8 +187,13 @@ def _given(issued: Issued, fields: Mapping[str, Sequence[str]], *, posted: bool)
 
 
 def _one(fields: Mapping[str, Sequence[str]], name: str) -> str:
-    """The first value; "" if there is none."""
+    """The first value, as in CNCF Distribution; "" if there is none."""
     return next(iter(fields.get(name, ())), "")
+
+
+def _spellings(value: str) -> tuple[str, str]:
+    """What a client may have meant: a `+` that it did not escape (`robot+ci`) was decoded as a blank."""
+    return value, value.replace(" ", "+")
 
 
 def _needed(fields: Mapping[str, Sequence[str]], name: str) -> str:
