@@ -258,8 +258,9 @@ def test_a_token_whose_parts_were_swapped_is_refused() -> None:
     assert "signature is wrong" in str(refused(f"{first[0]}.{first[1]}.{b64(bytes(64))}"))
 
 
+TEXT: Final = st.text(max_size=30) | st.text(st.characters(categories=("Cs", "Cc", "Ll")), max_size=5)
 JSON: Final = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=30),
+    st.none() | st.booleans() | st.integers() | st.floats() | TEXT,
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=10), inner, max_size=4),
     max_leaves=20,
 )
@@ -271,6 +272,19 @@ REAL: Final = st.sampled_from(
      Signer.of("P-256").jwk, Signer.of("P-256").thumbprint]
 )  # fmt: skip
 HEADERS: Final = st.dictionaries(NAMES, JSON | REAL, max_size=6)
+
+
+def compact_unsigned(header: dict[str, Any]) -> str:
+    return ".".join(b64(part) for part in (json.dumps(header).encode(), b"{}", b"signature"))
+
+
+@pytest.mark.parametrize("text", ["\ud800", "\udfff\ud800", "\x00", "é"])
+def test_a_sent_key_that_is_not_ascii_is_refused(text: str) -> None:
+    """A lone surrogate has no UTF-8: encoding it fails."""
+    for jwk in ({"kty": "EC", "crv": "P-256", "x": text, "y": "y"}, {"kty": "RSA", "n": text, "e": "AQAB"}):
+        assert str(refused(compact_unsigned({"alg": "ES256", "jwk": jwk}))).isprintable()
+    for alg, name, value in ((text, "kid", "x"), ("ES256", "kid", text), ("ES256", "x5c", [text])):
+        refused(compact_unsigned({"alg": alg, name: value}))
 
 
 @settings(deadline=None)

@@ -21,6 +21,7 @@ from tests.auth.local.helpers import (
     policy_file,
     users_file,
 )
+from tests.auth.signing import compact
 from tests.http.client import ABSENT, Client, codes
 
 from moorage.app import http_options
@@ -601,6 +602,29 @@ async def test_an_issuers_token_is_exchanged(server: Server) -> None:
     assert answer.json()["issued_token_type"] == "urn:ietf:params:oauth:token-type:access_token"
     for bad in (server.ci.token(project_path="evil/app"), server.ci.token(project_path="acme/app", aud="x"), "x"):
         assert (await server.post(**form, subject_token=bad)).status_code == 401
+
+
+@pytest.mark.parametrize(
+    "claims",
+    [
+        {"exp": f"1{'0' * 400}"}, {"exp": "1e400"}, {"nbf": f"-1{'0' * 400}"}, {"project_path": r'"acme/\ud800"'},
+        {"sub": f"{'[' * 5000}{']' * 5000}"}, {"exp": f"1{'0' * 5000}"},
+    ],
+)  # fmt: skip
+async def test_a_malformed_token_of_an_issuer_is_wrong_credentials(server: Server, claims: dict[str, str]) -> None:
+    """What an issuer signs it has from its users; `exp` of 400 digits and a lone surrogate were a 500."""
+    usual = {
+        "iss": json.dumps(ISSUER), "aud": json.dumps(AUDIENCE), "exp": str(int(NOW) + 300),
+        "project_path": '"acme/app"',
+    }  # fmt: skip
+    payload = ",".join(f'"{name}":{value}' for name, value in {**usual, **claims}.items())
+    token = compact({"alg": "ES256", "kid": "key-1"}, f"{{{payload}}}".encode(), server.ci.key, "ES256")
+    grant, kind = (f"urn:ietf:params:oauth:{end}" for end in ("grant-type:token-exchange", "token-type:jwt"))
+    answer = await server.post(
+        grant_type=grant, subject_token=token, subject_token_type=kind, access_type="offline"
+    )
+    assert (answer.status_code, answer.json()["error"]) == (401, "invalid_grant")
+    assert (await server.token(user="oidc", password=token)).status_code == 401
 
 
 async def test_an_issuer_whose_keys_are_not_to_be_had_is_not_a_wrong_password(server: Server) -> None:

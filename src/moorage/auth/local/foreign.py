@@ -9,14 +9,13 @@ Source: OpenID Connect Core 1.0 section 3.1.3.7; RFC 8725 (JWT best current prac
 from __future__ import annotations
 
 import base64
-import math
 import re
-from typing import TYPE_CHECKING, Any, Final, TypeGuard
+from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.local.jwks import PUBLIC, source_of
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.tokens import InvalidToken
-from moorage.auth.token.jose import Refused, read_json, verify
+from moorage.auth.token.jose import Refused, numeric_date, read_json, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +28,7 @@ __all__ = ["Foreign"]
 _LIMIT_CHARS: Final = 16 << 10
 _NAME_LIMIT_CHARS: Final = 255
 _CLOCKS_APART_S: Final = 60.0
+_SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class Foreign:
@@ -82,8 +82,8 @@ class Foreign:
             raise InvalidToken("is of another issuer")
         if not set(_texts(claims.get("aud"))) & set(issuer.audience):
             raise InvalidToken("is for another audience")
-        ends, begins = claims.get("exp"), claims.get("nbf", 0)
-        if not _is_time(ends) or not _is_time(begins):
+        ends, begins = numeric_date(claims.get("exp")), numeric_date(claims.get("nbf", 0))
+        if ends is None or begins is None:
             raise InvalidToken("has no end")
         if now >= ends + _CLOCKS_APART_S:
             raise InvalidToken("is over")
@@ -116,15 +116,14 @@ def _subject(claims: dict[str, Any]) -> str:
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A claim's values as texts: of a list each, of numbers and true and false how JSON writes them."""
+    """A claim's values as texts: of a list each, of numbers and true and false how JSON writes them.
+
+    Text with half a surrogate pair is no Unicode: it has no UTF-8, so no token of ours could hold it.
+    """
     if isinstance(value, list):
         return tuple(text for item in value if not isinstance(item, list) for text in _texts(item))
     if isinstance(value, bool):
         return ("true" if value else "false",)
-    if isinstance(value, str | int):
+    if isinstance(value, int) or (isinstance(value, str) and _SURROGATE.search(value) is None):
         return (str(value),)
     return ()
-
-
-def _is_time(value: object) -> TypeGuard[float]:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

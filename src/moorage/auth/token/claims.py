@@ -8,12 +8,11 @@ Source: reference/auth.md 4.4 "Claims"; RFC 7519 section 4.1; distribution's tok
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.auth.access import Listed
-from moorage.auth.token.jose import Refused, read_json
+from moorage.auth.token.jose import Refused, numeric_date, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,17 +71,14 @@ def _check_times(claims: Mapping[str, Any], now: float) -> float:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Seconds since the epoch, whole or not (RFC 7519 "NumericDate"); None if there is none."""
+    """Seconds since the epoch; None if there is none."""
     value = claims.get(name)
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise Refused(f"malformed: its {name} is no number")
-    try:
-        seconds = float(value)
-    except OverflowError:
-        seconds = math.inf
-    if not math.isfinite(seconds):
+    seconds = numeric_date(value)
+    if seconds is None:
         raise Refused(f"malformed: its {name} is no time")
     return seconds
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.token.keys import Keys, TrustedKey
 
-__all__ = ["Refused", "Signed", "read_json", "verify"]
+__all__ = ["Refused", "Signed", "numeric_date", "read_json", "verify"]
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _EMBEDDED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
@@ -93,6 +93,17 @@ def read_json(data: bytes, part: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise Refused(f"malformed: its {part} is no JSON object")
     return found
+
+
+def numeric_date(value: object) -> float | None:
+    """Seconds since the epoch, whole or not (RFC 7519 "NumericDate"); None for anything but a finite number."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    try:
+        seconds = float(value)
+    except OverflowError:  # an integer of more than 308 digits
+        return None
+    return seconds if math.isfinite(seconds) else None
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
