@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
 import re
 import subprocess
 import sys
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
@@ -140,8 +141,78 @@ def test_nobody_forges_a_line() -> None:
     assert b"\x1b" not in written
 
 
+HOSTILE: Final = "".join(
+    chr(code)
+    for first, last in (
+        (0, 0x1F), (0x7F, 0x9F), (0x61C, 0x61C), (0x200B, 0x200F), (0x2028, 0x202E), (0x2060, 0x206F),
+        (0xFEFF, 0xFEFF), (0xFFF9, 0xFFFB),
+    )
+    for code in range(first, last + 1)
+)  # fmt: skip
+"""C0, DEL, C1, line and paragraph separators, bidirectional controls, invisible characters, BOM."""
+
+_SAY_HOSTILE = """
+import sys, structlog, logging
+from moorage.config.sections.log import Log
+from moorage.logs import configure
+configure(Log(formatter=sys.argv[1]), instance="i")
+hostile = eval(sys.argv[2])
+log = structlog.get_logger("moorage.test")
+text = "a" + hostile + "z"
+log.warning(text, user=text, cause=ValueError(text), names=[text])
+logging.getLogger("some.library").warning("a%sz", hostile)
+try:
+    raise ValueError(text)
+except ValueError:
+    log.exception("failed", path=text)
+"""
+
+
+@pytest.mark.parametrize("formatter", ["text", "json", "logstash", "terminal"])
+def test_no_control_character_reaches_the_log(formatter: str) -> None:
+    """Names of users and paths come from clients; `tail -f` in a terminal obeys what is in them."""
+    out, into = os.openpty() if formatter == "terminal" else os.pipe()
+    command = [
+        sys.executable,
+        "-c",
+        _SAY_HOSTILE,
+        "text" if formatter == "terminal" else formatter,
+        ascii(HOSTILE),
+    ]
+    written = b""
+    with subprocess.Popen(command, stderr=into) as process:
+        os.close(into)
+        with contextlib.suppress(OSError):  # EIO is how a terminal says that it was closed
+            while piece := os.read(out, 1 << 16):
+                written += piece
+    os.close(out)
+    assert process.returncode == 0
+    text = written.decode()
+    if formatter == "terminal":
+        text = re.sub(r"\x1b\[[0-9;]*m|\r(?=\n)", "", text)  # colors, and line ends of a terminal
+    assert not set(HOSTILE.replace("\n", "")) & set(text)
+    assert text.count("ValueError") >= 1
+    for code in (r"\u009b", r"\u202e", r"\u2028", r"\u007f", r"\ufeff"):
+        assert text.count(code) >= 5, code
+    if formatter in {"json", "logstash"}:
+        first, second, third = (json.loads(line) for line in text.splitlines())
+        message = "msg" if formatter == "json" else "message"
+        assert first["user"] == first[message] == second[message] == third["path"] == f"a{HOSTILE}z"
+    elif formatter == "text":
+        assert text.count("\n") == 3
+
+
 @pytest.mark.parametrize("formatter", ["text", "json"])
-@pytest.mark.parametrize("filling", ["x", '"', "\x01", "é", "\udcff"])
+def test_no_control_character_reaches_the_access_log(formatter: str) -> None:
+    hostile = f"a{HOSTILE}z"
+    fields = ("target", "agent", "referer", "user", "method", "remote", "request")
+    for field in fields if formatter == "json" else fields[:-1]:
+        written = line(formatter, entry(**{field: hostile})).decode()
+        assert not set(HOSTILE) & set(written.removesuffix("\n")), field
+
+
+@pytest.mark.parametrize("formatter", ["text", "json"])
+@pytest.mark.parametrize("filling", ["x", '"', "\x01", "é", "\udcff", "\x9b", "\u202e"])
 def test_a_line_always_fits_into_one_atomic_write(formatter: str, filling: str) -> None:
     """Longer lines of several workers would mix in a pipe (pipe(7), PIPE_BUF)."""
     long = filling * 70_000

@@ -8,8 +8,8 @@
 Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
 bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
 parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
-of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  `log_hooks.py` tells
-people by mail.
+of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Characters that a
+terminal obeys or a reader cannot see are escaped by every renderer.  `log_hooks.py` tells people by mail.
 
 Source: reference/configuration.md section 4.
 """
@@ -51,6 +51,10 @@ _LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": loggi
 # Made once: json.dumps makes a new encoder for each line, a third of the price of a line.
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
+_CONTROLS: Final = re.compile(
+    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
+)
+"""C0, DEL and C1 (escape sequences of terminals), line separators, bidirectional and invisible characters, BOM."""
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\uffff\U00010000-\U0010ffff\"\\]")
 
 
@@ -218,7 +222,12 @@ def _renderers(formatter: str) -> list[Any]:
     if formatter == "text" and sys.stderr is not None and sys.stderr.isatty():
         return [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            structlog.dev.ConsoleRenderer(colors=True, pad_event_to=0),
+            # Tracebacks as text: a renderer that formats them itself would pass on what an exception holds.
+            structlog.processors.format_exc_info,
+            _escape_for_terminal,
+            structlog.dev.ConsoleRenderer(
+                colors=True, pad_event_to=0, exception_formatter=structlog.dev.plain_traceback
+            ),
         ]
     finish = {"text": _text, "json": _json, "logstash": _logstash}[formatter]
     return [structlog.processors.format_exc_info, finish]
@@ -253,8 +262,26 @@ def _logstash(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     return _dump({**head, **event})
 
 
+def _escape_for_terminal(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    for key, value in event.items():
+        if key in {"exception", "stack"}:
+            event[key] = "\n".join(_without_controls(line) for line in str(value).split("\n"))
+        elif isinstance(value, str):
+            event[key] = _without_controls(value)
+    return event
+
+
+def _without_controls(text: str) -> str:
+    r"""With an escape such as `\u202e`, as in JSON and Go's `%q`, for each control character."""
+    return _CONTROLS.sub(_escape_control, text) if _CONTROLS.search(text) else text
+
+
+def _escape_control(match: re.Match[str]) -> str:
+    return f"\\u{ord(match.group()):04x}"
+
+
 def _dump(event: Mapping[str, Any]) -> str:
-    return _ENCODE(event)
+    return _without_controls(_ENCODE(event))
 
 
 def _word(value: object) -> str:
@@ -264,7 +291,7 @@ def _word(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else json.dumps(text, ensure_ascii=False)
+    return text if _PLAIN.fullmatch(text) else _without_controls(json.dumps(text, ensure_ascii=False))
 
 
 def _combined() -> Callable[[Entry], bytes]:

@@ -41,6 +41,9 @@ def forwarded_for(*lines: str) -> list[tuple[str, str]]:
         ((("x-forwarded-for", "unknown, 198.51.100.7"),), ("192.0.2.1", 1), "198.51.100.7"),
         ((("x-forwarded-for", "nonsense"), ("x-real-ip", "198.51.100.8")), ("192.0.2.1", 1), "198.51.100.8"),
         ((("x-real-ip", "nonsense"),), ("192.0.2.1", 1), "192.0.2.1"),
+        ((("x-forwarded-for", 'fe80::1%x - root [1] "GET'),), ("192.0.2.1", 1), "192.0.2.1"),
+        ((("x-forwarded-for", "fe80::1%eth0"),), ("192.0.2.1", 1), "fe80::1"),
+        ((), ("fe80::2%eth0", 1), "fe80::2"),
     ],
 )
 def test_without_the_setting_logs_show_the_first_valid_address(headers: Any, client: Any, expected: str) -> None:
@@ -76,6 +79,15 @@ def test_without_the_setting_nothing_is_decided_by_a_header() -> None:
         (["[2001:db8::7]:4711"], "2001:db8::7"),
         (["2001:db8::7"], "2001:db8::7"),
         (["::ffff:198.51.100.7"], "198.51.100.7"),
+        (["2001:DB8:0::0007"], "2001:db8::7"),
+        (["fe80::1%eth0"], "fe80::1"),  # Go writes the zone of a link-local address
+        (["[fe80::1%eth0.5]:4711"], "fe80::1"),
+        (['6.6.6.6, fe80::1%eth0" 200'], "10.9.9.9"),
+        (["6.6.6.6, fe80::1%e h"], "10.9.9.9"),
+        (["6.6.6.6, fe80::1%"], "10.9.9.9"),
+        (["6.6.6.6, fe80::1%\x9b2J"], "10.9.9.9"),
+        ([f"6.6.6.6, fe80::1%{'e' * 33}"], "10.9.9.9"),
+        (["6.6.6.6, 198.51.100.7%eth0"], "10.9.9.9"),
         (["6.6.6.6, " + "10.0.0.1, " * 40 + "10.0.0.2"], "10.0.0.1"),  # no such chain exists
     ],
 )

@@ -38,6 +38,9 @@ _FORWARDED: Final = frozenset({
 _FOR: Final = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))', re.ASCII | re.IGNORECASE)
 _QUOTED_OR_COMMA: Final = re.compile(r'"(?:[^"\\]|\\.)*"|,')
 
+_ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,32}", re.ASCII)
+"""An interface's name or number (RFC 4007 section 11.2), of unreserved characters (RFC 6874)."""
+
 _HOPS_LIMIT: Final = 32
 """How many entries of a header are looked at, from the right; no chain of proxies is longer."""
 
@@ -169,13 +172,20 @@ def _peer(scope: Scope) -> str:
 
 @lru_cache(maxsize=4096)
 def _address(text: str) -> str | None:
-    """The address as text, without the port some proxies add; IPv4 within IPv6 (a dual-stack socket) as IPv4."""
+    """The address in its canonical form, the only one that reaches logs; None if `text` is none.
+
+    IPv4 within IPv6 (a dual-stack socket) is IPv4.  The port that some proxies add is dropped, and so is the zone
+    of a link-local address, which names an interface of the proxy.
+    """
     if len(text) > 64:  # noqa: PLR2004  no address is longer, with brackets and port; and the cache holds no junk
         return None
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:
         text = text.partition(":")[0]
+    text, percent, zone = text.partition("%")
+    if percent and (":" not in text or _ZONE.fullmatch(zone) is None):
+        return None
     try:
         address = ipaddress.ip_address(text)
     except ValueError:
