@@ -273,7 +273,7 @@ def _escape_for_terminal(_: object, __: str, event: MutableMapping[str, Any]) ->
 
 def _without_controls(text: str) -> str:
     r"""With an escape such as `\u202e`, as in JSON and Go's `%q`, for each control character."""
-    return _CONTROLS.sub(_escape_control, text) if _CONTROLS.search(text) else text
+    return text if text.isprintable() else _CONTROLS.sub(_escape_control, text)
 
 
 def _escape_control(match: re.Match[str]) -> str:
