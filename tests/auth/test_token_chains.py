@@ -131,6 +131,16 @@ def test_an_authority_says_how_long_chains_below_it_may_be() -> None:
     assert "vouches for" in why(sent(SIGNER, MIDDLEMAN), root)
 
 
+def test_a_certificate_is_good_from_its_first_second_to_its_last() -> None:
+    """Both ends belong to the validity period (RFC 5280 section 4.1.2.5)."""
+    begin, end = int(NOW) - 60, int(NOW) + 60
+    own = certificate("own", LEAF, begin=begin, end=end)
+    for now in (begin, end):
+        assert vouched(sent(own), own, now=now).until == end
+    for outside in (begin - 1, begin - 0.001, end + 0.001, end + 1):
+        assert "is not in date" in why(sent(own), own, now=outside)
+
+
 def test_every_certificate_has_to_be_in_date() -> None:
     for begin, end in ((NOW - 50, NOW - 5), (NOW + 5, NOW + 50)):
         own = certificate("own", LEAF, begin=begin, end=end)

@@ -70,7 +70,9 @@ def test_places_are_filled_with_what_can_stand_there_and_never_read_as_a_pattern
         assert not matches("{user}/**", f"{name}/app", user=name), name
         assert not matches("{user}/**", "team/app", user=name), name
     assert not matches("{user}/**", "ann/app")
+    assert not matches("{user}/**", "ann/app", user="Ann")
     assert matches("{user|lower}/**", "ann/app", user="Ann")
+    assert not matches("{user|lower}/**", "ann/app")
     assert matches("ci/{project_path}/*", "ci/acme/app/x", project_path="acme/app")
     assert not matches("ci/{project_path}/*", "ci/acme/app/x", project_path="acme/*")
     assert parse("{user}/x/{project_path|lower}").places == {"user", "project_path"}

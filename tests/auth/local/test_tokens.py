@@ -159,6 +159,29 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
     assert tokens.read_access(good).name == "ann"
 
 
+def test_a_token_beyond_the_limit_is_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding costs time in proportion to the length, and anybody may send a token."""
+    tokens = make(Clock())
+    access, refresh = tokens.access("ann", ACCESS, None)[0], tokens.refresh(ANN, "print", None)
+    readers = ((access, tokens.read_access), (refresh, tokens.read_refresh))
+    for token, read in readers:
+        monkeypatch.setattr(module, "_LIMIT_CHARS", len(token) - 1)
+        with pytest.raises(InvalidToken, match="too long"):
+            read(token)
+        monkeypatch.setattr(module, "_LIMIT_CHARS", len(token))
+        read(token)
+
+
+def test_the_limit_of_a_token_is_64_kib() -> None:
+    """Above all that headers of a request may hold for a token of a hundred repositories."""
+    tokens = make(Clock())
+    long = Identity("foreign", "job", "ci", (("ref", ("x" * 50_000,)),))
+    with pytest.raises(InvalidToken, match="too long"):
+        tokens.read_refresh(tokens.refresh(long, "print", None))
+    short = Identity("foreign", "job", "ci", (("ref", ("x" * 40_000,)),))
+    assert tokens.read_refresh(tokens.refresh(short, "print", None)).identity == short
+
+
 def test_a_refresh_token_says_who_and_nothing_of_what() -> None:
     """What he may do is looked up each time."""
     tokens = make(Clock())
