@@ -56,6 +56,8 @@ async def test_a_place_is_told_as_the_client_sees_us(
         {"x-forwarded-host": 'x"><script>'},
         {"forwarded": 'host="a/b?c"'},
         {"forwarded": "garbage"},
+        {"forwarded": 'proto=""'},
+        {"forwarded": 'host="";proto=""'},
     ],
 )
 async def test_nonsense_of_a_proxy_is_not_repeated(client: Client, headers: dict[str, str]) -> None:

@@ -59,7 +59,7 @@ def seen_from_outside(request: Request) -> tuple[str, str]:
     scheme, host = own_scheme, own_host
     if (forwarded := told.get(b"forwarded")) is not None:
         first = forwarded.partition(",")[0]
-        found = {match[1].lower(): match[2] or match[3] for match in _FORWARDED.finditer(first)}
+        found = {match[1].lower(): match[2] or match[3] or "" for match in _FORWARDED.finditer(first)}
         scheme, host = found.get("proto", scheme), found.get("host", host)
     else:
         scheme = told.get(b"x-forwarded-proto", scheme).partition(",")[0].strip()
@@ -67,6 +67,6 @@ def seen_from_outside(request: Request) -> tuple[str, str]:
     scheme = scheme.lower()
     if scheme not in _SCHEMES:
         scheme = own_scheme
-    if not _HOST.fullmatch(host or ""):
+    if not _HOST.fullmatch(host):
         host = own_host
     return scheme, host if _HOST.fullmatch(host) else ""
