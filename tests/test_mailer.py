@@ -88,6 +88,19 @@ def test_lines_of_ever_new_messages_take_no_memory() -> None:
     assert digest.waiting() == 10_000
 
 
+def test_no_control_character_reaches_a_mail() -> None:
+    """Names of users and paths come from clients; a line end would forge another field."""
+    digest = Digest()
+    hostile = "a\x1b[31m\x9b\u202e\nz"
+    for number in range(30):
+        digest.add(line(f"{hostile} {number}", fields={"user": hostile}, trace=f"first\n{hostile}"), 0.0)
+    text = digest.text("node1")
+    assert not set("\x1b\x9b\u202e") & set(text)
+    assert text.count(r"    user: a\u001b[31m\u009b\u202e\u000az" + "\n") == 20
+    assert text.count("\nfirst\n" + r"a\u001b[31m\u009b\u202e" + "\nz") == 20
+    assert text.count(r" error a\u001b[31m\u009b\u202e\u000az ") == 10
+
+
 def test_a_mail_has_all_that_was_logged() -> None:
     digest = Digest()
     digest.add(line(fields={"path": "/v2/", "instance.id": "i-1"}, trace="Traceback\n  boom"), 0.0)

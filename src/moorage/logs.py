@@ -38,7 +38,10 @@ if TYPE_CHECKING:
 
     from moorage.config.sections.log import Hook
 
-__all__ = ["AccessLog", "Entry", "configure", "request_id", "trace_id", "write_line"]
+__all__ = [
+    "AccessLog", "Entry", "configure", "lines_without_controls", "request_id", "trace_id", "without_controls",
+    "write_line",
+]  # fmt: skip
 
 request_id: ContextVar[str] = ContextVar("moorage_request_id", default="")
 """The request that is being answered; on every line that is logged meanwhile, as `http.request.id`."""
@@ -265,15 +268,20 @@ def _logstash(_: object, __: str, event: MutableMapping[str, Any]) -> str:
 def _escape_for_terminal(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
     for key, value in event.items():
         if key in {"exception", "stack"}:
-            event[key] = "\n".join(_without_controls(line) for line in str(value).split("\n"))
+            event[key] = lines_without_controls(str(value))
         elif isinstance(value, str):
-            event[key] = _without_controls(value)
+            event[key] = without_controls(value)
     return event
 
 
-def _without_controls(text: str) -> str:
-    r"""With an escape such as `\u202e`, as in JSON and Go's `%q`, for each control character."""
+def without_controls(text: str) -> str:
+    r"""`text` with an escape such as `\u202e`, as in JSON and Go's `%q`, for each control character."""
     return text if text.isprintable() else _CONTROLS.sub(_escape_control, text)
+
+
+def lines_without_controls(text: str) -> str:
+    """The same for text of several lines, such as a traceback."""
+    return "\n".join(without_controls(line) for line in text.split("\n"))
 
 
 def _escape_control(match: re.Match[str]) -> str:
@@ -281,7 +289,7 @@ def _escape_control(match: re.Match[str]) -> str:
 
 
 def _dump(event: Mapping[str, Any]) -> str:
-    return _without_controls(_ENCODE(event))
+    return without_controls(_ENCODE(event))
 
 
 def _word(value: object) -> str:
@@ -291,7 +299,7 @@ def _word(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else _without_controls(json.dumps(text, ensure_ascii=False))
+    return text if _PLAIN.fullmatch(text) else without_controls(json.dumps(text, ensure_ascii=False))
 
 
 def _combined() -> Callable[[Entry], bytes]:

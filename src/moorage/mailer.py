@@ -86,7 +86,8 @@ class Digest:
     def text(self, host: str) -> str:
         parts = [_shown(line) for line in self.lines]
         if self.others:
-            rows = [f"{count:8} {level} {message}" for (level, message), count in self.others.most_common()]
+            counted = self.others.most_common()
+            rows = [f"{count:8} {level} {logs.without_controls(message)}" for (level, message), count in counted]
             parts.append("\n".join(["Not shown, but counted:", *rows]))
         if self.lost:
             parts.append(f"{self.lost} more could not be told of: too many came at once.")
@@ -96,10 +97,10 @@ class Digest:
 
 def _shown(line: Mapping[str, Any]) -> str:
     when = datetime.fromtimestamp(line["time"], UTC).isoformat(timespec="milliseconds")
-    rows = [f"{when} {line['level']}: {line['message']}"]
-    rows += [f"    {name}: {value}" for name, value in sorted(line["fields"].items())]
+    rows = [f"{when} {line['level']}: {logs.without_controls(line['message'])}"]
+    rows += [f"    {name}: {logs.without_controls(str(value))}" for name, value in sorted(line["fields"].items())]
     if "trace" in line:
-        rows += ["", str(line["trace"])]
+        rows += ["", logs.lines_without_controls(str(line["trace"]))]
     return "\n".join(rows)
 
 
