@@ -235,7 +235,7 @@ health: {tcp: {addr: x}}
 @pytest.mark.parametrize(
     ("line", "key", "meant"),
     [
-        ("htpp: {addr: x}", "htpp", "http"),
+        ("healht: {}", "healht", "health"),
         ("catalog: {maxentrys: 5}", "catalog.maxentrys", "catalog.maxentries"),
         ("log: {acceslog: {disabled: true}}", "log.acceslog", "log.accesslog"),
         ("Log: {}", "Log", "log"),
@@ -252,11 +252,12 @@ def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, line: str, key:
 
 def test_a_misspelt_driver_is_an_error(tmp_path: Path) -> None:
     """Starting with another storage than the one that was meant would look like lost images."""
-    error, _ = errors_of(tmp_path, BASE.replace("filesystem", "Filesystem"))
-    assert "is not a storage driver (did you mean storage.filesystem?)" in str(error)
+    (error,) = errors_of(tmp_path, BASE.replace("filesystem", "Filesystem"))
+    assert "is not a storage driver; expected filesystem, inmemory, s3, gcs or azure" in str(error)
+    assert error.nearest == "storage.filesystem"
     (error,) = errors_of(tmp_path, BASE + "auth: {htpaswd: {}}")
-    assert "is not a way of authentication (did you mean auth.htpasswd?)" in str(error)
-    error, _ = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE": "filesytem"})
+    assert "htpasswd, token, local, silly or none (did you mean auth.htpasswd?)" in str(error)
+    (error,) = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE": "filesytem"})
     assert str(error).startswith("REGISTRY_STORAGE: storage.filesytem: is not a storage driver")
 
 

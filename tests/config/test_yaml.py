@@ -9,12 +9,12 @@ import pytest
 from moorage.config import yaml
 from moorage.config.build import _raw
 from moorage.config.nodes import Map, Scalar
-from moorage.config.problems import ConfigError
+from moorage.config.problems import ConfigError, Problem
 
 
 def data(text: str) -> object:
     """The tree as plain data."""
-    node, _ = yaml.read(text, "f")
+    node, _ = yaml.read(text, "f", [])
     assert node is not None
     return _raw(node)
 
@@ -23,7 +23,7 @@ def data(text: str) -> object:
     ("text", "value"),
     [
         ("a: 1\na: 2", {"a": 2}),
-        ("a: 1\n---\nb: [", {"a": 1}),
+        ("# head\n---\na: 1\n---\n", {"a": 1}),
         ("x: &x {a: 1, b: 2}\ny: {<<: *x, b: 3}", {"x": {"a": 1, "b": 2}, "y": {"a": 1, "b": 3}}),
         ("x: &x {a: 1}\ny: {b: 3, <<: *x}", {"x": {"a": 1}, "y": {"b": 3, "a": 1}}),
         ("y: {<<: [{a: 1}, {a: 2, b: 3}]}", {"y": {"a": 1, "b": 3}}),
@@ -43,7 +43,7 @@ def test_structure_is_read_as_yaml_v2_reads_it(text: str, value: object) -> None
 
 def test_lines_are_remembered() -> None:
     """A message without its line makes people search."""
-    node, _ = yaml.read("a: 1\nb:\n  c: x\n", "config.yml")
+    node, _ = yaml.read("a: 1\nb:\n  c: x\n", "config.yml", [])
     assert isinstance(node, Map)
     below = node.entries["b"]
     assert isinstance(below, Map)
@@ -54,7 +54,7 @@ def test_lines_are_remembered() -> None:
 @pytest.mark.parametrize("text", ["", "# only a comment\n", "---\n"])
 def test_an_empty_document_is_nothing(text: str) -> None:
     """An empty file has missing keys, which is another message than broken YAML."""
-    node, _ = yaml.read(text, "f")
+    node, _ = yaml.read(text, "f", [])
     assert node is None or (isinstance(node, Scalar) and node.text == "")
 
 
@@ -71,13 +71,55 @@ def test_an_empty_document_is_nothing(text: str) -> None:
         ("? [a]\n: 1", "a key that is no plain word"),
         ("a: !!binary x", "!!binary holds no base64"),
         ("[" * 2000, "nested too deeply"),
+        ("a: 1\n---\nb: [", "f:3: not YAML"),
     ],
 )
 def test_what_is_no_yaml_is_told_with_its_line(text: str, said: str) -> None:
     """Never a traceback, whatever was mounted in place of the file."""
     with pytest.raises(ConfigError, match="f") as caught:
-        yaml.read(text, "f")
+        yaml.read(text, "f", [])
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("a: 1\na: 2", ["f:2: a: duplicate key; the first is on line 1; remove one"]),
+        ("a:\n  b: {c: 1,\n    c: 2}", ["f:3: a.b.c: duplicate key; the first is on line 2; remove one"]),
+        ("a:\n- b: 1\n  b: 2", ["f:3: a[0].b: duplicate key; the first is on line 2; remove one"]),
+        ("a: 1\n'a':", ["f:2: a: duplicate key; the first is on line 1; remove one"]),
+        (
+            "a: 1\na: 2\na: 3",
+            [
+                "f:2: a: duplicate key; the first is on line 1; remove one",
+                "f:3: a: duplicate key; the first is on line 1; remove one",
+            ],
+        ),
+        ("x: &x {b: 1}\ny: &y {c: 1}\nz:\n  <<: *x\n  <<: *y",
+         ["f:5: z.<<: duplicate key; the first is on line 4; remove one"]),
+        ("x: &x\n  b: 1\n  b: 2\ny: *x\nz: {<<: *x}",
+         ["f:3: x.b: duplicate key; the first is on line 2; remove one"]),
+        ("a: 1\n---\nb: 2",
+         ["f:3: a second YAML document begins here (---) and would be ignored; remove the separator"]),
+    ],
+)  # fmt: skip
+def test_what_would_be_dropped_in_silence_is_an_error(text: str, told: list[str]) -> None:
+    """yaml.v2 takes the last of duplicate keys and the first document: an empty second `auth:` wins."""
+    problems: list[Problem] = []
+    yaml.read(text, "f", problems)
+    assert [(str(problem), problem.kind) for problem in problems] == [(line, "error") for line in told]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x: &x {a: 1}\ny: {<<: *x, a: 2}", "y: {<<: [{a: 1}, {a: 2}]}", "a: {b: 1}\nb: {b: 1}", "- {a: 1}\n- {a: 1}",
+     "a: 1\n---\n", "a: 1\n...\n", "---\na: 1\n--- \n# nothing\n"],
+)  # fmt: skip
+def test_merges_and_empty_documents_are_no_duplicates(text: str) -> None:
+    """A merge is there to be overridden."""
+    problems: list[Problem] = []
+    yaml.read(text, "f", problems)
+    assert problems == []
 
 
 def test_aliases_cannot_fill_the_memory() -> None:
@@ -85,4 +127,4 @@ def test_aliases_cannot_fill_the_memory() -> None:
     lines = ["a0: &a0 [1, 1, 1, 1, 1, 1, 1, 1, 1, 1]"]
     lines += [f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 10)}]" for n in range(1, 10)]
     with pytest.raises(ConfigError, match="more than 100000 values"):
-        yaml.read("\n".join(lines), "f")
+        yaml.read("\n".join(lines), "f", [])

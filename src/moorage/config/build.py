@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from moorage.config.critical import is_critical, is_extension, misplaced, near
 from moorage.config.nodes import List, Map, Node, Scalar, describe, is_null
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import bare_integer, resolve
@@ -22,8 +23,14 @@ __all__ = ["build"]
 
 _S = TypeVar("_S", bound=Section)
 
-_CHOICES = {"storage": "a storage driver", "auth": "a way of authentication"}
+_CHOICES = {
+    "storage": "a storage driver; expected filesystem, inmemory, s3, gcs or azure",
+    "auth": "a way of authentication; expected htpasswd, token, local, silly or none",
+}
 """Sections in which a key that nobody knows was meant to choose something, so that starting would be wrong."""
+
+_NEAR_MISS = "unknown key, too close to one that must not be missing"
+_MISPLACED = "has no effect in this section, and must not be missing where it belongs"
 
 _HEADERS = "headers"
 
@@ -69,13 +76,21 @@ class _Building:
         return model(**values)
 
     def _unknown(self, name: str, origin: Origin, known: list[str], path: tuple[str, ...]) -> None:
-        meant = nearest(name, known)
+        key = _dotted((*path, name))
+        miss = near(name, known)
+        meant = miss or nearest(name, known)
         whole = _dotted((*path, meant)) if meant else None
         if len(path) == 1 and path[0] in _CHOICES:
             message = f"is not {_CHOICES[path[0]]}"
-            self.problems.append(Problem(message, _dotted((*path, name)), origin, nearest=whole))
+            self.problems.append(Problem(message, key, origin, nearest=whole, meant=path[0]))
+        elif is_extension(name):
+            self.problems.append(Problem("unknown key", key, origin, "unknown"))
+        elif miss and is_critical((*path, miss)):
+            self.problems.append(Problem(_NEAR_MISS, key, origin, nearest=whole, meant=whole or ""))
+        elif place := misplaced(name, path):
+            self.problems.append(Problem(_MISPLACED, key, origin, nearest=place, meant=place))
         else:
-            self.problems.append(Problem("unknown key", _dotted((*path, name)), origin, "unknown", whole))
+            self.problems.append(Problem("unknown key", key, origin, "unknown", whole))
 
     def value(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
         match shape:

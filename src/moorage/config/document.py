@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from typing import TYPE_CHECKING, Any, Final
 
+from moorage.config.critical import CRITICAL
 from moorage.config.later import LATER
 from moorage.config.model import Settings
 from moorage.config.scalars import format_duration
@@ -38,12 +40,20 @@ A key that nothing reads is told of in a warning with the nearest known key; for
 error. A key marked **later** belongs to a feature that this version does not have: switched on, it is refused at
 start. Everything marked *ours* is unknown to CNCF Distribution, which takes no notice of it.
 
+A registry does not start with a near miss of a key without which it would be open, in the clear, or keep its
+data elsewhere: `atuh:`, `Tls:`, `root-directory:` and `REGISTRY_ATUH` are errors, as is such a key in a wrong
+section (`tls` beside `http`). Keys that begin with `x-` or a dot are taken for holders of anchors. These keys, each
+with all that is below it, are:
+
+{critical}.
+
 ## The file
 
 One YAML document that begins with `version: 0.1`. The dialect is that of the reference (YAML 1.1 as Go's yaml.v2
-reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, the last of
-duplicate keys wins, anchors and merges work. Text keeps its spelling (`secret: 0123` is the text 0123), except in
-the parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
+reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, anchors and
+merges work. Duplicate keys and a second document in the file are errors: the reference silently takes the last of
+the keys and the first of the documents. Text keeps its spelling (`secret: 0123` is the text 0123), except in the
+parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
 
 Durations are written like `300ms`, `10s`, `5m` or `1h30m`. In keys of the reference a number without a unit counts
 nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` and in our own keys it is refused.
@@ -64,13 +74,15 @@ value is the default.
 {spellings}
 
 * What Kubernetes adds for a service called `registry-...` (`REGISTRY_STORAGE_SERVICE_HOST`,
-  `REGISTRY_PORT=tcp://...`) is ignored with a warning.
+  `REGISTRY_PORT=tcp://...`) is ignored with a warning, as is podman's `REGISTRY_AUTH_FILE`.
 """
 
 
 def document() -> str:
     """The whole page, MyST Markdown."""
-    parts = [_OPENING.replace("{spellings}", _spellings())]
+    critical = [f"`{key}`" for key in CRITICAL]
+    listed = textwrap.fill(f"{', '.join(critical[:-1])} and {critical[-1]}", 110, break_on_hyphens=False)
+    parts = [_OPENING.replace("{spellings}", _spellings()).replace("{critical}", listed)]
     small = [key for key in keys_of(Settings).values() if not isinstance(key.shape, SectionOf) and not key.instead]
     parts.append("## Top level\n\n" + _table(small, ()))
     parts += [

@@ -20,6 +20,7 @@ import re
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
+from moorage.config.critical import is_critical, is_near
 from moorage.config.nodes import List, Map, Node, Scalar, is_null
 from moorage.config.older import chosen, spread_alias
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
@@ -48,6 +49,14 @@ _SERVICE_LINK: Final = re.compile(
     re.ASCII,
 )
 """What Kubernetes sets in every pod for a service (service links; the names are those of Docker's old links)."""
+
+_FOREIGN: Final = {
+    "REGISTRY_AUTH_FILE": "podman, skopeo and buildah take their credentials from the file it names",
+}
+"""Variables with the prefix that other programs read, and what for."""
+
+_CLOSE: Final = 0.85
+"""How alike the names of two variables must be for a hint: most of each name is that of the section."""
 
 _LINK_VALUE: Final = re.compile(r"(?:tcp|udp|sctp)://\S+", re.ASCII)
 
@@ -166,9 +175,44 @@ def _locate_free(shape: MapOf | Raw, node: Node | None, words: list[str]) -> Pat
 
 
 def _unknown(name: str, model: type[Section]) -> Problem:
+    """What to report of a variable that sets nothing: a misspelling of a critical setting is an error."""
+    if reader := _FOREIGN.get(name):
+        return Problem(f"is no setting of the registry; {reader}", origin=Origin(name), kind="warning")
+    text = name.removeprefix(PREFIX)
+    found = min(_near(SectionOf(model), text.split("_")), default=None)
+    if found is not None and found[0]:
+        path = found[1]
+        meant = variable_of(tuple(str(step) for step in path))
+        if is_critical(path):
+            message = "names no setting, and is too close to one that must not be missing"
+            return Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
+        return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant)
     known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
-    meant = nearest(name.removeprefix(PREFIX), known)
-    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant and PREFIX + meant)
+    whole = next((other for other in known if "_" in text and other.endswith(f"_{text}")), None)
+    whole = whole or nearest(text, known, cutoff=_CLOSE)
+    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=whole and PREFIX + whole)
+
+
+def _near(shape: Shape, words: list[str]) -> Iterator[tuple[int, Path]]:
+    """The paths below `shape` that misspelt `words` may name, each with the number of misspelt steps."""
+    if not words:
+        yield 0, ()
+        return
+    match shape:
+        case SectionOf(model):
+            for word, rest in _splits(words):
+                for name, key in keys_of(model).items():
+                    exact = word in {name.upper(), key.variable}
+                    if exact or is_near(word, name) or (key.variable and is_near(word, key.variable)):
+                        for misses, path in _near(key.shape, rest):
+                            yield misses + (not exact), (name, *path)
+        case ListOf(item) if words[0].isdecimal():
+            for misses, path in _near(item, words[1:]):
+                yield misses, ("0", *path)
+        case MapOf() | Raw():
+            yield 0, ()
+        case _:
+            return
 
 
 # ---------------------------------------------------------------------------------------- from value to tree
@@ -178,7 +222,7 @@ def _payload(name: str, value: str, problems: list[Problem]) -> Node:
     """The value as a tree.  Raises `ConfigError` when it is not YAML."""
     origin = Origin(name)
     try:
-        node, end = yaml.read(value, name, lines=False)
+        node, end = yaml.read(value, name, problems, lines=False)
     except ConfigError as error:
         message = "is read as YAML and is none; quote it: " + name + "='\"...\"'"
         raise ConfigError([Problem(message, origin=origin)]) from error

@@ -69,13 +69,13 @@ def load(
 
     Raises `ConfigError` with everything that is wrong.
     """
-    chosen, notes = (None, []) if defaults else _choose(path, environ, PLACES if places is None else places)
+    chosen, problems = (None, []) if defaults else _choose(path, environ, PLACES if places is None else places)
     if chosen is None:
         root, source = _built_in(environ), BUILT_IN
     else:
-        root, source = _tree(chosen), str(chosen)
+        root, source = _tree(chosen, problems), str(chosen)
     spread(root)
-    problems = [*notes, *apply(root, Settings, environ), *modernise(root, Settings)]
+    problems += [*apply(root, Settings, environ), *modernise(root, Settings)]
 
     settings, mistakes = build(Settings, root)
     problems += mistakes
@@ -85,9 +85,15 @@ def load(
 
     # A key that was wrong by itself has been told of; what its default would mean is no second problem, and
     # neither is what is wrong inside of something that is refused as a whole.
+    # A key that is missing because it was misspelt is no second problem either.
     told = [problem.key for problem in problems if problem.kind == "error"]
+    misspelt = [problem.meant for problem in problems if problem.kind == "error"]
     for further in (_missing_version(root), refusals(settings, origin), check(settings, origin, environ)):
-        fresh = [problem for problem in further if not _is_told(problem.key, told)]
+        fresh = [
+            problem
+            for problem in further
+            if not _is_told(problem.key, told) and not _is_missed(problem.key, misspelt, root)
+        ]
         problems += fresh
         told += [problem.key for problem in fresh if problem.kind == "error"]
 
@@ -99,6 +105,14 @@ def load(
 def _is_told(key: str, told: list[str]) -> bool:
     """Whether an error was noted at `key` or above it."""
     return any(other and (key == other or key.startswith((f"{other}.", f"{other}["))) for other in told)
+
+
+def _is_missed(key: str, misspelt: list[str], root: Map) -> bool:
+    """Whether a misspelling explains why `key`, or the whole section that holds it, is missing."""
+    return any(
+        key == meant or (meant and key.startswith(f"{meant}.") and find(root, tuple(meant.split("."))) is None)
+        for meant in misspelt
+    )
 
 
 def _choose(
@@ -126,9 +140,12 @@ def _there(places: Sequence[Path]) -> list[Path]:
     return [place for place in places if os.path.lexists(place)]
 
 
-def _tree(path: Path) -> Map:
-    """The file's tree.  Raises `ConfigError` for a file that cannot be read or is no mapping."""
-    node, _ = yaml.read(_text(path), str(path))
+def _tree(path: Path, problems: list[Problem]) -> Map:
+    """Return the file's tree; what stands in it twice is appended to `problems`.
+
+    Raises `ConfigError` for a file that cannot be read or is no mapping.
+    """
+    node, _ = yaml.read(_text(path), str(path), problems)
     if node is None or is_null(node):
         return Map(Origin(str(path)))
     if not isinstance(node, Map):
@@ -164,7 +181,7 @@ def _text(path: Path) -> str:
 
 
 def _built_in(environ: Mapping[str, str]) -> Map:
-    node, _ = yaml.read(_BUILT_IN_TEXT, BUILT_IN, lines=False)
+    node, _ = yaml.read(_BUILT_IN_TEXT, BUILT_IN, [], lines=False)
     assert isinstance(node, Map)
     filesystem = find(node, ("storage", "filesystem"))
     assert isinstance(filesystem, Map)

@@ -40,6 +40,7 @@ class Problem:
 
     `error` keeps the registry from starting.  `unknown` (a key or variable that nothing reads) and
     `warning` do not, but `moorage config check` counts `unknown` as an error, since it is usually a typo.
+    `meant` is the dotted key that is missing because of this problem; what its absence leads to is not reported.
     """
 
     message: str
@@ -47,6 +48,7 @@ class Problem:
     origin: Origin = NOWHERE
     kind: Literal["error", "unknown", "warning"] = "error"
     nearest: str | None = None
+    meant: str = ""
 
     def __str__(self) -> str:
         parts = [str(self.origin), self.key, in_text(self.message)]
@@ -62,10 +64,10 @@ class ConfigError(Exception):
         super().__init__("\n".join(str(problem) for problem in self.problems if problem.kind == "error"))
 
 
-def nearest(word: str, known: Iterable[str]) -> str | None:
-    """The known word that `word` was most likely meant to be, None if none is close."""
+def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str | None:
+    """The known word that `word` was most likely meant to be, None if none is as close as `cutoff` (0 to 1)."""
     by_fold: dict[str, str] = {}
     for candidate in known:
         by_fold.setdefault(candidate.lower(), candidate)
-    found = difflib.get_close_matches(word.lower(), list(by_fold), n=1, cutoff=0.7)
+    found = difflib.get_close_matches(word.lower(), list(by_fold), n=1, cutoff=cutoff)
     return by_fold[found[0]] if found else None

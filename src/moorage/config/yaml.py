@@ -1,7 +1,9 @@
 """Reading the dialect of YAML that CNCF Distribution's configuration is written in.
 
-That is what Go's yaml.v2 takes: YAML 1.1 with anchors, aliases and merges, the last of duplicate keys wins,
-only the first document counts, scalars keep their text until the field they are meant for is known.
+That is what Go's yaml.v2 takes: YAML 1.1 with anchors, aliases and merges; scalars keep their text until the field
+that they are meant for is known.  One thing is stricter: yaml.v2 silently takes the last of duplicate keys and
+the first of several documents, so that a second `auth:` or a stray `---` switches authentication off; both are
+reported as errors here.
 PyYAML's composer does the grammar; its own idea of scalars (12:30 is 750, 1e3 is text) is not used.
 
 Source: configuration.md 1.2; go-yaml v2.4.0 decode.go, and `docker-registry` 2.8.2 run on examples.
@@ -50,13 +52,11 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return super().resolve(kind, value, implicit)  # type: ignore[no-any-return,no-untyped-call]  # as typeshed has it
 
 
-def read(
-    text: str, source: str, *, lines: bool = True, twice: list[Problem] | None = None
-) -> tuple[Node | None, int]:
-    """The first document of `text` as a tree, and the index where the document's last token ended.
+def read(text: str, source: str, problems: list[Problem], *, lines: bool = True) -> tuple[Node | None, int]:
+    """Return the first document of `text` as a tree, and the index where the document's last token ended.
 
     None for an empty document.  `lines` False leaves line numbers out of the origins (a variable has one).
-    `twice` is told of keys that stand in a mapping for a second time, which the reference lets win in silence.
+    Duplicate keys and further documents are appended to `problems` as errors; the tree has the last of duplicates.
     Raises `ConfigError` when the text is not YAML.
     """
     try:
@@ -65,7 +65,10 @@ def read(
             return None, 0
         root = loader.get_node()
         assert root is not None
-        return _Conversion(source, lines=lines, twice=twice).node(root), root.end_mark.index
+        conversion = _Conversion(source, problems, lines=lines)
+        tree = conversion.node(root)
+        if loader.check_node():
+            conversion.refuse_document(loader.get_node())
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None and lines else None
@@ -76,22 +79,33 @@ def read(
         raise ConfigError([Problem(f"not YAML: {what}", origin=Origin(source))]) from error
     except RecursionError as error:
         raise ConfigError([Problem("nested too deeply", origin=Origin(source))]) from error
+    return tree, root.end_mark.index
 
 
 class _Conversion:
     """One document's node graph made into a tree: aliases copied, merges merged."""
 
-    def __init__(self, source: str, *, lines: bool, twice: list[Problem] | None) -> None:
-        self._source, self._twice = source, twice
+    def __init__(self, source: str, problems: list[Problem], *, lines: bool) -> None:
+        self._source = source
+        self._problems = problems
         self._lines = lines
         self._count = 0
         self._open: set[int] = set()
+        self._path: list[str] = []
+        self._reported: set[int] = set()
 
     def _origin(self, node: yaml.Node) -> Origin:
         return Origin(self._source, node.start_mark.line + 1 if self._lines else None)
 
     def _fail(self, node: yaml.Node, message: str) -> ConfigError:
         return ConfigError([Problem(message, origin=self._origin(node))])
+
+    def refuse_document(self, node: yaml.Node | None) -> None:
+        """Report a document after the first one, unless it is empty."""
+        if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
+            return
+        message = "a second YAML document begins here (---) and would be ignored; remove the separator"
+        self._problems.append(Problem(message, origin=self._origin(node)))
 
     def node(self, node: yaml.Node) -> Node:
         self._count += 1
@@ -104,11 +118,18 @@ class _Conversion:
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
-                return List(self._origin(node), [self.node(item) for item in node.value])
+                return List(self._origin(node), [self._below(f"[{n}]", item) for n, item in enumerate(node.value)])
             assert isinstance(node, yaml.MappingNode)
             return self._map(node)
         finally:
             self._open.discard(id(node))
+
+    def _below(self, step: str, node: yaml.Node) -> Node:
+        self._path.append(step)
+        try:
+            return self.node(node)
+        finally:
+            self._path.pop()
 
     def _scalar(self, node: yaml.ScalarNode) -> Scalar:
         if node.tag == _BINARY:
@@ -123,21 +144,30 @@ class _Conversion:
     def _map(self, node: yaml.MappingNode) -> Map:
         result = Map(self._origin(node))
         merged: list[Map] = []
+        seen: dict[str, yaml.ScalarNode] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._fail(key, "a key that is no plain word")
+            self._note_duplicate(key, seen.setdefault(key.value, key))
             if key.value == "<<" and key.tag == _PLAIN:
                 merged = [*self._merged(value), *merged]
             else:
-                if self._twice is not None and key.value in result.entries:
-                    self._twice.append(Problem("stands here a second time", key.value, self._origin(key)))
                 result.entries.pop(key.value, None)  # so that the last of duplicates stands in its own place
-                result.put(key.value, self.node(value), self._origin(key))
+                result.put(key.value, self._below(key.value, value), self._origin(key))
         for other in merged:
             for name, entry in other.items():
                 if name not in result.entries:
                     result.put(name, entry, other.keys[name])
         return result
+
+    def _note_duplicate(self, key: yaml.ScalarNode, first: yaml.ScalarNode) -> None:
+        """Report a key that its mapping has already; once, however many aliases stand for the mapping."""
+        if key is first or id(key) in self._reported:
+            return
+        self._reported.add(id(key))
+        where = f"; the first is on line {first.start_mark.line + 1}" if self._lines else ""
+        dotted = ".".join((*self._path, key.value)).replace(".[", "[")
+        self._problems.append(Problem(f"duplicate key{where}; remove one", dotted, self._origin(key)))
 
     def _merged(self, node: yaml.Node) -> list[Map]:
         """What `<<` names, the strongest first."""

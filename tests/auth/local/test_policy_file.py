@@ -31,7 +31,7 @@ WRONG: Final = [
     ("access:\n  - ann", 2, "access[0]", "expected a mapping, found 'ann'"),
     ("access: [", 1, "", "not YAML"),
     ("groups: [a]", 1, "groups", "expected a mapping, found a list"),
-    ("groups:\n  dev: [ann]\n  dev: [bob]", 3, "dev", "stands here a second time"),
+    ("groups:\n  dev: [ann]\n  dev: [bob]", 3, "groups.dev", "duplicate key; the first is on line 2"),
     ("groups:\n  'a b': [ann]", 2, "groups.a b", "expected a name of A-Z"),
     ("groups:\n  dev: [ann, 'a:b']", 2, "groups.dev[1]", "expected a user's name, found 'a:b'"),
     ("groups:\n  dev: [[ann]]", 2, "groups.dev[0]", "expected text, found a list"),

@@ -1,7 +1,7 @@
 """Reading a YAML file whose every mistake is told with its line, its key and what was expected.
 
-The dialect is the configuration's (`config/yaml.py`), but for one thing: a key that stands twice is an error here,
-because of two lists of rules one would silently not be in force.
+The dialect is the configuration's (`config/yaml.py`), where duplicate keys are errors: of two lists of rules one
+would silently not be in force.
 """
 
 from __future__ import annotations
@@ -39,16 +39,16 @@ def tree_of(path: str) -> tuple[Map | None, list[Problem]]:
         return None, [Problem(f"cannot be read: {reason}", origin=origin)]
     if len(data) > _SIZE_LIMIT_BYTES:
         return None, [Problem(f"larger than {_SIZE_LIMIT_BYTES} bytes", origin=origin)]
-    twice: list[Problem] = []
+    problems: list[Problem] = []
     try:
-        node, _ = yaml.read(text, path, twice=twice)
+        node, _ = yaml.read(text, path, problems)
     except ConfigError as error:
         return None, list(error.problems)
     if node is None or is_null(node):
-        return Map(origin), twice
+        return Map(origin), problems
     if not isinstance(node, Map):
         return None, [Problem(f"expected a mapping, found {describe(node)}", origin=node.origin)]
-    return node, twice
+    return node, problems
 
 
 class Reading:

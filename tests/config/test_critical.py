@@ -1,0 +1,165 @@
+"""Typos that would open a registry, take its TLS away or move its data: refused; all others are warned about."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.config.helpers import BASE, errors_of, load_text
+
+from moorage.config.critical import CRITICAL, MISPLACED, is_critical, near
+from moorage.config.model import Settings
+from moorage.config.schema import walk
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KNOWN = {".".join(path).replace("[]", "") for path, _ in walk(Settings)}
+
+FILESYSTEM = "version: 0.1\nhttp: {addr: '127.0.0.1:5000'}\nstorage:\n  filesystem: {}\n"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line", "meant"),
+    [
+        (BASE + "atuh: {htpasswd: {realm: r, path: p}}", "atuh", 7, "auth"),
+        (BASE + "Auth: none", "Auth", 7, "auth"),
+        (BASE + "authentication: {}", "authentication", 7, "auth"),
+        (BASE + "polcy: {}", "polcy", 7, "policy"),
+        (BASE + "proxi: {remoteurl: x}", "proxi", 7, "proxy"),
+        (BASE + "auth: {htpaswd: {}}", "auth.htpaswd", 7, "auth.htpasswd"),
+        (BASE + "auth: {htpasswd: {realm: r, paht: p}}", "auth.htpasswd.paht", 7, "auth.htpasswd.path"),
+        (BASE + "auth: {token: {realm: r, service: s, issuer: i, jwks: j, signing_algorithms: []}}",
+         "auth.token.signing_algorithms", 7, "auth.token.signingalgorithms"),
+        (BASE + "  tsl: {}", "http.tsl", 7, "http.tls"),
+        (BASE + "  ssl: {}", "http.ssl", 7, "http.tls"),
+        (BASE + "  secrte: x", "http.secrte", 7, "http.secret"),
+        (BASE + "  tls: {certifcate: /etc/passwd, key: /etc/passwd}", "http.tls.certifcate", 7,
+         "http.tls.certificate"),
+        (BASE + "  tls: {client-cas: [x]}", "http.tls.client-cas", 7, "http.tls.clientcas"),
+        (BASE + "  trusted_proxies: []", "http.trusted_proxies", 7, "http.trustedproxies"),
+        (FILESYSTEM.replace("{}", "{rootDirectory: /srv}"), "storage.filesystem.rootDirectory", 4,
+         "storage.filesystem.rootdirectory"),
+        (FILESYSTEM.replace("storage", "storge"), "storge", 3, "storage"),
+        (FILESYSTEM.replace("http", "htpp"), "htpp", 2, "http"),
+        (FILESYSTEM + "  delte: {}", "storage.delte", 5, "storage.delete"),
+        (FILESYSTEM + "  maintenance: {readonly: {enabeld: true}}", "storage.maintenance.readonly.enabeld", 5,
+         "storage.maintenance.readonly.enabled"),
+        (FILESYSTEM + "  maintenance: {read-only: {enabled: true}}", "storage.maintenance.read-only", 5,
+         "storage.maintenance.readonly"),
+        (FILESYSTEM + "  maintenance: {uploadpurging: {dry_run: true}}",
+         "storage.maintenance.uploadpurging.dry_run", 5, "storage.maintenance.uploadpurging.dryrun"),
+        # Wrong indentation.
+        (BASE + "tls: {certificate: a, key: b}", "tls", 7, "http.tls"),
+        (BASE + "auth:\nhtpasswd: {realm: r, path: p}", "htpasswd", 8, "auth.htpasswd"),
+        (BASE + "  auth: {htpasswd: {}}", "http.auth", 7, "auth"),
+        (BASE + "readonly: {enabled: true}", "readonly", 7, "storage.maintenance.readonly"),
+        (BASE + "  clientcas: [a]", "http.clientcas", 7, "http.tls.clientcas"),
+    ],
+)  # fmt: skip
+def test_a_near_miss_that_weakens_is_one_error(tmp_path: Path, text: str, key: str, line: int, meant: str) -> None:
+    """One warning among others, and the registry is open; what follows from the typo is not told again."""
+    (error,) = errors_of(tmp_path, text)
+    assert (error.key, error.origin.line, error.nearest) == (key, line, meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("REGISTRY_ATUH", "REGISTRY_AUTH"),
+        ("REGISTRY_AUTHS", "REGISTRY_AUTH"),
+        ("REGISTRY_AUTH_HTPASSWD_PAHT", "REGISTRY_AUTH_HTPASSWD_PATH"),
+        ("REGISTRY_HTTP_TSL_KEY", "REGISTRY_HTTP_TLS_KEY"),
+        ("REGISTRY_HTTP_TLS_CERT", "REGISTRY_HTTP_TLS_CERTIFICATE"),
+        ("REGISTRY_HTTP_TLS_CLIENT_CAS", "REGISTRY_HTTP_TLS_CLIENTCAS"),
+        ("REGISTRY_http_secret", "REGISTRY_HTTP_SECRET"),
+        ("REGISTRY_STORGE", "REGISTRY_STORAGE"),
+        ("REGISTRY_STORGE_FILESYSTEM_ROOTDIRECTORY", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY"),
+        ("REGISTRY_STORAGE_FILESYSTEM_ROOT_DIRECTORY", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY"),
+        ("REGISTRY_STORAGE_DELETE_ENABLE", "REGISTRY_STORAGE_DELETE_ENABLED"),
+        ("REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABELD", "REGISTRY_STORAGE_MAINTENANCE_READONLY_ENABLED"),
+        ("REGISTRY_PROXY_REMOTE_URL", "REGISTRY_PROXY_REMOTEURL"),
+    ],
+)
+def test_a_variable_near_one_that_weakens_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
+    """Nobody reads the warnings of a container that runs."""
+    (error,) = errors_of(tmp_path, BASE, {name: "x"})
+    assert (error.origin.source, error.nearest) == (name, meant)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["x-auth: &auth {htpasswd: {realm: r}}", ".tls: &tls {}", "author: me", "tokens: 1", "  pathtls: x",
+     "catalog: {maxentrys: 5}", "health: {auth: x}", "  debug: {tls: {}}", "log: {secret: x}"],
+)  # fmt: skip
+def test_what_is_only_alike_stays_a_warning(tmp_path: Path, text: str) -> None:
+    """CNCF Distribution starts with all of these, and nothing is weaker for them."""
+    (problem,) = load_text(tmp_path, BASE + text).warnings
+    assert problem.kind == "unknown"
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["AUTH_LDAP", "AUTH_PASSWORD", "DOMAIN", "HOST", "HTTP_PORT", "HTTP_SECRET_FILE", "IMAGE", "NAME", "PASSWORD",
+     "PORT", "STORAGE_PATH", "TAG", "TOKEN", "URL", "USER", "S3_BUCKET", "POLICIES"],
+)  # fmt: skip
+def test_variables_of_others_are_no_near_misses(tmp_path: Path, name: str) -> None:
+    """Compose files and CI jobs name their own variables so; a registry must start beside them."""
+    (problem,) = load_text(tmp_path, BASE, {f"REGISTRY_{name}": "x"}).warnings
+    assert (problem.kind, problem.origin.source) == ("unknown", f"REGISTRY_{name}")
+
+
+def test_the_variable_of_podman_is_not_taken_for_a_setting(tmp_path: Path) -> None:
+    """Whoever logs in with podman has it set, and a hint at `auth` would mislead; `config check` passes."""
+    loaded = load_text(tmp_path, BASE, {"REGISTRY_AUTH_FILE": "/run/user/0/containers/auth.json"})
+    (problem,) = loaded.warnings
+    assert (problem.kind, problem.nearest) == ("warning", None)
+    assert "podman" in problem.message
+    assert loaded.settings.auth.provider == "none"
+
+
+@pytest.mark.parametrize("text", ["storage: {s3_v2: {bucket: b}}", "storage: {zzz: {}}", "storage: zzz"])
+def test_an_unknown_driver_is_one_error(tmp_path: Path, text: str) -> None:
+    """That the section then names no driver is the same mistake."""
+    (error,) = errors_of(tmp_path, f"version: 0.1\nhttp: {{addr: ':5000'}}\n{text}")
+    assert error.message.startswith("is not a storage driver; expected filesystem")
+    assert error.nearest is None
+
+
+def test_duplicate_keys_of_the_file_do_not_start(tmp_path: Path) -> None:
+    """The last one would win: another data directory, and no authentication."""
+    text = BASE + "auth: {htpasswd: {realm: r, path: p}}\nstorage: {filesystem: {rootdirectory: /tmp}}\nauth:\n"
+    told = [str(error).removeprefix(f"{tmp_path}/") for error in errors_of(tmp_path, text)]
+    assert told == [
+        "config.yml:8: storage: duplicate key; the first is on line 2; remove one",
+        "config.yml:9: auth: duplicate key; the first is on line 7; remove one",
+    ]
+
+
+def test_duplicate_keys_of_a_variable_do_not_start(tmp_path: Path) -> None:
+    value = "{filesystem: {rootdirectory: /a}, filesystem: {rootdirectory: /b}}"
+    (error,) = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE": value})
+    assert str(error) == "REGISTRY_STORAGE: filesystem: duplicate key; remove one"
+
+
+def test_a_second_document_does_not_start(tmp_path: Path) -> None:
+    """What stands after a stray `---` would not be in force."""
+    (error,) = errors_of(tmp_path, BASE + "---\nauth: {htpasswd: {realm: r, path: p}}\n")
+    assert error.origin.line == 8
+    assert "second YAML document" in error.message
+
+
+def test_the_keys_exist() -> None:
+    """A key that is renamed must not drop out of the list."""
+    assert set(CRITICAL) <= KNOWN
+    assert {*MISPLACED.values()} <= KNOWN
+    assert all(is_critical(place.split(".")) for place in MISPLACED.values() if place != "storage.filesystem")
+
+
+@pytest.mark.parametrize(
+    ("word", "meant"),
+    [("tsl", "tls"), ("tl", "tls"), ("tlss", "tls"), ("TLS", "tls"), ("t-l-s", "tls"), ("lst", None),
+     ("xyz", None), ("rotdirectoy", "rootdirectory"), ("rotdirecoy", None), ("", None)],
+)  # fmt: skip
+def test_a_misspelling_is_one_letter_in_a_short_word_and_two_in_a_long_one(word: str, meant: str | None) -> None:
+    assert near(word, ["tls", "rootdirectory"]) == meant
