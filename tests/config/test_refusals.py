@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import re
+from pathlib import Path
 
 import pytest
 from tests.config.helpers import BASE, errors_of, load_text
@@ -11,9 +12,6 @@ from moorage.config.later import LATER
 from moorage.config.model import Settings
 from moorage.config.schema import walk
 from moorage.config.suites import OFFERED
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 TLS = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, "
 
@@ -92,6 +90,31 @@ def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: s
     assert [(problem.key, problem.kind, problem.origin.line) for problem in loaded.warnings] == [(key, kind, 7)]
     assert loaded.settings.http.host == ""
     assert loaded.settings.http.tls.minimumtls == "tls1.2"
+
+
+@pytest.mark.parametrize("secret", ["asecretforlocaldevelopment", "changeme", "Change-Me", "CHANGEIT"])
+@pytest.mark.parametrize("auth", ["", "auth: {local: {policy: p}}"])
+def test_a_sample_secret_is_refused_with_the_remedy(tmp_path: Path, secret: str, auth: str) -> None:
+    """Whoever has read the manual could sign the state of uploads, and the tokens of `auth.local`."""
+    (error,) = errors_of(tmp_path, BASE + f"  secret: {secret}\n{auth}")
+    assert (error.key, error.origin.line) == ("http.secret", 7)
+    assert "openssl rand -hex 32" in error.message
+    (error,) = errors_of(tmp_path, BASE, {"REGISTRY_HTTP_SECRET": secret})
+    assert error.origin.source == "REGISTRY_HTTP_SECRET"
+    assert load_text(tmp_path, BASE + f"  secret: {secret}x\n").settings.http.secret == f"{secret}x"
+
+
+def test_every_secret_of_the_documentation_is_refused(tmp_path: Path) -> None:
+    """Samples are copied as they are; a robot's `sha256:` is no such secret."""
+    found = set()
+    for page in (Path(__file__).parents[2] / "docs").rglob("*.md"):
+        for secret in re.findall(r"^\s+(?:secret|REGISTRY_HTTP_SECRET): +(\S+)", page.read_text(), re.MULTILINE):
+            if not secret.startswith(("sha256:", "${")):
+                found.add(secret)
+                assert [error.key for error in errors_of(tmp_path, BASE + f"  secret: {secret}\n")] == [
+                    "http.secret"
+                ]
+    assert len(found) >= 2, "the pattern finds none any more"
 
 
 HTPASSWD = "auth: {htpasswd: {realm: r, path: p}}\n"

@@ -40,6 +40,15 @@ __all__ = ["check"]
 
 _OFFERED: Final = ("filesystem", "inmemory", "s3", "gcs", "azure")
 _SECRET_LEAST_CHARS: Final = 32
+_SAMPLE_SECRETS: Final = frozenset(
+    {
+        "asecretforlocaldevelopment",  # CNCF Distribution's documentation and development files
+        "a-long-random-text-the-same-on-every-node",  # docs/deploying/index.md
+        "5ebe2294ecd0e0f08eab7690d2a6ee69...",  # docs/auth/local.md
+        "change-me", "change_me", "changeit", "changeme", "replace-me", "replace_me", "replaceme",
+    }
+)  # fmt: skip
+"""What stands in documentation in place of a secret, so that anybody can sign with it."""
 
 
 def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[str, str]) -> list[Problem]:
@@ -50,6 +59,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_storage(settings),
         *_auth(settings),
         *_required(settings, ()),
+        *_secret(settings),
         *_address(settings, inherited=environ.get("LISTEN_FDS", "0") not in {"", "0"}),
         *_http(settings),
         *_debug(settings),
@@ -95,7 +105,8 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"names more than one way of authentication: {', '.join(chosen)}; expected one", "auth")
     if auth.token is not None and not (auth.token.rootcertbundle or auth.token.jwks):
         yield Problem("expected rootcertbundle or jwks, the keys that sign tokens", "auth.token")
-    if auth.local is not None and 0 < len(settings.http.secret) < _SECRET_LEAST_CHARS:
+    known = settings.http.secret.lower() in _SAMPLE_SECRETS
+    if auth.local is not None and 0 < len(settings.http.secret) < _SECRET_LEAST_CHARS and not known:
         yield Problem(
             f"expected at least {_SECRET_LEAST_CHARS} random characters, such as openssl rand -hex 32 makes: "
             "auth.local derives its keys from it, and whoever holds a token can try out short ones",
@@ -145,6 +156,15 @@ def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
             for index, entry in enumerate(value):
                 if isinstance(entry, Section):
                     yield from _required(entry, (*path, f"{key.name}[{index}]"))
+
+
+def _secret(settings: Settings) -> Iterator[Problem]:
+    if settings.http.secret.lower() in _SAMPLE_SECRETS:
+        message = (
+            "is the sample of a manual, which everybody knows; put a random one in its place, such as "
+            "openssl rand -hex 32 prints, and the same on every node"
+        )
+        yield Problem(message, "http.secret")
 
 
 def _address(settings: Settings, *, inherited: bool) -> Iterator[Problem]:

@@ -42,8 +42,8 @@ start. Everything marked *ours* is unknown to CNCF Distribution, which takes no 
 
 A registry does not start with a near miss of a key without which it would be open, in the clear, or keep its
 data elsewhere: `atuh:`, `Tls:`, `root-directory:` and `REGISTRY_ATUH` are errors, as is such a key in a wrong
-section (`tls` beside `http`). Keys that begin with `x-` or a dot are taken for holders of anchors. These keys, each
-with all that is below it, are:
+section (`tls` beside `http`). Keys that begin with `x-` or a dot are taken for holders of anchors. These keys,
+each with all that is below it, are:
 
 {critical}.
 

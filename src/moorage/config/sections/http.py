@@ -111,7 +111,8 @@ class Http(Section):
     secret: Text = setting(
         "",
         "Key that signs the state of uploads. Registries behind one load balancer must share it; "
-        "without it uploads do not survive a restart.",
+        "without it uploads do not survive a restart. `openssl rand -hex 32` makes one; samples of manuals are "
+        "refused.",
         secret=True,
         shown="random at every start",
     )
