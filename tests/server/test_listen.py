@@ -215,4 +215,23 @@ def test_sockets_meant_for_another_process_are_not_taken() -> None:
 def test_a_server_tells_where_it_listens(tmp_path: Path) -> None:
     with serving(tmp_path / "home") as served:
         until(lambda: f"http://127.0.0.1:{served.port}" in served.err, "the line")
-        assert f"data={served.home}/data" in served.err
+        assert f"path={served.home}/data" in served.err
+        assert served.err.count("listening on") == 1
+        assert "no authentication" not in served.err
+
+
+def test_a_registry_that_is_open_to_the_network_says_so_once(tmp_path: Path) -> None:
+    """Whoever scans the network finds it before its operator notices."""
+    with serving(tmp_path / "home", http={"addr": "0.0.0.0:0"}) as served:
+        until(lambda: "listening on" in served.err, "the line")
+        (line,) = [line for line in served.err.splitlines() if "no authentication" in line]
+        assert "level=warning" in line
+        assert f":{served.port} may pull and overwrite everything; set auth" in line
+        served.configure(auth={"silly": {"realm": "r", "service": "s"}}, http={"addr": "0.0.0.0:0"})
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        assert served.err.count("no authentication") == 1
+        served.configure(auth={}, http={"addr": "0.0.0.0:0"})
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded", 2)
+        assert served.err.count("no authentication") == 2, "a reload that opens it says so as well"

@@ -18,6 +18,7 @@ from moorage.config import suites
 from moorage.config.addresses import host_and_port
 from moorage.config.azure import check_azure
 from moorage.config.buckets import check_gcs, check_s3
+from moorage.config.exposure import beyond_loopback
 from moorage.config.files import unreadable
 from moorage.config.hooks import check_hooks
 from moorage.config.middleware import check_middleware
@@ -129,18 +130,11 @@ def _auth(settings: Settings) -> Iterator[Problem]:
 def _in_the_clear(settings: Settings) -> bool:
     """Whether clients may reach us over a network without TLS; an inherited socket's address is not known here."""
     http = settings.http
-    if http.net == "unix" or http.tls.certificate or http.tls.letsencrypt.cachefile:
+    if http.tls.certificate or http.tls.letsencrypt.cachefile:
         return False
-    if not http.addr or http.host.startswith("https://") or http.trustedproxies:
+    if http.host.startswith("https://") or http.trustedproxies:
         return False
-    try:
-        host, _ = host_and_port(http.addr)
-    except ValueError:
-        return False  # told by `_address`
-    try:
-        return not ip_address(host).is_loopback
-    except ValueError:
-        return host.lower() != "localhost"
+    return beyond_loopback(http)
 
 
 def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:

@@ -25,10 +25,12 @@ import structlog
 
 from moorage import logs
 from moorage.acme.wanted import Pace
+from moorage.config.exposure import open_registry
 from moorage.server import observing
+from moorage.server.announcement import listening, start_fields
 from moorage.server.cannot import Cannot
 from moorage.server.companion import engage
-from moorage.server.listen import bind, inherited
+from moorage.server.listen import bind, inherited, is_loopback
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw, renew
 
@@ -71,13 +73,16 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
         return 1
     for warning in warnings:
         _log.warning(warning)
+    exposed = not is_loopback(sockets)
+    if exposed and (opened := open_registry(loaded.settings, str(sockets))):
+        _log.warning(opened)
     _warn_of_secret(loaded)
     if build is None and not _prepared(loaded.settings, secret):
         return 1
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    master = Master(plan, sockets, partial(_reload, loaded), _renew, _announce, observation, companion)
+    master = Master(plan, sockets, partial(_reload, loaded, exposed), _renew, _announce, observation, companion)
     # The first plan goes with the first reload, and its private key with it.
     del plan
     return master.run()
@@ -116,8 +121,8 @@ def _application(settings: Settings, secret: bytes, number: int, watches: Sequen
     return build(settings, secret, worker=number, watches=watches)
 
 
-def _reload(first: Loaded, old: Plan) -> Plan:
-    """Read the configuration again.  Raises `Cannot`."""
+def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only
+    """Read the configuration again.  `exposed`: other machines reach the address.  Raises `Cannot`."""
     from moorage.config.load import load  # noqa: PLC0415  as above
     from moorage.config.problems import ConfigError  # noqa: PLC0415
 
@@ -130,6 +135,9 @@ def _reload(first: Loaded, old: Plan) -> Plan:
     if plan.build is _application:
         _prepare(plan.settings, plan.secret)
     logs.configure(plan.settings.log, instance=plan.instance)
+    opened = open_registry(plan.settings, "the registry") if exposed else None
+    if opened and open_registry(old.settings, "") is None:
+        warnings.append(opened)
     for warning in [*(str(problem) for problem in loaded.warnings), *warnings]:
         _log.warning(warning)
     return plan
@@ -144,10 +152,7 @@ def _renew(old: Plan) -> Plan:
 
 
 def _announce(plan: Plan, sockets: Sockets) -> None:
-    scheme = "unix:" if sockets.unix else "https://" if plan.options.tls else "http://"
-    storage = plan.settings.storage
-    where = storage.filesystem.rootdirectory if storage.filesystem else storage.driver
-    _log.info(f"listening on {scheme}{sockets}", workers=plan.workers, data=where, configuration=plan.source)
+    _log.info(listening(plan, sockets), **start_fields(plan))
 
 
 def _warn_of_secret(loaded: Loaded) -> None:

@@ -66,6 +66,7 @@ class Pair:
     key: bytes
     kind: str
     until: datetime
+    subject: str
     warnings: list[str] = field(default_factory=list)
 
 
@@ -89,7 +90,7 @@ def pair(certificate: str, key: str, now: datetime) -> Pair:
         warnings += _judged(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     kind = "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA"
-    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, warnings)
+    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), warnings)
 
 
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:
@@ -353,6 +354,19 @@ def _spki(one: x509.Certificate) -> bytes | None:
 
 def _name(one: x509.Certificate) -> str:
     return one.subject.rfc4514_string() or f"the certificate with serial number {one.serial_number:x}"
+
+
+def _subject(leaf: x509.Certificate) -> str:
+    """Whose certificate it is: its subject, which public authorities leave empty, or the names it is for."""
+    subject = leaf.subject.rfc4514_string()
+    if subject:
+        return subject
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return _name(leaf)
+    hosts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
+    return ", ".join(hosts) or _name(leaf)
 
 
 def _time(moment: datetime) -> str:

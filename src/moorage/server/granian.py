@@ -89,7 +89,7 @@ class Clients:
 class Tls:
     """What `tls.check` has made; `minimum` is `tls1.2` or `tls1.3`.
 
-    `identity` tells contents apart, `until` is when the certificate expires.
+    `identity` tells contents apart, `until` is when the certificate expires, `subject` whose it is.
     """
 
     certificate: Sealed = field(compare=False)
@@ -98,6 +98,7 @@ class Tls:
     clients: Clients | None
     identity: str
     until: datetime
+    subject: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -72,6 +72,7 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
         clients,
         identity.hexdigest(),
         pair.until,
+        pair.subject,
     )
     return tls, pair.warnings + warnings
 
