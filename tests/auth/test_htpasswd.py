@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -110,6 +111,44 @@ def test_a_line_without_a_colon_is_named() -> None:
     """The number is all that an operator needs."""
     with pytest.raises(ValueError, match=r"^line 3 has no colon between user and hash$"):
         parse(ALICE + b"\nalice\n")
+
+
+async def test_a_byte_order_mark_does_not_lock_out_the_first_user(users: Users) -> None:
+    """Notepad writes one, and nobody sees it; CNCF Distribution takes it for a part of the name."""
+    file = users(b"\xef\xbb\xbf" + ALICE + BOB)
+    assert await file.verify(b"alice", b"secret")
+    assert await file.verify(b"bob", b"letmein")
+    assert file.stored(b"\xef\xbb\xbfalice") is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
+def test_utf_16_is_told(path: Path, encoding: str) -> None:
+    """`htpasswd ... > FILE` in PowerShell: no line of it would ever match."""
+    put(path, ("\ufeff" + ALICE.decode()).encode(encoding))
+    with pytest.raises(CannotAuthenticate, match="it is UTF-16, as PowerShell writes it; save it as UTF-8"):
+        PasswordFile(path)
+
+
+@pytest.fixture
+def directory(path: Path) -> Path:
+    path.mkdir()
+    return path
+
+
+async def test_a_directory_in_the_place_of_the_file_lets_nobody_in(directory: Path) -> None:
+    """Debian's package configures one; the registry starts with it, and takes the file as soon as there is one."""
+    file = PasswordFile(directory, clock=Clock(), wall=Clock())
+    with capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(Unavailable):
+                await file.verify(b"alice", b"secret")
+    assert [(log["event"], log["cause"]) for log in logs] == [
+        ("password file cannot be read; credentials are refused", "Is a directory")
+    ]
+    os.rmdir(directory)  # noqa: PTH106  Path's would count as blocking
+    put(directory, ALICE)
+    assert await file.verify(b"alice", b"secret")
+    await file.close()
 
 
 @pytest.mark.parametrize(

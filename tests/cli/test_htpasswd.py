@@ -296,3 +296,14 @@ def test_each_verifies_what_the_other_wrote(run: Run, file: Path) -> None:
     subprocess.run([program, "-vb", file, "bob", "b"], check=True, capture_output=True, timeout=60)
     subprocess.run([program, "-Bb", file, "carol", "c"], check=True, capture_output=True, timeout=60)
     assert run("-vb", file, "carol", "c").returncode == 0
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_name(run: Run, tmp_path: Path) -> None:
+    """The first user of a file from Windows could be neither verified nor deleted, and was added a second time."""
+    file = tmp_path / "htpasswd"
+    run("-bc", file, "alice", "secret")
+    file.write_bytes(b"\xef\xbb\xbf" + file.read_bytes())
+    assert run("-vb", file, "alice", "secret").returncode == 0
+    assert "Updating password for user alice" in run("-b", file, "alice", "other").stderr
+    assert file.read_bytes().startswith(b"alice:")
+    assert len(file.read_bytes().splitlines()) == 1

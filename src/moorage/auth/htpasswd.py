@@ -16,6 +16,7 @@ Above: `app.py`, and whoever serves tokens.  Source: reference/auth.md section 2
 from __future__ import annotations
 
 import asyncio
+import codecs
 import hashlib
 import hmac
 import os
@@ -46,6 +47,7 @@ _HASH_CHARS: Final = 60
 _SALT_CHARS: Final = 29
 _NOBODY: Final = bytes(_HASH_CHARS)
 _BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ALPHABET: Final = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
 _SCHEMES: Final = (
     (rb"\$2[aby]\$", "a damaged bcrypt hash"),
@@ -90,8 +92,12 @@ class Entries:
 def parse(data: bytes) -> Entries:
     """The rules of the reference: a later line of the same user wins, `#` begins a comment.
 
-    Raises ValueError that names the line without a colon.
+    A byte order mark, which editors of Windows put before the first user, is not part of that name.  Raises
+    ValueError that names the line without a colon, or for UTF-16.
     """
+    if data.startswith(_UTF_16):
+        raise ValueError("it is UTF-16, as PowerShell writes it; save it as UTF-8 or ASCII")
+    data = data.removeprefix(codecs.BOM_UTF8)
     lines: dict[bytes, tuple[int, bytes]] = {}
     for number, line in enumerate(data.split(b"\n"), 1):
         try:
@@ -141,7 +147,11 @@ class PasswordFile:
     def __init__(
         self, path: Path, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
     ) -> None:
-        """Raises CannotAuthenticate if the file cannot be read or understood; `warnings` has what is odd in it."""
+        """Read the file; `warnings` has what is odd in it.
+
+        Raises CannotAuthenticate if the file cannot be read or understood.  A directory in its place is taken for
+        a file that cannot be read just now, as by CNCF Distribution: nobody gets in before there is a file.
+        """
         self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, float] = OrderedDict()  # keyed hash → when it is forgotten
@@ -152,7 +162,7 @@ class PasswordFile:
         self._young = True
         self._trouble = ""
         try:
-            self._data = self._path.read_bytes()
+            self._data = b"" if self._path.is_dir() else self._path.read_bytes()
             self._passwords = parse(self._data)
         except (OSError, ValueError) as error:
             raise CannotAuthenticate(f"cannot use the password file {path}: {_reason(error)}") from error

@@ -13,6 +13,7 @@ Source: htpasswd(1) of Apache 2.4, compared side by side in tests/cli/test_htpas
 
 from __future__ import annotations
 
+import codecs
 import getopt
 import os
 import sys
@@ -192,6 +193,8 @@ def _existing(asked: _Asked) -> list[bytes]:
     except ValueError as error:
         told = f"The file {asked.path} does not appear to be a valid htpasswd file: {error}."
         raise _Failed(_INVALID, f"htpasswd: {told}") from None
+    # A mark that an editor of Windows left would be part of the first user's name.
+    data = data.removeprefix(codecs.BOM_UTF8)
     # What the last line lacks, the next one would be glued to.
     return [line + b"\n" for line in data.removesuffix(b"\n").split(b"\n")] if data else []
 
