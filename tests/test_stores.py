@@ -91,3 +91,4 @@ def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch: pyt
     done = CliRunner().invoke(app, ["storage", "rebuild-referrers", str(tmp_path / "config.yml")])
     assert done.exit_code == 1
     assert "moorage[s3]" in done.output
+    assert "-m pip install 'aiobotocore>=2.19' 'obstore<0.13,>=0.12'" in done.output

@@ -10,6 +10,7 @@ Read this to see the wiring.  `server/` calls `build` once in every worker proce
 from __future__ import annotations
 
 import asyncio
+import os
 import re
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from moorage.auth.access import CannotAuthenticate
 from moorage.caching import make_sizes
 from moorage.caching import prepare as prepare_cache
+from moorage.config.problems import Problem
 from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.clients import Clients
@@ -37,7 +39,7 @@ from moorage.registry.tags import StoredTags
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.watched import WatchedDriver
-from moorage.stores import make_driver
+from moorage.stores import CannotStore, make_driver
 from moorage.stores import prepare as prepare_driver
 
 if TYPE_CHECKING:
@@ -62,6 +64,7 @@ __all__ = [
     "App",
     "StoredRegistry",
     "build",
+    "check",
     "make_authority",
     "make_driver",
     "make_slowing",
@@ -187,17 +190,60 @@ def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[W
     return App(asgi, registry, purger, authority, bare, looks=bare.remote and worker == 0)
 
 
-def prepare(settings: Settings, secret: bytes) -> list[str]:
-    """What is looked at once, before any worker starts: warnings for the log.
+def prepare(settings: Settings) -> list[str]:
+    """Make what is missing and made at start, once, before any worker starts: warnings for the log.
 
-    Raises `CannotAuthenticate`, `CannotStore`.
+    Raises `CannotAuthenticate`.
     """
+    if settings.auth.htpasswd is None:
+        return []
+    from moorage.auth.entries import provide  # noqa: PLC0415  only where it is configured
+
+    return provide(Path(settings.auth.htpasswd.path))
+
+
+def check(settings: Settings, secret: bytes) -> list[Problem]:
+    """Everything that would keep a worker from starting, or is odd; nothing is changed.
+
+    Imports what workers need, so that they share it.
+    """
+    problems: list[Problem] = []
+    for part in (_check_driver, _check_cache, _check_redirects, _check_authority):
+        try:
+            problems += part(settings, secret)
+        except (CannotAuthenticate, CannotStore) as error:
+            problems.append(Problem(str(error)))
+    return problems
+
+
+def _check_driver(settings: Settings, _: bytes) -> list[Problem]:
     prepare_driver(settings)
+    return []
+
+
+def _check_cache(settings: Settings, _: bytes) -> list[Problem]:
     prepare_cache(settings)
+    return []
+
+
+def _check_redirects(settings: Settings, _: bytes) -> list[Problem]:
     make_rules(settings)
-    warnings: list[str] = []
-    _authority(settings, secret, warnings)
-    return warnings
+    return []
+
+
+def _check_authority(settings: Settings, secret: bytes) -> list[Problem]:
+    problems: list[Problem] = []
+    if settings.auth.htpasswd is not None and not os.path.lexists(settings.auth.htpasswd.path):
+        from moorage.auth.entries import check_provision  # noqa: PLC0415  only where it is configured
+
+        told = check_provision(Path(settings.auth.htpasswd.path))
+        return [Problem(told, "auth.htpasswd.path", kind="warning")]
+    try:
+        _authority(settings, secret, problems)
+    except CannotAuthenticate as error:
+        if all(problem.kind != "error" for problem in problems):
+            problems.append(Problem(str(error)))
+    return problems
 
 
 def make_authority(settings: Settings, secret: bytes) -> Authority | None:
@@ -208,46 +254,49 @@ def make_authority(settings: Settings, secret: bytes) -> Authority | None:
     return _authority(settings, secret, None)
 
 
-def _authority(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority | None:
-    """`warnings` is given by the one who prepares: what only one process may do is done then, and told there."""
+def _authority(settings: Settings, secret: bytes, problems: list[Problem] | None) -> Authority | None:
+    """`problems` is given by the one process that checks; what is odd or wrong is appended to it."""
     provider = settings.auth.provider
     if provider == "none":
         return None
     if provider not in _WAYS:
         raise CannotAuthenticate(f"auth.{provider} is not offered")
-    return _WAYS[provider](settings, secret, warnings)
+    return _WAYS[provider](settings, secret, problems)
 
 
 # What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
 
 
-def _silly(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+def _silly(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
     from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
 
     silly = settings.auth.silly
     assert silly is not None
-    if warnings is not None:
-        warnings.append(WARNING)
+    if problems is not None:
+        problems.append(Problem(WARNING, kind="warning"))
     return SillyAuthority(silly.realm, silly.service)
 
 
-def _htpasswd(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+def _htpasswd(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
     from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
-    from moorage.auth.entries import provide  # noqa: PLC0415
     from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
 
     htpasswd = settings.auth.htpasswd
     assert htpasswd is not None
     path = Path(htpasswd.path)
-    if warnings is not None:
-        warnings += provide(path)
     users = PasswordFile(path)
-    if warnings is not None:
-        warnings += users.warnings
+    if problems is not None:
+        problems += (Problem(text, kind="warning") for text in users.warnings)
+        if path.is_dir():
+            message = (
+                f"{path} is a directory, so nobody can log in; make a file with `moorage htpasswd -Bc "
+                f"{path / 'htpasswd'} USER` and name it here"
+            )
+            problems.append(Problem(message, "auth.htpasswd.path", kind="fault"))
     return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
 
 
-def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authority:
+def _token(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
     from moorage.auth.token.build import TokenOptions, make  # noqa: PLC0415  as above
 
     token = settings.auth.token
@@ -263,12 +312,12 @@ def _token(settings: Settings, _: bytes, warnings: list[str] | None) -> Authorit
             algorithms=token.signingalgorithms,
         )
     )
-    if warnings is not None:
-        warnings += authority.warnings
+    if problems is not None:
+        problems += (Problem(text, kind="warning") for text in authority.warnings)
     return authority
 
 
-def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Authority:
+def _local(settings: Settings, secret: bytes, problems: list[Problem] | None) -> Authority:
     from moorage.auth.local.authority import Place  # noqa: PLC0415  as above
     from moorage.auth.local.build import LocalOptions, make, problems_of  # noqa: PLC0415
 
@@ -282,15 +331,15 @@ def _local(settings: Settings, secret: bytes, warnings: list[str] | None) -> Aut
         login_s=local.loginlifetime,
         rotation_s=local.keyrotation,
     )
-    authority = make(options, secret, make_slowing(settings))
-    if warnings is not None:
-        warnings += (str(problem) for problem in problems_of(local.policy, local.users))
+    if problems is not None:
+        problems += problems_of(local.policy, local.users)
         if not http.secret:
-            warnings.append("auth.local without http.secret: tokens and logins end at a restart; set http.secret")
-    return authority
+            message = "auth.local without http.secret: tokens and logins end at a restart; set http.secret"
+            problems.append(Problem(message, kind="warning"))
+    return make(options, secret, make_slowing(settings))
 
 
-_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[str] | None], Authority]]] = {
+_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[Problem] | None], Authority]]] = {
     "silly": _silly,
     "htpasswd": _htpasswd,
     "token": _token,

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage import __version__
+from moorage.extras import install_command
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
@@ -66,7 +67,7 @@ def prepare(settings: Settings) -> None:
         try:
             require_libraries()
         except MissingLibrary as error:
-            raise CannotStore(str(error)) from error
+            raise _missing("s3", error) from error
     if settings.storage.gcs is not None:
         _prepare_gcs(gcs_options(settings.storage.gcs))
     if settings.storage.azure is not None:
@@ -75,7 +76,7 @@ def prepare(settings: Settings) -> None:
         try:
             azure_connection.require_libraries()
         except azure_connection.MissingLibrary as error:
-            raise CannotStore(str(error)) from error
+            raise _missing("azure", error) from error
 
 
 def _prepare_gcs(options: GcsOptions) -> None:
@@ -84,8 +85,14 @@ def _prepare_gcs(options: GcsOptions) -> None:
     try:
         gcs_credentials.require_library()
         gcs_credentials.identity_of(options)
-    except (gcs_credentials.MissingLibrary, gcs_credentials.CredentialsUnusable) as error:
+    except gcs_credentials.MissingLibrary as error:
+        raise _missing("gcs", error) from error
+    except gcs_credentials.CredentialsUnusable as error:
         raise CannotStore(str(error)) from error
+
+
+def _missing(extra: str, error: Exception) -> CannotStore:
+    return CannotStore(f"{error}; install it with: {install_command(extra)}")
 
 
 def gcs_options(gcs: Gcs) -> GcsOptions:

@@ -17,7 +17,7 @@ from tests.auth.signing import ISSUER, SERVICE, Signer, b64, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
 from tests.wire import OCI_MANIFEST
 
-from moorage.app import App, build, make_authority, prepare
+from moorage.app import App, build, check, make_authority
 from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.rules import Policy, Repository
@@ -259,10 +259,10 @@ def test_any_bytes_for_a_token_are_a_401(asked: Callable[[bytes], Answer], token
 def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
     for over in ({"rootcertbundle": str(tmp_path / "none")}, {"signingalgorithms": ("RS256",)}):
         settings = configured(tmp_path, **over)
-        for begin in (make_authority, prepare):
-            with pytest.raises(CannotAuthenticate, match=r"auth\.token"):
-                begin(settings, b"secret")
-    assert prepare(configured(tmp_path), b"secret") == []
+        with pytest.raises(CannotAuthenticate, match=r"auth\.token") as caught:
+            make_authority(settings, b"secret")
+        assert [(each.kind, each.message) for each in check(settings, b"secret")] == [("error", str(caught.value))]
+    assert check(configured(tmp_path), b"secret") == []
 
 
 @pytest.mark.slow

@@ -11,7 +11,7 @@ import trustme
 from structlog.testing import capture_logs
 from tests.redis_servers import a_cluster, a_redis, a_sentinel, until
 
-from moorage.app import prepare
+from moorage.app import check
 from moorage.cache.redis_sizes import RedisSizes
 from moorage.caching import make_sizes, redis_options
 from moorage.config.model import Settings
@@ -197,8 +197,10 @@ def test_a_missing_library_is_told_by_the_name_of_its_extra(monkeypatch: pytest.
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     cache = Cache(blobdescriptor="redis")
     settings = Settings(storage=Storage(inmemory=Inmemory(), cache=cache), redis=Redis(addrs=("h:1",)))
-    with pytest.raises(CannotStore, match=r"moorage\[redis\]"):
-        prepare(settings, b"secret")
+    (problem,) = check(settings, b"secret")
+    assert problem.kind == "error"
+    assert "moorage[redis]" in problem.message
+    assert "-m pip install 'redis>=5.2'" in problem.message
 
 
 def test_zeros_and_negatives_mean_what_they_mean_to_the_reference() -> None:

@@ -5,51 +5,20 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.server import certs
 
 from moorage import __version__
-from moorage.cli import main
 from moorage.config import load
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Run
 
 GOOD = "version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n"
 BIN = Path(sys.executable).parent
-
-
-@dataclass
-class Result:
-    returncode: int
-    stdout: str
-    stderr: str
-
-
-class Run(Protocol):
-    def __call__(self, *arguments: str | Path, name: str = "moorage", **environ: str) -> Result: ...
-
-
-@pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """The entry point in this process (a process of its own costs half a second), in a clean environment."""
-
-    def call(*arguments: str | Path, name: str = "moorage", **environ: str) -> Result:
-        with monkeypatch.context() as patch:
-            for variable in [variable for variable in os.environ if variable.startswith("REGISTRY_")]:
-                patch.delenv(variable)
-            for variable, value in environ.items():
-                patch.setenv(variable, value)
-            patch.setattr(sys, "argv", [f"/usr/bin/{name}", *map(str, arguments)])
-            with pytest.raises(SystemExit) as ended:
-                main()
-        written = capsys.readouterr()
-        code = ended.value.code
-        assert isinstance(code, int)
-        return Result(code, written.out, written.err)
-
-    return call
 
 
 @pytest.mark.parametrize("name", ["moorage", "registry"])
@@ -134,6 +103,34 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
         assert first.startswith(f"error: {tmp_path / file}")
         assert said in first
         assert rest == (["1 error"] if command[-1] == "check" else [])
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("serve",), ("config", "check"), ("config", "show"), ("storage", "check"), ("storage", "rebuild-referrers"),
+     ("auth", "explain", "ann", "pull", "app")],
+)  # fmt: skip
+def test_a_configuration_without_permission_is_one_line_and_status_1(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """Like one that is missing; a usage and status 2 would look like a mistake on the command line."""
+    file = tmp_path / "config.yml"
+    file.write_text(GOOD)
+    real = Path.open
+
+    def denied(path: Path, *arguments: Any, **options: Any) -> Any:
+        if path == file:
+            raise PermissionError(13, "Permission denied")
+        return real(path, *arguments, **options)
+
+    # Root reads everything, and Click asks beforehand.
+    monkeypatch.setattr(Path, "open", denied)
+    monkeypatch.setattr(os, "access", lambda path, *_, **__: os.fspath(path) != str(file))
+    result = run(*command, file)
+    assert (result.returncode, result.stdout) == (1, "")
+    first, *rest = result.stderr.splitlines()
+    assert first == f"error: {file}: not readable by this user; change its permissions or its owner"
+    assert rest == (["1 error"] if command == ("config", "check") else [])
 
 
 def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, Client, codes, detail
 
 from moorage import app
-from moorage.app import make_authority, prepare
+from moorage.app import check, make_authority, prepare
 from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.services import Auth, Guessing, Htpasswd, NoAuth, Silly
@@ -203,7 +203,7 @@ async def test_the_access_log_names_who_was_proven(client: Client) -> None:
 def test_a_missing_file_is_made_once_with_a_user_and_told(tmp_path: Path) -> None:
     """As the reference does; its file has no last newline, so that the next user is glued to the first."""
     path = tmp_path / "new" / "auth" / "htpasswd"
-    (warning,) = prepare(settings(path), SECRET)
+    (warning,) = prepare(settings(path))
     data = path.read_bytes()
     assert data.startswith(b"docker:$2y$10$")
     assert data.endswith(b"\n")
@@ -212,7 +212,7 @@ def test_a_missing_file_is_made_once_with_a_user_and_told(tmp_path: Path) -> Non
     ]  # fmt: skip
     password = warning.partition("password ")[2].partition(",")[0].rpartition(" ")[2]
     assert bcrypt.checkpw(password.encode(), data.strip().removeprefix(b"docker:"))
-    assert prepare(settings(path), SECRET) == []
+    assert prepare(settings(path)) == []
     assert path.read_bytes() == data
 
 
@@ -225,16 +225,36 @@ def test_only_the_step_before_the_workers_makes_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CannotAuthenticate, match=r"cannot make the password file .*: Not a directory"):
-        prepare(settings(tmp_path / "file" / "htpasswd"), SECRET)
+        prepare(settings(tmp_path / "file" / "htpasswd"))
+    (problem,) = check(settings(tmp_path / "file" / "htpasswd"), SECRET)
+    assert problem.kind == "error"
+    assert problem.message.endswith(f"{tmp_path / 'file'} is not a directory")
+
+
+def test_a_check_announces_a_missing_file_and_makes_none(tmp_path: Path) -> None:
+    """A typo in the path is seen before the first login fails."""
+    (problem,) = check(settings(tmp_path / "new" / "htpasswd"), SECRET)
+    assert (problem.key, problem.kind) == ("auth.htpasswd.path", "warning")
+    assert "does not exist; at start it is made" in problem.message
+    assert not (tmp_path / "new").exists()
+
+
+def test_a_directory_in_the_place_of_the_file_is_told_and_starts(tmp_path: Path) -> None:
+    """Debian's package ships such a configuration, and its registry starts with it."""
+    (problem,) = check(settings(tmp_path), SECRET)
+    assert (problem.key, problem.kind) == ("auth.htpasswd.path", "fault")
+    assert f"moorage htpasswd -Bc {tmp_path}/htpasswd USER" in problem.message
+    assert prepare(settings(tmp_path)) == []
+    assert make_authority(settings(tmp_path), SECRET) is not None
 
 
 def test_what_never_matches_and_what_is_silly_is_told_at_start(path: Path) -> None:
     put(path, b"old:$apr1$a$b\n")
-    (warning,) = prepare(settings(path), SECRET)
-    assert "line 1: the password of 'old' is MD5 (apr1)" in warning
+    (warning,) = check(settings(path), SECRET)
+    assert "line 1: the password of 'old' is MD5 (apr1)" in warning.message
     silly = Settings(auth=Auth(silly=Silly(realm="r", service="s")))
-    (warning,) = prepare(silly, SECRET)
-    assert "lets EVERYBODY do EVERYTHING" in warning
+    (warning,) = check(silly, SECRET)
+    assert "lets EVERYBODY do EVERYTHING" in warning.message
 
 
 def test_without_a_provider_nobody_is_asked() -> None:

@@ -20,7 +20,7 @@ from moorage.auth.htpasswd import PASSWORD_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["entry", "provide", "replace"]
+__all__ = ["check_provision", "entry", "provide", "replace"]
 
 FIRST_USER: Final = "docker"
 _FIRST_COST: Final = 10
@@ -54,6 +54,21 @@ def provide(path: Path) -> list[str]:
         "is told only now: log in with it, then make users of your own with `moorage htpasswd`"
     )
     return [told]
+
+
+def check_provision(path: Path) -> str:
+    """Return the warning for a missing file that `provide` would make; nothing is changed.
+
+    Raises CannotAuthenticate where it could not be made.
+    """
+    above = path.absolute().parent
+    while not os.path.lexists(above):
+        above = above.parent
+    if not above.is_dir():
+        raise CannotAuthenticate(f"cannot make the password file {path}: {above} is not a directory")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise CannotAuthenticate(f"cannot make the password file {path}: no permission to write in {above}")
+    return f"{path} does not exist; at start it is made with a user {FIRST_USER} and a random password"
 
 
 def replace(path: Path, data: bytes) -> None:

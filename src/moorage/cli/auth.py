@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from moorage.cli.serve import CONFIG_HELP
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
     from moorage.auth.access import Need
@@ -27,7 +27,7 @@ def explain(
     user: Annotated[str, typer.Argument(metavar="USER", help=_WHO_HELP)],
     action: Annotated[str, typer.Argument(metavar="ACTION", help="pull, push, delete, or catalog.")],
     repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="Its name; - for catalog.")],
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    config: Config = None,
     claim: Annotated[
         list[str] | None, typer.Option("--claim", metavar="NAME=VALUE", help="A claim of the issuer's token.")
     ] = None,

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  Typer reads the annotation
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from moorage.cli.serve import CONFIG_HELP
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
     from moorage.checking.findings import Finding
@@ -22,7 +21,7 @@ _SETTLED_MINUTES: Final = 60
 
 
 def check(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    config: Config = None,
     digests: Annotated[bool, typer.Option("--digests", help="Read every blob and compute its digest.")] = False,
     repair: Annotated[
         bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
 import typer
 
-from moorage.cli.serve import CONFIG_HELP
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -16,8 +15,6 @@ if TYPE_CHECKING:
 __all__ = ["app"]
 
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
-
-Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
 
 
 @app.command("check")
@@ -40,9 +37,7 @@ def check(config: Config = None) -> None:
     except ConfigError as error:
         problems, source = error.problems, None
     else:
-        settings = loaded.settings
-        found = (*loaded.warnings, *_policy_problems(settings), *_of_certificates(settings))
-        problems, source = found, loaded.source
+        problems, source = (*loaded.warnings, *_start_problems(loaded.settings)), loaded.source
     tell(problems, unknown_as="error")
     wrong = sum(problem.kind != "warning" for problem in problems)
     if wrong:
@@ -51,30 +46,12 @@ def check(config: Config = None) -> None:
     typer.echo(f"{source}: no errors")
 
 
-def _policy_problems(settings: Settings) -> list[Problem]:
-    """What is wrong with the files that `auth.local` names."""
-    local = settings.auth.local
-    if local is None:
-        return []
-    from moorage.auth.local.build import problems_of
+def _start_problems(settings: Settings) -> list[Problem]:
+    """What `serve` would find."""
+    from moorage.server import preflight
 
-    return problems_of(local.policy, local.users)
-
-
-def _of_certificates(settings: Settings) -> list[Problem]:
-    """What `serve` would say of them."""
-    from moorage.config.problems import Problem
-    from moorage.server import tls
-    from moorage.server.cannot import Cannot
-
-    try:
-        _, warnings = tls.check(settings.http.tls)
-    except tls.Awaited:
-        # `serve` asks an authority for it.
-        return []
-    except Cannot as error:
-        return [Problem(str(error))]
-    return [Problem(warning, kind="warning") for warning in warnings]
+    secret = settings.http.secret.encode() or bytes(32)
+    return [*preflight.problems(settings, secret), *preflight.warning_of_an_open_registry(settings)]
 
 
 @app.command("show")

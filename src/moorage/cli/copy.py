@@ -21,8 +21,12 @@ _GO_ON: Final = "run the same command again to go on"
 
 
 def copy(
-    source: Annotated[Path, typer.Option("--from", metavar="CONFIG", help="Configuration of the store to read.")],
-    target: Annotated[Path, typer.Option("--to", metavar="CONFIG", help="Configuration of the store to fill.")],
+    source: Annotated[
+        Path, typer.Option("--from", metavar="CONFIG", help="Configuration of the store to read.", readable=False)
+    ],
+    target: Annotated[
+        Path, typer.Option("--to", metavar="CONFIG", help="Configuration of the store to fill.", readable=False)
+    ],
     repository: Annotated[
         list[str] | None,
         typer.Option(

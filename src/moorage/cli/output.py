@@ -20,7 +20,8 @@ def tell(problems: Iterable[Problem], *, unknown_as: str = "warning") -> None:
     from rich.text import Text
 
     console = Console(stderr=True, highlight=False, soft_wrap=True)
-    labelled = [(unknown_as if problem.kind == "unknown" else problem.kind, problem) for problem in problems]
+    labels = {"unknown": unknown_as, "fault": "error"}
+    labelled = [(labels.get(problem.kind, problem.kind), problem) for problem in problems]
     labelled.sort(key=lambda entry: (entry[0] == "error", entry[1].origin.source, entry[1].origin.line or 0))
     for label, problem in labelled:
         console.print(Text.assemble((f"{label}: ", _STYLES[label]), _printable(str(problem))))

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  Typer reads the annotation
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-__all__ = ["CONFIG_HELP", "serve"]
+__all__ = ["Config", "serve"]
 
-CONFIG_HELP = (
+_HELP = (
     "Configuration file; else what REGISTRY_CONFIGURATION_PATH names, /etc/docker/registry/config.yml, "
     "/etc/distribution/config.yml, or the built-in defaults. REGISTRY_* variables apply to all of them."
 )
 
+# A file that cannot be read is a problem with the configuration (status 1), not a mistake on the command line, as
+# Click would have it.
+Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=_HELP, readable=False)]
+
 
 def serve(
-    config: Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)] = None,
+    config: Config = None,
     defaults: Annotated[
         bool, typer.Option("--defaults", help="Read no configuration file, also none that would be found.")
     ] = False,

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import Annotated
-
 import typer
 
 from moorage.cli import check, copy
-from moorage.cli.serve import CONFIG_HELP
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Work on what is stored.", no_args_is_help=True, rich_markup_mode=None)
-
-Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=CONFIG_HELP)]
-
 
 app.command("copy")(copy.copy)
 app.command("check")(check.check)

@@ -38,15 +38,16 @@ NOWHERE = Origin("")
 class Problem:
     """One thing to mend.
 
-    `error` keeps the registry from starting.  `unknown` (a key or variable that nothing reads) and
-    `warning` do not, but `moorage config check` counts `unknown` as an error, since it is usually a typo.
+    `error` keeps the registry from starting.  `unknown` (a key or variable that nothing reads), `fault` (CNCF
+    Distribution starts with it, and answers nobody) and `warning` do not, but `moorage config check` counts the
+    first two as errors.
     `meant` is the dotted key that is missing because of this problem; what its absence leads to is not reported.
     """
 
     message: str
     key: str = ""
     origin: Origin = NOWHERE
-    kind: Literal["error", "unknown", "warning"] = "error"
+    kind: Literal["error", "unknown", "fault", "warning"] = "error"
     nearest: str | None = None
     meant: str = ""
 

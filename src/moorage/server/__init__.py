@@ -26,11 +26,11 @@ import structlog
 from moorage import logs
 from moorage.acme.wanted import Pace
 from moorage.config.exposure import open_registry
-from moorage.server import observing
+from moorage.server import observing, preflight
 from moorage.server.announcement import listening, start_fields
 from moorage.server.cannot import Cannot
 from moorage.server.companion import engage
-from moorage.server.listen import bind, inherited, is_loopback
+from moorage.server.listen import bind, inherited, is_inherited, is_loopback
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw, renew
 
@@ -61,24 +61,28 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     logs.configure(loaded.settings.log, instance=instance)
     _raise_file_limit()
     secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
+    application = build is None
+    told = _refusals(loaded.settings, secret, application=application)
+    if told is None:
+        return 1
     try:
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
         http = loaded.settings.http
-        observing.check()
         observation = observing.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
         companion = engage(plan, sockets, pace or Pace())
+        if application:
+            _prepare(loaded.settings)
     except Cannot as error:
         _log.critical(str(error))
         return 1
     for warning in warnings:
-        _log.warning(warning)
+        if warning not in told:
+            _log.warning(warning)
     exposed = not is_loopback(sockets)
     if exposed and (opened := open_registry(loaded.settings, str(sockets))):
         _log.warning(opened)
     _warn_of_secret(loaded)
-    if build is None and not _prepared(loaded.settings, secret):
-        return 1
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
@@ -88,28 +92,30 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     return master.run()
 
 
-def _prepared(settings: Settings, secret: bytes) -> bool:
-    """Whether what the workers need can be made; imports it, once here instead of once in every worker.
+def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[str] | None:
+    """Log what the start checks find: the texts of the warnings, or None if nothing may start.
 
-    That is most of the time until the first answer.  Tests of the server go without the registry.
+    Imports what the workers need, once here instead of once in every worker: that is most of the time until the
+    first answer.  Tests of the server go without the registry.
     """
-    try:
-        _prepare(settings, secret)
-    except Cannot as error:
-        _log.critical(str(error))
-        return False
-    return True
+    binding = not is_inherited(os.environ)
+    found = preflight.problems(settings, secret, application=application, binding=binding)
+    for problem in found:
+        log = {"error": _log.critical, "fault": _log.error}.get(problem.kind, _log.warning)
+        log(str(problem))
+    if any(problem.kind == "error" for problem in found):
+        return None
+    return {str(problem) for problem in found}
 
 
-def _prepare(settings: Settings, secret: bytes) -> None:
+def _prepare(settings: Settings) -> None:
     """Raises `Cannot`."""
     from moorage.app import prepare  # noqa: PLC0415  as above
     from moorage.auth.access import CannotAuthenticate  # noqa: PLC0415
-    from moorage.stores import CannotStore  # noqa: PLC0415
 
     try:
-        warnings = prepare(settings, secret)
-    except (CannotAuthenticate, CannotStore) as error:
+        warnings = prepare(settings)
+    except CannotAuthenticate as error:
         raise Cannot(str(error)) from error
     for warning in warnings:
         _log.warning(warning)
@@ -131,9 +137,13 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
     except ConfigError as error:
         raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
     plan, warnings = redraw(old, loaded)
-    observing.check()
-    if plan.build is _application:
-        _prepare(plan.settings, plan.secret)
+    application = plan.build is _application
+    found = preflight.problems(plan.settings, plan.secret, application=application, binding=False)
+    if refused := [str(problem) for problem in found if problem.kind == "error"]:
+        raise Cannot("; ".join(refused))
+    if application:
+        _prepare(plan.settings)
+    warnings += [str(problem) for problem in found if str(problem) not in warnings]
     logs.configure(plan.settings.log, instance=plan.instance)
     opened = open_registry(plan.settings, "the registry") if exposed else None
     if opened and open_registry(old.settings, "") is None:

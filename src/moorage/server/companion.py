@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 import structlog
 
 from moorage.acme.wanted import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
+from moorage.extras import install_command
 from moorage.server import keeping
 from moorage.server.cannot import Cannot
 from moorage.server.job import PAUSE, RESUME
@@ -56,7 +57,7 @@ if TYPE_CHECKING:
     from moorage.server.listen import Sockets
     from moorage.server.plan import Plan
 
-__all__ = ["Companion", "engage", "wanted"]
+__all__ = ["Companion", "engage", "require_library", "wanted"]
 
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -90,14 +91,22 @@ def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
     )
 
 
+def require_library() -> None:
+    """Raises `Cannot` where what talks to an authority is not installed."""
+    missing = [name for name in ("acme", "josepy") if find_spec(name) is None]
+    if missing:
+        raise Cannot(
+            "http.tls.letsencrypt needs the extra moorage[letsencrypt], which is not installed "
+            f"(no {' and '.join(missing)}); install it with: {install_command('letsencrypt')}"
+        )
+
+
 def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
     """The companion that the settings ask for, not started yet.  Raises `Cannot`."""
     acme = plan.settings.http.tls.letsencrypt
     if not acme.cachefile:
         return None
-    missing = [name for name in ("acme", "josepy") if find_spec(name) is None]
-    if missing:
-        raise Cannot(f"http.tls.letsencrypt needs {' and '.join(missing)}: install moorage[letsencrypt]")
+    require_library()
     asked = wanted(plan.settings, http=bool(acme.http01), unix=sockets.unix)
     if not asked.kinds:
         raise Cannot(

@@ -32,9 +32,9 @@ from moorage.server.cannot import Cannot
 from moorage.server.granian import BACKLOG
 
 if TYPE_CHECKING:
-    from collections.abc import MutableMapping
+    from collections.abc import Mapping, MutableMapping
 
-__all__ = ["Sockets", "bind", "inherited", "is_loopback"]
+__all__ = ["Sockets", "bind", "inherited", "is_inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
 _log: Final = structlog.get_logger("moorage.server")
@@ -145,14 +145,20 @@ def is_loopback(sockets: Sockets) -> bool:
     return sockets.unix or all(ipaddress.ip_address(name[0]).is_loopback for name in names)
 
 
+def is_inherited(environ: Mapping[str, str]) -> bool:
+    """Return whether systemd has passed sockets down to this process."""
+    return environ.get("LISTEN_PID") == str(os.getpid()) and environ.get("LISTEN_FDS", "") not in {"", "0"}
+
+
 def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
     """The socket that systemd passed down, None if there is none.  Raises `Cannot` for more than one.
 
     The variables are taken away, so that no child takes them for its own.
     """
-    pid, count = environ.pop("LISTEN_PID", ""), environ.pop("LISTEN_FDS", "")
-    environ.pop("LISTEN_FDNAMES", None)
-    if pid != str(os.getpid()) or count in {"", "0"}:
+    there, count = is_inherited(environ), environ.get("LISTEN_FDS", "")
+    for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
+        environ.pop(name, None)
+    if not there:
         return None
     if count != "1":
         raise Cannot(f"systemd passed {count} sockets; only one can be served")

@@ -14,6 +14,8 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
+from moorage.extras import install_command
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -44,7 +46,8 @@ def check(environ: Mapping[str, str]) -> bool:
     if not exporters(environ):
         return False
     if importlib.util.find_spec("opentelemetry") is None:
-        raise CannotTrace("OTEL_TRACES_EXPORTER needs libraries that are missing: pip install 'moorage[tracing]'")
+        message = "OTEL_TRACES_EXPORTER needs the extra moorage[tracing], which is not installed"
+        raise CannotTrace(f"{message}; install it with: {install_command('tracing')}")
     try:
         from moorage.tracing import setup  # noqa: PLC0415  only where it is wanted
     except ValueError as error:

@@ -12,8 +12,7 @@ from tests.auth.local.helpers import policy_file, users_file
 from tests.live import SECRET, NotStarted, start_moorage
 from tests.wire import Wire
 
-from moorage.app import prepare
-from moorage.auth.access import CannotAuthenticate
+from moorage.app import check
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
 from moorage.config.sections.services import Auth, Local
@@ -71,10 +70,12 @@ def test_what_may_be_a_mistake_is_told_at_start(tmp_path: Path) -> None:
     """Also that without a secret every login ends with the process."""
     local = Local(**files(tmp_path)["local"])
     policy_file(tmp_path, POLICY.replace("ann", "eve"))
-    told = prepare(Settings(auth=Auth(local=local)), b"random")
+    told = [str(problem) for problem in check(Settings(auth=Auth(local=local)), b"random")]
     assert any("there is no user 'eve'" in text for text in told)
     assert any("without http.secret" in text for text in told)
-    assert len(prepare(Settings(auth=Auth(local=local), http=Http(secret="x")), b"x")) == 1
+    assert len(check(Settings(auth=Auth(local=local), http=Http(secret="x")), b"x")) == 1
     (tmp_path / "users").unlink()
-    with pytest.raises(CannotAuthenticate, match="users"):
-        prepare(Settings(auth=Auth(local=local)), b"random")
+    errors = [each for each in check(Settings(auth=Auth(local=local)), b"random") if each.kind == "error"]
+    assert [(each.origin.source, each.message) for each in errors] == [
+        (str(tmp_path / "users"), "cannot be used: No such file or directory")
+    ]

@@ -1,0 +1,140 @@
+"""Start checks: everything that keeps `moorage serve` from starting and can be seen beforehand.
+
+    moorage serve         ──► problems ──► errors are logged, nothing starts
+    SIGHUP                ──► problems ──► the old configuration stays
+    moorage config check  ──► problems ──► all of them are printed
+
+One list for all of them, so that `config check` passes nothing that `serve` refuses.  A check reads files and
+imports libraries; it changes nothing, binds no address and asks no other machine (`probes.py` does, for `--deep`).
+
+What the settings alone show is in `moorage.config.checks`, which both run before this.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage.config.exposure import beyond_loopback, open_registry
+from moorage.config.problems import Problem
+from moorage.server import observing, tls
+from moorage.server.cannot import Cannot
+from moorage.server.companion import require_library
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from moorage.config.model import Settings
+
+__all__ = ["problems", "warning_of_an_open_registry"]
+
+_SOCKET_PATH_LIMIT_BYTES: Final = 107
+"""`sun_path` of unix(7) without its final NUL."""
+
+
+def problems(
+    settings: Settings, secret: bytes, *, application: bool = True, binding: bool = True
+) -> list[Problem]:
+    """Return everything that keeps `settings` from being served, and what is odd; nothing is changed.
+
+    `application` False leaves out what the registry itself needs, for tests that serve something else; `binding`
+    False what `http.addr` needs, for sockets that are there already.
+    """
+    found: list[Problem] = []
+    for check in (*_CHECKS, *((_socket,) if binding else ()), *((_data_directory,) if application else ())):
+        try:
+            found += check(settings)
+        except Cannot as error:
+            found.append(Problem(str(error)))
+    if application:
+        from moorage.app import check as check_application  # noqa: PLC0415  heavy, and shared by all workers
+
+        found += check_application(settings, secret)
+    return found
+
+
+def warning_of_an_open_registry(settings: Settings) -> list[Problem]:
+    """Return the warning for a registry that other machines reach without authentication.
+
+    By `http.addr`; a server that runs knows its sockets and logs by these.
+    """
+    text = open_registry(settings, settings.http.addr) if beyond_loopback(settings.http) else None
+    return [] if text is None else [Problem(text, kind="warning")]
+
+
+def _certificates(settings: Settings) -> Iterator[Problem]:
+    try:
+        _, warnings = tls.check(settings.http.tls)
+    except tls.Awaited:
+        return  # an authority is asked for it
+    yield from (Problem(text, kind="warning") for text in warnings)
+
+
+def _traces(_: Settings) -> Iterator[Problem]:
+    observing.check()
+    yield from ()
+
+
+def _data_directory(settings: Settings) -> Iterator[Problem]:
+    """What is stored can be read; a directory that is missing is made by the first push."""
+    if settings.storage.filesystem is None:
+        return
+    root = Path(settings.storage.filesystem.rootdirectory).absolute()
+    try:
+        os.stat(f"{root}/.")  # noqa: PTH116  Path drops the dot, which asks for a directory that can be searched
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise Cannot(f"storage.filesystem.rootdirectory cannot be used: {root}: {error.strerror}") from error
+    yield from ()
+
+
+def _socket(settings: Settings) -> Iterator[Problem]:
+    """A Unix socket can be made; a socket that is there already is `listen.py`'s to judge."""
+    if settings.http.net != "unix" or not settings.http.addr:
+        return
+    path = Path(settings.http.addr)
+    if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT_BYTES:
+        yield Problem(f"longer than the {_SOCKET_PATH_LIMIT_BYTES} bytes of a socket's path: {path}", "http.addr")
+        return
+    reason = _unusable_directory(path.absolute().parent)
+    try:
+        if not reason and not stat.S_ISSOCK(path.lstat().st_mode):
+            reason = "there is a file that is no socket"
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        reason = reason or error.strerror or str(error)
+    if reason:
+        yield Problem(f"cannot listen on {path}: {reason}", "http.addr")
+
+
+def _authority(settings: Settings) -> Iterator[Problem]:
+    """What keeps certificates by ACME has its libraries and its directory."""
+    acme = settings.http.tls.letsencrypt
+    if not acme.cachefile:
+        return
+    require_library()
+    folder = Path(acme.cachefile).absolute()
+    while not os.path.lexists(folder):
+        folder = folder.parent
+    if reason := _unusable_directory(folder):
+        yield Problem(f"cannot use {acme.cachefile}: {reason}", "http.tls.letsencrypt.cachefile")
+
+
+def _unusable_directory(path: Path) -> str:
+    """Return why no file can be made in a directory, "" if one can."""
+    if not path.exists():
+        return f"there is no directory {path}"
+    if not path.is_dir():
+        return f"{path} is not a directory"
+    return "" if os.access(path, os.W_OK | os.X_OK) else f"no permission to write in {path}"
+
+
+_CHECKS: Final[tuple[Callable[[Settings], Iterator[Problem]], ...]] = (
+    _certificates,
+    _traces,
+    _authority,
+)
