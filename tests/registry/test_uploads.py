@@ -8,12 +8,14 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.registry.watched import WatchedDriver
 
 from moorage.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavailable
 from moorage.registry import hashing, layout
 from moorage.registry.uploads import StoredUploads, new_upload_id
 from moorage.storage.driver import KeyMissing, Note, StorageUnavailable, UploadMissing
+from moorage.testing.listing_contract import keys_below
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class _WatchedUploads:
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         async with self._inner.append(home, state) as appender:
             yield _WatchedAppender(self._watched, appender)
+        self._watched.trip("leave")
 
     def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
         self._watched.reads += 1
@@ -134,10 +137,10 @@ class Requests(StoredUploads):
     def __init__(self, driver: Driver) -> None:
         super().__init__(driver, SECRET)
 
-    async def patch(self, at: UploadStatus, data: bytes, *, start: int | None = None) -> UploadStatus:
+    async def patch(self, at: UploadStatus, *pieces: bytes, start: int | None = None) -> UploadStatus:
         async with self.extend(NAME, at.uuid, at.state, start=start) as part:
-            if data:
-                await part.write(data)
+            for piece in filter(None, pieces):
+                await part.write(piece)
             return await part.commit()
 
     async def put(self, at: UploadStatus, digest: Digest, data: bytes = b"") -> None:
@@ -299,7 +302,7 @@ async def test_what_is_no_upload_id_is_no_upload(uploads: Requests, uuid: str) -
         await uploads.status(NAME, uuid)
 
 
-@pytest.mark.parametrize("place", ["append", "checkpoint", "publish", "write", "discard"])
+@pytest.mark.parametrize("place", ["append", "checkpoint", "publish", "write"])
 async def test_an_upload_whose_end_failed_can_be_ended_again(
     uploads: Requests, watched: Watched, place: str
 ) -> None:
@@ -309,9 +312,6 @@ async def test_an_upload_whose_end_failed_can_be_ended_again(
     watched.fails_at = place
     with pytest.raises(Unavailable):
         await uploads.put(at, digest, SMALL[5:])
-    if place == "discard":  # linked already: what failed is the sweeping
-        assert await stored(watched, digest) == SMALL
-        return
     with pytest.raises(KeyMissing):
         await watched.read(layout.layer_link(NAME, digest))
     try:
@@ -320,6 +320,66 @@ async def test_an_upload_whose_end_failed_can_be_ended_again(
         at = await uploads.start(NAME)
     await uploads.put(at, digest, SMALL[at.offset :])
     assert await stored(watched, digest) == SMALL
+
+
+async def test_an_upload_that_cannot_be_removed_fails_no_push(uploads: Requests, watched: Watched) -> None:
+    """The blob is linked and durable by then; what is left of the upload is the purger's."""
+    at = await uploads.start(NAME)
+    watched.fails_at = "discard"
+    with capture_logs() as logs:
+        await uploads.put(at, Digest.of(SMALL), SMALL)
+    assert [entry["event"] for entry in logs] == ["an upload was left behind"]
+    assert at.uuid in logs[0]["upload"]
+    assert await stored(watched, Digest.of(SMALL)) == SMALL
+
+
+async def test_a_refused_digest_is_the_answer_although_the_upload_cannot_be_removed(
+    uploads: Requests, watched: Watched
+) -> None:
+    """A 503 would make the client send the same wrong bytes again."""
+    at = await uploads.start(NAME)
+    watched.fails_at = "discard"
+    with pytest.raises(DigestInvalid):
+        await uploads.put(at, Digest.of(b"other"), SMALL)
+
+
+async def test_an_upload_without_its_link_is_removed(uploads: Requests, watched: Watched, driver: Driver) -> None:
+    """Its bytes are the blob's, so no client could continue it, and each refused PUT would leave a directory."""
+    at = await uploads.start(NAME)
+    watched.fails_at = "write"
+    with pytest.raises(Unavailable):
+        await uploads.put(at, Digest.of(SMALL), SMALL)
+    assert await keys_below(driver, layout.upload_home(NAME, at.uuid)) == {}
+
+
+async def test_a_start_that_fails_halfway_leaves_no_upload(
+    uploads: Requests, watched: Watched, driver: Driver
+) -> None:
+    """The client knows no upload to continue; the hint of the algorithm is what is written last."""
+    watched.fails_at = "checkpoint"
+    with pytest.raises(Unavailable):
+        await uploads.start(NAME, algorithm="sha512")
+    assert await keys_below(driver, "docker") == {}
+
+
+async def test_one_failure_is_logged_once(uploads: Requests, watched: Watched) -> None:
+    """A full disk fails the batch that is written beside the request; leaving must not report it again."""
+    at = await uploads.start(NAME)
+    for place in ("append", "checkpoint"):
+        watched.fails_at = place
+        with capture_logs() as logs, pytest.raises(Unavailable):
+            await uploads.patch(at, DATA[: 1 << 20], DATA[1 << 20 : 2 << 20], DATA[2 << 20 :])
+        assert [entry["log_level"] for entry in logs] == ["error"], logs
+        assert (await uploads.status(NAME, at.uuid)).offset == 0
+
+
+async def test_a_failure_to_leave_is_a_refusal(uploads: Requests, watched: Watched) -> None:
+    """The storage may fail when the upload is given back: 503 and the log, not a traceback."""
+    at = await uploads.start(NAME)
+    watched.fails_at = "leave"
+    with capture_logs() as logs, pytest.raises(Unavailable):
+        await uploads.patch(at, SMALL)
+    assert [entry["log_level"] for entry in logs] == ["error"]
 
 
 async def test_a_slow_disk_holds_the_client_back(uploads: Requests, watched: Watched) -> None:
@@ -358,6 +418,19 @@ async def test_a_long_request_leaves_checkpoints_on_its_way(watched: Watched) ->
         now = 16.0
         await part.write(DATA[2 << 20 :])
         assert (await uploads.status(NAME, at.uuid)).offset >= 2 << 20
+
+
+async def test_a_fast_request_leaves_checkpoints_by_size(
+    watched: Watched, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A layer of gigabytes within the time of one checkpoint: a crash loses a bounded part of it."""
+    monkeypatch.setattr("moorage.registry.uploads._CHECKPOINT_BYTES", 1 << 20)
+    uploads = StoredUploads(watched, SECRET, clock=lambda: 0.0)
+    at = await uploads.start(NAME)
+    async with uploads.extend(NAME, at.uuid, at.state) as part:
+        for start in range(0, 3 << 20, 1 << 19):
+            await part.write(DATA[start : start + (1 << 19)])
+        assert (await uploads.status(NAME, at.uuid)).offset >= 1 << 20
 
 
 async def test_a_lost_hash_state_costs_a_reading_and_no_more(driver: Driver) -> None:

@@ -12,12 +12,12 @@ left, so a stream of pieces watches for that itself.
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from starlette.responses import Response
 
-from moorage.errors import ManifestTooLarge, RequestTimeout
+from moorage.errors import ManifestTooLarge, RegistryError, RequestTimeout
 from moorage.http.ranges import parse_decimal
 
 if TYPE_CHECKING:
@@ -106,21 +106,27 @@ class PiecesResponse(Response):
         return self
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del scope
         assert self.pieces is not None, "open() comes first"
         gone = asyncio.ensure_future(_gone(receive))
         try:
-            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-            async for piece in self.pieces:
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-                if gone.done():
-                    return
-            await send({"type": "http.response.body", "body": b""})
+            async with AsyncExitStack() as stack:
+                stack.push_async_exit(self.opened)
+                await send(
+                    {"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers}
+                )
+                async for piece in self.pieces:
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                    if gone.done():
+                        return
+                await send({"type": "http.response.body", "body": b""})
+        except RegistryError as error:
+            # Too late for another status: the missing rest makes the server cut the connection.  The registry has
+            # logged the cause.
+            scope["moorage.refusal"] = error.code
         finally:
             gone.cancel()
             with suppress(asyncio.CancelledError):
                 await gone
-            await self.opened.__aexit__(None, None, None)
 
 
 async def _gone(receive: Receive) -> None:

@@ -15,9 +15,9 @@ from starlette.responses import Response
 
 from moorage.errors import (
     BlobUnknown,
-    BlobUploadUnknown,
     DigestInvalid,
     NameInvalid,
+    RegistryError,
     SizeInvalid,
 )
 from moorage.http.ranges import parse_chunk, upload_range
@@ -76,7 +76,7 @@ async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
             await _receive(call, part)
             return await part.finish(digest)
     except BaseException:
-        with suppress(BlobUploadUnknown):
+        with suppress(RegistryError):  # the client gets the first failure
             await uploads.cancel(name, status.uuid, status.state)
         raise
 

@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Final, NoReturn
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
 from moorage.errors import StorageFull, Unavailable
-from moorage.storage.driver import StorageError, StorageExhausted
+from moorage.storage.driver import (
+    StorageDenied,
+    StorageError,
+    StorageExhausted,
+    StorageReadOnly,
+    TooManyOpenFiles,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorage.errors import RegistryError
 
 __all__ = ["refusing"]
+
+_REFUSALS: Final[Sequence[tuple[type[StorageError], str, type[RegistryError], str]]] = (
+    (StorageReadOnly, "the storage is read-only", StorageFull, "the storage is read-only"),
+    (
+        StorageExhausted,
+        "the storage is full",
+        StorageFull,
+        "the storage is full; try again when the operator has made room",
+    ),
+    (
+        StorageDenied,
+        "the storage denies access",
+        Unavailable,
+        "the registry has no permission to use its storage; the operator has to grant it",
+    ),
+    (
+        TooManyOpenFiles,
+        "too many open files",
+        Unavailable,
+        "the registry has too many open files; try again later",
+    ),
+    (StorageError, "the storage failed", Unavailable, "the storage failed; try again later"),
+)
+"""Kind of error, event in the log, refusal, and text for the client: the first kind that fits."""
 
 _log: Final = structlog.get_logger("moorage.registry")
 
@@ -31,8 +66,6 @@ class refusing:  # noqa: N801  used like a function; a class costs a fifth of a 
 
 
 def _refuse(error: StorageError) -> NoReturn:
-    if isinstance(error, StorageExhausted):
-        _log.error("the storage takes no more", cause=str(error))
-        raise StorageFull("the storage takes no more; try again when the operator has made room") from error
-    _log.error("the storage failed", cause=str(error), kind=type(error).__name__)
-    raise Unavailable("the storage failed; try again later") from error
+    _, event, refusal, text = next(entry for entry in _REFUSALS if isinstance(error, entry[0]))
+    _log.error(event, cause=str(error), kind=type(error).__name__)
+    raise refusal(text) from error

@@ -29,20 +29,22 @@ import os
 import re
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid
+import structlog
+
+from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.refusals import refusing
 from moorage.registry.upload_token import UploadToken, offset_of
-from moorage.storage.driver import Note, UploadBusy, UploadChanged, UploadMissing
+from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing
 from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
+    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
     from moorage.registry.caches import Recent
     from moorage.registry.hashing import Hasher
@@ -58,6 +60,7 @@ _AT_ONCE_BYTES: Final = 64 << 10
 _NOTED_FROM_BYTES: Final = 1 << 20
 _CHECKPOINT_BYTES: Final = 256 << 20
 _CHECKPOINT_S: Final = 15.0
+_log: Final = structlog.get_logger("moorage.registry")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
@@ -98,9 +101,31 @@ class StoredUploads:
             state = await self._driver.uploads.begin(home)
             if algorithm != "sha256":
                 # The hint outlives this request as a hash state of nothing, which `_hashers` finds again.
-                async with self._driver.uploads.append(home, state) as appender:
-                    state = await appender.checkpoint(_notes(_fresh("sha256", algorithm)))
+                try:
+                    async with self._driver.uploads.append(home, state) as appender:
+                        state = await appender.checkpoint(_notes(_fresh("sha256", algorithm)))
+                except StorageError:
+                    await self.discard_quietly(home)
+                    raise
         return self.status_of(name, uuid, state)
+
+    async def _discard_without_bytes(self, home: Key) -> None:
+        """A failed publication has moved the bytes, or it has not: only then can the client try again."""
+        with suppress(StorageError):
+            try:
+                await self._driver.uploads.state(home)
+            except UploadMissing:
+                await self.discard_quietly(home)
+
+    async def discard_quietly(self, home: Key) -> None:
+        """Discard an upload that no client can continue.
+
+        A failure changes no answer: the purger removes it by age.
+        """
+        try:
+            await self._driver.uploads.discard(home)
+        except StorageError as error:
+            _log.warning("an upload was left behind", upload=home, cause=str(error))
 
     async def status(self, name: RepoName, uuid: str) -> UploadStatus:
         with refusing():
@@ -165,10 +190,15 @@ class StoredUploads:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:
             raise BlobUploadUnknown(uuid) from error
+        except StorageError:
+            await self._discard_without_bytes(home)
+            raise
         if self._recent is not None:
             self._recent.note(digest)
-        await self._links.write(layout.layer_link(name, digest), digest)
-        await self._driver.uploads.discard(home)
+        try:
+            await self._links.write(layout.layer_link(name, digest), digest)
+        finally:  # either way nothing is left to continue: its bytes are the blob's now
+            await self.discard_quietly(home)
         return Blob(digest, state.offset, digest)
 
     @property
@@ -203,6 +233,7 @@ class StoredPart:
         self._flushing: asyncio.Task[None] | None = None
         self._written = state.offset
         self._checked = uploads.now
+        self._broken = False
 
     @property
     def claimed(self) -> bool:
@@ -216,7 +247,7 @@ class StoredPart:
         self._batch.append(chunk)
         self._batched += len(chunk)
         if self._batched >= _BATCH_BYTES:
-            with refusing():
+            with self._failing():
                 await self._flush()
                 if self._due():
                     await self._checkpoint()
@@ -233,14 +264,14 @@ class StoredPart:
             raise BlobUploadUnknown(self._uuid) from error
 
     async def commit(self) -> UploadStatus:
-        with refusing():
+        with self._failing():
             if self._appender is None:  # a chunk of nothing finds out, too, whether another request is writing
                 self._appender = await self._claim()
             await self._checkpoint()
         return self._uploads.status_of(self._name, self._uuid, self._state)
 
     async def finish(self, digest: Digest) -> Blob:
-        with refusing():
+        with self._failing():
             await self._seal()
             hasher = self._hashers.get(digest.algorithm)
             try:
@@ -249,17 +280,37 @@ class StoredPart:
                 raise BlobUploadUnknown(self._uuid) from error
             await self._close()
             if (actual := hasher.hexdigest()) != digest.hex:
-                await self._storage.discard(self._home)
+                await self._uploads.discard_quietly(self._home)
                 raise DigestInvalid(f"the content is {digest.algorithm}:{actual}, not {digest}")
             return await self._uploads.publish(self._name, self._uuid, self._state, digest)
 
-    async def leave(self) -> None:
-        """The context is left: keep what arrived, whatever ended the request."""
+    @contextmanager
+    def _failing(self) -> Iterator[None]:
+        """`refusing`, and no further checkpoint after a failure: what is on disk then is the last one."""
         try:
             with refusing():
+                yield
+        except RegistryError:
+            self._broken = True
+            raise
+
+    async def leave(self) -> None:
+        """The context is left: keep what arrived, whatever ended the request.
+
+        After a failure of the storage the last checkpoint stands, and the client has the refusal and the log the
+        cause; what the failed request wrote beyond it is cut off here, else by the next writer.
+        """
+        if self._broken:
+            try:
+                await self._close()
+            except StorageError as error:
+                _log.debug("leaving an upload after a failure failed as well", upload=self._home, cause=str(error))
+            return
+        with refusing():
+            try:
                 await self._checkpoint()
-        finally:
-            await self._close()
+            finally:
+                await self._close()
 
     async def _close(self) -> None:
         # A task that failed holds its exception, that this object by its frames, and this the task.

@@ -16,7 +16,10 @@ Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py
     ├── UploadBusy            another request is writing to the upload
     ├── UploadChanged         the stored bytes are no longer those of the state in hand
     └── StorageUnavailable    the back end failed; worth a retry, the log names the cause
-        └── StorageExhausted  full, over quota or read-only: worth a retry only after an operator acted
+        ├── StorageExhausted  full or over quota: worth a retry only after an operator acted
+        │   └── StorageReadOnly   mounted read-only
+        ├── StorageDenied     the registry's user has no permission
+        └── TooManyOpenFiles  the process or the host has reached its limit of open files
 """
 
 from __future__ import annotations
@@ -49,9 +52,12 @@ __all__ = [
     "Reader",
     "SignedUrl",
     "Stat",
+    "StorageDenied",
     "StorageError",
     "StorageExhausted",
+    "StorageReadOnly",
     "StorageUnavailable",
+    "TooManyOpenFiles",
     "Unchanged",
     "UploadBusy",
     "UploadChanged",
@@ -74,7 +80,10 @@ READ_LIMIT_BYTES = 4 << 20
 
 
 class StorageError(Exception):
-    """The root of everything a driver raises; `str()` names the key and, for our log only, the cause."""
+    """The root of everything a driver raises.
+
+    `str()` is for the log only: the operation, the absolute path or the bucket and object, and the cause.
+    """
 
 
 class KeyInvalid(StorageError):
@@ -114,7 +123,19 @@ class StorageUnavailable(StorageError):
 
 
 class StorageExhausted(StorageUnavailable):
-    """No space, no inodes, over quota, or read-only."""
+    """No space, no inodes, over quota, or a file larger than the limit."""
+
+
+class StorageReadOnly(StorageExhausted):
+    """The file system is mounted read-only; reads succeed."""
+
+
+class StorageDenied(StorageUnavailable):
+    """The registry's user has no permission for the operation (EACCES, EPERM)."""
+
+
+class TooManyOpenFiles(StorageUnavailable):
+    """The limit of open files of the process (EMFILE) or the host (ENFILE) is reached; the storage is intact."""
 
 
 @dataclass(frozen=True, slots=True)

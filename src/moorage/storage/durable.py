@@ -10,7 +10,11 @@ fsynced first, each would have been a commit of its own.  The reference fsyncs t
 never the parents it made, nor the directory a blob was renamed into (storage layout of 2.8 to 3.1), so there a
 link could survive without its blob.
 
-Everything here blocks and runs in the driver's threads.
+Files are created with mode 0644 and directories with 0755 at most: a umask can only take bits away, and a service
+manager that starts the registry with umask 0 must not make blobs writable for every user of the host.
+
+Everything here blocks and runs in the driver's threads.  Errors of fsync and fdatasync get the path and the name
+of the call here, since the system's own do not say which file could not be synced.
 """
 
 from __future__ import annotations
@@ -29,12 +33,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
 __all__ = [
+    "DIRECTORY_MODE",
+    "FILE_MODE",
     "Directories",
     "changing",
+    "create_file",
     "is_temporary_name",
     "move_unless_there",
     "place",
     "remove_tree",
+    "sync",
+    "sync_data",
     "sync_directory",
     "temporary_beside",
     "write_at",
@@ -47,6 +56,9 @@ _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}
 
 _RETRIES: Final = 20
 """How often a writer makes a directory again that a concurrent delete took away as empty."""
+
+FILE_MODE: Final = 0o644
+DIRECTORY_MODE: Final = 0o755
 
 _KNOWN_LIMIT: Final = 1 << 16
 _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
@@ -67,10 +79,29 @@ def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> int:
     return offset
 
 
+def create_file(path: str) -> int:
+    """Return the descriptor of a new file, for writing.  Raises FileExistsError."""
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+
+def sync(fd: int, path: str) -> None:
+    try:
+        os.fsync(fd)
+    except OSError as error:
+        raise OSError(error.errno, f"fsync: {error.strerror}", path) from error
+
+
+def sync_data(fd: int, path: str) -> None:
+    try:
+        os.fdatasync(fd)
+    except OSError as error:
+        raise OSError(error.errno, f"fdatasync: {error.strerror}", path) from error
+
+
 def sync_directory(path: str) -> None:
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
-        os.fsync(fd)
+        sync(fd, path)
     finally:
         os.close(fd)
 
@@ -85,7 +116,7 @@ def changing(directory: str) -> Iterator[None]:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
         fcntl.flock(fd, fcntl.LOCK_UN)  # the disk is waited for without the lock
-        os.fsync(fd)
+        sync(fd, directory)
     finally:
         os.close(fd)
 
@@ -103,40 +134,62 @@ class Directories:
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
-    def _make(self, path: str) -> list[str]:
-        """`path` exists; returns those of it and what is above it whose entry may not be durable yet."""
+    def _make(self, path: str, made: list[str]) -> list[str]:
+        """Make `path` and the directories above it; return those whose entry may not be durable yet.
+
+        Those that this call created are added to `made`.
+        """
         unsure: list[str] = []
         while path not in self._known:
             unsure.append(path)
             if path == self._root:
-                os.makedirs(os.path.dirname(path), exist_ok=True)
+                _make_with_parents(os.path.dirname(path), made)
                 break
             path = os.path.dirname(path)
         for directory in reversed(unsure):
-            with suppress(FileExistsError):
-                os.mkdir(directory)
+            _make_one(directory, made)
         return unsure
 
-    def within(self, directory: str, action: Callable[[], _T], *, settle: bool = True) -> _T:
+    def within(
+        self, directory: str, action: Callable[[], _T], *, settle: bool = True, made: list[str] | None = None
+    ) -> _T:
         """Run `action` with `directory` there, again if a concurrent delete removed it meanwhile; when this
         returns, the directory's own entry is durable, and so are those above it.
 
-        Without `settle` that is left to a later call.
+        Without `settle` that is left to a later call.  If this raises, the directories that it created are removed
+        again, unless others have put something there; else they are added to `made`.
         """
+        created: list[str] = []
 
         def once() -> _T:
-            unsure = self._make(directory)
+            unsure = self._make(directory, created)
             result = action()
             if settle:
                 self._settle(unsure)
             return result
 
-        for _ in range(_RETRIES):
-            try:
-                return once()
-            except FileNotFoundError:
-                self.forget(directory)
-        return once()
+        try:
+            for _ in range(_RETRIES):
+                try:
+                    result = once()
+                    break
+                except FileNotFoundError:
+                    self.forget(directory)
+            else:
+                result = once()
+        except BaseException:
+            self.remove(created)
+            raise
+        if made is not None:
+            made += created
+        return result
+
+    def remove(self, made: Sequence[str]) -> None:
+        """Remove directories that a failed operation created, deepest first; one that is in use stays."""
+        for path in sorted(set(made), key=len, reverse=True):
+            with suppress(OSError):
+                os.rmdir(path)
+                self.forget(path)
 
     def _settle(self, unsure: list[str]) -> None:
         for path in unsure:
@@ -166,6 +219,31 @@ class Directories:
                 path = os.path.dirname(path)
 
 
+def _make_one(path: str, made: list[str]) -> None:
+    try:
+        os.mkdir(path, DIRECTORY_MODE)
+    except FileExistsError:
+        return
+    except FileNotFoundError:
+        raise
+    except OSError:  # the system may report a lack of permission before it looks whether the directory exists
+        if not os.path.isdir(path):
+            raise
+        return
+    made.append(path)
+
+
+def _make_with_parents(path: str, made: list[str]) -> None:
+    try:
+        _make_one(path, made)
+    except FileNotFoundError:
+        parent = os.path.dirname(path)
+        if parent == path:
+            raise
+        _make_with_parents(parent, made)
+        _make_one(path, made)
+
+
 def temporary_beside(path: str) -> str:
     """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
     return f"{path}.{uuid.uuid4()}.tmp"
@@ -183,11 +261,11 @@ def write_whole(path: str, data: bytes, put: Callable[[str], None]) -> None:
     reference's, and both ignore it).
     """
     temporary = temporary_beside(path)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+    fd = create_file(temporary)
     try:
         try:
             write_at(fd, (data,), 0)
-            os.fsync(fd)
+            sync(fd, temporary)
         finally:
             os.close(fd)
         put(temporary)

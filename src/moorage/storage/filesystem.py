@@ -80,8 +80,9 @@ class FilesystemDriver:
         return f"{self._root}/{key}"
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
-        with translating(key):
-            data = _read(self._path(key), key, limit)
+        path = self._path(key)
+        with translating("read", key, path):
+            data = _read(path, key, limit)
         return Content(data, _version(data))
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
@@ -101,15 +102,16 @@ class FilesystemDriver:
                     os.rename(temporary, path)
 
         def work() -> None:
-            with translating(key, None):
+            with translating("write", key, path, None):
                 self._directories.within(directory, lambda: write_whole(path, data, put))
 
         await self.pool.run(work)
         return _version(data)
 
     async def stat(self, key: Key) -> Stat:
-        with translating(key):
-            status = os.stat(self._path(key))
+        path = self._path(key)
+        with translating("stat", key, path):
+            status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise KeyMissing(key)
         return Stat(key, status.st_size, modified(status))
@@ -118,7 +120,7 @@ class FilesystemDriver:
         paths = [self._path(key) for key in keys]
 
         def work() -> None:
-            with translating(", ".join(keys), None):
+            with translating("delete", ", ".join(keys), ", ".join(paths), None):
                 _delete(paths, self._root)
 
         await self.pool.run(work)
@@ -127,7 +129,10 @@ class FilesystemDriver:
         path = self._path(prefix)
 
         def work() -> None:
-            with translating(prefix, None), suppress(FileNotFoundError, NotADirectoryError):
+            with (
+                translating("clear", prefix, path, None),
+                suppress(FileNotFoundError, NotADirectoryError),
+            ):
                 remove_tree(path)
                 sync_directory(os.path.dirname(path))
 
@@ -135,19 +140,22 @@ class FilesystemDriver:
 
     @asynccontextmanager
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
-        with translating(key):
-            fd = os.open(self._path(key), os.O_RDONLY | os.O_CLOEXEC)
+        path = self._path(key)
+        with translating("open", key, path):
+            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            status = os.fstat(fd)
+            with translating("open", key, path):
+                status = os.fstat(fd)
             if not _is_file(status):
                 raise KeyMissing(key)
             size = status.st_size
             if start > size:
                 raise RangeOutside(f"{key}: {start} is past its {size} bytes")
             end = size if stop is None else min(stop, size)
-            yield FileReader(self.pool, fd, Stat(key, size, modified(status)), start, end)
+            yield FileReader(self.pool, fd, path, Stat(key, size, modified(status)), start, end)
         finally:
-            os.close(fd)
+            with translating("close", key, path, None):
+                os.close(fd)
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
         del method, expires_s  # a file needs neither
@@ -156,14 +164,14 @@ class FilesystemDriver:
     @asynccontextmanager
     async def create(self, key: Key) -> AsyncIterator[Writer]:
         path = self._path(key)
-        with translating(key, None):
+        with translating("create", key, path, None):
             writer = await self.pool.run(
                 lambda: FileWriter(self.pool, self._directories, key, path), FileWriter.abandon
             )
         try:
             yield writer
         finally:
-            with translating(key, None):
+            with translating("close", key, path, None):
                 await self.pool.run(writer.abandon)
 
     async def children(
@@ -172,7 +180,7 @@ class FilesystemDriver:
         path = self._path(prefix)
 
         def work() -> list[str]:
-            with translating(prefix):
+            with translating("list", prefix, path):
                 return self._names(path, after, limit)
 
         try:
@@ -194,9 +202,10 @@ class FilesystemDriver:
         return found
 
     async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
-        pages = _scan(self._path(prefix), prefix)
+        path = self._path(prefix)
+        pages = _scan(path, prefix)
         while True:
-            with translating(prefix, None):
+            with translating("scan", prefix, path, None):
                 page = await self.pool.run(lambda: next(pages, None))
             if page is None:
                 return
@@ -204,7 +213,7 @@ class FilesystemDriver:
 
     async def probe(self) -> None:
         def work() -> None:
-            with translating("/", None), suppress(FileNotFoundError):
+            with translating("probe", "/", self._root, None), suppress(FileNotFoundError):
                 os.stat(self._root)
 
         await self.pool.run(work)
@@ -241,10 +250,13 @@ def _version(data: bytes) -> Version:
 
 def _current(path: str) -> Version | None:
     try:
-        with open(path, "rb") as file:
-            return _version(file.read())
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return None
+    try:
+        return _version(os.read(fd, os.fstat(fd).st_size))
+    finally:
+        os.close(fd)
 
 
 def _delete(paths: Sequence[str], root: str) -> None:

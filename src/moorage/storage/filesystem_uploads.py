@@ -31,9 +31,12 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import Key, Note, Stat, UploadBusy, UploadChanged, UploadMissing, UploadState
 from moorage.storage.durable import (
+    DIRECTORY_MODE,
+    FILE_MODE,
     is_temporary_name,
     place,
     remove_tree,
+    sync_data,
     sync_directory,
     temporary_beside,
     write_at,
@@ -71,17 +74,24 @@ class FilesystemUploads:
         started = datetime.now(UTC).replace(microsecond=0)
 
         def make() -> None:
-            _write(f"{path}/{_STARTED}", text_of(started))
-            _write(f"{path}/{_OFFSET}0", b"")
-            _write(f"{path}/{_DATA}", b"")
+            try:
+                _write(f"{path}/{_STARTED}", text_of(started))
+                _write(f"{path}/{_OFFSET}0", b"")
+                _write(f"{path}/{_DATA}", b"")
+            except BaseException:  # a client that is refused knows no upload to go on with, so none stays
+                for name in (_STARTED, f"{_OFFSET}0", _DATA):
+                    with suppress(OSError):
+                        os.unlink(f"{path}/{name}")
+                raise
 
-        with translating(home, None):
+        with translating("begin upload", home, path, None):
             await self._pool.run(lambda: self._directories.within(path, make, settle=False))
         return UploadState(0, started)
 
     async def state(self, home: Key) -> UploadState:
-        with translating(home, UploadMissing):
-            return _state(self._path_of(home))
+        path = self._path_of(home)
+        with translating("read upload", home, path, UploadMissing):
+            return _state(path)
 
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
@@ -102,14 +112,17 @@ class FilesystemUploads:
     @asynccontextmanager
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
         path = f"{self._path_of(home)}/{_DATA}"
-        with translating(home, UploadMissing):
+        with translating("read upload", home, path, UploadMissing):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            if os.fstat(fd).st_size < state.offset:
+            with translating("read upload", home, path, None):
+                size = os.fstat(fd).st_size
+            if size < state.offset:
                 raise UploadChanged(f"{home}: fewer than {state.offset} bytes are left")
-            yield FileReader(self._pool, fd, Stat(home, state.offset, state.started), 0, state.offset)
+            yield FileReader(self._pool, fd, path, Stat(home, state.offset, state.started), 0, state.offset)
         finally:
-            os.close(fd)
+            with translating("close upload", home, path, None):
+                os.close(fd)
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
         data, target = f"{self._path_of(home)}/{_DATA}", self._path_of(to)
@@ -127,11 +140,11 @@ class FilesystemUploads:
 
         def work() -> None:
             fd = _lock(home, self._path_of(home), state)
-            try:
-                with translating(home, None):
+            with translating("publish", home, target, None):
+                try:
                     self._directories.within(directory, move)
-            finally:
-                os.close(fd)
+                finally:
+                    os.close(fd)
 
         await self._pool.run(work)
 
@@ -139,7 +152,7 @@ class FilesystemUploads:
         path = self._path_of(home)
 
         def work() -> None:
-            with translating(home, None):
+            with translating("discard upload", home, path, None):
                 # What an upload usually leaves; whatever else is there costs the general way.
                 with suppress(OSError):
                     for name in os.listdir(path):
@@ -151,20 +164,22 @@ class FilesystemUploads:
         await self._pool.run(work)
 
     async def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
-        homes = _homes(self._path_of(under), under)
+        path = self._path_of(under)
+        homes = _homes(path, under)
 
         def work() -> Key | None:
             return next((home for home in homes if _begun(self._path_of(home)) < before), None)
 
         while True:
-            with translating(under, None):
+            with translating("list uploads", under, path, None):
                 home = await self._pool.run(work)
             if home is None:
                 return
             yield home
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        pages = _temporaries(self._path_of(under), under, before)
+        path = self._path_of(under)
+        pages = _temporaries(path, under, before)
 
         def work() -> list[Key] | None:
             page = next(pages, None)
@@ -175,7 +190,7 @@ class FilesystemUploads:
 
         found: list[Key] = []
         while True:
-            with translating(under, None):
+            with translating("sweep", under, path, None):
                 page = await self._pool.run(work)
             if page is None:
                 return found
@@ -187,13 +202,14 @@ class FileAppender:
 
     def __init__(self, pool: Pool, home: Key, path: str, fd: int, state: UploadState) -> None:
         self._pool, self._home, self._path, self._fd = pool, home, path, fd
+        self._data = f"{path}/{_DATA}"
         self._state = state
         self._end = state.offset
         self.touched = False  # something was written since the last checkpoint, perhaps in vain
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         self.touched = True
-        with translating(self._home, None):
+        with translating("append to", self._home, self._data, None):
             await self._pool.run(lambda: self._append(chunks, also))
 
     def _append(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
@@ -213,10 +229,10 @@ class FileAppender:
 
         def work() -> None:
             if chunks:
-                with translating(self._home, None):
+                with translating("append to", self._home, self._data, None):
                     self._append(chunks, also)
             if self.touched:
-                os.fdatasync(self._fd)
+                sync_data(self._fd, self._data)
             # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
             self._state, self.touched = state, False
             written = {f"{self._path}/{note.name}" for note in notes}
@@ -231,7 +247,7 @@ class FileAppender:
                         os.unlink(path)
 
         self.touched = self.touched or size > 0
-        with translating(self._home, UploadMissing):
+        with translating("checkpoint", self._home, self._path, UploadMissing):
             await self._pool.run(work)
         return state
 
@@ -242,19 +258,20 @@ class FileAppender:
 
     def leave(self) -> None:
         """Drop what no checkpoint covers and let the next writer in."""
-        try:
-            if self.touched:
-                with translating(self._home, None):
+        with translating("leave", self._home, self._data, None):
+            try:
+                if self.touched:
                     os.ftruncate(self._fd, self._state.offset)
-                    os.fdatasync(self._fd)  # or a published blob could be longer again after a power cut
-        finally:
-            os.close(self._fd)
+                    sync_data(self._fd, self._data)  # or a published blob could be longer again after a power cut
+            finally:
+                os.close(self._fd)
 
 
 def _lock(home: Key, path: str, state: UploadState) -> int:
     """`data`, open, locked, still in its place, and ending at `state.offset`, durably."""
-    with translating(home, UploadMissing):
-        fd = os.open(f"{path}/{_DATA}", os.O_RDWR | os.O_CLOEXEC)
+    data = f"{path}/{_DATA}"
+    with translating("lock", home, data, UploadMissing):
+        fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -262,7 +279,7 @@ def _lock(home: Key, path: str, state: UploadState) -> int:
                 raise UploadBusy(home) from error
             status = os.fstat(fd)
             # Whoever had the lock before may have published or discarded what we opened.
-            if not os.path.samestat(status, os.stat(f"{path}/{_DATA}")):
+            if not os.path.samestat(status, os.stat(data)):
                 raise UploadMissing(home)
             offsets = [offset for offset, _ in _names(path)]
             offset = _offset(offsets, status.st_size)
@@ -271,7 +288,7 @@ def _lock(home: Key, path: str, state: UploadState) -> int:
             if status.st_size > offset:
                 os.ftruncate(fd, offset)
             if status.st_size > offset or not offsets:
-                os.fdatasync(fd)
+                sync_data(fd, data)
         except BaseException:
             os.close(fd)
             raise
@@ -324,11 +341,17 @@ def _begun(path: str) -> datetime:
         if started is not None:
             return started
     newest = 0.0
-    for directory, _, files in os.walk(path):
+    for directory, _, files in os.walk(path, onerror=_raise):
         for name in [".", *files]:
             with suppress(FileNotFoundError):
                 newest = max(newest, os.stat(f"{directory}/{name}").st_mtime)
     return datetime.fromtimestamp(newest, UTC)
+
+
+def _raise(error: OSError) -> None:
+    """What cannot be read may be new: guessing that it is old would let the purger remove a live upload."""
+    if not isinstance(error, FileNotFoundError):
+        raise error
 
 
 def _homes(path: str, key: str) -> Iterator[Key]:
@@ -392,7 +415,7 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
     try:
         if data:
             write_at(fd, (data,), 0)
@@ -408,7 +431,7 @@ def _write_note(home: str, note: Note) -> None:
     parts = note.name.split("/")
     for depth in range(1, len(parts)):
         with suppress(FileExistsError):
-            os.mkdir("/".join([home, *parts[:depth]]))
+            os.mkdir("/".join([home, *parts[:depth]]), DIRECTORY_MODE)
     path = f"{home}/{note.name}"
     temporary = temporary_beside(path)
     try:

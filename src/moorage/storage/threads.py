@@ -12,7 +12,8 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from moorage.storage.driver import KeyMissing, StorageExhausted, StorageUnavailable
+from moorage.storage.driver import KeyMissing, StorageUnavailable
+from moorage.storage.failures import of_system
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,20 +25,22 @@ __all__ = ["Pool", "translating"]
 _T = TypeVar("_T")
 
 _LEAST_THREADS: Final = 25  # the reference raises smaller values of `maxthreads` as well
-_EXHAUSTED: Final = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EFBIG}
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 
 
 class translating:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
     """Turn the system's errors into the driver's.
 
-    `missing` is what an absent file means here; None where one is a failure like any other.
+    `operation` and the absolute `path` are for the log.  `missing` is the error for an absent file, `None` where
+    one is a failure like any other; its text is `key`.
     """
 
-    __slots__ = ("_key", "_missing")
+    __slots__ = ("_key", "_missing", "_operation", "_path")
 
-    def __init__(self, key: str, missing: type[StorageError] | None = KeyMissing) -> None:
-        self._key, self._missing = key, missing
+    def __init__(
+        self, operation: str, key: str, path: str, missing: type[StorageError] | None = KeyMissing
+    ) -> None:
+        self._operation, self._key, self._path, self._missing = operation, key, path, missing
 
     def __enter__(self) -> None:
         pass
@@ -47,9 +50,7 @@ class translating:  # noqa: N801  used like a function; a class costs a fifth of
             return
         if self._missing is not None and error.errno in _ABSENT:
             raise self._missing(self._key) from error
-        failure = StorageExhausted if error.errno in _EXHAUSTED else StorageUnavailable
-        name = errno.errorcode.get(error.errno or 0, str(error.errno))
-        raise failure(f"{self._key}: {error.strerror or error} ({name})") from error
+        raise of_system(error, self._operation, self._path) from error
 
 
 class _Job(Generic[_T]):
@@ -125,8 +126,13 @@ class Pool:
     def _hand_in(self, job: _Job[Any]) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name="storage", daemon=True)
-            self._threads.append(thread)
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:  # the limit of processes (ulimit -u, pids.max) is reached
+                if not self._threads:
+                    raise StorageUnavailable(f"no thread can be started: {error} (ulimit -u, pids.max)") from error
+            else:
+                self._threads.append(thread)
         self._jobs.put(job)
 
     def _work(self) -> None:
