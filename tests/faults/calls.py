@@ -42,11 +42,13 @@ class Calls:
     def __init__(self, patch: pytest.MonkeyPatch, root: Path) -> None:
         self.root = str(root)
         self._lock = threading.Lock()
-        self._synced: dict[int, int] = {}
+        self._durable: dict[int, int] = {}
         self.open: dict[int, str] = {}
         """Descriptors of files below the root, which an operation has to close whatever happens."""
         self.failed = ""
         """The call that was made to fail, `fsync` for one."""
+        self.synced: list[str] = []
+        """What was synced, in order."""
         self._left, self._number = 0, 0
         self._real: dict[str, Callable[..., Any]] = {}
         for name in _NAMES:
@@ -59,7 +61,7 @@ class Calls:
         """Watch another directory, with nothing armed."""
         assert not self.open, self.open
         self.root, self._left, self.failed = str(root), 0, ""
-        self._synced.clear()
+        self._durable.clear()
 
     def arm(self, which: int, number: int) -> None:
         """Let the `which`-th call from now on, counted from 1, fail with the errno `number`."""
@@ -88,18 +90,19 @@ class Calls:
             paths = [target, None, arguments[1]] if name in {"link", "rename"} else [target]
             raise OSError(self._number, os.strerror(self._number), *(paths if isinstance(target, str) else ()))
         if name in {"fsync", "fdatasync"}:
-            self._synced[self._inode(target)] = self._size(target)
+            self._durable[self._inode(target)] = self._size(target)
+            self.synced.append(self.open[target])
             return None
         if name == "close":
             del self.open[target]
         result = self._real[name](*arguments, **rest)
         if name == "open":
             self.open[result] = str(target)
-            self._synced.setdefault(self._inode(result), self._size(result))
+            self._durable.setdefault(self._inode(result), self._size(result))
             if arguments[1] & (os.O_EXCL | os.O_TRUNC):
-                self._synced[self._inode(result)] = 0
+                self._durable[self._inode(result)] = 0
         elif name == "ftruncate":
-            self._synced[self._inode(target)] = min(self._synced[self._inode(target)], arguments[1])
+            self._durable[self._inode(target)] = min(self._durable[self._inode(target)], arguments[1])
         return result
 
     def _break(self, name: str, arguments: tuple[Any, ...]) -> None:
@@ -111,7 +114,7 @@ class Calls:
             data = b"".join(arguments[1])
             os.pwrite(target, data[: len(data) // 2], arguments[2])
         elif name in {"fsync", "fdatasync"} and stat.S_ISREG(self._real["fstat"](target).st_mode):
-            synced = self._synced[self._inode(target)]
+            synced = self._durable[self._inode(target)]
             os.pwrite(target, bytes(self._size(target) - synced), synced)
 
     def _inode(self, fd: int) -> int:

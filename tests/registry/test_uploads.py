@@ -284,6 +284,20 @@ async def test_a_cancelled_upload_stays_gone(uploads: Requests, watched: Watched
             await call
 
 
+async def test_an_upload_cancelled_before_the_first_byte_is_gone(uploads: Requests) -> None:
+    """Its stored bytes would be hashed again first; that they are missing is no failure of the storage."""
+    at = await uploads.patch(await uploads.start(NAME), SMALL[:5])
+
+    async def write() -> None:
+        async with uploads.extend(NAME, at.uuid, at.state) as part:
+            await uploads.cancel(NAME, at.uuid, at.state)
+            await part.write(SMALL[5:])
+
+    with capture_logs() as logs, pytest.raises(BlobUploadUnknown):
+        await write()
+    assert logs == []
+
+
 async def test_the_token_of_another_upload_opens_none(uploads: Requests) -> None:
     at, other = await uploads.start(NAME), await uploads.start(NAME)
     for state in (other.state, "", at.state[:-4]):
@@ -428,9 +442,20 @@ async def test_a_fast_request_leaves_checkpoints_by_size(
     uploads = StoredUploads(watched, SECRET, clock=lambda: 0.0)
     at = await uploads.start(NAME)
     async with uploads.extend(NAME, at.uuid, at.state) as part:
-        for start in range(0, 3 << 20, 1 << 19):
-            await part.write(DATA[start : start + (1 << 19)])
-        assert (await uploads.status(NAME, at.uuid)).offset >= 1 << 20
+        for number, offset in enumerate([0, 0, 3 << 19]):  # what is written is known one piece later
+            await part.write(DATA[number << 19 : (number + 1) << 19])
+            assert (await uploads.status(NAME, at.uuid)).offset == offset
+
+
+async def test_a_slow_client_causes_no_checkpoint_of_nothing(watched: Watched) -> None:
+    """Each costs an fsync: there is none before anything has been written since the last."""
+    now = 0.0
+    uploads = StoredUploads(watched, SECRET, clock=lambda: now)
+    at = await uploads.start(NAME)
+    async with uploads.extend(NAME, at.uuid, at.state) as part:
+        now = 16.0
+        await part.write(DATA[: 1 << 19])
+        assert (await uploads.status(NAME, at.uuid)).offset == 0
 
 
 async def test_a_lost_hash_state_costs_a_reading_and_no_more(driver: Driver) -> None:

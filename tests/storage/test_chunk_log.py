@@ -379,6 +379,33 @@ async def test_the_references_upload_is_taken_over() -> None:
     assert bucket.unfinished == {}
 
 
+@pytest.mark.parametrize("noted", [True, False])
+async def test_a_cancelled_upload_of_the_reference_is_aborted(noted: bool) -> None:
+    """Its bytes are an unfinished object, which no listing shows and each bucket charges for."""
+    bucket = Bucket()
+    if noted:
+        bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
+    MemoryObjects(bucket, chunk=CHUNK).begin_foreign(Key(f"{HOME}/data"), b"abc")
+    await node(bucket).discard(HOME)
+    assert (bucket.objects, bucket.unfinished) == ({}, {})
+
+
+async def test_cancelling_an_upload_of_ours_costs_no_search_for_unfinished_objects() -> None:
+    """Ours has none, and looking costs a request."""
+    bucket, requests = Bucket(), list[str]()
+
+    async def before(name: str, keys: Sequence[Key]) -> None:
+        del keys
+        requests.append(name)
+
+    log = node(bucket, before=before)
+    await log.begin(HOME)
+    requests.clear()
+    await log.discard(HOME)
+    assert bucket.objects == {}
+    assert "abort" not in requests
+
+
 @pytest.mark.parametrize("begun", [b"abcdefg", b""], ids=["some", "none"])
 async def test_nothing_is_left_of_the_references_upload_by_the_node_that_published_it(begun: bytes) -> None:
     """A node removes by name what it published; no state tells the names of the reference's hash states."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import stat
 import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.storage.driver import (
+    ABSENT,
     Key,
     KeyMissing,
     Note,
@@ -282,3 +284,33 @@ async def test_what_crashed_writers_left_is_swept_by_age(tmp_path: Path) -> None
     for name in (f"docker/a/_uploads/u/data.{suffix}", "docker/a/b/data.tmp", f"docker/tag.{suffix}/link"):
         assert (tmp_path / name).exists()
     await driver.close()
+
+
+def modes(folder: Path) -> set[tuple[bool, int]]:
+    """Of every entry below: whether it is a directory, and its mode."""
+    return {(path.is_dir(), stat.S_IMODE(path.stat().st_mode)) for path in folder.rglob("*")}
+
+
+@pytest.mark.parametrize(("umask", "files", "directories"), [(0, 0o644, 0o755), (0o077, 0o600, 0o700)])
+async def test_no_other_user_of_the_host_may_write_to_the_store(
+    tmp_path: Path, umask: int, files: int, directories: int
+) -> None:
+    """A service manager may start the registry with umask 0; a stricter umask holds."""
+    before = os.umask(umask)
+    driver = FilesystemDriver(tmp_path / "made/for/it")
+    try:
+        await driver.write(Key("r/a/link"), b"text")
+        await driver.write(Key("r/a/b/link"), b"text", ABSENT)
+        async with driver.create(Key("blobs/y/data")) as writer:
+            await writer.write([b"blob"])
+            await writer.commit()
+        for home in (HOME, Key("r/b/_uploads/2")):
+            state = await driver.uploads.begin(home)
+            async with driver.uploads.append(home, state) as appender:
+                await appender.write([b"12345"])
+                state = await appender.checkpoint([Note("hashstates/sha256/5", b"state")])
+        await driver.uploads.publish(HOME, state, TO)
+    finally:
+        os.umask(before)
+        await driver.close()
+    assert modes(tmp_path) == {(False, files), (True, directories)}

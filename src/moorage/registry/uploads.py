@@ -253,9 +253,9 @@ class StoredPart:
                     await self._checkpoint()
 
     async def _claim(self) -> Appender:
-        if not self._hashers and self._state.offset < _NOTED_FROM_BYTES:
-            self._hashers["sha256"] = await self._uploads.hashed(self._home, self._state, "sha256")
         try:
+            if not self._hashers and self._state.offset < _NOTED_FROM_BYTES:
+                self._hashers["sha256"] = await self._uploads.hashed(self._home, self._state, "sha256")
             return await self._stack.enter_async_context(self._storage.append(self._home, self._state))
         except (UploadBusy, UploadChanged) as error:
             status = self._uploads.status_of(self._name, self._uuid, self._state)

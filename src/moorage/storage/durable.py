@@ -24,6 +24,7 @@ import fcntl
 import os
 import re
 import shutil
+import stat
 import threading
 import uuid
 from contextlib import contextmanager, suppress
@@ -38,6 +39,8 @@ __all__ = [
     "Directories",
     "changing",
     "create_file",
+    "exists",
+    "is_directory",
     "is_temporary_name",
     "move_unless_there",
     "place",
@@ -244,6 +247,25 @@ def _make_with_parents(path: str, made: list[str]) -> None:
         _make_one(path, made)
 
 
+def exists(path: str) -> bool:
+    """Whether there is such an entry.  Unlike `os.path.lexists`, raises OSError where that cannot be seen."""
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    return True
+
+
+def is_directory(path: str) -> bool:
+    """Whether there is such a directory, or a link to one.  Raises OSError where that cannot be seen."""
+    try:
+        return stat.S_ISDIR(os.stat(path).st_mode)
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
+        return False
+
+
 def temporary_beside(path: str) -> str:
     """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
     return f"{path}.{uuid.uuid4()}.tmp"
@@ -286,7 +308,7 @@ def move_unless_there(temporary: str, path: str) -> None:
     except OSError as error:
         if error.errno not in _NO_HARD_LINKS:
             raise
-        if os.path.lexists(path):
+        if exists(path):
             raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), path) from None
         os.rename(temporary, path)
     else:
@@ -310,7 +332,7 @@ def remove_tree(path: str) -> None:
         try:
             shutil.rmtree(path)
         except (FileNotFoundError, NotADirectoryError):
-            if not os.path.isdir(path):
+            if not is_directory(path):
                 return
             if attempt == _RETRIES - 1:
                 raise

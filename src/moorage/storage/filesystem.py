@@ -38,6 +38,7 @@ from moorage.storage.driver import (
 from moorage.storage.durable import (
     Directories,
     changing,
+    is_directory,
     is_temporary_name,
     move_unless_there,
     remove_tree,
@@ -282,7 +283,7 @@ def _delete(paths: Sequence[str], root: str) -> None:
 
 def _is_temporary(directory: str, name: str) -> bool:
     """Another writer's unfinished file; a directory (a tag, say) may have such a name."""
-    return is_temporary_name(name) and not os.path.isdir(f"{directory}/{name}")
+    return is_temporary_name(name) and not is_directory(f"{directory}/{name}")
 
 
 def _scan(path: str, prefix: str) -> Iterator[list[Stat]]:

@@ -33,6 +33,8 @@ from moorage.storage.driver import Key, Note, Stat, UploadBusy, UploadChanged, U
 from moorage.storage.durable import (
     DIRECTORY_MODE,
     FILE_MODE,
+    exists,
+    is_directory,
     is_temporary_name,
     place,
     remove_tree,
@@ -132,7 +134,7 @@ class FilesystemUploads:
             try:
                 place(data, target, state.offset)
             except FileNotFoundError as error:
-                if not os.path.lexists(data):
+                if not exists(data):
                     raise UploadMissing(home) from error
                 raise
             # Also for a blob that was there: whoever put it there may not have come this far yet.
@@ -367,7 +369,7 @@ def _homes(path: str, key: str) -> Iterator[Key]:
         for child in children:
             if not is_component(child) or (child.startswith("_") and child != _UPLOADS):
                 continue
-            if not os.path.isdir(f"{directory}/{child}"):
+            if not is_directory(f"{directory}/{child}"):
                 continue
             if in_uploads:
                 yield Key(f"{name}/{child}")
