@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import http.client
+import os
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 pytestmark = [pytest.mark.fault, pytest.mark.root, pytest.mark.slow]
 
 NAME = "disk/app"
+FULL = "the storage is full; try again when the operator has made room"
+READ_ONLY = "the storage is read-only"
 MIB = 1 << 20
 
 
@@ -64,10 +67,21 @@ def fill_up(path: Path) -> None:
             assert error.errno == errno.ENOSPC, error  # noqa: PT017  how else to wait for it
 
 
-def refused(answer: Answer, status: int = 507) -> None:
-    """A 5xx that says why it is one: the specification's JSON with UNAVAILABLE."""
-    assert answer.status == status, answer
+def refused(answer: Answer, detail: str = FULL) -> None:
+    """A 507 that says why it is one: the specification's JSON with UNAVAILABLE, and what the operator can do."""
+    assert answer.status == 507, answer
     assert answer.codes == ["UNAVAILABLE"], answer
+    assert answer.json()["errors"][0]["detail"] == detail, answer
+
+
+def failures(live: Live, event: str) -> list[str]:
+    """The log's lines about a failure of the storage."""
+    return [line for line in live.logs().splitlines() if event in line]
+
+
+def entries(folder: Path) -> list[str]:
+    """Every file and directory below."""
+    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
 
 
 def stream_until_refused(wire: Wire, location: str, size: int) -> int:
@@ -100,6 +114,8 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(tmp_path: Path) -> 
             location = answer.headers["location"]
         refused(answer)
         live.logged("No space left on device")
+        (line,) = failures(live, "the storage is full")
+        assert f"append to {folder}/volume/docker/" in line
 
         fill_up(folder / "filler")
         refused(wire.put_manifest(NAME, "new", image(b"{}", [])))
@@ -118,6 +134,34 @@ def test_a_full_disk_refuses_and_goes_on_when_there_is_space(tmp_path: Path) -> 
         done = wire.finish(status.headers["location"], Digest.of(data), data[stands:])
         assert done.status == 201, done
         assert wire.put_manifest(NAME, "new", image(b"{}", [data])).status == 201
+
+
+@pytest.mark.parametrize("resource", ["bytes", "inodes"])
+def test_refused_uploads_take_nothing_from_a_full_disk(resource: str, tmp_path: Path) -> None:
+    """A client that tries again for hours must not use up what the operator would need to make room."""
+    with serving(tmp_path, "size=8m,nr_inodes=300") as (live, folder):
+        wire = Wire(live.host)
+        wire.push_image(NAME, "kept", [b"kept"])
+        if resource == "bytes":
+            fill_up(folder / "filler")
+        else:
+            fill_inodes(folder)
+        before, free = entries(folder), os.statvfs(folder).f_ffree
+        for number in range(50):
+            name = NAME if number % 2 else f"disk/number-{number}"
+            refused(wire.start_upload(name))
+            refused(wire.start_upload(name, **{"digest-algorithm": "sha512"}))
+            refused(wire.send("POST", f"/v2/{name}/blobs/uploads/?digest={Digest.of(b'small')}", b"small"))
+        assert entries(folder) == before
+        assert os.statvfs(folder).f_ffree == free
+        live.logged("No space left on device")
+        assert len(failures(live, "the storage is full")) == 150, "each failure is one line"
+
+
+def fill_inodes(folder: Path) -> None:
+    """Leave one inode: the directory of an upload can be made, and nothing in it."""
+    for number in range(os.statvfs(folder).f_ffree - 1):
+        (folder / f"filler-{number}").touch()
 
 
 def test_a_full_disk_that_holds_the_log_as_well_is_told_all_the_same(tmp_path: Path) -> None:
@@ -176,11 +220,12 @@ def test_a_read_only_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> Non
         kept = wire.push_image(NAME, "kept", [b"kept"])
         location = wire.patch(wire.start_upload(NAME).headers["location"], b"begun").headers["location"]
         remount(folder, "ro")
-        refused(wire.start_upload(NAME))
-        refused(wire.patch(location, b" and more"))
-        refused(wire.put_manifest(NAME, "new", kept))
-        refused(wire.delete_manifest(NAME, "kept"))
+        refused(wire.start_upload(NAME), READ_ONLY)
+        refused(wire.patch(location, b" and more"), READ_ONLY)
+        refused(wire.put_manifest(NAME, "new", kept), READ_ONLY)
+        refused(wire.delete_manifest(NAME, "kept"), READ_ONLY)
         live.logged("Read-only file system")
+        assert len(failures(live, "the storage is read-only")) == 4
         assert wire.manifest(NAME, "kept").body == kept
         assert wire.blob(NAME, Digest.of(b"kept")).body == b"kept"
 

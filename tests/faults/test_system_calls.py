@@ -118,8 +118,12 @@ def test_a_failing_fsync_is_not_an_acknowledgement(tmp_path: Path) -> None:
                 wire.put_manifest(NAME, "new", manifest).status,
                 _whole_blob(wire, b"never durable"),
             ]
-        assert all(status >= 500 for status in refused), refused
+        assert refused == [503, 503, 503]
         live.logged("nput/output error")
+        lines = [line for line in live.logs().splitlines() if "the storage failed" in line]
+        assert len(lines) == 3, "each failure is one line"
+        assert all(f"{tmp_path}/volume/docker/" in line and "(EIO)" in line for line in lines), lines
+        assert "Traceback" not in live.logs()
         ledger.audit(wire, everything=True)
         assert wire.blob(NAME, Digest.of(b"never durable")).status == 404
         push(wire, account, b"after")
@@ -127,6 +131,38 @@ def test_a_failing_fsync_is_not_an_acknowledgement(tmp_path: Path) -> None:
         ledger.audit(wire, everything=True)
     with start_tested(tmp_path / "volume") as live:
         ledger.audit(Wire(live.host), everything=True)
+
+
+def test_a_failing_fdatasync_while_an_upload_is_left_is_a_refusal(tmp_path: Path) -> None:
+    """The bytes of a chunk are not promised, and the upload goes on from what was."""
+    with start_tested(tmp_path / "volume", http=ONE_WORKER) as live:
+        wire = Wire(live.host)
+        first = wire.patch(wire.start_upload(NAME).headers["location"], b"kept")
+        assert first.status == 202, first
+        with tampering(live.workers, "fdatasync", "error=EIO"):
+            answer = wire.patch(first.headers["location"], b" and lost")
+        assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"]), answer
+        live.logged("fdatasync: Input/output error (EIO)")
+        assert live.logs().count("the storage failed") == 1
+        assert "Traceback" not in live.logs()
+        at = wire.send("GET", first.headers["location"])
+        assert at.headers["range"] == "0-3", at
+        done = wire.finish(at.headers["location"], Digest.of(b"kept and sent"), b" and sent")
+        assert done.status == 201, done
+        assert wire.blob(NAME, Digest.of(b"kept and sent")).body == b"kept and sent"
+
+
+def test_a_process_without_descriptors_names_the_limit(tmp_path: Path) -> None:
+    """The storage is well: an operator who reads that it failed would look in the wrong place."""
+    with start_tested(tmp_path / "volume", http=ONE_WORKER) as live:
+        wire = Wire(live.host)
+        push(wire, Account(NAME), b"before")
+        with tampering(live.workers, "mkdir,mkdirat", "error=EMFILE"):
+            answer = wire.start_upload("calls/new")
+        assert answer.status == 503, answer
+        assert answer.json()["errors"][0]["detail"] == "the registry has too many open files; try again later"
+        live.logged("LimitNOFILE=")
+        assert "the storage failed" not in live.logs()
 
 
 def _whole_blob(wire: Wire, data: bytes) -> int:
