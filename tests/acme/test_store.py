@@ -57,6 +57,18 @@ def test_keys_are_nobody_elses(store: Store) -> None:
     assert {mode(path) for path in store.folder.iterdir()} == {0o600}
 
 
+def test_a_new_directory_and_those_above_it_are_nobody_elses_to_write(tmp_path: Path) -> None:
+    """With umask 0 another user could put a directory of his own in its place."""
+    before = os.umask(0)
+    try:
+        prepare(str(tmp_path / "lib/moorage/le"))
+    finally:
+        os.umask(before)
+    assert mode(tmp_path / "lib") == 0o755
+    assert mode(tmp_path / "lib/moorage") == 0o755
+    assert mode(tmp_path / "lib/moorage/le") == 0o700
+
+
 def test_the_file_that_is_served_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of it is what everybody waits for; a node that is killed in between tries again."""
     written: list[str] = []

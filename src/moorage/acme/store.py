@@ -45,7 +45,11 @@ _LEFT_OVER_S: Final = 24 * 3600.0
 
 def prepare(folder: str) -> None:
     """Make the directory, and see that files can be made in it.  Raises OSError."""
-    Path(folder).mkdir(mode=0o700, parents=True, exist_ok=True)
+    path = Path(folder)
+    for parent in reversed(path.parents):  # `parents=True` would leave their mode to the umask
+        if not parent.is_dir():
+            parent.mkdir(mode=0o755, exist_ok=True)
+    path.mkdir(mode=0o700, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder):
         pass
 
