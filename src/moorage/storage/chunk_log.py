@@ -110,7 +110,7 @@ class ChunkLog:
             content = await self.objects.get(below(home, "state"), limit=_STATE_LIMIT_BYTES)
         except KeyMissing:
             return await self._foreign_state(home)
-        return shown(decode(f"{home}/state", content.data), content.version)
+        return shown(decode(self.objects.describe(f"{home}/state"), content.data), content.version)
 
     async def _foreign_state(self, home: Key) -> UploadState:
         """Where the reference left one of its uploads; its hash state is the note, if it kept one there."""
@@ -314,7 +314,7 @@ class ChunkAppender:
 
     def _next(self, notes: Sequence[Note]) -> LogState:
         if self._torn:
-            raise StorageUnavailable(f"{self._home}: a write before this failed halfway")
+            raise StorageUnavailable(f"{self._objects.describe(self._home)}: a write before this failed halfway")
         return replace(
             self._log,
             session=new_session(),

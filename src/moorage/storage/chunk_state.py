@@ -82,8 +82,8 @@ class LogState:
         return json.dumps(header, separators=(",", ":")).encode() + b"\n" + self.tail
 
 
-def decode(key: str, data: bytes) -> LogState:
-    """Raises StorageUnavailable for what no version of Moorage that we know has written."""
+def decode(place: str, data: bytes) -> LogState:
+    """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
     header, newline, tail = data.partition(b"\n")
     try:
         said: Any = json.loads(header)
@@ -101,4 +101,4 @@ def decode(key: str, data: bytes) -> LogState:
             adopted=bool(said.get("adopted")),
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error
+        raise StorageUnavailable(f"{place}: this version of Moorage cannot read it: {error}") from error

@@ -133,6 +133,9 @@ class Objects(Plain, Protocol):
     """Whether `join` takes sources of any length in any place.  S3 does not: a source that is not the last
     must be exactly as long as the others (R2) and at least 5 MiB (everybody)."""
 
+    def describe(self, key: str) -> str:
+        """Return the object's name in the bucket, endpoint and bucket, for the log."""
+
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
         """The sources one after the other, then `tail`, become one object, by the store itself and of any size.
 

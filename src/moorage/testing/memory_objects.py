@@ -96,6 +96,9 @@ class MemoryObjects:
         yield
         await self._after(name, keys)
 
+    def describe(self, key: str) -> str:
+        return f"{key} in memory"
+
     def _object(self, key: Key) -> _Object:
         try:
             return self._bucket.objects[key]

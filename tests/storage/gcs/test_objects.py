@@ -247,7 +247,9 @@ async def test_an_answer_that_is_not_googles_is_told(make: Callable[..., GcsObje
     await store.put(KEY, [b"text"])
     bucket.server.trouble = lambda request: (200, "")
     for ask in (store.head(KEY), store.put(KEY, [b"text"])):
-        with pytest.raises(StorageUnavailable, match="is the endpoint right"):
+        with pytest.raises(
+            StorageUnavailable, match=r"http://127\.0\.0\.1:[0-9]+, bucket .*: .*is the endpoint right"
+        ):
             await ask
     bucket.server.trouble = None
     with pytest.raises(StorageUnavailable, match="Cannot connect"):

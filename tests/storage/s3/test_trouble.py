@@ -162,6 +162,17 @@ async def test_a_full_store_is_exhausted(make: Callable[..., ObjectDriver], stat
         await driver.uploads.begin(HOME)
 
 
+async def test_a_state_of_an_upload_that_cannot_be_read_is_named_with_its_bucket(
+    make: Callable[..., ObjectDriver], bucket: Bucket
+) -> None:
+    """No request failed, so only the message tells where to look: object, endpoint and bucket."""
+    driver = make(root="some/root")
+    await driver.write(Key(f"{HOME}/state"), b"of something else")
+    place = rf"some/root/{HOME}/state at .+, bucket {bucket.name}: .*cannot read it"
+    with pytest.raises(StorageUnavailable, match=place):
+        await driver.uploads.state(HOME)
+
+
 async def test_a_bucket_that_is_missing_is_named_by_the_store_itself(make: Callable[..., ObjectDriver]) -> None:
     """What moto answers by itself."""
     driver = make(bucket="moorage-is-not-there")

@@ -77,8 +77,8 @@ class BlockLog:
         return UploadState(self.size, self.started, self.notes, self.version, held=self)
 
 
-def decode(key: Key, found: Found) -> BlockLog:
-    """Raises StorageUnavailable for what no version of Moorage that we know has written."""
+def decode(place: str, found: Found) -> BlockLog:
+    """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
     said = found.metadata
     try:
         if said["moorage"] != _FORMAT:
@@ -94,7 +94,7 @@ def decode(key: Key, found: Found) -> BlockLog:
             adopted=said["adopted"] == "1",
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise StorageUnavailable(f"{key}: this version of Moorage cannot read it: {error}") from error
+        raise StorageUnavailable(f"{place}: this version of Moorage cannot read it: {error}") from error
 
 
 class AzureAppender:
@@ -183,7 +183,7 @@ class AzureAppender:
         await self.write(chunks, also)
         await self._pieces.landed()
         if self._torn:
-            raise StorageUnavailable(f"{self._home}: a write before this failed halfway")
+            raise StorageUnavailable(f"{self._place.describe(self._key)}: a write before this failed halfway")
         if not self._live:
             await self._load()
 

@@ -161,7 +161,7 @@ async def copy(source: AzureObjects, key: Key, version: Version, size: int, targ
             continue
         await _finish(target, to, status)
         return
-    raise StorageUnavailable(f"{to}: others kept writing to it")
+    raise StorageUnavailable(f"{target.describe(to)}: others kept writing to it")
 
 
 async def _start(
@@ -210,14 +210,16 @@ async def _finish(target: AzureObjects, to: Key, status: str) -> None:
         await target.sleep(pause)
         found = await _there(target, to)
         if found is None:
-            raise StorageUnavailable(f"{to}: it was removed while it was copied")
+            raise StorageUnavailable(f"{target.describe(to)}: it was removed while it was copied")
         status = found.copying
         waited = waited + pause if found.copied == seen else 0.0
         seen = found.copied
         if waited > _HANGING_S and status == "pending":
-            raise StorageUnavailable(f"{to}: the service has copied nothing for {_HANGING_S:.0f} s")
+            raise StorageUnavailable(
+                f"{target.describe(to)}: the service has copied nothing for {_HANGING_S:.0f} s"
+            )
     if status in {"failed", "aborted"}:
-        raise StorageUnavailable(f"{to}: the service did not finish the copy: {status}")
+        raise StorageUnavailable(f"{target.describe(to)}: the service did not finish the copy: {status}")
 
 
 class LargeBlob:

@@ -216,7 +216,7 @@ class AzureConnection:
                 **by,
             )
         except ValueError as error:  # a key that is not base64
-            raise StorageUnavailable(f"signing a URL with the account's key: {error}") from error
+            raise StorageUnavailable(f"signing a URL with the account's key at {self.place}: {error}") from error
         return f"{url}?{token}"
 
     async def _delegation_key(self, until: datetime) -> UserDelegationKey | None:

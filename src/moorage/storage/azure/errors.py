@@ -84,11 +84,14 @@ class Place:
     url: str
     container: str
 
+    def __str__(self) -> str:
+        return f"{self.url}, container {self.container}"
+
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
         return failed(
             operation,
             key,
-            f"{self.url}, container {self.container}",
+            str(self),
             status=failure.status,
             code=failure.code,
             reason=_HINTS.get(failure.code) or failure.text,

@@ -139,6 +139,9 @@ class AzureObjects:
             await self.sleep(self.options.pause_s * attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
+    def describe(self, key: str) -> str:
+        return f"{self.path(key)} at {self.connection.place}"
+
     def failed(self, failure: Failure, operation: str, key: str) -> StorageError:
         return self.connection.place.error(failure, operation, self.path(key))
 
@@ -165,12 +168,12 @@ class AzureObjects:
         except RangeOutside:
             data, found = b"", await self.find(key)  # an empty blob has no range that is not past its end
         except Refusal as error:
-            raise Replaced(f"{key}: it was replaced while it was read") from error
+            raise Replaced(f"{self.describe(key)}: it was replaced while it was read") from error
         if found.copying:
             raise KeyMissing(key)
         require_start(key, start, found.size)
         if len(data) < min(length, found.size - start):
-            raise StorageUnavailable(f"{key}: {len(data)} bytes came of {length}")
+            raise StorageUnavailable(f"{self.describe(key)}: {len(data)} bytes came of {length}")
         return data, found
 
     async def find(self, key: Key) -> Found:
@@ -214,7 +217,7 @@ class AzureObjects:
         try:
             return (await self._get(key, start, stop - start, version))[0]
         except (KeyMissing, RangeOutside) as error:
-            raise StorageUnavailable(f"{key}: it was removed while it was read") from error
+            raise StorageUnavailable(f"{self.describe(key)}: it was removed while it was read") from error
 
     async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
         return await self.put_blob(key, b"".join(data), when)
@@ -268,7 +271,7 @@ class AzureObjects:
             except Refusal as refusal:
                 if when is not ALWAYS:
                     raise Conflict(f"{key}: {refusal}") from refusal
-        raise StorageUnavailable(f"{key}: others kept writing to it")
+        raise StorageUnavailable(f"{self.describe(key)}: others kept writing to it")
 
     async def ours(self, key: Key, metadata: dict[str, str]) -> Version | None:
         """The version of the blob if it is the one that was written with this metadata, which was new then."""

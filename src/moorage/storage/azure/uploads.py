@@ -87,7 +87,7 @@ class AzureUploads:
             return await self._foreign_state(home)
         if not found.metadata:  # emptied by somebody who is just discarding it
             raise UploadMissing(home)
-        return decode(_blocks(home), found).shown()
+        return decode(place.describe(_blocks(home)), found).shown()
 
     async def _foreign_state(self, home: Key) -> UploadState:
         """Where the reference left one of its uploads; its hash state is the note, if it kept one there."""

@@ -64,15 +64,18 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
+    place: Place
 
     def json(self, *needed: str) -> dict[str, Any]:
         """Raises StorageUnavailable for what no Google sends: no JSON, or no object with the `needed` fields."""
         try:
             said: Any = json.loads(self.body)
         except ValueError as error:
-            raise StorageUnavailable("the store's answer is not JSON; is the endpoint right?") from error
+            raise StorageUnavailable(f"{self.place}: the answer is not JSON; is the endpoint right?") from error
         if not isinstance(said, dict) or not said.keys() >= set(needed):
-            raise StorageUnavailable(f"the store's answer has no {', '.join(needed)}; is the endpoint right?")
+            raise StorageUnavailable(
+                f"{self.place}: the answer has no {', '.join(needed)}; is the endpoint right?"
+            )
         return said
 
 
@@ -152,7 +155,7 @@ class GcsConnection:
 
         async def once(fresh: bool) -> Answer:  # noqa: FBT001  `_often` calls it
             async with await self._send(method, url, headers or {}, data, total_s, fresh=fresh) as response:
-                return Answer(response.status, response.headers, await _whole(response, limit))
+                return Answer(response.status, response.headers, await _whole(response, limit), self.place)
 
         async with self._turns:
             return await self._often(attempts or self.options.attempts, once)

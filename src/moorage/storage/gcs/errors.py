@@ -88,6 +88,9 @@ class Place:
     endpoint: str
     bucket: str
 
+    def __str__(self) -> str:
+        return f"{self.endpoint}, bucket {self.bucket}"
+
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
         hint = _HINTS.get(failure.status, failure.text)
         if failure.no_bucket:
@@ -95,7 +98,7 @@ class Place:
         return failed(
             operation,
             key,
-            f"{self.endpoint}, bucket {self.bucket}",
+            str(self),
             status=failure.status,
             code=failure.reason,
             reason=hint,

@@ -96,6 +96,9 @@ class GcsObjects:
     def _key(self, path: str) -> Key:
         return Key(path[len(self._prefix) :])
 
+    def describe(self, key: str) -> str:
+        return f"{self.path(key)} at {self.connection.place}"
+
     def told(self, failure: Failure, operation: str, key: str) -> StorageError:
         """What a driver raises for a failure that is not an object's absence."""
         return self.connection.place.error(failure, operation, self.path(key))
@@ -215,7 +218,9 @@ class GcsObjects:
                 return version  # an attempt whose answer was lost has done it
             raise Conflict(f"{key}: {failure.text}") from error
         if int(said["size"]) != sum(map(len, data)):
-            raise StorageUnavailable(f"{key}: the store has taken {said['size']} bytes of {sum(map(len, data))}")
+            raise StorageUnavailable(
+                f"{self.describe(key)}: the store has taken {said['size']} bytes of {sum(map(len, data))}"
+            )
         return Version(str(said["generation"]))
 
     async def delete(self, keys: Sequence[Key]) -> None:

@@ -109,11 +109,13 @@ class Sessions:
             if kept >= end and total is None:
                 return
             if not start <= kept <= end:
-                raise StorageUnavailable(f"{key}: the store has {kept} of the bytes, not {start} to {end}")
+                raise StorageUnavailable(
+                    f"{self._objects.describe(key)}: the store has {kept} of the bytes, not {start} to {end}"
+                )
             if kept == at and not asking:
                 failures += 1
                 if failures >= self._connection.options.attempts:
-                    raise StorageUnavailable(f"{key}: the store takes no bytes")
+                    raise StorageUnavailable(f"{self._objects.describe(key)}: the store takes no bytes")
                 await self._connection.pause(failures)
             at, asking = kept, False
 

@@ -108,11 +108,14 @@ class Place:
     endpoint: str
     bucket: str
 
+    def __str__(self) -> str:
+        return f"{self.endpoint}, bucket {self.bucket}"
+
     def error(self, failure: Failure, operation: str, key: str) -> StorageError:
         return failed(
             operation,
             key,
-            f"{self.endpoint}, bucket {self.bucket}",
+            str(self),
             status=failure.status,
             code=failure.code,
             reason=_HINTS.get(failure.code) or failure.text,

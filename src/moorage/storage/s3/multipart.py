@@ -256,7 +256,9 @@ class S3Multipart:
                 raise self._vanished(to) from error
 
     def _vanished(self, key: Key) -> StorageUnavailable:
-        return StorageUnavailable(f"{key}: its multipart upload was aborted by somebody else")
+        return StorageUnavailable(
+            f"{self._objects.describe(key)}: its multipart upload was aborted by somebody else"
+        )
 
     async def _give_up(self, to: Key, upload: str) -> None:
         """Abort; that failing leaves parts that `unfinished` finds by age."""

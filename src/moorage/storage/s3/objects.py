@@ -84,6 +84,9 @@ class S3Objects:
     def _key(self, path: str) -> Key:
         return Key(path[len(self._prefix) :])
 
+    def describe(self, key: str) -> str:
+        return f"{self.path(key)} at {self.connection.place}"
+
     def failed(self, error: Exception, operation: str, key: str) -> StorageError:
         """What a driver raises for a failure that is not an object's absence."""
         return self._told(failure_of(error), operation, key)
