@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail
 
 from moorage.config.model import Settings
@@ -374,3 +378,39 @@ async def test_a_blob_whose_file_is_gone_is_a_404(serve: Serve, tmp_path: Path) 
         for headers in ({}, {"range": "bytes=0-9"}):
             answer = await client.blob(wanted, **headers)
             assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_download_that_the_disk_breaks_off_is_one_line_in_the_log(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The status is sent by then: the client gets too few bytes, the operator the file and the errno."""
+    driver = FilesystemDriver(tmp_path)
+    client = serve(driver=driver)
+    huge = await client.push_blob(blob(size=(1 << 20) + 1, seed=2))
+    read, parts = os.pread, list[int]()
+
+    def failing(fd: int, size: int, offset: int) -> bytes:
+        if offset:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return read(fd, size, offset)
+
+    async def send(message: Message) -> None:
+        parts.append(len(message.get("body", b"")))
+
+    async def receive() -> Message:
+        await asyncio.Event().wait()
+        raise AssertionError
+
+    monkeypatch.setattr(os, "pread", failing)
+    path = f"/v2/{NAME}/blobs/{huge.digest}"
+    scope = {"type": "http", "http_version": "1.1", "method": "GET", "scheme": "http", "path": path, "headers": []}
+    with capture_logs() as logs:
+        await client.app(
+            {**scope, "query_string": b"", "root_path": "", "client": ("127.0.0.1", 1)}, receive, send
+        )
+    assert parts == [0, 1 << 20], "the status, and what could be read"
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("the storage failed", "error")
+    assert line["cause"].startswith(f"read {tmp_path}/docker/")
+    assert "(EIO)" in line["cause"]
+    assert "exc_info" not in line
