@@ -4,6 +4,10 @@ Each worker runs every check by itself, one interval after it started and then e
 registry after `threshold` failures in a row (0 and 1: the first), and mends it with the first success.  The first
 failure and the recovery are logged, with the reason.
 
+Beside these, one process of the node checks the data directory (`server/storage_monitor.py`) and logs what
+changes. Each worker reads its `StorageReport`: unreadable is a failure like any other, unwritable degrades the
+registry, which then refuses pushes and serves pulls.
+
 Above: `http/health.py`, which answers 503 meanwhile.  Source: reference/configuration.md section 12.
 """
 
@@ -29,7 +33,10 @@ if TYPE_CHECKING:
     from moorage.config.sections.rules import Health as HealthSettings
     from moorage.config.sections.rules import HttpCheck, TcpCheck
 
-__all__ = ["Check", "Failed", "Health", "checks_of"]
+__all__ = ["STORAGE", "Check", "Failed", "Health", "StorageReport", "checks_of"]
+
+STORAGE: Final = "storage"
+"""Name of the storage monitor's result among the failing checks."""
 
 _LIMIT_S: Final = 30.0
 """For checks without a `timeout`: one that hangs for ever would never fail."""
@@ -51,18 +58,56 @@ class Check:
     threshold: int = 0
 
 
-class Health:
-    """The checks of one worker; `failing` holds those that fail, with the reason."""
+@dataclass(frozen=True, slots=True)
+class StorageReport:
+    """Result of the last check of the data directory.
 
-    def __init__(self, checks: Sequence[Check]) -> None:
+    `writable` is None where that is not checked.  `reason` names the cause and the remedy without a path, for
+    clients; `cause` is the system's own error, for operators.  `code` is the name of the errno.  `seen`: the
+    directory existed at some time, so its absence is a failure.
+    """
+
+    readable: bool = True
+    writable: bool | None = None
+    code: str = ""
+    reason: str = ""
+    cause: str = ""
+    seen: bool = False
+
+    @property
+    def degraded(self) -> bool:
+        return self.readable and self.writable is False
+
+
+_UNKNOWN: Final = StorageReport()
+
+
+class Health:
+    """The checks of one worker; `failing` holds those that fail, with the reason.
+
+    `storage` returns the newest report of the storage monitor.
+    """
+
+    def __init__(self, checks: Sequence[Check], storage: Callable[[], StorageReport] = lambda: _UNKNOWN) -> None:
         """Raises ValueError for two checks of one name."""
         names = [check.name for check in checks]
         if len(set(names)) != len(names):
             twice = sorted({name for name in names if names.count(name) > 1})
             raise ValueError(f"health: checked more than once: {', '.join(twice)}")
         self.failing: dict[str, str] = {}
+        self.storage = storage
         self._checks = tuple(checks)
         self._tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def refusing(self) -> bool:
+        """Whether every request is refused."""
+        return bool(self.failing) or not self.storage().readable
+
+    def failures(self) -> dict[str, str]:
+        """Return what fails with the reason, for operators: the checks, and `storage` while it is unreadable."""
+        report = self.storage()
+        return self.failing | ({} if report.readable else {STORAGE: report.cause})
 
     async def start(self) -> None:
         self._tasks = [asyncio.create_task(self._watch(check), name=check.name) for check in self._checks]

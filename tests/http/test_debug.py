@@ -21,7 +21,9 @@ class Pages:
         self.failing: dict[str, str] = {}
         self.traffic = Traffic()
         self.asked: list[tuple[str, str]] = []
-        self.app = DebugPages(lambda: self.failing, self.traffic, "/metrics", self.page if metrics else None)
+        self.degraded = ""
+        page = self.page if metrics else None
+        self.app = DebugPages(lambda: self.failing, self.traffic, "/metrics", page, lambda: self.degraded)
 
     async def page(self, accept: str, encoding: str) -> tuple[bytes, dict[str, str]]:
         self.asked.append((accept, encoding))
@@ -62,6 +64,9 @@ async def test_readiness_tells_reasons_here() -> None:
     """Whoever reaches this listener runs the registry."""
     pages = Pages()
     assert (await pages.get("/readyz"))[::2] == (200, "ok\n")
+    pages.degraded = "/data: full"
+    assert (await pages.get("/readyz"))[::2] == (200, "degraded: pushes are refused: /data: full\n")
+    assert (await pages.get("/debug/health"))[::2] == (200, "{}")
     pages.failing = {"db:5432": "refused"}
     assert (await pages.get("/readyz"))[::2] == (503, "db:5432: refused\n")
     assert (await pages.get("/livez"))[::2] == (200, "ok\n")

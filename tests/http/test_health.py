@@ -16,7 +16,7 @@ import structlog
 from moorage.config.sections.rules import FileCheck, HttpCheck, StorageCheck, TcpCheck
 from moorage.config.sections.rules import Health as Settings
 from moorage.errors import Unavailable
-from moorage.health import Check, Failed, Health, checks_of
+from moorage.health import STORAGE, Check, Failed, Health, StorageReport, checks_of
 from moorage.http.health import HealthGate
 from moorage.http.middleware import Traffic
 
@@ -69,6 +69,30 @@ async def test_a_registry_that_is_unhealthy_is_alive_and_not_ready(method: str) 
     status, told = await ask(failing(db="secret.internal: down"), method, "/readyz")
     assert status == 503
     assert b"secret" not in told, "anybody may ask"
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_a_registry_that_cannot_be_written_to_is_ready(method: str) -> None:
+    """Pulls are served; every node is out of space at the same time, so nobody else could serve them."""
+    report = StorageReport(writable=False, reason="the disk is full", cause="/secret: full", seen=True)
+    health = Health([], lambda: report)
+    status, told = await ask(health, method, "/readyz")
+    assert status == 200
+    assert told == (b"" if method == "HEAD" else b"degraded: pushes are refused: the disk is full\n")
+    assert (await ask(health, method, "/v2/"))[0] == 200
+    assert health.failures() == {}
+
+
+async def test_a_registry_that_cannot_be_read_is_refused_like_one_whose_check_fails() -> None:
+    """With and without checks of the configuration."""
+    report = StorageReport(readable=False, writable=False, reason="lost", cause="/secret: lost", seen=True)
+    health = Health([], lambda: report)
+    assert (await ask(health))[0] == 503
+    assert await ask(health, path="/readyz") == (503, b"not ready\n")
+    assert await ask(health, path="/livez") == (200, b"ok\n")
+    assert health.failures() == {STORAGE: "/secret: lost"}
+    health.failing["db"] = "down"
+    assert health.failures() == {STORAGE: "/secret: lost", "db": "down"}
 
 
 async def test_a_registry_that_stops_is_alive_and_not_ready() -> None:

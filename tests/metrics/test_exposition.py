@@ -28,7 +28,7 @@ READINGS = [
     ("moorage_storage_threads", (), 4.0),
     ("moorage_storage_queue_length", (), 0.0),
 ]  # fmt: skip
-OWN = [("moorage_tls_certificate_expiry_timestamp_seconds", (), 1.8e9)]
+OWN = [("moorage_tls_certificate_expiry_timestamp_seconds", (), 1.8e9), ("moorage_storage_writable", (), 1.0)]
 
 
 _parse: Callable[[str], Iterable[Metric]] = parse_openmetrics

@@ -5,6 +5,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import re
 import signal
 import threading
 from pathlib import Path
@@ -74,6 +75,11 @@ def test_stopping_waits_for_the_answer_that_is_being_made(served: Served) -> Non
     assert slow.answer[0] == 200
     assert slow.answer[1]["connection"] == "close"
     assert served.ended() == 0
+    stopping, stopped = (line for line in served.err.splitlines() if re.search(r"msg=stopp(?:ing|ed)", line))
+    assert " requests=1 " in stopping, "an operator who waits wants to know for what"
+    assert "msg=stopped" in stopped
+    assert " status=0 " in stopped
+    assert served.err.endswith(f"{stopped}\n"), "nothing runs any more"
 
 
 def _refuses(served: Served) -> bool:
@@ -296,10 +302,13 @@ def test_a_reload_asked_for_during_the_start_is_not_forgotten(tmp_path: Path) ->
 def test_a_wrong_configuration_is_refused_and_the_old_one_stays(served: Served) -> None:
     """A typing error must not take the registry down."""
     workers = served.children()
-    served.configure(http={"draintimeout": "soon"})
+    served.configure(aaa="unknown", http={"draintimeout": "soon", "unknown": 1}, zzz="unknown")
     served.signal(signal.SIGHUP)
     served.logged("the old one stays")
-    assert "draintimeout" in served.err
+    (refusal,) = [line for line in served.err.splitlines() if "the old one stays" in line]
+    found = re.search(r'cause="(?:[^":]|:\d)*: http.draintimeout: [^;]*; ', refusal)
+    assert found is not None, "the error stands before the warnings, or they would look like the cause"
+    assert "http.unknown" in refusal
     assert served.children() == workers
     assert served.get()[0] == 200
 

@@ -260,6 +260,8 @@ async def test_a_root_that_is_no_directory_is_unavailable(tmp_path: Path) -> Non
     driver = FilesystemDriver(make(tmp_path / "file"))
     with pytest.raises(StorageUnavailable, match="ENOTDIR"):
         await driver.write(Key("a/b"), b"text")
+    with pytest.raises(StorageUnavailable, match="ENOTDIR"):
+        await driver.probe()
     await driver.close()
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from moorage.http.health import answer
+from moorage.http.health import answer, degraded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -41,8 +41,8 @@ _NO_PPROF: Final = b"""\
 class DebugPages:
     """An ASGI application of its own.
 
-    `failing` tells the checks that fail in any worker, with the reasons; `metrics`, if they are on, is the page at
-    `metrics_path`.
+    `failing` returns the checks that fail in any worker, with the reasons; `degraded` why pushes are refused, ""
+    while they are not.  `metrics`, if they are on, is the page at `metrics_path`.
     """
 
     def __init__(
@@ -51,8 +51,9 @@ class DebugPages:
         traffic: Traffic,
         metrics_path: str = "",
         metrics: Page | None = None,
+        degraded: Callable[[], str] = str,
     ) -> None:
-        self._failing, self._traffic = failing, traffic
+        self._failing, self._traffic, self._degraded = failing, traffic, degraded
         self._metrics_path, self._metrics = metrics_path, metrics
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -71,7 +72,8 @@ class DebugPages:
         elif path == "/readyz":
             reasons = [f"{name}: {reason}\n" for name, reason in sorted(self._failing().items())]
             reasons += ["stopping\n"] if self._traffic.stopping else []
-            body = "".join(reasons).encode() or b"ok\n"
+            why = self._degraded()
+            body = "".join(reasons).encode() or (degraded(why) if why else b"ok\n")
             await answer(scope, send, 503 if reasons else 200, _TEXT, body, _NO_STORE)
         elif path == "/debug/vars":
             await answer(scope, send, 404, _TEXT, _NO_VARS)

@@ -8,8 +8,11 @@ Two paths tell orchestrators what the reference cannot, that a registry is alive
     /livez    200 as long as this process answers: to restart it would mend nothing
     /readyz   503 while a check fails, and while the server stops: send nobody here
 
-They need no credentials and tell no reasons, which may hold names of internal hosts; those are on the debug
-listener (`debug.py`) and in the log.
+A registry whose storage cannot be written to is ready: pulls are served, and taking every node out of service
+would stop those as well.  `/readyz` is 200 with the reason then.
+
+They need no credentials and name no failing checks, whose reasons may hold names of internal hosts; those are on
+the debug listener (`debug.py`) and in the log.
 
 Source: reference/configuration.md section 12; Kubernetes' API server has the two names.
 """
@@ -26,7 +29,7 @@ if TYPE_CHECKING:
     from moorage.health import Health
     from moorage.http.middleware import ASGIApp, Receive, Scope, Send, Traffic
 
-__all__ = ["PROBES", "HealthGate", "answer"]
+__all__ = ["PROBES", "HealthGate", "answer", "degraded"]
 
 _REFUSAL: Final = Unavailable("health check failed: please see /debug/health")
 _BODY: Final = json.dumps({"errors": _REFUSAL.entries()}, separators=(",", ":")).encode() + b"\n"
@@ -57,7 +60,7 @@ class HealthGate:
         elif (probe := PROBES.get(scope["path"])) is not None:
             scope["moorage.route"] = probe
             await self._probe(scope, send)
-        elif self._health.failing:
+        elif self._health.refusing:
             scope["moorage.refusal"] = _REFUSAL.code
             await answer(scope, send, STATUS[Unavailable], b"application/json", _BODY, _VERSION)
         else:
@@ -66,10 +69,17 @@ class HealthGate:
     async def _probe(self, scope: Scope, send: Send) -> None:
         if scope["method"] not in _READS:
             await answer(scope, send, 405, b"text/plain", b"method not allowed\n", (b"allow", b"GET, HEAD"))
-        elif scope["path"] == "/readyz" and (self._health.failing or self._traffic.stopping):
+        elif scope["path"] == "/readyz" and (self._health.refusing or self._traffic.stopping):
             await answer(scope, send, 503, b"text/plain", b"not ready\n", _NO_STORE)
+        elif scope["path"] == "/readyz" and (report := self._health.storage()).degraded:
+            await answer(scope, send, 200, b"text/plain", degraded(report.reason), _NO_STORE)
         else:
             await answer(scope, send, 200, b"text/plain", b"ok\n", _NO_STORE)
+
+
+def degraded(reason: str) -> bytes:
+    """The body of `/readyz` while pushes are refused."""
+    return f"degraded: pushes are refused: {reason}\n".encode()
 
 
 async def answer(

@@ -44,29 +44,34 @@ _log: Final = structlog.get_logger("moorage.http")
 class Traffic:
     """Which requests are being answered, and whether their connections shall end with the answer.
 
-    `active` counts them by the address and port of the connection.  `stopping`: the whole server ends, not only
-    this worker in favour of another.
+    `active` counts them by the address and port of the connection, `in_flight` all of them.  `stopping`: the whole
+    server ends, not only this worker in favour of another.  `report` is called with each new value of `in_flight`.
     """
 
-    __slots__ = ("active", "draining", "stopping")
+    __slots__ = ("_report", "active", "draining", "in_flight", "stopping")
 
-    def __init__(self) -> None:
+    def __init__(self, report: Callable[[int], None] | None = None) -> None:
         self.active: dict[object, int] = {}
         self.draining = self.stopping = False
-
-    @property
-    def in_flight(self) -> int:
-        return sum(self.active.values())
+        self.in_flight = 0
+        self._report = report
 
     def begin(self, peer: object) -> None:
         self.active[peer] = self.active.get(peer, 0) + 1
+        self._count(1)
 
     def end(self, peer: object) -> None:
+        self._count(-1)
         left = self.active[peer] - 1
         if left:
             self.active[peer] = left
         else:
             del self.active[peer]
+
+    def _count(self, more: int) -> None:
+        self.in_flight += more
+        if self._report is not None:
+            self._report(self.in_flight)
 
 
 class Observer(Protocol):

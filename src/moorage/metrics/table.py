@@ -64,6 +64,8 @@ _ALL: Final = (
            "`invalid_token`, `insufficient_scope`, `throttled`."),
     Metric("moorage_storage_errors_total", "counter", ("driver", "action", "kind"),
            "Failures of the storage: `full` (no space, over quota, read-only) or `unavailable`."),
+    Metric("moorage_storage_writable", "gauge", (),
+           "1 while the data directory can be written to, 0 while pushes are refused because it cannot."),
     Metric("moorage_storage_threads", "gauge", (), "Threads that the filesystem driver has."),
     Metric("moorage_storage_queue_length", "gauge", (), "Actions that wait for one of these threads."),
     Metric("moorage_cache_requests_total", "counter", ("cache",),

@@ -3,6 +3,7 @@
     run ──► listen.py  sockets          ──► master.py      signals, children, the end
             plan.py    settings, TLS          ├──► succession.py   another plan
                                               ├──► companion.py    certificates by ACME
+                                              ├──► storage_monitor.py  data directory
                                               └──► crew.py ──fork──► worker.py ──► granian.py
                                                                          ├──► observing.py  metrics, traces, debug
                                                                          └──► moorage.app.build
@@ -33,6 +34,8 @@ from moorage.server.companion import engage
 from moorage.server.listen import bind, inherited, is_inherited, is_loopback
 from moorage.server.master import Master
 from moorage.server.plan import draw, redraw, renew
+from moorage.server.storage_monitor import StorageMonitor, check_at_start
+from moorage.server.storage_report import SharedReport
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -71,8 +74,11 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
         observation = observing.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
         companion = engage(plan, sockets, pace or Pace())
+        monitor = None
         if application:
             _prepare(loaded.settings)
+            monitor = StorageMonitor(SharedReport())
+            check_at_start(loaded.settings, monitor.report)
     except Cannot as error:
         _log.critical(str(error))
         return 1
@@ -86,7 +92,8 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     # What is imported by now is shared by all workers, as long as no collection writes to it.
     gc.collect()
     gc.freeze()
-    master = Master(plan, sockets, partial(_reload, loaded, exposed), _renew, _announce, observation, companion)
+    reload = partial(_reload, loaded, exposed)
+    master = Master(plan, sockets, reload, _renew, _announce, observation, companion, monitor)
     # The first plan goes with the first reload, and its private key with it.
     del plan
     return master.run()
@@ -135,10 +142,19 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
     try:
         loaded = load(first.path, os.environ, defaults=first.path is None)
     except ConfigError as error:
-        raise Cannot("; ".join(str(problem) for problem in error.problems)) from error
+        # The error first: a warning in front would look like the cause.
+        ordered = sorted(error.problems, key=lambda problem: problem.kind != "error")
+        raise Cannot("; ".join(str(problem) for problem in ordered)) from error
     plan, warnings = redraw(old, loaded)
     application = plan.build is _application
-    found = preflight.problems(plan.settings, plan.secret, application=application, binding=False)
+    found = preflight.problems(
+        plan.settings,
+        plan.secret,
+        application=application,
+        binding=False,
+        # That in force is not checked: a reload may be what mends everything else.
+        data_directory=plan.settings.storage.filesystem != old.settings.storage.filesystem,
+    )
     if refused := [str(problem) for problem in found if problem.kind == "error"]:
         raise Cannot("; ".join(refused))
     if application:

@@ -27,6 +27,7 @@ import structlog
 
 from moorage.server.job import DRAINING, HEARTBEAT, PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job
 from moorage.server.retry import Retry
+from moorage.server.shared_count import SharedCount
 from moorage.server.worker import main
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from moorage.server.observing import Observation
     from moorage.server.plan import Plan
     from moorage.server.relay import Relay
+    from moorage.server.storage_report import SharedReport
 
 __all__ = ["Crew", "Fork", "Slot", "Worker", "ended"]
 
@@ -49,7 +51,8 @@ _log: Final = structlog.get_logger("moorage.server")
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s.
+    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s.  `in_flight` counts the
+    requests that it is answering.
 
     `heard` is when the last heartbeat came, in seconds of `time.monotonic`; `stuck` whether one is overdue.
     """
@@ -59,6 +62,7 @@ class Worker:
     control: socket.socket
     started: float
     place: int | None = None
+    in_flight: SharedCount = field(default_factory=SharedCount)
     ready: bool = False
     retiring: bool = False
     told: bool = False
@@ -93,8 +97,8 @@ class Fork(Protocol):
 class Crew:
     """`slots` are as many as there are to be workers; `workers` those that live, by process id.
 
-    `selector` tells when one of them speaks, with the worker as its data.  `observation` and `relay` are what all
-    workers share, if there is a debug listener or a companion.
+    `selector` tells when one of them speaks, with the worker as its data.  `observation`, `relay` and `storage`
+    are what all workers share, if there is a debug listener, a companion or a storage monitor.
     """
 
     slots: list[Slot]
@@ -103,6 +107,7 @@ class Crew:
     fork: Fork
     observation: Observation | None
     relay: Relay | None
+    storage: SharedReport | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     checked: float = field(default_factory=time.monotonic)
     """When heartbeats were last looked for."""
@@ -120,8 +125,11 @@ class Crew:
             self._later(slot)
             return None
         debug, board, place = self._observed(slot)
-        job = Job(slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options,
-                  plan.instance, os.getpid(), debug, board, place, self.relay)  # fmt: skip
+        in_flight = SharedCount()
+        job = Job(
+            slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options, plan.instance,
+            os.getpid(), debug, board, place, self.relay, self.storage, in_flight,
+        )  # fmt: skip
 
         def become() -> NoReturn:
             ours.close()
@@ -129,7 +137,7 @@ class Crew:
 
         pid = self.fork(plan, become, (listening, debug))
         theirs.close()
-        worker = Worker(pid, slot, ours, time.monotonic(), place)
+        worker = Worker(pid, slot, ours, time.monotonic(), place, in_flight)
         self.workers[pid] = worker
         self.selector.register(ours, selectors.EVENT_READ, worker)
         if slot.current is None:
@@ -238,6 +246,10 @@ class Crew:
                 old.control.send(RETIRE)
             except OSError:
                 _send(old.pid, signal.SIGTERM)
+
+    def in_flight(self) -> int:
+        """Requests that are being answered, those of workers that retire included."""
+        return sum(worker.in_flight.value for worker in self.workers.values())
 
     def has_starting(self) -> bool:
         return any(not each.ready for each in self.workers.values())

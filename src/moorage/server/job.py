@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from moorage.metrics.recorder import Reading
     from moorage.server.granian import ServerOptions
     from moorage.server.relay import Relay
+    from moorage.server.shared_count import SharedCount
+    from moorage.server.storage_report import SharedReport
     from moorage.storage.watched import Watch
 
 __all__ = ["CUT_OFF", "DRAINING", "HEARTBEAT", "HEARTBEAT_S", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED"]
@@ -68,7 +70,8 @@ class Job:
 
     `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
     `place` are where the worker shows its numbers, if anybody wants to see them.  `relay`: where connections are
-    passed on to all workers that somebody else has accepted.
+    passed on to all workers that somebody else has accepted.  `storage` is the newest report of the storage
+    monitor, and `in_flight` counts the requests that the worker is answering, for the master.
     """
 
     number: int
@@ -83,6 +86,8 @@ class Job:
     board: Board | None = None
     place: int | None = None
     relay: Relay | None = None
+    storage: SharedReport | None = None
+    in_flight: SharedCount | None = None
 
 
 def die_with(master: int) -> None:

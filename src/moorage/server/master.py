@@ -13,6 +13,7 @@ SIGCHLD           bury the dead; others take their places
     master.py ──► succession.py   from which plan workers are made, and when all of them are replaced
               ──► crew.py         the workers themselves
               ──► companion.py    one more process if certificates come by ACME; no worker before there is one
+              ──► storage_monitor.py  one more process if the storage is a directory
 
 One thread, one loop: signals and control sockets wake it, and being single-threaded it may fork at any time.  Its
 exit status is 0 if every request was answered, else 1.
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     from moorage.server.listen import Sockets
     from moorage.server.observing import Observation
     from moorage.server.plan import Plan
+    from moorage.server.storage_monitor import StorageMonitor
 
 __all__ = ["Master"]
 
@@ -58,6 +60,7 @@ class Master:
     """`plan`, `reload` and `renew` are the succession's.  `announce` is called once, when the first workers serve.
 
     `observation`, if there is a debug listener, is its socket and the board that workers show their numbers on.
+    `monitor` checks the data directory, in a process of its own.
     """
 
     def __init__(
@@ -69,14 +72,17 @@ class Master:
         announce: Callable[[Plan, Sockets], None],
         observation: Observation | None = None,
         companion: Companion | None = None,
+        monitor: StorageMonitor | None = None,
     ) -> None:
-        self._sockets, self._announce, self._companion = sockets, announce, companion
+        self._sockets, self._announce, self._companion, self._monitor = sockets, announce, companion, monitor
         self._selector = selectors.DefaultSelector()
         slots = [Slot(number) for number in range(plan.workers)]
         relay = None if companion is None else companion.relay
-        self._crew = Crew(slots, sockets, self._selector, self._fork, observation, relay)
+        storage = None if monitor is None else monitor.report
+        self._crew = Crew(slots, sockets, self._selector, self._fork, observation, relay, storage)
         self._succession = Succession(plan, self._crew, reload, renew, companion)
         self._stop_at: float | None = None
+        self._stopping_since = 0.0
         self._status = 0
         self._failed_start = False
 
@@ -100,6 +106,9 @@ class Master:
             self._kill_all()
             self._crew.close_sockets()
             self._sockets.remove()
+        if self._stop_at is not None:
+            seconds = round(time.monotonic() - self._stopping_since, 3)
+            _log.info("stopped", seconds=seconds, status=self._status)
         return self._status
 
     def _finished(self) -> bool:
@@ -128,6 +137,8 @@ class Master:
         due = [*self._crew.due(), *self._succession.due()]
         if self._companion is not None and self._companion.retry.at is not None:
             due.append(self._companion.retry.at)
+        if self._monitor is not None and self._monitor.retry.at is not None:
+            due.append(self._monitor.retry.at)
         if self._stop_at is not None:
             due = [self._stop_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -153,6 +164,8 @@ class Master:
             status = os.waitstatus_to_exitcode(waited)
             if self._companion is not None and pid == self._companion.pid:
                 self._companion.died(ended(status))
+            elif self._monitor is not None and pid == self._monitor.pid:
+                self._monitor.died(ended(status), time.monotonic())
             elif (worker := self._crew.bury(pid)) is not None:
                 self._died(worker, status)
             # As process 1 of a container we also inherit children that are not ours.
@@ -174,6 +187,8 @@ class Master:
             return
         if self._companion is not None and self._companion.retry.is_due(now):
             self._start_companion()
+        if self._monitor is not None:
+            self._monitor.settle(self._succession.plan, self._fork_helper, now)
         self._crew.kill_late(now)
         self._crew.check_heartbeats(now)
         if self._succession.has_begun:
@@ -205,11 +220,13 @@ class Master:
             return
 
         def fork(become: Callable[[], NoReturn]) -> int:
-            # It has no use for the private key.
-            bare = replace(self._succession.plan, options=ServerOptions())
-            return self._fork(bare, become, (companion.http,))
+            return self._fork_helper(become, (companion.http,))
 
         companion.start(self._succession.plan, self._selector, fork)
+
+    def _fork_helper(self, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...] = ()) -> int:
+        """Fork a process that serves nothing, and so has no use for the private key."""
+        return self._fork(replace(self._succession.plan, options=ServerOptions()), become, keep)
 
     def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
         """`crew.Fork`."""
@@ -245,9 +262,10 @@ class Master:
             self._kill_all()
             return
         limit = self._succession.plan.settings.http.draintimeout
-        _log.info("stopping", signal=name, drain_seconds=limit)
+        _log.info("stopping", signal=name, drain_seconds=limit, requests=self._crew.in_flight())
         notify("STOPPING=1")
-        self._stop_at = time.monotonic() + limit + _KILL_AFTER_S
+        self._stopping_since = time.monotonic()
+        self._stop_at = self._stopping_since + limit + _KILL_AFTER_S
         self._succession.end()
         self._crew.close_sockets()
         if self._companion is not None:
@@ -259,6 +277,8 @@ class Master:
         self._crew.kill_all()
         if self._companion is not None:
             self._companion.kill()
+        if self._monitor is not None:
+            self._monitor.kill()
 
 
 def _noted(_: int, __: object) -> None:

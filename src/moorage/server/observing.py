@@ -146,6 +146,12 @@ class Observing:
             return []
         return [("moorage_tls_certificate_expiry_timestamp_seconds", (), tls.until.timestamp())]
 
+    def _storage(self) -> list[Reading]:
+        """Whether the data directory can be written to, where that is checked."""
+        assert self._health is not None
+        report = self._health.storage()
+        return [] if report.writable is None else [("moorage_storage_writable", (), int(report.writable))]
+
     def retire(self) -> None:
         """A newer worker has taken over: leave what is new to it, and ask clients that stay to come again."""
         if self._listener is not None:
@@ -183,7 +189,7 @@ class Observing:
         assert self._job.board is not None
         assert self._health is not None
         snapshot = Snapshot(os.getpid()) if self._recorder is None else self._recorder.snapshot(self._readings())
-        snapshot.failing = dict(self._health.failing)
+        snapshot.failing = self._health.failures()
         self._job.board.show(self._job.place, snapshot)
 
     def _pages(self, board: Board, traffic: Traffic) -> ASGIApp:
@@ -192,13 +198,19 @@ class Observing:
             _, living = board.read()
             return {check: reason for each in reversed(living) for check, reason in each.failing.items()}
 
+        def degraded() -> str:
+            assert self._health is not None
+            report = self._health.storage()
+            return f"{report.cause}: {report.reason}" if report.degraded else ""
+
         async def metrics(accept: str, accept_encoding: str) -> tuple[bytes, dict[str, str]]:
             from moorage.metrics.exposition import page  # noqa: PLC0415  a library of a worker that is asked
 
             self._show()
-            return await asyncio.to_thread(page, board, self._job.master, self._own, accept, accept_encoding)
+            own = [*self._own, *self._storage()]
+            return await asyncio.to_thread(page, board, self._job.master, own, accept, accept_encoding)
 
         prometheus = self._job.settings.http.debug.prometheus
         page = metrics if prometheus.enabled else None
-        pages = DebugPages(failing, traffic, prometheus.path or _METRICS_PATH, page)
+        pages = DebugPages(failing, traffic, prometheus.path or _METRICS_PATH, page, degraded)
         return RequestLog(pages, self._traffic, None)

@@ -22,6 +22,7 @@ from moorage.config.problems import Problem
 from moorage.server import observing, tls
 from moorage.server.cannot import Cannot
 from moorage.server.companion import require_library
+from moorage.server.storage_monitor import require_readable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,15 +36,26 @@ _SOCKET_PATH_LIMIT_BYTES: Final = 107
 
 
 def problems(
-    settings: Settings, secret: bytes, *, application: bool = True, binding: bool = True
+    settings: Settings,
+    secret: bytes,
+    *,
+    application: bool = True,
+    binding: bool = True,
+    data_directory: bool = True,
 ) -> list[Problem]:
     """Return everything that keeps `settings` from being served, and what is odd; nothing is changed.
 
     `application` False leaves out what the registry itself needs, for tests that serve something else; `binding`
-    False what `http.addr` needs, for sockets that are there already.
+    False what `http.addr` needs, for sockets that are there already; `data_directory` False the data directory,
+    for one that is served already.
     """
     found: list[Problem] = []
-    for check in (*_CHECKS, *((_socket,) if binding else ()), *((_data_directory,) if application else ())):
+    checks = [*_CHECKS]
+    if binding:
+        checks.append(_socket)
+    if application and data_directory:
+        checks.append(_data_directory)
+    for check in checks:
         try:
             found += check(settings)
         except Cannot as error:
@@ -79,15 +91,7 @@ def _traces(_: Settings) -> Iterator[Problem]:
 
 def _data_directory(settings: Settings) -> Iterator[Problem]:
     """What is stored can be read; a directory that is missing is made by the first push."""
-    if settings.storage.filesystem is None:
-        return
-    root = Path(settings.storage.filesystem.rootdirectory).absolute()
-    try:
-        os.stat(f"{root}/.")  # noqa: PTH116  Path drops the dot, which asks for a directory that can be searched
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise Cannot(f"storage.filesystem.rootdirectory cannot be used: {root}: {error.strerror}") from error
+    require_readable(settings)
     yield from ()
 
 

@@ -85,7 +85,7 @@ class _Worker:
         self._terminated = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
-        self._traffic = Traffic()
+        self._traffic = Traffic(None if job.in_flight is None else job.in_flight.set)
         self._asgi: ASGIApp | None = None
         self._listeners: list[tuple[Listener, object]] = []
         self._watchers: list[asyncio.Task[None]] = []
@@ -96,7 +96,8 @@ class _Worker:
         self._listen_for_signals()
         observing = Observing(job)
         app = job.build(observing.watches())
-        health = Health(checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe))
+        checks = checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe)
+        health = Health(checks) if job.storage is None else Health(checks, job.storage.read)
         traffic = self._traffic
         self._asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
 

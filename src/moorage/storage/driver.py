@@ -380,7 +380,11 @@ class Driver(Protocol):
         """Every object below `prefix`, in pages, each once, in any order.  For collectors and rebuilds."""
 
     async def probe(self) -> None:
-        """A cheap sign of life for health checks.  Raises StorageUnavailable.  An empty store is alive."""
+        """Check, at the cost of one request, that the store can be read.  Raises StorageUnavailable.
+
+        An empty store is readable, and so is a root directory that does not exist yet.  Nothing is written;
+        whether a data directory is writable is checked once per node, by `server/storage_monitor.py`.
+        """
 
     async def close(self) -> None:
         """Free connections and threads; the driver is not used after."""

@@ -20,6 +20,7 @@ import stat
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
+from moorage.storage.data_directory import check_readable
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -215,7 +216,7 @@ class FilesystemDriver:
     async def probe(self) -> None:
         def work() -> None:
             with translating("probe", "/", self._root, None), suppress(FileNotFoundError):
-                os.stat(self._root)
+                check_readable(self._root)
 
         await self.pool.run(work)
 

@@ -36,6 +36,7 @@ __all__ = [
     "TcpCheck",
     "Urls",
     "Validation",
+    "WriteProbe",
 ]
 
 _INTERVAL = "Time between two checks."
@@ -49,6 +50,22 @@ class StorageCheck(Section):
     enabled: Flag = setting(False, "Check the storage.")
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
     threshold: Annotated[int, at_least(0)] = setting(0, _THRESHOLD)
+
+
+class WriteProbe(Section):
+    """Write a small file to the data directory now and then."""
+
+    disabled: Flag = setting(
+        False,
+        "Never write one; a directory that cannot be written to is then noticed by the first push.",
+        ours=True,
+    )
+    interval: Annotated[float, duration_or(60.0)] = setting(
+        60.0,
+        "Time between two files; a tenth of it, 5 seconds at most, after a failure.",
+        unit="duration",
+        ours=True,
+    )
 
 
 class FileCheck(Section):
@@ -85,6 +102,9 @@ class Health(Section):
     """What makes the registry unhealthy."""
 
     storagedriver: StorageCheck = setting(StorageCheck, "Look at the storage.")
+    writeprobe: WriteProbe = setting(
+        WriteProbe, "Check that the data directory can be written to; for `storage.filesystem`."
+    )
     file: tuple[FileCheck, ...] = setting((), "Unhealthy while a file exists.", variable="FILECHECKERS")
     http: tuple[HttpCheck, ...] = setting((), "Unhealthy while an address answers otherwise.",
                                           variable="HTTPCHECKERS")  # fmt: skip

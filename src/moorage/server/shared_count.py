@@ -1,0 +1,23 @@
+"""A number in memory that the master shares with one worker: written by the worker, read by the master."""
+
+from __future__ import annotations
+
+import mmap
+
+__all__ = ["SharedCount"]
+
+
+class SharedCount:
+    """The master creates it before it forks the worker; it is freed with the last process that has it."""
+
+    __slots__ = ("_numbers",)
+
+    def __init__(self) -> None:
+        self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+
+    @property
+    def value(self) -> int:
+        return self._numbers[0]
+
+    def set(self, value: int) -> None:
+        self._numbers[0] = value

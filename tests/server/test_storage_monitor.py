@@ -1,0 +1,333 @@
+"""The storage monitor: what it finds, what it logs, and what a running server does meanwhile."""
+
+from __future__ import annotations
+
+import errno
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+import structlog
+import yaml
+from tests.live import NotStarted, start_moorage
+from tests.server.debugging import Debugged, debugged, until
+from tests.wire import Wire
+
+from moorage.config.model import Settings
+from moorage.health import StorageReport
+from moorage.server import storage_monitor
+from moorage.server.storage_monitor import Monitored, check, monitored, watch
+from moorage.server.storage_report import SharedReport
+from moorage.storage import data_directory
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+OFTEN = {"writeprobe": {"interval": "50ms"}}
+NEW = StorageReport()
+
+
+class Ended(Exception):
+    """Ends the endless loop of a test."""
+
+
+def target(root: Path, *, write: bool = True, interval_s: float = 60.0) -> Monitored:
+    return Monitored(str(root), write, interval_s)
+
+
+def failing_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
+    """From now on every write check fails with that errno while the list that is returned holds something."""
+    broken = ["broken"]
+    real = data_directory.check_writable
+
+    def checked(root: str) -> None:
+        if broken:
+            raise OSError(number, os.strerror(number), f"{root}/secret/place")
+        real(root)
+
+    monkeypatch.setattr(storage_monitor, "check_writable", checked)
+    return broken
+
+
+def rounds(target: Monitored, report: SharedReport, *steps: Callable[[], object]) -> list[float]:
+    """Run the monitor, with each step in one of its pauses; the pauses' lengths in seconds."""
+    waiting = list(steps)
+    pauses: list[float] = []
+
+    def pause(seconds: float) -> None:
+        pauses.append(seconds)
+        if not waiting:
+            raise Ended
+        waiting.pop(0)()
+
+    with pytest.raises(Ended):
+        watch(target, report, pause)
+    return pauses
+
+
+def test_a_new_directory_is_created_and_writable(tmp_path: Path) -> None:
+    """A first start on an empty disk; the file of the check is gone afterwards."""
+    root = tmp_path / "above" / "data"
+    assert check(target(root), NEW) == StorageReport(writable=True, seen=True)
+    assert list(root.iterdir()) == []
+
+
+def test_every_directory_that_a_push_writes_to_is_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each of them may be a mount of its own."""
+    written: list[str] = []
+    real = os.open
+
+    def opened(path: str, flags: int, mode: int = 0o777) -> int:
+        if flags & os.O_CREAT:
+            written.append(str(Path(path).parent.relative_to(tmp_path)))
+        return real(path, flags, mode)
+
+    monkeypatch.setattr(os, "open", opened)
+    v2 = tmp_path / "docker" / "registry" / "v2"
+    v2.mkdir(parents=True)
+    data_directory.check_writable(str(tmp_path))
+    (v2 / "repositories").mkdir()
+    (v2 / "blobs").mkdir()
+    data_directory.check_writable(str(tmp_path))
+    assert written == [f"docker/registry/v2{more}" for more in ("", "/repositories", "/blobs")]
+
+
+def test_a_file_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
+    """One such file at most, however often the monitor is killed."""
+    (tmp_path / data_directory._NAME).write_bytes(b"x" * 10_000)
+    data_directory.check_writable(str(tmp_path))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_read_only_mode_writes_nothing(tmp_path: Path) -> None:
+    """The operator has said so; a missing directory is not even created."""
+    root = tmp_path / "data"
+    assert check(target(root, write=False), NEW) == NEW
+    assert not root.exists()
+    root.mkdir(0o500)
+    before = root.stat().st_mtime_ns
+    assert check(target(root, write=False), NEW) == StorageReport(seen=True)
+    assert root.stat().st_mtime_ns == before
+
+
+@pytest.mark.parametrize("place", ["", "docker", "docker/registry"])
+def test_a_file_in_the_place_of_a_directory_is_unreadable(tmp_path: Path, place: str) -> None:
+    """For root as well, whom no permission stops."""
+    path = tmp_path / "data" / place if place else tmp_path / "data"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    found = check(target(tmp_path / "data"), NEW)
+    assert (found.readable, found.code) == (False, "ENOTDIR")
+    assert "not a directory" in found.reason
+
+
+def test_a_link_that_leads_nowhere_is_unreadable(tmp_path: Path) -> None:
+    """Where it points is another volume, which is not mounted."""
+    (tmp_path / "data").symlink_to(tmp_path / "elsewhere")
+    found = check(target(tmp_path / "data"), NEW)
+    assert (found.readable, found.code) == (False, "EEXIST")
+
+
+def test_a_directory_that_disappears_is_not_created_again(tmp_path: Path) -> None:
+    """An empty directory below a lost mount would look like a registry without images."""
+    root = tmp_path / "data"
+    before = check(target(root), NEW)
+    root.rmdir()
+    found = check(target(root), before)
+    assert (found.readable, found.code) == (False, "ENOENT")
+    assert not root.exists()
+    root.mkdir()
+    assert check(target(root), found) == StorageReport(writable=True, seen=True)
+
+
+@pytest.mark.parametrize(
+    ("number", "told"),
+    [
+        (errno.ENOSPC, "free or add space"),
+        (errno.EDQUOT, "quota"),
+        (errno.EROFS, "mount it read-write"),
+        (errno.EACCES, "owner and mode"),
+        (errno.EPERM, "owner and mode"),
+        (errno.EIO, "the system's log"),
+    ],
+)
+def test_the_cause_is_for_operators_and_the_reason_for_everybody(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+) -> None:
+    """A client that may not push must not learn where the registry keeps its files."""
+    failing_writes(monkeypatch, number)
+    found = check(target(tmp_path), NEW)
+    assert (found.readable, found.writable, found.degraded) == (True, False, True)
+    assert found.code == errno.errorcode[number]
+    assert told in found.reason
+    assert str(tmp_path) not in found.reason
+    assert found.cause.startswith(f"{tmp_path}/secret/place: {os.strerror(number)}")
+    assert (f"as user {os.geteuid()}" in found.cause) == (number in {errno.EACCES, errno.EPERM})
+
+
+def test_each_change_of_state_is_logged_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However long a state lasts: an operator reads when it began and when it ended."""
+    report = SharedReport()
+    broken = failing_writes(monkeypatch, errno.ENOSPC)
+    wait = 3 * [lambda: None]
+    root = tmp_path / "data"
+    root.mkdir()
+    away = tmp_path / "away"
+    with structlog.testing.capture_logs() as logs:
+        rounds(target(root), report, *wait, broken.clear, *wait, lambda: root.rename(away), *wait,
+               lambda: away.rename(root), *wait)  # fmt: skip
+    assert [(line["log_level"], line["event"]) for line in logs] == [
+        ("error", "the data directory cannot be written to: pushes are refused, pulls are served"),
+        ("info", "the data directory can be read and written again"),
+        ("error", "the data directory cannot be read: every request is refused"),
+        ("info", "the data directory can be read and written again"),
+    ]
+    assert logs[0]["remedy"] == "free or add space"
+    assert str(tmp_path) in logs[0]["cause"]
+    assert report.read() == StorageReport(writable=True, seen=True)
+
+
+def test_files_are_written_rarely_and_sooner_after_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A disk that sleeps should sleep on, and an operator who has made room should not have to wait a minute."""
+    writes: list[int] = []
+    broken: list[int] = []
+
+    def written(_: str) -> None:
+        writes.append(1)
+        if broken:
+            raise OSError(errno.ENOSPC, "full")
+
+    monkeypatch.setattr(storage_monitor, "check_writable", written)
+    pauses = rounds(target(tmp_path, interval_s=60), SharedReport(), *11 * [lambda: None])
+    assert (sum(pauses[:-1]), len(writes)) == (110, 2)
+    writes.clear()
+    broken.append(1)
+    pauses = rounds(target(tmp_path, interval_s=60), SharedReport(), *5 * [lambda: None])
+    assert pauses == 6 * [5.0]
+    assert len(writes) == 6
+
+
+def test_half_of_a_report_is_not_read() -> None:
+    """The monitor may be killed at any moment."""
+    report = SharedReport()
+    whole = StorageReport(writable=False, code="ENOSPC", reason="full", cause="/data: full", seen=True)
+    report.write(whole)
+    assert report.read() == whole
+    assert report.read() is report.read(), "an unchanged report is not parsed for every request"
+    report.write(StorageReport(writable=True))
+    report._memory[20:24] = b"torn"
+    assert report.read() == whole
+    report.write(StorageReport(cause="é" * 5000))
+    assert report.read().cause == "é" * 1000
+
+
+def test_what_is_monitored() -> None:
+    """Buckets and memory are not."""
+
+    def of(**sections: object) -> Monitored | None:
+        return monitored(Settings.model_validate(sections))
+
+    files = {"filesystem": {"rootdirectory": "/data"}}
+    assert of(storage={"inmemory": {}}) is None
+    assert of(storage=files) == Monitored("/data", write=True, interval_s=60.0)
+    assert of(storage=files, health={"writeprobe": {"disabled": True}}) == Monitored("/data", False, 60.0)
+    readonly = {"maintenance": {"readonly": {"enabled": True}}}
+    assert of(storage=files | readonly) == Monitored("/data", False, 60.0)
+
+
+# A running server
+
+
+def pushed(server: Debugged) -> tuple[Wire, bytes]:
+    wire = Wire(server.live.host)
+    return wire, wire.push_image("disk/app", "kept", [b"layer"])
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("replacement", ["nothing", "a plain file"])
+def test_a_directory_that_is_lost_takes_the_registry_out_of_service(tmp_path: Path, replacement: str) -> None:
+    """Without it every image would be 404, and clients would believe that somebody has deleted them."""
+    root, away = tmp_path / "data", tmp_path / "away"
+    with debugged(root, health=OFTEN, http={"workers": 2}) as server:
+        wire, kept = pushed(server)
+        root.rename(away)
+        if replacement == "a plain file":
+            root.touch()
+        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+        for answer in (wire.manifest("disk/app", "kept"), wire.start_upload("disk/app")):
+            assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])
+            assert str(root).encode() not in answer.body
+        assert server.asked("/livez") == (200, "ok\n")
+        status, told = server.get("/debug/health")
+        assert (status, "storage" in told, str(root) in told) == (503, True, True)
+        assert server.total("moorage_health_check_failing", "check=storage") == 1
+        assert server.total("moorage_storage_writable") == 0
+        if replacement == "a plain file":
+            root.unlink()
+        assert not root.exists(), "what is lost is not made anew"
+        away.rename(root)
+        until(lambda: server.asked("/readyz") == (200, "ok\n"), "the return to be noticed", server.live.logs)
+        assert wire.manifest("disk/app", "kept").body == kept
+        wire.push_image("disk/app", "new", [b"more"])
+        server.logged("can be read and written again")
+        assert server.total("moorage_storage_writable") == 1
+        assert server.live.logs().count("can be read and written again") == 1
+
+
+@pytest.mark.slow
+def test_a_directory_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
+    """Told at once, with the setting, the place and what to do."""
+    (tmp_path / "data").touch()
+    with pytest.raises(NotStarted) as caught:
+        start_moorage(tmp_path / "data")
+    told = str(caught.value)
+    assert "ended with status 1" in told
+    assert "storage.filesystem.rootdirectory cannot be used" in told
+    assert f"{tmp_path / 'data'}: Not a directory" in told
+    assert "the operator must replace it by one" in told
+    assert "Traceback" not in told
+
+
+@pytest.mark.slow
+def test_a_reload_that_names_such_a_directory_is_refused(tmp_path: Path) -> None:
+    """And one that names a good one moves the monitor there."""
+    with debugged(tmp_path / "data", health=OFTEN, http={"workers": 1}) as server:
+        config = server.live.log_path.with_suffix(".yml")
+        settings = yaml.safe_load(config.read_text())
+        (tmp_path / "file").touch()
+
+        def reload(root: Path) -> None:
+            settings["storage"]["filesystem"]["rootdirectory"] = str(root)
+            config.write_text(yaml.safe_dump(settings))
+            os.kill(server.live.pid, signal.SIGHUP)
+
+        reload(tmp_path / "file")
+        server.logged("the configuration is not taken")
+        assert f"{tmp_path / 'file'}: Not a directory" in server.live.logs()
+        reload(tmp_path / "other")
+        server.logged("configuration reloaded")
+        until((tmp_path / "other").exists, "the monitor to check the new directory", server.live.logs)
+        (tmp_path / "other").rename(tmp_path / "away")
+        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+        assert (tmp_path / "data").exists()
+
+
+@pytest.mark.slow
+def test_a_monitor_that_dies_is_started_again(tmp_path: Path) -> None:
+    """The kernel may kill it for memory, like any process."""
+    with debugged(tmp_path / "data", health=OFTEN, http={"workers": 1}) as server:
+        below = children(server.live.pid)
+        (monitor,) = below - set(server.live.workers)
+        os.kill(monitor, signal.SIGKILL)
+        server.logged("the storage monitor died")
+        until(lambda: len(children(server.live.pid)) == len(below), "another one", server.live.logs)
+        (tmp_path / "data").rename(tmp_path / "away")
+        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+
+
+def children(pid: int) -> set[int]:
+    return {int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()}
