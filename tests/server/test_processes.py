@@ -101,6 +101,29 @@ def test_idle_connections_do_not_delay_the_end(served: Served) -> None:
         connection.close()
 
 
+@pytest.mark.parametrize("probes", [False, True])
+def test_probes_leave_lines_in_the_access_log_only_on_request(tmp_path: Path, probes: bool) -> None:
+    """An orchestrator that asks every 5 seconds would fill the log; a probe that is refused is worth a line."""
+    down = tmp_path / "down"
+    health = {"file": [{"file": str(down), "interval": "20ms"}]}
+    accesslog = {"disabled": False, **({"probes": True} if probes else {})}
+    with serving(tmp_path / "home", http={"workers": 1}, log={"accesslog": accesslog}, health=health) as served:
+        for path in ("/", "/livez", "/readyz", "/readyz?verbose", "/hello"):
+            assert served.get(path)[0] == 200
+        connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
+        connection.request("POST", "/livez")
+        assert connection.getresponse().status == 405
+        connection.close()
+        down.touch()
+        served.logged("health check fails")
+        assert served.get("/readyz")[0] == 503
+        assert served.stop() == 0
+        asked = re.findall(r'"([A-Z]+ \S+) HTTP/1.1" (\d+)', served.out)
+    quiet = [("GET /", "200"), ("GET /livez", "200"), ("GET /readyz", "200"), ("GET /readyz?verbose", "200")]
+    loud = [("GET /hello", "200"), ("POST /livez", "405"), ("GET /readyz", "503")]
+    assert asked == (quiet if probes else []) + loud
+
+
 def test_requests_that_outlast_the_drain_are_cut_and_the_status_says_so(tmp_path: Path) -> None:
     """Whoever watches the exit status learns that a client saw an error."""
     with serving(tmp_path / "home", http={"draintimeout": "300ms"}) as served:
@@ -283,7 +306,7 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     served.signal(signal.SIGHUP)
     served.logged("configuration reloaded")
     # The old workers have been told to take no more connections; one of them may not have heard it yet.
-    until(lambda: served.get("/?new=1")[0] == 200 and "/?new=1" in served.out, "the access log")
+    until(lambda: served.get("/hello?new=1")[0] == 200 and "/hello?new=1" in served.out, "the access log")
     assert "http.workers has changed: that takes a restart" in served.err
 
 

@@ -71,5 +71,5 @@ def test_a_reload_that_finds_nobody_serving_is_taken(tmp_path: Path) -> None:
         served.logged("a worker died", times=2)
         # The one after it is made from the new configuration, too.
         until(served.children, "another worker")
-        assert served.get("/?new=1")[0] == 200
-        until(lambda: "/?new=1" in served.out, "the access log")
+        assert served.get("/hello?new=1")[0] == 200
+        until(lambda: "/hello?new=1" in served.out, "the access log")

@@ -22,7 +22,7 @@ from moorage.http.clients import ANYBODY, Clients, first_header
 from moorage.logs import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, MutableMapping
+    from collections.abc import Awaitable, Callable, Collection, MutableMapping
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -36,6 +36,8 @@ HEADER_LIMIT_BYTES: Final = 128 << 10
 """Names and values of a request's headers together.  Granian's own limit is that of its read buffer."""
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
+_OK: Final = 200
+_READS: Final = frozenset({"GET", "HEAD"})
 _CLOSE: Final = (b"connection", b"close")
 _FAILED: Final = b'{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}\n'
 _log: Final = structlog.get_logger("moorage.http")
@@ -86,7 +88,8 @@ class Observer(Protocol):
 class RequestLog:
     """The outermost layer; without `access` there is no access log, without `observer` nobody counts.
 
-    `clients` tells it who asked.
+    `clients` tells it who asked.  A GET or HEAD of one of the paths `unlogged` that is answered 200 has no line in
+    the access log: orchestrators and load balancers ask there every few seconds.
     """
 
     def __init__(
@@ -96,8 +99,10 @@ class RequestLog:
         access: AccessLog | None,
         clients: Clients = ANYBODY,
         observer: Observer | None = None,
+        unlogged: Collection[str] = (),
     ) -> None:
         self._app, self._traffic, self._access = app, traffic, access
+        self._unlogged = unlogged
         self._clients, self._observer = clients, observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -126,7 +131,9 @@ class RequestLog:
             if observer is not None:
                 asked = exchange.header_bytes + exchange.received
                 observer.end(scope, exchange.status, seconds, asked, exchange.received, exchange.sent)
-            if self._access is not None:
+            if self._access is not None and not (
+                scope["path"] in self._unlogged and exchange.status == _OK and scope["method"] in _READS
+            ):
                 self._access.write(exchange.entry(self._clients.remote_address(scope), seconds))
 
 

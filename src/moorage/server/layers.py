@@ -7,11 +7,11 @@ Cross-origin headers go around the health check, so that a page sees its 503 as 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.http.clients import Clients
 from moorage.http.cors import Cors, CorsRules
-from moorage.http.health import HealthGate
+from moorage.http.health import PROBES, HealthGate
 from moorage.http.middleware import RequestLog
 from moorage.logs import AccessLog
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp, Observer, Traffic
 
 __all__ = ["surround"]
+
+_PROBED: Final = frozenset({"/", *PROBES})
+"""`/` as well: what probes CNCF Distribution asks there."""
 
 
 def surround(
@@ -32,7 +35,8 @@ def surround(
     gated: ASGIApp = HealthGate(app, health, traffic)
     if settings.http.cors.origins:
         gated = Cors(gated, _rules(settings))
-    return RequestLog(gated, traffic, access, Clients(settings.http.trustedproxies), observer)
+    unlogged = () if log.accesslog.probes else _PROBED
+    return RequestLog(gated, traffic, access, Clients(settings.http.trustedproxies), observer, unlogged)
 
 
 def _rules(settings: Settings) -> CorsRules:

@@ -16,6 +16,11 @@ class AccessLog(Section):
     """One line per request, in Apache's combined format, on standard output."""
 
     disabled: Flag = setting(False, "Write no access log.")
+    probes: Flag = setting(
+        False,
+        "Write a line also for each probe: a GET or HEAD of `/livez`, `/readyz` or `/` that is answered 200.",
+        ours=True,
+    )
 
 
 class Smtp(Section):
