@@ -15,7 +15,9 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
+
+import structlog
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.caching import make_sizes
@@ -43,7 +45,7 @@ from moorage.stores import CannotStore, make_driver
 from moorage.stores import prepare as prepare_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from starlette.types import ASGIApp
 
@@ -59,6 +61,8 @@ if TYPE_CHECKING:
     from moorage.types import Digest
 
 _RECENT_S: Final = 60.0
+_REFRESH_S: Final = 1.0
+_log: Final = structlog.get_logger("moorage.auth")
 
 __all__ = [
     "App",
@@ -146,6 +150,8 @@ class App:
         """Start what runs beside the requests."""
         if self.looks:
             self._tasks.append(asyncio.create_task(self._look(), name="first look at the storage"))
+        if self.authority is not None:
+            self._tasks.append(asyncio.create_task(_refresh(self.authority), name="files of the authority"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
 
@@ -175,6 +181,16 @@ class App:
         await self.registry.close()
 
 
+async def _refresh(authority: Authority) -> None:
+    """Notice changed files without waiting for a request, so that a broken edit is reported at once."""
+    try:
+        while True:
+            await asyncio.sleep(_REFRESH_S)
+            await authority.refresh()
+    except Exception:  # noqa: BLE001  a bug of ours: requests still read the files
+        _log.exception("files of the authority are no longer checked between requests")
+
+
 def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[Watch] = ()) -> App:
     """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads.
 
@@ -184,7 +200,7 @@ def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[W
     for watch in watches:
         driver = WatchedDriver(driver, watch)
     registry = StoredRegistry(driver, settings, secret)
-    authority = make_authority(settings, secret)
+    authority = make_authority(settings, secret, reports=worker == 0)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     purger = _purger(driver, settings, worker)
     return App(asgi, registry, purger, authority, bare, looks=bare.remote and worker == 0)
@@ -239,35 +255,45 @@ def _check_authority(settings: Settings, secret: bytes) -> list[Problem]:
         told = check_provision(Path(settings.auth.htpasswd.path))
         return [Problem(told, "auth.htpasswd.path", kind="warning")]
     try:
-        _authority(settings, secret, problems)
+        _authority(settings, secret, problems, reports=True)
     except CannotAuthenticate as error:
         if all(problem.kind != "error" for problem in problems):
             problems.append(Problem(str(error)))
     return problems
 
 
-def make_authority(settings: Settings, secret: bytes) -> Authority | None:
+def make_authority(settings: Settings, secret: bytes, *, reports: bool = True) -> Authority | None:
     """The one way of authentication that the `auth` section names, None if there is none.
 
-    Raises `CannotAuthenticate` where it cannot work.
+    `reports`: whether this process logs what every worker of the node finds in changed files.  Raises
+    `CannotAuthenticate` where it cannot work.
     """
-    return _authority(settings, secret, None)
+    return _authority(settings, secret, None, reports=reports)
 
 
-def _authority(settings: Settings, secret: bytes, problems: list[Problem] | None) -> Authority | None:
+def _authority(
+    settings: Settings, secret: bytes, problems: list[Problem] | None, *, reports: bool
+) -> Authority | None:
     """`problems` is given by the one process that checks; what is odd or wrong is appended to it."""
     provider = settings.auth.provider
     if provider == "none":
         return None
     if provider not in _WAYS:
         raise CannotAuthenticate(f"auth.{provider} is not offered")
-    return _WAYS[provider](settings, secret, problems)
+    return _WAYS[provider](settings, secret, problems, reports=reports)
+
+
+class _Way(Protocol):
+    def __call__(
+        self, settings: Settings, secret: bytes, problems: list[Problem] | None, /, *, reports: bool
+    ) -> Authority: ...
 
 
 # What proves identities is imported when it is asked for: a registry without it starts sooner and is smaller.
 
 
-def _silly(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
+def _silly(settings: Settings, _: bytes, problems: list[Problem] | None, *, reports: bool) -> Authority:
+    del reports  # it reads no file
     from moorage.auth.silly import WARNING, SillyAuthority  # noqa: PLC0415  as above
 
     silly = settings.auth.silly
@@ -277,14 +303,14 @@ def _silly(settings: Settings, _: bytes, problems: list[Problem] | None) -> Auth
     return SillyAuthority(silly.realm, silly.service)
 
 
-def _htpasswd(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
+def _htpasswd(settings: Settings, _: bytes, problems: list[Problem] | None, *, reports: bool) -> Authority:
     from moorage.auth.basic import HtpasswdAuthority  # noqa: PLC0415  as above
     from moorage.auth.htpasswd import PasswordFile  # noqa: PLC0415
 
     htpasswd = settings.auth.htpasswd
     assert htpasswd is not None
     path = Path(htpasswd.path)
-    users = PasswordFile(path)
+    users = PasswordFile(path, reports=reports)
     if problems is not None:
         problems += (Problem(text, kind="warning") for text in users.warnings)
         if path.is_dir():
@@ -296,7 +322,7 @@ def _htpasswd(settings: Settings, _: bytes, problems: list[Problem] | None) -> A
     return HtpasswdAuthority(htpasswd.realm, users, make_slowing(settings))
 
 
-def _token(settings: Settings, _: bytes, problems: list[Problem] | None) -> Authority:
+def _token(settings: Settings, _: bytes, problems: list[Problem] | None, *, reports: bool) -> Authority:
     from moorage.auth.token.build import TokenOptions, make  # noqa: PLC0415  as above
 
     token = settings.auth.token
@@ -310,14 +336,15 @@ def _token(settings: Settings, _: bytes, problems: list[Problem] | None) -> Auth
             jwks=token.jwks,
             redirect_path=token.autoredirectpath if token.autoredirect else None,
             algorithms=token.signingalgorithms,
-        )
+        ),
+        reports=reports,
     )
     if problems is not None:
         problems += (Problem(text, kind="warning") for text in authority.warnings)
     return authority
 
 
-def _local(settings: Settings, secret: bytes, problems: list[Problem] | None) -> Authority:
+def _local(settings: Settings, secret: bytes, problems: list[Problem] | None, *, reports: bool) -> Authority:
     from moorage.auth.local.authority import Place  # noqa: PLC0415  as above
     from moorage.auth.local.build import LocalOptions, make, problems_of  # noqa: PLC0415
 
@@ -336,10 +363,10 @@ def _local(settings: Settings, secret: bytes, problems: list[Problem] | None) ->
         if not http.secret:
             message = "auth.local without http.secret: tokens and logins end at a restart; set http.secret"
             problems.append(Problem(message, kind="warning"))
-    return make(options, secret, make_slowing(settings))
+    return make(options, secret, make_slowing(settings), reports=reports)
 
 
-_WAYS: Final[Mapping[str, Callable[[Settings, bytes, list[Problem] | None], Authority]]] = {
+_WAYS: Final[Mapping[str, _Way]] = {
     "silly": _silly,
     "htpasswd": _htpasswd,
     "token": _token,

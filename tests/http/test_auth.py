@@ -41,6 +41,9 @@ class Recording:
             raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in asked.needs])
         return Principal("somebody", self.grants)
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

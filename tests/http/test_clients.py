@@ -195,6 +195,9 @@ class Recording:
         self.asked.append(asked)
         return EVERYBODY
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -44,6 +44,9 @@ class Closed:
             raise Unauthorized('Basic realm="r"', [(need.type, need.name, need.action) for need in asked.needs])
         return Principal("somebody", grants)
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -63,6 +63,9 @@ class Refusing:
     async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
         raise self._error
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

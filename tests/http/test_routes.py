@@ -26,6 +26,9 @@ class Closed:
     async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
         raise Unauthorized('Basic realm="r"')
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         """Nothing to close."""
 

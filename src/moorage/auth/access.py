@@ -170,6 +170,10 @@ class Authority(Protocol):
         """
         ...
 
+    async def refresh(self) -> None:
+        """Read files again that have changed, and log what was found; called every second.  Raises nothing."""
+        ...
+
     async def close(self) -> None:
         """Free threads and tasks."""
         ...

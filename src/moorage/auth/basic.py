@@ -36,6 +36,9 @@ class HtpasswdAuthority:
             return _principal(credentials.user)
         raise Unauthorized(self._challenge, [(need.type, need.name, need.action) for need in asked.needs])
 
+    async def refresh(self) -> None:
+        await self._users.refresh()
+
     async def close(self) -> None:
         await self._users.close()
 

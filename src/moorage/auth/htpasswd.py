@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import errno
 import hashlib
 import hmac
 import os
@@ -25,6 +26,7 @@ import secrets
 import time
 from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -32,6 +34,7 @@ import bcrypt
 import structlog
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.auth.file_log import FileLog
 from moorage.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -72,6 +75,9 @@ _WAITING_LIMIT: Final = 256
 
 _YOUNG_S: Final = 2.0
 """A file is read again at every request while it is younger: a second edit may not move a coarse clock's time."""
+
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What keeps one worker from reading a file that the others can read."""
 
 _log: Final = structlog.get_logger("moorage.auth")
 
@@ -141,11 +147,17 @@ def _cost(stored: bytes) -> int:
 class PasswordFile:
     """The users of one file, which is read again as soon as it changes.
 
-    `clock` counts seconds, `wall` is the time that files are stamped with.  Of one event loop.
+    `clock` counts seconds, `wall` is the time that files are stamped with.  `reports`: whether this process logs
+    what every worker finds in the file.  Of one event loop.
     """
 
     def __init__(
-        self, path: Path, *, clock: Callable[[], float] = time.monotonic, wall: Callable[[], float] = time.time
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        reports: bool = True,
     ) -> None:
         """Read the file; `warnings` has what is odd in it.
 
@@ -153,6 +165,7 @@ class PasswordFile:
         a file that cannot be read just now, as by CNCF Distribution: nobody gets in before there is a file.
         """
         self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
+        self._file_log = FileLog(reports=reports)
         self._key = secrets.token_bytes(32)
         self._verified: OrderedDict[bytes, float] = OrderedDict()  # keyed hash → when it is forgotten
         self._waiting: dict[bytes, asyncio.Task[bool]] = {}
@@ -204,6 +217,11 @@ class PasswordFile:
     def stored(self, user: bytes) -> bytes | None:
         """The hash of a user's password, None for nobody.  Raises Unavailable where the file cannot be read."""
         return self._current().hashes.get(user)
+
+    async def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        with suppress(Unavailable):
+            self._current()
 
     async def close(self) -> None:
         """Checks on their way end with their threads; nobody waits for them."""
@@ -269,7 +287,7 @@ class PasswordFile:
                 self._young = 0 <= self._wall() - found.st_mtime < _YOUNG_S
         except OSError as error:
             self._seen = None
-            self._tell(_reason(error))
+            self._tell(_reason(error), ours=error.errno in _OURS)
             raise Unavailable("passwords cannot be checked") from error
         self._tell("")
         return self._passwords
@@ -281,24 +299,28 @@ class PasswordFile:
         try:
             self._passwords = parse(data)
         except ValueError as error:
-            _log.error("password file is broken; what it said before stays in force", file=str(self._path),
-                       cause=str(error))  # fmt: skip
+            self._file_log.error(
+                "password file is broken; what it said before stays in force",
+                file=str(self._path),
+                cause=str(error),
+            )
             return
-        _log.info("password file was read again", file=str(self._path), users=len(self._passwords.hashes))
+        self._file_log.info(
+            "password file was read again", file=str(self._path), users=len(self._passwords.hashes)
+        )
         for warning in self.warnings:
-            _log.warning(warning)
+            self._file_log.warning(warning)
 
-    def _tell(self, trouble: str) -> None:
-        """Once, when it begins and when it is over."""
+    def _tell(self, trouble: str, *, ours: bool = False) -> None:
+        """Log once when it begins and once when it is over; `ours`: other workers may read the file."""
         if trouble == self._trouble:
             return
         self._trouble = trouble
         if trouble:
-            _log.error(
-                "password file cannot be read; credentials are refused", file=str(self._path), cause=trouble
-            )
+            log = _log if ours else self._file_log
+            log.error("password file cannot be read; credentials are refused", file=str(self._path), cause=trouble)
         else:
-            _log.info("password file can be read again", file=str(self._path))
+            self._file_log.info("password file can be read again", file=str(self._path))
 
 
 def _reason(error: OSError | ValueError) -> str:

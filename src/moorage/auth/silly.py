@@ -36,5 +36,8 @@ class SillyAuthority:
         told = challenge("Bearer", realm=self._realm, service=self._service, scope=scope)
         raise Unauthorized(told, [(need.type, need.name, need.action) for need in asked.needs])
 
+    async def refresh(self) -> None:
+        pass
+
     async def close(self) -> None:
         pass

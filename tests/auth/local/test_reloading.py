@@ -61,6 +61,22 @@ async def test_a_mistake_leaves_the_last_good_policy_in_force_and_is_told_once(
     assert not await pulls(source)
 
 
+async def test_a_file_that_is_right_again_is_confirmed_and_may_be_wrong_again(tmp_path: Path) -> None:
+    """Also when its rules are those of before: whoever has seen the error waits for this."""
+    clock = Clock(0)
+    source = PolicySource(str(policy_file(tmp_path, OPEN)), clock)
+    with capture_logs() as logs:
+        for text in ("access: [", OPEN, "access: [", f"{OPEN}# a comment\n"):
+            policy_file(tmp_path, text)
+            for _ in range(2):
+                clock.now += 1
+                assert await pulls(source)
+    assert [entry["event"] for entry in logs] == 2 * [
+        "the policy cannot be used; the one before stays in force",
+        "the policy was read again; its rules are the same",
+    ]
+
+
 async def test_a_second_edit_in_the_same_tick_of_the_clock_is_seen(tmp_path: Path) -> None:
     """File systems count in steps of milliseconds to seconds; a script edits faster."""
     clock = Clock(0)

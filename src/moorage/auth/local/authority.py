@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from moorage.auth.access import Asked, Credentials
+    from moorage.auth.htpasswd import PasswordFile
     from moorage.auth.local.foreign import Foreign
     from moorage.auth.local.logins import Logins, Users
     from moorage.auth.local.policy import Policy
@@ -93,10 +94,11 @@ class LocalAuthority:
         clock: Callable[[], float],
         *,
         login_s: float | None,
+        files: Sequence[PolicySource | PasswordFile] = (),
         closing: Sequence[Users | Foreign] = (),
     ) -> None:
         self._policies, self._logins, self._tokens, self._place = policies, logins, tokens, place
-        self._clock, self._login_s, self._closing = clock, login_s, closing
+        self._clock, self._login_s, self._files, self._closing = clock, login_s, files, closing
 
     @property
     def service(self) -> str:
@@ -181,6 +183,10 @@ class LocalAuthority:
         limit = None if self._login_s is None else self._clock() + self._login_s
         ends = min((end for end in (limit, login.ends) if end is not None), default=None)
         return self._tokens.refresh(login.identity, login.fingerprint, ends)
+
+    async def refresh(self) -> None:
+        for file in self._files:
+            await file.refresh()
 
     async def close(self) -> None:
         for each in self._closing:

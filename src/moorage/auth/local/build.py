@@ -42,11 +42,19 @@ class LocalOptions:
 
 
 def make(
-    options: LocalOptions, secret: bytes, slowing: Slowing, clock: Callable[[], float] = time.time
+    options: LocalOptions,
+    secret: bytes,
+    slowing: Slowing,
+    clock: Callable[[], float] = time.time,
+    *,
+    reports: bool = True,
 ) -> LocalAuthority:
-    """Raises CannotAuthenticate where a file cannot be used."""
-    users = PasswordFile(Path(options.users)) if options.users else None
-    policies = PolicySource(options.policy)
+    """Raises CannotAuthenticate where a file cannot be used.
+
+    `reports`: whether this process logs what every worker finds in the files.
+    """
+    users = PasswordFile(Path(options.users), reports=reports) if options.users else None
+    policies = PolicySource(options.policy, reports=reports)
     keys = Keys(secret, options.rotation_s, clock)
     foreign = Foreign(clock)
     return LocalAuthority(
@@ -56,6 +64,7 @@ def make(
         options.place,
         clock,
         login_s=options.login_s or None,
+        files=(policies,) if users is None else (policies, users),
         closing=(foreign,) if users is None else (foreign, users),
     )
 

@@ -1,7 +1,7 @@
 """The policy in force: the file as it was when it was last right.
 
-It is looked at once a second at most.  A new one takes effect with the next request; one with a mistake does not,
-and the log says what is wrong with it once, so an edit that is half done locks nobody out and lets nobody in.
+The file is checked once a second, with or without requests.  A new policy takes effect at once; one with a mistake
+does not, and the log names the mistake once, so an edit that is half done locks nobody out and lets nobody in.
 """
 
 from __future__ import annotations
@@ -11,9 +11,8 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from moorage.auth.access import CannotAuthenticate
+from moorage.auth.file_log import FileLog
 from moorage.auth.local.policy_file import read
 
 if TYPE_CHECKING:
@@ -26,17 +25,16 @@ __all__ = ["PolicySource"]
 
 _EVERY_S: Final = 1.0
 _YOUNG_NS: Final = 2_000_000_000
-_log: Final = structlog.get_logger("moorage.auth")
 
 _Stamp = tuple[int, int, int]
 
 
 class PolicySource:
-    """`clock` counts seconds from anywhere."""
+    """`clock` counts seconds from anywhere; `reports`: whether this process logs what every worker finds."""
 
-    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, path: str, clock: Callable[[], float] = time.monotonic, *, reports: bool = True) -> None:
         """Raises CannotAuthenticate with everything that is wrong with the file."""
-        self._path, self._clock = path, clock
+        self._path, self._clock, self._log = path, clock, FileLog(reports=reports)
         self._stamp = _stamp(path)
         self._young = _is_young(self._stamp)
         self._looked = clock()
@@ -50,15 +48,20 @@ class PolicySource:
     async def current(self) -> Policy:
         now = self._clock()
         if now - self._looked >= _EVERY_S:
-            self._looked = now
-            await self._look()
+            await self.refresh()
         return self._policy
+
+    async def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        self._looked = self._clock()
+        await self._look()
 
     async def _look(self) -> None:
         stamp = _stamp(self._path)
         if stamp == self._stamp and not self._young:
             return
         # A second edit within a coarse clock's tick moves no time: what is young is read once more.
+        edited = stamp != self._stamp
         self._stamp, self._young = stamp, _is_young(stamp)
         # In a thread: a file of ten thousand rules takes a second to read.
         found = await asyncio.to_thread(read, self._path)
@@ -66,14 +69,18 @@ class PolicySource:
             return  # it changed meanwhile, and who saw that reads it
         if found.policy is None:
             self._tell(found)
-        elif found.policy != self._policy:
-            self._policy, self._told = found.policy, ()
-            _log.info("the policy has changed", file=self._path, rules=len(found.policy.rules))
+            return
+        rules = len(found.policy.rules)
+        if found.policy != self._policy:
+            self._log.info("the policy has changed", file=self._path, rules=rules)
+        elif edited:
+            self._log.info("the policy was read again; its rules are the same", file=self._path, rules=rules)
+        self._policy, self._told = found.policy, ()
 
     def _tell(self, found: FileRead) -> None:
         problems = tuple(str(problem) for problem in found.problems if problem.kind == "error")
         if problems != self._told:
-            _log.error("the policy cannot be used; the one before stays in force", cause="; ".join(problems))
+            self._log.error("the policy cannot be used; the one before stays in force", cause="; ".join(problems))
         self._told = problems
 
 

@@ -87,6 +87,9 @@ class TokenAuthority:
             raise self._refusal(asked, "insufficient_scope", reason, subject=principal.name, ordinary=True)
         return principal
 
+    async def refresh(self) -> None:
+        await self._look()
+
     async def close(self) -> None:
         if self._looking is not None:
             await asyncio.wait([self._looking])

@@ -30,9 +30,9 @@ class TokenOptions:
     algorithms: tuple[str, ...] = ()
 
 
-def make(options: TokenOptions, clock: Callable[[], float] = time.time) -> TokenAuthority:
-    """Raises CannotAuthenticate where no key results."""
-    files = _files(options)
+def make(options: TokenOptions, clock: Callable[[], float] = time.time, *, reports: bool = True) -> TokenAuthority:
+    """Raises CannotAuthenticate where no key results.  `reports`: see `KeyFiles`."""
+    files = _files(options, reports=reports)
     path = options.redirect_path
     rules = TokenRules(
         realm=options.realm,
@@ -44,9 +44,9 @@ def make(options: TokenOptions, clock: Callable[[], float] = time.time) -> Token
     return TokenAuthority(rules, files, clock)
 
 
-def _files(options: TokenOptions) -> KeyFiles:
+def _files(options: TokenOptions, *, reports: bool) -> KeyFiles:
     bundle, jwks = (Path(text) if text else None for text in (options.rootcertbundle, options.jwks))
-    files = KeyFiles(bundle, jwks, _algorithms(options))
+    files = KeyFiles(bundle, jwks, _algorithms(options), reports=reports)
     files.load()
     return files
 

@@ -7,11 +7,10 @@ by symbolic links (Kubernetes) and by writing in place, and the files are small.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
-
-import structlog
+from typing import TYPE_CHECKING
 
 from moorage.auth.access import CannotAuthenticate
+from moorage.auth.file_log import FileLog
 from moorage.auth.token.chains import is_authority
 from moorage.auth.token.keys import KeyFileInvalid, Keys, join, read_bundle, read_jwks
 
@@ -21,18 +20,24 @@ if TYPE_CHECKING:
 
 __all__ = ["KeyFiles"]
 
-_log: Final = structlog.get_logger("moorage.auth")
-
 
 class KeyFiles:
-    """`keys` are those in force; `rootcertbundle` or `jwks` must be given, `allowed` are the algorithms to use."""
+    """`keys` are those in force; `rootcertbundle` or `jwks` must be given, `allowed` are the algorithms to use.
 
-    def __init__(self, rootcertbundle: Path | None, jwks: Path | None, allowed: frozenset[str]) -> None:
+    `reports`: whether this process logs what every worker finds in the files.
+    """
+
+    def __init__(
+        self, rootcertbundle: Path | None, jwks: Path | None, allowed: frozenset[str], *, reports: bool = True
+    ) -> None:
+        self._log = log = FileLog(reports=reports)
         self._files: list[_File] = []
         if rootcertbundle is not None:
-            self._files.append(_File("rootcertbundle", rootcertbundle, lambda data: read_bundle(data, allowed)))
+            self._files.append(
+                _File("rootcertbundle", rootcertbundle, lambda data: read_bundle(data, allowed), log)
+            )
         if jwks is not None:
-            self._files.append(_File("jwks", jwks, lambda data: read_jwks(data, allowed)))
+            self._files.append(_File("jwks", jwks, lambda data: read_jwks(data, allowed), log))
         self.keys = Keys({})
 
     def load(self) -> None:
@@ -58,15 +63,15 @@ class KeyFiles:
         if not changed:
             return False
         self.keys = join(file.keys for file in self._files)
-        _log.info("keys for tokens read again", files=", ".join(str(file) for file in changed))
+        self._log.info("keys for tokens read again", files=", ".join(str(file) for file in changed))
         for warning in self.warnings:
-            _log.warning(warning)
+            self._log.warning(warning)
         return True
 
 
 class _File:
-    def __init__(self, name: str, path: Path, parse: Callable[[bytes], Keys]) -> None:
-        self._name, self._path, self._parse = name, path, parse
+    def __init__(self, name: str, path: Path, parse: Callable[[bytes], Keys], log: FileLog) -> None:
+        self._name, self._path, self._parse, self._log = name, path, parse, log
         self._content = b""
         self._refused: object = None
         self.keys = Keys({})
@@ -103,7 +108,7 @@ class _File:
             return True
         if refused != self._refused:
             self._refused = refused
-            _log.error("the old keys for tokens stay in force", file=str(self), error=_reason(problem))
+            self._log.error("the old keys for tokens stay in force", file=str(self), error=_reason(problem))
         return False
 
 
