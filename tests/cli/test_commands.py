@@ -243,3 +243,30 @@ def test_looking_at_the_version_loads_nothing_heavy() -> None:
         check=True,
     )
     assert result.stdout == "[]\n"
+
+
+@pytest.mark.parametrize("group", [(), ("auth",), ("config",), ("storage",)])
+def test_lists_of_commands_are_whole_on_80_columns(run: Run, group: tuple[str, ...]) -> None:
+    """In a pipe or a narrow terminal "Tell everything that is wrong, at once; exit status 1 ..." helps nobody."""
+    shown = run(*group, "--help", COLUMNS="80").stdout
+    commands = shown.partition("Commands:\n")[2].splitlines()
+    assert len(commands) > 1
+    for line in commands:
+        assert not line.endswith("..."), line
+        assert len(line) <= 80, line
+
+
+def test_problems_in_a_pipe_are_not_wrapped(run: Run, tmp_path: Path) -> None:
+    """A path that is cut in two cannot be copied, searched for or parsed."""
+    path = tmp_path / ("long-name/" * 20) / "config.yml"
+    for command in (("serve",), ("config", "check"), ("config", "show"), ("storage", "check")):
+        told = run(*command, path, COLUMNS="80").stderr.splitlines()
+        assert told[0].startswith(f"error: {path}: no such file; "), command
+
+
+def test_the_flags_of_htpasswd_are_listed_as_options(run: Run) -> None:
+    """Each that it takes, where the help of every command has them."""
+    shown = run("htpasswd", "--help").stdout
+    assert shown.startswith("Usage: moorage htpasswd [OPTIONS] [PASSWORDFILE] USERNAME [PASSWORD]\n")
+    listed = [line.split()[0].rstrip(",") for line in shown.partition("Options:\n")[2].splitlines()]
+    assert listed == ["-c", "-n", "-b", "-i", "-B", "-C", "-D", "-v", "-h"]

@@ -35,7 +35,32 @@ def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.Captu
         "copying",
         "copying: 800.0 KiB of 3.0 MiB, 80.0 KiB/s",
         "copying: 1000.0 KiB of 3.0 MiB, 42.6 KiB/s; 2 repositories",
+        "copying: 1000.0 KiB of 3.0 MiB in 23.5 s; 2 repositories",
     ]
+
+
+def test_each_part_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
+    """Whatever is over in less than ten seconds has no other line with a number; nor has what is interrupted."""
+    now = [100.0]
+    with pytest.raises(KeyboardInterrupt), metre(quiet=False, clock=lambda: now[0]) as meter:  # noqa: PT012
+        meter.begin("objects listed", None)
+        meter.advance(7)
+        now[0] += 1.25
+        meter.begin("repositories", 3)
+        meter.advance(2)
+        raise KeyboardInterrupt
+    assert capsys.readouterr().err.splitlines() == [
+        "objects listed",
+        "objects listed: 7 in 1.2 s",
+        "repositories",
+        "repositories: 2 of 3 in 0.0 s",
+    ]
+
+
+def test_nothing_begun_is_nothing_written(capsys: pytest.CaptureFixture[str]) -> None:
+    with metre(quiet=False):
+        pass
+    assert capsys.readouterr() == ("", "")
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:

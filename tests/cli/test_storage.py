@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -58,5 +59,8 @@ def test_referrers_of_an_old_volume_get_their_links_once(tmp_path: Path) -> None
 
     assert (first.returncode, first.stdout) == (0, "1 repositories read, 1 links written\n"), first.stderr
     assert (second.returncode, second.stdout) == (0, "1 repositories read, 0 links written\n"), second.stderr
+    begun, ended = first.stderr.splitlines()
+    assert begun == "repositories"
+    assert re.fullmatch(rf"repositories: 1 in [0-9.]+ s; 1 links written; last {NAME}", ended), "numbers in a pipe"
     link = tmp_path / "volume" / layout.referrer_link(NAME, subject, digest)
     assert link.read_text() == str(digest)

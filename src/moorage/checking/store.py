@@ -96,7 +96,7 @@ async def check(driver: Driver, options: Options, watcher: Watcher) -> Summary:
     await flowing(names, partial(_repository, context, watcher), at_once=_REPOSITORIES)
     await _blobs(context, watcher, digests=options.digests)
     watcher.phase("leftovers", None)
-    await _leftovers(context, options.stale_before)
+    await _leftovers(context, options.stale_before, watcher.advanced)
     summary.objects, summary.repositories = inventory.objects, len(inventory.names)
     summary.blobs, summary.blob_bytes = inventory.blobs, inventory.blob_bytes
     summary.unlinked, summary.unlinked_bytes = inventory.unlinked
@@ -149,14 +149,16 @@ async def _hash(context: Context, advanced: Callable[[int], None], digest: Diges
         await context.found("blob-corrupt", key, f"its {size} bytes are {digest.algorithm}:{found}")
 
 
-async def _leftovers(context: Context, before: datetime) -> None:
+async def _leftovers(context: Context, before: datetime, advanced: Callable[[int], None]) -> None:
     uploads = context.driver.uploads
     async for home in uploads.abandoned(layout.REPOSITORIES, before):
         fix = partial(_discard, context, home)
         await context.found("upload-stale", home, f"begun before {before:%Y-%m-%d %H:%M} UTC", fix)
+        advanced(1)
     keys: Sequence[Key] = await uploads.sweep(layout.ROOT, before, dry_run=not context.repair)
     for key in keys:
         await context.found("temporary-stale", key, "begun and never completed", _swept)
+        advanced(1)
 
 
 async def _discard(context: Context, home: Key) -> bool:

@@ -58,7 +58,7 @@ app.command("serve")(serve.serve)
 app.add_typer(auth.app, name="auth")
 app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
-app.command("htpasswd", cls=htpasswd.Unparsed)(htpasswd.htpasswd)
+app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
 app.command("version")(version.version)
 app.command(
     "garbage-collect",

@@ -22,7 +22,7 @@ app = typer.Typer(help="Explain who may do what, and make secrets for robots.", 
 _WHO_HELP = "A user, robot+NAME, anonymous, or issuer:NAME with --claim."
 
 
-@app.command("explain")
+@app.command("explain", short_help="Report whether a user may do something, and why.")
 def explain(
     user: Annotated[str, typer.Argument(metavar="USER", help=_WHO_HELP)],
     action: Annotated[str, typer.Argument(metavar="ACTION", help="pull, push, delete, or catalog.")],
@@ -141,7 +141,7 @@ def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, st
     return identity, "" if policy.knows(identity) else "no rule is about these claims: nobody is let in by them"
 
 
-@app.command("robot")
+@app.command("robot", short_help="Make a secret for a robot account.")
 def robot(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The robot's name; it logs in as robot+NAME.")],
     expires: Annotated[

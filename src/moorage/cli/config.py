@@ -17,7 +17,7 @@ __all__ = ["app"]
 app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True, rich_markup_mode=None)
 
 
-@app.command("check")
+@app.command("check", short_help="Report every mistake; exit status 1 if there is one.")
 def check(config: Config = None) -> None:
     """Tell everything that is wrong, at once; exit status 1 if anything is.
 

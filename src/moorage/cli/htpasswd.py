@@ -51,8 +51,33 @@ _LIMIT_BYTES: Final = 255
 _FILE, _SYNTAX, _PASSWORD, _TOO_LONG, _USER, _INVALID = 1, 2, 3, 5, 6, 7
 
 
+_FLAGS: Final = (
+    ("-c", "Create the file, or replace it."),
+    ("-n", "Print the line; no file is read or written."),
+    ("-b", "Take the password from the command line."),
+    ("-i", "Read the password from standard input."),
+    ("-B", "Hash with bcrypt; always done here."),
+    ("-C COST", "Cost of bcrypt, 4 to 17.  [default: 5]"),
+    ("-D", "Delete the user."),
+    ("-v", "Verify the password."),
+    ("-h, --help", "Show this message and exit."),
+)
+
+
 class Unparsed(TyperCommand):
-    """Its arguments are Apache's business: a password may begin with a hyphen."""
+    """Takes its arguments as they are and leaves them to `getopt`: a password may begin with a hyphen.
+
+    The help names them all the same.
+    """
+
+    def collect_usage_pieces(self, ctx: Any) -> list[str]:
+        del ctx
+        return ["[OPTIONS]", "[PASSWORDFILE]", "USERNAME", "[PASSWORD]"]
+
+    def format_options(self, ctx: Any, formatter: Any) -> None:
+        del ctx
+        with formatter.section("Options"):
+            formatter.write_dl(_FLAGS)
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:  # a click.Context, which Typer brings or imports
         if args[:1] in (["-h"], ["--help"]):
@@ -82,10 +107,8 @@ class _Asked:
 def htpasswd(context: typer.Context) -> None:
     """Make and change password files for auth.htpasswd, with the flags of Apache's htpasswd.
 
-    Every password is hashed with bcrypt. Without -b and -i it is asked for, twice.
-
-    -c creates the file. -n prints the line instead. -b takes the password from the command line, -i from standard
-    input. -C COST sets the cost of bcrypt (4 to 17, default 5). -D deletes the user. -v verifies the password.
+    Every password is hashed with bcrypt. Without -b and -i it is asked for, twice. With -n there is no
+    PASSWORDFILE, and PASSWORD is for -b only.
 
     Example: moorage htpasswd -Bbn testuser testpassword > auth/htpasswd
     """

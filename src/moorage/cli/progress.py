@@ -56,7 +56,7 @@ class _Silent:
 
 
 class _Lines:
-    """A line when something begins, and every ten seconds."""
+    """A line when something begins, one every ten seconds, and the final figures when it ends."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -65,6 +65,7 @@ class _Lines:
         self._began = self._told = clock()
 
     def begin(self, what: str, total: int | None, *, is_bytes: bool = False) -> None:
+        self.end()
         self._what, self._total, self._done, self._text, self._bytes = what, total or 0, 0, "", is_bytes
         self._began = self._told = self._clock()
         typer.echo(what, err=True)
@@ -86,10 +87,24 @@ class _Lines:
             return
         self._told = now
         rate = self._done / max(now - self._began, 1e-9)
-        shown: Callable[[float], str] = readable if self._bytes else lambda count: f"{count:.0f}"
-        total = f" of {shown(self._total)}" if self._total else ""
-        more = f"; {self._text}" if self._text else ""
-        typer.echo(f"{self._what}: {shown(self._done)}{total}, {shown(rate)}/s{more}", err=True)
+        typer.echo(f"{self._what}: {self._figures()}, {self._shown(rate)}/s{self._more()}", err=True)
+
+    def end(self) -> None:
+        """Write the figures of what began last, if anything did."""
+        if self._what:
+            seconds = self._clock() - self._began
+            typer.echo(f"{self._what}: {self._figures()} in {seconds:.1f} s{self._more()}", err=True)
+        self._what = ""
+
+    def _figures(self) -> str:
+        total = f" of {self._shown(self._total)}" if self._total else ""
+        return f"{self._shown(self._done)}{total}"
+
+    def _shown(self, count: float) -> str:
+        return readable(count) if self._bytes else f"{count:.0f}"
+
+    def _more(self) -> str:
+        return f"; {self._text}" if self._text else ""
 
 
 class _Bar:
@@ -121,7 +136,11 @@ def metre(*, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterat
         yield _Silent()
         return
     if not sys.stderr.isatty():
-        yield _Lines(clock)
+        lines = _Lines(clock)
+        try:
+            yield lines
+        finally:
+            lines.end()
         return
     from rich.console import Console
     from rich.progress import (

@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import typer
 
 from moorage.cli import check, copy
 from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
+if TYPE_CHECKING:
+    from moorage.cli.progress import Meter
+    from moorage.config.model import Settings
+
 __all__ = ["app"]
 
 app = typer.Typer(help="Work on what is stored.", no_args_is_help=True, rich_markup_mode=None)
 
-app.command("copy")(copy.copy)
-app.command("check")(check.check)
+app.command("copy", short_help="Copy a registry from one store to another.")(copy.copy)
+app.command("check", short_help="Find what is damaged, and repair it on request.")(check.check)
 
 
-@app.command("rebuild-referrers")
+@app.command("rebuild-referrers", short_help="List the signatures and SBOMs of another registry.")
 def rebuild_referrers(config: Config = None) -> None:
     """Find the signatures, SBOMs and other referrers that another registry stored, so that clients can list them.
 
@@ -24,41 +30,30 @@ def rebuild_referrers(config: Config = None) -> None:
 
     Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
     """
-    import asyncio
-
-    from rich.console import Console
-    from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
-
     from moorage.cli.loading import load_or_exit
-    from moorage.registry.manifests import StoredManifests
-    from moorage.registry.referrers import rebuild
-    from moorage.storage.driver import StorageError
-    from moorage.stores import CannotStore, make_driver, prepare
+    from moorage.cli.working import carry_out
 
     settings = load_or_exit(config).settings
-    try:
-        prepare(settings)
-    except CannotStore as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(1) from None
-
-    async def work(progress: Progress) -> tuple[int, int]:
-        driver = make_driver(settings)
-        task = progress.add_task("reading manifests", total=None)
-        repositories = links = 0
-        try:
-            async for name, written in rebuild(driver, StoredManifests(driver)):
-                repositories, links = repositories + 1, links + written
-                progress.update(task, description=f"{repositories} repositories, {links} links written: {name}")
-        finally:
-            await driver.close()
-        return repositories, links
-
-    columns = (SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn())
-    try:
-        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-            repositories, links = asyncio.run(work(progress))
-    except StorageError as error:
-        typer.echo(f"the storage failed: {error}", err=True)
-        raise typer.Exit(1) from None
+    repositories, links = carry_out(
+        lambda meter: _rebuild(settings, meter), quiet=False, interrupted="what was written holds; run it again"
+    )
     typer.echo(f"{repositories} repositories read, {links} links written")
+
+
+async def _rebuild(settings: Settings, meter: Meter) -> tuple[int, int]:
+    """How many repositories were read, and how many links were written."""
+    from moorage.registry.manifests import StoredManifests
+    from moorage.registry.referrers import rebuild
+    from moorage.stores import make_driver
+
+    driver = make_driver(settings)
+    repositories = links = 0
+    try:
+        meter.begin("repositories", None)
+        async for name, written in rebuild(driver, StoredManifests(driver)):
+            repositories, links = repositories + 1, links + written
+            meter.advance(1)
+            meter.describe(f"{links} links written; last {name}")
+    finally:
+        await driver.close()
+    return repositories, links
