@@ -67,6 +67,9 @@ async def test_readiness_tells_reasons_here() -> None:
     pages.degraded = "/data: full"
     assert (await pages.get("/readyz"))[::2] == (200, "degraded: pushes are refused: /data: full\n")
     assert (await pages.get("/debug/health"))[::2] == (200, "{}")
+    pages.degraded = "/da\udcffta: full"  # a path that is not UTF-8
+    assert (await pages.get("/readyz"))[::2] == (200, "degraded: pushes are refused: /da\\udcffta: full\n")
+    pages.degraded = ""
     pages.failing = {"db:5432": "refused"}
     assert (await pages.get("/readyz"))[::2] == (503, "db:5432: refused\n")
     assert (await pages.get("/livez"))[::2] == (200, "ok\n")

@@ -6,7 +6,8 @@ import errno
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, cast
 
 import pytest
 import structlog
@@ -18,12 +19,14 @@ from tests.wire import Wire
 from moorage.config.model import Settings
 from moorage.health import StorageReport
 from moorage.server import storage_monitor
-from moorage.server.storage_monitor import Monitored, check, monitored, watch
+from moorage.server.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
 from moorage.server.storage_report import SharedReport
 from moorage.storage import data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from moorage.server.plan import Plan
 
 OFTEN = {"writeprobe": {"interval": "50ms"}}
 NEW = StorageReport()
@@ -239,6 +242,26 @@ def test_what_is_monitored() -> None:
     assert of(storage=files | readonly) == Monitored("/data", False, 60.0)
 
 
+def test_a_monitor_that_cannot_be_forked_is_tried_again_later() -> None:
+    """No process is left on the host, and the master has requests to be served."""
+    storage = {"filesystem": {"rootdirectory": "/data"}}
+    plan = SimpleNamespace(settings=Settings.model_validate({"storage": storage}), instance="i")
+    monitor = StorageMonitor(SharedReport())
+    forked: list[object] = []
+
+    def fork(become: object) -> int:
+        forked.append(become)
+        if len(forked) < 3:
+            raise BlockingIOError(errno.EAGAIN, "no process left")
+        return 4711
+
+    with structlog.testing.capture_logs() as logs:
+        for now in (100.0, 100.0, 100.5, 101.5, 102.0):
+            monitor.settle(cast("Plan", plan), fork, now)
+    assert (len(forked), monitor.pid) == (3, 4711)
+    assert [line["in_seconds"] for line in logs] == [0.0, 1.0]
+
+
 # A running server
 
 
@@ -288,7 +311,7 @@ def test_a_directory_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
     assert "ended with status 1" in told
     assert "storage.filesystem.rootdirectory cannot be used" in told
     assert f"{tmp_path / 'data'}: Not a directory" in told
-    assert "the operator must replace it by one" in told
+    assert "the operator must put one in its place" in told
     assert "Traceback" not in told
 
 

@@ -73,7 +73,7 @@ class DebugPages:
             reasons = [f"{name}: {reason}\n" for name, reason in sorted(self._failing().items())]
             reasons += ["stopping\n"] if self._traffic.stopping else []
             why = self._degraded()
-            body = "".join(reasons).encode() or (degraded(why) if why else b"ok\n")
+            body = "".join(reasons).encode(errors="backslashreplace") or (degraded(why) if why else b"ok\n")
             await answer(scope, send, 503 if reasons else 200, _TEXT, body, _NO_STORE)
         elif path == "/debug/vars":
             await answer(scope, send, 404, _TEXT, _NO_VARS)

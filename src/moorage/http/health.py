@@ -79,7 +79,7 @@ class HealthGate:
 
 def degraded(reason: str) -> bytes:
     """The body of `/readyz` while pushes are refused."""
-    return f"degraded: pushes are refused: {reason}\n".encode()
+    return f"degraded: pushes are refused: {reason}\n".encode(errors="backslashreplace")
 
 
 async def answer(

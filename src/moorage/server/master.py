@@ -232,7 +232,11 @@ class Master:
         """`crew.Fork`."""
         # A signal between fork and the child's own handlers would wake us in its place.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
         if pid == 0:
             self._forget(keep)
             self._succession.keep_only(plan)

@@ -59,8 +59,8 @@ _REASONS: Final = {
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.ENOENT: "the data directory has disappeared; the operator must mount or restore it",
-    errno.ENOTDIR: "the data directory is not a directory; the operator must replace it by one",
-    errno.EEXIST: "the data directory is not a directory; the operator must replace it by one",
+    errno.ENOTDIR: "the data directory is not a directory; the operator must put one in its place",
+    errno.EEXIST: "the data directory is not a directory; the operator must put one in its place",
 }
 _OTHERWISE: Final = "the disk or its file system fails; the operator must check the system's log"
 
@@ -236,10 +236,13 @@ class StorageMonitor:
         def become() -> NoReturn:
             _main(target, report, settings, instance, master)
 
-        self.pid = fork(become)
+        try:
+            self.pid = fork(become)
+        except OSError as error:
+            self.died(str(error), now)
 
     def died(self, how: str, now: float) -> None:
-        """The process was buried; it is started again when `retry` says so."""
+        """The process has ended, or could not be forked; it is started again when `retry` says so."""
         self.pid = None
         if self._replaced:
             self._replaced = False
