@@ -13,6 +13,7 @@ import pytest
 import structlog
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.auth.local.test_malformed import CLAIMS, VALUES
 from tests.auth.signing import ISSUER, SERVICE, Signer, b64, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
 from tests.wire import OCI_MANIFEST
@@ -254,6 +255,23 @@ def test_any_bytes_for_a_token_are_a_401(asked: Callable[[bytes], Answer], token
     assert status == 401
     assert challenge.endswith(',error="invalid_token"')
     assert [event.startswith("not authorized: ") for event in events] == [True]
+
+
+def joined(members: dict[str, str]) -> str:
+    return ",".join(f'"{name}":{text}' for name, text in members.items())
+
+
+@pytest.mark.parametrize("claim", [*CLAIMS, "access.type", "access.name", "access.actions", "access.class"])
+async def test_no_value_of_a_signed_claim_is_an_internal_error(client: Client, claim: str) -> None:
+    """A token server copies names that its users chose."""
+    usual = {name: json.dumps(value) for name, value in claims().items()}
+    entry = {"type": '"repository"', "name": f'"{NAME}"', "actions": '["pull"]'}
+    outer, _, inner = claim.partition(".")
+    for value in VALUES:
+        text = f"[{{{joined({**entry, inner: value})}}}]" if inner else value
+        token = SIGNER.token(f"{{{joined({**usual, outer: text})}}}".encode())
+        header = {"authorization": f"Bearer {token}"}
+        assert (await client.get(f"/v2/{NAME}/tags/list", header)).status_code in {401, 404}, value
 
 
 def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
