@@ -8,8 +8,8 @@
 Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
 bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
 parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
-of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Characters that a
-terminal obeys or a reader cannot see are escaped by every renderer.  `log_hooks.py` tells people by mail.
+of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Control,
+bidirectional and invisible characters are escaped by every renderer.  `log_hooks.py` tells people by mail.
 
 Source: reference/configuration.md section 4.
 """

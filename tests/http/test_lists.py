@@ -195,7 +195,7 @@ async def test_referrers_are_filtered_by_type(client: Client) -> None:
 
 @pytest.mark.parametrize("spelling", ["application/vnd.x.y+json", "application/vnd.x.y%2Bjson"])
 async def test_a_media_type_may_hold_a_bare_plus(client: Client, spelling: str) -> None:
-    """`+` is a blank in a form, but curl users and scripts write media types as they are."""
+    """`+` is a space in a form, but scripts write media types without escapes."""
     await client.push(ONE)
     for number in range(2):
         notes = {"pad": "x" * 2_500_000, "n": str(number)}

@@ -322,7 +322,7 @@ async def test_the_first_value_of_a_repeated_field_counts_and_scopes_add_up(serv
 
 @pytest.mark.parametrize("account", ["robot+ci", "robot%2Bci"])
 async def test_a_robot_may_be_named_with_a_bare_plus(server: Server, account: str) -> None:
-    """Scripts write `account=robot+ci`, which a form decodes as "robot ci"."""
+    """Scripts write `account=robot+ci`, decoded as "robot ci"."""
     answer = await server.client.get(f"/token?account={account}", basic("robot+ci", ROBOT_SECRET))
     assert answer.status_code == 200
     answer = await server.client.get("/token?account=robotci", basic("robot+ci", ROBOT_SECRET))
@@ -612,7 +612,7 @@ async def test_an_issuers_token_is_exchanged(server: Server) -> None:
     ],
 )  # fmt: skip
 async def test_a_malformed_token_of_an_issuer_is_wrong_credentials(server: Server, claims: dict[str, str]) -> None:
-    """What an issuer signs it has from its users; `exp` of 400 digits and a lone surrogate were a 500."""
+    """An issuer signs what its users type; `exp` of 400 digits and a lone surrogate were a 500."""
     usual = {
         "iss": json.dumps(ISSUER), "aud": json.dumps(AUDIENCE), "exp": str(int(NOW) + 300),
         "project_path": '"acme/app"',

@@ -27,7 +27,7 @@ _CHUNK: Final = re.compile(r"(\d+)-(\d+)", re.ASCII)
 _ENTITY_TAG: Final = re.compile(r'(W/)?"([^"]*)"|([^\s,"]+)')
 _EXACT_DIGITS: Final = 18
 _BEYOND: Final = 1 << 62
-"""Stands for every larger number: no content has as many bytes, and `len` of a range is limited to 63 bits."""
+"""Replaces every larger number: no content has as many bytes, and `len` of a range is limited to 63 bits."""
 
 
 def parse_decimal(text: str) -> int | None:
@@ -94,7 +94,7 @@ def entity_tags(header: str, *, weak: bool = True) -> Iterator[str]:
 
 
 def matches(header: str | None, digest: Digest, *, weak: bool = True) -> bool:
-    """Whether a list of entity tags holds this digest or `*`; `If-Match` compares without `weak` tags."""
+    """Return True if a list of entity tags holds this digest or `*`; `If-Match` compares without `weak` ones."""
     if header is None:
         return False
     text = str(digest)

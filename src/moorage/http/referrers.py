@@ -24,7 +24,7 @@ async def list_referrers(call: Call) -> Response:
     """
     name, digest = call.name(), call.digest()
     types = [value for value in call.request.query_params.getlist("artifactType") if value]
-    # No media type holds a blank: it is a "+" that the client did not escape (`application/vnd.x.y+json`).
+    # A media type contains no space: it is a "+" that the client did not escape (`application/vnd.x.y+json`).
     wanted = [*types, *(value.replace(" ", "+") for value in types if " " in value)]
     found, more = await call.registry.referrers.list(
         name, digest, artifact_types=wanted, after=call.query("last") or ""

@@ -192,7 +192,7 @@ def _one(fields: Mapping[str, Sequence[str]], name: str) -> str:
 
 
 def _spellings(value: str) -> tuple[str, str]:
-    """What a client may have meant: a `+` that it did not escape (`robot+ci`) was decoded as a blank."""
+    """The value as it was decoded, and with `+` for each space: clients forget to escape it (`robot+ci`)."""
     return value, value.replace(" ", "+")
 
 

@@ -222,7 +222,7 @@ def _callback(app: ASGIApp) -> Any:
 
 
 def _without_name(send: Send) -> Send:
-    """With an empty `Server` unless the application (`http.headers`) sets one: Granian would name itself."""
+    """Add an empty `Server` header unless the application (`http.headers`) sets one; Granian adds its name."""
 
     def sending(message: Message) -> Awaitable[None]:
         if message["type"] == "http.response.start":

@@ -73,7 +73,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 
 async def proven(token: str, rules: Policy) -> Identity | None:
-    """Whom the token proves, if anybody; with everything that is done with an identity afterwards."""
+    """The identity, None for a refused token.  Tokens of ours are signed for the identity and read again."""
     foreign, tokens = Foreign(Clock()), Tokens(Keys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     try:
         identity = await foreign.prove(token, rules)
@@ -87,8 +87,8 @@ async def proven(token: str, rules: Policy) -> Identity | None:
     return identity
 
 
-async def test_a_token_as_it_should_be_proves_somebody(rules: Policy) -> None:
-    """Else the tests below would refuse everything and prove nothing."""
+async def test_a_valid_token_is_accepted(rules: Policy) -> None:
+    """Otherwise the tests below would pass with every token refused."""
     identity = await proven(signed({}), rules)
     assert identity is not None
     assert identity.claims == (("branch", ("main",)), ("project", ("acme",)))
@@ -128,7 +128,7 @@ def test_no_claims_are_an_internal_error(rules: Policy, claims: dict[str, str]) 
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "x5c", "b64"]), JSON), JSON)
 def test_no_header_is_an_internal_error(rules: Policy, header: dict[str, str], payload: str) -> None:
-    """Also for the readers of our own tokens, to which anybody may send anything."""
+    """Also for the readers of our own tokens."""
     tokens = Tokens(Keys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     text = ",".join(f'"{name}":{value}' for name, value in {"alg": '"HS256"', "kid": '"0"', **header}.items())
     token = f"{b64(f'{{{text}}}'.encode())}.{b64(payload.encode())}.{b64(b'x')}"

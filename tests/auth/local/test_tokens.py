@@ -159,8 +159,8 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
     assert tokens.read_access(good).name == "ann"
 
 
-def test_a_token_beyond_the_limit_is_not_even_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Decoding costs time in proportion to the length, and anybody may send a token."""
+def test_a_token_beyond_the_limit_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Decoding takes time in proportion to the length, without credentials."""
     tokens = make(Clock())
     access, refresh = tokens.access("ann", ACCESS, None)[0], tokens.refresh(ANN, "print", None)
     readers = ((access, tokens.read_access), (refresh, tokens.read_refresh))
@@ -173,7 +173,7 @@ def test_a_token_beyond_the_limit_is_not_even_looked_at(monkeypatch: pytest.Monk
 
 
 def test_the_limit_of_a_token_is_64_kib() -> None:
-    """Above all that headers of a request may hold for a token of a hundred repositories."""
+    """A token for a hundred repositories fits, and more than a request's headers could carry is refused."""
     tokens = make(Clock())
     long = Identity("foreign", "job", "ci", (("ref", ("x" * 50_000,)),))
     with pytest.raises(InvalidToken, match="too long"):
