@@ -62,10 +62,12 @@ BELOW: Final = {
     "cli": {
         "app",
         "auth",
+        "caching",
         "checking",
         "config",
         "errors",
         "moving",
+        "redaction",
         "registry",
         "server",
         "storage",

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.services import Redis
     from moorage.registry.sizes import Sizes
 
-__all__ = ["make_sizes", "prepare", "redis_options"]
+__all__ = ["make_sizes", "ping", "prepare", "redis_options"]
 
 _CONNECT_S: Final = 5.0
 _ANSWER_S: Final = 3.0
@@ -53,6 +53,20 @@ def prepare(settings: Settings) -> RedisOptions | None:
     except MissingLibrary as error:
         raise CannotStore(f"{error}; install it with: {install_command('redis')}") from error
     return redis_options(settings.redis)
+
+
+async def ping(settings: Settings) -> None:
+    """Ask the Redis that `storage.cache` uses for a sign of life.  Raises CannotStore, and redis-py's errors."""
+    options = prepare(settings)
+    if options is None:
+        return
+    from moorage.cache.redis_client import connect
+
+    client = connect(options)
+    try:
+        await client.call("PING")
+    finally:
+        await client.close()
 
 
 def redis_options(redis: Redis) -> RedisOptions:

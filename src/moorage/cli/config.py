@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
+    from moorage.config.load import Loaded
     from moorage.config.model import Settings
     from moorage.config.problems import Problem
 
@@ -18,11 +19,19 @@ app = typer.Typer(help="Check and show the configuration.", no_args_is_help=True
 
 
 @app.command("check", short_help="Report every mistake; exit status 1 if there is one.")
-def check(config: Config = None) -> None:
+def check(
+    config: Config = None,
+    deep: Annotated[
+        bool,
+        typer.Option(
+            "--deep", help="Also take each address for a moment, write to the data directory, ask store and Redis."
+        ),
+    ] = False,
+) -> None:
     """Tell everything that is wrong, at once; exit status 1 if anything is.
 
     Each line has file and line (or the variable), the key, and what was expected. A key or variable that nothing
-    reads is an error here. Certificates and keys of http.tls are read as well.
+    reads is an error here. The files that the configuration names are read as `serve` does before it starts.
 
     Example: moorage config check /etc/docker/registry/config.yml
     """
@@ -32,18 +41,24 @@ def check(config: Config = None) -> None:
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
 
+    loaded: Loaded | None = None
     try:
         loaded = load(config, os.environ)
     except ConfigError as error:
-        problems, source = error.problems, None
+        problems = list(error.problems)
     else:
-        problems, source = (*loaded.warnings, *_start_problems(loaded.settings)), loaded.source
+        problems = [*loaded.warnings, *_start_problems(loaded.settings)]
     tell(problems, unknown_as="error")
+    refused = any(problem.kind == "error" for problem in problems)
+    if deep and refused:
+        typer.echo("--deep was left out; correct the errors first", err=True)
+    elif deep and loaded is not None:
+        problems += _probed(loaded.settings)
     wrong = sum(problem.kind != "warning" for problem in problems)
-    if wrong:
+    if wrong or loaded is None:
         typer.echo(f"{wrong} {'error' if wrong == 1 else 'errors'}", err=True)
         raise typer.Exit(1)
-    typer.echo(f"{source}: no errors")
+    typer.echo(f"{loaded.source}: no errors")
 
 
 def _start_problems(settings: Settings) -> list[Problem]:
@@ -52,6 +67,25 @@ def _start_problems(settings: Settings) -> list[Problem]:
 
     secret = settings.http.secret.encode() or bytes(32)
     return [*preflight.problems(settings, secret), *preflight.warning_of_an_open_registry(settings)]
+
+
+def _probed(settings: Settings) -> list[Problem]:
+    """A line for each probe, as soon as it has ended; those that failed."""
+    from moorage.cli import deep
+    from moorage.cli.output import tell
+    from moorage.cli.working import silence_library
+    from moorage.config.problems import Problem
+
+    silence_library()
+    failed = []
+    for probe in deep.probes(settings):
+        result = deep.run(probe)
+        if result.ok:
+            typer.echo(f"ok: {result.key}: {result.text}")
+        else:
+            failed.append(Problem(result.text, result.key))
+            tell(failed[-1:])
+    return failed
 
 
 @app.command("show")

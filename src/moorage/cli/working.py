@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from moorage.cli.progress import Meter
 
-__all__ = ["carry_out"]
+__all__ = ["carry_out", "silence_library"]
 
 _INTERRUPTED: Final = 130
 """128 + SIGINT, as shells have it."""
@@ -36,7 +36,7 @@ def carry_out(
     from moorage.storage.driver import StorageError
     from moorage.stores import CannotStore
 
-    _still()
+    silence_library()
     try:
         with metre(quiet=quiet) as meter:
             return asyncio.run(work(meter))
@@ -48,7 +48,7 @@ def carry_out(
         raise typer.Exit(_INTERRUPTED) from None
 
 
-def _still() -> None:
+def silence_library() -> None:
     """What the library would log is told by the command itself; only failures come through, on standard error."""
     import logging
     import sys

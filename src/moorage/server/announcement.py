@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moorage.server.listen import Sockets
     from moorage.server.plan import Plan
 
-__all__ = ["listening", "start_fields"]
+__all__ = ["listening", "start_fields", "store_fields"]
 
 
 def listening(plan: Plan, sockets: Sockets) -> str:
@@ -33,16 +33,16 @@ def start_fields(plan: Plan) -> dict[str, str | int]:
     if tls is not None:
         fields["tls_expires"] = tls.until.isoformat()
     fields["authentication"] = authentication(settings)
-    fields |= _storage(settings)
+    fields |= store_fields(settings)
     fields["cache"] = _cache(settings)
     fields["secret"] = "set" if settings.http.secret else "random"
     return fields
 
 
-def _storage(settings: Settings) -> dict[str, str | int]:
-    """The driver, and what tells its data from those of another registry."""
+def store_fields(settings: Settings) -> dict[str, str]:
+    """Return the driver, and what tells its data from those of another registry."""
     storage = settings.storage
-    fields: dict[str, str | int] = {"storage": storage.driver}
+    fields = {"storage": storage.driver}
     if storage.filesystem is not None:
         # As the driver makes it: symbolic links stay.
         fields["path"] = os.path.abspath(storage.filesystem.rootdirectory)  # noqa: PTH100

@@ -34,7 +34,7 @@ from moorage.server.granian import BACKLOG
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["Sockets", "bind", "inherited", "is_inherited", "is_loopback"]
+__all__ = ["Sockets", "bind", "check_socket", "inherited", "is_inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
 _log: Final = structlog.get_logger("moorage.server")
@@ -259,10 +259,19 @@ def _unix(path: str) -> Sockets:
 
 def _clear(path: str) -> None:
     """Remove the socket of a server that is gone; anything else is in the way.  Raises `Cannot`, OSError."""
+    if check_socket(path):
+        Path(path).unlink()
+
+
+def check_socket(path: str) -> bool:
+    """Return whether the socket of a server that is gone is in the way.
+
+    Raises `Cannot` for another file and for a server that answers, OSError where it cannot be looked at.
+    """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
-        return
+        return False
     if not stat.S_ISSOCK(mode):
         raise Cannot(f"cannot listen on {path}: there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -270,7 +279,6 @@ def _clear(path: str) -> None:
             probe.connect(path)
         except OSError as error:
             if error.errno == errno.ECONNREFUSED:
-                Path(path).unlink()
-                return
+                return True
             raise
     raise Cannot(f"cannot listen on {path}: another server answers there")

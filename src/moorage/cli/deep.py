@@ -1,0 +1,147 @@
+"""`moorage config check --deep`: the addresses can be taken, and the store and Redis answer.
+
+    settings ──► probes ──► one after the other, each in a thread and within a time limit ──► a result line each
+
+Beside what `serve` does at its start: the store is listed, which needs credentials and a bucket, and a block is
+written to a data directory.  Nothing is left behind.
+
+Above: `config.py`.  Below: `moorage.server.listen`, `moorage.stores`, `moorage.caching`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import tempfile
+import threading
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage.redaction import in_text
+from moorage.server.announcement import store_fields
+from moorage.server.cannot import Cannot
+from moorage.server.listen import bind, check_socket
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from moorage.config.model import Settings
+
+__all__ = ["LIMIT_S", "Probe", "Result", "probes", "run"]
+
+LIMIT_S: Final = 10.0
+"""For each probe."""
+
+_BLOCK: Final = bytes(4096)
+"""Less may be stored in the inode, where a full disk goes unnoticed."""
+
+
+class _Failed(Exception):
+    """The message says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """`work` blocks, returns what was found, and raises `_Failed` or any other exception."""
+
+    key: str
+    work: Callable[[], str]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """`text` is what was found, or why it failed."""
+
+    key: str
+    ok: bool
+    text: str
+
+
+def probes(settings: Settings) -> Iterator[Probe]:
+    """What `settings` need beyond this process's own files."""
+    http = settings.http
+    if http.addr:
+        yield Probe("http.addr", lambda: _take(http.net, http.addr))
+    if http.debug.addr:
+        yield Probe("http.debug.addr", lambda: _take("tcp", http.debug.addr))
+    acme = http.tls.letsencrypt
+    if acme.cachefile and acme.http01:
+        yield Probe("http.tls.letsencrypt.http01", lambda: _take("tcp", acme.http01))
+    yield Probe(f"storage.{settings.storage.driver}", lambda: _store(settings))
+    if settings.storage.cache.blobdescriptor == "redis":
+        yield Probe("redis", lambda: _redis(settings))
+
+
+def run(probe: Probe, limit_s: float = LIMIT_S) -> Result:
+    """Run one probe; one that takes longer is left behind in its thread, which ends with the process."""
+    results: list[Result] = []
+
+    def work() -> None:
+        try:
+            results.append(Result(probe.key, ok=True, text=probe.work()))
+        except Exception as error:  # noqa: BLE001  whatever a library raises is the result
+            text = str(error) or type(error).__name__
+            results.append(Result(probe.key, ok=False, text=in_text(" ".join(text.split()))))
+
+    thread = threading.Thread(target=work, name=f"probe of {probe.key}", daemon=True)
+    thread.start()
+    thread.join(limit_s)
+    return results[0] if results else Result(probe.key, ok=False, text=f"no answer within {limit_s:g}s")
+
+
+def _take(net: str, addr: str) -> str:
+    """Take an address and give it back."""
+    try:
+        if net == "unix":
+            check_socket(addr)
+        else:
+            sockets = bind("tcp", addr, 1)
+            sockets.close()
+    except Cannot as error:
+        hint = "; is that the registry itself?" if "in use" in str(error) or "another server" in str(error) else ""
+        raise _Failed(f"{error}{hint}") from error
+    return f"{addr} can be taken"
+
+
+def _store(settings: Settings) -> str:
+    """Ask the store for something; write to a data directory unless it is only read."""
+    from moorage.stores import make_driver
+
+    async def ask() -> None:
+        driver = make_driver(settings)
+        try:
+            await driver.probe()
+        finally:
+            await driver.close()
+
+    asyncio.run(ask())
+    where = ", ".join(f"{name} {value}" for name, value in store_fields(settings).items() if value)
+    if settings.storage.filesystem is None:
+        return f"{where}: answers"
+    if settings.storage.maintenance.readonly.enabled:
+        return f"{where}: can be read"
+    return f"{where}: {_write(Path(settings.storage.filesystem.rootdirectory))}"
+
+
+def _write(root: Path) -> str:
+    """Write a block to a file without a name, in the directory or where it will be made."""
+    there = root.absolute()
+    while not os.path.lexists(there):
+        there = there.parent
+    try:
+        with tempfile.TemporaryFile(dir=there) as file:
+            file.write(_BLOCK)
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise _Failed(f"cannot write to {there}: {error.strerror}; pushes would be refused") from error
+    return "can be written" if there == root.absolute() else f"does not exist yet, and can be made in {there}"
+
+
+def _redis(settings: Settings) -> str:
+    from moorage.caching import ping
+
+    asyncio.run(ping(settings))
+    addresses = settings.redis.addrs if settings.redis is not None else ()
+    return f"{', '.join(addresses)}: answers"
