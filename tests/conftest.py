@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import hypothesis
 import pytest
 
+from tests.leaks import pytest_collection_finish, pytest_runtest_teardown
 from tests.live import Live, everything_required, start_moorage, start_reference
 from tests.wire import Wire
 
@@ -14,9 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+__all__ = ["pytest_collection_finish", "pytest_runtest_teardown"]
+
+# Nothing fails because the machine is busy: no example has a deadline, in hypothesis' own profile "ci" neither.
 # Where a run must be green, one run tries what the next one tries; elsewhere each searches on.
-if everything_required():
-    hypothesis.settings.load_profile("ci")
+hypothesis.settings.register_profile(
+    "search", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("ci" if everything_required() else "search")
 
 # So that a failed comparison in the contract suites shows its values.
 pytest.register_assert_rewrite("moorage.testing")

@@ -333,7 +333,7 @@ async def test_an_identity_without_the_right_streams_with_one_warning(
     """Pulls go on through the registry, and the log is not filled by them."""
     now = 0.0
     connection = AzureConnection(container.options(), clock=lambda: now)
-    connection._client()
+    await connection._client()
     connection._credential = object()
     container.server.trouble = lambda request: (
         (403, "AuthorizationPermissionMismatch") if "userdelegationkey" in request.query else None
@@ -423,6 +423,29 @@ async def test_a_large_blob_in_one_go(container: Container) -> None:
             raise ZeroDivisionError
     assert container.blobs(begun=True) == {}
     await driver.close()
+
+
+async def test_a_closed_driver_opens_nothing(container: Container) -> None:
+    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    for used in (True, False):
+        driver = container.driver()
+        if used:
+            await driver.write(TAG, b"text")
+        await driver.close()
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await driver.read(TAG)
+        await driver.close()
+
+
+async def test_a_connection_that_cannot_be_made_leaves_nothing_open(container: Container) -> None:
+    """Each request tried again, and each kept the sessions that it had opened before it failed."""
+    connection = AzureConnection(
+        container.options(credentials="client_secret", tenant="no tenant!", client="c", secret="s")
+    )
+    objects = AzureObjects(connection, "")
+    for _ in range(2):
+        with pytest.raises(StorageUnavailable, match="tenant"):
+            await objects.find(TAG)
 
 
 async def test_a_page_of_names_is_asked_for_from_where_it_begins(container: Container) -> None:

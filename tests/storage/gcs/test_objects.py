@@ -256,6 +256,18 @@ async def test_an_answer_that_is_not_googles_is_told(make: Callable[..., GcsObje
         await make(endpoint="http://127.0.0.1:1", attempts=2).head(KEY)
 
 
+async def test_a_closed_store_opens_nothing(bucket: Bucket) -> None:
+    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    for used in (True, False):
+        store = bucket.store()
+        if used:
+            await store.put(KEY, [b"text"])
+        await store.close()
+        with pytest.raises(StorageUnavailable, match="closed"):
+            await store.head(KEY)
+        await store.close()
+
+
 async def test_memory_of_an_upload_is_bounded(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
     """Two chunks at most are on their way: the third is taken only when the first has been put."""
     driver = ObjectDriver(store := make(), ChunkLog(store, tail_bytes=0))

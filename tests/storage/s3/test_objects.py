@@ -21,6 +21,7 @@ from moorage.storage.objects import Source
 from moorage.storage.s3.multipart import parts_of
 from moorage.storage.s3.options import S3Limits, S3Options
 from moorage.testing.builders import blob
+from moorage.testing.listing_contract import flat
 from moorage.testing.upload_contract import HOME, TO
 
 if TYPE_CHECKING:
@@ -291,6 +292,20 @@ async def test_a_signed_url_is_what_curl_can_fetch(make: Callable[..., ObjectDri
     ranged = [*command, "-r", "2-4"]
     part = await asyncio.to_thread(subprocess.run, ranged, capture_output=True, check=True, timeout=30)
     assert part.stdout == b"234"
+
+
+async def test_a_closed_driver_opens_nothing(bucket: Bucket) -> None:
+    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    for used in (True, False):
+        driver = bucket.driver()
+        if used:
+            await driver.write(TO, b"text")
+            assert await driver.handover(TO, method="GET", expires_s=60)
+        await driver.close()
+        for call in (driver.read(TO), flat(driver.children(REGISTRY)), driver.probe()):
+            with pytest.raises(StorageUnavailable, match="closed"):
+                await call
+        await driver.close()
 
 
 async def test_urls_may_name_another_host(make: Callable[..., ObjectDriver], bucket: Bucket) -> None:

@@ -171,7 +171,7 @@ async def _start(
 
     signed = await source.sign(key, expires_s=_HANGING_S * 4)
     # An identity that may not sign URLs may read what lies in the same account all the same.
-    url = source.connection.url_of(source.path(key)) if signed is None else signed.url
+    url = await source.connection.url_of(source.path(key)) if signed is None else signed.url
 
     async def work(blob: BlobClient) -> str:
         done: dict[str, Any] = await blob.start_copy_from_url(

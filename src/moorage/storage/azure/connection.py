@@ -23,7 +23,7 @@ import importlib
 import io
 import os
 import time
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Final
 
@@ -33,7 +33,7 @@ from moorage.storage.azure.errors import Place, failure_of
 from moorage.storage.driver import StorageUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Callable
 
     from azure.storage.blob import UserDelegationKey
     from azure.storage.blob.aio import BlobClient, BlobServiceClient, ContainerClient
@@ -80,7 +80,8 @@ class AzureConnection:
         self._service: BlobServiceClient | None = None
         self._container: ContainerClient | None = None
         self._credential: Any = None
-        self._closing: list[Callable[[], Awaitable[None]]] = []
+        self._open = AsyncExitStack()
+        self._closed = False
         self._delegation: tuple[UserDelegationKey, datetime] | None = None
         self._asking = asyncio.Lock()
         self._refused_until: float | None = None
@@ -90,23 +91,28 @@ class AzureConnection:
     async def container(self) -> AsyncIterator[ContainerClient]:
         """The container's client, for one request."""
         async with self._turns:
-            yield self._client()
+            yield await self._client()
 
     @asynccontextmanager
     async def blob(self, path: str) -> AsyncIterator[BlobClient]:
         """The client of one blob, for one request."""
         async with self._turns:
-            yield self._client().get_blob_client(path)
+            yield (await self._client()).get_blob_client(path)
 
-    def url_of(self, path: str) -> str:
-        return self._client().get_blob_client(path).url
+    async def url_of(self, path: str) -> str:
+        return (await self._client()).get_blob_client(path).url
 
-    def _client(self) -> ContainerClient:
+    async def _client(self) -> ContainerClient:
+        """Raises StorageUnavailable, also after `close`: nothing would close the sessions that are opened then."""
         if self._container is None:
+            if self._closed:
+                raise StorageUnavailable(f"{self.place.url}, container {self.options.container}: closed")
             try:
                 self._service = self._make()
             except (ValueError, OSError) as error:
+                await self._end()  # the sessions opened before the failure
                 raise self.place.error(failure_of(error), "connecting", "") from error
+            self._open.push_async_callback(self._service.close)
             self._container = self._service.get_container_client(self.options.container)
         return self._container
 
@@ -138,7 +144,7 @@ class AzureConnection:
             trust_env=True,
             auto_decompress=False,
         )
-        self._closing.append(session.close)
+        self._open.push_async_callback(session.close)
 
         class Transport(AioHttpTransport):  # type: ignore[misc]  # it comes untyped
             """Hands large bodies over as files, which aiohttp sends piece by piece."""
@@ -188,14 +194,14 @@ class AzureConnection:
         else:
             made = DefaultAzureCredential(**more)
         self._credential = made
-        self._closing.insert(0, made.close)
+        self._open.push_async_callback(made.close)
         return made
 
     async def sign(self, path: str, *, expires_s: float) -> str | None:
         """A URL that lets whoever has it read the blob, by GET and HEAD; None where none can be made."""
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 
-        url = self.url_of(path)
+        url = await self.url_of(path)
         now = datetime.now(UTC)
         by: dict[str, Any] = {"account_key": self.options.account_key}
         if self._credential is not None:
@@ -230,7 +236,7 @@ class AzureConnection:
                 return None
             now = datetime.now(UTC)
             end = max(now + _KEY_LIFE, until + _KEY_LIFE / 2)
-            self._client()
+            await self._client()
             assert self._service is not None, "the container's client was made of it"
             try:
                 key = await self._service.get_user_delegation_key(now - _SKEW, end)
@@ -251,9 +257,12 @@ class AzureConnection:
             return key
 
     async def close(self) -> None:
-        service, self._service, self._container = self._service, None, None
-        if service is not None:
-            await service.close()
-        closing, self._closing = self._closing, []
-        for close in closing:
-            await close()
+        """Close every session.  Requests that are still running fail; later ones are refused."""
+        self._closed = True
+        await self._end()
+
+    async def _end(self) -> None:
+        """Close what is open, each part also when closing another one fails or is cancelled."""
+        opened, self._open = self._open, AsyncExitStack()
+        self._service = self._container = self._credential = None
+        await opened.aclose()

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import json
 import random
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 from urllib.parse import quote, urlencode
@@ -92,6 +93,7 @@ class GcsConnection:
         self._sleep = sleep
         self._outward: ClientSession | None = None
         self._inward: ClientSession | None = None
+        self._closed = False
 
     def path(self, key: str = "", suffix: str = "") -> str:
         """Of the JSON API, below the endpoint; `key` is the bucket's name for the object, "" for all of them."""
@@ -114,6 +116,9 @@ class GcsConnection:
         return self._inward
 
     def _make_session(self, *, proxies: bool) -> ClientSession:
+        """Raises StorageUnavailable after `close`: nothing would close a session that is opened then."""
+        if self._closed:
+            raise StorageUnavailable(f"{self.endpoint}, bucket {self.options.bucket}: closed")
         import ssl
 
         import aiohttp
@@ -242,10 +247,13 @@ class GcsConnection:
         await self._sleep(random.uniform(longest / 2, longest))  # noqa: S311  no secret
 
     async def close(self) -> None:
-        for session in (self._outward, self._inward):
-            if session is not None:
-                await session.close()
-        self._outward = self._inward = None
+        """Close every session.  Requests that are still running fail; later ones are refused."""
+        self._closed = True
+        sessions, self._outward, self._inward = (self._outward, self._inward), None, None
+        async with AsyncExitStack() as closing:  # each also when closing the other one fails or is cancelled
+            for session in sessions:
+                if session is not None:
+                    closing.push_async_callback(session.close)
 
 
 class _NoToken(Exception):

@@ -28,7 +28,7 @@ from moorage.storage.driver import StorageUnavailable
 from moorage.storage.s3.errors import Place, failure_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Coroutine
 
     from obstore.store import ClientConfig, S3Credential, S3Store
 
@@ -113,6 +113,7 @@ class S3Connection:
         self.moving = asyncio.Semaphore(min(_AT_ONCE, options.copy_concurrency))
         self.asking = asyncio.Semaphore(_AT_ONCE)
         self._stack = AsyncExitStack()
+        self._closed = False
         self._lock = asyncio.Lock()
         self._session: Any = None
         self._client: Any = None
@@ -141,11 +142,20 @@ class S3Connection:
         return self._stores
 
     async def close(self) -> None:
-        await self._stack.aclose()
-        self._client = self._stores = None
+        """Close every session.  Requests that are still running fail; later ones are refused."""
+        self._closed = True
+        async with self._lock:  # a client that is being made is closed too
+            self._client = self._stores = None
+            await self._stack.aclose()
 
-    async def _made(self, work: Any) -> Any:
-        """Errors of making a client or finding credentials."""
+    async def _made(self, work: Coroutine[Any, Any, Any]) -> Any:
+        """Errors of making a client or finding credentials.
+
+        Raises StorageUnavailable also after `close`: nothing would close the sessions that are opened then.
+        """
+        if self._closed:
+            work.close()
+            raise StorageUnavailable(f"{self.place.endpoint}, bucket {self.place.bucket}: closed")
         try:
             return await work
         except StorageUnavailable:
