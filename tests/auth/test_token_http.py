@@ -221,6 +221,15 @@ async def test_autoredirect_sends_clients_to_the_host_they_asked(
     await app.close()
 
 
+@pytest.mark.parametrize("path", ["/tokens/here", "tokens/here"])
+async def test_autoredirectpath_is_where_clients_are_sent(tmp_path: Path, path: str) -> None:
+    """A token server that answers elsewhere than at `/auth/token`."""
+    app = build(configured(tmp_path, autoredirect=True, autoredirectpath=path), b"secret", worker=0)
+    answer = await Client(app.asgi).get("/v2/", headers={"host": "reg.test"})
+    assert answer.headers["www-authenticate"].startswith('Bearer realm="https://reg.test/tokens/here",')
+    await app.close()
+
+
 @pytest.fixture(scope="module")
 def runner() -> Iterator[asyncio.Runner]:
     with asyncio.Runner() as made:

@@ -6,8 +6,13 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
+from tests.http.client import Client
 from tests.registry.watched import WatchedDriver
 
+from moorage.app import build
+from moorage.config.model import Settings
+from moorage.config.sections.storage import Inmemory, Maintenance, Storage, UploadPurging
 from moorage.registry import layout
 from moorage.registry.purge import Purger, purge
 from moorage.storage.driver import Key, StorageUnavailable
@@ -99,3 +104,19 @@ async def test_it_runs_once_in_the_first_hour_and_then_at_its_interval(filled: D
     assert 0 <= first <= 3600
     assert rest == [7200, 7200]
     assert await left(filled) == set()
+
+
+@pytest.mark.parametrize("dry", [True, False])
+async def test_the_setting_dryrun_decides_whether_anything_goes(dry: bool) -> None:
+    """From the configuration to the request of the client whose upload it is: inverted, it would delete."""
+    purging = UploadPurging(age=0.0, dryrun=dry)
+    storage = Storage(inmemory=Inmemory(), maintenance=Maintenance(uploadpurging=purging))
+    app = build(Settings(storage=storage), b"secret", worker=0)
+    client = Client(app.asgi)
+    location = await client.location()
+    assert app.purger is not None
+    with capture_logs() as logs:
+        assert await app.purger.once() == 1
+    assert [entry["event"] for entry in logs] == ["old upload found" if dry else "old upload removed"]
+    assert (await client.get(location)).status_code == (204 if dry else 404)
+    await app.close()

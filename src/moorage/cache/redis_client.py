@@ -9,6 +9,7 @@ that a firewall that forgets connections in silence costs nobody a timeout.
 
 from __future__ import annotations
 
+import importlib.util
 import time
 from typing import TYPE_CHECKING, Any, Final
 
@@ -168,7 +169,9 @@ def _common(options: RedisOptions) -> dict[str, Any]:
         "socket_keepalive": True,
     }
     if not options.identify:
-        found |= {"lib_name": None, "lib_version": None}
+        # Newer versions of redis-py have the first, and warn of the other two.
+        known = importlib.util.find_spec("redis.driver_info") is not None
+        found |= {"driver_info": None} if known else {"lib_name": None, "lib_version": None}
     if options.tls is not None:
         found |= {
             "ssl_cert_reqs": "required",
@@ -186,7 +189,8 @@ def _retry(options: RedisOptions) -> Any:
     from redis.exceptions import ConnectionError as Broken
 
     # A connection that broke is worth another try; a server that is silent is not, since somebody is waiting.
-    backoff = ExponentialBackoff(cap=options.longest_pause_s, base=options.first_pause_s)
+    # redis-py doubles the base before the first pause already.
+    backoff = ExponentialBackoff(cap=options.longest_pause_s, base=options.first_pause_s / 2)
     return Retry(backoff, options.retries, supported_errors=(Broken,))
 
 
