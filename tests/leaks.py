@@ -32,13 +32,16 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> Generator[None, None, None]:
-    """After the test's own fixtures have ended."""
-    yield
-    if nextitem is None or nextitem.path != item.path:
-        gc.unfreeze()
-    if leaked := collected():
+    """After the test's own fixtures have ended, also when ending them failed."""
+    try:
+        yield
+    finally:
+        if nextitem is None or nextitem.path != item.path:
+            gc.unfreeze()
+        leaked = collected()
+        gc.freeze()
+    if leaked:
         pytest.fail("left open, and found by the garbage collector:\n" + "\n".join(leaked), pytrace=False)
-    gc.freeze()
 
 
 def collected() -> list[str]:

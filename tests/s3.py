@@ -78,9 +78,24 @@ class Front:
     @contextmanager
     def over_tls(self, context: ssl.SSLContext) -> Iterator[str]:
         """The same server, also with TLS; its address."""
-        from werkzeug.serving import make_server
+        from werkzeug.serving import WSGIRequestHandler, make_server
 
-        server = make_server("127.0.0.1", 0, self.app, threaded=True, ssl_context=context)
+        class KeepAlive(WSGIRequestHandler):
+            """Connections stay open for the client to close.
+
+            aiohttp does not wait for the end of TLS on a connection that the server closes: under load it is still
+            open when the test's event loop ends.
+            """
+
+            protocol_version = "HTTP/1.1"
+
+            def send_header(self, keyword: str, value: str) -> None:
+                if keyword.lower() != "connection":
+                    super().send_header(keyword, value)
+
+        server = make_server(
+            "127.0.0.1", 0, self.app, threaded=True, request_handler=KeepAlive, ssl_context=context
+        )
         thread = threading.Thread(target=server.serve_forever, daemon=True)
         thread.start()
         try:

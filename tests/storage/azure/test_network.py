@@ -87,6 +87,8 @@ def a_provider(context: ssl.SSLContext) -> Iterator[Provider]:
     found = Provider()
 
     class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"  # the client closes the connection: see tests/s3.py, `over_tls`
+
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
             found.asked.append((self.path, dict(parse_qsl(body))))
