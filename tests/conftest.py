@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.leaks import pytest_collection_finish, pytest_runtest_teardown
 from tests.live import Live, everything_required, start_moorage, start_reference
@@ -26,6 +27,14 @@ hypothesis.settings.load_profile("ci" if everything_required() else "search")
 
 # So that a failed comparison in the contract suites shows its values.
 pytest.register_assert_rewrite("moorage.testing")
+
+
+@pytest.fixture(autouse=True)
+def _logs_as_they_were() -> Iterator[None]:
+    """A command or server that runs in the test's process configures logging; the next test has its own."""
+    before = structlog.get_config()
+    yield
+    structlog.configure(**before)
 
 
 @pytest.fixture(scope="module")

@@ -5,23 +5,13 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-import structlog
 import typer
 
 from moorage.cli.working import carry_out
 from moorage.storage.driver import StorageUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from moorage.cli.progress import Meter
-
-
-@pytest.fixture(autouse=True)
-def _logs_as_they_were() -> Iterator[None]:
-    before = structlog.get_config()
-    yield
-    structlog.configure(**before)
 
 
 def test_what_the_work_returns_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
