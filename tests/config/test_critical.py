@@ -149,6 +149,43 @@ def test_a_second_document_does_not_start(tmp_path: Path) -> None:
     assert "second YAML document" in error.message
 
 
+GUARDED = "auth: {htpasswd: {realm: r, path: p}}\npolicy: {repository: {classes: [image]}}\n"
+SECURED = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd}\n" + GUARDED
+
+
+@pytest.mark.parametrize(("name", "off"), [("REGISTRY_AUTH", "none"), ("REGISTRY_HTTP_TLS", "{}")])
+def test_an_empty_variable_switches_nothing_off(tmp_path: Path, name: str, off: str) -> None:
+    """`REGISTRY_AUTH: ${AUTH}` in a compose file without AUTH opened the registry."""
+    (error,) = errors_of(tmp_path, SECURED, {name: ""})
+    assert error.origin.source == name
+    assert f"write {name}={off} to do so" in error.message
+    settings = load_text(tmp_path, SECURED, {name: off}).settings
+    assert settings.auth.provider == "none" or not settings.http.tls.certificate
+    assert load_text(tmp_path, BASE, {name: ""}).warnings == ()
+
+
+def test_an_empty_variable_that_loosens_is_told(tmp_path: Path) -> None:
+    """The reference does the same, without a word."""
+    loaded = load_text(tmp_path, SECURED, {"REGISTRY_POLICY_REPOSITORY_CLASSES": "", "REGISTRY_LOG_LEVEL": ""})
+    (warning,) = loaded.warnings
+    assert (warning.kind, warning.key) == ("warning", "policy.repository.classes")
+    assert str(warning).startswith(
+        "REGISTRY_POLICY_REPOSITORY_CLASSES: policy.repository.classes: is empty, so what"
+    )
+
+
+@pytest.mark.parametrize(
+    ("text", "key"),
+    [("auth:\n", "auth"), ("  tls:\n", "http.tls"),
+     ("  tls: {certificate: '', key: }\n", "http.tls")],
+)  # fmt: skip
+def test_a_section_without_content_is_told(tmp_path: Path, text: str, key: str) -> None:
+    """What a template or commented lines leave; the reference starts with it."""
+    (warning,) = load_text(tmp_path, BASE + text).warnings
+    assert (warning.key, warning.kind, warning.origin.line) == (key, "warning", 7)
+    assert "is empty, which means" in warning.message
+
+
 def test_the_keys_exist() -> None:
     """A key that is renamed must not drop out of the list."""
     assert set(CRITICAL) <= KNOWN

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
 from moorage.config.critical import is_critical, is_near
-from moorage.config.nodes import List, Map, Node, Scalar, is_null
+from moorage.config.nodes import List, Map, Node, Scalar, find, is_null
 from moorage.config.older import chosen, spread_alias
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
 from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
@@ -55,12 +55,15 @@ _FOREIGN: Final = {
 }
 """Variables with the prefix that other programs read, and what for."""
 
+Path = tuple[str | int, ...]
+
+_SWITCHED_OFF_BY: Final[dict[Path, str]] = {("auth",): "none", ("http", "tls"): "{}"}
+"""Sections that an empty variable must not switch off, and the value that does."""
+
 _CLOSE: Final = 0.85
 """How alike the names of two variables must be for a hint: most of each name is that of the section."""
 
 _LINK_VALUE: Final = re.compile(r"(?:tcp|udp|sctp)://\S+", re.ASCII)
-
-Path = tuple[str | int, ...]
 
 
 def variable_of(path: tuple[str, ...]) -> str:
@@ -87,7 +90,9 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
         if path[:2] == ("storage", "s3aws"):
             path = ("storage", "s3", *path[2:])
         try:
-            _set(root, path, _payload(name, environ[name], problems), choices)
+            payload = _payload(name, environ[name], problems)
+            problems += _cleared(root, path, payload)
+            _set(root, path, payload, choices)
         except ConfigError as error:
             problems += [dataclasses.replace(problem, key=_dotted(path)) for problem in error.problems]
     for name in links.values():
@@ -232,6 +237,26 @@ def _payload(name: str, value: str, problems: list[Problem]) -> Node:
         message = "everything from # on is a comment; quote the value if it belongs to it"
         problems.append(Problem(message, origin=origin, kind="warning"))
     return node
+
+
+def _cleared(root: Map, path: Path, value: Node) -> Iterator[Problem]:
+    """What to report of an empty variable that takes away what the file says, if that is critical.
+
+    Compose and templates make one of a variable that is not set, so it never switches off authentication or TLS.
+    """
+    before = find(root, path)
+    if not isinstance(value, Scalar) or not is_null(value) or not is_critical(path):
+        return
+    if before is None or is_null(before) or (isinstance(before, Map) and not before.entries):
+        return
+    name, key = value.origin.source, _dotted(path)
+    if path in _SWITCHED_OFF_BY:
+        message = (
+            f"is empty, and would switch off what the file says; write {name}={_SWITCHED_OFF_BY[path]} to do so"
+        )
+        yield Problem(message, key, value.origin)
+    else:
+        yield Problem("is empty, so what the file says is not in force", key, value.origin, "warning")
 
 
 def _set(root: Map, path: Path, value: Node, choices: dict[str, dict[str, str]]) -> None:

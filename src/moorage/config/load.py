@@ -74,6 +74,7 @@ def load(
         root, source = _built_in(environ), BUILT_IN
     else:
         root, source = _tree(chosen, problems), str(chosen)
+    problems += _empty_sections(root)
     spread(root)
     problems += [*apply(root, Settings, environ), *modernise(root, Settings)]
 
@@ -203,6 +204,31 @@ def _data_directory(environ: Mapping[str, str]) -> Path:
     except RuntimeError:  # a user without an entry, as in `docker run --user 1234`
         return earlier
     return base / ".local" / "share" / "moorage"
+
+
+def _empty_sections(root: Map) -> list[Problem]:
+    """Report `auth` and `http.tls` without content, as commented lines or a template leave them.
+
+    The reference takes them; `{}` is written on purpose.
+    """
+    found = []
+    for path, consequence in ((("auth",), "no authentication"), (("http", "tls"), "plain HTTP")):
+        section, above = find(root, path), find(root, path[:-1])
+        if not isinstance(above, Map) or path[-1] not in above.entries:
+            continue
+        # A provider without parameters is chosen all the same.
+        blank = isinstance(section, Map) and bool(section.entries) and path != ("auth",) and _is_blank(section)
+        if is_null(section) or blank:
+            message = f"is empty, which means {consequence}; fill it in or remove it"
+            found.append(Problem(message, ".".join(path), above.keys[path[-1]], "warning"))
+    return found
+
+
+def _is_blank(node: Node) -> bool:
+    """Whether a node and all below it are empty."""
+    if isinstance(node, Map):
+        return all(_is_blank(below) for below in node.entries.values())
+    return is_null(node) or (isinstance(node, Scalar) and not node.text)
 
 
 def _missing_version(root: Map) -> list[Problem]:
