@@ -232,7 +232,10 @@ def test_serve_has_no_other_refusals() -> None:
     source = inspect.getsource(server.run)
     refusing = source[source.index("try:") : source.index("except Cannot")]
     called = set(re.findall(r"\b([a-z_.]+)\(", refusing)) - {"pace"}
-    assert called == {"draw", "observing.observe", "inherited", "bind", "engage", "_prepare", "check_at_start"}
+    assert called == {
+        "draw", "observing.observe", "inherited", "bind", "engage", "_prepare",
+        "check_at_start",  # logs a directory that cannot be written to; an unreadable one is in the list
+    }  # fmt: skip
 
 
 def test_all_that_is_wrong_is_told_at_once(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:

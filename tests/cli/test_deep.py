@@ -128,13 +128,15 @@ def test_a_data_directory_is_written_to_and_left_as_it_was(tmp_path: Path) -> No
 def test_a_data_directory_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Full, read-only or somebody else's: pulls would work, pushes would not.  Read-only mode needs no writing."""
 
-    def refuse(**_: Any) -> Any:
+    def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    found = results(tmp_path, FILES % (tmp_path, ""))["storage.filesystem"]
-    assert not found.ok
-    assert found.text == f"cannot write to {tmp_path}: Read-only file system; pushes would be refused"
+    monkeypatch.setattr(deep, "check_writable", refuse)
+    for root in (tmp_path, tmp_path / "new" / "data"):
+        found = results(tmp_path, FILES % (root, ""))["storage.filesystem"]
+        assert not found.ok
+        assert found.text == f"cannot write to {tmp_path}: Read-only file system; pushes would be refused"
     text = FILES % (tmp_path, ", maintenance: {readonly: {enabled: true}}")
     assert results(tmp_path, text)["storage.filesystem"].ok
 

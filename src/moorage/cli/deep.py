@@ -22,6 +22,7 @@ from moorage.redaction import in_text
 from moorage.server.announcement import store_fields
 from moorage.server.cannot import Cannot
 from moorage.server.listen import bind, check_socket
+from moorage.storage.data_directory import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -32,9 +33,6 @@ __all__ = ["LIMIT_S", "Probe", "Result", "probes", "run"]
 
 LIMIT_S: Final = 10.0
 """For each probe."""
-
-_BLOCK: Final = bytes(4096)
-"""Less may be stored in the inode, where a full disk goes unnoticed."""
 
 
 class _Failed(Exception):
@@ -125,18 +123,19 @@ def _store(settings: Settings) -> str:
 
 
 def _write(root: Path) -> str:
-    """Write a block to a file without a name, in the directory or where it will be made."""
-    there = root.absolute()
+    """Write a block where pushes write, or where the directory will be made."""
+    root = there = root.absolute()
     while not os.path.lexists(there):
         there = there.parent
     try:
-        with tempfile.TemporaryFile(dir=there) as file:
-            file.write(_BLOCK)
-            file.flush()
-            os.fsync(file.fileno())
+        if there == root:
+            check_writable(str(root))
+        else:
+            with tempfile.TemporaryFile(dir=there):
+                pass
     except OSError as error:
         raise _Failed(f"cannot write to {there}: {error.strerror}; pushes would be refused") from error
-    return "can be written" if there == root.absolute() else f"does not exist yet, and can be made in {there}"
+    return "can be written" if there == root else f"does not exist yet, and can be made in {there}"
 
 
 def _redis(settings: Settings) -> str:
