@@ -12,6 +12,7 @@ import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.server.serving import LIMIT_S, ROOT, serving, until
 
 from moorage.server.cannot import Cannot
@@ -235,3 +236,13 @@ def test_a_registry_that_is_open_to_the_network_says_so_once(tmp_path: Path) -> 
         served.signal(signal.SIGHUP)
         served.logged("configuration reloaded", 2)
         assert served.err.count("no authentication") == 2, "a reload that opens it says so as well"
+
+
+def test_a_worker_that_ends_with_the_server_is_no_reason_for_a_warning() -> None:
+    """Each stop with two workers warned that connections could not be steered, by sockets that were closed."""
+    sockets = bind("tcp", "127.0.0.1:0", 2)
+    sockets.close()
+    with capture_logs() as logs:
+        sockets.exclude(0)
+        sockets.include(0)
+    assert logs == []

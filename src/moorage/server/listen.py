@@ -97,7 +97,9 @@ class Sockets:
     def _steer(self, *, released: bool = False) -> None:
         if self.shared or not (self._excluded or released):
             return
-        member = next(one for one in self.sockets if one is not None)
+        member = next((one for one in self.sockets if one is not None and one.fileno() >= 0), None)
+        if member is None:  # closed: the server stops
+            return
         positions = [at for at, index in enumerate(self._group) if index not in self._excluded]
         try:
             if len(positions) in {0, len(self._group)}:
