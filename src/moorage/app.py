@@ -252,8 +252,8 @@ def _check_authority(settings: Settings, secret: bytes) -> list[Problem]:
     if settings.auth.htpasswd is not None and not os.path.lexists(settings.auth.htpasswd.path):
         from moorage.auth.entries import check_provision  # noqa: PLC0415  only where it is configured
 
-        told = check_provision(Path(settings.auth.htpasswd.path))
-        return [Problem(told, "auth.htpasswd.path", kind="warning")]
+        warning = check_provision(Path(settings.auth.htpasswd.path))
+        return [Problem(warning, "auth.htpasswd.path", kind="warning")]
     try:
         _authority(settings, secret, problems, reports=True)
     except CannotAuthenticate as error:
@@ -315,7 +315,7 @@ def _htpasswd(settings: Settings, _: bytes, problems: list[Problem] | None, *, r
         problems += (Problem(text, kind="warning") for text in users.warnings)
         if path.is_dir():
             message = (
-                f"{path} is a directory, so nobody can log in; make a file with `moorage htpasswd -Bc "
+                f"{path} is a directory, so no user can log in; create a file with `moorage htpasswd -Bc "
                 f"{path / 'htpasswd'} USER` and name it here"
             )
             problems.append(Problem(message, "auth.htpasswd.path", kind="fault"))

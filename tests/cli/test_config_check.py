@@ -255,7 +255,7 @@ def test_a_directory_in_the_place_of_the_password_file_is_an_error_for_check(run
     file = written(Case("", auth("htpasswd: {realm: r, path: '{home}'}"), ""), home)
     result = run("config", "check", file)
     assert result.returncode == 1
-    assert f"error: auth.htpasswd.path: {home} is a directory, so nobody can log in" in result.stderr
+    assert f"error: auth.htpasswd.path: {home} is a directory, so no user can log in" in result.stderr
 
 
 def test_a_password_file_that_is_missing_is_told_and_not_made(run: Run, home: Path) -> None:
@@ -271,4 +271,6 @@ def test_an_open_registry_is_told(run: Run, home: Path) -> None:
     file = written(Case("", http().replace("127.0.0.1:0", ":5000"), ""), home)
     result = run("config", "check", file)
     assert result.returncode == 0
-    assert result.stderr.startswith("warning: no authentication: whoever can reach :5000 may pull and overwrite")
+    assert result.stderr.startswith(
+        "warning: no authentication: every client that reaches :5000 may pull and overwrite"
+    )

@@ -124,7 +124,7 @@ def test_names_stand_for_an_empty_subject(tmp_path: Path, monkeypatch: pytest.Mo
 def test_an_open_registry_is_told_with_what_everybody_may_do(tmp_path: Path, storage: str, may: str) -> None:
     settings = settings_of(tmp_path, HTTP + f"storage: {storage}\n")
     assert open_registry(settings, "[::]:5000") == (
-        f"no authentication: whoever can reach [::]:5000 may {may}; set auth (htpasswd, token or local), "
+        f"no authentication: every client that reaches [::]:5000 may {may}; set auth (htpasswd, token or local), "
         "or listen on 127.0.0.1 only"
     )
 

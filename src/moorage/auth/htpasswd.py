@@ -162,7 +162,7 @@ class PasswordFile:
         """Read the file; `warnings` has what is odd in it.
 
         Raises CannotAuthenticate if the file cannot be read or understood.  A directory in its place is taken for
-        a file that cannot be read just now, as by CNCF Distribution: nobody gets in before there is a file.
+        a file that cannot be read just now, as by CNCF Distribution: no user can log in before there is a file.
         """
         self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
         self._file_log = FileLog(reports=reports)

@@ -155,8 +155,8 @@ def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
 def _secret(settings: Settings) -> Iterator[Problem]:
     if settings.http.secret.lower() in _SAMPLE_SECRETS:
         message = (
-            "is the sample of a manual, which everybody knows; put a random one in its place, such as "
-            "openssl rand -hex 32 prints, and the same on every node"
+            "is a published sample secret; replace it by a random one, the same on every node: "
+            "openssl rand -hex 32"
         )
         yield Problem(message, "http.secret")
 

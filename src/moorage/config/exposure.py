@@ -52,6 +52,6 @@ def open_registry(settings: Settings, address: str) -> str | None:
     else:
         may = "pull and overwrite everything"
     return (
-        f"no authentication: whoever can reach {address} may {may}; set auth (htpasswd, token or local), "
+        f"no authentication: every client that reaches {address} may {may}; set auth (htpasswd, token or local), "
         "or listen on 127.0.0.1 only"
     )

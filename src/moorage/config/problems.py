@@ -39,7 +39,7 @@ class Problem:
     """One thing to mend.
 
     `error` keeps the registry from starting.  `unknown` (a key or variable that nothing reads), `fault` (CNCF
-    Distribution starts with it, and answers nobody) and `warning` do not, but `moorage config check` counts the
+    Distribution starts with it, and serves no client) and `warning` do not, but `moorage config check` counts the
     first two as errors.
     `meant` is the dotted key that is missing because of this problem; what its absence leads to is not reported.
     """

@@ -65,8 +65,8 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     _raise_file_limit()
     secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
     application = build is None
-    told = _refusals(loaded.settings, secret, application=application)
-    if told is None:
+    warned = _refusals(loaded.settings, secret, application=application)
+    if warned is None:
         return 1
     try:
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
@@ -83,7 +83,7 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
         _log.critical(str(error))
         return 1
     for warning in warnings:
-        if warning not in told:
+        if warning not in warned:
             _log.warning(warning)
     exposed = not is_loopback(sockets)
     if exposed and (opened := open_registry(loaded.settings, str(sockets))):

@@ -40,7 +40,7 @@ def start_fields(plan: Plan) -> dict[str, str | int]:
 
 
 def store_fields(settings: Settings) -> dict[str, str]:
-    """Return the driver, and what tells its data from those of another registry."""
+    """Return the driver, and the place of its data: path, or bucket, endpoint and prefix."""
     storage = settings.storage
     fields = {"storage": storage.driver}
     if storage.filesystem is not None:
