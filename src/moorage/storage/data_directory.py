@@ -12,6 +12,8 @@ import os
 from contextlib import suppress
 from typing import Final
 
+from moorage.storage.durable import FILE_MODE, make_with_parents
+
 __all__ = ["check_readable", "check_writable"]
 
 _LAYOUT: Final = "docker/registry/v2"
@@ -19,9 +21,6 @@ _WRITTEN: Final = ("repositories", "blobs")
 _NAME: Final = "write-probe.00000000-0000-4000-8000-000000000000.tmp"
 _BYTES: Final = bytes(4096)
 """One block: less may be stored in the inode, where a full disk goes unnoticed."""
-
-_FILE_MODE: Final = 0o644
-_DIRECTORY_MODE: Final = 0o755
 
 
 def check_readable(root: str) -> None:
@@ -39,7 +38,7 @@ def check_writable(root: str) -> None:
 
     Creates `root` if it is missing.
     """
-    os.makedirs(root, _DIRECTORY_MODE, exist_ok=True)
+    make_with_parents(root, [])
     for directory in _directories(root):
         _write_one(f"{directory}/{_NAME}")
 
@@ -59,7 +58,7 @@ def _directories(root: str) -> list[str]:
 
 def _write_one(path: str) -> None:
     # Without O_EXCL: two nodes that share the directory may check at the same time.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, _FILE_MODE)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
     try:
         written = os.pwrite(fd, _BYTES, 0)
         os.pwrite(fd, _BYTES[written:], written)

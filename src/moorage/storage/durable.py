@@ -42,6 +42,7 @@ __all__ = [
     "exists",
     "is_directory",
     "is_temporary_name",
+    "make_with_parents",
     "move_unless_there",
     "place",
     "remove_tree",
@@ -146,7 +147,7 @@ class Directories:
         while path not in self._known:
             unsure.append(path)
             if path == self._root:
-                _make_with_parents(os.path.dirname(path), made)
+                make_with_parents(os.path.dirname(path), made)
                 break
             path = os.path.dirname(path)
         for directory in reversed(unsure):
@@ -236,14 +237,18 @@ def _make_one(path: str, made: list[str]) -> None:
     made.append(path)
 
 
-def _make_with_parents(path: str, made: list[str]) -> None:
+def make_with_parents(path: str, made: list[str]) -> None:
+    """Make a directory and those above it; the ones that were missing are added to `made`.
+
+    `os.makedirs` would leave the mode of those above it to the umask.
+    """
     try:
         _make_one(path, made)
     except FileNotFoundError:
         parent = os.path.dirname(path)
         if parent == path:
             raise
-        _make_with_parents(parent, made)
+        make_with_parents(parent, made)
         _make_one(path, made)
 
 
