@@ -15,7 +15,9 @@ from moorage.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, 
 from moorage.registry import hashing, layout
 from moorage.registry.uploads import StoredUploads, new_upload_id
 from moorage.storage.driver import KeyMissing, Note, StorageUnavailable, UploadMissing
+from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.listing_contract import keys_below
+from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
@@ -357,13 +359,36 @@ async def test_a_refused_digest_is_the_answer_although_the_upload_cannot_be_remo
         await uploads.put(at, Digest.of(b"other"), SMALL)
 
 
-async def test_an_upload_without_its_link_is_removed(uploads: Requests, watched: Watched, driver: Driver) -> None:
-    """Its bytes are the blob's, so no client could continue it, and each refused PUT would leave a directory."""
+async def test_an_upload_without_its_bytes_is_removed(uploads: Requests, watched: Watched, driver: Driver) -> None:
+    """The link failed: the bytes are the blob's, no client could continue, and a directory would stay."""
     at = await uploads.start(NAME)
     watched.fails_at = "write"
     with pytest.raises(Unavailable):
         await uploads.put(at, Digest.of(SMALL), SMALL)
+    assert await is_gone(uploads, at)
     assert await keys_below(driver, layout.upload_home(NAME, at.uuid)) == {}
+
+
+async def test_an_upload_with_its_bytes_is_kept(uploads: Requests, watched: Watched) -> None:
+    """The publication failed before it began: the client tries again and sends nothing twice."""
+    at = await uploads.start(NAME)
+    watched.fails_at = "publish"
+    with pytest.raises(Unavailable):
+        await uploads.put(at, Digest.of(SMALL), SMALL)
+    await uploads.put(await uploads.status(NAME, at.uuid), Digest.of(SMALL))
+    assert await stored(watched, Digest.of(SMALL)) == SMALL
+
+
+async def test_a_bucket_keeps_the_upload_until_the_link_is_there() -> None:
+    """Its chunks stay where they are while the store joins them: a link that fails costs no second upload."""
+    bucket = Watched(ObjectDriver(MemoryObjects(Bucket())))
+    uploads = Requests(bucket)
+    at = await uploads.patch(await uploads.start(NAME), SMALL)
+    bucket.fails_at = "write"
+    with pytest.raises(Unavailable):
+        await uploads.put(at, Digest.of(SMALL))
+    await uploads.put(await uploads.status(NAME, at.uuid), Digest.of(SMALL))
+    assert await stored(bucket, Digest.of(SMALL)) == SMALL
 
 
 async def test_a_start_that_fails_halfway_leaves_no_upload(

@@ -110,7 +110,10 @@ class StoredUploads:
         return self.status_of(name, uuid, state)
 
     async def _discard_without_bytes(self, home: Key) -> None:
-        """A failed publication has moved the bytes, or it has not: only then can the client try again."""
+        """After a failed publication: discard the upload if its bytes have been moved already.
+
+        With its bytes the client can try again.  Where that cannot be seen either, it is left to the purger.
+        """
         with suppress(StorageError):
             try:
                 await self._driver.uploads.state(home)
@@ -186,6 +189,9 @@ class StoredUploads:
         home = layout.upload_home(name, uuid)
         try:
             await self._driver.uploads.publish(home, state, layout.blob_data(digest))
+            if self._recent is not None:
+                self._recent.note(digest)
+            await self._links.write(layout.layer_link(name, digest), digest)
         except (UploadBusy, UploadChanged) as error:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:
@@ -193,12 +199,7 @@ class StoredUploads:
         except StorageError:
             await self._discard_without_bytes(home)
             raise
-        if self._recent is not None:
-            self._recent.note(digest)
-        try:
-            await self._links.write(layout.layer_link(name, digest), digest)
-        finally:  # either way nothing is left to continue: its bytes are the blob's now
-            await self.discard_quietly(home)
+        await self.discard_quietly(home)
         return Blob(digest, state.offset, digest)
 
     @property
@@ -247,7 +248,7 @@ class StoredPart:
         self._batch.append(chunk)
         self._batched += len(chunk)
         if self._batched >= _BATCH_BYTES:
-            with self._failing():
+            with self._refusing():
                 await self._flush()
                 if self._due():
                     await self._checkpoint()
@@ -264,14 +265,14 @@ class StoredPart:
             raise BlobUploadUnknown(self._uuid) from error
 
     async def commit(self) -> UploadStatus:
-        with self._failing():
+        with self._refusing():
             if self._appender is None:  # a chunk of nothing finds out, too, whether another request is writing
                 self._appender = await self._claim()
             await self._checkpoint()
         return self._uploads.status_of(self._name, self._uuid, self._state)
 
     async def finish(self, digest: Digest) -> Blob:
-        with self._failing():
+        with self._refusing():
             await self._seal()
             hasher = self._hashers.get(digest.algorithm)
             try:
@@ -285,7 +286,7 @@ class StoredPart:
             return await self._uploads.publish(self._name, self._uuid, self._state, digest)
 
     @contextmanager
-    def _failing(self) -> Iterator[None]:
+    def _refusing(self) -> Iterator[None]:
         """`refusing`, and no further checkpoint after a failure: what is on disk then is the last one."""
         try:
             with refusing():
