@@ -165,6 +165,7 @@ def test_a_directory_of_another_user_at_start_is_told_at_once(tmp_path: Path) ->
         root = folder / "data"
         root.mkdir()
         with start_as_nobody(root) as live:
+            live.logged("listening on")
             lines = live.logs().splitlines()
             told = [number for number, line in enumerate(lines) if BEGAN in line]
             listening = next(number for number, line in enumerate(lines) if 'msg="listening on' in line)

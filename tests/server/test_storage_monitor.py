@@ -145,6 +145,24 @@ def test_a_directory_that_disappears_is_not_created_again(tmp_path: Path) -> Non
     assert check(target(root), found) == StorageReport(writable=True, seen=True)
 
 
+def test_a_directory_that_disappears_between_two_checks_is_not_created_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume may be unmounted at any moment."""
+    root = tmp_path / "data"
+    before = check(target(root), NEW)
+    real = data_directory.check_readable
+
+    def checked(path: str) -> None:
+        real(path)
+        root.rmdir()
+
+    monkeypatch.setattr(storage_monitor, "check_readable", checked)
+    found = check(target(root), before)
+    assert (found.readable, found.writable, found.code) == (True, False, "ENOENT")
+    assert not root.exists()
+
+
 @pytest.mark.parametrize(
     ("number", "told"),
     [
@@ -343,11 +361,11 @@ def test_a_reload_that_names_such_a_directory_is_refused(tmp_path: Path) -> None
 def test_a_monitor_that_dies_is_started_again(tmp_path: Path) -> None:
     """The kernel may kill it for memory, like any process."""
     with debugged(tmp_path / "data", health=OFTEN, http={"workers": 1}) as server:
-        below = children(server.live.pid)
-        (monitor,) = below - set(server.live.workers)
+        until(lambda: len(children(server.live.pid)) == 2, "a worker and the monitor", server.live.logs)
+        (monitor,) = children(server.live.pid) - set(server.live.workers)
         os.kill(monitor, signal.SIGKILL)
         server.logged("the storage monitor died")
-        until(lambda: len(children(server.live.pid)) == len(below), "another one", server.live.logs)
+        until(lambda: len(children(server.live.pid)) == 2, "another one", server.live.logs)
         (tmp_path / "data").rename(tmp_path / "away")
         until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
 

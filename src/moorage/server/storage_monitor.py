@@ -37,7 +37,7 @@ from moorage.health import StorageReport
 from moorage.server.cannot import Cannot
 from moorage.server.job import START_FAILED, die_with
 from moorage.server.retry import Retry
-from moorage.storage.data_directory import check_readable, check_writable
+from moorage.storage.data_directory import check_readable, check_writable, create
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -77,7 +77,7 @@ class Monitored:
 
 
 def monitored(settings: Settings) -> Monitored | None:
-    """None where the storage is no directory."""
+    """Return what to check; None unless the storage is a directory."""
     storage, probe = settings.storage, settings.health.writeprobe
     if storage.filesystem is None:
         return None
@@ -105,6 +105,9 @@ def check(target: Monitored, before: StorageReport, *, write: bool = True) -> St
     if not write and before.readable and before.writable is not None:
         return replace(before, seen=seen)
     try:
+        if not seen:
+            create(target.root)
+            seen = True
         check_writable(target.root)
     except OSError as error:
         return _failed(target, error, readable=True, seen=seen)
@@ -150,7 +153,7 @@ def _require(found: StorageReport) -> None:
 
 
 def _log_change(before: StorageReport, now: StorageReport, root: str) -> None:
-    """One line for each change of state or cause; none for what was well and still is."""
+    """Write one line for each change of state or cause."""
     if (before.readable, before.degraded, before.code) == (now.readable, now.degraded, now.code):
         return
     facts = {"data": root, "cause": now.cause, "remedy": now.reason.partition(_MUST)[2]}
@@ -165,7 +168,7 @@ def _log_change(before: StorageReport, now: StorageReport, root: str) -> None:
 
 
 def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None] = time.sleep) -> NoReturn:
-    """Check for ever; `pause` waits for a number of seconds."""
+    """Check until the process is killed; `pause` waits for a number of seconds."""
     written_at = -target.interval_s
     now = 0.0
     while True:

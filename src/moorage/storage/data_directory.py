@@ -14,7 +14,7 @@ from typing import Final
 
 from moorage.storage.durable import FILE_MODE, make_with_parents
 
-__all__ = ["check_readable", "check_writable"]
+__all__ = ["check_readable", "check_writable", "create"]
 
 _LAYOUT: Final = "docker/registry/v2"
 _WRITTEN: Final = ("repositories", "blobs")
@@ -33,12 +33,13 @@ def check_readable(root: str) -> None:
         os.stat(f"{root}/{_LAYOUT}/.")
 
 
-def check_writable(root: str) -> None:
-    """Write a block, fsync and remove it, wherever new objects are created.  Raises OSError.
-
-    Creates `root` if it is missing.
-    """
+def create(root: str) -> None:
+    """Create `root` and what is missing above it.  Raises OSError; FileExistsError if `root` is no directory."""
     make_with_parents(root, [])
+
+
+def check_writable(root: str) -> None:
+    """Write a block, fsync and remove it, wherever new objects are created.  Raises OSError."""
     for directory in _directories(root):
         _write_one(f"{directory}/{_NAME}")
 
