@@ -59,12 +59,15 @@ def program(name: str) -> str | None:
     return shutil.which(name)
 
 
-def require(name: str, *, optional: bool = False) -> str:
-    """The path of a program this test cannot do without; `optional` ones may be missing in CI as well."""
+def require(name: str, *, optional: bool = False, how: str = "") -> str:
+    """The path of a program this test cannot do without; `optional` ones may be missing in CI as well.
+
+    `how`: what the script that installs the programs must be given for this one.
+    """
     path = program(name)
     if path is not None:
         return path
-    reason = f"{name} is not installed (python3 tools/install_test_programs.py)"
+    reason = f"{name} is not installed (python3 {f'tools/install_test_programs.py {how}'.strip()})"
     if everything_required() and not optional:
         pytest.fail(reason)
     pytest.skip(reason)

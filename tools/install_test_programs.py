@@ -5,6 +5,8 @@
     python3 tools/install_test_programs.py --list     what is there and what is not; installs nothing
     python3 tools/install_test_programs.py --stores [radosgw] [swift]
         Debian's packages alone, and those of the S3 servers that `python3 dev.py stores` starts
+    python3 tools/install_test_programs.py --registries
+        CNCF Distribution 2.8.3 and 3.1.1 with the drivers azure and gcs, built by Go: minutes, not part of CI
 
 Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian 12: they are taken out of the
 packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
@@ -63,6 +65,14 @@ UNPACKED = (
 AZURITE = "azurite@3.35.0"
 NODE = (("node", "nodejs"), ("npm", "npm"))
 
+# The package, the folder of its go.mod (none: its own), and the build tags.  Content is pinned by the checksums in
+# go.sum, or by Go's checksum database.
+GO = ("/usr/local/go/bin/go", "go")
+REGISTRIES = {
+    "registry-2": ("github.com/docker/distribution/cmd/registry", "tools/registry-2", "include_gcs"),
+    "registry-3": ("github.com/distribution/distribution/v3/cmd/registry@v3.1.1", "", ""),
+}
+
 
 class CannotInstall(Exception):
     """What is missing cannot be had here; the message says why and what to do."""
@@ -70,6 +80,14 @@ class CannotInstall(Exception):
 
 def main(arguments: list[str]) -> int:
     if arguments == ["--list"]:
+        show()
+        return 0
+    if arguments == ["--registries"]:
+        try:
+            build_registries()
+        except CannotInstall as error:
+            print(f"install_test_programs: {error}", file=sys.stderr)
+            return 1
         show()
         return 0
     stores = arguments[1:] or list(STORES)
@@ -100,6 +118,9 @@ def show() -> None:
         for package in packages:
             state = "installed" if is_installed(package) else "missing"
             print(f"{state:10} {package} optional (dev.py stores {store})")
+    for program in REGISTRIES:
+        state = "built" if (BINARIES / program).exists() else "missing"
+        print(f"{state:10} {program} optional (--registries)")
     print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
@@ -242,6 +263,38 @@ def install_azurite() -> None:
             raise CannotInstall(f"npm install {AZURITE} failed:\n{done.stdout[-2000:]}")
         shutil.rmtree(TOOLS / "azurite", ignore_errors=True)
         Path(scratch, "node_modules").rename(_made(TOOLS / "azurite") / "node_modules")
+
+
+def build_registries() -> None:
+    """Go fetches the modules by its own proxy; GOPROXY and GOFLAGS are honoured."""
+    go = next((found for name in GO if (found := shutil.which(name)) is not None), None)
+    if go is None:
+        raise CannotInstall(
+            "Go 1.25 or later is needed to build CNCF Distribution; see https://go.dev/doc/install"
+        )
+    BINARIES.mkdir(parents=True, exist_ok=True)
+    environment = {**os.environ, "CGO_ENABLED": "0"}
+    for program, (package, folder, tags) in REGISTRIES.items():
+        if (BINARIES / program).exists():
+            continue
+        print(f"building {program} ...", file=sys.stderr, flush=True)
+        with tempfile.TemporaryDirectory(prefix=".go-", dir=TOOLS) as scratch:
+            if folder:
+                command = [go, "build", "-tags", tags, "-o", f"{scratch}/registry", package]
+            else:
+                command = [go, "install", package]
+            done = subprocess.run(
+                command,
+                cwd=ROOT / folder if folder else scratch,
+                env={**environment, "GOBIN": scratch},
+                check=False,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+            )
+            if done.returncode != 0:
+                raise CannotInstall(f"{' '.join(command)} failed:\n{done.stdout[-2000:]}")
+            Path(scratch, "registry").replace(BINARIES / program)
 
 
 def _made(folder: Path) -> Path:

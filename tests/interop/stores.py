@@ -1,8 +1,8 @@
 """A container of Azure and a bucket of Google for both registries: Moorage, and CNCF Distribution 2.8 or 3.
 
 Debian's docker-registry is built without either driver, so these are programs of their own, `registry-2` and
-`registry-3` (docs/testing.md says where to take them from).  Without them these tests are not collected, as in CI:
-`test_recorded.py` has what they wrote.
+`registry-3` (tools/install_test_programs.py --registries).  The tests that start them have the marker `built`; it
+is deselected unless it is named (`-m built`): CI has no Go, and `test_recorded.py` has what they wrote.
 
 2.8 insists on Azure's and Google's own names, and both versions on Google's: `clouds.py` leads them here.
 """
@@ -14,12 +14,11 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import pytest
 from tests.azure import ACCOUNT_KEY, Container, a_container
 from tests.interop.clouds import a_cloud
 from tests.interop.google import google
 from tests.interop.kinds import Kinds
-from tests.live import Live, program, start_moorage, start_reference
+from tests.live import Live, require, start_moorage, start_reference
 from tests.storage.gcs.bucket import Bucket, a_bucket
 
 if TYPE_CHECKING:
@@ -43,11 +42,7 @@ class Store:
 
     @property
     def program(self) -> str:
-        name = f"registry-{self.name[-1]}"
-        found = program(name)
-        if found is None:
-            pytest.skip(f"{name} is not there (docs/testing.md, The reference on Azure and Google)")
-        return found
+        return require(f"registry-{self.name[-1]}", how="--registries")
 
     def theirs(self, **sections: Any) -> Live:
         storage = self._storage(self.their_settings)

@@ -23,7 +23,7 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-pytestmark = [pytest.mark.reference, pytest.mark.slow]
+pytestmark = [pytest.mark.built, pytest.mark.reference, pytest.mark.slow]
 
 BEGINNING, MIDDLE, END = b"first" * 250_031, b"second" * 50_001, b"third" * 77
 

@@ -1,11 +1,10 @@
-"""Drivers on a module's bucket; and which tests there are: none about signatures on moto, which verifies none."""
+"""Drivers on a module's bucket."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.s3 import is_moto
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -13,9 +12,6 @@ if TYPE_CHECKING:
     from tests.s3 import Bucket
 
     from moorage.storage.object_driver import ObjectDriver
-
-collect_ignore = ["test_signed.py"] if is_moto() else []
-"""`python3 dev.py stores` runs them (docs/testing.md)."""
 
 
 @pytest.fixture
