@@ -8,9 +8,12 @@ import random
 import pytest
 from structlog.testing import capture_logs
 
+from moorage.app import make_slowing
 from moorage.auth import slowing as module
 from moorage.auth.access import Basic
 from moorage.auth.slowing import Slowing
+from moorage.config.model import Settings
+from moorage.config.sections.services import Guessing
 from moorage.errors import TooManyRequests
 
 ATTACKER = "192.0.2.1"
@@ -63,6 +66,20 @@ async def test_waits_double_up_to_the_longest() -> None:
         world.now += waits[-1]
         await world.wrong()
     assert waits == [1, 2, 4, 8, 10, 10]
+
+
+async def test_the_settings_bound_the_failures_and_the_longest_wait() -> None:
+    """`guessing.failures` and `guessing.longestwait`, as the configuration has them."""
+    world = World()
+    world.slowing = make_slowing(Settings(guessing=Guessing(failures=2, longestwait=4.0)))
+    world.slowing._clock = lambda: world.now
+    await world.wrong(times=2)
+    waits = []
+    for _ in range(4):
+        waits.append(await world.wait())
+        world.now += waits[-1]
+        await world.wrong()
+    assert waits == [1, 2, 4, 4]
 
 
 async def test_a_wait_is_told_in_whole_seconds_and_ends() -> None:

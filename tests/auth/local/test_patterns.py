@@ -78,6 +78,15 @@ def test_places_are_filled_with_what_can_stand_there_and_never_read_as_a_pattern
     assert parse("{user}/x/{project_path|lower}").places == {"user", "project_path"}
 
 
+def test_everything_around_several_places_counts() -> None:
+    """`ci/{user}/x/{project_path}` without its beginning would grant other repositories."""
+    filled = {"user": "ann", "project_path": "acme/app"}
+    assert matches("ci/{user}/x/{project_path}/*", "ci/ann/x/acme/app/y", **filled)
+    assert not matches("ci/{user}/x/{project_path}/*", "ann/x/acme/app/y", **filled)
+    assert not matches("ci/{user}/x/{project_path}/*", "acme/app/y", **filled)
+    assert not matches("ci/{user}/x/{project_path}/*", "ci/ann/x/acme/app", **filled)
+
+
 COMPONENTS = st.text(alphabet="ab", min_size=1, max_size=4)
 NAMES = st.lists(COMPONENTS, min_size=1, max_size=5).map("/".join)
 PARTS = st.one_of(
@@ -139,8 +148,9 @@ def test_matching_takes_no_longer_than_the_name_is_long() -> None:
         ("refs/heads/main", ["refs/heads/main"], ["refs/heads/main2", "refs/heads/mai"]),
         ("refs/tags/*", ["refs/tags/v1", "refs/tags/"], ["refs/tags/a/b", "refs/heads/v1"]),
         ("repo:acme/app:**", ["repo:acme/app:ref:refs/heads/x"], ["repo:acme/app2:ref:x", "repo:acme/app"]),
-        ("*", ["", "abc"], ["a/b"]),
+        ("*", ["", "abc"], ["a/b", "/", "/a"]),
         ("**", ["", "a/b"], []),
+        ("**a*c", ["ac", "aa/ac", "x/a/abc"], ["aa/c", "ac/"]),
     ],
 )
 def test_values_of_claims_are_matched_whole(pattern: str, yes: list[str], no: list[str]) -> None:

@@ -9,13 +9,15 @@ from urllib.parse import urlencode
 
 import pytest
 from tests.auth.local.helpers import policy_file, users_file
+from tests.http.client import Client
 from tests.live import SECRET, NotStarted, start_moorage
 from tests.wire import Wire
 
-from moorage.app import check
+from moorage.app import build, check
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
 from moorage.config.sections.services import Auth, Local
+from moorage.config.sections.storage import Inmemory, Storage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -79,3 +81,14 @@ def test_what_may_be_a_mistake_is_told_at_start(tmp_path: Path) -> None:
     assert [(each.origin.source, each.message) for each in errors] == [
         (str(tmp_path / "users"), "cannot be used: No such file or directory")
     ]
+
+
+@pytest.mark.parametrize("life_s", [60.0, 3600.0])
+async def test_tokenlifetime_is_how_long_a_token_holds(tmp_path: Path, life_s: float) -> None:
+    """Clients ask for the next one by `expires_in`."""
+    local = Local(**files(tmp_path)["local"], tokenlifetime=life_s)
+    settings = Settings(storage=Storage(inmemory=Inmemory()), auth=Auth(local=local), http=Http(secret=SECRET))
+    app = build(settings, SECRET.encode(), worker=0)
+    answer = await Client(app.asgi).get("/token?service=moorage&scope=repository:team/app:pull", BASIC)
+    assert answer.json()["expires_in"] == life_s
+    await app.close()
