@@ -9,6 +9,9 @@
     python3 dev.py bench [ARGS]   the benchmark against Debian's docker-registry
     python3 dev.py stores [ARGS]  the tests of S3 against Ceph's radosgw and OpenStack Swift: about half an hour,
                                   as root on Debian; `stores radosgw` or `stores swift` for one of them
+    python3 dev.py mutants [PATHS]
+                                  change the code of PATHS a little, again and again, and list what no quick test
+                                  notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
     python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
 
 The first call makes the virtual environment .venv from the pinned, hashed requirements.
@@ -18,7 +21,10 @@ MOORAGE_VENV names another place for it.
 from __future__ import annotations
 
 import hashlib
+import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import venv
@@ -29,11 +35,13 @@ VENV = Path(os.environ.get("MOORAGE_VENV", ROOT / ".venv"))
 RUN_PINS = ROOT / "requirements" / "run.txt"
 STORES = {"radosgw", "swift"}
 DEV_PINS = ROOT / "requirements" / "dev.txt"
+MUTATED = [ROOT / "src" / "moorage" / name for name in ("registry", "storage", "auth")]
+MUTANTS_PINS = ROOT / "requirements" / "mutants.txt"
 
 
-def call(*command: str | Path) -> None:
-    """Run a command in the repository's root; end this program with its exit status if it fails."""
-    status = subprocess.run([str(part) for part in command], cwd=ROOT, check=False).returncode
+def call(*command: str | Path, folder: Path = ROOT) -> None:
+    """Run a command in `folder`; end this program with its exit status if it fails."""
+    status = subprocess.run([str(part) for part in command], cwd=folder, check=False).returncode
     if status != 0:
         sys.exit(status if status > 0 else 128 - status)
 
@@ -82,12 +90,47 @@ def stores(rest: list[str]) -> None:
     os.execv(tool("python"), [str(tool("python")), "-m", "tests.stores", *rest])
 
 
+def mutants(paths: list[str]) -> None:
+    """Run mutmut on the modules or folders `paths`, in a copy: the tree may be edited meanwhile.
+
+    What has been tested in an earlier run and has not changed since is not tested again.
+    """
+    chosen = [Path(path).resolve() for path in paths] or MUTATED
+    for path in chosen:
+        if not path.exists() or not path.is_relative_to(ROOT / "src" / "moorage"):
+            sys.exit(f"{path} is not below src/moorage")
+    set_up(DEV_PINS)
+    set_up(MUTANTS_PINS)
+    copy = ROOT / "build" / "mutants"
+    for name in ("src", "tests", "docs", "tools", "requirements", "bench"):
+        shutil.rmtree(copy / name, ignore_errors=True)
+        shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
+    for path in ROOT.glob("*.*"):
+        if path.is_file():
+            shutil.copy2(path, copy)
+    wanted = [str(path.relative_to(ROOT)) + ("/*" if path.is_dir() else "") for path in chosen]
+    settings = (ROOT / "pyproject.toml").read_text()
+    (copy / "pyproject.toml").write_text(
+        re.sub(r"(?m)^only_mutate = .*$", f"only_mutate = {json.dumps(wanted)}", settings)
+    )
+    names = [".".join(path.relative_to(ROOT / "src").with_suffix("").parts) + ".*" for path in chosen]
+    call(tool("mutmut"), "run", "--max-children", "1", *names, folder=copy)
+    report = subprocess.run(
+        [tool("mutmut"), "results"], cwd=copy, check=True, capture_output=True, text=True
+    ).stdout
+    left = [line.strip() for line in report.splitlines() if line.strip() and "not checked" not in line]
+    print("\n".join(left))
+    print(f"{len(left)} not noticed (docs/mutants.md); in {copy} `{tool('mutmut')} show NAME` prints one")
+
+
 def lock() -> None:
     """Pins with hashes and without any index's address (uv writes none in this format)."""
     uv = ("uv", "pip", "compile", "--quiet", "--universal", "--python-version", "3.11", "--generate-hashes",
           "--no-annotate", "--no-header", "--no-emit-package", "moorage")  # fmt: skip
     for pins, extras in ((RUN_PINS, ("--extra", "all", "--group", "build")), (DEV_PINS, ("--extra", "dev"))):
         call(*uv, *extras, "-o", pins, "pyproject.toml")
+    # What both name has one version.
+    call(*uv, "--group", "mutants", "-c", DEV_PINS, "-o", MUTANTS_PINS)
 
 
 def main(arguments: list[str]) -> None:
@@ -104,6 +147,9 @@ def main(arguments: list[str]) -> None:
         return
     if command == "stores":
         stores(rest)
+    if command == "mutants":
+        mutants(rest)
+        return
     if command not in {"check", "test", "lint", "docs", "bench"}:
         sys.exit(__doc__)
     set_up(DEV_PINS)
