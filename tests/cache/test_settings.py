@@ -100,11 +100,15 @@ async def test_disableidentity_keeps_the_librarys_name_from_the_server(tmp_path:
     assert (b"SETINFO" in sent) is not disabled
 
 
-def test_disableidentity_suits_every_kind_of_client() -> None:
+@pytest.mark.parametrize(("master", "addresses"), [("", "1"), ("m", "1"), ("", "12")])
+def test_disableidentity_suits_every_kind_of_client(master: str, addresses: str) -> None:
     """Warnings are errors here; a parameter that redis-py no longer takes would stop a node."""
-    for master, addresses in (("", "1"), ("m", "1"), ("", "12")):
-        addrs = tuple(f"127.0.0.1:{number}" for number in addresses)
-        connect(redis_options(Redis(addrs=addrs, mastername=master, disableidentity=True)))
+    addrs = tuple(f"127.0.0.1:{number}" for number in addresses)
+    made = connect(redis_options(Redis(addrs=addrs, mastername=master, disableidentity=True)))._client
+    if len(addrs) == 1:
+        assert made.connection_pool.make_connection().driver_info is None
+    else:
+        assert made.connection_kwargs["driver_info"] is None
 
 
 @asynccontextmanager
