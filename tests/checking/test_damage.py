@@ -230,6 +230,14 @@ async def test_what_is_no_manifest_is_told_and_left(store: MemoryDriver, data: b
     await mended(store, "manifest-unreadable", left=("manifest-unreadable",))
 
 
+async def test_content_under_an_unsupported_digest_is_reported(store: MemoryDriver) -> None:
+    """CNCF Distribution took sha384, under which nothing can be looked up here."""
+    built = index(extra={"manifests": [{**BUILT.entry, "digest": f"sha384:{'a' * 96}"}]})
+    await write(store, layout.blob_data(built.digest), built.data)
+    await write(store, layout.revision_link(APP, built.digest), built.digest)
+    await mended(store, "content-unsupported", left=("content-unsupported",))
+
+
 async def test_a_blob_of_another_size_than_the_manifest_says(store: MemoryDriver) -> None:
     await write(store, layout.blob_data(LAYER.digest), LAYER.data[:-1])
     assert await kinds(store) == {"blob-size", "blob-corrupt"}

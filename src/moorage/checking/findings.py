@@ -56,6 +56,7 @@ KINDS: Final = {
     "manifest-missing": Kind(_ERROR, "the manifest and its tags are unknown"),
     "manifest-corrupt": Kind(_ERROR, "pulls fail with a wrong digest"),
     "manifest-unreadable": Kind(_WARNING, "the manifest is not served: schema 1, or no manifest at all"),
+    "content-unsupported": Kind(_WARNING, "the manifest is served, but not what it names by sha384, for instance"),
     "content-missing": Kind(_ERROR, "pulls of this image fail"),
     "content-unlinked": Kind(_ERROR, "pulls of this image fail", "writes the link"),
     "child-absent": Kind(_NOTE, "this platform cannot be pulled from here; an index may name images elsewhere"),

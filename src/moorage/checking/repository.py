@@ -125,6 +125,9 @@ class RepositoryCheck:
             # A blob that some client linked as a manifest says nothing that could be checked.
             await self.context.found("manifest-unreadable", link, str(error.detail or error))
             return
+        if parsed.unsupported:
+            names = ", ".join(parsed.unsupported)
+            await self.context.found("content-unsupported", link, f"digests that are not supported: {names}")
         await self._content(digest, parsed)
 
     async def whole(self, digest: Digest) -> Parsed | None:

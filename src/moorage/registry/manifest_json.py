@@ -53,14 +53,14 @@ MANIFEST_MEMBERS: Final = frozenset(
         "fsLayers",
     }
 )
-"""Members of manifests and indexes; `fsLayers` is that of Docker's schema 1."""
+"""Members of manifests and indexes; `fsLayers` is one of Docker's schema 1, and is not read from stored ones."""
 DESCRIPTOR_MEMBERS: Final = frozenset(
     {"mediaType", "digest", "size", "urls", "annotations", "data", "artifactType", "platform"}
 )
 PLATFORM_MEMBERS: Final = frozenset({"architecture", "os", "os.version", "os.features", "variant", "features"})
 
-VALUES_LIMIT: Final = 200_000
-"""Values (objects, arrays, texts, numbers...) in a pushed manifest."""
+VALUES_LIMIT: Final = 100_000
+"""Values in a pushed manifest: objects, arrays, texts, numbers; an empty object or array counts as two."""
 NESTING_LIMIT: Final = 64
 """Objects and arrays within one another in a pushed manifest; the specification needs 5."""
 
@@ -199,7 +199,6 @@ def read_stored(data: bytes, members: frozenset[str] = MANIFEST_MEMBERS) -> dict
         config, subject                 dict, a descriptor: mediaType, digest, size, urls, artifactType, platform
         layers, manifests               list of descriptors
         platform                        dict: os, architecture
-        fsLayers                        True
 
     As Go's encoding/json: names match exactly or without regard to case; of several members that match the same
     name the last one counts; null is absent (it leaves an earlier text or number, and removes anything else; as
@@ -381,11 +380,6 @@ def _platform(cursor: _Cursor) -> Any:
     return _object(cursor, _PLATFORM) if cursor.peek() == "{" else _other(cursor)
 
 
-def _presence(cursor: _Cursor) -> Any:
-    value = _other(cursor)
-    return value if value is _NULL else True
-
-
 def _other(cursor: _Cursor) -> Any:
     """A value of another type, null among them."""
     start = cursor.at
@@ -411,7 +405,6 @@ _MANIFEST: Final[_Members] = {
     "manifests": _descriptors,
     "subject": _descriptor,
     "annotations": _map,
-    "fsLayers": _presence,
 }
 
 

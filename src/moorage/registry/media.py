@@ -4,23 +4,25 @@ Stored manifests carry no media type beside them, so the bytes decide: `mediaTyp
 has `manifests`.  A push whose bytes would be read back as another type is therefore refused.  The bytes are the
 identity; nothing here writes JSON.
 
-What is pushed is held to the specification; what was stored, perhaps by a registry that took more, is read with
-fewer questions (`stored_type` asks the fewest), so that an old volume does not lose images.
+What is pushed is held to the specification.  What was stored, perhaps by a registry that took more, is served
+whatever it holds if CNCF Distribution served it: a member that cannot be read is absent, a descriptor whose digest
+is not supported is left out (`manifest_json.py` has a reader for each).
 
-Source: image-spec 1.1 manifest.md and image-index.md; reference/http-api.md 5.1 and 5.2.
+Source: image-spec 1.1 manifest.md and image-index.md.
 """
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass, field
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 from urllib.parse import urlsplit
 
 from moorage.errors import DigestInvalid, ManifestInvalid
+from moorage.registry.manifest_json import read_pushed, read_stored
 from moorage.types import Digest
 
 __all__ = [
+    "DESCRIPTORS_LIMIT",
     "DOCKER_LIST",
     "DOCKER_MANIFEST",
     "INDEXES",
@@ -34,6 +36,7 @@ __all__ = [
     "essence",
     "is_web_url",
     "parse",
+    "stored_subject",
     "stored_type",
 ]
 
@@ -43,6 +46,9 @@ DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 MEDIA_TYPES: Final = frozenset({OCI_MANIFEST, OCI_INDEX, DOCKER_MANIFEST, DOCKER_LIST})
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+
+DESCRIPTORS_LIMIT: Final = 10_000
+"""Entries of `layers` or `manifests` of a pushed manifest: each is looked up."""
 
 _SCHEMA_1: Final = frozenset(
     {
@@ -56,6 +62,8 @@ _OCI_FOREIGN: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _SIZE_LIMIT: Final = 1 << 63
 """Clients read sizes into 64 signed bits and refuse the whole manifest otherwise."""
 _QUOTED_CHARS: Final = 120
+_UNSUPPORTED_SHOWN: Final = 3
+_TYPE_MEMBERS: Final = frozenset({"schemaVersion", "mediaType"})
 _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image again with a Docker of 2017 or later"
 
 
@@ -89,7 +97,11 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a manifest says.  `artifact_type` is what a referrers list shows: its own, else the config's type."""
+    """What a manifest says.  `artifact_type` is what a referrers list shows: its own, else the config's type.
+
+    `unsupported` quotes the first digests of a stored manifest that are not sha256 or sha512; what they name is
+    not in `blobs`, `children` and `subject`.
+    """
 
     media_type: str
     blobs: tuple[Layer, ...]
@@ -98,6 +110,7 @@ class Parsed:
     artifact_type: str | None
     annotations: dict[str, str]
     config_type: str | None
+    unsupported: tuple[str, ...] = ()
 
 
 def essence(content_type: str) -> str:
@@ -126,28 +139,38 @@ def class_of(config_type: str) -> str:
 
 def stored_type(data: bytes) -> str:
     """What stored bytes are served as.  Raises ManifestInvalid for what is no manifest, or schema 1."""
-    document = _json(data, strict=False)
-    return _known_type(document, _text(document, "mediaType"))
+    document = read_stored(data, _TYPE_MEMBERS)
+    if not document.get("mediaType"):
+        document = read_stored(data, _TYPE_MEMBERS | {"manifests"})
+    return _stored_type(document)
 
 
 def parse(data: bytes, content_type: str | None = None) -> Parsed:
     """Check a manifest that was pushed as `content_type`, or read one that was stored (None).
 
-    Raises ManifestInvalid, with what is wrong in one line.
+    Raises ManifestInvalid, with what is wrong in one line; for stored bytes only if they are not served at all.
     """
-    pushed = content_type is not None
-    document = _json(data, strict=pushed)
-    own = _text(document, "mediaType")
-    media_type = _known_type(document, own) if content_type is None else _pushed_type(document, own, content_type)
+    return _stored(read_stored(data)) if content_type is None else _pushed(read_pushed(data), content_type)
+
+
+def stored_subject(data: bytes) -> Digest | None:
+    """The subject of a stored manifest.  Raises ManifestInvalid as `stored_type`."""
+    return _stored(read_stored(data, _TYPE_MEMBERS | {"subject"})).subject
+
+
+# --- pushed ------------------------------------------------------------------------------------------------------
+
+
+def _pushed(document: dict[str, Any], content_type: str) -> Parsed:
+    media_type = _pushed_type(document, _text(document, "mediaType"), content_type)
     version = document.get("schemaVersion")
-    if version != _SCHEMA_VERSION or isinstance(version, bool):
+    if version != _SCHEMA_VERSION or type(version) is not int:  # clients read neither true nor 2.0
         raise ManifestInvalid(_SCHEMA_1_TEXT if version == 1 else "schemaVersion must be 2")
     subject = document.get("subject")
     is_index = media_type in INDEXES
     config = None if is_index else _layer(document.get("config"), "config")
     blobs = () if config is None else (config, *_layers(document))
-    if pushed:
-        _check_urls(blobs)
+    _check_urls(blobs)
     artifact_type = _text(document, "artifactType") or None
     return Parsed(
         media_type=media_type,
@@ -160,37 +183,9 @@ def parse(data: bytes, content_type: str | None = None) -> Parsed:
     )
 
 
-def _json(data: bytes, *, strict: bool) -> dict[str, Any]:
-    """`strict` refuses a key that stands twice; the reference's JSON reader took the last one."""
-    hook = _no_duplicates if strict else None
-    try:
-        document = json.loads(data.decode("utf-8"), object_pairs_hook=hook, parse_constant=_no_constant)
-    except UnicodeDecodeError as error:
-        raise ManifestInvalid("it is not UTF-8 text") from error
-    except RecursionError as error:
-        raise ManifestInvalid("its JSON is nested too deeply") from error
-    except ValueError as error:
-        raise ManifestInvalid(f"it is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ManifestInvalid("it is not a JSON object")
-    return document
-
-
-def _no_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Two readers of one manifest must see the same image, so a key may not stand there twice."""
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a key stands twice in one object")
-    return found
-
-
-def _no_constant(text: str) -> NoReturn:
-    raise ValueError(f"{text} is no JSON value")
-
-
 def _pushed_type(document: dict[str, Any], own: str, content_type: str) -> str:
     found = essence(content_type)
-    if found in _SCHEMA_1:
+    if found in _SCHEMA_1 or own in _SCHEMA_1 or "fsLayers" in document:
         raise ManifestInvalid(_SCHEMA_1_TEXT)
     if found not in MEDIA_TYPES:
         known = ", ".join(sorted(MEDIA_TYPES))
@@ -198,35 +193,25 @@ def _pushed_type(document: dict[str, Any], own: str, content_type: str) -> str:
         raise ManifestInvalid(f"Content-Type is {sent}; it must be one of {known}")
     if own and own != found:
         raise ManifestInvalid(f"its mediaType is {_quoted(own)}, but it was pushed as {found}")
-    if not own and found in {DOCKER_MANIFEST, DOCKER_LIST} and "fsLayers" not in document:
+    if not own and found in {DOCKER_MANIFEST, DOCKER_LIST}:
         raise ManifestInvalid(f"it was pushed as {found}, which needs a mediaType in the manifest")
-    if found in INDEXES and ("layers" in document or "config" in document):
+    if found in INDEXES and not (document.get("layers") is document.get("config") is None):
         raise ManifestInvalid("an index must not have config or layers")
-    if found not in INDEXES and "manifests" in document:
+    if found not in INDEXES and document.get("manifests") is not None:
         raise ManifestInvalid("an image manifest must not have manifests")
-    # image-spec: REQUIRED, and the bytes are known for an index by it.
-    if found in INDEXES and "manifests" not in document:
+    # image-spec: REQUIRED; without a mediaType, the bytes are known for an index by it.
+    if found in INDEXES and ("manifests" not in document or (not own and document["manifests"] is None)):
         raise ManifestInvalid("an index must have manifests; the list may be empty")
-    return _known_type(document, found)
-
-
-def _known_type(document: dict[str, Any], own: str) -> str:
-    if "fsLayers" in document or own in _SCHEMA_1:
-        raise ManifestInvalid(_SCHEMA_1_TEXT)
-    found = own or (OCI_INDEX if "manifests" in document else OCI_MANIFEST)
-    if found not in MEDIA_TYPES:
-        raise ManifestInvalid(f"its mediaType {_quoted(found)} is not one that this registry serves")
     return found
 
 
 def _layers(document: dict[str, Any]) -> tuple[Layer, ...]:
-    layers = document.get("layers")
-    return tuple(_layer(item, f"layers[{i}]") for i, item in enumerate(_list(layers, "layers")))
+    return tuple(_layer(item, f"layers[{i}]") for i, item in enumerate(_list(document, "layers")))
 
 
 def _children(document: dict[str, Any]) -> tuple[Child, ...]:
     found = []
-    for i, item in enumerate(_list(document.get("manifests"), "manifests")):
+    for i, item in enumerate(_list(document, "manifests")):
         digest = _digest(item, f"manifests[{i}]")
         platform = item.get("platform")
         if platform is not None and not isinstance(platform, dict):
@@ -285,12 +270,78 @@ def _text(document: dict[str, Any], key: str) -> str:
     return value
 
 
-def _list(value: Any, where: str) -> list[Any]:
+def _list(document: dict[str, Any], key: str) -> list[Any]:
+    value = document.get(key)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise ManifestInvalid(f"{where} is not a list")
+        raise ManifestInvalid(f"{key} is not a list")
+    if len(value) > DESCRIPTORS_LIMIT:
+        raise ManifestInvalid(f"{key} has {len(value)} entries; at most {DESCRIPTORS_LIMIT} are taken")
     return value
+
+
+# --- stored ------------------------------------------------------------------------------------------------------
+
+
+def _stored(document: dict[str, Any]) -> Parsed:
+    """As `read_stored` returns it: every member has its type or is absent."""
+    media_type = _stored_type(document)
+    is_index = media_type in INDEXES
+    entries = document.get("manifests" if is_index else "layers", [])
+    config = {} if is_index else document.get("config", {})
+    subject = document.get("subject", {})
+    unsupported: list[str] = []
+
+    def digest_of(entry: dict[str, Any]) -> Digest | None:
+        text = entry.get("digest", "")
+        try:
+            return Digest.parse(text)
+        except DigestInvalid:
+            if text and len(unsupported) < _UNSUPPORTED_SHOWN:
+                unsupported.append(_quoted(text))
+            return None
+
+    known = [(entry, digest) for entry in (config, *entries) if (digest := digest_of(entry)) is not None]
+    config_type = None if is_index else config.get("mediaType", "")
+    return Parsed(
+        media_type=media_type,
+        blobs=() if is_index else tuple(_stored_layer(*found) for found in known),
+        children=tuple(_stored_child(*found) for found in known) if is_index else (),
+        subject=digest_of(subject),
+        artifact_type=document.get("artifactType") or config_type or None,
+        annotations=document.get("annotations", {}),
+        config_type=config_type,
+        unsupported=tuple(unsupported),
+    )
+
+
+def _stored_type(document: dict[str, Any]) -> str:
+    """As CNCF Distribution 2.8 and 3.1 choose it (`registry/storage/manifeststore.go`, `Get`)."""
+    own, version = document.get("mediaType", ""), document.get("schemaVersion")
+    if version == 1 or own in _SCHEMA_1:
+        raise ManifestInvalid(_SCHEMA_1_TEXT)
+    if version != _SCHEMA_VERSION:
+        raise ManifestInvalid("schemaVersion must be 2")
+    found = own or (OCI_INDEX if "manifests" in document else OCI_MANIFEST)
+    if found not in MEDIA_TYPES:
+        raise ManifestInvalid(f"its mediaType {_quoted(found)} is not one that this registry serves")
+    return found
+
+
+def _stored_layer(entry: dict[str, Any], digest: Digest) -> Layer:
+    return Layer(entry.get("mediaType", ""), digest, tuple(entry.get("urls", ())), _stored_size(entry))
+
+
+def _stored_child(entry: dict[str, Any], digest: Digest) -> Child:
+    platform = entry.get("platform")
+    known = (platform.get("os", ""), platform.get("architecture", "")) if platform else None
+    return Child(digest, known, _stored_size(entry))
+
+
+def _stored_size(entry: dict[str, Any]) -> int | None:
+    size: int | None = entry.get("size")
+    return None if size is None or size < 0 else size
 
 
 def _quoted(text: str) -> str:
