@@ -6,7 +6,7 @@
     ├── BlobUploadUnknown      BLOB_UPLOAD_UNKNOWN
     ├── Denied                 DENIED                    a policy forbids it; credentials cannot help
     ├── DigestInvalid          DIGEST_INVALID
-    ├── ManifestBlobUnknown    MANIFEST_BLOB_UNKNOWN     one entry for each missing digest
+    ├── ManifestBlobUnknown    MANIFEST_BLOB_UNKNOWN     one entry for each missing digest, the first 100 or so
     ├── ManifestInvalid        MANIFEST_INVALID
     ├── ManifestTooLarge       MANIFEST_INVALID (413)
     ├── ManifestUnknown        MANIFEST_UNKNOWN
@@ -39,7 +39,7 @@ Source: distribution-spec 1.1 "Error Codes"; the last lines are CNCF Distributio
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -78,6 +78,8 @@ __all__ = [
     "Unavailable",
     "Unsupported",
 ]
+
+_LOGGED_DIGESTS: Final = 10
 
 
 class RegistryError(Exception):
@@ -139,17 +141,25 @@ class DigestInvalid(RegistryError):
 
 
 class ManifestBlobUnknown(RegistryError):
-    """A manifest names content that this repository does not have; `missing` are all of it."""
+    """A manifest names content that this repository does not have: `missing`.
+
+    `unchecked` more references were not looked up, since enough were missing before them.
+    """
 
     code = "MANIFEST_BLOB_UNKNOWN"
     message = "blob unknown to registry"
 
-    def __init__(self, missing: Sequence[str]) -> None:
-        super().__init__(", ".join(missing))
+    def __init__(self, missing: Sequence[str], *, unchecked: int = 0) -> None:
         self.missing = tuple(missing)
+        self.unchecked = unchecked
+        unnamed = len(missing) - _LOGGED_DIGESTS
+        super().__init__(", ".join(missing[:_LOGGED_DIGESTS]) + (f" and {unnamed} more" if unnamed > 0 else ""))
 
     def entries(self) -> list[dict[str, Any]]:
-        return [{"code": self.code, "message": self.message, "detail": digest} for digest in self.missing]
+        details = list(self.missing)
+        if self.unchecked:
+            details.append(f"{self.unchecked} more references were not looked up")
+        return [{"code": self.code, "message": self.message, "detail": detail} for detail in details]
 
 
 class ManifestInvalid(RegistryError):

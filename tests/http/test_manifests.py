@@ -169,6 +169,22 @@ async def test_a_manifest_with_two_readings_is_refused(client: Client, name: str
     assert (await client.manifest("v1")).status_code == 404
 
 
+@pytest.mark.parametrize(("count", "code"), [(9_999, "MANIFEST_BLOB_UNKNOWN"), (44_000, "MANIFEST_INVALID")])
+async def test_the_answer_to_many_unknown_children_is_short(client: Client, count: int, code: str) -> None:
+    """It had 6.7 MB, and the worker was busy for 3.9 s."""
+    children = b",".join(b'{"digest":"sha256:%064x","size":1}' % number for number in range(count))
+    body = b'{"schemaVersion":2,"manifests":[%b]}' % children
+    answer = await client.send("PUT", f"/v2/{NAME}/manifests/v1", body, {"content-type": index().media_type})
+    assert (answer.status_code, set(codes(answer))) == (400, {code})
+    assert len(answer.content) < 32_000
+    entries = answer.json()["errors"]
+    if code == "MANIFEST_BLOB_UNKNOWN":
+        assert entries[0]["detail"] == f"sha256:{0:064x}"
+        assert entries[-1]["detail"] == "9899 more references were not looked up"
+    else:
+        assert entries[0]["detail"] == "its JSON has more than 100000 values"
+
+
 async def test_an_index_without_manifests_is_refused(client: Client) -> None:
     """Only by `manifests` is an index without a mediaType known for one when it is read again."""
     target = f"/v2/{NAME}/manifests/v1"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tracemalloc
 from typing import Any
 
 import pytest
@@ -148,6 +149,46 @@ def test_the_structure_is_that_of_the_type() -> None:
     assert "platform is not an object" in refused(
         {**INDEX, "manifests": [{**DESCRIPTOR, "platform": "linux"}]}, media.OCI_INDEX
     )
+
+
+def test_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each entry is looked up in the store."""
+    monkeypatch.setattr(media, "DESCRIPTORS_LIMIT", 100)
+    most = [DESCRIPTOR] * media.DESCRIPTORS_LIMIT
+    assert len(media.parse(encode({**IMAGE, "layers": most}), media.OCI_MANIFEST).blobs) == len(most) + 1
+    assert len(media.parse(encode({**INDEX, "manifests": most}), media.OCI_INDEX).children) == len(most)
+    assert "layers has 101 entries; at most 100 are taken" in refused({**IMAGE, "layers": [*most, DESCRIPTOR]})
+    assert "manifests has 101 entries" in refused({**INDEX, "manifests": [*most, DESCRIPTOR]}, media.OCI_INDEX)
+    # What was stored is read whole: nobody could push it again.
+    assert len(media.parse(encode({**INDEX, "manifests": [*most, DESCRIPTOR]})).children) == len(most) + 1
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "member",
+    [
+        b'"annotations":{%b}' % b",".join(b'"%x":"y%060d"' % (i, i) for i in range(49_000)),
+        b'"x":{%b}' % b",".join(b'"%x":1' % i for i in range(99_900)),
+        b'"x":[%b]' % b",".join(b'{"%x":0}' % i for i in range(49_900)),
+        b'"layers":[%b]' % b",".join(b'{"digest":"sha256:%064x","size":%d}' % (i, i) for i in range(10_000)),
+        b'"x":"%b"' % (b"\\n" * (2 << 20)),
+    ],
+    ids=lambda member: member[:12].decode(),
+)
+def test_memory_is_what_the_documentation_promises(member: bytes) -> None:
+    """docs/operations.md, Limits: a node's memory is planned by it."""
+    data = b'{"config":%b,"schemaVersion":2,%b}' % (json.dumps(DESCRIPTOR).encode(), member)
+    assert len(data) < 5 << 20
+    for content_type in (media.OCI_MANIFEST, None):
+        tracemalloc.start()
+        try:
+            parsed = media.parse(data, content_type)
+            kept, most = tracemalloc.get_traced_memory()
+        finally:
+            tracemalloc.stop()
+        assert parsed.blobs
+        assert most < 48 << 20
+        assert kept < 16 << 20
 
 
 def test_lists_may_be_empty() -> None:

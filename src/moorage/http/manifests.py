@@ -6,6 +6,7 @@ reference/http-api.md section 5.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -20,6 +21,8 @@ from moorage.registry.interface import IfMatch
 from moorage.types import Digest, parse_tag
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from moorage.http.context import Call
     from moorage.registry.interface import Manifest
     from moorage.types import RepoName, Tag
@@ -54,7 +57,8 @@ async def _acceptable(call: Call, manifest: Manifest) -> Manifest:
     accepted = _accepted(call)
     if not accepted or manifest.media_type in accepted or accepted & {"*/*", "application/*"}:
         return manifest
-    for child in media.parse(manifest.data).children:
+    parsed = await asyncio.to_thread(media.parse, manifest.data)
+    for child in parsed.children:
         if child.platform == _DEFAULT_PLATFORM:
             return await call.registry.manifests.get(call.name(), child.digest)
     raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
@@ -73,10 +77,14 @@ async def put_manifest(call: Call) -> Response:
     name, reference = call.name(), call.reference()
     tags = _tags(call)
     data = await read_body(call.request, call.options.manifest_limit_bytes, call.options.body_timeout_s)
-    if call.options.classes_matter:
-        _check_class(call, name, data)
     pushed = await call.registry.manifests.put(
-        name, reference, call.header("content-type") or "", data, tags=tags, condition=_condition(call)
+        name,
+        reference,
+        call.header("content-type") or "",
+        data,
+        tags=tags,
+        condition=_condition(call),
+        check_class=_class_check(call, name) if call.options.classes_matter else None,
     )
     headers = {
         "location": call.location(f"v2/{quote(name)}/manifests/{pushed.digest}"),
@@ -90,14 +98,14 @@ async def put_manifest(call: Call) -> Response:
     return Response(status_code=201, headers=headers)
 
 
-def _check_class(call: Call, name: RepoName, data: bytes) -> None:
-    """With policy.repository.classes, a token for plugins pushes no images.  Raises Denied, ManifestInvalid."""
-    config_type = media.parse(data, call.header("content-type")).config_type
-    if config_type is None:
-        return
-    kind = media.class_of(config_type)
-    if not allows_class(call.principal.grants, name, kind):
-        raise Denied(f"the token is for another class of content than {kind}")
+def _class_check(call: Call, name: RepoName) -> Callable[[str], None]:
+    """With policy.repository.classes, a token for plugins pushes no images: the check raises Denied."""
+
+    def check(kind: str) -> None:
+        if not allows_class(call.principal.grants, name, kind):
+            raise Denied(f"the token is for another class of content than {kind}")
+
+    return check
 
 
 def _tags(call: Call) -> tuple[Tag, ...]:

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
 
     from moorage.storage.driver import LocalFile, SignedUrl
@@ -173,9 +173,12 @@ class Manifests(Protocol):
         *,
         tags: Sequence[Tag] = (),
         condition: IfMatch | None = None,
+        check_class: Callable[[str], None] | None = None,
     ) -> Pushed:
         """Check, store, link, then tag with `reference` (if a tag) and `tags`.
 
+        `check_class` is called with the class of an image's config (`media.class_of`) and may raise Denied;
+        perhaps in another thread.
         Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, PreconditionFailed: nothing is stored
         then.  A tag never points at a manifest that is not whole.
         """

@@ -59,6 +59,7 @@ from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
+from moorage.registry.offload import Offload
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
@@ -67,7 +68,7 @@ from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from moorage.registry.media import Parsed
     from moorage.registry.sizes import Sizes
@@ -82,6 +83,8 @@ _ENTRY_BYTES: Final = 1024
 
 NOWHERE: Final = Digest("sha256", "0" * 64)
 """Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
+_MISSING_ENOUGH: Final = 100
+"""Missing references after which a push is refused without looking up the others."""
 _log: Final = structlog.get_logger("moorage.registry")
 
 
@@ -150,6 +153,7 @@ class StoredManifests:
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
         self._lasting = LastingWrites(driver)
+        self._offload = Offload()
         self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
@@ -173,18 +177,18 @@ class StoredManifests:
             return found
         try:
             data = (await self._driver.read(layout.blob_data(digest))).data
-            damage = "" if Digest.of(data, digest.algorithm) == digest else "its bytes are not those of its digest"
+            manifest = await self._offload.run(len(data), lambda: _identified(digest, data))
+            damage = "" if manifest is not None else "its bytes are not those of its digest"
         except (KeyMissing, ObjectTooLarge) as error:
+            manifest = None
             damage = "its bytes are missing" if isinstance(error, KeyMissing) else "its bytes are too many"
-        if damage:
+        except ManifestInvalid as error:
+            raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
+        if manifest is None:
             _log.error(
                 "a manifest is damaged and not served; pushing it again repairs it", digest=str(digest), why=damage
             )
             raise ManifestUnknown(str(digest))
-        try:
-            manifest = Manifest(digest, media.stored_type(data), data)
-        except ManifestInvalid as error:
-            raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
         self.cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
         return manifest
 
@@ -197,17 +201,21 @@ class StoredManifests:
         *,
         tags: Sequence[Tag] = (),
         condition: IfMatch | None = None,
+        check_class: Callable[[str], None] | None = None,
     ) -> Pushed:
-        parsed = media.parse(data, media_type)
-        if isinstance(reference, Digest):
-            digest = Digest.of(data, reference.algorithm)
-            if digest != reference:
-                raise DigestInvalid(f"the content is {digest}, not {reference}")
-        else:
-            digest = Digest.of(data)
+        def examine() -> tuple[Parsed, Digest]:
+            parsed = media.parse(data, media_type)
+            if check_class is not None and parsed.config_type is not None:
+                check_class(media.class_of(parsed.config_type))
+            self._rules.check(parsed)
+            return parsed, Digest.of(data, reference.algorithm if isinstance(reference, Digest) else "sha256")
+
+        parsed, digest = await self._offload.run(len(data), examine)
+        if not isinstance(reference, Digest):
             tags = (reference, *tags)
+        elif digest != reference:
+            raise DigestInvalid(f"the content is {digest}, not {reference}")
         tags = tuple(dict.fromkeys(tags))
-        self._rules.check(parsed)
         with refusing():
             await self._check_references(name, parsed)
             await self._condition(name, reference, condition)
@@ -284,7 +292,7 @@ class StoredManifests:
         return when
 
     async def _check_references(self, name: RepoName, parsed: Parsed) -> None:
-        """Raises ManifestBlobUnknown naming everything that this repository does not have."""
+        """Raises ManifestBlobUnknown naming what this repository does not have: everything, if it is not much."""
         wanted = dict.fromkeys((layer.digest, False) for layer in parsed.blobs if not layer.elsewhere)
         wanted |= dict.fromkeys((child.digest, True) for child in parsed.children if self._rules.needs(child))
 
@@ -292,8 +300,12 @@ class StoredManifests:
             digest, child = entry
             return None if await self._has(name, digest, child=child) else str(digest)
 
-        if absent := [digest for digest in await each(wanted, missing) if digest is not None]:
-            raise ManifestBlobUnknown(absent)
+        waiting, absent = list(wanted), list[str]()
+        while waiting and len(absent) < _MISSING_ENOUGH:
+            looked_up, waiting = waiting[:_MISSING_ENOUGH], waiting[_MISSING_ENOUGH:]
+            absent += [digest for digest in await each(looked_up, missing) if digest is not None]
+        if absent:
+            raise ManifestBlobUnknown(absent, unchecked=len(waiting))
 
     async def _has(self, name: RepoName, digest: Digest, *, child: bool) -> bool:
         """Linked here, and its bytes are there.  BuildKit's cache index has blobs as children, so both do."""
@@ -332,7 +344,8 @@ class StoredManifests:
     async def _refer_no_more(self, name: RepoName, digest: Digest) -> None:
         """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
         try:
-            subject = media.parse((await self.load(digest)).data).subject
+            data = (await self.load(digest)).data
+            subject = await self._offload.run(len(data), lambda: media.stored_subject(data))
         except (ManifestUnknown, ManifestInvalid):
             return  # its bytes are gone or unreadable, so nobody can know its subject
         if subject is None:
@@ -400,6 +413,13 @@ class LastingWrites:
                 if found.data == data and self.wrote(key, Unchanged(found.version)):
                     return
         await self.write(key, data)
+
+
+def _identified(digest: Digest, data: bytes) -> Manifest | None:
+    """None if the bytes are not those of the digest.  Raises ManifestInvalid."""
+    if Digest.of(data, digest.algorithm) != digest:
+        return None
+    return Manifest(digest, media.stored_type(data), data)
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:
