@@ -6,10 +6,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail, pieces
+from tests.registry.watched import WatchedDriver
 
 from moorage.config.model import Settings
+from moorage.registry import layout
+from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import Built, artifact, blob, image, index
-from moorage.types import Digest
+from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve
@@ -301,6 +304,27 @@ async def test_reading_and_deleting_may_depend_on_where_the_tag_points(client: C
     assert (await client.manifest("v1", if_match=new, if_none_match=new)).status_code == 304
     assert (await client.manifest("v1", method="DELETE", if_match=new)).status_code == 202
     assert (await client.manifest("v1", method="DELETE", if_match=new)).status_code == 404
+
+
+@pytest.mark.parametrize("exists", [True, False])
+async def test_of_two_pushes_on_one_condition_one_wins(serve: Serve, *, exists: bool) -> None:
+    """Both find that the condition holds; the one that writes second must learn that it does not any more."""
+    driver = MemoryDriver()
+    other = serve(driver=driver)
+    await other.push(TWO)
+    await other.push(ONE, *(["v1"] if exists else []))
+    condition = {"if_match": f'"{ONE.digest}"'} if exists else {"if_none_match": "*"}
+    answers: list[int] = []
+
+    class Overtaken(WatchedDriver):
+        async def before(self, call: str) -> None:
+            if call == f"write {layout.tag_link(RepoName(NAME), Tag('v1'))}":
+                answers.append((await other.put("v1", TWO, **condition)).status_code)
+
+    late = await serve(driver=Overtaken(driver)).put("v1", ONE, **condition)
+    assert answers == [201]
+    assert (late.status_code, codes(late)) == (412, ["DENIED"])
+    assert (await other.manifest("v1")).content == TWO.data
 
 
 async def test_deleting_a_tag_keeps_the_manifest(client: Client) -> None:

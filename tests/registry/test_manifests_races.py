@@ -15,8 +15,9 @@ import pytest
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, push
 from tests.registry.watched import WatchedDriver
 
-from moorage.errors import ManifestUnknown, RegistryError, Unavailable
+from moorage.errors import ManifestUnknown, PreconditionFailed, RegistryError, Unavailable
 from moorage.registry import layout
+from moorage.registry.interface import IfMatch, Pushed
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers
 from moorage.registry.tags import StoredTags
@@ -38,11 +39,12 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
     from moorage.storage.driver import Driver, Key, When
+    from moorage.testing.builders import Built
     from moorage.types import Tag
 
     Request = Callable[[StoredManifests], Awaitable[object]]
 
-SUBJECT, OTHER = image(seed=1), image(seed=2)
+SUBJECT, OTHER, THIRD = image(seed=1), image(seed=2), artifact("c/d")
 ONE = artifact("a/b", subject=SUBJECT)
 
 
@@ -303,6 +305,29 @@ async def test_two_pushes_of_a_deleted_manifest_both_keep_their_tags() -> None:
         manifests = StoredManifests(driver)
         assert await state(manifests, T1) == await state(manifests, T2) == ONE.digest
         assert await referrers(driver) == [ONE.digest]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("exists", [True, False])
+async def test_of_two_pushes_on_one_condition_one_wins(*, exists: bool) -> None:
+    """Two clients add an entry each to the index they both read: the second to write must learn of the first."""
+    condition = IfMatch(match=(THIRD.digest,)) if exists else IfMatch(none_match=())
+
+    async def prepare(manifests: StoredManifests) -> None:
+        if exists:
+            await manifests.put(NAME, T1, THIRD.media_type, THIRD.data)
+
+    def conditional(built: Built) -> Request:
+        return lambda manifests: manifests.put(NAME, T1, built.media_type, built.data, condition=condition)
+
+    winners = set()
+    async for driver, results in interleave(prepare, conditional(ONE), conditional(OTHER)):
+        (won,) = [result for result in results if isinstance(result, Pushed)]
+        (lost,) = [result for result in results if isinstance(result, RegistryError)]
+        assert isinstance(lost, PreconditionFailed)
+        assert await state(StoredManifests(driver), T1) == won.digest
+        winners.add(won.digest)
+    assert winners == {ONE.digest, OTHER.digest}
 
 
 async def test_a_tag_set_elsewhere_while_dead_tags_are_turned_stays_there() -> None:
