@@ -18,7 +18,7 @@ from moorage.checking.findings import KINDS, Finding, Outcome, Severity
 from moorage.checking.store import Options, Summary, check
 from moorage.registry import layout
 from moorage.registry.manifests import NOWHERE
-from moorage.storage.driver import ALWAYS, Conflict, Key, StorageUnavailable
+from moorage.storage.driver import ALWAYS, Conflict, Key, KeyMissing, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image, index
 from moorage.types import Digest, RepoName, Tag
@@ -236,6 +236,11 @@ async def test_content_under_an_unsupported_digest_is_reported(store: MemoryDriv
     await write(store, layout.blob_data(built.digest), built.data)
     await write(store, layout.revision_link(APP, built.digest), built.digest)
     await mended(store, "content-unsupported", left=("content-unsupported",))
+    await store.delete([layout.revision_link(APP, built.digest)])
+    await write(store, layout.tag_link(APP, Tag("strange")), built.digest)
+    await mended(store, "tag-dangling", left=())  # not by linking what cannot be checked
+    with pytest.raises(KeyMissing):
+        await store.read(layout.revision_link(APP, built.digest))
 
 
 async def test_a_blob_of_another_size_than_the_manifest_says(store: MemoryDriver) -> None:

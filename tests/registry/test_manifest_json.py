@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from typing import Any
 
@@ -135,6 +136,22 @@ def test_values_of_a_push_are_bounded(item: str, monkeypatch: pytest.MonkeyPatch
     assert "more than 1000 values" in refused(f'{{"x":[{many}]}}'.encode())
 
 
+@pytest.mark.parametrize("part", [b'""', b"]", b'{"":', b"[1", b'"":'])
+def test_what_is_no_json_is_refused_early(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Counting ends where a parser would end, not at the end of 4 MB."""
+    monkeypatch.setattr(manifest_json, "VALUES_LIMIT", 1_000)
+    scanned: list[int] = []
+
+    class Scanning:
+        def match(self, text: str, at: int) -> re.Match[str] | None:
+            scanned.append(at)
+            return re.compile(r'[^][{}",]*+([][{}",]|\Z)').match(text, at)
+
+    monkeypatch.setattr(manifest_json, "_STRUCTURE_AND_COMMAS", Scanning())
+    refused(b'{"x":[' + b"[]," * 100 + part * 20_000)
+    assert len(scanned) < 3_000
+
+
 def test_text_is_no_number_of_values() -> None:
     """An annotation may hold another document."""
     text = json.dumps({"a": [{}] * 100_000, "b": "\\"}) + "," * 300_000
@@ -170,6 +187,7 @@ FAULTS: dict[str, tuple[bytes, dict[str, Any]]] = {
                            {"mediaType": "a", "schemaVersion": 2}),
     "null removes a list": (b'{"manifests":[{"digest":"d"}],"Manifests":null}', {}),
     "null": (b'{"mediaType":null,"layers":null,"config":null,"annotations":null,"schemaVersion":null}', {}),
+    "half a pair as a type": (b'{"artifactType":"\\udc00"}', {"artifactType": "\ufffd"}),
     "Latin-1": (b'{"annotations":{"a":"\xe9\xe9"}}', {"annotations": {"a": "\ufffd\ufffd"}}),
     "cut UTF-8": (b'{"annotations":{"a":"\xe2\x82"}}', {"annotations": {"a": "\ufffd\ufffd"}}),
     "surrogate in UTF-8": (b'{"annotations":{"a":"\xed\xa0\x80"}}', {"annotations": {"a": "\ufffd\ufffd\ufffd"}}),

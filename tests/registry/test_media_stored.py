@@ -149,6 +149,15 @@ def test_a_descriptor_of_another_digest_algorithm_is_left_out_and_reported() -> 
     assert (children.children, len(children.unsupported)) == ((), 3)
 
 
+@pytest.mark.parametrize("content_type", [media.OCI_MANIFEST, None])
+def test_what_a_manifest_says_can_be_written_as_utf_8(content_type: str | None) -> None:
+    """Half of a surrogate pair is JSON; an answer with it could not be sent."""
+    data = image().data[:-1] + b',"artifactType":"a/\\ud800","annotations":{"\\udfff":"x\\ud800y","\\u00e9":"z"}}'
+    found = media.parse(data, content_type)
+    assert found.artifact_type == "a/\ufffd"
+    assert found.annotations == {"\ufffd": "x\ufffdy", "\u00e9": "z"}
+
+
 def test_sizes_that_are_none_are_unknown() -> None:
     """A claim that cannot be true is not held against the blob."""
     for size in (-1, "2", 1.5, None, 1 << 63, True):

@@ -139,6 +139,8 @@ class RepositoryCheck:
             parsed = media.parse(data)
         except ManifestInvalid:
             return None
+        if parsed.unsupported:
+            return None
         for layer in parsed.blobs:
             if not layer.elsewhere:
                 size = await self._blob(self.layers.get(layer.digest, layer.digest))

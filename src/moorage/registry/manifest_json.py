@@ -38,6 +38,7 @@ __all__ = [
     "fold",
     "read_pushed",
     "read_stored",
+    "well_formed",
 ]
 
 MANIFEST_MEMBERS: Final = frozenset(
@@ -66,7 +67,6 @@ NESTING_LIMIT: Final = 64
 
 _INTEGER_DIGITS: Final = 20
 """Longer integers fit no 64 bits, and the time to convert one grows with the square of its length."""
-_QUOTED_CHARS: Final = 60
 
 _SPACE: Final = re.compile(r"[ \t\n\r]*+")
 _SCALAR: Final = re.compile(r"[-+.0-9A-Za-z]++")
@@ -79,6 +79,11 @@ _ESCAPED_BYTE: Final = re.compile("[\udc80-\udcff]")
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 _REPLACEMENT: Final = "\ufffd"
 _decode: Final = json.JSONDecoder().raw_decode
+
+
+def well_formed(text: str) -> str:
+    """Return a text that UTF-8 can encode: encoding/json, too, reads half of a surrogate pair as U+FFFD."""
+    return text if text.isascii() else _SURROGATE.sub(_REPLACEMENT, text)
 
 
 def fold(name: str) -> str:
@@ -127,7 +132,7 @@ def _check_cost(text: str) -> None:
     opened = text.count("{") + text.count("[")
     if opened <= NESTING_LIMIT and opened + text.count(",") < VALUES_LIMIT:
         return
-    at = depth = values = 0
+    at = depth = values = texts = 0
     while (match := _STRUCTURE_AND_COMMAS.match(text, at)) is not None and (found := match[1]):
         at = match.end()
         if found == '"':
@@ -135,16 +140,19 @@ def _check_cost(text: str) -> None:
             if end is None:
                 return  # not JSON, as the parser reports with its place
             at = end.end()
-            continue
-        if found in "]}":
-            depth -= 1
-            continue
-        values += 1
-        if found != ",":
+            texts += 1
+        elif found == ",":
+            values += 1
+        elif found in "[{":
+            values += 1
             depth += 1
+        else:
+            depth -= 1
+        if depth < 0:
+            return  # not JSON
         if depth > NESTING_LIMIT:
             raise ManifestInvalid(f"its JSON is nested more than {NESTING_LIMIT} levels deep")
-        if values >= VALUES_LIMIT:
+        if values >= VALUES_LIMIT or texts > 2 * VALUES_LIMIT:  # a key and a text for each
             raise ManifestInvalid(f"its JSON has more than {VALUES_LIMIT} values")
 
 
@@ -174,9 +182,7 @@ def _check_descriptor(value: Any, where: str) -> None:
 
 def _check_names(found: dict[str, Any], specified: frozenset[str], where: str) -> None:
     for name in found:
-        if name in specified or len(name) > _QUOTED_CHARS:
-            continue
-        if (meant := _FOLDED.get(fold(name))) in specified:
+        if name not in specified and (meant := _FOLDED.get(fold(name))) in specified:
             place = f" in {where}" if where else ""
             raise ManifestInvalid(f"the key {name!a}{place} must be written {meant}: some clients ignore case")
 
@@ -250,7 +256,7 @@ class _Cursor:
         """A string, with U+FFFD for halves of surrogate pairs."""
         found: str
         found, self.at = _decode(self.text, self.at)
-        return found if found.isascii() else _SURROGATE.sub(_REPLACEMENT, found)
+        return well_formed(found)
 
     def scalar(self) -> str:
         """The text of a number, true, false or null."""

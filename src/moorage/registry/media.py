@@ -18,7 +18,7 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from moorage.errors import DigestInvalid, ManifestInvalid
-from moorage.registry.manifest_json import read_pushed, read_stored
+from moorage.registry.manifest_json import read_pushed, read_stored, well_formed
 from moorage.types import Digest
 
 __all__ = [
@@ -258,7 +258,7 @@ def _annotations(document: dict[str, Any]) -> dict[str, str]:
         return {}
     if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
         raise ManifestInvalid("annotations is not a map of texts")
-    return found
+    return {well_formed(key): well_formed(value) for key, value in found.items()}
 
 
 def _text(document: dict[str, Any], key: str) -> str:
@@ -267,7 +267,7 @@ def _text(document: dict[str, Any], key: str) -> str:
         return ""
     if not isinstance(value, str):
         raise ManifestInvalid(f"{key} is not a text")
-    return value
+    return well_formed(value)
 
 
 def _list(document: dict[str, Any], key: str) -> list[Any]:
