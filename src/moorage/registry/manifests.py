@@ -177,18 +177,20 @@ class StoredManifests:
             return found
         try:
             data = (await self._driver.read(layout.blob_data(digest))).data
-            manifest = await self._offload.run(len(data), lambda: _identified(digest, data))
-            damage = "" if manifest is not None else "its bytes are not those of its digest"
+            actual = await self._offload.run(len(data), lambda: Digest.of(data, digest.algorithm))
+            damage = "" if actual == digest else "its bytes are not those of its digest"
         except (KeyMissing, ObjectTooLarge) as error:
-            manifest = None
             damage = "its bytes are missing" if isinstance(error, KeyMissing) else "its bytes are too many"
-        except ManifestInvalid as error:
-            raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
-        if manifest is None:
+        if damage:
             _log.error(
                 "a manifest is damaged and not served; pushing it again repairs it", digest=str(digest), why=damage
             )
             raise ManifestUnknown(str(digest))
+        try:
+            media_type = await self._offload.run(len(data), lambda: media.stored_type(data))
+            manifest = Manifest(digest, media_type, data)
+        except ManifestInvalid as error:
+            raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
         self.cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
         return manifest
 
@@ -413,13 +415,6 @@ class LastingWrites:
                 if found.data == data and self.wrote(key, Unchanged(found.version)):
                     return
         await self.write(key, data)
-
-
-def _identified(digest: Digest, data: bytes) -> Manifest | None:
-    """None if the bytes are not those of the digest.  Raises ManifestInvalid."""
-    if Digest.of(data, digest.algorithm) != digest:
-        return None
-    return Manifest(digest, media.stored_type(data), data)
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:
