@@ -287,7 +287,7 @@ class StoredPart:
 
     @contextmanager
     def _refusing(self) -> Iterator[None]:
-        """`refusing`, and no further checkpoint after a failure: what is on disk then is the last one."""
+        """As `refusing`; after a failure there is no further checkpoint."""
         try:
             with refusing():
                 yield
@@ -296,10 +296,10 @@ class StoredPart:
             raise
 
     async def leave(self) -> None:
-        """The context is left: keep what arrived, whatever ended the request.
+        """Keep the bytes that arrived, whatever ended the request.
 
-        After a failure of the storage the last checkpoint stands, and the client has the refusal and the log the
-        cause; what the failed request wrote beyond it is cut off here, else by the next writer.
+        After a failure of the storage, which has been logged, the last checkpoint holds; what was written beyond
+        it is cut off here, or by the next writer.
         """
         if self._broken:
             try:

@@ -80,7 +80,7 @@ class FilesystemUploads:
                 _write(f"{path}/{_STARTED}", text_of(started))
                 _write(f"{path}/{_OFFSET}0", b"")
                 _write(f"{path}/{_DATA}", b"")
-            except BaseException:  # a client that is refused knows no upload to go on with, so none stays
+            except BaseException:  # a refused client knows no upload to continue, so none stays
                 for name in (_STARTED, f"{_OFFSET}0", _DATA):
                     with suppress(OSError):
                         os.unlink(f"{path}/{name}")
@@ -351,7 +351,7 @@ def _begun(path: str) -> datetime:
 
 
 def _raise(error: OSError) -> None:
-    """What cannot be read may be new: guessing that it is old would let the purger remove a live upload."""
+    """An entry that cannot be read may be new: treated as old, a live upload would be purged."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
