@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.data_directory import check_writable
+from moorage.storage.data_directory import create
 from moorage.storage.driver import (
     ABSENT,
     Key,
@@ -319,11 +319,11 @@ async def test_no_other_user_of_the_host_may_write_to_the_store(
     assert modes(tmp_path) == {(False, files), (True, directories)}
 
 
-def test_a_root_that_the_check_creates_is_no_other_users_to_write(tmp_path: Path) -> None:
-    """The write check at start comes before the first push, and makes the directories above the root as well."""
+def test_a_root_that_the_monitor_creates_is_no_other_users_to_write(tmp_path: Path) -> None:
+    """The storage monitor comes before the first push, and makes the directories above the root as well."""
     before = os.umask(0)
     try:
-        check_writable(str(tmp_path / "srv/registry/data"))
+        create(str(tmp_path / "srv/registry/data"))
     finally:
         os.umask(before)
     assert modes(tmp_path) == {(True, 0o755)}

@@ -34,7 +34,7 @@ def check_readable(root: str) -> None:
 
 
 def create(root: str) -> None:
-    """Create `root` and what is missing above it.  Raises OSError; FileExistsError if `root` is no directory."""
+    """Create `root` and what is missing above it; whatever exists stays as it is.  Raises OSError."""
     make_with_parents(root, [])
 
 
