@@ -1,6 +1,6 @@
 """Every system call of every request fails once, with every errno: a refusal, one line in the log, nothing lost.
 
-    MOORAGE_ERRNOS=1 python3 dev.py test tests/faults/test_errors.py      all errnos, about ten minutes
+    MOORAGE_ERRNOS=1 python3 dev.py test tests/faults/test_errors.py    all errnos: half an hour on two busy cores
 
 Without the variable each call fails with EIO.  What holds after each failure:
 
