@@ -131,9 +131,9 @@ class Wire:
     def delete_manifest(self, name: str, reference: Digest | str) -> Answer:
         return self.send("DELETE", f"/v2/{name}/manifests/{reference}")
 
-    def tags(self, name: str) -> list[str]:
-        """All of them; an unknown repository has none."""
-        answer = self.send("GET", f"/v2/{name}/tags/list")
+    def tags(self, name: str, query: str = "") -> list[str]:
+        """All of them, or those that `query` (`?n=...`) asks for; an unknown repository has none."""
+        answer = self.send("GET", f"/v2/{name}/tags/list{query}")
         if answer.status == 404:
             return []
         assert answer.status == 200, answer

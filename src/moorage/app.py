@@ -105,7 +105,7 @@ class StoredRegistry:
             redirects=not storage.redirect.disable,
             rules=self._rules,
         )
-        self.tags = StoredTags(driver)
+        self.tags = StoredTags(driver, manifests=self.manifests, links=links)
         self.referrers = StoredReferrers(driver, self.manifests)
         self.repositories = StoredRepositories(driver)
 

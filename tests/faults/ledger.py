@@ -99,8 +99,10 @@ class Ledger:
                 self._audited.add((account.name, digest))
 
     def _audit_tags(self, wire: Wire, account: Account) -> None:
+        alive = []
         for tag in sorted({*account.tags, *wire.tags(account.name)}):
             answer = wire.manifest(account.name, tag)
+            alive += [tag] if answer.status == 200 else []
             assert answer.status in {200, 404}, f"{account.name}:{tag} is torn: {answer}"
             seen = ""
             if answer.status == 200:
@@ -110,6 +112,8 @@ class Ledger:
             allowed = account.tags.get(tag, set())
             assert seen in allowed, f"{account.name}:{tag} points at {seen or 'nothing'}, not at one of {allowed}"
             account.tags[tag] = {seen}
+        for listed in (wire.tags(account.name), wire.tags(account.name, "?n=1000")):
+            assert listed == alive, f"{account.name} lists {listed}; {alive} answer 200"
 
     def _audit_content(self, wire: Wire, name: str, manifest: bytes) -> None:
         """Every blob that a served manifest names, each once in an audit."""

@@ -9,17 +9,21 @@ for the disk survives that, so the order of fsyncs is the business of `test_syst
 
 from __future__ import annotations
 
+import http.client
+import itertools
 import os
 import random
 import signal
+import threading
 import time
+from http import HTTPStatus
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import start_tested
-from tests.wire import Wire
+from tests.wire import Wire, image
 
 from moorage.types import Digest
 
@@ -48,6 +52,66 @@ def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None
         audit(live, ledger, everything=True)
     print(f"{KILLS} kills, seed {SEED}: {ledger.acknowledged} acknowledged manifests, all whole")  # noqa: T201
     assert ledger.acknowledged >= KILLS // 2
+
+
+@pytest.mark.timeout(60 + 5 * KILLS)
+def test_lists_of_tags_are_what_answers_200_after_every_kill(tmp_path: Path) -> None:
+    """Issue 936 of Distribution: a push that dies between a tag's history and its link leaves a name for ever."""
+    moments, root, name = random.Random(SEED), tmp_path / "volume", "crash/tags"
+    config, layer = b"{}", b"a layer"
+    listed: list[str] = []
+    for number in range(KILLS):
+        with start_tested(root) as live:
+            wire = Wire(live.host, keep=True)
+            for data in (config, layer):
+                wire.push_blob(name, data)
+            manifest = image(config, [layer], annotations={"of": str(number)})
+            pushers = [_Tagger(live.host, name, f"k{number}-{pusher}", manifest) for pusher in range(PUSHERS)]
+            for pusher in pushers:
+                pusher.start()
+            pushers[0].begun.wait()
+            threading.Event().wait(moments.uniform(0.02, 0.3))
+            live.kill()
+            for pusher in pushers:
+                pusher.join()
+            wire.close()
+        acknowledged = {tag for pusher in pushers for tag in pusher.acknowledged}
+        tried = [tag for pusher in pushers for tag in pusher.tried]
+        with start_tested(root) as live:
+            wire = Wire(live.host, keep=True)
+            alive = [tag for tag in tried if wire.manifest(name, tag, "HEAD").status == 200]
+            assert acknowledged <= set(alive)
+            listed = sorted([*listed, *alive])
+            assert wire.tags(name) == wire.tags(name, "?n=100000") == listed
+            wire.close()
+    directories = len(list((root / "docker/registry/v2/repositories" / name / "_manifests/tags").iterdir()))
+    print(f"{KILLS} kills, seed {SEED}: {len(listed)} tags, {directories - len(listed)} half written")  # noqa: T201
+    assert listed
+
+
+class _Tagger(threading.Thread):
+    """Pushes one manifest under tag after tag until the server dies."""
+
+    def __init__(self, host: str, name: str, prefix: str, manifest: bytes) -> None:
+        super().__init__(name=prefix)
+        self._wire, self._repository, self._prefix, self._manifest = Wire(host, keep=True), name, prefix, manifest
+        self.begun = threading.Event()
+        self.tried: list[str] = []
+        self.acknowledged: list[str] = []
+
+    def run(self) -> None:
+        try:
+            for number in itertools.count():
+                self.tried.append(f"{self._prefix}-{number:05}")
+                answer = self._wire.put_manifest(self._repository, self.tried[-1], self._manifest)
+                if answer.status == HTTPStatus.CREATED:
+                    self.acknowledged.append(self.tried[-1])
+                self.begun.set()
+        except (OSError, http.client.HTTPException):
+            pass  # the server was killed
+        finally:
+            self.begun.set()
+            self._wire.close()
 
 
 def audit(live: Live, ledger: Ledger, *, everything: bool = False) -> None:

@@ -8,22 +8,35 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.http.client import Client
+from tests.registry.images import NAME, everything, push
 from tests.registry.watched import WatchedDriver
 
 from moorage.app import build
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Inmemory, Maintenance, Storage, UploadPurging
 from moorage.registry import layout
+from moorage.registry.manifests import StoredManifests
 from moorage.registry.purge import Purger, purge
+from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
 from moorage.storage.driver import Key, StorageUnavailable
-from moorage.types import RepoName
+from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+from moorage.storage.object_driver import ObjectDriver
+from moorage.testing.builders import image
+from moorage.testing.memory_objects import Bucket, MemoryObjects
+from moorage.types import RepoName, Tag
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Driver, Uploads
+    from collections.abc import AsyncIterator, Sequence
+    from pathlib import Path
+
+    from moorage.storage.driver import Driver, Stat, Uploads
 
 HOMES = [layout.upload_home(RepoName(name), f"0000000{number}-0000-7000-8000-000000000000")
          for number, name in enumerate(("library/app", "a/b/c/d", "library/app/tools"))]  # fmt: skip
 LATER = timedelta(seconds=2)
+DEAD = Tag("dead")
+ONE, OTHER = image(seed=1), image(seed=2)
 
 
 @pytest.fixture
@@ -72,6 +85,104 @@ async def test_blobs_and_manifests_are_not_touched(filled: Driver) -> None:
     await filled.write(key, b"a link")
     assert await Purger(filled, age_s=-2, interval_s=60, dry_run=False).once() == len(HOMES)
     assert (await filled.read(key)).data == b"a link"
+
+
+@pytest.fixture(params=["memory", "filesystem", "objects"])
+async def half(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    """Tags `kept` and `v1` of an image; `dead` has a history of two and no link, as a killed push leaves it."""
+    found: Driver = MemoryDriver()
+    if request.param == "filesystem":
+        found = FilesystemDriver(tmp_path / "store")
+    elif request.param == "objects":
+        found = ObjectDriver(MemoryObjects(Bucket()))
+    await push(found, StoredManifests(found), ONE, tags=(Tag("kept"), Tag("v1")))
+    for built in (ONE, OTHER):
+        await found.write(layout.tag_history_link(NAME, DEAD, built.digest), str(built.digest).encode())
+    yield found
+    await found.close()
+
+
+async def names(driver: Driver) -> list[str]:
+    return [name async for page in driver.children(layout.tags(NAME)) for name in page]
+
+
+async def test_half_written_tags_are_removed_by_age(half: Driver) -> None:
+    """CNCF Distribution on the same store lists them for ever, and each list of ours reads them in vain."""
+    before = await everything(half)
+    assert await Purger(half, age_s=3600, interval_s=60, dry_run=False).once() == 0, "its push may be running"
+    assert await everything(half) == before
+    assert await Purger(half, age_s=-5, interval_s=60, dry_run=False).once() == 1
+    assert await names(half) == ["kept", "v1"]
+    gone = {layout.tag_history_link(NAME, DEAD, built.digest) for built in (ONE, OTHER)}
+    assert await everything(half) == {key: data for key, data in before.items() if key not in gone}
+
+
+async def test_one_young_entry_keeps_the_tag(half: Driver) -> None:
+    """A push in progress has written its entry, and is about to write the link."""
+    cut = (await half.stat(layout.tag_history_link(NAME, DEAD, OTHER.digest))).modified
+    assert not await remove_unfinished(half, NAME, DEAD, cut)
+    assert [tag async for tag in unfinished_tags(half, NAME, cut)] == []
+    assert "dead" in await names(half)
+
+
+async def test_a_dry_run_names_half_written_tags(half: Driver) -> None:
+    before = await everything(half)
+    with capture_logs() as logs:
+        assert await Purger(half, age_s=-5, interval_s=60, dry_run=True).once() == 1
+    assert await everything(half) == before
+    assert [(log["event"], log["tag"]) for log in logs] == [("half-written tag found", layout.tag(NAME, DEAD))]
+
+
+@pytest.mark.parametrize("moment", ["stat", "scan", "delete", "prune"])
+async def test_a_push_beside_the_removal_loses_nothing(half: Driver, moment: str) -> None:
+    """Whenever its link appears, the tag is there afterwards, with its history."""
+
+    class Racing(WatchedDriver):
+        remote = half.remote
+        pushed = False
+
+        async def before(self, call: str) -> None:
+            if call.startswith(moment) and not self.pushed:
+                self.pushed = True
+                await half.write(layout.tag_link(NAME, DEAD), str(ONE.digest).encode())
+
+        def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+            return self._scan(prefix)
+
+        async def _scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+            await self.before("scan")
+            async for page in super().scan(prefix):
+                yield page
+
+    racing = Racing(half)
+    assert not await remove_unfinished(racing, NAME, DEAD, datetime.now(UTC) + LATER)
+    assert racing.pushed
+    assert (await StoredManifests(half).get(NAME, DEAD)).data == ONE.data
+    assert layout.tag_history_link(NAME, DEAD, ONE.digest) in await everything(half)
+
+
+async def test_what_is_no_half_written_tag_stays(half: Driver) -> None:
+    """Torn links, an operator's files, and a name that is no tag."""
+    await half.write(layout.tag_link(NAME, DEAD), b"")
+    await half.write(Key(f"{layout.tag(NAME, Tag('odd'))}/notes.txt"), b"mine")
+    await half.write(Key(f"{layout.tags(NAME)}/.git/index/x"), b"mine")
+    before = await everything(half)
+    assert await Purger(half, age_s=-5, interval_s=60, dry_run=False).once() == 0
+    assert await everything(half) == before
+
+
+async def test_in_a_bucket_tags_are_listed_and_not_asked_for(half: Driver) -> None:
+    """A million tags are two thousand listings a day, and not a million requests."""
+    calls: list[str] = []
+
+    class Remote(WatchedDriver):
+        remote = True
+
+        async def before(self, call: str) -> None:
+            calls.append(call)
+
+    assert [tag async for tag in unfinished_tags(Remote(half), NAME, datetime.now(UTC) + LATER)] == [DEAD]
+    assert calls == []
 
 
 async def test_a_store_that_fails_ends_the_pass_and_not_the_purger(driver: Driver) -> None:

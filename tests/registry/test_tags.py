@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, push
 from tests.registry.watched import WatchedDriver
 
@@ -12,12 +14,12 @@ from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.tags import StoredTags
-from moorage.storage.driver import StorageUnavailable
+from moorage.storage.driver import READ_LIMIT_BYTES, StorageUnavailable
 from moorage.testing.builders import image
 from moorage.types import RepoName, Tag
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Driver
+    from moorage.storage.driver import Content, Driver, Key
 
 ONE, OTHER = image(seed=1), image(seed=2)
 ORDERED = ("1", "1.0", "1.0-alpine", "1.0.1", "A", "B", "_z", "a", "a-b", "a.b", "a_b", "b", "v1", "v10", "v2")
@@ -121,22 +123,86 @@ async def test_dead_tags_cost_few_listings(driver: Driver) -> None:
 
 
 class Counting(WatchedDriver):
-    listings = reads = 0
+    listings = reads = bodies = 0
 
     async def before(self, call: str) -> None:
+        self.bodies += call.startswith(f"read {layout.BLOBS}")
         self.listings += call.startswith("children")
         self.reads += call.startswith(("read", "stat"))
 
 
-async def test_nothing_is_read_that_is_not_shown(driver: Driver) -> None:
-    """A page of 3 costs the same in a repository of 15 tags or 100,000; all tags at once cost no read."""
+async def test_a_page_reads_only_what_it_shows(driver: Driver) -> None:
+    """A page of 3 costs the same in a repository of 15 tags or 100,000: four links, the manifest's, its bytes."""
     await fill(driver, ORDERED)
     watched = Counting(driver)
-    await StoredTags(watched).list(NAME, limit=3)
-    assert (watched.listings, watched.reads) == (1, 2 * 4)
+    tags = StoredTags(watched)
+    await tags.list(NAME, limit=3)
+    assert watched.bodies == 1
     watched.listings = watched.reads = 0
-    await StoredTags(watched).list(NAME)
-    assert (watched.listings, watched.reads) == (2, 0)
+    await tags.list(NAME, limit=3)
+    assert (watched.listings, watched.reads, watched.bodies) == (1, 4 + 1, 1), "the bytes were proven before"
+
+
+async def test_all_tags_at_once_cost_one_read_each_and_two_for_each_manifest(driver: Driver) -> None:
+    """100,000 tags in a bucket are as many requests; the manifests' bytes are read once in a process."""
+    manifests = await fill(driver, ORDERED)
+    await push(driver, manifests, OTHER, Tag("A"))
+    watched = Counting(driver)
+    proving = StoredManifests(watched, cache_bytes=0)
+    tags = StoredTags(watched, manifests=proving)
+    assert (await tags.list(NAME)).names == ORDERED
+    assert watched.bodies == 2
+    watched.listings = watched.reads = 0
+    assert (await tags.list(NAME)).names == ORDERED
+    assert (watched.listings, watched.reads) == (1, 15 + 2 * 2), "two stats for each manifest"
+    assert watched.bodies == 2
+
+
+async def test_few_manifests_are_read_at_the_same_time(driver: Driver) -> None:
+    """Each may have 4 MiB; 64 of them would be a quarter of a gigabyte for one request."""
+    running = most = 0
+
+    class Slow(WatchedDriver):
+        async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+            nonlocal running, most
+            if not key.startswith(layout.BLOBS):
+                return await super().read(key, limit=limit)
+            running += 1
+            most = max(most, running)
+            await asyncio.sleep(0)
+            running -= 1
+            return await super().read(key, limit=limit)
+
+    for seed in range(20):
+        await push(driver, StoredManifests(driver), image(seed=seed), Tag(f"v{seed:02}"))
+    assert len((await StoredTags(Slow(driver)).list(NAME)).names) == 20
+    assert 1 < most <= 8
+
+
+async def test_a_tag_that_a_push_moves_is_never_missing(driver: Driver) -> None:
+    """Between the read of the tag and the look at what it named, the tag moves and the old manifest is deleted."""
+    manifests = await fill(driver, ("v1",))
+
+    class Racing(WatchedDriver):
+        async def before(self, call: str) -> None:
+            if call == f"stat {layout.revision_link(NAME, ONE.digest)}":
+                await push(driver, manifests, OTHER, Tag("v1"))
+                await driver.delete([layout.revision_link(NAME, ONE.digest)])
+
+    for limit in (None, 5):
+        await fill(driver, ("v1",))
+        assert (await StoredTags(Racing(driver)).list(NAME, limit=limit)).names == ("v1",)
+
+
+async def test_a_damaged_manifest_is_one_line_in_the_log(driver: Driver) -> None:
+    """A mirror asks for the list every minute."""
+    await fill(driver, ("v1", "v2"))
+    await driver.write(layout.blob_data(ONE.digest), b"other bytes")
+    tags = StoredTags(driver)
+    with capture_logs() as logs:
+        for _ in range(3):
+            assert (await tags.list(NAME)).names == ()
+    assert [log["digest"] for log in logs] == [str(ONE.digest)]
 
 
 async def test_a_failing_store_is_no_empty_list(driver: Driver) -> None:

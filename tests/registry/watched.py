@@ -9,6 +9,7 @@ from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
 
     from moorage.storage.driver import (
         Content,
@@ -74,6 +75,11 @@ class WatchedDriver:
         await self._change(f"clear {prefix}")
         await self._driver.clear(prefix)
         await self.after_change(f"clear {prefix}")
+
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        await self._change(f"prune {prefix}")
+        await self._driver.prune(prefix, before)
+        await self.after_change(f"prune {prefix}")
 
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         return self._driver.open(key, start=start, stop=stop)

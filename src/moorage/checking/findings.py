@@ -65,15 +65,13 @@ KINDS: Final = {
     "referrer-stale": Kind(_WARNING, "none: the list leaves it out", "removes the link"),
     "tag-torn": Kind(
         _ERROR,
-        "the tag is unknown, yet may be listed",
+        "the tag is unknown",
         "points it at the one manifest it ever named, or at nothing",
     ),
-    "tag-half": Kind(
-        _WARNING, "the tag is unknown, yet may be listed", "points it at nothing, so that it is not listed"
-    ),
+    "tag-half": Kind(_WARNING, "none; the old registry lists a tag that it does not know", "removes its history"),
     "tag-dangling": Kind(
         _ERROR,
-        "the tag is unknown, yet may be listed",
+        "the tag is unknown",
         "links its manifest again if that is whole, else points the tag at nothing",
     ),
     "history-missing": Kind(_WARNING, "none; the old registry's garbage collector needs it", "writes the link"),

@@ -3,8 +3,9 @@
 Three rules:
 
 * What can be written is written on condition that it is still as it was seen.  A push that was faster wins.
-* A tag is never removed.  One that leads nowhere is pointed at nothing (`manifests.NOWHERE`), on the same
-  condition, as the registry itself does with tags of deleted manifests; a mark lets listings leave it out.
+* The link of a tag is never removed.  One that leads nowhere is pointed at nothing (`manifests.NOWHERE`), on the
+  same condition, as the registry itself does with tags of deleted manifests.  What a push left of a tag that has
+  no link is removed (`registry/unfinished_tags.py`).
 * A link that has to be removed is removed without a condition, because no store has one.  So afterwards the bytes
   are looked for: a push writes them before the link, and if they are there by now, the link is written again.
 
@@ -67,8 +68,7 @@ async def mend(driver: Driver, key: Key, digest: Digest, *, blob_there: Callable
 
 
 async def point_at_nothing(driver: Driver, name: RepoName, tag: Tag, when: When) -> bool:
-    """The tag is dead and not listed, unless somebody else moved it since `when` was seen."""
-    await driver.write(layout.deleted_mark(name, NOWHERE), str(NOWHERE).encode())
+    """Make the tag a dead one, unless another process moved it since `when` was seen."""
     return await overwrite(driver, layout.tag_link(name, tag), NOWHERE, when)
 
 

@@ -17,6 +17,7 @@ from moorage.registry.links import has_link, read_link, resolve
 from moorage.registry.manifests import NOWHERE
 from moorage.registry.places import digests
 from moorage.registry.slices import flowing
+from moorage.registry.unfinished_tags import remove_unfinished
 from moorage.storage.driver import ABSENT, KeyMissing
 from moorage.types import parse_tag
 
@@ -70,7 +71,7 @@ async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> 
     last = max(history, key=lambda entry: entry[1].modified)[0] if history else None
     seen = f"; the last manifest pushed to it is {last}" if last is not None else ""
     if when is ABSENT:
-        fix = partial(point_at_nothing, context.driver, name, tag, when)
+        fix = partial(_remove, repository, tag)
         await context.found("tag-half", key, f"there is no link{seen}", fix)
         return
     alive = [digest for digest, _ in history if digest in repository.revisions]
@@ -79,6 +80,14 @@ async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> 
     else:
         fix = partial(point_at_nothing, context.driver, name, tag, when)
     await context.found("tag-torn", key, f"the link holds no digest{seen}", fix)
+
+
+async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
+    """Remove what a push that died left of a tag; true as well if another push has set it meanwhile."""
+    context, name = repository.context, repository.name
+    if await remove_unfinished(context.driver, name, tag, context.settled_before):
+        return True
+    return await read_link(context.driver, layout.tag_link(name, tag)) is not None
 
 
 async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Digest, Stat]]:

@@ -71,5 +71,9 @@ class BoundedCache(Generic[_K, _V]):
         if entry is not None:
             self._weight -= entry[1]
 
+    def __contains__(self, key: object) -> bool:
+        """Return whether there is an entry; counts neither as a request nor as a use."""
+        return key in self._entries
+
     def __len__(self) -> int:
         return len(self._entries)

@@ -42,7 +42,6 @@ __all__ = [
     "below",
     "blob_data",
     "deleted_mark",
-    "deleted_marks",
     "layer_link",
     "layers",
     "manifests",
@@ -120,10 +119,6 @@ def tag_history(name: RepoName, tag: Tag) -> Key:
 
 def tag_history_link(name: RepoName, tag: Tag, digest: Digest) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/index/{digest.algorithm}/{digest.hex}/link")
-
-
-def deleted_marks(name: RepoName) -> Key:
-    return Key(f"{REPOSITORIES}/{name}/_manifests/_deleted")
 
 
 def deleted_mark(name: RepoName, digest: Digest) -> Key:

@@ -9,9 +9,9 @@ Deleting by digest does not look for the tags that point at the manifest: a repo
 and no deletion may cost their number.  A tag is alive only while the revision link of its digest exists; `get`
 asks for both, so removing that one link kills all its tags at once.  What is left to care for:
 
-* Listings must not show dead tags.  The mark `_manifests/_deleted/ALG/HEX`, written before the revision link is
-  removed, tells them that there may be some (`tags.py`).  It stays, as dead tags do; a collector may sweep both.
-* Pushing the same manifest again must not bring dead tags back to life.  `put` finds the mark and turns every
+* Listings must not show dead tags, so they check each one as `get` does (`tags.py`).
+* Pushing the same manifest again must not bring dead tags back to life.  The mark `_manifests/_deleted/ALG/HEX` is
+  written before the revision link is removed, and stays as dead tags do.  `put` finds it and turns every
   tag that still names the digest to `NOWHERE` before the revision link returns; only here the price is their
   number.  Tags are turned and not removed, because no store removes a link on condition: a push that runs beside
   may have set that very tag a moment ago, and its client has been told 201.
@@ -80,6 +80,12 @@ __all__ = ["NOWHERE", "StoredManifests", "ValidationRules"]
 _CACHE_BYTES: Final = 64 << 20
 _ENTRY_BYTES: Final = 1024
 """What a remembered manifest costs beside its bytes: a million tiny ones must not fill the memory either."""
+
+_PROVEN: Final = 20_000
+"""Manifests known to be whole, about 0.5 kB each, so that a list of tags does not read them every time."""
+
+_DAMAGED: Final = 1_000
+"""Damaged manifests that the log has been told of: one that is asked for all day is worth one line."""
 
 NOWHERE: Final = Digest("sha256", "0" * 64)
 """Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
@@ -155,6 +161,8 @@ class StoredManifests:
         self._lasting = LastingWrites(driver)
         self._offload = Offload()
         self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
+        self._proven: BoundedCache[Digest, int] = BoundedCache(_PROVEN)
+        self._damaged: BoundedCache[Digest, bool] = BoundedCache(_DAMAGED)
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
         with refusing():
@@ -182,9 +190,13 @@ class StoredManifests:
         except (KeyMissing, ObjectTooLarge) as error:
             damage = "its bytes are missing" if isinstance(error, KeyMissing) else "its bytes are too many"
         if damage:
-            _log.error(
-                "a manifest is damaged and not served; pushing it again repairs it", digest=str(digest), why=damage
-            )
+            if self._damaged.get(digest) is None:
+                self._damaged.put(digest, value=True)
+                _log.error(
+                    "a manifest is damaged and not served; pushing it again repairs it",
+                    digest=str(digest),
+                    why=damage,
+                )
             raise ManifestUnknown(str(digest))
         try:
             media_type = await self._offload.run(len(data), lambda: media.stored_type(data))
@@ -192,7 +204,35 @@ class StoredManifests:
         except ManifestInvalid as error:
             raise ManifestUnknown(f"{digest}: it is stored, but {error.subject}") from error
         self.cache.put(digest, manifest, len(data) + _ENTRY_BYTES)
+        self._proven.put(digest, len(data))
         return manifest
+
+    async def served(self, digest: Digest) -> bool | None:
+        """Return whether `load` would return the manifest, without reading it; None if only `prove` can tell.
+
+        A manifest in memory is served without a look at the store.  One that was proven before and has dropped out
+        of the memory is served while the store has as many bytes under its digest.
+        """
+        if digest in self.cache:
+            return True
+        size = self._proven.get(digest)
+        if size is None:
+            return None
+        try:
+            found = (await self._driver.stat(layout.blob_data(digest))).size
+        except KeyMissing:
+            found = -1
+        if found != size:
+            self._proven.drop(digest)
+        return found == size
+
+    async def prove(self, digest: Digest) -> bool:
+        """Return whether `load` returns the manifest, by reading it."""
+        try:
+            await self.load(digest)
+        except ManifestUnknown:
+            return False
+        return True
 
     async def put(
         self,

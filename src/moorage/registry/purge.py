@@ -1,10 +1,8 @@
-"""Uploads that nobody finishes are removed by age (`storage.maintenance.uploadpurging`).
+"""Uploads and tags that no client finished are removed by age (`storage.maintenance.uploadpurging`).
 
 Every node may run this: removing an upload twice is harmless, and one that is being extended right now was
-begun too recently to be old.  Uploads that do not say when they began, which the reference keeps for ever, go
-by the time of their last write.
-
-Source: reference/storage-layout.md section 5.
+begun too recently to be old.  Uploads that do not say when they began, which CNCF Distribution keeps for ever, go
+by the time of their last write.  Tags: `unfinished_tags.py`.
 """
 
 from __future__ import annotations
@@ -17,6 +15,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.registry import layout
+from moorage.registry.repositories import walk
+from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
 from moorage.storage.driver import StorageError
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, Key
 
-__all__ = ["Purger", "purge"]
+__all__ = ["Purger", "purge", "purge_tags"]
 
 _FIRST_RUN_WITHIN_S: Final = 3600.0  # nodes started together do not walk the store together
 _log: Final = structlog.get_logger("moorage.purge")
@@ -34,8 +34,8 @@ async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> A
     """Remove, or with `dry_run` only name, every upload that began before `before`, and then what a bucket keeps
     of objects that were begun before it and never completed.
 
-    What crashes leave in a directory is for `moorage storage check`: to find it costs a walk of all directories,
-    where a bucket has a list of it.
+    Temporary files that crashes leave in a directory are for `moorage storage check`: to find them costs a walk of
+    all directories, where a bucket has a list of them.
     """
     async for home in driver.uploads.abandoned(layout.REPOSITORIES, before):
         if not dry_run:
@@ -45,6 +45,14 @@ async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> A
         return
     for key in await driver.uploads.sweep(layout.ROOT, before, dry_run=dry_run):
         yield key
+
+
+async def purge_tags(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
+    """Remove, or with `dry_run` only name, what pushes that died before `before` left of tags."""
+    async for name in walk(driver):
+        async for tag in unfinished_tags(driver, name, before):
+            if dry_run or await remove_unfinished(driver, name, tag, before):
+                yield layout.tag(name, tag)
 
 
 class Purger:
@@ -69,12 +77,18 @@ class Purger:
             await self._sleep(self._interval_s)
 
     async def once(self) -> int:
-        """One pass; the number of uploads removed or, on a dry run, found.  A failing store ends the pass."""
-        count = 0
+        """Run one pass; return the number of uploads and tags removed or, on a dry run, found.
+
+        A failing store ends the pass.
+        """
+        count, before, done = 0, datetime.now(UTC) - self._age, "found" if self._dry_run else "removed"
         try:
-            async for home in purge(self._driver, before=datetime.now(UTC) - self._age, dry_run=self._dry_run):
+            async for home in purge(self._driver, before=before, dry_run=self._dry_run):
                 count += 1
-                _log.info("old upload found" if self._dry_run else "old upload removed", upload=home)
+                _log.info(f"old upload {done}", upload=home)
+            async for tag in purge_tags(self._driver, before=before, dry_run=self._dry_run):
+                count += 1
+                _log.info(f"half-written tag {done}", tag=tag)
         except StorageError as error:
-            _log.error("purging uploads stopped early", cause=str(error))
+            _log.error("purging stopped early", cause=str(error))
         return count

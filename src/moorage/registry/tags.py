@@ -1,20 +1,29 @@
-"""Tags: the names below `_manifests/tags`, and nothing is read for what a page does not show.
+"""Tags: a list holds exactly the tags whose manifest a request for it would answer with 200.
 
-A page of at most `limit` tags shows only what can be pulled: the link of each of its tags is read and the
-manifest's looked for, and the page is filled up again.  Left out are tags whose push died before its link was
-written (the reference shows those for ever, Distribution issue 936) and tags whose manifest was deleted by digest
-(`manifests.py` has the why).  The list of all tags at once is read from the names alone, unless the repository
-keeps marks of such deletions.
+The names below `_manifests/tags` are not that list.  A push that died leaves a name without a link (CNCF
+Distribution lists such a tag for ever, issue 936), a crash of version 2.8 a torn link, a deletion by digest tags
+whose manifest is gone (`manifests.py` has the reason), an operator anything at all.  So each name is checked as a
+request for it is answered: its link is read, the revision link is looked for, and the manifest's bytes are proven,
+which is remembered (`StoredManifests.served`).  A page of at most `limit` tags checks only its own names, and is
+filled up again.
+
+A list is not a snapshot: each tag is shown or left out as it was at some moment of the request.  A tag that is
+alive throughout is never left out, also while pushes move it and the manifest that it named before is deleted.
+
+Cost of a tag: one read; of each manifest: one `stat`, and once in a process one read of its bytes.
+Why: docs/decisions/0009-tag-lists.md.
 """
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final
 
 from moorage.errors import NameUnknown, TagInvalid
 from moorage.registry import layout
 from moorage.registry.interface import Page
-from moorage.registry.links import has_link, read_link
+from moorage.registry.link_memory import Links
+from moorage.registry.manifests import StoredManifests
 from moorage.registry.refusals import refusing
 from moorage.registry.slices import each
 from moorage.types import Tag, parse_tag
@@ -23,28 +32,36 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moorage.storage.driver import Driver, Key
-    from moorage.types import RepoName
+    from moorage.types import Digest, RepoName
 
 __all__ = ["StoredTags", "any_child"]
 
 _AT_ONCE: Final = 64
-"""Tags looked at before other requests get a turn: about 2 ms on a local disk."""
+"""Tags checked before other requests get a turn: about 2 ms on a local disk."""
+
+_PROVEN_AT_ONCE: Final = 8
+"""Manifests whose bytes are read at the same time, by all lists of the process: each may have 4 MiB."""
 
 _LARGEST: Final = 1 << 16
 
 
 async def any_child(driver: Driver, prefix: Key) -> bool:
-    """Is there anything below `prefix`?"""
+    """Return whether anything lies below `prefix`."""
     async for names in driver.children(prefix, limit=1):
         return bool(names)
     return False
 
 
 class StoredTags:
-    """See `interface.Tags`."""
+    """See `interface.Tags`.  `manifests` and `links` are those that requests for manifests are answered from."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(
+        self, driver: Driver, *, manifests: StoredManifests | None = None, links: Links | None = None
+    ) -> None:
         self._driver = driver
+        self._links = Links(driver) if links is None else links
+        self._manifests = StoredManifests(driver, links=self._links) if manifests is None else manifests
+        self._proving = asyncio.Semaphore(_PROVEN_AT_ONCE)
 
     async def list(self, name: RepoName, *, last: str = "", limit: int | None = None) -> Page:
         with refusing():
@@ -55,38 +72,58 @@ class StoredTags:
 
     async def _all(self, name: RepoName, last: str) -> Sequence[str]:
         found: list[str] = []
+        alive: set[Digest] = set()
         async for names in self._driver.children(layout.tags(name), after=last):
-            found += names
-        if await any_child(self._driver, layout.deleted_marks(name)):
-            return await self._alive(name, found)
-        return [tag for tag in found if _is_tag(tag)]
+            found += await self._shown(name, names, alive)
+        return found
 
     async def _first(self, name: RepoName, last: str, wanted: int) -> Sequence[str]:
         found: list[str] = []
+        alive: set[Digest] = set()
         size = wanted
         while True:
             names: list[str] = []
             async for page in self._driver.children(layout.tags(name), after=last, limit=size):
                 names += page
-            found += await self._alive(name, names)
+            found += await self._shown(name, names, alive)
             if len(names) < size or len(found) >= wanted:
                 return found
             # Where most tags are dead, pages of the asked size would list the directory again and again.
             last, size = names[-1], min(size * 4, _LARGEST)
 
-    async def _alive(self, name: RepoName, tags: Sequence[str]) -> Sequence[str]:
-        async def check(tag: str) -> bool:
-            if not _is_tag(tag):
-                return False
-            digest = await read_link(self._driver, layout.tag_link(name, Tag(tag)))
-            return digest is not None and await has_link(self._driver, layout.revision_link(name, digest))
+    async def _shown(self, name: RepoName, names: Sequence[str], alive: set[Digest]) -> Sequence[str]:
+        tags = [tag for tag in names if _is_tag(tag)]
+        shown = await each(tags, lambda tag: self._is_alive(name, Tag(tag), alive), at_once=_AT_ONCE)
+        return [tag for tag, shows in zip(tags, shown, strict=True) if shows]
 
-        shown = await each(tags, check, at_once=_AT_ONCE)
-        return [tag for tag, alive in zip(tags, shown, strict=True) if alive]
+    async def _is_alive(self, name: RepoName, tag: Tag, alive: set[Digest]) -> bool:
+        """Return whether the tag leads to a manifest; `alive` collects those found to be served in this request.
+
+        One that is not served counts only while the tag still names it: a push may have moved the tag meanwhile,
+        and a deletion removed what it named before.  For the same reason absence is never remembered in `alive`.
+        """
+        seen: Digest | None = None
+        while True:
+            digest = await self._links.read(layout.tag_link(name, tag))
+            if digest is None or digest == seen:
+                return False
+            if digest in alive or await self._is_served(name, digest):
+                alive.add(digest)
+                return True
+            seen = digest
+
+    async def _is_served(self, name: RepoName, digest: Digest) -> bool:
+        if not await self._links.exists(layout.revision_link(name, digest), digest):
+            return False
+        if (served := await self._manifests.served(digest)) is None:
+            async with self._proving:
+                served = await self._manifests.prove(digest)
+                await asyncio.sleep(0)  # a local disk answers at once, and other requests need their turn
+        return served
 
 
 def _is_tag(name: str) -> bool:
-    """What an administrator left there under another name is no tag."""
+    """False for what an operator left there under another name."""
     try:
         parse_tag(name)
     except TagInvalid:

@@ -355,6 +355,12 @@ class Driver(Protocol):
         child of what is above it.  Not atomic: delete first what must go first.  Nothing there is fine.
         """
 
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        """Remove what is left at and below `prefix` beside objects: empty directories, and files of writers that
+        crashed before `before`.  Never an object, also not one that is written meanwhile.  A store without
+        directories has nothing to remove.
+        """
+
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         """Stream bytes [start, stop); `stop` None or past the end means to the end.  Leaving the context
         frees the handle even if the reader stopped early.  Entering raises KeyMissing, RangeOutside.

@@ -45,6 +45,7 @@ __all__ = [
     "make_with_parents",
     "move_unless_there",
     "place",
+    "remove_leftovers",
     "remove_tree",
     "sync",
     "sync_data",
@@ -66,6 +67,7 @@ DIRECTORY_MODE: Final = 0o755
 
 _KNOWN_LIMIT: Final = 1 << 16
 _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
+_NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -329,6 +331,22 @@ def place(source: str, target: str, size: int) -> None:
         if os.stat(target).st_size == size:
             return
     os.rename(source, target)
+
+
+def remove_leftovers(path: str, before: float) -> None:
+    """Remove temporary files last written before `before` (seconds since the epoch), and empty directories, at and
+    below `path`.  A writer whose directory vanishes makes it again (`Directories.within`).
+    """
+    for directory, _, names in os.walk(path, topdown=False):
+        for name in filter(is_temporary_name, names):
+            with suppress(FileNotFoundError):
+                if os.stat(f"{directory}/{name}").st_mtime < before:
+                    os.unlink(f"{directory}/{name}")
+        try:
+            os.rmdir(directory)
+        except OSError as error:
+            if error.errno not in _NOT_EMPTY:
+                raise
 
 
 def remove_tree(path: str) -> None:

@@ -42,6 +42,7 @@ from moorage.storage.durable import (
     is_directory,
     is_temporary_name,
     move_unless_there,
+    remove_leftovers,
     remove_tree,
     sync_directory,
     write_whole,
@@ -54,6 +55,7 @@ from moorage.storage.threads import Pool, translating
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+    from datetime import datetime
     from pathlib import Path
 
     from moorage.storage.driver import Reader, SignedUrl, When, Writer
@@ -137,6 +139,15 @@ class FilesystemDriver:
             ):
                 remove_tree(path)
                 sync_directory(os.path.dirname(path))
+
+        await self.pool.run(work)
+
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        path = self._path(prefix)
+
+        def work() -> None:
+            with translating(prefix, None):
+                remove_leftovers(path, before.timestamp())
 
         await self.pool.run(work)
 

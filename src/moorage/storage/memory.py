@@ -129,6 +129,10 @@ class MemoryDriver:
         for key in [key for key in self._objects if key.startswith(f"{prefix}/")]:
             self._remove(key)
 
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        del before  # there are no directories
+        check_key(prefix)
+
     @asynccontextmanager
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
         found = self._object(key)

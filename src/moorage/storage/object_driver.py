@@ -22,6 +22,7 @@ from moorage.storage.object_names import names
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
 
     from moorage.storage.driver import (
         Content,
@@ -81,6 +82,10 @@ class ObjectDriver:
     async def _clear(self, prefix: Key) -> None:
         async for page in self._objects.walk(prefix):
             await self._objects.delete([stat.key for stat in page])
+
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        del before  # there are no directories; what crashes leave is `uploads.sweep`'s
+        check_key(prefix)
 
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         return self._open(key, start, stop)

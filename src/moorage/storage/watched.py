@@ -80,6 +80,10 @@ class WatchedDriver:
         with self._watch(self.name, "Delete", prefix):
             await self._inner.clear(prefix)
 
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        with self._watch(self.name, "Delete", prefix):
+            await self._inner.prune(prefix, before)
+
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         opening = self._inner.open(key, start=start, stop=stop)
         return _Entered(opening, self._watch(self.name, "Reader", key), _same)

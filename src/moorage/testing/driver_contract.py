@@ -209,6 +209,32 @@ class ObjectContract:
         await driver.delete([Key(KEY.rpartition("/")[0])])
         assert (await driver.read(KEY)).data == b"text"
 
+    async def test_pruning_removes_no_object(self, driver: Driver) -> None:
+        """What is left when all objects below a prefix are gone is no longer a child, also on a filesystem."""
+        later = datetime.now(UTC) + timedelta(seconds=5)
+        for key in ("a/b/full/deep/one", "a/b/empty/deep/one", "a/b/empty/two"):
+            await driver.write(Key(key), b"text")
+        await driver.delete([Key("a/b/empty/deep/one"), Key("a/b/empty/two")])
+        for name in ("full", "empty", "absent"):
+            await driver.prune(Key(f"a/b/{name}"), later)
+        assert [name async for page in driver.children(Key("a/b")) for name in page] == ["full"]
+        assert (await driver.read(Key("a/b/full/deep/one"))).data == b"text"
+
+    async def test_writers_survive_pruning(self, driver: Driver, other: Driver) -> None:
+        """A push into a place that another node is just pruning is no error, and the push stays."""
+
+        async def keep_pruning() -> None:
+            for _ in range(40):
+                await other.prune(Key("a/b"), datetime.now(UTC) - timedelta(hours=1))
+
+        async def keep_writing() -> None:
+            for number in range(20):
+                await driver.write(Key(f"a/b/{number}/c/d"), b"text")
+                assert (await other.read(Key(f"a/b/{number}/c/d"))).data == b"text"
+                await driver.delete([Key(f"a/b/{number}/c/d")])
+
+        await asyncio.gather(keep_pruning(), keep_writing())
+
     async def test_writers_survive_deleters(self, driver: Driver, other: Driver) -> None:
         """Pushing into a place that another node is just emptying is no error, and the push stays."""
 
@@ -247,6 +273,7 @@ class ObjectContract:
             driver.stat(bad),
             driver.delete([Key("a"), bad]),
             driver.clear(bad),
+            driver.prune(bad, datetime.now(UTC)),
             driver.handover(bad, method="GET", expires_s=60),
             entering(driver.open(bad)),
             entering(driver.create(bad)),
