@@ -38,6 +38,7 @@ from moorage.registry.refusals import refusing
 from moorage.registry.repositories import StoredRepositories
 from moorage.registry.slices import AT_ONCE
 from moorage.registry.tags import StoredTags
+from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.watched import WatchedDriver
@@ -87,7 +88,8 @@ class StoredRegistry:
         self._sizes, self._rules = make_sizes(settings), make_rules(settings)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
         self._links = links = Links(driver, lasts_s=storage.cache.links)
-        self.uploads = StoredUploads(driver, secret, recent=recent, links=links)
+        torn = TornBlobs(driver)
+        self.uploads = StoredUploads(driver, secret, recent=recent, sizes=self._sizes, links=links, torn=torn)
         self.manifests = StoredManifests(
             driver,
             delete_enabled=deletable,
@@ -96,12 +98,14 @@ class StoredRegistry:
             recent=recent,
             sizes=self._sizes,
             links=links,
+            torn=torn,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=deletable,
             sizes=self._sizes,
             links=links,
+            torn=torn,
             redirects=not storage.redirect.disable,
             rules=self._rules,
         )

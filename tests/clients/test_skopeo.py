@@ -9,6 +9,7 @@ import pytest
 from tests.clients.layouts import Layout, tar_of
 from tests.live import require
 
+from moorage.registry.layout import blob_data
 from moorage.types import Digest
 
 if TYPE_CHECKING:
@@ -59,6 +60,29 @@ def test_an_index_goes_there_and_back_byte_for_byte(
     back = {path.name: path.read_bytes() for path in (tmp_path / "back" / "blobs" / "sha256").iterdir()}
     assert back.items() <= sent.items()
     assert len(back) == 7  # an index, and two manifests, configs and layers
+
+
+@pytest.mark.parametrize("left", [0, 100])
+def test_a_push_repairs_torn_layers(
+    skopeo: str, layout: Layout, reg: str, run: Run, registry: Live, wire: Wire, tmp_path: Path, left: int
+) -> None:
+    """A crash of another registry emptied or truncated the blobs; an empty one is pushed again at once, a cut one
+    by the push after the one that found it, although skopeo first tries to mount it from elsewhere.
+    """
+    target = f"docker://{reg}/sk/torn{left}:v1"
+    run(skopeo, "copy", *PLAIN, f"oci:{layout.path}:one", target)
+    manifest = json.loads(wire.manifest(f"sk/torn{left}", "v1").body)
+    blobs = [Digest.parse(entry["digest"]) for entry in manifest["layers"]]
+    for digest in blobs:
+        path = registry.root / blob_data(digest)
+        path.write_bytes(path.read_bytes()[:left])
+    run(skopeo, "copy", *PLAIN, target, f"oci:{tmp_path / 'torn'}:v1", fails=True)
+    if left:
+        run(skopeo, "copy", *PLAIN, f"oci:{layout.path}:one", target, fails=True)
+    run(skopeo, "copy", *PLAIN, f"oci:{layout.path}:one", target)
+    run(skopeo, "copy", *PLAIN, target, f"oci:{tmp_path / 'back'}:v1")
+    for digest in blobs:
+        assert wire.blob(f"sk/torn{left}", digest).body == (layout.path / "blobs/sha256" / digest.hex).read_bytes()
 
 
 def test_one_platform_of_an_index_can_be_looked_at(skopeo: str, layout: Layout, reg: str, run: Run) -> None:

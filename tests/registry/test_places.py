@@ -19,6 +19,7 @@ ONE, STRONG = Digest.of(b"one"), Digest.of(b"two", "sha512")
     [
         (layout.blob_data(ONE), Place("blob", digest=ONE)),
         (layout.blob_data(STRONG), Place("blob", digest=STRONG)),
+        (layout.torn_mark(STRONG), Place("torn", digest=STRONG)),
         (layout.layer_link(NAME, ONE), Place("layer", NAME, ONE)),
         (layout.revision_link(NAME, STRONG), Place("revision", NAME, STRONG)),
         (layout.tag_link(NAME, TAG), Place("tag", NAME, tag=TAG)),

@@ -44,7 +44,7 @@ class Kind:
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 KINDS: Final = {
-    "blob-empty": Kind(_ERROR, "pulls of images with this blob fail"),
+    "blob-empty": Kind(_ERROR, "the blob is unknown; clients that push it again bring it back"),
     "blob-corrupt": Kind(_ERROR, "pulls of images with this blob fail with a wrong digest"),
     "blob-unreadable": Kind(_ERROR, "pulls of images with this blob fail"),
     "blob-size": Kind(_ERROR, "pulls of this image fail with a wrong size or digest"),

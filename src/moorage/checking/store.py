@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
@@ -19,6 +18,7 @@ from moorage.registry.links import resolve
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.places import place_of
 from moorage.registry.slices import flowing, one_page
+from moorage.registry.torn_blobs import is_empty_in_error
 from moorage.storage.driver import ABSENT, KeyMissing, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 __all__ = ["Options", "Summary", "Watcher", "check"]
 
-_EMPTY: Final = {name: hashlib.new(name).hexdigest() for name in ("sha256", "sha512")}
 _REPOSITORIES: Final = 4
 _HASHED: Final = 4
 
@@ -125,7 +124,7 @@ async def _repository(context: Context, watcher: Watcher, name: RepoName) -> Non
 
 async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
     inventory = context.inventory
-    empty = [digest for digest, size in inventory.all() if size == 0 and digest.hex != _EMPTY[digest.algorithm]]
+    empty = [digest for digest, size in inventory.all() if is_empty_in_error(digest, size)]
     for digest in empty:
         if await inventory.size_now(digest) == 0:
             await context.found("blob-empty", layout.blob_data(digest), "it has no bytes")

@@ -7,7 +7,8 @@ probe what another has stored.
 The link is read for every request, or was a moment ago where the store is far away (`link_memory.py`): no request
 that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
 immutable, is remembered (`sizes.py`); that the bytes are still there is checked by whoever opens them, so a GET
-costs at most one read of a link, one stat, and one open.
+costs at most one read of a link, one stat, and one open.  An object of no bytes under another digest than theirs
+is unknown like one that is missing, so that clients upload it again (`torn_blobs.py`).
 
 Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`; `storage/middleware/` says where
 clients are sent.
@@ -26,6 +27,7 @@ from moorage.registry.link_memory import Links
 from moorage.registry.links import read_link
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
+from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.driver import KeyMissing, LocalFile, ObjectTooLarge, RangeOutside, SignedUrl
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ class StoredBlobs:
         delete_enabled: bool = False,
         sizes: Sizes | None = None,
         links: Links | None = None,
+        torn: TornBlobs | None = None,
         redirects: bool = True,
         redirect_expires_s: int = 1200,
         rules: Sequence[Rule] = (),
@@ -59,6 +62,7 @@ class StoredBlobs:
         self._delete_enabled = delete_enabled
         self._sizes: Sizes = MemorySizes(10_000) if sizes is None else sizes
         self._links = Links(driver) if links is None else links
+        self._torn = TornBlobs(driver) if torn is None else torn
         self._redirects, self._expires_s = redirects, redirect_expires_s
         self._rules = rules
         self._leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
@@ -89,15 +93,14 @@ class StoredBlobs:
 
     async def _size(self, stored: Digest) -> int:
         size = await self._sizes.get(stored)
-        return await self._look(stored) if size is None else size
+        return await self._look(stored) if size is None or self._torn.is_suspect(stored, size) else size
 
     async def _look(self, stored: Digest) -> int:
-        """The size as storage has it now.  Raises BlobUnknown."""
-        try:
-            size = (await self._driver.stat(layout.blob_data(stored))).size
-        except KeyMissing:
+        """The size as storage has it now.  Raises BlobUnknown, also for what is known to be torn."""
+        size = await self._torn.size(stored)
+        if size is None:
             await self._sizes.forget(stored)
-            raise BlobUnknown(str(stored)) from None
+            raise BlobUnknown(str(stored))
         await self._sizes.put(stored, size)
         return size
 
@@ -159,7 +162,12 @@ class StoredBlobs:
                 stored = await self._links.seen(layout.layer_link(source, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            blob = Blob(digest, await self._look(stored), stored)
+            size = await self._torn.mountable_size(stored)
+            if size is None:
+                await self._sizes.forget(stored)
+                raise BlobUnknown(str(digest))
+            await self._sizes.put(stored, size)
+            blob = Blob(digest, size, stored)
             await self._links.write(layout.layer_link(name, digest), stored)
             return blob
 

@@ -16,7 +16,7 @@ _V = TypeVar("_V")
 
 
 class Recent(Generic[_K]):
-    """What was seen in the last `lasts_s` seconds: far less than a collector waits before it sweeps.
+    """Sizes of what was seen in the last `lasts_s` seconds: far less than a collector waits before it sweeps.
 
     For blobs' bytes in a store that is far away: whoever pushed the layers of an image a moment ago need not
     wait for one question for each of them when the manifest comes.  Never for links, which clients delete.
@@ -24,15 +24,17 @@ class Recent(Generic[_K]):
 
     def __init__(self, lasts_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
         self._lasts_s, self._clock = lasts_s, clock
-        self._seen: BoundedCache[_K, float] = BoundedCache(10_000)
+        self._seen: BoundedCache[_K, tuple[int, float]] = BoundedCache(10_000)
 
-    def note(self, key: _K) -> None:
+    def note(self, key: _K, size: int) -> None:
+        """Remember that `size` bytes were seen now."""
         if self._lasts_s:
-            self._seen.put(key, self._clock())
+            self._seen.put(key, (size, self._clock()))
 
-    def __contains__(self, key: _K) -> bool:
-        at = self._seen.get(key)
-        return at is not None and self._clock() - at < self._lasts_s
+    def get(self, key: _K) -> int | None:
+        """Return the size in bytes; None if it was not seen, or too long ago."""
+        size, at = self._seen.get(key) or (None, 0.0)
+        return size if size is not None and self._clock() - at < self._lasts_s else None
 
 
 class BoundedCache(Generic[_K, _V]):

@@ -1,7 +1,9 @@
 """Every storage key.  Nobody else joins keys.
 
     docker/registry/v2/
-    ├── blobs/ALG/HH/HEX/data                       the bytes; HH = first two characters of HEX
+    ├── blobs/ALG/HH/HEX/
+    │   ├── data                                    the bytes; HH = first two characters of HEX
+    │   └── torn                                    ours: the size that data had when its digest was another
     └── repositories/NAME/                          NAME with its slashes; a component never starts with _
         ├── _layers/ALG/HEX/link                    "this repository has that blob"
         ├── _manifests/
@@ -56,6 +58,7 @@ __all__ = [
     "tag_history_link",
     "tag_link",
     "tags",
+    "torn_mark",
     "upload_home",
     "uploads",
 ]
@@ -74,6 +77,10 @@ def below(prefix: Key, name: str) -> Key:
 
 def blob_data(digest: Digest) -> Key:
     return Key(f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data")
+
+
+def torn_mark(digest: Digest) -> Key:
+    return Key(f"{BLOBS}/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/torn")
 
 
 def repository(name: RepoName) -> Key:

@@ -63,6 +63,7 @@ from moorage.registry.offload import Offload
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
+from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest, Tag, parse_tag
 
@@ -151,8 +152,10 @@ class StoredManifests:
         recent: Recent[Digest] | None = None,
         sizes: Sizes | None = None,
         links: Links | None = None,
+        torn: TornBlobs | None = None,
     ) -> None:
         self._links = Links(driver) if links is None else links
+        self._torn = TornBlobs(driver) if torn is None else torn
         self._driver, self._delete_enabled = driver, delete_enabled
         self._sizes: Sizes = MemorySizes(0) if sizes is None else sizes
         self._recent: Recent[Digest] = Recent(0) if recent is None else recent
@@ -335,34 +338,67 @@ class StoredManifests:
 
     async def _check_references(self, name: RepoName, parsed: Parsed) -> None:
         """Raises ManifestBlobUnknown naming what this repository does not have: everything, if it is not much."""
-        wanted = dict.fromkeys((layer.digest, False) for layer in parsed.blobs if not layer.elsewhere)
-        wanted |= dict.fromkeys((child.digest, True) for child in parsed.children if self._rules.needs(child))
+        wanted: dict[tuple[Digest, int | None, bool], None] = {}
+        wanted |= dict.fromkeys((layer.digest, layer.size, False) for layer in parsed.blobs if not layer.elsewhere)
+        wanted |= dict.fromkeys(
+            (child.digest, None, True) for child in parsed.children if self._rules.needs(child)
+        )
 
-        async def missing(entry: tuple[Digest, bool]) -> str | None:
-            digest, child = entry
-            return None if await self._has(name, digest, child=child) else str(digest)
+        async def missing(entry: tuple[Digest, int | None, bool]) -> str | None:
+            digest, size, child = entry
+            return None if await self._has(name, digest, size, child=child) else str(digest)
 
-        waiting, absent = list(wanted), list[str]()
+        waiting, absent = list(wanted), dict[str, None]()
         while waiting and len(absent) < _MISSING_ENOUGH:
             looked_up, waiting = waiting[:_MISSING_ENOUGH], waiting[_MISSING_ENOUGH:]
-            absent += [digest for digest in await each(looked_up, missing) if digest is not None]
+            absent |= dict.fromkeys(digest for digest in await each(looked_up, missing) if digest is not None)
         if absent:
-            raise ManifestBlobUnknown(absent, unchecked=len(waiting))
+            raise ManifestBlobUnknown(list(absent), unchecked=len(waiting))
 
-    async def _has(self, name: RepoName, digest: Digest, *, child: bool) -> bool:
-        """Linked here, and its bytes are there.  BuildKit's cache index has blobs as children, so both do."""
+    async def _has(self, name: RepoName, digest: Digest, size: int | None, *, child: bool) -> bool:
+        """Return whether it is linked here, and its bytes are there, as many as `size` says.
+
+        BuildKit's cache index has blobs as children, so both kinds of links count for one.  Raises
+        ManifestInvalid if the blob is whole and has another size.
+        """
         links = [layout.layer_link(name, digest)]
         if child:
             links.insert(0, layout.revision_link(name, digest))
         for link in links:
             stored = await self._links.seen(link, digest)
-            if stored is not None and (stored in self._recent or await self._exists(layout.blob_data(stored))):
-                self._recent.note(stored)
+            if stored is None:
+                continue
+            found = self._recent.get(stored)
+            if found is None or size not in {None, found}:
+                found = await self._torn.size(stored)
+            if found is not None and size not in {None, found}:
+                found = await self._whole(name, link, digest, stored)
+                if found is not None and found != size:
+                    raise ManifestInvalid(f"the descriptor of {digest} says {size} bytes; the blob has {found}")
+            if found is not None:
+                self._recent.note(stored, found)
                 return True
-            if stored is not None:
-                # Whoever was told that it is here must learn that it is not, or it is never uploaded again.
-                await self._sizes.forget(stored)
+            # A process that remembers its size must not answer clients with it, or it is never uploaded again.
+            await self._sizes.forget(stored)
         return False
+
+    async def _whole(self, name: RepoName, link: Key, digest: Digest, stored: Digest) -> int | None:
+        """Return the size of a blob whose bytes are those of its digest, by reading them; else unlink it.
+
+        The link is what every process looks at, so from then on clients are told that the blob is unknown, and
+        upload it again.  An upload publishes the bytes before it writes the link: if another one has replaced them
+        by the time the link is gone, the link is written again.
+        """
+        found = await self._torn.proven_size(stored)
+        if found is not None:
+            return found
+        await self._driver.delete([link])
+        if (found := await self._torn.size(stored)) is not None:
+            await write_link(self._driver, link, stored)
+            return found
+        await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, stored))))
+        await self._links.gone(link)
+        return None
 
     async def delete(self, name: RepoName, reference: Reference) -> None:
         if not self._delete_enabled:

@@ -24,6 +24,7 @@ __all__ = ["Place", "digests", "place_of"]
 _DIGEST: Final = r"(?P<algorithm>[a-z0-9]+)/(?P<hex>[a-f0-9]+)"
 _FORMS: Final = {
     "blob": re.compile(r"blobs/(?P<algorithm>[a-z0-9]+)/(?P<first>[a-f0-9]{2})/(?P<hex>(?P=first)[a-f0-9]+)/data"),
+    "torn": re.compile(r"blobs/(?P<algorithm>[a-z0-9]+)/(?P<first>[a-f0-9]{2})/(?P<hex>(?P=first)[a-f0-9]+)/torn"),
     "layer": re.compile(rf"repositories/(?P<name>.+)/_layers/{_DIGEST}/link"),
     "revision": re.compile(rf"repositories/(?P<name>.+)/_manifests/revisions/{_DIGEST}/link"),
     "tag": re.compile(r"repositories/(?P<name>.+)/_manifests/tags/(?P<tag>[^/]+)/current/link"),
@@ -38,7 +39,8 @@ _FORMS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """`kind` is one of blob, layer, revision, tag, history, mark, referrer, upload; the rest is what the key says.
+    """`kind` is one of blob, torn, layer, revision, tag, history, mark, referrer, upload; the rest is what the key
+    says.
 
     `digest` is the one in the path, which is usually also what lies there.
     """

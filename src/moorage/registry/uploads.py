@@ -39,6 +39,7 @@ from moorage.registry import hashing, layout
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.refusals import refusing
+from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing
 from moorage.types import UploadStatus
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from moorage.registry.caches import Recent
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import UploadPart
+    from moorage.registry.sizes import Sizes
     from moorage.storage import driver as storage
     from moorage.storage.driver import Appender, Driver, Key, UploadState
     from moorage.types import Digest, RepoName
@@ -77,7 +79,7 @@ def new_upload_id() -> str:
 class StoredUploads:
     """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it.
 
-    `recent` is told of every blob that is published.
+    `recent`, `sizes` and `torn` are told of every blob that is published.
     """
 
     def __init__(
@@ -87,10 +89,14 @@ class StoredUploads:
         *,
         clock: Callable[[], float] = time.monotonic,
         recent: Recent[Digest] | None = None,
+        sizes: Sizes | None = None,
         links: Links | None = None,
+        torn: TornBlobs | None = None,
     ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
+        self._torn = TornBlobs(driver) if torn is None else torn
         self._recent = recent
+        self._sizes = sizes
         self._links = Links(driver) if links is None else links
         self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
 
@@ -190,7 +196,10 @@ class StoredUploads:
         try:
             await self._driver.uploads.publish(home, state, layout.blob_data(digest))
             if self._recent is not None:
-                self._recent.note(digest)
+                self._recent.note(digest, state.offset)
+            self._torn.published(digest)
+            if self._sizes is not None:
+                await self._sizes.put(digest, state.offset)  # that of a torn object may be remembered
             await self._links.write(layout.layer_link(name, digest), digest)
         except (UploadBusy, UploadChanged) as error:
             raise RangeInvalid("another request is writing to this upload") from error

@@ -272,6 +272,17 @@ class UploadContract:
         )
         assert (await driver.read(TO)).data == b"12345"
 
+    @pytest.mark.parametrize("torn", [b"", b"1234", b"1234567"])
+    @pytest.mark.parametrize("size", [5, 3_000])
+    async def test_a_torn_blob_is_replaced(self, driver: Driver, other: Driver, torn: bytes, size: int) -> None:
+        """A crash of another registry left an object of another size: the next push of the layer repairs it."""
+        await driver.write(TO, torn)
+        data = b"12345" * (size // 5)
+        state = await extend(driver, await driver.uploads.begin(HOME), data[:3])
+        state = await extend(other, state, data[3:])
+        await other.uploads.publish(HOME, state, TO)
+        assert (await driver.read(TO)).data == data
+
     async def test_a_published_blob_is_beyond_the_uploads_reach(self, driver: Driver, other: Driver) -> None:
         """Whoever still holds the upload's URL cannot change what others pull."""
         state = await extend(driver, await driver.uploads.begin(HOME), b"12345")

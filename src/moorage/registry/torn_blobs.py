@@ -1,0 +1,134 @@
+"""Blobs whose stored bytes are not those of their digest: torn by a crash or a full disk of whatever wrote them.
+
+An object of no bytes is torn, unless its digest is that of no bytes.  Of any other object only its bytes tell, and
+to read them for each request would cost more than it finds.  So they are read when a manifest is pushed whose
+descriptor has another size than the store: one of the two is wrong.  The result is remembered until the object is
+written again, so each blob is read once in a process, and one at a time.
+
+A repository's link to a torn blob is removed (`manifests.py`), which every process sees.  A client may then mount
+the blob from another repository, so a mark beside the bytes holds the size that they had, and such an object is
+not mounted.  An old mark does no harm: an object of another size is another one, and a refused mount is an upload.
+
+What is torn counts as missing: clients upload it again, and a published upload replaces an object of another size.
+Not found: a blob cut short before a manifest that names it is pushed, and one with other bytes of the same length.
+`moorage storage check` finds both.
+
+Above: `blobs.py`, `manifests.py`, `uploads.py`.  Below: `contents.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from moorage.registry import layout
+from moorage.registry.caches import BoundedCache
+from moorage.registry.contents import hashed
+from moorage.registry.slices import together
+from moorage.storage.driver import KeyMissing, ObjectTooLarge
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from moorage.storage.driver import Driver, Stat
+    from moorage.types import Digest
+
+__all__ = ["TornBlobs", "is_empty_in_error"]
+
+_EMPTY: Final = {name: hashlib.new(name).hexdigest() for name in ("sha256", "sha512")}
+_REMEMBERED: Final = 10_000
+_MARK_BYTES: Final = 32
+_log: Final = structlog.get_logger("moorage.registry")
+
+
+def is_empty_in_error(digest: Digest, size: int) -> bool:
+    """Return whether `size` is 0 although `digest` is not that of no bytes."""
+    return size == 0 and digest.hex != _EMPTY[digest.algorithm]
+
+
+class TornBlobs:
+    """Torn blobs known to this process.  Digests are those under which the bytes are stored; sizes are bytes.
+
+    Methods raise StorageUnavailable.
+    """
+
+    def __init__(self, driver: Driver) -> None:
+        self._driver = driver
+        self._proven: BoundedCache[Digest, _Proof] = BoundedCache(_REMEMBERED)
+        self._reading = asyncio.Lock()
+
+    def is_suspect(self, digest: Digest, size: int) -> bool:
+        """Return whether a remembered `size` may be that of a torn object, so that the store must be asked."""
+        known = self._proven.get(digest)
+        return is_empty_in_error(digest, size) or (known is not None and not known.whole and known.size == size)
+
+    async def size(self, digest: Digest) -> int | None:
+        """Return the size in the store; None if there is no object or it is known to be torn."""
+        stat = await self._stat(digest)
+        if stat is None or is_empty_in_error(digest, stat.size):
+            return None
+        known = self._proven.get(digest)
+        return None if known is not None and known.is_of(stat) and not known.whole else stat.size
+
+    async def mountable_size(self, digest: Digest) -> int | None:
+        """Return what `size` does, but None for an object that any process has found to be torn."""
+        size, marked = await together(self.size(digest), self._marked_size(digest))
+        return None if size == marked else size
+
+    async def _marked_size(self, digest: Digest) -> int | None:
+        try:
+            return int((await self._driver.read(layout.torn_mark(digest), limit=_MARK_BYTES)).data)
+        except (KeyMissing, ObjectTooLarge, ValueError):
+            return None
+
+    async def proven_size(self, digest: Digest) -> int | None:
+        """Return the size in the store; None if there is no object or its bytes are not those of `digest`.
+
+        Reads all bytes, unless that was done since they were written.
+        """
+        async with self._reading:
+            stat = await self._stat(digest)
+            if stat is None:
+                return None
+            known = self._proven.get(digest)
+            if known is None or not known.is_of(stat):
+                try:
+                    found, size = await hashed(self._driver, stat.key, digest.algorithm)
+                except KeyMissing:
+                    return None
+                known = _Proof(size, stat.modified, whole=found == digest.hex)
+                self._proven.put(digest, known)
+                if not known.whole:
+                    await self._driver.write(layout.torn_mark(digest), str(size).encode())
+                    _log.error(
+                        "a blob is torn and counts as missing; pushing it again repairs it",
+                        digest=str(digest),
+                        size=size,
+                    )
+        return known.size if known.whole else None
+
+    def published(self, digest: Digest) -> None:
+        """Forget what was known: an upload has just proven bytes of `digest`."""
+        self._proven.drop(digest)
+
+    async def _stat(self, digest: Digest) -> Stat | None:
+        try:
+            return await self._driver.stat(layout.blob_data(digest))
+        except KeyMissing:
+            return None
+
+
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What reading an object showed; it holds as long as the object has this size and time."""
+
+    size: int
+    modified: datetime
+    whole: bool
+
+    def is_of(self, stat: Stat) -> bool:
+        return (self.size, self.modified) == (stat.size, stat.modified)

@@ -1,0 +1,247 @@
+"""A blob whose bytes are not those of its digest is found when a client pushes, and the push repairs it."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+from structlog.testing import capture_logs
+from tests.http.client import codes, detail
+from tests.moving.worlds import opened, serving
+from tests.registry.watched import WatchedDriver
+
+from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
+from moorage.registry import layout
+from moorage.registry.blobs import StoredBlobs
+from moorage.registry.caches import Recent
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.sizes import MemorySizes
+from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error
+from moorage.registry.uploads import StoredUploads
+from moorage.storage.object_driver import ObjectDriver
+from moorage.testing.builders import blob, image
+from moorage.testing.memory_objects import Bucket, MemoryObjects
+from moorage.types import Digest, RepoName, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from contextlib import AbstractAsyncContextManager
+    from pathlib import Path
+
+    from moorage.storage.driver import Driver, Key, Reader
+
+APP, OTHER = RepoName("team/app"), RepoName("team/other")
+LAYER = blob(size=100_000, seed=3)
+BUILT = image(LAYER, seed=3)
+CONFIG = BUILT.blobs[0] if BUILT.blobs[0].digest != LAYER.digest else BUILT.blobs[1]
+KEY, LINK = layout.blob_data(LAYER.digest), layout.layer_link(APP, LAYER.digest)
+
+
+@asynccontextmanager
+async def _opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
+    if kind == "objects":  # what every object store has in common
+        yield ObjectDriver(MemoryObjects(Bucket()))
+        return
+    async with opened(kind, folder) as driver:
+        yield driver
+
+
+@pytest.fixture(params=["memory", "filesystem", "objects", pytest.param("s3", marks=pytest.mark.slow)])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    """The blobs of an image, in `team/app`."""
+    async with _opened(request.param, tmp_path / "store") as driver:
+        for part in BUILT.blobs:
+            await serving(driver).push_blob(part, APP)
+        yield driver
+
+
+async def test_a_blob_of_no_bytes_is_unknown_until_it_is_pushed_again(store: Driver) -> None:
+    """HEAD 200 makes clients leave it out for ever: what a crash of another registry left is never repaired."""
+    await store.write(KEY, b"")
+    for method in ("HEAD", "GET"):
+        answer = await serving(store).send(method, f"/v2/{APP}/blobs/{LAYER.digest}")
+        assert answer.status_code == 404
+        assert method == "HEAD" or codes(answer) == ["BLOB_UNKNOWN"]
+    mount = await serving(store).start_upload(OTHER, f"?mount={LAYER.digest}&from={APP}")
+    assert mount.status_code == 202, "an upload begins instead"
+    refused = await serving(store).put("v1", BUILT, APP)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    client = serving(store)
+    await client.push(BUILT, "v1", name=APP)
+    assert (await client.blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_the_blob_of_no_bytes_is_what_it_should_be(store: Driver) -> None:
+    """An empty layer is legal; so is its descriptor of size 0."""
+    nothing = blob(b"")
+    built = image(nothing, seed=9)
+    client = serving(store)
+    await client.push(built, "empty", name=APP)
+    assert (await client.blob(nothing, APP)).content == b""
+    assert not is_empty_in_error(Digest.of(b"", "sha512"), 0)
+    assert is_empty_in_error(Digest.of(b"x", "sha512"), 0)
+
+
+@pytest.mark.parametrize(
+    "data", [LAYER.data[:-1], LAYER.data + b"!", LAYER.data[:5]], ids=["cut", "longer", "five"]
+)
+async def test_a_torn_layer_is_found_by_the_push_and_repaired_by_the_next(store: Driver, data: bytes) -> None:
+    """No read can tell a truncated blob from a whole one; the descriptor can."""
+    await store.write(KEY, data)
+    with capture_logs() as logs:
+        refused = await serving(store).put("v1", BUILT, APP)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    assert [entry["event"] for entry in logs if entry["log_level"] == "error"] == [
+        "a blob is torn and counts as missing; pushing it again repairs it"
+    ]
+    # Any process, since it no longer finds the link.
+    assert (await serving(store).blob(LAYER, APP)).status_code == 404
+    assert (await store.read(KEY)).data == data, "no bytes are removed"
+    client = serving(store)
+    await client.push(BUILT, "v1", name=APP)
+    assert (await client.blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_the_process_that_found_a_torn_layer_offers_it_nowhere(store: Driver) -> None:
+    """Docker mounts a layer from another repository instead of pushing it, and would be refused for ever."""
+    await serving(store).push_blob(LAYER, OTHER)
+    client = serving(store)
+    await store.write(KEY, LAYER.data[:-1])
+    assert (await client.put("v1", BUILT, APP)).status_code == 400
+    assert (await client.blob(LAYER, OTHER)).status_code == 404
+    assert (await client.start_upload(APP, f"?mount={LAYER.digest}&from={OTHER}")).status_code == 202
+    await client.push_blob(LAYER, APP)
+    assert (await client.blob(LAYER, OTHER)).content == LAYER.data
+
+
+async def test_no_process_mounts_a_layer_that_another_found_to_be_torn(store: Driver) -> None:
+    """With several workers, a client that mounts at one and is refused by the other would never get through."""
+    await serving(store).push_blob(LAYER, OTHER)
+    await store.write(KEY, LAYER.data[:-1])
+    assert (await serving(store).put("v1", BUILT, APP)).status_code == 400
+    mount = f"?mount={LAYER.digest}&from={OTHER}"
+    assert (await serving(store).start_upload(APP, mount)).status_code == 202
+    await serving(store).push_blob(LAYER, APP)
+    assert (await serving(store).start_upload(RepoName("third"), mount)).status_code == 201, (
+        "the mark is an old one"
+    )
+    assert (await serving(store).put("v1", BUILT, APP)).status_code == 201
+
+
+async def test_a_mark_that_holds_no_size_counts_for_nothing(store: Driver) -> None:
+    await store.write(layout.torn_mark(LAYER.digest), b"x" * 100)
+    mount = f"?mount={LAYER.digest}&from={APP}"
+    assert (await serving(store).start_upload(OTHER, mount)).status_code == 201
+    await store.write(layout.torn_mark(LAYER.digest), b"")
+    assert (await serving(store).start_upload(RepoName("third"), mount)).status_code == 201
+
+
+async def test_a_descriptor_with_a_wrong_size_is_refused_and_harms_nothing(store: Driver) -> None:
+    """The bytes are right, so the manifest is not; other images go on using the layer."""
+    await serving(store).push(BUILT, "v1", name=APP)
+    wrong = image(seed=4, extra={"layers": [{**LAYER.entry, "size": LAYER.size + 1}]})
+    client = serving(store)
+    for part in wrong.blobs:
+        await client.push_blob(part, APP)
+    refused = await client.put("v2", wrong, APP)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_INVALID"])
+    assert f"{LAYER.size + 1} bytes; the blob has {LAYER.size}" in str(detail(refused)) + refused.text
+    assert (await client.manifest("v2", APP)).status_code == 404
+    assert (await client.blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_bytes_are_read_once_in_a_process(store: Driver) -> None:
+    """A client that pushes wrong descriptors of a 10 GB layer must not make the registry read it each time."""
+
+    class Reading(WatchedDriver):
+        opened = 0
+
+        def open(
+            self, key: Key, *, start: int = 0, stop: int | None = None
+        ) -> AbstractAsyncContextManager[Reader]:
+            self.opened += 1
+            return super().open(key, start=start, stop=stop)
+
+    wrong = image(seed=4, extra={"layers": [{**LAYER.entry, "size": 7}]})
+    reading = Reading(store)
+    manifests = StoredManifests(reading)
+    for part in wrong.blobs:
+        await serving(store).push_blob(part, APP)
+    puts = [manifests.put(APP, Tag(f"v{number}"), wrong.media_type, wrong.data) for number in range(5)]
+    for result in await asyncio.gather(*puts, return_exceptions=True):
+        assert isinstance(result, ManifestInvalid)
+    assert reading.opened == 1
+    await store.write(KEY, LAYER.data[:7])
+    with pytest.raises(ManifestBlobUnknown):
+        await StoredManifests(reading).put(APP, BUILT.digest, BUILT.media_type, BUILT.data)
+
+
+async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driver) -> None:
+    """Its client was told 201: the blob is there, in this repository."""
+
+    class Racing(WatchedDriver):
+        async def before(self, call: str) -> None:
+            if call == f"delete {LINK}":
+                await serving(store).push_blob(LAYER, APP)
+
+    await store.write(KEY, LAYER.data[:-1])
+    pushed = await StoredManifests(Racing(store)).put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
+    assert pushed.digest == BUILT.digest
+    assert (await serving(store).blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:
+    """Sizes from Redis or memory and what was seen a moment ago: neither stands for bytes that are not there."""
+    sizes, torn = MemorySizes(10), TornBlobs(store)
+    blobs = StoredBlobs(store, sizes=sizes, torn=torn)
+    await sizes.put(LAYER.digest, 0)
+    assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size, "another node saw it empty"
+    recent: Recent[Digest] = Recent(60)
+    recent.note(LAYER.digest, LAYER.size - 1)
+    manifests = StoredManifests(store, sizes=sizes, torn=torn, recent=recent)
+    await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
+    await store.write(KEY, LAYER.data[:-1])
+    await sizes.put(LAYER.digest, LAYER.size - 1)
+    recent.note(LAYER.digest, LAYER.size - 1)
+    with pytest.raises(ManifestBlobUnknown):
+        await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
+    assert await sizes.get(LAYER.digest) is None
+    await store.write(LINK, str(LAYER.digest).encode())
+    await sizes.put(LAYER.digest, LAYER.size - 1)
+    with pytest.raises(BlobUnknown):
+        await blobs.stat(APP, LAYER.digest)
+
+
+async def test_an_upload_replaces_the_size_of_a_torn_blob(store: Driver) -> None:
+    """A remembered wrong length would fail the first pull after the repair."""
+    sizes = MemorySizes(10)
+    await store.write(KEY, LAYER.data[:-1])
+    blobs = StoredBlobs(store, sizes=sizes)
+    assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size - 1
+    uploads = StoredUploads(store, b"secret", sizes=sizes)
+    status = await uploads.start(APP)
+    async with uploads.extend(APP, status.uuid, status.state) as part:
+        await part.write(LAYER.data)
+        await part.finish(LAYER.digest)
+    uploads.close()
+    found = await blobs.stat(APP, LAYER.digest)
+    assert found.size == LAYER.size
+    async with blobs.open(APP, found) as opened_blob:
+        assert b"".join([piece async for piece in opened_blob]) == LAYER.data
+
+
+async def test_bytes_written_again_are_judged_again(store: Driver) -> None:
+    """An operator restores the blob from a backup, in a running registry."""
+    torn = TornBlobs(store)
+    await store.write(KEY, b"!" * LAYER.size)
+    assert await torn.proven_size(LAYER.digest) is None
+    assert await torn.size(LAYER.digest) is None
+    assert torn.is_suspect(LAYER.digest, LAYER.size)
+    torn.published(LAYER.digest)
+    assert await torn.size(LAYER.digest) == LAYER.size
+    await store.write(KEY, LAYER.data)
+    assert await torn.proven_size(LAYER.digest) == LAYER.size
+    await store.delete([KEY])
+    assert await torn.proven_size(LAYER.digest) is None
