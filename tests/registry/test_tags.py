@@ -15,6 +15,7 @@ from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.tags import StoredTags
 from moorage.storage.driver import READ_LIMIT_BYTES, StorageUnavailable
+from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import image
 from moorage.types import RepoName, Tag
 
@@ -158,9 +159,9 @@ async def test_all_tags_at_once_cost_one_read_each_and_two_for_each_manifest(dri
     assert watched.bodies == 2
 
 
-async def test_few_manifests_are_read_at_the_same_time(driver: Driver) -> None:
+async def test_few_manifests_are_read_at_the_same_time() -> None:
     """Each may have 4 MiB; 64 of them would be a quarter of a gigabyte for one request."""
-    running = most = 0
+    driver, running, most = MemoryDriver(), 0, 0
 
     class Slow(WatchedDriver):
         async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:

@@ -8,14 +8,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
-from tests.http.client import codes, detail
-from tests.moving.worlds import opened, serving
+from tests.http.client import Client, codes, detail
+from tests.moving.worlds import opened
+from tests.registry.images import everything
 from tests.registry.watched import WatchedDriver
 
+from moorage.app import StoredRegistry, http_options
+from moorage.config.model import Settings
+from moorage.config.sections.storage import Cache, Redirect, Storage
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
+from moorage.http.app import create_app
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.caches import Recent
+from moorage.registry.link_memory import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error
@@ -37,6 +43,15 @@ LAYER = blob(size=100_000, seed=3)
 BUILT = image(LAYER, seed=3)
 CONFIG = BUILT.blobs[0] if BUILT.blobs[0].digest != LAYER.digest else BUILT.blobs[1]
 KEY, LINK = layout.blob_data(LAYER.digest), layout.layer_link(APP, LAYER.digest)
+
+
+_SETTINGS = Settings(storage=Storage(redirect=Redirect(disable=True), cache=Cache(links=0)))
+"""Without a memory of links a refusal waits for no other process."""
+
+
+def serving(driver: Driver) -> Client:
+    """A process that has just been started."""
+    return Client(create_app(StoredRegistry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))
 
 
 @asynccontextmanager
@@ -190,6 +205,23 @@ async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driv
     pushed = await StoredManifests(Racing(store)).put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
     assert pushed.digest == BUILT.digest
     assert (await serving(store).blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_the_refusal_waits_until_no_node_remembers_the_link() -> None:
+    """Else the client that retries at once is told by another node that the torn layer is there."""
+    driver, slept = ObjectDriver(MemoryObjects(Bucket())), []
+
+    async def sleep(seconds: float) -> None:
+        assert LINK not in await everything(driver)
+        slept.append(seconds)
+
+    for part in BUILT.blobs:
+        await serving(driver).push_blob(part, APP)
+    await driver.write(KEY, LAYER.data[:-1])
+    manifests = StoredManifests(driver, links=Links(driver, lasts_s=2, sleep=sleep))
+    with pytest.raises(ManifestBlobUnknown):
+        await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
+    assert [seconds > 2 for seconds in slept] == [True]
 
 
 async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:
