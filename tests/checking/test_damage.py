@@ -419,6 +419,7 @@ async def test_keys_that_no_registry_writes_are_told_and_left(store: MemoryDrive
         Key(f"{layout.ROOT}/notes.txt"),
         Key(f"{layout.REPOSITORIES}/{APP}/_layers/sha256/12/link"),
         Key(f"{layout.REPOSITORIES}/{APP}/_manifests/tags/.bad/current/link"),
+        Key(f"{layout.REPOSITORIES}/{APP}/_manifests/tags/README"),
         Key(f"{layout.REPOSITORIES}/UPPER/_layers/sha256/{ABSENT.hex}/link"),
         Key(f"{layout.BLOBS}/sha256/00/{'ab' * 32}/data"),
         Key(f"{layout.BLOBS}/sha256/ab/{'ab' * 32}/other"),

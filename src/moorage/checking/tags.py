@@ -68,6 +68,8 @@ async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> 
     history = await _history(repository, tag)
     if when is ABSENT and any(stat.modified >= context.settled_before for _, stat in history):
         return  # a push that may not have ended
+    if when is ABSENT and await exists(context.driver, layout.tag(name, tag)):
+        return  # an operator's file; the inventory reports it
     last = max(history, key=lambda entry: entry[1].modified)[0] if history else None
     seen = f"; the last manifest pushed to it is {last}" if last is not None else ""
     if when is ABSENT:

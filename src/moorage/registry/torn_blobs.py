@@ -101,9 +101,10 @@ class TornBlobs:
                 except KeyMissing:
                     return None
                 known = _Proof(size, stat.modified, whole=found == digest.hex)
-                self._proven.put(digest, known)
                 if not known.whole:
                     await self._driver.write(layout.torn_mark(digest), str(size).encode())
+                self._proven.put(digest, known)
+                if not known.whole:
                     _log.error(
                         "a blob is torn and counts as missing; pushing it again repairs it",
                         digest=str(digest),

@@ -80,6 +80,8 @@ async def remove_unfinished(driver: Driver, name: RepoName, tag: Tag, before: da
 
 async def _entries(driver: Driver, name: RepoName, tag: Tag, before: datetime) -> Sequence[Key] | None:
     """The tag's history; None if an entry was written at or after `before`, or something else lies there."""
+    if await _exists(driver, layout.tag(name, tag)):  # an operator's file
+        return None
     found: list[Key] = []
     async for page in driver.scan(layout.tag(name, tag)):
         for stat in page:

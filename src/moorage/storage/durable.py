@@ -67,7 +67,8 @@ DIRECTORY_MODE: Final = 0o755
 
 _KNOWN_LIMIT: Final = 1 << 16
 _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
-_NOT_EMPTY: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT}
+_KEPT: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}
+"""A directory that is not empty, is gone, is an operator's link to another one, or is mounted."""
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -345,7 +346,7 @@ def remove_leftovers(path: str, before: float) -> None:
         try:
             os.rmdir(directory)
         except OSError as error:
-            if error.errno not in _NOT_EMPTY:
+            if error.errno not in _KEPT:
                 raise
 
 
