@@ -146,7 +146,7 @@ class FilesystemDriver:
         path = self._path(prefix)
 
         def work() -> None:
-            with translating(prefix, None):
+            with translating("prune", prefix, path, None):
                 remove_leftovers(path, before.timestamp())
 
         await self.pool.run(work)
