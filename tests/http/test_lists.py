@@ -238,6 +238,63 @@ async def test_a_deleted_referrer_is_not_listed(client: Client) -> None:
     assert (await referrers(client, ONE)).json()["manifests"] == []
 
 
-async def test_what_is_no_digest_has_no_referrers(client: Client) -> None:
-    answer = await client.get(f"/v2/{NAME}/referrers/sha256:bad")
-    assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
+DIGEST_INVALID, NAME_INVALID = "DIGEST_INVALID", "NAME_INVALID"
+
+
+@pytest.mark.parametrize(
+    ("path", "code"),
+    [
+        (f"{NAME}/referrers/sha256:bad", DIGEST_INVALID),
+        (f"{NAME}/referrers/md5:{'0' * 32}", DIGEST_INVALID),
+        (f"{NAME}/referrers/sha256:{'A' * 64}", DIGEST_INVALID),
+        (f"{NAME}/referrers/latest", DIGEST_INVALID),
+        (f"{NAME}/referrers/{'x' * 300}", DIGEST_INVALID),
+        (f"{NAME}/referrers/%C3%A9", DIGEST_INVALID),
+        (f"{NAME}/referrers/%ff%0a%00", DIGEST_INVALID),
+        (f"{NAME}/referrers/{ABSENT}%20", DIGEST_INVALID),
+        (f"{NAME}/referrers/%252e%252e", DIGEST_INVALID),
+        (f"{NAME}/referrers/{ABSENT}/{ABSENT}", DIGEST_INVALID),
+        (f"{NAME}/referrers/latest/more", DIGEST_INVALID),
+        (f"{NAME}/referrers", DIGEST_INVALID),
+        (f"{NAME}/referrers/", DIGEST_INVALID),
+        (f"{NAME}/referrers/latest/", DIGEST_INVALID),
+        (f"{NAME}//referrers/latest", DIGEST_INVALID),
+        (f"UPPER//referrers/{ABSENT}", NAME_INVALID),
+        (f"UPPER/referrers/{ABSENT}", NAME_INVALID),
+        (f"-/referrers/{ABSENT}", NAME_INVALID),
+        (f"a%20b/referrers/{ABSENT}", NAME_INVALID),
+        (f"%ff/referrers/{ABSENT}", NAME_INVALID),
+        (f"{'a' * 256}/referrers/{ABSENT}", NAME_INVALID),
+        (f"referrers/{ABSENT}", NAME_INVALID),
+        ("UPPER/referrers/latest", NAME_INVALID),
+    ],
+)
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+async def test_referrers_never_answer_404(client: Client, method: str, path: str, code: str) -> None:
+    """The specification forbids it: clients take a 404 for a registry without the API, and keep a tag instead."""
+    answer = await client.send(method, f"/v2/{path}")
+    assert answer.status_code == 400
+    if method == "GET":
+        assert codes(answer) == [code]
+
+
+async def test_a_slash_too_much_among_referrers_is_redirected(client: Client) -> None:
+    """As everywhere."""
+    for path, target in (
+        (f"{NAME}/referrers/{ABSENT}/", f"{NAME}/referrers/{ABSENT}"),
+        (f"{NAME}//referrers/{ABSENT}", f"{NAME}/referrers/{ABSENT}"),
+    ):
+        answer = await client.get(f"/v2/{path}")
+        assert (answer.status_code, answer.headers["location"]) == (301, f"/v2/{target}")
+
+
+async def test_a_repository_may_be_called_referrers(client: Client) -> None:
+    """Its other endpoints are not taken for lists of referrers."""
+    for name in ("referrers", "a/referrers", "a/referrers/b", "referrers/referrers"):
+        await client.push(ONE, "v1", name=name)
+        assert (await client.manifest("v1", name)).status_code == 200
+        assert (await client.get(f"/v2/{name}/tags/list")).json()["tags"] == ["v1"]
+        assert (await client.blob(ONE.parts[0], name)).status_code == 200
+        signed = await client.push(artifact("application/vnd.example.sig", subject=ONE), name=name)
+        found = (await client.get(f"/v2/{name}/referrers/{ONE.digest}")).json()["manifests"]
+        assert [entry["digest"] for entry in found] == [str(signed.digest)]

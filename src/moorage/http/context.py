@@ -34,12 +34,14 @@ class Call:
     principal: Principal = ANYBODY
 
     def name(self) -> RepoName:
-        """The repository.  A path that cannot hold one is no route (404); one that is too long is 400."""
+        """The repository.  A path that cannot hold one is no route (404), except for referrers; one that is too
+        long is 400.
+        """
         text = self.params["name"]
         try:
             return parse_repo_name(text)
         except NameInvalid as error:
-            if len(text) > NAME_LIMIT_CHARS:
+            if len(text) > NAME_LIMIT_CHARS or "subject" in self.params:
                 raise
             raise NotAName(text) from error
 
@@ -49,6 +51,12 @@ class Call:
         if _DIGEST_SHAPE.fullmatch(text) is None:
             raise RouteUnknown(text)
         return Digest.parse(text)
+
+    def subject(self) -> Digest:
+        """The digest whose referrers are listed.  Raises DigestInvalid for anything else: the specification
+        forbids this endpoint to answer 404.
+        """
+        return Digest.parse(self.params["subject"])
 
     def reference(self) -> Reference:
         """Raises DigestInvalid for what has a digest's shape, NotATag for what cannot be a tag."""
@@ -100,4 +108,9 @@ class Call:
         return path_outside(self.options, path)
 
 
-_PARSERS: Final = {"name": Call.name, "digest": Call.digest, "reference": Call.reference}
+_PARSERS: Final = {
+    "name": Call.name,
+    "digest": Call.digest,
+    "reference": Call.reference,
+    "subject": Call.subject,
+}

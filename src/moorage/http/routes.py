@@ -10,7 +10,7 @@ Source: distribution-spec 1.1 "Endpoints"; reference/http-api.md 1.1 and auth.md
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
@@ -114,7 +114,6 @@ ROUTES: Final = (
         GET=(blobs.get_blob, Access.PULL),
         DELETE=(blobs.delete_blob, Access.DELETE),
     ),
-    _route("referrers", "end-12", "/v2/<name>/referrers/<digest>", GET=(referrers.list_referrers, Access.PULL)),
     _route("catalog", "catalog", "/v2/_catalog", GET=(catalog.list_repositories, Access.CATALOG)),
     _route("extensions", "extensions", "/v2/_oci/ext/discover", GET=(extensions.discover, Access.IDENTITY)),
     _route(
@@ -123,6 +122,14 @@ ROUTES: Final = (
         "/v2/<name>/_oci/ext/discover",
         GET=(extensions.discover_repository, Access.PULL),
     ),
+    # The last one: the specification forbids it to answer 404, so it takes whatever can be nothing else.
+    replace(
+        _route(
+            "referrers", "end-12", "/v2/<name>/referrers/<digest>", GET=(referrers.list_referrers, Access.PULL)
+        ),
+        regex=re.compile(r"/v2/(?:(?P<name>.+)/)?referrers(?:/(?P<subject>.*))?", re.DOTALL),
+        mark="/referrers",
+    ),
 )
 
 
@@ -130,5 +137,5 @@ def find(path: str) -> tuple[Route, dict[str, str]]:
     """The route, and what the path holds.  Raises RouteUnknown."""
     for route in ROUTES:
         if (found := route.match(path)) is not None:
-            return route, found.groupdict()
+            return route, found.groupdict("")
     raise RouteUnknown(path)
