@@ -19,9 +19,9 @@ from moorage.errors import DigestInvalid, NameInvalid, TagInvalid
 __all__ = [
     "ALGORITHMS",
     "NAME_LIMIT_CHARS",
-    "Descriptor",
     "Digest",
     "Reference",
+    "Referrer",
     "RepoName",
     "Tag",
     "UploadStatus",
@@ -83,14 +83,12 @@ Reference = Tag | Digest
 
 
 @dataclass(frozen=True, slots=True)
-class Descriptor:
-    """What a digest names: media type, size in bytes, and what a referrers list tells besides."""
+class Referrer:
+    """An entry of a referrers list; `descriptor` is its JSON in UTF-8, as it is sent."""
 
-    media_type: str
     digest: Digest
-    size: int
-    artifact_type: str | None = None
-    annotations: dict[str, str] | None = None
+    artifact_type: str | None
+    descriptor: bytes
 
 
 @dataclass(frozen=True, slots=True)

@@ -322,9 +322,37 @@ async def test_referrers_that_the_old_registry_did_not_list(store: MemoryDriver)
 
 @pytest.mark.parametrize("torn", [*TORN, str(ABSENT).encode()])
 async def test_a_torn_referrer_link(store: MemoryDriver, torn: bytes) -> None:
+    whole = (await everything(store))[REFERRER]
     await write(store, REFERRER, torn)
     await mended(store, "referrer-torn")
-    assert (await everything(store))[REFERRER] == str(SIGNATURE.digest).encode()
+    assert (await everything(store))[REFERRER] == whole
+
+
+async def test_a_referrer_link_whose_descriptor_is_damaged(store: MemoryDriver) -> None:
+    """Clients are served from the manifest meanwhile."""
+    whole = (await everything(store))[REFERRER]
+    path = f"/v2/{APP}/referrers/{BUILT.digest}"
+    before = (await serving(store).get(path)).json()
+    await write(store, REFERRER, whole.replace(b"example", b"exAmple"))
+    assert (await serving(store).get(path)).json() == before
+    await mended(store, "referrer-torn")
+    assert (await everything(store))[REFERRER] == whole
+
+
+async def test_a_referrer_link_of_an_earlier_version_is_no_damage(store: MemoryDriver) -> None:
+    """A note; a repair spares every worker the reading of the manifest."""
+    whole = (await everything(store))[REFERRER]
+    await write(store, REFERRER, SIGNATURE.digest)
+    assert (await checked(store))[1].clean
+    await mended(store, "referrer-bare")
+    assert (await everything(store))[REFERRER] == whole
+
+
+async def test_a_referrer_link_that_is_too_large_is_torn(store: MemoryDriver) -> None:
+    whole = (await everything(store))[REFERRER]
+    await write(store, REFERRER, bytes((4 << 20) + 1))
+    await mended(store, "referrer-torn")
+    assert (await everything(store))[REFERRER] == whole
 
 
 async def test_referrer_links_of_what_is_not_there_or_is_about_something_else(store: MemoryDriver) -> None:

@@ -106,8 +106,8 @@ async def state(manifests: StoredManifests, tag: Tag) -> Digest | None:
 
 
 async def referrers(driver: Driver) -> list[Digest]:
-    found, _ = await StoredReferrers(driver, StoredManifests(driver)).list(NAME, SUBJECT.digest)
-    return [descriptor.digest for descriptor in found]
+    page = await StoredReferrers(driver, StoredManifests(driver)).list(NAME, SUBJECT.digest)
+    return [entry.digest for entry in page.entries]
 
 
 async def test_a_push_that_dies_leaves_the_old_tag_or_the_new_one(driver: Driver) -> None:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.registry.images import NAME, T1, push
@@ -14,7 +15,7 @@ from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers, fallback_tag, rebuild
 from moorage.storage.driver import Key, StorageUnavailable
 from moorage.testing.builders import OCI_CONFIG, artifact, image, index
-from moorage.types import Descriptor, Digest, RepoName
+from moorage.types import Digest, Referrer, RepoName
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -36,24 +37,36 @@ def manifests(driver: Driver) -> StoredManifests:
 
 async def listed(
     driver: Driver, subject: Built = SUBJECT, *types: str, name: RepoName = NAME
-) -> Sequence[Descriptor]:
+) -> Sequence[Referrer]:
     """What a worker with empty caches answers."""
-    found, more = await StoredReferrers(driver, StoredManifests(driver)).list(
-        name, subject.digest, artifact_types=types
-    )
-    assert not more
-    assert [str(item.digest) for item in found] == sorted(str(item.digest) for item in found)
+    page = await StoredReferrers(driver, StoredManifests(driver)).list(name, subject.digest, artifact_types=types)
+    assert page.next is None
+    assert [str(item.digest) for item in page.entries] == sorted(str(item.digest) for item in page.entries)
+    return list(page.entries)
+
+
+def shown(entry: Referrer) -> dict[str, Any]:
+    """The descriptor as a client reads it."""
+    found: dict[str, Any] = json.loads(entry.descriptor)
+    assert (found["digest"], found.get("artifactType")) == (str(entry.digest), entry.artifact_type)
     return found
 
 
-def digests(found: Sequence[Descriptor]) -> set[Digest]:
+def digests(found: Sequence[Referrer]) -> set[Digest]:
     return {item.digest for item in found}
 
 
-async def old(driver: Driver, manifests: StoredManifests, built: Built) -> None:
-    """As an older registry stores it: without a referrer link."""
-    await push(driver, manifests, built)
-    await driver.clear(layout.referrers_of(NAME, SUBJECT.digest))
+async def pages(referrers: StoredReferrers, *types: str) -> Sequence[Sequence[Referrer]]:
+    """Every page that a client gets who follows `next`."""
+    found: list[Sequence[Referrer]] = []
+    after = ""
+    while True:
+        page = await referrers.list(NAME, SUBJECT.digest, artifact_types=types, after=after)
+        found.append(page.entries)
+        if page.next is None:
+            return found
+        assert page.next > after
+        after = page.next
 
 
 async def test_nobody_refers_to_the_unknown(driver: Driver, manifests: StoredManifests) -> None:
@@ -69,16 +82,16 @@ async def test_every_manifest_with_the_subject_is_listed(driver: Driver, manifes
         await push(driver, manifests, built)
     found = {item.digest: item for item in await listed(driver)}
     assert found.keys() == {SIGNATURE.digest, SBOM.digest, PLAIN.digest, INDEX.digest}
-    signature = found[SIGNATURE.digest]
-    assert signature.media_type == SIGNATURE.media_type
-    assert (signature.size, signature.annotations) == (SIGNATURE.size, {"by": "me"})
+    signature = shown(found[SIGNATURE.digest])
+    assert signature["mediaType"] == SIGNATURE.media_type
+    assert (signature["size"], signature["annotations"]) == (SIGNATURE.size, {"by": "me"})
     assert {item.artifact_type for item in found.values()} == {
         "application/vnd.example.sig",
         "application/vnd.example.sbom",
         OCI_CONFIG,
         None,
     }
-    assert found[SBOM.digest].annotations is None
+    assert "annotations" not in shown(found[SBOM.digest])
 
 
 async def test_the_filter_takes_any_of_the_types_and_nothing_else(
@@ -114,13 +127,13 @@ async def test_deletion_shows_at_once_in_every_worker(driver: Driver, manifests:
     for built in (SUBJECT, SIGNATURE, SBOM):
         await push(driver, manifests, built)
     worker = StoredReferrers(driver, StoredManifests(driver))
-    assert len((await worker.list(NAME, SUBJECT.digest))[0]) == 2
+    assert len((await worker.list(NAME, SUBJECT.digest)).entries) == 2
     await manifests.delete(NAME, SIGNATURE.digest)
-    assert digests((await worker.list(NAME, SUBJECT.digest))[0]) == {SBOM.digest}
+    assert digests((await worker.list(NAME, SUBJECT.digest)).entries) == {SBOM.digest}
     await manifests.delete(NAME, SUBJECT.digest)
     assert digests(await listed(driver)) == {SBOM.digest}
     await push(driver, manifests, SIGNATURE)
-    assert digests((await worker.list(NAME, SUBJECT.digest))[0]) == {SBOM.digest, SIGNATURE.digest}
+    assert digests((await worker.list(NAME, SUBJECT.digest)).entries) == {SBOM.digest, SIGNATURE.digest}
 
 
 async def test_fallback_tags_are_united_with_the_links(driver: Driver, manifests: StoredManifests) -> None:
@@ -130,11 +143,9 @@ async def test_fallback_tags_are_united_with_the_links(driver: Driver, manifests
         artifact("f/x", subject=OTHER),
         artifact("no/subject"),
     )
-    await old(driver, manifests, SIGNATURE)
-    for built in (SBOM, gone, foreign, plain):
-        await push(driver, manifests, built)
     kept = index(SIGNATURE, SBOM, gone, foreign, plain)
     await push(driver, manifests, kept, fallback_tag(SUBJECT.digest))
+    await driver.delete([layout.referrer_link(NAME, SUBJECT.digest, SIGNATURE.digest)])
     await manifests.delete(NAME, gone.digest)
     assert digests(await listed(driver)) == {SIGNATURE.digest, SBOM.digest}
 
@@ -155,11 +166,13 @@ async def test_a_fallback_tag_that_is_no_index_is_left_alone(driver: Driver, man
 
 
 async def test_damage_hides_one_referrer_and_not_all(driver: Driver, manifests: StoredManifests) -> None:
-    """A torn manifest, one without bytes, and leavings among the links."""
+    """Without a descriptor in its link: a torn manifest, one without bytes; and leavings among the links."""
     torn, lost = artifact("t/one", subject=SUBJECT), artifact("l/one", subject=SUBJECT)
     for built in (SIGNATURE, torn, lost):
         await push(driver, manifests, built)
-    await driver.write(layout.blob_data(torn.digest), b"{")
+    for built, data in ((torn, b"{"), (lost, b"")):
+        await driver.write(layout.referrer_link(NAME, SUBJECT.digest, built.digest), str(built.digest).encode())
+        await driver.write(layout.blob_data(built.digest), data)
     await driver.delete([layout.blob_data(lost.digest)])
     links = layout.referrers_of(NAME, SUBJECT.digest)
     for junk in ("md5/abc/link", "sha256/xyz/link", "readme"):
@@ -167,37 +180,21 @@ async def test_damage_hides_one_referrer_and_not_all(driver: Driver, manifests: 
     assert digests(await listed(driver)) == {SIGNATURE.digest}
 
 
+@pytest.mark.parametrize("page_bytes", [400, 4000])
 async def test_pages_stay_under_the_clients_limit_and_lose_nothing(
-    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch
+    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch, page_bytes: int
 ) -> None:
     """Oras reads at most 4 MiB; several clients read the first page only, so it holds as much as it can."""
-    monkeypatch.setattr("moorage.registry.referrers._ANSWER_BYTES", 4000)
+    monkeypatch.setattr("moorage.registry.referrers.PAGE_LIMIT_BYTES", page_bytes)
     pushed = [artifact(f"type/{i}", subject=SUBJECT, annotations={"é" * 50: str(i)}) for i in range(20)]
     for built in pushed:
         await push(driver, manifests, built)
-    referrers, found, pages = StoredReferrers(driver, manifests), list[Descriptor](), 0
-    while True:
-        page, more = await referrers.list(NAME, SUBJECT.digest, after=str(found[-1].digest) if found else "")
-        assert 1 <= len(page) <= 7
+    found = list[Referrer]()
+    for page in await pages(StoredReferrers(driver, manifests)):
+        sent = b",".join(entry.descriptor for entry in page)
+        assert len(sent) <= page_bytes
         found += page
-        pages += 1
-        if not more:
-            break
     assert [item.digest for item in found] == sorted(built.digest for built in pushed)
-    assert 3 <= pages <= 6
-
-
-async def test_one_that_is_larger_than_a_page_is_shown_alone(
-    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Else a client would follow an empty page for ever."""
-    monkeypatch.setattr("moorage.registry.referrers._ANSWER_BYTES", 10)
-    for built in (SIGNATURE, SBOM):
-        await push(driver, manifests, built)
-    page, more = await StoredReferrers(driver, manifests).list(NAME, SUBJECT.digest)
-    assert (len(page), more) == (1, True)
-    page, more = await StoredReferrers(driver, manifests).list(NAME, SUBJECT.digest, after=str(page[0].digest))
-    assert (len(page), more) == (1, False)
 
 
 async def test_a_failing_store_is_no_empty_list(driver: Driver, manifests: StoredManifests) -> None:
@@ -229,6 +226,11 @@ async def test_rebuilding_finds_what_an_older_registry_stored(driver: Driver, ma
     for name in (NAME, second):
         assert digests(await listed(driver, name=name)) == {SIGNATURE.digest, INDEX.digest}
     assert [links async for _, links in rebuild(driver, fresh)] == [0, 0]
+    link = layout.referrer_link(NAME, SUBJECT.digest, SIGNATURE.digest)
+    described = (await driver.read(link)).data
+    await driver.write(link, str(SIGNATURE.digest).encode())
+    assert [links async for _, links in rebuild(driver, fresh)] == [1, 0], "a descriptor is added"
+    assert (await driver.read(link)).data == described
 
 
 async def test_rebuilding_leaves_the_deleted_deleted(driver: Driver, manifests: StoredManifests) -> None:

@@ -61,7 +61,12 @@ KINDS: Final = {
     "content-unlinked": Kind(_ERROR, "pulls of this image fail", "writes the link"),
     "child-absent": Kind(_NOTE, "this platform cannot be pulled from here; an index may name images elsewhere"),
     "referrer-missing": Kind(_WARNING, "the artifact is not listed with its subject", "writes the link"),
-    "referrer-torn": Kind(_WARNING, "none: the list is made from the link's name", "writes or removes the link"),
+    "referrer-torn": Kind(_WARNING, "none: the list is made from the manifest", "writes the link"),
+    "referrer-bare": Kind(
+        _NOTE,
+        "none: the list is made from the manifest, which takes longer",
+        "writes the descriptor into the link",
+    ),
     "referrer-stale": Kind(_WARNING, "none: the list leaves it out", "removes the link"),
     "tag-torn": Kind(
         _ERROR,

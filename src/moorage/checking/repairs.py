@@ -19,15 +19,25 @@ from typing import TYPE_CHECKING
 from moorage.registry import layout
 from moorage.registry.links import has_link, resolve, write_link
 from moorage.registry.manifests import NOWHERE
-from moorage.storage.driver import ABSENT, Conflict, KeyMissing
+from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
+    from moorage.registry.referrer_links import ReferrerLink
     from moorage.storage.driver import Driver, Key, When
     from moorage.types import Digest, RepoName, Tag
 
-__all__ = ["drop_referrer", "exists", "mend", "overwrite", "point_at_nothing", "write_absent"]
+__all__ = [
+    "drop_referrer",
+    "exists",
+    "mend",
+    "overwrite",
+    "point_at_nothing",
+    "referrer_content",
+    "write_absent",
+    "write_referrer",
+]
 
 
 async def exists(driver: Driver, key: Key) -> bool:
@@ -46,6 +56,26 @@ async def overwrite(driver: Driver, key: Key, digest: Digest, when: When) -> boo
         await driver.write(key, str(digest).encode(), when)
     except Conflict:
         return (await resolve(driver, key))[1] != when
+    return True
+
+
+async def referrer_content(driver: Driver, key: Key) -> tuple[bytes | None, When]:
+    """The bytes of a referrer link, None if there is none or it is too large; and the condition that they are."""
+    try:
+        content = await driver.read(key)
+    except KeyMissing:
+        return None, ABSENT
+    except ObjectTooLarge:
+        return None, ALWAYS
+    return content.data, Unchanged(content.version)
+
+
+async def write_referrer(driver: Driver, key: Key, link: ReferrerLink, when: When) -> bool:
+    """As `overwrite`, for a referrer link with its descriptor."""
+    try:
+        await driver.write(key, link.content, when)
+    except Conflict:
+        return (await referrer_content(driver, key))[1] != when
     return True
 
 
@@ -75,6 +105,7 @@ async def point_at_nothing(driver: Driver, name: RepoName, tag: Tag, when: When)
 async def drop_referrer(driver: Driver, name: RepoName, key: Key, referrer: Digest, *, valid: bool) -> bool:
     """A referrer link of a manifest that is not there, or (`valid` False) that names another subject."""
     await driver.delete([key])
-    if valid and await has_link(driver, layout.revision_link(name, referrer)):  # pushed again meanwhile
+    if valid and await has_link(driver, layout.revision_link(name, referrer)):
+        # Pushed again meanwhile.  Without the descriptor, which listings then take from the manifest.
         await write_link(driver, key, referrer)
     return True

@@ -11,11 +11,20 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moorage.checking.repairs import drop_referrer, mend, overwrite, write_absent
+from moorage.checking.repairs import (
+    drop_referrer,
+    exists,
+    mend,
+    overwrite,
+    referrer_content,
+    write_absent,
+    write_referrer,
+)
 from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
 from moorage.registry.links import has_link, resolve
 from moorage.registry.places import digests
+from moorage.registry.referrer_links import encode
 from moorage.registry.slices import flowing, one_page
 from moorage.storage.driver import ABSENT, KeyMissing, ObjectTooLarge, StorageUnavailable
 from moorage.types import Digest
@@ -23,6 +32,7 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from moorage.checking.context import Context
     from moorage.registry.media import Child, Layer, Parsed
+    from moorage.registry.referrer_links import ReferrerLink
     from moorage.storage.driver import Key
     from moorage.types import RepoName
 
@@ -129,9 +139,12 @@ class RepositoryCheck:
             names = ", ".join(parsed.unsupported)
             await self.context.found("content-unsupported", link, f"digests that are not supported: {names}")
         await self._content(digest, parsed)
+        if parsed.subject is not None:
+            self.subjects[digest] = parsed.subject
+            await self._has_referrer(digest, encode(parsed.subject, digest, len(data), parsed))
 
-    async def whole(self, digest: Digest) -> Parsed | None:
-        """What a manifest without a link says, if all that it names has its bytes."""
+    async def whole(self, digest: Digest) -> tuple[int, Parsed] | None:
+        """Size and content of a manifest without a link, if all that it names has its bytes."""
         data = await self._read(digest)
         if data is None or Digest.of(data, digest.algorithm) != digest:
             return None
@@ -146,7 +159,7 @@ class RepositoryCheck:
                 size = await self._blob(self.layers.get(layer.digest, layer.digest))
                 if size is None or layer.size not in {None, size}:
                     return None
-        return parsed
+        return len(data), parsed
 
     async def _content(self, digest: Digest, parsed: Parsed) -> None:
         for layer in dict.fromkeys(parsed.blobs):
@@ -154,9 +167,6 @@ class RepositoryCheck:
                 await self._named(digest, layer)
         for child in dict.fromkeys(parsed.children):
             await self._child(digest, child)
-        if parsed.subject is not None:
-            self.subjects[digest] = parsed.subject
-            await self._has_referrer(parsed.subject, digest)
 
     async def _named(self, manifest: Digest, layer: Layer) -> None:
         """A config or layer: linked here, there, and of the size that the manifest says."""
@@ -212,33 +222,31 @@ class RepositoryCheck:
         if size is not None:  # else its own link is told of
             await self._size(manifest, child.digest, layout.blob_data(stored), child.size, size)
 
-    async def _has_referrer(self, subject: Digest, digest: Digest) -> None:
-        key, driver = layout.referrer_link(self.name, subject, digest), self.context.driver
-        found, when = await resolve(driver, key)
-        if found is None and when is ABSENT and await has_link(driver, layout.revision_link(self.name, digest)):
-            await self.context.found(
-                "referrer-missing", key, f"{digest} is about {subject}", partial(write_absent, driver, key, digest)
-            )
+    async def _has_referrer(self, digest: Digest, link: ReferrerLink) -> None:
+        """A manifest with a subject, which therefore has a link below the subject."""
+        key, driver = layout.referrer_link(self.name, link.subject, digest), self.context.driver
+        found, when = await referrer_content(driver, key)
+        fix = partial(write_referrer, driver, key, link, when)
+        if found is None and when is ABSENT:
+            if await has_link(driver, layout.revision_link(self.name, digest)):
+                await self.context.found("referrer-missing", key, f"{digest} is about {link.subject}", fix)
+        elif found == str(digest).encode():
+            await self.context.found("referrer-bare", key, "the link has no descriptor", fix)
+        elif found != link.content:
+            await self.context.found("referrer-torn", key, "it does not hold the manifest's descriptor", fix)
 
     async def _referrers(self, subject: Digest) -> None:
         prefix = layout.referrers_of(self.name, subject)
         await flowing(digests(self.context.driver, prefix), partial(self._referrer, subject))
 
     async def _referrer(self, subject: Digest, digest: Digest) -> None:
+        """A link, of which `_has_referrer` has looked at those of manifests that can be read."""
         key, driver = layout.referrer_link(self.name, subject, digest), self.context.driver
-        found, when = await resolve(driver, key)
-        if found is None and when is ABSENT:
-            return
+        if not await exists(driver, key):
+            return  # a directory that a deletion left
         alive = await has_link(driver, layout.revision_link(self.name, digest))
         valid = self.subjects.get(digest, subject) == subject
         if not alive or not valid:
             fix = partial(drop_referrer, driver, self.name, key, digest, valid=valid)
             why = "its manifest is about another subject" if alive else "its manifest is not here"
             await self.context.found("referrer-stale", key, why, fix)
-        elif found != digest:
-            await self.context.found(
-                "referrer-torn",
-                key,
-                f"it names {found or 'no digest'}",
-                partial(overwrite, driver, key, digest, when),
-            )

@@ -16,6 +16,7 @@ from moorage.registry import layout
 from moorage.registry.links import has_link, read_link, resolve
 from moorage.registry.manifests import NOWHERE
 from moorage.registry.places import digests
+from moorage.registry.referrer_links import prepare
 from moorage.registry.slices import flowing
 from moorage.registry.unfinished_tags import remove_unfinished
 from moorage.storage.driver import ABSENT, KeyMissing
@@ -105,10 +106,10 @@ async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Dige
 async def _revive(repository: RepositoryCheck, tag: Tag, digest: Digest, when: When) -> bool:
     """Link the manifest again if it is whole; else point the tag at nothing."""
     context, name = repository.context, repository.name
-    parsed = await repository.whole(digest)
-    if parsed is None:
+    whole = await repository.whole(digest)
+    if whole is None:
         return await point_at_nothing(context.driver, name, tag, when)
-    await context.manifests.link(name, digest, parsed.subject)
+    await context.manifests.link(name, digest, await prepare(digest, *whole))
     repository.revisions.add(digest)
     await repository.manifest(digest)
     return True

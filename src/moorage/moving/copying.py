@@ -37,6 +37,7 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.places import digests, place_of
+from moorage.registry.referrer_links import prepare
 from moorage.registry.repositories import homes
 from moorage.registry.slices import flowing
 from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
@@ -215,7 +216,8 @@ class Copier:
             return False
         if not there:
             if not self._options.dry_run:
-                await self._manifests.link(name, digest, None if parsed is None else parsed.subject)
+                referrer = None if parsed is None else await prepare(digest, len(data), parsed)
+                await self._manifests.link(name, digest, referrer)
             self.tally.manifests += 1
         return True
 

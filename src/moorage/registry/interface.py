@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
 
     from moorage.storage.driver import LocalFile, SignedUrl
-    from moorage.types import Descriptor, Digest, Reference, RepoName, Tag, UploadStatus
+    from moorage.types import Digest, Reference, Referrer, RepoName, Tag, UploadStatus
 
 __all__ = [
     "Blob",
@@ -29,6 +29,7 @@ __all__ = [
     "Page",
     "Pushed",
     "Referrers",
+    "ReferrersPage",
     "Registry",
     "Repositories",
     "Tags",
@@ -43,6 +44,17 @@ class Page:
 
     names: tuple[str, ...]
     more: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReferrersPage:
+    """Descriptors that together stay below 4 MiB; `next` is the `after` of the next page, None at the end.
+
+    A page may be short, even empty, and another one follow: the work for each is bounded, too.
+    """
+
+    entries: tuple[Referrer, ...]
+    next: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +210,10 @@ class Tags(Protocol):
 class Referrers(Protocol):
     async def list(
         self, name: RepoName, subject: Digest, *, artifact_types: Sequence[str] = (), after: str = ""
-    ) -> tuple[Sequence[Descriptor], bool]:
+    ) -> ReferrersPage:
         """Manifests of this repository whose subject is `subject`, ordered by digest text, those after the
-        digest text `after`, with an artifact type among `artifact_types` if any are given; as many as one
-        answer under 4 MiB can hold, and whether more follow.  An unknown subject has none.
+        digest text `after`, with an artifact type among `artifact_types` if any are given.  An unknown subject
+        has none.
         """
 
 

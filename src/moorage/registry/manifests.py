@@ -60,6 +60,7 @@ from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.offload import Offload
+from moorage.registry.referrer_links import prepare
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from moorage.registry.media import Parsed
+    from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver, Key, Version, When
     from moorage.types import Reference, RepoName
@@ -265,10 +267,11 @@ class StoredManifests:
             await self._check_references(name, parsed)
             await self._condition(name, reference, condition)
             await self._lasting.ensure(layout.blob_data(digest), data)
+            referrer = await prepare(digest, len(data), parsed)
             link = str(digest).encode()
             history = [layout.tag_history_link(name, tag, digest) for tag in tags]
             await together(
-                self.link(name, digest, parsed.subject), *(self._lasting.ensure(key, link) for key in history)
+                self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history)
             )
             when = await self._condition(name, reference, condition)
 
@@ -279,18 +282,19 @@ class StoredManifests:
         self.cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
         return Pushed(digest, parsed.subject, tags)
 
-    async def link(self, name: RepoName, digest: Digest, subject: Digest | None) -> None:
+    async def link(self, name: RepoName, digest: Digest, referrer: ReferrerLink | None) -> None:
         """Make a manifest whose bytes are stored one of the repository: the referrer link, then the revision link.
 
         Nothing is checked.  For `put`, and for tools that have checked by themselves (`moving/`, `checking/`).
         """
-        referrer = None if subject is None else layout.referrer_link(name, subject, digest)
-        if referrer is not None:
-            await self._lasting.ensure(referrer, str(digest).encode())
-        created = await self._revise(name, digest)
-        if created and referrer is not None:
+        if referrer is None:
+            await self._revise(name, digest)
+            return
+        key = layout.referrer_link(name, referrer.subject, digest)
+        await self._lasting.ensure(key, referrer.content)
+        if await self._revise(name, digest):
             # A deletion of this digest that ran beside may have removed it before it could see the revision.
-            await self._lasting.ensure(referrer, str(digest).encode())
+            await self._lasting.ensure(key, referrer.content)
 
     async def _revise(self, name: RepoName, digest: Digest) -> bool:
         """Make the revision link exist, without undoing a deletion that runs beside; true if it did not."""
@@ -423,15 +427,17 @@ class StoredManifests:
         """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
         try:
             data = (await self.load(digest)).data
-            subject = await self._offload.run(len(data), lambda: media.stored_subject(data))
+            parsed = await self._offload.run(len(data), lambda: media.parse(data))
         except (ManifestUnknown, ManifestInvalid):
             return  # its bytes are gone or unreadable, so nobody can know its subject
-        if subject is None:
+        if parsed.subject is None:
             return
-        referrer = layout.referrer_link(name, subject, digest)
-        await self._driver.delete([referrer])
+        key = layout.referrer_link(name, parsed.subject, digest)
+        await self._driver.delete([key])
         if await has_link(self._driver, layout.revision_link(name, digest)):  # pushed again meanwhile
-            await write_link(self._driver, referrer, digest)
+            referrer = await prepare(digest, len(data), parsed)
+            if referrer is not None:
+                await self._driver.write(key, referrer.content)
 
     async def _delete_tag(self, name: RepoName, tag: Tag) -> None:
         digest = await read_link(self._driver, layout.tag_link(name, tag))

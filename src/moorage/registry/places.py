@@ -15,12 +15,13 @@ from moorage.registry import layout
 from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncGenerator, Sequence
 
     from moorage.storage.driver import Driver, Key
 
 __all__ = ["Place", "digests", "place_of"]
 
+_HEX: Final = re.compile(r"[a-f0-9]+")
 _DIGEST: Final = r"(?P<algorithm>[a-z0-9]+)/(?P<hex>[a-f0-9]+)"
 _FORMS: Final = {
     "blob": re.compile(r"blobs/(?P<algorithm>[a-z0-9]+)/(?P<first>[a-f0-9]{2})/(?P<hex>(?P=first)[a-f0-9]+)/data"),
@@ -77,16 +78,21 @@ def _place(kind: str, parts: dict[str, str]) -> Place:
     )
 
 
-async def digests(driver: Driver, prefix: Key) -> AsyncIterator[Sequence[Digest]]:
-    """What a tree of ALG/HEX names, in pages.  What else lies there is left out: it is not ours.
+async def digests(driver: Driver, prefix: Key, *, after: str = "") -> AsyncGenerator[Sequence[Digest], None]:
+    """What a tree of ALG/HEX names, in pages, in order of the digests' texts; only those greater than `after`.
+    What else lies there is left out: it is not ours.
 
     Raises StorageUnavailable.
     """
     async for algorithms in driver.children(prefix):
         for algorithm in algorithms:
-            async for names in driver.children(layout.below(prefix, algorithm)):
+            start = after.removeprefix(f"{algorithm}:")
+            start = start if start != after and _HEX.fullmatch(start) else ""
+            async for names in driver.children(layout.below(prefix, algorithm), after=start):
                 found = []
                 for encoded in names:
                     with suppress(DigestInvalid):
-                        found.append(Digest.parse(f"{algorithm}:{encoded}"))
+                        digest = Digest.parse(f"{algorithm}:{encoded}")
+                        if str(digest) > after:
+                            found.append(digest)
                 yield found

@@ -8,43 +8,65 @@ Two sources are united, because registries without this API, and clients of them
 An entry counts only if its manifest is in the repository and really names the subject.  `rebuild` writes the
 links for manifests that an older registry stored.
 
+A listing copies descriptors out of the links (`referrer_links.py`) and parses no manifest.  A referrer without a
+descriptor, which another registry or an earlier version stored, is read and parsed once in each process; a read
+writes nothing.  The work of one request is bounded, whatever is stored; where a bound ends a page, `next` leads
+to the rest:
+
+* At most 10,000 referrers are looked at: one stat each, and one small read where nothing is remembered.
+* No read is begun after 5 MiB.  One that is under way then has at most 4 MiB, or 64 have 16 KiB each.
+* Objects above 16 KiB are read one at a time in the whole process, parsed and hashed outside the event loop.
+
 Source: distribution-spec 1.1 "Listing Referrers"; reference/http-api.md section 8.
 """
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+import asyncio
+from bisect import bisect_right
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
 
 from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import layout, media
 from moorage.registry.caches import BoundedCache
-from moorage.registry.links import has_link, read_link, write_link
+from moorage.registry.interface import ReferrersPage
+from moorage.registry.links import has_link
 from moorage.registry.places import digests
+from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, THREAD_BYTES, decode, describe, encode
 from moorage.registry.refusals import refusing
 from moorage.registry.repositories import walk
 from moorage.registry.slices import each
-from moorage.types import Descriptor, Digest, Tag
+from moorage.storage.driver import READ_LIMIT_BYTES, KeyMissing, ObjectTooLarge
+from moorage.types import Digest, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from moorage.registry.interface import Manifest
     from moorage.registry.manifests import StoredManifests
     from moorage.storage.driver import Driver
-    from moorage.types import RepoName
+    from moorage.types import Referrer, RepoName
 
 __all__ = ["StoredReferrers", "fallback_tag", "rebuild"]
 
+_T = TypeVar("_T")
+
 _AT_ONCE: Final = 64
-_FRAME_BYTES: Final = 128
-"""The names of a descriptor's members and the size."""
+_LOOKED_AT: Final = 10_000
+_SMALL_BYTES: Final = 16 << 10
+"""What is read beside 63 others; larger objects have to wait for one another."""
+_READ_BYTES: Final = 5 << 20
+"""More than a page of descriptors, so that an ordinary page is not cut short."""
 _ENTRY_BYTES: Final = 1024
 _REMEMBERED_BYTES: Final = 16 << 20
-
-_ANSWER_BYTES: Final = (4 << 20) - 4096
-"""Clients read an index of at most 4 MiB (oras, containerd); the rest is room for what surrounds the list."""
+_INDEXES_BYTES: Final = 8 << 20
+_TEXT_BYTES: Final = 128
+"""Memory of a digest's text."""
+_log: Final = structlog.get_logger("moorage.registry")
 
 
 def fallback_tag(subject: Digest) -> Tag:
@@ -53,87 +75,184 @@ def fallback_tag(subject: Digest) -> Tag:
 
 
 @dataclass(frozen=True, slots=True)
-class _Said:
-    """What a manifest says of itself, which its digest makes immutable."""
+class _Described:
+    """The subject and the descriptor of a manifest, which its digest makes immutable; None for what has none."""
 
-    subject: Digest | None
-    descriptor: Descriptor
+    subject: Digest | None = None
+    referrer: Referrer | None = None
+
+
+@dataclass(slots=True)
+class _Request:
+    """One listing: `linked` are the digest texts that have a link, `read` the bytes read from the store."""
+
+    name: RepoName
+    subject: Digest
+    linked: set[str] = field(default_factory=set)
+    read: int = 0
 
 
 class StoredReferrers:
-    """See `interface.Referrers`.  What manifests say is remembered; that they are there is asked each time."""
+    """See `interface.Referrers`.  Descriptors are remembered; that their manifests exist is checked each time."""
 
     def __init__(self, driver: Driver, manifests: StoredManifests) -> None:
         self._driver, self._manifests = driver, manifests
-        self.cache: BoundedCache[Digest, _Said] = BoundedCache(_REMEMBERED_BYTES)
+        self.cache: BoundedCache[Digest, _Described] = BoundedCache(_REMEMBERED_BYTES)
+        self._indexes: BoundedCache[Digest, tuple[str, ...]] = BoundedCache(_INDEXES_BYTES)
+        self._large = asyncio.Lock()
 
     async def list(
         self, name: RepoName, subject: Digest, *, artifact_types: Sequence[str] = (), after: str = ""
-    ) -> tuple[Sequence[Descriptor], bool]:
-        found: list[Descriptor] = []
-        size = 0
+    ) -> ReferrersPage:
+        request = _Request(name, subject)
+        found: list[Referrer] = []
+        size, last = -1, after  # a comma less than entries
 
-        async def describe(digest: Digest) -> Descriptor | None:
-            return await self._descriptor(name, subject, digest)
+        async def look(text: str) -> _Described | None:
+            return await self._look(request, Digest.parse(text))
 
         with refusing():
-            candidates = {str(digest): digest async for digest in self._candidates(name, subject)}
-            waiting = [candidates[text] for text in sorted(candidates) if text > after]
-            for start in range(0, len(waiting), _AT_ONCE):
-                for descriptor in await each(waiting[start : start + _AT_ONCE], describe, at_once=_AT_ONCE):
-                    if descriptor is None or (artifact_types and descriptor.artifact_type not in artifact_types):
-                        continue
-                    size += _size(descriptor)
-                    if size > _ANSWER_BYTES and found:
-                        return found, True
-                    found.append(descriptor)
-        return found, False
+            candidates, more = await self._candidates(request, after)
+            for start in range(0, len(candidates), _AT_ONCE):
+                batch = candidates[start : start + _AT_ONCE]
+                for text, seen in zip(batch, await each(batch, look, at_once=_AT_ONCE), strict=True):
+                    if seen is None and request.read >= _READ_BYTES:
+                        return ReferrersPage(tuple(found), last)
+                    described = seen or await self._look_at_large(request, Digest.parse(text))
+                    entry = described.referrer if described.subject == subject else None
+                    if entry is not None and (not artifact_types or entry.artifact_type in artifact_types):
+                        size += len(entry.descriptor) + 1
+                        if size > PAGE_LIMIT_BYTES:
+                            return ReferrersPage(tuple(found), last)
+                        found.append(entry)
+                    last = text
+                if request.read >= _READ_BYTES and (more or last != candidates[-1]):
+                    return ReferrersPage(tuple(found), last)
+        return ReferrersPage(tuple(found), last if more else None)
 
-    async def _candidates(self, name: RepoName, subject: Digest) -> AsyncIterator[Digest]:
-        async for found in digests(self._driver, layout.referrers_of(name, subject)):
-            for digest in found:
-                yield digest
+    async def _candidates(self, request: _Request, after: str) -> tuple[Sequence[str], bool]:
+        """Digest texts after `after` in order, at most `_LOOKED_AT`, and whether there are more."""
+        linked: list[str] = []
+        below = layout.referrers_of(request.name, request.subject)
+        async with aclosing(digests(self._driver, below, after=after)) as pages:
+            async for page in pages:
+                linked += map(str, page)
+                if len(linked) > _LOOKED_AT:
+                    break
+        request.linked.update(linked)
+        index = await self._fallback_index(request)
+        start = bisect_right(index, after)
+        found = sorted(request.linked.union(index[start : start + _LOOKED_AT + 1]))
+        return found[:_LOOKED_AT], len(found) > _LOOKED_AT
+
+    async def _fallback_index(self, request: _Request) -> Sequence[str]:
+        """Digest texts of the index under the fallback tag, in order."""
         try:
-            index = media.parse((await self._manifests.get(name, fallback_tag(subject))).data)
+            manifest = await self._manifests.get(request.name, fallback_tag(request.subject))
         except (ManifestUnknown, ManifestInvalid):
-            return
-        for child in index.children:
-            yield child.digest
+            return ()
+        if len(manifest.data) <= _SMALL_BYTES:
+            return await self._entries(manifest)
+        async with self._large:
+            return await self._entries(manifest)
 
-    async def _descriptor(self, name: RepoName, subject: Digest, digest: Digest) -> Descriptor | None:
-        """None if the manifest is not in the repository, or is not about `subject` after all."""
-        if not await has_link(self._driver, layout.revision_link(name, digest)):
+    async def _entries(self, manifest: Manifest) -> Sequence[str]:
+        known = self._indexes.get(manifest.digest)
+        if known is None:
+            known = await _off_loop(len(manifest.data), _children, manifest.data)
+            self._indexes.put(manifest.digest, known, _ENTRY_BYTES + _TEXT_BYTES * len(known))
+        return known
+
+    async def _look(self, request: _Request, digest: Digest) -> _Described | None:
+        """Nothing described if the manifest is not in the repository; None if a large object has to be read."""
+        if not await has_link(self._driver, layout.revision_link(request.name, digest)):
+            return _Described()
+        try:
+            return self.cache.get(digest) or await self._describe(request, digest, _SMALL_BYTES)
+        except ObjectTooLarge:
             return None
-        said = self.cache.get(digest)
-        if said is None:
-            try:
-                said = _said(await self._manifests.load(digest))
-            except (ManifestUnknown, ManifestInvalid):
-                return None
-            self.cache.put(digest, said, _size(said.descriptor) + _ENTRY_BYTES)
-        return said.descriptor if said.subject == subject else None
+
+    async def _look_at_large(self, request: _Request, digest: Digest) -> _Described:
+        async with self._large:
+            return self.cache.get(digest) or await self._describe(request, digest, READ_LIMIT_BYTES)
+
+    async def _describe(self, request: _Request, digest: Digest, limit: int) -> _Described:
+        """From the link, else from the manifest.  Raises ObjectTooLarge above `limit`, if that is a small one."""
+        referrer = await self._from_link(request, digest, limit)
+        if referrer is not None:
+            described = _Described(request.subject, referrer)
+        else:
+            data = await self._manifest(request, digest, limit)
+            if data is None:
+                return _Described()  # may be repaired
+            described = await _off_loop(len(data), _from_manifest, digest, data)
+        weight = 0 if described.referrer is None else len(described.referrer.descriptor)
+        self.cache.put(digest, described, weight + _ENTRY_BYTES)
+        return described
+
+    async def _from_link(self, request: _Request, digest: Digest, limit: int) -> Referrer | None:
+        if str(digest) not in request.linked:
+            return None
+        link = layout.referrer_link(request.name, request.subject, digest)
+        try:
+            content = (await self._driver.read(link, limit=limit)).data
+        except KeyMissing:
+            return None  # deleted meanwhile
+        except ObjectTooLarge:
+            if limit < READ_LIMIT_BYTES:
+                raise
+            return None  # not written by this registry
+        request.read += len(content)
+        if len(content) <= _SMALL_BYTES:
+            return decode(content, request.subject, digest)
+        return await asyncio.to_thread(decode, content, request.subject, digest)
+
+    async def _manifest(self, request: _Request, digest: Digest, limit: int) -> bytes | None:
+        """The manifest's bytes, None if they are missing or damaged."""
+        try:
+            data = (await self._driver.read(layout.blob_data(digest), limit=limit)).data
+        except KeyMissing:
+            return None
+        except ObjectTooLarge:
+            if limit < READ_LIMIT_BYTES:
+                raise
+            return None
+        request.read += len(data)
+        if await _off_loop(len(data), Digest.of, data, digest.algorithm) == digest:
+            return data
+        _log.error("a manifest is damaged and not listed; pushing it again repairs it", digest=str(digest))
+        return None
 
 
-def _said(manifest: Manifest) -> _Said:
-    parsed = media.parse(manifest.data)
-    descriptor = Descriptor(
-        media_type=parsed.media_type,
-        digest=manifest.digest,
-        size=len(manifest.data),
-        artifact_type=parsed.artifact_type,
-        annotations=parsed.annotations or None,
-    )
-    return _Said(parsed.subject, descriptor)
+async def _off_loop(size: int, work: Callable[..., _T], *arguments: object) -> _T:
+    """The result of `work` on `size` bytes, in a thread unless they are few."""
+    if size <= THREAD_BYTES:
+        return work(*arguments)
+    return await asyncio.to_thread(work, *arguments)
 
 
-def _size(descriptor: Descriptor) -> int:
-    """Bytes of the descriptor in the answer, from above."""
-    texts = (descriptor.media_type, str(descriptor.digest), descriptor.artifact_type, descriptor.annotations)
-    return len(json.dumps(texts)) + _FRAME_BYTES
+def _from_manifest(digest: Digest, data: bytes) -> _Described:
+    """Nothing described for what is no manifest or has no subject."""
+    try:
+        parsed = media.parse(data)
+    except ManifestInvalid:
+        return _Described()
+    if parsed.subject is None:
+        return _Described()
+    return _Described(parsed.subject, describe(digest, len(data), parsed))
+
+
+def _children(data: bytes) -> tuple[str, ...]:
+    """Digest texts of an index's manifests, in order; none for what is no index."""
+    try:
+        return tuple(sorted({str(child.digest) for child in media.parse(data).children}))
+    except ManifestInvalid:
+        return ()
 
 
 async def rebuild(driver: Driver, manifests: StoredManifests) -> AsyncIterator[tuple[RepoName, int]]:
-    """Write the missing links of every repository; yields (repository, links written) as it goes.
+    """Write the missing links of every repository, and those without a descriptor; yields (repository, links
+    written) as it goes.
 
     Safe beside pushes and deletions: a link too many is ignored by listings, which check every entry.
     What cannot be read as a manifest (torn, or schema 1) has no subject that anybody could ask for.
@@ -148,15 +267,18 @@ async def rebuild(driver: Driver, manifests: StoredManifests) -> AsyncIterator[t
 
 async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, digest: Digest) -> bool:
     try:
-        subject = media.parse((await manifests.load(digest)).data).subject
+        data = (await manifests.load(digest)).data
+        parsed = media.parse(data)
     except (ManifestUnknown, ManifestInvalid):
         return False
-    if subject is None:
+    if parsed.subject is None:
         return False
-    link = layout.referrer_link(name, subject, digest)
-    if await read_link(driver, link) == digest:
-        return False
-    await write_link(driver, link, digest)
+    link = encode(parsed.subject, digest, len(data), parsed)
+    key = layout.referrer_link(name, link.subject, digest)
+    with suppress(KeyMissing, ObjectTooLarge):
+        if (await driver.read(key)).data == link.content:
+            return False
+    await driver.write(key, link.content)
     return True
 
 

@@ -16,7 +16,7 @@ import random
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.types import Descriptor, Digest
+from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -77,10 +77,6 @@ class Built:
         """The parsed JSON of a manifest or config."""
         document: dict[str, Any] = json.loads(self.data)
         return document
-
-    @property
-    def descriptor(self) -> Descriptor:
-        return Descriptor(self.media_type, self.digest, self.size)
 
     @property
     def entry(self) -> dict[str, Any]:
