@@ -19,6 +19,7 @@ from moorage.errors import ManifestUnknown, PreconditionFailed, RegistryError, U
 from moorage.registry import layout
 from moorage.registry.interface import IfMatch, Pushed
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.referrer_links import decode
 from moorage.registry.referrers import StoredReferrers
 from moorage.registry.tags import StoredTags
 from moorage.storage.driver import (
@@ -106,7 +107,11 @@ async def state(manifests: StoredManifests, tag: Tag) -> Digest | None:
 
 
 async def referrers(driver: Driver) -> list[Digest]:
+    """Those of the subject, each of which has its descriptor in its link."""
     page = await StoredReferrers(driver, StoredManifests(driver)).list(NAME, SUBJECT.digest)
+    for entry in page.entries:
+        content = (await driver.read(layout.referrer_link(NAME, SUBJECT.digest, entry.digest))).data
+        assert decode(content, SUBJECT.digest, entry.digest) == entry
     return [entry.digest for entry in page.entries]
 
 
