@@ -64,6 +64,34 @@ def test_oras_attaches_finds_and_copies_what_refers_to_an_artifact(
     assert (out / "a.txt").read_text() == "an artifact"
 
 
+def test_oras_finds_referrers_with_large_annotations(
+    run: Run, reg: str, wire: Wire, *, reference_in_place: bool
+) -> None:
+    """It reads 4 MiB of a page and lists nothing at all if there is more."""
+    if reference_in_place:
+        pytest.skip("no referrers API there")
+    oras, name = require("oras"), "oras/large"
+    subject = wire.push_image(name, "1", [tar_of({"a": b"large"})])
+    descriptor = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(subject)), "size": len(subject)}
+    empty = {
+        "mediaType": "application/vnd.oci.empty.v1+json",
+        "digest": str(wire.push_blob(name, b"{}")),
+        "size": 2,
+    }
+    pushed = []
+    for text in ("é" * 950_000, "é" * 950_001, "é" * 950_002, "\U0001f600" * 475_000, "x" * 4_193_000):
+        document = {
+            "schemaVersion": 2, "mediaType": OCI_MANIFEST, "artifactType": "application/vnd.t", "config": empty,
+            "layers": [empty], "subject": descriptor, "annotations": {"text": text},
+        }  # fmt: skip
+        data = json.dumps(document, ensure_ascii=False).encode()
+        answer = wire.put_manifest(name, Digest.of(data), data)
+        assert answer.status == 201, answer
+        pushed.append(str(Digest.of(data)))
+    found = json.loads(run(oras, "discover", PLAIN, "--format", "json", f"{reg}/{name}:1"))
+    assert sorted(entry["digest"] for entry in found["manifests"]) == sorted(pushed)
+
+
 def test_oras_lists_and_deletes(run: Run, reg: str, tmp_path: Path) -> None:
     """Catalogue, tags and manifest deletion, as scripts use them."""
     oras = require("oras")
