@@ -19,6 +19,10 @@ SUBJECT = image(seed=1)
 OTHER = Digest.of(b"another subject")
 
 
+HALVES = st.text(st.characters())
+"""Also halves of surrogate pairs, which JSON can write."""
+
+
 def linked(built: Built) -> bytes:
     return encode(SUBJECT.digest, built.digest, built.size, media.parse(built.data)).content
 
@@ -89,6 +93,24 @@ def test_a_pair_of_escapes_is_one_character() -> None:
 def test_any_annotations_come_back(annotations: dict[str, str], kind: str) -> None:
     built = artifact(kind, subject=SUBJECT, annotations=annotations)
     assert shown(built).get("annotations", {}) == annotations
+
+
+@settings(deadline=None)
+@given(st.dictionaries(HALVES, HALVES), HALVES, st.sampled_from([image, artifact, index]))
+def test_a_push_writes_what_is_read_from_the_stored_manifest(
+    annotations: dict[str, str], kind: str, build: Any
+) -> None:
+    """Else a check would find every such link damaged."""
+    if build is artifact:
+        built = artifact(kind, subject=SUBJECT, annotations=annotations)
+    else:
+        built = build(subject=SUBJECT, annotations=annotations, artifact_type=kind)
+    for data in (built.data, built.data.replace(f'"mediaType":"{built.media_type}",'.encode(), b"", 1)):
+        pushed = media.parse(data, built.media_type)
+        assert pushed.subject == SUBJECT.digest
+        link = encode(SUBJECT.digest, built.digest, built.size, pushed)
+        for stored in (media.parse(data), media.stored_description(data)):
+            assert encode(SUBJECT.digest, built.digest, built.size, stored) == link
 
 
 @settings(deadline=None)

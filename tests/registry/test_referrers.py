@@ -197,6 +197,52 @@ async def test_pages_stay_under_the_clients_limit_and_lose_nothing(
     assert [item.digest for item in found] == sorted(built.digest for built in pushed)
 
 
+ODD = artifact("application/vnd.example.sig", subject=SUBJECT, annotations={"by": "me"})
+
+
+@pytest.mark.parametrize(
+    ("written", "instead", "annotations"),
+    [
+        (b'"by":"me"', b'"by":null', {"by": ""}),
+        (b'"by":"me"', b'"by":"m\xe9"', {"by": "m\ufffd"}),
+        (b'"by":"me"', b'"by":"\\ud83d"', {"by": "\ufffd"}),
+        (b'"by":"me"', b'"by":"you","by":"me"', {"by": "me"}),
+        (b'"by":"me"', b'"by":["me"],"to":"you"', {"to": "you"}),
+        (b'"subject":', b'"SubJect":', {"by": "me"}),
+        (b'"subject":', b'"\xc5\xbfubject":', {"by": "me"}),
+        (b'"artifactType":', b'"ARTIFACTTYPE":', {"by": "me"}),
+        (b'"annotations":', b'"Annotations":', {"by": "me"}),
+        (b'"schemaVersion":2', b'"schemaVersion":2,"x":' + b"9" * 5000, {"by": "me"}),
+    ],
+    ids=[
+        "null", "latin-1", "surrogate", "twice", "list",
+        "subject", "folded", "artifactType", "annotations", "integer",
+    ],
+)  # fmt: skip
+@pytest.mark.parametrize("source", ["link", "fallback", "rebuilt"])
+async def test_referrers_that_the_old_registry_took_are_listed(
+    driver: Driver, manifests: StoredManifests, written: bytes, instead: bytes, annotations: object, source: str
+) -> None:
+    """Though no push of them would be taken here; clients in Go read them so."""
+    assert ODD.data.count(written) == 1
+    data = ODD.data.replace(written, instead)
+    digest = Digest.of(data)
+    await driver.write(layout.blob_data(digest), data)
+    await driver.write(layout.revision_link(NAME, digest), str(digest).encode())
+    if source == "link":
+        await driver.write(layout.referrer_link(NAME, SUBJECT.digest, digest), str(digest).encode())
+    elif source == "fallback":
+        entry = {"mediaType": ODD.media_type, "digest": str(digest), "size": len(data)}
+        await push(driver, manifests, index(extra={"manifests": [entry]}), fallback_tag(SUBJECT.digest))
+    else:
+        assert [links async for _, links in rebuild(driver, manifests)] == [1]
+    (found,) = await listed(driver)
+    assert shown(found) == {
+        "mediaType": ODD.media_type, "digest": str(digest), "size": len(data),
+        "artifactType": "application/vnd.example.sig", "annotations": annotations,
+    }  # fmt: skip
+
+
 async def test_a_failing_store_is_no_empty_list(driver: Driver, manifests: StoredManifests) -> None:
     """A verifier that sees no signature where there is one stops the right image."""
 

@@ -36,6 +36,7 @@ __all__ = [
     "essence",
     "is_web_url",
     "parse",
+    "stored_description",
     "stored_subject",
     "stored_type",
 ]
@@ -64,6 +65,7 @@ _SIZE_LIMIT: Final = 1 << 63
 _QUOTED_CHARS: Final = 120
 _UNSUPPORTED_SHOWN: Final = 3
 _TYPE_MEMBERS: Final = frozenset({"schemaVersion", "mediaType"})
+_DESCRIPTION_MEMBERS: Final = _TYPE_MEMBERS | {"artifactType", "config", "subject", "annotations"}
 _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image again with a Docker of 2017 or later"
 
 
@@ -156,6 +158,17 @@ def parse(data: bytes, content_type: str | None = None) -> Parsed:
 def stored_subject(data: bytes) -> Digest | None:
     """The subject of a stored manifest.  Raises ManifestInvalid as `stored_type`."""
     return _stored(read_stored(data, _TYPE_MEMBERS | {"subject"})).subject
+
+
+def stored_description(data: bytes) -> Parsed:
+    """As `parse` of stored bytes, but without layers and children, which take most of the time and memory.
+
+    Raises ManifestInvalid as `stored_type`.
+    """
+    document = read_stored(data, _DESCRIPTION_MEMBERS)
+    if not document.get("mediaType"):
+        document = read_stored(data, _DESCRIPTION_MEMBERS | {"manifests"})
+    return _stored(document)
 
 
 # --- pushed ------------------------------------------------------------------------------------------------------

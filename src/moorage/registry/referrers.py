@@ -234,7 +234,7 @@ async def _off_loop(size: int, work: Callable[..., _T], *arguments: object) -> _
 def _from_manifest(digest: Digest, data: bytes) -> _Described:
     """Nothing described for what is no manifest or has no subject."""
     try:
-        parsed = media.parse(data)
+        parsed = media.stored_description(data)
     except ManifestInvalid:
         return _Described()
     if parsed.subject is None:
