@@ -62,3 +62,18 @@ async def test_digests_below_a_key_are_those_that_clients_could_name() -> None:
     found = [digest async for page in digests(driver, layout.layers(NAME)) for digest in page]
     assert sorted(map(str, found)) == sorted(map(str, (ONE, STRONG)))
     assert [page async for page in digests(driver, layout.revisions(NAME))] == []
+
+
+async def test_digests_after_one_of_them() -> None:
+    """In the order of their texts, whatever `after` is: a client may ask for the page after anything."""
+    driver = MemoryDriver()
+    stored = sorted(
+        Digest.of(bytes([number]), algorithm) for number in range(20) for algorithm in ("sha256", "sha512")
+    )
+    for digest in stored:
+        await driver.write(layout.layer_link(NAME, digest), str(digest).encode())
+    texts = [str(digest) for digest in stored]
+    odd = ["", "sha256", "sha256:", "sha256:g", "sha256;", "sha3", "sha512:", "t", "\n", "\u00e9", "sha256:../x"]
+    for after in (*texts, *odd, *(text[:20] for text in texts)):
+        pages = digests(driver, layout.layers(NAME), after=after)
+        assert [str(digest) async for page in pages for digest in page] == [text for text in texts if text > after]

@@ -268,7 +268,7 @@ async def rebuild(driver: Driver, manifests: StoredManifests) -> AsyncIterator[t
 async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, digest: Digest) -> bool:
     try:
         data = (await manifests.load(digest)).data
-        parsed = media.parse(data)
+        parsed = media.stored_description(data)
     except (ManifestUnknown, ManifestInvalid):
         return False
     if parsed.subject is None:
