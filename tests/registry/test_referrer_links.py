@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from moorage.registry import media, referrer_links
-from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, THREAD_BYTES, decode, describe, encode, prepare
+from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, decode, describe, encode
 from moorage.storage.driver import READ_LIMIT_BYTES
 from moorage.testing.builders import Built, artifact, image, index
 from moorage.types import Digest
@@ -24,7 +24,10 @@ HALVES = st.text(st.characters())
 
 
 def linked(built: Built) -> bytes:
-    return encode(SUBJECT.digest, built.digest, built.size, media.parse(built.data)).content
+    link = encode(built.digest, built.size, media.parse(built.data))
+    assert link is not None
+    assert link.subject == SUBJECT.digest
+    return link.content
 
 
 def shown(built: Built) -> dict[str, Any]:
@@ -108,9 +111,9 @@ def test_a_push_writes_what_is_read_from_the_stored_manifest(
     for data in (built.data, built.data.replace(f'"mediaType":"{built.media_type}",'.encode(), b"", 1)):
         pushed = media.parse(data, built.media_type)
         assert pushed.subject == SUBJECT.digest
-        link = encode(SUBJECT.digest, built.digest, built.size, pushed)
+        link = encode(built.digest, built.size, pushed)
         for stored in (media.parse(data), media.stored_description(data)):
-            assert encode(SUBJECT.digest, built.digest, built.size, stored) == link
+            assert encode(built.digest, built.size, stored) == link
 
 
 @settings(deadline=None)
@@ -195,21 +198,5 @@ def test_no_link_is_larger_than_a_read() -> None:
     assert len(f"sha512:{'0' * 128}\n{'0' * 64}\n\n") + PAGE_LIMIT_BYTES <= READ_LIMIT_BYTES
 
 
-@pytest.mark.parametrize("size", [10, THREAD_BYTES + 1])
-async def test_large_ones_are_encoded_outside_the_event_loop(monkeypatch: pytest.MonkeyPatch, size: int) -> None:
-    calls = list[str]()
-
-    async def to_thread(work: Any, *arguments: Any) -> Any:
-        calls.append(work.__name__)
-        return work(*arguments)
-
-    monkeypatch.setattr("asyncio.to_thread", to_thread)
-    built = artifact("a/b", subject=SUBJECT, annotations={"k": "x" * size})
-    link = await prepare(built.digest, built.size, media.parse(built.data))
-    assert link is not None
-    assert (link.subject, link.content) == (SUBJECT.digest, linked(built))
-    assert calls == (["encode"] if size > THREAD_BYTES else [])
-
-
-async def test_a_manifest_without_a_subject_has_no_link() -> None:
-    assert await prepare(SUBJECT.digest, SUBJECT.size, media.parse(SUBJECT.data)) is None
+def test_a_manifest_without_a_subject_has_no_link() -> None:
+    assert encode(SUBJECT.digest, SUBJECT.size, media.parse(SUBJECT.data)) is None

@@ -6,6 +6,8 @@ The numbers are those of docs/api.md, "Referrers".
 from __future__ import annotations
 
 import asyncio
+import sys
+import threading
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -233,6 +235,32 @@ async def test_the_number_of_referrers_that_one_request_looks_at_is_bounded(
             assert page.next > after
             after = page.next
         assert (found, requests) == (expected, 3)
+
+
+@pytest.mark.parametrize("large", [False, True])
+async def test_large_manifests_are_described_beside_the_event_loop(
+    driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch, *, large: bool
+) -> None:
+    """When they are pushed, and when a list has to read one: nobody else waits for it."""
+    threads = list[bool]()
+
+    def watch(module: object, name: str) -> None:
+        real: Callable[..., object] = getattr(module, name)
+
+        def work(*arguments: object) -> object:
+            threads.append(threading.current_thread() is not threading.main_thread())
+            return real(*arguments)
+
+        monkeypatch.setattr(module, name, work)
+
+    watch(sys.modules["moorage.registry.manifests"], "encode")
+    watch(media, "stored_description")
+    built = image(seed=3, subject=SUBJECT, annotations={"k": "x" * (20_000 if large else 10)})
+    await push(driver, manifests, built)
+    await undescribe(driver, built)
+    page = await StoredReferrers(driver, manifests).list(NAME, SUBJECT.digest)
+    assert [entry.digest for entry in page.entries] == [built.digest]
+    assert threads == [large, large]
 
 
 async def test_the_index_of_the_fallback_tag_is_parsed_once(

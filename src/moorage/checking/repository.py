@@ -139,9 +139,9 @@ class RepositoryCheck:
             names = ", ".join(parsed.unsupported)
             await self.context.found("content-unsupported", link, f"digests that are not supported: {names}")
         await self._content(digest, parsed)
-        if parsed.subject is not None:
-            self.subjects[digest] = parsed.subject
-            await self._has_referrer(digest, encode(parsed.subject, digest, len(data), parsed))
+        if (referrer := encode(digest, len(data), parsed)) is not None:
+            self.subjects[digest] = referrer.subject
+            await self._has_referrer(digest, referrer)
 
     async def whole(self, digest: Digest) -> tuple[int, Parsed] | None:
         """Size and content of a manifest without a link, if all that it names has its bytes."""

@@ -16,7 +16,7 @@ from moorage.registry import layout
 from moorage.registry.links import has_link, read_link, resolve
 from moorage.registry.manifests import NOWHERE
 from moorage.registry.places import digests
-from moorage.registry.referrer_links import prepare
+from moorage.registry.referrer_links import encode
 from moorage.registry.slices import flowing
 from moorage.registry.unfinished_tags import remove_unfinished
 from moorage.storage.driver import ABSENT, KeyMissing
@@ -109,7 +109,7 @@ async def _revive(repository: RepositoryCheck, tag: Tag, digest: Digest, when: W
     whole = await repository.whole(digest)
     if whole is None:
         return await point_at_nothing(context.driver, name, tag, when)
-    await context.manifests.link(name, digest, await prepare(digest, *whole))
+    await context.manifests.link(name, digest, encode(digest, *whole))
     repository.revisions.add(digest)
     await repository.manifest(digest)
     return True

@@ -37,7 +37,7 @@ from moorage.registry.caches import BoundedCache
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.places import digests, place_of
-from moorage.registry.referrer_links import prepare
+from moorage.registry.referrer_links import encode
 from moorage.registry.repositories import homes
 from moorage.registry.slices import flowing
 from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
@@ -216,7 +216,7 @@ class Copier:
             return False
         if not there:
             if not self._options.dry_run:
-                referrer = None if parsed is None else await prepare(digest, len(data), parsed)
+                referrer = None if parsed is None else encode(digest, len(data), parsed)
                 await self._manifests.link(name, digest, referrer)
             self.tally.manifests += 1
         return True

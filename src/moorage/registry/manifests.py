@@ -60,7 +60,7 @@ from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.offload import Offload
-from moorage.registry.referrer_links import prepare
+from moorage.registry.referrer_links import encode
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
@@ -250,14 +250,15 @@ class StoredManifests:
         condition: IfMatch | None = None,
         check_class: Callable[[str], None] | None = None,
     ) -> Pushed:
-        def examine() -> tuple[Parsed, Digest]:
+        def examine() -> tuple[Parsed, Digest, ReferrerLink | None]:
             parsed = media.parse(data, media_type)
             if check_class is not None and parsed.config_type is not None:
                 check_class(media.class_of(parsed.config_type))
             self._rules.check(parsed)
-            return parsed, Digest.of(data, reference.algorithm if isinstance(reference, Digest) else "sha256")
+            digest = Digest.of(data, reference.algorithm if isinstance(reference, Digest) else "sha256")
+            return parsed, digest, encode(digest, len(data), parsed)
 
-        parsed, digest = await self._offload.run(len(data), examine)
+        parsed, digest, referrer = await self._offload.run(len(data), examine)
         if not isinstance(reference, Digest):
             tags = (reference, *tags)
         elif digest != reference:
@@ -267,7 +268,6 @@ class StoredManifests:
             await self._check_references(name, parsed)
             await self._condition(name, reference, condition)
             await self._lasting.ensure(layout.blob_data(digest), data)
-            referrer = await prepare(digest, len(data), parsed)
             link = str(digest).encode()
             history = [layout.tag_history_link(name, tag, digest) for tag in tags]
             await together(
@@ -427,15 +427,17 @@ class StoredManifests:
         """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
         try:
             data = (await self.load(digest)).data
-            parsed = await self._offload.run(len(data), lambda: media.parse(data))
+            subject = await self._offload.run(len(data), lambda: media.stored_subject(data))
         except (ManifestUnknown, ManifestInvalid):
             return  # its bytes are gone or unreadable, so nobody can know its subject
-        if parsed.subject is None:
+        if subject is None:
             return
-        key = layout.referrer_link(name, parsed.subject, digest)
+        key = layout.referrer_link(name, subject, digest)
         await self._driver.delete([key])
         if await has_link(self._driver, layout.revision_link(name, digest)):  # pushed again meanwhile
-            referrer = await prepare(digest, len(data), parsed)
+            referrer = await self._offload.run(
+                len(data), lambda: encode(digest, len(data), media.stored_description(data))
+            )
             if referrer is not None:
                 await self._driver.write(key, referrer.content)
 

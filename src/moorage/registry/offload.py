@@ -3,7 +3,7 @@
 A worker answers all its requests in one thread.  Reading a manifest of 4 MiB takes up to 0.2 s of CPU; other
 requests must not wait for that, and twenty such documents at once must not take twenty times the memory.
 
-Above: `manifests.py`.
+Above: `manifests.py`, `referrers.py`.
 """
 
 from __future__ import annotations

@@ -19,7 +19,6 @@ Above: `referrers.py`, `manifests.py`, `moving/`, `checking/`.  Source: distribu
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
 import json
 import re
@@ -32,14 +31,11 @@ if TYPE_CHECKING:
     from moorage.registry.media import Parsed
     from moorage.types import Digest
 
-__all__ = ["PAGE_LIMIT_BYTES", "THREAD_BYTES", "ReferrerLink", "decode", "describe", "encode", "prepare"]
+__all__ = ["PAGE_LIMIT_BYTES", "ReferrerLink", "decode", "describe", "encode"]
 
 PAGE_LIMIT_BYTES: Final = (4 << 20) - 512
 """Descriptors of one page, with the commas between them.  Clients (oras, containerd) read an index of at most
 4 MiB; the rest is for the index around them, and for the first two lines of a link."""
-
-THREAD_BYTES: Final = 16 << 10
-"""What is larger is parsed, encoded or hashed outside the event loop."""
 
 _ANNOTATIONS: Final = b',"annotations":'
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
@@ -53,19 +49,12 @@ class ReferrerLink:
     content: bytes
 
 
-async def prepare(digest: Digest, size: int, parsed: Parsed) -> ReferrerLink | None:
-    """Encode the link of a manifest of `size` bytes; None if it has no subject.  Large ones in a thread."""
+def encode(digest: Digest, size: int, parsed: Parsed) -> ReferrerLink | None:
+    """The link of a manifest of `size` bytes; None if it has no subject.  Takes up to 0.1 s for 4 MiB."""
     if parsed.subject is None:
         return None
-    if size <= THREAD_BYTES:
-        return encode(parsed.subject, digest, size, parsed)
-    return await asyncio.to_thread(encode, parsed.subject, digest, size, parsed)
-
-
-def encode(subject: Digest, digest: Digest, size: int, parsed: Parsed) -> ReferrerLink:
-    """The link of the manifest `digest` of `size` bytes."""
     body = b"\n".join(_parts(digest, size, parsed))
-    return ReferrerLink(subject, b"\n".join((str(digest).encode(), _checksum(subject, body), body)))
+    return ReferrerLink(parsed.subject, b"\n".join((str(digest).encode(), _checksum(parsed.subject, body), body)))
 
 
 def decode(content: bytes, subject: Digest, digest: Digest) -> Referrer | None:
