@@ -17,7 +17,7 @@ to the rest:
 * No read is begun after 5 MiB.  One that is under way then has at most 4 MiB, or 64 have 16 KiB each.
 * Objects above 16 KiB are read one at a time in the whole process, those above 4 KiB parsed beside the event loop.
 
-Source: distribution-spec 1.1 "Listing Referrers"; reference/http-api.md section 8.
+Source: distribution-spec 1.1 "Listing Referrers".
 """
 
 from __future__ import annotations
