@@ -35,7 +35,11 @@ VENV = Path(os.environ.get("MOORAGE_VENV", ROOT / ".venv"))
 RUN_PINS = ROOT / "requirements" / "run.txt"
 STORES = {"radosgw", "swift"}
 DEV_PINS = ROOT / "requirements" / "dev.txt"
-MUTATED = [ROOT / "src" / "moorage" / name for name in ("registry", "storage", "auth")]
+MUTATED = {
+    "registry": ("tests/registry", "tests/http"),
+    "storage": ("tests/storage",),
+    "auth": ("tests/auth", "tests/http/test_passwords.py"),
+}
 MUTANTS_PINS = ROOT / "requirements" / "mutants.txt"
 
 
@@ -95,10 +99,14 @@ def mutants(paths: list[str]) -> None:
 
     What has been tested in an earlier run and has not changed since is not tested again.
     """
-    chosen = [Path(path).resolve() for path in paths] or MUTATED
+    package = ROOT / "src" / "moorage"
+    chosen = [Path(path).resolve() for path in paths] or [package / part for part in MUTATED]
+    tests: dict[str, None] = {}
     for path in chosen:
-        if not path.exists() or not path.is_relative_to(ROOT / "src" / "moorage"):
-            sys.exit(f"{path} is not below src/moorage")
+        part = path.relative_to(package).parts[:1] if path.is_relative_to(package) else ()
+        if not path.exists() or not {*part} & {*MUTATED}:
+            sys.exit(f"{path} is not below src/moorage/ {', '.join(MUTATED)}")
+        tests |= dict.fromkeys(MUTATED[part[0]])
     set_up(DEV_PINS)
     set_up(MUTANTS_PINS)
     copy = ROOT / "build" / "mutants"
@@ -106,13 +114,17 @@ def mutants(paths: list[str]) -> None:
         shutil.rmtree(copy / name, ignore_errors=True)
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))
     for path in ROOT.glob("*.*"):
-        if path.is_file():
+        if path.is_file() and not path.name.startswith("."):
             shutil.copy2(path, copy)
     wanted = [str(path.relative_to(ROOT)) + ("/*" if path.is_dir() else "") for path in chosen]
     settings = (ROOT / "pyproject.toml").read_text()
-    (copy / "pyproject.toml").write_text(
-        re.sub(r"(?m)^only_mutate = .*$", f"only_mutate = {json.dumps(wanted)}", settings)
-    )
+    for key, value in (
+        ("only_mutate", wanted),
+        ("pytest_add_cli_args_test_selection", [*tests, "-m", "not slow"]),
+    ):
+        settings, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {json.dumps(value)}", settings)
+        assert found == 1, f"pyproject.toml has {found} lines of {key}"
+    (copy / "pyproject.toml").write_text(settings)
     names = [".".join(path.relative_to(ROOT / "src").with_suffix("").parts) + ".*" for path in chosen]
     call(tool("mutmut"), "run", "--max-children", "1", *names, folder=copy)
     report = subprocess.run(
