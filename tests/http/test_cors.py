@@ -153,6 +153,12 @@ async def test_every_answer_can_be_read_by_the_page(asking: Asking) -> None:
     assert answers[401].headers["www-authenticate"] == 'Basic realm="r"'
 
 
+async def test_exposeheaders_are_those_that_a_page_may_read(asking: Asking) -> None:
+    """Instead of the usual ones."""
+    answer = await asking(allowed(exposeheaders=("Link", "X-Mine"))).get("/v2/", headers={"origin": UI})
+    assert cors_headers(answer)["expose-headers"] == "Link, X-Mine"
+
+
 async def test_a_blob_is_still_a_blob(asking: Asking) -> None:
     client = asking(allowed(), closed=False)
     layer = blob(size=200_000)
