@@ -85,6 +85,8 @@ def test_everything_around_several_places_counts() -> None:
     assert not matches("ci/{user}/x/{project_path}/*", "ann/x/acme/app/y", **filled)
     assert not matches("ci/{user}/x/{project_path}/*", "acme/app/y", **filled)
     assert not matches("ci/{user}/x/{project_path}/*", "ci/ann/x/acme/app", **filled)
+    assert matches("ci/{user}/x/{project_path}", "ci/ann/x/acme/app", **filled), "a literal, when it is filled"
+    assert not matches("ci/{user}/x/{project_path}", "ci/ann/x/acme/app/y", **filled)
 
 
 COMPONENTS = st.text(alphabet="ab", min_size=1, max_size=4)

@@ -42,8 +42,16 @@ def test_more_than_a_token_is_made_for_is_refused() -> None:
     """A token of megabytes would be sent with every request, and refused by every proxy."""
     many = [f"repository:a{number}:pull" for number in range(100)]
     assert len(needs_of(many)) == 100
-    with pytest.raises(TooManyScopes):
+    with pytest.raises(TooManyScopes, match="more than 100 repositories in one token"):
         needs_of([" ".join(many), "repository:b:pull"])
+
+
+def test_what_is_no_scope_takes_none_after_it_along() -> None:
+    """Clients send several in one parameter."""
+    assert shown("nonsense repository:a:pull", "!! repository:b:push") == [
+        "repository:a:pull",
+        "repository:b:push",
+    ]
 
 
 def test_a_token_holds_the_intersection() -> None:
