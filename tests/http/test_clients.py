@@ -11,7 +11,7 @@ from moorage.app import http_options
 from moorage.config.model import Settings
 from moorage.config.sections.clients import PROXY_WORDS
 from moorage.config.sections.http import Http
-from moorage.http.clients import ANYBODY, SHORTHANDS, Clients
+from moorage.http.clients import ANYBODY, SHORTHANDS, Clients, _canonical
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve
@@ -49,6 +49,14 @@ def forwarded_for(*lines: str) -> list[tuple[str, str]]:
 def test_without_the_setting_logs_show_the_first_valid_address(headers: Any, client: Any, expected: str) -> None:
     """reference/http-api.md section 11."""
     assert ANYBODY.remote_address(scope(*headers, client=client)) == expected
+
+
+def test_long_claims_do_not_stay_in_memory() -> None:
+    """4,096 headers of 100 KiB each, from a client without credentials, would hold 400 MiB of every worker."""
+    before = _canonical.cache_info().currsize
+    for number in range(3):
+        assert ANYBODY.remote_address(scope(("x-forwarded-for", f"{number}{'1' * 100_000}"))) == PEER
+    assert _canonical.cache_info().currsize <= before + 1  # the connection's own address
 
 
 def test_without_the_setting_nothing_is_decided_by_a_header() -> None:

@@ -41,6 +41,9 @@ _QUOTED_OR_COMMA: Final = re.compile(r'"(?:[^"\\]|\\.)*"|,')
 _ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,32}", re.ASCII)
 """An interface's name or number (RFC 4007 section 11.2), of unreserved characters (RFC 6874)."""
 
+_LONGEST_CHARS: Final = 64
+"""No address is longer, with brackets, zone and port; longer texts never enter the cache, whoever sends them."""
+
 _HOPS_LIMIT: Final = 32
 """How many entries of a header are looked at, from the right; no chain of proxies is longer."""
 
@@ -170,15 +173,17 @@ def _peer(scope: Scope) -> str:
     return (_address(client[0]) or "") if client and client[0] else ""
 
 
-@lru_cache(maxsize=4096)
 def _address(text: str) -> str | None:
     """The address in its canonical form, the only one that reaches logs; None if `text` is none.
 
     IPv4 within IPv6 (a dual-stack socket) is IPv4.  The port that some proxies add is dropped, and so is the zone
     of a link-local address, which names an interface of the proxy.
     """
-    if len(text) > 64:  # noqa: PLR2004  no address is longer, with brackets and port; and the cache holds no junk
-        return None
+    return _canonical(text) if len(text) <= _LONGEST_CHARS else None
+
+
+@lru_cache(maxsize=4096)
+def _canonical(text: str) -> str | None:
     if text.startswith("["):
         text = text[1:].partition("]")[0]
     elif text.count(":") == 1:

@@ -421,6 +421,7 @@ class StoredManifests:
         await self._driver.delete([link])
         await self._sizes.unlinked(name, (digest,))
         await self._refer_no_more(name, digest)
+        self.cache.drop(digest)  # its bytes are read again if another repository has it
         await self._links.gone(link)
 
     async def _refer_no_more(self, name: RepoName, digest: Digest) -> None:
