@@ -9,7 +9,7 @@ Every line is one write, so lines of several processes do not mix: on files alwa
 bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
 parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
 of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Control,
-bidirectional and invisible characters are escaped by every renderer.  `log_hooks.py` tells people by mail.
+bidirectional and invisible characters are escaped by every renderer.  `log_hooks.py` sends mail.
 
 Source: reference/configuration.md section 4.
 """

@@ -162,7 +162,7 @@ async def test_a_descriptor_with_a_wrong_size_is_refused_and_harms_nothing(store
         await client.push_blob(part, APP)
     refused = await client.put("v2", wrong, APP)
     assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_INVALID"])
-    assert f"{LAYER.size + 1} bytes; the blob has {LAYER.size}" in str(detail(refused)) + refused.text
+    assert f"has size {LAYER.size + 1}; the blob has {LAYER.size} bytes" in str(detail(refused)) + refused.text
     assert (await client.manifest("v2", APP)).status_code == 404
     assert (await client.blob(LAYER, APP)).content == LAYER.data
 

@@ -36,7 +36,7 @@ LIMIT_S: Final = 10.0
 
 
 class _Failed(Exception):
-    """The message says why."""
+    """The message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ def run(probe: Probe, limit_s: float = LIMIT_S) -> Result:
     def work() -> None:
         try:
             results.append(Result(probe.key, ok=True, text=probe.work()))
-        except Exception as error:  # noqa: BLE001  whatever a library raises is the result
+        except Exception as error:  # noqa: BLE001  any exception of a library is the result
             text = str(error) or type(error).__name__
             results.append(Result(probe.key, ok=False, text=in_text(" ".join(text.split()))))
 

@@ -49,7 +49,7 @@ _SAMPLE_SECRETS: Final = frozenset(
         "change-me", "change_me", "changeit", "changeme", "replace-me", "replace_me", "replaceme",
     }
 )  # fmt: skip
-"""What stands in documentation in place of a secret, so that anybody can sign with it."""
+"""What stands in documentation in place of a secret, so that everyone can sign with it."""
 
 
 def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[str, str]) -> list[Problem]:

@@ -42,7 +42,7 @@ _ZONE: Final = re.compile(r"[A-Za-z0-9._~-]{1,32}", re.ASCII)
 """An interface's name or number (RFC 4007 section 11.2), of unreserved characters (RFC 6874)."""
 
 _LONGEST_CHARS: Final = 64
-"""No address is longer, with brackets, zone and port; longer texts never enter the cache, whoever sends them."""
+"""No address is longer, with brackets, zone and port; longer texts never enter the cache."""
 
 _HOPS_LIMIT: Final = 32
 """How many entries of a header are looked at, from the right; no chain of proxies is longer."""

@@ -122,7 +122,7 @@ ROUTES: Final = (
         "/v2/<name>/_oci/ext/discover",
         GET=(extensions.discover_repository, Access.PULL),
     ),
-    # The last one: the specification forbids it to answer 404, so it takes whatever can be nothing else.
+    # The last one: the specification forbids it to answer 404, so it takes every path that no other route matches.
     replace(
         _route(
             "referrers", "end-12", "/v2/<name>/referrers/<digest>", GET=(referrers.list_referrers, Access.PULL)

@@ -8,7 +8,7 @@ takes the last of several equal members and replaces invalid UTF-8.  Other reade
 be two images (CVE-2021-41190).  A push must therefore have one reading; stored bytes keep the one that they had.
 
 `read_stored` is not a JSON parser: members that the image specification does not define are skipped without
-building their values, whatever their nesting, and are not validated beyond their brackets.  Its memory is bounded
+building their values, at any nesting, and are not validated beyond their brackets.  Its memory is bounded
 by the members that are returned, its time by the size of the document.
 
 Above: `media.py`, `referrers.py`.

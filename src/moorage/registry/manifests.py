@@ -88,7 +88,7 @@ _PROVEN: Final = 20_000
 """Manifests known to be whole, about 0.5 kB each, so that a list of tags does not read them every time."""
 
 _DAMAGED: Final = 1_000
-"""Damaged manifests that the log has been told of: one that is asked for all day is worth one line."""
+"""Damaged manifests that were logged: one that is requested all day is worth one line."""
 
 NOWHERE: Final = Digest("sha256", "0" * 64)
 """Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
@@ -360,7 +360,7 @@ class StoredManifests:
             raise ManifestBlobUnknown(list(absent), unchecked=len(waiting))
 
     async def _has(self, name: RepoName, digest: Digest, size: int | None, *, child: bool) -> bool:
-        """Return whether it is linked here, and its bytes are there, as many as `size` says.
+        """Return whether it is linked here, and its bytes are there, as many as `size`.
 
         BuildKit's cache index has blobs as children, so both kinds of links count for one.  Raises
         ManifestInvalid if the blob is whole and has another size.
@@ -378,7 +378,9 @@ class StoredManifests:
             if found is not None and size not in {None, found}:
                 found = await self._whole(name, link, digest, stored)
                 if found is not None and found != size:
-                    raise ManifestInvalid(f"the descriptor of {digest} says {size} bytes; the blob has {found}")
+                    raise ManifestInvalid(
+                        f"the descriptor of {digest} has size {size}; the blob has {found} bytes"
+                    )
             if found is not None:
                 self._recent.note(stored, found)
                 return True
@@ -389,7 +391,7 @@ class StoredManifests:
     async def _whole(self, name: RepoName, link: Key, digest: Digest, stored: Digest) -> int | None:
         """Return the size of a blob whose bytes are those of its digest, by reading them; else unlink it.
 
-        The link is what every process looks at, so from then on clients are told that the blob is unknown, and
+        The link is what every process looks at, so from then on the blob is unknown to clients, and
         upload it again.  An upload publishes the bytes before it writes the link: if another one has replaced them
         by the time the link is gone, the link is written again.
         """

@@ -79,7 +79,7 @@ def new_upload_id() -> str:
 class StoredUploads:
     """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it.
 
-    `recent`, `sizes` and `torn` are told of every blob that is published.
+    `recent`, `sizes` and `torn` are updated for every published blob.
     """
 
     def __init__(

@@ -243,7 +243,7 @@ class StorageMonitor:
             self.died(str(error), now)
 
     def died(self, how: str, now: float) -> None:
-        """The process has ended, or could not be forked; it is started again when `retry` says so."""
+        """The process has ended, or could not be forked; it is started again when `retry` is due."""
         self.pid = None
         if self._replaced:
             self._replaced = False

@@ -1,7 +1,7 @@
 """The policy in force: the file as it was when it was last right.
 
 The file is checked once a second, with or without requests.  A new policy takes effect at once; one with a mistake
-does not, and the log names the mistake once, so an edit that is half done locks nobody out and lets nobody in.
+does not, and the log names the mistake once, so a half-finished edit changes nothing.
 """
 
 from __future__ import annotations

@@ -257,7 +257,7 @@ class S3Multipart:
 
     def _vanished(self, key: Key) -> StorageUnavailable:
         return StorageUnavailable(
-            f"{self._objects.describe(key)}: its multipart upload was aborted by somebody else"
+            f"{self._objects.describe(key)}: its multipart upload was aborted by another client"
         )
 
     async def _give_up(self, to: Key, upload: str) -> None:
