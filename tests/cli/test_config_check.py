@@ -233,7 +233,7 @@ def test_serve_has_no_other_refusals() -> None:
     refusing = source[source.index("try:") : source.index("except Cannot")]
     called = set(re.findall(r"\b([a-z_.]+)\(", refusing)) - {"pace"}
     assert called == {
-        "draw", "observing.observe", "inherited", "bind", "engage", "_prepare",
+        "draw", "observing.observe", "inherited", "_bound", "engage", "_prepare",
         "check_at_start",  # logs a directory that cannot be written to; an unreadable one is in the list
     }  # fmt: skip
 

@@ -62,7 +62,7 @@ def test_each_probe_has_a_line_and_the_exit_status_tells(run: Run, tmp_path: Pat
     assert result.stdout == "ok: storage.inmemory: storage inmemory: answers\n"
     assert result.stderr == (
         f"error: http.addr: cannot listen on 127.0.0.1:{port}: Address already in use; "
-        "is that the registry itself?\n"
+        "another server has it, perhaps this registry itself (ss -ltnp shows which)\n"
         "1 error\n"
     )
 

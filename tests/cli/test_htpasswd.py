@@ -163,6 +163,16 @@ def test_a_write_that_fails_leaves_the_file_and_no_rest(
     assert [path.name for path in file.parent.iterdir()] == ["htpasswd"]
 
 
+def test_without_a_terminal_the_message_names_the_option(file: Path) -> None:
+    """In a script or `docker run` without -t; Python's own warning quotes its source."""
+    command = [sys.executable, "-c", "from moorage.cli import main; main()", "htpasswd", "-B", str(file), "bob"]
+    done = subprocess.run(command, input=b"hush\n", capture_output=True, check=False, start_new_session=True)
+    assert (done.returncode, done.stdout) == (3, b"")
+    assert done.stderr == (
+        b"htpasswd: there is no terminal to type the password on; pass it on standard input with -i\n"
+    )
+
+
 def test_a_password_is_asked_for_twice(run: Run, file: Path) -> None:
     result = run("-B", file, "bob", typed=["hush", "hush"])
     assert (result.returncode, result.stderr) == (

@@ -10,7 +10,7 @@ import trustme
 import yaml
 from tests.clients.conftest import run  # noqa: F401  a fixture
 from tests.deploying.proxies import KINDS, Proxy, adapted, running, shown
-from tests.live import Live, start_moorage
+from tests.live import SECRET, Live, start_moorage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -18,8 +18,16 @@ if TYPE_CHECKING:
 
 
 def page_settings(root: Path) -> dict[str, Any]:
-    """The file that docs/deploying/index.md gives to every node, over `root`, believing loopback."""
-    places = {"/var/lib/registry": str(root), "10.0.0.11:5000": "127.0.0.1:0", "[10.0.0.1]": "[127.0.0.1]"}
+    """The file that docs/deploying/index.md gives to every node, over `root`, believing loopback.
+
+    With a secret of its own: the page's is refused.
+    """
+    places = {
+        "/var/lib/registry": str(root),
+        "10.0.0.11:5000": "127.0.0.1:0",
+        "[10.0.0.1]": "[127.0.0.1]",
+        "a-long-random-text-the-same-on-every-node": SECRET,
+    }
     settings: dict[str, Any] = yaml.safe_load(adapted(shown("index", "/etc/docker/registry/config.yml"), places))
     return settings
 

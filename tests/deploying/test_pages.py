@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.deploying.conftest import page_settings
-from tests.deploying.proxies import PAGES, shown
+from tests.deploying.proxies import PAGES
 
 from moorage.config.load import load
 
@@ -36,7 +36,7 @@ def test_the_registrys_own_file_has_no_mistake(tmp_path: Path) -> None:
     loaded = load(path, {})
     assert loaded.warnings == ()
     assert loaded.settings.http.trustedproxies == ("127.0.0.1/32",)
-    assert loaded.settings.http.secret in shown("index", "/etc/docker/registry/config.yml")
+    assert "secret" in documents("index")[0]["http"]
 
 
 def test_pods_and_containers_get_the_time_that_draining_takes() -> None:

@@ -310,6 +310,17 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     assert "http.workers has changed: that takes a restart" in served.err
 
 
+def test_only_an_address_other_than_that_of_the_start_takes_a_restart(served: Served) -> None:
+    """Whoever puts the file back is not asked for a restart, and whoever leaves it is asked each time."""
+    wanted = "http.addr has changed: that takes a restart"
+    for times, addr in ((1, "127.0.0.2:0"), (2, "127.0.0.2:0"), (2, "127.0.0.1:0")):
+        served.configure(http={"addr": addr})
+        before = served.err.count("configuration reloaded")
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded", before + 1)
+        assert served.err.count(wanted) == times
+
+
 def test_a_reload_asked_for_during_the_start_is_not_forgotten(tmp_path: Path) -> None:
     """Whoever writes the configuration while the server comes up sends one signal, once."""
     home = tmp_path / "home"

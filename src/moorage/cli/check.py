@@ -40,13 +40,14 @@ def check(
     from datetime import UTC, datetime, timedelta
 
     from moorage.checking.store import Options
-    from moorage.cli.loading import load_or_exit
+    from moorage.cli.loading import load_or_exit, require_directory
     from moorage.cli.working import carry_out
 
     settings = load_or_exit(config).settings
     if settings.storage.driver == "inmemory":
         typer.echo("storage.inmemory lives in the memory of one process; there is nothing to check", err=True)
         raise typer.Exit(1)
+    require_directory(settings)
     now = datetime.now(UTC)
     options = Options(
         settled_before=now - timedelta(minutes=_SETTLED_MINUTES),

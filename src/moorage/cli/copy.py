@@ -86,7 +86,7 @@ def copy(
 
 
 def _load(path: Path, environ: Mapping[str, str], prefix: str) -> Settings:
-    from moorage.cli.loading import load_or_exit
+    from moorage.cli.loading import load_or_exit, require_directory
 
     wanted = f"{prefix}REGISTRY_"
     own = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(wanted)}
@@ -96,6 +96,7 @@ def _load(path: Path, environ: Mapping[str, str], prefix: str) -> Settings:
             f"{path}: storage.inmemory lives in the memory of one process; there is nothing to copy", err=True
         )
         raise typer.Exit(1)
+    require_directory(settings, may_be_missing=prefix == "TO_")
     return settings
 
 

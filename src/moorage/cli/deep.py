@@ -97,8 +97,7 @@ def _take(net: str, addr: str) -> str:
             sockets = bind("tcp", addr, 1)
             sockets.close()
     except Cannot as error:
-        hint = "; is that the registry itself?" if "in use" in str(error) or "another server" in str(error) else ""
-        raise _Failed(f"{error}{hint}") from error
+        raise _Failed(str(error)) from error
     return f"{addr} can be taken"
 
 

@@ -281,12 +281,17 @@ def _password(asked: _Asked) -> bytes:
 
 
 def _typed(*, twice: bool) -> bytes:
-    from getpass import getpass
+    import warnings
+    from getpass import GetPassWarning, getpass
 
+    warnings.simplefilter("error", GetPassWarning)  # instead of echoing what is typed
     try:
         first = getpass("New password: " if twice else "Enter password: ")
         if twice and getpass("Re-type new password: ") != first:
             raise _Failed(_PASSWORD, "htpasswd: password verification error")
     except EOFError:
         raise _Failed(_PASSWORD, "htpasswd: no password was given") from None
+    except GetPassWarning:
+        message = "htpasswd: there is no terminal to type the password on; pass it on standard input with -i"
+        raise _Failed(_PASSWORD, message) from None
     return os.fsencode(first)

@@ -30,10 +30,11 @@ def rebuild_referrers(config: Config = None) -> None:
 
     Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
     """
-    from moorage.cli.loading import load_or_exit
+    from moorage.cli.loading import load_or_exit, require_directory
     from moorage.cli.working import carry_out
 
     settings = load_or_exit(config).settings
+    require_directory(settings)
     repositories, links = carry_out(
         lambda meter: _rebuild(settings, meter), quiet=False, interrupted="what was written holds; run it again"
     )

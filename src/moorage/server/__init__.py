@@ -72,7 +72,7 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
         http = loaded.settings.http
         observation = observing.observe(loaded.settings, plan.workers)
-        sockets = inherited(os.environ) or bind(http.net, http.addr, plan.workers)
+        sockets = inherited(os.environ) or _bound(http.net, http.addr, plan.workers)
         companion = engage(plan, sockets, pace or Pace())
         monitor = None
         if application:
@@ -97,6 +97,13 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     # The first plan goes with the first reload, and its private key with it.
     del plan
     return master.run()
+
+
+def _bound(net: str, addr: str, workers: int) -> Sockets:
+    try:
+        return bind(net, addr, workers)
+    except Cannot as error:
+        raise Cannot(f"http.addr: {error}") from error
 
 
 def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[str] | None:

@@ -37,6 +37,11 @@ if TYPE_CHECKING:
 __all__ = ["Sockets", "bind", "check_socket", "inherited", "is_inherited", "is_loopback"]
 
 _FIRST_INHERITED: Final = 3
+_REMEDIES: Final = {
+    errno.EADDRINUSE: "; another server has it, perhaps this registry itself (ss -ltnp shows which)",
+    errno.EACCES: "; ports below 1024 need root or the capability CAP_NET_BIND_SERVICE",
+    errno.EADDRNOTAVAIL: "; no interface of this machine has it",
+}
 _log: Final = structlog.get_logger("moorage.server")
 
 
@@ -138,7 +143,8 @@ def bind(net: str, addr: str, workers: int) -> Sockets:
     try:
         return _unix(addr) if net == "unix" else _tcp(addr, workers)
     except OSError as error:
-        raise Cannot(f"cannot listen on {addr}: {error.strerror or error}") from error
+        remedy = _REMEDIES.get(error.errno or 0, "")
+        raise Cannot(f"cannot listen on {addr}: {error.strerror or error}{remedy}") from error
 
 
 def is_loopback(sockets: Sockets) -> bool:

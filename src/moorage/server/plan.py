@@ -15,7 +15,7 @@ from moorage.server.granian import ServerOptions
 from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
@@ -35,7 +35,8 @@ class Plan:
     """`secret` signs the state of uploads; `source` is where the settings come from, for people.
 
     `watched` are the files that `options.tls` was read from.  `awaiting`: they are to come, from
-    `http.tls.letsencrypt`, and until then nothing can be served.
+    `http.tls.letsencrypt`, and until then nothing can be served.  `bound` are the addresses of the start, by
+    setting: a reload changes none.
     """
 
     settings: Settings
@@ -47,6 +48,7 @@ class Plan:
     build: Build
     watched: Watched = field(default_factory=lambda: Watched((), 0.0))
     awaiting: bool = False
+    bound: Mapping[str, str] = field(default_factory=dict)
 
     def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
         return lambda watches: self.build(self.settings, self.secret, number, watches)
@@ -70,7 +72,9 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
         header_timeout_s=settings.http.headertimeout,
         connections=_connections(),
     )
-    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched, awaiting)
+    http = settings.http
+    bound = {"http.addr": http.addr, "http.net": http.net, "http.debug.addr": http.debug.addr}
+    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched, awaiting, bound)
     return plan, warnings + notes
 
 
@@ -86,14 +90,12 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
     if plan.awaiting and not old.awaiting:
         warnings.append("the old certificate is served until there is one for the hosts that are asked for now")
         plan = replace(plan, awaiting=False, options=replace(plan.options, tls=old.options.tls))
-    for name in ("addr", "net"):
-        if getattr(before, name) != getattr(after, name):
-            warnings.append(f"http.{name} has changed: that takes a restart")
-    if before.debug.addr != after.debug.addr:
-        warnings.append("http.debug.addr has changed: that takes a restart")
+    warnings += [
+        f"{name} has changed: that takes a restart" for name, addr in plan.bound.items() if addr != old.bound[name]
+    ]
     if plan.workers != old.workers:
         warnings.append("http.workers has changed: that takes a restart")
-    return replace(plan, workers=old.workers), warnings
+    return replace(plan, workers=old.workers, bound=old.bound), warnings
 
 
 def renew(old: Plan) -> tuple[Plan, list[str]]:
