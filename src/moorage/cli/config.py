@@ -30,7 +30,7 @@ def check(
 ) -> None:
     """Tell everything that is wrong, at once; exit status 1 if anything is.
 
-    Each line has file and line (or the variable), the key, and what was expected. A key or variable that nothing
+    A mistake has file and line (or the variable), the key, and what was expected. A key or variable that nothing
     reads is an error here. The files that the configuration names are read as `serve` does before it starts.
 
     Example: moorage config check /etc/docker/registry/config.yml
