@@ -149,6 +149,8 @@ class _App:
 
         Raises what the endpoint raises for an invalid name, digest or tag: a redirect always leads to an endpoint.
         """
+        if not path.endswith(("/", "/v2")) and "//" not in path and "/." not in path:
+            return None  # nearly all
         prefix = self._options.prefix
         clean = _resolved(path)
         if request.method not in {"GET", "HEAD"} or not clean.startswith(prefix):

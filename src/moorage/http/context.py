@@ -76,8 +76,9 @@ class Call:
 
     def list_header(self, name: str) -> str | None:
         """All lines of a header whose value is a list, joined (RFC 9110 section 5.3)."""
-        lines = self.request.headers.getlist(name)
-        return ", ".join(lines) if lines else None
+        wanted = name.encode()
+        lines = [value for key, value in self.request.scope["headers"] if key == wanted]
+        return b", ".join(lines).decode("latin-1") if lines else None
 
     def query(self, name: str) -> str | None:
         """The first value of a parameter, as in CNCF Distribution (Go's `Values.Get`); None without one."""

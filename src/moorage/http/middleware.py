@@ -22,7 +22,7 @@ from moorage.http.clients import ANYBODY, Clients, first_header
 from moorage.logs import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, MutableMapping
+    from collections.abc import Awaitable, Callable, Collection, MutableMapping, MutableSequence
 
     Scope = MutableMapping[str, Any]
     Message = MutableMapping[str, Any]
@@ -39,6 +39,8 @@ _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _OK: Final = 200
 _READS: Final = frozenset({"GET", "HEAD"})
 _CLOSE: Final = (b"connection", b"close")
+_NO_SERVER: Final = (b"server", b"")
+"""No component is named unless `http.headers` does so; Granian adds its name where the header is missing."""
 _FAILED: Final = b'{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}\n'
 _log: Final = structlog.get_logger("moorage.http")
 
@@ -47,33 +49,32 @@ class Traffic:
     """Which requests are being answered, and whether their connections shall end with the answer.
 
     `active` counts them by the address and port of the connection, `in_flight` all of them.  `stopping`: the whole
-    server ends, not only this worker in favour of another.  `report` is called with each new value of `in_flight`.
+    server ends, not only this worker in favour of another.  `count`, of one element, is where `in_flight` is kept:
+    in memory that another process reads, or not.
     """
 
-    __slots__ = ("_report", "active", "draining", "in_flight", "stopping")
+    __slots__ = ("_count", "active", "draining", "stopping")
 
-    def __init__(self, report: Callable[[int], None] | None = None) -> None:
+    def __init__(self, count: MutableSequence[int] | memoryview | None = None) -> None:
         self.active: dict[object, int] = {}
         self.draining = self.stopping = False
-        self.in_flight = 0
-        self._report = report
+        self._count = [0] if count is None else count
+
+    @property
+    def in_flight(self) -> int:
+        return self._count[0]
 
     def begin(self, peer: object) -> None:
         self.active[peer] = self.active.get(peer, 0) + 1
-        self._count(1)
+        self._count[0] += 1
 
     def end(self, peer: object) -> None:
-        self._count(-1)
+        self._count[0] -= 1
         left = self.active[peer] - 1
         if left:
             self.active[peer] = left
         else:
             del self.active[peer]
-
-    def _count(self, more: int) -> None:
-        self.in_flight += more
-        if self._report is not None:
-            self._report(self.in_flight)
 
 
 class Observer(Protocol):
@@ -176,6 +177,8 @@ class _Exchange:
         if kind == "http.response.start":
             self._status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self.id)]
+            if all(name != b"server" for name, _ in headers):
+                headers.append(_NO_SERVER)
             if self._traffic.draining and not self._scope["http_version"].startswith("2"):
                 # Granian closes idle connections when it stops, but one that it accepted in the same moment
                 # would otherwise go on asking.

@@ -14,8 +14,8 @@ What was found out about 2.8.7, by experiment and in its source (`tests/server/t
 * An answer to a body that was not read is followed by the end of the connection (often, not always, announced by
   `Connection: close`), unless the body was small enough to have arrived with its headers.  A client that is still
   writing may see a reset before it has read the answer.
-* Answers without a `Server` header get `Server: granian`, always; so `_callback` sends an empty one.  Its own
-  404, for a file that is gone after `pathsend`, still has it.
+* Answers without a `Server` header get `Server: granian`, always; so `http/middleware.py` sends an empty one.
+  Its own 404, for a file that is gone after `pathsend`, still has it.
 * The answer to HEAD keeps its Content-Length.  An answer with Content-Length that ends early cuts the connection;
   a chunked one would end as if it were whole, so send none.
 * `http.response.pathsend` streams in pieces of 128 KiB from a thread, memory does not grow; `send` returns at
@@ -56,10 +56,9 @@ from granian.http import HTTP1Settings, HTTP2Settings
 from moorage.server.readahead import Body
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
     from datetime import datetime
 
-    from moorage.http.middleware import ASGIApp, Message, Send
+    from moorage.http.middleware import ASGIApp
     from moorage.server.sealed import Sealed
 
 __all__ = ["BACKLOG", "Clients", "Listener", "ServerOptions", "Tls"]
@@ -69,7 +68,6 @@ BACKLOG: Final = 2048
 
 _KIB: Final = 1024
 _TAKE_UP_S: Final = 10.0
-_NO_SERVER: Final = (b"server", b"")
 
 # Granian's stubs have the signatures of older versions, and its Python helpers have none.
 _rust: Any = _granian
@@ -216,22 +214,9 @@ def _is_polled(fd: int) -> bool:
 def _callback(app: ASGIApp) -> Any:
     # Granian's own wrapper adds `state` and `root_path` to every scope, and an access log that we do not use.
     def run(scope: Any, protocol: Any) -> Any:
-        return app(scope, Body(protocol.receive), _without_name(protocol.send))
+        return app(scope, Body(protocol.receive), protocol.send)
 
     return _watched(run)
-
-
-def _without_name(send: Send) -> Send:
-    """Add an empty `Server` header unless the application (`http.headers`) sets one; Granian adds its name."""
-
-    def sending(message: Message) -> Awaitable[None]:
-        if message["type"] == "http.response.start":
-            headers = message["headers"]
-            if all(name != b"server" for name, _ in headers):
-                message["headers"] = [*headers, _NO_SERVER]
-        return send(message)
-
-    return sending
 
 
 def _worker(sock: tuple[None, Any], options: ServerOptions) -> Any:

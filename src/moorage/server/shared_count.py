@@ -13,11 +13,13 @@ class SharedCount:
     __slots__ = ("_numbers",)
 
     def __init__(self) -> None:
-        self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")
+        self._numbers = memoryview(mmap.mmap(-1, mmap.PAGESIZE)).cast("Q")[:1]
 
     @property
     def value(self) -> int:
         return self._numbers[0]
 
-    def set(self, value: int) -> None:
-        self._numbers[0] = value
+    @property
+    def memory(self) -> memoryview:
+        """One element: the number itself, for whoever counts often."""
+        return self._numbers

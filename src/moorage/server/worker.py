@@ -85,7 +85,7 @@ class _Worker:
         self._terminated = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
-        self._traffic = Traffic(None if job.in_flight is None else job.in_flight.set)
+        self._traffic = Traffic(None if job.in_flight is None else job.in_flight.memory)
         self._asgi: ASGIApp | None = None
         self._listeners: list[tuple[Listener, object]] = []
         self._watchers: list[asyncio.Task[None]] = []
