@@ -19,7 +19,7 @@ import os
 import urllib.error
 import urllib.request
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
@@ -64,7 +64,8 @@ class StorageReport:
 
     `writable` is None where that is not checked.  `reason` names the cause and the remedy without a path, for
     clients; `cause` is the system's own error, for operators.  `code` is the name of the errno.  `seen`: the
-    directory existed at some time, so its absence is a failure.
+    directory existed at some time, so its absence is a failure.  `identity`: its device and inode then
+    (`storage/data_directory.py`).
     """
 
     readable: bool = True
@@ -73,6 +74,7 @@ class StorageReport:
     reason: str = ""
     cause: str = ""
     seen: bool = False
+    identity: tuple[int, int] | None = field(default=None, compare=False)
 
     @property
     def degraded(self) -> bool:

@@ -137,12 +137,31 @@ def test_a_directory_that_disappears_is_not_created_again(tmp_path: Path) -> Non
     """An empty directory below a lost mount would look like a registry without images."""
     root = tmp_path / "data"
     before = check(target(root), NEW)
-    root.rmdir()
+    root.rename(tmp_path / "away")
     found = check(target(root), before)
     assert (found.readable, found.code) == (False, "ENOENT")
     assert not root.exists()
-    root.mkdir()
+    (tmp_path / "away").rename(root)
     assert check(target(root), found) == StorageReport(writable=True, seen=True)
+
+
+@pytest.mark.parametrize("write", [True, False])
+def test_an_empty_directory_does_not_replace_one_that_disappeared(tmp_path: Path, write: bool) -> None:
+    """A bare mount point takes every push, and all images are gone; a restored backup is taken."""
+    root = tmp_path / "data"
+    root.mkdir()
+    report = SharedReport()
+    report.write(check(target(root, write=write), NEW))
+    root.rename(tmp_path / "away")
+    root.mkdir()
+    found = check(target(root, write=write), report.read())
+    assert (found.readable, found.code) == (False, "ENOENT")
+    assert f"{root}: another directory" in found.cause
+    assert list(root.iterdir()) == []
+    report.write(found)
+    (root / "docker/registry/v2").mkdir(parents=True)
+    found = check(target(root, write=write), report.read())
+    assert (found.readable, found.identity) == (True, (root.stat().st_dev, root.stat().st_ino))
 
 
 def test_a_directory_that_disappears_between_two_checks_is_not_created_again(
@@ -153,9 +172,10 @@ def test_a_directory_that_disappears_between_two_checks_is_not_created_again(
     before = check(target(root), NEW)
     real = data_directory.check_readable
 
-    def checked(path: str) -> None:
-        real(path)
+    def checked(path: str, known: data_directory.Identity | None) -> data_directory.Identity:
+        identity = real(path, known)
         root.rmdir()
+        return identity
 
     monkeypatch.setattr(storage_monitor, "check_readable", checked)
     found = check(target(root), before)

@@ -37,7 +37,7 @@ from moorage.health import StorageReport
 from moorage.server.cannot import Cannot
 from moorage.server.job import START_FAILED, die_with
 from moorage.server.retry import Retry
-from moorage.storage.data_directory import check_readable, check_writable, create
+from moorage.storage.data_directory import check_readable, check_writable, create, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.server.plan import Plan
     from moorage.server.storage_report import SharedReport
+    from moorage.storage.data_directory import Identity
 
 __all__ = ["Monitored", "StorageMonitor", "check", "check_at_start", "monitored", "require_readable", "watch"]
 
@@ -89,32 +90,34 @@ def check(target: Monitored, before: StorageReport, *, write: bool = True) -> St
     """Check once.  With `write=False` the last result of the write check is kept.
 
     A directory that never existed is created by the write check; one that has disappeared is not: usually its
-    volume is no longer mounted, and the mount point must not be filled instead.
+    volume is no longer mounted, and the mount point must not be filled instead (`data_directory.py`).
     """
-    seen = before.seen
+    seen, identity = before.seen, before.identity
     try:
-        check_readable(target.root)
+        identity = check_readable(target.root, identity)
         seen = True
     except FileNotFoundError as error:
         if seen or os.path.islink(target.root):  # noqa: PTH114  a link that leads nowhere
-            return _failed(target, error, readable=False, seen=seen)
+            return _failed(target, error, readable=False, seen=seen, identity=identity)
     except OSError as error:
-        return _failed(target, error, readable=False, seen=seen)
+        return _failed(target, error, readable=False, seen=seen, identity=identity)
     if not target.write:
-        return StorageReport(seen=seen)
+        return StorageReport(seen=seen, identity=identity)
     if not write and before.readable and before.writable is not None:
-        return replace(before, seen=seen)
+        return replace(before, seen=seen, identity=identity)
     try:
         if not seen:
             create(target.root)
-            seen = True
+            seen, identity = True, identify(target.root, None)
         check_writable(target.root)
     except OSError as error:
-        return _failed(target, error, readable=True, seen=seen)
-    return StorageReport(writable=True, seen=True)
+        return _failed(target, error, readable=True, seen=seen, identity=identity)
+    return StorageReport(writable=True, seen=True, identity=identity)
 
 
-def _failed(target: Monitored, error: OSError, *, readable: bool, seen: bool) -> StorageReport:
+def _failed(
+    target: Monitored, error: OSError, *, readable: bool, seen: bool, identity: Identity | None
+) -> StorageReport:
     number = error.errno or 0
     code = errno.errorcode.get(number, str(number))
     path = target.root if error.filename is None else str(error.filename).removesuffix("/.")
@@ -126,6 +129,7 @@ def _failed(target: Monitored, error: OSError, *, readable: bool, seen: bool) ->
         reason=_REASONS.get(number, _OTHERWISE),
         cause=f"{path}: {error.strerror} ({code}{user})",
         seen=seen,
+        identity=identity,
     )
 
 
@@ -178,7 +182,7 @@ def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None
         found = check(target, before, write=write)
         if write:
             written_at = now
-        if found != before:
+        if (found, found.identity) != (before, before.identity):
             report.write(found)
         _log_change(before, found, target.root)
         wait_s = min(target.interval_s, _READ_EVERY_S)

@@ -49,7 +49,10 @@ class SharedReport:
             sequence, length, checksum = _HEAD.unpack_from(self._memory)
             data = self._memory[_HEAD.size : _HEAD.size + length]
             if _checksum(sequence, data) == checksum:
-                self._sequence, self._report = sequence, StorageReport(**json.loads(data))
+                fields = json.loads(data)
+                identity = fields.pop("identity")
+                known = None if identity is None else (identity[0], identity[1])
+                self._sequence, self._report = sequence, StorageReport(**fields, identity=known)
         return self._report
 
 

@@ -1,6 +1,17 @@
-"""Checks whether the root directory of the filesystem driver can be read and written.
+"""Checks whether the root directory of the filesystem driver is the one it was, and can be read and written.
 
-Used by: `filesystem.py` (health checks) and `moorage.server.storage_monitor`.  Everything here blocks.
+A root that was seen once may disappear: moved away, or its volume unmounted.  Created again, or filled below the
+bare mount point, it would be a registry without images that takes pushes.  So its identity (device and inode) is
+remembered, and from then on
+
+    the same identity                              it is the root
+    another one that holds `docker/registry/v2`    it is the root: mounted again, or restored from a backup
+    another one without it, or nothing             lost: nothing is created, and a missing key is no KeyMissing
+
+until the process starts again.  Before it was seen once, a missing root is an empty store, which the first write
+creates.
+
+Used by: `filesystem.py` and `moorage.server.storage_monitor`.  Everything here blocks.
 
 The write check creates a file of a fixed name, in the form of an unfinished file (`durable.py`), so that listings
 ignore it and the next check replaces what a crash left behind.
@@ -8,13 +19,19 @@ ignore it and the next check replaces what a crash left behind.
 
 from __future__ import annotations
 
+import errno
 import os
 from contextlib import suppress
 from typing import Final
 
-from moorage.storage.durable import FILE_MODE, make_with_parents
+from moorage.storage.driver import StorageUnavailable
+from moorage.storage.durable import FILE_MODE, is_directory, make_with_parents
+from moorage.storage.failures import of_system
 
-__all__ = ["check_readable", "check_writable", "create"]
+__all__ = ["DataDirectory", "Identity", "check_readable", "check_writable", "create", "identify"]
+
+Identity = tuple[int, int]
+"""st_dev and st_ino."""
 
 _LAYOUT: Final = "docker/registry/v2"
 _WRITTEN: Final = ("repositories", "blobs")
@@ -23,14 +40,68 @@ _BYTES: Final = bytes(4096)
 """One block: less may be stored in the inode, where a full disk goes unnoticed."""
 
 
-def check_readable(root: str) -> None:
-    """Raises FileNotFoundError if `root` does not exist, and OSError if it is no directory or cannot be searched.
+def identify(root: str, known: Identity | None) -> Identity:
+    """Return the identity of `root`, which had the identity `known` (None: not seen yet).
 
-    An empty directory is readable.  Looks up one name only, so that the cost does not depend on the content.
+    Raises FileNotFoundError if it does not exist, or if another directory that holds no registry is in its place;
+    OSError if it is no directory or cannot be searched.
     """
-    os.stat(f"{root}/.")
+    status = os.stat(f"{root}/.")
+    identity = (status.st_dev, status.st_ino)
+    if known not in {None, identity} and not is_directory(f"{root}/{_LAYOUT}"):
+        message = "another directory, which holds no registry, is in its place"
+        raise FileNotFoundError(errno.ENOENT, message, root)
+    return identity
+
+
+def check_readable(root: str, known: Identity | None = None) -> Identity:
+    """Return the identity of `root`, and raise as `identify` does.
+
+    An empty directory is readable.  Looks up two names only, so that the cost does not depend on the content.
+    """
+    identity = identify(root, known)
     with suppress(FileNotFoundError):
         os.stat(f"{root}/{_LAYOUT}/.")
+    return identity
+
+
+class DataDirectory:
+    """The root of one driver, which is learnt when the driver is made, or when it is first found later.
+
+    May be used from several threads.
+    """
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self._identity: Identity | None = None
+        with suppress(OSError):
+            self._identity = identify(path, None)
+
+    def check(self) -> None:
+        """Return if the root is there, or was never seen.  Raises StorageUnavailable if it was lost.
+
+        One stat, 1 us; called where something was not found, never where it was.
+        """
+        try:
+            self._identity = identify(self.path, self._identity)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            if self._identity is not None:
+                code = errno.errorcode[error.errno or errno.ENOENT]
+                raise StorageUnavailable(
+                    f"stat {self.path}: {error.strerror} ({code}): the data directory has disappeared; "
+                    "mount or restore it"
+                ) from error
+        except OSError as error:
+            raise of_system(error, "stat", self.path) from error
+
+    def create(self) -> None:
+        """Create the root and what is missing above it if it was never seen; the next check learns its identity.
+
+        Raises StorageUnavailable if it was lost.
+        """
+        self.check()
+        if self._identity is None:
+            create(self.path)
 
 
 def create(root: str) -> None:

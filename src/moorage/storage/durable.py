@@ -136,25 +136,27 @@ class Directories:
     removed and made again by others since is trusted for the milliseconds until its maker's own fsync.
     """
 
-    def __init__(self, root: str) -> None:
-        self._root = root
+    def __init__(self, root: str, create_root: Callable[[], None]) -> None:
+        """`create_root` creates `root` and the directories above it, or raises if it was there and is lost."""
+        self._root, self._create_root = root, create_root
         self._known: set[str] = set()
         self._lock = threading.Lock()
 
     def _make(self, path: str, made: list[str]) -> list[str]:
         """Make `path` and the directories above it; return those whose entry may not be durable yet.
 
-        Those that this call created are added to `made`.
+        Those that this call created are added to `made`, except the root, which stays if the operation fails.
         """
         unsure: list[str] = []
         while path not in self._known:
             unsure.append(path)
             if path == self._root:
-                make_with_parents(os.path.dirname(path), made)
+                self._create_root()
                 break
             path = os.path.dirname(path)
         for directory in reversed(unsure):
-            _make_one(directory, made)
+            if directory != self._root:
+                _make_one(directory, made)
         return unsure
 
     def within(

@@ -20,7 +20,7 @@ import stat
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.data_directory import check_readable
+from moorage.storage.data_directory import DataDirectory, check_readable
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -67,7 +67,9 @@ _LINK_BYTES: Final = 4096
 
 
 class FilesystemDriver:
-    """See `driver.Driver`.  `root` is `storage.filesystem.rootdirectory`; it is made when first written to."""
+    """See `driver.Driver`.  `root` is `storage.filesystem.rootdirectory`; it is made when first written to,
+    and never again once it was seen (`data_directory.py`).
+    """
 
     name = "filesystem"
     remote = False
@@ -75,17 +77,22 @@ class FilesystemDriver:
     def __init__(self, root: Path, *, max_threads: int = 100) -> None:
         self._root = os.path.abspath(root)
         self.pool = Pool(max_threads)
-        self._directories = Directories(self._root)
+        self._data = DataDirectory(self._root)
+        self._directories = Directories(self._root, self._data.create)
         self._listings = Listings()
-        self.uploads = FilesystemUploads(self._path, self.pool, self._directories)
+        self.uploads = FilesystemUploads(self._path, self.pool, self._directories, self._data.check)
 
     def _path(self, key: str) -> str:
         check_key(key)
         return f"{self._root}/{key}"
 
+    def _missing(self, key: str) -> KeyMissing:
+        self._data.check()
+        return KeyMissing(key)
+
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         path = self._path(key)
-        with translating("read", key, path):
+        with translating("read", key, path, self._missing):
             data = _read(path, key, limit)
         return Content(data, _version(data))
 
@@ -114,7 +121,7 @@ class FilesystemDriver:
 
     async def stat(self, key: Key) -> Stat:
         path = self._path(key)
-        with translating("stat", key, path):
+        with translating("stat", key, path, self._missing):
             status = os.stat(path)
         if not stat.S_ISREG(status.st_mode):
             raise KeyMissing(key)
@@ -125,6 +132,7 @@ class FilesystemDriver:
 
         def work() -> None:
             with translating("delete", ", ".join(keys), ", ".join(paths), None):
+                self._data.check()
                 _delete(paths, self._root)
 
         await self.pool.run(work)
@@ -137,6 +145,7 @@ class FilesystemDriver:
                 translating("clear", prefix, path, None),
                 suppress(FileNotFoundError, NotADirectoryError),
             ):
+                self._data.check()
                 remove_tree(path)
                 sync_directory(os.path.dirname(path))
 
@@ -154,10 +163,10 @@ class FilesystemDriver:
     @asynccontextmanager
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
         path = self._path(key)
-        with translating("open", key, path):
+        with translating("open", key, path, self._missing):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
-            with translating("open", key, path):
+            with translating("open", key, path, self._missing):
                 status = os.fstat(fd)
             if not _is_file(status):
                 raise KeyMissing(key)
@@ -193,7 +202,7 @@ class FilesystemDriver:
         path = self._path(prefix)
 
         def work() -> list[str]:
-            with translating("list", prefix, path):
+            with translating("list", prefix, path, self._missing):
                 return self._names(path, after, limit)
 
         try:
@@ -217,6 +226,7 @@ class FilesystemDriver:
     async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         path = self._path(prefix)
         pages = _scan(path, prefix)
+        await self.pool.run(self._data.check)
         while True:
             with translating("scan", prefix, path, None):
                 page = await self.pool.run(lambda: next(pages, None))
@@ -228,6 +238,7 @@ class FilesystemDriver:
         def work() -> None:
             with translating("probe", "/", self._root, None), suppress(FileNotFoundError):
                 check_readable(self._root)
+            self._data.check()
 
         await self.pool.run(work)
 

@@ -68,8 +68,15 @@ _DIRECTORIES_AT_ONCE: Final = 1000
 class FilesystemUploads:
     """See `driver.Uploads`."""
 
-    def __init__(self, path_of: Callable[[str], str], pool: Pool, directories: Directories) -> None:
-        self._path_of, self._pool, self._directories = path_of, pool, directories
+    def __init__(
+        self, path_of: Callable[[str], str], pool: Pool, directories: Directories, check_root: Callable[[], None]
+    ) -> None:
+        """`check_root` raises StorageUnavailable if the data directory was lost."""
+        self._path_of, self._pool, self._directories, self._check_root = path_of, pool, directories, check_root
+
+    def _missing(self, home: str) -> UploadMissing:
+        self._check_root()
+        return UploadMissing(home)
 
     async def begin(self, home: Key) -> UploadState:
         path = self._path_of(home)
@@ -92,7 +99,7 @@ class FilesystemUploads:
 
     async def state(self, home: Key) -> UploadState:
         path = self._path_of(home)
-        with translating("read upload", home, path, UploadMissing):
+        with translating("read upload", home, path, self._missing):
             return _state(path)
 
     @asynccontextmanager
@@ -100,7 +107,8 @@ class FilesystemUploads:
         path = self._path_of(home)
 
         def enter() -> FileAppender:
-            return FileAppender(self._pool, home, path, _lock(home, path, state), state)
+            fd = _lock(home, path, state, self._missing)
+            return FileAppender(self._pool, home, path, fd, state, self._missing)
 
         appender = await self._pool.run(enter, FileAppender.leave)
         try:
@@ -114,7 +122,7 @@ class FilesystemUploads:
     @asynccontextmanager
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
         path = f"{self._path_of(home)}/{_DATA}"
-        with translating("read upload", home, path, UploadMissing):
+        with translating("read upload", home, path, self._missing):
             fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
         try:
             with translating("read upload", home, path, None):
@@ -135,13 +143,13 @@ class FilesystemUploads:
                 place(data, target, state.offset)
             except FileNotFoundError as error:
                 if not exists(data):
-                    raise UploadMissing(home) from error
+                    raise self._missing(home) from error
                 raise
             # Also for a blob that was there: whoever put it there may not have come this far yet.
             sync_directory(directory)
 
         def work() -> None:
-            fd = _lock(home, self._path_of(home), state)
+            fd = _lock(home, self._path_of(home), state, self._missing)
             with translating("publish", home, target, None):
                 try:
                     self._directories.within(directory, move)
@@ -202,7 +210,16 @@ class FilesystemUploads:
 class FileAppender:
     """See `driver.Appender`.  Owns the locked descriptor of `data`."""
 
-    def __init__(self, pool: Pool, home: Key, path: str, fd: int, state: UploadState) -> None:
+    def __init__(
+        self,
+        pool: Pool,
+        home: Key,
+        path: str,
+        fd: int,
+        state: UploadState,
+        missing: Callable[[str], UploadMissing],
+    ) -> None:
+        self._missing = missing
         self._pool, self._home, self._path, self._fd = pool, home, path, fd
         self._data = f"{path}/{_DATA}"
         self._state = state
@@ -249,7 +266,7 @@ class FileAppender:
                         os.unlink(path)
 
         self.touched = self.touched or size > 0
-        with translating("checkpoint", self._home, self._path, UploadMissing):
+        with translating("checkpoint", self._home, self._path, self._missing):
             await self._pool.run(work)
         return state
 
@@ -269,10 +286,10 @@ class FileAppender:
                 os.close(self._fd)
 
 
-def _lock(home: Key, path: str, state: UploadState) -> int:
+def _lock(home: Key, path: str, state: UploadState, missing: Callable[[str], UploadMissing]) -> int:
     """`data`, open, locked, still in its place, and ending at `state.offset`, durably."""
     data = f"{path}/{_DATA}"
-    with translating("lock", home, data, UploadMissing):
+    with translating("lock", home, data, missing):
         fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
         try:
             try:

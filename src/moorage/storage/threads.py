@@ -12,7 +12,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
-from moorage.storage.driver import KeyMissing, StorageUnavailable
+from moorage.storage.driver import StorageUnavailable
 from moorage.storage.failures import of_system
 
 if TYPE_CHECKING:
@@ -31,15 +31,13 @@ _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
 class translating:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
     """Turn the system's errors into the driver's.
 
-    `operation` and the absolute `path` are for the log.  `missing` is the error for an absent file, `None` where
-    one is a failure like any other; its text is `key`.
+    `operation` and the absolute `path` are for the log.  `missing` gets `key` and returns the error for an
+    absent file, or raises a better one; `None` where an absent file is a failure like any other.
     """
 
     __slots__ = ("_key", "_missing", "_operation", "_path")
 
-    def __init__(
-        self, operation: str, key: str, path: str, missing: type[StorageError] | None = KeyMissing
-    ) -> None:
+    def __init__(self, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None) -> None:
         self._operation, self._key, self._path, self._missing = operation, key, path, missing
 
     def __enter__(self) -> None:
