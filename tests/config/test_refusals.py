@@ -572,3 +572,38 @@ def test_the_directory_of_certificates_has_two_names(tmp_path: Path) -> None:
     }
     acme = load_text(tmp_path, BASE, environ).settings.http.tls.letsencrypt
     assert (acme.cachefile, acme.hosts, acme.http01) == ("/x", ("r.test",), ":80")
+
+
+TOKEN = BASE + "auth: {token: {realm: r, service: s, issuer: i, "
+PATHS = [
+    PLAIN + "storage: {filesystem: {rootdirectory: PATH}}", "storage.filesystem.rootdirectory",
+    PLAIN + "storage: {s3: {bucket: b, region: r, cabundle: PATH}}", "storage.s3.cabundle",
+    PLAIN + "storage: {s3: {bucket: b, region: r, rootdirectory: PATH}}", "storage.s3.rootdirectory",
+    PLAIN + "storage: {gcs: {bucket: b, keyfile: PATH}}", "storage.gcs.keyfile",
+    BASE + "  tls: {certificate: PATH, key: /etc/passwd}", "http.tls.certificate",
+    BASE + "  tls: {certificate: /etc/passwd, key: PATH}", "http.tls.key",
+    BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, clientcas: [PATH]}", "http.tls.clientcas[0]",
+    BASE + "  tls: {letsencrypt: {cachefile: PATH, hosts: [r.example]}}", "http.tls.letsencrypt.cachefile",
+    BASE + "auth: {htpasswd: {realm: r, path: PATH}}", "auth.htpasswd.path",
+    TOKEN + "jwks: /j, rootcertbundle: PATH}}", "auth.token.rootcertbundle",
+    TOKEN + "rootcertbundle: /r, jwks: PATH}}", "auth.token.jwks",
+    BASE + "health: {file: [{file: PATH}]}", "health.file[0].file",
+    BASE.replace("127.0.0.1:5000", "PATH") + "  net: unix", "http.addr",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("text", "key"), list(zip(PATHS[::2], PATHS[1::2], strict=True)))
+@pytest.mark.parametrize(("path", "told"), [(r'"/tmp/\0x"', "no NUL"), (r'"/tmp/\ud800x"', "no lone surrogate")])
+def test_a_text_that_can_be_no_path_is_refused(tmp_path: Path, text: str, key: str, path: str, told: str) -> None:
+    """The system call behind it raises ValueError, which would be a traceback at the start."""
+    (error,) = errors_of(tmp_path, text.replace("PATH", path))
+    assert error.key == key
+    assert told in error.message
+    assert str(error).isprintable()
+
+
+def test_bytes_that_are_no_text_may_be_a_path(tmp_path: Path) -> None:
+    """Linux takes them; in Python they are lone surrogates of one range."""
+    loaded = load_text(tmp_path, BASE.replace("/srv/registry", r'"/srv/caf\udce9"'))
+    assert loaded.settings.storage.filesystem is not None
+    assert loaded.settings.storage.filesystem.rootdirectory == "/srv/caf\udce9"

@@ -24,6 +24,7 @@ from moorage.config.hooks import check_hooks
 from moorage.config.middleware import check_middleware
 from moorage.config.problems import Problem
 from moorage.config.redis import check_redis
+from moorage.config.scalars import path_problem
 from moorage.config.schema import keys_of
 from moorage.config.sections.base import Section
 from moorage.config.sections.clients import EVERY_ORIGIN
@@ -169,6 +170,8 @@ def _address(settings: Settings, *, inherited: bool) -> Iterator[Problem]:
             yield Problem(f"required; expected {example}", "http.addr")
         return
     if http.net == "unix":
+        if problem := path_problem(http.addr):
+            yield Problem(f"{problem}, found {http.addr!r}", "http.addr")
         return
     try:
         host_and_port(http.addr)

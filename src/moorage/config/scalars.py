@@ -25,11 +25,14 @@ __all__ = [
     "bare_integer",
     "format_duration",
     "parse_duration",
+    "path_problem",
     "read_driver_flag",
     "read_flag",
     "read_int",
+    "read_loose_path",
     "read_loose_text",
     "read_nanoseconds",
+    "read_path",
     "read_seconds",
     "read_text",
     "resolve",
@@ -121,6 +124,36 @@ def read_text(scalar: Scalar) -> str:
 def read_loose_text(scalar: Scalar) -> str:
     """A driver parameter that is text: resolved first and then printed, so `0123` is "83"."""
     return _go_text(resolve(scalar))
+
+
+def path_problem(text: str) -> str:
+    """What keeps `text` from being a path for the operating system; "" if nothing does.
+
+    Bytes that are not UTF-8 are lone surrogates from U+DC80 to U+DCFF in Python, and may be a path.
+    """
+    if "\0" in text:
+        return "expected a path, which has no NUL character"
+    try:
+        text.encode("utf-8", "surrogateescape")
+    except UnicodeEncodeError:
+        return "expected a path, which has no lone surrogate"
+    return ""
+
+
+def read_path(scalar: Scalar) -> str:
+    """A typed text field that names a file or directory."""
+    return _path(read_text(scalar))
+
+
+def read_loose_path(scalar: Scalar) -> str:
+    """A driver parameter that names a file or directory."""
+    return _path(read_loose_text(scalar))
+
+
+def _path(text: str) -> str:
+    if problem := path_problem(text):
+        raise ValueError(problem)
+    return text
 
 
 def read_flag(scalar: Scalar) -> bool:

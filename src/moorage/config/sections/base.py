@@ -15,8 +15,10 @@ from moorage.config.scalars import (
     read_driver_flag,
     read_flag,
     read_int,
+    read_loose_path,
     read_loose_text,
     read_nanoseconds,
+    read_path,
     read_seconds,
     read_text,
 )
@@ -32,8 +34,10 @@ __all__ = [
     "NANOSECONDS",
     "DriverFlag",
     "Flag",
+    "LoosePath",
     "LooseText",
     "Nanoseconds",
+    "PathText",
     "Period",
     "Section",
     "Span",
@@ -61,6 +65,9 @@ NANOSECONDS: Final = Reader("duration", read_nanoseconds, nanoseconds=True)
 
 Text = Annotated[str, Reader("text", read_text)]
 LooseText = Annotated[str, Reader("text", read_loose_text)]
+PathText = Annotated[str, Reader("text", read_path)]
+"""Every setting that names a file or directory, or a prefix of keys, has this type or `LoosePath`."""
+LoosePath = Annotated[str, Reader("text", read_loose_path)]
 Flag = Annotated[bool, FLAG]
 DriverFlag = Annotated[bool, DRIVER_FLAG]
 Whole = Annotated[int, Reader("whole number", read_int)]

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Literal
 
-from moorage.config.sections.base import Flag, Period, Section, Span, Text, at_least, one_of, setting
+from moorage.config.sections.base import Flag, PathText, Period, Section, Span, Text, at_least, one_of, setting
 from moorage.config.sections.clients import Cors, Proxy
 
 __all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
@@ -12,10 +12,10 @@ __all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
 class LetsEncrypt(Section):
     """Certificates by ACME."""
 
-    cachefile: Text = setting(
+    cachefile: PathText = setting(
         "", "Directory that keeps account and certificates, made if it is not there; switches ACME on."
     )
-    cachedir: Text = setting("", "The same as `cachefile`, which is a directory.", ours=True)
+    cachedir: PathText = setting("", "The same as `cachefile`, which is a directory.", ours=True)
     email: Text = setting("", "Address that the authority may write to; it may do without.")
     hosts: tuple[Text, ...] = setting(
         (), "Host names, at least one; there is one certificate with all of them. No wildcards, no addresses."
@@ -39,9 +39,9 @@ class LetsEncrypt(Section):
 class Tls(Section):
     """HTTPS."""
 
-    certificate: Text = setting("", "PEM file with the certificate and its chain; a renewed one is noticed.")
-    key: Text = setting("", "PEM file with the private key.")
-    clientcas: tuple[Text, ...] = setting(
+    certificate: PathText = setting("", "PEM file with the certificate and its chain; a renewed one is noticed.")
+    key: PathText = setting("", "PEM file with the private key.")
+    clientcas: tuple[PathText, ...] = setting(
         (), "PEM files with authorities whose clients are let in; each client needs a certificate."
     )
     clientauth: Annotated[

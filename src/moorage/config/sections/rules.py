@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 
 from moorage.config.sections.base import (
     Flag,
+    PathText,
     Section,
     Span,
     Text,
@@ -71,7 +72,7 @@ class WriteProbe(Section):
 class FileCheck(Section):
     """Unhealthy while a file exists."""
 
-    file: Text = setting("", "The file.", required=True)
+    file: PathText = setting("", "The file.", required=True)
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
     threshold: Annotated[int, at_least(0)] = setting(
         0, "Taken for the reference's sake; a file makes the registry unhealthy at once."

@@ -6,8 +6,10 @@ from typing import Annotated, Any, Final
 from moorage.config.sections.base import (
     NANOSECONDS,
     Flag,
+    LoosePath,
     LooseText,
     Nanoseconds,
+    PathText,
     Period,
     Section,
     Text,
@@ -58,7 +60,7 @@ class Htpasswd(Section):
     """Users and bcrypt passwords in a file."""
 
     realm: LooseText = setting("", "Realm told to clients.", required=True)
-    path: LooseText = setting("", "File with a line `user:hash` per user.", required=True)
+    path: LoosePath = setting("", "File with a line `user:hash` per user.", required=True)
 
 
 class Token(Section):
@@ -67,10 +69,10 @@ class Token(Section):
     realm: LooseText = setting("", "Address of the token server.", required=True)
     service: LooseText = setting("", "Name of this registry at the token server.", required=True)
     issuer: LooseText = setting("", "Issuer that tokens must name.", required=True)
-    rootcertbundle: LooseText = setting(
+    rootcertbundle: LoosePath = setting(
         "", "PEM file with the certificates that sign tokens; read again when it changes."
     )
-    jwks: LooseText = setting("", "JWKS file with the keys that sign tokens; read again when it changes.")
+    jwks: LoosePath = setting("", "JWKS file with the keys that sign tokens; read again when it changes.")
     autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host that was asked.")
     autoredirectpath: LooseText = setting("/auth/token", "Path for `autoredirect`.")
     signingalgorithms: tuple[
@@ -88,8 +90,8 @@ class Token(Section):
 class Local(Section):
     """Moorage's own token server: users, robots and rules in files."""
 
-    policy: LooseText = setting("", "YAML file with who may do what.", required=True, ours=True)
-    users: LooseText = setting("", "File with a line `user:hash` per user, as `auth.htpasswd` has it.", ours=True)
+    policy: LoosePath = setting("", "YAML file with who may do what.", required=True, ours=True)
+    users: LoosePath = setting("", "File with a line `user:hash` per user, as `auth.htpasswd` has it.", ours=True)
     realm: LooseText = setting("", "Address of `/token` as clients see it.", ours=True,
                                shown="`token` below where clients see the registry")  # fmt: skip
     service: LooseText = setting("moorage", "Name of this registry in its tokens.", ours=True)
@@ -195,9 +197,9 @@ class RedisTls(Section):
     """TLS to Redis; on when anything of it is given."""
 
     enabled: Flag = setting(False, "Speak TLS also without any of the others.", ours=True)
-    certificate: Text = setting("", "PEM file with the client's certificate.")
-    key: Text = setting("", "PEM file with the client's key.")
-    rootcas: tuple[Text, ...] = setting((), "PEM files with authorities; none: those of the system.")
+    certificate: PathText = setting("", "PEM file with the client's certificate.")
+    key: PathText = setting("", "PEM file with the client's key.")
+    rootcas: tuple[PathText, ...] = setting((), "PEM files with authorities; none: those of the system.")
     clientcas: tuple[Text, ...] = setting((), "Spelling of 3.0.", instead="redis.tls.rootcas")
 
 

@@ -7,6 +7,7 @@ from moorage.config.sections.base import (
     DRIVER_FLAG,
     DriverFlag,
     Flag,
+    LoosePath,
     LooseText,
     Period,
     Section,
@@ -108,7 +109,7 @@ class Maintenance(Section):
 class Filesystem(Section):
     """A directory of the local file system."""
 
-    rootdirectory: LooseText = setting(
+    rootdirectory: LoosePath = setting(
         "/var/lib/registry", "Directory that holds everything; a relative one begins at the working directory."
     )
     maxthreads: Annotated[int, raised_to(25)] = setting(
@@ -139,7 +140,7 @@ class S3(Section):
     keyid: LooseText = setting("", "KMS key for the encryption; needs `encrypt`.")
     secure: DriverFlag = setting(True, "HTTPS to the service.")
     skipverify: DriverFlag = setting(False, "Do not verify the service's certificate.")
-    cabundle: LooseText = setting(
+    cabundle: LoosePath = setting(
         "", "PEM file of the authorities that sign the service's certificate, instead of the system's.", ours=True
     )
     v4auth: DriverFlag = setting(True, "Signature version 4; version 2 is refused.")
@@ -155,7 +156,7 @@ class S3(Section):
     multipartcopythresholdsize: Annotated[int, at_least(0, 5 * _GIB)] = setting(
         32 * _MIB, "Larger objects are copied in parts.", unit="bytes"
     )
-    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    rootdirectory: LoosePath = setting("", "Prefix of every key.")
     storageclass: Annotated[
         str,
         one_of(
@@ -187,14 +188,14 @@ class Gcs(Section):
         shown="STORAGE_EMULATOR_HOST of the environment, else https://storage.googleapis.com",
         ours=True,
     )
-    keyfile: LooseText = setting("", "JSON file of credentials; wins over `credentials`.")
+    keyfile: LoosePath = setting("", "JSON file of credentials; wins over `credentials`.")
     credentials: Mapping[str, Any] = setting(
         dict, "What the JSON file would hold; without either, Google's usual places are looked at.", secret=True
     )
-    cabundle: LooseText = setting(
+    cabundle: LoosePath = setting(
         "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
     )
-    rootdirectory: LooseText = setting("", "Prefix of every key; slashes at its ends do not count.")
+    rootdirectory: LoosePath = setting("", "Prefix of every key; slashes at its ends do not count.")
     chunksize: Annotated[int, at_least(256 * 1024)] = setting(
         16 * _MIB, "Size of a chunk of an upload, a multiple of 256 KiB; two are in memory for each.", unit="bytes"
     )
@@ -224,7 +225,7 @@ class Azure(Section):
     container: LooseText = setting("", "Container; must exist.", required=True)
     realm: LooseText = setting("core.windows.net", "Domain of the cloud.")
     credentials: AzureCredentials = setting(AzureCredentials, "Who we are to Azure.")
-    rootdirectory: LooseText = setting("", "Prefix of every key.")
+    rootdirectory: LoosePath = setting("", "Prefix of every key.")
     serviceurl: LooseText = setting("", "Address of the service.", shown="https://ACCOUNT.blob.REALM")
     max_retries: Whole = setting(
         5, "Attempts of a request that fails for a passing reason; 0 counts as 5, less as 1."
@@ -233,7 +234,7 @@ class Azure(Section):
         0.1, "Pause between attempts, times their number.", unit="duration"
     )
     skipverify: Flag = setting(False, "Do not verify the service's certificate.")
-    cabundle: LooseText = setting(
+    cabundle: LoosePath = setting(
         "", "PEM file of authorities that may sign the service's certificate, beside the system's.", ours=True
     )
     useragent: LooseText = setting("", "User agent told to the service.", shown="moorage/VERSION", ours=True)
