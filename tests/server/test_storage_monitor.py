@@ -20,7 +20,7 @@ from moorage.config.model import Settings
 from moorage.health import StorageReport
 from moorage.server import storage_monitor
 from moorage.server.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
-from moorage.server.storage_report import SharedReport
+from moorage.server.storage_report import SILENCE_LIMIT_S, SharedReport
 from moorage.storage import data_directory
 
 if TYPE_CHECKING:
@@ -278,6 +278,66 @@ def test_what_is_monitored() -> None:
     assert of(storage=files, health={"writeprobe": {"disabled": True}}) == Monitored("/data", False, 60.0)
     readonly = {"maintenance": {"readonly": {"enabled": True}}}
     assert of(storage=files | readonly) == Monitored("/data", False, 60.0)
+
+
+def test_the_report_of_a_monitor_that_hangs_counts_as_unknown() -> None:
+    """A disk that was full an hour ago says nothing of now; nor does one that was healthy."""
+    now = [1000.0]
+    report = SharedReport(lambda: now[0])
+    assert report.current() == NEW
+    full = StorageReport(writable=False, code="ENOSPC", reason="full", cause="/data: full", seen=True)
+    report.write(full)
+    for _ in range(2):
+        now[0] += SILENCE_LIMIT_S - 1
+        assert report.current() == full
+        report.beat()
+    now[0] += SILENCE_LIMIT_S
+    assert (report.current(), report.read()) == (NEW, full)
+    report.beat()
+    assert report.current() == full
+
+
+def test_each_check_begins_and_ends_with_a_heartbeat(tmp_path: Path) -> None:
+    """Only a check that hangs, or a process that is stopped, is silent."""
+    times = iter(range(1, 100))
+    report = SharedReport(lambda: float(next(times)))
+    rounds(target(tmp_path), report, lambda: None, lambda: None)
+    assert report.heard == 7.0, "two in each of three rounds, and one for the first report"
+
+
+def test_a_monitor_that_hangs_is_reported_once_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """SIGSTOP, or a file server that is gone: each replacement may hang as well."""
+    clock = [100.0]
+    storage = {"filesystem": {"rootdirectory": "/data"}}
+    plan = cast("Plan", SimpleNamespace(settings=Settings.model_validate({"storage": storage}), instance="i"))
+    monitor = StorageMonitor(SharedReport(lambda: clock[0]))
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    pids = iter(range(1, 10))
+
+    def settle(seconds: float) -> None:
+        clock[0] += seconds
+        monitor.settle(plan, lambda _: next(pids), clock[0])
+
+    with structlog.testing.capture_logs() as logs:
+        settle(0)
+        assert monitor.due() == [100.0 + SILENCE_LIMIT_S]
+        settle(SILENCE_LIMIT_S - 1)
+        assert killed == []
+        for _ in range(2):
+            settle(SILENCE_LIMIT_S)
+            assert monitor.due() == []
+            settle(SILENCE_LIMIT_S)
+            monitor.died("signal 9", clock[0])
+            settle(0)
+        assert (killed, monitor.pid) == ([1, 2], 3)
+        clock[0] += 1
+        monitor.report.beat()
+        settle(1)
+        settle(1)
+    assert [line["log_level"] for line in logs] == ["error", "info"]
+    assert "does not respond" in logs[0]["event"]
+    assert killed == [1, 2]
 
 
 def test_a_monitor_that_cannot_be_forked_is_tried_again_later() -> None:

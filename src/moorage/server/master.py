@@ -137,8 +137,8 @@ class Master:
         due = [*self._crew.due(), *self._succession.due()]
         if self._companion is not None and self._companion.retry.at is not None:
             due.append(self._companion.retry.at)
-        if self._monitor is not None and self._monitor.retry.at is not None:
-            due.append(self._monitor.retry.at)
+        if self._monitor is not None:
+            due += self._monitor.due()
         if self._stop_at is not None:
             due = [self._stop_at]
         return max(0.0, min(due) - time.monotonic()) if due else None

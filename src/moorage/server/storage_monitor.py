@@ -37,6 +37,7 @@ from moorage.health import StorageReport
 from moorage.server.cannot import Cannot
 from moorage.server.job import START_FAILED, die_with
 from moorage.server.retry import Retry
+from moorage.server.storage_report import SILENCE_LIMIT_S
 from moorage.storage.data_directory import check_readable, check_writable, create, identify
 
 if TYPE_CHECKING:
@@ -176,10 +177,12 @@ def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None
     written_at = -target.interval_s
     now = 0.0
     while True:
+        report.beat()
         before = report.read()
         failing = before.degraded or not before.readable
         write = failing or now - written_at >= target.interval_s
         found = check(target, before, write=write)
+        report.beat()
         if write:
             written_at = now
         if (found, found.identity) != (before, before.identity):
@@ -208,7 +211,7 @@ def _main(target: Monitored, report: SharedReport, settings: Settings, instance:
 
 
 class StorageMonitor:
-    """The master's side: starts the process, again when it dies or when a reload has changed its settings."""
+    """The master's side: starts the process, again when it dies, hangs, or a reload has changed its settings."""
 
     def __init__(self, report: SharedReport) -> None:
         self.report = report
@@ -217,6 +220,17 @@ class StorageMonitor:
         self._target: Monitored | None = None
         self._started = 0.0
         self._replaced = False
+        self._silent = False
+
+    def due(self) -> list[float]:
+        """Return when `settle` has something to do, in seconds of the monotonic clock."""
+        times = [] if self.retry.at is None else [self.retry.at]
+        if self.pid is not None and not self._replaced:
+            times.append(self._heard() + SILENCE_LIMIT_S)
+        return times
+
+    def _heard(self) -> float:
+        return max(self._started, self.report.heard)
 
     def settle(self, plan: Plan, fork: Callable[[Callable[[], NoReturn]], int], now: float) -> None:
         """Start, replace or leave the process, as `plan` requires.  `now` is seconds of the monotonic clock."""
@@ -226,6 +240,8 @@ class StorageMonitor:
             if changed and not self._replaced:
                 self._replaced = True
                 self._send_kill()
+            elif not self._replaced:
+                self._check_heartbeat(now)
             return
         if changed:
             self._target = None
@@ -245,6 +261,22 @@ class StorageMonitor:
             self.pid = fork(become)
         except OSError as error:
             self.died(str(error), now)
+
+    def _check_heartbeat(self, now: float) -> None:
+        """Replace a process that hangs.  Logs once until one responds again, however many hang."""
+        if self._silent and self.report.heard > self._started:
+            self._silent = False
+            _log.info("the storage monitor responds again")
+        if now < self._heard() + SILENCE_LIMIT_S:
+            return
+        if not self._silent:
+            self._silent = True
+            _log.error(
+                "the storage monitor does not respond: the state of the data directory is unknown",
+                seconds=SILENCE_LIMIT_S, remedy="check whether the disk or its file system hangs",
+            )  # fmt: skip
+        self._replaced = True
+        self._send_kill()
 
     def died(self, how: str, now: float) -> None:
         """The process has ended, or could not be forked; it is started again when `retry` is due."""

@@ -1,6 +1,9 @@
 """Memory shared by master, storage monitor and workers: the newest `StorageReport`.
 
-    sequence │ length │ checksum │ report as JSON        one anonymous mapping, created before any fork
+    sequence │ length │ checksum │ report as JSON ... heartbeat    one anonymous mapping, created before any fork
+
+A monitor that hangs (stopped, or its disk does not answer) leaves a report that nobody corrects; after 60 seconds
+without a heartbeat the workers take the state for unknown, as where nothing is monitored: every request is tried.
 
 One process writes at a time.  A reader that sees half of a report finds a checksum that does not match, and keeps
 the report that it read before.
@@ -11,17 +14,27 @@ from __future__ import annotations
 import json
 import mmap
 import struct
+import time
 import zlib
 from dataclasses import asdict
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from moorage.health import StorageReport
 
-__all__ = ["SharedReport"]
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SILENCE_LIMIT_S", "SharedReport"]
+
+SILENCE_LIMIT_S: Final = 60.0
+"""The monitor is heard every 10 seconds, or when its check ends: a busy disk may take half a minute to sync."""
 
 _SEQUENCE: Final = struct.Struct("<Q")
 _HEAD: Final = struct.Struct("<QII")
+_HEARTBEAT: Final = struct.Struct("<d")
 _BYTES: Final = 16 << 10
+_HEARTBEAT_AT: Final = _BYTES - _HEARTBEAT.size
+_UNKNOWN: Final = StorageReport()
 _CAUSE_CHARS: Final = 1000
 """A path has 4,096 bytes at most, and six bytes per character in JSON still fit."""
 
@@ -29,13 +42,30 @@ _CAUSE_CHARS: Final = 1000
 class SharedReport:
     """The master creates it; each process that forks from it reads what any of them writes."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds, the same in every process of the host."""
+        self._clock = clock
         self._memory = mmap.mmap(-1, _BYTES)
         self._sequence = 0
         self._report = StorageReport()
 
+    @property
+    def heard(self) -> float:
+        """Time of the last heartbeat; 0 before the first."""
+        (at,) = _HEARTBEAT.unpack_from(self._memory, _HEARTBEAT_AT)
+        return float(at)
+
+    def beat(self) -> None:
+        """Record that the writer is alive."""
+        _HEARTBEAT.pack_into(self._memory, _HEARTBEAT_AT, self._clock())
+
+    def current(self) -> StorageReport:
+        """Return the newest report, for requests; an unknown state after 60 seconds without a heartbeat."""
+        return _UNKNOWN if self._clock() >= self.heard + SILENCE_LIMIT_S else self.read()
+
     def write(self, report: StorageReport) -> None:
-        """Publish `report`; a cause of more than 1,000 characters is cut."""
+        """Publish `report`, which is a heartbeat; a cause of more than 1,000 characters is cut."""
+        self.beat()
         fields = asdict(report) | {"cause": report.cause[:_CAUSE_CHARS]}
         data = json.dumps(fields).encode()
         (sequence,) = _SEQUENCE.unpack_from(self._memory)
@@ -43,7 +73,7 @@ class SharedReport:
         _HEAD.pack_into(self._memory, 0, sequence + 1, len(data), _checksum(sequence + 1, data))
 
     def read(self) -> StorageReport:
-        """Return the newest report; called for every request, so an unchanged one is not parsed again."""
+        """Return the newest report, however old; an unchanged one is not parsed again for each request."""
         (sequence,) = _SEQUENCE.unpack_from(self._memory)
         if sequence != self._sequence:
             sequence, length, checksum = _HEAD.unpack_from(self._memory)

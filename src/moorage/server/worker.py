@@ -97,7 +97,7 @@ class _Worker:
         observing = Observing(job)
         app = job.build(observing.watches())
         checks = checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe)
-        health = Health(checks) if job.storage is None else Health(checks, job.storage.read)
+        health = Health(checks) if job.storage is None else Health(checks, job.storage.current)
         traffic = self._traffic
         self._asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
 
