@@ -1,13 +1,15 @@
-"""A data directory that disappears, as clients see it."""
+"""A data directory that disappears or holds special files, as clients see it."""
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.http.client import codes
+from tests.http.client import NAME, codes
 
 from moorage.storage.filesystem import FilesystemDriver
+from moorage.testing.builders import image
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -35,3 +37,21 @@ async def test_clients_get_503_from_the_first_request_on(serve: Serve, tmp_path:
         answer = await client.send(method, f"/v2/a/{path}")
         assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"]), path
     assert list(tmp_path.rglob("data/*")) == []  # noqa: ASYNC240  a test
+
+
+async def test_tags_that_are_special_files_are_left_out_of_the_list(serve: Serve, tmp_path: Path) -> None:
+    """One such entry made the whole list 503, or blocked the worker that read it."""
+    client = serve(driver=FilesystemDriver(tmp_path))
+    await client.push(image(), "kept")
+    tags = tmp_path / "docker/registry/v2/repositories" / NAME / "_manifests/tags"
+    for tag in ("fifo", "loop"):
+        (tags / tag / "current").mkdir(parents=True)
+    os.mkfifo(tags / "fifo/current/link")
+    (tags / "loop/current/link").symlink_to("link")
+    (tags / "around").symlink_to("around")
+    for query in ("", "?n=10"):
+        answer = await client.get(f"/v2/{NAME}/tags/list{query}")
+        assert (answer.status_code, answer.json()["tags"]) == (200, ["kept"])
+    for tag in ("fifo", "loop", "around"):
+        answer = await client.manifest(tag)
+        assert (answer.status_code, codes(answer)) == (404, ["MANIFEST_UNKNOWN"])

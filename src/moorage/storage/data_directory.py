@@ -130,7 +130,7 @@ def _directories(root: str) -> list[str]:
 
 def _write_one(path: str) -> None:
     # Without O_EXCL: two nodes that share the directory may check at the same time.
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE)
     try:
         written = os.pwrite(fd, _BYTES, 0)
         os.pwrite(fd, _BYTES[written:], written)

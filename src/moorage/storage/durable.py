@@ -40,10 +40,13 @@ __all__ = [
     "changing",
     "create_file",
     "exists",
+    "file_status",
     "is_directory",
+    "is_directory_entry",
     "is_temporary_name",
     "make_with_parents",
     "move_unless_there",
+    "open_regular",
     "place",
     "remove_leftovers",
     "remove_tree",
@@ -89,6 +92,22 @@ def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> int:
 def create_file(path: str) -> int:
     """Return the descriptor of a new file, for writing.  Raises FileExistsError."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+
+def open_regular(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
+    """Return descriptor and status of a regular file.  Raises FileNotFoundError for any other kind.
+
+    Opened without O_NONBLOCK, a FIFO without a writer would block the caller for good.
+    """
+    fd = os.open(path, flags | os.O_CLOEXEC | os.O_NONBLOCK)
+    try:
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise FileNotFoundError(errno.ENOENT, "not a regular file", path)
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, status
 
 
 def sync(fd: int, path: str) -> None:
@@ -274,6 +293,22 @@ def is_directory(path: str) -> bool:
         if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
             raise
         return False
+
+
+def is_directory_entry(entry: os.DirEntry[str]) -> bool:
+    """As `is_directory`, without a system call unless it is a link; a link that leads back to itself is none."""
+    return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_directory(entry.path))
+
+
+def file_status(entry: os.DirEntry[str]) -> os.stat_result | None:
+    """Return the status of a regular file; None for what is gone, or of another kind, or a link to nowhere."""
+    try:
+        status = entry.stat()
+    except OSError as error:
+        if error.errno not in {errno.ENOENT, errno.ENOTDIR, errno.ELOOP}:
+            raise
+        return None
+    return status if stat.S_ISREG(status.st_mode) else None
 
 
 def temporary_beside(path: str) -> str:

@@ -39,9 +39,12 @@ from moorage.storage.driver import (
 from moorage.storage.durable import (
     Directories,
     changing,
+    file_status,
     is_directory,
+    is_directory_entry,
     is_temporary_name,
     move_unless_there,
+    open_regular,
     remove_leftovers,
     remove_tree,
     sync_directory,
@@ -164,12 +167,8 @@ class FilesystemDriver:
     async def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
         path = self._path(key)
         with translating("open", key, path, self._missing):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd, status = open_regular(path)
         try:
-            with translating("open", key, path, self._missing):
-                status = os.fstat(fd)
-            if not _is_file(status):
-                raise KeyMissing(key)
             size = status.st_size
             if start > size:
                 raise RangeOutside(f"{key}: {start} is past its {size} bytes")
@@ -246,15 +245,10 @@ class FilesystemDriver:
         self.pool.close()
 
 
-def _is_file(status: os.stat_result) -> bool:
-    return stat.S_ISREG(status.st_mode)
-
-
 def _read(path: str, key: str, limit: int) -> bytes:
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd, status = open_regular(path)
     try:
-        # A link needs no question for its size: one system call less of four.
-        size = limit if limit <= _LINK_BYTES else os.fstat(fd).st_size
+        size = limit if limit <= _LINK_BYTES else status.st_size
         data = os.read(fd, size + 1) if size <= limit else b""
         if max(size, len(data)) > limit:
             raise ObjectTooLarge(f"{key}: more than {limit} bytes")
@@ -274,11 +268,11 @@ def _version(data: bytes) -> Version:
 
 def _current(path: str) -> Version | None:
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        fd, status = open_regular(path)
     except FileNotFoundError:
         return None
     try:
-        return _version(os.read(fd, os.fstat(fd).st_size))
+        return _version(os.read(fd, status.st_size))
     finally:
         os.close(fd)
 
@@ -327,12 +321,10 @@ def _scan(path: str, prefix: str) -> Iterator[list[Stat]]:
             if not is_component(entry.name):
                 continue
             name = f"{key}/{entry.name}"
-            if entry.is_dir():
+            if is_directory_entry(entry):
                 waiting.append((entry.path, name))
-            elif not _is_temporary(directory, entry.name):
-                with suppress(FileNotFoundError):
-                    status = entry.stat()
-                    page.append(Stat(Key(name), status.st_size, modified(status)))
+            elif not _is_temporary(directory, entry.name) and (status := file_status(entry)) is not None:
+                page.append(Stat(Key(name), status.st_size, modified(status)))
             if len(page) >= _PAGE:
                 yield page
                 page = []

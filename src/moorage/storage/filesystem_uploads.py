@@ -22,6 +22,7 @@ Source: the reference's registry/storage/blobwriter_resumable.go, purgeuploads.g
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import itertools
 import os
@@ -34,8 +35,11 @@ from moorage.storage.durable import (
     DIRECTORY_MODE,
     FILE_MODE,
     exists,
+    file_status,
     is_directory,
+    is_directory_entry,
     is_temporary_name,
+    open_regular,
     place,
     remove_tree,
     sync_data,
@@ -123,11 +127,9 @@ class FilesystemUploads:
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
         path = f"{self._path_of(home)}/{_DATA}"
         with translating("read upload", home, path, self._missing):
-            fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            fd, status = open_regular(path)
         try:
-            with translating("read upload", home, path, None):
-                size = os.fstat(fd).st_size
-            if size < state.offset:
+            if status.st_size < state.offset:
                 raise UploadChanged(f"{home}: fewer than {state.offset} bytes are left")
             yield FileReader(self._pool, fd, path, Stat(home, state.offset, state.started), 0, state.offset)
         finally:
@@ -290,7 +292,7 @@ def _lock(home: Key, path: str, state: UploadState, missing: Callable[[str], Upl
     """`data`, open, locked, still in its place, and ending at `state.offset`, durably."""
     data = f"{path}/{_DATA}"
     with translating("lock", home, data, missing):
-        fd = os.open(data, os.O_RDWR | os.O_CLOEXEC)
+        fd, _ = open_regular(data, os.O_RDWR)
         try:
             try:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -362,8 +364,11 @@ def _begun(path: str) -> datetime:
     newest = 0.0
     for directory, _, files in os.walk(path, onerror=_raise):
         for name in [".", *files]:
-            with suppress(FileNotFoundError):
+            try:
                 newest = max(newest, os.stat(f"{directory}/{name}").st_mtime)
+            except OSError as error:
+                if error.errno not in {errno.ENOENT, errno.ELOOP}:
+                    raise
     return datetime.fromtimestamp(newest, UTC)
 
 
@@ -411,13 +416,13 @@ def _temporaries(path: str, key: str, before: datetime) -> Iterator[list[Key]]:
         except (FileNotFoundError, NotADirectoryError):
             continue
         for entry in entries:
-            if entry.is_dir():
+            if is_directory_entry(entry):
                 if entry.name != _UPLOADS:
                     waiting.append((entry.path, f"{name}/{entry.name}"))
             elif is_temporary_name(entry.name):
-                with suppress(FileNotFoundError):
-                    if modified(entry.stat()) < before:
-                        page.append(Key(f"{name}/{entry.name}"))
+                status = file_status(entry)
+                if status is not None and modified(status) < before:
+                    page.append(Key(f"{name}/{entry.name}"))
         if number % _DIRECTORIES_AT_ONCE == 0:
             yield page
             page = []
@@ -426,7 +431,7 @@ def _temporaries(path: str, key: str, before: datetime) -> Iterator[list[Key]]:
 
 def _read(path: str) -> bytes:
     """The first KiB of a file: more than any note or time has."""
-    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    fd, _ = open_regular(path)
     try:
         return os.read(fd, 1024)
     finally:
@@ -434,7 +439,7 @@ def _read(path: str) -> bytes:
 
 
 def _write(path: str, data: bytes) -> None:
-    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, FILE_MODE)
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE)
     try:
         if data:
             write_at(fd, (data,), 0)

@@ -25,7 +25,8 @@ __all__ = ["Pool", "translating"]
 _T = TypeVar("_T")
 
 _LEAST_THREADS: Final = 25  # the reference raises smaller values of `maxthreads` as well
-_ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG}
+_ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+"""ELOOP: a link that leads back to itself; ENXIO: a socket that lies in the place of a file."""
 
 
 class translating:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
