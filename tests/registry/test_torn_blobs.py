@@ -119,6 +119,14 @@ async def test_a_torn_layer_is_found_by_the_push_and_repaired_by_the_next(store:
     assert (await client.blob(LAYER, APP)).content == LAYER.data
 
 
+async def test_an_upload_replaces_wrong_bytes_of_the_right_length(store: Driver) -> None:
+    """It had just proven the right ones, and threw them away; no push healed what a disk had changed."""
+    await store.write(KEY, b"evil" + LAYER.data[4:])
+    client = serving(store)
+    await client.push_blob(LAYER, APP)
+    assert (await client.blob(LAYER, APP)).content == LAYER.data
+
+
 async def test_the_process_that_found_a_torn_layer_offers_it_nowhere(store: Driver) -> None:
     """Docker mounts a layer from another repository instead of pushing it, and would be refused for ever."""
     await serving(store).push_blob(LAYER, OTHER)

@@ -16,7 +16,7 @@ from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.driver_contract import DriverContract
 from moorage.testing.memory_objects import Bucket, MemoryObjects
-from moorage.testing.upload_contract import LockingContract
+from moorage.testing.upload_contract import LockingContract, ReplacingContract
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -25,20 +25,20 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
 
 
-class TestFilesystem(DriverContract, LockingContract):
+class TestFilesystem(DriverContract, LockingContract, ReplacingContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Callable[[], Driver]:
         return lambda: FilesystemDriver(tmp_path / "root")
 
 
-class TestMemory(DriverContract, LockingContract):
+class TestMemory(DriverContract, LockingContract, ReplacingContract):
     @pytest.fixture
     def connect(self) -> Callable[[], Driver]:
         shared = MemoryDriver()
         return lambda: shared
 
 
-class TestObjects(DriverContract):
+class TestObjects(DriverContract, ReplacingContract):
     """What every object store shares, on one in memory; `chunk` is small, so that uploads have several."""
 
     @pytest.fixture(params=[False, True], ids=["equal-parts", "any-length"])
@@ -47,7 +47,7 @@ class TestObjects(DriverContract):
         return lambda: ObjectDriver(MemoryObjects(bucket, chunk=1000, any_length=request.param))
 
 
-class TestObjectsAtOnce(DriverContract):
+class TestObjectsAtOnce(DriverContract, ReplacingContract):
     """The same with chunks larger than anything that is uploaded."""
 
     @pytest.fixture
@@ -56,7 +56,7 @@ class TestObjectsAtOnce(DriverContract):
         return lambda: ObjectDriver(MemoryObjects(bucket))
 
 
-class TestS3(DriverContract):
+class TestS3(DriverContract, ReplacingContract):
     """On moto, or whatever store the environment names (docs/testing.md)."""
 
     pytestmark = pytest.mark.slow

@@ -116,17 +116,24 @@ async def test_publishing_drops_what_a_crash_left(driver: FilesystemDriver, tmp_
 
 
 async def test_a_torn_blob_is_replaced(driver: FilesystemDriver, tmp_path: Path) -> None:
-    """2.8 wrote manifests in place: pushing again repairs what its crash left; a whole blob is kept."""
+    """2.8 wrote manifests in place: pushing again repairs what its crash left."""
     state = await extended(driver, await driver.uploads.begin(HOME), b"12345")
     make(tmp_path / TO, b"12")
     await driver.uploads.publish(HOME, state, TO)
     assert (await driver.read(TO)).data == b"12345"
-    inode = (tmp_path / TO).stat().st_ino
-    for _ in range(2):
-        async with driver.create(TO) as writer:
-            await writer.write([b"12345"])
-            await writer.commit()
-    assert (tmp_path / TO).stat().st_ino == inode
+
+
+async def test_a_published_blob_is_a_new_file_with_a_new_time(driver: FilesystemDriver, tmp_path: Path) -> None:
+    """A collector goes by the time, which is not that of the last byte; a hard link of a backup keeps its file."""
+    make(tmp_path / TO, b"1x345")
+    (tmp_path / "backup").hardlink_to(tmp_path / TO)
+    state = await extended(driver, await driver.uploads.begin(HOME), b"12345")
+    for path in (tmp_path / TO, tmp_path / HOME / "data"):
+        os.utime(path, (1, 1))
+    await driver.uploads.publish(HOME, state, TO)
+    assert (await driver.read(TO)).data == b"12345"
+    assert (tmp_path / TO).stat().st_mtime > 1
+    assert (tmp_path / "backup").read_bytes() == b"1x345"
 
 
 async def test_left_over_temporary_files_are_no_objects(driver: FilesystemDriver, tmp_path: Path) -> None:

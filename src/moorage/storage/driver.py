@@ -228,8 +228,8 @@ class Writer(Protocol):
         """Append.  The chunks must not be changed until this returns."""
 
     async def commit(self) -> None:
-        """Make it visible and durable.  An object of that size already under the key is kept: keys written
-        this way name their content.
+        """Make it visible and durable.  An object already under the key is replaced; a store may keep one of that
+        size, since keys written this way name their content.
         """
 
 
@@ -295,9 +295,11 @@ class Uploads(Protocol):
         """The first `state.offset` bytes, to be hashed again.  Raises UploadMissing, UploadChanged."""
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
-        """Exactly the bytes of `state` appear under `to`, durably, by the store itself; an object of that
-        size already there is kept.  Afterwards `state` raises UploadMissing or tells the same offset, and
-        nothing that is done with the upload reaches the object; `discard` removes what is left.
+        """Exactly the bytes of `state` appear under `to`, durably, by the store itself.  An object already there
+        is replaced, so that a push repairs wrong bytes; a store where this costs a request more may keep one of
+        that size.  A reader that has the old object open gets it whole, or an error.  Afterwards `state` raises
+        UploadMissing or returns the same offset, and nothing that is done with the upload reaches the object;
+        `discard` removes what is left.
 
         Raises UploadMissing, UploadBusy, UploadChanged.  A store whose uploads only ever grow by new objects may
         publish a state that another request has gone beyond: its bytes are still those of `state`.

@@ -47,7 +47,6 @@ __all__ = [
     "make_with_parents",
     "move_unless_there",
     "open_regular",
-    "place",
     "remove_leftovers",
     "remove_tree",
     "sync",
@@ -358,17 +357,6 @@ def move_unless_there(temporary: str, path: str) -> None:
         os.rename(temporary, path)
     else:
         os.unlink(temporary)
-
-
-def place(source: str, target: str, size: int) -> None:
-    """Give content of `size` bytes its content-addressed name, unless it is there.
-
-    One of another size was torn by a crash of a registry that wrote in place, and is replaced.
-    """
-    with suppress(FileNotFoundError):
-        if os.stat(target).st_size == size:
-            return
-    os.rename(source, target)
 
 
 def remove_leftovers(path: str, before: float) -> None:

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.durable import create_file, place, sync, sync_directory, temporary_beside, write_at
+from moorage.storage.durable import create_file, sync, sync_directory, temporary_beside, write_at
 from moorage.storage.threads import translating
 
 if TYPE_CHECKING:
@@ -77,8 +77,7 @@ class FileWriter:
             self._made = []
 
         def put() -> None:
-            place(self._temporary, self._path, self._size)
-            # Also for an object that was there: whoever put it there may not have come this far yet.
+            os.rename(self._temporary, self._path)
             sync_directory(directory)
 
         with translating("commit", self._key, self._path, None):

@@ -10,6 +10,11 @@ written by a request that died before its checkpoint; nobody knows whether they 
 cuts them off.  Only an upload that has no such name at all stands at the size of `data`: the reference writes
 `hashstates/sha256/0` at once, unless it was built without resumable digests.
 
+Publishing renames `data`, also over an object that is there: the caller has just proven these bytes, nobody
+those, and a rename costs no more than the look that would keep them.  Readers that have the old file open go on
+reading it; of two publishers of one digest the later one wins, with the same bytes; other names of the old file
+(hard links of a backup) keep it.
+
 A checkpoint makes the data durable first and then writes the names without fsync: one that is lost in a power
 cut means an earlier offset, never a wrong one.  Starting an upload is not durable at all; a client whose upload
 a power cut took away starts again.
@@ -40,7 +45,6 @@ from moorage.storage.durable import (
     is_directory_entry,
     is_temporary_name,
     open_regular,
-    place,
     remove_tree,
     sync_data,
     sync_directory,
@@ -142,18 +146,19 @@ class FilesystemUploads:
 
         def move() -> None:
             try:
-                place(data, target, state.offset)
+                os.rename(data, target)
             except FileNotFoundError as error:
                 if not exists(data):
                     raise self._missing(home) from error
                 raise
-            # Also for a blob that was there: whoever put it there may not have come this far yet.
             sync_directory(directory)
 
         def work() -> None:
             fd = _lock(home, self._path_of(home), state, self._missing)
             with translating("publish", home, target, None):
                 try:
+                    # A collector spares young objects; the last byte may have come long ago.
+                    os.utime(fd)
                     self._directories.within(directory, move)
                 finally:
                     os.close(fd)

@@ -71,12 +71,6 @@ class MemoryDriver:
         self._objects[key] = _Object(data, datetime.now(UTC), version)
         return version
 
-    def place(self, key: Key, data: bytes) -> None:
-        """Store content-addressed bytes; an object of that size is kept."""
-        found = self._objects.get(key)
-        if found is None or len(found.data) != len(data):
-            self.put(key, data)
-
     def _remove(self, key: str) -> None:
         if self._objects.pop(key, None) is not None:
             self._count(key, -1)
@@ -192,7 +186,7 @@ class MemoryWriter:
             self._data += chunk
 
     async def commit(self) -> None:
-        self._driver.place(self._key, bytes(self._data))
+        self._driver.put(self._key, bytes(self._data))
 
 
 @dataclass(slots=True)
@@ -256,7 +250,7 @@ class MemoryUploads:
     async def publish(self, home: Key, state: UploadState, to: Key) -> None:
         upload = self._claim(home, state)
         check_key(to)
-        self._driver.place(to, bytes(upload.data))
+        self._driver.put(to, bytes(upload.data))
         del self._uploads[home]
 
     async def discard(self, home: Key) -> None:

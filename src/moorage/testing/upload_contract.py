@@ -29,7 +29,7 @@ from moorage.testing.listing_contract import flat, keys_below
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["LockingContract", "UploadContract"]
+__all__ = ["LockingContract", "ReplacingContract", "UploadContract"]
 
 REPOSITORIES: Final = Key("docker/registry/v2/repositories")
 HOME: Final = Key(f"{REPOSITORIES}/some/name/_uploads/0199a3c4-0000-7000-8000-000000000001")
@@ -260,7 +260,7 @@ class UploadContract:
         await driver.uploads.publish(HOME, state, TO)
         assert (await driver.read(TO)).data == b"12345"
 
-    async def test_a_blob_already_there_is_kept(self, driver: Driver, other: Driver) -> None:
+    async def test_two_publishers_of_one_blob_both_succeed(self, driver: Driver, other: Driver) -> None:
         """Two clients push the same layer: one blob, two successes."""
         second = Key(f"{HOME}2")
         for home in (HOME, second):
@@ -369,6 +369,38 @@ class UploadContract:
         later = datetime.now(UTC) + timedelta(seconds=1)
         assert list(await driver.uploads.sweep(Key("docker"), later, dry_run=True)) == []
         assert list(await driver.uploads.sweep(Key("docker"), later)) == []
+
+
+class ReplacingContract:
+    """Beside the contract: drivers whose `publish` and `commit` replace an object of the same size."""
+
+    @pytest.mark.parametrize("size", [5, 3_000])
+    async def test_wrong_bytes_of_the_right_size_are_replaced(
+        self, driver: Driver, other: Driver, size: int
+    ) -> None:
+        """A disk changed four bytes of a layer: the next push of it brings proven ones."""
+        data = b"12345" * (size // 5)
+        await driver.write(TO, b"!" * size)
+        state = await extend(driver, await driver.uploads.begin(HOME), data)
+        await other.uploads.publish(HOME, state, TO)
+        assert (await driver.read(TO)).data == data
+        await driver.write(TO, b"!" * size)
+        async with other.create(TO) as writer:
+            await writer.write([data])
+            await writer.commit()
+        assert (await driver.read(TO)).data == data
+
+    async def test_an_open_reader_survives_the_replacement(self, driver: Driver, other: Driver) -> None:
+        """A pull beside a push of the same layer is not torn."""
+        data = b"12345" * 600_000
+        await driver.write(TO, data)
+        state = await extend(driver, await driver.uploads.begin(HOME), data)
+        async with driver.open(TO) as reader:
+            pieces = aiter(reader)
+            read = await anext(pieces)
+            await other.uploads.publish(HOME, state, TO)
+            read += b"".join([piece async for piece in pieces])
+        assert read == data
 
 
 class LockingContract:
