@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import json
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -14,6 +16,7 @@ from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.tags import StoredTags
+from moorage.registry.unserved_manifests import UnservedManifests
 from moorage.storage.driver import READ_LIMIT_BYTES, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import image
@@ -23,6 +26,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Content, Driver, Key
 
 ONE, OTHER = image(seed=1), image(seed=2)
+SCHEMA_1 = json.dumps({"schemaVersion": 1, "name": "x", "fsLayers": [], "history": []}).encode()
 ORDERED = ("1", "1.0", "1.0-alpine", "1.0.1", "A", "B", "_z", "a", "a-b", "a.b", "a_b", "b", "v1", "v10", "v2")
 
 
@@ -204,6 +208,41 @@ async def test_a_damaged_manifest_is_one_line_in_the_log(driver: Driver) -> None
         for _ in range(3):
             assert (await tags.list(NAME)).names == ()
     assert [log["digest"] for log in logs] == [str(ONE.digest)]
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+async def test_what_is_not_served_is_read_once(driver: Driver, limit: int | None) -> None:
+    """1,500 tags of schema 1, or a few broken manifests of 4 MB, kept the event loop busy at each request."""
+    now = [time.time() + 10]
+    await fill(driver, ORDERED)
+    await push(driver, StoredManifests(driver), OTHER, Tag("A"))
+    await driver.write(layout.blob_data(ONE.digest), SCHEMA_1)
+    await driver.write(layout.blob_data(OTHER.digest), b"other bytes")
+    watched = Counting(driver)
+    unserved = UnservedManifests(watched, clock=lambda: now[0])
+    tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
+    assert (await tags.list(NAME, limit=limit)).names == ()
+    first = watched.bodies
+    assert (await tags.list(NAME, limit=limit)).names == ()
+    assert watched.bodies == first, "neither is read again"
+    now[0] += 61
+    assert (await tags.list(NAME, limit=limit)).names == ()
+    assert watched.bodies > first, "a restored file may have the time of the damaged one"
+    await driver.write(layout.blob_data(OTHER.digest), OTHER.data)
+    assert (await tags.list(NAME, limit=limit)).names == ("A",), "what is repaired is listed at once"
+
+
+async def test_an_object_written_a_moment_ago_is_read_again(driver: Driver) -> None:
+    """The write that repairs it may get the same time."""
+    await fill(driver, ("v1",))
+    await driver.write(layout.blob_data(ONE.digest), b"!" * len(ONE.data))
+    watched = Counting(driver)
+    written = (await driver.stat(layout.blob_data(ONE.digest))).modified.timestamp()
+    unserved = UnservedManifests(watched, clock=lambda: written + 1)
+    tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
+    for reads in (1, 2):
+        assert (await tags.list(NAME)).names == ()
+        assert watched.bodies == reads
 
 
 async def test_a_failing_store_is_no_empty_list(driver: Driver) -> None:

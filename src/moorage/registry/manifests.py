@@ -65,6 +65,7 @@ from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
 from moorage.registry.torn_blobs import TornBlobs
+from moorage.registry.unserved_manifests import UnservedManifests
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest, Tag, parse_tag
 
@@ -155,6 +156,7 @@ class StoredManifests:
         sizes: Sizes | None = None,
         links: Links | None = None,
         torn: TornBlobs | None = None,
+        unserved: UnservedManifests | None = None,
     ) -> None:
         self._links = Links(driver) if links is None else links
         self._torn = TornBlobs(driver) if torn is None else torn
@@ -168,6 +170,7 @@ class StoredManifests:
         self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
         self._proven: BoundedCache[Digest, int] = BoundedCache(_PROVEN)
         self._damaged: BoundedCache[Digest, bool] = BoundedCache(_DAMAGED)
+        self._unserved = UnservedManifests(driver) if unserved is None else unserved
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
         with refusing():
@@ -216,13 +219,14 @@ class StoredManifests:
         """Return whether `load` would return the manifest, without reading it; None if only `prove` can tell.
 
         A manifest in memory is served without a look at the store.  One that was proven before and has dropped out
-        of the memory is served while the store has as many bytes under its digest.
+        of the memory is served while the store has as many bytes under its digest.  One that was read and is not
+        served is not read again while the object is the same (`unserved_manifests.py`).
         """
         if digest in self.cache:
             return True
         size = self._proven.get(digest)
         if size is None:
-            return None
+            return False if await self._unserved.holds(digest) else None
         try:
             found = (await self._driver.stat(layout.blob_data(digest))).size
         except KeyMissing:
@@ -233,9 +237,11 @@ class StoredManifests:
 
     async def prove(self, digest: Digest) -> bool:
         """Return whether `load` returns the manifest, by reading it."""
+        began = self._unserved.now()
         try:
             await self.load(digest)
         except ManifestUnknown:
+            await self._unserved.note(digest, began)
             return False
         return True
 

@@ -10,7 +10,8 @@ filled up again.
 A list is not a snapshot: each tag is shown or left out as it was at some moment of the request.  A tag that is
 alive throughout is never left out, also while pushes move it and the manifest that it named before is deleted.
 
-Cost of a tag: one read; of each manifest: one `stat`, and once in a process one read of its bytes.
+Cost of a tag: one read; of each manifest: one `stat`, and once in a process one read of its bytes (once a minute
+for one that is not served).
 Why: docs/decisions/0009-tag-lists.md.
 """
 
@@ -117,7 +118,8 @@ class StoredTags:
             return False
         if (served := await self._manifests.served(digest)) is None:
             async with self._proving:
-                served = await self._manifests.prove(digest)
+                if (served := await self._manifests.served(digest)) is None:  # another tag may have led to it
+                    served = await self._manifests.prove(digest)
                 await asyncio.sleep(0)  # a local disk answers at once, and other requests need their turn
         return served
 

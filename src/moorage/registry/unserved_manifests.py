@@ -1,0 +1,66 @@
+"""Manifests that are stored and not served (schema 1, damaged bytes), so that lists do not read them every time.
+
+Absence of content is otherwise never remembered, since another process may store it a moment later.  Here the
+object exists, and the result of reading it holds while its size and time are the same, for a minute at most: a
+file that is restored from a backup may have the time of the one that it replaces.  An object written a moment ago
+is not remembered, since the next write may get the same time.
+
+Above: `manifests.py`.  Below: `storage/driver.py`.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from moorage.registry import layout
+from moorage.registry.caches import BoundedCache
+from moorage.storage.driver import KeyMissing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.storage.driver import Driver, Stat
+    from moorage.types import Digest
+
+__all__ = ["UnservedManifests"]
+
+_REMEMBERED: Final = 20_000
+"""About 0.5 kB each."""
+_LASTS_S: Final = 60.0
+_SETTLED_S: Final = 2.0
+"""Longer than the resolution of a store's times, which is a second where HTTP dates are used."""
+
+
+class UnservedManifests:
+    """`clock` returns seconds since the epoch.  Methods raise StorageUnavailable."""
+
+    def __init__(self, driver: Driver, *, clock: Callable[[], float] = time.time) -> None:
+        self._driver, self._clock = driver, clock
+        self._known: BoundedCache[Digest, tuple[Stat, float]] = BoundedCache(_REMEMBERED)
+
+    async def note(self, digest: Digest, began: float) -> None:
+        """Remember that reading the object, which began at `began`, showed that it is not served."""
+        stat = await self._stat(digest)
+        if stat is not None and stat.modified.timestamp() < began - _SETTLED_S:
+            self._known.put(digest, (stat, began))
+
+    async def holds(self, digest: Digest) -> bool:
+        """Return whether the object is known not to be served, by one `stat`; without one if nothing is known."""
+        stat, noted = self._known.get(digest) or (None, 0.0)
+        if stat is None:
+            return False
+        if 0 <= self._clock() - noted < _LASTS_S and await self._stat(digest) == stat:
+            return True
+        self._known.drop(digest)
+        return False
+
+    def now(self) -> float:
+        """Return the time of the clock, for `note`."""
+        return self._clock()
+
+    async def _stat(self, digest: Digest) -> Stat | None:
+        try:
+            return await self._driver.stat(layout.blob_data(digest))
+        except KeyMissing:
+            return None
