@@ -137,6 +137,6 @@ async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driv
         await sizes.put(DIGEST, size)
         with pytest.raises(Unavailable):
             await way
-        assert await sizes.get(DIGEST) is None
+        assert await sizes.get(DIGEST) == len(DATA)
     right = await blobs.stat(NAME, DIGEST)
     assert await blobs.read(right) == DATA

@@ -26,6 +26,7 @@ from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error
 from moorage.registry.uploads import StoredUploads
+from moorage.storage.driver import StorageExhausted
 from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
+
+    import httpx
 
     from moorage.storage.driver import Driver, Key, Reader
 
@@ -52,6 +55,17 @@ _SETTINGS = Settings(storage=Storage(redirect=Redirect(disable=True), cache=Cach
 def serving(driver: Driver) -> Client:
     """A process that has just been started."""
     return Client(create_app(StoredRegistry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))
+
+
+def remembering(driver: Driver) -> Client:
+    """A process that remembers sizes."""
+    cache = Cache(links=0, blobdescriptor="inmemory")
+    settings = Settings(storage=Storage(redirect=Redirect(disable=True), cache=cache))
+    return Client(create_app(StoredRegistry(driver, settings, b"secret"), http_options(settings)))
+
+
+async def head(client: Client) -> httpx.Response:
+    return await client.send("HEAD", f"/v2/{APP}/blobs/{LAYER.digest}")
 
 
 @asynccontextmanager
@@ -230,6 +244,68 @@ async def test_the_refusal_waits_until_no_node_remembers_the_link() -> None:
     with pytest.raises(ManifestBlobUnknown):
         await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
     assert [seconds > 2 for seconds in slept] == [True]
+
+
+@pytest.mark.parametrize("data", [LAYER.data[:50_000], LAYER.data + b"!"], ids=["cut", "longer"])
+async def test_a_size_that_changed_is_never_served(store: Driver, data: bytes) -> None:
+    """One 503 for each worker, and then 200 with half of the layer for ever."""
+    workers = [remembering(store) for _ in range(2)]
+    for client in workers:
+        assert (await head(client)).status_code == 200
+    await store.write(KEY, data)
+    with capture_logs() as logs:
+        for client in workers * 2:
+            answer = await client.blob(LAYER, APP)
+            assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+            assert (await head(client)).status_code == 404
+    assert [entry["log_level"] for entry in logs].count("error") == 2, "each worker reads it once"
+    if not store.remote:  # one that was started later finds the mark
+        assert (await head(remembering(store))).status_code == 404
+    await workers[0].push_blob(LAYER, APP)
+    for client in workers:
+        assert (await head(client)).headers["content-length"] == str(LAYER.size)
+        assert (await client.blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_a_range_of_a_blob_that_was_cut_is_unknown(store: Driver) -> None:
+    """What the client has of it is whole; the rest comes after the next push."""
+    client = remembering(store)
+    await head(client)
+    await store.write(KEY, LAYER.data[:10])
+    answer = await client.send("GET", f"/v2/{APP}/blobs/{LAYER.digest}", headers={"range": "bytes=50000-"})
+    assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_restored_file_needs_no_push(store: Driver) -> None:
+    """A pull beside the restoration of a backup must not make the images lose their layers."""
+    client = remembering(store)
+    await head(client)
+    await store.write(KEY, LAYER.data[:-1])
+    assert (await client.blob(LAYER, APP)).status_code == 404
+    await store.write(KEY, LAYER.data)
+    for served in (client, remembering(store)):
+        assert (await served.blob(LAYER, APP)).content == LAYER.data
+
+
+async def test_a_mark_of_the_right_size_does_not_hide_the_repaired_blob(store: Driver) -> None:
+    """The torn object had the right length; after the upload the mark fits the whole one."""
+    await store.write(layout.torn_mark(LAYER.digest), str(LAYER.size).encode())
+    client = serving(store)
+    assert (await client.start_upload(OTHER, f"?mount={LAYER.digest}&from={APP}")).status_code == 201
+    assert (await client.blob(LAYER, APP)).content == LAYER.data
+    assert layout.torn_mark(LAYER.digest) not in await everything(store)
+
+
+async def test_a_full_disk_does_not_hide_that_a_blob_is_torn(store: Driver) -> None:
+    """The mark cannot be written; the client gets 404 and not the torn bytes."""
+
+    class Full(WatchedDriver):
+        async def before(self, call: str) -> None:
+            if call.startswith("write"):
+                raise StorageExhausted(call)
+
+    await store.write(KEY, LAYER.data[:-1])
+    assert await TornBlobs(Full(store)).proven_size(LAYER.digest) is None
 
 
 async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:

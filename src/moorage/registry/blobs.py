@@ -8,7 +8,8 @@ The link is read for every request, or was a moment ago where the store is far a
 that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
 immutable, is remembered (`sizes.py`); that the bytes are still there is checked by whoever opens them, so a GET
 costs at most one read of a link, one stat, and one open.  An object of no bytes under another digest than theirs
-is unknown like one that is missing, so that clients upload it again (`torn_blobs.py`).
+is unknown like one that is missing, so that clients upload it again, and so is one that has another size than the
+one remembered and, when it is read, another digest (`torn_blobs.py`).
 
 Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`; `storage/middleware/` says where
 clients are sent.
@@ -97,7 +98,7 @@ class StoredBlobs:
 
     async def _look(self, stored: Digest) -> int:
         """The size as storage has it now.  Raises BlobUnknown, also for what is known to be torn."""
-        size = await self._torn.size(stored)
+        size = await self._torn.served_size(stored)
         if size is None:
             await self._sizes.forget(stored)
             raise BlobUnknown(str(stored))
@@ -105,10 +106,18 @@ class StoredBlobs:
         return size
 
     async def _check(self, blob: Blob, size: int) -> None:
-        """Raises Unavailable if `size`, which storage says, is not what was remembered: no answer may be torn."""
+        """Raise what `_differs` returns if `size` in storage is not the remembered one: no answer may be torn."""
         if size != blob.size:
-            await self._sizes.forget(blob.stored)
-            raise Unavailable(f"{blob.stored} has {size} bytes and not {blob.size}; ask again")
+            raise await self._differs(blob)
+
+    async def _differs(self, blob: Blob) -> BlobUnknown | Unavailable:
+        """Return the refusal for a blob whose size in storage is not the remembered one: unknown if it is torn."""
+        await self._sizes.forget(blob.stored)
+        size = await self._torn.proven_size(blob.stored)
+        if size is None:
+            return BlobUnknown(str(blob.digest))
+        await self._sizes.put(blob.stored, size)
+        return Unavailable(f"{blob.stored} has {size} bytes and not {blob.size}; ask again")
 
     @asynccontextmanager
     async def open(
@@ -121,8 +130,7 @@ class StoredBlobs:
                     await self._check(blob, reader.stat.size)
                     yield aiter(reader)
             except RangeOutside as error:
-                await self._sizes.forget(blob.stored)
-                raise Unavailable(f"{blob.stored} is smaller than {blob.size} bytes; ask again") from error
+                raise await self._differs(blob) from error
             except KeyMissing:
                 await self._sizes.forget(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None
@@ -132,8 +140,7 @@ class StoredBlobs:
             try:
                 data = (await self._driver.read(layout.blob_data(blob.stored))).data
             except ObjectTooLarge as error:
-                await self._sizes.forget(blob.stored)
-                raise Unavailable(f"{blob.stored} is larger than {blob.size} bytes; ask again") from error
+                raise await self._differs(blob) from error
             except KeyMissing:
                 await self._sizes.forget(blob.stored)
                 raise BlobUnknown(str(blob.digest)) from None

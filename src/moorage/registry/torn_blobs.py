@@ -1,16 +1,18 @@
 """Blobs whose stored bytes are not those of their digest: torn by a crash or a full disk of whatever wrote them.
 
 An object of no bytes is torn, unless its digest is that of no bytes.  Of any other object only its bytes tell, and
-to read them for each request would cost more than it finds.  So they are read when a manifest is pushed whose
-descriptor has another size than the store: one of the two is wrong.  The result is remembered until the object is
-written again, so each blob is read once in a process, and one at a time.
+to read them for each request would cost more than it finds.  So they are read when two sizes differ: a manifest is
+pushed whose descriptor has another size than the store, or the store has another size than it had when it was last
+asked (`blobs.py`).  The result is remembered until the object is written again, so each blob is read once in a
+process, and one at a time.
 
-A repository's link to a torn blob is removed (`manifests.py`), which every process sees.  A client may then mount
-the blob from another repository, so a mark beside the bytes holds the size that they had, and such an object is
-not mounted.  An old mark does no harm: an object of another size is another one, and a refused mount is an upload.
+A mark beside the bytes holds the size that they had, for other processes: such an object is not mounted, and
+where a look at the mark costs no request to another host, not served.  A push also removes its repository's link
+to a torn blob (`manifests.py`); a pull does not, since an operator may be restoring the file.  An old mark does no
+harm: an object of another size is another one, and one of that size is read, and loses the mark if it is whole.
 
-What is torn counts as missing: clients upload it again, and a published upload replaces an object of another size.
-Not found: a blob cut short before a manifest that names it is pushed, and one with other bytes of the same length.
+What is torn counts as missing: clients upload it again, and a published upload replaces the object.
+Not found: a blob cut short before its size was first asked for, and one with other bytes of the same length.
 `moorage storage check` finds both.
 
 Above: `blobs.py`, `manifests.py`, `uploads.py`.  Below: `contents.py`.
@@ -20,6 +22,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -29,7 +32,7 @@ from moorage.registry import layout
 from moorage.registry.caches import BoundedCache
 from moorage.registry.contents import hashed
 from moorage.registry.slices import together
-from moorage.storage.driver import KeyMissing, ObjectTooLarge
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageExhausted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -75,9 +78,21 @@ class TornBlobs:
         return None if known is not None and known.is_of(stat) and not known.whole else stat.size
 
     async def mountable_size(self, digest: Digest) -> int | None:
-        """Return what `size` does, but None for an object that any process has found to be torn."""
+        """Return what `size` does, but None for an object that any process has found to be torn.
+
+        Reads all bytes of an object of the size that such a one had, as `proven_size` does.
+        """
         size, marked = await together(self.size(digest), self._marked_size(digest))
-        return None if size == marked else size
+        if size is None or size != marked:
+            return size
+        if (size := await self.proven_size(digest)) is not None:
+            with suppress(StorageExhausted):  # read-only: the next process reads it again
+                await self._driver.delete([layout.torn_mark(digest)])
+        return size
+
+    async def served_size(self, digest: Digest) -> int | None:
+        """Return what `mountable_size` does; what `size` does where the mark would cost a request."""
+        return await (self.size(digest) if self._driver.remote else self.mountable_size(digest))
 
     async def _marked_size(self, digest: Digest) -> int | None:
         try:
@@ -101,8 +116,6 @@ class TornBlobs:
                 except KeyMissing:
                     return None
                 known = _Proof(size, stat.modified, whole=found == digest.hex)
-                if not known.whole:
-                    await self._driver.write(layout.torn_mark(digest), str(size).encode())
                 self._proven.put(digest, known)
                 if not known.whole:
                     _log.error(
@@ -110,6 +123,8 @@ class TornBlobs:
                         digest=str(digest),
                         size=size,
                     )
+                    with suppress(StorageExhausted):  # full or read-only: each process finds it by itself
+                        await self._driver.write(layout.torn_mark(digest), str(size).encode())
         return known.size if known.whole else None
 
     def published(self, digest: Digest) -> None:
