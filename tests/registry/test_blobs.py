@@ -10,6 +10,7 @@ from tests.registry.watched import WatchedDriver
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.caches import Recent
 from moorage.storage.driver import LocalFile, SignedUrl
 from moorage.types import Digest, RepoName
 
@@ -91,7 +92,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
             calls.append(call.partition(" ")[0])
 
     await put(driver, DIGEST, DATA)
-    blobs = StoredBlobs(Counting(driver))
+    blobs = StoredBlobs(Counting(driver), confirmed=Recent(3600))
     for _ in range(3):
         await blobs.stat(NAME, DIGEST)
     assert calls == ["read", "stat", "read", "read", "read"], "the second one is that of the mark of a torn blob"

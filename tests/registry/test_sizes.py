@@ -10,6 +10,7 @@ from tests.registry.watched import WatchedDriver
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.caches import Recent
 from moorage.registry.interface import Blob
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
@@ -69,6 +70,7 @@ async def test_the_least_recently_used_goes_first_and_nothing_is_kept_of_none() 
 async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
     """Workers with Redis, or tests with a memory between them."""
     counting, sizes = Counting(driver), MemorySizes(10)
+    counting.remote = True  # a file's size is compared once a second by each
     await put(driver)
     for _ in range(2):
         assert (await StoredBlobs(counting, sizes=sizes).stat(NAME, DIGEST)).size == len(DATA)
@@ -90,7 +92,7 @@ async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver)
 async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(driver: Driver) -> None:
     """Or HEAD would say for ever that nobody needs to upload them."""
     sizes, built = MemorySizes(10), image()
-    blobs = StoredBlobs(driver, sizes=sizes)
+    blobs = StoredBlobs(driver, sizes=sizes, confirmed=Recent(3600))
     for part in built.closure[:-1]:
         await put(driver, part.digest, part.data)
         await blobs.stat(NAME, part.digest)
