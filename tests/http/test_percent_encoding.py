@@ -7,6 +7,7 @@ servers might.
 from __future__ import annotations
 
 import http.client
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import unquote_to_bytes, urlsplit
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
 
     from tests.http.conftest import Serve
 
+URI_REFERENCE: Final = re.compile(rb"(?:[A-Za-z0-9._~!$&'()*+,;=:@/?-]|%[0-9A-Fa-f]{2})+")
+"""The characters of RFC 3986 section 3.3 and 3.4, which have no brackets and no fragment."""
 METHODS: Final = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE")
 DIGEST: Final = f"sha256:{'0' * 64}"
 BYTES: Final = tuple(f"%{byte:02x}" for byte in range(256))
@@ -32,7 +35,7 @@ HARD: Final = (
     "%2500", "%00", "%0d%0aset-cookie:%20a=b", "%0a", "%c0%af", "%c0%ae%c0%ae%c0%af", "%e0%80%af",
     "%f0%80%80%af", "%ed%a0%80", "%ed%b3%bf", "%f4%90%80%80", "%fe%ff", "%e2%82%ac", "%e2%80%ae", "%u20ac",
     "%", "%2", "%zz", "%3f", "%3fn=1", "%23", "%5c", "%5c..%5c", "%3b", "%3a", "%40", "%20", "+", "%2b",
-    "%c4%b0", "%ef%bc%8f", "%ef%bb%bf", "%7f", "%c2%85",
+    "%c4%b0", "%ef%bc%8f", "%ef%bb%bf", "%7f", "%c2%85", "\\", "|", "^", "`", "{", "}", "[", "]", "<", ">", '"',
 )  # fmt: skip
 """Separators, dot segments, double encodings, overlong and invalid UTF-8, broken escapes, line ends."""
 
@@ -48,6 +51,7 @@ PLACES: Final = (
 """A slash at the end makes a redirect of what is otherwise valid."""
 
 QUERIES: Final = (
+    "/v2/a/tags/list/?n=1&last={}|^",
     "/v2/a/tags/list/?last={}", "/v2/a/tags/list?last={}", "/v2/a/tags/list?n={}", "/v2/a/tags/list?n=1{}",
     "/v2/_catalog?last={}", "/v2/_catalog?last=a{}b", "/v2/_catalog?n={}&last=a", "/v2/?{}", "/v2/?a{}=b",
     f"/v2/a/referrers/{DIGEST}?artifactType=a/b{{}}&last={{}}", "/v2/a/blobs/uploads/0123?_state={}",
@@ -76,6 +80,7 @@ def check(method: str, target: str, answer: Answer) -> None:
         return
     assert answer.location.isascii(), asked
     assert answer.location.decode().isprintable(), asked
+    assert URI_REFERENCE.fullmatch(answer.location), asked
     location = urlsplit(answer.location)
     path, _, query = target.partition("?")
     assert location.fragment == b"", asked
@@ -129,6 +134,8 @@ async def test_no_byte_in_a_query_is_an_internal_error(serve: Serve, tmp_path: P
     [
         ("/v2/a/tags/list/?last=%E2%82%AC&n=%3F", "/v2/a/tags/list?last=%E2%82%AC&n=%3F"),
         ("/v2/a/tags/list/?last=é\x7f# x", "/v2/a/tags/list?last=%C3%A9%7F%23%20x"),
+        ('/v2/a/tags/list/?last=\\|^{}`[]<>"', "/v2/a/tags/list?last=%5C%7C%5E%7B%7D%60%5B%5D%3C%3E%22"),
+        ("/v2/a/tags/list/?last=%zz%4%7c%", "/v2/a/tags/list?last=%25zz%254%7c%25"),
         ("/v2/%61/tags/list/", "/v2/a/tags/list"),
         ("/v2/a%2Fb/tags/list/", "/v2/a/b/tags/list"),
         (f"/v2/a/blobs/sha256%3A{'0' * 64}/", f"/v2/a/blobs/{DIGEST}"),

@@ -9,7 +9,6 @@ Source: reference/http-api.md section 1.
 from __future__ import annotations
 
 import re
-import string
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -49,8 +48,10 @@ _API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 _TOKEN: Final = "/token"  # noqa: S105  a path
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
 _IN_PATH: Final = "/:="
-_IN_QUERY: Final = string.punctuation.replace("#", "")
-"""Characters left unescaped in a Location (RFC 3986 section 3); a query keeps the escapes it was sent with."""
+_IN_QUERY: Final = "!$&'()*+,;=:@/?%"
+"""Characters left unescaped in a Location, beside letters, digits and `-._~` (RFC 3986 section 3)."""
+_NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
+"""A query keeps the escapes it was sent with; a percent sign that begins none is escaped."""
 _log: Final = structlog.get_logger("moorage.http")
 
 
@@ -167,7 +168,7 @@ class _App:
         route, params = routes.find(inner)
         route.endpoint(request.method, readonly=False)
         Call(request, self._registry, self._options, params).check_path()
-        query = quote(request.scope["query_string"], safe=_IN_QUERY)
+        query = quote(_NO_ESCAPE.sub(b"%25", request.scope["query_string"]), safe=_IN_QUERY)
         target = path_outside(self._options, quote(inner[1:], safe=_IN_PATH)) + (f"?{query}" if query else "")
         response = Response(status_code=301, headers={"location": target, "content-length": "0"})
         response.raw_headers.append(_API_VERSION)
