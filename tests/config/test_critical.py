@@ -142,11 +142,12 @@ def test_duplicate_keys_of_a_variable_do_not_start(tmp_path: Path) -> None:
     assert str(error) == "REGISTRY_STORAGE: filesystem: duplicate key; remove one"
 
 
-def test_a_second_document_does_not_start(tmp_path: Path) -> None:
-    """What stands after a stray `---` would not be in force."""
-    (error,) = errors_of(tmp_path, BASE + "---\nauth: {htpasswd: {realm: r, path: p}}\n")
-    assert error.origin.line == 8
-    assert "second YAML document" in error.message
+@pytest.mark.parametrize("separators", ["---\n", "---\n---\n", "...\n---\n# nothing\n---\n", '--- ""\n---\n'])
+def test_a_second_document_does_not_start(tmp_path: Path, separators: str) -> None:
+    """What stands after a stray `---` would not be in force, whether empty documents precede it or not."""
+    (error,) = errors_of(tmp_path, BASE + separators + "auth: {htpasswd: {realm: r, path: p}}\n")
+    assert error.origin.line == 7 + separators.count("\n")
+    assert "another YAML document" in error.message
 
 
 GUARDED = "auth: {htpasswd: {realm: r, path: p}}\npolicy: {repository: {classes: [image]}}\n"

@@ -100,7 +100,7 @@ def test_what_is_no_yaml_is_told_with_its_line(text: str, said: str) -> None:
         ("x: &x\n  b: 1\n  b: 2\ny: *x\nz: {<<: *x}",
          ["f:3: x.b: duplicate key; the first is on line 2; remove one"]),
         ("a: 1\n---\nb: 2",
-         ["f:3: a second YAML document begins here (---) and would be ignored; remove the separator"]),
+         ["f:3: another YAML document begins here (---) and would be ignored; remove the separator"]),
     ],
 )  # fmt: skip
 def test_what_would_be_dropped_in_silence_is_an_error(text: str, told: list[str]) -> None:

@@ -51,7 +51,7 @@ each with all that is below it, are:
 
 One YAML document that begins with `version: 0.1`. The dialect is that of the reference (YAML 1.1 as Go's yaml.v2
 reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, anchors and
-merges work. Duplicate keys and a second document in the file are errors: the reference silently takes the last of
+merges work. Duplicate keys and further documents in the file are errors: the reference silently takes the last of
 the keys and the first of the documents. Text keeps its spelling (`secret: 0123` is the text 0123), except in the
 parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
 

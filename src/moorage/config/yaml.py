@@ -67,8 +67,9 @@ def read(text: str, source: str, problems: list[Problem], *, lines: bool = True)
         assert root is not None
         conversion = _Conversion(source, problems, lines=lines)
         tree = conversion.node(root)
-        if loader.check_node():
-            conversion.refuse_document(loader.get_node())
+        while loader.check_node():
+            if conversion.refuse_document(loader.get_node()):
+                break
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         line = mark.line + 1 if mark is not None and lines else None
@@ -100,12 +101,13 @@ class _Conversion:
     def _fail(self, node: yaml.Node, message: str) -> ConfigError:
         return ConfigError([Problem(message, origin=self._origin(node))])
 
-    def refuse_document(self, node: yaml.Node | None) -> None:
-        """Report a document after the first one, unless it is empty."""
+    def refuse_document(self, node: yaml.Node | None) -> bool:
+        """Report a document after the first one, unless it is empty.  Return whether it was reported."""
         if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
-            return
-        message = "a second YAML document begins here (---) and would be ignored; remove the separator"
+            return False
+        message = "another YAML document begins here (---) and would be ignored; remove the separator"
         self._problems.append(Problem(message, origin=self._origin(node)))
+        return True
 
     def node(self, node: yaml.Node) -> Node:
         self._count += 1
