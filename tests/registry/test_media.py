@@ -151,6 +151,59 @@ def test_the_structure_is_that_of_the_type() -> None:
     )
 
 
+@pytest.mark.parametrize(
+    ("member", "value", "said"),
+    [
+        ("annotations", {"a": 1}, "annotations is not a map of texts"),
+        ("annotations", {"a": None}, "annotations is not a map of texts"),
+        ("annotations", ["a"], "annotations is not a map of texts"),
+        ("annotations", "a", "annotations is not a map of texts"),
+        ("data", {"a": "b"}, "data is not a text"), ("data", 7, "data is not a text"),
+        ("data", "e30", "data is not base64"), ("data", "==", "data is not base64"),
+        ("data", "e30=\u00e9", "data is not base64"), ("data", "\ud800", "data is not base64"),
+        ("artifactType", [], "artifactType is not a text"), ("mediaType", 1, "mediaType is not a text"),
+        ("digest", 1, "digest is not a text"), ("urls", {}, "urls is not a list of texts"),
+        ("urls", [1], "urls is not a list of texts"), ("platform", "linux", "platform is not an object"),
+        ("platform", {"os": 1}, "platform.os is not a text"),
+        ("platform", {"os.version": []}, "platform.os.version is not a text"),
+        ("platform", {"os.features": "x"}, "platform.os.features is not a list of texts"),
+        ("platform", {"features": [None]}, "platform.features is not a list of texts"),
+    ],
+)  # fmt: skip
+def test_members_of_descriptors_have_their_types(member: str, value: object, said: str) -> None:
+    """Clients in Go refuse the whole manifest otherwise; one that was stored is served as before."""
+    bad = {**DESCRIPTOR, member: value}
+    for where, document, media_type in (
+        ("config", {**IMAGE, "config": bad}, media.OCI_MANIFEST),
+        ("layers[0]", {**IMAGE, "layers": [bad]}, media.OCI_MANIFEST),
+        ("subject", {**IMAGE, "subject": bad}, media.OCI_MANIFEST),
+        ("manifests[0]", {**INDEX, "manifests": [bad]}, media.OCI_INDEX),
+    ):
+        assert f"{where}.{said}" in refused(document, media_type)
+        assert media.stored_type(encode(document)) == media_type
+
+
+def test_optional_members_of_descriptors_may_be_null_or_of_their_type() -> None:
+    empty = dict.fromkeys(("annotations", "data", "artifactType", "urls", "platform"))
+    filled = {
+        "annotations": {"a": "b"}, "data": "e30=\r\n", "artifactType": "a/b", "urls": [], "os": 1,
+        "platform": {"os": "linux", "architecture": "amd64", "variant": None, "os.features": ["x"], "data": 1},
+    }  # fmt: skip
+    for members in (empty, filled):
+        layers = [{**DESCRIPTOR, **members}]
+        assert len(media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs) == 2
+
+
+@pytest.mark.parametrize(
+    "names", [('"\\ud800"', '"\\udfff"'), ('"\\ud800"', '"\ufffd"'), ('"a\\udc00"', '"a\\udbff"')]
+)
+def test_keys_that_are_equal_once_decoded_are_one_key_twice(names: tuple[str, str]) -> None:
+    """Go reads half of a surrogate pair as U+FFFD: it would drop an annotation that others see."""
+    text = encode(IMAGE)[:-1].decode() + f', "annotations": {{{names[0]}: "a", {names[1]}: "b"}}}}'
+    assert "a key occurs twice" in refused(text.encode())
+    assert media.parse(text.encode()).annotations in ({"\ufffd": "b"}, {"a\ufffd": "b"})
+
+
 def test_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Each entry is looked up in the store."""
     monkeypatch.setattr(media, "DESCRIPTORS_LIMIT", 100)

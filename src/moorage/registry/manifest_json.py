@@ -102,9 +102,9 @@ def read_pushed(data: bytes) -> dict[str, Any]:
     """Read a manifest that a client pushes.
 
     Raises ManifestInvalid for bytes that are not UTF-8 or not a JSON object, for a name that occurs twice in one
-    object, for a name that differs from a specified one only in case where the specification defines names
-    (names of annotations are free), and above `VALUES_LIMIT` or `NESTING_LIMIT`.  Integers of more than 20 digits
-    are returned as floats: no specified member has room for one.
+    object (halves of surrogate pairs count as U+FFFD), for a name that differs from a specified one only in case
+    where the specification defines names (names of annotations are free), and above `VALUES_LIMIT` or
+    `NESTING_LIMIT`.  Integers of more than 20 digits are returned as floats: no specified member has room for one.
     """
     try:
         text = data.decode()
@@ -158,7 +158,8 @@ def _check_cost(text: str) -> None:
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
-    if len(found) != len(pairs):
+    # Names with halves of surrogate pairs are equal once they are replaced, as encoding/json does.
+    if len(found) != len(pairs) or len({well_formed(name) for name in found}) != len(found):
         raise ValueError("a key occurs twice in one object")
     return found
 

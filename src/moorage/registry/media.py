@@ -13,6 +13,7 @@ Source: image-spec 1.1 manifest.md and image-index.md.
 
 from __future__ import annotations
 
+from binascii import a2b_base64
 from dataclasses import dataclass, field
 from typing import Any, Final
 from urllib.parse import urlsplit
@@ -66,6 +67,11 @@ _QUOTED_CHARS: Final = 120
 _UNSUPPORTED_SHOWN: Final = 3
 _TYPE_MEMBERS: Final = frozenset({"schemaVersion", "mediaType"})
 _DESCRIPTION_MEMBERS: Final = _TYPE_MEMBERS | {"artifactType", "config", "subject", "annotations"}
+_DESCRIPTOR_TEXTS: Final = frozenset({"mediaType", "digest", "artifactType", "data"})
+_DESCRIPTOR_LISTS: Final = frozenset({"urls"})
+_PLATFORM_TEXTS: Final = frozenset({"architecture", "os", "os.version", "variant"})
+_PLATFORM_LISTS: Final = frozenset({"os.features", "features"})
+"""Members by their type in Go (image-spec `specs-go/v1`); a null is the empty value."""
 _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image again with a Docker of 2017 or later"
 
 
@@ -227,8 +233,6 @@ def _children(document: dict[str, Any]) -> tuple[Child, ...]:
     for i, item in enumerate(_list(document, "manifests")):
         digest = _digest(item, f"manifests[{i}]")
         platform = item.get("platform")
-        if platform is not None and not isinstance(platform, dict):
-            raise ManifestInvalid(f"manifests[{i}].platform is not an object")
         known = (_text(platform, "os"), _text(platform, "architecture")) if platform else None
         found.append(Child(digest, known, item.get("size")))
     return tuple(found)
@@ -236,10 +240,7 @@ def _children(document: dict[str, Any]) -> tuple[Child, ...]:
 
 def _layer(item: Any, where: str) -> Layer:
     digest = _digest(item, where)
-    urls = item.get("urls") or []
-    if not isinstance(urls, list) or not all(isinstance(url, str) for url in urls):
-        raise ManifestInvalid(f"{where}.urls is not a list of texts")
-    return Layer(_text(item, "mediaType"), digest, tuple(urls), item.get("size"))
+    return Layer(_text(item, "mediaType"), digest, tuple(item.get("urls") or ()), item.get("size"))
 
 
 def _check_urls(blobs: tuple[Layer, ...]) -> None:
@@ -258,6 +259,7 @@ def _digest(item: Any, where: str) -> Digest:
     size = item.get("size", 0)
     if not isinstance(size, int) or isinstance(size, bool) or not 0 <= size < _SIZE_LIMIT:
         raise ManifestInvalid(f"{where}.size is not a number of bytes")
+    _check_types(item, where)
     text = _text(item, "digest")
     try:
         return Digest.parse(text)
@@ -265,11 +267,42 @@ def _digest(item: Any, where: str) -> Digest:
         raise ManifestInvalid(f"{where}.digest {_quoted(text)} is not a sha256 or sha512 digest") from error
 
 
+def _check_types(item: dict[str, Any], where: str) -> None:
+    """Check the optional members of a descriptor; clients in Go refuse a manifest with one of another type."""
+    platform = item.get("platform")
+    if platform is not None and not isinstance(platform, dict):
+        raise ManifestInvalid(f"{where}.platform is not an object")
+    _check_members(item, where, _DESCRIPTOR_TEXTS, _DESCRIPTOR_LISTS)
+    _check_members(platform or {}, f"{where}.platform", _PLATFORM_TEXTS, _PLATFORM_LISTS)
+    if item.get("annotations") is not None and not _are_texts(item["annotations"], dict):
+        raise ManifestInvalid(f"{where}.annotations is not a map of texts")
+    try:
+        # As encoding/base64 of Go, which passes over line ends.
+        a2b_base64((item.get("data") or "").replace("\r", "").replace("\n", ""), strict_mode=True)
+    except ValueError as error:
+        raise ManifestInvalid(f"{where}.data is not base64") from error
+
+
+def _check_members(found: dict[str, Any], where: str, texts: frozenset[str], lists: frozenset[str]) -> None:
+    for name, value in found.items():
+        if value is None:
+            continue
+        if name in texts and not isinstance(value, str):
+            raise ManifestInvalid(f"{where}.{name} is not a text")
+        if name in lists and not _are_texts(value, list):
+            raise ManifestInvalid(f"{where}.{name} is not a list of texts")
+
+
+def _are_texts(found: Any, kind: type[list[Any] | dict[str, Any]]) -> bool:
+    values = found.values() if isinstance(found, dict) else found
+    return isinstance(found, kind) and all(isinstance(value, str) for value in values)
+
+
 def _annotations(document: dict[str, Any]) -> dict[str, str]:
     found = document.get("annotations")
     if found is None:
         return {}
-    if not isinstance(found, dict) or not all(isinstance(value, str) for value in found.values()):
+    if not _are_texts(found, dict):
         raise ManifestInvalid("annotations is not a map of texts")
     return {well_formed(key): well_formed(value) for key, value in found.items()}
 
