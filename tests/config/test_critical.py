@@ -165,6 +165,66 @@ def test_an_empty_variable_switches_nothing_off(tmp_path: Path, name: str, off: 
     assert load_text(tmp_path, BASE, {name: ""}).warnings == ()
 
 
+CERTIFICATE, KEY = "REGISTRY_HTTP_TLS_CERTIFICATE", "REGISTRY_HTTP_TLS_KEY"
+CLIENTS = SECURED.replace("key: /etc/passwd", "key: /etc/passwd, clientcas: [/etc/passwd]")
+
+
+@pytest.mark.parametrize(
+    ("environ", "key"),
+    [
+        *(({CERTIFICATE: empty, KEY: empty}, "http.tls") for empty in ("", "~", '""', "''", "# x", "!!str")),
+        ({CERTIFICATE: "", KEY: '""'}, "http.tls"),
+        ({CERTIFICATE: ""}, "http.tls"),
+        ({"REGISTRY_HTTP_TLS": "{certificate: , key: }"}, "http.tls"),
+        ({"REGISTRY_HTTP_TLS": "{minimumtls: tls1.3}"}, "http.tls"),
+        ({"REGISTRY_HTTP_TLS": "# x"}, "http.tls"),
+        ({"REGISTRY_HTTP": "{addr: '127.0.0.1:5000'}"}, "http.tls"),
+        ({"REGISTRY_HTTP": "{addr: '127.0.0.1:5000', tls: }"}, "http.tls"),
+        ({"REGISTRY_HTTP_TLS_CLIENTCAS": ""}, "http.tls.clientcas"),
+        ({"REGISTRY_AUTH": " "}, "auth"),
+        ({"REGISTRY_AUTH": "~"}, "auth"),
+        ({"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": ""}, "storage.filesystem.rootdirectory"),
+        ({"REGISTRY_STORAGE_FILESYSTEM": "{maxthreads: 100}"}, "storage.filesystem.rootdirectory"),
+        ({"REGISTRY_STORAGE": "filesystem"}, "storage.filesystem.rootdirectory"),
+    ],
+)  # fmt: skip
+def test_variables_that_remove_what_the_file_configures_are_one_error(
+    tmp_path: Path, environ: dict[str, str], key: str
+) -> None:
+    """Compose sets variables without a value: passwords crossed the network in the clear."""
+    (error,) = errors_of(tmp_path, CLIENTS, environ)
+    assert (error.key, error.origin.source) == (key, ", ".join(environ))
+    assert "would switch off what the file configures" in error.message
+
+
+@pytest.mark.parametrize(
+    ("environ", "tls", "provider"),
+    [
+        ({"REGISTRY_HTTP": "{addr: '127.0.0.1:5000', tls: {}}"}, "", "htpasswd"),
+        ({"REGISTRY_HTTP_TLS": "{}"}, "", "htpasswd"),
+        ({"REGISTRY_HTTP_TLS_CLIENTCAS": "[]"}, "/etc/passwd", "htpasswd"),
+        ({"REGISTRY_AUTH": "{}"}, "/etc/passwd", "none"),
+        ({"REGISTRY_AUTH": "{none: }"}, "/etc/passwd", "none"),
+        ({"REGISTRY_AUTH": "None"}, "/etc/passwd", "none"),
+        ({"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": "/var/lib/registry"}, "/etc/passwd", "htpasswd"),
+        ({"REGISTRY_STORAGE": "inmemory"}, "/etc/passwd", "htpasswd"),
+    ],
+)  # fmt: skip
+def test_variables_may_switch_off_on_purpose(
+    tmp_path: Path, environ: dict[str, str], tls: str, provider: str
+) -> None:
+    settings = load_text(tmp_path, CLIENTS, environ).settings
+    assert (settings.http.tls.certificate, settings.auth.provider) == (tls, provider)
+
+
+@pytest.mark.parametrize("empty", ["", '""'])
+def test_an_empty_secret_is_told(tmp_path: Path, empty: str) -> None:
+    """The random one in its place is as safe, but uploads do not survive a restart."""
+    text = BASE + f"  secret: {'x' * 40}\n"
+    (warning,) = load_text(tmp_path, text, {"REGISTRY_HTTP_SECRET": empty}).warnings
+    assert (warning.kind, warning.key) == ("warning", "http.secret")
+
+
 def test_an_empty_variable_that_loosens_is_told(tmp_path: Path) -> None:
     """The reference does the same, without a word."""
     loaded = load_text(tmp_path, SECURED, {"REGISTRY_POLICY_REPOSITORY_CLASSES": "", "REGISTRY_LOG_LEVEL": ""})

@@ -62,8 +62,10 @@ nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` 
 
 `http.tls.key` is `REGISTRY_HTTP_TLS_KEY`. The value is YAML: `[a, b]` is a list, `{k: v}` a mapping; text with
 `#`, `: ` or a special first character is quoted inside the value: `REGISTRY_HTTP_SECRET='"p#ss: word"'`. An empty
-value is the default. It must not switch off what the file sets at `auth` or `http.tls`: `REGISTRY_AUTH=none` and
-`REGISTRY_HTTP_TLS={}` do. An empty variable that clears another key of the list above is a warning.
+value is the default. Where the file has authentication, TLS, authorities for client certificates or
+`storage.filesystem.rootdirectory`, and with the variables there is none, the registry does not start, and the
+error names the variables; `REGISTRY_AUTH=none`, `REGISTRY_HTTP_TLS={}` and `REGISTRY_HTTP_TLS_CLIENTCAS=[]` switch
+off on purpose. An empty variable that clears another key of the list above, as `http.secret`, is a warning.
 
 * Elements of lists are counted from 0: `REGISTRY_HEALTH_TCP_0_ADDR=db:5432`. The next number adds one.
 * `REGISTRY_STORAGE=inmemory`, or any variable of a driver (`REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY`), chooses

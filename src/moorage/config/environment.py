@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
 from moorage.config.critical import is_critical, is_near
-from moorage.config.nodes import List, Map, Node, Scalar, find, is_null
+from moorage.config.nodes import List, Map, Node, Scalar, find, is_blank, is_null
 from moorage.config.older import chosen, spread_alias
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
 from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
@@ -56,9 +56,6 @@ _FOREIGN: Final = {
 """Variables with the prefix that other programs read, and what for."""
 
 Path = tuple[str | int, ...]
-
-_SWITCHED_OFF_BY: Final[dict[Path, str]] = {("auth",): "none", ("http", "tls"): "{}"}
-"""Sections that an empty variable must not switch off, and the value that does."""
 
 _CLOSE: Final = 0.85
 """How alike the names of two variables must be for a hint: most of each name is that of the section."""
@@ -240,23 +237,16 @@ def _payload(name: str, value: str, problems: list[Problem]) -> Node:
 
 
 def _cleared(root: Map, path: Path, value: Node) -> Iterator[Problem]:
-    """What to report of an empty variable that takes away what the file says, if that is critical.
+    """Warn of an empty variable that clears what the file says at a critical key.
 
-    Compose and templates make one of a variable that is not set, so it never switches off authentication or TLS.
+    `removed.py` makes an error of it where authentication, TLS or the data directory is lost.
     """
     before = find(root, path)
-    if not isinstance(value, Scalar) or not is_null(value) or not is_critical(path):
+    if not is_blank(value) or not is_critical(path):
         return
-    if before is None or is_null(before) or (isinstance(before, Map) and not before.entries):
+    if before is None or is_blank(before) or (isinstance(before, Map) and not before.entries):
         return
-    name, key = value.origin.source, _dotted(path)
-    if path in _SWITCHED_OFF_BY:
-        message = (
-            f"is empty, and would switch off what the file says; write {name}={_SWITCHED_OFF_BY[path]} to do so"
-        )
-        yield Problem(message, key, value.origin)
-    else:
-        yield Problem("is empty, so what the file says is not in force", key, value.origin, "warning")
+    yield Problem("is empty, so what the file says is not in force", _dotted(path), value.origin, "warning")
 
 
 def _set(root: Map, path: Path, value: Node, choices: dict[str, dict[str, str]]) -> None:

@@ -10,6 +10,7 @@ Variables apply to all of these.
 
 from __future__ import annotations
 
+import copy
 import os
 import re
 from dataclasses import dataclass
@@ -22,9 +23,10 @@ from moorage.config.checks import check
 from moorage.config.environment import apply
 from moorage.config.later import refusals
 from moorage.config.model import Settings
-from moorage.config.nodes import Map, Node, Scalar, describe, find, is_null
+from moorage.config.nodes import Map, Node, Scalar, describe, find, is_blank, is_null
 from moorage.config.older import modernise, spread
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
+from moorage.config.removed import removed
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -76,10 +78,14 @@ def load(
         root, source = _tree(chosen, problems), str(chosen)
     problems += _empty_sections(root)
     spread(root)
+    alone = copy.deepcopy(root)
     problems += [*apply(root, Settings, environ), *modernise(root, Settings)]
 
     settings, mistakes = build(Settings, root)
     problems += mistakes
+    losses = [] if chosen is None else removed(_built_alone(alone), settings, root, environ)
+    lost = [loss.key for loss in losses]
+    problems = [problem for problem in problems if problem.kind != "warning" or not _is_told(problem.key, lost)]
 
     def origin(key: str) -> Origin:
         return _origin(root, key) if chosen is not None or key else NOWHERE
@@ -89,7 +95,7 @@ def load(
     # A key that is missing because it was misspelt is no second problem either.
     told = [problem.key for problem in problems if problem.kind == "error"]
     misspelt = [problem.meant for problem in problems if problem.kind == "error"]
-    for further in (_missing_version(root), refusals(settings, origin), check(settings, origin, environ)):
+    for further in (losses, _missing_version(root), refusals(settings, origin), check(settings, origin, environ)):
         fresh = [
             problem
             for problem in further
@@ -101,6 +107,13 @@ def load(
     if any(problem.kind == "error" for problem in problems):
         raise ConfigError(problems)
     return Loaded(settings, source, tuple(problems), chosen)
+
+
+def _built_alone(root: Map) -> Settings:
+    """The settings of the file without variables."""
+    modernise(root, Settings)
+    settings, _ = build(Settings, root)
+    return settings
 
 
 def _is_told(key: str, told: list[str]) -> bool:
@@ -228,7 +241,7 @@ def _is_blank(node: Node) -> bool:
     """Whether a node and all below it are empty."""
     if isinstance(node, Map):
         return all(_is_blank(below) for below in node.entries.values())
-    return is_null(node) or (isinstance(node, Scalar) and not node.text)
+    return is_blank(node)
 
 
 def _missing_version(root: Map) -> list[Problem]:

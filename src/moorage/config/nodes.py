@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from moorage.config.problems import Origin
 
-__all__ = ["List", "Map", "Node", "Scalar", "describe", "find", "is_null"]
+__all__ = ["List", "Map", "Node", "Scalar", "describe", "find", "is_blank", "is_null"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,11 @@ def is_null(node: Node | None) -> bool:
     return node is None or (
         isinstance(node, Scalar) and not node.quoted and node.text in {"", "~", "null", "Null", "NULL"}
     )
+
+
+def is_blank(node: Node | None) -> bool:
+    """True for what `is_null` is true for, and for an empty text in quotes."""
+    return is_null(node) or (isinstance(node, Scalar) and not node.text)
 
 
 def describe(node: Node) -> str:
