@@ -79,7 +79,7 @@ def test_nothing_is_tried_while_there_are_errors(run: Run, tmp_path: Path) -> No
 
 def test_what_does_not_keep_serve_from_starting_keeps_nothing_from_being_tried(run: Run, tmp_path: Path) -> None:
     file = tmp_path / "config.yml"
-    file.write_text(MEMORY % 0 + "zzz: 1\n")
+    file.write_text(MEMORY % 0 + "auth: none\nzzz: 1\n")
     result = run("config", "check", "--deep", file)
     assert (result.returncode, result.stdout.count("ok: ")) == (1, 2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING
 
 import pytest
@@ -89,13 +90,115 @@ def test_a_variable_near_one_that_weakens_is_an_error(tmp_path: Path, name: str,
 
 @pytest.mark.parametrize(
     "text",
-    ["x-auth: &auth {htpasswd: {realm: r}}", ".tls: &tls {}", "author: me", "tokens: 1", "  pathtls: x",
-     "catalog: {maxentrys: 5}", "health: {auth: x}", "  debug: {tls: {}}", "log: {secret: x}"],
+    ["x-auth: &auth {htpasswd: {realm: r}}", ".tls: &tls {}", "catalog: {maxentrys: 5}", "health: {auth: x}",
+     "  debug: {tls: {}}", "log: {secret: x}", "healht: {}", "  h2cc: {}", "auth: none\nauthor: me",
+     "auth: {}\ntokens: 1", "  tls: {}\n  root: x", "  tls: {}\n  pathtls: x", "log.level: debug"],
 )  # fmt: skip
 def test_what_is_only_alike_stays_a_warning(tmp_path: Path, text: str) -> None:
     """CNCF Distribution starts with all of these, and nothing is weaker for them."""
     (problem,) = load_text(tmp_path, BASE + text).warnings
     assert problem.kind == "unknown"
+
+
+UNKNOWN = (
+    "authentification", "authenticate", "authen", "authn", "authorisation", "ahtu", "basicauth", "htpaswd",
+    "tokens", "users", "security", "\uff41\uff55\uff54\uff48", "auth\u200b", "\u0430uth", "auth.htpasswd",
+    "Auth.htpasswd",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("name", UNKNOWN)
+def test_an_unknown_key_where_authentication_is_missing_is_an_error(tmp_path: Path, name: str) -> None:
+    """No list of misspellings is complete, and one warning among others is an open registry."""
+    (error,) = errors_of(tmp_path, f"{BASE}{json.dumps(name)}: {{htpasswd: {{realm: r, path: p}}}}\n")
+    assert (error.key, error.origin.line) == (name, 7)
+    assert error.meant.startswith("auth")
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "meant"),
+    [
+        ("http: {addr: ':5000', tls.certificate: x, tls.key: y}", "http.tls.certificate", "http.tls.certificate"),
+        ("http: {addr: ':5000', https: {certificate: /x}}", "http.https", "http.tls"),
+        ("http: {addr: ':5000', tlsconfig: {certificate: /x}}", "http.tlsconfig", "http.tls.certificate"),
+        ("http: {addr: ':5000', certificates: /x}", "http.certificates", "http.tls.certificate"),
+        ("http: {addr: ':5000', tls: {pem: /x}}", "http.tls.pem", "http.tls.certificate"),
+        ("http: {addr: ':5000', tls: {minimumtls: tls1.3}}", "http.tls", ""),
+        ("http: {addr: ':5000', tls: {letsencrypt: {email: a@b.c}}}", "http.tls", ""),
+        ("http: {addr: ':5000', tls: {letsencrypt: {hosts: [a.b]}}}", "http.tls", ""),
+        ("http: {addr: ':5000', trustedproxy: 1.2.3.4}", "http.trustedproxy", "http.trustedproxies"),
+        ("policy: {repositories: {classes: [image]}}", "policy.repositories", "policy"),
+        ("redis: {addrs: ['a:1'], tls: {certs: x}}", "redis.tls.certs", "redis.tls"),
+    ],
+)  # fmt: skip
+def test_an_unknown_key_where_a_protection_is_missing_is_an_error(
+    tmp_path: Path, text: str, key: str, meant: str
+) -> None:
+    base = "version: 0.1\nstorage: {filesystem: {rootdirectory: /srv}}\nauth: none\n"
+    listener = "" if text.startswith("http") else "http: {addr: ':5000'}\n"
+    error, *others = errors_of(tmp_path, base + listener + text)
+    assert (error.key, error.meant) == (key, meant)
+    assert [other.key for other in others] == (["http.tls.key"] if "tls.key" in text else [])
+
+
+@pytest.mark.parametrize("name", ["rootdir", "root", "path", "directory", "data", "Root-Dir", "folder"])
+def test_an_unknown_key_where_the_data_directory_is_missing_is_an_error(tmp_path: Path, name: str) -> None:
+    """The registry would look empty."""
+    (error,) = errors_of(tmp_path, FILESYSTEM.replace("{}", f"{{{name}: /srv}}"))
+    assert error.meant == "storage.filesystem.rootdirectory"
+
+
+def test_a_section_with_unknown_keys_only_is_an_error(tmp_path: Path) -> None:
+    """`readonly: {active: true}` left a registry writable."""
+    text = BASE.replace("http:", "  maintenance: {readonly: {active: true}}\nhttp:")
+    (error,) = errors_of(tmp_path, text)
+    assert (error.key, error.meant) == ("storage.maintenance.readonly.active", "storage.maintenance.readonly")
+    text = text.replace("active: true", "active: true, enabled: true")
+    assert load_text(tmp_path, text).settings.storage.maintenance.readonly.enabled
+
+
+def test_unknown_keys_beside_what_is_configured_are_warnings(tmp_path: Path) -> None:
+    """Files have leftovers, which CNCF Distribution ignores."""
+    text = SECURED.replace("key: /etc/passwd}", "key: /etc/passwd, pem: x}\n  certificates: x")
+    text = text.replace("rootdirectory: /srv/registry", "rootdirectory: /srv/registry\n    data: x")
+    warnings = load_text(tmp_path, text + "tokens: x\nusers: {}\n").warnings
+    assert {warning.kind for warning in warnings} == {"unknown"}
+    assert [warning.key for warning in warnings] == [
+        "storage.filesystem.data", "http.tls.pem", "http.certificates", "tokens", "users",
+    ]  # fmt: skip
+
+
+def test_a_key_in_base64_is_decoded(tmp_path: Path) -> None:
+    """Go's yaml decodes it: the reference has authentication with this file."""
+    text = BASE + "!!binary YXV0aA==: {htpasswd: {realm: r, path: p}}\n"
+    assert load_text(tmp_path, text).settings.auth.provider == "htpasswd"
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("REGISTRY_AUTHORISATION_HTPASSWD_PATH", "auth.htpasswd.path"),
+        ("REGISTRY_TLS_CERTIFICATE", "http.tls.certificate"),
+        ("REGISTRY_SSL_KEY", "http.tls.key"),
+        ("REGISTRY_HTTPTLS_CERTIFICATE", "http.tls.certificate"),
+        ("REGISTRY_HTTPS_CERTIFICATE", "http.tls.certificate"),
+        ("REGISTRY_HTPASSWD_PATH", "auth.htpasswd.path"),
+        ("REGISTRY_HTTP_AUTH_HTPASSWD_PATH", "auth.htpasswd.path"),
+        ("REGISTRY_AUTH-HTPASSWD-PATH", "auth.htpasswd.path"),
+        ("registry_auth_htpasswd_path", "auth.htpasswd.path"),
+        ("Registry_Http_Tls_Key", "http.tls.key"),
+        ("REGISTRY.AUTH.HTPASSWD.PATH", "auth.htpasswd.path"),
+        ("REGISTRY-HTTP-SECRET", "http.secret"),
+    ],
+)
+def test_a_variable_whose_words_are_joined_otherwise_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
+    (error,) = errors_of(tmp_path, BASE, {name: "/etc/passwd"})
+    assert (error.origin.source, error.meant) == (name, meant)
+
+
+@pytest.mark.parametrize("name", ["registry_user", "registry_auth", "registry.example.com", "registry_log_level"])
+def test_variables_in_other_spellings_are_of_other_programs(tmp_path: Path, name: str) -> None:
+    assert load_text(tmp_path, BASE, {name: "x"}).warnings == ()
 
 
 @pytest.mark.parametrize(

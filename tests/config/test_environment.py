@@ -257,7 +257,6 @@ def test_service_links_of_kubernetes_are_ignored_with_a_warning(tmp_path: Path) 
         ("REGISTRY_HTTP_DRAINTIMOUT", "REGISTRY_HTTP_DRAINTIMEOUT"),
         ("REGISTRY_http_addr", "REGISTRY_HTTP_ADDR"),
         ("REGISTRY_TAG", "REGISTRY_TAGS"),
-        ("REGISTRY_TLS_CERTIFICATE", "REGISTRY_HTTP_TLS_CERTIFICATE"),
         ("REGISTRY_HEALTH_TCPCHECKER_0_ADDR", "REGISTRY_HEALTH_TCP_0_ADDR"),
         ("REGISTRY_PORT", None),
         ("REGISTRY_", None),

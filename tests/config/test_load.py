@@ -240,14 +240,14 @@ health: {tcp: {addr: x}}
         ("log: {acceslog: {disabled: true}}", "log.acceslog", "log.accesslog"),
         ("Log: {}", "Log", "log"),
         ("health: {tcp: [{address: x, addr: 'a:1'}]}", "health.tcp[0].address", "health.tcp[0].addr"),
-        ("zzz: 1", "zzz", None),
+        ("auth: none\nzzz: 1", "zzz", None),
     ],
 )
 def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, line: str, key: str, meant: str | None) -> None:
     """The reference never says that `maxentrys` does nothing."""
     (problem,) = load_text(tmp_path, BASE + line).warnings
     assert (problem.kind, problem.key, problem.nearest) == ("unknown", key, meant)
-    assert problem.origin.line == 7
+    assert problem.origin.line == 7 + line.count("\n")
 
 
 def test_a_misspelt_driver_is_an_error(tmp_path: Path) -> None:

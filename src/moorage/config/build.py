@@ -6,10 +6,12 @@ settings that had an error, `load.py` sees to that.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moorage.config.critical import is_critical, is_extension, misplaced, near
-from moorage.config.nodes import List, Map, Node, Scalar, describe, is_null
+from moorage.config.critical import dotted, is_critical, is_extension, misplaced, near, unprotected
+from moorage.config.model import Settings
+from moorage.config.nodes import List, Map, Node, Scalar, describe, find, is_null
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import bare_integer, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
@@ -32,6 +34,16 @@ _CHOICES = {
 _NEAR_MISS = "unknown key, too close to one that must not be missing"
 _MISPLACED = "has no effect in this section, and must not be missing where it belongs"
 
+_DOTTED = "unknown key; a dot does not lead into a section: write the section with the key below it"
+_UNPROTECTED = "unknown key, where {} is not configured and may be meant; correct or remove it{}"
+_ON_PURPOSE = {
+    "auth": ", or write auth: none",
+    "http.tls.certificate": ", or write tls: {} for plain HTTP",
+}
+_WITHOUT_EFFECT = (
+    "unknown key in a section that has no other, so that the section has no effect; correct or remove it"
+)
+
 _HEADERS = "headers"
 
 
@@ -46,12 +58,33 @@ def build(model: type[_S], node: Map) -> tuple[_S, list[Problem]]:
     """The settings of the tree, and all that was wrong with it."""
     building = _Building()
     settings = building.section(model, node, ())
+    if isinstance(settings, Settings):
+        building.refuse_unprotected(settings, node)
     return settings, building.problems
 
 
 class _Building:
     def __init__(self) -> None:
         self.problems: list[Problem] = []
+        self._unknown_keys: list[tuple[int, tuple[str, ...]]] = []
+        """Index in `problems` and section of each unknown key that is no near miss of a harmless one."""
+
+    def refuse_unprotected(self, settings: Settings, root: Map) -> None:
+        """Make an error of each unknown key that may have been meant for a protection that is missing."""
+        for index, path in self._unknown_keys:
+            problem = self.problems[index]
+            if missing := unprotected(path, settings, root):
+                message = _UNPROTECTED.format(missing, _ON_PURPOSE.get(missing, ""))
+            elif path and is_critical(path) and self._has_no_effect(root, path):
+                missing, message = ".".join(path), _WITHOUT_EFFECT
+            else:
+                continue
+            self.problems[index] = replace(problem, message=message, kind="error", meant=missing)
+
+    def _has_no_effect(self, root: Map, path: tuple[str, ...]) -> bool:
+        section = find(root, path)
+        unknown = sum(other == path for _, other in self._unknown_keys)
+        return isinstance(section, Map) and len(section.entries) == unknown
 
     def _note(self, key: tuple[str, ...], message: str, origin: Origin) -> _Left:
         self.problems.append(Problem(message, _dotted(key), origin))
@@ -89,7 +122,11 @@ class _Building:
             self.problems.append(Problem(_NEAR_MISS, key, origin, nearest=whole, meant=whole or ""))
         elif place := misplaced(name, path):
             self.problems.append(Problem(_MISPLACED, key, origin, nearest=place, meant=place))
+        elif is_critical(steps := (*path, *dotted(name, known))) and len(steps) > len(path):
+            self.problems.append(Problem(_DOTTED, key, origin, meant=_dotted(steps)))
         else:
+            if not miss:
+                self._unknown_keys.append((len(self.problems), path))
             self.problems.append(Problem("unknown key", key, origin, "unknown", whole))
 
     def value(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:

@@ -131,7 +131,7 @@ def _auth(settings: Settings) -> Iterator[Problem]:
 def _in_the_clear(settings: Settings) -> bool:
     """Whether clients may reach us over a network without TLS; an inherited socket's address is not known here."""
     http = settings.http
-    if http.tls.certificate or http.tls.letsencrypt.cachefile:
+    if http.tls.enabled:
         return False
     if http.host.startswith("https://") or http.trustedproxies:
         return False

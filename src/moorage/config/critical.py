@@ -3,19 +3,37 @@
 An unknown key is a warning, since CNCF Distribution ignores it and files have leftovers.  A near miss of one of
 these keys is an error: `atuh:` starts a registry without authentication, `tsl:` one without TLS, `rotdirectory:`
 one that looks empty.  So is such a key in the wrong section (`tls` beside `http`), as by wrong indentation.
+No list of misspellings is complete: where the protection itself is not configured, every unknown key that may have
+been meant for it is an error (`unprotected`).
 
 Above: `build.py` for the file, `environment.py` for variables.
 """
 
 from __future__ import annotations
 
+import unicodedata
 from itertools import pairwise
 from typing import TYPE_CHECKING, Final
+
+from moorage.config.exposure import authentication
+from moorage.config.nodes import Map, find, is_blank, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["CRITICAL", "MISPLACED", "is_critical", "is_extension", "is_near", "misplaced", "near"]
+    from moorage.config.model import Settings
+
+__all__ = [
+    "CRITICAL",
+    "MISPLACED",
+    "dotted",
+    "is_critical",
+    "is_extension",
+    "is_near",
+    "misplaced",
+    "near",
+    "unprotected",
+]
 
 CRITICAL: Final = (
     "auth",
@@ -53,7 +71,24 @@ Authentication, TLS, the secret, rules for pushes, what may be deleted, what pur
 What only tunes (`maxthreads`), or is safe when it is missing (`http.cors`), is not here.
 """
 
-_SYNONYMS: Final = {"ssl": "tls", "authentication": "auth", "authorization": "auth", "cert": "certificate"}
+_SYNONYMS: Final = {
+    "authentication": "auth",
+    "authentification": "auth",
+    "authorisation": "auth",
+    "authorization": "auth",
+    "cert": "certificate",
+    "ssl": "tls",
+    "trustedproxy": "trustedproxies",
+}
+_LOCAL_SYNONYMS: Final = _SYNONYMS | {
+    "directory": "rootdirectory",
+    "https": "tls",
+    "path": "rootdirectory",
+    "prefix": "rootdirectory",
+    "root": "rootdirectory",
+    "rootdir": "rootdirectory",
+}
+"""Including words that mean something else in other sections."""
 
 MISPLACED: Final = {
     "auth": "auth",
@@ -107,6 +142,34 @@ def is_near(word: str, known: str) -> bool:
     return _misses(word, known) is not None
 
 
+def dotted(name: str, known: Iterable[str]) -> tuple[str, ...]:
+    """Return the path that a key such as `tls.certificate` stands for, empty if it begins with no known key."""
+    head, *rest = name.split(".")
+    found = near(head, known) if rest else None
+    return (found, *rest) if found else ()
+
+
+def unprotected(section: tuple[str, ...], settings: Settings, root: Map) -> str | None:
+    """Return the key without which an unknown key of `section` may have been meant for it, None if there is none.
+
+    That is a protection which `root` does not configure; `none` and `{}` configure that there is none.
+    """
+    match section:
+        case () if authentication(settings) == "none" and is_null(find(root, ("auth",))):
+            return "auth"
+        case ("http",) | ("http", "tls") if not settings.http.tls.enabled and not _is_empty(root, ("http", "tls")):
+            return "http.tls.certificate"
+        case ("storage", "filesystem") if is_blank(find(root, (*section, "rootdirectory"))):
+            return "storage.filesystem.rootdirectory"
+        case _:
+            return None
+
+
+def _is_empty(root: Map, path: tuple[str, ...]) -> bool:
+    node = find(root, path)
+    return isinstance(node, Map) and not node.entries
+
+
 def misplaced(name: str, section: tuple[str, ...]) -> str | None:
     """Return where an unknown key of `section` belongs, None if it may stand for anything."""
     if section and section[0] not in _SECTIONS:
@@ -118,14 +181,15 @@ def misplaced(name: str, section: tuple[str, ...]) -> str | None:
 def _misses(word: str, known: str) -> int | None:
     """Count the letters that are wrong; None if these are too many for a misspelling."""
     plain, meant = _plain(word), _plain(known)
-    if _SYNONYMS.get(plain) == meant:
+    if _LOCAL_SYNONYMS.get(plain) == meant:
         return 0
     misses = _distance(plain, meant)
     return misses if misses <= (_MISSES_SHORT if len(meant) <= _SHORT else _MISSES_LONG) else None
 
 
 def _plain(word: str) -> str:
-    return word.lower().replace("-", "").replace("_", "").strip()
+    folded = unicodedata.normalize("NFKC", word).lower()
+    return "".join(letter for letter in folded if letter not in "-_" and letter.isprintable()).strip()
 
 
 def _distance(one: str, other: str) -> int:

@@ -40,10 +40,23 @@ A key that nothing reads is told of in a warning with the nearest known key; for
 error. A key marked **later** belongs to a feature that this version does not have: switched on, it is refused at
 start. Everything marked *ours* is unknown to CNCF Distribution, which takes no notice of it.
 
-A registry does not start with a near miss of a key without which it would be open, in the clear, or keep its
-data elsewhere: `atuh:`, `Tls:`, `root-directory:` and `REGISTRY_ATUH` are errors, as is such a key in a wrong
-section (`tls` beside `http`). Keys that begin with `x-` or a dot are taken for holders of anchors. These keys,
-each with all that is below it, are:
+Where a protection is not configured, an unknown key that may have been meant for it is an error, however it is
+spelt (keys that begin with `x-` or a dot are taken for holders of anchors):
+
+| Unknown key | Error unless |
+|---|---|
+| at the top level (`basicauth:`) | there is authentication, or `auth: none` |
+| in `http` (`tlsconfig:`) or `http.tls` | there is TLS, or `tls: {}` |
+| in `auth` or `storage`, where it would choose a provider or driver | never |
+| in `storage.filesystem` (`data:`) | there is a `rootdirectory` |
+| the only key of a section listed below (`readonly: {active: true}`) | the section has a known key |
+
+A near miss of another known key (`healht:`) stays a warning. So do all unknown keys in a file that configures
+authentication, TLS and the data directory, except for those that are close to a key listed below, or lead into it
+by a dot: `atuh:`, `Tls:`, `root-directory:`, `tls.certificate:` and such a key in a wrong section (`tls` beside
+`http`) are errors. So are variables close to one: `REGISTRY_ATUH`, `REGISTRY_TLS_CERTIFICATE`,
+`registry_auth_htpasswd_path`. A `tls` section with settings that do not switch TLS on is an error, and a warning
+where they are the defaults. The keys, each with all that is below it, are:
 
 {critical}.
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 import dataclasses
 import itertools
 import re
+import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
@@ -74,7 +75,10 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
     choices: dict[str, dict[str, str]] = {}
     links: dict[str, str] = {}
     for name in sorted(environ, key=_natural):
-        if not name.startswith(PREFIX) or name in _OURS:
+        if not name.startswith(PREFIX):
+            problems += _misspelt_prefix(name, root, model)
+            continue
+        if name in _OURS:
             continue
         link = _SERVICE_LINK.fullmatch(name)
         if link and (link["url"] is None or _LINK_VALUE.fullmatch(environ[name])):
@@ -189,10 +193,42 @@ def _unknown(name: str, model: type[Section]) -> Problem:
             message = "names no setting, and is too close to one that must not be missing"
             return Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
         return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant)
+    if joined := _joined(text, model):
+        message = "names no setting, and is too close to one that must not be missing"
+        return Problem(message, origin=Origin(name), nearest=variable_of(joined), meant=_dotted(joined))
     known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
     whole = next((other for other in known if "_" in text and other.endswith(f"_{text}")), None)
     whole = whole or nearest(text, known, cutoff=_CLOSE)
     return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=whole and PREFIX + whole)
+
+
+def _misspelt_prefix(name: str, root: Map, model: type[Section]) -> Iterator[Problem]:
+    """Report what would be a critical setting in capitals and with underscores.
+
+    Programs have their own `registry_user`, so only the whole name of a setting below a section counts.
+    """
+    meant = re.sub(r"[.-]", "_", unicodedata.normalize("NFKC", name)).upper()
+    if not meant.startswith(PREFIX):
+        return
+    path = _locate(SectionOf(model), root, meant.removeprefix(PREFIX).split("_"))
+    if path is not None and len(path) > 1 and is_critical(path):
+        message = "is read by nothing: names of variables are in capitals, with underscores"
+        yield Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
+
+
+def _joined(text: str, model: type[Section]) -> tuple[str, ...] | None:
+    """The critical key whose variable is `text` but for underscores, or for the section that leads to it."""
+    plain = re.sub(r"^SSL", "TLS", re.sub(r"[._-]", "", text).upper())
+    spellings = {plain, re.sub(r"^HTTPS", "HTTPTLS", plain), re.sub(r"^HTTPAUTH", "AUTH", plain)}
+    if plain.startswith("TLS"):
+        spellings.add(f"HTTP{plain}")
+    if plain.startswith("HTPASSWD"):
+        spellings.add(f"AUTH{plain}")
+    for path, _ in walk(model):
+        # A name of two words could be that of any program's variable.
+        if len(path) > 2 and is_critical(path) and "".join(path).replace("[]", "0").upper() in spellings:  # noqa: PLR2004
+            return path
+    return None
 
 
 def _near(shape: Shape, words: list[str]) -> Iterator[tuple[int, Path]]:

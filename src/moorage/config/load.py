@@ -15,7 +15,7 @@ import os
 import re
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Literal
 
 from moorage.config import yaml
 from moorage.config.build import build
@@ -23,10 +23,11 @@ from moorage.config.checks import check
 from moorage.config.environment import apply
 from moorage.config.later import refusals
 from moorage.config.model import Settings
-from moorage.config.nodes import Map, Node, Scalar, describe, find, is_blank, is_null
+from moorage.config.nodes import List, Map, Node, Scalar, describe, find, is_blank, is_null
 from moorage.config.older import modernise, spread
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
 from moorage.config.removed import removed
+from moorage.config.sections.http import Tls
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -104,6 +105,8 @@ def load(
         problems += fresh
         told += [problem.key for problem in fresh if problem.kind == "error"]
 
+    if not any(key == "http" or key.startswith("http.tls") for key in told):
+        problems += _tls_without_effect(settings, root)
     if any(problem.kind == "error" for problem in problems):
         raise ConfigError(problems)
     return Loaded(settings, source, tuple(problems), chosen)
@@ -237,10 +240,25 @@ def _empty_sections(root: Map) -> list[Problem]:
     return found
 
 
+def _tls_without_effect(settings: Settings, root: Map) -> list[Problem]:
+    """Report settings of TLS that leave it off: an error, or a warning where all have their defaults."""
+    section = find(root, ("http", "tls"))
+    if section is None or settings.http.tls.enabled or _is_blank(section):
+        return []
+    message = (
+        "has no effect: without certificate and key, or letsencrypt.cachefile, the registry speaks plain HTTP; "
+        "set them, or write tls: {} for plain HTTP"
+    )
+    kind: Literal["error", "warning"] = "warning" if settings.http.tls == Tls() else "error"
+    return [Problem(message, "http.tls", _origin(root, "http.tls"), kind)]
+
+
 def _is_blank(node: Node) -> bool:
     """Whether a node and all below it are empty."""
     if isinstance(node, Map):
         return all(_is_blank(below) for below in node.entries.values())
+    if isinstance(node, List):
+        return all(_is_blank(below) for below in node.items)
     return is_blank(node)
 
 

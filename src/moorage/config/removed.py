@@ -44,7 +44,7 @@ def removed(before: Settings, after: Settings, root: Map, environ: Mapping[str, 
         and not _on_purpose(root, ("auth",), environ)
     ):
         report(("auth",), "no authentication", "write REGISTRY_AUTH=none to do so")
-    if _has_tls(before) and not _has_tls(after) and not _on_purpose(root, _TLS, environ):
+    if before.http.tls.enabled and not after.http.tls.enabled and not _on_purpose(root, _TLS, environ):
         report(_TLS, "plain HTTP", "write REGISTRY_HTTP_TLS={} to do so")
     elif before.http.tls.clientcas and not (
         after.http.tls.clientcas or _on_purpose(root, _TLS, environ) or _on_purpose(root, _CLIENTS, environ)
@@ -55,11 +55,6 @@ def removed(before: Settings, after: Settings, root: Map, environ: Mapping[str, 
         remedy = f"write REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY={new.rootdirectory} to do so"
         report(_DIRECTORY, f"data in {new.rootdirectory}", remedy)
     return found
-
-
-def _has_tls(settings: Settings) -> bool:
-    tls = settings.http.tls
-    return bool(tls.certificate or tls.letsencrypt.cachefile)
 
 
 def _on_purpose(root: Map, path: tuple[str, ...], environ: Mapping[str, str]) -> bool:

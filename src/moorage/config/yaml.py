@@ -150,25 +150,26 @@ class _Conversion:
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
                 raise self._fail(key, "a key that is no plain word")
-            self._note_duplicate(key, seen.setdefault(key.value, key))
-            if key.value == "<<" and key.tag == _PLAIN:
+            name = self._scalar(key).text  # !!binary keys are decoded
+            self._note_duplicate(key, name, seen.setdefault(name, key))
+            if name == "<<" and key.tag == _PLAIN:
                 merged = [*self._merged(value), *merged]
             else:
-                result.entries.pop(key.value, None)  # so that the last of duplicates stands in its own place
-                result.put(key.value, self._below(key.value, value), self._origin(key))
+                result.entries.pop(name, None)  # so that the last of duplicates stands in its own place
+                result.put(name, self._below(name, value), self._origin(key))
         for other in merged:
-            for name, entry in other.items():
-                if name not in result.entries:
-                    result.put(name, entry, other.keys[name])
+            for inner, entry in other.items():
+                if inner not in result.entries:
+                    result.put(inner, entry, other.keys[inner])
         return result
 
-    def _note_duplicate(self, key: yaml.ScalarNode, first: yaml.ScalarNode) -> None:
+    def _note_duplicate(self, key: yaml.ScalarNode, name: str, first: yaml.ScalarNode) -> None:
         """Report a key that its mapping has already; once, however many aliases stand for the mapping."""
         if key is first or id(key) in self._reported:
             return
         self._reported.add(id(key))
         where = f"; the first is on line {first.start_mark.line + 1}" if self._lines else ""
-        dotted = ".".join((*self._path, key.value)).replace(".[", "[")
+        dotted = ".".join((*self._path, name)).replace(".[", "[")
         self._problems.append(Problem(f"duplicate key{where}; remove one", dotted, self._origin(key)))
 
     def _merged(self, node: yaml.Node) -> list[Map]:

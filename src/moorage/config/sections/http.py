@@ -63,6 +63,11 @@ class Tls(Section):
     )
     letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
 
+    @property
+    def enabled(self) -> bool:
+        """Return whether the section switches TLS on."""
+        return bool(self.certificate or self.letsencrypt.cachefile)
+
 
 class Prometheus(Section):
     """Metrics."""
