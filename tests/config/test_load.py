@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
+from moorage.config import yaml
 from moorage.config.load import BUILT_IN, load
+from moorage.config.nodes import Map, copied, find
 from moorage.config.problems import ConfigError
 
 if TYPE_CHECKING:
@@ -280,3 +282,21 @@ def test_settings_never_print_secrets(tmp_path: Path) -> None:
     assert settings.http.secret == "hidden-thing"
     assert "hidden" not in repr(settings)
     assert "hidden" not in str(settings)
+
+
+def test_a_deep_tree_is_copied(tmp_path: Path) -> None:
+    """What can be read is compared with what variables make of it."""
+    text = BASE + "x-deep: " + "[" * 150 + "{a: b}" + "]" * 150 + "\n"
+    (problem,) = load_text(tmp_path, text, {"REGISTRY_HTTP_ADDR": ":5001"}).warnings
+    assert problem.key == "x-deep"
+
+
+def test_a_copy_of_a_tree_shares_nothing_that_changes() -> None:
+    node, _ = yaml.read("a: {b: [1, {c: 2}]}\nd: 3", "f", [])
+    assert isinstance(node, Map)
+    copy = copied(node)
+    assert copy == node
+    inner = find(copy, ("a", "b", 1))
+    assert isinstance(inner, Map)
+    inner.drop("c")
+    assert find(node, ("a", "b", 1, "c")) is not None

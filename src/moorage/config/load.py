@@ -10,7 +10,6 @@ Variables apply to all of these.
 
 from __future__ import annotations
 
-import copy
 import os
 import re
 from dataclasses import dataclass
@@ -23,7 +22,7 @@ from moorage.config.checks import check
 from moorage.config.environment import apply
 from moorage.config.later import refusals
 from moorage.config.model import Settings
-from moorage.config.nodes import List, Map, Node, Scalar, describe, find, is_blank, is_null
+from moorage.config.nodes import List, Map, Node, Scalar, copied, describe, find, is_blank, is_null
 from moorage.config.older import modernise, spread
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
 from moorage.config.removed import removed
@@ -79,7 +78,7 @@ def load(
         root, source = _tree(chosen, problems), str(chosen)
     problems += _empty_sections(root)
     spread(root)
-    alone = copy.deepcopy(root)
+    alone = copied(root)
     problems += [*apply(root, Settings, environ), *modernise(root, Settings)]
 
     settings, mistakes = build(Settings, root)

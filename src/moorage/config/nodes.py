@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from moorage.config.problems import Origin
 
-__all__ = ["List", "Map", "Node", "Scalar", "describe", "find", "is_blank", "is_null"]
+__all__ = ["List", "Map", "Node", "Scalar", "copied", "describe", "find", "is_blank", "is_null"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +55,18 @@ class Map:
 
 
 Node = Scalar | List | Map
+
+
+def copied(root: Map) -> Map:
+    """Return a copy that shares no mapping and no list with `root`."""
+    # Not copy.deepcopy, whose recursion is too deep for some trees that can be read.
+    return Map(root.origin, {name: _copied(node) for name, node in root.entries.items()}, dict(root.keys))
+
+
+def _copied(node: Node) -> Node:
+    if isinstance(node, Map):
+        return copied(node)
+    return List(node.origin, [_copied(item) for item in node.items]) if isinstance(node, List) else node
 
 
 def is_null(node: Node | None) -> bool:
