@@ -68,7 +68,7 @@ def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_without_acme_there_is_no_companion(tmp_path: Path, sockets: Sockets) -> None:
-    assert engage(plan_of(tmp_path, "email: a@x.test"), sockets, Pace()) is None
+    assert engage(plan_of(tmp_path, "email: ''"), sockets, Pace()) is None
 
 
 def test_a_missing_library_is_named(tmp_path: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:

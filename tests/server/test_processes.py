@@ -336,7 +336,8 @@ def test_a_reload_asked_for_during_the_start_is_not_forgotten(tmp_path: Path) ->
 def test_a_wrong_configuration_is_refused_and_the_old_one_stays(served: Served) -> None:
     """A typing error must not take the registry down."""
     workers = served.children()
-    served.configure(aaa="unknown", http={"draintimeout": "soon", "unknown": 1}, zzz="unknown")
+    http = {"draintimeout": "soon", "tls": {}, "unknown": 1}
+    served.configure(aaa="unknown", auth="none", http=http, zzz="unknown")
     served.signal(signal.SIGHUP)
     served.logged("the old one stays")
     (refusal,) = [line for line in served.err.splitlines() if "the old one stays" in line]
