@@ -204,3 +204,34 @@ def test_a_directory_that_is_closed_takes_the_registry_out_of_service(tmp_path: 
             change_owner(root, NOBODY)
             until(lambda: server.asked("/readyz") == (200, "ok\n"), "the recovery to be noticed", live.logs)
             assert wire.manifest(NAME, "kept").body == kept
+
+
+def test_a_volume_that_is_unmounted_is_not_replaced_by_its_mount_point(tmp_path: Path) -> None:
+    """Pushes would be lost below the mount, and images 404, from the first request on."""
+    root = tmp_path / "data"
+    root.mkdir()
+    config = tmp_path / "config.yml"
+    sections = SECTIONS | {"health": {"writeprobe": {"disabled": True}}}
+    with disk(tmp_path / "disk", "size=8m") as folder:
+        bind = ["mount", "--bind", folder, root]
+        subprocess.run(bind, check=True)
+        try:
+            with start_moorage(root, config=config, **sections) as live:
+                server, wire = Debugged(live), Wire(live.host)
+                kept = wire.push_image(NAME, "kept", [b"layer"])
+                subprocess.run(["umount", "-l", root], check=True)
+                for _ in range(4):
+                    for answer in (
+                        wire.manifest(NAME, "kept"),
+                        wire.start_upload(NAME),
+                        wire.put_manifest(NAME, "new", image(b"{}", [])),
+                    ):
+                        assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"]), answer
+                until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", live.logs)
+                assert list(root.iterdir()) == []
+                subprocess.run(bind, check=True)
+                until(lambda: server.asked("/readyz") == (200, "ok\n"), "the return to be noticed", live.logs)
+                assert wire.manifest(NAME, "kept").body == kept
+                wire.push_image(NAME, "new", [b"more"])
+        finally:
+            subprocess.run(["umount", "-l", root], check=False)
