@@ -213,7 +213,7 @@ def test_a_volume_that_is_unmounted_is_not_replaced_by_its_mount_point(tmp_path:
     config = tmp_path / "config.yml"
     sections = SECTIONS | {"health": {"writeprobe": {"disabled": True}}}
     with disk(tmp_path / "disk", "size=8m") as folder:
-        bind = ["mount", "--bind", folder, root]
+        bind = ["mount", "--bind", str(folder), str(root)]
         subprocess.run(bind, check=True)
         try:
             with start_moorage(root, config=config, **sections) as live:

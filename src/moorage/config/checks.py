@@ -47,6 +47,7 @@ _SAMPLE_SECRETS: Final = frozenset(
         "asecretforlocaldevelopment",  # CNCF Distribution's documentation and development files
         "a-long-random-text-the-same-on-every-node",  # docs/deploying/index.md
         "5ebe2294ecd0e0f08eab7690d2a6ee69...",  # docs/auth/local.md
+        "...",  # docs/installing.md
         "change-me", "change_me", "changeit", "changeme", "replace-me", "replace_me", "replaceme",
     }
 )  # fmt: skip
