@@ -21,5 +21,5 @@ class SharedCount:
 
     @property
     def memory(self) -> memoryview:
-        """One element: the number itself, for whoever counts often."""
+        """One element: the number itself, for callers that count often."""
         return self._numbers

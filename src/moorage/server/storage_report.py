@@ -2,7 +2,7 @@
 
     sequence │ length │ checksum │ report as JSON ... heartbeat    one anonymous mapping, created before any fork
 
-A monitor that hangs (stopped, or its disk does not answer) leaves a report that nobody corrects; after 60 seconds
+A monitor that hangs (stopped, or its disk does not answer) leaves a stale report; after 60 seconds
 without a heartbeat the workers take the state for unknown, as where nothing is monitored: every request is tried.
 
 One process writes at a time.  A reader that sees half of a report finds a checksum that does not match, and keeps

@@ -10,9 +10,9 @@ written by a request that died before its checkpoint; nobody knows whether they 
 cuts them off.  Only an upload that has no such name at all stands at the size of `data`: the reference writes
 `hashstates/sha256/0` at once, unless it was built without resumable digests.
 
-Publishing renames `data`, also over an object that is there: the caller has just proven these bytes, nobody
-those, and a rename costs no more than the look that would keep them.  Readers that have the old file open go on
-reading it; of two publishers of one digest the later one wins, with the same bytes; other names of the old file
+Publishing renames `data`, also over an object that is there: these bytes were proven a moment ago, those never,
+and a rename costs no more than the check that would keep them.  Readers that have the old file open continue to
+read it; of two publishers of one digest the later one wins, with the same bytes; other names of the old file
 (hard links of a backup) keep it.
 
 A checkpoint makes the data durable first and then writes the names without fsync: one that is lost in a power
