@@ -69,14 +69,17 @@ def take_away(tmp_path: Path, digest: Digest) -> None:
     shutil.rmtree(tmp_path / "volume/docker/registry/v2/blobs/sha256" / digest.hex[:2] / digest.hex)
 
 
-def test_we_read_what_the_reference_wrote(tmp_path: Path, redis: RedisServer, ours: Wire, theirs: Wire) -> None:
+def test_a_size_that_the_reference_wrote_is_compared_with_the_file(
+    tmp_path: Path, redis: RedisServer, ours: Wire, theirs: Wire
+) -> None:
     digest = push(theirs)
     assert head(theirs, digest) == (200, "7000")
     assert redis.hash(f"blobs::{digest}") == {
         "digest": str(digest), "size": "7000", "mediatype": "application/octet-stream",
     }  # fmt: skip
     take_away(tmp_path, digest)
-    assert head(ours, digest) == (200, "7000")
+    assert head(ours, digest)[0] == 404
+    assert "size" not in redis.hash(f"blobs::{digest}"), "nor does the reference report it any more"
 
 
 def test_the_reference_reads_what_we_wrote(tmp_path: Path, redis: RedisServer, ours: Wire, theirs: Wire) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from moorage.storage import data_directory
 from moorage.storage.data_directory import DataDirectory
 from moorage.storage.driver import ABSENT, Key, KeyMissing, StorageUnavailable, UploadMissing
 from moorage.storage.filesystem import FilesystemDriver
@@ -15,6 +16,8 @@ from moorage.testing.listing_contract import flat
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
+
+    from moorage.storage.data_directory import Identity
 
 KEY = Key("docker/registry/v2/repositories/a/link")
 HOME = Key("docker/registry/v2/repositories/a/_uploads/1")
@@ -161,3 +164,23 @@ def test_a_root_that_cannot_be_looked_at_is_unavailable(root: Path, monkeypatch:
     monkeypatch.setattr(os, "stat", denied)
     with pytest.raises(StorageUnavailable, match="EACCES"):
         data.check()
+
+
+def test_a_root_that_another_thread_creates_during_the_look_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The first pushes into a new directory run side by side; one of them was refused now and then."""
+    data = DataDirectory(str(tmp_path / "data"))
+    look = data_directory.identify
+
+    def overtaken(path: str, known: Identity | None) -> Identity:
+        monkeypatch.setattr(data_directory, "identify", look)
+        try:
+            return look(path, known)
+        finally:
+            data.create()
+            data.check()
+
+    monkeypatch.setattr(data_directory, "identify", overtaken)
+    data.check()
+    assert (tmp_path / "data").is_dir()

@@ -82,10 +82,11 @@ class DataDirectory:
 
         One stat, 1 us; called where something was not found, never where it was.
         """
+        known = self._identity  # as it was before the look: another thread may create the root right after it
         try:
-            self._identity = identify(self.path, self._identity)
+            self._identity = identify(self.path, known)
         except (FileNotFoundError, NotADirectoryError) as error:
-            if self._identity is not None:
+            if known is not None:
                 code = errno.errorcode[error.errno or errno.ENOENT]
                 raise StorageUnavailable(
                     f"stat {self.path}: {error.strerror} ({code}): the data directory has disappeared; "
