@@ -85,6 +85,7 @@ def test_an_edit_is_reported_without_a_request_and_once_per_node(tmp_path: Path,
     with start_moorage(
         tmp_path / "data", auth=auth(path), http={"workers": WORKERS}, log={"level": "debug"}
     ) as live:
+        live.logged("listening on")  # every worker is ready; one that starts later reads the edit at its start
         put(path, after)
         assert reported(live, taken) == ["debug", "debug", "info"]
         put(path, "{broken")
