@@ -16,6 +16,8 @@ from moorage.http.app import create_app
 from moorage.moving.copying import Copier, Options
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
+from moorage.storage.object_driver import ObjectDriver
+from moorage.testing.memory_objects import Bucket, MemoryObjects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -69,7 +71,10 @@ async def copied(
 
 @asynccontextmanager
 async def opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
-    """An empty store: `memory`, `filesystem` or `s3`."""
+    """An empty store: `memory`, `filesystem`, `s3`, or `objects`, what every object store has in common."""
+    if kind == "objects":
+        yield ObjectDriver(MemoryObjects(Bucket()))
+        return
     if kind == "s3":
         with a_bucket() as bucket:
             driver = bucket.driver()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -13,9 +13,7 @@ from moorage.errors import ManifestUnknown
 from moorage.registry import layout
 from moorage.registry.manifests import NOWHERE, StoredManifests
 from moorage.registry.tags import StoredTags
-from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.builders import image
-from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
@@ -31,19 +29,10 @@ ONE, OTHER = image(seed=1), image(seed=2)
 ABSENT = Digest.of(b"no manifest")
 
 
-@asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
-    if kind == "objects":  # what every object store has in common
-        yield ObjectDriver(MemoryObjects(Bucket()))
-        return
-    async with opened(kind, folder) as driver:
-        yield driver
-
-
 @pytest.fixture(params=["memory", "filesystem", "objects", pytest.param("s3", marks=pytest.mark.slow)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
     """An image with two tags, and another with one."""
-    async with _opened(request.param, tmp_path / "store") as driver:
+    async with opened(request.param, tmp_path / "store") as driver:
         client = serving(driver)
         await client.push(ONE, "kept", "v1", name=APP)
         await client.push(OTHER, "other", name=APP)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 import pytest
@@ -68,19 +67,10 @@ async def head(client: Client) -> httpx.Response:
     return await client.send("HEAD", f"/v2/{APP}/blobs/{LAYER.digest}")
 
 
-@asynccontextmanager
-async def _opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
-    if kind == "objects":  # what every object store has in common
-        yield ObjectDriver(MemoryObjects(Bucket()))
-        return
-    async with opened(kind, folder) as driver:
-        yield driver
-
-
 @pytest.fixture(params=["memory", "filesystem", "objects", pytest.param("s3", marks=pytest.mark.slow)])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
     """The blobs of an image, in `team/app`."""
-    async with _opened(request.param, tmp_path / "store") as driver:
+    async with opened(request.param, tmp_path / "store") as driver:
         for part in BUILT.blobs:
             await serving(driver).push_blob(part, APP)
         yield driver

@@ -113,11 +113,18 @@ class StoredBlobs:
 
     async def _judge(self, stored: Digest, found: int | None) -> int:
         """Return the size of an object that has another one, `found`, than was remembered.  Raises BlobUnknown."""
+        if found is None:
+            await self._sizes.forget(stored)
+        elif (size := await self._proven(stored)) is not None:
+            return size
+        raise BlobUnknown(str(stored))
+
+    async def _proven(self, stored: Digest) -> int | None:
+        """Replace a remembered size that is wrong; None, and nothing is remembered, if the blob is torn."""
         await self._sizes.forget(stored)
-        size = None if found is None else await self._torn.proven_size(stored)
-        if size is None:
-            raise BlobUnknown(str(stored))
-        await self._sizes.put(stored, size)
+        size = await self._torn.proven_size(stored)
+        if size is not None:
+            await self._sizes.put(stored, size)
         return size
 
     async def _look(self, stored: Digest) -> int:
@@ -137,11 +144,9 @@ class StoredBlobs:
 
     async def _differs(self, blob: Blob) -> BlobUnknown | Unavailable:
         """Return the refusal for a blob whose size in storage is not the remembered one: unknown if it is torn."""
-        await self._sizes.forget(blob.stored)
-        size = await self._torn.proven_size(blob.stored)
+        size = await self._proven(blob.stored)
         if size is None:
             return BlobUnknown(str(blob.digest))
-        await self._sizes.put(blob.stored, size)
         return Unavailable(f"{blob.stored} has {size} bytes and not {blob.size}; ask again")
 
     @asynccontextmanager
