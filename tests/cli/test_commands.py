@@ -12,7 +12,7 @@ import pytest
 from tests.server import certs
 
 from moorage import __version__
-from moorage.config import load
+from moorage.config import source
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Run
@@ -159,7 +159,7 @@ def test_a_file_that_was_found_says_so_when_it_is_wrong(
     """Another registry's file lies there, and somebody only wants to try this one."""
     file = tmp_path / "config.yml"
     file.write_text("version: 9\n")
-    monkeypatch.setattr(load, "PLACES", (file,))
+    monkeypatch.setattr(source, "PLACES", (file,))
     found = run("serve")
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == (

@@ -11,9 +11,10 @@ import pytest
 from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 from moorage.config import yaml
-from moorage.config.load import BUILT_IN, load
+from moorage.config.load import load
 from moorage.config.nodes import Map, copied, find
 from moorage.config.problems import ConfigError
+from moorage.config.source import BUILT_IN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -177,6 +178,40 @@ def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=said):
             load(path, {})
+
+
+def test_a_directory_that_docker_made_is_told(tmp_path: Path) -> None:
+    """`-v ./config.yml:/etc/distribution/config.yml` without the file makes a directory of that name."""
+    mounted = tmp_path / "config.yml"
+    mounted.mkdir()
+    expected = (
+        f"{mounted}: is an empty directory, which Docker creates where the file to mount does not exist on the "
+        "host; remove that directory, create the file in its place, and create the container again"
+    )
+    with pytest.raises(ConfigError) as caught:
+        load(mounted, {})
+    assert str(caught.value) == expected
+    (mounted / "config.yml").touch()
+    with pytest.raises(ConfigError, match=r"is a directory; name the file in it, such as config.yml"):
+        load(mounted, {})
+
+
+@pytest.mark.parametrize("named", ["argument", "variable"])
+def test_the_other_of_both_places_is_reported_where_one_is_named(tmp_path: Path, named: str) -> None:
+    """An image names one of them, and the file is mounted at the other, as for the other major version."""
+    places = (tmp_path / "docker.yml", tmp_path / "distribution.yml")
+    other = tmp_path / "other.yml"
+    for file in (*places, other):
+        file.write_text(BASE)
+    for file, unread in ((places[0], places[1:]), (places[1], places[:1]), (other, ())):
+        argument = file if named == "argument" else None
+        environ = {} if argument else {"REGISTRY_CONFIGURATION_PATH": str(file)}
+        how = "on the command line" if argument else "by REGISTRY_CONFIGURATION_PATH"
+        loaded = load(argument, environ, places=places)
+        assert loaded.path == file
+        assert [str(warning) for warning in loaded.warnings] == [
+            f"{place}: not read: {file} is named {how}" for place in unread
+        ]
 
 
 def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:

@@ -32,8 +32,9 @@ def serve(
     import os
 
     from moorage.cli.output import tell
-    from moorage.config.load import found, load
+    from moorage.config.load import load
     from moorage.config.problems import ConfigError
+    from moorage.config.source import found
 
     if defaults and config is not None:
         raise typer.BadParameter("--defaults reads no file; leave out one of the two", param_hint="CONFIG")

@@ -1,53 +1,32 @@
-"""Where the configuration comes from, and the way from there to settings.
+"""From file and variables to settings.
 
-    file or built-in text ─ yaml.py ─► tree ─ environment.py ─► tree ─ older.py ─► tree ─ build.py ─► settings
-                                                                                    checks.py, later.py ◄─┘
-
-The file is the argument, else what REGISTRY_CONFIGURATION_PATH names, else one of the two places where images of
-the reference keep it, else there is none and the built-in defaults apply, as they do for whoever asks for them.
-Variables apply to all of these.
+source.py ─► tree ─ environment.py ─► tree ─ older.py ─► tree ─ build.py ─► settings
+                                                            checks.py, later.py ◄─┘
 """
 
 from __future__ import annotations
 
-import os
 import re
 from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal
+from typing import TYPE_CHECKING, Literal
 
-from moorage.config import yaml
 from moorage.config.build import build
 from moorage.config.checks import check
 from moorage.config.environment import apply
 from moorage.config.later import refusals
 from moorage.config.model import Settings
-from moorage.config.nodes import List, Map, Node, Scalar, copied, describe, find, is_blank, is_null
+from moorage.config.nodes import List, Map, Node, Scalar, copied, find, is_blank, is_null
 from moorage.config.older import modernise, spread
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
 from moorage.config.removed import removed
 from moorage.config.sections.http import Tls
+from moorage.config.source import BUILT_IN, built_in, choose, tree
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from pathlib import Path
 
-__all__ = ["BUILT_IN", "PLACES", "Loaded", "found", "load"]
-
-PLACES: Final = (Path("/etc/docker/registry/config.yml"), Path("/etc/distribution/config.yml"))
-"""Where `registry:2` and `registry:3` keep their file."""
-
-BUILT_IN: Final = "built-in defaults"
-
-_BUILT_IN_TEXT: Final = """\
-version: 0.1
-storage:
-  filesystem: {}
-  cache: {blobdescriptor: inmemory}
-http:
-  addr: 127.0.0.1:5000
-"""
-
-_SIZE_LIMIT_BYTES: Final = 4 * 2**20
+__all__ = ["Loaded", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,11 +50,11 @@ def load(
 
     Raises `ConfigError` with everything that is wrong.
     """
-    chosen, problems = (None, []) if defaults else _choose(path, environ, PLACES if places is None else places)
+    chosen, problems = (None, []) if defaults else choose(path, environ, places)
     if chosen is None:
-        root, source = _built_in(environ), BUILT_IN
+        root, source = built_in(environ), BUILT_IN
     else:
-        root, source = _tree(chosen, problems), str(chosen)
+        root, source = tree(chosen, problems), str(chosen)
     problems += _empty_sections(root)
     spread(root)
     alone = copied(root)
@@ -129,96 +108,6 @@ def _is_missed(key: str, misspelt: list[str], root: Map) -> bool:
         key == meant or (meant and key.startswith(f"{meant}.") and find(root, tuple(meant.split("."))) is None)
         for meant in misspelt
     )
-
-
-def _choose(
-    path: Path | None, environ: Mapping[str, str], places: Sequence[Path]
-) -> tuple[Path | None, list[Problem]]:
-    if path is not None:
-        return path, []
-    named = environ.get("REGISTRY_CONFIGURATION_PATH", "")
-    if named:
-        return Path(named), []
-    there = _there(places)
-    unused = [
-        Problem(f"not read: {there[0]} comes first", origin=Origin(str(place)), kind="warning")
-        for place in there[1:]
-    ]
-    return (there[0] if there else None), unused
-
-
-def found() -> Path | None:
-    """The file that is read although nobody names it."""
-    return next(iter(_there(PLACES)), None)
-
-
-def _there(places: Sequence[Path]) -> list[Path]:
-    return [place for place in places if os.path.lexists(place)]
-
-
-def _tree(path: Path, problems: list[Problem]) -> Map:
-    """Return the file's tree; what stands in it twice is appended to `problems`.
-
-    Raises `ConfigError` for a file that cannot be read or is no mapping.
-    """
-    node, _ = yaml.read(_text(path), str(path), problems)
-    if node is None or is_null(node):
-        return Map(Origin(str(path)))
-    if not isinstance(node, Map):
-        message = f"expected a mapping with version, storage and http, found {describe(node)}"
-        raise ConfigError([Problem(message, origin=node.origin)])
-    return node
-
-
-def _text(path: Path) -> str:
-    origin = Origin(str(path))
-    try:
-        with path.open("rb") as file:
-            data = file.read(_SIZE_LIMIT_BYTES + 1)
-    except FileNotFoundError:
-        message = "no such file; name a configuration file, or none for the built-in defaults"
-    except IsADirectoryError:
-        message = "is a directory; name the file in it, such as config.yml"
-    except PermissionError:
-        message = "not readable by this user; change its permissions or its owner"
-    except (OSError, ValueError) as error:
-        message = f"cannot be read: {error.strerror if isinstance(error, OSError) else error}"
-    else:
-        if len(data) > _SIZE_LIMIT_BYTES:
-            message = f"larger than {_SIZE_LIMIT_BYTES} bytes; is this the configuration?"
-            raise ConfigError([Problem(message, origin=origin)])
-        try:
-            return data.decode("utf-8-sig")
-        except UnicodeDecodeError as error:
-            line = data.count(b"\n", 0, error.start) + 1
-            message = "not UTF-8; save it in that encoding"
-            raise ConfigError([Problem(message, origin=Origin(str(path), line))]) from error
-    raise ConfigError([Problem(message, origin=origin)])
-
-
-def _built_in(environ: Mapping[str, str]) -> Map:
-    node, _ = yaml.read(_BUILT_IN_TEXT, BUILT_IN, [], lines=False)
-    assert isinstance(node, Map)
-    filesystem = find(node, ("storage", "filesystem"))
-    assert isinstance(filesystem, Map)
-    filesystem.put("rootdirectory", Scalar(str(_data_directory(environ)), node.origin, quoted=True))
-    return node
-
-
-def _data_directory(environ: Mapping[str, str]) -> Path:
-    """The user's data directory; for root, what an earlier registry of this machine has filled, if it has."""
-    earlier = Path("/var/lib/registry")
-    if os.geteuid() == 0 and earlier.is_dir():
-        return earlier
-    named = environ.get("XDG_DATA_HOME", "")
-    if named and Path(named).is_absolute():  # "must be absolute", XDG base directory specification
-        return Path(named, "moorage")
-    home = environ.get("HOME", "")
-    try:
-        base = Path(home) if home else Path.home()
-    except RuntimeError:  # a user without an entry, as in `docker run --user 1234`
-        return earlier
-    return base / ".local" / "share" / "moorage"
 
 
 def _empty_sections(root: Map) -> list[Problem]:
