@@ -60,6 +60,7 @@ BELOW: Final = {
         "tracing",
     },
     "cli": {
+        "acme",
         "app",
         "auth",
         "caching",

@@ -9,7 +9,7 @@ from typing import Final
 import pytest
 import typer
 
-from moorage import cli
+from moorage.cli import commands
 from moorage.http.errors import STATUS
 from moorage.http.health import PROBES
 from moorage.http.routes import ROUTES
@@ -51,7 +51,7 @@ def test_every_refusal_is_in_the_table_of_errors() -> None:
 def test_every_command_is_on_the_page_of_commands() -> None:
     page = (DOCS / "commands.md").read_text()
     documented = set(re.findall(r"`moorage ((?:[a-z]+[a-z-]* ?)+)", page))
-    group = typer.main.get_command(cli.app)
+    group = typer.main.get_command(commands.app)
     for command in names(group):
         assert any(f"{known} ".startswith(f"{command} ") for known in documented), command
 

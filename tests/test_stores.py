@@ -9,7 +9,7 @@ import pytest
 from typer.testing import CliRunner
 
 from moorage import __version__
-from moorage.cli import app
+from moorage.cli.commands import app
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_driver import ObjectDriver

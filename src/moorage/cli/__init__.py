@@ -1,8 +1,9 @@
 """The command line: `moorage`, and `registry` for those who have typed that for years.
 
-One file per command.  A command imports what it needs when it runs, so that `moorage version` and the help are
-quick.  Exit status: 0 done; 1 a problem with the configuration, the storage or the address, told on standard error
-without a traceback; 2 a mistake on the command line (CNCF Distribution exits with 0 then).
+One file per command; `commands.py` joins them.  A command imports what it needs when it runs, so that
+`moorage version` and the help are quick.  Exit status: 0 done; 1 a problem with the configuration, the storage or
+the address, reported on standard error without a traceback; 2 a mistake on the command line (CNCF Distribution
+exits with 0 then).
 
 Source: storage-layout.md section 9.
 """
@@ -10,74 +11,20 @@ Source: storage-layout.md section 9.
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-from typing import Annotated
 
-import typer
-
-from moorage import __version__
-from moorage.cli import auth, collect, config, htpasswd, serve, storage, version
-
-__all__ = ["app", "main"]
-
-_HELP = """A container registry server, drop-in for CNCF Distribution.
-
-Try: moorage serve
-"""
-
-app = typer.Typer(
-    name="moorage",
-    help=_HELP,
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    rich_markup_mode=None,
-    context_settings={"help_option_names": ["-h", "--help"]},
-)
-
-
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        # The reference's form: the name it was called by, its package, its version.
-        typer.echo(f"{Path(sys.argv[0]).name} moorage {__version__}")
-        raise typer.Exit
-
-
-@app.callback()
-def root(
-    _version: Annotated[
-        bool,
-        typer.Option("--version", "-v", callback=_print_version, is_eager=True, help="Show the version and exit."),
-    ] = False,
-) -> None:
-    # The help of the whole program is given to Typer above.
-    pass
-
-
-app.command("serve")(serve.serve)
-app.add_typer(auth.app, name="auth")
-app.add_typer(config.app, name="config")
-app.add_typer(storage.app, name="storage")
-app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
-app.command("version")(version.version)
-app.command(
-    "garbage-collect",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(collect.garbage_collect)
-
-
-@app.command("help")
-def show_help(
-    context: typer.Context,
-    command: Annotated[list[str] | None, typer.Argument(help="The command to explain.")] = None,
-) -> None:
-    """Explain a command.
-
-    Example: moorage help config check
-    """
-    app([*(command or []), "--help"], prog_name=context.find_root().info_name)
+__all__ = ["main"]
 
 
 def main() -> None:
     """The entry point of both names."""
+    if sys.argv[1:2] == ["health"]:
+        # Called every few seconds: without Typer it takes half the CPU.
+        from moorage.cli import liveness
+
+        if arguments := liveness.parse(sys.argv[2:]):
+            sys.exit(liveness.run(*arguments))
+    from pathlib import Path
+
+    from moorage.cli.commands import app
+
     app(prog_name=Path(sys.argv[0]).name)
