@@ -203,7 +203,7 @@ def test_variables_in_other_spellings_are_of_other_programs(tmp_path: Path, name
 
 @pytest.mark.parametrize(
     "name",
-    ["AUTH_LDAP", "AUTH_PASSWORD", "DOMAIN", "HOST", "HTTP_PORT", "HTTP_SECRET_FILE", "IMAGE", "NAME", "PASSWORD",
+    ["AUTH_LDAP", "AUTH_PASSWORD", "DOMAIN", "HOST", "HTTP_PORT", "IMAGE", "NAME", "PASSWORD",
      "PORT", "STORAGE_PATH", "TAG", "TOKEN", "URL", "USER", "S3_BUCKET", "POLICIES"],
 )  # fmt: skip
 def test_variables_of_others_are_no_near_misses(tmp_path: Path, name: str) -> None:

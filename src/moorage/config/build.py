@@ -156,7 +156,8 @@ class _Building:
         except ValueError as error:
             return self._note(path, f"{error}, found {self._found(node, key)}", node.origin)
         if reader.nanoseconds and bare_integer(node):
-            message = f"{node.text} without a unit means {node.text} nanoseconds; write {node.text}s for seconds"
+            shown = "a number" if node.origin.hidden else node.text
+            message = f"{shown} without a unit means {shown} nanoseconds; write {shown}s for seconds"
             self.problems.append(Problem(message, _dotted(path), node.origin, "warning"))
         if reader is FLAG and node.quoted and path[0] == "storage" and value:
             message = "is quoted: true here, but CNCF Distribution takes it for false"

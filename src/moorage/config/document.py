@@ -91,6 +91,35 @@ off on purpose. An empty variable that clears another key of the list above, as 
 
 * What Kubernetes adds for a service called `registry-...` (`REGISTRY_STORAGE_SERVICE_HOST`,
   `REGISTRY_PORT=tcp://...`) is ignored with a warning, as is podman's `REGISTRY_AUTH_FILE`.
+
+### Values in files
+
+`REGISTRY_HTTP_SECRET_FILE=/run/secrets/http-secret` sets `http.secret` to the content of that file, and so for
+every setting: with secrets of Swarm, Compose, Kubernetes or systemd, no password stands in a variable, where
+`docker inspect` shows it. CNCF Distribution has nothing of the kind.
+
+```yaml
+services:
+  registry:
+    environment:
+      REGISTRY_HTTP_SECRET_FILE: /run/secrets/http-secret
+      REGISTRY_STORAGE_S3_SECRETKEY_FILE: /run/secrets/s3
+    secrets: [http-secret, s3]
+```
+
+| Kind of the setting | The content is |
+|---|---|
+| text | the text, without one newline at its end: `0123`, `yes`, `a: b`, `*x` and quotes are no YAML here |
+| flag, number, duration, one of several words | the value, as in a variable |
+| list, mapping, section | YAML, as in a variable; `REGISTRY_HTTP_HEADERS_X-NAME_0_FILE` is one text of a list |
+
+* A setting and its `_FILE` together are an error. So is a file that is missing, empty, a directory, not readable
+  by the registry's user, or not UTF-8. No message shows what is in the file.
+* Keys that end in `file` keep their meaning: `REGISTRY_HEALTH_FILECHECKERS_0_FILE` is `health.file[0].file`,
+  `REGISTRY_STORAGE_GCS_KEYFILE` is the path of the key. For settings that are paths, such as `http.tls.key`, set
+  the path itself: `REGISTRY_HTTP_TLS_KEY=/run/secrets/registry.key`. `REGISTRY_HTTP_TLS_KEY_FILE` would be a file
+  with that path in it, and a file with the key in it is refused.
+* SIGHUP reads the files again.
 """
 
 

@@ -3,6 +3,7 @@
 A name is split at every `_` and matched, longest words first, against the models' keys, so that a key with an
 underscore is reached (`REGISTRY_STORAGE_AZURE_MAX_RETRIES`), and against the reference's own names for some
 keys (`REGISTRY_HEALTH_FILECHECKERS_0_FILE`).  The value is a YAML document and replaces what the file says.
+What is left of a name that ends in `_FILE` and is no key may be one: its value is in the file (`value_files.py`).
 
 Repaired against the reference, where each of these crashed, did nothing or did something else: list elements
 that are scalars; keys below `storage.maintenance`; a variable of one driver while the file names another (the
@@ -20,7 +21,7 @@ import re
 import unicodedata
 from typing import TYPE_CHECKING, Final
 
-from moorage.config import yaml
+from moorage.config import value_files, yaml
 from moorage.config.critical import is_critical, is_near
 from moorage.config.nodes import List, Map, Node, Scalar, find, is_blank, is_null
 from moorage.config.older import chosen, spread_alias
@@ -28,6 +29,7 @@ from moorage.config.problems import ConfigError, Origin, Problem, nearest
 from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
+from moorage.config.value_files import SUFFIX
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -74,7 +76,9 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
     problems: list[Problem] = []
     choices: dict[str, dict[str, str]] = {}
     links: dict[str, str] = {}
-    for name in sorted(environ, key=_natural):
+    setters: dict[Path, str] = {}
+    files = {name for name in environ if _names_file(name, root, model)}
+    for name in sorted(environ, key=lambda name: _natural(name.removesuffix(SUFFIX) if name in files else name)):
         if not name.startswith(PREFIX):
             problems += _misspelt_prefix(name, root, model)
             continue
@@ -84,14 +88,23 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
         if link and (link["url"] is None or _LINK_VALUE.fullmatch(environ[name])):
             links.setdefault(link["service"], name)
             continue
-        path = _locate(SectionOf(model), root, name.removeprefix(PREFIX).split("_"))
+        path = _path(name.removesuffix(SUFFIX) if name in files else name, root, model)
         if path is None:
             problems.append(_unknown(name, model))
             continue
         if path[:2] == ("storage", "s3aws"):
             path = ("storage", "s3", *path[2:])
+        other = setters.setdefault(path, name)
+        if other != name and not files.isdisjoint({name, other}):
+            message = f"sets the same as {other}; remove one of the two variables"
+            problems.append(Problem(message, _dotted(path), Origin(name)))
+            continue
         try:
-            payload = _payload(name, environ[name], problems)
+            if name in files:
+                shape = _shape(SectionOf(model), path)
+                payload = value_files.read(name, environ[name], shape, _dotted(path), problems)
+            else:
+                payload = _payload(name, environ[name], problems)
             problems += _cleared(root, path, payload)
             _set(root, path, payload, choices)
         except ConfigError as error:
@@ -117,6 +130,40 @@ def _natural(name: str) -> list[tuple[int, int, str]]:
 
 
 # ----------------------------------------------------------------------------------------- from name to path
+
+
+def _path(name: str, root: Map, model: type[Section]) -> Path | None:
+    return _locate(SectionOf(model), root, name.removeprefix(PREFIX).split("_"))
+
+
+def _names_file(name: str, root: Map, model: type[Section]) -> bool:
+    """Return whether a variable names the file with a setting's value; a key that ends in `file` comes first.
+
+    A free key (a header, a field of the log) counts as one if the file has it.
+    """
+    if not (name.startswith(PREFIX) and name.endswith(SUFFIX)) or name in _FOREIGN:
+        return False
+    key = _path(name, root, model)
+    if key is not None and (
+        _shape(SectionOf(model), key, declared=True) is not None or find(root, key) is not None
+    ):
+        return False
+    return bool(_path(name.removesuffix(SUFFIX), root, model))
+
+
+def _shape(shape: Shape, path: Path, *, declared: bool = False) -> Shape | None:
+    """Return the shape of the value at `path`, None where it is free; `declared`: also where its name is."""
+    for step in path:
+        match shape:
+            case SectionOf(model) if isinstance(step, str):
+                shape = keys_of(model)[step].shape
+            case ListOf(item):
+                shape = item
+            case MapOf(value) if not declared and not isinstance(value, Raw):
+                shape = value
+            case _:
+                return None
+    return shape
 
 
 def _splits(words: list[str]) -> Iterator[tuple[str, list[str]]]:
@@ -185,21 +232,24 @@ def _unknown(name: str, model: type[Section]) -> Problem:
     if reader := _FOREIGN.get(name):
         return Problem(f"is no setting of the registry; {reader}", origin=Origin(name), kind="warning")
     text = name.removeprefix(PREFIX)
-    found = min(_near(SectionOf(model), text.split("_")), default=None)
+    found = min(_near_variables(model, text.split("_")), default=None)
     if found is not None and found[0]:
-        path = found[1]
-        meant = variable_of(tuple(str(step) for step in path))
+        _, path, suffix = found
+        meant = variable_of(tuple(str(step) for step in path)) + suffix
         if is_critical(path):
             message = "names no setting, and is too close to one that must not be missing"
             return Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
         return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant)
-    if joined := _joined(text, model):
+    stem = text.removesuffix(SUFFIX)
+    suffix = text.removeprefix(stem)
+    if joined := _joined(stem, model):
         message = "names no setting, and is too close to one that must not be missing"
-        return Problem(message, origin=Origin(name), nearest=variable_of(joined), meant=_dotted(joined))
+        return Problem(message, origin=Origin(name), nearest=variable_of(joined) + suffix, meant=_dotted(joined))
     known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
-    whole = next((other for other in known if "_" in text and other.endswith(f"_{text}")), None)
-    whole = whole or nearest(text, known, cutoff=_CLOSE)
-    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=whole and PREFIX + whole)
+    whole = next((other for other in known if "_" in stem and other.endswith(f"_{stem}")), None)
+    whole = whole or nearest(stem, known, cutoff=_CLOSE)
+    hint = whole and f"{PREFIX}{whole}{suffix}"
+    return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=hint)
 
 
 def _misspelt_prefix(name: str, root: Map, model: type[Section]) -> Iterator[Problem]:
@@ -210,7 +260,7 @@ def _misspelt_prefix(name: str, root: Map, model: type[Section]) -> Iterator[Pro
     meant = re.sub(r"[.-]", "_", unicodedata.normalize("NFKC", name)).upper()
     if not meant.startswith(PREFIX):
         return
-    path = _locate(SectionOf(model), root, meant.removeprefix(PREFIX).split("_"))
+    path = _path(meant.removesuffix(SUFFIX) if _names_file(meant, root, model) else meant, root, model)
     if path is not None and len(path) > 1 and is_critical(path):
         message = "is read by nothing: names of variables are in capitals, with underscores"
         yield Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
@@ -229,6 +279,19 @@ def _joined(text: str, model: type[Section]) -> tuple[str, ...] | None:
         if len(path) > 2 and is_critical(path) and "".join(path).replace("[]", "0").upper() in spellings:  # noqa: PLR2004
             return path
     return None
+
+
+def _near_variables(model: type[Section], words: list[str]) -> Iterator[tuple[int, Path, str]]:
+    """As `_near`, each with the suffix of the variable that may have been meant."""
+    for misses, path in _near(SectionOf(model), words):
+        yield misses, path, ""
+    *first, last = words
+    if first and is_near(last, "file"):
+        for misses, path in _near(SectionOf(model), first):
+            yield misses + (last != "FILE"), path, SUFFIX
+    elif last.endswith("FILE"):
+        for misses, path in _near(SectionOf(model), [*first, last.removesuffix("FILE")]):
+            yield misses + 1, path, SUFFIX
 
 
 def _near(shape: Shape, words: list[str]) -> Iterator[tuple[int, Path]]:

@@ -82,7 +82,7 @@ def is_blank(node: Node | None) -> bool:
 
 
 def describe(node: Node) -> str:
-    """What was found, for a message that says what was expected; long text is cut."""
+    """Return what was found, for a message about what was expected; long text is cut, hidden text left out."""
     match node:
         case Map():
             return "a mapping"
@@ -90,6 +90,8 @@ def describe(node: Node) -> str:
             return "a list"
         case Scalar(text="", quoted=False):
             return "nothing"
+        case Scalar() if node.origin.hidden:
+            return "something else"
         case Scalar():
             return repr(node.text if len(node.text) <= 40 else node.text[:37] + "...")  # noqa: PLR2004  a line's part
 

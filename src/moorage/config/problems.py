@@ -19,10 +19,14 @@ __all__ = ["NOWHERE", "ConfigError", "Origin", "Problem", "nearest"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written: a file and its line, or the name of a variable (no line)."""
+    """Where a value was written: a file and its line, or the name of a variable (no line).
+
+    `hidden`: messages do not show the value, which may be a secret.
+    """
 
     source: str
     line: int | None = None
+    hidden: bool = False
 
     def __str__(self) -> str:
         if self.line is None:

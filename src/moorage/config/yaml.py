@@ -52,10 +52,13 @@ class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
         return super().resolve(kind, value, implicit)  # type: ignore[no-any-return,no-untyped-call]  # as typeshed has it
 
 
-def read(text: str, source: str, problems: list[Problem], *, lines: bool = True) -> tuple[Node | None, int]:
+def read(
+    text: str, source: str, problems: list[Problem], *, lines: bool = True, hidden: bool = False
+) -> tuple[Node | None, int]:
     """Return the first document of `text` as a tree, and the index where the document's last token ended.
 
-    None for an empty document.  `lines` False leaves line numbers out of the origins (a variable has one).
+    None for an empty document.  `lines` False leaves line numbers out of the origins (a variable has one);
+    `hidden`: no message shows a value.
     Duplicate keys and further documents are appended to `problems` as errors; the tree has the last of duplicates.
     Raises `ConfigError` when the text is not YAML.
     """
@@ -65,7 +68,7 @@ def read(text: str, source: str, problems: list[Problem], *, lines: bool = True)
             return None, 0
         root = loader.get_node()
         assert root is not None
-        conversion = _Conversion(source, problems, lines=lines)
+        conversion = _Conversion(source, problems, lines=lines, hidden=hidden)
         tree = conversion.node(root)
         while loader.check_node():
             if conversion.refuse_document(loader.get_node()):
@@ -86,17 +89,18 @@ def read(text: str, source: str, problems: list[Problem], *, lines: bool = True)
 class _Conversion:
     """One document's node graph made into a tree: aliases copied, merges merged."""
 
-    def __init__(self, source: str, problems: list[Problem], *, lines: bool) -> None:
+    def __init__(self, source: str, problems: list[Problem], *, lines: bool, hidden: bool) -> None:
         self._source = source
         self._problems = problems
         self._lines = lines
+        self._hidden = hidden
         self._count = 0
         self._open: set[int] = set()
         self._path: list[str] = []
         self._reported: set[int] = set()
 
     def _origin(self, node: yaml.Node) -> Origin:
-        return Origin(self._source, node.start_mark.line + 1 if self._lines else None)
+        return Origin(self._source, node.start_mark.line + 1 if self._lines else None, self._hidden)
 
     def _fail(self, node: yaml.Node, message: str) -> ConfigError:
         return ConfigError([Problem(message, origin=self._origin(node))])
