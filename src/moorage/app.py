@@ -31,9 +31,9 @@ from moorage.redirects import make_rules
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.caches import Recent
 from moorage.registry.link_memory import Links
-from moorage.registry.manifests import StoredManifests, ValidationRules
+from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
 from moorage.registry.purge import Purger
-from moorage.registry.referrers import StoredReferrers
+from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
 from moorage.registry.refusals import refusing
 from moorage.registry.repositories import StoredRepositories
 from moorage.registry.slices import AT_ONCE
@@ -63,10 +63,13 @@ if TYPE_CHECKING:
 
 _RECENT_S: Final = 60.0
 _REFRESH_S: Final = 1.0
+_CACHES_BYTES: Final = MANIFESTS_BYTES + REFERRERS_BYTES
+"""What the caches of a process hold at most that grow with the sizes of what they hold."""
 _log: Final = structlog.get_logger("moorage.auth")
 
 __all__ = [
     "App",
+    "Resources",
     "StoredRegistry",
     "build",
     "check",
@@ -78,10 +81,27 @@ __all__ = [
 ]
 
 
+@dataclass(frozen=True, slots=True)
+class Resources:
+    """What one process may use: processors of all processes, bytes for its caches (None: as much as they hold)."""
+
+    processors: int = 1
+    cache_bytes: int | None = None
+
+    def cache_share(self, whole_bytes: int) -> int:
+        """Return how much of `whole_bytes` a cache may take, which is its part of all caches."""
+        if self.cache_bytes is None or self.cache_bytes >= _CACHES_BYTES:
+            return whole_bytes
+        return whole_bytes * self.cache_bytes // _CACHES_BYTES
+
+
 class StoredRegistry:
     """See `registry.interface.Registry`: the one that keeps everything in a driver."""
 
-    def __init__(self, driver: Driver, settings: Settings, secret: bytes) -> None:
+    def __init__(
+        self, driver: Driver, settings: Settings, secret: bytes, resources: Resources | None = None
+    ) -> None:
+        resources = resources or Resources()
         storage = settings.storage
         deletable = storage.delete.enabled
         self._driver = driver
@@ -89,11 +109,20 @@ class StoredRegistry:
         recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
         self._links = links = Links(driver, lasts_s=storage.cache.links)
         torn = TornBlobs(driver)
-        self.uploads = StoredUploads(driver, secret, recent=recent, sizes=self._sizes, links=links, torn=torn)
+        self.uploads = StoredUploads(
+            driver,
+            secret,
+            recent=recent,
+            sizes=self._sizes,
+            links=links,
+            torn=torn,
+            processors=resources.processors,
+        )
         self.manifests = StoredManifests(
             driver,
             delete_enabled=deletable,
             rules=_rules(settings),
+            cache_bytes=resources.cache_share(MANIFESTS_BYTES),
             tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
             recent=recent,
             sizes=self._sizes,
@@ -110,7 +139,8 @@ class StoredRegistry:
             rules=self._rules,
         )
         self.tags = StoredTags(driver, manifests=self.manifests, links=links)
-        self.referrers = StoredReferrers(driver, self.manifests)
+        referrers_bytes = resources.cache_share(REFERRERS_BYTES)
+        self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
         self.repositories = StoredRepositories(driver)
 
     async def probe(self) -> None:
@@ -195,7 +225,14 @@ async def _refresh(authority: Authority) -> None:
         _log.exception("files of the authority are no longer checked between requests")
 
 
-def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[Watch] = ()) -> App:
+def build(
+    settings: Settings,
+    secret: bytes,
+    *,
+    worker: int,
+    watches: Sequence[Watch] = (),
+    resources: Resources | None = None,
+) -> App:
     """Everything one worker needs; `worker` counts from 0, and only the first of a node purges uploads.
 
     `watches` are told of every action of the storage.
@@ -203,7 +240,7 @@ def build(settings: Settings, secret: bytes, *, worker: int, watches: Sequence[W
     bare = driver = make_driver(settings)
     for watch in watches:
         driver = WatchedDriver(driver, watch)
-    registry = StoredRegistry(driver, settings, secret)
+    registry = StoredRegistry(driver, settings, secret, resources)
     authority = make_authority(settings, secret, reports=worker == 0)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     purger = _purger(driver, settings, worker)

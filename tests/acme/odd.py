@@ -20,7 +20,7 @@ def _main() -> int:
 
     path = Path(sys.argv[1])
     pace = replace(PACE, first_retry_s=3600, last_retry_s=3600) if "PATIENT" in os.environ else PACE
-    return run(load(path, os.environ), lambda settings, secret, number, watches: Odd(path.parent, number), pace)
+    return run(load(path, os.environ), lambda plan, number, watches: Odd(path.parent, number), pace)
 
 
 if __name__ == "__main__":

@@ -270,7 +270,7 @@ def _main() -> int:
     path = Path(sys.argv[1])
     loaded = load(path, os.environ)
     home = path.parent
-    return run(loaded, lambda settings, secret, number, watches: Odd(home, number))
+    return run(loaded, lambda plan, number, watches: Odd(home, number))
 
 
 if __name__ == "__main__":

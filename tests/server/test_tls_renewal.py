@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
     from tests.server.certs import Holder
 
-    from moorage.config.model import Settings
     from moorage.server.job import Application
+    from moorage.server.plan import Plan
     from moorage.storage.watched import Watch
 
 SIZE = 24 << 20
@@ -224,7 +224,7 @@ def test_files_that_are_only_touched_replace_nobody(
     assert renewed.watched is plan.watched
 
 
-def _no_application(_: Settings, __: bytes, ___: int, ____: Sequence[Watch]) -> Application:
+def _no_application(_: Plan, __: int, ___: Sequence[Watch]) -> Application:
     raise AssertionError
 
 

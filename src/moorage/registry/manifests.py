@@ -79,9 +79,9 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Version, When
     from moorage.types import Reference, RepoName
 
-__all__ = ["NOWHERE", "StoredManifests", "ValidationRules"]
+__all__ = ["MANIFESTS_BYTES", "NOWHERE", "StoredManifests", "ValidationRules"]
 
-_CACHE_BYTES: Final = 64 << 20
+MANIFESTS_BYTES: Final = 64 << 20
 _ENTRY_BYTES: Final = 1024
 """What a remembered manifest costs beside its bytes: a million tiny ones must not fill the memory either."""
 
@@ -150,7 +150,7 @@ class StoredManifests:
         *,
         delete_enabled: bool = False,
         rules: ValidationRules | None = None,
-        cache_bytes: int = _CACHE_BYTES,
+        cache_bytes: int = MANIFESTS_BYTES,
         tags_at_once: int = AT_ONCE,
         recent: Recent[Digest] | None = None,
         sizes: Sizes | None = None,

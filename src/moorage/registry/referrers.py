@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import Referrer, RepoName
 
-__all__ = ["StoredReferrers", "fallback_tag", "rebuild"]
+__all__ = ["REFERRERS_BYTES", "StoredReferrers", "fallback_tag", "rebuild"]
 
 _AT_ONCE: Final = 64
 _LOOKED_AT: Final = 10_000
@@ -63,8 +63,8 @@ _INLINE_BYTES: Final = 4 << 10
 _READ_BYTES: Final = 5 << 20
 """More than a page of descriptors, so that an ordinary page is not cut short."""
 _ENTRY_BYTES: Final = 1024
-_REMEMBERED_BYTES: Final = 16 << 20
-_INDEXES_BYTES: Final = 8 << 20
+REFERRERS_BYTES: Final = 24 << 20
+"""What is remembered: two thirds for descriptors, the rest for what indexes name."""
 _TEXT_BYTES: Final = 128
 """Memory of a digest's text."""
 _log: Final = structlog.get_logger("moorage.registry")
@@ -96,10 +96,10 @@ class _Request:
 class StoredReferrers:
     """See `interface.Referrers`.  Descriptors are remembered; that their manifests exist is checked each time."""
 
-    def __init__(self, driver: Driver, manifests: StoredManifests) -> None:
+    def __init__(self, driver: Driver, manifests: StoredManifests, *, cache_bytes: int = REFERRERS_BYTES) -> None:
         self._driver, self._manifests = driver, manifests
-        self.cache: BoundedCache[Digest, _Described] = BoundedCache(_REMEMBERED_BYTES)
-        self._indexes: BoundedCache[Digest, tuple[str, ...]] = BoundedCache(_INDEXES_BYTES)
+        self.cache: BoundedCache[Digest, _Described] = BoundedCache(cache_bytes * 2 // 3)
+        self._indexes: BoundedCache[Digest, tuple[str, ...]] = BoundedCache(cache_bytes // 3)
         self._large = asyncio.Lock()
         self._offload = Offload(inline_bytes=_INLINE_BYTES)
 

@@ -92,13 +92,14 @@ class StoredUploads:
         sizes: Sizes | None = None,
         links: Links | None = None,
         torn: TornBlobs | None = None,
+        processors: int = 1,
     ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
         self._torn = TornBlobs(driver) if torn is None else torn
         self._recent = recent
         self._sizes = sizes
         self._links = Links(driver) if links is None else links
-        self._hashing = ThreadPoolExecutor(max(4, 2 * (os.cpu_count() or 1)), "hashing")
+        self._hashing = ThreadPoolExecutor(max(4, 2 * processors), "hashing")
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
         uuid = new_upload_id()

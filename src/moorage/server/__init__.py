@@ -26,6 +26,7 @@ import structlog
 
 from moorage import logs
 from moorage.acme.wanted import Pace
+from moorage.cgroups import usable_processors
 from moorage.config.exposure import open_registry
 from moorage.server import observing, preflight
 from moorage.server.announcement import listening, start_fields
@@ -135,10 +136,11 @@ def _prepare(settings: Settings) -> None:
         _log.warning(warning)
 
 
-def _application(settings: Settings, secret: bytes, number: int, watches: Sequence[Watch]) -> Application:
-    from moorage.app import build  # noqa: PLC0415  as above
+def _application(plan: Plan, number: int, watches: Sequence[Watch]) -> Application:
+    from moorage.app import Resources, build  # noqa: PLC0415  as above
 
-    return build(settings, secret, worker=number, watches=watches)
+    resources = Resources(usable_processors(plan.limits), plan.cache_bytes)
+    return build(plan.settings, plan.secret, worker=number, watches=watches, resources=resources)
 
 
 def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only

@@ -35,6 +35,10 @@ def start_fields(plan: Plan) -> dict[str, str | int]:
     fields["authentication"] = authentication(settings)
     fields |= store_fields(settings)
     fields["cache"] = _cache(settings)
+    if plan.limits.processors is not None:
+        fields["cpu_limit"] = f"{plan.limits.processors:g}"
+    if plan.limits.memory_bytes is not None:
+        fields["memory_limit"] = f"{plan.limits.memory_bytes >> 20} MiB"
     fields["secret"] = "set" if settings.http.secret else "random"
     return fields
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import os
+import math
 import resource
 import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from moorage.cgroups import Limits, limits, usable_processors
 from moorage.server import tls
 from moorage.server.cannot import Cannot
 from moorage.server.granian import ServerOptions
@@ -22,12 +23,18 @@ if TYPE_CHECKING:
     from moorage.server.job import Application
     from moorage.storage.watched import Watch
 
-    Build = Callable[[Settings, bytes, int, Sequence[Watch]], Application]
+    Build = Callable[["Plan", int, Sequence[Watch]], Application]
 
 __all__ = ["Plan", "draw", "redraw", "renew", "worker_count"]
 
 _WORKERS_LIMIT: Final = 8
 _CONNECTIONS_LIMIT: Final = 16384
+_CACHES_SHARE: Final = 1 / 4
+"""Part of the memory limit that the caches of all workers may take."""
+_MIB: Final = 1 << 20
+_MASTER_BYTES: Final = 50 * _MIB
+_WORKER_BYTES: Final = 30 * _MIB
+"""What a worker adds without caches and requests; docs/sizing.md."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +43,7 @@ class Plan:
 
     `watched` are the files that `options.tls` was read from.  `awaiting`: they are to come, from
     `http.tls.letsencrypt`, and until then nothing can be served.  `bound` are the addresses of the start, by
-    setting: a reload changes none.
+    setting: a reload changes none.  `limits` are those of the control group.
     """
 
     settings: Settings
@@ -49,15 +56,24 @@ class Plan:
     watched: Watched = field(default_factory=lambda: Watched((), 0.0))
     awaiting: bool = False
     bound: Mapping[str, str] = field(default_factory=dict)
+    limits: Limits = field(default_factory=Limits)
+
+    @property
+    def cache_bytes(self) -> int | None:
+        """What the caches of one worker may take; None without a limit of memory."""
+        memory = self.limits.memory_bytes
+        return None if memory is None else int(memory * _CACHES_SHARE) // self.workers
 
     def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
-        return lambda watches: self.build(self.settings, self.secret, number, watches)
+        return lambda watches: self.build(self, number, watches)
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
     """The plan, and warnings for the log.  Raises `Cannot`."""
     settings = loaded.settings
-    workers, warnings = worker_count(settings)
+    found = limits()
+    workers, warnings = worker_count(settings, found)
+    warnings += _little_memory(workers, found)
     watched = Watched(tls.files(settings.http.tls), time.monotonic())
     awaiting = False
     try:
@@ -74,7 +90,9 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     )
     http = settings.http
     bound = {"http.addr": http.addr, "http.net": http.net, "http.debug.addr": http.debug.addr}
-    plan = Plan(settings, loaded.source, secret, instance, workers, options, build, watched, awaiting, bound)
+    plan = Plan(
+        settings, loaded.source, secret, instance, workers, options, build, watched, awaiting, bound, found
+    )  # fmt: skip
     return plan, warnings + notes
 
 
@@ -94,7 +112,8 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
         f"{name} has changed: that takes a restart" for name, addr in plan.bound.items() if addr != old.bound[name]
     ]
     if plan.workers != old.workers:
-        warnings.append("http.workers has changed: that takes a restart")
+        what = "the limit of processors" if before.workers == after.workers else "http.workers"
+        warnings.append(f"{what} has changed: that takes a restart")
     return replace(plan, workers=old.workers, bound=old.bound), warnings
 
 
@@ -109,14 +128,27 @@ def renew(old: Plan) -> tuple[Plan, list[str]]:
     return replace(old, options=replace(old.options, tls=secured), awaiting=False), warnings
 
 
-def worker_count(settings: Settings) -> tuple[int, list[str]]:
-    """How many, and warnings.  By default one per core that this process may use, at most 8."""
+def worker_count(settings: Settings, found: Limits) -> tuple[int, list[str]]:
+    """Return the number of workers, and warnings.
+
+    By default one per core that affinity and the quota of the control group allow, at most 8.
+    """
     wanted = settings.http.workers
     if settings.storage.driver == "inmemory":
         # Memory is not shared: an image pushed to one worker would be unknown to the others.
         told = "storage.inmemory is served by one worker, whatever http.workers says"
         return 1, [told] if wanted is not None and wanted > 1 else []
-    return wanted or max(1, min(_WORKERS_LIMIT, len(os.sched_getaffinity(0)))), []
+    return wanted or min(_WORKERS_LIMIT, usable_processors(found)), []
+
+
+def _little_memory(workers: int, found: Limits) -> list[str]:
+    """Warn of a limit of memory that workers reach without any fault."""
+    needed = math.ceil((_MASTER_BYTES + workers * _WORKER_BYTES) / (1 - _CACHES_SHARE) / _MIB)
+    if found.memory_bytes is None or found.memory_bytes >= needed * _MIB:
+        return []
+    count = "1 worker" if workers == 1 else f"{workers} workers"
+    text = f"the memory limit of {found.memory_bytes // _MIB} MiB is low for {count}: allow {needed} MiB"
+    return [text if workers == 1 else f"{text}, or set http.workers"]
 
 
 def _connections() -> int:

@@ -132,7 +132,7 @@ class Http(Section):
     http2: Http2 = setting(Http2, "HTTP/2 over TLS.")
     h2c: H2c = setting(H2c, "HTTP/2 without TLS.")
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
-        None, "Processes that answer requests.", ours=True, shown="one per core, at most 8"
+        None, "Processes that answer requests.", ours=True, shown="one per core that may be used, at most 8"
     )
     bodytimeout: Period = setting(
         120.0, "Longest silence of a client inside the body of a request.", unit="duration", ours=True
