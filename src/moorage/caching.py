@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.config.redis import redis_address, uses_tls
-from moorage.extras import install_command
+from moorage.extras import remedy
 from moorage.registry.sizes import MemorySizes
 from moorage.stores import CannotStore
 
@@ -51,7 +51,7 @@ def prepare(settings: Settings) -> RedisOptions | None:
     try:
         require_library()
     except MissingLibrary as error:
-        raise CannotStore(f"{error}; install it with: {install_command('redis')}") from error
+        raise CannotStore(f"{error}; {remedy('redis')}") from error
     return redis_options(settings.redis)
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage import __version__
-from moorage.extras import install_command
+from moorage.extras import remedy
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
@@ -92,7 +92,7 @@ def _prepare_gcs(options: GcsOptions) -> None:
 
 
 def _missing(extra: str, error: Exception) -> CannotStore:
-    return CannotStore(f"{error}; install it with: {install_command(extra)}")
+    return CannotStore(f"{error}; {remedy(extra)}")
 
 
 def gcs_options(gcs: Gcs) -> GcsOptions:

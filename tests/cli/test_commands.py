@@ -147,6 +147,24 @@ def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_p
     ]
 
 
+@pytest.mark.parametrize("wrong", ["directory", "secret", "secret that is a directory"])
+def test_wrong_mounts_end_the_start_before_anything_is_written(run: Run, tmp_path: Path, wrong: str) -> None:
+    """Docker makes directories of files that are not there; nothing else is made then."""
+    mount = tmp_path / "mount"
+    if wrong != "secret":
+        mount.mkdir()
+    environ = {"REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": str(tmp_path / "data")}
+    if wrong == "directory":
+        result = run("serve", mount, **environ)
+    else:
+        result = run("serve", "--defaults", REGISTRY_HTTP_SECRET_FILE=str(mount), **environ)
+    assert (result.returncode, result.stdout) == (1, "")
+    assert len(result.stderr.splitlines()) == 1
+    assert result.stderr.startswith("error: ")
+    assert str(mount) in result.stderr
+    assert not (tmp_path / "data").exists()
+
+
 def test_defaults_and_a_file_exclude_each_other(run: Run, tmp_path: Path) -> None:
     result = run("serve", "--defaults", tmp_path / "config.yml")
     assert result.returncode == 2

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, NoReturn, Protocol
 import structlog
 
 from moorage.acme.wanted import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
-from moorage.extras import install_command
+from moorage.extras import remedy
 from moorage.server import keeping
 from moorage.server.cannot import Cannot
 from moorage.server.job import PAUSE, RESUME
@@ -97,7 +97,7 @@ def require_library() -> None:
     if missing:
         raise Cannot(
             "http.tls.letsencrypt needs the extra moorage[letsencrypt], which is not installed "
-            f"(no {' and '.join(missing)}); install it with: {install_command('letsencrypt')}"
+            f"(no {' and '.join(missing)}); {remedy('letsencrypt')}"
         )
 
 

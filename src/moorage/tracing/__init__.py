@@ -14,7 +14,7 @@ from __future__ import annotations
 import importlib.util
 from typing import TYPE_CHECKING
 
-from moorage.extras import install_command
+from moorage.extras import remedy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -47,7 +47,7 @@ def check(environ: Mapping[str, str]) -> bool:
         return False
     if importlib.util.find_spec("opentelemetry") is None:
         message = "OTEL_TRACES_EXPORTER needs the extra moorage[tracing], which is not installed"
-        raise CannotTrace(f"{message}; install it with: {install_command('tracing')}")
+        raise CannotTrace(f"{message}; {remedy('tracing')}")
     try:
         from moorage.tracing import setup  # noqa: PLC0415  only where it is wanted
     except ValueError as error:
