@@ -1,4 +1,4 @@
-"""What `moorage health` does: asks the running registry on this machine for `/livez`.
+"""Liveness check of the registry on this machine, for `moorage health`: asks the running server for `/livez`.
 
 Imports little, because orchestrators call it every few seconds.
 """
