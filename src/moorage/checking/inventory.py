@@ -20,10 +20,10 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import RepoName
 
-__all__ = ["Inventory", "take"]
+__all__ = ["LINK_SIZES", "Inventory", "take"]
 
 _SHA256_BYTES: Final = 32
-_LINK_SIZES: Final = {71, 72, 135, 136}
+LINK_SIZES: Final = {71, 72, 135, 136}
 """sha256 and sha512, and with the newline that scripts leave."""
 
 
@@ -55,7 +55,7 @@ class Inventory:
         if place.kind == "blob" and place.digest is not None:
             self._known[bytes.fromhex(place.digest.hex)] = stat.size
             self.blob_bytes += stat.size
-        elif place.kind == "history" and stat.size not in _LINK_SIZES:
+        elif place.kind == "history" and stat.size not in LINK_SIZES:
             self.torn_histories.append(stat.key)
 
     @property

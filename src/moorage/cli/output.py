@@ -9,7 +9,7 @@ if TYPE_CHECKING:
 
     from moorage.config.problems import Problem
 
-__all__ = ["tell"]
+__all__ = ["printable", "tell"]
 
 _STYLES: Final = {"error": "bold red", "warning": "yellow"}
 
@@ -24,10 +24,10 @@ def tell(problems: Iterable[Problem], *, unknown_as: str = "warning") -> None:
     labelled = [(labels.get(problem.kind, problem.kind), problem) for problem in problems]
     labelled.sort(key=lambda entry: (entry[0] == "error", entry[1].origin.source, entry[1].origin.line or 0))
     for label, problem in labelled:
-        console.print(Text.assemble((f"{label}: ", _STYLES[label]), _printable(str(problem))))
+        console.print(Text.assemble((f"{label}: ", _STYLES[label]), printable(str(problem))))
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
     """Without what would move a terminal's cursor, and encodable whatever bytes a variable held."""
     shown = "".join(char if char.isprintable() else char.encode("unicode_escape", "surrogatepass").decode()
                     for char in text)  # fmt: skip

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
 
-__all__ = ["Loaded", "load"]
+__all__ = ["Examined", "Loaded", "examine", "load"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,12 +43,43 @@ class Loaded:
     path: Path | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """A configuration that may have errors; what an error concerns has its default in `settings`.
+
+    Never served with: for commands that report on a configuration.
+    """
+
+    settings: Settings
+    source: str
+    problems: tuple[Problem, ...]
+    path: Path | None
+
+    @property
+    def refused(self) -> bool:
+        """Return whether there is an error, so that `serve` does not start."""
+        return any(problem.kind == "error" for problem in self.problems)
+
+
 def load(
     path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] | None = None, defaults: bool = False
 ) -> Loaded:
     """Read file and variables; with `defaults` no file, wherever one lies.
 
     Raises `ConfigError` with everything that is wrong.
+    """
+    examined = examine(path, environ, places=places, defaults=defaults)
+    if examined.refused:
+        raise ConfigError(examined.problems)
+    return Loaded(examined.settings, examined.source, examined.problems, examined.path)
+
+
+def examine(
+    path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] | None = None, defaults: bool = False
+) -> Examined:
+    """Read file and variables as `load` does, and return the settings beside everything that is wrong.
+
+    Raises `ConfigError` for a file that cannot be read, or is no mapping.
     """
     chosen, problems = (None, []) if defaults else choose(path, environ, places)
     if chosen is None:
@@ -85,9 +116,7 @@ def load(
 
     if not any(key == "http" or key.startswith("http.tls") for key in told):
         problems += _tls_without_effect(settings, root)
-    if any(problem.kind == "error" for problem in problems):
-        raise ConfigError(problems)
-    return Loaded(settings, source, tuple(problems), chosen)
+    return Examined(settings, source, tuple(problems), chosen)
 
 
 def _built_alone(root: Map) -> Settings:

@@ -35,6 +35,7 @@ __all__ = [
     "Parsed",
     "class_of",
     "essence",
+    "is_schema_1",
     "is_web_url",
     "parse",
     "stored_description",
@@ -151,6 +152,14 @@ def stored_type(data: bytes) -> str:
     if not document.get("mediaType"):
         document = read_stored(data, _TYPE_MEMBERS | {"manifests"})
     return _stored_type(document)
+
+
+def is_schema_1(data: bytes) -> bool:
+    """Return whether stored bytes are an image manifest of Docker's schema 1, which is not served."""
+    try:
+        return _is_schema_1(read_stored(data, _TYPE_MEMBERS))
+    except ManifestInvalid:
+        return False
 
 
 def parse(data: bytes, content_type: str | None = None) -> Parsed:
@@ -365,7 +374,7 @@ def _stored(document: dict[str, Any]) -> Parsed:
 def _stored_type(document: dict[str, Any]) -> str:
     """As CNCF Distribution 2.8 and 3.1 choose it (`registry/storage/manifeststore.go`, `Get`)."""
     own, version = document.get("mediaType", ""), document.get("schemaVersion")
-    if version == 1 or own in _SCHEMA_1:
+    if _is_schema_1(document):
         raise ManifestInvalid(_SCHEMA_1_TEXT)
     if version != _SCHEMA_VERSION:
         raise ManifestInvalid("schemaVersion must be 2")
@@ -373,6 +382,10 @@ def _stored_type(document: dict[str, Any]) -> str:
     if found not in MEDIA_TYPES:
         raise ManifestInvalid(f"its mediaType {_quoted(found)} is not one that this registry serves")
     return found
+
+
+def _is_schema_1(document: dict[str, Any]) -> bool:
+    return document.get("schemaVersion") == 1 or document.get("mediaType", "") in _SCHEMA_1
 
 
 def _stored_layer(entry: dict[str, Any], digest: Digest) -> Layer:

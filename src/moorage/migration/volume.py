@@ -1,0 +1,233 @@
+"""The data directory of an existing registry: permissions for the service's user, free space.
+
+    root and above  ──►  directories and files, at most `limit`  ──►  counts by owner, samples by problem
+
+Symbolic links are followed, as the registry follows them.  Nothing is written or locked, and nothing is changed:
+the remedy is a command for the operator.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import Counter
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage.migration.accounts import EXECUTE, READ, WRITE
+from moorage.migration.advice import Advice, Group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from moorage.config.sections.storage import Filesystem
+    from moorage.migration.accounts import Account
+
+__all__ = ["LAYOUT", "Tree", "files_to_read", "free_space", "location", "ownership", "root_of", "walk"]
+
+LAYOUT: Final = "docker/registry/v2"
+_SAMPLES: Final = 3
+_UPLOADS: Final = "_uploads"
+_USUAL: Final = (Path("/var/lib/registry"), Path("/var/lib/docker-registry"))
+_LEAST_BYTES: Final = 64 << 20
+_LEAST_INODES: Final = 1000
+_MIB: Final = 1 << 20
+_STEP: Final = 1000
+
+_TEXTS: Final = {
+    "directory": ("directories that the user cannot list and write to: pushes and deletions below them fail"),
+    "file": "files that the user cannot read: pulls of these images fail",
+    "upload": "uploads in progress that the user cannot continue",
+    "hidden": "directories that this command could not look into",
+}
+
+
+@dataclass(slots=True)
+class Tree:
+    """What was found; `owners` counts entries by user id, `samples` has the first paths of each problem."""
+
+    entries: int = 0
+    complete: bool = True
+    owners: Counter[int] = field(default_factory=Counter)
+    counts: Counter[str] = field(default_factory=Counter)
+    samples: dict[str, list[str]] = field(default_factory=dict)
+
+    def add(self, problem: str, path: str) -> None:
+        self.counts[problem] += 1
+        found = self.samples.setdefault(problem, [])
+        if len(found) < _SAMPLES:
+            found.append(path)
+
+
+def root_of(section: Filesystem) -> Path:
+    """Return the data directory; a relative one begins at the working directory, as for the server."""
+    return Path(section.rootdirectory).absolute()
+
+
+def location(root: Path, *, readonly: bool) -> Iterator[Advice]:
+    """Yield what keeps `root` from being a registry's data directory; nothing if it is one."""
+    if not root.exists():
+        elsewhere = [str(place) for place in _USUAL if place != root and (place / LAYOUT).is_dir()]
+        hint = f"; there is a registry in {' and in '.join(elsewhere)}" if elsewhere else ""
+        text = f"there is no such directory{hint}"
+        remedy = "mount the volume of the old registry, or correct storage.filesystem.rootdirectory"
+        yield Advice(Group.TO_DO, "store-missing", str(root), text, remedy)
+    elif not root.is_dir():
+        yield Advice(
+            Group.TO_DO, "store-missing", str(root), "is not a directory", "name the directory of the data"
+        )
+    elif not _holds_registry(root):
+        text = f"holds no registry (no {LAYOUT} in it)"
+        remedy = "mount the volume of the old registry; if it never held an image, nothing is to be done for it"
+        yield Advice(Group.TO_DO, "store-empty", str(root), text, remedy)
+    elif os.statvfs(root).f_flag & os.ST_RDONLY and not readonly:
+        text = "is on a file system that is mounted read-only: every push would be refused"
+        remedy = "mount it read-write, or set storage.maintenance.readonly.enabled"
+        yield Advice(Group.TO_DO, "store-read-only", str(root), text, remedy)
+
+
+def _holds_registry(root: Path) -> bool:
+    try:
+        return (root / LAYOUT).is_dir()
+    except PermissionError:
+        return True  # reported by the walk
+
+
+def free_space(root: Path) -> Iterator[Advice]:
+    """Yield free bytes and inodes of the file system that holds `root`."""
+    status = os.statvfs(root)
+    free, inodes = status.f_bavail * status.f_frsize, status.f_favail
+    counted = f", {inodes} inodes" if status.f_files else ""
+    text = f"{free // _MIB} MiB{counted} free"
+    if free < _LEAST_BYTES or (status.f_files and inodes < _LEAST_INODES):
+        yield Advice(Group.TO_DO, "space", str(root), f"{text}: pushes will be refused soon", "free or add space")
+    else:
+        yield Advice(Group.KEPT, "space", str(root), text)
+
+
+def walk(root: Path, account: Account, limit: int, advanced: Callable[[int], None]) -> Tree:
+    """Look at `root`, what leads to it, and at most `limit` entries below it (0: all)."""
+    tree = Tree()
+    for above in reversed(root.parents):
+        if not account.may(above.stat(), EXECUTE):
+            tree.add("directory", str(above))
+    _Walk(tree, account, limit, advanced).run(str(root))
+    return tree
+
+
+class _Walk:
+    def __init__(self, tree: Tree, account: Account, limit: int, advanced: Callable[[int], None]) -> None:
+        self._tree, self._account, self._limit, self._advanced = tree, account, limit, advanced
+        self._followed: set[tuple[int, int]] = set()
+
+    def run(self, root: str) -> None:
+        self._judge(root, Path(root).stat(), in_upload=False)
+        waiting = [(root, False)]
+        untold = 0
+        while waiting:
+            directory, in_upload = waiting.pop()
+            for path, status, linked in self._entries(directory):
+                if self._limit and self._tree.entries >= self._limit:
+                    self._tree.complete = False
+                    waiting.clear()
+                    break
+                upload = in_upload or path.endswith(f"/{_UPLOADS}")
+                self._judge(path, status, in_upload=upload)
+                if stat.S_ISDIR(status.st_mode) and self._enters(status, linked=linked):
+                    waiting.append((path, upload))
+                untold += 1
+                if untold == _STEP:
+                    self._advanced(untold)
+                    untold = 0
+        self._advanced(untold)
+
+    def _enters(self, status: os.stat_result, *, linked: bool) -> bool:
+        """Return whether to look into a directory: one behind a symbolic link only once."""
+        if not linked:
+            return True
+        identity = (status.st_dev, status.st_ino)
+        known = identity in self._followed
+        self._followed.add(identity)
+        return not known
+
+    def _entries(self, directory: str) -> Iterator[tuple[str, os.stat_result, bool]]:
+        """Yield path, status and whether it is a symbolic link; what vanishes meanwhile is left out."""
+        try:
+            with os.scandir(directory) as found:
+                entries = list(found)
+        except FileNotFoundError:
+            return
+        except PermissionError:
+            self._tree.add("hidden", directory)
+            return
+        for entry in entries:
+            try:
+                yield entry.path, entry.stat(), entry.is_symlink()
+            except FileNotFoundError:
+                continue
+            except PermissionError:
+                self._tree.add("hidden", directory)
+                return
+
+    def _judge(self, path: str, status: os.stat_result, *, in_upload: bool) -> None:
+        self._tree.entries += 1
+        self._tree.owners[status.st_uid] += 1
+        if stat.S_ISDIR(status.st_mode):
+            if not self._account.may(status, READ | WRITE | EXECUTE):
+                self._tree.add("directory", path)
+        elif in_upload:
+            if not self._account.may(status, READ | WRITE):
+                self._tree.add("upload", path)
+        elif not self._account.may(status, READ):
+            self._tree.add("file", path)
+
+
+def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
+    """Yield what the walk found for the service's user."""
+    looked = f"{tree.entries} entries looked at" + ("" if tree.complete else "; --limit 0 looks at all")
+    who = f"{account.name} (uid {account.uid}, from {account.source})"
+    problems = [kind for kind in ("directory", "file", "upload") if tree.counts[kind]]
+    if tree.counts["hidden"]:
+        remedy = "run this command as root; nothing is written"
+        yield Advice(Group.TO_DO, "not-looked-at", *_counted(tree, "hidden"), remedy)
+    for kind in problems:
+        subject, text = _counted(tree, kind)
+        remedy = (
+            f"with both registries stopped: chown -R {account.owner} {root}; or run Moorage as {_owners(tree)}"
+        )
+        yield Advice(Group.TO_DO, f"permission-{kind}", subject, f"{text} (user {who})", remedy)
+    if not problems:
+        yield Advice(Group.KEPT, "permissions", str(root), f"{who} can read and write it; {looked}")
+    elif not tree.complete:
+        yield Advice(Group.KEPT, "permissions", str(root), looked)
+
+
+def _counted(tree: Tree, kind: str) -> tuple[str, str]:
+    """Return the first paths, and how many there are of them."""
+    count, samples = tree.counts[kind], tree.samples[kind]
+    more = f" and {count - len(samples)} more" if count > len(samples) else ""
+    return ", ".join(samples) + more, f"{count} {_TEXTS[kind]}"
+
+
+def _owners(tree: Tree) -> str:
+    owners = [f"uid {uid} ({count} entries)" for uid, count in tree.owners.most_common(_SAMPLES)]
+    return "the owner: " + ", ".join(owners)
+
+
+def files_to_read(files: Sequence[tuple[str, str]], account: Account) -> Iterator[Advice]:
+    """Yield the files that the configuration names and the service's user cannot read; `files` are (key, path).
+
+    A missing file is left to the check of the configuration.
+    """
+    for key, path in files:
+        try:
+            blocked = next((above for above in reversed(Path(path).absolute().parents)
+                            if not account.may(above.stat(), EXECUTE)), None)  # fmt: skip
+            readable = blocked is None and account.may(Path(path).stat(), READ)
+        except OSError:
+            continue
+        if not readable:
+            reason = f"cannot be read by {account.name} (uid {account.uid}, from {account.source})"
+            where = f"chmod o+x {blocked}" if blocked else f"chgrp {account.gid} {path} && chmod g+r {path}"
+            yield Advice(Group.TO_DO, "file-permission", f"{key} {path}", reason, where)
