@@ -9,6 +9,9 @@
     python3 dev.py bench [ARGS]   the benchmark against Debian's docker-registry
     python3 dev.py stores [ARGS]  the tests of S3 against Ceph's radosgw and OpenStack Swift: about half an hour,
                                   as root on Debian; `stores radosgw` or `stores swift` for one of them
+    python3 dev.py versions [ARGS]
+                                  the release before this one and this one on one store: about three minutes; needs
+                                  the repository's history (arguments go to pytest)
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
@@ -161,6 +164,12 @@ def main(arguments: list[str]) -> None:
         stores(rest)
     if command == "mutants":
         mutants(rest)
+        return
+    if command == "versions":
+        set_up(DEV_PINS)
+        # Without the history the tests fail instead of being skipped: a run is one of everything.
+        os.environ["MOORAGE_REQUIRE_ALL"] = "1"
+        call(tool("python"), "-m", "pytest", "-m", "previous", "tests/migrate", *rest)
         return
     if command not in {"check", "test", "lint", "docs", "bench"}:
         sys.exit(__doc__)

@@ -72,8 +72,8 @@ class Recording:
     blobs: list[str]
 
     @classmethod
-    def load(cls, store: str) -> Recording:
-        said: dict[str, Any] = json.loads((RECORDED / f"{store}.json").read_text())
+    def load(cls, store: str, folder: Path = RECORDED) -> Recording:
+        said: dict[str, Any] = json.loads((folder / f"{store}.json").read_text())
         said["objects"] = {
             name: Held(item["kind"], _unpacked(item["data"]), item["metadata"])
             for name, item in said["objects"].items()
@@ -82,13 +82,13 @@ class Recording:
         said["uploads"] = {name: Upload(**item) for name, item in said["uploads"].items()}
         return cls(**said)
 
-    def save(self, store: str) -> None:
+    def save(self, store: str, folder: Path = RECORDED) -> None:
         said = asdict(self)
         for item in said["objects"].values():
             item["data"] = _packed(item["data"])
         said["sessions"] = {address: _packed(data) for address, data in said["sessions"].items()}
-        RECORDED.mkdir(exist_ok=True)
-        (RECORDED / f"{store}.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
+        folder.mkdir(exist_ok=True)
+        (folder / f"{store}.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
 
     def finished(self) -> dict[str, bytes]:
         """The objects that stay, without uploads: name and content."""

@@ -51,7 +51,7 @@ REFUSED = {
         "expected one of cloudfront",
     ),
     "cloudfront on files": (
-        "middleware: {storage: [{name: cloudfront, options: {baseurl: 'https://c', keypairid: k, privatekey: /k}}]}",
+        "middleware: {storage: [{name: cloudfront, options: {baseurl: 'http://c', keypairid: k, privatekey: p}}]}",
         "middleware.storage[0].name",
         "cloudfront needs storage.s3",
     ),

@@ -203,7 +203,7 @@ def test_a_limit_bounds_the_look_and_is_told(root: Path, check: Callable[..., Re
 
 
 def test_a_link_to_another_disk_is_followed_once(root: Path, check: Callable[..., Result], tmp_path: Path) -> None:
-    """Operators move blobs to a larger disk so; a link that leads back to itself must not keep us for ever."""
+    """Operators move blobs to a larger disk so; a link that leads back to itself ends too."""
     shutil.move(root / "docker/registry/v2/blobs", tmp_path / "blobs")
     (root / "docker/registry/v2/blobs").symlink_to(tmp_path / "blobs")
     before = kinds(check(root, "--json", "--limit", "0"))["permissions"]["text"]
@@ -260,7 +260,7 @@ def test_a_disk_that_takes_no_pushes(
 
 
 def test_debians_own_file_needs_a_password_file(root: Path, run: Run, tmp_path: Path) -> None:
-    """What `apt-get install docker-registry` leaves in /etc names a directory in the place of the password file."""
+    """What Debian's docker-registry leaves in /etc names a directory in the place of the password file."""
     folder = tmp_path / "etc"
     folder.mkdir()
     path = folder / "config.yml"

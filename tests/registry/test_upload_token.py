@@ -79,12 +79,18 @@ def test_the_time_is_told_in_utc() -> None:
         (signed(b"[]"), "garbled"),
         (signed(b"{}"), "garbled"),
         (signed(json.dumps({"Name": NAME, "UUID": UUID, "Offset": "7"}).encode()), "another upload"),
+        (signed(json.dumps({"Name": NAME, "UUID": UUID, "Offset": 7, "Moorage": 2}).encode()), "another version"),
     ],
 )
 def test_what_we_did_not_sign_for_this_upload_is_refused(token: str, said: str) -> None:
     """Else a client could write over another's upload, or skip bytes of its own."""
     with pytest.raises(BlobUploadInvalid, match=said):
         offset_of(token, SECRET, NAME, UUID)
+
+
+def test_members_that_a_later_version_adds_are_ignored_as_go_does() -> None:
+    members = {"Name": NAME, "UUID": UUID, "Offset": 7, "Moorage": 1, "More": [1]}
+    assert offset_of(signed(json.dumps(members).encode()), SECRET, NAME, UUID) == 7
 
 
 def test_a_token_is_good_for_its_own_upload_only() -> None:

@@ -10,6 +10,9 @@ deletion.  A listing copies the descriptor into its answer; it parses no manifes
 line.  Links of earlier versions hold the first line alone; `decode` returns None for these and for damaged ones,
 and the manifest is read instead (`referrers.py`).
 
+The second line names the version: 64 hexadecimal digits are version 2, none is version 1, and a later one begins
+its second line with another text, as `v3 `.  So a link of any version is read, or its descriptor is not believed.
+
 The descriptor is UTF-8, and never longer than `PAGE_LIMIT_BYTES`: the largest annotations are left out until it
 fits, and an artifact type that is longer still.  Half of a surrogate pair, which UTF-8 cannot encode, is U+FFFD,
 as Go's encoding/json reads it.

@@ -10,6 +10,7 @@ A mark beside the bytes holds the size that they had, for other processes: such 
 where a look at the mark costs no request to another host, not served.  A push also removes its repository's link
 to a torn blob (`manifests.py`); a pull does not, since an operator may be restoring the file.  An old mark does no
 harm: an object of another size is another one, and one of that size is read, and loses the mark if it is whole.
+A mark that is not a number alone, as a later version may write one, is as if it were not there.
 
 What is torn counts as missing: clients upload it again, and a published upload replaces the object.
 Not found: a blob cut short before its size was first asked for, and one with other bytes of the same length.

@@ -3,7 +3,8 @@
 The form is CNCF Distribution's, so that two registries sharing a secret understand each other: URL-safe base64
 of HMAC-SHA256 (32 bytes) and the JSON it signs.  The JSON is padded with blanks, which Go's decoder skips, to
 a length that needs no `=`: clients take the URL apart and put it together in their own ways, and only
-unreserved characters come through all of them.
+unreserved characters come through all of them.  Other members of the JSON are ignored, as Go does; a later version
+that needs them read adds `"Moorage":2`, which is refused here (docs/formats.md).
 
 Source: reference/storage-layout.md section 9, reference/http-api.md 7.1.
 """
@@ -29,6 +30,7 @@ __all__ = ["UploadToken", "offset_of"]
 
 _MAC_BYTES: Final = 32
 _LIMIT_CHARS: Final = 4096
+_FORMAT: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,10 +77,12 @@ def offset_of(token: str, secret: bytes, name: RepoName, uuid: str) -> int:
         raise BlobUploadInvalid("the _state was signed with another secret; do all nodes share http.secret?")
     try:
         state = json.loads(body)
-        offset = state["Offset"]
+        offset, version = state["Offset"], state.get("Moorage", _FORMAT)
         ours = state["Name"] == name and state["UUID"] == uuid and isinstance(offset, int)
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BlobUploadInvalid("the _state of the upload's URL is garbled") from error
+    if version != _FORMAT:
+        raise BlobUploadInvalid("the _state is of another version of Moorage; begin the upload again")
     if not ours:
         raise BlobUploadInvalid("the _state belongs to another upload")
     return int(offset)

@@ -88,7 +88,7 @@ def decode(place: str, data: bytes) -> LogState:
     try:
         said: Any = json.loads(header)
         if not newline or said["moorage"] != _FORMAT:
-            raise ValueError("of another version")
+            raise ValueError(f"it has format {said['moorage']!r}, and {_FORMAT} is known")
         return LogState(
             started=datetime.fromisoformat(said["started"]),
             chunk=int(said["chunk"]),

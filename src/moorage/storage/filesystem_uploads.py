@@ -4,6 +4,7 @@
     HOME/data                   the bytes; flock(2)ed by whoever extends or publishes them
     HOME/hashstates/ALG/OFFSET  notes: the last component is the offset they belong to
     HOME/offset.OFFSET          ours: empty; what a checkpoint leaves that has no notes
+    HOME/format.N               not written yet: a later version's mark that this form of an upload is not its own
 
 An upload stands at the greatest offset that one of the names tells and `data` reaches.  Bytes past it were
 written by a request that died before its checkpoint; nobody knows whether they are whole, and the next writer
@@ -35,7 +36,16 @@ from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.driver import Key, Note, Stat, UploadBusy, UploadChanged, UploadMissing, UploadState
+from moorage.storage.driver import (
+    Key,
+    Note,
+    Stat,
+    StorageUnavailable,
+    UploadBusy,
+    UploadChanged,
+    UploadMissing,
+    UploadState,
+)
 from moorage.storage.durable import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -69,6 +79,9 @@ _STARTED: Final = "startedat"
 _DATA: Final = "data"
 _NOTES: Final = "hashstates"
 _OFFSET: Final = "offset."
+_FORMAT: Final = "format."
+_KNOWN_FORMAT: Final = f"{_FORMAT}1"
+"""What the files drawn above are, and what an upload without such a name is.  docs/formats.md has the rule."""
 _UPLOADS: Final = "_uploads"
 _DIRECTORIES_AT_ONCE: Final = 1000
 
@@ -328,8 +341,13 @@ def _offset_of(name: str) -> int | None:
 
 
 def _names(path: str) -> Iterator[tuple[int, str]]:
-    """(offset, path) of every note and marker."""
+    """(offset, path) of every note and marker.  Raises StorageUnavailable for an upload of a later format."""
     for name in os.listdir(path):
+        if name.startswith(_FORMAT) and name != _KNOWN_FORMAT:
+            raise StorageUnavailable(
+                f"{path}: {name} is not known to this version of Moorage; continue the upload with the version "
+                "that began it, or begin it again"
+            )
         if name.startswith(_OFFSET) and (offset := _offset_of(name)) is not None:
             yield offset, f"{path}/{name}"
         elif name == _NOTES:

@@ -82,7 +82,7 @@ def decode(place: str, found: Found) -> BlockLog:
     said = found.metadata
     try:
         if said["moorage"] != _FORMAT:
-            raise ValueError("of another version")
+            raise ValueError(f"it has format {said['moorage']!r}, and {_FORMAT} is known")
         notes: Any = json.loads(base64.b64decode(said["notes"], validate=True))
         return BlockLog(
             datetime.fromisoformat(said["started"]),
