@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.config.test_stock_files import OFFICIAL_2, OFFICIAL_3
 
-from moorage.config import load
+from moorage.config import source
 from moorage.migration import accounts
-from moorage.migration.accounts import UnknownUser
+from moorage.migration.accounts import UnknownUser, of_unit
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,8 +76,8 @@ def test_what_does_not_start_is_refused_with_its_remedy(name: str, run: Run, tmp
     result, lines = check(run, tmp_path / "c.yml", text)
     refused = [line for line in lines if line.get("group") == "refused"]
     assert result.returncode == 1
-    assert [line["subject"].rpartition(": ")[2] for line in refused] == [key]
-    assert remedy in refused[0]["text"] + refused[0]["remedy"]
+    texts = {line["subject"].rpartition(": ")[2]: line["text"] for line in refused}
+    assert remedy in texts[key]
     assert lines[-1]["summary"]["ready"] is False
     assert any(line.get("kind") == "tag-lists" for line in lines)
 
@@ -190,7 +190,7 @@ def places(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]
     for path in found:
         path.parent.mkdir()
         path.write_text(MEMORY)
-    monkeypatch.setattr(load, "PLACES", found)
+    monkeypatch.setattr(source, "PLACES", found)
     return found
 
 
@@ -209,7 +209,7 @@ def test_two_files_at_the_places_of_both_images(places: tuple[Path, Path], run: 
 
 
 def test_no_file_at_all_is_to_be_settled(run: Run, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(load, "PLACES", (tmp_path / "a.yml", tmp_path / "b.yml"))
+    monkeypatch.setattr(source, "PLACES", (tmp_path / "a.yml", tmp_path / "b.yml"))
     result = run("migrate", "check", "--quiet", "--json", REGISTRY_STORAGE="inmemory")
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     assert [line["kind"] for line in lines if line.get("required")] == ["no-configuration"]
@@ -253,17 +253,17 @@ def test_the_unit_names_the_user(tmp_path: Path) -> None:
         folder.mkdir()
     unit = lib / "docker-registry.service"
     unit.write_text("[Service]\nUser=root\nExecStart=/bin/true\n")
-    found = accounts.of_unit((etc, lib))
+    found = of_unit((etc, lib))
     assert found is not None
     assert (found.uid, found.source) == (0, f"User= of {unit}")
     (lib / "docker-registry.service.d" / "user.conf").write_text("[Service]\nUser = 54321\n")
-    found = accounts.of_unit((etc, lib))
+    found = of_unit((etc, lib))
     assert found is not None
     assert (found.uid, found.gid, found.owner) == (54321, 0, "54321:0")
     (etc / "moorage.service").write_text("[Service]\nUser=no-such-user\n")
-    found = accounts.of_unit((etc, lib))
+    found = of_unit((etc, lib))
     assert found is not None
     assert found.uid == 54321
-    assert accounts.of_unit((etc,)) is None
+    assert of_unit((etc,)) is None
     with pytest.raises(UnknownUser, match="no-such-user"):
         accounts.named("no-such-user")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import tempfile
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -18,8 +20,7 @@ from moorage.registry import layout
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import Callable, Iterator
 
     from tests.cli.conftest import Result, Run
 
@@ -148,46 +149,57 @@ def test_damage_is_reported_and_does_not_hold_up_the_move(root: Path, check: Cal
         assert "moorage storage check" in found[kind]["remedy"]
 
 
-def test_files_of_another_user_are_found(root: Path, check: Callable[..., Result]) -> None:
+@pytest.fixture
+def open_root(filled: Path) -> Iterator[Path]:
+    """A copy below directories that everybody may enter, which pytest's are not."""
+    with tempfile.TemporaryDirectory() as folder:
+        Path(folder).chmod(0o755)
+        yield shutil.copytree(filled, Path(folder) / "data")
+
+
+def test_files_of_another_user_are_found(open_root: Path, check: Callable[..., Result]) -> None:
     """A volume that root filled for years, and a service that is not root: the modes decide."""
-    (data,) = root.glob("docker/registry/v2/repositories/team/begun/_uploads/*/data")
-    for path in (root, *root.rglob("*")):
+    (data,) = open_root.glob("docker/registry/v2/repositories/team/begun/_uploads/*/data")
+    for path in (open_root, *open_root.rglob("*")):
         path.chmod(0o755 if path.is_dir() else 0o644)
-    blob = next(root.glob("docker/registry/v2/blobs/sha256/*/*/data"))
+    blob = next(open_root.glob("docker/registry/v2/blobs/sha256/*/*/data"))
     blob.chmod(0o600)
-    result = check(root, "--json", "--user", "54321:54322")
+    result = check(open_root, "--json", "--user", "54321:54322")
     found = kinds(result)
     assert result.returncode == 1
     assert found["permission-file"]["subject"] == str(blob)
-    assert str(data) in found["permission-upload"]["subject"]
-    assert str(root) in found["permission-directory"]["subject"]
-    assert f"chown -R 54321:54322 {root}" in found["permission-file"]["remedy"]
+    assert str(data.parent) in found["permission-upload"]["subject"]
+    assert str(open_root) in found["permission-directory"]["subject"]
+    assert f"chown -R 54321:54322 {open_root}" in found["permission-file"]["remedy"]
     assert f"uid {os.getuid()} (" in found["permission-file"]["remedy"]
+    assert "permission-above" not in found
+    open_root.parent.chmod(0o700)
+    found = kinds(check(open_root, "--json", "--user", "54321:54322"))
+    assert found["permission-above"]["remedy"] == f"chmod o+x {open_root.parent}"
 
 
-def test_a_group_that_may_write_is_enough(root: Path, check: Callable[..., Result]) -> None:
+def test_a_group_that_may_write_is_enough(open_root: Path, check: Callable[..., Result]) -> None:
     """An arbitrary user id with group 0, as OpenShift gives it."""
-    for path in (root, *root.rglob("*")):
+    for path in (open_root, *open_root.rglob("*")):
         path.chmod(0o775 if path.is_dir() else 0o664)
-    for above in root.parents:
-        if not above.stat().st_mode & 0o001:
-            pytest.skip(f"{above} is closed to others")
-    result = check(root, "--json", "--user", f"54321:{root.stat().st_gid}")
-    assert result.returncode == 0, result
-    assert kinds(result)["permissions"]["text"].startswith("54321 (uid 54321, from --user) can read and write it")
+    result = check(open_root, "--json", "--user", f"54321:{open_root.stat().st_gid}")
+    found = kinds(result)
+    # The configuration itself lies where only its owner may go.
+    assert [line["kind"] for line in found.values() if line.get("required")] == ["file-permission"]
+    assert found["permissions"]["text"].startswith("54321 (uid 54321, from --user) can read and write it")
 
 
 @pytest.mark.root
 def test_files_of_a_foreign_uid_are_found_for_the_owner_of_the_rest(
-    root: Path, check: Callable[..., Result]
+    open_root: Path, check: Callable[..., Result]
 ) -> None:
     require_root()
-    for path in (root, *root.rglob("*")):
+    for path in (open_root, *open_root.rglob("*")):
         os.chown(path, 54321, 54321)
-    blob = next(root.glob("docker/registry/v2/blobs/sha256/*/*/data"))
+    blob = next(open_root.glob("docker/registry/v2/blobs/sha256/*/*/data"))
     os.chown(blob, 0, 0)
     blob.chmod(0o640)
-    result = check(root, "--json", "--user", "54321:54321")
+    result = check(open_root, "--json", "--user", "54321:54321")
     found = kinds(result)
     assert found["permission-file"]["subject"] == str(blob)
     assert "permission-upload" not in found
@@ -219,11 +231,16 @@ def volume_account() -> Any:
     return current()
 
 
+def replace_by_a_file(root: Path) -> None:
+    shutil.rmtree(root)
+    root.write_text("")
+
+
 @pytest.mark.parametrize(
     ("change", "kind"),
     [
         (shutil.rmtree, "store-missing"),
-        (lambda root: (shutil.rmtree(root), root.write_text("")), "store-missing"),
+        (replace_by_a_file, "store-missing"),
         (lambda root: shutil.rmtree(root / "docker"), "store-empty"),
     ],
     ids=["absent", "a file", "not mounted"],
@@ -252,7 +269,7 @@ def test_a_disk_that_takes_no_pushes(
     flag: int, free: int, kind: str, root: Path, check: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     real = os.statvfs
-    monkeypatch.setattr(volume.os, "statvfs", lambda path: _Statvfs(real(path), flag=flag, free=free))
+    monkeypatch.setattr(os, "statvfs", lambda path: _Statvfs(real(path), flag=flag, free=free))
     result = check(root, "--json")
     assert (result.returncode, kinds(result)[kind]["group"]) == (1, "to-do")
     if kind == "store-read-only":

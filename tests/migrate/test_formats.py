@@ -154,11 +154,11 @@ async def test_a_mark_of_a_deletion_counts_by_its_name() -> None:
     driver, built = MemoryDriver(), image(seed=1)
     manifests = StoredManifests(driver, delete_enabled=True)
     await push(driver, manifests, built)
-    await manifests.put(NAME, Tag("old"), built.data, built.media_type)
+    await manifests.put(NAME, Tag("old"), built.media_type, built.data)
     await manifests.delete(NAME, built.digest)
     await driver.write(layout.deleted_mark(NAME, built.digest), b'{"format":2}')
     again = StoredManifests(driver, delete_enabled=True)
-    await again.put(NAME, built.digest, built.data, built.media_type)
+    await again.put(NAME, built.digest, built.media_type, built.data)
     with pytest.raises(ManifestUnknown):
         await again.get(NAME, Tag("old"))
 

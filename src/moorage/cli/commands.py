@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import auth, collect, config, health, htpasswd, serve, storage, version
+from moorage.cli import auth, collect, config, health, htpasswd, migrate, serve, storage, version
 
 __all__ = ["app"]
 
@@ -52,6 +52,7 @@ app.command("health")(health.health)
 app.add_typer(auth.app, name="auth")
 app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
+app.add_typer(migrate.app, name="migrate")
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
 app.command("version")(version.version)
 app.command(

@@ -93,13 +93,11 @@ def _account(user: str) -> Account:
 def _configuration(examined: Examined) -> Iterator[Advice]:
     import os
 
-    from moorage.config.load import PLACES
     from moorage.migration.configuration import of_files, of_problems, of_settings
     from moorage.migration.differences import differences
     from moorage.migration.variables import awakened
 
-    present = [place for place in PLACES if os.path.lexists(place)]
-    yield from of_files(examined, PLACES, present)
+    yield from of_files(examined)
     yield from of_settings(examined.settings, os.environ)
     yield from differences(examined.settings, os.environ)
     yield from awakened(os.environ, [problem.origin.source for problem in examined.problems])

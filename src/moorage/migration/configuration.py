@@ -8,11 +8,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.config.load import BUILT_IN
+from moorage.config.source import BUILT_IN, PLACES
 from moorage.migration.advice import Advice, Group
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Mapping
 
     from moorage.config.load import Examined
     from moorage.config.model import Settings
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["files_of", "of_files", "of_problems", "of_settings"]
 
-_WITHOUT_EFFECT: Final = ("has no effect", "not read", "counts as off", "ignored")
+_WITHOUT_EFFECT: Final = ("has no effect", "counts as off", "ignored")
 _PASSWORD_FILE: Final = "auth.htpasswd.path"  # noqa: S105  a key
 
 
@@ -32,6 +32,11 @@ def of_problems(problems: Iterable[Problem]) -> Iterator[Advice]:
         if problem.kind == "fault" and problem.key == _PASSWORD_FILE:
             text = f"{problem.message}; Debian's docker-registry is configured so, and lets no client in either"
             yield Advice(Group.TO_DO, "password-file-directory", where, text, "or write auth: none")
+            continue
+        if problem.kind == "warning" and problem.message.startswith("not read: "):
+            text = f"{problem.message}; registry:2 reads {PLACES[0]}, registry:3 {PLACES[1]}"
+            remedy = "remove the file that is not meant, or name the other in the command: moorage serve FILE"
+            yield Advice(Group.CHANGED, "two-configuration-files", where, text, remedy)
             continue
         group, kind = _GROUPS[problem.kind]
         if problem.kind == "warning" and problem.message.startswith(_WITHOUT_EFFECT):
@@ -47,39 +52,19 @@ _GROUPS: Final = {
 }
 
 
-def of_files(examined: Examined, places: Sequence[Path], present: Sequence[Path]) -> Iterator[Advice]:
-    """Yield which configuration file is read, and which other one is not.
-
-    `places` are the two paths of CNCF Distribution's images, `present` those where there is a file.
-    """
-    if examined.path is None:
-        yield Advice(
-            Group.TO_DO,
-            "no-configuration",
-            BUILT_IN,
-            f"there is no configuration file at {' or '.join(map(str, places))}, and none was named",
-            "name the file of the old registry: moorage migrate check FILE",
-        )
+def of_files(examined: Examined) -> Iterator[Advice]:
+    """Yield which configuration file is read; `of_problems` has the other one, where there are two."""
+    if examined.path is not None:
+        text = "is read as it is, with variables applied"
+        yield Advice(Group.KEPT, "configuration-file", str(examined.path), text)
         return
     yield Advice(
-        Group.KEPT, "configuration-file", str(examined.path), "is read as it is; variables replace its keys"
+        Group.TO_DO,
+        "no-configuration",
+        BUILT_IN,
+        f"there is no configuration file at {' or '.join(map(str, PLACES))}, and none was named",
+        "name the file of the old registry: moorage migrate check FILE",
     )
-    for other in present:
-        if other != examined.path and not _same(other, examined.path):
-            yield Advice(
-                Group.CHANGED,
-                "two-configuration-files",
-                str(other),
-                f"is not read, because {examined.path} is; registry:2 reads {places[0]}, registry:3 {places[1]}",
-                "remove the one that is not meant, or name the file in the command: moorage serve FILE",
-            )
-
-
-def _same(one: Path, other: Path) -> bool:
-    try:
-        return one.samefile(other)
-    except OSError:
-        return False
 
 
 def of_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Advice]:

@@ -34,6 +34,10 @@ _REASONS: Final = (
         re.compile(r"REGISTRY_NOTIFICATIONS_EVENTS_.+"),
         "2.8 and 3 know it as REGISTRY_NOTIFICATIONS_EVENTCONFIG_...",
     ),
+    (
+        re.compile(r"(?!REGISTRY_HEALTH_FILECHECKERS_[0-9]+_FILE$)REGISTRY_.+_FILE"),
+        "it names a file with the value; 2.8 and 3 know no such variables",
+    ),
     (re.compile(r"REGISTRY_.+_[0-9]+(?:_.+)?"), "2.8 ignores variables for an element of a list"),
 )
 

@@ -36,7 +36,8 @@ _MIB: Final = 1 << 20
 _STEP: Final = 1000
 
 _TEXTS: Final = {
-    "directory": ("directories that the user cannot list and write to: pushes and deletions below them fail"),
+    "above": "directories above the data that the user cannot enter",
+    "directory": "directories that the user cannot list and write to: pushes and deletions below them fail",
     "file": "files that the user cannot read: pulls of these images fail",
     "upload": "uploads in progress that the user cannot continue",
     "hidden": "directories that this command could not look into",
@@ -111,7 +112,7 @@ def walk(root: Path, account: Account, limit: int, advanced: Callable[[int], Non
     tree = Tree()
     for above in reversed(root.parents):
         if not account.may(above.stat(), EXECUTE):
-            tree.add("directory", str(above))
+            tree.add("above", str(above))
     _Walk(tree, account, limit, advanced).run(str(root))
     return tree
 
@@ -188,6 +189,10 @@ def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
     looked = f"{tree.entries} entries looked at" + ("" if tree.complete else "; --limit 0 looks at all")
     who = f"{account.name} (uid {account.uid}, from {account.source})"
     problems = [kind for kind in ("directory", "file", "upload") if tree.counts[kind]]
+    if tree.counts["above"]:
+        subject, text = _counted(tree, "above")
+        remedy = f"chmod o+x {' '.join(tree.samples['above'])}"
+        yield Advice(Group.TO_DO, "permission-above", subject, f"{text} (user {who})", remedy)
     if tree.counts["hidden"]:
         remedy = "run this command as root; nothing is written"
         yield Advice(Group.TO_DO, "not-looked-at", *_counted(tree, "hidden"), remedy)
@@ -197,7 +202,7 @@ def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
             f"with both registries stopped: chown -R {account.owner} {root}; or run Moorage as {_owners(tree)}"
         )
         yield Advice(Group.TO_DO, f"permission-{kind}", subject, f"{text} (user {who})", remedy)
-    if not problems:
+    if not problems and not tree.counts["above"]:
         yield Advice(Group.KEPT, "permissions", str(root), f"{who} can read and write it; {looked}")
     elif not tree.complete:
         yield Advice(Group.KEPT, "permissions", str(root), looked)
