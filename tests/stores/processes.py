@@ -48,7 +48,8 @@ class Account:
     """How to reach a store that runs, and what it is.
 
     `exact`: racing conditional writes have one winner.  `health` tells in the store's own words how it is, for
-    whoever wonders why tests fail.  `steps`: of so many requests of a push one is fatal, which is all that a slow
+    whoever wonders why tests fail.  `native` is the address of the same account in the store's own API, where it has
+    one.  `steps`: of so many requests of a push one is fatal, which is all that a slow
     store has the time for; MOORAGE_STEPS goes before it.
     """
 
@@ -61,6 +62,7 @@ class Account:
     health: Callable[[], str] = field(repr=False)
     region: str = "us-east-1"
     steps: int = 4
+    native: str = ""
 
     def environment(self) -> dict[str, str]:
         """What tests/s3.py and bench/store.py read."""
@@ -71,6 +73,7 @@ class Account:
             "MOORAGE_S3_SECRET_KEY": self.secret_key,
             "MOORAGE_S3_REGION": self.region,
             "MOORAGE_S3_EXACT": "1" if self.exact else "0",
+            "MOORAGE_S3_NATIVE": self.native,
             "MOORAGE_STEPS": os.environ.get("MOORAGE_STEPS", str(self.steps)),
         }
 

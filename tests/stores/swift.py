@@ -1,10 +1,10 @@
 """OpenStack Swift with its s3api middleware: an S3 that knows no conditional writes.
 
     with a_swift(folder) as account:
-        ...  # account.endpoint speaks S3
+        ...  # account.endpoint speaks S3; account.native Swift's own API, without authentication
 
-One account, container and object server and a proxy, each one process on a port of the kernel's choice, over one
-directory with extended attributes, and rings of one device that are built from those ports.  Everything lies in
+One account, container and object server and two proxies, each one process on a port of the kernel's choice, over
+one directory with extended attributes, and rings of one device that are built from those ports.  Everything lies in
 `folder`.  Only Debian's package python3-swift is needed (tools/install_test_programs.py --stores swift): the
 servers are started from its modules, so that no user, no service and no /etc/swift is made.
 """
@@ -97,6 +97,23 @@ min_segment_size = 5242880
 location = us-east-1
 auth_pipeline_check = true
 """
+_NATIVE: Final = """\
+[pipeline:main]
+pipeline = catch_errors healthcheck cache dlo proxy-server
+[app:proxy-server]
+use = egg:swift#proxy
+account_autocreate = true
+error_suppression_limit = 1000000
+[filter:cache]
+use = egg:swift#memcache
+memcache_servers = 127.0.0.1:9
+[filter:catch_errors]
+use = egg:swift#catch_errors
+[filter:healthcheck]
+use = egg:swift#healthcheck
+[filter:dlo]
+use = egg:swift#dlo
+"""
 _KINDS: Final = ("account", "container", "object")
 _FILTERS: Final = ("catch_errors", "gatekeeper", "healthcheck", "listing_formats", "bulk", "copy", "slo", "dlo")
 
@@ -122,10 +139,10 @@ def _started(programs: Programs) -> Account:
     (folder / "swift.conf").write_text(hashes)
     usual = _USUAL.format(folder=folder, user=getpass.getuser())
 
-    def start(name: str, text: str) -> int:
+    def start(name: str, text: str, server: str = "") -> int:
         path = folder / f"{name}.conf"
         path.write_text(f"{usual}{text}")
-        return programs.start(name, [python, "-c", _RUN, str(folder), str(path), name])
+        return programs.start(name, [python, "-c", _RUN, str(folder), str(path), server or name])
 
     def port(name: str, pid: int) -> int:
         return programs.wait(f"{name} listens", lambda: listening_port(pid), of=name)
@@ -138,12 +155,18 @@ def _started(programs: Programs) -> Account:
     pid = start("proxy-server", _PROXY.format(secret=secret) + filters)
     endpoint = f"http://127.0.0.1:{port('proxy-server', pid)}"
     programs.wait("the proxy answers", lambda: _healthy(endpoint), of="proxy-server")
+    native_port = port("native-proxy", start("native-proxy", _NATIVE, "proxy-server"))
+    native = f"http://127.0.0.1:{native_port}"
+    programs.wait("the native proxy answers", lambda: _healthy(native), of="native-proxy")
 
     def health() -> str:
         return "\n".join(programs.log(f"{name}-server") for name in (*_KINDS, "proxy"))
 
     name = f"OpenStack Swift {version} s3api"
-    return Account("swift", name, endpoint, "test:tester", secret, exact=False, health=health, steps=10)
+    return Account(
+        "swift", name, endpoint, "test:tester", secret, exact=False, health=health, steps=10,
+        native=f"{native}/v1/AUTH_test",
+    )  # fmt: skip
 
 
 def _healthy(endpoint: str) -> bool | None:

@@ -124,13 +124,14 @@ async def _repository(context: Context, watcher: Watcher, name: RepoName) -> Non
 
 async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
     inventory = context.inventory
-    empty = [digest for digest, size in inventory.all() if is_empty_in_error(digest, size)]
-    for digest in empty:
+    empty = set()
+    for digest in [digest for digest, size in inventory.all() if is_empty_in_error(digest, size)]:
         if await inventory.size_now(digest) == 0:
+            empty.add(digest)
             await context.found("blob-empty", layout.blob_data(digest), "it has no bytes")
     if digests:
         watcher.phase("bytes hashed", inventory.blob_bytes)
-        filled = (digest for digest, size in inventory.all() if size)
+        filled = (digest for digest, _ in inventory.all() if digest not in empty)
         await flowing(one_page(filled), partial(_hash, context, watcher.advanced), at_once=_HASHED)
 
 

@@ -54,6 +54,7 @@ class Contents:
     complete: bool = True
     kinds: Counter[str] = field(default_factory=Counter)
     uploads: dict[str, _Upload] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
     torn: list[str] = field(default_factory=list)
     torn_count: int = 0
     revisions: dict[tuple[RepoName, Digest], None] = field(default_factory=dict)
@@ -115,6 +116,10 @@ async def look(
         advanced(1)
 
     await flowing(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
+    for digest, size in contents.inventory.all():
+        # Asked again: a push may have come since, and Swift lists no bytes for an object in several segments.
+        if is_empty_in_error(digest, size) and await contents.inventory.size_now(digest) == 0:
+            contents.empty.append(str(digest))
     return contents
 
 
@@ -183,7 +188,7 @@ def _uploads(contents: Contents, purged_before: datetime | None, *, secret: bool
 def _damage(contents: Contents) -> Iterator[Advice]:
     """Damage that the old registry has as well: the switch may happen with it, so nothing of it is required."""
     remedy = "run `moorage storage check CONFIG`; --repair mends what can be mended"
-    empty = [str(digest) for digest, size in contents.inventory.all() if is_empty_in_error(digest, size)]
+    empty = contents.empty
     if empty:
         text = f"{len(empty)} blobs have no bytes (a crash): unknown here, so that the next push replaces them"
         yield Advice(Group.CHANGED, "blob-empty", _some(empty), text, remedy)
