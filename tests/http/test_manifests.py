@@ -163,7 +163,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_manifest_with_two_readings_is_refused(client: Client, name: str) -> None:
-    """CNCF Distribution takes them: docs/migrating.md lists them, so that nobody searches for the reason."""
+    """CNCF Distribution takes them: docs/migrating/index.md lists them, so that nobody searches for the reason."""
     body, reason = REFUSED[name]
     await client.push(ONE)
     answer = await client.send("PUT", f"/v2/{NAME}/manifests/v1", body, {"content-type": ONE.media_type})

@@ -48,9 +48,9 @@ class Account:
     """How to reach a store that runs, and what it is.
 
     `exact`: racing conditional writes have one winner.  `health` tells in the store's own words how it is, for
-    whoever wonders why tests fail.  `native` is the address of the same account in the store's own API, where it has
-    one.  `steps`: of so many requests of a push one is fatal, which is all that a slow
-    store has the time for; MOORAGE_STEPS goes before it.
+    whoever wonders why tests fail.  `native` is the account's address in the store's own API, "" without one.
+    `steps`: of so many requests of a push one is fatal, which is all that a slow store has the time for;
+    MOORAGE_STEPS goes before it.
     """
 
     store: str

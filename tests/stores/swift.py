@@ -4,8 +4,8 @@
         ...  # account.endpoint speaks S3; account.native Swift's own API, without authentication
 
 One account, container and object server and two proxies, each one process on a port of the kernel's choice, over
-one directory with extended attributes, and rings of one device that are built from those ports.  Everything lies in
-`folder`.  Only Debian's package python3-swift is needed (tools/install_test_programs.py --stores swift): the
+one directory with extended attributes, and rings of one device that are built from those ports.  Everything lies
+in `folder`.  Only Debian's package python3-swift is needed (tools/install_test_programs.py --stores swift): the
 servers are started from its modules, so that no user, no service and no /etc/swift is made.
 """
 

@@ -1,9 +1,9 @@
 """Settings that mean something else here, or have another default, than in CNCF Distribution 2.8 or 3.x.
 
 Each rule takes the settings and the environment and yields what differs for this deployment.  Differences that
-concern every deployment are listed in docs/migrating; the most visible ones are repeated here.
+concern every deployment are listed in docs/migrating/index.md; the most visible ones are repeated here.
 
-Source: registry/ of CNCF Distribution 2.8.3 and 3.1.1; docs/migrating/index.md.
+Source: registry/ of CNCF Distribution 2.8.3 and 3.1.1.
 """
 
 from __future__ import annotations
