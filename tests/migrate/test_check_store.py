@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import shutil
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -319,3 +321,65 @@ def test_a_bucket_is_looked_at_by_its_listing(run: Run, tmp_path: Path) -> None:
         assert set(bucket.keys()) == keys
     result = run("migrate", "check", "--quiet", "--json", path)
     assert (result.returncode, kinds(result)["store-unreadable"]["group"]) == (1, "to-do")
+
+
+def test_a_look_that_is_refused_asks_for_root(
+    root: Path, check: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a volume that only its service may enter, and of a single directory in it."""
+    closed = root / "docker/registry/v2/blobs"
+    real_scan, real_stat = os.scandir, Path.stat
+
+    def scan(path: str) -> Any:
+        if str(path) == str(closed):
+            raise PermissionError(errno.EACCES, "Permission denied", path)
+        return real_scan(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "scandir", scan)
+        found = kinds(check(root, "--json"))
+    assert found["not-looked-at"]["subject"] == str(closed)
+    assert found["not-looked-at"]["remedy"].startswith("run this command as root")
+    assert "Permission denied" in found["store-unreadable"]["text"]
+
+    def stat(path: Path, **options: Any) -> os.stat_result:
+        if path == root:
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return real_stat(path, **options)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "stat", stat)
+        result = check(root, "--json")
+    assert (result.returncode, kinds(result)["store-missing"]["remedy"][:24]) == (1, "run this command as root")
+
+
+def test_progress_goes_to_standard_error(root: Path, run: Run, tmp_path: Path) -> None:
+    """A bar on a terminal (tests/cli/test_progress.py), lines elsewhere; the report is not mixed with it."""
+    document = {
+        "version": 0.1,
+        "storage": {"filesystem": {"rootdirectory": str(root)}},
+        "http": {"addr": "127.0.0.1:5000", "secret": SECRET},
+    }
+    (tmp_path / "c.yml").write_text(json.dumps(document))
+    result = run("migrate", "check", "--json", tmp_path / "c.yml")
+    assert "files looked at: " in result.stderr
+    assert "manifests read: 3 in " in result.stderr
+    assert all(json.loads(line) for line in result.stdout.splitlines())
+
+
+def test_a_store_whose_extra_is_missing_is_refused_with_the_command(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "aiobotocore", None)
+    monkeypatch.setitem(sys.modules, "aiobotocore.session", None)
+    document = {
+        "version": 0.1,
+        "storage": {"s3": {"bucket": "b", "region": "r", "regionendpoint": "http://127.0.0.1:9"}},
+        "http": {"addr": "127.0.0.1:5000", "secret": SECRET},
+    }
+    (tmp_path / "c.yml").write_text(json.dumps(document))
+    result = run("migrate", "check", "--quiet", "--json", tmp_path / "c.yml")
+    found = kinds(result)
+    assert result.returncode == 1
+    assert "moorage[s3]" in found["configuration"]["text"]
+    assert "store-unreadable" not in found

@@ -22,7 +22,7 @@ from urllib.parse import quote
 import pytest
 from tests.interop.volumes import show
 from tests.live import start_moorage, start_reference
-from tests.s3 import Bucket, a_bucket, front
+from tests.s3 import Bucket, a_bucket
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -87,7 +87,6 @@ def held(request: pytest.FixtureRequest, volume: tuple[Path, Shown]) -> Iterator
     """The container, filled as the native driver fills it, and the `rootdirectory` for `storage.s3`."""
     prefix: str = request.param
     root, _ = volume
-    assert front()
     with a_bucket() as bucket:
         swift = Swift(bucket.name)
         manifests = {

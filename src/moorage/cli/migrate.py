@@ -154,11 +154,15 @@ async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice
     from moorage.migration.advice import Advice, Group
     from moorage.migration.contents import describe, look
     from moorage.storage.driver import StorageError
+    from moorage.stores import CannotStore
 
     settings = examined.settings
     purging = settings.storage.maintenance.uploadpurging
     before = datetime.now(UTC) - timedelta(seconds=purging.age) if purging.enabled and not purging.dryrun else None
-    driver = make_driver(settings)
+    try:
+        driver = make_driver(settings)
+    except CannotStore:
+        return []  # the check of the configuration has reported it
     try:
         contents = await look(driver, limit, lambda phase: meter.begin(phase, None), meter.advance)
     except StorageError as error:

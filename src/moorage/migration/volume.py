@@ -40,7 +40,7 @@ _TEXTS: Final = {
     "directory": "directories that the user cannot list and write to: pushes and deletions below them fail",
     "file": "files that the user cannot read: pulls of these images fail",
     "upload": "uploads in progress that the user cannot continue",
-    "hidden": "directories that this command could not look into",
+    "hidden": "paths that this command could not look at, by permission or for an error of the disk",
 }
 
 
@@ -68,16 +68,22 @@ def root_of(section: Filesystem) -> Path:
 
 def location(root: Path, *, readonly: bool) -> Iterator[Advice]:
     """Yield what keeps `root` from being a registry's data directory; nothing if it is one."""
-    if not root.exists():
+    try:
+        is_directory = stat.S_ISDIR(root.stat().st_mode)
+    except (FileNotFoundError, NotADirectoryError):
         elsewhere = [str(place) for place in _USUAL if place != root and (place / LAYOUT).is_dir()]
         hint = f"; there is a registry in {' and in '.join(elsewhere)}" if elsewhere else ""
         text = f"there is no such directory{hint}"
         remedy = "mount the volume of the old registry, or correct storage.filesystem.rootdirectory"
         yield Advice(Group.TO_DO, "store-missing", str(root), text, remedy)
-    elif not root.is_dir():
-        yield Advice(
-            Group.TO_DO, "store-missing", str(root), "is not a directory", "name the directory of the data"
-        )
+        return
+    except OSError as error:
+        text = f"this command cannot look into it: {error.strerror}"
+        yield Advice(Group.TO_DO, "store-missing", str(root), text, "run this command as root; nothing is written")
+        return
+    if not is_directory:
+        text = "is not a directory"
+        yield Advice(Group.TO_DO, "store-missing", str(root), text, "name the directory of the data")
     elif not _holds_registry(root):
         text = f"holds no registry (no {LAYOUT} in it)"
         remedy = "mount the volume of the old registry; if it never held an image, nothing is to be done for it"
@@ -159,7 +165,7 @@ class _Walk:
                 entries = list(found)
         except FileNotFoundError:
             return
-        except PermissionError:
+        except OSError:
             self._tree.add("hidden", directory)
             return
         for entry in entries:
@@ -167,9 +173,8 @@ class _Walk:
                 yield entry.path, entry.stat(), entry.is_symlink()
             except FileNotFoundError:
                 continue
-            except PermissionError:
-                self._tree.add("hidden", directory)
-                return
+            except OSError:
+                self._tree.add("hidden", entry.path)
 
     def _judge(self, path: str, status: os.stat_result, *, in_upload: bool) -> None:
         self._tree.entries += 1
