@@ -153,6 +153,16 @@ def test_a_variable_that_did_nothing_before_is_named(
     assert [line["subject"] for line in lines if line.get("kind") == "variable"] == [name]
 
 
+def test_a_value_from_a_file_is_new(run: Run, tmp_path: Path) -> None:
+    """`REGISTRY_..._FILE` does nothing in CNCF Distribution; podman's REGISTRY_AUTH_FILE does nothing here."""
+    (tmp_path / "secret").write_text("0123456789abcdef0123456789abcdee")
+    variables = {"REGISTRY_HTTP_SECRET_FILE": str(tmp_path / "secret"), "REGISTRY_AUTH_FILE": "/x"}
+    _, lines = check(run, tmp_path / "c.yml", MEMORY, **variables)
+    assert [line["subject"] for line in lines if line.get("kind") == "variable"] == ["REGISTRY_HTTP_SECRET_FILE"]
+    assert [line["subject"] for line in lines if line.get("group") == "ignored"] == ["REGISTRY_AUTH_FILE"]
+    assert [line["subject"] for line in lines if line.get("kind") == "variables"] == ["REGISTRY_HTTP_SECRET_FILE"]
+
+
 def test_a_variable_that_nothing_reads_does_not_begin_to_work(run: Run, tmp_path: Path) -> None:
     _, lines = check(run, tmp_path / "c.yml", MEMORY, REGISTRY_CATALOG_0_X="1")
     assert not [line for line in lines if line.get("kind") == "variable"]

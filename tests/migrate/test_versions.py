@@ -13,6 +13,7 @@ import pytest
 from tests.interop.volumes import show, take_turns
 from tests.migrate.leaving import artifact, finish_uploads, leave, listed, recorded
 from tests.migrate.places import PREVIOUS, RECORDED, STORES, Place, a_place, previous_source
+from tests.redis_servers import a_redis
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -104,6 +105,21 @@ def test_a_blob_that_one_deletes_is_gone_for_the_other(both: dict[str, Wire]) ->
                 assert wire.blob("mixed/blobs", digest).status == 200
         assert both[first].send("DELETE", f"/v2/mixed/blobs/blobs/{digest}").status == 202
         assert both[then].blob("mixed/blobs", digest).status == 404
+
+
+def test_sizes_in_a_redis_that_both_share(place: Place, tmp_path: Path) -> None:
+    """Either reads what the other wrote, and neither serves what the other deleted."""
+    with a_redis(tmp_path / "redis") as redis:
+        sections = {"storage": {"cache": {"blobdescriptor": "redis"}}, "redis": {"addrs": [redis.address]}}
+        with place.start("previous", **sections) as old, place.start("this", **sections) as new:
+            wires = {"previous": Wire(old.host), "this": Wire(new.host)}
+            for first, then in ORDERS:
+                digest = wires[first].push_blob("mixed/redis", b"blob of %s" % first.encode())
+                assert wires[first].blob("mixed/redis", digest).status == 200
+                assert redis.hash(f"blobs::{digest}")["digest"] == str(digest)
+                assert wires[then].blob("mixed/redis", digest).status == 200
+                assert wires[then].send("DELETE", f"/v2/mixed/redis/blobs/{digest}").status == 202
+                assert wires[first].blob("mixed/redis", digest).status == 404
 
 
 def test_referrers_of_either_are_listed_by_both(both: dict[str, Wire]) -> None:

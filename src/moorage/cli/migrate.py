@@ -98,7 +98,7 @@ def _configuration(examined: Examined) -> Iterator[Advice]:
     from moorage.migration.variables import awakened
 
     yield from of_files(examined)
-    yield from of_settings(examined.settings, os.environ)
+    yield from of_settings(examined, os.environ)
     yield from differences(examined.settings, os.environ)
     yield from awakened(os.environ, [problem.origin.source for problem in examined.problems])
     problems = list(examined.problems)

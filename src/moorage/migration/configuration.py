@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["files_of", "of_files", "of_problems", "of_settings"]
 
-_WITHOUT_EFFECT: Final = ("has no effect", "counts as off", "ignored")
+_WITHOUT_EFFECT: Final = ("has no effect", "counts as off", "ignored", "is no setting")
 _PASSWORD_FILE: Final = "auth.htpasswd.path"  # noqa: S105  a key
 
 
@@ -67,10 +67,12 @@ def of_files(examined: Examined) -> Iterator[Advice]:
     )
 
 
-def of_settings(settings: Settings, environ: Mapping[str, str]) -> Iterator[Advice]:
+def of_settings(examined: Examined, environ: Mapping[str, str]) -> Iterator[Advice]:
     """Yield the settings that mean the same as in CNCF Distribution."""
+    settings = examined.settings
     storage, http = settings.storage, settings.http
-    applied = sorted(name for name in environ if name.startswith("REGISTRY_"))
+    reported = {problem.origin.source for problem in examined.problems}
+    applied = sorted(name for name in environ if name.startswith("REGISTRY_") and name not in reported)
     if applied:
         yield Advice(Group.KEPT, "variables", ", ".join(applied), "apply to the file, as before")
     if storage.filesystem is not None:
