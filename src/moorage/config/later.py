@@ -1,6 +1,6 @@
 """What the reference offers and this version of Moorage does not: refused at start, never taken in silence.
 
-A row goes when its feature comes.  What is disabled in the file, or has no effect there, is not refused.
+A row of `LATER` goes when its feature comes.  What is disabled in the file, or has no effect there, is no error.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.config.problems import Origin
 
-__all__ = ["LATER", "Later", "refusals"]
+__all__ = ["GONE", "LATER", "Later", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
 class Later:
-    """A feature to come.  `keys`: what the documentation marks; `used`: the keys that switch it on, if any do."""
+    """A feature that is missing.  `keys`: what the documentation marks; `used`: the keys that switch it on."""
 
     keys: tuple[str, ...]
     what: str
@@ -53,18 +53,6 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 
 LATER: Final = (
-    Later(
-        ("storage.swift",),
-        "the swift driver (gone since CNCF Distribution 3)",
-        "reach the same store by its S3 protocol (OpenStack's s3api) with storage.s3 and regionendpoint",
-        _storage("swift"),
-    ),
-    Later(
-        ("storage.oss",),
-        "the oss driver (gone since CNCF Distribution 3)",
-        "reach the same store by its S3-compatible address with storage.s3 and regionendpoint",
-        _storage("oss"),
-    ),
     Later(("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints),
     Later(
         ("proxy",),
@@ -74,11 +62,34 @@ LATER: Final = (
     ),
 )
 
+GONE: Final = (
+    Later(
+        ("storage.swift",),
+        "the swift driver",
+        "reach the same container by its S3 protocol (OpenStack's s3api): storage.s3 with regionendpoint, bucket: "
+        "CONTAINER and rootdirectory: PREFIX/files",
+        _storage("swift"),
+    ),
+    Later(
+        ("storage.oss",),
+        "the oss driver",
+        "reach the same bucket by its S3-compatible address: storage.s3 with regionendpoint, same rootdirectory",
+        _storage("oss"),
+    ),
+)
+"""What will not come: docs/decisions/0010-gone-with-2.8.md."""
+
 
 def refusals(settings: Settings, origin: Callable[[str], Origin]) -> list[Problem]:
     """One error for each key that asks for what is not there."""
-    return [
-        Problem(f"{later.what} is not available in this version of Moorage; {later.instead}", key, origin(key))
+    found = [
+        (f"{later.what} is not available in this version of Moorage; {later.instead}", key)
         for later in LATER
         for key in later.used(settings)
     ]
+    found += [
+        (f"{gone.what} of 2.8 is not offered, as in CNCF Distribution 3; {gone.instead}", key)
+        for gone in GONE
+        for key in gone.used(settings)
+    ]
+    return [Problem(message, key, origin(key)) for message, key in found]
