@@ -253,7 +253,7 @@ def test_a_certificate_that_the_service_cannot_read(run: Run, tmp_path: Path) ->
     lines = [json.loads(line) for line in result.stdout.splitlines()]
     found = {line["subject"]: line["remedy"] for line in lines if line.get("kind") == "file-permission"}
     assert f"auth.token.jwks {key}" in found
-    assert found[f"auth.token.jwks {key}"].startswith(("chmod o+x ", f"chgrp 54321 {key}"))
+    assert found[f"auth.token.jwks {key}"].startswith(("move it to a directory", f"chgrp 54321 {key}"))
 
 
 def test_the_unit_names_the_user(tmp_path: Path) -> None:

@@ -239,5 +239,9 @@ def files_to_read(files: Sequence[tuple[str, str]], account: Account) -> Iterato
             continue
         if not readable:
             reason = f"cannot be read by {account.name} (uid {account.uid}, from {account.source})"
-            where = f"chmod o+x {blocked}" if blocked else f"chgrp {account.gid} {path} && chmod g+r {path}"
+            where = (
+                f"move it to a directory that the user may enter, or chmod o+x {blocked}"
+                if blocked
+                else f"chgrp {account.gid} {path} && chmod g+r {path}"
+            )
             yield Advice(Group.TO_DO, "file-permission", f"{key} {path}", reason, where)
