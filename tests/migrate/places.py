@@ -43,11 +43,11 @@ def previous_source(folder: Path) -> Path:
     with tarfile.open(fileobj=BytesIO(done.stdout)) as archive:
         archive.extractall(folder, filter="data")
     source = folder / "src"
-    told = subprocess.run(
+    location = subprocess.run(
         [sys.executable, "-c", "import moorage; print(moorage.__file__)"],
         env={"PYTHONPATH": str(source)}, capture_output=True, text=True, check=True,
     ).stdout.strip()  # fmt: skip
-    assert Path(told).is_relative_to(source), told
+    assert Path(location).is_relative_to(source), location
     return source
 
 

@@ -17,7 +17,8 @@ from tests.live import SECRET, require_root, start_reference
 from tests.migrate.stores import add_schema_1, fill, put
 from tests.s3 import a_bucket
 
-from moorage.migration import volume
+from moorage.migration import accounts, volume
+from moorage.migration.accounts import Account, current
 from moorage.registry import layout
 from moorage.types import Digest, RepoName
 
@@ -67,7 +68,7 @@ def kinds(result: Result) -> dict[str, dict[str, Any]]:
 
 
 def test_a_sound_volume_is_ready_and_untouched(root: Path, check: Callable[..., Result]) -> None:
-    """Whoever asks before the move must not change the registry that still serves."""
+    """A check before the move must not change the registry that still serves."""
     before = {path: (path.lstat().st_mtime_ns, path.lstat().st_size) for path in root.rglob("*")}
     result = check(root, "--json")
     found = kinds(result)
@@ -207,6 +208,24 @@ def test_files_of_a_foreign_uid_are_found_for_the_owner_of_the_rest(
     assert "permission-upload" not in found
 
 
+def test_root_asks_for_the_user_of_the_unit(
+    root: Path, check: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service does not run as root, and what root may read says nothing; another user asks for itself."""
+    unit = Account("svc", 54321, 54321, frozenset({54321}), "User= of /x.service")
+    monkeypatch.setattr(accounts, "of_unit", lambda: unit)
+    monkeypatch.setattr(accounts, "current", lambda: Account("root", 0, 0, frozenset({0}), "the current user"))
+    (root / "docker").chmod(0o700)
+    found = kinds(check(root, "--json"))
+    assert "user svc (uid 54321, from User= of /x.service)" in found["permission-directory"]["text"]
+    owner = root.stat()
+    own = Account("me", owner.st_uid or 1, owner.st_gid, frozenset({owner.st_gid}), "the current user")
+    monkeypatch.setattr(accounts, "current", lambda: own)
+    text = " ".join(line.get("text", "") for line in kinds(check(root, "--json")).values())
+    assert "from the current user" in text
+    assert "svc" not in text
+
+
 def test_a_limit_bounds_the_look_and_is_told(root: Path, check: Callable[..., Result]) -> None:
     """A tree of ten million files must not take an hour before the first line."""
     found = kinds(check(root, "--json", "--limit", "5"))
@@ -222,15 +241,9 @@ def test_a_link_to_another_disk_is_followed_once(root: Path, check: Callable[...
     (root / "docker/registry/v2/blobs").symlink_to(tmp_path / "blobs")
     before = kinds(check(root, "--json", "--limit", "0"))["permissions"]["text"]
     (tmp_path / "blobs" / "sha256" / "again").symlink_to(tmp_path / "blobs")
-    tree = volume.walk(root, volume_account(), 0, lambda _: None)
+    tree = volume.walk(root, current(), 0, lambda _: None)
     assert tree.complete
     assert "entries looked at" in before
-
-
-def volume_account() -> Any:
-    from moorage.migration.accounts import current
-
-    return current()
 
 
 def replace_by_a_file(root: Path) -> None:

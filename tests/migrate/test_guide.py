@@ -22,7 +22,7 @@ import yaml
 from tests.config.test_stock_files import DEBIAN, OFFICIAL_2, OFFICIAL_3
 from tests.interop.recording import UPLOADS
 from tests.live import SECRET, require, start, start_reference
-from tests.migrate.leaving import artifact, finish_uploads, leave, listed
+from tests.migrate.populate import artifact, finish_uploads, listed, populate
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -48,8 +48,8 @@ def commands(page: str) -> list[str]:
 
 
 @dataclass
-class Reader:
-    """Somebody with a registry in `root`, configured in `folder`, who types what a page says."""
+class Operator:
+    """An operator with a registry in `root`, configured in `folder`, who types the commands of a page."""
 
     root: Path
     folder: Path
@@ -89,10 +89,10 @@ def old(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Uploa
     """A volume of docker-registry, with uploads in progress."""
     root = tmp_path_factory.mktemp("old") / "data"
     with start_reference(root) as live:
-        return root, leave(live)
+        return root, populate(live)
 
 
-def reader(tmp_path: Path, old: tuple[Path, dict[str, Upload]], text: str) -> Reader:
+def an_operator(tmp_path: Path, old: tuple[Path, dict[str, Upload]], text: str) -> Operator:
     """One whose configuration is `text`, a stock file, with a secret and a copy of the volume."""
     folder = tmp_path / "etc"
     folder.mkdir()
@@ -102,7 +102,7 @@ def reader(tmp_path: Path, old: tuple[Path, dict[str, Upload]], text: str) -> Re
     text = text.replace(f"path: {PLACES[0]}", f"path: {folder}").replace("http:\n", f"http:\n  secret: {SECRET}\n")
     text = text.replace(":5001", "127.0.0.1:0").replace("addr: :5000", "addr: 127.0.0.1:5000")
     (folder / "config.yml").write_text(text)
-    return Reader(root, folder)
+    return Operator(root, folder)
 
 
 def test_each_command_of_the_pages_is_known() -> None:
@@ -116,7 +116,7 @@ def test_each_command_of_the_pages_is_known() -> None:
 
 def test_from_registry_2_and_back(tmp_path: Path, old: tuple[Path, dict[str, Upload]]) -> None:
     """The whole way: what was there is served, what is pushed meanwhile is served by the old program again."""
-    operator = reader(tmp_path, old, OFFICIAL_2.replace("http:\n", "  delete:\n    enabled: true\nhttp:\n"))
+    operator = an_operator(tmp_path, old, OFFICIAL_2.replace("http:\n", "  delete:\n    enabled: true\nhttp:\n"))
     kept: dict[str, bytes] = {}
     moved: dict[str, Upload] = {}
 
@@ -134,9 +134,9 @@ def test_from_registry_2_and_back(tmp_path: Path, old: tuple[Path, dict[str, Upl
 
     for command in commands("registry-2"):
         if not command.startswith(ELSEWHERE):
-            said = operator.type(command, visit=serving)
+            output = operator.type(command, visit=serving)
             if "rebuild-referrers" in command:
-                assert "2 links written" in said
+                assert "2 links written" in output
     (operator.folder / "config.yml").write_text(
         (operator.folder / "config.yml").read_text().replace("http:\n", "http:\n  workers: 2\n")
     )
@@ -167,7 +167,7 @@ def test_from_registry_2_and_back(tmp_path: Path, old: tuple[Path, dict[str, Upl
 
 def test_from_registry_3s_file(tmp_path: Path, old: tuple[Path, dict[str, Upload]]) -> None:
     """The stock file of version 3, with its debug listener."""
-    operator = reader(tmp_path, old, OFFICIAL_3)
+    operator = an_operator(tmp_path, old, OFFICIAL_3)
     visited = []
     for command in commands("registry-3"):
         operator.type(command, visit=lambda live: visited.append(Wire(live.host).tags("team/app")))
@@ -176,7 +176,7 @@ def test_from_registry_3s_file(tmp_path: Path, old: tuple[Path, dict[str, Upload
 
 def test_from_debians_package(tmp_path: Path, old: tuple[Path, dict[str, Upload]]) -> None:
     """The conffile's password file is a directory: the one point that must be settled, by the page's commands."""
-    operator = reader(tmp_path, old, DEBIAN)
+    operator = an_operator(tmp_path, old, DEBIAN)
     statuses = []
 
     def closed(live: Live) -> None:
@@ -190,9 +190,9 @@ def test_from_debians_package(tmp_path: Path, old: tuple[Path, dict[str, Upload]
             continue
         if command.startswith("moorage migrate check"):
             # As root the account is that of Debian's unit; the test's directories are closed to it.
-            said = operator.type(f"{command} --user {os.geteuid()}", status=1)
-            assert "1 point must be settled before Moorage takes over" in said
-            assert "is a directory, so no user can log in" in said
+            output = operator.type(f"{command} --user {os.geteuid()}", status=1)
+            assert "1 point must be settled before Moorage takes over" in output
+            assert "is a directory, so no user can log in" in output
             continue
         operator.type(command, visit=closed)
     assert statuses == [401, 200]
@@ -203,9 +203,9 @@ def test_from_debians_package(tmp_path: Path, old: tuple[Path, dict[str, Upload]
 
 def test_from_twunis_chart(tmp_path: Path) -> None:
     """Its file, read where its volume is not: that is one point, and the only one."""
-    operator = Reader(tmp_path / "data", tmp_path)
+    operator = Operator(tmp_path / "data", tmp_path)
     (tmp_path / "config.yml").write_text(OFFICIAL_2.replace("/var/lib/registry", str(tmp_path / "not" / "here")))
     (command,) = (command for command in commands("twuni") if not command.startswith(ELSEWHERE))
-    said = operator.type(command, status=1)
-    assert "1 point must be settled before Moorage takes over" in said
-    assert "there is no such directory" in said
+    output = operator.type(command, status=1)
+    assert "1 point must be settled before Moorage takes over" in output
+    assert "there is no such directory" in output

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.interop.recording import Recording
 from tests.interop.volumes import show
-from tests.migrate.leaving import SUBJECT, finish_uploads, listed
 from tests.migrate.places import PREVIOUS, RECORDED, STORES, Place, a_place
+from tests.migrate.populate import SUBJECT, finish_uploads, listed
 from tests.wire import Wire
 
 if TYPE_CHECKING:
@@ -44,8 +44,8 @@ def test_the_store_of_the_release_before_is_served_and_continued(place: Place) -
         assert wire.tags("team/deleted") == ["there"]
         finish_uploads(live, recording.uploads)
     assert not [key for key in place.objects() if "/_uploads/" in key]
-    status, said = place.check("this", "--digests")
-    assert status == 0, said
+    status, output = place.check("this", "--digests")
+    assert status == 0, output
 
 
 def test_the_recording_has_every_format_of_the_release_before(place: Place) -> None:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.interop.volumes import show, take_turns
-from tests.migrate.leaving import artifact, finish_uploads, leave, listed, recorded
 from tests.migrate.places import PREVIOUS, RECORDED, STORES, Place, a_place, previous_source
+from tests.migrate.populate import artifact, finish_uploads, listed, populate, recorded
 from tests.redis_servers import a_redis
 from tests.wire import Wire
 
@@ -147,22 +147,22 @@ def test_both_take_turns_at_one_tag(place: Place) -> None:
         take_turns(new, old)
 
 
-def findings(said: str) -> set[str]:
+def findings(output: str) -> set[str]:
     """The kinds of what `storage check` reports."""
-    return set(re.findall(r"^(?:error|warning|note): [^ ]+: ([a-z0-9-]+): ", said, re.MULTILINE))
+    return set(re.findall(r"^(?:error|warning|note): [^ ]+: ([a-z0-9-]+): ", output, re.MULTILINE))
 
 
 def test_upgrade_and_downgrade_by_one_release(place: Place) -> None:
     """Old, new, old again: what either left is served, continued, and found whole by the other's check."""
 
     def turn(version: str) -> None:
-        status, said = place.check(version, "--digests", "--notes")
-        reported.setdefault(version, set()).update(findings(said))
-        assert status == 0 or findings(said) == {"referrer-torn"}, said
+        status, output = place.check(version, "--digests", "--notes")
+        reported.setdefault(version, set()).update(findings(output))
+        assert status == 0 or findings(output) == {"referrer-torn"}, output
 
     reported: dict[str, set[str]] = {}
     with place.start("previous") as live:
-        uploads = leave(live)
+        uploads = populate(live)
         first = show(live)
     turn("this")
     with place.start("this") as live:
@@ -185,8 +185,8 @@ def test_upgrade_and_downgrade_by_one_release(place: Place) -> None:
     # docs/formats.md: the release before takes descriptors in referrer links for damage, and nothing else.
     assert "referrer-torn" in reported["previous"]
     assert reported["this"] <= {"referrer-bare"}
-    status, said = place.check("this", "--digests")
-    assert status == 0, said
+    status, output = place.check("this", "--digests")
+    assert status == 0, output
 
 
 @pytest.mark.skipif(os.environ.get("MOORAGE_RECORD") != "1", reason="MOORAGE_RECORD=1 writes the recordings anew")

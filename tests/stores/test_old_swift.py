@@ -151,15 +151,15 @@ def test_a_copy_makes_plain_objects_of_it(
     ):
         document = {"version": 0.1, "storage": storage, "http": {"addr": "127.0.0.1:0"}}
         (tmp_path / f"{name}.yml").write_text(json.dumps(document))
-    status, said = moorage(
+    status, output = moorage(
         "storage", "copy", "--quiet", "--from", tmp_path / "old.yml", "--to", tmp_path / "new.yml"
     )
-    assert status == 0, said
+    assert status == 0, output
     sizes = {key: size for key, size in bucket.keys().items() if key.startswith("new/")}
     digest = Digest.of(LARGE)
     assert sizes[f"new/docker/registry/v2/blobs/sha256/{digest.hex[:2]}/{digest.hex}/data"] == len(LARGE)
-    status, said = moorage("storage", "check", "--quiet", "--digests", tmp_path / "new.yml")
-    assert status == 0, said
+    status, output = moorage("storage", "check", "--quiet", "--digests", tmp_path / "new.yml")
+    assert status == 0, output
     with serve(tmp_path, (bucket, "new"), redirect={"disable": True}) as live:
         shown = show(live)
         assert (shown.manifests, shown.blobs) == (volume[1].manifests, volume[1].blobs)
@@ -174,8 +174,8 @@ def test_the_old_container_is_found_whole(tmp_path: Path, held: tuple[Bucket, st
         "http": {"addr": "127.0.0.1:0", "secret": secrets.token_hex(32)},
     }
     (tmp_path / "old.yml").write_text(json.dumps(document))
-    status, said = moorage("storage", "check", "--quiet", "--digests", tmp_path / "old.yml")
-    assert status == 0, said
-    status, said = moorage("migrate", "check", "--quiet", "--user", str(os.geteuid()), tmp_path / "old.yml")
-    assert status == 0, said
-    assert "have no bytes" not in said
+    status, output = moorage("storage", "check", "--quiet", "--digests", tmp_path / "old.yml")
+    assert status == 0, output
+    status, output = moorage("migrate", "check", "--quiet", "--user", str(os.geteuid()), tmp_path / "old.yml")
+    assert status == 0, output
+    assert "have no bytes" not in output

@@ -95,17 +95,17 @@ def _configuration(examined: Examined) -> Iterator[Advice]:
 
     from moorage.migration.configuration import of_files, of_problems, of_settings
     from moorage.migration.differences import differences
-    from moorage.migration.variables import awakened
+    from moorage.migration.variables import newly_effective
 
     yield from of_files(examined)
     yield from of_settings(examined, os.environ)
     yield from differences(examined.settings, os.environ)
-    yield from awakened(os.environ, [problem.origin.source for problem in examined.problems])
+    yield from newly_effective(os.environ, [problem.origin.source for problem in examined.problems])
     problems = list(examined.problems)
     if not examined.refused:
         from moorage.server import preflight
 
-        # The data directory has a look of its own, which tells more.
+        # The data directory is examined by itself, in more detail.
         secret = examined.settings.http.secret.encode() or bytes(32)
         problems += preflight.problems(examined.settings, secret, data_directory=False)
         problems += preflight.warning_of_an_open_registry(examined.settings)
@@ -152,7 +152,7 @@ async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice
 
     from moorage.app import make_driver
     from moorage.migration.advice import Advice, Group
-    from moorage.migration.contents import describe, look
+    from moorage.migration.contents import describe, survey
     from moorage.storage.driver import StorageError
     from moorage.stores import CannotStore
 
@@ -164,7 +164,7 @@ async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice
     except CannotStore:
         return []  # the check of the configuration has reported it
     try:
-        contents = await look(driver, limit, lambda phase: meter.begin(phase, None), meter.advance)
+        contents = await survey(driver, limit, lambda phase: meter.begin(phase, None), meter.advance)
     except StorageError as error:
         remedy = "correct what the message names, and run this again"
         return [Advice(Group.TO_DO, "store-unreadable", f"storage.{settings.storage.driver}", str(error), remedy)]

@@ -44,8 +44,8 @@ class Account:
     groups: frozenset[int]
     source: str
 
-    def may(self, status: os.stat_result, wanted: int) -> bool:
-        """Return whether the bits of `status` grant all of `wanted` (READ | WRITE | EXECUTE)."""
+    def may(self, status: os.stat_result, requested: int) -> bool:
+        """Return whether the bits of `status` grant all of `requested` (READ | WRITE | EXECUTE)."""
         if self.uid == 0:
             return True
         if status.st_uid == self.uid:
@@ -54,7 +54,7 @@ class Account:
             granted = status.st_mode >> 3
         else:
             granted = status.st_mode
-        return granted & wanted == wanted
+        return granted & requested == requested
 
     @property
     def owner(self) -> str:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import Digest, RepoName
 
-__all__ = ["Contents", "describe", "look"]
+__all__ = ["Contents", "describe", "survey"]
 
 _SAMPLES: Final = 3
 _MANIFESTS: Final = 2000
@@ -39,7 +39,7 @@ _STATES: Final = ("hashstates/", "state", "blocks")
 
 @dataclass(slots=True)
 class _Upload:
-    """One upload in progress: bytes, when it began as far as the listing tells, whether it has a hash state."""
+    """One upload in progress: bytes, when it began as far as the listing shows, whether it has a hash state."""
 
     size: int = 0
     began: datetime | None = None
@@ -92,7 +92,7 @@ class Contents:
             self.revisions[place.name, place.digest] = None
 
 
-async def look(
+async def survey(
     driver: Driver, limit: int, begin: Callable[[str], None], advanced: Callable[[int], None]
 ) -> Contents:
     """List about `limit` objects (0: all) and read some manifests.  Raises StorageError.

@@ -15,7 +15,7 @@ from moorage.migration.advice import Advice, Group
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["awakened"]
+__all__ = ["newly_effective"]
 
 _REASONS: Final = (
     (
@@ -42,7 +42,7 @@ _REASONS: Final = (
 )
 
 
-def awakened(environ: Iterable[str], unknown: Iterable[str]) -> Iterator[Advice]:
+def newly_effective(environ: Iterable[str], unknown: Iterable[str]) -> Iterator[Advice]:
     """Yield the variables of `environ` that begin to take effect; `unknown` are those that nothing reads here."""
     unread = set(unknown)
     for name in sorted(environ):

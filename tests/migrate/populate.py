@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from tests.live import Live
     from tests.migrate.places import Place
 
-__all__ = ["SUBJECT", "artifact", "finish_uploads", "leave", "listed", "recorded"]
+__all__ = ["SUBJECT", "artifact", "finish_uploads", "listed", "populate", "recorded"]
 
 SUBJECT = ("team/app", "v1")
 
@@ -36,7 +36,7 @@ def listed(wire: Wire, name: str, subject: Digest | str) -> dict[str, dict[str, 
     return {entry["digest"]: entry for entry in answer.json()["manifests"]}
 
 
-def leave(live: Live) -> dict[str, Upload]:
+def populate(live: Live) -> dict[str, Upload]:
     """Fill an empty store; the uploads that are in progress."""
     wire = Wire(live.host)
     name, tag = SUBJECT
@@ -57,7 +57,7 @@ def leave(live: Live) -> dict[str, Upload]:
 
 
 def finish_uploads(live: Live, uploads: dict[str, Upload], more: bytes = b"and the rest of it") -> None:
-    """Continue and complete what `leave` began."""
+    """Continue and complete what `populate` began."""
     wire = Wire(live.host)
     for size, upload in uploads.items():
         data = UPLOADS[size] + more
@@ -72,7 +72,7 @@ def finish_uploads(live: Live, uploads: dict[str, Upload], more: bytes = b"and t
 def recorded(place: Place, made_by: str) -> Recording:
     """What the release before leaves in an empty store."""
     with place.start("previous", http={"workers": 1}) as live:
-        uploads = leave(live)
+        uploads = populate(live)
         shown = show(live)
     manifests = {name: [digest, kind] for name, (digest, kind, _) in shown.manifests.items()}
     relative = {
