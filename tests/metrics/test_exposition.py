@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import os
 import subprocess
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -12,6 +13,7 @@ from prometheus_client.openmetrics.parser import text_string_to_metric_families 
 from prometheus_client.parser import text_string_to_metric_families as parse_text
 from tests.live import require
 
+from moorage.metrics import process
 from moorage.metrics.board import Board
 from moorage.metrics.exposition import page
 from moorage.metrics.recorder import Recorder
@@ -167,3 +169,14 @@ def test_promtool_finds_nothing_to_complain_of_in_our_own_names() -> None:
     ]
     assert complaints == []
     assert done.returncode in {0, 3}, done.stderr
+
+
+def test_when_the_machine_started_is_known_without_proc_stat(monkeypatch: pytest.MonkeyPatch) -> None:
+    """ProcSubset=pid of a systemd unit leaves nothing but processes in /proc."""
+    by_proc = process._booted()
+
+    def hidden(_: Path) -> str:
+        raise FileNotFoundError
+
+    monkeypatch.setattr(Path, "read_text", hidden)
+    assert abs(process._booted() - by_proc) <= 1

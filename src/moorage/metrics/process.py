@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import resource
+import time
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -35,7 +36,7 @@ def readings(master: int, workers: Iterable[int]) -> Iterator[Reading]:
     yield "process_open_fds", (), files
     yield "process_max_fds", (), resource.getrlimit(resource.RLIMIT_NOFILE)[0]
     with suppress(OSError):
-        yield "process_start_time_seconds", (), _booted() + int(_stat(master)[_STARTED]) / _TICKS
+        yield "process_start_time_seconds", (), _BOOTED_S + int(_stat(master)[_STARTED]) / _TICKS
 
 
 def cpu_seconds(pid: int) -> float:
@@ -49,8 +50,16 @@ def _stat(pid: int) -> list[str]:
 
 
 def _booted() -> int:
-    """When the machine started, in seconds since 1970."""
-    for line in Path("/proc/stat").read_text().splitlines():
-        if line.startswith("btime "):
-            return int(line.split()[1])
-    return 0
+    """Return when the machine started, in seconds since 1970.
+
+    By the clocks where /proc has nothing but processes (`ProcSubset=pid` of systemd).
+    """
+    with suppress(OSError):
+        for line in Path("/proc/stat").read_text().splitlines():
+            if line.startswith("btime "):
+                return int(line.split()[1])
+    return int(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME))
+
+
+_BOOTED_S: Final = _booted()
+"""Once: by the clocks it would differ a little each time, and a start time that changes is taken for a restart."""

@@ -169,12 +169,15 @@ def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
     if not there:
         return None
     if count != "1":
-        raise Cannot(f"systemd passed {count} sockets; only one can be served")
+        raise Cannot(
+            f"systemd passed {count} sockets; only one can be served: "
+            "leave one ListenStream= line in the socket unit"
+        )
     try:
         found = socket.socket(fileno=_FIRST_INHERITED)
         found.set_inheritable(False)
         if found.type != socket.SOCK_STREAM:
-            raise Cannot("systemd passed a socket that is no stream socket")
+            raise Cannot("systemd passed a socket that is no stream socket: use ListenStream= in the socket unit")
         found.listen(BACKLOG)
         if found.family != socket.AF_UNIX:
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

@@ -57,7 +57,8 @@ _PERMISSION: Final = "the registry has no permission; the operator must correct 
 _REASONS: Final = {
     errno.ENOSPC: "the disk is full; the operator must free or add space",
     errno.EDQUOT: "the disk quota is used up; the operator must raise it or free space",
-    errno.EROFS: "the file system is read-only; the operator must mount it read-write",
+    errno.EROFS: "the file system is read-only; the operator must mount it read-write, or name the directory in "
+    "ReadWritePaths= of the systemd unit",
     errno.EACCES: _PERMISSION,
     errno.EPERM: _PERMISSION,
     errno.ENOENT: "the data directory has disappeared; the operator must mount or restore it",
