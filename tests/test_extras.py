@@ -1,18 +1,20 @@
-"""The end of each message about a missing extra: what to type, by the way that Moorage was installed."""
+"""Commands that install an extra's libraries: they must fit the installer, and work where there is no index.
+
+The installers themselves run in tests/packages/test_installers.py.
+"""
 
 from __future__ import annotations
 
-import json
 import re
 import shlex
 import sys
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, PathDistribution
 from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage import __version__
-from moorage.extras import remedy
+from moorage import __version__, extras
+from moorage.extras import install_command, remedy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,81 +22,78 @@ if TYPE_CHECKING:
 EXTRAS = ["s3", "gcs", "azure", "redis", "letsencrypt", "tracing"]
 
 
-def command(extra: str, prefix: str = sys.prefix) -> list[str]:
-    text = remedy(extra, {}, prefix)
-    assert text.startswith("install it with: ")
-    return shlex.split(text.removeprefix("install it with: "))
-
-
-@pytest.fixture
-def from_index(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Installed from an index: there is no `direct_url.json`."""
-    monkeypatch.setattr(Distribution, "from_name", lambda name: _FromIndex())
-
-
-class _FromIndex:
-    requires = ("aiobotocore>=2; extra == 's3'",)
-
-    def read_text(self, name: str) -> None:
-        assert name == "direct_url.json"
-
-
-class _FromWheel(_FromIndex):
-    def __init__(self, **more: object) -> None:
-        self.content = json.dumps({"url": "file:///tmp/moorage-1-py3-none-any.whl", **more})
-
-    def read_text(self, name: str) -> str:  # type: ignore[override]
-        return self.content
-
-
 @pytest.mark.parametrize("extra", EXTRAS)
-def test_in_a_clone_the_command_names_the_libraries(extra: str) -> None:
-    """For the interpreter that runs; `moorage[s3]` would be looked for on an index."""
-    python, *rest = command(extra)
+def test_the_command_names_the_libraries(extra: str) -> None:
+    """For the interpreter that runs, wherever its package came from: `moorage[s3]` does not work in a clone."""
+    python, *rest = shlex.split(install_command(extra))
     assert python == sys.executable
     assert rest[:3] == ["-m", "pip", "install"]
     assert len(rest) > 3
     assert all(re.match(r"[a-z-]+(\[\w+\])?[<>=]", requirement) for requirement in rest[3:]), rest
 
 
-@pytest.mark.usefixtures("from_index")
-def test_from_an_index_the_extra_is_named() -> None:
-    assert command("s3") == [sys.executable, "-m", "pip", "install", "moorage[s3]"]
-
-
 def test_without_metadata_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     """A source tree on the path that was never installed."""
 
-    def missing(name: str) -> Distribution:
+    def missing(name: str) -> None:
         raise PackageNotFoundError(name)
 
-    monkeypatch.setattr(Distribution, "from_name", missing)
-    assert command("s3")[-1] == "moorage[s3]"
+    monkeypatch.setattr(extras, "distribution", missing)
+    assert shlex.split(install_command("s3"))[-1] == "moorage[s3]"
 
 
 @pytest.mark.parametrize(
-    ("marker", "expected"),
+    ("origin", "address"),
     [
-        ("tools/moorage/pipx_metadata.json", ["pipx", "install", "--force"]),
-        ("tools/moorage/uv-receipt.toml", ["uv", "tool", "install", "--force"]),
-        ("archive-v0/x/pyvenv.cfg", ["uvx", "--from"]),
+        ("", ""),
+        ('{"url": "file:///x/moorage.whl", "archive_info": {}}', " @ file:///x/moorage.whl"),
+        ('{"url": "file:///x/clone", "dir_info": {}}', " @ file:///x/clone"),
+        (
+            '{"url": "https://example.com/m", "vcs_info": {"vcs": "git", "commit_id": "abc"}}',
+            " @ git+https://example.com/m@abc",
+        ),
     ],
 )
-def test_tools_install_themselves_again(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, marker: str, expected: list[str]
+def test_the_package_comes_from_where_it_came_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, address: str
 ) -> None:
-    """Their environments have no pip."""
-    file = tmp_path / marker
-    file.parent.mkdir(parents=True)
-    file.touch()
-    more = ["moorage"] if expected[0] == "uvx" else []
-    monkeypatch.setattr(Distribution, "from_name", lambda name: _FromIndex())
-    assert command("s3", str(file.parent)) == [*expected, "moorage[s3]", *more]
-    monkeypatch.setattr(Distribution, "from_name", lambda name: _FromWheel())
-    wheel = "moorage[s3] @ file:///tmp/moorage-1-py3-none-any.whl"
-    assert command("s3", str(file.parent)) == [*expected, wheel, *more]
-    monkeypatch.setattr(Distribution, "from_name", lambda name: _FromWheel(vcs_info={"vcs": "git"}))
-    assert "moorage[s3] @ git+file:///tmp/moorage-1-py3-none-any.whl" in command("s3", str(file.parent))
+    """By its name alone an index would be asked, which may have another version, or none."""
+    info = tmp_path / "moorage-1.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text(
+        "Metadata-Version: 2.4\nName: moorage\nVersion: 1\nProvides-Extra: redis\nProvides-Extra: other\n"
+        "Requires-Dist: redis>=5; extra == 'redis'\nRequires-Dist: not-installed-anywhere; extra == 'other'\n"
+    )
+    if origin:
+        (info / "direct_url.json").write_text(origin)
+    (tmp_path / "uv-receipt.toml").write_text("")
+    monkeypatch.setattr(extras, "distribution", lambda _: PathDistribution(info))
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert shlex.split(install_command("redis")) == ["uv", "tool", "install", f"moorage[redis]{address}"]
+
+
+@pytest.mark.parametrize(
+    ("folder", "marks", "expected"),
+    [
+        ("venvs/moorage-2", {"pipx_metadata.json": "{}"}, r"pipx inject moorage-2 'redis>=.*"),
+        ("tools/moorage", {"uv-receipt.toml": ""}, r"uv tool install 'moorage\[.*redis.*\]( @ file:\S+)?'"),
+        ("archive-v0/D1", {"pyvenv.cfg": "uv = 0\n"}, r"uvx --from 'moorage\[.*redis.*\]( @ file:\S+)?' moorage"),
+        ("venv", {"pyvenv.cfg": "home = /usr/bin\nuv = 0.13.9\n"}, r"uv pip install --python \S+ 'redis>=.*"),
+        ("venv", {"pyvenv.cfg": "home = /usr/bin\n"}, r"pip --python \S+ install 'redis>=.*"),
+        ("venv", {}, r"pip --python \S+ install 'redis>=.*"),
+    ],
+)  # fmt: skip
+def test_the_command_fits_the_installer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, marks: dict[str, str], expected: str
+) -> None:
+    """Environments of pipx and uv have no pip, and `python -m pip` would fail there."""
+    prefix = tmp_path / folder
+    prefix.mkdir(parents=True)
+    for name, text in marks.items():
+        (prefix / name).write_text(text)
+    monkeypatch.setattr(sys, "prefix", str(prefix))
+    monkeypatch.setattr(extras, "find_spec", lambda _: None)
+    assert re.fullmatch(expected, install_command("redis"))
 
 
 @pytest.mark.parametrize("extra", EXTRAS)

@@ -1,9 +1,14 @@
-"""How to get the libraries of an extra, for messages about missing ones: it depends on how Moorage was installed.
+"""Remedy for a missing extra, for messages: the command that installs its libraries.
 
-container image `slim`      the full image
-pipx, uv tool, uvx          the tool's own command with the extra
-pip, from an index          pip install 'moorage[EXTRA]'
-pip, from a clone or wheel  pip install of the libraries, since an index may not have the package
+The command depends on what installed this package:
+
+    pip         python -m pip install LIBRARIES
+    pipx        pipx inject ENVIRONMENT LIBRARIES
+    uv tool     uv tool install 'moorage[EXTRAS]', which replaces the environment
+    uvx         uvx --from 'moorage[EXTRAS]' moorage, since its environment is a cache
+    uv venv     uv pip install --python PYTHON LIBRARIES
+
+The container image `slim` has no installer: its remedy is the full image.
 """
 
 from __future__ import annotations
@@ -13,7 +18,8 @@ import os
 import re
 import shlex
 import sys
-from importlib.metadata import Distribution, PackageNotFoundError
+from importlib.metadata import PackageNotFoundError, distribution, version
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -21,47 +27,88 @@ from moorage import __version__
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from importlib.metadata import Distribution
 
-__all__ = ["remedy"]
+__all__ = ["install_command", "remedy"]
 
 _MARKED: Final = re.compile(r"(?P<requirement>[^;]+);.*\bextra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
+_NAME: Final = re.compile(r"[\w.-]+")
+_NOT_FEATURES: Final = {"all", "dev", "testing"}
+_UV_CACHES: Final = ("archive-v", "environments-v")
+"""Folders of uv's cache that hold the environments of `uvx`."""
 
 
-def remedy(extra: str, environ: Mapping[str, str] = os.environ, prefix: str = sys.prefix) -> str:
+def remedy(extra: str, environ: Mapping[str, str] = os.environ) -> str:
     """Return what to do where the libraries of `extra` are missing: the end of a sentence.
 
-    `MOORAGE_IMAGE` is the name of the container image; `prefix` the directory of the Python environment.
+    `MOORAGE_IMAGE` in `environ` is the name of the container image.
     """
     if environ.get("MOORAGE_IMAGE") == "slim":
         return f"the slim image leaves it out; run the full image (moorage:{__version__}) instead"
-    return f"install it with: {_command(extra, prefix)}"
+    return f"install it with: {install_command(extra)}"
 
 
-def _command(extra: str, prefix: str) -> str:
-    url = _url()
-    wanted = f"moorage[{extra}] @ {url}" if url else f"moorage[{extra}]"
-    folder = Path(prefix)
-    if (folder / "pipx_metadata.json").exists():
-        return shlex.join(["pipx", "install", "--force", wanted])
-    if (folder / "uv-receipt.toml").exists():
-        return shlex.join(["uv", "tool", "install", "--force", wanted])
-    if any(part.startswith("archive-v") for part in folder.parts):  # an environment in uv's cache
-        return shlex.join(["uvx", "--from", wanted, "moorage"])
-    libraries = _libraries(extra) if url else []
-    return shlex.join([sys.executable or "python3", "-m", "pip", "install", *(libraries or [f"moorage[{extra}]"])])
+def install_command(extra: str) -> str:
+    """Return a shell command that installs the libraries of `extra` where this package is installed.
 
-
-def _url() -> str:
-    """Return where the package was installed from, "" for an index or a source tree (PEP 610)."""
+    Where possible it names the libraries, not `moorage[EXTRA]`, which works only where the package comes from an
+    index.
+    """
+    prefix, python = Path(sys.prefix), sys.executable or "python3"
     try:
-        origin = json.loads(Distribution.from_name("moorage").read_text("direct_url.json") or "{}")
+        package = distribution("moorage")
+    except PackageNotFoundError:  # run from a source tree
+        libraries, whole = [f"moorage[{extra}]"], f"moorage[{extra}]"
+    else:
+        libraries = _libraries(package, extra) or [f"moorage[{extra}]"]
+        whole = _whole(package, extra)
+    if (prefix / "pipx_metadata.json").exists():
+        command = ["pipx", "inject", prefix.name, *libraries]
+    elif (prefix / "uv-receipt.toml").exists():
+        command = ["uv", "tool", "install", whole]
+    elif any(part.startswith(_UV_CACHES) for part in prefix.parts):
+        command = ["uvx", "--from", whole, "moorage"]
+    elif find_spec("pip") is not None:
+        command = [python, "-m", "pip", "install", *libraries]
+    elif _made_by_uv(prefix):
+        command = ["uv", "pip", "install", "--python", python, *libraries]
+    else:
+        command = ["pip", "--python", python, "install", *libraries]
+    return shlex.join(command)
+
+
+def _libraries(package: Distribution, extra: str) -> list[str]:
+    """Return the requirements that the package has only with `extra`."""
+    found = [_MARKED.fullmatch(line) for line in package.requires or ()]
+    return [match["requirement"].strip() for match in found if match is not None and match["extra"] == extra]
+
+
+def _whole(package: Distribution, extra: str) -> str:
+    """Return a requirement for this package with `extra` and the extras that are installed.
+
+    It names where the package came from, if that was no index: direct_url.json of PEP 610.
+    """
+    offered = [name for name in package.metadata.get_all("Provides-Extra") or () if name not in _NOT_FEATURES]
+    present = {name for name in offered if all(map(_is_installed, _libraries(package, name)))}
+    requirement = f"moorage[{','.join(sorted({*present, extra}))}]"
+    origin = json.loads(package.read_text("direct_url.json") or "{}")
+    address = origin.get("url", "")
+    if "vcs_info" in origin:
+        address = f"{origin['vcs_info']['vcs']}+{address}@{origin['vcs_info']['commit_id']}"
+    return f"{requirement} @ {address}" if address else requirement
+
+
+def _is_installed(requirement: str) -> bool:
+    name = _NAME.match(requirement)
+    try:
+        return name is not None and bool(version(name[0]))
     except PackageNotFoundError:
-        return ""
-    kind = origin.get("vcs_info", {}).get("vcs", "")
-    return f"{kind}+{origin['url']}" if kind else str(origin.get("url", ""))
+        return False
 
 
-def _libraries(extra: str) -> list[str]:
-    declared = Distribution.from_name("moorage").requires or []
-    found = [match for line in declared if (match := _MARKED.fullmatch(line)) and match["extra"] == extra]
-    return [match["requirement"].strip() for match in found]
+def _made_by_uv(prefix: Path) -> bool:
+    try:
+        lines = (prefix / "pyvenv.cfg").read_text().splitlines()
+    except OSError:
+        return False
+    return any(line.partition("=")[0].strip() == "uv" for line in lines)
