@@ -15,6 +15,7 @@
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
+    python3 dev.py dist           build sdist and wheel of the commit into dist/, reproducibly (docs/releasing.md)
     python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
 
 The first call makes the virtual environment .venv from the pinned, hashed requirements.
@@ -146,6 +147,7 @@ def lock() -> None:
         call(*uv, *extras, "-o", pins, "pyproject.toml")
     # What both name has one version.
     call(*uv, "--group", "mutants", "-c", DEV_PINS, "-o", MUTANTS_PINS)
+    call(*uv, "--group", "installers", "-c", DEV_PINS, "-o", ROOT / "requirements" / "installers.txt")
 
 
 def main(arguments: list[str]) -> None:
@@ -170,6 +172,10 @@ def main(arguments: list[str]) -> None:
         # Without the history the tests fail instead of being skipped: a run is one of everything.
         os.environ["MOORAGE_REQUIRE_ALL"] = "1"
         call(tool("python"), "-m", "pytest", "-m", "previous", "tests/migrate", *rest)
+        return
+    if command == "dist":
+        set_up(DEV_PINS)
+        call(tool("python"), "tools/build_distributions.py", "dist", *rest)
         return
     if command not in {"check", "test", "lint", "docs", "bench"}:
         sys.exit(__doc__)

@@ -12,6 +12,7 @@ Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian
 packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
 below the repository; nothing newer is installed into the system.  crane's suite, sid, changes every day: when
 it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
+pipx, uv and twine come from requirements/installers.txt into an environment of their own, `.tools/installers`.
 azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
 the machine has one.
 
@@ -28,6 +29,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -43,7 +45,7 @@ PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
-    "redis-server", "redis-sentinel",
+    "redis-server", "redis-sentinel", "systemd", "logrotate",
 )  # fmt: skip
 
 # What `python3 dev.py stores` needs besides.  Swift's servers run from its modules: without their own packages no
@@ -64,6 +66,9 @@ UNPACKED = (
 # The last one that runs on Node.js 20 and older.
 AZURITE = "azurite@3.35.0"
 NODE = (("node", "nodejs"), ("npm", "npm"))
+
+INSTALLERS = ROOT / "requirements" / "installers.txt"
+INSTALLER_PROGRAMS = ("pipx", "uv", "uvx", "twine")
 
 # The package, the folder of its go.mod (none: its own), and the build tags.  Content is pinned by the checksums in
 # go.sum, or by Go's checksum database.
@@ -101,6 +106,7 @@ def main(arguments: list[str]) -> int:
         for suite in dict.fromkeys(suite for _, _, suite, _ in UNPACKED):
             unpack_suite(suite)
         install_azurite()
+        install_installers()
     except CannotInstall as error:
         print(f"install_test_programs: {error}", file=sys.stderr)
         return 1
@@ -121,6 +127,8 @@ def show() -> None:
     for program in REGISTRIES:
         state = "built" if (BINARIES / program).exists() else "missing"
         print(f"{state:10} {program} optional (--registries)")
+    state = "installed" if installers_are_current() else "MISSING"
+    print(f"{state:10} {', '.join(INSTALLER_PROGRAMS)} ({INSTALLERS.name})")
     print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
@@ -225,6 +233,34 @@ def _fetch(suite: str, packages: list[str], scratch: Path) -> None:
             raise CannotInstall(f"the package of {program} in {suite} holds no /usr/bin/{program}")
         shutil.copy2(source, BINARIES / f".{program}.new")
         (BINARIES / f".{program}.new").replace(BINARIES / program)
+
+
+def installers_are_current() -> bool:
+    stamp = TOOLS / "installers" / "requirements.txt"
+    return stamp.exists() and stamp.read_bytes() == INSTALLERS.read_bytes()
+
+
+def install_installers() -> None:
+    """Make `.tools/installers` hold exactly what is pinned, and link its programs."""
+    if installers_are_current():
+        return
+    folder = TOOLS / "installers"
+    venv.create(folder, with_pip=True, clear=True)
+    pip = [folder / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    done = subprocess.run(
+        [*pip, "--require-hashes", "-r", INSTALLERS],
+        check=False,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    if done.returncode != 0:
+        raise CannotInstall(f"pip install of {INSTALLERS.name} failed:\n{done.stdout[-2000:]}")
+    BINARIES.mkdir(parents=True, exist_ok=True)
+    for program in INSTALLER_PROGRAMS:
+        (BINARIES / program).unlink(missing_ok=True)
+        (BINARIES / program).symlink_to(f"../installers/bin/{program}")
+    shutil.copyfile(INSTALLERS, folder / "requirements.txt")
 
 
 def azurite_version() -> str:
