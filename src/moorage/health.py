@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.rules import Health as HealthSettings
     from moorage.config.sections.rules import HttpCheck, TcpCheck
 
-__all__ = ["STORAGE", "Check", "Failed", "Health", "StorageReport", "checks_of"]
+__all__ = ["STORAGE", "Check", "Failed", "Health", "StorageReport", "StorageSpace", "checks_of"]
 
 STORAGE: Final = "storage"
 """Name of the storage monitor's result among the failing checks."""
@@ -59,13 +59,27 @@ class Check:
 
 
 @dataclass(frozen=True, slots=True)
+class StorageSpace:
+    """Space of the file system that holds the data directory, as statvfs(3) reports it.
+
+    `free_bytes` and `free_inodes` are those of an unprivileged process; quotas are not in them.  `inodes` is 0
+    where their number is not fixed (Btrfs).
+    """
+
+    size_bytes: int
+    free_bytes: int
+    inodes: int
+    free_inodes: int
+
+
+@dataclass(frozen=True, slots=True)
 class StorageReport:
     """Result of the last check of the data directory.
 
     `writable` is None where that is not checked.  `reason` names the cause and the remedy without a path, for
     clients; `cause` is the system's own error, for operators.  `code` is the name of the errno.  `seen`: the
     directory existed at some time, so its absence is a failure.  `identity`: its device and inode then
-    (`storage/data_directory.py`).
+    (`storage/data_directory.py`).  `space` is None where the directory cannot be read or does not exist.
     """
 
     readable: bool = True
@@ -75,6 +89,7 @@ class StorageReport:
     cause: str = ""
     seen: bool = False
     identity: tuple[int, int] | None = field(default=None, compare=False)
+    space: StorageSpace | None = field(default=None, compare=False)
 
     @property
     def degraded(self) -> bool:

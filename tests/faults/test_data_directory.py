@@ -80,8 +80,15 @@ def test_a_full_disk(tmp_path: Path) -> None:
         disk(tmp_path / "disk", "size=8m") as folder,
         start_moorage(folder / "volume", config=config, **SECTIONS) as live,
     ):
-        filler = folder / "filler"
-        degraded(live, lambda: fill_up(filler), filler.unlink, status=507, reason="free or add space")
+        filler, server = folder / "filler", Debugged(live)
+        assert server.total("moorage_storage_size_bytes") == 8 << 20
+        assert 0 < server.total("moorage_storage_free_bytes") <= 8 << 20
+
+        def fill() -> None:
+            fill_up(filler)
+            until(lambda: server.total("moorage_storage_free_bytes") == 0, "the gauge to be 0", live.logs)
+
+        degraded(live, fill, filler.unlink, status=507, reason="free or add space")
 
 
 def test_a_disk_that_becomes_read_only(tmp_path: Path) -> None:

@@ -30,7 +30,11 @@ READINGS = [
     ("moorage_storage_threads", (), 4.0),
     ("moorage_storage_queue_length", (), 0.0),
 ]  # fmt: skip
-OWN = [("moorage_tls_certificate_expiry_timestamp_seconds", (), 1.8e9), ("moorage_storage_writable", (), 1.0)]
+OWN = [
+    ("moorage_tls_certificate_expiry_timestamp_seconds", (), 1.8e9),
+    *((f"moorage_storage_{name}", (), 1.0)
+      for name in ("writable", "size_bytes", "free_bytes", "inodes", "free_inodes")),
+]  # fmt: skip
 
 
 _parse: Callable[[str], Iterable[Metric]] = parse_openmetrics

@@ -17,8 +17,11 @@ from tests.server.debugging import Debugged, debugged, until
 from tests.wire import Wire
 
 from moorage.config.model import Settings
-from moorage.health import StorageReport
+from moorage.health import Health, StorageReport, StorageSpace
+from moorage.http.middleware import Traffic
+from moorage.metrics.table import TABLE
 from moorage.server import storage_monitor
+from moorage.server.observing import Observing
 from moorage.server.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
 from moorage.server.storage_report import SILENCE_LIMIT_S, SharedReport
 from moorage.storage import data_directory
@@ -26,6 +29,7 @@ from moorage.storage import data_directory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from moorage.server.job import Job
     from moorage.server.plan import Plan
 
 OFTEN = {"writeprobe": {"interval": "50ms"}}
@@ -113,6 +117,59 @@ def test_read_only_mode_writes_nothing(tmp_path: Path) -> None:
     before = root.stat().st_mtime_ns
     assert check(target(root, write=False), NEW) == StorageReport(seen=True)
     assert root.stat().st_mtime_ns == before
+
+
+def test_the_space_of_the_file_system_is_measured_and_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An alert that a disk fills up needs it, most of all while the disk is full."""
+    found = check(target(tmp_path), NEW).space
+    expected = os.statvfs(tmp_path)
+    assert found is not None
+    assert (found.size_bytes, found.inodes) == (expected.f_blocks * expected.f_frsize, expected.f_files)
+    assert 0 < found.free_bytes <= found.size_bytes
+
+    failing_writes(monkeypatch, errno.ENOSPC)
+    report = SharedReport()
+    report.write(check(target(tmp_path), NEW))
+    assert (report.read().degraded, report.read().space is not None) == (True, True)
+
+    assert check(target(tmp_path / "new", write=False), NEW).space is None, "it does not exist yet"
+    lost = check(target(tmp_path / "new"), StorageReport(seen=True))
+    assert (lost.readable, lost.space) == (False, None)
+
+
+def test_a_change_of_the_space_is_reported_although_the_state_is_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else the gauge would show the space of the start for ever."""
+    spaces = iter([StorageSpace(100, free, 10, 5) for free in (30, 30, 20)])
+    monkeypatch.setattr(storage_monitor, "_space", lambda _: next(spaces))
+    report = SharedReport()
+    seen: list[int] = []
+
+    def look() -> None:
+        space = report.read().space
+        assert space is not None
+        seen.append(space.free_bytes)
+
+    rounds(target(tmp_path), report, look, look)
+    look()
+    assert seen == [30, 30, 20]
+
+
+@pytest.mark.parametrize("inodes", [0, 10])
+def test_space_becomes_gauges(inodes: int) -> None:
+    """A file system without a fixed number of inodes has no gauge of 0, which would look full."""
+    report = StorageReport(seen=True, space=StorageSpace(100, 30, inodes, inodes))
+    observing = Observing(cast("Job", SimpleNamespace(board=None)))
+    observing.start(Health((), lambda: report), Traffic(), tuple)
+    gauges = {name: value for name, _, value in observing._storage()}
+    expected = {"moorage_storage_size_bytes": 100, "moorage_storage_free_bytes": 30}
+    assert gauges == (
+        expected | {"moorage_storage_inodes": 10, "moorage_storage_free_inodes": 10} if inodes else expected
+    )
+    assert gauges.keys() <= TABLE.keys()
 
 
 @pytest.mark.parametrize("place", ["", "docker", "docker/registry"])
@@ -297,8 +354,10 @@ def test_the_report_of_a_monitor_that_hangs_counts_as_unknown() -> None:
     assert report.current() == full
 
 
-def test_each_check_begins_and_ends_with_a_heartbeat(tmp_path: Path) -> None:
+def test_each_check_begins_and_ends_with_a_heartbeat(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Only a check that hangs, or a process that is stopped, is silent."""
+    # The space changes at any time, and each change is another report.
+    monkeypatch.setattr(storage_monitor, "_space", lambda _: None)
     times = iter(range(1, 100))
     report = SharedReport(lambda: float(next(times)))
     rounds(target(tmp_path), report, lambda: None, lambda: None)

@@ -147,10 +147,19 @@ class Observing:
         return [("moorage_tls_certificate_expiry_timestamp_seconds", (), tls.until.timestamp())]
 
     def _storage(self) -> list[Reading]:
-        """Whether the data directory can be written to, where that is checked."""
+        """Return the state and the space of the data directory, as the storage monitor last reported them."""
         assert self._health is not None
         report = self._health.storage()
-        return [] if report.writable is None else [("moorage_storage_writable", (), int(report.writable))]
+        found: list[Reading] = []
+        if report.writable is not None:
+            found.append(("moorage_storage_writable", (), int(report.writable)))
+        if report.space is not None:
+            found.append(("moorage_storage_size_bytes", (), report.space.size_bytes))
+            found.append(("moorage_storage_free_bytes", (), report.space.free_bytes))
+            if report.space.inodes:
+                found.append(("moorage_storage_inodes", (), report.space.inodes))
+                found.append(("moorage_storage_free_inodes", (), report.space.free_inodes))
+        return found
 
     def retire(self) -> None:
         """A newer worker has taken over: leave what is new to it, and ask clients that stay to come again."""

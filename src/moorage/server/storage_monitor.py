@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 
 from moorage import logs
-from moorage.health import StorageReport
+from moorage.health import StorageReport, StorageSpace
 from moorage.server.cannot import Cannot
 from moorage.server.job import START_FAILED, die_with
 from moorage.server.retry import Retry
@@ -89,11 +89,30 @@ def monitored(settings: Settings) -> Monitored | None:
 
 
 def check(target: Monitored, before: StorageReport, *, write: bool = True) -> StorageReport:
-    """Check once.  With `write=False` the last result of the write check is kept.
+    """Check once, and measure the space.  With `write=False` the last result of the write check is kept.
 
     A directory that never existed is created by the write check; one that has disappeared is not: usually its
     volume is no longer mounted, and the mount point must not be filled instead (`data_directory.py`).
     """
+    found = _check(target, before, write=write)
+    return replace(found, space=_space(target.root) if found.readable else None)
+
+
+def _space(root: str) -> StorageSpace | None:
+    """Measure the file system of `root`, also while it is full.  None if `root` is missing or fails just now."""
+    try:
+        found = os.statvfs(root)
+    except OSError:  # the next check of the directory itself finds out why, and reports it
+        return None
+    return StorageSpace(
+        size_bytes=found.f_blocks * found.f_frsize,
+        free_bytes=found.f_bavail * found.f_frsize,
+        inodes=found.f_files,
+        free_inodes=found.f_favail,
+    )
+
+
+def _check(target: Monitored, before: StorageReport, *, write: bool) -> StorageReport:
     seen, identity = before.seen, before.identity
     try:
         identity = check_readable(target.root, identity)
@@ -186,7 +205,7 @@ def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None
         report.beat()
         if write:
             written_at = now
-        if (found, found.identity) != (before, before.identity):
+        if (found, found.identity, found.space) != (before, before.identity, before.space):
             report.write(found)
         _log_change(before, found, target.root)
         wait_s = min(target.interval_s, _READ_EVERY_S)

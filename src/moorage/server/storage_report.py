@@ -19,7 +19,7 @@ import zlib
 from dataclasses import asdict
 from typing import TYPE_CHECKING, Final
 
-from moorage.health import StorageReport
+from moorage.health import StorageReport, StorageSpace
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -83,9 +83,11 @@ class SharedReport:
             data = self._memory[_HEAD.size : _HEAD.size + length]
             if _checksum(sequence, data) == checksum:
                 fields = json.loads(data)
-                identity = fields.pop("identity")
+                identity, space = fields.pop("identity"), fields.pop("space")
                 known = None if identity is None else (identity[0], identity[1])
-                self._sequence, self._report = sequence, StorageReport(**fields, identity=known)
+                measured = None if space is None else StorageSpace(**space)
+                self._sequence = sequence
+                self._report = StorageReport(**fields, identity=known, space=measured)
         return self._report
 
 
