@@ -45,7 +45,7 @@ PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
-    "redis-server", "redis-sentinel", "systemd", "logrotate",
+    "redis-server", "redis-sentinel", "systemd", "logrotate", "rsync", "socat",
 )  # fmt: skip
 
 # What `python3 dev.py stores` needs besides.  Swift's servers run from its modules: without their own packages no

@@ -198,6 +198,7 @@ def _haproxy(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[st
         {
             **_places(folder, nodes, changes),
             "bind :443": f"bind 127.0.0.1:{port}",
+            "/run/haproxy/admin.sock": f"{folder}/run/admin.sock",
             "/etc/ssl/registry": str(folder),
         },
     )
