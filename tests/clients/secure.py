@@ -49,14 +49,16 @@ class Place:
         return folder
 
 
-def start(root: Path, tls: Mapping[str, Any]) -> Live:
-    """Moorage on `[::1]` with `http.tls`; its `port` goes with `NAME`.  Raises NotStarted."""
-    settings = {
+def start(root: Path, tls: Mapping[str, Any] | None) -> Live:
+    """Moorage on `[::1]` with `http.tls`, None for plain HTTP; its `port` goes with `NAME`.  Raises NotStarted."""
+    settings: dict[str, Any] = {
         "version": 0.1,
         "log": {"accesslog": {"disabled": True}},
         "storage": {"filesystem": {"rootdirectory": str(root)}, "delete": {"enabled": True}},
-        "http": {"addr": "[::1]:0", "workers": 2, "secret": SECRET, "draintimeout": "10s", "tls": dict(tls)},
+        "http": {"addr": "[::1]:0", "workers": 2, "secret": SECRET, "draintimeout": "10s"},
     }
+    if tls is not None:
+        settings["http"]["tls"] = dict(tls)
     config, log_path = root.with_suffix(".yml"), root.with_suffix(".log")
     config.write_text(yaml.safe_dump(settings))
     program = Path(sys.executable).with_name("moorage")
@@ -68,7 +70,7 @@ def start(root: Path, tls: Mapping[str, Any]) -> Live:
     live = Live(process, root, log_path)
     deadline = time.monotonic() + _START_LIMIT_S
     while time.monotonic() < deadline and process.poll() is None:
-        found = re.search(r"listening on https://\[::1\]:(\d+)", live.logs())
+        found = re.search(r"listening on https?://\[::1\]:(\d+)", live.logs())
         if found is not None:
             live.port = int(found[1])
             return live
