@@ -160,6 +160,11 @@ CASES: Final = (
     ),
     _case("RegistryEventLoopLag", _slow(_LAG, "", "0.25", "0.1"), TARGET),
     Case(
+        "RegistryWorkerUnresponsive",
+        {f"moorage_workers_unresponsive{{{TARGET}}}": "0x20 1x20"},
+        {f"moorage_workers_unresponsive{{{TARGET}}}": "1x20 0x20"},
+    ),
+    Case(
         "RegistryLoginFailures",
         {f'moorage_auth_failures_total{{{TARGET},reason="wrong"}}': "0+90x60"},
         {

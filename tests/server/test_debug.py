@@ -98,6 +98,20 @@ def test_totals_are_those_of_all_workers_and_survive_their_deaths_and_a_reload(t
         shows(server, "moorage_http_received_bytes_total", 0)
 
 
+def test_a_worker_that_is_stopped_is_seen(tmp_path: Path) -> None:
+    """Connections that it has accepted wait, while every counter looks well."""
+    with debugged(tmp_path / "data", http={"workers": 2}) as server:
+        assert server.total("moorage_workers_unresponsive") == 0
+        # Worker 0, which is forked first, answers the scrapes.
+        victim = server.live.workers[-1]
+        os.kill(victim, signal.SIGSTOP)
+        try:
+            shows(server, "moorage_workers_unresponsive", 1)
+        finally:
+            os.kill(victim, signal.SIGCONT)
+        shows(server, "moorage_workers_unresponsive", 0)
+
+
 def test_a_push_is_counted_with_its_bytes(shared: Debugged) -> None:
     wire = Wire(shared.live.host)
     before = shared.total("moorage_http_received_bytes_total", "handler=blob_upload_chunk")

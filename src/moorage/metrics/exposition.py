@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import gzip
 import platform
+import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final
 
@@ -44,6 +45,8 @@ if TYPE_CHECKING:
 __all__ = ["page"]
 
 _GZIP_LEVEL: Final = 1
+_SILENCE_LIMIT_S: Final = 5.0
+"""Each worker shows its numbers once a second; after this time it is stopped, or its event loop is blocked."""
 _go_text: Final[Callable[[float], str]] = floatToGoString
 
 
@@ -86,6 +89,8 @@ def _families(board: Board, master: int, own: Iterable[Reading]) -> list[Family]
         everything.beside(snapshot)
     counters, gauges = everything.counters, everything.gauges
     gauges["moorage_workers",] = len(living)
+    late = time.monotonic() - _SILENCE_LIMIT_S
+    gauges["moorage_workers_unresponsive",] = sum(snapshot.shown < late for snapshot in living)
     gauges["moorage_build_info", __version__, platform.python_version()] = 1
     for check in everything.failing:
         gauges["moorage_health_check_failing", check] = 1

@@ -53,7 +53,7 @@ class Snapshot:
 
     `requests`: rows by handler, method and status.  `histograms`: sum, then the count of each bucket, not
     cumulative.  `gauges` and `failing` (health checks, with reasons) end with the process; the others are added up
-    for ever.
+    for ever.  `shown` is when the process wrote this, in seconds of the monotonic clock of the host.
     """
 
     pid: int = 0
@@ -62,9 +62,12 @@ class Snapshot:
     counters: dict[Series, float] = field(default_factory=dict)
     gauges: dict[Series, float] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
+    shown: float = 0.0
 
     def pack(self) -> bytes:
-        return marshal.dumps((self.pid, self.requests, self.histograms, self.counters, self.gauges, self.failing))
+        return marshal.dumps(
+            (self.pid, self.requests, self.histograms, self.counters, self.gauges, self.failing, self.shown)
+        )
 
     @classmethod
     def unpack(cls, data: bytes) -> Snapshot:

@@ -55,6 +55,8 @@ _ALL: Final = (
     Metric("registry_storage_cache_errors_total", "counter", (), "Cache of blob sizes: failed; in memory never."),
     Metric("moorage_build_info", "gauge", ("version", "python"), "1, with the versions that run."),
     Metric("moorage_workers", "gauge", (), "Workers that are there, those that retire included."),
+    Metric("moorage_workers_unresponsive", "gauge", (),
+           "Workers that have not responded for five seconds: stopped, or the event loop is blocked."),
     Metric("moorage_uploads_in_progress", "gauge", (), "Requests that are bringing bytes of uploads right now."),
     Metric("moorage_http_received_bytes_total", "counter", ("handler",), "Bytes of request bodies."),
     Metric("moorage_http_sent_bytes_total", "counter", ("handler",), "Bytes of the bodies of answers."),

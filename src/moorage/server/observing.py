@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -198,7 +199,7 @@ class Observing:
         assert self._job.board is not None
         assert self._health is not None
         snapshot = Snapshot(os.getpid()) if self._recorder is None else self._recorder.snapshot(self._readings())
-        snapshot.failing = self._health.failures()
+        snapshot.failing, snapshot.shown = self._health.failures(), time.monotonic()
         self._job.board.show(self._job.place, snapshot)
 
     def _pages(self, board: Board, traffic: Traffic) -> ASGIApp:
