@@ -102,6 +102,7 @@ def test_requests_of_all_processes_are_added_up(shown: dict[tuple[str, ...], flo
 
 def test_gauges_are_those_of_the_living(shown: dict[tuple[str, ...], float]) -> None:
     assert shown["moorage_workers",] == 2
+    assert shown["moorage_workers_unresponsive",] == 2, "they have shown their numbers at the start of the clock"
     assert shown["moorage_storage_threads",] == 8
     assert shown["registry_http_in_flight_requests", "handler=manifest"] == 0
     assert shown["moorage_health_check_failing", "check=storagedriver_filesystem"] == 1

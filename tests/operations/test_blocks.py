@@ -7,6 +7,7 @@ program is checked by that program.
 from __future__ import annotations
 
 import http.client
+import json
 import os
 import re
 import signal
@@ -85,6 +86,19 @@ def compose_check(found: Block, folder: Path) -> None:
     assert subprocess.run(command, check=False, capture_output=True, timeout=60).returncode != 0
 
 
+def image_check(found: Block, folder: Path) -> None:
+    """The command exits with 0 beside a registry of the same configuration, and not after it has ended."""
+    command = json.loads(found.text.partition(" CMD ")[2])
+    with start_moorage(folder / "data", config=folder / "config.yml") as live:
+        where = {
+            **environment(),
+            "REGISTRY_CONFIGURATION_PATH": str(folder / "config.yml"),
+            "REGISTRY_HTTP_ADDR": live.host,
+        }
+        subprocess.run(command, env=where, check=True, timeout=60)
+    assert subprocess.run(command, env=where, check=False, capture_output=True, timeout=60).returncode != 0
+
+
 def haproxy_backend(found: Block, folder: Path) -> None:
     timeouts = "defaults\n    mode http\n    timeout connect 5s\n    timeout client 5s\n    timeout server 5s\n"
     frontend = f"frontend clients\n    bind 127.0.0.1:{free_port()}\n    default_backend registry\n"
@@ -133,7 +147,8 @@ def hardened(found: Block, folder: Path) -> None:
     }  # fmt: skip
     config = folder / "config.yml"
     config.write_text(adapted(found.text, places))
-    with_secret = {**environment(), "REGISTRY_HTTP_SECRET": SECRET}
+    (folder / "http-secret").write_text(f"{SECRET}\n")
+    with_secret = {**environment(), "REGISTRY_HTTP_SECRET_FILE": str(folder / "http-secret")}
     checked = subprocess.run(
         [moorage, "config", "check", config],
         env=with_secret,
@@ -246,6 +261,7 @@ RUN: Final[dict[str, Callable[[Block, Path], None]]] = {
     "docs/backup.md: mkdir -p /backup": backed_up,
     "docs/monitoring.md: livenessProbe:": probes,
     "docs/monitoring.md: healthcheck:": compose_check,
+    "docs/monitoring.md: HEALTHCHECK": image_check,
     "docs/monitoring.md: backend registry": haproxy_backend,
     "docs/monitoring.md: health:": loaded,
     "docs/monitoring.md: http:\n  debug:": loaded,
