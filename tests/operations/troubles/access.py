@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from typing import TYPE_CHECKING, Final
 
 from tests.live import require
 from tests.operations.troubles.desk import PASSWORD, USER
+from tests.wire import Wire
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,6 +61,8 @@ def not_permitted(desk: Desk) -> Output:
 
 def throttled(desk: Desk) -> Output:
     live = desk.serve(auth=desk.password_file, guessing={"failures": 1})
+    # Not by a login: the registry remembers passwords that were right, and lets these in.
+    desk.remember_login(live.host)
 
     def guessed(client: Callable[[str], str]) -> str:
         """Be wrong until the client is throttled: each wait is twice as long as the one before."""
@@ -68,7 +72,14 @@ def throttled(desk: Desk) -> Output:
                 return found
         raise AssertionError(live.logs())
 
+    def pull_beside(wrong: str) -> str:
+        """Pull with the right password from an address that has just sent a wrong one."""
+        credentials = b64encode(f"{USER}:{wrong}".encode()).decode()
+        Wire(live.host).send("GET", "/v2/", None, {"Authorization": f"Basic {credentials}"})
+        return desk.docker_pull(live.host)
+
     return {
+        "docker pull": guessed(pull_beside),
         "docker login": guessed(lambda wrong: desk.docker(*_LOGIN, live.host, stdin=wrong)),
         "log": desk.log(live, "wait"),
     }

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import random
 import re
 import subprocess
 import sys
+from base64 import b64encode
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -169,6 +171,17 @@ class Desk:
 
     def docker(self, *command: str, stdin: str | None = None, fails: bool = True) -> str:
         return self.run(require("docker"), *command, stdin=stdin, fails=fails)
+
+    def remember_login(self, host: str) -> None:
+        """Give Docker the right password, as `docker login` leaves it behind."""
+        path = self.folder / "home" / "docker" / "config.json"
+        path.parent.mkdir(exist_ok=True)
+        settings = json.loads(path.read_text()) if path.exists() else {}
+        auth = b64encode(f"{USER}:{PASSWORD}".encode()).decode()
+        settings.setdefault("auths", {})[host] = {"auth": auth}
+        new = path.with_name("new")
+        new.write_text(json.dumps(settings))
+        new.replace(path)
 
     def docker_push(self, host: str, size: str = "small") -> str:
         """Push an image that the engine has been given."""
