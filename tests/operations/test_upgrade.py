@@ -145,6 +145,8 @@ def replace(found: Site, number: int, balancer: str) -> None:
     found.nodes[number] = new = found.start(number)
     run_step(found, number, "until curl")
     run_step(found, number, READY[balancer])
+    if balancer == "haproxy":
+        run_step(found, number, "state() {")
     # Probes are not logged.
     until(lambda: "HTTP/1.1" in new.logs(), "requests to the new instance", found.proxy.logs)
 
