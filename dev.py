@@ -45,6 +45,7 @@ MUTATED = {
     "auth": ("tests/auth", "tests/http/test_passwords.py"),
 }
 MUTANTS_PINS = ROOT / "requirements" / "mutants.txt"
+CHART_PINS = ROOT / "requirements" / "chart.txt"
 
 
 def call(*command: str | Path, folder: Path = ROOT) -> None:
@@ -145,6 +146,7 @@ def lock() -> None:
           "--no-annotate", "--no-header", "--no-emit-package", "moorage")  # fmt: skip
     for pins, extras in ((RUN_PINS, ("--extra", "all", "--group", "build")), (DEV_PINS, ("--extra", "dev"))):
         call(*uv, *extras, "-o", pins, "pyproject.toml")
+    call(*uv, "--group", "chart", "-o", CHART_PINS)
     # What both name has one version.
     call(*uv, "--group", "mutants", "-c", DEV_PINS, "-o", MUTANTS_PINS)
     call(*uv, "--group", "installers", "-c", DEV_PINS, "-o", ROOT / "requirements" / "installers.txt")

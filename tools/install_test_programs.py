@@ -14,13 +14,15 @@ below the repository; nothing newer is installed into the system.  crane's suite
 it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
 pipx, uv and twine come from requirements/installers.txt into an environment of their own, `.tools/installers`.
 azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
-the machine has one.
+the machine has one.  Helm as a library and the schemas of Kubernetes, for the tests of the chart, come by pip into an
+environment of their own, `.tools/chart`, pinned and hashed in requirements/chart.txt (230 MB; x86-64 only).
 
 Standard library only: it runs before anything is set up.  Quick when there is nothing to do.
 """
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import platform
@@ -69,6 +71,8 @@ NODE = (("node", "nodejs"), ("npm", "npm"))
 
 INSTALLERS = ROOT / "requirements" / "installers.txt"
 INSTALLER_PROGRAMS = ("pipx", "uv", "uvx", "twine")
+CHART = TOOLS / "chart"
+CHART_PINS = ROOT / "requirements" / "chart.txt"
 
 # The package, the folder of its go.mod (none: its own), and the build tags.  Content is pinned by the checksums in
 # go.sum, or by Go's checksum database.
@@ -107,6 +111,7 @@ def main(arguments: list[str]) -> int:
             unpack_suite(suite)
         install_azurite()
         install_installers()
+        install_chart()
     except CannotInstall as error:
         print(f"install_test_programs: {error}", file=sys.stderr)
         return 1
@@ -129,6 +134,7 @@ def show() -> None:
         print(f"{state:10} {program} optional (--registries)")
     state = "installed" if installers_are_current() else "MISSING"
     print(f"{state:10} {', '.join(INSTALLER_PROGRAMS)} ({INSTALLERS.name})")
+    print(f"{'installed' if has_chart() else 'MISSING':10} {CHART.name} (pip, requirements/{CHART_PINS.name})")
     print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
@@ -299,6 +305,36 @@ def install_azurite() -> None:
             raise CannotInstall(f"npm install {AZURITE} failed:\n{done.stdout[-2000:]}")
         shutil.rmtree(TOOLS / "azurite", ignore_errors=True)
         Path(scratch, "node_modules").rename(_made(TOOLS / "azurite") / "node_modules")
+
+
+def _chart_stamp() -> str:
+    return f"{hashlib.sha256(CHART_PINS.read_bytes()).hexdigest()} {sys.version_info[:2]}"
+
+
+def has_chart() -> bool:
+    stamp = CHART / "installed"
+    return stamp.exists() and stamp.read_text() == _chart_stamp()
+
+
+def install_chart() -> None:
+    """The stamp is written last, so that a half-installed environment is made anew."""
+    if has_chart():
+        return
+    if platform.machine() != "x86_64":
+        print("install_test_programs: doing without the chart's: Helm's library is for x86-64", file=sys.stderr)
+        return
+    shutil.rmtree(CHART, ignore_errors=True)
+    venv.create(CHART, with_pip=True)
+    command = [CHART / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+    command += ["--require-hashes", "--no-deps", "--only-binary", ":all:", "-r", CHART_PINS]
+    done = subprocess.run(command, check=False, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    if done.returncode != 0:
+        raise CannotInstall(f"pip install -r {CHART_PINS} failed:\n{done.stdout[-2000:]}")
+    # Three names of one library, which a wheel holds three times.
+    for library in (CHART / "lib").glob("python*/site-packages/helm_python/lib/libhelm_c.so?*"):
+        library.unlink()
+        library.symlink_to("libhelm_c.so")
+    (CHART / "installed").write_text(_chart_stamp())
 
 
 def build_registries() -> None:

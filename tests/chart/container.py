@@ -1,0 +1,144 @@
+"""The registry's container as a rendered pod describes it, laid out in a folder and started as a process."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import sys
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import bcrypt
+import yaml
+from tests.live import Live, start
+from tests.server import certs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from tests.chart.helm import Rendered
+
+__all__ = ["PASSWORD", "Container", "authority", "laid_out", "secrets"]
+
+PASSWORD: Final = "correct horse"
+Contents = dict[str, dict[str, bytes]]
+
+
+@cache
+def authority() -> certs.Holder:
+    """The authority of all certificates in `secrets`."""
+    return certs.root()
+
+
+@cache
+def _users() -> bytes:
+    return b"ann:" + bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)) + b"\n"
+
+
+def _pair() -> dict[str, bytes]:
+    holder = authority().issue("localhost")
+    return {"tls.crt": holder.chain, "tls.key": holder.key_pem(), "ca.crt": authority().pem}
+
+
+@cache
+def secrets() -> Contents:
+    """Return the Secrets that `cases.py` names, each with the keys that its values name."""
+    random = b"0f1e2d3c4b5a69788796a5b4c3d2e1f0"
+    policy = {"access": [{"who": "authenticated", "repositories": ["**"], "allow": ["pull", "push"]}]}
+    google = {
+        "type": "service_account",
+        "client_email": "registry@example.iam.gserviceaccount.com",
+        "private_key": certs.root(kind="RSA-2048").key_pem().decode(),
+        "token_uri": "https://oauth2.googleapis.com/token",
+    }
+    return {
+        "registry-http": {"haSharedSecret": random},
+        "registry-users": {"users": _users(), "htpasswd": _users()},
+        "registry-policy": {"policy.yml": yaml.safe_dump(policy).encode(), "users": _users()},
+        "registry-tls": _pair(),
+        "redis-tls": _pair(),
+        "redis": {"redis-password": b"p", "user": b"u", "sentinel": b"s"},
+        "registry-s3": {"s3AccessKey": b"AK", "s3SecretKey": b"SK"},
+        "ceph": {"AWS_ACCESS_KEY_ID": b"AK", "AWS_SECRET_ACCESS_KEY": b"SK", "AWS_SESSION_TOKEN": b"ST"},
+        "registry-gcs": {"key.json": json.dumps(google).encode()},
+        "registry-azure": {"azureAccountKey": b"aGVsbG8=", "name": b"images", "container": b"registry"},
+    }
+
+
+@dataclass(frozen=True)
+class Container:
+    """`config` is the file that the container's arguments name, with its paths below `folder`."""
+
+    folder: Path
+    config: Path
+    environment: dict[str, str]
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "var/lib/registry"
+
+    def place(self, path: str) -> Path:
+        """Where a path of the container is."""
+        return self.folder / path.lstrip("/")
+
+    def start(self, **places: str) -> Live:
+        """Start the registry; `places` are further settings, as variables."""
+        settings = yaml.safe_load(self.config.read_text())
+        settings["http"]["addr"] = "127.0.0.1:0"
+        if debug := settings["http"].get("debug"):
+            debug["addr"] = "127.0.0.1:0"
+        command = [str(Path(sys.executable).with_name("moorage")), "serve"]
+        return start(command, self.data, settings, config=self.config, environment={**self.environment, **places})
+
+
+def laid_out(rendered: Rendered, folder: Path) -> Container:
+    """Write what the pod mounts; fails where a mount has no volume, or a Secret lacks the key that is asked for."""
+    contents = {**secrets(), **_rendered_secrets(rendered)}
+    volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
+    maps = {
+        one["metadata"]["name"]: one["data"]
+        for one in rendered.objects
+        if one["kind"] == "ConfigMap" and "data" in one
+    }
+    mounts = [mount["mountPath"].rstrip("/") for mount in rendered.container["volumeMounts"]]
+    assert len(set(mounts)) == len(mounts)
+    for mount in rendered.container["volumeMounts"]:
+        volume = volumes[mount["name"]]
+        place = folder / mount["mountPath"].lstrip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        if "configMap" in volume:
+            for key, text in maps[volume["configMap"]["name"]].items():
+                (place / key).write_text(_moved(text, mounts, folder))
+        if "secret" in volume:
+            content = contents[volume["secret"]["secretName"]]
+            for key, path in _items(volume["secret"], content).items():
+                (place / path).write_bytes(content[key])
+    environment = {
+        name: contents[value[0]][value[1]].decode() if isinstance(value, tuple) else _moved(value, mounts, folder)
+        for name, value in rendered.env.items()
+    }
+    config = rendered.container["args"][-1]
+    return Container(folder, folder / config.lstrip("/"), environment)
+
+
+def _rendered_secrets(rendered: Rendered) -> Contents:
+    return {
+        one["metadata"]["name"]: {key: base64.b64decode(value) for key, value in one["data"].items()}
+        for one in rendered.objects
+        if one["kind"] == "Secret"
+    }
+
+
+def _items(volume: dict[str, Any], content: Mapping[str, bytes]) -> dict[str, str]:
+    if "items" not in volume:
+        return {key: key for key in content}
+    return {item["key"]: item["path"] for item in volume["items"]}
+
+
+def _moved(text: str, mounts: list[str], folder: Path) -> str:
+    """Put `folder` before paths below a mount."""
+    any_of = "|".join(re.escape(mount) for mount in sorted(mounts, reverse=True))
+    return re.sub(rf"(?<![\w/.-])({any_of})(?![\w.-])", rf"{folder}\1", text)
