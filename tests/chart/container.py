@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from tests.chart.helm import Rendered
 
-__all__ = ["PASSWORD", "Container", "authority", "laid_out", "secrets"]
+__all__ = ["PASSWORD", "Container", "all_secrets", "authority", "laid_out"]
 
 PASSWORD: Final = "correct horse"
 Contents = dict[str, dict[str, bytes]]
@@ -29,7 +29,7 @@ Contents = dict[str, dict[str, bytes]]
 
 @cache
 def authority() -> certs.Holder:
-    """The authority of all certificates in `secrets`."""
+    """The authority of all certificates in `all_secrets`."""
     return certs.root()
 
 
@@ -44,7 +44,7 @@ def _pair() -> dict[str, bytes]:
 
 
 @cache
-def secrets() -> Contents:
+def all_secrets() -> Contents:
     """Return the Secrets that `cases.py` names, each with the keys that its values name."""
     random = b"0f1e2d3c4b5a69788796a5b4c3d2e1f0"
     policy = {"access": [{"who": "authenticated", "repositories": ["**"], "allow": ["pull", "push"]}]}
@@ -96,7 +96,7 @@ class Container:
 
 def laid_out(rendered: Rendered, folder: Path) -> Container:
     """Write what the pod mounts; fails where a mount has no volume, or a Secret lacks the key that is asked for."""
-    contents = {**secrets(), **_rendered_secrets(rendered)}
+    contents = {**all_secrets(), **_rendered_secrets(rendered)}
     volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
     maps = {
         one["metadata"]["name"]: one["data"]
@@ -112,14 +112,13 @@ def laid_out(rendered: Rendered, folder: Path) -> Container:
         if "configMap" in volume:
             for key, text in maps[volume["configMap"]["name"]].items():
                 (place / key).write_text(_moved(text, mounts, folder))
-        if "secret" in volume:
-            content = contents[volume["secret"]["secretName"]]
-            for key, path in _items(volume["secret"], content).items():
+        secrets = [volume["secret"]] if "secret" in volume else []
+        secrets += [source["secret"] for source in volume.get("projected", {}).get("sources", [])]
+        for secret in secrets:
+            content = contents[secret.get("secretName") or secret["name"]]
+            for key, path in _items(secret, content).items():
                 (place / path).write_bytes(content[key])
-    environment = {
-        name: contents[value[0]][value[1]].decode() if isinstance(value, tuple) else _moved(value, mounts, folder)
-        for name, value in rendered.env.items()
-    }
+    environment = {name: _moved(value, mounts, folder) for name, value in rendered.env.items()}
     config = rendered.container["args"][-1]
     return Container(folder, folder / config.lstrip("/"), environment)
 

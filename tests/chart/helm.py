@@ -61,13 +61,22 @@ class Rendered:
         return first
 
     @property
-    def env(self) -> dict[str, Any]:
-        """Values of the container's variables; `SECRET/KEY` in a tuple where they come from a Secret."""
-        found: dict[str, Any] = {}
-        for one in self.container.get("env", []):
-            reference = one.get("valueFrom", {}).get("secretKeyRef")
-            found[one["name"]] = (reference["name"], reference["key"]) if reference else one.get("value")
-        return found
+    def env(self) -> dict[str, str]:
+        """Values of the container's variables."""
+        return {one["name"]: one["value"] for one in self.container.get("env", [])}
+
+    @property
+    def secret_settings(self) -> dict[str, tuple[str, str]]:
+        """Variables whose values are keys of Secrets: name of the Secret and key."""
+        sources = [volume["projected"]["sources"] for volume in self.pod["volumes"] if "projected" in volume]
+        paths = {
+            f"/etc/moorage/secrets/{item['path']}": (source["secret"]["name"], item["key"])
+            for source in (sources[0] if sources else [])
+            for item in source["secret"]["items"]
+        }
+        return {
+            name.removesuffix("_FILE"): paths.pop(value) for name, value in self.env.items() if value in paths
+        }
 
     @property
     def config(self) -> dict[str, Any]:

@@ -11,7 +11,6 @@ import yaml
 from tests.chart.cases import CASES
 from tests.chart.container import laid_out
 from tests.chart.helm import CHART
-from tests.cli.conftest import run  # noqa: F401  a fixture
 
 from moorage import __version__
 
@@ -108,7 +107,7 @@ def test_contents_of_secrets_are_in_a_secret(helm: Helm) -> None:
     data = rendered.one("Secret")["data"]
     given = CASES["secret-contents"]["secrets"]
     assert {key: base64.b64decode(value).decode() for key, value in data.items()} == given
-    assert rendered.env == {"REGISTRY_HTTP_SECRET": ("demo-moorage-secret", "haSharedSecret")}
+    assert rendered.secret_settings == {"REGISTRY_HTTP_SECRET": ("demo-moorage-secret", "haSharedSecret")}
 
 
 def test_pods_are_replaced_when_configuration_or_secret_change(helm: Helm) -> None:

@@ -1,49 +1,56 @@
-{{/* Variables of the container: secrets, then those of the values, which win. */}}
+{{/*
+Settings whose values are keys of Secrets, as a list of variable, secret and key. They are mounted, and named by
+REGISTRY_..._FILE: no secret is in the environment, and its text is no YAML. What the values set by a variable of
+their own is left out.
+*/}}
+{{- define "moorage.secretSettings" -}}
+{{- $found := list -}}
+{{- with include "moorage.httpSecret" . -}}
+{{- $key := ternary $.Values.http.existingSecretKey "haSharedSecret" (not (empty $.Values.http.existingSecret)) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_HTTP_SECRET" "secret" . "key" $key) -}}
+{{- end -}}
+{{- if eq .Values.storage "s3" -}}
+{{- with include "moorage.s3Secret" . -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_S3_ACCESSKEY" "secret" . "key" ($.Values.s3.accessKeyKey | default "s3AccessKey")) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_S3_SECRETKEY" "secret" . "key" ($.Values.s3.secretKeyKey | default "s3SecretKey")) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_S3_SESSIONTOKEN" "secret" . "key" $.Values.s3.sessionTokenKey) -}}
+{{- end -}}
+{{- else if eq .Values.storage "azure" -}}
+{{- with include "moorage.azureSecret" . -}}
+{{- $azure := $.Values.azure -}}
+{{- if not $azure.existingSecret -}}
+{{- $given := $.Values.secrets.azure | default dict -}}
+{{- $azure = dict "accountNameKey" (ternary "azureAccountName" "" (not (empty $given.accountName))) "containerKey" (ternary "azureContainer" "" (not (empty $given.container))) -}}
+{{- end -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_AZURE_ACCOUNTKEY" "secret" . "key" ($azure.accountKeyKey | default "azureAccountKey")) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_AZURE_ACCOUNTNAME" "secret" . "key" $azure.accountNameKey) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_STORAGE_AZURE_CONTAINER" "secret" . "key" $azure.containerKey) -}}
+{{- end -}}
+{{- end -}}
+{{- if .Values.redis.addrs -}}
+{{- with .Values.redis.existingSecret -}}
+{{- $found = append $found (dict "variable" "REGISTRY_REDIS_PASSWORD" "secret" . "key" $.Values.redis.passwordKey) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_REDIS_USERNAME" "secret" . "key" $.Values.redis.usernameKey) -}}
+{{- $found = append $found (dict "variable" "REGISTRY_REDIS_SENTINELPASSWORD" "secret" . "key" $.Values.redis.sentinelPasswordKey) -}}
+{{- end -}}
+{{- end -}}
+{{- $given := include "moorage.givenVariables" . -}}
+{{- $settings := list -}}
+{{- range $found -}}
+{{- if and .key (not (contains (printf " %s " .variable) $given)) (not (contains (printf " %s_FILE " .variable) $given)) -}}
+{{- $settings = append $settings (set . "path" (.variable | trimPrefix "REGISTRY_" | lower | replace "_" "-")) -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $settings -}}
+{{- end -}}
+
 {{- define "moorage.env" -}}
-{{- with include "moorage.httpSecret" . }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_HTTP_SECRET" "secret" . "key" (ternary $.Values.http.existingSecretKey "haSharedSecret" (not (empty $.Values.http.existingSecret)))) }}
-{{- end }}
-{{- if eq .Values.storage "s3" }}
-{{- with include "moorage.s3Secret" . }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_S3_ACCESSKEY" "secret" . "key" ($.Values.s3.accessKeyKey | default "s3AccessKey")) }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_S3_SECRETKEY" "secret" . "key" ($.Values.s3.secretKeyKey | default "s3SecretKey")) }}
-{{- if $.Values.s3.sessionTokenKey }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_S3_SESSIONTOKEN" "secret" . "key" $.Values.s3.sessionTokenKey) }}
-{{- end }}
-{{- end }}
-{{- else if eq .Values.storage "azure" }}
-{{- with include "moorage.azureSecret" . }}
-{{- $ours := not $.Values.azure.existingSecret }}
-{{- $azure := $.Values.secrets.azure | default dict }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_AZURE_ACCOUNTKEY" "secret" . "key" ($.Values.azure.accountKeyKey | default "azureAccountKey")) }}
-{{- with ternary (ternary "azureAccountName" "" (not (empty $azure.accountName))) ($.Values.azure.accountNameKey | default "") $ours }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_AZURE_ACCOUNTNAME" "secret" (include "moorage.azureSecret" $) "key" .) }}
-{{- end }}
-{{- with ternary (ternary "azureContainer" "" (not (empty $azure.container))) ($.Values.azure.containerKey | default "") $ours }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" "REGISTRY_STORAGE_AZURE_CONTAINER" "secret" (include "moorage.azureSecret" $) "key" .) }}
-{{- end }}
-{{- end }}
-{{- end }}
-{{- if and .Values.redis.addrs .Values.redis.existingSecret }}
-{{- range $variable, $key := dict "REGISTRY_REDIS_PASSWORD" .Values.redis.passwordKey "REGISTRY_REDIS_USERNAME" .Values.redis.usernameKey "REGISTRY_REDIS_SENTINELPASSWORD" .Values.redis.sentinelPasswordKey }}
-{{- if $key }}
-{{- include "moorage.secretVariable" (dict "root" $ "variable" $variable "secret" $.Values.redis.existingSecret "key" $key) }}
-{{- end }}
-{{- end }}
+{{- range include "moorage.secretSettings" . | fromYamlArray }}
+- name: {{ .variable }}_FILE
+  value: /etc/moorage/secrets/{{ .path }}
 {{- end }}
 {{- range concat .Values.extraEnv .Values.extraEnvVars }}
 - {{ toYaml . | nindent 2 | trim }}
-{{- end }}
-{{- end -}}
-
-{{/* A variable from a key of a Secret, unless the values give the variable themselves. */}}
-{{- define "moorage.secretVariable" -}}
-{{- if not (contains (printf " %s " .variable) (include "moorage.givenVariables" .root)) }}
-- name: {{ .variable }}
-  valueFrom:
-    secretKeyRef:
-      name: {{ .secret | quote }}
-      key: {{ .key | quote }}
 {{- end }}
 {{- end -}}
 
@@ -63,6 +70,11 @@
 {{- if include "moorage.tlsSecret" . }}
 - name: tls-cert
   mountPath: /etc/ssl/docker
+  readOnly: true
+{{- end }}
+{{- if include "moorage.secretSettings" . | fromYamlArray }}
+- name: moorage-secrets
+  mountPath: /etc/moorage/secrets
   readOnly: true
 {{- end }}
 {{- if and (eq .Values.storage "gcs") .Values.gcs.existingSecret }}
@@ -128,6 +140,18 @@
   secret:
     secretName: {{ . | quote }}
     defaultMode: {{ include "moorage.secretMode" $ }}
+{{- end }}
+{{- with include "moorage.secretSettings" . | fromYamlArray }}
+- name: moorage-secrets
+  projected:
+    defaultMode: {{ include "moorage.secretMode" $ }}
+    sources:
+      {{- range . }}
+      - secret:
+          name: {{ .secret | quote }}
+          items:
+            - {key: {{ .key | quote }}, path: {{ .path }}}
+      {{- end }}
 {{- end }}
 {{- if and (eq .Values.storage "gcs") .Values.gcs.existingSecret }}
 - name: gcs-credentials

@@ -15,7 +15,7 @@ values.schema.json checks each value by itself.
 {{- end -}}
 
 {{- define "moorage.problems.unavailable" -}}
-{{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" .Values.configData) (contains " REGISTRY_PROXY_REMOTEURL " (include "moorage.givenVariables" .)) }}
+{{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" .Values.configData) (regexMatch " REGISTRY_PROXY_REMOTEURL(_FILE)? " (include "moorage.givenVariables" .)) }}
 proxy: pull-through caching is not available in this version of Moorage; keep CNCF Distribution for the cache, or copy the images with `skopeo sync`.
 {{- end }}
 {{- if .Values.garbageCollect.enabled }}
@@ -83,7 +83,7 @@ podDisruptionBudget: has minAvailable and maxUnavailable; Kubernetes accepts one
 {{- end -}}
 
 {{- define "moorage.problems.secrets" -}}
-{{- $given := contains " REGISTRY_HTTP_SECRET " (include "moorage.givenVariables" .) }}
+{{- $given := regexMatch " REGISTRY_HTTP_SECRET(_FILE)? " (include "moorage.givenVariables" .) }}
 {{- $secret := or $given (include "moorage.httpSecret" .) }}
 {{- if and .Values.http.existingSecret .Values.secrets.haSharedSecret }}
 secrets.haSharedSecret: is given beside http.existingSecret; remove one of them.
@@ -151,7 +151,7 @@ configData.storage.filesystem.rootdirectory: the volume is mounted at /var/lib/r
 {{- end }}
 {{- else if eq $storage "s3" }}
 {{- $inline := dig "storage" "s3" dict .Values.configData }}
-{{- if not (or .Values.s3.bucket (get $inline "bucket") (contains " REGISTRY_STORAGE_S3_BUCKET " $given)) }}
+{{- if not (or .Values.s3.bucket (get $inline "bucket") (regexMatch " REGISTRY_STORAGE_S3_BUCKET(_FILE)? " $given)) }}
 s3.bucket: is required with storage: s3; name a bucket that exists.
 {{- end }}
 {{- if not (or .Values.s3.region .Values.s3.regionEndpoint (get $inline "region") (get $inline "regionendpoint") (contains " REGISTRY_STORAGE_S3_REGION" $given)) }}
@@ -165,15 +165,15 @@ secrets.s3: has one of accessKey and secretKey; give both, or s3.existingSecret.
 secrets.s3: keys are given twice (s3.existingSecret, secrets.s3.secretRef, secrets.s3.accessKey); keep one.
 {{- end }}
 {{- else if eq $storage "gcs" }}
-{{- if not (or .Values.gcs.bucket (dig "storage" "gcs" "bucket" "" .Values.configData) (contains " REGISTRY_STORAGE_GCS_BUCKET " $given)) }}
+{{- if not (or .Values.gcs.bucket (dig "storage" "gcs" "bucket" "" .Values.configData) (regexMatch " REGISTRY_STORAGE_GCS_BUCKET(_FILE)? " $given)) }}
 gcs.bucket: is required with storage: gcs; name a bucket that exists.
 {{- end }}
 {{- else if eq $storage "azure" }}
 {{- $azure := .Values.secrets.azure | default dict }}
 {{- $inline := dig "storage" "azure" dict .Values.configData }}
 {{- $existing := .Values.azure.existingSecret }}
-{{- $account := or .Values.azure.accountname (get $inline "accountname") (contains " REGISTRY_STORAGE_AZURE_ACCOUNTNAME " $given) (and $existing .Values.azure.accountNameKey) (and (not $existing) $azure.accountKey $azure.accountName) }}
-{{- $container := or .Values.azure.container (get $inline "container") (contains " REGISTRY_STORAGE_AZURE_CONTAINER " $given) (and $existing .Values.azure.containerKey) (and (not $existing) $azure.accountKey $azure.container) }}
+{{- $account := or .Values.azure.accountname (get $inline "accountname") (regexMatch " REGISTRY_STORAGE_AZURE_ACCOUNTNAME(_FILE)? " $given) (and $existing .Values.azure.accountNameKey) (and (not $existing) $azure.accountKey $azure.accountName) }}
+{{- $container := or .Values.azure.container (get $inline "container") (regexMatch " REGISTRY_STORAGE_AZURE_CONTAINER(_FILE)? " $given) (and $existing .Values.azure.containerKey) (and (not $existing) $azure.accountKey $azure.container) }}
 {{- if not $account }}
 azure.accountname: is required with storage: azure (or azure.accountNameKey, its key in azure.existingSecret).
 {{- end }}
@@ -237,7 +237,7 @@ terminationGracePeriodSeconds: {{ .Values.terminationGracePeriodSeconds }} ends 
       "REGISTRY_HTTP_TLS_CERTIFICATE" "tls.existingSecret, which the scheme of the probes is derived from"
       "REGISTRY_HTTP_TLS_CLIENTCAS" "tls.clientCAsKey, which the port of the probes is derived from"
       "REGISTRY_HTTP_DEBUG_ADDR" "metrics.enabled and configData.http.debug.addr, which the port of the metrics is derived from" }}
-{{- if contains (printf " %s " $variable) (include "moorage.givenVariables" $) }}
+{{- if regexMatch (printf " %s(_FILE)? " $variable) (include "moorage.givenVariables" $) }}
 extraEnv: {{ $variable }} changes what the chart derives objects from; remove it and use {{ $value }}.
 {{- end }}
 {{- end }}
