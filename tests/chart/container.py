@@ -4,24 +4,30 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import re
+import ssl
+import subprocess
 import sys
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import bcrypt
+import httpx
 import yaml
-from tests.live import Live, start
+from tests.live import Live
 from tests.server import certs
+from tests.server.debugging import debug_port
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from tests.chart.helm import Rendered
 
-__all__ = ["PASSWORD", "Container", "all_secrets", "authority", "laid_out"]
+__all__ = ["PASSWORD", "Container", "Served", "all_secrets", "authority", "laid_out"]
 
 PASSWORD: Final = "correct horse"
 Contents = dict[str, dict[str, bytes]]
@@ -84,14 +90,58 @@ class Container:
         """Where a path of the container is."""
         return self.folder / path.lstrip("/")
 
-    def start(self, **places: str) -> Live:
-        """Start the registry; `places` are further settings, as variables."""
+    @contextmanager
+    def running(self) -> Iterator[Served]:
+        """Run the registry as the container does, but on ports of loopback that are free."""
         settings = yaml.safe_load(self.config.read_text())
         settings["http"]["addr"] = "127.0.0.1:0"
         if debug := settings["http"].get("debug"):
             debug["addr"] = "127.0.0.1:0"
-        command = [str(Path(sys.executable).with_name("moorage")), "serve"]
-        return start(command, self.data, settings, config=self.config, environment={**self.environment, **places})
+        self.config.write_text(yaml.safe_dump(settings))
+        log_path = self.folder / "log"
+        program = Path(sys.executable).with_name("moorage")
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith("REGISTRY_")}
+        with log_path.open("wb") as log:
+            process = subprocess.Popen(
+                [program, "serve", self.config], stdin=subprocess.DEVNULL, stdout=log, stderr=log,
+                start_new_session=True, env={**inherited, **self.environment},
+            )  # fmt: skip
+        with Live(process, self.data, log_path) as live:
+            live.logged("listening on http")
+            found = re.search(r"listening on (https?)://127\.0\.0\.1:(\d+)", live.logs())
+            assert found is not None, live.logs()
+            live.port = int(found[2])
+            served = Served(live, found[1], authority().pem.decode())
+            if debug:
+                live.logged("debug listener on http://")
+                served.ports["http-metrics"] = debug_port(live.logs())
+            yield served
+
+
+@dataclass
+class Served:
+    """A running registry; `ports` are those of the container by name."""
+
+    live: Live
+    scheme: str
+    authority: str
+    ports: dict[str, int] = field(default_factory=dict)
+
+    def probe(self, probe: dict[str, Any]) -> int:
+        """Ask what a probe of the pod asks, as the kubelet does: without checking the certificate."""
+        request = probe["httpGet"]
+        scheme = request.get("scheme", "HTTP").lower()
+        port = self.ports.get(request["port"], self.live.port)
+        with httpx.Client(verify=False) as client:
+            return client.get(f"{scheme}://127.0.0.1:{port}{request['path']}").status_code
+
+    @contextmanager
+    def client(self, *, user: str = "") -> Iterator[httpx.Client]:
+        """A client of the registry that trusts only its authority."""
+        context = ssl.create_default_context(cadata=self.authority)
+        auth = (user, PASSWORD) if user else None
+        with httpx.Client(base_url=f"{self.scheme}://localhost:{self.live.port}", verify=context, auth=auth) as client:
+            yield client
 
 
 def laid_out(rendered: Rendered, folder: Path) -> Container:
