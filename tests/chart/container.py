@@ -140,7 +140,9 @@ class Served:
         """A client of the registry that trusts only its authority."""
         context = ssl.create_default_context(cadata=self.authority)
         auth = (user, PASSWORD) if user else None
-        with httpx.Client(base_url=f"{self.scheme}://localhost:{self.live.port}", verify=context, auth=auth) as client:
+        with httpx.Client(
+            base_url=f"{self.scheme}://localhost:{self.live.port}", verify=context, auth=auth
+        ) as client:
             yield client
 
 

@@ -62,8 +62,8 @@ class Rendered:
 
     @property
     def env(self) -> dict[str, str]:
-        """Values of the container's variables."""
-        return {one["name"]: one["value"] for one in self.container.get("env", [])}
+        """Values of the container's variables, without those from elsewhere (`valueFrom`)."""
+        return {one["name"]: one["value"] for one in self.container.get("env", []) if "value" in one}
 
     @property
     def secret_settings(self) -> dict[str, tuple[str, str]]:
@@ -74,9 +74,7 @@ class Rendered:
             for source in (sources[0] if sources else [])
             for item in source["secret"]["items"]
         }
-        return {
-            name.removesuffix("_FILE"): paths.pop(value) for name, value in self.env.items() if value in paths
-        }
+        return {name.removesuffix("_FILE"): paths.pop(value) for name, value in self.env.items() if value in paths}
 
     @property
     def config(self) -> dict[str, Any]:

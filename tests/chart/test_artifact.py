@@ -56,7 +56,9 @@ def test_helm_logs_in_to_push(helm: Helm, tmp_path: Path) -> None:
             archive, f"oci://{live.host}/charts", host=live.host, user="ann", password="secret",
             credentials=tmp_path / "credentials.json",
         )  # fmt: skip
-        assert (live.root / "docker/registry/v2/repositories/charts/moorage/_manifests/tags" / __version__).is_dir()
+        assert (
+            live.root / "docker/registry/v2/repositories/charts/moorage/_manifests/tags" / __version__
+        ).is_dir()
 
 
 def test_the_archive_holds_what_the_chart_needs(helm: Helm, tmp_path: Path) -> None:

@@ -223,7 +223,9 @@ def test_rules_ask_for_the_job_of_the_release(helm: Helm, tmp_path: Path) -> Non
     assert 'job="images-moorage", namespace="registries"' in text
     path = tmp_path / "rules.yml"
     path.write_text(text)
-    done = subprocess.run([require("promtool"), "check", "rules", path], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [require("promtool"), "check", "rules", path], capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr + done.stdout
     assert f"{count} rules found" in done.stdout
     for case, kind, key in (

@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 def snippet(notes: str, heading: str) -> str:
     """The indented block below a line that begins with `heading`."""
-    found = re.search(rf"^{re.escape(heading)}[^\n]*\n(?:[^\n ][^\n]*\n)*\n?((?:(?: {{4}}[^\n]*)?\n)+)", notes, re.MULTILINE)
+    found = re.search(
+        rf"^{re.escape(heading)}[^\n]*\n(?:[^\n ][^\n]*\n)*\n?((?:(?: {{4}}[^\n]*)?\n)+)", notes, re.MULTILINE
+    )
     assert found is not None, heading
     return textwrap.dedent(found[1])
 
@@ -132,7 +134,7 @@ def test_hosts_toml_leads_containerd_to_the_mirror(
     hosts = tmp_path / "certs.d"
     for name, content in (
         (registry.host, text),
-        ("docker.io", re.sub(r'^server = .*', 'server = "https://registry-1.docker.io"', text)),
+        ("docker.io", re.sub(r"^server = .*", 'server = "https://registry-1.docker.io"', text)),
     ):
         (hosts / name).mkdir(parents=True)
         (hosts / name / "hosts.toml").write_text(content)

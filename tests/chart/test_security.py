@@ -90,7 +90,9 @@ CHANGES: Final[list[tuple[list[str | int], Any]]] = [
 ]
 
 
-@pytest.mark.parametrize(("path", "value"), CHANGES, ids=lambda part: ".".join(map(str, part)) if isinstance(part, list) else "")
+@pytest.mark.parametrize(
+    ("path", "value"), CHANGES, ids=lambda part: ".".join(map(str, part)) if isinstance(part, list) else ""
+)
 def test_the_check_notices_what_the_standard_forbids(helm: Helm, path: list[str | int], value: Any) -> None:
     """The tests above would prove nothing if it did not."""
     pod = copy.deepcopy(helm.render(CASES["everything"]).pod)

@@ -46,7 +46,11 @@ def test_the_defaults_serve_and_keep_images_in_the_volume(helm: Helm, tmp_path: 
 
 
 def test_passwords_and_tls_come_from_secrets(helm: Helm, tmp_path: Path) -> None:
-    values = {**CASES["tls"], "auth": {"htpasswd": {"existingSecret": "registry-users"}}, "http": CASES["s3"]["http"]}
+    values = {
+        **CASES["tls"],
+        "auth": {"htpasswd": {"existingSecret": "registry-users"}},
+        "http": CASES["s3"]["http"],
+    }
     rendered = helm.render(values)
     with laid_out(rendered, tmp_path).running() as served:
         assert served.scheme == "https"
