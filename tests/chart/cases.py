@@ -215,12 +215,18 @@ CASES: Final[dict[str, dict[str, Any]]] = {
             "hostnames": ["registry.example.com"],
         }
     },
-    "other-port": {"configData": {"http": {"addr": "[::]:8080", "debug": {"addr": ":9090"}}}, "metrics": {"enabled": True}},
+    "other-port": {
+        "configData": {"http": {"addr": "[::]:8080", "debug": {"addr": ":9090"}}},
+        "metrics": {"enabled": True},
+    },
     "secret-contents": {
-        "secrets": {"haSharedSecret": "cc22b16fa9ddf77ae7a4e7e3c9d9a7f1", "htpasswd": "u:$2y$05$" + "a" * 53 + "\n"}
+        "secrets": {
+            "haSharedSecret": "cc22b16fa9ddf77ae7a4e7e3c9d9a7f1",
+            "htpasswd": "u:$2y$05$" + "a" * 53 + "\n",
+        }
     },
     "own-tmp": {
         "extraVolumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
         "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     },
-}  # fmt: skip
+}

@@ -147,7 +147,7 @@ class Served:
 
 
 def laid_out(rendered: Rendered, folder: Path) -> Container:
-    """Write what the pod mounts; fails where a mount has no volume, or a Secret lacks the key that is asked for."""
+    """Write what the pod mounts; fails where a mount has no volume, or a Secret lacks a key that is asked for."""
     contents = {**all_secrets(), **_rendered_secrets(rendered)}
     volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
     maps = {

@@ -1,4 +1,4 @@
-"""The chart as an OCI artifact: pushed by Helm into a live registry, listed, pulled back, and installed from there."""
+"""The chart as an OCI artifact: pushed by Helm into a live registry, listed, and pulled back."""
 
 from __future__ import annotations
 

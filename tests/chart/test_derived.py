@@ -161,7 +161,7 @@ def test_a_network_policy_separates_metrics_from_clients(helm: Helm) -> None:
     strict = helm.render(CASES["everything"]).one("NetworkPolicy")["spec"]
     assert strict["policyTypes"] == ["Ingress", "Egress"]
     assert {port["port"] for port in strict["egress"][0]["ports"]} == {53}
-    assert strict["ingress"][0]["from"] and strict["ingress"][1]["from"]
+    assert all(rule["from"] for rule in strict["ingress"])
     empty = helm.render({"networkPolicy": {"enabled": True, "egress": []}}).one("NetworkPolicy")["spec"]
     assert len(empty["egress"]) == 1
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import yaml
 from tests.chart.cases import CASES
-from tests.clients.conftest import Run, registry, run  # noqa: F401  fixtures
+from tests.clients.conftest import registry, run  # noqa: F401  fixtures
 from tests.clients.daemons import containerd
 from tests.clients.layouts import Layout, tar_of
 from tests.live import Live, require
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.chart.helm import Helm
+    from tests.clients.conftest import Run
 
 
 def snippet(notes: str, heading: str) -> str:

@@ -40,7 +40,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "proxy in configData": (data(proxy={"remoteurl": "https://registry-1.docker.io"}), "proxy: pull-through"),
     "proxy in a variable": (env("REGISTRY_PROXY_REMOTEURL"), "proxy: pull-through"),
     "collection": ({"garbageCollect": {"enabled": True}}, "garbageCollect.enabled: garbage collection is not"),
-    "swift": ({"storage": "swift", "swift": {"authurl": "http://s"}}, "storage: the driver swift is not available"),
+    "swift": (
+        {"storage": "swift", "swift": {"authurl": "http://s"}},
+        "storage: the driver swift is not available",
+    ),
     "oss": ({"storage": "oss"}, "storage: the driver oss is not available"),
     "notifications": (data(notifications={"endpoints": [{"name": "n"}]}), "configData.notifications.endpoints:"),
     # The image and names.
@@ -77,7 +80,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {**S3, "autoscaling": {"enabled": True, "targetCPUUtilizationPercentage": None}},
         "autoscaling: names no target",
     ),
-    "a share of nothing": ({**S3, "autoscaling": {"enabled": True}}, "is a share of resources.requests.cpu, which"),
+    "a share of nothing": (
+        {**S3, "autoscaling": {"enabled": True}},
+        "is a share of resources.requests.cpu, which",
+    ),
     "a share of no memory": (
         {**S3, "autoscaling": {"enabled": True, "targetMemoryUtilizationPercentage": 60}},
         "is a share of resources.requests.memory, which",
@@ -119,14 +125,25 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"tls": {"existingSecret": "a"}, "tlsSecretName": "b"},
         "tlsSecretName: is twuni's name of tls.existingSecret",
     ),
-    "authorities without TLS": ({"tls": {"clientCAsKey": "ca.crt"}, **METRICS}, "tls.clientCAsKey: needs tls.exist"),
-    "users without a policy": ({"auth": {"local": {"usersKey": "u"}}}, "auth.local.usersKey: needs auth.local.exis"),
+    "authorities without TLS": (
+        {"tls": {"clientCAsKey": "ca.crt"}, **METRICS},
+        "tls.clientCAsKey: needs tls.exist",
+    ),
+    "users without a policy": (
+        {"auth": {"local": {"usersKey": "u"}}},
+        "auth.local.usersKey: needs auth.local.exis",
+    ),
     "probes without a certificate": (
         {"tls": {"existingSecret": "t", "clientCAsKey": "ca.crt"}},
         "tls.clientCAsKey: the kubelet has no client certificate for its probes; set metrics.enabled",
     ),
     "certificate without key": (
-        {"redis": {"addrs": ["r:1"], "tls": {"enabled": True, "existingSecret": "t", "certificateKey": "tls.crt"}}},
+        {
+            "redis": {
+                "addrs": ["r:1"],
+                "tls": {"enabled": True, "existingSecret": "t", "certificateKey": "tls.crt"},
+            }
+        },
         "redis.tls.certificateKey: needs redis.tls.privateKeyKey",
     ),
     "no Redis": ({"redis": {"existingSecret": "r"}}, "redis: has settings, but redis.addrs is empty"),
@@ -145,7 +162,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     ),
     "no bucket": ({**S3, "s3": {"region": "r"}}, "s3.bucket: is required with storage: s3"),
     "no region": ({**S3, "s3": {"bucket": "b"}}, "s3.region: is required with storage: s3, unless"),
-    "half a key": ({**S3, "secrets": {"s3": {"accessKey": "a"}}}, "secrets.s3: has one of accessKey and secretKey"),
+    "half a key": (
+        {**S3, "secrets": {"s3": {"accessKey": "a"}}},
+        "secrets.s3: has one of accessKey and secretKey",
+    ),
     "keys twice": (
         {**S3, "secrets": {"s3": {"secretRef": "a", "accessKey": "a", "secretKey": "b"}}},
         "secrets.s3: keys are given twice",
@@ -154,20 +174,31 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "no account": ({**AZURE, "azure": {"container": "c"}}, "azure.accountname: is required with storage: azure"),
     "no container": ({**AZURE, "azure": {"accountname": "a"}}, "azure.container: is required with storage: azure"),
     "two keys of Azure": (
-        {**AZURE, "azure": {"accountname": "a", "container": "c", "existingSecret": "s"},
-         "secrets": {"azure": {"accountKey": "k"}}},
+        {
+            **AZURE,
+            "azure": {"accountname": "a", "container": "c", "existingSecret": "s"},
+            "secrets": {"azure": {"accountKey": "k"}},
+        },
         "secrets.azure: is given beside azure.existingSecret",
     ),
     "settings of another driver": ({"s3": {"bucket": "b"}}, "s3: has settings, and `storage` names filesystem"),
     # config.yml.
     **{
         f"{path} in configData": (
-            data(**_nested(path)), f"configData.{path}: is a secret, and configData becomes a ConfigMap"
+            data(**_nested(path)),
+            f"configData.{path}: is a secret, and configData becomes a ConfigMap",
         )
         for path in (
-            "http.secret", "redis.password", "redis.sentinelpassword", "storage.s3.accesskey", "storage.s3.secretkey",
-            "storage.s3.sessiontoken", "storage.azure.accountkey", "storage.azure.credentials.secret",
-            "storage.gcs.credentials", "proxy.password",
+            "http.secret",
+            "redis.password",
+            "redis.sentinelpassword",
+            "storage.s3.accesskey",
+            "storage.s3.secretkey",
+            "storage.s3.sessiontoken",
+            "storage.azure.accountkey",
+            "storage.azure.credentials.secret",
+            "storage.gcs.credentials",
+            "proxy.password",
         )
     },
     "mail password": (
@@ -182,20 +213,26 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "nanoseconds": (data(http={"draintimeout": 60000000000}), "configData.http.draintimeout: "),
     "grace period": (
         {"terminationGracePeriodSeconds": 30},
-        "terminationGracePeriodSeconds: 30 ends pods before their pushes; with draintimeout 60s and "
-        "preStopSleepSeconds 5 it is at least 75",
+        "terminationGracePeriodSeconds: 30 ends pods before their pushes; with draintimeout 60s and preStop",
     ),
     **{
         f"{name} as a variable": (env(name), f"extraEnv: {name} changes what the chart derives objects from")
         for name in (
-            "REGISTRY_HTTP_ADDR", "REGISTRY_HTTP_NET", "REGISTRY_HTTP_DRAINTIMEOUT", "REGISTRY_HTTP_TLS_CERTIFICATE",
-            "REGISTRY_HTTP_TLS_CLIENTCAS", "REGISTRY_HTTP_DEBUG_ADDR",
+            "REGISTRY_HTTP_ADDR",
+            "REGISTRY_HTTP_NET",
+            "REGISTRY_HTTP_DRAINTIMEOUT",
+            "REGISTRY_HTTP_TLS_CERTIFICATE",
+            "REGISTRY_HTTP_TLS_CLIENTCAS",
+            "REGISTRY_HTTP_DEBUG_ADDR",
         )
     },
     # Network.
     "a socket": (data(http={"net": "unix", "addr": "/run/r.sock"}), "names no TCP port that the Service could"),
     "a random port": (data(http={"addr": ":0"}), 'configData.http.addr: ":0" names no TCP port'),
-    "loopback": (data(http={"addr": "127.0.0.1:5000"}), "configData.http.addr: 127.0.0.1:5000 is reached by neither"),
+    "loopback": (
+        data(http={"addr": "127.0.0.1:5000"}),
+        "configData.http.addr: 127.0.0.1:5000 is reached by neither",
+    ),
     "metrics on loopback": (
         {**METRICS, **data(http={"debug": {"addr": "localhost:5001"}})},
         "configData.http.debug.addr: localhost:5001 is not reached by Prometheus",
@@ -204,25 +241,34 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {**METRICS, **data(http={"debug": {"addr": ":5000"}})},
         "configData.http.debug.addr: the debug listener cannot have the registry's port, 5000",
     ),
-    "one port of the Service": ({"metrics": {"enabled": True, "port": 5000}}, "metrics.port: the Service cannot have"),
+    "one port of the Service": (
+        {"metrics": {"enabled": True, "port": 5000}},
+        "metrics.port: the Service cannot have",
+    ),
     "no host": ({"ingress": {"enabled": True}}, "ingress.hosts: is empty"),
     "no gateway": ({"httpRoute": {"enabled": True}}, "httpRoute.parentRefs: is empty"),
     "TLS behind a gateway": (
         {"httpRoute": {"enabled": True, "parentRefs": [{"name": "g"}]}, "tls": {"existingSecret": "t"}},
         "httpRoute: a Gateway speaks plain HTTP to the Service",
     ),
-    "address of no balancer": ({"service": {"loadBalancerIP": "1.2.3.4"}}, "service.loadBalancerIP: needs service.t"),
+    "address of no balancer": (
+        {"service": {"loadBalancerIP": "1.2.3.4"}},
+        "service.loadBalancerIP: needs service.t",
+    ),
     "port of no node": ({"service": {"nodePort": 30000}}, "service.nodePort: needs service.type: NodePort"),
     # Operations.
     **{
-        f"{name} without metrics": ({"metrics": {name: {"enabled": True}}}, f"metrics.{name}.enabled: needs metrics.")
+        f"{name} without metrics": (
+            {"metrics": {name: {"enabled": True}}},
+            f"metrics.{name}.enabled: needs metrics.",
+        )
         for name in ("serviceMonitor", "podMonitor", "prometheusRule", "dashboard")
     },
     "counted twice": (
         {"metrics": {"enabled": True, "serviceMonitor": {"enabled": True}, "podMonitor": {"enabled": True}}},
         "metrics.podMonitor.enabled: with metrics.serviceMonitor.enabled every pod would be counted twice",
     ),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("case", CASES)

@@ -1,4 +1,4 @@
-"""The registry, started with the configuration, variables and files of a rendered pod, serves as the values say."""
+"""The registry, started with configuration, variables and files of a rendered pod, serves as the values say."""
 
 from __future__ import annotations
 

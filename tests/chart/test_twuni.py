@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 import yaml
 from tests.chart.container import all_secrets
-from tests.chart.helm import ROOT
 from tests.chart.twuni import CASES, facts
 
 from moorage.config.load import load
@@ -23,10 +22,9 @@ if TYPE_CHECKING:
 RECORD: Final = Path(__file__).with_name("twuni.json")
 NAME: Final = "demo"
 RECORDED: Final[dict[str, Any]] = json.loads(RECORD.read_text()) if RECORD.exists() else {}
-PAGE: Final = ROOT / "docs" / "deploying" / "kubernetes.md"
 
 ADOPTED: Final = {"nameOverride": "docker-registry"}
-"""With this name a release of twuni's chart is upgraded in place: objects, selectors and claim have their names."""
+"""With this name a release of twuni's chart is upgraded in place: objects, selectors and claim stay."""
 
 OTHERWISE: Final = {
     "http.draintimeout",  # running pushes may end

@@ -1,7 +1,7 @@
 """Facts of a rendered chart that twuni/docker-registry.helm and ours must agree on.
 
-`twuni.json` holds the facts of that chart, version 3.0.0 (commit ab431e8), for the values in `CASES`: names, ports,
-references to Secrets, settings; none of its text.  With a copy of the chart at hand the record is compared with it:
+`twuni.json` holds the facts of that chart, version 3.0.0 (commit ab431e8), for the values in `CASES`: names,
+ports, references to Secrets, settings; none of its text.  With a copy of the chart the record is checked:
 
     MOORAGE_TWUNI_CHART=/path/to/docker-registry.helm python3 dev.py test tests/chart/test_twuni.py
 

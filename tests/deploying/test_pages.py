@@ -24,7 +24,7 @@ def documents(page: str) -> list[Any]:
     return [yaml.safe_load(block) for block in blocks]
 
 
-@pytest.mark.parametrize("page", ["index", "kubernetes", "compose", "traefik"])
+@pytest.mark.parametrize("page", ["index", "compose", "traefik"])
 def test_yaml_on_the_pages_can_be_read(page: str) -> None:
     assert all(isinstance(document, dict) for document in documents(page))
 
@@ -39,9 +39,8 @@ def test_the_registrys_own_file_has_no_mistake(tmp_path: Path) -> None:
     assert "secret" in documents("index")[0]["http"]
 
 
-def test_pods_and_containers_get_the_time_that_draining_takes() -> None:
-    """The numbers on three pages belong together."""
-    (deployment, _), (compose,) = documents("kubernetes"), documents("compose")
+def test_containers_get_the_time_that_draining_takes() -> None:
+    """The numbers on two pages belong together; `tests/chart` has those of pods."""
+    (compose,) = documents("compose")
     drain = int(str(documents("index")[0]["http"]["draintimeout"]).removesuffix("s"))
-    assert deployment["spec"]["template"]["spec"]["terminationGracePeriodSeconds"] > drain
     assert int(compose["services"]["registry1"]["stop_grace_period"].removesuffix("s")) > drain
