@@ -229,4 +229,24 @@ CASES: Final[dict[str, dict[str, Any]]] = {
         "extraVolumes": [{"name": "tmp", "emptyDir": {"sizeLimit": "1Gi"}}],
         "extraVolumeMounts": [{"name": "tmp", "mountPath": "/tmp"}],
     },
+    "nulls": {
+        **dict.fromkeys(
+            (
+                "resources",
+                "affinity",
+                "extraEnv",
+                "extraVolumes",
+                "updateStrategy",
+                "podLabels",
+                "podDisruptionBudget",
+            )
+        ),
+        "ingress": {"tls": None},
+        "configData": {
+            "http": {"debug": None, "headers": None},
+            "storage": {"s3": None, "cache": None},
+            "health": None,
+        },
+    },
+    "no-authentication": {"configData": {"auth": {"none": None}}},
 }

@@ -84,6 +84,8 @@ def test_what_is_open_or_lost_is_a_warning(helm: Helm) -> None:
     notes = helm.render({}).notes
     assert "WARNING: no authentication is configured" in notes
     assert "docker login" not in notes
+    assert "WARNING: no authentication" in helm.render(CASES["no-authentication"]).notes
+    assert "WARNING: no authentication" in helm.render({"configData": {"auth": "none"}}).notes
     assert "images are lost" not in notes
     assert "WARNING: persistence.enabled is false: the images are lost" in helm.render(CASES["emptydir"]).notes
     blocked = {"podDisruptionBudget": {"minAvailable": 1}}

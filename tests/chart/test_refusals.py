@@ -121,6 +121,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
         {"secrets": {"htpasswd": "u:x"}, **data(auth={"token": {"realm": "r"}})},
         "auth: secrets.htpasswd and configData.auth.token are two ways of authentication",
     ),
+    "none and passwords": (
+        {"secrets": {"htpasswd": "u:x"}, **data(auth="none")},
+        "auth: secrets.htpasswd and configData.auth.none are two ways of authentication",
+    ),
     "two certificates": (
         {"tls": {"existingSecret": "a"}, "tlsSecretName": "b"},
         "tlsSecretName: is twuni's name of tls.existingSecret",
@@ -338,6 +342,9 @@ def test_an_unknown_value_is_refused_by_name(helm: Helm, case: str) -> None:
         ({"image": {"digest": "latest"}}, "/image/digest"),
         ({"http": {"existingSecret": "My Secret"}}, "/http/existingSecret"),
         ({"configPath": "etc"}, "/configPath"),
+        ({"configData": {"http": {"debug": ":5001"}}}, "/configData/http/debug"),
+        ({"configData": {"storage": "inmemory"}}, "/configData/storage"),
+        ({"service": None}, ""),
         ({"extraEnv": [{"name": "A", "value": 1}]}, "/extraEnv/0/value"),
         ({"extraVolumes": {"name": "a"}}, "/extraVolumes"),
         ({"podDisruptionBudget": {"maxUnavailable": "half"}}, "/podDisruptionBudget/maxUnavailable"),

@@ -3,7 +3,26 @@ config.yml: configData, below what the values say. Secrets are never part of it:
 (_pod.tpl) or files.
 */}}
 {{- define "moorage.config" -}}
-{{- toYaml (mergeOverwrite (deepCopy .Values.configData) (include "moorage.derivedConfig" . | fromYaml)) -}}
+{{- $config := include "moorage.given" . | fromYaml -}}
+{{- with .Values.configData.auth }}{{ $_ := set $config "auth" . }}{{ end -}}
+{{- toYaml (mergeOverwrite $config (include "moorage.derivedConfig" . | fromYaml)) -}}
+{{- end -}}
+
+{{/* configData without nulls, which take a default away. (auth: {none: null} is a choice, and kept.) */}}
+{{- define "moorage.given" -}}
+{{- include "moorage.withoutNulls" .Values.configData -}}
+{{- end -}}
+
+{{- define "moorage.withoutNulls" -}}
+{{- $result := dict -}}
+{{- range $key, $value := . -}}
+{{- if kindIs "map" $value -}}
+{{- $_ := set $result $key (include "moorage.withoutNulls" $value | fromYaml) -}}
+{{- else if not (kindIs "invalid" $value) -}}
+{{- $_ := set $result $key $value -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $result -}}
 {{- end -}}
 
 {{- define "moorage.derivedConfig" -}}
@@ -61,7 +80,7 @@ http:
   {{- end }}
   {{- if .Values.metrics.enabled }}
   debug:
-    addr: {{ dig "http" "debug" "addr" "" .Values.configData | default ":5001" | quote }}
+    addr: {{ dig "http" "debug" "addr" "" (include "moorage.given" . | fromYaml) | default ":5001" | quote }}
     prometheus:
       enabled: true
   {{- end }}

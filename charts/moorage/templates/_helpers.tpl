@@ -74,16 +74,16 @@ annotations:
 {{- end -}}
 
 {{- define "moorage.port" -}}
-{{- regexFind "[0-9]+$" (dig "http" "addr" ":5000" .Values.configData | toString) -}}
+{{- regexFind "[0-9]+$" (dig "http" "addr" ":5000" (include "moorage.given" . | fromYaml) | toString) -}}
 {{- end -}}
 
 {{- define "moorage.metricsPort" -}}
-{{- regexFind "[0-9]+$" (dig "http" "debug" "addr" "" .Values.configData | default ":5001" | toString) -}}
+{{- regexFind "[0-9]+$" (dig "http" "debug" "addr" "" (include "moorage.given" . | fromYaml) | default ":5001" | toString) -}}
 {{- end -}}
 
 {{/* "true" where TLS ends in the pod. */}}
 {{- define "moorage.tls" -}}
-{{- if or (include "moorage.tlsSecret" .) (dig "http" "tls" "certificate" "" .Values.configData) (dig "http" "tls" "letsencrypt" "" .Values.configData) -}}
+{{- if or (include "moorage.tlsSecret" .) (dig "http" "tls" "certificate" "" (include "moorage.given" . | fromYaml)) (dig "http" "tls" "letsencrypt" "" (include "moorage.given" . | fromYaml)) -}}
 true
 {{- end -}}
 {{- end -}}
@@ -94,8 +94,8 @@ true
 
 {{/* "true" where clients, and so probes, need a certificate. */}}
 {{- define "moorage.clientCertificates" -}}
-{{- $optional := has (dig "http" "tls" "clientauth" "" .Values.configData) (list "verify-client-cert-if-given" "request-client-cert") -}}
-{{- if and (or .Values.tls.clientCAsKey (dig "http" "tls" "clientcas" "" .Values.configData)) (not $optional) -}}
+{{- $optional := has (dig "http" "tls" "clientauth" "" (include "moorage.given" . | fromYaml)) (list "verify-client-cert-if-given" "request-client-cert") -}}
+{{- if and (or .Values.tls.clientCAsKey (dig "http" "tls" "clientcas" "" (include "moorage.given" . | fromYaml))) (not $optional) -}}
 true
 {{- end -}}
 {{- end -}}
@@ -143,7 +143,7 @@ rollingUpdate: null
 
 {{/* The least grace period: the pause before SIGTERM, the drain time and a margin. */}}
 {{- define "moorage.leastGrace" -}}
-{{- $drain := dig "http" "draintimeout" "0s" .Values.configData | toString -}}
+{{- $drain := dig "http" "draintimeout" "0s" (include "moorage.given" . | fromYaml) | toString -}}
 {{- add (int .Values.preStopSleepSeconds) (include "moorage.seconds" $drain | int) 10 -}}
 {{- end -}}
 
@@ -166,6 +166,15 @@ rollingUpdate: null
 {{- .Values.auth.htpasswd.existingSecret -}}
 {{- else if .Values.secrets.htpasswd -}}
 {{- include "moorage.fullname" . }}-secret
+{{- end -}}
+{{- end -}}
+
+{{/* "true" where clients are asked who they are. */}}
+{{- define "moorage.authentication" -}}
+{{- $configured := .Values.configData.auth -}}
+{{- $none := or (eq (toString $configured) "none") (and (kindIs "map" $configured) (hasKey ($configured | default dict) "none")) -}}
+{{- if or (include "moorage.htpasswdSecret" .) .Values.auth.local.existingSecret (and $configured (not $none)) -}}
+true
 {{- end -}}
 {{- end -}}
 
@@ -196,14 +205,14 @@ rollingUpdate: null
 
 {{/* Names of the variables that the values give, each between spaces. */}}
 {{- define "moorage.givenVariables" -}}
-{{- range concat .Values.extraEnv .Values.extraEnvVars }} {{ .name }} {{ end -}}
+{{- range concat (.Values.extraEnv | default list) (.Values.extraEnvVars | default list) }} {{ .name }} {{ end -}}
 {{- end -}}
 
 {{/* The scheme, host and port that clients use. */}}
 {{- define "moorage.address" -}}
 {{- $tls := include "moorage.tls" . -}}
-{{- if dig "http" "host" "" .Values.configData -}}
-{{- dig "http" "host" "" .Values.configData | trimSuffix "/" -}}
+{{- if dig "http" "host" "" (include "moorage.given" . | fromYaml) -}}
+{{- dig "http" "host" "" (include "moorage.given" . | fromYaml) | trimSuffix "/" -}}
 {{- else if and .Values.httpRoute.enabled .Values.httpRoute.hostnames -}}
 https://{{ first .Values.httpRoute.hostnames }}
 {{- else if .Values.ingress.enabled -}}

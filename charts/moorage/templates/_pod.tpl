@@ -49,7 +49,7 @@ their own is left out.
 - name: {{ .variable }}_FILE
   value: /etc/moorage/secrets/{{ .path }}
 {{- end }}
-{{- range concat .Values.extraEnv .Values.extraEnvVars }}
+{{- range concat (.Values.extraEnv | default list) (.Values.extraEnvVars | default list) }}
 - {{ toYaml . | nindent 2 | trim }}
 {{- end }}
 {{- end -}}
@@ -186,7 +186,9 @@ httpGet:
   scheme: HTTPS
   {{- end }}
   {{- end }}
-{{ toYaml .settings }}
+{{- with .settings }}
+{{ toYaml . }}
+{{- end }}
 {{- end -}}
 
 {{/* Containers of the values; those without a securityContext get one that the restricted standard allows. */}}

@@ -15,7 +15,7 @@ values.schema.json checks each value by itself.
 {{- end -}}
 
 {{- define "moorage.problems.unavailable" -}}
-{{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" .Values.configData) (regexMatch " REGISTRY_PROXY_REMOTEURL(_FILE)? " (include "moorage.givenVariables" .)) }}
+{{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" (include "moorage.given" . | fromYaml)) (regexMatch " REGISTRY_PROXY_REMOTEURL(_FILE)? " (include "moorage.givenVariables" .)) }}
 proxy: pull-through caching is not available in this version of Moorage; keep CNCF Distribution for the cache, or copy the images with `skopeo sync`.
 {{- end }}
 {{- if .Values.garbageCollect.enabled }}
@@ -24,7 +24,7 @@ garbageCollect.enabled: garbage collection is not available in this version of M
 {{- if has .Values.storage (list "swift" "oss") }}
 storage: the driver {{ .Values.storage }} is not available; reach Swift by its S3 interface (s3api) and OSS by its S3 endpoint, with storage: s3.
 {{- end }}
-{{- if dig "notifications" "endpoints" "" .Values.configData }}
+{{- if dig "notifications" "endpoints" "" (include "moorage.given" . | fromYaml) }}
 configData.notifications.endpoints: notifications are not available in this version of Moorage; remove them.
 {{- end }}
 {{- end -}}
@@ -40,7 +40,7 @@ image.repository: {{ .Values.image.repository }} is CNCF Distribution, which has
 service.name: has no effect, as in twuni's chart; remove it and set fullnameOverride to name the Service.
 {{- end }}
 {{- range list "app" "release" }}
-{{- if hasKey $.Values.podLabels . }}
+{{- if hasKey ($.Values.podLabels | default dict) . }}
 podLabels.{{ . }}: is part of the selector; use another label, or nameOverride.
 {{- end }}
 {{- end }}
@@ -50,8 +50,8 @@ serviceAccount.annotations: have no effect on an account that the chart does not
 {{- end -}}
 
 {{- define "moorage.problems.pods" -}}
-{{- $strategy := get .Values.updateStrategy "type" | default "RollingUpdate" }}
-{{- $surge := dig "rollingUpdate" "maxSurge" 1 .Values.updateStrategy | toString }}
+{{- $strategy := get (.Values.updateStrategy | default dict) "type" | default "RollingUpdate" }}
+{{- $surge := dig "rollingUpdate" "maxSurge" 1 (.Values.updateStrategy | default dict) | toString }}
 {{- $shared := include "moorage.sharedStorage" . }}
 {{- if and (include "moorage.severalPods" .) (not $shared) }}
 {{- if .Values.persistence.enabled }}
@@ -70,14 +70,14 @@ autoscaling.minReplicas: {{ .Values.autoscaling.minReplicas }} is more than maxR
 {{- if not (or .Values.autoscaling.targetCPUUtilizationPercentage .Values.autoscaling.targetMemoryUtilizationPercentage) }}
 autoscaling: names no target; set targetCPUUtilizationPercentage.
 {{- end }}
-{{- if and .Values.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" .Values.resources)) }}
+{{- if and .Values.autoscaling.targetCPUUtilizationPercentage (not (dig "requests" "cpu" "" (.Values.resources | default dict))) }}
 autoscaling.targetCPUUtilizationPercentage: is a share of resources.requests.cpu, which is missing; set it.
 {{- end }}
-{{- if and .Values.autoscaling.targetMemoryUtilizationPercentage (not (dig "requests" "memory" "" .Values.resources)) }}
+{{- if and .Values.autoscaling.targetMemoryUtilizationPercentage (not (dig "requests" "memory" "" (.Values.resources | default dict))) }}
 autoscaling.targetMemoryUtilizationPercentage: is a share of resources.requests.memory, which is missing; set it.
 {{- end }}
 {{- end }}
-{{- if and (hasKey .Values.podDisruptionBudget "minAvailable") (hasKey .Values.podDisruptionBudget "maxUnavailable") }}
+{{- if and (hasKey (.Values.podDisruptionBudget | default dict) "minAvailable") (hasKey (.Values.podDisruptionBudget | default dict) "maxUnavailable") }}
 podDisruptionBudget: has minAvailable and maxUnavailable; Kubernetes accepts one of them.
 {{- end }}
 {{- end -}}
@@ -104,7 +104,9 @@ secrets.htpasswd: is given beside auth.htpasswd.existingSecret; remove one of th
 {{- $ways := list }}
 {{- if .Values.auth.local.existingSecret }}{{ $ways = append $ways "auth.local" }}{{ end }}
 {{- if include "moorage.htpasswdSecret" . }}{{ $ways = append $ways (ternary "auth.htpasswd" "secrets.htpasswd" (not (empty .Values.auth.htpasswd.existingSecret))) }}{{ end }}
-{{- range $way, $_ := .Values.configData.auth | default dict }}
+{{- $configured := .Values.configData.auth | default dict }}
+{{- if kindIs "string" $configured }}{{ $configured = dict $configured nil }}{{ end }}
+{{- range $way, $_ := $configured }}
 {{- if or (not (has $way (list "htpasswd" "local"))) (not (has (printf "auth.%s" $way) $ways)) }}{{ $ways = append $ways (printf "configData.auth.%s" $way) }}{{ end }}
 {{- end }}
 {{- if gt (len $ways) 1 }}
@@ -133,24 +135,24 @@ redis: has settings, but redis.addrs is empty; name the server, or remove them.
 {{- define "moorage.problems.storage" -}}
 {{- $storage := .Values.storage }}
 {{- $given := include "moorage.givenVariables" . }}
-{{- range $driver, $_ := .Values.configData.storage | default dict }}
+{{- range $driver, $_ := dig "storage" dict (include "moorage.given" . | fromYaml) }}
 {{- if and (not (has $driver (list "delete" "redirect" "cache" "maintenance" "tag"))) (ne $driver $storage) }}
 configData.storage.{{ $driver }}: is not the driver that `storage` names, {{ $storage }}; set storage: {{ $driver }} or remove it.
 {{- end }}
 {{- end }}
-{{- range concat .Values.extraEnv .Values.extraEnvVars }}
+{{- range concat (.Values.extraEnv | default list) (.Values.extraEnvVars | default list) }}
 {{- $driver := regexFind "^REGISTRY_STORAGE_(FILESYSTEM|INMEMORY|S3|GCS|AZURE|SWIFT|OSS)(_|$)" .name | trimPrefix "REGISTRY_STORAGE_" | trimSuffix "_" | lower }}
 {{- if and $driver (ne $driver $storage) }}
 extraEnv: {{ .name }} chooses the driver {{ $driver }}, and `storage` names {{ $storage }}; set storage: {{ $driver }} or remove the variable.
 {{- end }}
 {{- end }}
 {{- if eq $storage "filesystem" }}
-{{- $root := dig "storage" "filesystem" "rootdirectory" "" .Values.configData }}
+{{- $root := dig "storage" "filesystem" "rootdirectory" "" (include "moorage.given" . | fromYaml) }}
 {{- if and $root (ne (trimSuffix "/" $root) "/var/lib/registry") }}
 configData.storage.filesystem.rootdirectory: the volume is mounted at /var/lib/registry; remove the value.
 {{- end }}
 {{- else if eq $storage "s3" }}
-{{- $inline := dig "storage" "s3" dict .Values.configData }}
+{{- $inline := dig "storage" "s3" dict (include "moorage.given" . | fromYaml) }}
 {{- if not (or .Values.s3.bucket (get $inline "bucket") (regexMatch " REGISTRY_STORAGE_S3_BUCKET(_FILE)? " $given)) }}
 s3.bucket: is required with storage: s3; name a bucket that exists.
 {{- end }}
@@ -165,12 +167,12 @@ secrets.s3: has one of accessKey and secretKey; give both, or s3.existingSecret.
 secrets.s3: keys are given twice (s3.existingSecret, secrets.s3.secretRef, secrets.s3.accessKey); keep one.
 {{- end }}
 {{- else if eq $storage "gcs" }}
-{{- if not (or .Values.gcs.bucket (dig "storage" "gcs" "bucket" "" .Values.configData) (regexMatch " REGISTRY_STORAGE_GCS_BUCKET(_FILE)? " $given)) }}
+{{- if not (or .Values.gcs.bucket (dig "storage" "gcs" "bucket" "" (include "moorage.given" . | fromYaml)) (regexMatch " REGISTRY_STORAGE_GCS_BUCKET(_FILE)? " $given)) }}
 gcs.bucket: is required with storage: gcs; name a bucket that exists.
 {{- end }}
 {{- else if eq $storage "azure" }}
 {{- $azure := .Values.secrets.azure | default dict }}
-{{- $inline := dig "storage" "azure" dict .Values.configData }}
+{{- $inline := dig "storage" "azure" dict (include "moorage.given" . | fromYaml) }}
 {{- $existing := .Values.azure.existingSecret }}
 {{- $account := or .Values.azure.accountname (get $inline "accountname") (regexMatch " REGISTRY_STORAGE_AZURE_ACCOUNTNAME(_FILE)? " $given) (and $existing .Values.azure.accountNameKey) (and (not $existing) $azure.accountKey $azure.accountName) }}
 {{- $container := or .Values.azure.container (get $inline "container") (regexMatch " REGISTRY_STORAGE_AZURE_CONTAINER(_FILE)? " $given) (and $existing .Values.azure.containerKey) (and (not $existing) $azure.accountKey $azure.container) }}
@@ -192,7 +194,7 @@ secrets.azure: is given beside azure.existingSecret; remove one of them.
 {{- end -}}
 
 {{- define "moorage.problems.config" -}}
-{{- $data := .Values.configData }}
+{{- $data := include "moorage.given" . | fromYaml }}
 {{- range $path, $remedy := dict
       "http.secret" "http.existingSecret"
       "redis.password" "redis.existingSecret"
@@ -244,13 +246,13 @@ extraEnv: {{ $variable }} changes what the chart derives objects from; remove it
 {{- end -}}
 
 {{- define "moorage.problems.network" -}}
-{{- $addr := dig "http" "addr" "" .Values.configData | toString }}
-{{- if or (eq (dig "http" "net" "tcp" .Values.configData) "unix") (not (regexMatch ":[1-9][0-9]*$" $addr)) }}
+{{- $addr := dig "http" "addr" "" (include "moorage.given" . | fromYaml) | toString }}
+{{- if or (eq (dig "http" "net" "tcp" (include "moorage.given" . | fromYaml)) "unix") (not (regexMatch ":[1-9][0-9]*$" $addr)) }}
 configData.http.addr: {{ $addr | quote }} names no TCP port that the Service could lead to; use :5000.
 {{- else if regexMatch "^(127\\.|localhost:|\\[::1\\])" $addr }}
 configData.http.addr: {{ $addr }} is reached by neither the Service nor the probes; use :5000.
 {{- end }}
-{{- $debug := dig "http" "debug" "addr" "" .Values.configData | toString }}
+{{- $debug := dig "http" "debug" "addr" "" (include "moorage.given" . | fromYaml) | toString }}
 {{- if and .Values.metrics.enabled $debug (regexMatch "^(127\\.|localhost:|\\[::1\\])" $debug) }}
 configData.http.debug.addr: {{ $debug }} is not reached by Prometheus; remove it, or use :5001.
 {{- end }}
