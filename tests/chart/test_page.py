@@ -139,7 +139,7 @@ def test_every_value_of_twunis_chart_is_in_the_table_and_in_the_schema() -> None
 
 
 def test_every_value_of_the_file_is_in_the_schema() -> None:
-    """And the other way round: one that is missing in the file is found by nobody."""
+    """And the reverse: the file is where users look for values."""
     schema = json.loads((CHART / "values.schema.json").read_text())
     text = (CHART / "values.yaml").read_text()
     values = yaml.safe_load(text)
@@ -150,7 +150,7 @@ def test_every_value_of_the_file_is_in_the_schema() -> None:
         if not re.search(rf"\b{path.rpartition('.')[2]}:", text)
         and path.split(".")[0] not in {"global", "proxy", "garbageCollect", "swift", "configData"}
     }
-    # Kubernetes' own, and what is of no use.
+    # Rare, or without effect.
     assert missing == {
         "podDisruptionBudget.unhealthyPodEvictionPolicy",
         "secrets.swift",

@@ -87,7 +87,7 @@ def test_config_check_accepts_the_configuration(helm: Helm, case: str, tmp_path:
 
 @pytest.mark.parametrize("case", CASES)
 def test_no_secret_is_in_a_configmap(helm: Helm, case: str) -> None:
-    """Whoever may read ConfigMaps may not read Secrets."""
+    """The right to read ConfigMaps does not include Secrets."""
     rendered = helm.render(CASES[case])
     contents = [str(value) for value in CASES[case].get("secrets", {}).values()]
     for one in rendered.objects:

@@ -42,10 +42,19 @@ def test_beyond_the_standard(helm: Helm, case: str) -> None:
             assert kind not in volume or volume[kind]["defaultMode"] == 0o440
 
 
-def test_secrets_are_readable_where_the_pod_has_no_group_of_its_own(helm: Helm) -> None:
-    """On OpenShift a security context constraint chooses user and group."""
-    values = {**CASES["tls"], "securityContext": {"enabled": False}}
-    volumes = {volume["name"]: volume for volume in helm.render(values).pod["volumes"]}
+def test_users_can_be_chosen_by_the_platform(helm: Helm) -> None:
+    """On OpenShift a security context constraint sets user and group: a fixed one would be refused."""
+    values = {
+        **CASES["tls"],
+        "securityContext": {"enabled": False},
+        "containerSecurityContext": {"runAsUser": None, "runAsGroup": None},
+    }
+    rendered = helm.render(values)
+    assert violations(rendered.pod) == []
+    assert "securityContext" not in rendered.pod
+    assert not {"runAsUser", "runAsGroup"} & rendered.container["securityContext"].keys()
+    # No group of the pod owns the files.
+    volumes = {volume["name"]: volume for volume in rendered.pod["volumes"]}
     assert volumes["tls-cert"]["secret"]["defaultMode"] == 0o444
 
 

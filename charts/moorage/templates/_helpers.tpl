@@ -169,7 +169,7 @@ rollingUpdate: null
 {{- end -}}
 {{- end -}}
 
-{{/* "true" where clients are asked who they are. */}}
+{{/* "true" where clients must authenticate. */}}
 {{- define "moorage.authentication" -}}
 {{- $configured := .Values.configData.auth -}}
 {{- $none := or (eq (toString $configured) "none") (and (kindIs "map" $configured) (hasKey ($configured | default dict) "none")) -}}
