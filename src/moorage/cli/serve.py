@@ -32,6 +32,7 @@ def serve(
     import os
 
     from moorage.cli.output import tell
+    from moorage.config.image import in_image
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
     from moorage.config.source import found
@@ -42,7 +43,8 @@ def serve(
         loaded = load(config, os.environ, defaults=defaults)
     except ConfigError as error:
         tell(error.problems)
-        if not (config or defaults or os.environ.get("REGISTRY_CONFIGURATION_PATH")) and (place := found()):
+        unnamed = not (config or defaults or in_image(os.environ) or os.environ.get("REGISTRY_CONFIGURATION_PATH"))
+        if unnamed and (place := found()):
             hint = "name another file, or start without one: moorage serve --defaults"
             typer.echo(f"{place} was not named but found; {hint}", err=True)
         raise typer.Exit(1) from None

@@ -1,8 +1,8 @@
 """Where the configuration comes from: a file or the built-in text, as a tree without variables.
 
 The file is the argument, else what REGISTRY_CONFIGURATION_PATH names, else one of the two places where images of
-the reference keep it, else there is none and the built-in defaults apply.  Imports no settings, so that
-`moorage health` starts quickly.
+the reference keep it, else there is none and the built-in defaults apply.  `image.py` chooses inside the container
+image.  Imports no settings, so that `moorage health` starts quickly.
 
 Above: `load.py`, `listener.py`.
 """
@@ -13,7 +13,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.config import yaml
+from moorage.config import image, yaml
 from moorage.config.nodes import Map, Scalar, describe, find, is_null
 from moorage.config.problems import ConfigError, Origin, Problem
 
@@ -44,8 +44,10 @@ def choose(
 ) -> tuple[Path | None, list[Problem]]:
     """Return the file to read, None for the built-in defaults, and warnings about files that are not read."""
     places = PLACES if places is None else places
-    there = _there(places)
     variable = environ.get("REGISTRY_CONFIGURATION_PATH", "")
+    if image.in_image(environ):
+        return image.choose(path or (Path(variable) if variable else None), places)
+    there = _there(places)
     if path is not None or variable:
         named = path or Path(variable)
         # Another file is read on purpose; of the two places one may be named by the image and the other mounted.

@@ -18,8 +18,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.config.exposure import beyond_loopback, open_registry
+from moorage.config.image import in_image
 from moorage.config.problems import Problem
-from moorage.server import observing, tls
+from moorage.server import observing, tls, volume
 from moorage.server.cannot import Cannot
 from moorage.server.companion import require_library
 from moorage.server.storage_monitor import require_readable
@@ -91,6 +92,9 @@ def _traces(_: Settings) -> Iterator[Problem]:
 
 def _data_directory(settings: Settings) -> Iterator[Problem]:
     """What is stored can be read; a directory that is missing is made by the first push."""
+    if in_image(os.environ) and (reason := volume.refusal(settings)):
+        yield Problem(reason, "storage.filesystem.rootdirectory")
+        return
     require_readable(settings)
     yield from ()
 
