@@ -8,10 +8,11 @@
     python3 tools/install_test_programs.py --registries
         CNCF Distribution 2.8.3 and 3.1.1 with the drivers azure and gcs, built by Go: minutes, not part of CI
 
-Debian's own packages come by apt-get.  oras, cosign and crane are not in Debian 12: they are taken out of the
-packages of newer suites, which run unpacked because Go programs bring their libraries along, into `.tools/`
-below the repository; nothing newer is installed into the system.  crane's suite, sid, changes every day: when
-it cannot be had the tests of crane are skipped.  The mirror's address is that of the machine's own sources.
+Debian's own packages come by apt-get.  oras, cosign, crane, and newer versions of Docker and Compose, are not in
+Debian 12: they are taken out of the packages of newer suites, which run unpacked because Go programs bring their
+libraries along, into `.tools/` below the repository; nothing newer is installed into the system.  crane's suite,
+sid, changes every day: when it cannot be had the tests of crane are skipped.  The mirror's address is that of the
+machine's own sources.
 pipx, uv and twine come from requirements/installers.txt into an environment of their own, `.tools/installers`.
 What the container image's tests build from, a root file system and wheels, is kept in `.tools/image`.
 azurite, Microsoft's emulator of Azure Blob Storage, comes by npm into `.tools/azurite`; Node.js is Debian's unless
@@ -48,6 +49,7 @@ KEYRING = "/usr/share/keyrings/debian-archive-keyring.gpg"
 
 PACKAGES = (
     "python3-venv", "docker-registry", "skopeo", "docker.io", "podman", "buildah", "containerd", "runc", "crun",
+    "docker-compose",
     "iptables", "busybox-static", "strace", "wrk", "nghttp2-client", "curl", "openssl", "e2fsprogs", "util-linux",
     "apache2-utils", "prometheus", "nginx", "haproxy", "apache2-bin", "pebble",
     "redis-server", "redis-sentinel", "systemd", "logrotate", "rsync", "socat", "mmdebstrap",
@@ -64,8 +66,17 @@ STORES = {
 UNPACKED = (
     ("oras", "oras", "trixie", False),
     ("cosign", "cosign", "trixie", False),
+    ("docker-compose-2", "docker-compose", "trixie", False),
+    ("docker-26", "docker-cli", "trixie", False),
+    ("dockerd-26", "docker.io", "trixie", False),
     ("crane", "crane", "sid", True),
 )
+# Where a package has its program, if not in /usr/bin under the same name.
+PLACES = {
+    "docker-compose-2": "usr/libexec/docker/cli-plugins/docker-compose",
+    "docker-26": "usr/bin/docker",
+    "dockerd-26": "usr/sbin/dockerd",
+}
 
 
 # The last one that runs on Node.js 20 and older.
@@ -195,7 +206,9 @@ def runs(program: str) -> bool:
 
 def _answers(path: Path) -> bool:
     try:
-        return subprocess.run([path, "version"], capture_output=True, check=False, timeout=20).returncode == 0
+        # `docker version` asks an engine.
+        asked = "--version" if path.name.startswith("docker") else "version"
+        return subprocess.run([path, asked], capture_output=True, check=False, timeout=20).returncode == 0
     except (OSError, subprocess.TimeoutExpired):
         return False
 
@@ -242,9 +255,10 @@ def _fetch(suite: str, packages: list[str], scratch: Path) -> None:
         tree = scratch / "tree"
         subprocess.run(["dpkg-deb", "-x", deb, tree], check=True)
     for program, *_ in (item for item in UNPACKED if item[1] in packages):
-        source = scratch / "tree" / "usr" / "bin" / program
+        place = PLACES.get(program, f"usr/bin/{program}")
+        source = scratch / "tree" / place
         if not source.exists():
-            raise CannotInstall(f"the package of {program} in {suite} holds no /usr/bin/{program}")
+            raise CannotInstall(f"the package of {program} in {suite} holds no /{place}")
         shutil.copy2(source, BINARIES / f".{program}.new")
         (BINARIES / f".{program}.new").replace(BINARIES / program)
 
