@@ -75,7 +75,7 @@ USER 1000:1000
 EXPOSE 5000
 VOLUME /var/lib/registry
 STOPSIGNAL SIGTERM
-HEALTHCHECK --interval=30s --timeout=10s --start-period=15s CMD ["moorage", "health"]
+HEALTHCHECK --interval=10s --timeout=10s --start-period=15s CMD ["moorage", "health"]
 ENTRYPOINT ["/entrypoint.sh"]
 CMD ["serve"]
 
