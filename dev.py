@@ -102,7 +102,8 @@ def stores(rest: list[str]) -> None:
 def mutants(paths: list[str]) -> None:
     """Run mutmut on the modules or folders `paths`, in a copy: the tree may be edited meanwhile.
 
-    What has been tested in an earlier run and has not changed since is not tested again.
+    Each choice of paths has a copy of its own: mutmut takes a file that an earlier run left alone for one without
+    mutants.  What an earlier run of the same choice has tested, and has not changed since, is not tested again.
     """
     package = ROOT / "src" / "moorage"
     chosen = [Path(path).resolve() for path in paths] or [package / part for part in MUTATED]
@@ -114,7 +115,7 @@ def mutants(paths: list[str]) -> None:
         tests |= dict.fromkeys(MUTATED[part[0]])
     set_up(DEV_PINS)
     set_up(MUTANTS_PINS)
-    copy = ROOT / "build" / "mutants"
+    copy = ROOT / "build" / "mutants" / ",".join(".".join(path.relative_to(package).parts) for path in chosen)
     for name in ("src", "tests", "docs", "tools", "requirements", "bench"):
         shutil.rmtree(copy / name, ignore_errors=True)
         shutil.copytree(ROOT / name, copy / name, ignore=shutil.ignore_patterns("__pycache__", "_build"))

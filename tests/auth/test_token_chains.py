@@ -86,6 +86,12 @@ def test_a_chain_may_have_three_certificates_between(between: int, good: bool) -
         assert "vouches for" in why(found, root)
 
 
+def test_what_is_no_certificate_is_refused_with_the_reason() -> None:
+    """The operator of the token server sees in the log what its library makes."""
+    assert "ValueError: " in why([base64.b64encode(b"no certificate").decode()], AUTHORITY)
+    assert "Error: " in why(["not Base64"], AUTHORITY)
+
+
 def test_a_chain_from_elsewhere_is_refused() -> None:
     """The names are right, the key is not."""
     forged = certificate("root", OTHER, authority=True)
@@ -101,6 +107,7 @@ def test_only_authorities_vouch_for_others() -> None:
     for middle in (plain, not_one):
         assert "vouches for" in why(sent(SIGNER, middle), AUTHORITY)
         assert "vouches for" in why(sent(SIGNER), middle)
+    assert "basicConstraints" in why(sent(SIGNER), not_one)
     assert "vouches for" in why(sent(certificate("s", LEAF, "root", ROOT)), certificate("root", ROOT))
 
 
