@@ -159,6 +159,47 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
     assert tokens.read_access(good).name == "ann"
 
 
+def signed(claims: dict[str, Any], *, begun: float) -> str:
+    """A token with these claims and a good signature of the key that began at `begun`."""
+    key = Keys(SECRET, DAY, Clock(begun)).signing("access")
+    return jwt.encode({"alg": "HS256", "kid": key.kid}, claims, key, ["HS256"])
+
+
+@pytest.mark.parametrize("claim", ["iss", "aud"])
+def test_issuer_and_audience_both_have_to_be_this_service(claim: str) -> None:
+    """Registries that share a secret but not a name take no token of each other."""
+    claims = claims_of(make(Clock()).access("ann", ACCESS, None)[0])
+    make(Clock()).read_access(signed(claims, begun=NOW))
+    with pytest.raises(InvalidToken, match="for another service"):
+        make(Clock()).read_access(signed({**claims, claim: "other"}, begun=NOW))
+
+
+def test_a_key_is_accepted_until_the_last_token_that_it_signed_is_over() -> None:
+    """Whatever end the token claims: lifetime and grace after the key has ended, and a minute for clocks."""
+    claims = {**claims_of(make(Clock()).access("ann", ACCESS, None)[0]), "exp": NOW + 9 * DAY, "nbf": 0}
+    token, begun = signed(claims, begun=NOW), NOW - NOW % DAY
+    make(Clock(begun + DAY + 300 + 30 + 60)).read_access(token)
+    with pytest.raises(InvalidToken, match="a key that is not in use"):
+        make(Clock(begun + DAY + 300 + 30 + 61)).read_access(token)
+
+
+def test_only_a_token_that_is_over_is_an_ordinary_refusal() -> None:
+    """Every honest client sends one some day; everything else is a warning in the log."""
+    clock = Clock()
+    tokens = make(clock)
+    access, refresh = tokens.access("ann", ACCESS, NOW + 10)[0], tokens.refresh(ANN, "print", NOW + 10)
+    clock.now = NOW + 10
+    for token, read, ordinary in (
+        (access, tokens.read_access, True),
+        (refresh, tokens.read_refresh, True),
+        (access, tokens.read_refresh, False),
+        ("a.b.c", tokens.read_access, False),
+    ):
+        with pytest.raises(InvalidToken) as caught:
+            read(token)
+        assert caught.value.ordinary is ordinary
+
+
 def test_a_token_beyond_the_limit_is_refused_undecoded(monkeypatch: pytest.MonkeyPatch) -> None:
     """Decoding takes time in proportion to the length, without credentials."""
     tokens = make(Clock())
