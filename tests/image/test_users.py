@@ -122,8 +122,12 @@ def test_a_volume_of_root_that_nobody_writes_to_is_served(start: Start, of_root:
 
 
 def test_another_data_directory_that_cannot_be_made_is_refused(engine: Engine, full: str) -> None:
-    message = refused(engine, full, "-e", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/data")
-    assert "/ belongs to 0:0" in message
+    """As root it would be in the container, and lost with it: the volume is what is missing."""
+    name = "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY"
+    message = refused(engine, full, "-e", f"{name}=/data")
+    assert "there is no /data in this container, and 1000:1000 may not create it in /;" in message
+    assert "docker run -v VOLUME:/data ..." in message
+    assert "/etc/hostname is not a directory" in refused(engine, full, "-e", f"{name}=/etc/hostname")
 
 
 def test_a_mounted_configuration_that_is_a_directory_is_refused(engine: Engine, full: str, tmp_path: Path) -> None:

@@ -40,7 +40,8 @@ def refusal(settings: Settings) -> str:
         searchable = os.access(directory, os.R_OK | os.X_OK)
         if searchable and (not target.write or os.access(directory, os.W_OK) or _is_read_only(directory)):
             continue
-        return _message(directory, Path(target.root))
+        root = Path(target.root)
+        return _nothing_mounted(directory, root) if searchable and not root.is_dir() else _message(directory, root)
     return ""
 
 
@@ -65,6 +66,16 @@ def _directories(root: Path) -> Iterator[Path]:
 
 def _is_read_only(directory: Path) -> bool:
     return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+
+
+def _nothing_mounted(above: Path, root: Path) -> str:
+    """Return the message for a data directory that is not there: as root, it would be lost with the container."""
+    if os.path.lexists(root):
+        return f"{root} is not a directory; mount the volume there (docker run -v VOLUME:{root} ...)"
+    return (
+        f"there is no {root} in this container, and {os.geteuid()}:{os.getegid()} may not create it in {above}; "
+        f"mount the volume there (docker run -v VOLUME:{root} ...), or name the directory at which it is mounted"
+    )
 
 
 def _message(directory: Path, root: Path) -> str:
