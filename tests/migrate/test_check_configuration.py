@@ -191,6 +191,7 @@ def test_the_files_of_the_images_lack_nothing_but_the_volume(text: str, run: Run
     path = tmp_path / "c.yml"
     result, lines = check(run, path, text.replace("/var/lib/registry", str(tmp_path / "gone")))
     assert [line["kind"] for line in lines if line.get("required")] == ["store-missing"]
+    assert all(line["subject"] for line in lines if "summary" not in line)
     assert result.returncode == 1
 
 

@@ -27,7 +27,7 @@ _PASSWORD_FILE: Final = "auth.htpasswd.path"  # noqa: S105  a key
 def of_problems(problems: Iterable[Problem]) -> Iterator[Advice]:
     """Yield one advice for each problem that `config check` reports."""
     for problem in problems:
-        where = ": ".join(part for part in (str(problem.origin), problem.key) if part)
+        where = ": ".join(part for part in (str(problem.origin), problem.key) if part) or "configuration"
         hint = f" (did you mean {problem.nearest}?)" if problem.nearest else ""
         if problem.kind == "fault" and problem.key == _PASSWORD_FILE:
             text = f"{problem.message}; Debian's docker-registry is configured so, and lets no client in either"

@@ -90,7 +90,7 @@ def location(root: Path, *, readonly: bool) -> Iterator[Advice]:
         yield Advice(Group.TO_DO, "store-empty", str(root), text, remedy)
     elif os.statvfs(root).f_flag & os.ST_RDONLY and not readonly:
         text = "is on a file system that is mounted read-only: every push would be refused"
-        remedy = "mount it read-write, or set storage.maintenance.readonly.enabled"
+        remedy = "mount it read-write, for this check as well; or set storage.maintenance.readonly.enabled"
         yield Advice(Group.TO_DO, "store-read-only", str(root), text, remedy)
 
 
