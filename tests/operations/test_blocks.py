@@ -196,7 +196,7 @@ def read_only(found: Block, folder: Path) -> None:
 def permissions(found: Block, folder: Path) -> None:
     """The modes that the page promises, of the users of this machine."""
     require_root()
-    for name in ("config.yml", "htpasswd", "registry.key"):
+    for name in ("config.yml", "htpasswd", "registry.crt", "registry.key", "http-secret"):
         (folder / name).touch()
     etc, data = folder / "etc", folder / "data"
     places = {
@@ -207,7 +207,7 @@ def permissions(found: Block, folder: Path) -> None:
     }
     run_block(found, places, folder=folder, environment=environment())
     assert {path.stat().st_mode & 0o777 for path in etc.iterdir()} == {0o640}
-    assert (etc.stat().st_mode & 0o777, data.stat().st_mode & 0o777) == (0o750, 0o700)
+    assert (etc.stat().st_mode & 0o777, data.stat().st_mode & 0o777) == (0o750, 0o750)
     assert (etc.owner(), data.owner()) == ("root", "nobody")
 
 
