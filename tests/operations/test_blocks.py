@@ -73,19 +73,6 @@ def probes(found: Block, folder: Path) -> None:
             assert get(live.port, probe["httpGet"]["path"])[0] == 200
 
 
-def compose_check(found: Block, folder: Path) -> None:
-    """The command exits with 0 while the registry is ready, and not after."""
-    _, program, *arguments = yaml.safe_load(found.text)["healthcheck"]["test"]
-    assert program == "python3"
-    with start_moorage(folder / "data") as live:
-        command = [
-            sys.executable,
-            *(adapted(text, {"127.0.0.1:5000": live.host}) if "5000" in text else text for text in arguments),
-        ]
-        subprocess.run(command, check=True, timeout=60)
-    assert subprocess.run(command, check=False, capture_output=True, timeout=60).returncode != 0
-
-
 def image_check(found: Block, folder: Path) -> None:
     """The command exits with 0 beside a registry of the same configuration, and not after it has ended."""
     command = json.loads(found.text.partition(" CMD ")[2])
@@ -260,7 +247,6 @@ RUN: Final[dict[str, Callable[[Block, Path], None]]] = {
     "docs/operations.md: http:\n  cors": loaded,
     "docs/backup.md: mkdir -p /backup": backed_up,
     "docs/monitoring.md: livenessProbe:": probes,
-    "docs/monitoring.md: healthcheck:": compose_check,
     "docs/monitoring.md: HEALTHCHECK": image_check,
     "docs/monitoring.md: backend registry": haproxy_backend,
     "docs/monitoring.md: health:": loaded,
