@@ -67,7 +67,10 @@ def check_provision(path: Path) -> str:
     if not above.is_dir():
         raise CannotAuthenticate(f"cannot make the password file {path}: {above} is not a directory")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise CannotAuthenticate(f"cannot make the password file {path}: no permission to write in {above}")
+        raise CannotAuthenticate(
+            f"cannot make the password file {path}: no permission to write in {above}; make it with "
+            "`moorage htpasswd -Bc`, or correct the path or mount"
+        )
     return f"{path} does not exist; at start it is made with a user {FIRST_USER} and a random password"
 
 
