@@ -141,7 +141,8 @@ def test_a_mounted_configuration_that_is_a_directory_is_refused(engine: Engine, 
         mount = ("-v", f"{tmp_path / 'config.yml'}:{place}/config.yml")
         answer = engine("run", "--rm", "--network=none", *mount, full, fails=True)
         assert "Are you trying to mount a directory onto a file" in answer
-        assert f"{place}/config.yml: no such file" in refused(engine, full, "-v", f"{tmp_path / 'empty'}:{place}")
+        message = refused(engine, full, "-v", f"{tmp_path / 'empty'}:{place}")
+        assert f"{place}/config.yml: no such file, since a directory without config.yml is mounted" in message
 
 
 def test_a_configuration_or_key_that_the_user_may_not_read_is_refused(

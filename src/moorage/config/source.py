@@ -90,7 +90,11 @@ def _text(path: Path) -> str:
         with path.open("rb") as file:
             data = file.read(_SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError:
-        message = "no such file; name a configuration file, or none for the built-in defaults"
+        message = (
+            f"no such file, since a directory without {path.name} is mounted at {path.parent}; put the file into it"
+            if path in PLACES and image.in_image(os.environ)
+            else "no such file; name a configuration file, or none for the built-in defaults"
+        )
     except IsADirectoryError:
         message = _directory(path)
     except PermissionError:

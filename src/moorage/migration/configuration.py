@@ -99,7 +99,7 @@ def of_settings(examined: Examined, environ: Mapping[str, str]) -> Iterator[Advi
 
 def _access(settings: Settings) -> Iterator[Advice]:
     auth, http = settings.auth, settings.http
-    if auth.htpasswd is not None:
+    if auth.htpasswd is not None and not Path(auth.htpasswd.path).is_dir():
         text = "the bcrypt entries of the password file are valid as they are; others match no password, as before"
         yield Advice(Group.KEPT, "authentication", "auth.htpasswd", text)
     if auth.token is not None:
