@@ -16,7 +16,7 @@ from tests.config.test_load import nobody
 from moorage.config.environment import apply, variable_of
 from moorage.config.model import Settings
 from moorage.config.nodes import Map, Scalar, find
-from moorage.config.problems import NOWHERE
+from moorage.config.problems import NOWHERE, ConfigError
 from moorage.config.scalars import read_loose_path, read_path
 from moorage.config.schema import Key, Leaf, walk
 from moorage.config.show import MASK, render
@@ -349,6 +349,33 @@ def test_show_masks_what_came_from_a_file(tmp_path: Path, secret: Callable[[str]
     shown = render(sent(tmp_path, REGISTRY_HTTP_SECRET_FILE=secret(SECRET)))
     assert "horse" not in shown
     assert f"secret: '{MASK}'" in shown
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for path, _, _ in LEAVES],
+    ids=[variable_of(path).removeprefix("REGISTRY_") for path, _, _ in LEAVES],
+)
+def test_no_message_shows_the_content_of_a_wrong_file(
+    tmp_path: Path, path: tuple[str, ...], secret: Callable[[str | bytes], str]
+) -> None:
+    """A variable may name the wrong file: also what is wrong with a value as a whole is reported without it."""
+    try:
+        loaded = load_text(tmp_path, BASE, {f"{variable_of(path)}_FILE": secret(SECRET)})
+    except ConfigError as error:
+        problems = error.problems
+    else:
+        problems = loaded.warnings
+    assert not [problem for problem in problems if SECRET in str(problem)]
+
+
+def test_a_driver_that_is_none_is_not_shown(tmp_path: Path, secret: Callable[[str | bytes], str]) -> None:
+    (error,) = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE_FILE": secret(SECRET)})
+    assert str(error) == (
+        "REGISTRY_STORAGE_FILE: storage: the content of the file is none of "
+        "filesystem, inmemory, s3, gcs, azure, swift, oss"
+    )
+    assert sent(tmp_path, REGISTRY_STORAGE_FILE=secret("inmemory\n")).storage.driver == "inmemory"
 
 
 # ------------------------------------------------------------------------------------------------- misspellings

@@ -418,6 +418,9 @@ def _note_choice(
         noted.clear()
         return value
     if isinstance(value, Scalar):
+        if value.origin.hidden and value.text not in {*alternatives, "s3aws"}:
+            message = f"the content of the file is none of {', '.join(alternatives)}"
+            raise ConfigError([Problem(message, origin=value.origin)])
         value = chosen(section, value)
     if not isinstance(value, Map):
         return value

@@ -7,7 +7,7 @@ source.py ─► tree ─ environment.py ─► tree ─ older.py ─► tree �
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from moorage.config.build import build
@@ -116,7 +116,7 @@ def examine(
 
     if not any(key == "http" or key.startswith("http.tls") for key in told):
         problems += _tls_without_effect(settings, root)
-    return Examined(settings, source, tuple(problems), chosen)
+    return Examined(settings, source, tuple(_without_hidden(problem, root) for problem in problems), chosen)
 
 
 def _built_alone(root: Map) -> Settings:
@@ -185,11 +185,25 @@ def _missing_version(root: Map) -> list[Problem]:
     return [Problem('required; the file begins with "version: 0.1"', "version", root.origin)]
 
 
+def _without_hidden(problem: Problem, root: Map) -> Problem:
+    """Return `problem` without the value that its message shows, if that came from a file of `value_files.py`."""
+    node = find(root, _steps(problem.key))
+    if not isinstance(node, Scalar) or not node.origin.hidden or not node.text:
+        return problem
+    shown = repr(node.text)
+    message = problem.message.replace(f"found {shown}", "found something else").replace(shown, "what it names")
+    return replace(problem, message=message)
+
+
+def _steps(key: str) -> tuple[str | int, ...]:
+    return tuple(int(step) if step.isdecimal() else step for step in re.split(r"[.\[\]]+", key) if step)
+
+
 def _origin(root: Map, key: str) -> Origin:
     """Where `key` ("health.file[0].file") was written; what is missing has the origin of what should hold it."""
     here: Node = root
     origin = Origin(root.origin.source)
-    steps = [int(step) if step.isdecimal() else step for step in re.split(r"[.\[\]]+", key) if step]
+    steps = _steps(key)
     for index, step in enumerate(steps):
         below = find(here, (step,))
         if below is None:
