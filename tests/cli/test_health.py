@@ -190,6 +190,7 @@ def test_another_server_is_not_the_registry(tmp_path: Path, answer: bytes, reaso
     ("addr", "reason"),
     [
         ("127.0.0.1:0", "http.addr is '127.0.0.1:0', a random port: name one to check the health of the registry"),
+        ("a..b:5000", "http.addr is 'a..b:5000': not a host name"),
         ("localhost", "http.addr is 'localhost': expected host:port or :port with a port from 0 to 65535"),
     ],
 )

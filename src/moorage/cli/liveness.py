@@ -88,6 +88,8 @@ def check(config: Path | None, environ: Mapping[str, str], timeout_s: float) -> 
             raise Dead(f"no answer from {scheme}{name} within {timeout_s:g} s") from None
         except ConnectionRefusedError:
             reason = reason or f"nothing listens on {name} (http.addr); is the registry running?"
+        except UnicodeError:  # of the encoding of host names
+            raise Dead(f"http.addr is {found.addr!r}: not a host name") from None
         except OSError as error:
             reason = reason or f"no connection to {name} (http.addr): {error.strerror or error}"
     raise Dead(reason)
