@@ -15,6 +15,7 @@ Used by: `preflight.py`.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -47,8 +48,8 @@ def refusal(settings: Settings) -> str:
 
 def _directories(root: Path) -> Iterator[Path]:
     """The directories in which a push creates others, or the one in which the data directory would be created."""
-    if not root.is_dir():
-        while not root.is_dir():
+    if not os.path.isdir(root):  # noqa: PTH112  Path.is_dir raises below a directory that may not be entered
+        while not os.path.isdir(root):  # noqa: PTH112
             root = root.parent
         yield root
         return
@@ -85,6 +86,6 @@ def _message(directory: Path, root: Path) -> str:
     return (
         f"{directory} belongs to {owner} with mode {stat.S_IMODE(status.st_mode):04o}, and this container runs as "
         f"{uid}:{gid}, which may not write there; run it as the owner (docker run --user {owner} ...), or stop it "
-        f"and change the owner once: docker run --rm --user 0:0 -v VOLUME:{root} --entrypoint chown IMAGE "
-        f"-R {uid}:{gid} {root}"
+        f"and change the owner once: docker run --rm --user 0:0 -v {shlex.quote(f'VOLUME:{root}')} "
+        f"--entrypoint chown IMAGE -R {uid}:{gid} {shlex.quote(str(root))}"
     )

@@ -1,0 +1,55 @@
+"""Volumes that the user of the container image may not write to; `tests/image/test_users.py` runs the image."""
+
+from __future__ import annotations
+
+import os
+import shlex
+import tempfile
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.config.helpers import load_text
+
+from moorage.server import volume
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+
+@contextmanager
+def nobody() -> Iterator[None]:
+    """Root as another user, also for access(2), which asks for the real one."""
+    if os.geteuid() != 0:
+        yield
+        return
+    os.setresuid(65534, 65534, 0)
+    try:
+        yield
+    finally:
+        os.setresuid(0, 0, 0)
+
+
+@pytest.fixture
+def closed() -> Iterator[Path]:
+    """A directory that nobody may enter, below one that everybody may."""
+    with tempfile.TemporaryDirectory() as above:
+        Path(above).chmod(0o755)
+        directory = Path(above, "closed")
+        directory.mkdir()
+        yield directory
+        directory.chmod(0o700)
+
+
+@pytest.mark.parametrize("name", ["data", "a b; c"])
+def test_a_volume_below_a_closed_directory_is_refused_by_name(closed: Path, tmp_path: Path, name: str) -> None:
+    root = closed / name
+    root.mkdir()
+    text = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{root}'}}}}\nhttp: {{addr: ':5000'}}\n"
+    settings = load_text(tmp_path, text).settings
+    closed.chmod(0)
+    with nobody():
+        message = volume.refusal(settings)
+    assert message.startswith(f"{closed} belongs to ")
+    assert message.endswith(f" {shlex.quote(str(root))}")
