@@ -9,6 +9,7 @@ the remedy is a command for the operator.
 from __future__ import annotations
 
 import os
+import shlex
 import stat
 from collections import Counter
 from dataclasses import dataclass, field
@@ -196,7 +197,7 @@ def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
     problems = [kind for kind in ("directory", "file", "upload") if tree.counts[kind]]
     if tree.counts["above"]:
         subject, text = _counted(tree, "above")
-        remedy = f"chmod o+x {' '.join(tree.samples['above'])}"
+        remedy = f"chmod o+x {shlex.join(tree.samples['above'])}"
         yield Advice(Group.TO_DO, "permission-above", subject, f"{text} (user {who})", remedy)
     if tree.counts["hidden"]:
         remedy = "run this command as root; nothing is written"
@@ -204,7 +205,8 @@ def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
     for kind in problems:
         subject, text = _counted(tree, kind)
         remedy = (
-            f"with both registries stopped: chown -R {account.owner} {root}; or run Moorage as {_owners(tree)}"
+            f"with both registries stopped: chown -R {account.owner} {shlex.quote(str(root))}; "
+            f"or run Moorage as {_owners(tree)}"
         )
         yield Advice(Group.TO_DO, f"permission-{kind}", subject, f"{text} (user {who})", remedy)
     if not problems and not tree.counts["above"]:
@@ -240,8 +242,8 @@ def files_to_read(files: Sequence[tuple[str, str]], account: Account) -> Iterato
         if not readable:
             reason = f"cannot be read by {account.name} (uid {account.uid}, from {account.source})"
             where = (
-                f"move it to a directory that the user may enter, or chmod o+x {blocked}"
+                f"move it to a directory that the user may enter, or chmod o+x {shlex.quote(str(blocked))}"
                 if blocked
-                else f"chgrp {account.gid} {path} && chmod g+r {path}"
+                else f"chgrp {account.gid} {shlex.quote(path)} && chmod g+r {shlex.quote(path)}"
             )
             yield Advice(Group.TO_DO, "file-permission", f"{key} {path}", reason, where)
