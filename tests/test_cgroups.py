@@ -49,6 +49,11 @@ V2 = "30 23 0:26 {group} /sys/fs/cgroup ro,nosuid - cgroup2 cgroup rw,nsdelegate
 CPU, MEMORY, UNIFIED = "sys/fs/cgroup/cpu,cpuacct", "sys/fs/cgroup/memory", "sys/fs/cgroup"
 
 
+@pytest.mark.parametrize("line", ["30 23 - cgroup2 x y", "30 23 0:26 / /sys - cgroup", " - cgroup2"])
+def test_lines_of_another_form_are_no_limit(tmp_path: Path, line: str) -> None:
+    assert tree(tmp_path, "0::/\n", f"{line}\n", {}) == Limits()
+
+
 def test_a_container_of_version_1_without_a_namespace(tmp_path: Path) -> None:
     """Docker before cgroup namespaces: the host's path, and a mount that begins with the container's group."""
     cgroup = "12:cpu,cpuacct:/docker/4f2a\n7:memory:/docker/4f2a\n1:name=systemd:/docker/4f2a\n0::/\n"

@@ -55,7 +55,7 @@ def limits(proc: str = "/proc/self", root: str = "/") -> Limits:
     try:
         groups = _groups(Path(proc, "cgroup").read_text())
         mounts = list(_mounts(Path(proc, "mountinfo").read_text()))
-    except (OSError, ValueError):  # no control groups, or no /proc
+    except (OSError, ValueError, IndexError):  # no control groups, no /proc, or lines of another form
         return Limits()
     processors, memory = [], []
     for directory, version in _directories("cpu", groups, mounts, root):
