@@ -294,6 +294,7 @@ def process(folder: Path, *words: str) -> str:
         (["/sbin/docker-init", "--", "/entrypoint.sh", "/etc/other.yml"], "/etc/other.yml"),
         (["/sbin/docker-init", "--", "/entrypoint.sh", "registry", "serve", "/etc/other"], "/etc/other"),
         (["/bin/sh", "/entrypoint.sh", "serve", "/etc/other"], "/etc/other"),
+        (["/bin/registry", "serve", "/etc/registry"], "/etc/registry"),
     ],
 )
 def test_the_file_that_the_container_was_started_with_is_read(tmp_path: Path, words: list[str], file: str) -> None:

@@ -5,6 +5,7 @@ Imports little, because orchestrators call it every few seconds.
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 import socket
@@ -107,7 +108,7 @@ def served_configuration(process: str = "/proc/1") -> _Source | None:
     at = next((at for at, word in enumerate(words) if word.rpartition("/")[2] in _PROGRAMS), None)
     if at is None:
         return None
-    rest = [word for word in words[at + 1 :] if word.rpartition("/")[2] not in _PROGRAMS]
+    rest = list(itertools.dropwhile(lambda word: word.rpartition("/")[2] in _PROGRAMS, words[at + 1 :]))
     rest = rest[1:] if rest[:1] == ["serve"] else [word for word in rest if word.endswith((".yml", ".yaml"))]
     if "--defaults" in rest:
         return _Source(None, defaults=True)
