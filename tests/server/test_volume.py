@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import shlex
 import tempfile
@@ -53,3 +54,14 @@ def test_a_volume_below_a_closed_directory_is_refused_by_name(closed: Path, tmp_
         message = volume.refusal(settings)
     assert message.startswith(f"{closed} belongs to ")
     assert message.endswith(f" {shlex.quote(str(root))}")
+
+
+def test_a_file_system_that_fails_is_left_to_the_monitor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(path: object) -> os.statvfs_result:
+        raise OSError(errno.ESTALE, "Stale file handle", path)
+
+    text = f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: '{tmp_path}'}}}}\nhttp: {{addr: ':5000'}}\n"
+    settings = load_text(tmp_path, text).settings
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).exists() and not mode & os.W_OK)
+    monkeypatch.setattr(os, "statvfs", failing)
+    assert volume.refusal(settings) == ""

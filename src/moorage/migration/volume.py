@@ -89,7 +89,7 @@ def location(root: Path, *, readonly: bool) -> Iterator[Advice]:
         text = f"holds no registry (no {LAYOUT} in it)"
         remedy = "mount the volume of the old registry; if it never held an image, nothing is to be done for it"
         yield Advice(Group.TO_DO, "store-empty", str(root), text, remedy)
-    elif os.statvfs(root).f_flag & os.ST_RDONLY and not readonly:
+    elif not readonly and _is_read_only(root):
         text = "is on a file system that is mounted read-only: every push would be refused"
         remedy = "mount it read-write, for this check as well; or set storage.maintenance.readonly.enabled"
         yield Advice(Group.TO_DO, "store-read-only", str(root), text, remedy)
@@ -102,9 +102,21 @@ def _holds_registry(root: Path) -> bool:
         return True  # reported by the walk
 
 
+def _is_read_only(root: Path) -> bool:
+    try:
+        return bool(os.statvfs(root).f_flag & os.ST_RDONLY)
+    except OSError:
+        return False  # reported by `free_space`
+
+
 def free_space(root: Path) -> Iterator[Advice]:
     """Yield free bytes and inodes of the file system that holds `root`."""
-    status = os.statvfs(root)
+    try:
+        status = os.statvfs(root)
+    except OSError as error:
+        text = f"the file system does not show its free space: {error.strerror}"
+        yield Advice(Group.TO_DO, "space", str(root), text, "repair or mount the file system, and run this again")
+        return
     free, inodes = status.f_bavail * status.f_frsize, status.f_favail
     counted = f", {inodes} inodes" if status.f_files else ""
     text = f"{free // _MIB} MiB{counted} free"
@@ -203,9 +215,10 @@ def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
         remedy = "run this command as root; nothing is written"
         yield Advice(Group.TO_DO, "not-looked-at", *_counted(tree, "hidden"), remedy)
     for kind in problems:
+        # chown -R does not enter the directory behind a symbolic link.
         subject, text = _counted(tree, kind)
         remedy = (
-            f"with both registries stopped: chown -R {account.owner} {shlex.quote(str(root))}; "
+            f"with both registries stopped: chown -R {account.owner} {shlex.quote(str(root.resolve()))}; "
             f"or run Moorage as {_owners(tree)}"
         )
         yield Advice(Group.TO_DO, f"permission-{kind}", subject, f"{text} (user {who})", remedy)

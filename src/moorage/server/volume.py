@@ -66,7 +66,10 @@ def _directories(root: Path) -> Iterator[Path]:
 
 
 def _is_read_only(directory: Path) -> bool:
-    return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    try:
+        return bool(os.statvfs(directory).f_flag & os.ST_RDONLY)
+    except OSError:  # a file system that fails, which the storage monitor reports
+        return True
 
 
 def _nothing_mounted(above: Path, root: Path) -> str:
