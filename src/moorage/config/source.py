@@ -91,7 +91,7 @@ def _text(path: Path) -> str:
             data = file.read(_SIZE_LIMIT_BYTES + 1)
     except FileNotFoundError:
         message = (
-            f"no such file, since a directory without {path.name} is mounted at {path.parent}; put the file into it"
+            f"no such file, since a directory without {path.name} is mounted at {path.parent}; put it there"
             if path in PLACES and image.in_image(os.environ)
             else "no such file; name a configuration file, or none for the built-in defaults"
         )
