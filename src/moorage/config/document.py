@@ -36,7 +36,7 @@ what is in force, with secrets masked.
 2. `REGISTRY_*` variables replace what the file says.
 3. What neither says has the default given here.
 
-A key that nothing reads is told of in a warning with the nearest known key; for `moorage config check` it is an
+An unknown key causes a warning that names the nearest known key; for `moorage config check` it is an
 error. A key marked **later** belongs to a feature that this version does not have: switched on, it is refused at
 start. Everything marked *ours* is unknown to CNCF Distribution, which takes no notice of it.
 
@@ -69,7 +69,7 @@ the keys and the first of the documents. Text keeps its spelling (`secret: 0123`
 parameters of drivers and of authentication, where it is read as a value first (0123 is 83): quote it there.
 
 Durations are written like `300ms`, `10s`, `5m` or `1h30m`. In keys of the reference a number without a unit counts
-nanoseconds, which is told in a warning; in `storage.maintenance.uploadpurging` and in our own keys it is refused.
+nanoseconds, with a warning; in `storage.maintenance.uploadpurging` and in our own keys it is refused.
 
 ## Variables
 
