@@ -1,0 +1,120 @@
+"""Removal and renaming below the filesystem driver, with other processes at work in between."""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from moorage.storage.durable import move_unless_there, remove_leftovers, remove_tree, sync_data, temporary_beside
+
+_RMTREE = shutil.rmtree
+
+
+class Meanwhile:
+    """Fails `shutil.rmtree` with `error` the first `times`, as the work of another process does."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, error: OSError, times: int) -> None:
+        self.error, self.times, self.calls = error, times, 0
+        patch.setattr(shutil, "rmtree", self)
+
+    def __call__(self, path: str, **options: Any) -> None:
+        self.calls += 1
+        if self.calls <= self.times:
+            raise self.error
+        _RMTREE(path, **options)
+
+
+@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.ENOENT, errno.ENOTDIR])
+def test_a_tree_goes_although_others_work_in_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A push beside the deletion adds a file after the directory was read, or another deletion is faster."""
+    (tmp_path / "tree" / "below").mkdir(parents=True)
+    meanwhile = Meanwhile(monkeypatch, OSError(number, os.strerror(number)), 19)
+    remove_tree(str(tmp_path / "tree"))
+    assert not (tmp_path / "tree").exists()
+    assert meanwhile.calls == 20
+
+
+@pytest.mark.parametrize("number", [errno.ENOTEMPTY, errno.ENOENT])
+def test_a_tree_that_others_fill_for_ever_is_an_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    """A deletion that reports success and leaves files would be worse."""
+    (tmp_path / "tree").mkdir()
+    meanwhile = Meanwhile(monkeypatch, OSError(number, os.strerror(number)), 100)
+    with pytest.raises(OSError, match=os.strerror(number)):
+        remove_tree(str(tmp_path / "tree"))
+    assert meanwhile.calls == 20
+
+
+def test_a_tree_that_may_not_be_removed_is_an_error_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "tree").mkdir()
+    meanwhile = Meanwhile(monkeypatch, PermissionError(errno.EACCES, "Permission denied"), 1)
+    with pytest.raises(PermissionError):
+        remove_tree(str(tmp_path / "tree"))
+    assert meanwhile.calls == 1
+
+
+def test_what_is_gone_is_removed(tmp_path: Path) -> None:
+    remove_tree(str(tmp_path / "absent"))
+    (tmp_path / "file").touch()
+    remove_tree(str(tmp_path / "file"))
+    assert (tmp_path / "file").exists()
+
+
+def test_leftovers_are_old_temporary_files_and_empty_directories(tmp_path: Path) -> None:
+    """A temporary file that is being written must stay, and so must everything with another name."""
+    deep = tmp_path / "a" / "b" / "c"
+    deep.mkdir(parents=True)
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    old, edge, named = (
+        temporary_beside(str(kept / "data")),
+        temporary_beside(str(kept / "data")),
+        str(kept / "data"),
+    )
+    for path, written in ((old, 99), (edge, 100), (named, 50)):
+        Path(path).touch()
+        os.utime(path, (written, written))
+    remove_leftovers(str(tmp_path), 100)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
+    assert {str(path) for path in kept.iterdir()} == {edge, named}
+
+
+def test_a_name_that_is_taken_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Some FUSE and SMB mounts have none; the blob that is there must not be replaced."""
+
+    def no_links(source: str, target: str) -> None:
+        raise OSError(errno.EOPNOTSUPP, os.strerror(errno.EOPNOTSUPP), source, None, target)
+
+    monkeypatch.setattr(os, "link", no_links)
+    target = tmp_path / "data"
+    for number in range(2):
+        (tmp_path / "temporary").write_text(str(number))
+        if number == 0:
+            move_unless_there(str(tmp_path / "temporary"), str(target))
+            continue
+        with pytest.raises(FileExistsError) as caught:
+            move_unless_there(str(tmp_path / "temporary"), str(target))
+        assert (caught.value.errno, caught.value.filename) == (errno.EEXIST, str(target))
+    assert target.read_text() == "0"
+
+
+def test_a_failed_sync_names_the_call_and_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The registry logs both, and decides by the errno what the client is told."""
+
+    def fail(fd: int) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(os, "fdatasync", fail)
+    with pytest.raises(OSError, match="fdatasync: Input/output error") as caught:
+        sync_data(0, str(tmp_path / "data"))
+    assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "data"))
