@@ -24,7 +24,6 @@ __all__ = ["DEFAULT_TIMEOUT_S", "Dead", "check", "parse", "run", "served_configu
 
 DEFAULT_TIMEOUT_S: Final = 5.0
 _ANSWER_LIMIT_BYTES: Final = 64 << 10
-_ANYWHERE: Final = frozenset({"", "::", "0.0.0.0"})  # noqa: S104  where the server listens, not this
 _REQUEST: Final = (
     b"GET /livez HTTP/1.1\r\nHost: localhost\r\nUser-Agent: moorage-health\r\nConnection: close\r\n\r\n"
 )
@@ -126,7 +125,7 @@ def _targets(found: Listener) -> Iterator[tuple[str, str | tuple[str, int]]]:
     if found.net == "unix":
         yield found.addr, found.addr
         return
-    from moorage.config.addresses import host_and_port
+    from moorage.config.addresses import UNSPECIFIED, host_and_port
 
     try:
         host, port = host_and_port(found.addr)
@@ -134,7 +133,7 @@ def _targets(found: Listener) -> Iterator[tuple[str, str | tuple[str, int]]]:
         raise Dead(f"http.addr is {found.addr!r}: {error}") from error
     if port == 0:
         raise Dead(f"http.addr is {found.addr!r}, a random port: name one to check the health of the registry")
-    for one in ("127.0.0.1", "::1") if host in _ANYWHERE else (host,):
+    for one in ("127.0.0.1", "::1") if host in UNSPECIFIED else (host,):
         yield f"[{one}]:{port}" if ":" in one else f"{one}:{port}", (one, port)
 
 

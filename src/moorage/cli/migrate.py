@@ -177,6 +177,7 @@ def _show(found: Sequence[Advice], examined: Examined, *, as_json: bool) -> None
     """Print the report: groups in order, then what comes next."""
     import json
 
+    from moorage.cli.output import printable
     from moorage.migration.advice import Group
 
     required = sum(advice.required for advice in found)
@@ -199,9 +200,9 @@ def _show(found: Sequence[Advice], examined: Examined, *, as_json: bool) -> None
         if lines:
             typer.echo(f"{_TITLES[group.value]}:")
         for advice in lines:
-            typer.echo(f"  {_printable(advice.subject)}: {_printable(advice.text)}")
+            typer.echo(f"  {printable(advice.subject)}: {printable(advice.text)}")
             if advice.remedy:
-                typer.echo(f"      do: {_printable(advice.remedy)}")
+                typer.echo(f"      do: {printable(advice.remedy)}")
         if lines:
             typer.echo("")
     place = f" {examined.path}" if examined.path is not None else ""
@@ -212,10 +213,3 @@ def _show(found: Sequence[Advice], examined: Examined, *, as_json: bool) -> None
     else:
         typer.echo(f"ready: moorage serve{place}")
     typer.echo(f"every blob and link of the store: moorage storage check --digests{place}")
-
-
-def _printable(text: str) -> str:
-    """Return `text` without what would move a terminal's cursor."""
-    from moorage.cli.output import printable
-
-    return printable(text)

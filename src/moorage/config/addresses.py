@@ -7,7 +7,10 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["host_and_port", "is_address"]
+__all__ = ["UNSPECIFIED", "host_and_port", "is_address"]
+
+UNSPECIFIED: Final = frozenset({"", "::", "0.0.0.0"})  # noqa: S104  read from settings
+"""Hosts that stand for every interface."""
 
 _PORT_LIMIT: Final = 65_535
 

@@ -45,7 +45,7 @@ def choose(named: Path | None, places: Sequence[Path], shipped: Path = SHIPPED) 
     mounted = [place for place in there if own is None or _bytes(place) != own]
     if named is None:
         missing = [place for place in places if place not in there]
-        chosen = next(iter([*mounted, *missing, *places]))
+        chosen = [*mounted, *missing, *places][0]
         return chosen, [_not_read(place, f"{chosen} comes first") for place in mounted if place != chosen]
     if named not in places:
         return named, []

@@ -34,9 +34,6 @@ _OTHERS: Final = ("REGISTRY_HTTP_ADDR", "REGISTRY_HTTP_NET", "REGISTRY_HTTP_TLS"
 """Beginnings of all variables that change what is read here, but for REGISTRY_HTTP itself."""
 
 
-_NO_HOSTS: Final[tuple[str, ...]] = ()
-
-
 @dataclass(frozen=True, slots=True)
 class Listener:
     """`http.addr`, `http.net` and whether HTTPS is spoken; the directory and hosts of `http.tls.letsencrypt`."""
@@ -55,7 +52,7 @@ def listener(path: Path | None, environ: Mapping[str, str], *, defaults: bool = 
     """
     chosen = None if defaults else choose(path, environ)[0]
     problems: list[Problem] = []
-    root = built_in(environ) if chosen is None else tree(chosen, problems)
+    root = built_in(environ) if chosen is None else tree(chosen, problems, environ)
     found = None if problems else listener_of_tree(root, environ)
     if found is not None:
         return found
@@ -86,12 +83,10 @@ def listener_of_tree(root: Map, environ: Mapping[str, str]) -> Listener | None:
     acme = tls.entries.get("letsencrypt")
     if certificate is None or not (isinstance(acme, Map) or is_null(acme)):
         return None
-    directory, hosts = "", _NO_HOSTS
-    if isinstance(acme, Map):
-        found = _acme(acme)
-        if found is None:
-            return None
-        directory, hosts = found
+    found = _acme(acme) if isinstance(acme, Map) else ("", ())
+    if found is None:
+        return None
+    directory, hosts = found
     return Listener(addr, net, bool(certificate or directory), directory, hosts)
 
 

@@ -85,7 +85,7 @@ def examine(
     if chosen is None:
         root, source = built_in(environ), BUILT_IN
     else:
-        root, source = tree(chosen, problems), str(chosen)
+        root, source = tree(chosen, problems, environ), str(chosen)
     problems += _empty_sections(root)
     spread(root)
     alone = copied(root)

@@ -62,7 +62,7 @@ def _unused(files: list[Path], message: str) -> list[Problem]:
 
 
 def found() -> Path | None:
-    """The file that is read although nobody names it."""
+    """Return the file that is read when none is named."""
     return next(iter(_there(PLACES)), None)
 
 
@@ -70,12 +70,12 @@ def _there(places: Sequence[Path]) -> list[Path]:
     return [place for place in places if os.path.lexists(place)]
 
 
-def tree(path: Path, problems: list[Problem]) -> Map:
+def tree(path: Path, problems: list[Problem], environ: Mapping[str, str]) -> Map:
     """Return the file's tree; what stands in it twice is appended to `problems`.
 
     Raises `ConfigError` for a file that cannot be read or is no mapping.
     """
-    node, _ = yaml.read(_text(path), str(path), problems)
+    node, _ = yaml.read(_text(path, environ), str(path), problems)
     if node is None or is_null(node):
         return Map(Origin(str(path)))
     if not isinstance(node, Map):
@@ -84,7 +84,7 @@ def tree(path: Path, problems: list[Problem]) -> Map:
     return node
 
 
-def _text(path: Path) -> str:
+def _text(path: Path, environ: Mapping[str, str]) -> str:
     origin = Origin(str(path))
     try:
         with path.open("rb") as file:
@@ -92,7 +92,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         message = (
             f"no such file, since a directory without {path.name} is mounted at {path.parent}; put it there"
-            if path in PLACES and image.in_image(os.environ)
+            if path in PLACES and image.in_image(environ)
             else "no such file; name a configuration file, or none for the built-in defaults"
         )
     except IsADirectoryError:

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.migration.accounts import EXECUTE, READ, WRITE
 from moorage.migration.advice import Advice, Group
+from moorage.storage.data_directory import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
 __all__ = ["LAYOUT", "Tree", "files_to_read", "free_space", "location", "ownership", "root_of", "walk"]
 
-LAYOUT: Final = "docker/registry/v2"
 _SAMPLES: Final = 3
 _UPLOADS: Final = "_uploads"
 _USUAL: Final = (Path("/var/lib/registry"), Path("/var/lib/docker-registry"))

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.config.addresses import host_and_port
+from moorage.config.addresses import UNSPECIFIED, host_and_port
 from moorage.server import reuseport
 from moorage.server.cannot import Cannot
 from moorage.server.granian import BACKLOG
@@ -211,7 +211,7 @@ def _resolve(addr: str) -> tuple[int, str, int]:
         host, port = host_and_port(addr)
     except ValueError as error:
         raise Cannot(f"cannot listen on {addr!r}: {error}") from error
-    if host in {"", "::", "0.0.0.0"}:  # noqa: S104  the operator wrote it
+    if host in UNSPECIFIED:
         return (socket.AF_INET6, "::", port) if _has_ipv6() else (socket.AF_INET, "0.0.0.0", port)  # noqa: S104
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)

@@ -18,9 +18,10 @@ import os
 import shlex
 import stat
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from moorage.server.storage_monitor import monitored
+from moorage.storage.data_directory import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,8 +29,6 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
 
 __all__ = ["refusal"]
-
-_LAYOUT: Final = "docker/registry/v2"
 
 
 def refusal(settings: Settings) -> str:
@@ -54,7 +53,7 @@ def _directories(root: Path) -> Iterator[Path]:
         yield root
         return
     yield root
-    layout = root / _LAYOUT
+    layout = root / LAYOUT
     yield from (path for path in (root / "docker", root / "docker/registry", layout) if path.is_dir())
     for name in ("repositories", "blobs", "blobs/sha256"):
         if (layout / name).is_dir():

@@ -28,12 +28,12 @@ from moorage.storage.driver import StorageUnavailable
 from moorage.storage.durable import FILE_MODE, is_directory, make_with_parents
 from moorage.storage.failures import of_system
 
-__all__ = ["DataDirectory", "Identity", "check_readable", "check_writable", "create", "identify"]
+__all__ = ["LAYOUT", "DataDirectory", "Identity", "check_readable", "check_writable", "create", "identify"]
 
 Identity = tuple[int, int]
 """st_dev and st_ino."""
 
-_LAYOUT: Final = "docker/registry/v2"
+LAYOUT: Final = "docker/registry/v2"
 _WRITTEN: Final = ("repositories", "blobs")
 _NAME: Final = "write-probe.00000000-0000-4000-8000-000000000000.tmp"
 _BYTES: Final = bytes(4096)
@@ -48,7 +48,7 @@ def identify(root: str, known: Identity | None) -> Identity:
     """
     status = os.stat(f"{root}/.")
     identity = (status.st_dev, status.st_ino)
-    if known not in {None, identity} and not is_directory(f"{root}/{_LAYOUT}"):
+    if known not in {None, identity} and not is_directory(f"{root}/{LAYOUT}"):
         message = "another directory, which holds no registry, is in its place"
         raise FileNotFoundError(errno.ENOENT, message, root)
     return identity
@@ -61,7 +61,7 @@ def check_readable(root: str, known: Identity | None = None) -> Identity:
     """
     identity = identify(root, known)
     with suppress(FileNotFoundError):
-        os.stat(f"{root}/{_LAYOUT}/.")
+        os.stat(f"{root}/{LAYOUT}/.")
     return identity
 
 
@@ -118,11 +118,11 @@ def check_writable(root: str) -> None:
 
 def _directories(root: str) -> list[str]:
     """The directories below which repositories and blobs are created; before the first push the one above them."""
-    found = [path for name in _WRITTEN if os.path.isdir(path := f"{root}/{_LAYOUT}/{name}")]
+    found = [path for name in _WRITTEN if os.path.isdir(path := f"{root}/{LAYOUT}/{name}")]
     if found:
         return found
     path = root
-    for name in _LAYOUT.split("/"):
+    for name in LAYOUT.split("/"):
         if not os.path.isdir(f"{path}/{name}"):
             break
         path = f"{path}/{name}"
