@@ -104,10 +104,11 @@ class Odd:
         await reply(scope, send, b"no", status=403)
 
     async def on_file(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        size = (self.home / query["name"]).stat().st_size
-        headers = [(b"content-length", b"%d" % size)]
-        await send({"type": "http.response.start", "status": 200, "headers": headers})
-        await send({"type": "http.response.pathsend", "path": str(self.home / query["name"])})
+        with (self.home / query["name"]).open("rb") as file:
+            size = os.fstat(file.fileno()).st_size
+            headers = [(b"content-length", b"%d" % size)]
+            await send({"type": "http.response.start", "status": 200, "headers": headers})
+            await send({"type": "http.response.zerocopysend", "file": file, "offset": 0, "count": size})
 
     async def on_break(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("broken on purpose")

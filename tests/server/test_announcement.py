@@ -14,7 +14,7 @@ from tests.server import certs
 from moorage.config.exposure import authentication, beyond_loopback, open_registry
 from moorage.server import tls
 from moorage.server.announcement import start_fields
-from moorage.server.granian import ServerOptions
+from moorage.server.options import ServerOptions
 from moorage.server.plan import Plan
 
 if TYPE_CHECKING:

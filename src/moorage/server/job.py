@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading
-    from moorage.server.granian import ServerOptions
+    from moorage.server.options import ServerOptions
     from moorage.server.relay import Relay
     from moorage.server.shared_count import SharedCount
     from moorage.server.storage_report import SharedReport

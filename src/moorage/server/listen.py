@@ -29,12 +29,14 @@ import structlog
 from moorage.config.addresses import UNSPECIFIED, host_and_port
 from moorage.server import reuseport
 from moorage.server.cannot import Cannot
-from moorage.server.granian import BACKLOG
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
 
-__all__ = ["Sockets", "bind", "check_socket", "inherited", "is_inherited", "is_loopback"]
+__all__ = ["BACKLOG", "Sockets", "bind", "check_socket", "inherited", "is_inherited", "is_loopback"]
+
+BACKLOG: Final = 2048
+"""Connections that the kernel keeps while every worker is busy (it caps this at net.core.somaxconn)."""
 
 _FIRST_INHERITED: Final = 3
 _REMEDIES: Final = {
@@ -241,8 +243,7 @@ def _bound(family: int, host: str, port: int, *, share: bool) -> socket.socket:
     made = socket.socket(family, socket.SOCK_STREAM)
     try:
         made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        # Accepted connections inherit it.  Without it an HTTP/2 upload waits for delayed acknowledgements: 52 s
-        # instead of 3 s for 1 GiB.
+        # Accepted connections inherit it: the last piece of an answer does not wait for an acknowledgement.
         made.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if share:
             made.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.server.crew import Crew, Slot, Worker, ended
-from moorage.server.granian import ServerOptions
+from moorage.server.options import ServerOptions
 from moorage.server.succession import Succession
 from moorage.server.systemd import notify
 

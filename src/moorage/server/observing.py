@@ -22,7 +22,7 @@ from moorage import tracing
 from moorage.http.debug import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server.cannot import Cannot
-from moorage.server.granian import Listener, ServerOptions
+from moorage.server.http1 import Http1Options, Server
 from moorage.server.listen import bind, is_loopback
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ _METRICS_PATH: Final = "/metrics"
 
 _INTERVAL_S: Final = 1.0
 _FLUSH_LIMIT_S: Final = 3.0
-_OPTIONS: Final = ServerOptions(connections=64)
+_OPTIONS: Final = Http1Options(connections=64)
 _log: Final = structlog.get_logger("moorage.server")
 
 
@@ -96,7 +96,7 @@ class Observing:
         self._health: Health | None = None
         self._readings: Callable[[], Iterable[Reading]] = tuple
         self._task: asyncio.Task[None] | None = None
-        self._listener: Listener | None = None
+        self._server: Server | None = None
         self._own: list[Reading] = []
         self._traffic = Traffic()
         if job.board is not None and job.settings.http.debug.prometheus.enabled:
@@ -136,8 +136,8 @@ class Observing:
         self._task = asyncio.create_task(self._keep_showing(), name="metrics")
         if job.debug is not None:
             self._own = self._certificate()
-            self._listener = Listener(self._pages(job.board, traffic), os.dup(job.debug.fileno()), unix=False,
-                                      options=_OPTIONS)  # fmt: skip
+            self._server = Server(self._pages(job.board, traffic), _OPTIONS)
+            self._server.listen(job.debug)
             job.debug.close()
 
     def _certificate(self) -> list[Reading]:
@@ -164,10 +164,10 @@ class Observing:
 
     def retire(self) -> None:
         """A newer worker has taken over: leave what is new to it, and ask clients that stay to come again."""
-        if self._listener is not None:
-            self._traffic.draining = True
-            self._listener.accept_no_more()
-            asyncio.get_running_loop().call_later(_INTERVAL_S, self._listener.stop)
+        if self._server is not None:
+            self._server.accept_no_more()
+            self._server.draining = True
+            asyncio.get_running_loop().call_later(_INTERVAL_S, self._server.stop)
 
     async def close(self) -> None:
         """The last numbers and spans."""

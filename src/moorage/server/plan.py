@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Final
 from moorage.cgroups import Limits, limits, usable_processors
 from moorage.server import tls
 from moorage.server.cannot import Cannot
-from moorage.server.granian import ServerOptions
+from moorage.server.http1 import Http1Options
+from moorage.server.options import ServerOptions
 from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
@@ -81,14 +82,18 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     except tls.Awaited as error:
         secured, awaiting = None, True
         notes = [f"asking for another certificate: {error}"] if Path(watched.paths[0]).exists() else []
-    http2 = not settings.http.http2.disabled if watched.paths else settings.http.h2c.enabled
-    options = ServerOptions(
-        http2=http2,
-        tls=secured,
-        header_timeout_s=settings.http.headertimeout,
+    http = settings.http
+    limits_of_http = Http1Options(
+        header_timeout_s=http.headertimeout,
+        idle_timeout_s=http.idletimeout,
+        handshake_timeout_s=http.tls.handshaketimeout,
+        body_timeout_s=http.bodytimeout,
+        send_timeout_s=http.sendtimeout,
+        least_rate=http.leastrate,
+        header_limit_bytes=http.headerlimit,
         connections=_connections(),
     )
-    http = settings.http
+    options = ServerOptions(limits_of_http, secured)
     bound = {"http.addr": http.addr, "http.net": http.net, "http.debug.addr": http.debug.addr}
     plan = Plan(
         settings, loaded.source, secret, instance, workers, options, build, watched, awaiting, bound, found

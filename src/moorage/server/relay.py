@@ -17,7 +17,7 @@ import mmap
 import socket
 from typing import TYPE_CHECKING, Final
 
-from moorage.server.granian import BACKLOG
+from moorage.server.listen import BACKLOG
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp, Receive, Scope, Send, Traffic
@@ -76,9 +76,4 @@ class Relayed:
             await send({"type": "http.response.body", "body": _REFUSAL})
             return
         scope["client"] = client
-        # `idle.py` looks at the connection's own ends.
-        self._traffic.begin(peer)
-        try:
-            await self._app(scope, receive, send)
-        finally:
-            self._traffic.end(peer)
+        await self._app(scope, receive, send)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from moorage.acme.wanted import served_file
 from moorage.config import suites
 from moorage.server.cannot import Cannot
-from moorage.server.granian import Clients, Tls
+from moorage.server.options import Clients, Tls
 from moorage.server.sealed import Sealed
 
 if TYPE_CHECKING:

@@ -17,18 +17,17 @@ import faulthandler
 import gc
 import os
 import signal
-import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
+import uvloop
 
 from moorage import logs
 from moorage.health import Health, checks_of
 from moorage.http.middleware import Traffic
-from moorage.server import idle
-from moorage.server.granian import Listener
+from moorage.server.http1 import Server
 from moorage.server.job import (
     CUT_OFF,
     DRAINING,
@@ -45,8 +44,8 @@ from moorage.server.job import (
 )
 from moorage.server.layers import surround
 from moorage.server.observing import Observing
-from moorage.server.readahead import WorkerLoop
 from moorage.server.relay import Relayed
+from moorage.server.tls_provider import PlanContext
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
@@ -63,9 +62,9 @@ def main(job: Job) -> NoReturn:
     try:
         die_with(job.master)
         logs.configure(job.settings.log, instance=job.instance, worker=job.number)
-        with asyncio.Runner(loop_factory=WorkerLoop) as runner:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(job).run())
-    except BaseException:  # noqa: BLE001  Granian's panics are no Exceptions, and all of them end in the log
+    except BaseException:  # noqa: BLE001  all of them end in the log
         _log.exception("worker failed")
     finally:
         _leave(START_FAILED)
@@ -87,8 +86,8 @@ class _Worker:
         self._ends_at: float | None = None
         self._traffic = Traffic(None if job.in_flight is None else job.in_flight.memory)
         self._asgi: ASGIApp | None = None
-        self._listeners: list[tuple[Listener, object]] = []
-        self._watchers: list[asyncio.Task[None]] = []
+        self._server: Server | None = None
+        self._relayed: Server | None = None
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def run(self) -> NoReturn:
@@ -103,7 +102,9 @@ class _Worker:
 
         await app.start()
         await health.start()
-        self._listen(job.listening, self._asgi)
+        tls = None if job.options.tls is None else PlanContext(job.options.tls)
+        self._server = server = Server(self._asgi, job.options.http1, tls)
+        server.listen(job.listening)
         job.listening.close()
         observing.start(health, traffic, app.readings)
         job.control.setblocking(False)
@@ -115,21 +116,14 @@ class _Worker:
         self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
 
         await self._begun.wait()
-        for watcher in self._watchers:
-            watcher.cancel()
         traffic.draining = True
         traffic.stopping = self._ends_at is not None
         if self._ends_at is None:
             observing.retire()
-            for listener, _ in self._listeners:
-                listener.accept_no_more()
-            await self._linger()
-        reapers = [
-            asyncio.create_task(idle.hasten(traffic, name), name="idle connections") for _, name in self._listeners
-        ]
-        status = await self._drain(traffic)
-        for reaper in reapers:
-            reaper.cancel()
+            server.accept_no_more()
+            server.draining = True
+            await self._linger(server)
+        status = await self._drain(server, traffic)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await health.close()
@@ -174,25 +168,20 @@ class _Worker:
             elif word == RESUME:
                 self._resume()
 
-    def _listen(self, listening: socket.socket, asgi: ASGIApp) -> None:
-        unix = listening.family == socket.AF_UNIX
-        listener = Listener(asgi, os.dup(listening.fileno()), unix=unix, options=self._job.options)
-        name = listening.getsockname()
-        self._listeners.append((listener, name))
-        self._watchers.append(asyncio.create_task(idle.watch(self._traffic, name), name="idle connections"))
-
     def _pause(self) -> None:
         """The relay is listened to only from the first time on: most workers are never asked."""
-        relay, asgi = self._job.relay, self._asgi
-        if not self._begun.is_set():
-            if relay is not None and asgi is not None and len(self._listeners) == 1:
-                self._listen(relay.socket, Relayed(asgi, relay, self._traffic))
-            self._listeners[0][0].pause()
+        relay, asgi, server = self._job.relay, self._asgi, self._server
+        if not self._begun.is_set() and server is not None:
+            if relay is not None and asgi is not None and self._relayed is None:
+                self._relayed = Server(Relayed(asgi, relay, self._traffic), self._job.options.http1, server.tls)
+                self._relayed.listen(relay.socket)
+            server.pause()
         self._job.control.send(PAUSED)
 
     def _resume(self) -> None:
         if not self._begun.is_set():
-            self._listeners[0][0].resume()
+            assert self._server is not None
+            self._server.resume()
         self._job.control.send(RESUMED)
 
     def _terminate(self) -> None:
@@ -206,29 +195,24 @@ class _Worker:
                 self._limit.reschedule(self._ends_at)
         self._begun.set()
 
-    async def _linger(self) -> None:
+    async def _linger(self, server: Server) -> None:
         """Another worker takes the new connections; those that this one has may still ask.
 
         Closing them while they are idle would now and then meet a request on its way, and clients do not send a
-        POST again.  Each answer over HTTP/1.1 ends its connection, and one without requests would not have been
-        kept any longer either: the header timeout is how long they may idle.
+        POST again.  Each answer ends its connection, and one without requests is kept for the header timeout.
         """
-        empty = asyncio.create_task(self._deserted())
+        empty = asyncio.create_task(server.deserted())
         told = asyncio.create_task(self._terminated.wait())
         limit = self._job.settings.http.headertimeout
         await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
         told.cancel()
 
-    async def _deserted(self) -> None:
-        await asyncio.gather(*(idle.deserted(name) for _, name in self._listeners))
-
-    async def _drain(self, traffic: Traffic) -> int:
-        for listener, _ in self._listeners:
-            listener.stop()
+    async def _drain(self, server: Server, traffic: Traffic) -> int:
+        server.stop()
         try:
             async with asyncio.timeout_at(self._ends_at) as self._limit:
-                await asyncio.gather(*(listener.stopped() for listener, _ in self._listeners))
+                await server.stopped()
         except TimeoutError:
             if self._job.settings.http.draintimeout == 0:
                 return 0

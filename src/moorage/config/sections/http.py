@@ -62,6 +62,9 @@ class Tls(Section):
         (), "Cipher suites for TLS 1.2, by Go's names. A list that leaves out what is offered is refused."
     )
     letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
+    handshaketimeout: Period = setting(
+        10.0, "Longest time that a TLS handshake may take.", unit="duration", ours=True
+    )
 
     @property
     def enabled(self) -> bool:
@@ -134,11 +137,39 @@ class Http(Section):
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
         None, "Processes that answer requests.", ours=True, shown="one per core that may be used, at most 8"
     )
-    bodytimeout: Period = setting(
-        120.0, "Longest silence of a client inside the body of a request.", unit="duration", ours=True
-    )
     headertimeout: Period = setting(
         30.0, "Longest time a client may take to send the headers of a request.", unit="duration", ours=True
+    )
+    bodytimeout: Period = setting(
+        120.0,
+        "Longest silence of a client inside the body of a request, and the window for `leastrate`. A large layer "
+        "may take hours.",
+        unit="duration",
+        ours=True,
+    )
+    sendtimeout: Period = setting(
+        120.0,
+        "Longest time in which a client may take nothing of its answer, and the window for `leastrate`.",
+        unit="duration",
+        ours=True,
+    )
+    leastrate: Annotated[int, at_least(0)] = setting(
+        100,
+        "Bytes per second that a client must send of a body, or take of an answer, on average over `bodytimeout` "
+        "or `sendtimeout`; slower ones are disconnected. Time in which the storage is slow does not count.",
+        ours=True,
+    )
+    idletimeout: Period = setting(
+        120.0,
+        "Longest time that a connection may idle between two requests. Longer than that of a proxy in front.",
+        unit="duration",
+        ours=True,
+    )
+    headerlimit: Annotated[int, at_least(4096, 1 << 20)] = setting(
+        64 << 10,
+        "Largest size of the headers of a request, in all; more is refused with 431.",
+        unit="bytes",
+        ours=True,
     )
     trustedproxies: tuple[Proxy, ...] | None = setting(
         None,

@@ -1,0 +1,14 @@
+"""HTTP/1.1 server on uvloop: bytes of a socket become ASGI requests, answers become bytes.
+
+Read in this order: `connection.py` (states of a connection), `exchange.py` (one request in ASGI),
+`request_head.py` and `request_body.py` (grammar), `file_sender.py` (files), `tls_connection.py`, `server.py`
+(accepting, time, the end).
+
+It serves any ASGI application and imports nothing of the registry; the registry runs under any other ASGI server.
+docs/decisions/0011-http-server.md has the reasons.
+"""
+
+from moorage.server.http1.options import Http1Options
+from moorage.server.http1.server import Server
+
+__all__ = ["Http1Options", "Server"]

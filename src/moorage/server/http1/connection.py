@@ -1,0 +1,459 @@
+"""One connection: reads requests in order, and runs the application for one at a time.
+
+    HEAD ─► BODY ─► ANSWER ─► HEAD ...           keep-alive: the next request, which may be here already
+      │       │        └────► LINGER ─► closed   the answer ends the connection
+      └───────┴── refused ──► LINGER             400, 414, 431, ...: the answer is delivered, no more is read
+
+HEAD    reads a request line and headers, within `header_timeout_s` from the first byte; before it the connection
+        is idle.
+BODY    decodes a body into pieces that the application takes by `receive`.  Reading stops while
+        `_PIECES_LIMIT_BYTES` wait, so a slow store slows the client.
+ANSWER  the request has been read whole.  What comes now belongs to the next request: it is kept undecoded, at most
+        one read of it, and reading stops.  So pipelined requests are never parsed ahead.
+LINGER  the answer is sent and the sending side is shut down; what still comes is read and thrown away until the
+        client closes, or a bound is reached.  Closing at once would reset the connection, and a client that is
+        still sending would lose the answer (RFC 9112 section 9.6).
+
+Memory per connection: nothing while it is idle (one receive buffer serves the worker); a head of at most
+`header_limit_bytes`; `_PIECES_LIMIT_BYTES` and one read of a body; `_WRITE_LIMIT_BYTES` and one piece of an
+answer.
+
+A client that shuts down its sending side after a request (half-close) still gets the answer.  That a client has
+left for good is noticed by a reset, or when the answer cannot be sent.
+
+The reads go to a buffer that all connections of a worker share: uvloop calls `buffer_updated` in the same turn
+in which it reads.
+Neighbours: `server.py` accepts and keeps time, `exchange.py` is ASGI, `tls_connection.py` adds TLS.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final
+
+from moorage.server.http1.exchange import Exchange
+from moorage.server.http1.request_body import BodyRefused, ChunkedBody, SizedBody
+from moorage.server.http1.request_head import HeadRefused, early_refusal, parse_head
+from moorage.server.http1.response_head import refusal
+
+if TYPE_CHECKING:
+    from moorage.server.http1.file_sender import Cipher
+    from moorage.server.http1.request_body import Body
+    from moorage.server.http1.request_head import RequestHead
+    from moorage.server.http1.server import Server
+
+__all__ = ["Connection"]
+
+_HEAD, _BODY, _ANSWER, _LINGER, _CLOSED = range(5)
+_PIECES_LIMIT_BYTES: Final = 512 << 10
+_WRITE_LIMIT_BYTES: Final = 256 << 10
+_CR: Final = 13
+_DRAINED_BODY_BYTES: Final = 256 << 10
+"""A body of which the application did not read this much is read and dropped, and the connection kept."""
+
+_UNSENT_POLL_S: Final = 0.05
+_LINGER_S: Final = 30.0
+_LINGER_IDLE_S: Final = 5.0
+_LINGER_BYTES: Final = 256 << 20
+"""Bounds of LINGER: in all, between two reads, and in bytes."""
+
+
+class Connection(asyncio.BufferedProtocol):
+    """A connection without TLS.
+
+    `deadline` is when `expired` is to be called, by the loop's clock; infinite for never.
+    """
+
+    __slots__ = (
+        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_reading", "_rest", "_state",
+        "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop", "lost", "lost_unsent",
+        "server", "sock", "tls_subject", "write_waiter", "writing_paused", "written",
+    )  # fmt: skip
+
+    scheme = "http"
+
+    def __init__(self, server: Server, sock: socket.socket, client: tuple[str, int] | None) -> None:
+        self.server = server
+        self.sock = sock
+        self.client = client
+        self.loop = server.loop
+        self.deadline = math.inf
+        self.eof = self.lost = False
+        self.tls_subject = ""
+        self.writing_paused = False
+        self.write_waiter: asyncio.Future[None] | None = None
+        self.written = self.lost_unsent = 0
+        self._transport: Any = None
+        self._state = _HEAD
+        self._partial = bytearray()
+        self._rest = b""
+        self._body: Body | None = None
+        self._exchange: Exchange | None = None
+        self._reading = True
+        self._window_bytes = 0
+        self._window = 0.0
+        self._lingered = 0
+        self._linger_ends = 0.0
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: Any) -> None:
+        self._transport = transport
+        transport.set_write_buffer_limits(high=_WRITE_LIMIT_BYTES, low=0)
+        self.server.connections.add(self)
+        self.deadline = self.loop.time() + self.server.options.header_timeout_s
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        # A client that sends requests ahead fills no more than this.
+        return self.server.buffer if self._state == _BODY else self.server.small_buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
+        self.received(self.server.buffer, nbytes)
+
+    def eof_received(self) -> bool:
+        """Keep the sending side open while an answer is owed."""
+        self.eof = True
+        if self._state == _BODY and self._exchange is not None:
+            self._exchange.client_left()
+        owed = self._exchange is not None and self._state in {_BODY, _ANSWER}
+        if not owed:
+            self.close()
+        return True
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        del exc
+        self.lost = True
+        self._state = _CLOSED
+        self.deadline = math.inf
+        self.server.forget(self)
+        self.resume_writing()
+        if self._exchange is not None:
+            self._exchange.client_left()
+
+    def pause_writing(self) -> None:
+        self.writing_paused = True
+
+    def resume_writing(self) -> None:
+        self.writing_paused = False
+        waiter, self.write_waiter = self.write_waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    @property
+    def cipher(self) -> Cipher | None:
+        """What encrypts files; None without TLS."""
+        return None
+
+    # Reading
+
+    def received(self, view: memoryview, size: int) -> None:
+        """Handle bytes of the client, decrypted."""
+        state = self._state
+        if state == _HEAD:
+            self._read_head(view, 0, size)
+        elif state == _BODY:
+            self._read_body(view, 0, size)
+        elif state == _ANSWER:
+            self._keep(view, 0, size)
+        elif state == _LINGER:
+            self._lingered += size
+            now = self.loop.time()
+            self.deadline = min(self._linger_ends, now + _LINGER_IDLE_S)
+            if self._lingered > _LINGER_BYTES:
+                self.abort()
+
+    def _keep(self, view: memoryview, at: int, end: int) -> None:
+        """Keep what belongs to the next request, and read no more until it is its turn."""
+        self._rest += view[at:end].tobytes()
+        self.pause_reading()
+
+    def pause_reading(self) -> None:
+        if self._reading and not self.lost:
+            self._reading = False
+            self._transport.pause_reading()
+
+    def resume_reading(self) -> None:
+        if not self._reading and not self.lost and not self._transport.is_closing():
+            self._reading = True
+            self._transport.resume_reading()
+
+    def _read_head(self, view: memoryview, at: int, end: int) -> None:
+        if self._partial:
+            searched = max(0, len(self._partial) - 3)
+            self._partial += view[at:end]
+            data = self._partial
+        else:
+            searched, data = 0, bytearray(view[at:end])
+        if data[0] == _CR:
+            # RFC 9112 section 2.2: empty lines in front of a request are skipped.
+            del data[: len(data) - len(data.lstrip(b"\r\n"))]
+            searched = 0
+            if not data:
+                return
+        found = data.find(b"\r\n\r\n", searched)
+        if found < 0:
+            self._await_head(data)
+            return
+        head, rest = bytes(data[: found + 4]), bytes(data[found + 4 :])
+        self._partial = bytearray()
+        try:
+            request = parse_head(head, self.server.options)
+        except HeadRefused as error:
+            self._refuse(error.status, error.text)
+            return
+        self._begin(request, rest)
+
+    def _await_head(self, data: bytearray) -> None:
+        if not self._partial:
+            self.deadline = self.loop.time() + self.server.options.header_timeout_s
+        self._partial = data
+        if (error := early_refusal(data, self.server.options)) is not None:
+            self._refuse(error.status, error.text)
+
+    def _begin(self, request: RequestHead, rest: bytes) -> None:
+        """Run the application for one request; `rest` are bytes behind its head."""
+        self.deadline = math.inf
+        if request.chunked:
+            self._body = ChunkedBody()
+        else:
+            self._body = SizedBody(request.content_length) if request.content_length else None
+        self._state = _ANSWER if self._body is None else _BODY
+        self._exchange = exchange = Exchange(self, request, has_body=self._body is not None)
+        if self._body is not None:
+            self._restart_window()
+        exchange.run()
+        if rest:
+            self.received(memoryview(rest), len(rest))
+
+    def _read_body(self, view: memoryview, at: int, end: int) -> None:
+        body, exchange = self._body, self._exchange
+        assert body is not None
+        assert exchange is not None
+        found: list[memoryview] = []
+        try:
+            stop = body.decode(view, at, end, found)
+        except BodyRefused as error:
+            if exchange.head_sent:
+                self.abort()
+            else:
+                self._refuse(400, f"malformed request body: {error}")
+                exchange.client_left()
+            return
+        self._window_bytes += end - at
+        if body.done:
+            self._state = _ANSWER
+            self._body = None
+            self.deadline = math.inf
+        if found or body.done:
+            exchange.feed(b"".join(found) if found else b"", last=body.done)
+        if self._state == _BODY:
+            if exchange.waiting_bytes >= _PIECES_LIMIT_BYTES:
+                self.pause_reading()
+        elif stop < end:
+            self.received(view[stop:end], end - stop)
+
+    def body_wanted(self) -> None:
+        """The application has taken what waited."""
+        if self._state == _BODY and not self._reading:
+            self._restart_window()
+            self.resume_reading()
+
+    def _restart_window(self) -> None:
+        self._window = self.loop.time()
+        self._window_bytes = 0
+        self.deadline = self._window + self.server.options.body_timeout_s
+
+    # Answering
+
+    def write(self, *data: bytes) -> None:
+        """Send; `written` counts what was handed over."""
+        for one in data:
+            self.written += len(one)
+        if len(data) == 1:
+            self._transport.write(data[0])
+        else:
+            self._transport.writelines(data)
+
+    def unsent(self) -> int:
+        """Return how many bytes of `written` the kernel has not taken."""
+        return 0 if self._transport is None or self.lost else self._transport.get_write_buffer_size()
+
+    async def drained(self) -> None:
+        """Wait until more may be written.  Raises ConnectionError when the client has left or takes too little."""
+        while self.writing_paused and not self.lost:
+            self._await_sending()
+            self.lost_unsent = self.unsent()
+            self.write_waiter = self.loop.create_future()
+            await self.write_waiter
+        if self._state != _BODY:
+            self.deadline = math.inf
+        if self.lost:
+            raise ConnectionResetError("the client has left")
+
+    def _await_sending(self) -> None:
+        self._window = self.loop.time()
+        self._window_bytes = self.sent()
+        self.deadline = self._window + self.server.options.send_timeout_s
+
+    def sent(self) -> int:
+        """Return how many bytes the kernel has taken, those of files included."""
+        file = 0 if self._exchange is None else self._exchange.file_sent
+        return self.written - self.unsent() + file
+
+    async def send_file(self, exchange: Exchange, head: bytes, file: int, offset: int, count: int) -> None:
+        """Send `head`, then bytes of a file, from a thread.  Raises OSError."""
+        self._await_sending()
+        while self.unsent():
+            # uvloop writes at the end of its turn; only a client that reads slowly makes this wait.
+            await asyncio.sleep(0 if self.unsent() < _WRITE_LIMIT_BYTES else _UNSENT_POLL_S)
+            self.check_lost()
+        try:
+            await self.server.files.send(self, exchange, head, file, offset, count)
+        finally:
+            self.deadline = math.inf
+
+    def check_lost(self) -> None:
+        """Raises ConnectionResetError when the client has left."""
+        if self.lost:
+            raise ConnectionResetError("the client has left")
+
+    def unread_is_small(self) -> bool:
+        """Return whether the rest of the request's body is worth reading to keep the connection."""
+        if self._body is None:
+            return True
+        left = self._body.left
+        return left is not None and left <= _DRAINED_BODY_BYTES
+
+    def answered(self, *, keep: bool) -> None:
+        """The exchange is over: go on with the next request, or end the connection."""
+        if self.lost:
+            return
+        if not keep:
+            self._exchange = None
+            self._linger()
+        elif self._state == _BODY:
+            # The rest of a small body is read and dropped first.
+            self._restart_window()
+            self.resume_reading()
+        else:
+            self._next()
+
+    def dropped_body(self) -> None:
+        """The rest of a body that no application reads has come."""
+        self._next()
+
+    def _next(self) -> None:
+        self._exchange = None
+        if self.eof or (self.server.stopping and not self._rest):
+            self._linger()
+            return
+        self._state = _HEAD
+        self.deadline = self.loop.time() + self.server.options.idle_timeout_s
+        rest, self._rest = self._rest, b""
+        if rest:
+            # Not from here: a thousand requests sent at once would be as many frames deep.
+            self.loop.call_soon(self._again, rest)
+        else:
+            self.resume_reading()
+
+    def _again(self, rest: bytes) -> None:
+        if self._state == _HEAD:
+            self.received(memoryview(rest), len(rest))
+        if self._state in {_HEAD, _BODY}:
+            self.resume_reading()
+
+    # Ending
+
+    @property
+    def is_idle(self) -> bool:
+        return self._state == _HEAD and not self._partial and self._exchange is None
+
+    def _refuse(self, status: int, text: str) -> None:
+        """Answer a request that could not be read, and end the connection."""
+        self.server.refused(self, status, text)
+        self.write(refusal(status, text, self.server.date()))
+        self._linger()
+
+    def _linger(self) -> None:
+        """Send what is left, shut down the sending side, and read until the client closes."""
+        if self.lost or self._state == _CLOSED:
+            return
+        self._state = _LINGER
+        self._rest = b""
+        self._partial = bytearray()
+        now = self.loop.time()
+        self._linger_ends = now + _LINGER_S
+        # Until the answer has left, its progress counts; `expired` looks again.
+        self.deadline = now + _LINGER_IDLE_S
+        self.shut_down_sending()
+        if self.eof:
+            self.close()
+        else:
+            self.resume_reading()
+
+    def shut_down_sending(self) -> None:
+        if not self._transport.is_closing():
+            self._transport.write_eof()
+
+    def close(self) -> None:
+        """Close once everything is sent."""
+        if self._transport is not None:
+            self._state = _CLOSED
+            self.deadline = self.loop.time() + self.server.options.send_timeout_s
+            self._transport.close()
+
+    def abort(self) -> None:
+        """Reset the connection, also under a thread that sends a file."""
+        if self.lost or self._transport is None:
+            return
+        with suppress(OSError):  # it is not connected any more
+            self.sock.shutdown(socket.SHUT_RDWR)
+        self._transport.abort()
+
+    def expired(self, now: float) -> None:
+        """The deadline has passed."""
+        options = self.server.options
+        if self._state == _HEAD:
+            if self._partial:
+                self._refuse(408, f"the request's head did not arrive within {options.header_timeout_s:g} s")
+            elif self.unsent():
+                self.abort()
+            else:
+                self.close()
+        elif self._state == _LINGER:
+            if self.unsent() and now < self._linger_ends + options.send_timeout_s:
+                self.deadline = now + _LINGER_IDLE_S
+            elif now >= self._linger_ends or not self.unsent():
+                self.abort() if self.unsent() else self.close()
+        elif self._state == _CLOSED:
+            self.abort()
+        elif self._exchange is not None and self._exchange.is_sending:
+            self._judge_sending(now)
+        elif self._state == _BODY:
+            self._judge_body(now)
+        else:
+            self.deadline = math.inf
+
+    def _judge_sending(self, now: float) -> None:
+        options = self.server.options
+        if self.sent() - self._window_bytes >= options.least_rate * (now - self._window):
+            self._await_sending()
+            return
+        self.server.note("a client reads its answer too slowly and is disconnected", self)
+        self.abort()
+
+    def _judge_body(self, now: float) -> None:
+        exchange, options = self._exchange, self.server.options
+        assert exchange is not None
+        busy = not exchange.is_receiving and not exchange.is_over
+        if busy or self._window_bytes >= options.least_rate * (now - self._window):
+            self._restart_window()
+        elif exchange.is_over:
+            self.abort()
+        else:
+            self.deadline = math.inf
+            exchange.too_slow()

@@ -1,0 +1,331 @@
+"""One request and its response, as ASGI sees them.
+
+    receive   pieces of the body as they come, then `http.disconnect`: the client has left or the answer is over
+    send      the response: with Content-Length as given, in chunks otherwise (until the end for HTTP/1.0)
+
+Extensions of the scope:
+
+    http.response.zerocopysend   ASGI's own: a file leaves by sendfile(2), or encrypted in a thread
+    moorage.pieces               with `wanted` set, `http.request` carries "pieces", a list, beside an empty body
+
+`send` raises ConnectionError when the client has left.  `receive` raises TimeoutError when a body comes too
+slowly.
+
+`scope["moorage.transfer"]` is the exchange itself: `body_sent` counts the bytes of the body that the kernel has
+taken, `tls_subject` is the subject of the client's certificate.
+
+Source: ASGI specification 3.0, HTTP 2.4; RFC 9112 sections 6, 7 and 9; RFC 9110 section 10.1.1.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from moorage.server.http1.response_head import CONTINUE, head
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import MutableMapping
+
+    from moorage.server.http1.connection import Connection
+    from moorage.server.http1.request_head import RequestHead
+
+    Message = MutableMapping[str, Any]
+
+__all__ = ["Exchange"]
+
+_ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
+_CLOSE: Final = b"connection: close\r\n"
+_KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
+_CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_NO_BODY: Final = frozenset({204, 304})
+_JOINED_BYTES: Final = 16 << 10
+"""Smaller bodies are sent together with the head in one buffer; larger ones beside it, without a copy."""
+
+_FAILED: Final = b"internal server error\n"
+_OWN: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
+_log: Final = structlog.get_logger("moorage.server")
+
+
+class Exchange:
+    """See the module docstring.  `waiting_bytes` are those of the body that the application has not taken."""
+
+    __slots__ = (
+        "_body_over", "_body_written", "_chunked", "_connection", "_continue", "_ended", "_expected", "_gone",
+        "_headers", "_keep", "_last_given", "_pieces", "_request", "_scope", "_silent", "_slow", "_status",
+        "_task", "_waiter", "file_sent", "head_sent", "is_receiving", "is_sending", "waiting_bytes",
+    )  # fmt: skip
+
+    def __init__(self, connection: Connection, request: RequestHead, *, has_body: bool) -> None:
+        self._connection, self._request = connection, request
+        self._pieces: list[bytes] = []
+        self.waiting_bytes = 0
+        self.file_sent = 0
+        self.is_sending = self.is_receiving = False
+        self._body_over = not has_body
+        self._last_given = False
+        self._continue = request.expects_continue and has_body
+        self._waiter: asyncio.Future[None] | None = None
+        self._gone = self._slow = self._ended = False
+        self._status = 0
+        self._headers: Any = ()
+        self.head_sent = self._chunked = self._silent = False
+        self._expected: int | None = None
+        self._keep = False
+        self._body_written = 0
+        self._task: asyncio.Task[None] | None = None
+        self._scope: dict[str, Any] = {
+            "type": "http",
+            "asgi": _ASGI,
+            "http_version": request.version,
+            "method": request.method,
+            "scheme": connection.scheme,
+            "path": request.path,
+            "raw_path": request.raw_path,
+            "query_string": request.query,
+            "root_path": "",
+            "headers": request.headers,
+            "client": connection.client,
+            "server": connection.server.address,
+            "extensions": {"http.response.zerocopysend": {}, "moorage.pieces": {}},
+            "moorage.transfer": self,
+        }
+
+    # For the connection
+
+    def run(self) -> None:
+        self._task = self._connection.loop.create_task(self._run())
+
+    @property
+    def is_over(self) -> bool:
+        return self._ended
+
+    def feed(self, piece: bytes, *, last: bool) -> None:
+        """Take a piece of the body."""
+        self._continue = False
+        if last:
+            self._body_over = True
+        if self._ended:
+            if last:
+                self._connection.dropped_body()
+            return
+        if piece:
+            self._pieces.append(piece)
+            self.waiting_bytes += len(piece)
+        self._wake()
+
+    def client_left(self) -> None:
+        """The body will not be completed, or nobody can read the answer."""
+        self._gone = True
+        self._wake()
+
+    def too_slow(self) -> None:
+        """The body comes too slowly."""
+        self._slow = True
+        self._wake()
+
+    def _wake(self) -> None:
+        waiter, self._waiter = self._waiter, None
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+    # For the access log
+
+    @property
+    def body_sent(self) -> int:
+        """Bytes of the body that the kernel has taken; those in a buffer when the client leaves do not count."""
+        unsent = self._connection.lost_unsent if self._connection.lost else 0
+        return max(0, self._body_written - unsent) + self.file_sent
+
+    @property
+    def tls_subject(self) -> str:
+        return self._connection.tls_subject
+
+    # ASGI
+
+    async def _run(self) -> None:
+        try:
+            await self._connection.server.app(self._scope, self._receive, self._send)
+        except Exception as error:  # noqa: BLE001  a bug of the application: logged whole, the client gets a 500
+            if not (self._gone and isinstance(error, ConnectionError)):
+                _log.exception("unexpected error", method=self._request.method, path=self._request.path)
+        if not self._ended:
+            self._end_early()
+
+    def _end_early(self) -> None:
+        """The application has returned before its answer was complete."""
+        self._ended = True
+        connection = self._connection
+        if self.head_sent:
+            # The missing rest must not look like the end of the answer.
+            connection.abort()
+        elif self._gone:
+            connection.answered(keep=False)
+        else:
+            self._status, self._headers = 500, [(b"content-type", b"text/plain; charset=utf-8")]
+            self._keep = False
+            self._connection.write(self._head(len(_FAILED), more=False), b"" if self._silent else _FAILED)
+            connection.answered(keep=self._keep)
+        self._wake()
+
+    async def _receive(self) -> Message:
+        if self._continue:
+            self._continue = False
+            if not self.head_sent and not self._gone:
+                self._connection.write(CONTINUE)
+        while not (self._pieces or self._ended or self._gone or (self._body_over and not self._last_given)):
+            if self._slow:
+                self._slow = False
+                raise TimeoutError("the body comes too slowly")
+            self._waiter = self._connection.loop.create_future()
+            self.is_receiving = True
+            try:
+                await self._waiter
+            finally:
+                self.is_receiving = False
+        if self._gone or self._ended:
+            return {"type": "http.disconnect"}
+        return self._take()
+
+    def _take(self) -> Message:
+        pieces, self._pieces = self._pieces, []
+        self.waiting_bytes = 0
+        self._last_given = self._body_over
+        message: Message = {"type": "http.request", "body": b"", "more_body": not self._body_over}
+        if len(pieces) == 1:
+            message["body"] = pieces[0]
+        elif "wanted" in self._scope["extensions"].get("moorage.pieces", ()):
+            message["pieces"] = pieces
+        else:
+            message["body"] = b"".join(pieces)
+        if not self._body_over:
+            self._connection.body_wanted()
+        return message
+
+    async def _send(self, message: Message) -> None:
+        kind = message["type"]
+        if self._gone:
+            raise ConnectionResetError("the client has left")
+        if kind == "http.response.start":
+            if self._status:
+                raise RuntimeError("the response has started already")
+            self._status, self._headers = message["status"], message["headers"]
+        elif not self._status or self._ended:
+            raise RuntimeError(f"{kind} before http.response.start or after the end of the response")
+        elif kind == "http.response.body":
+            await self._send_body(message.get("body", b""), more=message.get("more_body", False))
+        elif kind == "http.response.zerocopysend":
+            await self._send_file(message)
+        else:
+            raise RuntimeError(f"unknown message {kind}")
+
+    async def _send_body(self, data: bytes, *, more: bool) -> None:
+        connection = self._connection
+        first = b"" if self.head_sent else self._head(len(data), more=more)
+        if self._silent:
+            data = b""
+        self._count(len(data))
+        if self._chunked:
+            frames = [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
+            if not more:
+                frames.append(b"0\r\n\r\n")
+            if first or frames:
+                connection.write(b"".join([first, *frames]) if len(data) < _JOINED_BYTES else first, *frames)
+        elif first and len(data) < _JOINED_BYTES:
+            connection.write(first + data)
+        elif first:
+            connection.write(first, data)
+        elif data:
+            connection.write(data)
+        self._body_written += len(data)
+        if not more:
+            self._finish()
+        elif connection.writing_paused:
+            self.is_sending = True
+            try:
+                await connection.drained()
+            finally:
+                self.is_sending = False
+
+    async def _send_file(self, message: Message) -> None:
+        """Send part of a file; "offset" is needed, since the file's own position may be shared."""
+        connection = self._connection
+        offset, count, more = message["offset"], message["count"], message.get("more_body", False)
+        first = b"" if self.head_sent else self._head(count, more=more)
+        if self._silent:
+            count = 0
+        self._count(count)
+        if self._chunked:
+            raise RuntimeError("http.response.zerocopysend needs a Content-Length, or more_body False")
+        file = message["file"]
+        self.is_sending = True
+        try:
+            if count:
+                descriptor = file if isinstance(file, int) else file.fileno()
+                await connection.send_file(self, first, descriptor, offset, count)
+            elif first:
+                connection.write(first)
+        finally:
+            self.is_sending = False
+        if not more:
+            self._finish()
+
+    def _count(self, size: int) -> None:
+        """Hold the body to its Content-Length.  Raises RuntimeError."""
+        if self._expected is not None:
+            self._expected -= size
+            if self._expected < 0:
+                raise RuntimeError("the response is longer than its Content-Length")
+
+    def _finish(self) -> None:
+        """The answer is complete."""
+        self._ended = True
+        self._pieces = []
+        self.waiting_bytes = 0
+        if self._expected:
+            _log.error("a response is shorter than its Content-Length", path=self._request.path)
+            self._connection.abort()
+        else:
+            self._connection.answered(keep=self._keep)
+        self._wake()
+
+    def _head(self, size: int, *, more: bool) -> bytes:
+        """Decide how the answer is framed and whether the connection is kept; return the head's bytes."""
+        connection, request = self._connection, self._request
+        self.head_sent = True
+        keep = request.keep_alive and not connection.server.draining
+        headers, length = [], None
+        for header in self._headers:
+            name = header[0].lower()
+            if name == b"content-length":
+                length = int(header[1])
+            elif name in _OWN:
+                keep = keep and b"close" not in header[1].lower()
+                continue
+            headers.append(header)
+        extra = connection.server.date()
+        head_only = request.method == "HEAD"
+        self._silent = head_only or self._status in _NO_BODY
+        if self._silent:
+            self._expected = 0
+        elif length is not None:
+            self._expected = length
+        elif not more:
+            self._expected = size
+            extra += b"content-length: %d\r\n" % size
+        elif request.version == "1.0":
+            keep = False
+        else:
+            self._chunked = True
+            extra += _CHUNKED
+        # A client that was not asked for its body may or may not send it.
+        if keep and not self._body_over and (self._continue or not connection.unread_is_small()):
+            keep = False
+        if not keep:
+            extra += _CLOSE
+        elif request.version == "1.0":
+            extra += _KEEP_ALIVE
+        self._keep = keep
+        return head(self._status, headers, extra)

@@ -1,0 +1,180 @@
+"""Files on their way to clients, sent from threads: by sendfile(2), or read, encrypted and sent with TLS.
+
+    event loop   send ─► job ─────────────┐                 ┌─► the socket is writable: the job again
+    thread                └─► pieces, until the end ─► done │
+                                    └─► the socket is full for _PATIENCE_MS ─► back to the event loop
+
+A thread never waits long for one client: a job whose socket stays full goes back to the event loop, which waits
+for any number of sockets at no cost.  So a few threads serve any number of slow readers.
+
+One owner at a time: while a job runs, its thread alone writes to the socket and, with TLS, touches the
+`SSLObject`.  The connection has nothing unsent when the job begins, writes nothing and (TLS) reads nothing until
+it has ended.  The job has a descriptor of its own (dup(2)), so the connection may be closed meanwhile; its
+`shutdown` ends the job.
+
+Measured, one core, CPU seconds per GiB: sendfile 0.29; TLS with pieces of 128 KiB 1.2 (AES-256-GCM alone: 0.5).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+import threading
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.server.http1.exchange import Exchange
+
+__all__ = ["FileSender", "Sending"]
+
+_SENDFILE_BYTES: Final = 4 << 20
+_PIECE_BYTES: Final = 128 << 10
+_PATIENCE_MS: Final = 50
+_THREADS: Final = 4
+
+
+class Cipher(Protocol):
+    """What encrypts: `tls_connection.TlsConnection`, in the thread that owns the `SSLObject`."""
+
+    def encrypt(self, data: memoryview | bytes) -> bytes: ...
+
+
+class Sending(Protocol):
+    """What is needed of a connection.  `cipher` is None without TLS."""
+
+    loop: asyncio.AbstractEventLoop
+    sock: socket.socket
+    lost: bool
+
+    @property
+    def cipher(self) -> Cipher | None: ...
+
+
+class _Job:
+    """One file for one client.  `waiting` are bytes to be sent before the next ones are read from the file."""
+
+    __slots__ = ("cipher", "count", "done", "error", "exchange", "file", "offset", "plain", "socket", "waiting")
+
+    def __init__(
+        self, connection: Sending, exchange: Exchange, head: bytes, file: int, offset: int, count: int
+    ) -> None:
+        self.socket = connection.sock.dup()
+        self.cipher, self.exchange = connection.cipher, exchange
+        self.file, self.offset, self.count = file, offset, count
+        self.waiting = memoryview(head if self.cipher is None or not head else self.cipher.encrypt(head))
+        self.plain = 0  # bytes of the file that `waiting` holds, encrypted
+        self.done = False
+        self.error: BaseException | None = None
+
+    def run(self) -> None:
+        """Send until the end, or until the socket has been full for `_PATIENCE_MS`."""
+        poll = select.poll()
+        poll.register(self.socket, select.POLLOUT)
+        try:
+            while self.waiting or self.count:
+                try:
+                    self._send_some()
+                except BlockingIOError:
+                    if not poll.poll(_PATIENCE_MS):
+                        return
+            self.done = True
+        except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
+            self.error = error
+
+    def _send_some(self) -> None:
+        """Raises BlockingIOError while the socket is full, OSError for anything else."""
+        if self.waiting:
+            flags = socket.MSG_MORE if self.cipher is None and self.count else 0
+            self.waiting = self.waiting[self.socket.send(self.waiting, flags) :]
+            if not self.waiting:
+                self.exchange.file_sent += self.plain
+                self.plain = 0
+        elif self.cipher is None:
+            sent = os.sendfile(self.socket.fileno(), self.file, self.offset, min(self.count, _SENDFILE_BYTES))
+            self._advance(sent)
+            self.exchange.file_sent += sent
+        else:
+            data = os.pread(self.file, min(self.count, _PIECE_BYTES), self.offset)
+            self._advance(len(data))
+            self.waiting = memoryview(self.cipher.encrypt(data))
+            self.plain = len(data)
+
+    def _advance(self, size: int) -> None:
+        if size == 0:
+            raise OSError(f"a file ends {self.count} bytes early")
+        self.offset += size
+        self.count -= size
+
+
+class FileSender:
+    """A pool of threads, started when the first file is sent."""
+
+    def __init__(self, threads: int = _THREADS) -> None:
+        self._jobs: SimpleQueue[tuple[_Job, Callable[[], None]]] = SimpleQueue()
+        self._threads: list[threading.Thread] = []
+        self._most = threads
+        self._running = 0
+
+    async def send(
+        self, connection: Sending, exchange: Exchange, head: bytes, file: int, offset: int, count: int
+    ) -> None:
+        """Send `head`, then `count` bytes of `file` from `offset`; `exchange.file_sent` counts them.
+
+        Raises ConnectionError when the client has left, OSError where the file cannot be read.  A caller that is
+        cancelled waits for the thread.
+        """
+        job = _Job(connection, exchange, head, file, offset, count)
+        try:
+            while True:
+                await self._run(job, connection.loop)
+                if job.error is not None:
+                    raise job.error
+                if job.done:
+                    return
+                await _writable(job.socket, connection.loop)
+        finally:
+            job.socket.close()
+
+    async def _run(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+        """Run the job in a thread until it returns."""
+        ended = asyncio.Event()
+        self._running += 1
+        if self._running > len(self._threads) and len(self._threads) < self._most:
+            thread = threading.Thread(target=self._work, args=(loop,), name="files", daemon=True)
+            self._threads.append(thread)
+            thread.start()
+        self._jobs.put((job, ended.set))
+        cancelled = False
+        while not ended.is_set():
+            try:
+                await ended.wait()
+            except asyncio.CancelledError:
+                cancelled = True
+        self._running -= 1
+        if cancelled:
+            raise asyncio.CancelledError
+
+    def _work(self, loop: asyncio.AbstractEventLoop) -> None:
+        while True:
+            job, ended = self._jobs.get()
+            job.run()
+            try:
+                loop.call_soon_threadsafe(ended)
+            except RuntimeError:
+                return  # the loop is closed: the process ends
+            del job, ended
+
+
+async def _writable(sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
+    """Wait until the socket takes bytes again, or is shut down."""
+    ready = loop.create_future()
+    loop.add_writer(sock.fileno(), lambda: None if ready.done() else ready.set_result(None))
+    try:
+        await ready
+    finally:
+        loop.remove_writer(sock.fileno())

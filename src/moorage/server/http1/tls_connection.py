@@ -1,0 +1,340 @@
+"""A connection with TLS by Python's `ssl`: handshake, decryption, encryption.
+
+    FIRST ─► (ClientHello read whole, for TLS-ALPN-01) ─► HANDSHAKE ─► OPEN ─► as `Connection`
+      └─ not TLS: a readable 400
+
+An `SSLObject` between two memory BIOs, not uvloop's own TLS: handshakes can fail with a reason, contexts can be
+chosen per connection, and files are encrypted in threads.
+
+One owner at a time: an `SSLObject` must not be used by two threads at once.  It belongs to the event loop, except
+while `send_file` runs: then its thread owns it, the connection reads nothing (a KeyUpdate, a closing alert or the
+next request wait in the kernel) and writes nothing.  `_lent` marks that time; every method that touches the object
+checks it.
+
+Memory: a BIO keeps the size that it once had, so reads and pieces of a connection with TLS are at most
+`_READ_BYTES`, and files are encrypted in pieces of `file_sender._PIECE_BYTES`.
+"""
+
+from __future__ import annotations
+
+import ssl
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+
+from moorage.acme import hello
+from moorage.server.http1.connection import Connection
+from moorage.server.http1.response_head import refusal
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Coroutine
+
+    from moorage.server.http1.exchange import Exchange
+    from moorage.server.http1.server import Server
+
+__all__ = ["TlsConnection", "TlsProvider"]
+
+_READ_BYTES: Final = 128 << 10
+_HANDSHAKE_READ_BYTES: Final = 16 << 10
+_HANDSHAKE_RECORD: Final = 0x16
+_FIRST, _HANDSHAKE, _OPEN, _PLAIN, _ENDED = range(5)
+
+
+class TlsProvider(Protocol):
+    """Chooses contexts.  `inspects`: the ClientHello is read whole before the handshake, for TLS-ALPN-01."""
+
+    @property
+    def inspects(self) -> bool: ...
+
+    def context(self) -> ssl.SSLContext | None:
+        """Return the context of a new connection; None while there is no certificate."""
+
+    async def challenge(self, host: str) -> ssl.SSLContext | None:
+        """Return the context that answers `acme-tls/1` for a host; None without a pending challenge."""
+
+
+class TlsConnection(Connection):
+    """See the module docstring."""
+
+    __slots__ = ("_first", "_incoming", "_lent", "_outgoing", "_phase", "_proving", "_shut", "_tls", "_work")
+
+    scheme = "https"
+
+    def __init__(self, server: Server, sock: socket.socket, client: tuple[str, int] | None) -> None:
+        super().__init__(server, sock, client)
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
+        self._phase = _FIRST
+        self._first = b""
+        self._lent = self._proving = self._shut = False
+        self._work: Any = None
+
+    # asyncio's callbacks
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self.deadline = self.loop.time() + self.server.options.handshake_timeout_s
+        self.server.begin_handshake(self)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        del sizehint
+        return self.server.buffer[: _READ_BYTES if self._phase == _OPEN else _HANDSHAKE_READ_BYTES]
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self._phase == _PLAIN:
+            self.received(self.server.buffer, nbytes)
+        elif self._phase == _FIRST:
+            self._first += self.server.buffer[:nbytes].tobytes()
+            self._look()
+        elif self._phase != _ENDED:
+            if self._shut:
+                # Nothing is read any more after our closing alert; counted by LINGER.
+                self.received(self.server.buffer, nbytes)
+                return
+            self._incoming.write(self.server.buffer[:nbytes])
+            self._advance()
+
+    def eof_received(self) -> bool:
+        if self._phase in {_FIRST, _HANDSHAKE}:
+            self._fail("the client closed the connection during the handshake")
+            return True
+        return super().eof_received()
+
+    # Handshake
+
+    def _look(self) -> None:
+        """Look at the first bytes: TLS or not, and which context."""
+        if self._first[0] != _HANDSHAKE_RECORD:
+            self._phase = _PLAIN
+            self.server.handshakes.pop(self, None)
+            self._answer_plain()
+            return
+        provider = self.server.tls
+        assert provider is not None
+        if provider.inspects:
+            try:
+                said = hello.parse(self._first)
+            except hello.NotTls as error:
+                self._fail(f"malformed ClientHello: {error}")
+                return
+            if said is None:
+                return
+            if hello.ACME_TLS in said.protocols:
+                self._phase = _HANDSHAKE
+                self.pause_reading()
+                self._start(self._prove(said.host))
+                return
+        self._shake(provider.context())
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        self._work = self.loop.create_task(work)
+
+    async def _prove(self, host: str) -> None:
+        """Show an authority the certificate that it asks for."""
+        provider = self.server.tls
+        assert provider is not None
+        context = await provider.challenge(host)
+        if self.lost:
+            return
+        if context is None:
+            self.server.note("acme-tls/1 for a host without a pending challenge", self, host=host)
+            self._end_with_alert(hello.UNRECOGNIZED_NAME)
+            return
+        self._proving = True
+        self.resume_reading()
+        self._shake(context)
+
+    def _shake(self, context: ssl.SSLContext | None) -> None:
+        if context is None:
+            self.server.note("a client is refused: there is no certificate yet", self)
+            self._end_with_alert(hello.INTERNAL_ERROR)
+            return
+        self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
+        self._phase = _HANDSHAKE
+        self._incoming.write(self._first)
+        self._first = b""
+        self._advance()
+
+    def _advance(self) -> None:
+        """Go on with the handshake, or decrypt what has come."""
+        if self._lent or self._tls is None:
+            return
+        if self._phase == _HANDSHAKE:
+            try:
+                self._tls.do_handshake()
+            except ssl.SSLWantReadError:
+                self._flush()
+                return
+            except (ssl.SSLError, ValueError) as error:
+                self._flush()
+                self._fail(_reason(error))
+                return
+            self._opened(self._tls)
+            if self._phase != _OPEN:
+                return
+        self._decrypt()
+
+    def _opened(self, tls: ssl.SSLObject) -> None:
+        """The handshake is complete."""
+        self.server.handshakes.pop(self, None)
+        self._flush()
+        if self._proving:
+            # The authority has seen the certificate, and ends the connection.
+            self._phase = _ENDED
+            self.deadline = self.loop.time() + self.server.options.handshake_timeout_s
+            return
+        self._phase = _OPEN
+        self.deadline = self.loop.time() + self.server.options.header_timeout_s
+        self.tls_subject = _subject(tls.getpeercert())
+        if self.server.stopping and self.is_idle:
+            self.loop.call_later(0.1, self._close_if_idle)
+
+    def _close_if_idle(self) -> None:
+        if self.is_idle and not self.lost:
+            self.close()
+
+    @property
+    def is_idle(self) -> bool:
+        return self._phase == _OPEN and super().is_idle
+
+    def _fail(self, reason: str) -> None:
+        """Log a failed handshake, and end the connection."""
+        self._phase = _ENDED
+        self.server.handshakes.pop(self, None)
+        self.server.note("TLS handshake failed", self, reason=reason)
+        self._close_transport()
+
+    def _end_with_alert(self, description: int) -> None:
+        self._phase = _ENDED
+        self.server.handshakes.pop(self, None)
+        self._transport.write(hello.alert(description))
+        self._close_transport()
+
+    def _close_transport(self) -> None:
+        super().close()
+
+    def _answer_plain(self) -> None:
+        self.server.note("plain HTTP on a port that serves HTTPS", self)
+        text = "plain HTTP was sent to a port that serves HTTPS; use https://"
+        Connection.write(self, refusal(400, text, self.server.date()))
+        self._linger()
+
+    # Reading
+
+    def _decrypt(self) -> None:
+        tls, buffer = self._tls, self.server.plain_buffer
+        assert tls is not None
+        limit = len(buffer) - _READ_BYTES
+        size, ended = 0, False
+        try:
+            while size < limit:
+                # With a buffer `read` returns a count, which its stub does not know.
+                count = cast("int", tls.read(limit, buffer[size:]))
+                if not count:
+                    ended = True
+                    break
+                size += count
+        except ssl.SSLWantReadError:
+            pass
+        except ssl.SSLZeroReturnError:
+            ended = True
+        except ssl.SSLError as error:
+            self.server.note("TLS failed", self, reason=_reason(error))
+            self.abort()
+            return
+        self._flush()
+        if size:
+            self.received(buffer, size)
+        if ended and not self.lost and not self.eof:
+            super().eof_received()
+
+    def resume_reading(self) -> None:
+        super().resume_reading()
+        # Decrypted bytes may wait in the object while the transport has nothing to report.
+        if self._incoming.pending and self._phase == _OPEN and not self._shut and not self.lost:
+            self.loop.call_soon(self._advance)
+
+    # Writing
+
+    def encrypt(self, data: memoryview | bytes) -> bytes:
+        """Encrypt; by the owner of the `SSLObject` only."""
+        assert self._tls is not None
+        if data:
+            self._tls.write(data)
+        return self._outgoing.read()
+
+    def _flush(self) -> None:
+        if self._outgoing.pending and not self.lost:
+            self._transport.write(self._outgoing.read())
+
+    @property
+    def cipher(self) -> TlsConnection | None:
+        return self
+
+    def write(self, *data: bytes) -> None:
+        assert not self._lent
+        joined = data[0] if len(data) == 1 else b"".join(data)
+        self.written += len(joined)
+        if self._phase == _PLAIN or self._tls is None:
+            self._transport.write(joined)
+            return
+        for at in range(0, len(joined), _READ_BYTES):
+            self._transport.write(self.encrypt(memoryview(joined)[at : at + _READ_BYTES]))
+
+    async def send_file(self, exchange: Exchange, head: bytes, file: int, offset: int, count: int) -> None:
+        self.pause_reading()
+        self._lent = True
+        try:
+            await super().send_file(exchange, head, file, offset, count)
+        finally:
+            self._lent = False
+            if not self.lost:
+                self.resume_reading()
+
+    def shut_down_sending(self) -> None:
+        self._say_goodbye()
+        super().shut_down_sending()
+
+    def close(self) -> None:
+        self._say_goodbye()
+        super().close()
+
+    def _say_goodbye(self) -> None:
+        """Send close_notify once, so that the client knows the answer to be whole (RFC 8446 section 6.1)."""
+        if self._phase != _OPEN or self._shut or self._lent or self._tls is None or self.lost:
+            return
+        self._shut = True
+        with suppress(ssl.SSLError, ValueError):  # the client's own alert is not waited for
+            self._tls.unwrap()
+        self._flush()
+
+    def expired(self, now: float) -> None:
+        if self._phase in {_FIRST, _HANDSHAKE}:
+            self._fail("it took too long")
+        elif self._phase == _ENDED:
+            self.abort()
+        else:
+            super().expired(now)
+
+
+def _reason(error: Exception) -> str:
+    """Return what OpenSSL reports, in words."""
+    reason = getattr(error, "reason", None)
+    return str(reason).replace("_", " ").lower() if reason else str(error)
+
+
+def _subject(certificate: Any) -> str:
+    """Return the subject of a client's certificate, the most specific part first; "" without a certificate."""
+    if not certificate:
+        return ""
+    parts = [
+        f"{_SHORT.get(name, name)}={value}" for group in certificate.get("subject", ()) for name, value in group
+    ]
+    return ",".join(reversed(parts))
+
+
+_SHORT: Final = {
+    "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
+    "stateOrProvinceName": "ST", "localityName": "L",
+}  # fmt: skip
