@@ -72,7 +72,6 @@ class Server:
         self._accepting: set[socket.socket] = set()
         self._opening: set[asyncio.Task[None]] = set()
         self._empty = asyncio.Event()
-        self._empty.set()
         self._date = (0, b"")
         self._notes = (0, 0)
         self._sweep_s = min(_SWEEP_S, self._shortest_s() / 4)
@@ -137,7 +136,7 @@ class Server:
             client = (name[0], name[1]) if isinstance(name, tuple) else None
             task = self.loop.create_task(self._open(sock, client))
             self._opening.add(task)
-            task.add_done_callback(self._opening.discard)
+            task.add_done_callback(self._opened)
 
     async def _open(self, sock: socket.socket, client: tuple[str, int] | None) -> None:
         made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
@@ -146,10 +145,17 @@ class Server:
         except OSError:
             sock.close()
             return
-        self._empty.clear()
         if self.stopping and made.is_idle:
             # Accepted in the turn in which the server was stopped: its request may be here already.
             self.loop.call_later(_REST_S, self._close_if_idle, made)
+
+    def _opened(self, task: asyncio.Task[None]) -> None:
+        self._opening.discard(task)
+        self._note_emptiness()
+
+    def _note_emptiness(self) -> None:
+        if not self.connections and not self._opening:
+            self._empty.set()
 
     def _evict(self) -> bool:
         """Close the connection that has idled longest; return whether there was one."""
@@ -163,8 +169,7 @@ class Server:
         """A connection has ended."""
         self.connections.discard(connection)
         self.handshakes.pop(connection, None)
-        if not self.connections and not self._opening:
-            self._empty.set()
+        self._note_emptiness()
         if len(self._accepting) < len(self._listening):
             for listening in self._listening:
                 self._resume(listening)
@@ -213,9 +218,6 @@ class Server:
         """Return when there is no connection."""
         while self.connections or self._opening:
             self._empty.clear()
-            if self._opening and not self.connections:
-                await asyncio.sleep(0)
-                continue
             await self._empty.wait()
 
     # For connections
