@@ -197,6 +197,24 @@ async def test_the_last_chunk_may_come_with_the_end(watched: Watched, uploads: R
     assert await is_gone(uploads, at)
 
 
+async def test_chunks_of_one_receive_are_stored_in_order(watched: Watched, uploads: Requests) -> None:
+    """One call for all pieces that a receive brought; a piece out of place is a layer that no client can use."""
+    at = await uploads.start(NAME)
+    random_sizes = random.Random(2)
+    async with uploads.extend(NAME, at.uuid, at.state) as part:
+        position = 0
+        while position < len(DATA):
+            sizes = [random_sizes.choice((0, 1, 32 << 10, 100_000)) for _ in range(random_sizes.randrange(20))]
+            pieces = []
+            for size in sizes:
+                pieces.append(DATA[position : position + size])
+                position += size
+            await part.write(pieces)
+            pieces.clear()  # the list is the caller's
+        await part.finish(Digest.of(DATA))
+    assert await stored(watched, Digest.of(DATA)) == DATA
+
+
 async def test_an_upload_of_nothing_is_the_empty_blob(watched: Watched, uploads: Requests) -> None:
     """Some clients push it as a layer."""
     await uploads.put(await uploads.start(NAME), Digest.of(b""))

@@ -134,8 +134,12 @@ class Blobs(Protocol):
 class UploadPart(Protocol):
     """One request's share of an upload.  Leaving the context keeps, durably, what was written."""
 
-    async def write(self, chunk: bytes) -> None:
-        """Hash and store; returns at once until about 1 MiB waits, then as fast as the disk."""
+    async def write(self, chunk: bytes | Sequence[bytes]) -> None:
+        """Hash and store one chunk, or the chunks that one receive brought, in order.
+
+        Return at once until a batch waits behind the one being stored, then as fast as the disk.  Chunks are
+        kept without a copy until they are stored; a list of them is the caller's again when this returns.
+        """
 
     async def commit(self) -> UploadStatus:
         """All of it durable; where the upload now stands."""

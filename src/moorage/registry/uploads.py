@@ -251,12 +251,16 @@ class StoredPart:
         """Whether there is anything to keep and to give back."""
         return self._appender is not None
 
-    async def write(self, chunk: bytes) -> None:
+    async def write(self, chunk: bytes | Sequence[bytes]) -> None:
         if self._appender is None:
             with refusing():
                 self._appender = await self._claim()
-        self._batch.append(chunk)
-        self._batched += len(chunk)
+        if isinstance(chunk, bytes):
+            self._batch.append(chunk)
+            self._batched += len(chunk)
+        else:
+            self._batch += chunk
+            self._batched += sum(map(len, chunk))
         if self._batched >= _BATCH_BYTES:
             with self._refusing():
                 await self._flush()
