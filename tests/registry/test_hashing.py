@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import random
 import struct
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 from hypothesis import given
@@ -42,6 +44,51 @@ def test_however_the_bytes_are_split_the_digest_is_that_of_hashlib(algorithm: st
     whole = b"".join(chunks)
     assert hasher.length == len(whole)
     assert hasher.hexdigest() == hashlib.new(algorithm, whole).hexdigest()
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        [],
+        [0],
+        [0, 0],
+        [1, 0, 2],
+        [32 << 10] * 9,
+        [65535, 65535, 2, 1],
+        [65535, 65535, 1, 1, 1],
+        [10, 64 << 10, 10],
+        [1 << 20, 5],
+        [5, 1 << 20],
+    ],
+)
+def test_pieces_of_any_size_are_hashed_in_order(algorithm: str, sizes: list[int]) -> None:
+    """Small pieces are gathered in a buffer; one that is lost or out of order refuses a whole layer."""
+    data = random.Random(1).randbytes(sum(sizes))
+    chunks, position = [], 0
+    for size in sizes:
+        chunks.append(data[position : position + size])
+        position += size
+    hasher = hashing.new(algorithm)
+    for _ in range(2):
+        hasher.update(chunks)
+    assert hasher.length == 2 * len(data)
+    assert hasher.hexdigest() == hashlib.new(algorithm, data + data).hexdigest()
+
+
+def test_threads_that_hash_at_once_have_buffers_of_their_own() -> None:
+    """A buffer that two uploads share mixes their bytes: both layers are refused, now and then."""
+    pieces = [[bytes([number]) * 30_000 for _ in range(40)] for number in range(8)]
+
+    def digest(chunks: list[bytes]) -> str:
+        hasher = hashing.new("sha256")
+        for _ in range(5):
+            hasher.update(chunks)
+        return hasher.hexdigest()
+
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(digest, pieces))
+    assert found == [hashlib.sha256(b"".join(chunks) * 5).hexdigest() for chunks in pieces]
 
 
 @given(algorithm=st.sampled_from(ALGORITHMS), first=st.binary(max_size=400), rest=st.binary(max_size=400))

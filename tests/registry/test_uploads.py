@@ -457,9 +457,38 @@ async def test_a_slow_disk_holds_the_client_back(uploads: Requests, watched: Wat
     await watched.reached.wait()
     for _ in range(200):
         await asyncio.sleep(0)
-    assert 0 < taken <= 2 * (512 << 10) + (64 << 10)
+    assert 0 < taken <= 2 * (1 << 20) + (64 << 10)
     watched.gate.set()
     await sending
+    assert await stored(watched, Digest.of(DATA)) == DATA
+
+
+async def test_many_requests_at_once_share_the_memory_for_batches(uploads: Requests, watched: Watched) -> None:
+    """32 uploads at once with a batch of 1 MiB each, twice, would be half of what a worker may use in all."""
+    watched.gate.clear()
+    taken = dict.fromkeys(range(32), 0)
+
+    async def send(number: int) -> None:
+        at = await uploads.start(NAME)
+        async with uploads.extend(NAME, at.uuid, at.state) as part:
+            await part.write(DATA[:1])
+            while len(claimed := [size for size in taken.values() if size]) < len(taken):
+                taken[number] = 1
+                await asyncio.sleep(0.001 if claimed else 0)
+            for start in range(1, len(DATA), 64 << 10):
+                await part.write(DATA[start : start + (64 << 10)])
+                taken[number] += 64 << 10
+            await part.finish(Digest.of(DATA))
+
+    sending = [asyncio.create_task(send(number)) for number in taken]
+    before: dict[int, int] = {}
+    while before != taken or min(taken.values()) <= 1:
+        before = dict(taken)
+        await asyncio.sleep(0.02)
+    assert max(taken.values()) <= 2 * (256 << 10) + (64 << 10)
+    watched.gate.set()
+    await asyncio.gather(*sending)
+    assert uploads.batch_bytes == 1 << 20
     assert await stored(watched, Digest.of(DATA)) == DATA
 
 
@@ -481,12 +510,12 @@ async def test_a_fast_request_leaves_checkpoints_by_size(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layer of gigabytes within the time of one checkpoint: a crash loses a bounded part of it."""
-    monkeypatch.setattr("moorage.registry.uploads._CHECKPOINT_BYTES", 1 << 20)
+    monkeypatch.setattr("moorage.registry.uploads._CHECKPOINT_BYTES", 2 << 20)
     uploads = StoredUploads(watched, SECRET, clock=lambda: 0.0)
     at = await uploads.start(NAME)
     async with uploads.extend(NAME, at.uuid, at.state) as part:
-        for number, offset in enumerate([0, 0, 3 << 19]):  # what is written is known one piece later
-            await part.write(DATA[number << 19 : (number + 1) << 19])
+        for number, offset in enumerate([0, 0, 3 << 20]):  # what is written is known one piece later
+            await part.write(DATA[number << 20 : (number + 1) << 20])
             assert (await uploads.status(NAME, at.uuid)).offset == offset
 
 
