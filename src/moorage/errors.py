@@ -343,7 +343,14 @@ class StorageFull(RegistryError):
 
 
 class Unavailable(RegistryError):
-    """The storage fails or the registry is unhealthy; a later try may succeed.  The log names the cause."""
+    """The storage fails or the registry is unhealthy; a later try may succeed.  The log names the cause.
+
+    `retry_after_s`: seconds after which the next try is worth it; 0 where nothing is known of that.
+    """
 
     code = "UNAVAILABLE"
     message = "service unavailable"
+
+    def __init__(self, subject: str = "", *, detail: Any = None, retry_after_s: int = 0) -> None:
+        super().__init__(subject, detail=detail)
+        self.retry_after_s = retry_after_s

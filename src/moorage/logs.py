@@ -135,11 +135,14 @@ class AccessLog:
 
 
 class Entry:
-    """What the access log tells of one request.  `seconds` is how long the application took."""
+    """One request in the access log.
+
+    `seconds` is how long the application took; `subject` is that of the client's certificate, "" without one.
+    """
 
     __slots__ = (
-        "agent", "method", "protocol", "referer", "remote", "request", "seconds", "sent", "status", "target",
-        "user", "when",
+        "agent", "method", "protocol", "referer", "remote", "request", "seconds", "sent", "status", "subject",
+        "target", "user", "when",
     )  # fmt: skip
 
     def __init__(
@@ -157,11 +160,13 @@ class Entry:
         referer: str,
         agent: str,
         request: str,
+        subject: str = "",
     ) -> None:
         self.when, self.remote, self.user, self.method = when, remote, user, method
         self.target = redaction.in_url(target)
         self.protocol, self.status, self.sent, self.seconds = protocol, status, sent, seconds
         self.referer, self.agent, self.request = redaction.in_url(referer), agent, request
+        self.subject = subject
 
 
 def write_line(fd: int, line: bytes) -> None:
@@ -303,7 +308,10 @@ def _quoted(text: str) -> str:
 
 
 def _combined() -> Callable[[Entry], bytes]:
-    """Apache's combined form, then the seconds taken and the request's id, both without quotes."""
+    """Apache's combined form, then the seconds taken and the request's id, both without quotes.
+
+    The subject of a client's certificate, where there is one, is the last field, in quotes.
+    """
     second, stamp = -1, ""
 
     def render(entry: Entry) -> bytes:
@@ -315,7 +323,8 @@ def _combined() -> Callable[[Entry], bytes]:
         asked = f'"{_safe(entry.method, 32)} {_safe(entry.target, 2000)} HTTP/{entry.protocol}" '
         told = f"{entry.status} {entry.sent or '-'} "
         client = f'"{_safe(entry.referer, 500)}" "{_safe(entry.agent, 500)}" '
-        return f"{head}{asked}{told}{client}{entry.seconds:.6f} {entry.request}\n".encode()
+        subject = f' "{_safe(entry.subject, 300)}"' if entry.subject else ""
+        return f"{head}{asked}{told}{client}{entry.seconds:.6f} {entry.request}{subject}\n".encode()
 
     return render
 
@@ -340,6 +349,7 @@ def _access_object(entry: Entry, limit: int) -> bytes:
         "http.request.referer": entry.referer[: limit // 4],
         "http.request.useragent": entry.agent[: limit // 4],
         "http.request.id": entry.request,
+        "tls.client.subject": entry.subject[: limit // 4],
         "trace_id": trace_id.get(),
     }
     return _dump({key: value for key, value in fields.items() if value != ""}).encode(errors="replace") + b"\n"

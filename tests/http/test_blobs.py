@@ -5,20 +5,23 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail
+from tests.http.raw import ask
 
 from moorage.config.model import Settings
-from moorage.storage.driver import LocalFile, SignedUrl
+from moorage.storage.driver import SignedUrl
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import EMPTY, blob, image
 
 if TYPE_CHECKING:
+    from io import FileIO
+    from pathlib import Path
+
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
     from tests.http.conftest import Serve
 
@@ -262,7 +265,7 @@ async def test_deletion_is_off_unless_it_is_switched_on(serve: Serve) -> None:
 class ElsewhereDriver(MemoryDriver):
     """A store that lets clients fetch for themselves, as S3 does."""
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         return SignedUrl(f"https://bucket.test/{key}?signature=x")
 
 
@@ -327,49 +330,128 @@ async def test_a_request_with_if_match_is_not_sent_to_a_store(serve: Serve) -> N
     assert (await client.blob(BIG, if_match=f'"{ABSENT}"')).status_code == 412
 
 
-def content_of(path: str) -> bytes:
-    return Path(path).read_bytes()
-
-
 def remove_data(root: Path) -> None:
     """Take every blob's bytes away, and leave the links."""
     for data in root.rglob("data"):
         data.unlink()
 
 
-class PathSend:
-    """A server that sends files itself, as Granian does; it notes which."""
+class ZeroCopy:
+    """A server that sends open files by itself; notes files and spans, and raises `fails`, if any, from `send`."""
 
-    def __init__(self, app: ASGIApp) -> None:
-        self._app, self.paths = app, list[str]()
+    def __init__(self, app: ASGIApp, fails: OSError | None = None) -> None:
+        self._app, self._fails = app, fails
+        self.files: list[FileIO] = []
+        self.spans: list[tuple[int, int]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async def sending(message: Message) -> None:
-            if message["type"] == "http.response.pathsend":
-                self.paths.append(message["path"])
-                message = {"type": "http.response.body", "body": content_of(message["path"])}
+            if message["type"] == "http.response.zerocopysend":
+                file, offset, count = message["file"], message["offset"], message["count"]
+                self.files.append(file)
+                self.spans.append((offset, count))
+                if self._fails is not None:
+                    raise self._fails
+                message = {"type": "http.response.body", "body": os.pread(file.fileno(), count, offset)}
             await send(message)
 
-        await self._app({**scope, "extensions": {"http.response.pathsend": {}}}, receive, sending)
+        await self._app({**scope, "extensions": {"http.response.zerocopysend": {}}}, receive, sending)
 
 
-async def test_a_whole_file_is_sent_by_the_server_itself(serve: Serve, tmp_path: Path) -> None:
-    """Without it every byte of every pull passes through Python."""
-    server = PathSend(serve(driver=FilesystemDriver(tmp_path)).app)
+async def test_a_file_is_sent_by_the_server_itself(serve: Serve, tmp_path: Path) -> None:
+    """Without it every byte of every pull passes through Python; a file left open is one descriptor fewer."""
+    server = ZeroCopy(serve(driver=FilesystemDriver(tmp_path)).app)
     client = Client(server)
     await client.push_blob(BIG)
     answer = await client.blob(BIG)
     assert (answer.status_code, answer.content) == (200, BIG.data)
     assert answer.headers["content-length"] == "200000"
-    assert len(server.paths) == 1
-    assert (await client.blob(BIG, range="bytes=-10")).content == BIG.data[-10:]
+    ranges = {"bytes=-10": range(199_990, 200_000), "bytes=5-99999": range(5, 100_000)}
+    for asked, span in ranges.items():
+        answer = await client.blob(BIG, range=asked)
+        assert (answer.status_code, answer.content) == (206, BIG.data[span.start : span.stop])
+        assert answer.headers["content-range"] == f"bytes {span.start}-{span.stop - 1}/200000"
+        assert answer.headers["content-length"] == str(len(span))
+    assert server.spans == [(0, 200_000), (199_990, 10), (5, 99_995)]
     assert (await client.send("HEAD", f"/v2/{NAME}/blobs/{BIG.digest}")).headers["content-length"] == "200000"
-    assert len(server.paths) == 1
+    assert len(server.spans) == 3, "HEAD opens no file"
+    assert all(file.closed for file in server.files)
 
 
-async def test_a_blob_whose_file_is_gone_is_a_404(serve: Serve, tmp_path: Path) -> None:
+async def test_a_file_is_closed_when_the_client_leaves(serve: Serve, tmp_path: Path) -> None:
+    """Each abandoned download would else cost a descriptor, until no blob can be opened any more."""
+    app = serve(driver=FilesystemDriver(tmp_path)).app
+    await Client(app).push_blob(BIG)
+    server = ZeroCopy(app, ConnectionResetError(errno.ECONNRESET, "reset"))
+    with pytest.raises(ConnectionResetError):
+        await Client(server).blob(BIG)
+    assert [file.closed for file in server.files] == [True]
+
+
+async def test_a_stream_is_closed_when_the_client_leaves(serve: Serve, tmp_path: Path) -> None:
+    """On every way out, and before the next request: an open file of a deleted blob keeps its space."""
+    app = serve(driver=FilesystemDriver(tmp_path)).app
+    await Client(app).push_blob(BIG)
+    before = descriptors()
+
+    async def leaving(scope: Scope, receive: Receive, send: Send) -> None:
+        async def sending(message: Message) -> None:
+            if message["type"] == "http.response.body":
+                raise BrokenPipeError
+            await send(message)
+
+        await app(scope, receive, sending)
+
+    with pytest.raises(BrokenPipeError):
+        await ask(leaving, "GET", f"/v2/{NAME}/blobs/{BIG.digest}")
+    assert descriptors() == before
+
+
+def descriptors() -> int:
+    return sum(1 for _ in os.scandir("/proc/self/fd"))
+
+
+async def test_a_file_that_cannot_be_read_any_more_is_one_line_in_the_log(serve: Serve, tmp_path: Path) -> None:
+    """The head is sent by then: the client gets too few bytes, the operator the file and the errno."""
+    app = serve(driver=FilesystemDriver(tmp_path)).app
+    await Client(app).push_blob(BIG)
+    server = ZeroCopy(app, OSError(errno.EIO, os.strerror(errno.EIO)))
+    with capture_logs() as logs:
+        assert (await ask(server, "GET", f"/v2/{NAME}/blobs/{BIG.digest}")).status == 200
+    (line,) = logs
+    assert (line["event"], line["log_level"]) == ("the storage failed", "error")
+    assert line["cause"].startswith(f"send {tmp_path}/docker/")
+    assert line["cause"].endswith("Input/output error (EIO)")
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO])
+@pytest.mark.parametrize("asked", [{}, {"range": "bytes=0-99999"}], ids=["whole", "range"])
+async def test_a_file_that_cannot_be_opened_is_a_503(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, asked: dict[str, str]
+) -> None:
+    """A 404 would tell the client that the layer is lost, where it only has to ask again."""
+    client = Client(ZeroCopy(serve(driver=FilesystemDriver(tmp_path)).app))
+    await client.push_blob(BIG)
+    original = os.open
+
+    def failing(path: str, flags: int, *rest: int) -> int:
+        if path.endswith("/data"):
+            raise OSError(number, os.strerror(number), path)
+        return original(path, flags, *rest)
+
+    monkeypatch.setattr(os, "open", failing)
+    with capture_logs():
+        answer = await client.blob(BIG, **asked)
+    assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
+    assert answer.headers.get("retry-after") == (None if number == errno.EIO else "1")
+
+
+@pytest.mark.parametrize("zero_copy", [False, True])
+async def test_a_blob_whose_file_is_gone_is_a_404(serve: Serve, tmp_path: Path, *, zero_copy: bool) -> None:
     """A collector on another host may have swept it since its size was remembered; a half answer would hang."""
     client = serve(driver=FilesystemDriver(tmp_path))
+    if zero_copy:
+        client = Client(ZeroCopy(client.app))
     for wanted in (BLOB, BIG):
         await client.push_blob(wanted)
         assert (await client.blob(wanted)).status_code == 200

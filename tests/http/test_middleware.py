@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import weakref
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -229,7 +230,7 @@ async def test_a_file_counts_with_its_length(read: Any) -> None:
 
     async def app(_: Scope, __: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"777")]})
-        await send({"type": "http.response.pathsend", "path": "/nowhere"})
+        await send({"type": "http.response.zerocopysend", "file": 9, "offset": 3, "count": 777})
 
     await Client(app, access).get(scope())
     assert json.loads(written())["http.response.written"] == 777
@@ -243,6 +244,70 @@ async def test_a_client_that_left_before_the_answer_is_a_499(read: Any) -> None:
 
     await Client(app, access).get(scope())
     assert json.loads(written())["http.response.status"] == 499
+
+
+@dataclass
+class Transfer:
+    """What the server knows of a response and its connection."""
+
+    body_sent: int = 0
+    tls_subject: str = ""
+
+
+async def large(_: Scope, __: Receive, send: Send) -> None:
+    await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"777")]})
+    await send({"type": "http.response.body", "body": b"x" * 100, "more_body": True})
+    await send({"type": "http.response.zerocopysend", "file": 9, "offset": 0, "count": 677})
+
+
+@pytest.mark.parametrize("transfer", [Transfer(body_sent=111), None])
+async def test_an_abandoned_answer_is_logged_with_what_was_sent(read: Any, transfer: Transfer | None) -> None:
+    """Traffic is paid for; and the line of a whole download that never happened misleads whoever looks for it."""
+    access, written = read("json")
+    observer = Counting()
+    request = scope() | ({} if transfer is None else {"moorage.transfer": transfer})
+
+    async def send(message: Message) -> None:
+        if message["type"] == "http.response.zerocopysend":
+            raise BrokenPipeError
+
+    with structlog.testing.capture_logs() as logs:
+        await RequestLog(large, Traffic(), access, observer=observer)(request, receive, send)
+    line = json.loads(written())
+    assert (line["http.response.status"], line["http.response.written"]) == (200, 111 if transfer else 100)
+    assert observer.told == [(200, 0, 0, line["http.response.written"])]
+    assert request["moorage.aborted"] is True
+    assert not logs, "clients leave all the time"
+
+
+async def test_a_client_that_left_before_the_answer_aborts_none(read: Any) -> None:
+    """It is counted by its status, 499."""
+    access, written = read("json")
+
+    async def app(_: Scope, __: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 499, "headers": []})
+
+    async def send(_: Message) -> None:
+        raise ConnectionResetError
+
+    request = scope()
+    with structlog.testing.capture_logs() as logs:
+        await RequestLog(app, Traffic(), access)(request, receive, send)
+    assert json.loads(written())["http.response.status"] == 499
+    assert "moorage.aborted" not in request
+    assert not logs
+
+
+@pytest.mark.parametrize(("formatter", "expected"), [("text", '"CN=ci,O=a \\"b\\""'), ("json", 'CN=ci,O=a "b"')])
+async def test_the_subject_of_a_clients_certificate_is_in_the_access_log(
+    read: Any, formatter: str, expected: str
+) -> None:
+    """With clientauth and no other authentication it is all that tells one client from another."""
+    access, written = read(formatter)
+    await Client(hello, access).get(scope(**{"moorage.transfer": Transfer(tls_subject='CN=ci,O=a "b"')}))
+    line = written()
+    found = line.rstrip().partition(" 0.")[2].partition(" ")[2].partition(" ")[2]
+    assert (found if formatter == "text" else json.loads(line)["tls.client.subject"]) == expected
 
 
 class Counting:
@@ -277,12 +342,17 @@ async def test_an_observer_is_told_what_came_and_went() -> None:
     async def piece() -> Message:
         return {"type": "http.request", "body": bodies.pop(0), "more_body": bool(bodies)}
 
+    async def pieces() -> Message:
+        return {"type": "http.request", "body": b"", "pieces": [b"ab", b"c"], "more_body": True}
+
     async def send(_: Message) -> None:
         """To nobody."""
 
     await RequestLog(app, Traffic(), None, observer=observer)(scope((b"host", b"x")), piece, send)
     assert observer.told[1] == (200, 10, 5, 5)
-    assert observer.begun == 2
+    await RequestLog(app, Traffic(), None, observer=observer)(scope((b"host", b"x")), pieces, send)
+    assert observer.told[2] == (200, 11, 6, 5)
+    assert observer.begun == 3
 
 
 @pytest.mark.parametrize(("raised", "status"), [(RuntimeError("a bug"), 500), (None, 499)])

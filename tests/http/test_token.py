@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 from dataclasses import dataclass
@@ -29,7 +30,7 @@ from moorage.auth.local.authority import LocalAuthority, Place
 from moorage.auth.local.robots import digest_of
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
-from moorage.http.token import TokenEndpoint
+from moorage.http.token import FORM_TIMEOUT_S, TokenEndpoint
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
 
@@ -132,10 +133,16 @@ async def start(tmp_path: Path, serve: Serve) -> AsyncIterator[Start]:
     policy_file(tmp_path, POLICY)
     users_file(tmp_path, ann="secret", bob="hunter2", jörg="pässword")
 
-    async def begin(*, settings: Settings | None = None, secret: bytes = SECRET, **options: Any) -> Server:
+    async def begin(
+        *,
+        settings: Settings | None = None,
+        secret: bytes = SECRET,
+        form_timeout_s: float = FORM_TIMEOUT_S,
+        **options: Any,
+    ) -> Server:
         made = authority(tmp_path, clock, secret, **options)
         running.append(made)
-        tokens = TokenEndpoint(made, 60.0)
+        tokens = TokenEndpoint(made, 60.0, form_timeout_s=form_timeout_s)
         if settings is None:
             client = serve(driver=driver, authority=made, tokens=tokens)
         else:
@@ -452,6 +459,21 @@ async def test_a_form_may_be_written_by_hand(server: Server) -> None:
     body = "service=moorage&grant_type=password&username=jörg&password=pässword".encode()
     headers = {"content-type": "application/x-www-form-urlencoded"}
     assert (await server.client.send("POST", "/token", body, headers)).status_code == 200
+
+
+async def test_a_form_that_arrives_byte_by_byte_is_refused(start: Start) -> None:
+    """Each byte ends a silence: a client could hold a connection and a request for days."""
+    server = await start(form_timeout_s=0.2)
+
+    async def trickle() -> AsyncIterator[bytes]:
+        for _ in range(1000):
+            yield b"a"
+            await asyncio.sleep(0.02)
+
+    headers = {"content-type": "application/x-www-form-urlencoded"}
+    answer = await server.client.send("POST", "/token", trickle(), headers)
+    assert (answer.status_code, codes(answer)) == (400, ["TOKEN_REQUEST_INVALID"])
+    assert answer.json()["error_description"] == "the form did not arrive within 0.2 s"
 
 
 async def test_a_login_is_kept_as_a_refresh_token(server: Server) -> None:

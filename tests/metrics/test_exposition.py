@@ -53,7 +53,7 @@ def filled() -> Board:
         for method, status, sent in (("GET", 200, 2000), ("HEAD", 404, 0)):
             scope: dict[str, Any] = {"method": method, "moorage.route": Route, "headers": []}
             if status == 404:
-                scope |= {"moorage.refusal": "MANIFEST_UNKNOWN"}
+                scope |= {"moorage.refusal": "MANIFEST_UNKNOWN", "moorage.aborted": True}
             recorder.begin(scope)
             recorder.end(scope, status, 0.02, 300, 0, sent)
         recorder.count("moorage_auth_failures_total", "wrong")
@@ -92,6 +92,7 @@ def test_requests_of_all_processes_are_added_up(shown: dict[tuple[str, ...], flo
     assert shown["registry_http_requests_total", "code=404", "handler=manifest", "method=head"] == 3
     assert shown["registry_http_response_size_bytes_sum", "handler=manifest"] == 6000
     assert shown["registry_http_request_size_bytes_count", "handler=manifest"] == 6
+    assert shown["moorage_http_aborted_responses_total", "handler=manifest"] == 3
     name = "registry_http_request_duration_seconds"
     labels = ("handler=manifest", "method=get")
     assert shown[f"{name}_sum", *labels] == pytest.approx(0.06)

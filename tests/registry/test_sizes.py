@@ -134,7 +134,7 @@ async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driv
 
     ways: list[Coroutine[Any, Any, object]] = [blobs.read(wrong), opened(), opened(4_000)]
     if driver.name == "filesystem":
-        ways.append(blobs.handover(wrong, method="GET"))
+        ways.append(blobs.open_file(wrong))
     for way in ways:
         await sizes.put(DIGEST, size)
         with pytest.raises(Unavailable):

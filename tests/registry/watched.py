@@ -84,7 +84,10 @@ class WatchedDriver:
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         return self._driver.open(key, start=start, stop=stop)
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+    async def open_file(self, key: Key) -> LocalFile | None:
+        return await self._driver.open_file(key)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         return await self._driver.handover(key, method=method, expires_s=expires_s)
 
     def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:

@@ -24,6 +24,7 @@ from moorage.errors import (
     RouteUnknown,
     TooManyRequests,
     Unauthorized,
+    Unavailable,
 )
 from moorage.http import routes
 from moorage.http.auth import Guard
@@ -203,7 +204,7 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
         return {"allow": ", ".join(error.allowed)}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": error.challenge}
-    if isinstance(error, TooManyRequests):
+    if isinstance(error, TooManyRequests | Unavailable) and error.retry_after_s:
         return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, RangeNotSatisfiable):
         return {"content-range": f"bytes */{error.size}"}

@@ -11,7 +11,6 @@ from starlette.responses import Response
 
 from moorage.http.ranges import check_match, matches, parse_range
 from moorage.http.streaming import FileResponse, PiecesResponse
-from moorage.storage.driver import LocalFile, SignedUrl
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
@@ -55,16 +54,16 @@ async def get_blob(call: Call) -> Response:
         return Response(await blobs.read(blob), headers=headers)
 
     # A client repeats If-Match where it is redirected to, and a store has other entity tags than ours.
-    out = await blobs.handover(blob, method="GET", client=call.client()) if match is None else None
-    if isinstance(out, SignedUrl):
-        return Response(status_code=307, headers={"location": out.url})
-    headers["content-length"] = str(blob.size if wanted is None else len(wanted))
-    if wanted is None:
-        if isinstance(out, LocalFile) and FileResponse.offered(call.request.scope):
-            return FileResponse(out.path, 200, headers)
-        return await PiecesResponse(blobs.open(name, blob), 200, headers).open()
-    headers["content-range"] = f"bytes {wanted.start}-{wanted.stop - 1}/{blob.size}"
-    return await PiecesResponse(blobs.open(name, blob, wanted.start, wanted.stop), 206, headers).open()
+    if match is None and (there := await blobs.handover(blob, method="GET", client=call.client())) is not None:
+        return Response(status_code=307, headers={"location": there.url})
+    status, span = 200, range(blob.size)
+    if wanted is not None:
+        status, span = 206, wanted
+        headers["content-range"] = f"bytes {span.start}-{span.stop - 1}/{blob.size}"
+    headers["content-length"] = str(len(span))
+    if FileResponse.offered(call.request.scope) and (found := await blobs.open_file(blob)) is not None:
+        return FileResponse(found.file, span, status, headers)
+    return await PiecesResponse(blobs.open(name, blob, span.start, span.stop), status, headers).open()
 
 
 def _still_that(if_range: str | None, digest: str) -> bool:

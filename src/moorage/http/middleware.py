@@ -1,12 +1,14 @@
-"""Around every request: its id, its line in the access log, its place among those in flight.
+"""Outermost layer of every request: request id, access log, metrics, and the count of requests in flight.
 
-`X-Request-Id` comes from the client when it is sane, else it is made here; it stands on every answer, whatever
-failed inside, in the access log and on every line that the application logs meanwhile (`logs.request_id`).
+`X-Request-Id` is the client's where it is well formed, else a new one; it is in every answer, whatever failed
+inside, in the access log and on every line that the application logs meanwhile (`logs.request_id`).
 
-An application tells who the user is by setting `scope["moorage.user"]`, and for metrics and traces which endpoint
-answers (`scope["moorage.route"]`, a `routes.Route`), the code of a refusal (`scope["moorage.refusal"]`) and the
-challenge of a 401 (`scope["moorage.challenge"]`).  The answer's size is what was sent,
-except for files that the server sends by itself (`http.response.pathsend`): there it is the Content-Length.
+The application sets `scope["moorage.user"]`, and for metrics and traces `scope["moorage.route"]` (a
+`routes.Route`), `scope["moorage.refusal"]` (the error code) and `scope["moorage.challenge"]` (of a 401).
+
+`send` raises OSError when the client has left or has stopped reading.  Such an answer is aborted: it is counted
+(`scope["moorage.aborted"]`), and its size is the number of bytes that the server passed to the kernel, where the
+server counts them (`scope["moorage.transfer"]`).
 """
 
 from __future__ import annotations
@@ -37,6 +39,8 @@ HEADER_LIMIT_BYTES: Final = 128 << 10
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _OK: Final = 200
+_CLIENT_GONE: Final = 499
+"""The client left before there was an answer: nginx's status for its access log, never sent."""
 _READS: Final = frozenset({"GET", "HEAD"})
 _CLOSE: Final = (b"connection", b"close")
 _NO_SERVER: Final = (b"server", b"")
@@ -46,18 +50,18 @@ _log: Final = structlog.get_logger("moorage.http")
 
 
 class Traffic:
-    """Which requests are being answered, and whether their connections shall end with the answer.
+    """Requests in flight, and the phase of a server that ends.
 
-    `active` counts them by the address and port of the connection, `in_flight` all of them.  `stopping`: the whole
-    server ends, not only this worker in favour of another.  `count`, of one element, is where `in_flight` is kept:
-    in memory that another process reads, or not.
+    `draining`: this worker accepts no more; `stopping`: the whole server ends, not only this worker in favour of
+    another.  `count`, of one element, holds `in_flight`: in memory shared with another process, or not.
     """
 
     __slots__ = ("_count", "active", "draining", "stopping")
 
     def __init__(self, count: MutableSequence[int] | memoryview | None = None) -> None:
         self.active: dict[object, int] = {}
-        self.draining = self.stopping = False
+        self.draining = False
+        self.stopping = False
         self._count = [0] if count is None else count
 
     @property
@@ -78,7 +82,7 @@ class Traffic:
 
 
 class Observer(Protocol):
-    """Who counts requests: `end` is called once for every `begin`, when the scope holds all that it will."""
+    """Counts requests: `end` is called once for every `begin`, when the scope is complete."""
 
     def begin(self, scope: Scope) -> None: ...
 
@@ -87,10 +91,10 @@ class Observer(Protocol):
 
 
 class RequestLog:
-    """The outermost layer; without `access` there is no access log, without `observer` nobody counts.
+    """Request ids, access log and metrics; without `access` no access log, without `observer` no metrics.
 
-    `clients` tells it who asked.  A GET or HEAD of one of the paths `unlogged` that is answered 200 has no line in
-    the access log: orchestrators and load balancers ask there every few seconds.
+    `clients` finds the address of the client.  A GET or HEAD of one of the paths `unlogged` that is answered 200
+    has no line in the access log: orchestrators and load balancers probe these every few seconds.
     """
 
     def __init__(
@@ -122,9 +126,10 @@ class RequestLog:
                 await exchange.refuse(431)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
-        except Exception:  # noqa: BLE001  the outermost layer: logged whole, told to nobody
-            _log.exception("unexpected error", method=scope["method"], path=scope["path"])
-            await exchange.fail()
+        except Exception:  # noqa: BLE001  the outermost layer: logged with its traceback, not shown to the client
+            if not exchange.aborted:
+                _log.exception("unexpected error", method=scope["method"], path=scope["path"])
+                await exchange.fail()
         finally:
             self._traffic.end(peer)
             exchange.leave()
@@ -139,18 +144,19 @@ class RequestLog:
 
 
 class _Exchange:
-    """One request and its answer, as far as the logs want to know."""
+    """One request and its answer, as far as the logs and metrics are concerned."""
 
     __slots__ = (
-        "_begun", "_headers", "_receive", "_scope", "_send", "_status", "_traffic", "header_bytes", "id",
-        "received", "sent",
+        "_begun", "_receive", "_scope", "_send", "_sent", "_status", "_traffic", "aborted", "header_bytes", "id",
+        "received",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send, traffic: Traffic) -> None:
+        self._traffic = traffic
         self._begun = time.perf_counter()
-        self._scope, self._receive, self._send, self._traffic = scope, receive, send, traffic
-        self._status = self.received = self.sent = 0
-        self._headers: list[tuple[bytes, bytes]] = []
+        self._scope, self._receive, self._send = scope, receive, send
+        self._status = self.received = self._sent = 0
+        self.aborted = False
         self.id = b"%032x" % getrandbits(128)
         size = 0
         for name, value in scope["headers"]:
@@ -161,8 +167,15 @@ class _Exchange:
 
     @property
     def status(self) -> int:
-        """499: the client left before there was an answer (nginx's invention)."""
-        return self._status or 499
+        return self._status or _CLIENT_GONE
+
+    @property
+    def sent(self) -> int:
+        """Bytes of the body: all that was passed to the server, or what it passed on of an aborted answer."""
+        if self.aborted and (transfer := self._scope.get("moorage.transfer")) is not None:
+            sent: int = transfer.body_sent
+            return sent
+        return self._sent
 
     def seconds(self) -> float:
         return time.perf_counter() - self._begun
@@ -170,36 +183,42 @@ class _Exchange:
     async def receive(self) -> Message:
         message = await self._receive()
         self.received += len(message.get("body", b""))
+        if pieces := message.get("pieces"):
+            self.received += sum(map(len, pieces))
         return message
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
+        size = 0
         if kind == "http.response.start":
             self._status = message["status"]
             headers = [*message["headers"], (b"x-request-id", self.id)]
             if all(name != b"server" for name, _ in headers):
                 headers.append(_NO_SERVER)
             if self._traffic.draining and not self._scope["http_version"].startswith("2"):
-                # Granian closes idle connections when it stops, but one that it accepted in the same moment
-                # would otherwise go on asking.
                 headers.append(_CLOSE)
-            message["headers"] = self._headers = headers
+            message["headers"] = headers
         elif kind == "http.response.body":
-            self.sent += len(message.get("body", b""))
-        elif kind == "http.response.pathsend":
-            self.sent += self._announced()
-        await self._send(message)
+            size = len(message.get("body", b""))
+        elif kind == "http.response.zerocopysend":
+            size = message["count"]
+        try:
+            await self._send(message)
+        except OSError:
+            self._abort()
+            raise
+        self._sent += size
 
-    def _announced(self) -> int:
-        """The answer's Content-Length."""
-        return next((int(value) for name, value in self._headers if name == b"content-length"), 0)
+    def _abort(self) -> None:
+        self.aborted = True
+        if self._status != _CLIENT_GONE:
+            self._scope["moorage.aborted"] = True
 
     def leave(self) -> None:
-        """Let go of the server's end of the request, whoever still holds ours.
+        """Drop the server's end of the request, also where something still refers to ours.
 
-        The server reads and throws away, or closes, what a client still sends after its answer only when nobody
-        can ask for it any more.  A failure that something remembers holds every frame that it came through, and
-        these the request: such a client would hang, with its answer unread, until memory is tidied up.
+        A failure that something remembers holds every frame that it came through, and these the request: the
+        server's objects for a connection would live until a garbage collection.
         """
         self._receive, self._send = _over, _unheard
 
@@ -236,7 +255,14 @@ class _Exchange:
             referer=first_header(scope, b"referer"),
             agent=first_header(scope, b"user-agent"),
             request=self.id.decode(),
+            subject=_subject(scope),
         )
+
+
+def _subject(scope: Scope) -> str:
+    """Subject of the client's certificate; "" without one."""
+    transfer = scope.get("moorage.transfer")
+    return "" if transfer is None else str(transfer.tls_subject)
 
 
 async def _over() -> Message:

@@ -1,20 +1,23 @@
 """Bodies in and out.
 
-In: a request's body is complete only when the server says so.  Granian 2.8 passes `http.disconnect` to
-`receive` when a client hangs up before the announced Content-Length or the last chunk (checked with raw sockets
-for both forms of HTTP/1.1), so a cut body never looks whole.  Silence longer than `http.bodytimeout` is a 408.
+In: a request's body is complete only when the server says so.  `http.disconnect` from `receive` means that the
+client hung up before the announced Content-Length or the last chunk, so a cut body never looks whole.  Silence
+longer than `http.bodytimeout` is a 408.  A server with the extension `moorage.pieces` passes what one read of the
+connection brought as a list, unjoined.
 
-Out: a whole local file leaves by `http.response.pathsend`, without passing through Python; a small blob in one
-message; ranges and everything else in pieces of up to 1 MiB.  Granian's `send` does not fail after the client has
-left, so a stream of pieces watches for that itself.
+Out: a local file, whole or a range, leaves by `http.response.zerocopysend` of ASGI; a small blob in one message;
+everything else in pieces of up to 1 MiB.  `send` raises OSError when the client has left, which `middleware.py`
+counts and logs.
 """
 
 from __future__ import annotations
 
 import asyncio
-from contextlib import AsyncExitStack, suppress
-from typing import TYPE_CHECKING
+import errno
+from contextlib import AsyncExitStack
+from typing import TYPE_CHECKING, Final
 
+import structlog
 from starlette.responses import Response
 
 from moorage.errors import ManifestTooLarge, RegistryError, RequestTimeout
@@ -23,28 +26,36 @@ from moorage.http.ranges import parse_decimal
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping
     from contextlib import AbstractAsyncContextManager
+    from io import FileIO
 
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-__all__ = ["ClientGone", "FileResponse", "PiecesResponse", "body", "read_body"]
+__all__ = ["ClientGone", "FileResponse", "PiecesResponse", "body", "read_body", "size_of"]
+
+_PIECES: Final = "moorage.pieces"
+_READ_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODATA})
+"""Errors of a file that is read; every other OSError of `send` means that the client has left."""
+_log: Final = structlog.get_logger("moorage.http")
 
 
 class ClientGone(Exception):
     """The client hung up before its request was complete; there is nobody left to answer."""
 
 
-async def body(request: Request, timeout_s: float) -> AsyncGenerator[bytes, None]:
-    """The request's body, piece by piece.  Raises ClientGone, RequestTimeout."""
+async def body(request: Request, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
+    """The request's body, piece by piece or in lists of pieces.  Raises ClientGone, RequestTimeout."""
     receive = request.receive
     loop = asyncio.get_running_loop()
+    if (pieces := (request.scope.get("extensions") or {}).get(_PIECES)) is not None:
+        pieces["wanted"] = True
     try:
         async with asyncio.timeout(timeout_s) as silence:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ClientGone
-                if chunk := message.get("body"):
+                if chunk := message.get("body") or message.get("pieces"):
                     # While the storage works the client is not silent: it waits for us.
                     silence.reschedule(None)
                     yield chunk
@@ -62,29 +73,46 @@ async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
         raise ManifestTooLarge(f"it has {announced} bytes, at most {limit} are taken")
     pieces: list[bytes] = []
     size = 0
-    async for piece in body(request, timeout_s):
-        size += len(piece)
+    async for part in body(request, timeout_s):
+        size += size_of(part)
         if size > limit:
             raise ManifestTooLarge(f"it has more than the {limit} bytes that are taken")
-        pieces.append(piece)
+        pieces += [part] if isinstance(part, bytes) else part
     return b"".join(pieces)
 
 
-class FileResponse(Response):
-    """A whole local file, sent by the server itself where it can (`http.response.pathsend`)."""
+def size_of(part: bytes | list[bytes]) -> int:
+    """Return the number of bytes of one value of `body`."""
+    return len(part) if isinstance(part, bytes) else sum(map(len, part))
 
-    def __init__(self, path: str, status: int, headers: Mapping[str, str]) -> None:
+
+class FileResponse(Response):
+    """A span of an open file, sent by the server itself (`http.response.zerocopysend`).
+
+    Closes the file, also when the client has left.
+    """
+
+    def __init__(self, file: FileIO, span: range, status: int, headers: Mapping[str, str]) -> None:
         super().__init__(None, status, headers=headers)
-        self.path = path
+        self.file, self.span = file, span
 
     @staticmethod
     def offered(scope: Scope) -> bool:
-        return "http.response.pathsend" in scope.get("extensions", ())
+        return "http.response.zerocopysend" in (scope.get("extensions") or ())
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         del scope, receive
-        await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
-        await send({"type": "http.response.pathsend", "path": self.path})
+        with self.file as file:
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            span = {"offset": self.span.start, "count": len(self.span)}
+            try:
+                await send({"type": "http.response.zerocopysend", "file": file, **span, "more_body": False})
+            except OSError as error:
+                if error.errno not in _READ_ERRORS:
+                    raise
+                # Too late for another status: the missing rest makes the server cut the connection.
+                cause = f"send {file.name}: {error.strerror} ({errno.errorcode[error.errno]})"
+                _log.error("the storage failed", cause=cause)
 
 
 class PiecesResponse(Response):
@@ -107,7 +135,7 @@ class PiecesResponse(Response):
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         assert self.pieces is not None, "open() comes first"
-        gone = asyncio.ensure_future(_gone(receive))
+        del receive
         try:
             async with AsyncExitStack() as stack:
                 stack.push_async_exit(self.opened)
@@ -116,19 +144,8 @@ class PiecesResponse(Response):
                 )
                 async for piece in self.pieces:
                     await send({"type": "http.response.body", "body": piece, "more_body": True})
-                    if gone.done():
-                        return
                 await send({"type": "http.response.body", "body": b""})
         except RegistryError as error:
             # Too late for another status: the missing rest makes the server cut the connection.  The registry has
             # logged the cause.
             scope["moorage.refusal"] = error.code
-        finally:
-            gone.cancel()
-            with suppress(asyncio.CancelledError):
-                await gone
-
-
-async def _gone(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass

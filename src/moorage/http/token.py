@@ -11,7 +11,9 @@ Source: distribution's token and OAuth 2.0 specifications; RFC 6749; RFC 8693 (e
 
 from __future__ import annotations
 
+import asyncio
 import json
+from contextlib import aclosing
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final, Protocol
 from urllib.parse import parse_qs
@@ -36,7 +38,10 @@ if TYPE_CHECKING:
     from moorage.auth.local.authority import Issued
     from moorage.http.clients import Clients
 
-__all__ = ["TokenEndpoint", "TokenIssuer"]
+__all__ = ["FORM_TIMEOUT_S", "TokenEndpoint", "TokenIssuer"]
+
+FORM_TIMEOUT_S: Final = 30.0
+"""Time for a whole form: one byte now and then is no progress."""
 
 _METHODS: Final = ("GET", "HEAD", "POST")
 _FORM: Final = "application/x-www-form-urlencoded"
@@ -59,8 +64,19 @@ class TokenIssuer(Protocol):
 
 
 class TokenEndpoint:
-    def __init__(self, issuer: TokenIssuer, body_timeout_s: float, clients: Clients = ANYBODY) -> None:
-        self._issuer, self._body_timeout_s, self._clients = issuer, body_timeout_s, clients
+    """A form must arrive whole within `form_timeout_s`, each part of it within `body_timeout_s`."""
+
+    def __init__(
+        self,
+        issuer: TokenIssuer,
+        body_timeout_s: float,
+        clients: Clients = ANYBODY,
+        form_timeout_s: float = FORM_TIMEOUT_S,
+    ) -> None:
+        self._issuer = issuer
+        self._clients = clients
+        self._body_timeout_s = body_timeout_s
+        self._form_timeout_s = form_timeout_s
 
     async def answer(self, request: Request) -> Response:
         """Raises MethodUnknown, TooManyRequests, Unavailable and what a lost client raises."""
@@ -99,12 +115,18 @@ class TokenEndpoint:
     async def _form(self, request: Request) -> str:
         data = bytearray()
         try:
-            async for piece in body(request, self._body_timeout_s):
-                data += piece
-                if len(data) > _FORM_LIMIT_BYTES:
-                    raise _BadRequest(f"expected a form of at most {_FORM_LIMIT_BYTES} bytes")
+            async with (
+                asyncio.timeout(self._form_timeout_s),
+                aclosing(body(request, self._body_timeout_s)) as parts,
+            ):
+                async for part in parts:
+                    data += part if isinstance(part, bytes) else b"".join(part)
+                    if len(data) > _FORM_LIMIT_BYTES:
+                        raise _BadRequest(f"expected a form of at most {_FORM_LIMIT_BYTES} bytes")
         except RequestTimeout as error:
             raise _BadRequest("the form did not come") from error
+        except TimeoutError as error:
+            raise _BadRequest(f"the form did not arrive within {self._form_timeout_s:g} s") from error
         return data.decode(errors="surrogateescape")
 
     def _got(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:

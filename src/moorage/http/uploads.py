@@ -21,7 +21,7 @@ from moorage.errors import (
     SizeInvalid,
 )
 from moorage.http.ranges import parse_chunk, upload_range
-from moorage.http.streaming import body
+from moorage.http.streaming import body, size_of
 from moorage.types import ALGORITHMS, Digest, parse_repo_name
 
 if TYPE_CHECKING:
@@ -127,7 +127,7 @@ async def _receive(call: Call, part: UploadPart, span: range | None = None) -> N
         return
     async with aclosing(body(call.request, call.options.body_timeout_s)) as pieces:
         async for piece in pieces:
-            received += len(piece)
+            received += size_of(piece)
             if span is not None and received > len(span):
                 raise SizeInvalid(f"Content-Range announced {len(span)} bytes, more came")
             await part.write(piece)

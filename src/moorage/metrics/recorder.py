@@ -129,6 +129,8 @@ class Recorder:
         row[SENT_AT + bisect_left(SIZES, sent)] += 1
         if "moorage.refusal" in scope:
             self._refused(scope)
+        if "moorage.aborted" in scope:
+            self.count("moorage_http_aborted_responses_total", handler)
 
     def _row(self, handler: str, method: str, status: int) -> list[float]:
         """A new row; methods that nobody has heard of share one, or clients could fill the memory with rows."""

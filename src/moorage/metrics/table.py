@@ -39,7 +39,7 @@ class Metric:
 _ALL: Final = (
     Metric("registry_http_requests_total", "counter", ("handler", "code", "method"), "Requests answered."),
     Metric("registry_http_request_duration_seconds", "histogram", ("handler", "method"),
-           "Time until the answer was made. For files that the server sends by itself: until sending began.",
+           "Time until the answer was sent; a client that reads slowly takes part of it.",
            DURATIONS),
     Metric("registry_http_request_size_bytes", "histogram", ("handler",),
            "Size of requests: headers and what came of the body.", SIZES),
@@ -60,6 +60,8 @@ _ALL: Final = (
     Metric("moorage_uploads_in_progress", "gauge", (), "Requests that are bringing bytes of uploads right now."),
     Metric("moorage_http_received_bytes_total", "counter", ("handler",), "Bytes of request bodies."),
     Metric("moorage_http_sent_bytes_total", "counter", ("handler",), "Bytes of the bodies of answers."),
+    Metric("moorage_http_aborted_responses_total", "counter", ("handler",),
+           "Answers that the client did not receive whole: it closed the connection or stopped reading."),
     Metric("moorage_refusals_total", "counter", ("code",), "Refusals by the error code that the client was told."),
     Metric("moorage_auth_failures_total", "counter", ("reason",),
            "Requests not let in: `missing` (no credentials, the usual first request of every client), `wrong`, "

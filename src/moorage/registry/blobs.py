@@ -31,13 +31,13 @@ from moorage.registry.links import read_link
 from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs
-from moorage.storage.driver import KeyMissing, LocalFile, ObjectTooLarge, RangeOutside, SignedUrl
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from moorage.registry.sizes import Sizes
-    from moorage.storage.driver import Driver, Key
+    from moorage.storage.driver import Driver, Key, LocalFile, SignedUrl
     from moorage.storage.middleware.rule import Rule
     from moorage.types import Digest, RepoName
 
@@ -89,14 +89,12 @@ class StoredBlobs:
             stored = await self._links.seen(layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            found = await self._leave(layout.blob_data(stored), "GET", client)
-        return found if isinstance(found, SignedUrl) else None
+            return await self._signed(layout.blob_data(stored), "GET", client)
 
-    async def _leave(self, key: Key, method: str, client: str) -> LocalFile | SignedUrl | None:
+    async def _signed(self, key: Key, method: str, client: str) -> SignedUrl | None:
         found = await self._driver.handover(key, method=method, expires_s=self._expires_s)
-        if self._redirects:
-            for rule in self._rules:
-                found = await rule.apply(found, key, client)
+        for rule in self._rules:
+            found = await rule.apply(found, key, client)
         return found
 
     async def _size(self, stored: Digest) -> int:
@@ -177,20 +175,23 @@ class StoredBlobs:
             await self._check(blob, len(data))
             return data
 
-    async def handover(self, blob: Blob, *, method: str, client: str = "") -> LocalFile | SignedUrl | None:
-        key = layout.blob_data(blob.stored)
+    async def open_file(self, blob: Blob) -> LocalFile | None:
         with refusing():
-            found = await self._leave(key, method, client)
-            if isinstance(found, LocalFile):
-                # The server opens the file after the status line is gone, too late for a 404.
-                try:
-                    size = (await self._driver.stat(key)).size
-                except KeyMissing:
-                    await self._sizes.forget(blob.stored)
-                    raise BlobUnknown(str(blob.digest)) from None
-                await self._check(blob, size)
-                return found
-            return found if self._redirects else None
+            try:
+                found = await self._driver.open_file(layout.blob_data(blob.stored))
+            except KeyMissing:
+                await self._sizes.forget(blob.stored)
+                raise BlobUnknown(str(blob.digest)) from None
+            if found is not None and found.size != blob.size:
+                found.file.close()
+                raise await self._differs(blob)
+            return found
+
+    async def handover(self, blob: Blob, *, method: str, client: str = "") -> SignedUrl | None:
+        if not self._redirects:
+            return None
+        with refusing():
+            return await self._signed(layout.blob_data(blob.stored), method, client)
 
     async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:
         with refusing():

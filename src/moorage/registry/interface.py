@@ -119,8 +119,15 @@ class Blobs(Protocol):
     async def read(self, blob: Blob) -> bytes:
         """The whole of a small blob (up to 64 KiB), at once.  Raises BlobUnknown if it vanished."""
 
-    async def handover(self, blob: Blob, *, method: str, client: str = "") -> LocalFile | SignedUrl | None:
-        """How the bytes can leave without us, if they can; asked after `stat` found the blob."""
+    async def open_file(self, blob: Blob) -> LocalFile | None:
+        """The blob as an open file of exactly `blob.size` bytes, which the caller closes; None where blobs are not
+        files of this host.  Raises BlobUnknown if it vanished or is torn.
+        """
+
+    async def handover(self, blob: Blob, *, method: str, client: str = "") -> SignedUrl | None:
+        """URL at which the client can fetch the bytes from the store, if it serves clients; asked after `stat`
+        found the blob.
+        """
 
     async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:
         """Link a blob of `source` into `name`; `source` None stands for any repository and is passed only

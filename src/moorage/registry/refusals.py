@@ -46,6 +46,9 @@ _REFUSALS: Final[Sequence[tuple[type[StorageError], str, type[RegistryError], st
 )
 """Kind of error, event in the log, refusal, and text for the client: the first kind that fits."""
 
+_DESCRIPTORS_S: Final = 1
+"""Descriptors are free again as soon as other requests end."""
+
 _log: Final = structlog.get_logger("moorage.registry")
 
 
@@ -68,4 +71,6 @@ class refusing:  # noqa: N801  used like a function; a class costs a fifth of a 
 def _refuse(error: StorageError) -> NoReturn:
     _, event, refusal, text = next(entry for entry in _REFUSALS if isinstance(error, entry[0]))
     _log.error(event, cause=str(error), kind=type(error).__name__)
+    if isinstance(error, TooManyOpenFiles):
+        raise Unavailable(text, retry_after_s=_DESCRIPTORS_S) from error
     raise refusal(text) from error

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
+    from io import FileIO
 
 __all__ = [
     "ABSENT",
@@ -178,9 +179,13 @@ When = Always | Unchanged
 
 @dataclass(frozen=True, slots=True)
 class LocalFile:
-    """The object is a file of this host: the server may send it without our reading it."""
+    """An object that is a file of this host, opened for reading: the server sends it by sendfile(2).
 
-    path: str
+    The holder closes `file`.  `size` is that of the open file, in bytes.
+    """
+
+    file: FileIO
+    size: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -368,8 +373,13 @@ class Driver(Protocol):
         frees the handle even if the reader stopped early.  Entering raises KeyMissing, RangeOutside.
         """
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
-        """How the bytes can leave without us: a path for sendfile, a URL for a redirect, or not at all.
+    async def open_file(self, key: Key) -> LocalFile | None:
+        """The object as an open file, which the caller closes; None where objects are not files of this host.
+        Raises KeyMissing.
+        """
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        """URL at which a client can fetch the object from the store; None where the store serves no clients.
         Does not check that the object exists.
         """
 

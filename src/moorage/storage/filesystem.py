@@ -18,6 +18,7 @@ import hashlib
 import os
 import stat
 from contextlib import asynccontextmanager, suppress
+from io import FileIO
 from typing import TYPE_CHECKING, Final
 
 from moorage.storage.data_directory import DataDirectory, check_readable
@@ -178,9 +179,16 @@ class FilesystemDriver:
             with translating("close", key, path, None):
                 os.close(fd)
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
-        del method, expires_s  # a file needs neither
-        return LocalFile(self._path(key))
+    async def open_file(self, key: Key) -> LocalFile | None:
+        path = self._path(key)
+        with translating("open", key, path, self._missing):
+            fd, status = open_regular(path)
+        return LocalFile(FileIO(path, opener=lambda *_: fd), status.st_size)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        del method, expires_s  # clients cannot reach a directory of this host
+        check_key(key)
+        return None
 
     @asynccontextmanager
     async def create(self, key: Key) -> AsyncIterator[Writer]:

@@ -96,7 +96,11 @@ class ObjectDriver:
         async with self._objects.stream(key, start=start, stop=stop) as reader:
             yield reader
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+    async def open_file(self, key: Key) -> LocalFile | None:
+        check_key(key)
+        return None
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         check_key(key)
         return await self._objects.sign(key, method=method, expires_s=expires_s)
 

@@ -3,7 +3,7 @@
 Around any driver, and only where metrics or traces ask for it.  Actions have the names that CNCF Distribution's
 metric `registry_storage_action_seconds` gives them, as near as ours are to its own:
 
-    GetContent  read                     Reader  open, uploads.read: until the first byte may be asked for
+    GetContent  read                     Reader  open, open_file, uploads.read: until it can be read
     PutContent  write, uploads.begin     Writer  create, uploads.append: likewise
     Stat        stat, probe, uploads.state      Write, Commit  (ours) bytes handed over; made durable
     Delete      delete, clear, uploads.discard  Move           uploads.publish
@@ -88,7 +88,11 @@ class WatchedDriver:
         opening = self._inner.open(key, start=start, stop=stop)
         return _Entered(opening, self._watch(self.name, "Reader", key), _same)
 
-    async def handover(self, key: Key, *, method: str, expires_s: int) -> LocalFile | SignedUrl | None:
+    async def open_file(self, key: Key) -> LocalFile | None:
+        with self._watch(self.name, "Reader", key):
+            return await self._inner.open_file(key)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         with self._watch(self.name, "URLFor", key):
             return await self._inner.handover(key, method=method, expires_s=expires_s)
 

@@ -28,7 +28,6 @@ from moorage.storage.driver import (
     Key,
     KeyInvalid,
     KeyMissing,
-    LocalFile,
     ObjectTooLarge,
     RangeOutside,
     Unchanged,
@@ -71,7 +70,7 @@ async def read_all(driver: Driver, key: Key, start: int = 0, stop: int | None = 
 
 
 class ObjectContract:
-    """`read`, `write`, `stat`, `delete`, `open`, `handover`, `create`."""
+    """`read`, `write`, `stat`, `delete`, `open`, `open_file`, `handover`, `create`."""
 
     exact_conditions = True
     """False for a store on which racing conditional writes may all win."""
@@ -274,6 +273,7 @@ class ObjectContract:
             driver.delete([Key("a"), bad]),
             driver.clear(bad),
             driver.prune(bad, datetime.now(UTC)),
+            driver.open_file(bad),
             driver.handover(bad, method="GET", expires_s=60),
             entering(driver.open(bad)),
             entering(driver.create(bad)),
@@ -341,13 +341,28 @@ class ObjectContract:
                 assert await anext(aiter(reader))
         await driver.delete([KEY])
 
-    async def test_handover_names_these_bytes(self, driver: Driver) -> None:
-        """The server may send the file itself; it must be the right one."""
+    async def test_an_opened_file_holds_these_bytes(self, driver: Driver) -> None:
+        """The server sends it as it is: another file, or a size that is not its own, is a corrupt download."""
         await driver.write(KEY, b"12345")
-        handed = await driver.handover(KEY, method="GET", expires_s=60)
-        if isinstance(handed, LocalFile):
-            with open(handed.path, "rb") as file:  # noqa: ASYNC230, PTH123  five bytes in a test
-                assert file.read() == b"12345"
+        found = await driver.open_file(KEY)
+        if found is not None:
+            with found.file:
+                await driver.delete([KEY])
+                assert (found.file.read(), found.size) == (b"12345", 5)
+
+    async def test_a_missing_object_is_not_opened(self, driver: Driver) -> None:
+        """The client gets a 404 instead of the headers of a download without bytes."""
+        if await self._hands_out_files(driver):
+            for key in (Key("a/missing"), Key("a")):
+                with pytest.raises(KeyMissing):
+                    await driver.open_file(key)
+
+    async def _hands_out_files(self, driver: Driver) -> bool:
+        await driver.write(Key("a/file"), b"1")
+        found = await driver.open_file(Key("a/file"))
+        if found is not None:
+            found.file.close()
+        return found is not None
 
     async def test_a_new_object_is_invisible_until_commit(self, driver: Driver, other: Driver) -> None:
         """Nobody pulls half of a blob that is being copied here."""

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
 
-    from moorage.storage.driver import Key, LocalFile
+    from moorage.storage.driver import Key
     from moorage.storage.middleware.ip_ranges import IpRanges
 
 __all__ = ["CannotSign", "CloudFront", "Signer", "load_key"]
@@ -94,10 +94,8 @@ class CloudFront:
         self._base, self._signer = f"{base_url.rstrip('/')}/", signer
         self._prefix, self._lasts_s, self._nearby = quote(prefix), lasts_s, nearby
 
-    async def apply(
-        self, found: LocalFile | SignedUrl | None, key: Key, client: str
-    ) -> LocalFile | SignedUrl | None:
-        if self._nearby is not None and self._nearby.hold(client) and isinstance(found, SignedUrl):
+    async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
+        if self._nearby is not None and found is not None and self._nearby.hold(client):
             return found
         url = f"{self._base}{self._prefix}{key}"
         # In a thread, where OpenSSL works without the GIL: other requests go on meanwhile.

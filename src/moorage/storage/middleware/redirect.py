@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from moorage.storage.driver import SignedUrl
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Key, LocalFile
+    from moorage.storage.driver import Key
 
 __all__ = ["Redirect"]
 
@@ -26,7 +26,7 @@ class Redirect:
     def __init__(self, base_url: str) -> None:
         self._base = base_url.rstrip("/")
 
-    async def apply(self, found: LocalFile | SignedUrl | None, key: Key, client: str) -> SignedUrl:
+    async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl:
         del found, client
         return SignedUrl(f"{self._base}/{key}")
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit, urlunsplit
 from moorage.storage.driver import SignedUrl
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Key, LocalFile
+    from moorage.storage.driver import Key
 
 __all__ = ["Rewrite"]
 
@@ -25,12 +25,10 @@ class Rewrite:
     def __init__(self, *, scheme: str = "", host: str = "", trim_path_prefix: str = "") -> None:
         self._scheme, self._host, self._prefix = scheme, host, trim_path_prefix
 
-    async def apply(
-        self, found: LocalFile | SignedUrl | None, key: Key, client: str
-    ) -> LocalFile | SignedUrl | None:
+    async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
         del key, client
-        if not isinstance(found, SignedUrl):
-            return found
+        if found is None:
+            return None
         parts = urlsplit(found.url)
         path = parts.path.removeprefix(self._prefix)
         if path and not path.startswith("/"):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from moorage.storage.driver import Key, LocalFile, SignedUrl
+    from moorage.storage.driver import Key, SignedUrl
 
 __all__ = ["Rule"]
 
@@ -16,9 +16,7 @@ class Rule(Protocol):
     makes: bool
     """Whether it sends clients somewhere although the driver does not."""
 
-    async def apply(
-        self, found: LocalFile | SignedUrl | None, key: Key, client: str
-    ) -> LocalFile | SignedUrl | None:
+    async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
         """The place for the bytes under `key` instead of `found`, which the driver and the rules before this one
         chose.  `client` is the address of whoever asks, "" if unknown.
         """
