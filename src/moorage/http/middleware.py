@@ -32,19 +32,13 @@ if TYPE_CHECKING:
     Send = Callable[[Message], Awaitable[None]]
     ASGIApp = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-__all__ = ["HEADER_LIMIT_BYTES", "Observer", "RequestLog", "Traffic"]
-
-HEADER_LIMIT_BYTES: Final = 128 << 10
-"""Names and values of a request's headers together.  Granian's own limit is that of its read buffer."""
+__all__ = ["Observer", "RequestLog", "Traffic"]
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _OK: Final = 200
 _CLIENT_GONE: Final = 499
 """The client left before there was an answer: nginx's status for its access log, never sent."""
 _READS: Final = frozenset({"GET", "HEAD"})
-_CLOSE: Final = (b"connection", b"close")
-_NO_SERVER: Final = (b"server", b"")
-"""No component is named unless `http.headers` does so; Granian adds its name where the header is missing."""
 _FAILED: Final = b'{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}\n'
 _log: Final = structlog.get_logger("moorage.http")
 
@@ -56,10 +50,9 @@ class Traffic:
     another.  `count`, of one element, holds `in_flight`: in memory shared with another process, or not.
     """
 
-    __slots__ = ("_count", "active", "draining", "stopping")
+    __slots__ = ("_count", "draining", "stopping")
 
     def __init__(self, count: MutableSequence[int] | memoryview | None = None) -> None:
-        self.active: dict[object, int] = {}
         self.draining = False
         self.stopping = False
         self._count = [0] if count is None else count
@@ -68,17 +61,11 @@ class Traffic:
     def in_flight(self) -> int:
         return self._count[0]
 
-    def begin(self, peer: object) -> None:
-        self.active[peer] = self.active.get(peer, 0) + 1
+    def begin(self) -> None:
         self._count[0] += 1
 
-    def end(self, peer: object) -> None:
+    def end(self) -> None:
         self._count[0] -= 1
-        left = self.active[peer] - 1
-        if left:
-            self.active[peer] = left
-        else:
-            del self.active[peer]
 
 
 class Observer(Protocol):
@@ -114,24 +101,20 @@ class RequestLog:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._traffic)
+        exchange = _Exchange(scope, receive, send)
         del receive, send  # see `_Exchange.leave`
         if (observer := self._observer) is not None:
             observer.begin(scope)
         request_id.set(exchange.id.decode())
-        peer = tuple(scope.get("client") or ())
-        self._traffic.begin(peer)
+        self._traffic.begin()
         try:
-            if exchange.header_bytes > HEADER_LIMIT_BYTES:
-                await exchange.refuse(431)
-            else:
-                await self._app(scope, exchange.receive, exchange.send)
+            await self._app(scope, exchange.receive, exchange.send)
         except Exception:  # noqa: BLE001  the outermost layer: logged with its traceback, not shown to the client
             if not exchange.aborted:
                 _log.exception("unexpected error", method=scope["method"], path=scope["path"])
                 await exchange.fail()
         finally:
-            self._traffic.end(peer)
+            self._traffic.end()
             exchange.leave()
             seconds = exchange.seconds()
             if observer is not None:
@@ -147,12 +130,10 @@ class _Exchange:
     """One request and its answer, as far as the logs and metrics are concerned."""
 
     __slots__ = (
-        "_begun", "_receive", "_scope", "_send", "_sent", "_status", "_traffic", "aborted", "header_bytes", "id",
-        "received",
+        "_begun", "_receive", "_scope", "_send", "_sent", "_status", "aborted", "header_bytes", "id", "received",
     )  # fmt: skip
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, traffic: Traffic) -> None:
-        self._traffic = traffic
+    def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self._begun = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
         self._status = self.received = self._sent = 0
@@ -192,12 +173,7 @@ class _Exchange:
         size = 0
         if kind == "http.response.start":
             self._status = message["status"]
-            headers = [*message["headers"], (b"x-request-id", self.id)]
-            if all(name != b"server" for name, _ in headers):
-                headers.append(_NO_SERVER)
-            if self._traffic.draining and not self._scope["http_version"].startswith("2"):
-                headers.append(_CLOSE)
-            message["headers"] = headers
+            message["headers"] = [*message["headers"], (b"x-request-id", self.id)]
         elif kind == "http.response.body":
             size = len(message.get("body", b""))
         elif kind == "http.response.zerocopysend":
@@ -230,11 +206,6 @@ class _Exchange:
             await self.send({"type": "http.response.start", "status": 500, "headers": headers})
             body = b"" if self._scope["method"] == "HEAD" else _FAILED
             await self.send({"type": "http.response.body", "body": body})
-
-    async def refuse(self, status: int) -> None:
-        headers = [(b"content-length", b"0"), _CLOSE]
-        await self.send({"type": "http.response.start", "status": status, "headers": headers})
-        await self.send({"type": "http.response.body", "body": b""})
 
     def entry(self, remote: str, seconds: float) -> Entry:
         scope = self._scope
