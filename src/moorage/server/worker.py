@@ -27,6 +27,7 @@ import uvloop
 from moorage import logs
 from moorage.health import Health, checks_of
 from moorage.http.middleware import Traffic
+from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Server
 from moorage.server.job import (
     CUT_OFF,
@@ -61,6 +62,7 @@ def main(job: Job) -> NoReturn:
     """Run until told to end.  Never returns: threads that still run must not hold the process up."""
     try:
         die_with(job.master)
+        keep_buffers()
         logs.configure(job.settings.log, instance=job.instance, worker=job.number)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(job).run())
