@@ -185,7 +185,7 @@ class Exchange:
                 await self._waiter
             finally:
                 self.is_receiving = False
-        if self._gone or self._ended:
+        if self._ended or (self._gone and not self._pieces):
             return {"type": "http.disconnect"}
         return self._take()
 
