@@ -50,10 +50,11 @@ __all__ = ["Connection"]
 _HEAD, _BODY, _ANSWER, _LINGER, _CLOSED = range(5)
 _PIECES_LIMIT_BYTES: Final = 512 << 10
 _WRITE_LIMIT_BYTES: Final = 256 << 10
-_CR: Final = 13
+_LINE_END: Final = b"\r\n"
 _DRAINED_BODY_BYTES: Final = 256 << 10
 """A body of which the application did not read this much is read and dropped, and the connection kept."""
 
+_TURNS: Final = 3
 _UNSENT_POLL_S: Final = 0.05
 _LINGER_S: Final = 30.0
 _LINGER_IDLE_S: Final = 5.0
@@ -68,7 +69,7 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_reading", "_rest", "_state",
+        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_reading", "_rest", "_rest_at", "_state",
         "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop", "lost", "lost_unsent",
         "server", "sock", "tls_subject", "write_waiter", "writing_paused", "written",
     )  # fmt: skip
@@ -89,7 +90,8 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._state = _HEAD
         self._partial = bytearray()
-        self._rest = b""
+        self._rest: memoryview | None = None
+        self._rest_at = 0
         self._body: Body | None = None
         self._exchange: Exchange | None = None
         self._reading = True
@@ -112,7 +114,7 @@ class Connection(asyncio.BufferedProtocol):
         return self.server.buffer if self._state == _BODY else self.server.small_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
-        self.received(self.server.buffer, nbytes)
+        self.received(self.server.buffer, 0, nbytes)
 
     def eof_received(self) -> bool:
         """Keep the sending side open while an answer is owed."""
@@ -150,25 +152,33 @@ class Connection(asyncio.BufferedProtocol):
 
     # Reading
 
-    def received(self, view: memoryview, size: int) -> None:
-        """Handle bytes of the client, decrypted."""
+    def received(self, view: memoryview, at: int, end: int) -> None:
+        """Handle bytes of the client, decrypted: those of `view[at:end]`, which is a view of a whole buffer."""
         state = self._state
         if state == _HEAD:
-            self._read_head(view, 0, size)
+            self._read_head(view, at, end)
         elif state == _BODY:
-            self._read_body(view, 0, size)
+            self._read_body(view, at, end)
         elif state == _ANSWER:
-            self._keep(view, 0, size)
+            self._keep(view, at, end)
         elif state == _LINGER:
-            self._lingered += size
+            self._lingered += end - at
             now = self.loop.time()
             self.deadline = min(self._linger_ends, now + _LINGER_IDLE_S)
             if self._lingered > _LINGER_BYTES:
                 self.abort()
 
     def _keep(self, view: memoryview, at: int, end: int) -> None:
-        """Keep what belongs to the next request, and read no more until it is its turn."""
-        self._rest += view[at:end].tobytes()
+        """Keep what belongs to the next request, and read no more until it is its turn.
+
+        What is kept already is not copied again: of a thousand requests sent at once each would copy the others.
+        """
+        if self._rest is view:
+            self._rest_at = at
+        elif self._rest is None:
+            self._rest, self._rest_at = memoryview(view[at:end].tobytes()), 0
+        else:
+            self._rest, self._rest_at = memoryview(self._rest[self._rest_at :].tobytes() + view[at:end]), 0
         self.pause_reading()
 
     def pause_reading(self) -> None:
@@ -182,40 +192,44 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _read_head(self, view: memoryview, at: int, end: int) -> None:
-        if self._partial:
-            searched = max(0, len(self._partial) - 3)
-            self._partial += view[at:end]
-            data = self._partial
-        else:
-            searched, data = 0, bytearray(view[at:end])
-        if data[0] == _CR:
+        if not self._partial:
             # RFC 9112 section 2.2: empty lines in front of a request are skipped.
-            del data[: len(data) - len(data.lstrip(b"\r\n"))]
-            searched = 0
-            if not data:
+            while at < end and view[at] in _LINE_END:
+                at += 1
+            if at == end:
                 return
-        found = data.find(b"\r\n\r\n", searched)
-        if found < 0:
-            self._await_head(data)
-            return
-        head, rest = bytes(data[: found + 4]), bytes(data[found + 4 :])
-        self._partial = bytearray()
+            buffer: Any = view.obj  # bytes or a bytearray; a view cannot search
+            found = buffer.find(b"\r\n\r\n", at, end)
+            if found < 0:
+                self.deadline = self.loop.time() + self.server.options.header_timeout_s
+                self._await_head(view[at:end])
+                return
+            head, stop = view[at : found + 4].tobytes(), found + 4
+        else:
+            before = len(self._partial)
+            self._partial += view[at:end]
+            found = self._partial.find(b"\r\n\r\n", max(0, before - 3))
+            if found < 0:
+                self._await_head(b"")
+                return
+            head, stop = bytes(self._partial[: found + 4]), at + found + 4 - before
+            self._partial = bytearray()
         try:
             request = parse_head(head, self.server.options)
         except HeadRefused as error:
             self._refuse(error.status, error.text)
             return
-        self._begin(request, rest)
+        self._begin(request)
+        if stop < end:
+            self.received(view, stop, end)
 
-    def _await_head(self, data: bytearray) -> None:
-        if not self._partial:
-            self.deadline = self.loop.time() + self.server.options.header_timeout_s
-        self._partial = data
-        if (error := early_refusal(data, self.server.options)) is not None:
+    def _await_head(self, data: memoryview | bytes) -> None:
+        self._partial += data
+        if (error := early_refusal(self._partial, self.server.options)) is not None:
             self._refuse(error.status, error.text)
 
-    def _begin(self, request: RequestHead, rest: bytes) -> None:
-        """Run the application for one request; `rest` are bytes behind its head."""
+    def _begin(self, request: RequestHead) -> None:
+        """Run the application for one request."""
         self.deadline = math.inf
         if request.chunked:
             self._body = ChunkedBody()
@@ -226,8 +240,6 @@ class Connection(asyncio.BufferedProtocol):
         if self._body is not None:
             self._restart_window()
         exchange.run()
-        if rest:
-            self.received(memoryview(rest), len(rest))
 
     def _read_body(self, view: memoryview, at: int, end: int) -> None:
         body, exchange = self._body, self._exchange
@@ -254,7 +266,7 @@ class Connection(asyncio.BufferedProtocol):
             if exchange.waiting_bytes >= _PIECES_LIMIT_BYTES:
                 self.pause_reading()
         elif stop < end:
-            self.received(view[stop:end], end - stop)
+            self.received(view, stop, end)
 
     def body_wanted(self) -> None:
         """The application has taken what waited."""
@@ -307,9 +319,11 @@ class Connection(asyncio.BufferedProtocol):
     async def send_file(self, exchange: Exchange, head: bytes, file: int, offset: int, count: int) -> None:
         """Send `head`, then bytes of a file, from a thread.  Raises OSError."""
         self._await_sending()
+        turns = 0
         while self.unsent():
-            # uvloop writes at the end of its turn; only a client that reads slowly makes this wait.
-            await asyncio.sleep(0 if self.unsent() < _WRITE_LIMIT_BYTES else _UNSENT_POLL_S)
+            # uvloop writes at the end of its turn; only a client that reads slowly makes this wait longer.
+            turns += 1
+            await asyncio.sleep(0 if turns < _TURNS else _UNSENT_POLL_S)
             self.check_lost()
         try:
             await self.server.files.send(self, exchange, head, file, offset, count)
@@ -348,21 +362,25 @@ class Connection(asyncio.BufferedProtocol):
 
     def _next(self) -> None:
         self._exchange = None
-        if self.eof or (self.server.stopping and not self._rest):
+        if self.eof or (self.server.stopping and self._rest is None):
             self._linger()
             return
         self._state = _HEAD
         self.deadline = self.loop.time() + self.server.options.idle_timeout_s
-        rest, self._rest = self._rest, b""
-        if rest:
-            # Not from here: a thousand requests sent at once would be as many frames deep.
-            self.loop.call_soon(self._again, rest)
-        else:
+        if self._rest is None:
             self.resume_reading()
+        else:
+            # Not from here: a thousand requests sent at once would be as many frames deep.
+            self.loop.call_soon(self._again)
 
-    def _again(self, rest: bytes) -> None:
-        if self._state == _HEAD:
-            self.received(memoryview(rest), len(rest))
+    def _again(self) -> None:
+        """Go on with what is kept."""
+        if (rest := self._rest) is None or self._state != _HEAD:
+            return
+        at, self._rest_at = self._rest_at, len(rest)
+        self.received(rest, at, len(rest))
+        if self._rest is rest and self._rest_at == len(rest):
+            self._rest = None
         if self._state in {_HEAD, _BODY}:
             self.resume_reading()
 
@@ -380,10 +398,10 @@ class Connection(asyncio.BufferedProtocol):
 
     def _linger(self) -> None:
         """Send what is left, shut down the sending side, and read until the client closes."""
-        if self.lost or self._state == _CLOSED:
+        if self.lost or self._state in {_LINGER, _CLOSED}:
             return
         self._state = _LINGER
-        self._rest = b""
+        self._rest = None
         self._partial = bytearray()
         now = self.loop.time()
         self._linger_ends = now + _LINGER_S
@@ -440,7 +458,8 @@ class Connection(asyncio.BufferedProtocol):
 
     def _judge_sending(self, now: float) -> None:
         options = self.server.options
-        if self.sent() - self._window_bytes >= options.least_rate * (now - self._window):
+        progress = self.sent() - self._window_bytes
+        if progress and progress >= options.least_rate * (now - self._window):
             self._await_sending()
             return
         self.server.note("a client reads its answer too slowly and is disconnected", self)
@@ -450,7 +469,8 @@ class Connection(asyncio.BufferedProtocol):
         exchange, options = self._exchange, self.server.options
         assert exchange is not None
         busy = not exchange.is_receiving and not exchange.is_over
-        if busy or self._window_bytes >= options.least_rate * (now - self._window):
+        progress = self._window_bytes
+        if busy or (progress and progress >= options.least_rate * (now - self._window)):
             self._restart_window()
         elif exchange.is_over:
             self.abort()

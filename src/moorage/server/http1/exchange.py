@@ -40,6 +40,7 @@ _ASGI: Final = {"version": "3.0", "spec_version": "2.4"}
 _CLOSE: Final = b"connection: close\r\n"
 _KEEP_ALIVE: Final = b"connection: keep-alive\r\n"
 _CHUNKED: Final = b"transfer-encoding: chunked\r\n"
+_NO_CONTENT: Final = 204
 _NO_BODY: Final = frozenset({204, 304})
 _JOINED_BYTES: Final = 16 << 10
 """Smaller bodies are sent together with the head in one buffer; larger ones beside it, without a copy."""
@@ -301,6 +302,8 @@ class Exchange:
             name = header[0].lower()
             if name == b"content-length":
                 length = int(header[1])
+                if self._status == _NO_CONTENT:  # RFC 9110 section 8.6
+                    continue
             elif name in _OWN:
                 keep = keep and b"close" not in header[1].lower()
                 continue

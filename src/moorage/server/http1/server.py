@@ -162,7 +162,7 @@ class Server:
         idle = min((each for each in self.connections if each.is_idle), key=_deadline, default=None)
         if idle is None:
             return False
-        idle.abort()
+        idle.close()
         return True
 
     def forget(self, connection: Connection) -> None:

@@ -83,14 +83,14 @@ class TlsConnection(Connection):
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._phase == _PLAIN:
-            self.received(self.server.buffer, nbytes)
+            self.received(self.server.buffer, 0, nbytes)
         elif self._phase == _FIRST:
             self._first += self.server.buffer[:nbytes].tobytes()
             self._look()
         elif self._phase != _ENDED:
             if self._shut:
                 # Nothing is read any more after our closing alert; counted by LINGER.
-                self.received(self.server.buffer, nbytes)
+                self.received(self.server.buffer, 0, nbytes)
                 return
             self._incoming.write(self.server.buffer[:nbytes])
             self._advance()
@@ -245,7 +245,7 @@ class TlsConnection(Connection):
             return
         self._flush()
         if size:
-            self.received(buffer, size)
+            self.received(buffer, 0, size)
         if ended and not self.lost and not self.eof:
             super().eof_received()
 
