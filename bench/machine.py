@@ -20,7 +20,7 @@ def describe(scratch: Path) -> dict[str, str]:
         "disk": _disk(scratch),
         "load before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
-        "moorage": f"{version('moorage')}, granian {version('granian')}, uvloop {version('uvloop')}",
+        "moorage": f"{version('moorage')}, httptools {version('httptools')}, uvloop {version('uvloop')}",
         "docker-registry": _peer(),
     }
 
