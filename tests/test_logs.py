@@ -26,7 +26,7 @@ log.debug("quiet")
 log.info("hello there", number=1, flag=True, text='say "x"\\nend')
 log.warning("careful")
 logging.getLogger("some.library").warning("from %s", "outside")
-logging.getLogger("_granian.workers").info("not wanted")
+logging.getLogger("some.library").info("not wanted")
 try:
     1 / 0
 except ZeroDivisionError:

@@ -210,8 +210,6 @@ def _adopt_standard_logging() -> None:
         root.removeHandler(handler)
     root.addHandler(_Forward())
     root.setLevel(logging.WARNING)
-    # Granian says on INFO which of its threads starts and ends; its errors come through the root.
-    logging.getLogger("_granian").setLevel(logging.WARNING)
     logging.captureWarnings(capture=True)
 
 

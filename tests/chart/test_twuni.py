@@ -28,7 +28,7 @@ ADOPTED: Final = {"nameOverride": "docker-registry"}
 
 OTHERWISE: Final = {
     "http.draintimeout",  # running pushes may end
-    "http.headertimeout",  # longer than proxies keep idle connections
+    "http.idletimeout",  # longer than proxies keep idle connections
     "http.debug.addr",  # a listener only with metrics.enabled
 }
 """Settings that differ on purpose."""

@@ -277,7 +277,7 @@ def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> N
 
 def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path) -> None:
     """They are waited for as long as nobody wants the server to stop."""
-    with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "10m"}) as served:
+    with serving(tmp_path / "home", http={"workers": 1, "idletimeout": "10m"}) as served:
         kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
         before = json.loads(kept.getresponse().read())["pid"]
@@ -289,7 +289,7 @@ def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path
 
 
 def test_retired_workers_do_not_wait_longer_than_connections_may_idle(tmp_path: Path) -> None:
-    with serving(tmp_path / "home", http={"workers": 1, "headertimeout": "500ms"}) as served:
+    with serving(tmp_path / "home", http={"workers": 1, "idletimeout": "500ms"}) as served:
         kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
         before = json.loads(kept.getresponse().read())["pid"]

@@ -90,7 +90,7 @@ class Call:
         return parse_decimal(self.header("content-length") or "")
 
     def has_body(self) -> bool:
-        """Whether a body may follow: announced, chunked, or (HTTP/2) not known before it is read."""
+        """Return whether a body may follow: announced, chunked, or (HTTP/2 of another server) unknown."""
         length = self.content_length()
         if length is not None:
             return length > 0

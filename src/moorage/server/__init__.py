@@ -4,7 +4,7 @@
             plan.py    settings, TLS          ├──► succession.py   another plan
                                               ├──► companion.py    certificates by ACME
                                               ├──► storage_monitor.py  data directory
-                                              └──► crew.py ──fork──► worker.py ──► granian.py
+                                              └──► crew.py ──fork──► worker.py ──► http1/
                                                                          ├──► observing.py  metrics, traces, debug
                                                                          └──► moorage.app.build
 

@@ -201,11 +201,11 @@ class _Worker:
         """Another worker takes the new connections; those that this one has may still ask.
 
         Closing them while they are idle would now and then meet a request on its way, and clients do not send a
-        POST again.  Each answer ends its connection, and one without requests is kept for the header timeout.
+        POST again.  Each answer ends its connection, and one without requests is kept for the idle timeout.
         """
         empty = asyncio.create_task(server.deserted())
         told = asyncio.create_task(self._terminated.wait())
-        limit = self._job.settings.http.headertimeout
+        limit = self._job.settings.http.idletimeout
         await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
         told.cancel()
