@@ -27,20 +27,6 @@ if TYPE_CHECKING:
 HURRY = Pace(first_retry_s=0.02, last_retry_s=0.05, poll_s=0.01, spread_s=0.02, rest_s=0.01, turn_limit_s=0.3)
 
 
-class Doors:
-    """The sockets, of which only is noted who has them."""
-
-    def __init__(self) -> None:
-        self.ours = False
-        self.changes: list[bool] = []
-
-    async def want(self, *, ours: bool) -> None:
-        if ours != self.ours:
-            await asyncio.sleep(0)
-            self.ours = ours
-            self.changes.append(ours)
-
-
 class World:
     """A keeper and all that it talks to.  `trouble`: raised, one for each order, until there are certificates."""
 
@@ -48,7 +34,6 @@ class World:
         prepare(str(folder))
         self.store = Store(str(folder))
         self.authority = Authority()
-        self.doors = Doors()
         self.trouble: list[BaseException] = []
         self.kinds: list[str] = []
         self.accounts: list[bytes] = []
@@ -74,9 +59,7 @@ class World:
 
     @contextlib.asynccontextmanager
     async def keeping(self, *, serving: bool = False, pace: Pace = HURRY) -> AsyncIterator[Keeper]:
-        keeper = Keeper(
-            self.wanted, self.store, self.doors, self.announce, serving=serving, pace=pace, obtain=self.obtain
-        )
+        keeper = Keeper(self.wanted, self.store, self.announce, serving=serving, pace=pace, obtain=self.obtain)
         task = asyncio.create_task(keeper.run())
         try:
             yield keeper
@@ -279,76 +262,21 @@ async def test_a_lock_that_is_never_let_go_is_passed_over(world: World) -> None:
     assert any("going ahead" in line["event"] for line in lines)
 
 
-async def test_the_sockets_are_ours_while_the_authority_asks(world: World) -> None:
-    """And nobody else's answer is shown before they are."""
+async def test_a_challenge_lies_in_the_directory_while_the_authority_asks(world: World) -> None:
+    """Workers answer from there; without it the authority counts a failure."""
     world.wanted = Wanted(("r.test",), world.wanted.folder, (TLS_ALPN_01,))
-    seen: list[bool] = []
+    seen: list[bytes] = []
 
     def during(answers: Answers) -> None:
         answers.put_alpn("r.test", b"challenge")
         answers.ready()
-        seen.append(world.doors.ours)
-        seen.append(world.store.alpn_file("r.test").exists())
+        seen.append(world.store.alpn_file("r.test").read_bytes())
 
     world.during = during
     async with world.keeping():
         await until(lambda: world.announced)
-        await until(lambda: not world.doors.ours)
-    assert seen == [True, True]
-    assert world.doors.changes == [True, False]
+    assert seen == [b"challenge"]
     assert not world.store.alpn_file("r.test").exists()
-
-
-async def test_workers_that_do_not_make_way_are_told_of(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The authority must not be told to ask: it would count a failure."""
-    world.wanted = Wanted(("r.test",), world.wanted.folder, (TLS_ALPN_01,))
-    asked: list[bool] = []
-    stuck = [True]
-    real = world.doors.want
-
-    async def want(*, ours: bool) -> None:
-        if ours and stuck:
-            raise TimeoutError
-        await real(ours=ours)
-
-    def during(answers: Answers) -> None:
-        answers.put_alpn("r.test", b"challenge")
-        try:
-            answers.ready()
-        except Failed:  # not before: the keeper may also find the challenge by itself, and ask for the doors
-            stuck.clear()
-            raise
-        asked.append(world.doors.ours)
-
-    monkeypatch.setattr(world.doors, "want", want)
-    world.during = during
-    with capture_logs() as lines:
-        async with world.keeping():
-            await until(lambda: world.announced)
-    assert asked == [True]
-    assert "no new certificate: the workers do not make way for the challenge" in told(lines, "error")
-
-
-async def test_another_nodes_challenge_is_answered_here_too(world: World) -> None:
-    """A load balancer sends the authority to whomever it likes."""
-    world.put("r.test", "s.test")
-    async with world.keeping(serving=True):
-        await rounds(world)
-        world.store.put_alpn_answer("s.test", b"theirs")
-        await until(lambda: world.doors.ours)
-        world.store.withdraw(["s.test"], [])
-        await until(lambda: not world.doors.ours)
-
-
-async def test_a_challenge_that_nobody_takes_back_is_no_longer_waited_for(world: World) -> None:
-    """Its node was killed; connections would take the long way for ever."""
-    world.put("r.test", "s.test")
-    world.store.put_alpn_answer("s.test", b"theirs")
-    brief = Pace(poll_s=0.01, rest_s=0.01, order_limit_s=0.05)
-    async with world.keeping(serving=True, pace=brief):
-        await until(lambda: world.doors.changes == [True, False])
-        world.store.put_alpn_answer("s.test", b"another")
-        await until(lambda: world.doors.changes[:3] == [True, False, True])
 
 
 async def test_an_order_that_is_cut_short_leaves_nothing(world: World) -> None:

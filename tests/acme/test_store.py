@@ -107,15 +107,6 @@ def test_no_token_leads_to_another_file(store: Store, token: str) -> None:
         store.put_http_answer(token, "x")
 
 
-def test_a_challenge_is_seen_with_the_time_of_its_file(store: Store) -> None:
-    assert store.asked(["r.test", "s.test"]) == frozenset()
-    store.put_alpn_answer("s.test", b"one")
-    first = store.asked(["r.test", "s.test"])
-    assert {host for host, _ in first} == {"s.test"}
-    os.utime(store.alpn_file("s.test"), (1, 1))
-    assert store.asked(["s.test"]) != first
-
-
 def test_only_one_has_its_turn(store: Store) -> None:
     """Two orders at a time would count twice with the authority."""
     other = Store(str(store.folder))

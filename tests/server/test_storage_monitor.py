@@ -163,7 +163,7 @@ def test_space_becomes_gauges(inodes: int) -> None:
     """A file system without a fixed number of inodes has no gauge of 0, which would look full."""
     report = StorageReport(seen=True, space=StorageSpace(100, 30, inodes, inodes))
     observing = Observing(cast("Job", SimpleNamespace(board=None)))
-    observing.start(Health((), lambda: report), Traffic(), tuple)
+    observing.start(Health((), lambda: report), Traffic(), tuple, None)
     gauges = {name: value for name, _, value in observing._storage()}
     expected = {"moorage_storage_size_bytes": 100, "moorage_storage_free_bytes": 30}
     assert gauges == (

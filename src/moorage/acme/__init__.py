@@ -4,12 +4,14 @@
         ├──────── ask ───► authority.py ──► the ACME server      (blocks: a thread)
         ├──────── keep ──► store.py ──────► http.tls.letsencrypt.cachefile, shared by every node
         │
-        ├── http01.py    answers on port 80
-        └── front.py     answers on the registry's own sockets (TLS-ALPN-01) while its workers leave them alone
+        └── http01.py    answers on port 80
+
+    store.py ◄── server/tls_provider.py   TLS-ALPN-01 is answered by the workers, from the directory
 
 The rule not to miss: what is served is what lies in the directory.  The keeper writes there and says so; it hands
 no certificate to anybody.
 
-Imports the library `acme` and all that it needs: nothing of this room is imported in a process that serves.
+Imports the library `acme` and all that it needs: of this room only `store.py` and `wanted.py` are imported in a
+process that serves.
 Above: `server/companion.py`.  docs/letsencrypt.md is for operators, docs/decisions/0005-acme.md has the reasons.
 """

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING
 
 from moorage.acme.wanted import Failed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from concurrent.futures import Future
-
     from moorage.acme.store import Store
 
 __all__ = ["Answering"]
@@ -18,12 +16,11 @@ __all__ = ["Answering"]
 class Answering:
     """`authority.Answers`; used in the thread that talks to the authority.
 
-    `opened` comes true when TLS-ALPN-01 is answered on the registry's sockets; `closed` is called when that is no
-    longer needed.
+    `spread_s`: how long the directory may need to show a challenge to the workers of other nodes.
     """
 
-    def __init__(self, store: Store, opened: Callable[[], Future[None]], closed: Callable[[], object]) -> None:
-        self._store, self._opened, self._closed = store, opened, closed
+    def __init__(self, store: Store, spread_s: float) -> None:
+        self._store, self._spread_s = store, spread_s
         self._hosts: list[str] = []
         self._tokens: list[str] = []
         self._ended = False
@@ -40,11 +37,10 @@ class Answering:
 
     def ready(self) -> None:
         if self._hosts:
-            self._opened().result()
+            time.sleep(self._spread_s)
 
     def withdraw(self) -> None:
         self._store.withdraw(self._hosts, self._tokens)
-        self._closed()
 
     def end(self) -> None:
         """The server stops: take everything back, put nothing more."""

@@ -5,8 +5,9 @@
          │                                               └─failed─► wait longer each time, and say why
          └──────────────────────────────────────────────────────────────┘
 
-While it waits it looks at the directory every few seconds: what another node has put there is as good as our own,
-and a challenge that another node waits for is answered here too (a load balancer sends the authority anywhere).
+While it waits it looks at the directory every few seconds: a certificate of another node is as good as our own.
+TLS-ALPN-01 is answered by the workers of every node, which read the directory (a load balancer sends the authority
+anywhere).
 
 The rule not to miss: whatever fails, the certificate that is there goes on being served.
 Above: `server/keeping.py`, which runs this in a process of its own.
@@ -18,13 +19,13 @@ import asyncio
 import random
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from moorage.acme import pem, schedule
 from moorage.acme.answering import Answering
-from moorage.acme.wanted import TLS_ALPN_01, Failed
+from moorage.acme.wanted import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,20 +37,9 @@ if TYPE_CHECKING:
 
     Obtain = Callable[[Wanted, Key, str, Answers, Pace], bytes]
 
-__all__ = ["Doors", "Keeper"]
+__all__ = ["Keeper"]
 
 _log: Final = structlog.get_logger("moorage.acme")
-
-
-class Doors(Protocol):
-    """The registry's own sockets, where TLS-ALPN-01 is asked for."""
-
-    async def want(self, *, ours: bool) -> None:
-        """Have them, or leave them to the workers; returns when that is so, at once if it is so already.
-
-        Raises TimeoutError.
-        """
-        ...
 
 
 class Keeper:
@@ -62,14 +52,13 @@ class Keeper:
         self,
         wanted: Wanted,
         store: Store,
-        doors: Doors,
         announce: Callable[[], None],
         *,
         serving: bool,
         pace: Pace,
         obtain: Obtain,
     ) -> None:
-        self._wanted, self._store, self._doors, self._announce = wanted, store, doors, announce
+        self._wanted, self._store, self._announce = wanted, store, announce
         self._serving, self._pace, self._obtain = serving, pace, obtain
         self._back_off = schedule.BackOff(pace)
         self._jitter = random.random()  # noqa: S311  nobody gains by guessing it
@@ -78,15 +67,16 @@ class Keeper:
         self._pause_until = self._left_alone_until = 0.0
         self._others_since: float | None = None
         self._order: Answering | None = None
-        self._waiting: list[asyncio.Future[None]] = []
-        self._wake = asyncio.Event()
 
     async def run(self) -> None:
-        """Until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._keep(), name="certificate")
-            if TLS_ALPN_01 in self._wanted.kinds:
-                tasks.create_task(self._attend(), name="challenges")
+        """Keep a certificate, until cancelled."""
+        # A directory that cannot be read is reported in the first step.
+        with suppress(OSError):
+            if self._serving:
+                self._last = await asyncio.to_thread(self._store.certificate, self._wanted.hosts[0])
+        while True:
+            pause_s = await self._step()
+            await asyncio.sleep(pause_s)
 
     def again(self) -> None:
         """Somebody has mended something: try now, unless the authority wants to be left alone."""
@@ -98,15 +88,6 @@ class Keeper:
             self._order.end()
 
     # Certificates
-
-    async def _keep(self) -> None:
-        # What cannot be read is told in the first step.
-        with suppress(OSError):
-            if self._serving:
-                self._last = await asyncio.to_thread(self._store.certificate, self._wanted.hosts[0])
-        while True:
-            pause_s = await self._step()
-            await asyncio.sleep(pause_s)
 
     async def _step(self) -> float:
         """Do what is due; seconds until something may be due again."""
@@ -169,12 +150,7 @@ class Keeper:
         kind = self._wanted.kinds[self._kind % len(self._wanted.kinds)]
         told = {"hosts": ", ".join(self._wanted.hosts), "authority": self._wanted.directory, "challenge": kind}
         _log.info("asking for a certificate", reason=why, **told)
-        loop = asyncio.get_running_loop()
-        self._order = Answering(
-            self._store,
-            lambda: asyncio.run_coroutine_threadsafe(self._opened(), loop),
-            lambda: loop.call_soon_threadsafe(self._wake.set),
-        )
+        self._order = Answering(self._store, self._pace.spread_s)
         limit_s = 2 * self._pace.order_limit_s
         try:
             async with asyncio.timeout(limit_s):
@@ -223,43 +199,6 @@ class Keeper:
         self._pause_until = _now() + pause_s
         self._left_alone_until = _now() + wait_s
         _log.error("no new certificate", cause=cause, retry_in_seconds=round(pause_s))
-
-    # Challenges on the registry's own sockets
-
-    async def _attend(self) -> None:
-        """Have the sockets for as long as any node waits for TLS-ALPN-01."""
-        asked: frozenset[tuple[str, int]] = frozenset()
-        since = 0.0
-        while True:
-            self._wake.clear()
-            waiting, self._waiting = self._waiting, []
-            found = await asyncio.to_thread(self._store.asked, self._wanted.hosts)
-            if found != asked:
-                asked, since = found, _now()
-            # What a killed node has left lies there until the next order.
-            fresh = bool(asked) and _now() - since < 2 * self._pace.order_limit_s
-            try:
-                await self._doors.want(ours=bool(waiting) or fresh)
-            except TimeoutError:
-                _log.error("workers do not make way for a challenge, or do not take their place again")
-                for one in waiting:
-                    one.set_exception(Failed("the workers do not make way for the challenge"))
-            for one in waiting:
-                if not one.done():
-                    one.set_result(None)
-            try:
-                async with asyncio.timeout(self._pace.poll_s):
-                    await self._wake.wait()
-            except TimeoutError:
-                continue
-
-    async def _opened(self) -> None:
-        """Returns when this node has its sockets, and the others have had the time to take theirs."""
-        have = asyncio.get_running_loop().create_future()
-        self._waiting.append(have)
-        self._wake.set()
-        await have
-        await asyncio.sleep(self._pace.spread_s)
 
 
 def _now() -> float:

@@ -95,14 +95,6 @@ class Store:
     def put_alpn_answer(self, host: str, data: bytes) -> None:
         self._write(f"{host}+token", data)
 
-    def asked(self, hosts: Iterable[str]) -> frozenset[tuple[str, int]]:
-        """For which hosts some node waits for TLS-ALPN-01, and since when (the time of its file)."""
-        found = set()
-        for host in hosts:
-            with suppress(FileNotFoundError):
-                found.add((host, self.alpn_file(host).stat().st_mtime_ns))
-        return frozenset(found)
-
     def withdraw(self, hosts: Iterable[str], tokens: Iterable[str]) -> None:
         """The authority has asked."""
         for name in [*(f"{host}+token" for host in hosts), *(f"{token}+http-01" for token in tokens)]:

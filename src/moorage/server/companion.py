@@ -1,15 +1,6 @@
-"""The master's side of certificates by ACME: starts the companion (`keeping.py`), has the workers make way for it.
+"""The master's side of certificates by ACME: starts the companion (`keeping.py`), again when it dies.
 
-    companion wants the sockets ─► they travel there; PAUSE to every worker ─► all PAUSED ─► ALONE
-    companion is done           ─► RESUME to every worker ─► all RESUMED ─► LEAVE ─► it takes what waits ─► LEFT
-
-Before there is a certificate there are no workers: the companion has the sockets from the start, and refuses
-whoever asks for anything but a challenge.
-
-At no time does nobody accept, also not on the socket of a worker that hangs.
-
-The rule not to miss: whenever workers have paused, the companion drains the sockets after they have resumed, also
-a second one whose predecessor died in between.  `acme/front.py` says why.
+Before there is a certificate the workers answer challenges only, and refuse other clients.
 """
 
 from __future__ import annotations
@@ -22,7 +13,7 @@ import time
 from contextlib import suppress
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn, Protocol
+from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
@@ -30,28 +21,12 @@ from moorage.acme.wanted import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
 from moorage.extras import remedy
 from moorage.server import keeping
 from moorage.server.cannot import Cannot
-from moorage.server.job import PAUSE, RESUME
-from moorage.server.keeping import (
-    AGAIN,
-    ALONE,
-    CLOSE,
-    END,
-    LEAVE,
-    LEFT,
-    MORE,
-    NEW,
-    OPEN,
-    PACKET_SOCKETS,
-    REFUSE,
-    RELAY,
-    CompanionJob,
-)
+from moorage.server.keeping import AGAIN, END, ENDED, NEW, CompanionJob
 from moorage.server.listen import bind
-from moorage.server.relay import Relay
 from moorage.server.retry import Retry
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
 
     from moorage.config.model import Settings
     from moorage.server.listen import Sockets
@@ -60,19 +35,6 @@ if TYPE_CHECKING:
 __all__ = ["Companion", "engage", "require_library", "wanted"]
 
 _log: Final = structlog.get_logger("moorage.server")
-
-
-class Pausing(Protocol):
-    """What this needs of the master's record of a worker.
-
-    `told`: it has been asked to pause, or is paused because of that; `paused`: it has said so.
-    """
-
-    control: socket.socket
-    ready: bool
-    retiring: bool
-    told: bool
-    paused: bool
 
 
 def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
@@ -119,28 +81,19 @@ def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
     except OSError as error:
         raise Cannot(f"http.tls.letsencrypt.cachefile: cannot use {asked.folder}: {error.strerror}") from error
     http = bind("tcp", acme.http01, 1) if acme.http01 else None
-    try:
-        relay = Relay()
-    except OSError as error:
-        raise Cannot(f"http.tls.letsencrypt: cannot listen on 127.0.0.1: {error.strerror}") from error
-    return Companion(sockets, None if http is None else http.of(0), relay, pace)
+    return Companion(None if http is None else http.of(0), pace, unix=sockets.unix)
 
 
 class Companion:
     """`http` is where HTTP-01 is answered.  One process at a time, started again when it dies."""
 
-    def __init__(self, sockets: Sockets, http: socket.socket | None, relay: Relay, pace: Pace) -> None:
+    def __init__(self, http: socket.socket | None, pace: Pace, *, unix: bool) -> None:
         self.control: socket.socket | None = None
         self.pid: int | None = None
         self.retry = Retry()
-        self.http, self.relay = http, relay
-        self._sockets, self._pace = sockets, pace
+        self.http = http
+        self._pace, self._unix = pace, unix
         self._started = 0.0
-        self._wanted = False
-        self._given: tuple[socket.socket, ...] = ()
-        self._relaying = False
-        self._leaving = False
-        self._alone = False
         self._replaced = False
         self._ending = False
         self._has_ended = False
@@ -163,23 +116,20 @@ class Companion:
         ours.setblocking(False)
         job = CompanionJob(
             settings=plan.settings,
-            wanted=wanted(plan.settings, http=self.http is not None, unix=self._sockets.unix),
+            wanted=wanted(plan.settings, http=self.http is not None, unix=self._unix),
             control=theirs,
             http=self.http,
-            relay=self.relay,
             serving=not plan.awaiting,
             instance=plan.instance,
             master=os.getpid(),
             pace=self._pace,
         )
 
-        awaiting = plan.awaiting
         # The companion has no use for the private key that lies in its memory.
         del plan
 
         def become() -> NoReturn:
             ours.close()
-            self.relay.socket.close()
             keeping.main(job)
 
         self.pid = fork(become)
@@ -188,8 +138,6 @@ class Companion:
         self.retry.cancel()
         self._selector = selector
         selector.register(ours, selectors.EVENT_READ, self)
-        if awaiting:
-            self._give(REFUSE)
 
     def died(self, how: str) -> None:
         """It is to be started again when `retry` says so, unless the server stops."""
@@ -198,10 +146,6 @@ class Companion:
                 self._selector.unregister(self.control)
             self.control.close()
         self.control, self.pid = None, None
-        self.relay.forget()
-        # Its successor takes what has waited since, and then asks for nothing.
-        self._wanted = self._relaying and bool(self._given)
-        self._given, self._leaving, self._alone = (), False, False
         if self._ending:
             return
         now = time.monotonic()
@@ -233,10 +177,9 @@ class Companion:
                 os.kill(self.pid, signal.SIGKILL)
             os.waitpid(self.pid, 0)
             self.pid = None
-        self.relay.socket.close()
 
     def end(self) -> None:
-        """The server stops: no more connections, no more orders; what is passed on goes on."""
+        """The server stops: no more orders, and the challenges of one that is under way are withdrawn."""
         self._ending = True
         self.retry.cancel()
         self._send(END)
@@ -250,20 +193,15 @@ class Companion:
         if self.http is not None and self.http not in keep:
             self.http.close()
 
-    # The sockets
+    # Words
 
     @property
     def ended(self) -> bool:
-        """Whether it has put its things away, after `end`."""
+        """Return whether its challenges are withdrawn, after `end`."""
         return self.pid is None or self._has_ended
 
-    @property
-    def holds(self) -> bool:
-        """Whether it accepts connections in the workers' place."""
-        return bool(self._given)
-
     def hear(self) -> bool:
-        """Read what it says; whether there is another certificate."""
+        """Read what it reports; return whether there is another certificate."""
         assert self.control is not None
         new = False
         while True:
@@ -275,57 +213,11 @@ class Companion:
                 return new
             if word == NEW:
                 new = True
-            elif word in {OPEN, CLOSE}:
-                self._wanted = word == OPEN
-            elif word == LEFT:
-                self._given, self._leaving, self._alone = (), False, False
+            elif word == ENDED:
                 self._has_ended = self._ending
 
-    def settle(self, workers: Iterable[Pausing]) -> None:
-        """What is due next so that those accept who should, among workers that serve."""
-        live = [each for each in workers if each.ready and not each.retiring]
-        if self._wanted and self.control is not None:
-            if not self._leaving and self._given != self._listening():
-                self._give(RELAY)
-            for each in live:
-                if not each.told:
-                    each.told = _tell(each, PAUSE)
-            if self._given and not self._alone and all(each.paused for each in live):
-                self._alone = True
-                self._send(ALONE)
-            return
-        for each in live:
-            if each.told:
-                each.told = not _tell(each, RESUME)
-        if not any(each.paused for each in live):
-            self.leave()
-
-    def leave(self) -> None:
-        """Have it leave the sockets to the workers, who accept already; `holds` says when it has."""
-        if self._given and not self._leaving:
-            self._leaving = True
-            self._send(LEAVE)
-
-    def _listening(self) -> tuple[socket.socket, ...]:
-        return tuple(one for one in self._sockets.sockets if one is not None)
-
-    def _give(self, word: bytes) -> None:
-        self._given, self._relaying = self._listening(), word == RELAY
-        for start in range(0, len(self._given), PACKET_SOCKETS):
-            some = [one.fileno() for one in self._given[start : start + PACKET_SOCKETS]]
-            self._send(word if start == 0 else MORE, some)
-
-    def _send(self, word: bytes, descriptors: Iterable[int] = ()) -> None:
+    def _send(self, word: bytes) -> None:
         if self.control is not None:
             # One that is dead is buried soon.
             with suppress(OSError):
-                socket.send_fds(self.control, [word], list(descriptors))
-
-
-def _tell(worker: Pausing, word: bytes) -> bool:
-    """Whether it could be told; one that is dead is buried soon."""
-    try:
-        worker.control.send(word)
-    except OSError:
-        return False
-    return True
+                self.control.send(word)

@@ -16,6 +16,7 @@ Above: `master.py`.  On the other side of the control sockets: `worker.py`.
 from __future__ import annotations
 
 import os
+import pickle
 import selectors
 import signal
 import socket
@@ -25,8 +26,9 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.server.job import DRAINING, HEARTBEAT, PAUSED, READY, RESUMED, RETIRE, START_FAILED, Job
+from moorage.server.job import CERTIFICATE, DRAINING, EXCHANGED, HEARTBEAT, READY, RETIRE, START_FAILED, Job
 from moorage.server.retry import Retry
+from moorage.server.sealed import Sealed
 from moorage.server.shared_count import SharedCount
 from moorage.server.worker import main
 
@@ -37,8 +39,8 @@ if TYPE_CHECKING:
     from moorage.metrics.board import Board
     from moorage.server.listen import Sockets
     from moorage.server.observing import Observation
+    from moorage.server.options import Tls
     from moorage.server.plan import Plan
-    from moorage.server.relay import Relay
     from moorage.server.storage_report import SharedReport
 
 __all__ = ["Crew", "Fork", "Slot", "Worker", "ended"]
@@ -51,8 +53,8 @@ _log: Final = structlog.get_logger("moorage.server")
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """`place` is its place on the board; `told` and `paused` are `companion.Pausing`'s.  `in_flight` counts the
-    requests that it is answering.
+    """`place` is its place on the board.  `in_flight` counts the requests that it is answering, and `exchanging`
+    the certificates that it has not confirmed yet.
 
     `heard` is when the last heartbeat came, in seconds of `time.monotonic`; `stuck` whether one is overdue.
     """
@@ -65,8 +67,7 @@ class Worker:
     in_flight: SharedCount = field(default_factory=SharedCount)
     ready: bool = False
     retiring: bool = False
-    told: bool = False
-    paused: bool = False
+    exchanging: int = 0
     heard: float = 0.0
     stuck: bool = False
 
@@ -97,8 +98,8 @@ class Fork(Protocol):
 class Crew:
     """`slots` are as many as there are to be workers; `workers` those that live, by process id.
 
-    `selector` tells when one of them speaks, with the worker as its data.  `observation`, `relay` and `storage`
-    are what all workers share, if there is a debug listener, a companion or a storage monitor.
+    `selector` tells when one of them speaks, with the worker as its data.  `observation` and `storage` are shared
+    by all workers, if there is a debug listener or a storage monitor.
     """
 
     slots: list[Slot]
@@ -106,7 +107,6 @@ class Crew:
     selector: selectors.BaseSelector
     fork: Fork
     observation: Observation | None
-    relay: Relay | None
     storage: SharedReport | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     checked: float = field(default_factory=time.monotonic)
@@ -128,7 +128,7 @@ class Crew:
         in_flight = SharedCount()
         job = Job(
             slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options, plan.instance,
-            os.getpid(), debug, board, place, self.relay, self.storage, in_flight,
+            os.getpid(), debug, board, place, self.storage, in_flight,
         )  # fmt: skip
 
         def become() -> NoReturn:
@@ -199,8 +199,8 @@ class Crew:
         for word in (bytes([letter]) for letter in heard.replace(HEARTBEAT, b"")):
             if word == READY:
                 worker.ready = came_up = True
-            elif word in {PAUSED, RESUMED}:
-                worker.paused = word == PAUSED
+            elif word == EXCHANGED:
+                worker.exchanging -= 1
             elif word == DRAINING and worker is worker.slot.current:
                 # It accepts no more, and its socket stays open here for the worker that takes its place.
                 self.sockets.exclude(worker.slot.number)
@@ -246,6 +246,24 @@ class Crew:
                 old.control.send(RETIRE)
             except OSError:
                 _send(old.pid, signal.SIGTERM)
+
+    def exchange(self, tls: Tls) -> None:
+        """Have all workers serve new connections with another certificate."""
+        data = Sealed("moorage certificates", pickle.dumps(tls))
+        for worker in self.workers.values():
+            if worker.retiring:
+                continue
+            try:
+                socket.send_fds(worker.control, [CERTIFICATE], [data.descriptor])
+            except OSError as error:
+                # One that is dead is buried soon; its successor gets the new plan.
+                _log.debug("a worker could not be given the certificate", pid=worker.pid, cause=str(error))
+            else:
+                worker.exchanging += 1
+
+    def is_exchanging(self) -> bool:
+        """Return whether a worker has not confirmed a certificate yet."""
+        return any(worker.exchanging for worker in self.workers.values())
 
     def in_flight(self) -> int:
         """Requests that are being answered, those of workers that retire included."""

@@ -1,7 +1,8 @@
 """What the master and a worker agree on: the job, the words between them, and how a worker may end.
 
-    to the worker   RETIRE, PAUSE, RESUME       one letter each, over the control socket
-    to the master   READY, PAUSED, RESUMED, DRAINING; HEARTBEAT every HEARTBEAT_S seconds
+    to the worker   RETIRE, CERTIFICATE      one letter each, over the control socket; with CERTIFICATE travels the
+                                             descriptor of a sealed file that holds another `Tls`
+    to the master   READY, EXCHANGED, DRAINING; HEARTBEAT every HEARTBEAT_S seconds
     exit status     0 (nothing was cut off), CUT_OFF (the time was over), START_FAILED
 
 The companion ends by the same rules.  No child outlives the master: `die_with`.
@@ -26,23 +27,20 @@ if TYPE_CHECKING:
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading
     from moorage.server.options import ServerOptions
-    from moorage.server.relay import Relay
     from moorage.server.shared_count import SharedCount
     from moorage.server.storage_report import SharedReport
     from moorage.storage.watched import Watch
 
-__all__ = ["CUT_OFF", "DRAINING", "HEARTBEAT", "HEARTBEAT_S", "PAUSE", "PAUSED", "READY", "RESUME", "RESUMED"]
-__all__ += ["RETIRE", "START_FAILED", "Application", "Job", "die_with"]
+__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "HEARTBEAT", "HEARTBEAT_S", "READY", "RETIRE"]
+__all__ += ["START_FAILED", "Application", "Job", "die_with"]
 
 READY: Final = b"R"
 DRAINING: Final = b"D"
 HEARTBEAT: Final = b"H"
 HEARTBEAT_S: Final = 1.0
 RETIRE: Final = b"T"
-PAUSE: Final = b"P"
-PAUSED: Final = b"p"
-RESUME: Final = b"U"
-RESUMED: Final = b"u"
+CERTIFICATE: Final = b"C"
+EXCHANGED: Final = b"c"
 CUT_OFF: Final = 1
 START_FAILED: Final = 3
 
@@ -69,9 +67,8 @@ class Job:
     """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
 
     `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
-    `place` are where the worker shows its numbers, if anybody wants to see them.  `relay`: where connections are
-    passed on to all workers that somebody else has accepted.  `storage` is the newest report of the storage
-    monitor, and `in_flight` counts the requests that the worker is answering, for the master.
+    `place` are where the worker shows its numbers, if there is a debug listener.  `storage` is the newest report
+    of the storage monitor, and `in_flight` counts the requests that the worker is answering, for the master.
     """
 
     number: int
@@ -85,7 +82,6 @@ class Job:
     debug: socket.socket | None = None
     board: Board | None = None
     place: int | None = None
-    relay: Relay | None = None
     storage: SharedReport | None = None
     in_flight: SharedCount | None = None
 

@@ -1,6 +1,6 @@
 """The master: forks, hears what the operator and the children say, and ends them all.  Serves nothing.
 
-    awaiting a certificate ─► starting ─► serving
+    starting ─► awaiting a certificate ─► serving
           └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► gone
 
     starting, but no worker can: gone              stopping, but told again or too late: all are killed, gone
@@ -12,7 +12,7 @@ SIGCHLD           bury the dead; others take their places
 
     master.py ──► succession.py   from which plan workers are made, and when all of them are replaced
               ──► crew.py         the workers themselves
-              ──► companion.py    one more process if certificates come by ACME; no worker before there is one
+              ──► companion.py    one more process if certificates come by ACME
               ──► storage_monitor.py  one more process if the storage is a directory
 
 One thread, one loop: signals and control sockets wake it, and being single-threaded it may fork at any time.  Its
@@ -77,14 +77,13 @@ class Master:
         self._sockets, self._announce, self._companion, self._monitor = sockets, announce, companion, monitor
         self._selector = selectors.DefaultSelector()
         slots = [Slot(number) for number in range(plan.workers)]
-        relay = None if companion is None else companion.relay
         storage = None if monitor is None else monitor.report
-        self._crew = Crew(slots, sockets, self._selector, self._fork, observation, relay, storage)
+        self._crew = Crew(slots, sockets, self._selector, self._fork, observation, storage)
         self._succession = Succession(plan, self._crew, reload, renew, companion)
         self._stop_at: float | None = None
         self._stopping_since = 0.0
         self._status = 0
-        self._failed_start = False
+        self._failed_start = self._came_up = False
 
     def run(self) -> int:
         """Serve until told to stop; the exit status."""
@@ -97,8 +96,7 @@ class Master:
         self._selector.register(ours, selectors.EVENT_READ, None)
         try:
             self._start_companion()
-            if not self._succession.plan.awaiting:
-                self._crew.start_all(self._succession.plan)
+            self._crew.start_all(self._succession.plan)
             while not self._finished():
                 self._step(ours)
         finally:
@@ -129,8 +127,6 @@ class Master:
         self._bury()
         self._keep_time()
         self._settle()
-        if self._companion is not None and self._succession.has_begun and self._stop_at is None:
-            self._companion.settle(self._crew.workers.values())
 
     def _wait_s(self) -> float | None:
         """Until something is due."""
@@ -191,23 +187,22 @@ class Master:
             self._monitor.settle(self._succession.plan, self._fork_helper, now)
         self._crew.kill_late(now)
         self._crew.check_heartbeats(now)
-        if self._succession.has_begun:
+        if self._succession.has_begun or self._succession.plan.awaiting:
             self._crew.start_due(self._succession.plan, now)
         self._succession.keep_time(now)
 
     def _settle(self) -> None:
-        """Once every first worker is ready or dead: say so, or give up."""
-        if self._succession.has_begun or self._succession.plan.awaiting or self._stop_at is not None:
-            return
-        if self._crew.has_starting():
+        """Once every first worker is ready or dead, and has a certificate: announce the start, or give up."""
+        if self._succession.has_begun or self._stop_at is not None or self._crew.has_starting():
             return
         if not self._crew.has_ready():
-            _log.critical("no worker could start; see the errors above")
-            self._status, self._failed_start = 1, True
+            # While a certificate is awaited, workers that die later are started again.
+            if not self._came_up:
+                _log.critical("no worker could start; see the errors above")
+                self._status, self._failed_start = 1, True
             return
-        if self._companion is not None and self._companion.holds:
-            # Until it has gone some clients would still be refused.
-            self._companion.leave()
+        self._came_up = True
+        if self._succession.plan.awaiting or self._crew.is_exchanging():
             return
         self._announce(self._succession.plan, self._sockets)
         notify("READY=1")

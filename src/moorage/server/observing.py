@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from moorage.metrics.recorder import Reading, Recorder
     from moorage.server.job import Job
     from moorage.server.listen import Sockets
+    from moorage.server.tls_provider import Certificates
     from moorage.storage.watched import Watch
     from moorage.tracing.setup import Tracing
 
@@ -97,7 +98,7 @@ class Observing:
         self._readings: Callable[[], Iterable[Reading]] = tuple
         self._task: asyncio.Task[None] | None = None
         self._server: Server | None = None
-        self._own: list[Reading] = []
+        self._certificates: Certificates | None = None
         self._traffic = Traffic()
         if job.board is not None and job.settings.http.debug.prometheus.enabled:
             from moorage.metrics.recorder import Recorder  # noqa: PLC0415  only where it is wanted
@@ -126,8 +127,15 @@ class Observing:
     def around(self, app: ASGIApp) -> ASGIApp:
         return app if self._tracing is None else self._tracing.spans.around(app)
 
-    def start(self, health: Health, traffic: Traffic, readings: Callable[[], Iterable[Reading]]) -> None:
-        """`readings` are the numbers that the application counts by itself."""
+    def start(
+        self,
+        health: Health,
+        traffic: Traffic,
+        readings: Callable[[], Iterable[Reading]],
+        certificates: Certificates | None,
+    ) -> None:
+        """Begin to show numbers; `readings` are those that the application counts by itself."""
+        self._certificates = certificates
         job = self._job
         self._health, self._readings = health, readings
         if job.board is None:
@@ -135,17 +143,16 @@ class Observing:
         self._show()
         self._task = asyncio.create_task(self._keep_showing(), name="metrics")
         if job.debug is not None:
-            self._own = self._certificate()
             self._server = Server(self._pages(job.board, traffic), _OPTIONS)
             self._server.listen(job.debug)
             job.debug.close()
 
     def _certificate(self) -> list[Reading]:
-        """When the certificate ends that the listener serves with."""
-        tls = self._job.options.tls
-        if tls is None or self._recorder is None:
+        """Return when the certificate for new connections expires."""
+        until = None if self._certificates is None else self._certificates.until
+        if until is None or self._recorder is None:
             return []
-        return [("moorage_tls_certificate_expiry_timestamp_seconds", (), tls.until.timestamp())]
+        return [("moorage_tls_certificate_expiry_timestamp_seconds", (), until.timestamp())]
 
     def _storage(self) -> list[Reading]:
         """Return the state and the space of the data directory, as the storage monitor last reported them."""
@@ -217,7 +224,7 @@ class Observing:
             from moorage.metrics.exposition import page  # noqa: PLC0415  a library of a worker that is asked
 
             self._show()
-            own = [*self._own, *self._storage()]
+            own = [*self._certificate(), *self._storage()]
             return await asyncio.to_thread(page, board, self._job.master, own, accept, accept_encoding)
 
         prometheus = self._job.settings.http.debug.prometheus

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from moorage.server.sealed import Sealed
 
-__all__ = ["Clients", "ServerOptions", "Tls"]
+__all__ = ["Challenges", "Clients", "ServerOptions", "Tls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,10 +38,35 @@ class Tls:
     until: datetime
     subject: str = ""
 
+    def close(self) -> None:
+        """Release the private bytes in this process, once a context is made of them."""
+        for sealed in (self.certificate, self.key):
+            sealed.close()
+        if self.clients is not None:
+            self.clients.authorities.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Challenges:
+    """TLS-ALPN-01: the directory that all nodes share, and the hosts that are answered for."""
+
+    folder: str
+    hosts: tuple[str, ...]
+
 
 @dataclass(frozen=True, slots=True)
 class ServerOptions:
-    """Options of one listener."""
+    """Options of one listener.
+
+    `awaiting`: HTTPS is to be served, and `tls` comes later.  `challenges`: where workers find what answers
+    TLS-ALPN-01, None without `http.tls.letsencrypt`.
+    """
 
     http1: Http1Options = field(default_factory=Http1Options)
     tls: Tls | None = None
+    awaiting: bool = False
+    challenges: Challenges | None = None
+
+    @property
+    def https(self) -> bool:
+        return self.tls is not None or self.awaiting

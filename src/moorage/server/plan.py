@@ -13,7 +13,7 @@ from moorage.cgroups import Limits, limits, usable_processors
 from moorage.server import tls
 from moorage.server.cannot import Cannot
 from moorage.server.http1 import Http1Options
-from moorage.server.options import ServerOptions
+from moorage.server.options import Challenges, ServerOptions
 from moorage.server.renewal import Watched
 
 if TYPE_CHECKING:
@@ -93,7 +93,9 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
         header_limit_bytes=http.headerlimit,
         connections=_connections(),
     )
-    options = ServerOptions(limits_of_http, secured)
+    acme = http.tls.letsencrypt
+    challenges = Challenges(str(Path(acme.cachefile).absolute()), acme.names) if acme.cachefile else None
+    options = ServerOptions(limits_of_http, secured, awaiting, challenges)
     bound = {"http.addr": http.addr, "http.net": http.net, "http.debug.addr": http.debug.addr}
     plan = Plan(
         settings, loaded.source, secret, instance, workers, options, build, watched, awaiting, bound, found
@@ -112,7 +114,7 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
         warnings.append("http.tls.letsencrypt.http01 has changed: that takes a restart")
     if plan.awaiting and not old.awaiting:
         warnings.append("the old certificate is served until there is one for the hosts that are asked for now")
-        plan = replace(plan, awaiting=False, options=replace(plan.options, tls=old.options.tls))
+        plan = replace(plan, awaiting=False, options=replace(plan.options, tls=old.options.tls, awaiting=False))
     warnings += [
         f"{name} has changed: that takes a restart" for name, addr in plan.bound.items() if addr != old.bound[name]
     ]
@@ -130,7 +132,7 @@ def renew(old: Plan) -> tuple[Plan, list[str]]:
     secured, warnings = tls.check(old.settings.http.tls)
     if secured == old.options.tls:
         return old, warnings
-    return replace(old, options=replace(old.options, tls=secured), awaiting=False), warnings
+    return replace(old, options=replace(old.options, tls=secured, awaiting=False), awaiting=False), warnings
 
 
 def worker_count(settings: Settings, found: Limits) -> tuple[int, list[str]]:

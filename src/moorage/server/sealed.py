@@ -14,7 +14,8 @@ from typing import Final
 
 from moorage.server.cannot import Cannot
 
-__all__ = ["Sealed"]
+__all__ = ["Sealed", "read_sealed"]
+
 
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 _NOEXEC: Final = 0x8
@@ -29,17 +30,18 @@ class Sealed:
     `name` is what /proc shows.  Raises `Cannot`.
     """
 
-    __slots__ = ("_descriptor", "path")
+    __slots__ = ("_name", "descriptor", "path")
 
     def __init__(self, name: str, data: bytes) -> None:
-        self._descriptor = -1
+        self.descriptor = -1
+        self._name = name
         try:
-            self._descriptor = _anonymous(name)
-            self.path = f"/proc/self/fd/{self._descriptor}"
+            self.descriptor = _anonymous(name)
+            self.path = f"/proc/self/fd/{self.descriptor}"
             rest = memoryview(data)
             while rest:
-                rest = rest[os.write(self._descriptor, rest) :]
-            fcntl.fcntl(self._descriptor, fcntl.F_ADD_SEALS, _SEALS)
+                rest = rest[os.write(self.descriptor, rest) :]
+            fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
             os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             # A program with file capabilities (setcap) may not open its own descriptors again, see proc(5).
@@ -48,9 +50,23 @@ class Sealed:
                 "which a program with file capabilities has not; let systemd give them (AmbientCapabilities=)"
             ) from error
 
+    def close(self) -> None:
+        """Release the memory in this process; others that hold it go on."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
+
     def __del__(self) -> None:
-        if self._descriptor >= 0:
-            os.close(self._descriptor)
+        self.close()
+
+    def __reduce__(self) -> tuple[type[Sealed], tuple[str, bytes]]:
+        """Travel to another process as a copy, which is sealed again there."""
+        return Sealed, (self._name, read_sealed(self.descriptor))
+
+
+def read_sealed(descriptor: int) -> bytes:
+    """Return all bytes of a sealed file.  Raises OSError."""
+    return os.pread(descriptor, os.fstat(descriptor).st_size, 0)
 
 
 def _anonymous(name: str) -> int:

@@ -1,8 +1,8 @@
 """The plan in force, and how another one follows it: after SIGHUP, or when other certificates lie there.
 
-    awaiting ──a certificate──► starting ──`begin`──► settled ──another plan──► replacing
-       ▲ │                                             ▲   ▲                     │     │
-       └─┘ SIGHUP: another plan, at once               │   └─ all are replaced ──┘     │
+    awaiting a certificate ──► starting ──`begin`──► settled ──another plan──► replacing
+                                                       ▲   ▲                     │     │
+                                                       │   └─ all are replaced ──┘     │
                                                        └─── a new one cannot start ────┘
 
 Replacing goes slot by slot: a fresh worker of the next plan starts, is ready and takes over.  The first that does
@@ -10,7 +10,8 @@ puts the next plan in force; where nobody serves it is in force at once.  If one
 stay as they are.
 
 SIGHUP           loads the configuration again: while awaiting and settled at once, else as soon as it is settled
-certificates     are looked at (`renewal.py`) while awaiting and while settled
+certificates     are looked at (`renewal.py`) while awaiting and while settled; another one replaces nobody: all
+                 workers get it (`crew.exchange`) and use it for new connections
 
 The rule not to miss: no plan is kept but in `plan` and `_next`.  Each holds a private key, and whatever the master
 holds, in a variable of a function that is running too, is in the memory of the workers it forks meanwhile.
@@ -66,7 +67,6 @@ class Succession:
         self._load_again, self._renew = reload, renew
         self._next: Plan | None = None
         self._to_replace: list[Slot] = []
-        self._renewing = False
         self._reload_later = False
         self._look_at = 0.0
         self._has_ended = False
@@ -94,8 +94,8 @@ class Succession:
             self._look_at = now + _PATIENCE_S / 3
             # Nothing can be served yet; a service manager would take that for a start that hangs.
             notify(f"EXTEND_TIMEOUT_USEC={round(_PATIENCE_S * 1_000_000)}")
-            if self.plan.watched.due(now):
-                self._take_first(now)
+            if self._next is None and self.plan.watched.due(now):
+                self._take(now)
         elif self._looks():
             self._look_at = now + POLL_S
             self._look(now)
@@ -105,12 +105,12 @@ class Succession:
         now = time.monotonic()
         if self._has_ended:
             return
-        if self.plan.awaiting:
-            self.plan.watched.due(now)
-            self._take_first(now)
-        elif self._looks():
+        if (self.plan.awaiting and self._next is None) or self._looks():
             self.plan.watched.due(now)
             self._take(now)
+        elif self.plan.awaiting:
+            # Once the workers are replaced.
+            self._look_at = now
 
     def keep_only(self, plan: Plan) -> None:
         """In a child of the master."""
@@ -122,10 +122,7 @@ class Succession:
         """Load the configuration again, now or when there is time for it."""
         if self._has_ended:
             return
-        if self.plan.awaiting:
-            self._reload_awaiting()
-            return
-        if self._next is not None or not self.has_begun:
+        if self._next is not None or not (self.has_begun or self.plan.awaiting):
             self._reload_later = True
             return
         reloading()
@@ -136,19 +133,6 @@ class Succession:
             notify("READY=1")
             return
         self._replace_all()
-
-    def _reload_awaiting(self) -> None:
-        """There are no workers yet, so the companion alone hears of what has changed."""
-        old = self.plan.settings
-        try:
-            self.plan = self._load_again(self.plan)
-        except Cannot as error:
-            _log.error("the configuration is not taken; the old one stays", cause=str(error))
-            return
-        _log.info("configuration reloaded", source=self.plan.source)
-        self._tell_companion(old)
-        if not self.plan.awaiting:
-            self._crew.start_all(self.plan)
 
     def _reload_as_told(self) -> None:
         """For a SIGHUP that came while there was no time for it."""
@@ -173,18 +157,6 @@ class Succession:
         settled = self.has_begun and self._next is None
         return settled and bool(self.plan.watched.paths) and self._crew.has_current()
 
-    def _take_first(self, now: float) -> None:
-        """There is a certificate at last."""
-        watched = self.plan.watched
-        try:
-            self.plan = self._renew(self.plan)
-        except Cannot as error:
-            watched.refuse(str(error), now)
-            _log.error("the certificate cannot be served", cause=str(error))
-            return
-        watched.accept(now)
-        self._crew.start_all(self.plan)
-
     def _look(self, now: float) -> None:
         watched = self.plan.watched
         if watched.due(now):
@@ -193,19 +165,25 @@ class Succession:
             _log.error("the renewed certificate is not taken; the old one stays", cause=complaint)
 
     def _take(self, now: float) -> None:
-        """Serve what lies there now, if that is possible and something else than before."""
-        watched = self.plan.watched
+        """Serve the certificate that lies there now, if that is possible and it is another one."""
+        watched, awaiting = self.plan.watched, self.plan.awaiting
         try:
             renewed = self._renew(self.plan)
         except Cannot as error:
             watched.refuse(str(error), now)
+            if awaiting:
+                _log.error("the certificate cannot be served", cause=str(error))
             return
         watched.accept(now)
-        if renewed is not self.plan:
-            self._next, self._renewing = renewed, True
-            self._replace_all()
+        tls = renewed.options.tls
+        if renewed is self.plan or tls is None:
+            return
+        self.plan = renewed
+        self._crew.exchange(tls)
+        if not awaiting:
+            _log.info("certificate renewed", certificate=watched.paths[0], until=tls.until.isoformat())
 
-    # Replacing everybody
+    # Replacing all
 
     def _replace_all(self) -> None:
         if not any(slot.current for slot in self._crew.slots):
@@ -245,12 +223,8 @@ class Succession:
 
     def _end_replacing(self) -> None:
         if self._next is not None and self.plan is self._next:
-            if self._renewing:
-                tls = self.plan.options.tls
-                until = tls.until.isoformat() if tls else ""
-                _log.info("certificate renewed", certificate=self.plan.watched.paths[0], until=until)
-            else:
-                _log.info("configuration reloaded", source=self.plan.source)
-        self._next, self._renewing = None, False
-        notify("READY=1")
+            _log.info("configuration reloaded", source=self.plan.source)
+        self._next = None
+        if self.has_begun:
+            notify("READY=1")
         self._reload_as_told()

@@ -1,37 +1,78 @@
-"""Interim: one context from the plan's certificate."""
+"""Certificates of a worker: the one for new connections, exchanged in place, and those that answer TLS-ALPN-01."""
 
 from __future__ import annotations
 
+import asyncio
 import ssl
 from typing import TYPE_CHECKING
 
+from moorage.acme.store import Store
+from moorage.server.http1.client_hello import ACME_TLS
+
 if TYPE_CHECKING:
-    from moorage.server.options import Tls
+    from datetime import datetime
 
-__all__ = ["PlanContext"]
+    from moorage.server.options import Challenges, Tls
+
+__all__ = ["Certificates"]
 
 
-class PlanContext:
-    """See `http1.tls_connection.TlsProvider`."""
+class Certificates:
+    """See `http1.tls_connection.TlsProvider`.
 
-    inspects = False
+    Connections keep the context that they began with.  A pending challenge lies in the directory that all workers
+    of all nodes read, so any of them answers the authority, whichever node has placed the order.
+    `until` is when the certificate for new connections expires.
+    """
 
-    def __init__(self, tls: Tls) -> None:
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.minimum_version = (
-            ssl.TLSVersion.TLSv1_3 if tls.minimum == "tls1.3" else ssl.TLSVersion.TLSv1_2
-        )  # fmt: skip
-        context.options |= ssl.OP_NO_RENEGOTIATION
-        context.set_alpn_protocols(["http/1.1"])
-        context.load_cert_chain(tls.certificate.path, tls.key.path)
-        if tls.clients is not None:
-            context.load_verify_locations(tls.clients.authorities.path)
-            context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
-        self._context = context
+    def __init__(self, tls: Tls | None, challenges: Challenges | None) -> None:
+        self.until: datetime | None = None
+        self._context: ssl.SSLContext | None = None
+        if tls is not None:
+            self.replace(tls)
+        self._hosts = () if challenges is None else challenges.hosts
+        self._store = None if challenges is None else Store(challenges.folder)
+
+    @property
+    def inspects(self) -> bool:
+        return self._store is not None
 
     def context(self) -> ssl.SSLContext | None:
         return self._context
 
+    def replace(self, tls: Tls) -> None:
+        """Use another certificate for new connections, and keep nothing of it but the context."""
+        try:
+            self._context = make_context(tls)
+            self.until = tls.until
+        finally:
+            tls.close()
+
     async def challenge(self, host: str) -> ssl.SSLContext | None:
-        del host
+        # Only names of ours are names of files.
+        if self._store is None or host not in self._hosts:
+            return None
+        return await asyncio.to_thread(_challenge_context, self._store, host)
+
+
+def _challenge_context(store: Store, host: str) -> ssl.SSLContext | None:
+    """Return the context that proves control of `host` (RFC 8737); None without a pending challenge."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.set_alpn_protocols([ACME_TLS.decode()])
+    try:
+        context.load_cert_chain(store.alpn_file(host))
+    except (OSError, ssl.SSLError):
         return None
+    return context
+
+
+def make_context(tls: Tls) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.minimum == "tls1.3" else ssl.TLSVersion.TLSv1_2
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["http/1.1"])
+    context.load_cert_chain(tls.certificate.path, tls.key.path)
+    if tls.clients is not None:
+        context.load_verify_locations(tls.clients.authorities.path)
+        context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
+    return context

@@ -6,8 +6,7 @@
                  told to retire (a newer worker has taken its place): as long as its connections and requests last
 
 The control socket is how the two talk (`job.py` has the words); its end means that the master is dead, which no
-worker survives.  `PAUSE` and `RESUME` are for new connections only: meanwhile another process accepts in our place
-(`companion.py`), and passes on what it accepts by `relay.py`.
+worker survives.  With CERTIFICATE comes another certificate, for new connections.
 """
 
 from __future__ import annotations
@@ -16,7 +15,9 @@ import asyncio
 import faulthandler
 import gc
 import os
+import pickle
 import signal
+import socket
 import sys
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NoReturn
@@ -30,23 +31,21 @@ from moorage.http.middleware import Traffic
 from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Server
 from moorage.server.job import (
+    CERTIFICATE,
     CUT_OFF,
     DRAINING,
+    EXCHANGED,
     HEARTBEAT,
     HEARTBEAT_S,
-    PAUSE,
-    PAUSED,
     READY,
-    RESUME,
-    RESUMED,
     RETIRE,
     START_FAILED,
     die_with,
 )
 from moorage.server.layers import surround
 from moorage.server.observing import Observing
-from moorage.server.relay import Relayed
-from moorage.server.tls_provider import PlanContext
+from moorage.server.sealed import read_sealed
+from moorage.server.tls_provider import Certificates
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _CLOSE_LIMIT_S: Final = 5.0
+_DESCRIPTORS_AT_ONCE: Final = 16
 _log: Final = structlog.get_logger("moorage.server")
 
 
@@ -89,7 +89,7 @@ class _Worker:
         self._traffic = Traffic(None if job.in_flight is None else job.in_flight.memory)
         self._asgi: ASGIApp | None = None
         self._server: Server | None = None
-        self._relayed: Server | None = None
+        self._certificates: Certificates | None = None
         self._heartbeat: asyncio.Task[None] | None = None
 
     async def run(self) -> NoReturn:
@@ -104,11 +104,12 @@ class _Worker:
 
         await app.start()
         await health.start()
-        tls = None if job.options.tls is None else PlanContext(job.options.tls)
-        self._server = server = Server(self._asgi, job.options.http1, tls)
+        if job.options.https:
+            self._certificates = Certificates(job.options.tls, job.options.challenges)
+        self._server = server = Server(self._asgi, job.options.http1, self._certificates)
         server.listen(job.listening)
         job.listening.close()
-        observing.start(health, traffic, app.readings)
+        observing.start(health, traffic, app.readings, self._certificates)
         job.control.setblocking(False)
         loop.add_reader(job.control.fileno(), self._hear)
         # What is loaded by now stays; leaving it out makes each collection cheap.
@@ -157,7 +158,7 @@ class _Worker:
     def _hear(self) -> None:
         """The master spoke or died."""
         try:
-            heard = self._job.control.recv(16)
+            heard, descriptors, _, _ = socket.recv_fds(self._job.control, 16, _DESCRIPTORS_AT_ONCE)
         except BlockingIOError:
             return
         if not heard:
@@ -165,26 +166,19 @@ class _Worker:
         for word in (bytes([letter]) for letter in heard):
             if word == RETIRE:
                 self._begun.set()
-            elif word == PAUSE:
-                self._pause()
-            elif word == RESUME:
-                self._resume()
+            elif word == CERTIFICATE:
+                self._exchange(descriptors.pop(0))
 
-    def _pause(self) -> None:
-        """The relay is listened to only from the first time on: most workers are never asked."""
-        relay, asgi, server = self._job.relay, self._asgi, self._server
-        if not self._begun.is_set() and server is not None:
-            if relay is not None and asgi is not None and self._relayed is None:
-                self._relayed = Server(Relayed(asgi, relay, self._traffic), self._job.options.http1, server.tls)
-                self._relayed.listen(relay.socket)
-            server.pause()
-        self._job.control.send(PAUSED)
-
-    def _resume(self) -> None:
-        if not self._begun.is_set():
-            assert self._server is not None
-            self._server.resume()
-        self._job.control.send(RESUMED)
+    def _exchange(self, descriptor: int) -> None:
+        """Serve new connections with another certificate."""
+        try:
+            data = read_sealed(descriptor)
+        finally:
+            os.close(descriptor)
+        if self._certificates is not None:
+            # From the master alone, by a socket that no other process has.
+            self._certificates.replace(pickle.loads(data))  # noqa: S301
+        self._report(EXCHANGED)
 
     def _terminate(self) -> None:
         """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""

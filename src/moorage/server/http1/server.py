@@ -63,7 +63,7 @@ class Server:
         self.connections: set[Connection] = set()
         self.handshakes: dict[Connection, None] = {}
         self.address: tuple[str, int | None] | None = None
-        self.draining = self.stopping = self._paused = False
+        self.draining = self.stopping = False
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.small_buffer = self.buffer[:_SMALL_BYTES]
         self.plain_buffer = memoryview(bytearray(_BUFFER_BYTES if tls is not None else 0))
@@ -102,9 +102,7 @@ class Server:
         self._resume(own)
 
     def _resume(self, listening: socket.socket) -> None:
-        if self._paused or self._is_full():
-            return
-        if listening in self._listening and listening not in self._accepting:
+        if listening in self._listening and listening not in self._accepting and not self._is_full():
             self._accepting.add(listening)
             self.loop.add_reader(listening.fileno(), self._accept, listening)
 
@@ -173,17 +171,6 @@ class Server:
         if len(self._accepting) < len(self._listening):
             for listening in self._listening:
                 self._resume(listening)
-
-    def pause(self) -> None:
-        """Leave new connections to another process, until `resume`."""
-        for listening in self._listening:
-            self._pause(listening)
-        self._paused = True
-
-    def resume(self) -> None:
-        self._paused = False
-        for listening in self._listening:
-            self._resume(listening)
 
     # Ending
 

@@ -21,7 +21,7 @@ import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
 
-from moorage.acme import hello
+from moorage.server.http1 import client_hello
 from moorage.server.http1.connection import Connection
 from moorage.server.http1.response_head import refusal
 
@@ -114,16 +114,16 @@ class TlsConnection(Connection):
         assert provider is not None
         if provider.inspects:
             try:
-                said = hello.parse(self._first)
-            except hello.NotTls as error:
+                hello = client_hello.parse(self._first)
+            except client_hello.NotTls as error:
                 self._fail(f"malformed ClientHello: {error}")
                 return
-            if said is None:
+            if hello is None:
                 return
-            if hello.ACME_TLS in said.protocols:
+            if client_hello.ACME_TLS in hello.protocols:
                 self._phase = _HANDSHAKE
                 self.pause_reading()
-                self._start(self._prove(said.host))
+                self._start(self._prove(hello.host))
                 return
         self._shake(provider.context())
 
@@ -139,7 +139,7 @@ class TlsConnection(Connection):
             return
         if context is None:
             self.server.note("acme-tls/1 for a host without a pending challenge", self, host=host)
-            self._end_with_alert(hello.UNRECOGNIZED_NAME)
+            self._end_with_alert(client_hello.UNRECOGNIZED_NAME)
             return
         self._proving = True
         self.resume_reading()
@@ -148,7 +148,7 @@ class TlsConnection(Connection):
     def _shake(self, context: ssl.SSLContext | None) -> None:
         if context is None:
             self.server.note("a client is refused: there is no certificate yet", self)
-            self._end_with_alert(hello.INTERNAL_ERROR)
+            self._end_with_alert(client_hello.INTERNAL_ERROR)
             return
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._phase = _HANDSHAKE
@@ -208,7 +208,7 @@ class TlsConnection(Connection):
     def _end_with_alert(self, description: int) -> None:
         self._phase = _ENDED
         self.server.handshakes.pop(self, None)
-        self._transport.write(hello.alert(description))
+        self._transport.write(client_hello.alert(description))
         self._close_transport()
 
     def _close_transport(self) -> None:

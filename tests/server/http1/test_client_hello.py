@@ -1,4 +1,4 @@
-"""Reading what a TLS client says first."""
+"""The parser of ClientHello messages."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import ssl
 
 import pytest
 
-from moorage.acme.hello import ACME_TLS, Hello, NotTls, alert, parse
+from moorage.server.http1.client_hello import ACME_TLS, ClientHello, NotTls, alert, parse
 
 
 def greeting(host: str | None = "r.test", *protocols: str) -> bytes:
@@ -25,16 +25,16 @@ def greeting(host: str | None = "r.test", *protocols: str) -> bytes:
 
 
 def test_host_and_protocols_are_read() -> None:
-    assert parse(greeting("R.test", "h2", "http/1.1")) == Hello("r.test", (b"h2", b"http/1.1"))
-    assert parse(greeting("r.test", ACME_TLS.decode())) == Hello("r.test", (ACME_TLS,))
-    assert parse(greeting(None)) == Hello("", ())
+    assert parse(greeting("R.test", "h2", "http/1.1")) == ClientHello("r.test", (b"h2", b"http/1.1"))
+    assert parse(greeting("r.test", ACME_TLS.decode())) == ClientHello("r.test", (ACME_TLS,))
+    assert parse(greeting(None)) == ClientHello("", ())
 
 
 def test_it_may_come_byte_by_byte() -> None:
     """Clients whose keys withstand quantum computers send it in two packets; a slow network in more."""
     whole = greeting("r.test", "h2")
     assert [parse(whole[:size]) for size in range(len(whole))] == [None] * len(whole)
-    assert parse(whole + b"more") == Hello("r.test", (b"h2",))
+    assert parse(whole + b"more") == ClientHello("r.test", (b"h2",))
 
 
 def test_it_may_be_spread_over_records() -> None:
@@ -43,7 +43,7 @@ def test_it_may_be_spread_over_records() -> None:
     body = record[5:]
     pieces = [body[:3], body[3:90], body[90:]]
     spread = b"".join(record[:3] + len(piece).to_bytes(2) + piece for piece in pieces)
-    assert parse(spread) == Hello("r.test", (b"h2",))
+    assert parse(spread) == ClientHello("r.test", (b"h2",))
     assert all(parse(spread[:size]) is None for size in range(len(spread)))
 
 
@@ -72,7 +72,7 @@ def test_no_bytes_do_anything_else() -> None:
                 found = parse(candidate)
             except NotTls:
                 continue
-            assert found is None or isinstance(found, Hello)
+            assert found is None or isinstance(found, ClientHello)
 
 
 def test_an_alert_is_understood_by_clients() -> None:

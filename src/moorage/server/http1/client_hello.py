@@ -1,4 +1,4 @@
-"""The first message of a TLS client, read without answering it: which host it wants and what it will speak.
+"""ClientHello: the first message of a TLS client, parsed before the handshake for its server name and protocols.
 
 Source: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3 (server_name), RFC 7301 (ALPN).
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ACME_TLS", "LIMIT_BYTES", "Hello", "NotTls", "alert", "parse"]
+__all__ = ["ACME_TLS", "LIMIT_BYTES", "ClientHello", "NotTls", "alert", "parse"]
 
 ACME_TLS: Final = b"acme-tls/1"
 LIMIT_BYTES: Final = 64 << 10
@@ -25,30 +25,30 @@ _RECORD_LIMIT: Final = (1 << 14) + 256
 
 
 class NotTls(ValueError):
-    """These bytes do not begin a TLS connection."""
+    """The bytes do not begin a TLS connection."""
 
 
 @dataclass(frozen=True, slots=True)
-class Hello:
-    """`host` in lower case, empty if none is named; `protocols` as offered by ALPN."""
+class ClientHello:
+    """`host` in lower case, empty without a server name; `protocols` as offered by ALPN."""
 
     host: str
     protocols: tuple[bytes, ...]
 
 
-def parse(data: bytes) -> Hello | None:
-    """What `data`, the beginning of a connection, says; None if more is needed.  Raises `NotTls`."""
+def parse(data: bytes) -> ClientHello | None:
+    """Parse the beginning of a connection; return None if more bytes are needed.  Raises `NotTls`."""
     message = _message(data)
     return None if message is None else _hello(message)
 
 
 def alert(description: int) -> bytes:
-    """A fatal alert, as it may be sent before anything else."""
+    """Return a fatal alert, which may be sent before any other message."""
     return bytes([21, 3, 3, 0, 2, 2, description])
 
 
 def _message(data: bytes) -> bytes | None:
-    """The body of the ClientHello, which may be spread over records."""
+    """Return the body of the ClientHello, which may be spread over several records."""
     found = b""
     at = 0
     while True:
@@ -73,7 +73,7 @@ def _message(data: bytes) -> bytes | None:
             return None
 
 
-def _hello(message: bytes) -> Hello:
+def _hello(message: bytes) -> ClientHello:
     reader = _Reader(message)
     reader.take(2 + 32)
     reader.vector(1)  # session
@@ -88,7 +88,7 @@ def _hello(message: bytes) -> Hello:
             host = _host(_Reader(body.vector(2)))
         elif kind == _ALPN:
             protocols = tuple(_all(_Reader(body.vector(2))))
-    return Hello(host, protocols)
+    return ClientHello(host, protocols)
 
 
 def _host(names: _Reader) -> str:
@@ -107,7 +107,7 @@ def _all(names: _Reader) -> list[bytes]:
 
 
 class _Reader:
-    """Takes bytes from the front.  Every method raises `NotTls` for want of bytes; true while there are some."""
+    """Consumes bytes from the front; true while some are left.  Every method raises `NotTls` at the end."""
 
     __slots__ = ("_at", "_data")
 
