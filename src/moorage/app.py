@@ -237,7 +237,7 @@ def build(
 
     `watches` are told of every action of the storage.
     """
-    bare = driver = make_driver(settings)
+    bare = driver = make_driver(settings, processors=resources.processors if resources else 1)
     for watch in watches:
         driver = WatchedDriver(driver, watch)
     registry = StoredRegistry(driver, settings, secret, resources)

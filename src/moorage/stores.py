@@ -32,12 +32,13 @@ class CannotStore(Exception):
     """The driver cannot be made here; the message says what to do."""
 
 
-def make_driver(settings: Settings) -> Driver:
-    """The one driver that the `storage` section names.  Raises CannotStore."""
+def make_driver(settings: Settings, *, processors: int = 1) -> Driver:
+    """The one driver that the `storage` section names, on a host with `processors`.  Raises CannotStore."""
     prepare(settings)
     storage = settings.storage
     if storage.filesystem is not None:
-        return FilesystemDriver(Path(storage.filesystem.rootdirectory), max_threads=storage.filesystem.maxthreads)
+        files = storage.filesystem
+        return FilesystemDriver(Path(files.rootdirectory), max_threads=files.maxthreads, processors=processors)
     if storage.s3 is not None:
         from moorage.storage.object_driver import ObjectDriver
         from moorage.storage.s3.objects import S3Objects

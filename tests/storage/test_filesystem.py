@@ -334,3 +334,37 @@ def test_a_root_that_the_monitor_creates_is_no_other_users_to_write(tmp_path: Pa
     finally:
         os.umask(before)
     assert modes(tmp_path) == {(True, 0o755)}
+
+
+@pytest.mark.parametrize("processors", [1, 4])
+async def test_a_long_upload_is_written_to_disk_while_it_comes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, processors: int
+) -> None:
+    """Left to the last fsync, a push of a gigabyte ends with seconds in which only the disk works."""
+    ranges: list[tuple[int, int]] = []
+    monkeypatch.setattr(
+        "moorage.storage.durable._sync_file_range", lambda fd, start, size, flags: ranges.append((start, size))
+    )
+    driver, home, hashed = FilesystemDriver(tmp_path, processors=processors), HOME, bytearray()
+    state = await driver.uploads.begin(home)
+    async with driver.uploads.append(home, state) as appender:
+        for number in range(20):
+            await appender.write([bytes([number]) * (1 << 19)] * 2, lambda chunks: hashed.extend(b"".join(chunks)))
+        state = await appender.checkpoint()
+    assert ranges == [(0, 8 << 20), (8 << 20, 8 << 20)]
+    assert (state.offset, len(hashed)) == (20 << 20, 20 << 20)
+    assert (tmp_path / home / "data").read_bytes() == bytes(hashed)
+    await driver.close()
+
+
+async def test_a_system_without_early_writeback_stores_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Other C libraries and other systems lack the call; a push must not fail for it."""
+    monkeypatch.setattr("moorage.storage.durable._sync_file_range", None)
+    driver, home = FilesystemDriver(tmp_path), HOME
+    state = await driver.uploads.begin(home)
+    async with driver.uploads.append(home, state) as appender:
+        await appender.write([bytes(9 << 20)])
+        assert (await appender.checkpoint()).offset == 9 << 20
+    await driver.close()

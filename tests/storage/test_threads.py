@@ -46,3 +46,89 @@ async def test_with_one_thread_the_work_waits_for_it(monkeypatch: pytest.MonkeyP
     gate.set()
     assert (await first, await second) == (True, 2)
     pool.close()
+
+
+async def test_work_beside_runs_in_another_thread_at_the_same_time() -> None:
+    """Hashing and writing of one upload take two processors: in one thread a single push is a third slower."""
+    pool, meeting = Pool(10, 4), threading.Barrier(2)
+    threads = []
+
+    def meet() -> int:
+        threads.append(threading.get_ident())
+        meeting.wait(5)
+        return 7
+
+    assert pool.has_idle_processor
+    assert await pool.run_beside(meet, meet) == 7
+    assert len(set(threads)) == 2
+    pool.close()
+
+
+async def test_work_beside_needs_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    """If every thread waited for work in the queue, all uploads would stop for good."""
+    pool = Pool(10, 4)
+    limit_threads(monkeypatch, 1)
+    done: list[int] = []
+
+    async def one(number: int) -> None:
+        await pool.run_beside(lambda: done.append(number), lambda: done.append(-number))
+
+    await asyncio.wait_for(asyncio.gather(*map(one, range(1, 9))), 10)
+    assert sorted(map(abs, done)) == sorted([*range(1, 9)] * 2)
+    assert pool.threads == 1
+    pool.close()
+
+
+@pytest.mark.parametrize("failing", ["work", "beside"])
+async def test_a_failure_of_either_is_raised_when_both_have_ended(failing: str) -> None:
+    """A thread that still hashes chunks of a request that was answered already would spoil a later one's state."""
+    pool, gate = Pool(10, 4), threading.Event()
+    ended = []
+
+    def work(name: str) -> None:
+        if name == failing:
+            gate.set()
+            raise OSError(name)
+        gate.wait(5)
+        ended.append(name)
+
+    with pytest.raises(OSError, match=failing):
+        await pool.run_beside(lambda: work("work"), lambda: work("beside"))
+    assert len(ended) == 1
+    assert await pool.run(lambda: 1) == 1
+    pool.close()
+
+
+async def test_a_cancelled_caller_waits_for_both() -> None:
+    """The descriptor is closed afterwards: a thread that still wrote to it could write to another file."""
+    pool, gate, begun, ended = Pool(10, 4), threading.Event(), threading.Event(), list[str]()
+
+    def beside() -> None:
+        begun.set()
+        gate.wait(5)
+        ended.append("beside")
+
+    task = asyncio.ensure_future(pool.run_beside(lambda: None, beside))
+    await asyncio.to_thread(begun.wait, 5)
+    task.cancel()
+    await asyncio.sleep(0.01)
+    assert not task.done()
+    gate.set()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert ended == ["beside"]
+    assert pool.has_idle_processor
+    pool.close()
+
+
+async def test_where_all_processors_are_busy_work_is_not_split() -> None:
+    """With as many uploads as processors a second thread for each is only two switches more."""
+    pool, gate = Pool(10, 2), threading.Event()
+    before = pool.has_idle_processor
+    busy = asyncio.ensure_future(pool.run(gate.wait))
+    await asyncio.sleep(0)
+    assert (before, pool.has_idle_processor) == (True, False)
+    gate.set()
+    await busy
+    assert not Pool(10, 1).has_idle_processor
+    pool.close()

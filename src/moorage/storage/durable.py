@@ -19,6 +19,7 @@ of the call here, since the system's own do not say which file could not be sync
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -28,7 +29,7 @@ import stat
 import threading
 import uuid
 from contextlib import contextmanager, suppress
-from typing import TYPE_CHECKING, Final, TypeVar
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -49,6 +50,7 @@ __all__ = [
     "open_regular",
     "remove_leftovers",
     "remove_tree",
+    "start_writeback",
     "sync",
     "sync_data",
     "sync_directory",
@@ -72,6 +74,22 @@ _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
 _KEPT: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}
 """A directory that is not empty, is gone, is an operator's link to another one, or is mounted."""
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
+
+
+_SYNC_FILE_RANGE_WRITE: Final = 2
+
+
+def _load_sync_file_range() -> Any:
+    """Return the C library's `sync_file_range`, which Python has no name for; None where there is none."""
+    try:
+        function = ctypes.CDLL(None).sync_file_range
+    except (AttributeError, OSError, TypeError):
+        return None
+    function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+    return function
+
+
+_sync_file_range: Final = _load_sync_file_range()
 
 
 def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> int:
@@ -107,6 +125,16 @@ def open_regular(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_resu
         os.close(fd)
         raise
     return fd, status
+
+
+def start_writeback(fd: int, offset: int, size: int) -> None:
+    """Let the kernel write these bytes to disk now, without waiting for them, so that a later fsync is short.
+
+    Promises nothing, so a file system that cannot do this is no failure; nor is an error of the disk, which the
+    fsync reports.
+    """
+    if _sync_file_range is not None:
+        _sync_file_range(fd, offset, size, _SYNC_FILE_RANGE_WRITE)
 
 
 def sync(fd: int, path: str) -> None:

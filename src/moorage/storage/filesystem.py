@@ -78,9 +78,9 @@ class FilesystemDriver:
     name = "filesystem"
     remote = False
 
-    def __init__(self, root: Path, *, max_threads: int = 100) -> None:
+    def __init__(self, root: Path, *, max_threads: int = 100, processors: int = 1) -> None:
         self._root = os.path.abspath(root)
-        self.pool = Pool(max_threads)
+        self.pool = Pool(max_threads, processors)
         self._data = DataDirectory(self._root)
         self._directories = Directories(self._root, self._data.create)
         self._listings = Listings()

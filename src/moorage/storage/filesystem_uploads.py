@@ -56,6 +56,7 @@ from moorage.storage.durable import (
     is_temporary_name,
     open_regular,
     remove_tree,
+    start_writeback,
     sync_data,
     sync_directory,
     temporary_beside,
@@ -84,6 +85,10 @@ _KNOWN_FORMAT: Final = f"{_FORMAT}1"
 """What the files drawn above are, and what an upload without such a name is.  docs/formats.md has the rule."""
 _UPLOADS: Final = "_uploads"
 _DIRECTORIES_AT_ONCE: Final = 1000
+_WRITEBACK_BYTES: Final = 8 << 20
+"""After this many bytes the disk begins to write: left to the kernel it would wait for the fsync, up to 30 s."""
+_BESIDE_BYTES: Final = 256 << 10
+"""From here on hashing takes longer than handing it to another thread."""
 
 
 class FilesystemUploads:
@@ -243,19 +248,25 @@ class FileAppender:
         self._pool, self._home, self._path, self._fd = pool, home, path, fd
         self._data = f"{path}/{_DATA}"
         self._state = state
-        self._end = state.offset
+        self._end = self._handed_over = state.offset
         self.touched = False  # something was written since the last checkpoint, perhaps in vain
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         self.touched = True
         with translating("append to", self._home, self._data, None):
-            await self._pool.run(lambda: self._append(chunks, also))
+            if also is not None and self._pool.has_idle_processor and sum(map(len, chunks)) >= _BESIDE_BYTES:
+                await self._pool.run_beside(lambda: self._append(chunks, None), lambda: also(chunks))
+            else:
+                await self._pool.run(lambda: self._append(chunks, also))
 
     def _append(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
         end = write_at(self._fd, chunks, self._end)
         if also is not None:
             also(chunks)
         self._end = end
+        if end - self._handed_over >= _WRITEBACK_BYTES:
+            start_writeback(self._fd, self._handed_over, end - self._handed_over)
+            self._handed_over = end
 
     async def checkpoint(
         self,

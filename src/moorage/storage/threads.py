@@ -76,8 +76,41 @@ class _Job(Generic[_T]):
             future.set_exception(error)
 
 
+class _Beside:
+    """Work for any thread that is free; the thread that needs its end does it itself if none has begun.
+
+    So no thread ever waits for work that is still in the queue, however few threads there are.
+    """
+
+    __slots__ = ("_begun", "_ended", "_error", "_work")
+
+    def __init__(self, work: Callable[[], object]) -> None:
+        self._work = work
+        self._begun, self._ended = threading.Lock(), threading.Lock()
+        self._ended.acquire()
+        self._error: BaseException | None = None
+
+    def run(self) -> None:
+        """Do the work, unless another thread has begun."""
+        if not self._begun.acquire(blocking=False):
+            return
+        try:
+            self._work()
+        except BaseException as error:  # noqa: BLE001  `finish` raises it
+            self._error = error
+        finally:
+            self._ended.release()
+
+    def finish(self) -> None:
+        """Return when the work has ended; raise what it raised."""
+        self.run()
+        self._ended.acquire()
+        if self._error is not None:
+            raise self._error
+
+
 class Pool:
-    """Threads for what blocks.
+    """Threads for what blocks, at most `max_threads`.  `processors` are those that this process may use.
 
     A caller that is cancelled waits for its thread: what a thread writes to, a lock or a descriptor, is never
     given back while the thread still uses it.
@@ -86,9 +119,10 @@ class Pool:
     ten calls for a small blob that was a fifth of a push.
     """
 
-    def __init__(self, max_threads: int) -> None:
+    def __init__(self, max_threads: int, processors: int = 1) -> None:
         self._most = max(_LEAST_THREADS, max_threads)
-        self._jobs: SimpleQueue[_Job[Any] | None] = SimpleQueue()
+        self._processors = processors
+        self._jobs: SimpleQueue[_Job[Any] | _Beside | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._running = 0  # jobs handed in and not settled; touched by the event loop only
 
@@ -113,6 +147,32 @@ class Pool:
         finally:
             self._running -= 1
 
+    async def run_beside(self, work: Callable[[], _T], beside: Callable[[], object]) -> _T:
+        """Return what `work` does when `beside` has ended as well: at the same time, if another thread is free."""
+        other = _Beside(beside)
+
+        def both() -> _T:
+            try:
+                result = work()
+            except BaseException:
+                with suppress(Exception):
+                    other.finish()
+                raise
+            other.finish()
+            return result
+
+        self._running += 1
+        try:
+            self._hand_in(other)
+            return await self.run(both)
+        finally:
+            self._running -= 1
+
+    @property
+    def has_idle_processor(self) -> bool:
+        """Return whether work could be split among threads with a gain: beside these and the event loop's."""
+        return self._running + 1 < self._processors
+
     @property
     def threads(self) -> int:
         return len(self._threads)
@@ -122,7 +182,7 @@ class Pool:
         """Jobs that no thread has taken up."""
         return self._jobs.qsize()
 
-    def _hand_in(self, job: _Job[Any]) -> None:
+    def _hand_in(self, job: _Job[Any] | _Beside) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name="storage", daemon=True)
             try:
@@ -136,6 +196,10 @@ class Pool:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
+            if isinstance(job, _Beside):
+                job.run()
+                del job
+                continue
             result, error = None, None
             try:
                 result = job.work()
