@@ -31,8 +31,8 @@ if TYPE_CHECKING:
 __all__ = ["Calls"]
 
 _NAMES: Final = (
-    "close", "fdatasync", "fstat", "fsync", "ftruncate", "link", "listdir", "lstat", "mkdir", "open", "pread",
-    "pwritev", "read", "rename", "rmdir", "scandir", "stat", "unlink",
+    "close", "fdatasync", "fstat", "fsync", "ftruncate", "link", "listdir", "lstat", "mkdir", "mknod", "open",
+    "pread", "pwritev", "read", "rename", "rmdir", "scandir", "stat", "unlink",
 )  # fmt: skip
 
 

@@ -23,8 +23,9 @@ from moorage.errors import (
 )
 from moorage.registry import layout, media
 from moorage.registry.interface import IfMatch, Manifest
+from moorage.registry.lasting_writes import LastingWrites
 from moorage.registry.manifest_json import read_pushed, read_stored
-from moorage.registry.manifests import LastingWrites, StoredManifests, ValidationRules
+from moorage.registry.manifests import StoredManifests, ValidationRules
 from moorage.registry.tags import StoredTags
 from moorage.storage.driver import ABSENT, KeyMissing
 from moorage.testing.builders import EMPTY, artifact, blob, encode, image, index

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -19,9 +20,12 @@ if TYPE_CHECKING:
         Reader,
         SignedUrl,
         Stat,
+        StorageError,
         Uploads,
+        UploadState,
         Version,
         When,
+        Write,
         Writer,
     )
 
@@ -65,6 +69,12 @@ class WatchedDriver:
         version = await self._driver.write(key, data, when)
         await self.after_change(f"write {key}")
         return version
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        return await one_after_another(self, groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        return await publish_in_steps(self, home, state, to, link)
 
     async def delete(self, keys: Collection[Key]) -> None:
         await self._change(f"delete {' '.join(keys)}")

@@ -34,6 +34,7 @@ class Disk:
         for name in (
             "open",
             "mkdir",
+            "mknod",
             "rename",
             "link",
             "unlink",
@@ -51,7 +52,13 @@ class Disk:
         fd: int = self._real["open"](path, flags, mode, **rest)
         if new:
             self.names.add(path)
+            self.dirty.discard(os.fstat(fd).st_ino)
         return fd
+
+    def _mknod(self, path: str, mode: int = 0o600) -> None:
+        self._real["mknod"](path, mode)
+        self.names.add(path)
+        self.dirty.discard(Path(path).stat().st_ino)  # that of a file that is gone
 
     def _mkdir(self, path: str, mode: int = 0o777) -> None:
         self._real["mkdir"](path, mode)

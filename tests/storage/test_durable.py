@@ -10,7 +10,15 @@ from typing import Any
 
 import pytest
 
-from moorage.storage.durable import move_unless_there, remove_leftovers, remove_tree, sync_data, temporary_beside
+from moorage.storage.durable import (
+    create_empty,
+    is_temporary_name,
+    move_unless_there,
+    remove_leftovers,
+    remove_tree,
+    sync_data,
+    temporary_beside,
+)
 
 _RMTREE = shutil.rmtree
 
@@ -118,3 +126,40 @@ def test_a_failed_sync_names_the_call_and_the_file(tmp_path: Path, monkeypatch: 
     with pytest.raises(OSError, match="fdatasync: Input/output error") as caught:
         sync_data(0, str(tmp_path / "data"))
     assert (caught.value.errno, caught.value.filename) == (errno.EIO, str(tmp_path / "data"))
+
+
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+def test_empty_files_without_mknod(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    """Some network file systems do not have it: no upload could begin there."""
+
+    def refuse(path: str, mode: int) -> None:
+        raise OSError(number, os.strerror(number), path)
+
+    monkeypatch.setattr(os, "mknod", refuse)
+    create_empty(str(tmp_path / "new"))
+    assert (tmp_path / "new").read_bytes() == b""
+    (tmp_path / "there").write_bytes(b"text")
+    create_empty(str(tmp_path / "there"))
+    assert (tmp_path / "there").read_bytes() == b"text"
+
+
+def test_an_empty_file_is_made_in_a_directory_that_is_there(tmp_path: Path) -> None:
+    """An upload that was cancelled meanwhile is not brought back, and a second time is no failure."""
+    with pytest.raises(FileNotFoundError):
+        create_empty(str(tmp_path / "gone" / "new"))
+    for _ in range(2):
+        create_empty(str(tmp_path / "new"))
+    assert (tmp_path / "new").stat().st_mode & 0o777 == 0o644 & ~_umask()
+
+
+def _umask() -> int:
+    before = os.umask(0)
+    os.umask(before)
+    return before
+
+
+def test_temporary_names_are_told_from_objects(tmp_path: Path) -> None:
+    """Listings leave them out, and a sweep removes them by age; two alike would fail a push."""
+    names = {temporary_beside(str(tmp_path / "link")) for _ in range(1000)}
+    assert len(names) == 1000
+    assert all(is_temporary_name(Path(name).name) for name in names)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.driver import Key, KeyMissing
+from moorage.storage.driver import Key, KeyMissing, Write
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.watched import WatchedDriver
@@ -107,9 +107,19 @@ async def test_uploads_are_told_of(driver: Driver, seen: Seen) -> None:
         assert [piece async for piece in reader] == [b"x"]
     await driver.uploads.publish(HOME, state, KEY)
     await driver.uploads.discard(HOME)
+    assert seen.keys[-2:] == [KEY, HOME]
     assert seen.actions == [
         "PutContent", "Stat", "Writer", "Write", "Commit", "Reader", "Move", "Delete",
     ]  # fmt: skip
+
+
+async def test_several_writes_in_one_step_are_one_action(driver: Driver, seen: Seen) -> None:
+    """What a filesystem does in one thread has one duration; counted by parts it would not be there at all."""
+    await driver.write_ordered([[Write(Key("a/1"), b"x")], [Write(Key("a/2"), b"x")]])
+    state = await driver.uploads.begin(HOME)
+    await driver.publish(HOME, state, KEY, Write(Key("a/3"), b"x"))
+    assert seen.actions == ["PutContent", "PutContent", "Move"]
+    assert seen.keys == ["a/2", HOME, KEY]
 
 
 async def test_pages_are_told_of_one_by_one_and_not_what_happens_between(driver: Driver, seen: Seen) -> None:

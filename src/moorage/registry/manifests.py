@@ -57,6 +57,7 @@ from moorage.errors import (
 from moorage.registry import layout, media
 from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
+from moorage.registry.lasting_writes import LastingWrites
 from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.offload import Offload
@@ -66,7 +67,7 @@ from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.unserved_manifests import UnservedManifests
-from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
+from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged, Write
 from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ if TYPE_CHECKING:
     from moorage.registry.media import Parsed
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.sizes import Sizes
-    from moorage.storage.driver import Driver, Key, Version, When
+    from moorage.storage.driver import Driver, Key, When
     from moorage.types import Reference, RepoName
 
 __all__ = ["MANIFESTS_BYTES", "NOWHERE", "StoredManifests", "ValidationRules"]
@@ -93,6 +94,8 @@ _DAMAGED: Final = 1_000
 
 NOWHERE: Final = Digest("sha256", "0" * 64)
 """Where dead tags are turned to: well spelt, so that CNCF Distribution as well answers that it is unknown."""
+_TAGS_IN_ONE_STEP: Final = 16
+"""Each holds two files open."""
 _MISSING_ENOUGH: Final = 100
 """Missing references after which a push is refused without looking up the others."""
 _log: Final = structlog.get_logger("moorage.registry")
@@ -273,20 +276,61 @@ class StoredManifests:
         with refusing():
             await self._check_references(name, parsed)
             await self._condition(name, reference, condition)
-            await self._lasting.ensure(layout.blob_data(digest), data)
-            link = str(digest).encode()
-            history = [layout.tag_history_link(name, tag, digest) for tag in tags]
-            await together(
-                self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history)
-            )
-            when = await self._condition(name, reference, condition)
-
-            async def point(tag: Tag) -> None:
-                await self._point(name, tag, digest, when if tag == reference else ALWAYS)
-
-            await each(tags, point)
+            if (
+                condition is not None
+                or referrer is not None
+                or self._driver.remote
+                or not await self._store_new(name, digest, data, tags)
+            ):
+                await self._store(name, reference, digest, data, tags, referrer, condition)
         self.cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
         return Pushed(digest, parsed.subject, tags)
+
+    async def _store(
+        self,
+        name: RepoName,
+        reference: Reference,
+        digest: Digest,
+        data: bytes,
+        tags: Sequence[Tag],
+        referrer: ReferrerLink | None,
+        condition: IfMatch | None,
+    ) -> None:
+        """Bytes, links and tags, each step of its own; see the module docstring."""
+        await self._lasting.ensure(layout.blob_data(digest), data)
+        link = str(digest).encode()
+        history = [layout.tag_history_link(name, tag, digest) for tag in tags]
+        await together(self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history))
+        when = await self._condition(name, reference, condition)
+
+        async def point(tag: Tag) -> None:
+            await self._point(name, tag, digest, when if tag == reference else ALWAYS)
+
+        await each(tags, point)
+
+    async def _store_new(self, name: RepoName, digest: Digest, data: bytes, tags: Sequence[Tag]) -> bool:
+        """Store a manifest that the repository does not have in one step of the driver, in the same order.
+
+        Return False where `_store` has to do it: the repository has the manifest, or had it and deleted it, or one
+        of the two happens meanwhile.  What is stored by then, `_store` finds.
+        """
+        revision, mark = layout.revision_link(name, digest), layout.deleted_mark(name, digest)
+        if len(tags) > _TAGS_IN_ONE_STEP or await self._exists(revision) or await self._exists(mark):
+            return False
+        link = str(digest).encode()
+        groups = [
+            [Write(layout.blob_data(digest), data)],
+            [
+                Write(revision, link, ABSENT, unless=mark),
+                *(Write(layout.tag_history_link(name, tag, digest), link) for tag in tags),
+            ],
+            [Write(layout.tag_link(name, tag), link) for tag in tags],
+        ]
+        try:
+            await self._lasting.write_ordered([group for group in groups if group])
+        except Conflict:
+            return False
+        return True
 
     async def link(self, name: RepoName, digest: Digest, referrer: ReferrerLink | None) -> None:
         """Make a manifest whose bytes are stored one of the repository: the referrer link, then the revision link.
@@ -478,36 +522,6 @@ class StoredManifests:
 
         async for page in self._driver.children(layout.tags(name)):
             await each(page, consider, at_once=self._tags_at_once)
-
-
-class LastingWrites:
-    """Writes that are left out when the object is there already and this process has made it last.
-
-    That an object can be read does not mean that it survives a power cut: another process may have put it there
-    a moment ago and not yet have synced its directory.  What this process wrote it has synced.  So pushing an
-    image again costs reads instead of fsyncs, except for the first time in each process.
-    """
-
-    def __init__(self, driver: Driver, *, remembered: int = 20_000) -> None:
-        self._driver = driver
-        self._versions: BoundedCache[Key, Version] = BoundedCache(remembered)
-
-    def wrote(self, key: Key, when: When) -> bool:
-        """Are the bytes that `when` names those that this process last wrote?"""
-        return isinstance(when, Unchanged) and self._versions.get(key) == when.version
-
-    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> None:
-        """Raises Conflict."""
-        self._versions.put(key, await self._driver.write(key, data, when))
-
-    async def ensure(self, key: Key, data: bytes) -> None:
-        """`data` is there when this returns, and lasts."""
-        if self._versions.get(key) is not None:
-            with suppress(KeyMissing, ObjectTooLarge):
-                found = await self._driver.read(key)
-                if found.data == data and self.wrote(key, Unchanged(found.version)):
-                    return
-        await self.write(key, data)
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:

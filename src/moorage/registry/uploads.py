@@ -41,9 +41,10 @@ from moorage.registry import hashing, layout
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.refusals import refusing
+from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
-from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing
+from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing, Write
 from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
@@ -104,6 +105,8 @@ class StoredUploads:
         self._recent = recent
         self._sizes = sizes
         self._links = Links(driver) if links is None else links
+        # Sizes that other processes share have to be right before the link is there.
+        self._in_one_step = not driver.remote and (sizes is None or isinstance(sizes, MemorySizes))
         self._hashing = ThreadPoolExecutor(max(4, 2 * processors), "hashing")
         self._sending = 0  # requests that have written something and not ended
 
@@ -141,7 +144,7 @@ class StoredUploads:
         try:
             await self._driver.uploads.discard(home)
         except StorageError as error:
-            _log.warning("an upload was left behind", upload=home, cause=str(error))
+            _warn_left_behind(home, error)
 
     async def status(self, name: RepoName, uuid: str) -> UploadStatus:
         with refusing():
@@ -201,13 +204,16 @@ class StoredUploads:
         """Data, then link, then the upload's end; see the module docstring."""
         home = layout.upload_home(name, uuid)
         try:
-            await self._driver.uploads.publish(home, state, layout.blob_data(digest))
-            if self._recent is not None:
-                self._recent.note(digest, state.offset)
-            self._torn.published(digest)
-            if self._sizes is not None:
-                await self._sizes.put(digest, state.offset)  # that of a torn object may be remembered
-            await self._links.write(layout.layer_link(name, digest), digest)
+            if self._in_one_step:
+                link = Write(layout.layer_link(name, digest), str(digest).encode())
+                left_behind = await self._driver.publish(home, state, layout.blob_data(digest), link)
+                await self._published(digest, state.offset)
+                if left_behind is not None:
+                    _warn_left_behind(home, left_behind)
+            else:
+                await self._driver.uploads.publish(home, state, layout.blob_data(digest))
+                await self._published(digest, state.offset)
+                await self._links.write(layout.layer_link(name, digest), digest)
         except (UploadBusy, UploadChanged) as error:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:
@@ -215,8 +221,17 @@ class StoredUploads:
         except StorageError:
             await self._discard_without_bytes(home)
             raise
-        await self.discard_quietly(home)
+        if not self._in_one_step:
+            await self.discard_quietly(home)
         return Blob(digest, state.offset, digest)
+
+    async def _published(self, digest: Digest, size: int) -> None:
+        """Replace what this process remembers of the digest, which may be of a torn object."""
+        if self._recent is not None:
+            self._recent.note(digest, size)
+        self._torn.published(digest)
+        if self._sizes is not None:
+            await self._sizes.put(digest, size)
 
     @property
     def now(self) -> float:
@@ -428,6 +443,10 @@ async def _to_the_end(work: Coroutine[None, None, None]) -> None:
         with suppress(asyncio.CancelledError):
             await asyncio.wait([task])
     task.result()
+
+
+def _warn_left_behind(home: Key, error: StorageError) -> None:
+    _log.warning("an upload was left behind", upload=home, cause=str(error))
 
 
 def _home(name: RepoName, uuid: str) -> Key:

@@ -67,6 +67,7 @@ __all__ = [
     "Uploads",
     "Version",
     "When",
+    "Write",
     "Writer",
 ]
 
@@ -175,6 +176,16 @@ class Unchanged:
 
 
 When = Always | Unchanged
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """One object of `Driver.write_ordered`.  `unless`: not if an object lies under that key."""
+
+    key: Key
+    data: bytes
+    when: When = ALWAYS
+    unless: Key | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -349,6 +360,22 @@ class Driver(Protocol):
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         """All or nothing: readers see the old object until this returns, and once it has returned the new
         one survives a power cut.  Raises Conflict when `when` does not hold.
+        """
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        """Write objects as `write` does, one group after another: the objects of a group survive a power cut
+        before one of the next is visible.  Return their versions, in order.
+
+        Raises Conflict when a condition does not hold; the groups before are then written, and of its own some
+        objects may be.  A filesystem shares fsyncs and needs one thread for all.
+        """
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        """`Uploads.publish`, then write `link` when the bytes are durable, then discard the upload.
+
+        Return the error of the discard, which is no failure of the others.
+
+        Raises what `Uploads.publish` and `write` raise.
         """
 
     async def stat(self, key: Key) -> Stat:

@@ -23,22 +23,23 @@ import ctypes
 import errno
 import fcntl
 import os
+import random
 import re
 import shutil
 import stat
 import threading
-import uuid
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
 __all__ = [
     "DIRECTORY_MODE",
     "FILE_MODE",
     "Directories",
     "changing",
+    "create_empty",
     "create_file",
     "exists",
     "file_status",
@@ -109,6 +110,18 @@ def write_at(fd: int, chunks: Sequence[bytes], offset: int) -> int:
 def create_file(path: str) -> int:
     """Return the descriptor of a new file, for writing.  Raises FileExistsError."""
     return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, FILE_MODE)
+
+
+def create_empty(path: str) -> None:
+    """Create a file of no bytes, unless there is one."""
+    try:
+        os.mknod(path, FILE_MODE | stat.S_IFREG)
+    except FileExistsError:
+        pass
+    except FileNotFoundError:
+        raise
+    except OSError:  # some network file systems, and some systems, have it for no user
+        os.close(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC | os.O_NONBLOCK, FILE_MODE))
 
 
 def open_regular(path: str, flags: int = os.O_RDONLY) -> tuple[int, os.stat_result]:
@@ -252,10 +265,40 @@ class Directories:
                 self._settle_root()
             else:
                 sync_directory(os.path.dirname(path))
+        self._trust(unsure)
+
+    def settle(self, directories: Iterable[str]) -> None:
+        """Make the entries of these directories durable, and of those above them, each fsynced at most once.
+
+        A directory that a deletion has removed meanwhile is left out: with it went what was in it.
+        """
+        unsure: dict[str, None] = {}
+        for directory in directories:
+            path = directory
+            while path not in self._known and path not in unsure:
+                unsure[path] = None
+                if path == self._root:
+                    break
+                path = os.path.dirname(path)
+        parents: dict[str, list[str]] = {}
+        for path in unsure:
+            parents.setdefault(os.path.dirname(path), []).append(path)
+        for parent, children in parents.items():
+            try:
+                if self._root in children:
+                    self._settle_root()
+                else:
+                    sync_directory(parent)
+            except FileNotFoundError:
+                self.forget(parent)
+            else:
+                self._trust(children)
+
+    def _trust(self, durable: Sequence[str]) -> None:
         with self._lock:
-            if len(self._known) + len(unsure) > _KNOWN_LIMIT:
+            if len(self._known) + len(durable) > _KNOWN_LIMIT:
                 self._known.clear()
-            self._known.update(unsure)
+            self._known.update(durable)
 
     def _settle_root(self) -> None:
         """All entries from the root up to where its file system is mounted, once per process."""
@@ -340,7 +383,8 @@ def file_status(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 def temporary_beside(path: str) -> str:
     """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
-    return f"{path}.{uuid.uuid4()}.tmp"
+    text = f"{random.getrandbits(128):032x}"
+    return f"{path}.{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}.tmp"
 
 
 def is_temporary_name(name: str) -> bool:

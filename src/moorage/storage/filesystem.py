@@ -9,7 +9,7 @@ a pool of threads, one hop for a whole operation.
 Unfinished files of any writer are called `NAME.UUID.tmp`, as the reference's are, and are not objects; nor is
 anything whose name no key can have (`lost+found`).
 
-Below: `durable.py` (fsync and rename), `filesystem_uploads.py`, `listings.py`.
+Below: `durable.py` (fsync and rename), `ordered_writes.py`, `filesystem_uploads.py`, `listings.py`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.storage.data_directory import DataDirectory, check_readable
 from moorage.storage.driver import (
-    ABSENT,
     ALWAYS,
     READ_LIMIT_BYTES,
-    Conflict,
     Content,
     Key,
     KeyMissing,
@@ -34,8 +32,8 @@ from moorage.storage.driver import (
     ObjectTooLarge,
     RangeOutside,
     Stat,
-    Unchanged,
     Version,
+    Write,
 )
 from moorage.storage.durable import (
     Directories,
@@ -44,7 +42,6 @@ from moorage.storage.durable import (
     is_directory,
     is_directory_entry,
     is_temporary_name,
-    move_unless_there,
     open_regular,
     remove_leftovers,
     remove_tree,
@@ -55,6 +52,7 @@ from moorage.storage.files import FileReader, FileWriter, modified
 from moorage.storage.filesystem_uploads import FilesystemUploads
 from moorage.storage.keys import check_key, is_component
 from moorage.storage.listings import Listings
+from moorage.storage.ordered_writes import OrderedWrites, give_name
 from moorage.storage.threads import Pool, translating
 
 if TYPE_CHECKING:
@@ -62,7 +60,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from moorage.storage.driver import Reader, SignedUrl, When, Writer
+    from moorage.storage.driver import Reader, SignedUrl, StorageError, UploadState, When, Writer
 
 __all__ = ["FilesystemDriver"]
 
@@ -102,26 +100,52 @@ class FilesystemDriver:
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         path = self._path(key)
+        write = Write(key, data, when)
+
+        def work() -> None:
+            with translating("write", key, path, None):
+                self._write_one(write)
+
+        await self.pool.run(work)
+        return _version(data)
+
+    def _write_one(self, write: Write) -> None:
+        path = self._path(write.key)
         directory = os.path.dirname(path)
 
         def put(temporary: str) -> None:
             with changing(directory):
-                if when is ABSENT:
-                    try:
-                        move_unless_there(temporary, path)
-                    except FileExistsError as error:
-                        raise Conflict(f"{key}: it exists") from error
-                else:
-                    if isinstance(when, Unchanged) and _current(path) != when.version:
-                        raise Conflict(f"{key}: it has changed")
-                    os.rename(temporary, path)
+                give_name(write, temporary, path, _current, self._path)
+
+        self._directories.within(directory, lambda: write_whole(path, write.data, put))
+
+    def _ordered(self, groups: Sequence[Sequence[Write]]) -> OrderedWrites:
+        return OrderedWrites(self._directories, self._path, _current, self._write_one, groups)
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        writes = [write for group in groups for write in group]
+        keys = ", ".join(write.key for write in writes)
+        paths = ", ".join(self._path(write.key) for write in writes)
 
         def work() -> None:
-            with translating("write", key, path, None):
-                self._directories.within(directory, lambda: write_whole(path, data, put))
+            with translating("write", keys, paths, None), self._ordered(groups) as ordered:
+                ordered.run()
 
         await self.pool.run(work)
-        return _version(data)
+        return [_version(write.data) for write in writes]
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        path = self._path(link.key)
+
+        def work() -> StorageError | None:
+            # The link is on disk under a temporary name before the bytes get theirs: one wait for the disk less.
+            with translating("write", link.key, path, None), self._ordered([[link]]) as ordered:
+                names = self.uploads.move(home, state, to)
+                ordered.settle()
+                ordered.run()
+            return self.uploads.remove(home, names)
+
+        return await self.pool.run(work)
 
     async def stat(self, key: Key) -> Stat:
         path = self._path(key)

@@ -32,11 +32,22 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.keys import check_key
+from moorage.storage.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
 
-    from moorage.storage.driver import Appender, LocalFile, Note, Reader, SignedUrl, When, Writer
+    from moorage.storage.driver import (
+        Appender,
+        LocalFile,
+        Note,
+        Reader,
+        SignedUrl,
+        StorageError,
+        When,
+        Write,
+        Writer,
+    )
 
 __all__ = ["MemoryDriver", "MemoryReader"]
 
@@ -107,6 +118,12 @@ class MemoryDriver:
         if isinstance(when, Unchanged) and (current is None or current.version != when.version):
             raise Conflict(f"{key}: it has changed")
         return self.put(key, data)
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        return await one_after_another(self, groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        return await publish_in_steps(self, home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
         found = self._object(key)

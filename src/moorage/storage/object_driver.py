@@ -18,6 +18,7 @@ from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
 from moorage.storage.finishing import finished
 from moorage.storage.keys import check_key
 from moorage.storage.object_names import names
+from moorage.storage.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -31,9 +32,12 @@ if TYPE_CHECKING:
         Reader,
         SignedUrl,
         Stat,
+        StorageError,
         Uploads,
+        UploadState,
         Version,
         When,
+        Write,
         Writer,
     )
     from moorage.storage.objects import LargeWriter, Objects, Plain
@@ -64,6 +68,12 @@ class ObjectDriver:
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         check_key(key)
         return await finished(self._objects.put(key, [data], when))
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        return await one_after_another(self, groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        return await publish_in_steps(self, home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
         check_key(key)

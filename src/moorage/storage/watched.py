@@ -4,9 +4,10 @@ Around any driver, and only where metrics or traces ask for it.  Actions have th
 metric `registry_storage_action_seconds` gives them, as near as ours are to its own:
 
     GetContent  read                     Reader  open, open_file, uploads.read: until it can be read
-    PutContent  write, uploads.begin     Writer  create, uploads.append: likewise
+    PutContent  write, write_ordered,    Writer  create, uploads.append: likewise
+                uploads.begin
     Stat        stat, probe, uploads.state      Write, Commit  (ours) bytes handed over; made durable
-    Delete      delete, clear, uploads.discard  Move           uploads.publish
+    Delete      delete, clear, uploads.discard  Move    uploads.publish; publish, with all that it does
     List        children, each page      Walk    scan, uploads.abandoned, each page
     URLFor      handover
 
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
         Reader,
         SignedUrl,
         Stat,
+        StorageError,
         Uploads,
         UploadState,
         Version,
         When,
+        Write,
         Writer,
     )
 
@@ -67,6 +70,14 @@ class WatchedDriver:
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         with self._watch(self.name, "PutContent", key):
             return await self._inner.write(key, data, when)
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        with self._watch(self.name, "PutContent", groups[-1][-1].key if groups and groups[-1] else ""):
+            return await self._inner.write_ordered(groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        with self._watch(self.name, "Move", to):
+            return await self._inner.publish(home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
         with self._watch(self.name, "Stat", key):

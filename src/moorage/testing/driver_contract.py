@@ -32,6 +32,7 @@ from moorage.storage.driver import (
     RangeOutside,
     Unchanged,
     Version,
+    Write,
 )
 from moorage.testing.listing_contract import ListingContract
 from moorage.testing.upload_contract import UploadContract
@@ -148,6 +149,41 @@ class ObjectContract:
                 await driver.write(KEY, b"second", Unchanged(stale))
         with pytest.raises(KeyMissing):
             await driver.read(KEY)
+
+    async def test_groups_are_written_in_order(self, driver: Driver, other: Driver) -> None:
+        """A manifest is stored as bytes, links and tag in one call; all of it is there afterwards, as written."""
+        links = [Key(f"{KEY}.{number}") for number in range(3)]
+        first = await driver.write(links[2], b"before")
+        versions = await driver.write_ordered(
+            [
+                [Write(KEY, b"bytes")],
+                [Write(links[0], b"0", ABSENT), Write(links[1], b"1", unless=Key(f"{KEY}.mark"))],
+                [Write(links[2], b"2", Unchanged(first))],
+            ]
+        )
+        found = [await other.read(key) for key in (KEY, *links)]
+        assert [content.data for content in found] == [b"bytes", b"0", b"1", b"2"]
+        assert [content.version for content in found] == list(versions)
+
+    @pytest.mark.parametrize("obstacle", ["absent", "changed", "unless"])
+    async def test_after_a_conflict_no_later_group_is_written(
+        self, driver: Driver, other: Driver, obstacle: str
+    ) -> None:
+        """A tag that led to a manifest whose link was refused would be a pull that fails for ever."""
+        link, tag, mark = Key(f"{KEY}.link"), Key(f"{KEY}.tag"), Key(f"{KEY}.mark")
+        refused = {
+            "absent": Write(link, b"new", ABSENT),
+            "changed": Write(link, b"new", Unchanged(Version("never given"))),
+            "unless": Write(link, b"new", unless=mark),
+        }[obstacle]
+        await driver.write(link, b"old")
+        await driver.write(mark, b"deleted")
+        with pytest.raises(Conflict):
+            await other.write_ordered([[Write(KEY, b"bytes")], [refused], [Write(tag, b"tag")]])
+        assert (await driver.read(KEY)).data == b"bytes"
+        assert (await driver.read(link)).data == b"old"
+        with pytest.raises(KeyMissing):
+            await driver.read(tag)
 
     @pytest.mark.parametrize("condition", ["absent", "unchanged"])
     async def test_of_racing_conditional_writes_at_most_one_wins(

@@ -23,6 +23,7 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadMissing,
     UploadState,
+    Write,
 )
 from moorage.testing.listing_contract import flat, keys_below
 
@@ -251,6 +252,26 @@ class UploadContract:
             assert b"".join([piece async for piece in reader]) == data
         await driver.uploads.discard(HOME)
         assert await keys_below(driver, "docker") == {TO: size}
+
+    async def test_a_blob_is_published_with_its_link(self, driver: Driver, other: Driver) -> None:
+        """The end of a push in one call: the bytes, then the link, and nothing is left of the upload."""
+        link = Key(f"{REPOSITORIES}/some/name/_layers/sha256/abcd/link")
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
+        assert await other.publish(HOME, state, TO, Write(link, b"sha256:abcd")) is None
+        assert (await driver.read(TO)).data == b"12345"
+        assert (await driver.read(link)).data == b"sha256:abcd"
+        assert await keys_below(driver, "docker") == {TO: 5, link: 11}
+
+    async def test_without_the_bytes_there_is_no_link(self, driver: Driver, other: Driver) -> None:
+        """A link whose blob is missing makes a client skip the upload of the layer, and every pull fail."""
+        link = Key(f"{REPOSITORIES}/some/name/_layers/sha256/abcd/link")
+        state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
+        await driver.uploads.discard(HOME)
+        expected: dict[str, int] = {}
+        with contextlib.suppress(UploadMissing):  # a store may have the bytes in the state
+            await other.publish(HOME, state, TO, Write(link, b"sha256:abcd"))
+            expected = {TO: 5, link: 11}
+        assert await keys_below(driver, "docker") == expected
 
     async def test_publish_leaves_out_what_no_checkpoint_covers(self, driver: Driver) -> None:
         """Bytes that nobody hashed are never part of a blob."""

@@ -14,7 +14,9 @@ import threading
 from typing import Any
 
 _ARMED = os.environ["MOORAGE_DIES_AT"]
-_CALLS = ("fsync", "fdatasync", "rename", "replace", "link", "unlink", "rmdir", "mkdir", "ftruncate", "pwritev")
+_CALLS = (
+    "fsync", "fdatasync", "rename", "replace", "link", "unlink", "rmdir", "mkdir", "mknod", "ftruncate", "pwritev",
+)  # fmt: skip
 _steps = itertools.count(1)
 _lock = threading.Lock()
 
