@@ -15,6 +15,7 @@ from moorage.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, 
 from moorage.registry import hashing, layout
 from moorage.registry.uploads import StoredUploads, new_upload_id
 from moorage.storage.driver import KeyMissing, Note, StorageUnavailable, UploadMissing
+from moorage.storage.filesystem import FilesystemDriver
 from moorage.storage.object_driver import ObjectDriver
 from moorage.testing.listing_contract import keys_below
 from moorage.testing.memory_objects import Bucket, MemoryObjects
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
+    from pathlib import Path
 
     from moorage.storage.driver import Appender, Driver, Key, Reader, Uploads, UploadState
     from moorage.types import UploadStatus
@@ -188,6 +190,38 @@ async def test_an_algorithm_that_nobody_foretold_costs_one_reading(watched: Watc
     await uploads.put(at, digest)
     assert await stored(watched, digest) == DATA
     assert watched.reads == 1
+
+
+async def test_a_small_upload_is_not_read_again_by_the_same_process(tmp_path: Path) -> None:
+    """Layers below 1 MiB, which are most, would be hashed twice: by the PATCH and by the PUT."""
+    watched = Watched(FilesystemDriver(tmp_path))
+    uploads = Requests(watched)
+    for data in (SMALL, DATA[:900_000]):
+        at = await uploads.patch(await uploads.start(NAME), data[:5])
+        at = await uploads.patch(at, data[5:])
+        await uploads.put(at, Digest.of(data))
+        assert await stored(watched, Digest.of(data)) == data
+    assert watched.reads == 0
+    await watched.close()
+
+
+@pytest.mark.parametrize("refused", [False, True])
+async def test_a_hash_that_was_kept_is_of_these_very_bytes(tmp_path: Path, refused: bool) -> None:
+    """The PUT goes to the process of the first PATCH; the bytes are those of another one."""
+    first, second = Watched(FilesystemDriver(tmp_path)), Watched(FilesystemDriver(tmp_path))
+    here, there = Requests(first), Requests(second)
+    at = await here.patch(await here.start(NAME), SMALL[:5])
+    if refused:  # an operator wrote to the file: the push is refused, and no wrong bytes are published
+        (tmp_path / layout.upload_home(NAME, at.uuid) / "data").write_bytes(b"other")
+        with pytest.raises(DigestInvalid):
+            await here.put(at, Digest.of(SMALL[:5]))
+    else:
+        at = await there.patch(at, SMALL[5:])
+        await here.put(at, Digest.of(SMALL))
+        assert await stored(first, Digest.of(SMALL)) == SMALL
+    assert first.reads == 1
+    for driver in (first, second):
+        await driver.close()
 
 
 async def test_the_last_chunk_may_come_with_the_end(watched: Watched, uploads: Requests) -> None:

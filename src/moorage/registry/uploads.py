@@ -38,6 +38,7 @@ import structlog
 
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
+from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.refusals import refusing
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
     from moorage.registry.interface import UploadPart
     from moorage.registry.sizes import Sizes
     from moorage.storage import driver as storage
-    from moorage.storage.driver import Appender, Driver, Key, UploadState
+    from moorage.storage.driver import Appender, Driver, Key, UploadState, Version
     from moorage.types import Digest, RepoName
 
 __all__ = ["StoredUploads", "new_upload_id"]
@@ -67,6 +68,7 @@ _BATCHES_BYTES: Final = 8 << 20
 _AT_ONCE_BYTES: Final = 64 << 10
 _NOTED_FROM_BYTES: Final = 1 << 20
 _CHECKPOINT_BYTES: Final = 256 << 20
+_HASHERS: Final = 256
 _CHECKPOINT_S: Final = 15.0
 _log: Final = structlog.get_logger("moorage.registry")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
@@ -108,6 +110,7 @@ class StoredUploads:
         # Sizes that other processes share have to be right before the link is there.
         self._in_one_step = not driver.remote and (sizes is None or isinstance(sizes, MemorySizes))
         self._hashing = ThreadPoolExecutor(max(4, 2 * processors), "hashing")
+        self._hashers: BoundedCache[Key, tuple[int, Version, dict[str, Hasher]]] = BoundedCache(_HASHERS)
         self._sending = 0  # requests that have written something and not ended
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
@@ -161,7 +164,8 @@ class StoredUploads:
         if expected != current.offset or start not in {None, current.offset}:
             status = self.status_of(name, uuid, current)
             raise RangeInvalid(f"the upload stands at byte {current.offset}", status=status)
-        part = StoredPart(self, self._driver.uploads, name, uuid, current, _hashers(current, algorithm))
+        hashers = _hashers(current, algorithm) or self._kept_hashers(home, current)
+        part = StoredPart(self, self._driver.uploads, name, uuid, current, hashers)
         try:
             yield part
         finally:
@@ -187,6 +191,19 @@ class StoredUploads:
     def status_of(self, name: RepoName, uuid: str, state: UploadState) -> UploadStatus:
         token = UploadToken(name, uuid, state.offset, state.started)
         return UploadStatus(uuid, state.offset, token.sign(self._secret))
+
+    def keep_hashers(self, home: Key, state: UploadState, hashers: dict[str, Hasher]) -> None:
+        """Keep the hashes of a small upload for the next request, if it reaches this process.
+
+        Its hash state is not stored, so they save reading it; what another process extends has another version.
+        """
+        if state.version and not state.notes and all(hasher.length == state.offset for hasher in hashers.values()):
+            self._hashers.put(home, (state.offset, state.version, hashers))
+
+    def _kept_hashers(self, home: Key, state: UploadState) -> dict[str, Hasher]:
+        kept = self._hashers.get(home)
+        self._hashers.drop(home)
+        return kept[2] if kept is not None and kept[:2] == (state.offset, state.version) else {}
 
     async def hashed(self, home: Key, state: UploadState, algorithm: str) -> Hasher:
         """Hash the stored bytes again: they are few, or the state was lost, or nobody foretold this algorithm."""
@@ -361,6 +378,7 @@ class StoredPart:
         with refusing():
             try:
                 await self._checkpoint()
+                self._uploads.keep_hashers(self._home, self._state, self._hashers)
             finally:
                 await self._close()
 

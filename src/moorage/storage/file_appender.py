@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Final
 from moorage.storage.driver import UploadBusy, UploadChanged, UploadMissing, UploadState
 from moorage.storage.durable import create_empty, start_writeback, sync_data, write_at
 from moorage.storage.threads import translating
-from moorage.storage.upload_files import DATA, OFFSET, found_names, offset_in, offset_reached, write_note
+from moorage.storage.upload_files import (
+    DATA,
+    OFFSET,
+    found_names,
+    offset_in,
+    offset_reached,
+    version_of,
+    write_note,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -74,22 +82,23 @@ class FileAppender:
         also: Callable[[Sequence[bytes]], None] | None = None,
     ) -> UploadState:
         size = sum(map(len, chunks))
-        state = UploadState(self._end + size, self._state.started, tuple(notes))
 
-        def work() -> None:
+        def work() -> UploadState:
             if chunks:
                 with translating("append to", self._home, self._data, None):
                     self._append(chunks, also)
             if self.touched:
                 sync_data(self._fd, self._data)
+            version = version_of(os.fstat(self._fd))
+            state = UploadState(self._end, self._state.started, tuple(notes), version)
             # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
             self._state, self.touched = state, False
             self._name(state)
+            return state
 
         self.touched = self.touched or size > 0
         with translating("checkpoint", self._home, self._path, self._missing):
-            await self._pool.run(work)
-        return state
+            return await self._pool.run(work)
 
     def _name(self, state: UploadState) -> None:
         """Write notes and marker of a checkpoint, and remove those of the one before."""

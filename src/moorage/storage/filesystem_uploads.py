@@ -66,6 +66,7 @@ from moorage.storage.upload_files import (
     found_names,
     notes_at,
     offset_reached,
+    version_of,
     write_file,
 )
 
@@ -125,15 +126,15 @@ class FilesystemUploads:
     async def state(self, home: Key) -> UploadState:
         path = self._path_of(home)
         with translating("read upload", home, path, self._missing):
-            size = os.stat(f"{path}/{DATA}").st_size
+            status = os.stat(f"{path}/{DATA}")
             found = list(found_names(path))
             if (started := self._started.get(path)) is None:
                 started, exact = begun(path)
                 if exact:
                     self._remember(path, started)
-        offset = offset_reached([at for at, _ in found], size)
+        offset = offset_reached([at for at, _ in found], status.st_size)
         with translating("read upload", home, path, self._missing):
-            return UploadState(offset, started, tuple(notes_at(path, found, offset)))
+            return UploadState(offset, started, tuple(notes_at(path, found, offset)), version_of(status))
 
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:

@@ -11,7 +11,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.driver import Note, StorageUnavailable
+from moorage.storage.driver import Note, StorageUnavailable, Version
 from moorage.storage.durable import (
     DIRECTORY_MODE,
     FILE_MODE,
@@ -33,6 +33,7 @@ __all__ = [
     "notes_at",
     "offset_in",
     "offset_reached",
+    "version_of",
     "write_file",
     "write_note",
 ]
@@ -69,6 +70,11 @@ def found_names(path: str) -> Iterator[tuple[int, str]]:
                         for note in os.listdir(f"{path}/{_NOTES}/{algorithm}"):
                             if (offset := offset_in(note)) is not None:
                                 yield offset, f"{path}/{_NOTES}/{algorithm}/{note}"
+
+
+def version_of(status: os.stat_result) -> Version:
+    """What names these bytes of `data`: the same at the same offset only if no request has written since."""
+    return Version(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
 
 
 def offset_reached(offsets: Sequence[int], size: int) -> int:
