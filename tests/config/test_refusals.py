@@ -11,7 +11,7 @@ from tests.config.helpers import BASE, errors_of, load_text
 from moorage.config.later import GONE, LATER
 from moorage.config.model import Settings
 from moorage.config.schema import walk
-from moorage.config.suites import OFFERED
+from moorage.config.suites import OFFERED, TLS13
 
 TLS = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, "
 
@@ -150,10 +150,10 @@ def test_passwords_that_cross_a_network_readable_are_warned_about(
         assert "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1" in problem.message
 
 
-def test_suites_that_are_offered_anyway_may_be_listed(tmp_path: Path) -> None:
-    """The reference's own defaults, those of one kind of key, and with TLS 1.3 whatever the list says."""
-    default = [*OFFERED["RSA"], *OFFERED["ECDSA"], "TLS_AES_128_GCM_SHA256", "TLS_CHACHA20_POLY1305_SHA256"]
-    for names in (default, OFFERED["RSA"], OFFERED["ECDSA"]):
+def test_suites_may_be_listed(tmp_path: Path) -> None:
+    """The reference's own defaults, some for one kind of key, and with TLS 1.3 whatever the list says."""
+    default = [*OFFERED["RSA"], *OFFERED["ECDSA"], *TLS13]
+    for names in (default, OFFERED["RSA"], OFFERED["ECDSA"][1:], ["TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"]):
         assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
     old = "ciphersuites: [TLS_RSA_WITH_AES_128_CBC_SHA], minimumtls: tls1.3}"
     (warning,) = load_text(tmp_path, TLS + old).warnings
@@ -166,6 +166,25 @@ def test_suites_that_are_offered_anyway_may_be_listed(tmp_path: Path) -> None:
 def test_a_chacha_suite_has_two_names_in_go(tmp_path: Path) -> None:
     names = [name.replace("POLY1305_SHA256", "POLY1305") for name in OFFERED["ECDSA"]]
     assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "keys"),
+    [
+        ("  h2c: {enabled: true}", ["http.h2c.enabled"]),
+        ("  h2c: {enabled: false}", []),
+        ("  http2: {disabled: false}", ["http.http2.disabled"]),
+        ("  http2: {disabled: true}", []),
+        ("  http2: {}", []),
+        ("", []),
+    ],
+)
+def test_http2_that_is_asked_for_gets_a_warning(tmp_path: Path, text: str, keys: list[str]) -> None:
+    """Clients lose nothing, but a proxy that speaks HTTP/2 to the registry would get no answer."""
+    warnings = load_text(tmp_path, BASE + text).warnings
+    assert [warning.key for warning in warnings] == keys
+    for warning in warnings:
+        assert "has no effect; HTTP/1.1 is served" in warning.message
 
 
 ACME = BASE + "  tls: {letsencrypt: {"
@@ -227,9 +246,23 @@ WRONG = [
     (TLS + "ciphersuites: [x]}", "http.tls.ciphersuites[0]", "'x' is no cipher suite"),
     (TLS + f"ciphersuites: [{', '.join(OFFERED['RSA'])}, TLS_RSA_WITH_AES_128_CBC_SHA]}}",
      "http.tls.ciphersuites[3]", "TLS_RSA_WITH_AES_128_CBC_SHA is not offered, for want of security; remove it"),
-    (TLS + f"ciphersuites: [{', '.join(OFFERED['RSA'][:2])}]}}", "http.tls.ciphersuites",
-     "leaves out TLS_ECDHE_RSA_WITH_CHACHA20_POLY1305_SHA256, which cannot be switched off"),
+    (TLS + "ciphersuites: [TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA256]}", "http.tls.ciphersuites[0]", "of security"),
+    (TLS + "ciphersuites: [TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA]}", "http.tls.ciphersuites[0]", "want of security"),
+    (TLS + "ciphersuites: [TLS_ECDHE_ECDSA_WITH_RC4_128_SHA]}", "http.tls.ciphersuites[0]", "want of security"),
+    (TLS + "ciphersuites: [TLS_RSA_WITH_AES_256_GCM_SHA384]}", "http.tls.ciphersuites[0]", "want of security"),
+    (TLS + f"ciphersuites: [{OFFERED['RSA'][0]}, {TLS13[0]}, {TLS13[1]}]}}", "http.tls.ciphersuites[2]",
+     "TLS_AES_256_GCM_SHA384 is a suite of TLS 1.3, of which all three are always offered and none can be chosen"),
     (TLS + "ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", "or set http.tls.minimumtls"),
+    (TLS + f"ciphersuites: [{', '.join(TLS13)}]}}", "http.tls.ciphersuites", "names no suite of TLS 1.2"),
+    (BASE + "  tls: {certificates: [{certificate: /etc/passwd, key: /etc/passwd}]}", "http.tls.certificates",
+     "needs http.tls.certificate and key"),
+    (TLS + "certificates: [{certificate: /etc/passwd}]}", "http.tls.certificates[0].key", "required and missing"),
+    (TLS + "certificates: [{key: /etc/passwd}]}", "http.tls.certificates[0].certificate", "required and missing"),
+    (TLS + "certificates: [{certificate: /nowhere, key: /etc/passwd}]}", "http.tls.certificates[0].certificate",
+     "cannot read '/nowhere'"),
+    (TLS + "certificates: [{certificate: /etc/passwd, key: /nowhere}]}", "http.tls.certificates[0].key",
+     "cannot read '/nowhere'"),
+    (TLS + "certificates: /etc/passwd}", "http.tls.certificates", "expected a list"),
     (ACME + "cachefile: /etc/passwd, hosts: [r.test]}}", "http.tls.letsencrypt.cachefile", "is a file, as CNCF"),
     (ACME + "cachefile: /x}}", "http.tls.letsencrypt.hosts", "required with cachefile"),
     (ACME + "cachefile: /x, hosts: [r.test, '*.r.test']}}", "http.tls.letsencrypt.hosts[1]", "wildcards"),

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     import datetime as dt
     from pathlib import Path
 
-KINDS = ("P-256", "P-384", "Ed25519", "RSA-2048")
+KINDS = ("P-256", "P-384", "P-521", "Ed25519", "RSA-2048", "RSA-2560")
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +73,7 @@ def test_the_old_forms_of_keys_are_taken(tmp_path: Path) -> None:
 
 
 def test_sec1_without_its_public_half_is_taken(tmp_path: Path, leaf: Holder) -> None:
-    """Rustls would panic; `openssl ec -no_public` and some hardware write such keys."""
+    """`openssl ec -no_public` and some hardware write such keys."""
     bare = subprocess.run(
         ["openssl", "ec", "-no_public"], input=leaf.key_pem(), capture_output=True, check=True
     ).stdout
@@ -95,24 +95,34 @@ def test_what_surrounds_a_key_does_not_matter(tmp_path: Path, leaf: Holder) -> N
 
 @pytest.mark.parametrize(
     ("kind", "told"),
-    [("P-521", "on the curve secp521r1"), ("secp256k1", "on the curve secp256k1"), ("Ed448", "of the kind Ed448"),
-     ("RSA-1024", "RSA with 1024 bits"), ("RSA-2560", "RSA with 2560 bits")],
-)  # fmt: skip
+    [
+        ("secp256k1", "on the curve secp256k1"),
+        ("RSA-1024", "RSA with 1024 bits"),
+        ("RSA-2032", "RSA with 2032 bits"),
+    ],
+)
 def test_a_key_that_cannot_be_served_is_refused_with_those_that_can(tmp_path: Path, kind: str, told: str) -> None:
-    """Rustls knows nothing of them: every worker would panic."""
+    """No client could connect, or no worker could start."""
     holder = certs.self_signed(kind=kind)
-    with pytest.raises(Cannot, match=f"{told}; keys that can be served are RSA with 2048, 3072 or 4096 bits"):
+    with pytest.raises(Cannot, match=f"{told}; keys that can be served are RSA with at least 2048 bits"):
         read(tmp_path, holder.chain, holder.key_pem())
 
 
-def test_a_small_public_exponent_is_refused(tmp_path: Path) -> None:
+def test_keys_that_clients_in_go_refuse_are_served_with_a_warning(tmp_path: Path) -> None:
+    """OpenSSL's own clients take them; a registry that does not start helps nobody."""
+    holder = certs.self_signed(kind="Ed448")
+    (warning,) = read(tmp_path, holder.chain, holder.key_pem()).warnings
+    assert "has a key of the kind Ed448; Docker and other clients in Go will refuse it" in warning
+
+
+def test_a_small_public_exponent_is_taken(tmp_path: Path) -> None:
+    """OpenSSL serves it, and clients in Go accept it."""
     made = ["openssl", "genpkey", "-quiet", "-algorithm", "RSA"]
     options = ["-pkeyopt", "rsa_keygen_bits:2048", "-pkeyopt", "rsa_keygen_pubexp:3"]
     key = subprocess.run([*made, *options], capture_output=True, check=False).stdout
     loaded = load_pem_private_key(key, None)
     holder = Holder(certs.certificate("x", loaded), loaded)  # type: ignore[arg-type]
-    with pytest.raises(Cannot, match="public exponent below 65537"):
-        read(tmp_path, holder.chain, key)
+    assert read(tmp_path, holder.chain, key).warnings == []
 
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
@@ -295,19 +305,28 @@ def test_what_is_not_known_in_a_certificate_does_not_end_the_master(tmp_path: Pa
         read(tmp_path, strange.chain, strange.key_pem())
 
 
-def test_what_rustls_would_not_start_with_is_refused(tmp_path: Path, leaf: Holder) -> None:
-    """Else every worker would end in a panic."""
+def test_what_clients_in_go_do_not_understand_is_served_with_a_warning(tmp_path: Path, leaf: Holder) -> None:
+    """OpenSSL serves any certificate that belongs to its key."""
     policy = x509.CertificatePolicies([x509.PolicyInformation(x509.ObjectIdentifier("1.2.3.4"), None)])
     holder = certs.self_signed(critical=policy)
-    with pytest.raises(Cannot, match=r"marks the extension 2\.5\.29\.32 as critical"):
-        read(tmp_path, holder.chain, holder.key_pem())
+    assert read(tmp_path, holder.chain, holder.key_pem()).warnings == []
+    must_staple = x509.TLSFeature([x509.TLSFeatureType.status_request])
+    holder = certs.self_signed(critical=must_staple)
+    (warning,) = read(tmp_path, holder.chain, holder.key_pem()).warnings
+    assert "marks the extension 1.3.6.1.5.5.7.1.24 as critical" in warning
     (tmp_path / "key").write_bytes(leaf.key_pem())
     request = ["openssl", "req", "-new", "-key", "key", "-subj", "/CN=old", "-out", "csr"]
     subprocess.run(request, cwd=tmp_path, check=True, capture_output=True)
     sign = ["openssl", "x509", "-req", "-in", "csr", "-signkey", "key"]
     old = subprocess.run(sign, cwd=tmp_path, check=True, capture_output=True).stdout
-    with pytest.raises(Cannot, match="CN=old is not a certificate of version 3"):
-        read(tmp_path, old, leaf.key_pem())
+    (warning,) = read(tmp_path, old, leaf.key_pem(), NOW + DAY).warnings
+    assert "names no host in subjectAltName" in warning
+
+
+def test_the_hosts_of_a_certificate_are_known(tmp_path: Path) -> None:
+    """Another certificate would be served for them."""
+    holder = certs.self_signed(hosts=("R.example", "*.r.example", "127.0.0.1", "r.example"))
+    assert read(tmp_path, holder.chain, holder.key_pem()).names == ("r.example", "*.r.example")
 
 
 # Authorities of clients
@@ -329,7 +348,7 @@ def test_authorities_come_from_several_files_and_bundles(tmp_path: Path, ca: Hol
 
 
 def test_an_authority_that_has_expired_lets_nobody_in(tmp_path: Path, ca: Holder) -> None:
-    """The reference checks that at every handshake; rustls never does for those it is told to trust."""
+    """Its clients would be refused at every handshake, without a hint in the log at the start."""
     old = certs.root("old", end=NOW)
     found = trusted(tmp_path, ca.pem + old.pem)
     assert names(found) == ["CN=test CA"]
@@ -340,8 +359,10 @@ def test_an_authority_that_has_expired_lets_nobody_in(tmp_path: Path, ca: Holder
 
 def test_an_authority_whose_signatures_cannot_be_checked_is_refused(tmp_path: Path) -> None:
     """Else it would look as if all its clients were strangers."""
-    with pytest.raises(Cannot, match=r"clientcas\[0\]: signatures of CN=big in .* cannot be checked"):
-        trusted(tmp_path, certs.root("big", kind="P-521").pem)
+    with pytest.raises(Cannot, match=r"clientcas\[0\]: signatures of CN=small in .* cannot be checked"):
+        trusted(tmp_path, certs.root("small", kind="RSA-1024").pem)
+    for kind in ("P-521", "secp256k1", "Ed448", "RSA-2560"):
+        assert trusted(tmp_path, certs.root("other", kind=kind).pem).warnings == []
 
 
 def test_a_clients_own_certificate_is_not_an_authority(tmp_path: Path, ca: Holder) -> None:

@@ -7,7 +7,7 @@ import re
 from typing import Final
 from urllib.parse import urlsplit
 
-__all__ = ["UNSPECIFIED", "host_and_port", "is_address"]
+__all__ = ["UNSPECIFIED", "host_and_port", "is_address", "is_web_address"]
 
 UNSPECIFIED: Final = frozenset({"", "::", "0.0.0.0"})  # noqa: S104  read from settings
 """Hosts that stand for every interface."""
@@ -36,3 +36,12 @@ def is_address(text: str, *, scheme: bool) -> bool:
     except ValueError:
         return False
     return whole and not parts.query and not parts.fragment and not (scheme and parts.path not in {"", "/"})
+
+
+def is_web_address(text: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
+    """Return whether this is a URL with one of the schemes and a host."""
+    try:
+        parts = urlsplit(text)
+        return parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:
+        return False

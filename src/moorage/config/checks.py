@@ -6,20 +6,14 @@ Each check takes the settings and yields problems; `origin` tells where a key wa
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import re
 import warnings
-from ipaddress import ip_address
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
-from urllib.parse import urlsplit
 
-from moorage.config import suites
-from moorage.config.addresses import host_and_port
+from moorage.config.addresses import host_and_port, is_web_address
 from moorage.config.azure import check_azure
 from moorage.config.buckets import check_gcs, check_s3
 from moorage.config.exposure import beyond_loopback
-from moorage.config.files import unreadable
 from moorage.config.hooks import check_hooks
 from moorage.config.middleware import check_middleware
 from moorage.config.problems import Problem
@@ -30,13 +24,13 @@ from moorage.config.sections.base import Section
 from moorage.config.sections.clients import EVERY_ORIGIN
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
+from moorage.config.tls import check_tls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from moorage.config.model import Settings
     from moorage.config.problems import Origin
-    from moorage.config.sections.http import Tls
 
 __all__ = ["check"]
 
@@ -67,7 +61,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_http(settings),
         *_debug(settings),
         *_cors(settings),
-        *_tls(settings),
+        *check_tls(settings),
         *_health(settings),
         *_patterns(settings),
         *check_middleware(settings),
@@ -117,7 +111,7 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         )
     if auth.local is not None and not auth.local.service:
         yield Problem("expected a name, found nothing", "auth.local.service")
-    if auth.local is not None and auth.local.realm and not _is_web_address(auth.local.realm):
+    if auth.local is not None and auth.local.realm and not is_web_address(auth.local.realm):
         yield Problem(f"expected an http or https URL, found {auth.local.realm!r}", "auth.local.realm")
     if auth.provider != "none" and _in_the_clear(settings):
         yield Problem(
@@ -226,105 +220,6 @@ def _cors(settings: Settings) -> Iterator[Problem]:
         yield Problem("has no effect; http.cors takes its place", f"http.headers.{name}", kind="warning")
 
 
-def _tls(settings: Settings) -> Iterator[Problem]:
-    tls = settings.http.tls
-    if bool(tls.certificate) != bool(tls.key):
-        missing = "key" if tls.certificate else "certificate"
-        yield Problem("required; certificate and key come together", f"http.tls.{missing}")
-    if tls.certificate and tls.letsencrypt.cachefile:
-        yield Problem("expected either a certificate or letsencrypt", "http.tls")
-    authorities = ((f"clientcas[{index}]", path) for index, path in enumerate(tls.clientcas))
-    for name, path in (("certificate", tls.certificate), ("key", tls.key), *authorities):
-        if path and (reason := unreadable(path)):
-            yield Problem(f"cannot read {path!r}: {reason}", f"http.tls.{name}")
-    yield from _clients(tls)
-    yield from _suites(tls)
-    yield from _acme(settings)
-
-
-_HOST: Final = re.compile(
-    r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9])?\.)*[a-z0-9](?:[a-z0-9-]{0,61}[a-z0-9])?"
-)
-
-
-def _acme(settings: Settings) -> Iterator[Problem]:
-    acme, here = settings.http.tls.letsencrypt, "http.tls.letsencrypt"
-    if not acme.cachefile:
-        if acme.hosts:
-            message = "has no effect without cachefile, the directory that keeps the certificates"
-            yield Problem(message, f"{here}.hosts", kind="warning")
-        return
-    if Path(acme.cachefile).is_file():
-        message = (
-            f"{acme.cachefile!r} is a file, as CNCF Distribution 2.8 kept it for a protocol that no authority "
-            "speaks any more; expected a directory, which may be new"
-        )
-        yield Problem(message, f"{here}.cachefile")
-    if not acme.hosts:
-        yield Problem("required with cachefile; expected the names that clients use", f"{here}.hosts")
-    for index, host in enumerate(acme.hosts):
-        if message := _no_host(host):
-            yield Problem(f"{message}, found {host!r}", f"{here}.hosts[{index}]")
-    if acme.directoryurl and not _is_web_address(acme.directoryurl, ("https",)):
-        yield Problem(f"expected an https URL, found {acme.directoryurl!r}", f"{here}.directoryurl")
-    if acme.http01:
-        try:
-            host_and_port(acme.http01)
-        except ValueError as error:
-            yield Problem(f"{error}, found {acme.http01!r}", f"{here}.http01")
-    elif settings.http.net == "unix":
-        yield Problem("required where http.net is unix: no authority can reach that socket", f"{here}.http01")
-
-
-def _no_host(text: str) -> str:
-    """What is wrong with the name of a host that a certificate is wanted for; nothing if nothing is."""
-    name = text.lower()
-    if name.startswith("*."):
-        return "wildcards need challenges by DNS, which are not offered; expected the name of a host"
-    if not name.isascii():
-        return "expected the name as DNS has it, which begins with xn--"
-    try:
-        ip_address(name)
-    except ValueError:
-        return "" if _HOST.fullmatch(name) else "expected the name of a host, without port"
-    return "expected a name; there are no certificates for addresses"
-
-
-def _clients(tls: Tls) -> Iterator[Problem]:
-    """Whoever writes these keys believes that clients are checked, so they never stand for nothing."""
-    if tls.clientcas and not (tls.certificate or tls.letsencrypt.cachefile):
-        yield Problem("needs http.tls.certificate and key: without TLS no client is checked", "http.tls.clientcas")
-    if tls.clientauth and not tls.clientcas:
-        yield Problem("needs http.tls.clientcas: without it no client is checked", "http.tls.clientauth")
-    if tls.clientauth in {"request-client-cert", "require-any-client-cert"}:
-        message = (
-            f"{tls.clientauth} takes certificates that nobody checks, which this server cannot; "
-            "expected require-and-verify-client-cert or verify-client-cert-if-given"
-        )
-        yield Problem(message, "http.tls.clientauth")
-
-
-def _suites(tls: Tls) -> Iterator[Problem]:
-    for index, name in enumerate(tls.ciphersuites):
-        key = f"http.tls.ciphersuites[{index}]"
-        if name not in suites.KNOWN:
-            near = difflib.get_close_matches(name, suites.KNOWN, 1)
-            hint = f"; did you mean {near[0]}?" if near else ""
-            yield Problem(f"{name!r} is no cipher suite{hint}", key)
-        elif name in suites.NEVER and tls.minimumtls != "tls1.3":
-            yield Problem(f"{name} is not offered, for want of security; remove it", key)
-    if not tls.ciphersuites:
-        return
-    if tls.minimumtls == "tls1.3":
-        yield Problem(
-            "has no effect; the suites of TLS 1.3 are not chosen", "http.tls.ciphersuites", kind="warning"
-        )
-        return
-    left_out = min((suites.missing(tls.ciphersuites, kind) for kind in suites.OFFERED), key=len)
-    if left_out:
-        yield Problem(suites.no_choice(left_out), "http.tls.ciphersuites")
-
-
 def _health(settings: Settings) -> Iterator[Problem]:
     health = settings.health
     for kind, names in (
@@ -336,7 +231,7 @@ def _health(settings: Settings) -> Iterator[Problem]:
             if name and name in names[:index]:
                 yield Problem(f"checks {name!r} a second time; remove one", f"health.{kind}[{index}]")
     for index, entry in enumerate(health.http):
-        if entry.uri and not _is_web_address(entry.uri):
+        if entry.uri and not is_web_address(entry.uri):
             yield Problem(f"expected an http or https URL, found {entry.uri!r}", f"health.http[{index}].uri")
     for index, target in enumerate(health.tcp):
         try:
@@ -344,14 +239,6 @@ def _health(settings: Settings) -> Iterator[Problem]:
                 host_and_port(target.addr)
         except ValueError as error:
             yield Problem(f"{error}, found {target.addr!r}", f"health.tcp[{index}].addr")
-
-
-def _is_web_address(text: str, schemes: tuple[str, ...] = ("http", "https")) -> bool:
-    try:
-        parts = urlsplit(text)
-        return parts.scheme in schemes and bool(parts.hostname) and (parts.port or 1) > 0
-    except ValueError:
-        return False
 
 
 def _patterns(settings: Settings) -> Iterator[Problem]:

@@ -1,11 +1,10 @@
-"""Cipher suites by Go's names: which there are, and which our TLS library always offers.
+"""Cipher suites: Go's names, which the settings use, and OpenSSL's, which the server uses.
 
-rustls, as Granian uses it, offers these six for TLS 1.2 and no others, and no setting of Granian's takes one away.
-They are the reference's own defaults.  So a list is honoured when it names what is offered, and refused when it
-asks for anything else: never taken and not heeded.  A server uses only the suites that its key can sign for, so
-the others may be left out.  Those of TLS 1.3 cannot be chosen in Go either.
+Only suites of TLS 1.2 can be chosen.  Those of TLS 1.3 are always offered, all three of them: neither Go nor
+Python before 3.15 can leave one out.  So a list may name all three, which changes nothing, and is refused if it
+names some.
 
-Source: reference/configuration.md section 9.1; crypto/tls of Go; rustls 0.23 with ring.
+Source: reference/configuration.md section 9.1; crypto/tls of Go (`CipherSuites`, `InsecureCipherSuites`).
 """
 
 from __future__ import annotations
@@ -15,30 +14,43 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-__all__ = ["KNOWN", "NEVER", "OFFERED", "missing", "no_choice"]
+__all__ = ["DEFAULT", "INSECURE", "KNOWN", "OFFERED", "OPENSSL", "TLS13", "for_kind", "go_name", "to_openssl"]
 
-OFFERED: Final = {
-    kind: tuple(
-        f"TLS_ECDHE_{kind}_WITH_{cipher}"
-        for cipher in ("AES_256_GCM_SHA384", "AES_128_GCM_SHA256", "CHACHA20_POLY1305_SHA256")
-    )
-    for kind in ("RSA", "ECDSA")
+_CIPHERS: Final = {
+    "AES_256_GCM_SHA384": "AES256-GCM-SHA384",
+    "AES_128_GCM_SHA256": "AES128-GCM-SHA256",
+    "CHACHA20_POLY1305_SHA256": "CHACHA20-POLY1305",
 }
-"""For TLS 1.2, by the kind of the server's key; Ed25519 counts as ECDSA (RFC 8422)."""
+_CBC: Final = {"AES_256_CBC_SHA": "AES256-SHA", "AES_128_CBC_SHA": "AES128-SHA"}
+_KINDS: Final = ("RSA", "ECDSA")
 
-_OTHER_NAMES: Final = {
-    f"TLS_ECDHE_{kind}_WITH_CHACHA20_POLY1305": f"TLS_ECDHE_{kind}_WITH_CHACHA20_POLY1305_SHA256"
-    for kind in ("RSA", "ECDSA")
+OFFERED: Final = {kind: tuple(f"TLS_ECDHE_{kind}_WITH_{cipher}" for cipher in _CIPHERS) for kind in _KINDS}
+"""Offered without a list, by the kind of the server's key; Ed25519 and Ed448 count as ECDSA (RFC 8422)."""
+
+OPENSSL: Final = {
+    **{
+        f"TLS_ECDHE_{kind}_WITH_{cipher}": f"ECDHE-{kind}-{name}"
+        for kind in _KINDS
+        for cipher, name in (_CIPHERS | _CBC).items()
+    },
+    **{f"TLS_ECDHE_{kind}_WITH_CHACHA20_POLY1305": f"ECDHE-{kind}-CHACHA20-POLY1305" for kind in _KINDS},
 }
+"""OpenSSL's name of each suite that may be listed.  ChaCha20 has two names in Go."""
 
-_TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+DEFAULT: Final = tuple(OPENSSL[name] for kind in reversed(_KINDS) for name in OFFERED[kind])
 
-NEVER: Final = frozenset(
+TLS13: Final = ("TLS_AES_128_GCM_SHA256", "TLS_AES_256_GCM_SHA384", "TLS_CHACHA20_POLY1305_SHA256")
+
+INSECURE: Final = frozenset(
     {
         *(
-            f"TLS_{exchange}_WITH_{cipher}"
-            for exchange in ("RSA", "ECDHE_RSA", "ECDHE_ECDSA")
+            f"TLS_RSA_WITH_{cipher}"
             for cipher in ("AES_128_CBC_SHA", "AES_256_CBC_SHA", "AES_128_CBC_SHA256", "RC4_128_SHA")
+        ),
+        *(
+            f"TLS_ECDHE_{kind}_WITH_{cipher}"
+            for kind in _KINDS
+            for cipher in ("AES_128_CBC_SHA256", "RC4_128_SHA")
         ),
         "TLS_RSA_WITH_3DES_EDE_CBC_SHA",
         "TLS_ECDHE_RSA_WITH_3DES_EDE_CBC_SHA",
@@ -46,20 +58,21 @@ NEVER: Final = frozenset(
         "TLS_RSA_WITH_AES_256_GCM_SHA384",
     }
 )
-"""What some version of the reference takes and we do not offer: no forward secrecy, or no authenticated cipher."""
+"""Suites of some version of the reference without forward secrecy, or that Go calls insecure; not offered."""
 
-KNOWN: Final = frozenset({*OFFERED["RSA"], *OFFERED["ECDSA"], *_OTHER_NAMES, *_TLS13, *NEVER})
-
-
-def missing(names: Iterable[str], kind: str) -> list[str]:
-    """The suites that a server with this kind of key offers although they are not listed."""
-    listed = {_OTHER_NAMES.get(name, name) for name in names}
-    return [name for name in OFFERED[kind] if name not in listed]
+KNOWN: Final = frozenset({*OPENSSL, *TLS13, *INSECURE})
 
 
-def no_choice(left_out: Iterable[str]) -> str:
-    """What is told to whoever left out one of those."""
-    return (
-        f"leaves out {' and '.join(left_out)}, which cannot be switched off; add them, remove the list, "
-        "or set http.tls.minimumtls to tls1.3"
-    )
+def to_openssl(names: Iterable[str]) -> tuple[str, ...]:
+    """Return OpenSSL's names of a list's suites for TLS 1.2, in the same order."""
+    return tuple(dict.fromkeys(OPENSSL[name] for name in names if name in OPENSSL))
+
+
+def for_kind(names: Iterable[str], kind: str) -> list[str]:
+    """Return the listed suites that a server with a key of this kind can use."""
+    return [name for name in names if name.startswith(f"TLS_ECDHE_{kind}_") and name in OPENSSL]
+
+
+def go_name(openssl: str) -> str:
+    """Return Go's name of a suite."""
+    return next(name for name, other in OPENSSL.items() if other == openssl)

@@ -1,13 +1,14 @@
-"""What is in the files of `http.tls`: keys, chains of certificates, authorities; judged, not served.
+"""Reads and judges the files of `http.tls`: keys, chains of certificates, authorities.
 
-Everything is brought into one form, the only one that rustls is shown: the key as PKCS#8, the chain from the leaf
-up, no comments, no other blocks.  What rustls would not serve is refused here, in words; what clients would not
-accept is served with a warning, because a registry that does not start helps nobody.
+Everything is brought into one form, the only one that OpenSSL is given: the key as PKCS#8, the chain from the leaf
+up, no comments, no other blocks.  A pair that no client can connect to is refused here, in words, and what OpenSSL
+does not load is refused by `tls.check`; what clients would not accept is served with a warning, because a registry
+that does not start helps nobody.
 
 The rule not to miss: nothing of a key gets into a message.
 
 Imports `cryptography` (50 ms, 18 MB): to be imported only where TLS is configured.  Above: `tls.py`.
-Source: RFC 8446 section 4.4.2 (order), RFC 5280, RFC 5915, RFC 5958, RFC 7468 (PEM); what ring 0.17 signs with.
+Source: RFC 8446 section 4.4.2 (order), RFC 5280, RFC 5915, RFC 5958, RFC 7468 (PEM); Go's crypto/tls, crypto/x509.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
+from cryptography.hazmat.primitives.asymmetric import dsa, ec, ed448, ed25519, rsa
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -35,7 +36,7 @@ from moorage.server.cannot import Cannot
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey
+    Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
 __all__ = ["Authorities", "Pair", "authorities", "pair"]
 
@@ -43,16 +44,20 @@ _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", 
 _CERTIFICATES: Final = {b"CERTIFICATE", b"X509 CERTIFICATE"}
 _DER: Final = b"\x30"
 _SOON: Final = timedelta(days=14)
-_RSA_BITS: Final = (2048, 3072, 4096)
-_RSA_EXPONENT: Final = 65537
 _WEAK_BITS: Final = 2048
-_CURVES: Final = {"secp256r1", "secp384r1"}
-_AUTHORITY_BITS: Final = range(2048, 8193)
+"""Less is refused by OpenSSL's security level 2, which Python sets, and by clients."""
+
+_GO_BITS: Final = 8192
+_CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
+"""The curves for which TLS 1.3 has signatures, and clients of TLS 1.2 have support."""
+
+_AUTHORITY_CURVE_BITS: Final = 224
 _UNDERSTOOD: Final = {
     ExtensionOID.BASIC_CONSTRAINTS, ExtensionOID.KEY_USAGE, ExtensionOID.EXTENDED_KEY_USAGE,
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.CRL_DISTRIBUTION_POINTS,
+    ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.SUBJECT_KEY_IDENTIFIER,
 }  # fmt: skip
-"""The extensions that rustls' parser lets a certificate mark as critical; it refuses to serve one with others."""
+"""The extensions that clients in Go let a certificate mark as critical; they refuse one with others."""
 
 _BROKEN_HASHES: Final = {"md5", "sha1"}
 _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType)
@@ -60,13 +65,17 @@ _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralN
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A chain and its key as PEM.  `kind` is the part of the names of cipher suites that the key decides."""
+    """A chain and its key as PEM.
+
+    `kind` is the part of the names of cipher suites that the key decides, `names` are the certificate's hosts.
+    """
 
     chain: bytes
     key: bytes
     kind: str
     until: datetime
     subject: str
+    names: tuple[str, ...]
     warnings: list[str] = field(default_factory=list)
 
 
@@ -78,25 +87,24 @@ class Authorities:
     warnings: list[str] = field(default_factory=list)
 
 
-def pair(certificate: str, key: str, now: datetime) -> Pair:
-    """What `http.tls.certificate` and `http.tls.key` hold.  Raises `Cannot`."""
-    found = _certificates("http.tls.certificate", certificate)
-    private = _key("http.tls.key", key)
-    chain, warnings = _chain(certificate, found, key, private)
+def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -> Pair:
+    """Read the files of `certificate` and `key` in a section of the settings.  Raises `Cannot`."""
+    found = _certificates(f"{section}.certificate", certificate)
+    private = _key(f"{section}.key", key)
+    chain, warnings = _chain(section, certificate, found, key, private)
     leaf = chain[0]
-    _servable(leaf)
     warnings += _judged(f"the certificate {certificate}", leaf, now)
     for above in chain[1:]:
         warnings += _judged(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     kind = "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA"
-    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), warnings)
+    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), _hosts(leaf), warnings)
 
 
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:
-    """What `http.tls.clientcas` holds.  Raises `Cannot`.
+    """Read the files of `http.tls.clientcas`.  Raises `Cannot`.
 
-    One that has expired is left out: rustls would go on trusting it, the reference does not.
+    One that has expired is left out, since none of its clients would be accepted.
     """
     usable: list[x509.Certificate] = []
     warnings: list[str] = []
@@ -108,7 +116,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
             if not _verifiable(_public(one)):
                 raise Cannot(
                     f"http.tls.clientcas[{index}]: signatures of {_name(one)} in {path} cannot be checked; "
-                    "authorities may have RSA keys of 2048 to 8192 bits, EC keys on P-256 or P-384, and Ed25519"
+                    "authorities may have RSA keys of at least 2048 bits, EC keys of at least 224, Ed25519, Ed448"
                 )
             if not _may_sign(one) and one.issuer != one.subject:
                 warnings.append(f"{_name(one)} in {path} is not the certificate of an authority")
@@ -171,49 +179,30 @@ def _key(setting: str, path: str) -> Key:
         # The library's words name structures, never contents; still, they are not for people.
         raise Cannot(f"{setting}: the private key in {path} is broken or of a kind that is not known") from error
     if isinstance(found, rsa.RSAPrivateKey):
-        return _rsa(setting, path, found)
+        if found.key_size < _WEAK_BITS:
+            raise _unserved(setting, path, f"RSA with {found.key_size} bits")
+        return found
     if isinstance(found, ec.EllipticCurvePrivateKey):
         if found.curve.name not in _CURVES:
             raise _unserved(setting, path, f"on the curve {found.curve.name}")
         return found
-    if isinstance(found, ed25519.Ed25519PrivateKey):
+    if isinstance(found, ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey):
         return found
     raise _unserved(setting, path, f"of the kind {type(found).__name__.removesuffix('PrivateKey').lstrip('_')}")
-
-
-def _rsa(setting: str, path: str, key: rsa.RSAPrivateKey) -> rsa.RSAPrivateKey:
-    """Raises `Cannot`.  ring takes primes of whole multiples of 512 bits only."""
-    if key.key_size not in _RSA_BITS:
-        raise _unserved(setting, path, f"RSA with {key.key_size} bits")
-    if key.public_key().public_numbers().e < _RSA_EXPONENT:
-        raise _unserved(setting, path, "RSA with a public exponent below 65537")
-    return key
 
 
 def _unserved(setting: str, path: str, what: str) -> Cannot:
     return Cannot(
         f"{setting}: the key in {path} is {what}; "
-        "keys that can be served are RSA with 2048, 3072 or 4096 bits, EC on P-256 or P-384, and Ed25519"
+        "keys that can be served are RSA with at least 2048 bits, EC on P-256, P-384 or P-521, Ed25519 and Ed448"
     )
-
-
-def _servable(leaf: x509.Certificate) -> None:
-    """Raises `Cannot` where rustls would not start."""
-    if leaf.version is not x509.Version.v3:
-        raise Cannot(f"http.tls.certificate: {_name(leaf)} is not a certificate of version 3, which TLS needs")
-    for extension in leaf.extensions:
-        if extension.critical and extension.oid not in _UNDERSTOOD:
-            raise Cannot(
-                f"http.tls.certificate: {_name(leaf)} marks the extension {extension.oid.dotted_string} as "
-                "critical, which is not supported"
-            )
 
 
 # Order
 
 
 def _chain(
-    path: str, found: list[x509.Certificate], key_path: str, key: Key
+    section: str, path: str, found: list[x509.Certificate], key_path: str, key: Key
 ) -> tuple[list[x509.Certificate], list[str]]:
     """The leaf and what signs it, in the order in which TLS wants them, and warnings.  Raises `Cannot`.
 
@@ -223,7 +212,7 @@ def _chain(
     ours = [one for one in found if _spki(one) == spki]
     if not ours:
         of = _name(found[0]) if len(found) == 1 else f"any of the {len(found)} certificates"
-        raise Cannot(f"http.tls: the key {key_path} does not belong to {of} in {path}")
+        raise Cannot(f"{section}: the key {key_path} does not belong to {of} in {path}")
     leaf = ours[0]
     chain = [leaf]
     rest = [one for one in found if one is not leaf]
@@ -292,6 +281,16 @@ def _judged(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = Tru
     public = _public(one)
     if isinstance(public, rsa.RSAPublicKey) and public.key_size < _WEAK_BITS:
         yield f"{what} has an RSA key of {public.key_size} bits; clients will refuse it"
+    if isinstance(public, rsa.RSAPublicKey) and public.key_size > _GO_BITS:
+        yield f"{what} has an RSA key of {public.key_size} bits; Docker and other clients in Go will refuse it"
+    if isinstance(public, ed448.Ed448PublicKey):
+        yield f"{what} has a key of the kind Ed448; Docker and other clients in Go will refuse it"
+    for extension in one.extensions:
+        if extension.critical and extension.oid not in _UNDERSTOOD:
+            yield (
+                f"{what} marks the extension {extension.oid.dotted_string} as critical; Docker and other "
+                "clients in Go will refuse it"
+            )
     if leaf:
         yield from _judged_as_server(what, one)
 
@@ -313,11 +312,12 @@ def _judged_as_server(what: str, leaf: x509.Certificate) -> Iterator[str]:
 
 
 def _verifiable(public: object) -> bool:
-    if isinstance(public, rsa.RSAPublicKey):
-        return public.key_size in _AUTHORITY_BITS
+    """Return whether OpenSSL, at security level 2, takes signatures of this key."""
+    if isinstance(public, rsa.RSAPublicKey | dsa.DSAPublicKey):
+        return public.key_size >= _WEAK_BITS
     if isinstance(public, ec.EllipticCurvePublicKey):
-        return public.curve.name in _CURVES
-    return isinstance(public, ed25519.Ed25519PublicKey)
+        return public.key_size >= _AUTHORITY_CURVE_BITS
+    return isinstance(public, ed25519.Ed25519PublicKey | ed448.Ed448PublicKey)
 
 
 def _may_sign(one: x509.Certificate) -> bool:
@@ -367,6 +367,15 @@ def _subject(leaf: x509.Certificate) -> str:
         return _name(leaf)
     hosts = [*names.get_values_for_type(x509.DNSName), *map(str, names.get_values_for_type(x509.IPAddress))]
     return ", ".join(hosts) or _name(leaf)
+
+
+def _hosts(leaf: x509.Certificate) -> tuple[str, ...]:
+    """Return the host names of a certificate in lower case, wildcards included."""
+    try:
+        names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+    except x509.ExtensionNotFound:
+        return ()
+    return tuple(dict.fromkeys(name.lower() for name in names.get_values_for_type(x509.DNSName)))
 
 
 def _time(moment: datetime) -> str:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from moorage.server.sealed import Sealed
 
-__all__ = ["Challenges", "Clients", "ServerOptions", "Tls"]
+__all__ = ["Challenges", "Clients", "Pair", "ServerOptions", "Tls"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,10 +24,21 @@ class Clients:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
-    """Made by `tls.check`; `minimum` is `tls1.2` or `tls1.3`.
+class Pair:
+    """A certificate with its chain, its key, and the host names it is served for (`*.example.com` included)."""
 
-    `identity` tells contents apart, `until` is when the certificate expires, `subject` whose it is.
+    certificate: Sealed = field(compare=False)
+    key: Sealed = field(compare=False)
+    names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """TLS of the listener, made by `tls.check`; `minimum` is `tls1.2` or `tls1.3`.
+
+    `identity` is a digest of all files.  `until` is the time at which the first of the certificates expires,
+    `subject` that of the default certificate.  `suites` are those of TLS 1.2 by OpenSSL's names, the preferred one
+    first; empty: the default.  `more` are certificates that are served by SNI; all other clients get the default.
     """
 
     certificate: Sealed = field(compare=False)
@@ -37,10 +48,14 @@ class Tls:
     identity: str
     until: datetime
     subject: str = ""
+    names: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    more: tuple[Pair, ...] = ()
 
     def close(self) -> None:
         """Release the private bytes in this process, once a context is made of them."""
-        for sealed in (self.certificate, self.key):
+        more = [part for pair in self.more for part in (pair.certificate, pair.key)]
+        for sealed in (self.certificate, self.key, *more):
             sealed.close()
         if self.clients is not None:
             self.clients.authorities.close()

@@ -1,8 +1,8 @@
 """HTTPS: the files that the settings name become what every worker of a plan serves.
 
-    files ──certificates.py──► checked, in one form ──sealed.py──► read by rustls in each worker
+    files ──certificates.py──► checked, in one form ──sealed.py──► read by tls_contexts.py in each worker
 
-Granian panics on anything it cannot use, so it is only shown what has been checked, and always the same bytes: the
+OpenSSL loads everything once before it is served, so that no worker fails on it, and always the same bytes: the
 files may change at any time after (`renewal.py` notices).
 """
 
@@ -15,11 +15,14 @@ from typing import TYPE_CHECKING
 from moorage.acme.wanted import served_file
 from moorage.config import suites
 from moorage.server.cannot import Cannot
-from moorage.server.options import Clients, Tls
+from moorage.server.options import Clients, Pair, Tls
 from moorage.server.sealed import Sealed
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
     from moorage.config.sections.http import Tls as TlsSettings
+    from moorage.server import certificates
 
 __all__ = ["Awaited", "check", "files"]
 
@@ -29,15 +32,19 @@ class Awaited(Cannot):
 
 
 def files(settings: TlsSettings) -> tuple[str, ...]:
-    """The files that `check` reads, whose change means other certificates; none for plain HTTP."""
+    """Return the files that `check` reads, whose change means other certificates; none for plain HTTP."""
     certificate, key = _named(settings)
     if not certificate or not key:
         return ()
-    return (*dict.fromkeys((certificate, key)), *settings.clientcas)
+    more = [path for pair in settings.certificates for path in (pair.certificate, pair.key)]
+    return (*dict.fromkeys((certificate, key, *more)), *settings.clientcas)
 
 
 def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | None, list[str]]:
-    """What to serve with, None for plain HTTP, and warnings.  `now` is aware.  Raises `Cannot`, `Awaited` last."""
+    """Return what to serve with, None for plain HTTP, and warnings.
+
+    `now` is aware.  Raises `Cannot`, `Awaited` last.
+    """
     certificate, key = _named(settings)
     if not certificate and not key:
         return None, []
@@ -54,31 +61,51 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
         pem = found.pem
         required = settings.clientauth in {"", "require-and-verify-client-cert"}
         clients = Clients(Sealed("moorage client authorities", pem), required=required)
+    more = [
+        certificates.pair(one.certificate, one.key, now, f"http.tls.certificates[{index}]")
+        for index, one in enumerate(settings.certificates)
+    ]
     try:
         pair = certificates.pair(certificate, key, now)
     except Cannot as error:
         if not settings.letsencrypt.cachefile:
             raise
-        _check_suites(settings, "ECDSA")
+        _check_suites(settings, ["ECDSA"])
         raise Awaited(str(error)) from error
-    _check_suites(settings, pair.kind)
+    pairs = [pair, *more]
+    _check_suites(settings, [one.kind for one in pairs])
+    tls = _sealed(settings, pairs, clients, pem)
+    _check_by_openssl(tls)
+    return tls, [warning for one in pairs for warning in one.warnings] + warnings + list(_unserved(pairs))
+
+
+def _sealed(
+    settings: TlsSettings, pairs: Sequence[certificates.Pair], clients: Clients | None, authorities: bytes
+) -> Tls:
     identity = hashlib.sha256()
-    for part in (pair.chain, pair.key, pem):
+    for part in (*(part for pair in pairs for part in (pair.chain, pair.key)), authorities):
         identity.update(b"%d " % len(part) + part)
-    tls = Tls(
-        Sealed("moorage certificate", pair.chain),
-        Sealed("moorage key", pair.key),
+    sealed = [
+        Pair(Sealed("moorage certificate", pair.chain), Sealed("moorage key", pair.key), pair.names)
+        for pair in pairs
+    ]  # fmt: skip
+    default = sealed[0]
+    return Tls(
+        default.certificate,
+        default.key,
         settings.minimumtls,
         clients,
         identity.hexdigest(),
-        pair.until,
-        pair.subject,
+        min(pair.until for pair in pairs),
+        pairs[0].subject,
+        default.names,
+        () if settings.minimumtls == "tls1.3" else suites.to_openssl(settings.ciphersuites),
+        tuple(sealed[1:]),
     )
-    return tls, pair.warnings + warnings
 
 
 def _named(settings: TlsSettings) -> tuple[str, str]:
-    """Files of certificate and key; ACME's are one."""
+    """Return the files of certificate and key; ACME's are one."""
     acme = settings.letsencrypt
     if acme.cachefile:
         served = served_file(acme.cachefile, acme.names)
@@ -86,9 +113,32 @@ def _named(settings: TlsSettings) -> tuple[str, str]:
     return settings.certificate, settings.key
 
 
-def _check_suites(settings: TlsSettings, kind: str) -> None:
-    """Raises `Cannot` if none is left for a key of this kind."""
-    if settings.ciphersuites and settings.minimumtls != "tls1.3":
-        left_out = suites.missing(settings.ciphersuites, kind)
-        if left_out:
-            raise Cannot(f"http.tls.ciphersuites {suites.no_choice(left_out)}")
+def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
+    """Raises `Cannot` if the list leaves none for a key of one of these kinds."""
+    if not settings.ciphersuites or settings.minimumtls == "tls1.3":
+        return
+    for kind in kinds:
+        if not suites.for_kind(settings.ciphersuites, kind):
+            key = "an RSA key" if kind == "RSA" else "an EC or Ed25519 key"
+            raise Cannot(
+                f"http.tls.ciphersuites names no suite that a server with {key} can use, so no client could "
+                f"connect with TLS 1.2; add one of {', '.join(suites.OFFERED[kind])}, remove the list, or set "
+                "http.tls.minimumtls to tls1.3"
+            )
+
+
+def _check_by_openssl(tls: Tls) -> None:
+    """Raises `Cannot` where OpenSSL, at its security level, refuses to serve."""
+    from moorage.server.tls_contexts import make_context  # noqa: PLC0415  plain HTTP does without
+
+    make_context(tls)
+
+
+def _unserved(pairs: Sequence[certificates.Pair]) -> Iterator[str]:
+    """Warn of certificates that no name leads to."""
+    taken = set(pairs[0].names)
+    for index, pair in enumerate(pairs[1:]):
+        if taken.issuperset(pair.names):
+            reason = "its names are those of certificates before it" if pair.names else "it has no host names"
+            yield f"http.tls.certificates[{index}] is never served: {reason}"
+        taken.update(pair.names)

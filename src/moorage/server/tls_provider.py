@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from moorage.acme.store import Store
 from moorage.server.http1.client_hello import ACME_TLS
+from moorage.server.tls_contexts import make_context
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -63,16 +64,4 @@ def _challenge_context(store: Store, host: str) -> ssl.SSLContext | None:
         context.load_cert_chain(store.alpn_file(host))
     except (OSError, ssl.SSLError):
         return None
-    return context
-
-
-def make_context(tls: Tls) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.minimum == "tls1.3" else ssl.TLSVersion.TLSv1_2
-    context.options |= ssl.OP_NO_RENEGOTIATION
-    context.set_alpn_protocols(["http/1.1"])
-    context.load_cert_chain(tls.certificate.path, tls.key.path)
-    if tls.clients is not None:
-        context.load_verify_locations(tls.clients.authorities.path)
-        context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
     return context

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 from moorage.config.sections.base import Flag, PathText, Period, Section, Span, Text, at_least, one_of, setting
 from moorage.config.sections.clients import Cors, Proxy
 
-__all__ = ["Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
+__all__ = ["CertificatePair", "Debug", "H2c", "Http", "Http2", "LetsEncrypt", "Prometheus", "Tls"]
 
 
 class LetsEncrypt(Section):
@@ -36,11 +36,24 @@ class LetsEncrypt(Section):
         return tuple(dict.fromkeys(host.lower() for host in self.hosts))
 
 
+class CertificatePair(Section):
+    """A certificate for other host names."""
+
+    certificate: PathText = setting("", "PEM file with the certificate and its chain.", required=True, ours=True)
+    key: PathText = setting("", "PEM file with the private key.", required=True, ours=True)
+
+
 class Tls(Section):
     """HTTPS."""
 
     certificate: PathText = setting("", "PEM file with the certificate and its chain; a renewed one is noticed.")
     key: PathText = setting("", "PEM file with the private key.")
+    certificates: tuple[CertificatePair, ...] = setting(
+        (),
+        "Certificates for other host names, chosen by the name that a client requests (SNI); clients that request "
+        "none of these names get `certificate`.",
+        ours=True,
+    )
     clientcas: tuple[PathText, ...] = setting(
         (), "PEM files with authorities whose clients are let in; each client needs a certificate."
     )
@@ -59,7 +72,9 @@ class Tls(Section):
         "tls1.2", "Oldest version of TLS spoken. `tls1.0` and `tls1.1` are taken for `tls1.2`, with a warning."
     )
     ciphersuites: tuple[Text, ...] = setting(
-        (), "Cipher suites for TLS 1.2, by Go's names. A list that leaves out what is offered is refused."
+        (),
+        "Cipher suites for TLS 1.2 by Go's names, the preferred one first.",
+        shown="those with ECDHE and AES-GCM or ChaCha20; the client's preference decides",
     )
     letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
     handshaketimeout: Period = setting(
@@ -90,15 +105,20 @@ class Debug(Section):
 
 
 class Http2(Section):
-    """HTTP/2 over TLS."""
+    """HTTP/2 over TLS, which is not spoken."""
 
-    disabled: Flag = setting(False, "Speak HTTP/1.1 only.")
+    disabled: Flag = setting(
+        False,
+        "HTTP/1.1 is served in any case, and a proxy adds HTTP/2; an explicit `false` gets a warning.",
+    )
 
 
 class H2c(Section):
-    """HTTP/2 without TLS."""
+    """HTTP/2 without TLS, which is not spoken."""
 
-    enabled: Flag = setting(False, "Speak HTTP/2 without TLS to clients that begin with it.")
+    enabled: Flag = setting(
+        False, "Has no effect, with a warning: HTTP/1.1 is served; a proxy must be set to HTTP/1.1."
+    )
 
 
 class Http(Section):
@@ -132,8 +152,8 @@ class Http(Section):
     )
     tls: Tls = setting(Tls, "HTTPS.")
     debug: Debug = setting(Debug, "A second listener for health and metrics.")
-    http2: Http2 = setting(Http2, "HTTP/2 over TLS.")
-    h2c: H2c = setting(H2c, "HTTP/2 without TLS.")
+    http2: Http2 = setting(Http2, "HTTP/2 over TLS, which is not spoken.")
+    h2c: H2c = setting(H2c, "HTTP/2 without TLS, which is not spoken.")
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
         None, "Processes that answer requests.", ours=True, shown="one per core that may be used, at most 8"
     )
