@@ -26,6 +26,7 @@ import sys
 import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
@@ -53,6 +54,7 @@ PIPE_BUF: Final = 4096
 _LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
 # Made once: json.dumps makes a new encoder for each line, a third of the price of a line.
 _ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
+_ENCODE_TEXT: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
 _CONTROLS: Final = re.compile(
     r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
@@ -302,7 +304,7 @@ def _word(value: object) -> str:
 
 
 def _quoted(text: str) -> str:
-    return text if _PLAIN.fullmatch(text) else without_controls(json.dumps(text, ensure_ascii=False))
+    return text if _PLAIN.fullmatch(text) else without_controls(_ENCODE_TEXT(text))
 
 
 def _combined() -> Callable[[Entry], bytes]:
@@ -317,12 +319,14 @@ def _combined() -> Callable[[Entry], bytes]:
         if int(entry.when) != second:
             second = int(entry.when)
             stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
-        head = f"{_safe(entry.remote, 128)} - {_safe(entry.user, 256)} [{stamp}] "
-        asked = f'"{_safe(entry.method, 32)} {_safe(entry.target, 2000)} HTTP/{entry.protocol}" '
-        told = f"{entry.status} {entry.sent or '-'} "
-        client = f'"{_safe(entry.referer, 500)}" "{_safe(entry.agent, 500)}" '
         subject = f' "{_safe(entry.subject, 300)}"' if entry.subject else ""
-        return f"{head}{asked}{told}{client}{entry.seconds:.6f} {entry.request}{subject}\n".encode()
+        return (
+            f"{_safe(entry.remote, 128)} - {_safe(entry.user, 256)} [{stamp}] "
+            f'"{_safe(entry.method, 32)} {_safe(entry.target, 2000)} HTTP/{entry.protocol}" '
+            f"{entry.status} {entry.sent or '-'} "
+            f'"{_safe(entry.referer, 500)}" "{_safe(entry.agent, 500)}" '
+            f"{entry.seconds:.6f} {entry.request}{subject}\n"
+        ).encode()
 
     return render
 
@@ -358,9 +362,12 @@ def _safe(text: str, limit: int) -> str:
 
     Cut to `limit` characters; "-" if empty.
     """
-    if not text:
-        return "-"
-    text = text[:limit]
+    return _escaped(text[:limit], limit) if text else "-"
+
+
+@lru_cache(maxsize=1024)
+def _escaped(text: str, limit: int) -> str:
+    """Remembered, since user agents, addresses and many targets come again and again."""
     if _UNSAFE.search(text):
         text = _UNSAFE.sub(_escape, text)
     return text[:limit]

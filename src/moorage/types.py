@@ -62,6 +62,14 @@ class Digest:
     def __str__(self) -> str:
         return self._text
 
+    # Digests are the keys of every cache: compared as one text, which remembers its hash.
+
+    def __eq__(self, other: object) -> bool:
+        return self._text == other._text if isinstance(other, Digest) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
     @classmethod
     @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Self:

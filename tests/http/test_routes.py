@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from moorage.app import StoredRegistry, http_options
 from moorage.config.model import Settings
-from moorage.errors import Unauthorized
+from moorage.errors import RouteUnknown, Unauthorized
 from moorage.http.app import create_app
-from moorage.http.routes import ROUTES
+from moorage.http.routes import ROUTES, find
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
@@ -93,3 +94,21 @@ async def test_a_challenge_is_known() -> None:
     scope = await scope_after("GET", "/v2/", Closed())
     assert scope["moorage.refusal"] == "UNAUTHORIZED"
     assert scope["moorage.challenge"] == 'Basic realm="r"'
+
+
+FEW = ("", "a", "manifests", "blobs", "uploads")
+WORDS = (*FEW, "v2", "tags", "list", "referrers", "_oci", f"sha256:{HEX}", "x\n")
+
+
+@pytest.mark.parametrize(("length", "vocabulary"), [(1, WORDS), (2, WORDS), (3, WORDS), (5, FEW)])
+def test_the_short_way_to_an_endpoint_leads_where_the_table_does(length: int, vocabulary: tuple[str, ...]) -> None:
+    """Names may hold `manifests` and `blobs`: another endpoint would check another permission."""
+    for words in product(vocabulary, repeat=length):
+        for path in (f"/v2/{'/'.join(words)}", f"/{'/'.join(words)}"):
+            matches = ((route, route.match(path)) for route in ROUTES)
+            expected = next(((route, found.groupdict("")) for route, found in matches if found), None)
+            if expected is not None:
+                assert find(path) == expected, path
+            else:
+                with pytest.raises(RouteUnknown):
+                    find(path)

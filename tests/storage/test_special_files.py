@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, Unchanged, UploadMissing
+from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, ObjectTooLarge, Unchanged, UploadMissing
 from moorage.storage.filesystem import FilesystemDriver
 from moorage.testing.listing_contract import keys_below
 
@@ -63,6 +63,33 @@ async def test_a_special_file_is_as_missing(
     assert list(await driver.uploads.sweep(Key("r"), later)) == []
     await driver.write(KEY, b"healed")
     assert (await driver.read(KEY)).data == b"healed"
+
+
+@pytest.mark.parametrize("sent", [b"", b"sha256:" + b"0" * 64], ids=["silent", "with a digest"])
+@pytest.mark.parametrize("limit", [1024, 4 << 20])
+async def test_a_fifo_with_a_writer_is_as_missing(
+    driver: FilesystemDriver, tmp_path: Path, limit: int, sent: bytes
+) -> None:
+    """No process that can create one in the data directory may answer for a link."""
+    fifo(tmp_path / KEY)
+    writer = os.open(tmp_path / KEY, os.O_RDWR | os.O_NONBLOCK)
+    try:
+        os.write(writer, sent)
+        with pytest.raises(KeyMissing):
+            await driver.read(KEY, limit=limit)
+    finally:
+        os.close(writer)
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1024])
+@pytest.mark.parametrize("limit", [1024, 64 << 10, 4 << 20])
+async def test_a_file_up_to_the_limit_is_read_whole(driver: FilesystemDriver, size: int, limit: int) -> None:
+    """Small limits are read without asking for the size first."""
+    await driver.write(KEY, b"x" * size)
+    assert (await driver.read(KEY, limit=limit)).data == b"x" * size
+    await driver.write(KEY, b"x" * (limit + 1))
+    with pytest.raises(ObjectTooLarge):
+        await driver.read(KEY, limit=limit)
 
 
 async def test_below_a_link_that_leads_back_to_itself_nothing_is_found(

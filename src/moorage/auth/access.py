@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
@@ -214,6 +215,7 @@ def challenge(scheme: str, **parameters: str) -> str:
     return f"{scheme} {shown}" if shown else scheme
 
 
+@lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
     """As a quoted-string: what would end it is escaped, what would end the header is left out."""
     printable = re.sub(r"[^\x20-\x7e]", "", text)

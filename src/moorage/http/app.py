@@ -14,7 +14,6 @@ from urllib.parse import quote
 
 import structlog
 from starlette.requests import Request
-from starlette.responses import Response
 
 from moorage.errors import (
     MethodUnknown,
@@ -30,12 +29,15 @@ from moorage.http import routes
 from moorage.http.auth import Guard
 from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
+from moorage.http.reply import Answer, Reply
 from moorage.http.streaming import ClientGone
 from moorage.http.uploads import place_headers
 from moorage.http.urls import path_outside
 from moorage.types import parse_repo_name
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from starlette.types import ASGIApp, Receive, Scope, Send
 
     from moorage.auth.access import Authority
@@ -46,6 +48,9 @@ if TYPE_CHECKING:
 __all__ = ["create_app"]
 
 _API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
+_UNCONFIGURED: Final = (_API_VERSION,)
+_EMPTY: Final = (b"content-length", b"0")
+_ROOT: Final = ((b"cache-control", b"no-cache"), _EMPTY)
 _TOKEN: Final = "/token"  # noqa: S105  a path
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
 _IN_PATH: Final = "/:="
@@ -79,9 +84,8 @@ class _App:
     ) -> None:
         self._registry, self._options, self._tokens = registry, options, tokens
         self._guard = None if authority is None else Guard(authority)
-        self._configured = [
-            (key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers
-        ]
+        configured = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers]
+        self._added = (_API_VERSION, *configured)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -90,53 +94,54 @@ class _App:
         if scope["type"] != "http":
             return
         self._options.clients.sift(scope)
-        request = Request(scope, receive)
         try:
-            response = await self._answer(request)
+            response = await self._answer(scope, receive)
         except ClientGone:
             # The server closes the connection; a status is sent for the access log only (nginx's 499).
-            response = Response(status_code=499)
-        if scope["method"] == "HEAD" and (type(response) is not Response or response.body):
+            response = Reply(499, ())
+        if scope["method"] == "HEAD" and type(response) is not Reply:
             await _without_body(response, scope, receive, send)
         else:
             await response(scope, receive, send)
 
-    async def _answer(self, request: Request) -> Response:
-        path, method = request.scope["path"], request.scope["method"]
+    async def _answer(self, scope: Scope, receive: Receive) -> Answer:
+        path, method = scope["path"], scope["method"]
         if path == "/":
-            return Response(headers={"cache-control": "no-cache", "content-length": "0"})
-        configured: list[tuple[bytes, bytes]] = []
+            return Reply(200, _ROOT)
+        added: Sequence[tuple[bytes, bytes]] = _UNCONFIGURED
         call: Call | None = None
         try:
-            if (redirect := self._redirect(request, path)) is not None:
+            if not path.endswith(("/", "/v2")) and "//" not in path and "/." not in path:
+                pass  # as nearly all
+            elif (redirect := self._redirect(scope, receive, path)) is not None:
                 return redirect
-            inner = self._inner(path)
+            inner = path if self._options.prefix == "/" else self._inner(path)
             if inner == _TOKEN and self._tokens is not None:
-                return await self._tokens.answer(request)
+                return await self._tokens.answer(Request(scope, receive))
             if method == "OPTIONS":
                 return self._options_answer(inner)
             # Also for a method that is not offered: what is counted and traced is counted by route.
             route, params = routes.find(inner)
-            request.scope["moorage.route"] = route
+            scope["moorage.route"] = route
             handler, access = route.endpoint(method, readonly=self._options.readonly)
-            configured = self._configured
-            call = Call(request, self._registry, self._options, params)
+            added = self._added
+            call = Call(scope, receive, self._registry, self._options, params)
             if self._guard is not None:
                 call.principal = await self._guard.admit(call, access)
-                request.scope["moorage.user"] = call.principal.name
+                scope["moorage.user"] = call.principal.name
             response = await handler(call)
         except RegistryError as error:
             # Not the error itself: it knows this frame, and would keep all of the request until a collection.
-            request.scope["moorage.refusal"] = error.code
+            scope["moorage.refusal"] = error.code
             if isinstance(error, Unauthorized):
-                request.scope["moorage.challenge"] = error.challenge
+                scope["moorage.challenge"] = error.challenge
             response = to_response(error, _headers_of(error, call))
         except ClientGone:
             raise
         except Exception:  # noqa: BLE001  a bug of ours: logged whole, told to nobody
             _log.exception("unexpected error", method=method, path=path)
             response = unexpected()
-        response.raw_headers += [_API_VERSION, *configured]
+        response.raw_headers = [*response.raw_headers, *added]
         return response
 
     def _inner(self, path: str) -> str:
@@ -146,16 +151,14 @@ class _App:
             raise RouteUnknown(path)
         return path[len(prefix) - 1 :]
 
-    def _redirect(self, request: Request, path: str) -> Response | None:
+    def _redirect(self, scope: Scope, receive: Receive, path: str) -> Answer | None:
         """301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET.
 
         Raises what the endpoint raises for an invalid name, digest or tag: a redirect always leads to an endpoint.
         """
-        if not path.endswith(("/", "/v2")) and "//" not in path and "/." not in path:
-            return None  # nearly all
         prefix = self._options.prefix
         clean = _resolved(path)
-        if request.method not in {"GET", "HEAD"} or not clean.startswith(prefix):
+        if scope["method"] not in {"GET", "HEAD"} or not clean.startswith(prefix):
             return None
         inner = clean[len(prefix) - 1 :]
         if inner == "/v2":
@@ -167,21 +170,17 @@ class _App:
         if f"{prefix}{inner[1:]}" == path:
             return None
         route, params = routes.find(inner)
-        route.endpoint(request.method, readonly=False)
-        Call(request, self._registry, self._options, params).check_path()
-        query = quote(_NO_ESCAPE.sub(b"%25", request.scope["query_string"]), safe=_IN_QUERY)
+        route.endpoint(scope["method"], readonly=False)
+        Call(scope, receive, self._registry, self._options, params).check_path()
+        query = quote(_NO_ESCAPE.sub(b"%25", scope["query_string"]), safe=_IN_QUERY)
         target = path_outside(self._options, quote(inner[1:], safe=_IN_PATH)) + (f"?{query}" if query else "")
-        response = Response(status_code=301, headers={"location": target, "content-length": "0"})
-        response.raw_headers.append(_API_VERSION)
-        return response
+        return Reply(301, [(b"location", target.encode("latin-1")), _EMPTY, _API_VERSION])
 
-    def _options_answer(self, inner: str) -> Response:
+    def _options_answer(self, inner: str) -> Answer:
         for route in routes.ROUTES:
             if route.match(inner):
                 allowed = ", ".join(route.allowed(readonly=self._options.readonly))
-                response = Response(status_code=204, headers={"allow": allowed})
-                response.raw_headers += [_API_VERSION, *self._configured]
-                return response
+                return Reply(204, [(b"allow", allowed.encode()), *self._added])
         raise RouteUnknown(inner)
 
 
@@ -215,7 +214,7 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
     return {}
 
 
-async def _without_body(response: Response, scope: Scope, receive: Receive, send: Send) -> None:
+async def _without_body(response: Answer, scope: Scope, receive: Receive, send: Send) -> None:
     """HEAD: the headers of GET, its length included, and nothing more."""
 
     async def headers_only(message: dict[str, object]) -> None:

@@ -46,20 +46,20 @@ class _AskedIn(Asked):
 
     @property
     def host(self) -> str:  # type: ignore[override]  # a field there, for whoever makes one by hand
-        return seen_from_outside(self._call.request)[1]
+        return seen_from_outside(self._call.scope)[1]
 
     @property
     def scheme(self) -> str:  # type: ignore[override]
-        return seen_from_outside(self._call.request)[0]
+        return seen_from_outside(self._call.scope)[0]
 
     @property
     def forwarded(self) -> bool:  # type: ignore[override]
-        headers = self._call.request.headers
-        return "x-forwarded-proto" in headers or "forwarded" in headers
+        headers = self._call.headers
+        return b"x-forwarded-proto" in headers or b"forwarded" in headers
 
     @property
     def remote(self) -> str:  # type: ignore[override]
-        return self._call.options.clients.decisive_address(self._call.request.scope)
+        return self._call.options.clients.decisive_address(self._call.scope)
 
 
 class Guard:
@@ -70,7 +70,7 @@ class Guard:
 
     async def admit(self, call: Call, access: Access) -> Principal:
         """Raises Unauthorized, TooManyRequests, Unavailable, and what `Call.name` raises."""
-        header = call.request.headers.get("authorization")
+        header = call.header(b"authorization")
         instead = (Need("repository", call.name(), "delete"),) if access is Access.CANCEL else ()
         asked = _AskedIn(call, self._needs(call, access), instead, given=bool(header))
         return await self._authority.admit(credentials_of(header), asked)
@@ -81,7 +81,7 @@ class Guard:
         if access is Access.IDENTITY:
             return ()
         needs = _on_repository(call.name(), access)
-        if call.request.scope["query_string"] and (source := call.query("from")):
+        if call.scope["query_string"] and (source := call.query("from")):
             # What cannot be a repository is mounted from by nobody, and the mount becomes an upload.
             with suppress(NameInvalid):
                 needs = (*needs, Need("repository", parse_repo_name(source), "pull"))

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from starlette.responses import Response
+from moorage.http.reply import Reply
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
 
 __all__ = ["get_base"]
 
+_HEADERS: Final = ((b"content-type", b"application/json"), (b"content-length", b"2"))
 
-async def get_base(call: Call) -> Response:
+
+async def get_base(call: Call) -> Reply:
     """end-1, GET /v2/: 200 with exactly `{}`."""
     del call
-    return Response(b"{}", headers={"content-type": "application/json"})
+    return Reply(200, _HEADERS, b"{}")

@@ -22,12 +22,14 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from moorage.http.headers import first_header, headers_of, lines_of, remove_headers
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, MutableMapping, Sequence
 
     Scope = MutableMapping[str, Any]
 
-__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "first_header", "parse_network"]
+__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "parse_network"]
 
 _FORWARDED: Final = frozenset({
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
@@ -85,11 +87,8 @@ class Clients:
 
     def sift(self, scope: Scope) -> None:
         """Drop what the proxies alone may say from a request that comes from none of them."""
-        if self._anybody or self._trusts(_peer(scope)):
-            return
-        headers = scope["headers"]
-        if any(name in _FORWARDED for name, _ in headers):
-            scope["headers"] = [header for header in headers if header[0] not in _FORWARDED]
+        if not (self._anybody or self._trusts(_peer(scope))):
+            remove_headers(scope, _FORWARDED)
 
     def decisive_address(self, scope: Scope) -> str:
         """The client's address as far as it is certain; "" for a Unix socket with nothing to tell us more."""
@@ -110,10 +109,12 @@ class Clients:
         """The client's address for logs and events; "" if unknown."""
         if not self._anybody:
             return self.decisive_address(scope)
-        for name in (b"x-forwarded-for", b"x-real-ip"):
-            for part in first_header(scope, name).split(","):
-                if (address := _address(part.strip())) is not None:
-                    return address
+        headers = headers_of(scope)
+        if b"x-forwarded-for" in headers or b"x-real-ip" in headers:
+            for name in (b"x-forwarded-for", b"x-real-ip"):
+                for part in first_header(scope, name).split(","):
+                    if (address := _address(part.strip())) is not None:
+                        return address
         return _peer(scope)
 
     def _look_up(self, address: str) -> bool:
@@ -154,17 +155,7 @@ def _for(element: str) -> str:
 
 def _all(scope: Scope, wanted: bytes) -> str:
     """The header's lines as one: HAProxy adds a line of its own behind the client's."""
-    lines = [value for name, value in scope["headers"] if name == wanted]
-    return b",".join(lines).decode("latin-1") if lines else ""
-
-
-def first_header(scope: Scope, wanted: bytes) -> str:
-    """The first one of that name (which is in lower case); "" if there is none."""
-    for name, value in scope["headers"]:
-        if name == wanted:
-            text: str = value.decode("latin-1")
-            return text
-    return ""
+    return b",".join(lines_of(scope, wanted)).decode("latin-1")
 
 
 def _peer(scope: Scope) -> str:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
+
+from starlette.datastructures import QueryParams
 
 from moorage.auth.access import ANYBODY
 from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
+from moorage.http.headers import headers_of, lines_of
 from moorage.http.ranges import parse_decimal
 from moorage.http.urls import location, path_outside
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
 
 if TYPE_CHECKING:
-    from starlette.requests import Request
+    from starlette.types import Receive, Scope
 
     from moorage.auth.access import Principal
     from moorage.http.options import HttpOptions
@@ -25,13 +27,22 @@ __all__ = ["Call"]
 _DIGEST_SHAPE: Final = re.compile(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+", re.ASCII)
 
 
-@dataclass(slots=True)
 class Call:
-    request: Request
-    registry: Registry
-    options: HttpOptions
-    params: dict[str, str]
-    principal: Principal = ANYBODY
+    """`headers` has the first line of each header; `params` are the variable parts of the path."""
+
+    __slots__ = ("headers", "method", "options", "params", "principal", "receive", "registry", "scope")
+
+    def __init__(
+        self, scope: Scope, receive: Receive, registry: Registry, options: HttpOptions, params: dict[str, str]
+    ) -> None:
+        self.scope = scope
+        self.receive = receive
+        self.registry = registry
+        self.options = options
+        self.params = params
+        self.method: str = scope["method"]
+        self.headers = headers_of(scope)
+        self.principal: Principal = ANYBODY
 
     def name(self) -> RepoName:
         """The repository.  A path that cannot hold one is no route (404), except for referrers; one that is too
@@ -71,38 +82,43 @@ class Call:
             if (parse := _PARSERS.get(name)) is not None:
                 parse(self)
 
-    def header(self, name: str) -> str | None:
-        return self.request.headers.get(name)
+    def header(self, name: bytes) -> str | None:
+        value = self.headers.get(name)
+        return None if value is None else value.decode("latin-1")
 
-    def list_header(self, name: str) -> str | None:
+    def list_header(self, name: bytes) -> str | None:
         """All lines of a header whose value is a list, joined (RFC 9110 section 5.3)."""
-        wanted = name.encode()
-        lines = [value for key, value in self.request.scope["headers"] if key == wanted]
-        return b", ".join(lines).decode("latin-1") if lines else None
+        if name not in self.headers:
+            return None
+        return b", ".join(lines_of(self.scope, name)).decode("latin-1")
 
     def query(self, name: str) -> str | None:
         """The first value of a parameter, as in CNCF Distribution (Go's `Values.Get`); None without one."""
-        values = self.request.query_params.getlist(name)
+        values = self.query_values(name)
         return values[0] if values else None
+
+    def query_values(self, name: str) -> list[str]:
+        """All values of a parameter."""
+        return QueryParams(self.scope["query_string"]).getlist(name) if self.scope["query_string"] else []
 
     def content_length(self) -> int | None:
         """None for a chunked body."""
-        return parse_decimal(self.header("content-length") or "")
+        return parse_decimal(self.header(b"content-length") or "")
 
     def has_body(self) -> bool:
         """Return whether a body may follow: announced, chunked, or (HTTP/2 of another server) unknown."""
         length = self.content_length()
         if length is not None:
             return length > 0
-        return self.header("transfer-encoding") is not None or self.request.scope.get("http_version") == "2"
+        return b"transfer-encoding" in self.headers or self.scope.get("http_version") == "2"
 
     def client(self) -> str:
         """The address of the client, by trusted proxies' word only; "" for a Unix socket."""
-        return self.options.clients.decisive_address(self.request.scope)
+        return self.options.clients.decisive_address(self.scope)
 
     def location(self, path: str) -> str:
         """The URL of `path`, which begins with `v2/`."""
-        return location(self.request, self.options, path)
+        return location(self.scope, self.options, path)
 
     def page_path(self, path: str) -> str:
         """The same without scheme and host, for `Link`."""

@@ -8,14 +8,17 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any, Final
 
-from starlette.responses import Response
-
 from moorage import errors
+from moorage.http.reply import Reply, encoded
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 __all__ = ["STATUS", "status_of", "to_response", "unexpected"]
+
+_TYPE: Final = (b"content-type", b"application/json")
+# `json.dumps` makes an encoder for each call.
+_json: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.BlobUnknown: 404,
@@ -58,7 +61,7 @@ def to_response(
     error: errors.RegistryError,
     headers: Mapping[str, str] | None = None,
     beside: Mapping[str, str] | None = None,
-) -> Response:
+) -> Reply:
     """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size).
 
     `beside` stands next to `errors`: the words of OAuth 2.0 where an endpoint speaks that as well.
@@ -66,13 +69,14 @@ def to_response(
     return _envelope(status_of(error), error.entries(), headers, beside or {})
 
 
-def unexpected() -> Response:
+def unexpected() -> Reply:
     """The answer to a bug of ours: nothing about it leaves the log."""
     return _envelope(500, [{"code": "UNKNOWN", "message": "unknown error"}], None, {})
 
 
 def _envelope(
     status: int, entries: list[dict[str, Any]], headers: Mapping[str, str] | None, beside: Mapping[str, str]
-) -> Response:
-    body = json.dumps({"errors": entries, **beside}, separators=(",", ":")).encode() + b"\n"
-    return Response(body, status, headers={**(headers or {}), "content-type": "application/json"})
+) -> Reply:
+    body = _json({"errors": entries, **beside}).encode() + b"\n"
+    length = (b"content-length", b"%d" % len(body))
+    return Reply(status, [*encoded(headers or {}), length, _TYPE], body)

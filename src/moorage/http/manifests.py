@@ -15,6 +15,7 @@ from starlette.responses import Response
 from moorage.auth.access import allows_class
 from moorage.errors import Denied, DigestInvalid, ManifestUnknown, TooManyTags
 from moorage.http.ranges import check_match, entity_tags, matches
+from moorage.http.reply import Reply
 from moorage.http.streaming import read_body
 from moorage.registry import media
 from moorage.registry.interface import IfMatch
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.http.context import Call
+    from moorage.http.reply import Answer
     from moorage.registry.interface import Manifest
     from moorage.types import RepoName, Tag
 
@@ -33,7 +35,7 @@ _TAGS_AT_ONCE: Final = 100
 _DEFAULT_PLATFORM: Final = ("linux", "amd64")
 
 
-async def get_manifest(call: Call) -> Response:
+async def get_manifest(call: Call) -> Answer:
     """end-3, GET or HEAD: 200 with the bytes that were pushed, or 304.
 
     Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412).
@@ -42,14 +44,18 @@ async def get_manifest(call: Call) -> Response:
     manifest = await call.registry.manifests.get(name, reference)
     if manifest.media_type == media.DOCKER_LIST and not isinstance(reference, Digest):
         manifest = await _acceptable(call, manifest)
-    digest = str(manifest.digest)
-    headers = {"content-type": manifest.media_type, "docker-content-digest": digest, "etag": f'"{digest}"'}
-    check_match(call.list_header("if-match"), manifest.digest)
-    if matches(call.list_header("if-none-match"), manifest.digest):
-        return Response(status_code=304, headers=headers)
-    if call.request.method == "HEAD":
-        return Response(headers={**headers, "content-length": str(len(manifest.data))})
-    return Response(manifest.data, headers=headers)
+    digest = str(manifest.digest).encode()
+    headers = [
+        (b"content-type", manifest.media_type.encode("latin-1")),
+        (b"docker-content-digest", digest),
+        (b"etag", b'"%b"' % digest),
+    ]
+    if b"if-match" in call.headers:
+        check_match(call.list_header(b"if-match"), manifest.digest)
+    if b"if-none-match" in call.headers and matches(call.list_header(b"if-none-match"), manifest.digest):
+        return Reply(304, headers)
+    headers.append((b"content-length", b"%d" % len(manifest.data)))
+    return Reply(200, headers, manifest.data)
 
 
 async def _acceptable(call: Call, manifest: Manifest) -> Manifest:
@@ -65,7 +71,7 @@ async def _acceptable(call: Call, manifest: Manifest) -> Manifest:
 
 
 def _accepted(call: Call) -> set[str]:
-    values = ",".join(call.request.headers.getlist("accept")).split(",")
+    values = (call.list_header(b"accept") or "").split(",")
     return {media.essence(value) for value in values if value.strip()}
 
 
@@ -76,15 +82,16 @@ async def put_manifest(call: Call) -> Response:
     """
     name, reference = call.name(), call.reference()
     tags = _tags(call)
-    data = await read_body(call.request, call.options.manifest_limit_bytes, call.options.body_timeout_s)
+    options = call.options
+    data = await read_body(call.scope, call.receive, options.manifest_limit_bytes, options.body_timeout_s)
     pushed = await call.registry.manifests.put(
         name,
         reference,
-        call.header("content-type") or "",
+        call.header(b"content-type") or "",
         data,
         tags=tags,
         condition=_condition(call),
-        check_class=_class_check(call, name) if call.options.classes_matter else None,
+        check_class=_class_check(call, name) if options.classes_matter else None,
     )
     headers = {
         "location": call.location(f"v2/{quote(name)}/manifests/{pushed.digest}"),
@@ -109,14 +116,14 @@ def _class_check(call: Call, name: RepoName) -> Callable[[str], None]:
 
 
 def _tags(call: Call) -> tuple[Tag, ...]:
-    texts = call.request.query_params.getlist("tag")
+    texts = call.query_values("tag")
     if len(texts) > _TAGS_AT_ONCE:
         raise TooManyTags(f"{len(texts)} tags; one request may set {_TAGS_AT_ONCE}")
     return tuple(parse_tag(text) for text in texts)
 
 
 def _condition(call: Call) -> IfMatch | None:
-    match, none_match = call.list_header("if-match"), call.list_header("if-none-match")
+    match, none_match = call.list_header(b"if-match"), call.list_header(b"if-none-match")
     if match is None and none_match is None:
         return None
     return IfMatch(_digests(match, weak=False), _digests(none_match, weak=True))
@@ -147,7 +154,7 @@ async def delete_manifest(call: Call) -> Response:
     Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412), UNSUPPORTED.
     """
     name, reference = call.name(), call.reference()
-    if (match := call.list_header("if-match")) is not None:
+    if (match := call.list_header(b"if-match")) is not None:
         check_match(match, (await call.registry.manifests.get(name, reference)).digest)
     await call.registry.manifests.delete(name, reference)
     return Response(status_code=202, headers={"content-length": "0"})

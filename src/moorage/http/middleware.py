@@ -15,12 +15,14 @@ from __future__ import annotations
 
 import re
 import time
+from itertools import chain
 from random import getrandbits
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from moorage.http.clients import ANYBODY, Clients, first_header
+from moorage.http.clients import ANYBODY, Clients
+from moorage.http.headers import headers_of
 from moorage.logs import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
@@ -116,39 +118,33 @@ class RequestLog:
         finally:
             self._traffic.end()
             exchange.leave()
-            seconds = exchange.seconds()
+            seconds, status = time.perf_counter() - exchange.begun, exchange.status or _CLIENT_GONE
             if observer is not None:
-                asked = exchange.header_bytes + exchange.received
-                observer.end(scope, exchange.status, seconds, asked, exchange.received, exchange.sent)
+                asked = sum(map(len, chain.from_iterable(scope["headers"]))) + exchange.received
+                observer.end(scope, status, seconds, asked, exchange.received, exchange.sent)
             if self._access is not None and not (
-                scope["path"] in self._unlogged and exchange.status == _OK and scope["method"] in _READS
+                scope["path"] in self._unlogged and status == _OK and scope["method"] in _READS
             ):
-                self._access.write(exchange.entry(self._clients.remote_address(scope), seconds))
+                remote = self._clients.remote_address(scope)
+                self._access.write(exchange.entry(remote, status, seconds))
 
 
 class _Exchange:
-    """One request and its answer, as far as the logs and metrics are concerned."""
+    """One request and its answer, as far as the logs and metrics are concerned; `status` 0: there is none yet."""
 
     __slots__ = (
-        "_begun", "_receive", "_scope", "_send", "_sent", "_status", "aborted", "header_bytes", "id", "received",
+        "_receive", "_scope", "_send", "_sent", "aborted", "begun", "id", "received", "status",
     )  # fmt: skip
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        self._begun = time.perf_counter()
+        self.begun = time.perf_counter()
         self._scope, self._receive, self._send = scope, receive, send
-        self._status = self.received = self._sent = 0
+        self.status = self.received = self._sent = 0
         self.aborted = False
-        self.id = b"%032x" % getrandbits(128)
-        size = 0
-        for name, value in scope["headers"]:
-            size += len(name) + len(value)
-            if name == b"x-request-id" and _ID.fullmatch(value):
-                self.id = value
-        self.header_bytes = size
-
-    @property
-    def status(self) -> int:
-        return self._status or _CLIENT_GONE
+        given = headers_of(scope).get(b"x-request-id")
+        if given is None or _ID.fullmatch(given) is None:
+            given = b"%032x" % getrandbits(128)
+        self.id = given
 
     @property
     def sent(self) -> int:
@@ -157,9 +153,6 @@ class _Exchange:
             sent: int = transfer.body_sent
             return sent
         return self._sent
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._begun
 
     async def receive(self) -> Message:
         message = await self._receive()
@@ -171,11 +164,11 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         kind = message["type"]
         size = 0
-        if kind == "http.response.start":
-            self._status = message["status"]
-            message["headers"] = [*message["headers"], (b"x-request-id", self.id)]
-        elif kind == "http.response.body":
+        if kind == "http.response.body":
             size = len(message.get("body", b""))
+        elif kind == "http.response.start":
+            self.status = message["status"]
+            message["headers"] = [*message["headers"], (b"x-request-id", self.id)]
         elif kind == "http.response.zerocopysend":
             size = message["count"]
         try:
@@ -187,7 +180,7 @@ class _Exchange:
 
     def _abort(self) -> None:
         self.aborted = True
-        if self._status != _CLIENT_GONE:
+        if self.status != _CLIENT_GONE:
             self._scope["moorage.aborted"] = True
 
     def leave(self) -> None:
@@ -200,15 +193,15 @@ class _Exchange:
 
     async def fail(self) -> None:
         """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""
-        if self._status == 0:
+        if self.status == 0:
             length = (b"content-length", b"%d" % len(_FAILED))
             headers = [length, (b"content-type", b"application/json")]
             await self.send({"type": "http.response.start", "status": 500, "headers": headers})
             body = b"" if self._scope["method"] == "HEAD" else _FAILED
             await self.send({"type": "http.response.body", "body": body})
 
-    def entry(self, remote: str, seconds: float) -> Entry:
-        scope = self._scope
+    def entry(self, remote: str, status: int, seconds: float) -> Entry:
+        scope, headers = self._scope, headers_of(self._scope)
         query: bytes = scope["query_string"]
         # As it was sent, which `path` is not: that is percent-decoded.
         raw = scope.get("raw_path")
@@ -220,11 +213,11 @@ class _Exchange:
             method=scope["method"],
             target=f"{path}?{query.decode('latin-1')}" if query else path,
             protocol=scope["http_version"],
-            status=self.status,
+            status=status,
             sent=self.sent,
             seconds=seconds,
-            referer=first_header(scope, b"referer"),
-            agent=first_header(scope, b"user-agent"),
+            referer=headers.get(b"referer", b"").decode("latin-1"),
+            agent=headers.get(b"user-agent", b"").decode("latin-1"),
             request=self.id.decode(),
             subject=_subject(scope),
         )

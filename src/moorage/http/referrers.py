@@ -24,7 +24,7 @@ async def list_referrers(call: Call) -> Response:
     `artifactType` may be repeated; any of them counts.  Refuses: NAME_INVALID, DIGEST_INVALID.
     """
     name, digest = call.name(), call.subject()
-    types = [value for value in call.request.query_params.getlist("artifactType") if value]
+    types = [value for value in call.query_values("artifactType") if value]
     # A media type contains no space: it is a "+" that the client did not escape (`application/vnd.x.y+json`).
     wanted = [*types, *(value.replace(" ", "+") for value in types if " " in value)]
     page = await call.registry.referrers.list(name, digest, artifact_types=wanted, after=call.query("last") or "")

@@ -15,21 +15,22 @@ from __future__ import annotations
 import asyncio
 import errno
 from contextlib import AsyncExitStack
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
-from starlette.responses import Response
 
 from moorage.errors import ManifestTooLarge, RegistryError, RequestTimeout
+from moorage.http.headers import first_header
 from moorage.http.ranges import parse_decimal
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
     from contextlib import AbstractAsyncContextManager
     from io import FileIO
 
-    from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
+
+    from moorage.http.reply import Header
 
 __all__ = ["ClientGone", "FileResponse", "PiecesResponse", "body", "read_body", "size_of"]
 
@@ -43,11 +44,10 @@ class ClientGone(Exception):
     """The client hung up before its request was complete; there is nobody left to answer."""
 
 
-async def body(request: Request, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
+async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
     """The request's body, piece by piece or in lists of pieces.  Raises ClientGone, RequestTimeout."""
-    receive = request.receive
     loop = asyncio.get_running_loop()
-    if (pieces := (request.scope.get("extensions") or {}).get(_PIECES)) is not None:
+    if (pieces := (scope.get("extensions") or {}).get(_PIECES)) is not None:
         pieces["wanted"] = True
     try:
         async with asyncio.timeout(timeout_s) as silence:
@@ -66,14 +66,14 @@ async def body(request: Request, timeout_s: float) -> AsyncGenerator[bytes | lis
         raise RequestTimeout(f"no byte of the body came for {timeout_s:g} s; what came before is kept") from error
 
 
-async def read_body(request: Request, limit: int, timeout_s: float) -> bytes:
+async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float) -> bytes:
     """A whole small body.  Raises ManifestTooLarge as soon as it is known to be over `limit` bytes."""
-    announced = parse_decimal(request.headers.get("content-length", ""))
+    announced = parse_decimal(first_header(scope, b"content-length"))
     if announced is not None and announced > limit:
         raise ManifestTooLarge(f"it has {announced} bytes, at most {limit} are taken")
     pieces: list[bytes] = []
     size = 0
-    async for part in body(request, timeout_s):
+    async for part in body(scope, receive, timeout_s):
         size += size_of(part)
         if size > limit:
             raise ManifestTooLarge(f"it has more than the {limit} bytes that are taken")
@@ -86,15 +86,17 @@ def size_of(part: bytes | list[bytes]) -> int:
     return len(part) if isinstance(part, bytes) else sum(map(len, part))
 
 
-class FileResponse(Response):
+class FileResponse:
     """A span of an open file, sent by the server itself (`http.response.zerocopysend`).
 
     Closes the file, also when the client has left.
     """
 
-    def __init__(self, file: FileIO, span: range, status: int, headers: Mapping[str, str]) -> None:
-        super().__init__(None, status, headers=headers)
-        self.file, self.span = file, span
+    def __init__(self, file: FileIO, span: range, status: int, headers: Sequence[Header]) -> None:
+        self.status_code = status
+        self.raw_headers: Any = headers
+        self.file = file
+        self.span = span
 
     @staticmethod
     def offered(scope: Scope) -> bool:
@@ -115,16 +117,17 @@ class FileResponse(Response):
                 _log.error("the storage failed", cause=cause)
 
 
-class PiecesResponse(Response):
+class PiecesResponse:
     """Pieces of a blob that was opened before the status line went out, and is closed whatever happens."""
 
     def __init__(
         self,
         opened: AbstractAsyncContextManager[AsyncIterator[bytes]],
         status: int,
-        headers: Mapping[str, str],
+        headers: Sequence[Header],
     ) -> None:
-        super().__init__(None, status, headers=headers)
+        self.status_code = status
+        self.raw_headers: Any = headers
         self.opened = opened
         self.pieces: AsyncIterator[bytes] | None = None
 

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.local.authority import Issued
     from moorage.http.clients import Clients
+    from moorage.http.reply import Answer
 
 __all__ = ["FORM_TIMEOUT_S", "TokenEndpoint", "TokenIssuer"]
 
@@ -78,7 +79,7 @@ class TokenEndpoint:
         self._body_timeout_s = body_timeout_s
         self._form_timeout_s = form_timeout_s
 
-    async def answer(self, request: Request) -> Response:
+    async def answer(self, request: Request) -> Answer:
         """Raises MethodUnknown, TooManyRequests, Unavailable and what a lost client raises."""
         if request.method == "OPTIONS":
             return Response(status_code=204, headers={"allow": ", ".join(_METHODS)})
@@ -117,7 +118,7 @@ class TokenEndpoint:
         try:
             async with (
                 asyncio.timeout(self._form_timeout_s),
-                aclosing(body(request, self._body_timeout_s)) as parts,
+                aclosing(body(request.scope, request.receive, self._body_timeout_s)) as parts,
             ):
                 async for part in parts:
                     data += part if isinstance(part, bytes) else b"".join(part)
@@ -170,7 +171,7 @@ class TokenEndpoint:
         if service and self._issuer.service not in _spellings(service):
             raise _BadRequest(f"expected the service {self._issuer.service!r}")
 
-    def _unauthorized(self, request: Request) -> Response:
+    def _unauthorized(self, request: Request) -> Answer:
         error = Unauthorized(challenge("Basic", realm=self._issuer.service))
         headers = {**_PRIVATE, "www-authenticate": error.challenge}
         code = "invalid_grant" if request.method == "POST" else "invalid_client"
@@ -187,7 +188,7 @@ class _BadRequest(Exception):
         self.code = code
 
 
-def _bad(code: str, message: str) -> Response:
+def _bad(code: str, message: str) -> Answer:
     return to_response(TokenRequestInvalid(message), _PRIVATE, {"error": code, "error_description": message})
 
 

@@ -88,7 +88,7 @@ async def patch_upload(call: Call) -> Response:
     """
     name = call.name()
     length = call.content_length()
-    span = parse_chunk(call.header("content-range"), length)
+    span = parse_chunk(call.header(b"content-range"), length)
     uploads = call.registry.uploads
     start = None if span is None else span.start
     async with uploads.extend(name, call.params["uuid"], call.query("_state") or "", start=start) as part:
@@ -108,7 +108,7 @@ async def put_upload(call: Call) -> Response:
         raise DigestInvalid("the closing PUT needs the parameter digest")
     digest = Digest.parse(text)
     length = call.content_length()
-    span = parse_chunk(call.header("content-range"), length) if length != 0 else None
+    span = parse_chunk(call.header(b"content-range"), length) if length != 0 else None
     uploads = call.registry.uploads
     start = None if span is None else span.start
     async with uploads.extend(
@@ -125,7 +125,7 @@ async def _receive(call: Call, part: UploadPart, span: range | None = None) -> N
     length = call.content_length()
     if length == 0:
         return
-    async with aclosing(body(call.request, call.options.body_timeout_s)) as pieces:
+    async with aclosing(body(call.scope, call.receive, call.options.body_timeout_s)) as pieces:
         async for piece in pieces:
             received += size_of(piece)
             if span is not None and received > len(span):

@@ -13,9 +13,10 @@ import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urljoin, urlsplit
 
-if TYPE_CHECKING:
-    from starlette.requests import Request
+from moorage.http.headers import headers_of
 
+if TYPE_CHECKING:
+    from moorage.http.headers import Scope
     from moorage.http.options import HttpOptions
 
 __all__ = ["location", "path_outside", "seen_from_outside"]
@@ -25,16 +26,15 @@ _FORWARDED: Final = re.compile(
 )
 _HOST: Final = re.compile(r"[A-Za-z0-9._\[\]:-]{1,255}", re.ASCII)
 _SCHEMES: Final = {"http", "https"}
-_TELLING: Final = {b"host", b"forwarded", b"x-forwarded-proto", b"x-forwarded-host"}
 
 
-def location(request: Request, options: HttpOptions, path: str) -> str:
+def location(scope: Scope, options: HttpOptions, path: str) -> str:
     """`path` begins with `v2/`, without a slash before it."""
     if options.host:
         return urljoin(options.host, path)  # a path without a slash at its end does not count, as in Go
     if options.relativeurls:
         return f"{options.prefix}{path}"
-    scheme, host = seen_from_outside(request)
+    scheme, host = seen_from_outside(scope)
     return f"{scheme}://{host}{options.prefix}{path}" if host else f"{options.prefix}{path}"
 
 
@@ -47,23 +47,21 @@ def path_outside(options: HttpOptions, path: str) -> str:
     return urljoin(below, path) if below.strip("/") else f"{options.prefix}{path}"
 
 
-def seen_from_outside(request: Request) -> tuple[str, str]:
+def seen_from_outside(scope: Scope) -> tuple[str, str]:
     """Scheme and host that the client used, as the proxies in front of us tell it; host "" if unknown."""
-    # One look at the headers instead of four: it is done for every request with authentication.
-    told: dict[bytes, str] = {}
-    for name, value in request.scope["headers"]:
-        if name in _TELLING and name not in told:
-            told[name] = value.decode("latin-1")
-    own_scheme: str = request.scope.get("scheme", "http")
-    own_host = told.get(b"host", "")
+    told = headers_of(scope)
+    own_scheme: str = scope.get("scheme", "http")
+    own_host = told.get(b"host", b"").decode("latin-1")
     scheme, host = own_scheme, own_host
     if (forwarded := told.get(b"forwarded")) is not None:
-        first = forwarded.partition(",")[0]
+        first = forwarded.decode("latin-1").partition(",")[0]
         found = {match[1].lower(): match[2] or match[3] or "" for match in _FORWARDED.finditer(first)}
         scheme, host = found.get("proto", scheme), found.get("host", host)
     else:
-        scheme = told.get(b"x-forwarded-proto", scheme).partition(",")[0].strip()
-        host = told.get(b"x-forwarded-host", host).partition(",")[0].strip()
+        if (value := told.get(b"x-forwarded-proto")) is not None:
+            scheme = value.decode("latin-1").partition(",")[0].strip()
+        if (value := told.get(b"x-forwarded-host")) is not None:
+            host = value.decode("latin-1").partition(",")[0].strip()
     scheme = scheme.lower()
     if scheme not in _SCHEMES:
         scheme = own_scheme

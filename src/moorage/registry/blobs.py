@@ -28,10 +28,10 @@ from moorage.registry.caches import Recent
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.links import read_link
-from moorage.registry.refusals import refusing
+from moorage.registry.refusals import refuse, refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs
-from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -73,17 +73,19 @@ class StoredBlobs:
         self._confirmed: Recent[Digest] = Recent(_CONFIRMED_S) if confirmed is None else confirmed
         self._redirects, self._expires_s = redirects, redirect_expires_s
         self._rules = rules
-        self._leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
+        self.leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
-        with refusing():
+        try:
             stored = await self._links.seen(layout.layer_link(name, digest), digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)
+        except StorageError as error:
+            refuse(error)
 
     async def elsewhere(self, name: RepoName, digest: Digest, *, client: str = "") -> SignedUrl | None:
-        if not self._leads_elsewhere:
+        if not self.leads_elsewhere:
             return None
         with refusing():
             stored = await self._links.seen(layout.layer_link(name, digest), digest)
@@ -164,16 +166,19 @@ class StoredBlobs:
                 raise BlobUnknown(str(blob.digest)) from None
 
     async def read(self, blob: Blob) -> bytes:
+        try:
+            data = (await self._driver.read(layout.blob_data(blob.stored), limit=blob.size)).data
+            if len(data) == blob.size:
+                return data
+        except ObjectTooLarge:
+            pass
+        except KeyMissing:
+            await self._sizes.forget(blob.stored)
+            raise BlobUnknown(str(blob.digest)) from None
+        except StorageError as error:
+            refuse(error)
         with refusing():
-            try:
-                data = (await self._driver.read(layout.blob_data(blob.stored))).data
-            except ObjectTooLarge as error:
-                raise await self._differs(blob) from error
-            except KeyMissing:
-                await self._sizes.forget(blob.stored)
-                raise BlobUnknown(str(blob.digest)) from None
-            await self._check(blob, len(data))
-            return data
+            raise await self._differs(blob)
 
     async def open_file(self, blob: Blob) -> LocalFile | None:
         with refusing():

@@ -102,6 +102,10 @@ class IfMatch:
 class Blobs(Protocol):
     """Bytes named by their digest, visible through each repository that links them."""
 
+    @property
+    def leads_elsewhere(self) -> bool:
+        """False where `elsewhere` returns None for every blob."""
+
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         """Never reads content.  Raises BlobUnknown."""
 

@@ -71,6 +71,7 @@ class Links:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._driver, self._clock, self._sleep = driver, clock, sleep
+        self._remote = driver.remote
         self._lasts_s = lasts_s if driver.remote else 0
         self._memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED)
         self.requests = self.hits = 0
@@ -79,12 +80,14 @@ class Links:
 
     async def read(self, key: Key, expected: Digest | None = None) -> Digest | None:
         """The digest that the link holds now, or None."""
-        if not self._driver.remote:
+        if not self._remote:
             return await read_link(self._driver, key, expected)
         return await self._reads.read(key, lambda: read_link(self._driver, key, expected))
 
     async def seen(self, key: Key, expected: Digest | None = None) -> Digest | None:
         """The digest that the link holds, or held a moment ago; or None if it is not there now."""
+        if not self._remote:
+            return await read_link(self._driver, key, expected)
         if not self._lasts_s:
             return await self.read(key, expected)
         began = self._clock()
@@ -97,7 +100,7 @@ class Links:
 
     async def exists(self, key: Key, digest: Digest) -> bool:
         """Is there a link, which says `digest` by where it lies, or was there one a moment ago?"""
-        if not self._driver.remote:
+        if not self._remote:
             return await has_link(self._driver, key)
         began = self._clock()
         if self._remembered(key, began) is not None:

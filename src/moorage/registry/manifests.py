@@ -62,12 +62,21 @@ from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
-from moorage.registry.refusals import refusing
+from moorage.registry.refusals import refuse, refusing
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.slices import AT_ONCE, each, together
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.unserved_manifests import UnservedManifests
-from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged, Write
+from moorage.storage.driver import (
+    ABSENT,
+    ALWAYS,
+    Conflict,
+    KeyMissing,
+    ObjectTooLarge,
+    StorageError,
+    Unchanged,
+    Write,
+)
 from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
@@ -176,24 +185,26 @@ class StoredManifests:
         self._unserved = UnservedManifests(driver) if unserved is None else unserved
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
-        with refusing():
-            digest: Digest | None
+        digest: Digest | None
+        try:
             if isinstance(reference, Digest):
                 digest = reference
             else:
                 digest = await self._links.read(layout.tag_link(name, reference))
             if digest is None or not await self._links.exists(layout.revision_link(name, digest), digest):
                 raise ManifestUnknown(str(reference))
-            return await self.load(digest)
+            return self.cache.get(digest) or await self._load(digest)
+        except StorageError as error:
+            refuse(error)
 
     async def load(self, digest: Digest) -> Manifest:
         """The manifest's bytes, whoever may see them; proven to be what `digest` says when read from storage.
 
         Raises ManifestUnknown if they are missing, torn, or of a kind that is not served (schema 1).
         """
-        found = self.cache.get(digest)
-        if found is not None:
-            return found
+        return self.cache.get(digest) or await self._load(digest)
+
+    async def _load(self, digest: Digest) -> Manifest:
         try:
             data = (await self._driver.read(layout.blob_data(digest))).data
             actual = await self._offload.run(len(data), lambda: Digest.of(data, digest.algorithm))

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from moorage.errors import RegistryError
 
-__all__ = ["refusing"]
+__all__ = ["refuse", "refusing"]
 
 _REFUSALS: Final[Sequence[tuple[type[StorageError], str, type[RegistryError], str]]] = (
     (StorageReadOnly, "the storage is read-only", StorageFull, "the storage is read-only"),
@@ -65,10 +65,11 @@ class refusing:  # noqa: N801  used like a function; a class costs a fifth of a 
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if isinstance(error, StorageError):
-            _refuse(error)
+            refuse(error)
 
 
-def _refuse(error: StorageError) -> NoReturn:
+def refuse(error: StorageError) -> NoReturn:
+    """Log `error` and raise the refusal for it: `refusing` for what is called most often."""
     _, event, refusal, text = next(entry for entry in _REFUSALS if isinstance(error, entry[0]))
     _log.error(event, cause=str(error), kind=type(error).__name__)
     if isinstance(error, TooManyOpenFiles):

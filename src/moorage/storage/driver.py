@@ -25,13 +25,13 @@ Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, NewType, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
-    from datetime import datetime
     from io import FileIO
 
 __all__ = [
@@ -140,21 +140,52 @@ class TooManyOpenFiles(StorageUnavailable):
     """The limit of open files of the process (EMFILE) or the host (ENFILE) is reached; the storage is intact."""
 
 
-@dataclass(frozen=True, slots=True)
 class Stat:
-    """One object: size in bytes, time of the last write (aware UTC)."""
+    """One object: size in bytes, time of the last write (aware UTC; given so, or as seconds since 1970)."""
 
-    key: Key
-    size: int
-    modified: datetime
+    __slots__ = ("_modified", "key", "size")
+
+    def __init__(self, key: Key, size: int, modified: datetime | float) -> None:
+        self.key = key
+        self.size = size
+        self._modified = modified
+
+    @property
+    def modified(self) -> datetime:
+        # Few callers need it, and it costs as much as the rest of this object.
+        if not isinstance(self._modified, datetime):
+            self._modified = datetime.fromtimestamp(self._modified, UTC)
+        return self._modified
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Stat):
+            return NotImplemented
+        return (self.key, self.size, self.modified) == (other.key, other.size, other.modified)
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.size, self.modified))
+
+    def __repr__(self) -> str:
+        return f"Stat({self.key!r}, {self.size}, {self.modified!r})"
 
 
-@dataclass(frozen=True, slots=True)
 class Content:
-    """The whole of a small object."""
+    """The whole of a small object.
 
-    data: bytes
-    version: Version
+    `version` may be given as a function, for stores where it must be computed and few callers need it.
+    """
+
+    __slots__ = ("_version", "data")
+
+    def __init__(self, data: bytes, version: Version | Callable[[bytes], Version]) -> None:
+        self.data = data
+        self._version = version
+
+    @property
+    def version(self) -> Version:
+        if not isinstance(self._version, str):
+            self._version = self._version(self.data)
+        return self._version
 
 
 class Always(Enum):

@@ -14,6 +14,7 @@ Below: `durable.py` (fsync and rename), `ordered_writes.py`, `filesystem_uploads
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
 import stat
@@ -53,7 +54,7 @@ from moorage.storage.filesystem_uploads import FilesystemUploads
 from moorage.storage.keys import check_key, is_component
 from moorage.storage.listings import Listings
 from moorage.storage.ordered_writes import OrderedWrites, give_name
-from moorage.storage.threads import Pool, translating
+from moorage.storage.threads import Pool, translated, translating
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Sequence
@@ -65,7 +66,8 @@ if TYPE_CHECKING:
 __all__ = ["FilesystemDriver"]
 
 _PAGE: Final = 1000
-_LINK_BYTES: Final = 4096
+_UNSEEN_BYTES: Final = 64 << 10
+"""Up to this limit a file is read without asking for its size and kind first, which would cost a third more."""
 
 
 class FilesystemDriver:
@@ -94,9 +96,11 @@ class FilesystemDriver:
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         path = self._path(key)
-        with translating("read", key, path, self._missing):
+        try:
             data = _read(path, key, limit)
-        return Content(data, _version(data))
+        except OSError as error:
+            raise translated(error, "read", key, path, self._missing) from error
+        return Content(data, _version)
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         path = self._path(key)
@@ -149,11 +153,13 @@ class FilesystemDriver:
 
     async def stat(self, key: Key) -> Stat:
         path = self._path(key)
-        with translating("stat", key, path, self._missing):
+        try:
             status = os.stat(path)
+        except OSError as error:
+            raise translated(error, "stat", key, path, self._missing) from error
         if not stat.S_ISREG(status.st_mode):
             raise KeyMissing(key)
-        return Stat(key, status.st_size, modified(status))
+        return Stat(key, status.st_size, status.st_mtime)
 
     async def delete(self, keys: Collection[Key]) -> None:
         paths = [self._path(key) for key in keys]
@@ -278,11 +284,22 @@ class FilesystemDriver:
 
 
 def _read(path: str, key: str, limit: int) -> bytes:
+    if limit <= _UNSEEN_BYTES:
+        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        try:
+            data = os.pread(fd, limit + 1, 0)
+            if 0 < len(data) <= limit:
+                return data
+        except OSError as error:
+            if error.errno != errno.ESPIPE:  # a FIFO
+                raise
+        finally:
+            os.close(fd)
+    # Large or unknown, empty or no regular file.
     fd, status = open_regular(path)
     try:
-        size = limit if limit <= _LINK_BYTES else status.st_size
-        data = os.read(fd, size + 1) if size <= limit else b""
-        if max(size, len(data)) > limit:
+        data = os.read(fd, status.st_size + 1) if status.st_size <= limit else b""
+        if max(status.st_size, len(data)) > limit:
             raise ObjectTooLarge(f"{key}: more than {limit} bytes")
         return data
     finally:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import StorageError
 
-__all__ = ["Pool", "translating"]
+__all__ = ["Pool", "translated", "translating"]
 
 _T = TypeVar("_T")
 
@@ -45,11 +45,17 @@ class translating:  # noqa: N801  used like a function; a class costs a fifth of
         pass
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if not isinstance(error, OSError):
-            return
-        if self._missing is not None and error.errno in _ABSENT:
-            raise self._missing(self._key) from error
-        raise of_system(error, self._operation, self._path) from error
+        if isinstance(error, OSError):
+            raise translated(error, self._operation, self._key, self._path, self._missing) from error
+
+
+def translated(
+    error: OSError, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None
+) -> StorageError:
+    """Return the driver's error for the system's, as `translating` raises it: for what is called most often."""
+    if missing is not None and error.errno in _ABSENT:
+        return missing(key)
+    return of_system(error, operation, path)
 
 
 class _Job(Generic[_T]):
