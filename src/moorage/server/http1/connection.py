@@ -69,8 +69,8 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_reading", "_rest", "_rest_at", "_state",
-        "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop", "lost", "lost_unsent",
+        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_previous", "_reading", "_rest", "_rest_at",
+        "_state", "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop", "lost", "lost_unsent",
         "server", "sock", "tls_subject", "write_waiter", "writing_paused", "written",
     )  # fmt: skip
 
@@ -90,6 +90,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport: Any = None
         self._state = _HEAD
         self._partial = bytearray()
+        self._previous: RequestHead | None = None
         self._rest: memoryview | None = None
         self._rest_at = 0
         self._body: Body | None = None
@@ -215,10 +216,11 @@ class Connection(asyncio.BufferedProtocol):
             head, stop = bytes(self._partial[: found + 4]), at + found + 4 - before
             self._partial = bytearray()
         try:
-            request = parse_head(head, self.server.options)
+            request = parse_head(head, self.server.options, self._previous)
         except HeadRefused as error:
             self._refuse(error.status, error.text)
             return
+        self._previous = request
         self._begin(request)
         if stop < end:
             self.received(view, stop, end)

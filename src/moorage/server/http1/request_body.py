@@ -16,6 +16,9 @@ from typing import Final, Protocol
 __all__ = ["Body", "BodyRefused", "ChunkedBody", "SizedBody"]
 
 _SIZE_LINE: Final = re.compile(rb"([0-9A-Fa-f]{1,15})(;[\t -~\x80-\xff]*)?\r\n")
+_NEXT_CHUNK: Final = re.compile(rb"\r\n([0-9A-Fa-f]{1,15})\r\n")
+"""From the end of a chunk to the data of the next one; clients in Go send chunks of 32 KiB."""
+
 _TRAILER: Final = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t -~\x80-\xff]*\r\n")
 _LINE_LIMIT_BYTES: Final = 4 << 10
 _EXTENSIONS_LIMIT_BYTES: Final = 16 << 10
@@ -88,7 +91,14 @@ class ChunkedBody:
                 if self._left == 0:
                     self._state = _DATA_END
                 continue
-            at = self._take_line(view, at, end)
+            match = _NEXT_CHUNK.match(view, at, end) if self._state == _DATA_END and not self._line else None
+            if match is None:
+                at = self._take_line(view, at, end)
+                continue
+            at = match.end()
+            self._left = int(match[1], 16)
+            if self._left == 0:
+                self._state = _TRAILERS
         return at
 
     def _take_line(self, view: memoryview, at: int, end: int) -> int:

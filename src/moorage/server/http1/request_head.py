@@ -32,6 +32,8 @@ _BARE_LF: Final = re.compile(rb"(?:^|[^\r])\n")
 _TLS_HANDSHAKE: Final = 0x16
 _LENGTH_LIMIT: Final = 1 << 63
 _SPACE: Final = b" \t"
+_SLASH: Final = 0x2F
+_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class HeadRefused(Exception):
@@ -45,7 +47,10 @@ class HeadRefused(Exception):
 
 @dataclass(slots=True)
 class RequestHead:
-    """One parsed head.  `headers` have lower-case names; `content_length` is None without such a header."""
+    """One parsed head.  `headers` have lower-case names; `content_length` is None without such a header.
+
+    `section` are the bytes of the header section.
+    """
 
     method: str
     path: str
@@ -53,6 +58,7 @@ class RequestHead:
     query: bytes
     version: str
     headers: list[tuple[bytes, bytes]]
+    section: bytes = b""
     content_length: int | None = None
     chunked: bool = False
     keep_alive: bool = True
@@ -71,9 +77,23 @@ class _Collector:
         self.headers.append((name.lower(), value))
 
 
-def parse_head(data: bytes, options: Http1Options) -> RequestHead:
-    """Parse a whole head, up to and including its empty line.  Raises `HeadRefused`."""
-    method, target, version = _request_line(data, options)
+def parse_head(data: bytes, options: Http1Options, previous: RequestHead | None = None) -> RequestHead:
+    """Parse a whole head, up to and including its empty line.  Raises `HeadRefused`.
+
+    `previous` is the head before it on the same connection: clients repeat their headers, and a section that is
+    the same to the byte is not parsed again.
+    """
+    method, target, version, end = _request_line(data, options)
+    section = data[end:]
+    if (
+        previous is not None
+        and section == previous.section
+        and version == previous.version
+        and method in _METHODS
+        and target[0] == _SLASH
+    ):
+        path, raw_path, query, _ = _target(method, target)
+        return _with_target(previous, method, path, raw_path, query)
     if data.count(b"\n") - 2 > options.header_limit_count:
         raise HeadRefused(431, f"more than {options.header_limit_count} header lines")
     collector = _Collector()
@@ -87,9 +107,28 @@ def parse_head(data: bytes, options: Http1Options) -> RequestHead:
     except httptools.HttpParserError as error:
         raise HeadRefused(400, f"malformed request: {error}") from error
     path, raw_path, query, authority = _target(method, target)
-    head = RequestHead(method, path, raw_path, query, version, collector.headers, keep_alive=version == "1.1")
+    head = RequestHead(
+        method, path, raw_path, query, version, collector.headers, section, keep_alive=version == "1.1"
+    )
     _read_headers(head, authority)
     return head
+
+
+def _with_target(previous: RequestHead, method: str, path: str, raw_path: bytes, query: bytes) -> RequestHead:
+    """Return a head with the headers of another one."""
+    return RequestHead(
+        method,
+        path,
+        raw_path,
+        query,
+        previous.version,
+        previous.headers.copy(),
+        previous.section,
+        previous.content_length,
+        previous.chunked,
+        previous.keep_alive,
+        previous.expects_continue,
+    )
 
 
 def early_refusal(partial: bytes | bytearray, options: Http1Options) -> HeadRefused | None:
@@ -106,8 +145,8 @@ def early_refusal(partial: bytes | bytearray, options: Http1Options) -> HeadRefu
     return None
 
 
-def _request_line(data: bytes, options: Http1Options) -> tuple[str, bytes, str]:
-    """Return method, request target and HTTP version.  Raises `HeadRefused`."""
+def _request_line(data: bytes, options: Http1Options) -> tuple[str, bytes, str, int]:
+    """Return method, request target, HTTP version and where the line ends.  Raises `HeadRefused`."""
     end = data.find(b"\r\n") + 2
     if end > options.request_line_limit_bytes:
         raise HeadRefused(414, f"the request line is longer than {options.request_line_limit_bytes} bytes")
@@ -119,7 +158,7 @@ def _request_line(data: bytes, options: Http1Options) -> tuple[str, bytes, str]:
     method, target, major, minor = match.groups()
     if major != b"1":
         raise HeadRefused(505, f"HTTP/{major.decode()} is not supported on this connection; use HTTP/1.1")
-    return method.decode("ascii"), target, "1.0" if minor == b"0" else "1.1"
+    return method.decode("ascii"), target, "1.0" if minor == b"0" else "1.1", end
 
 
 def _target(method: str, target: bytes) -> tuple[str, bytes, bytes, bytes | None]:
