@@ -153,6 +153,13 @@ def _encryption(settings: Settings, _: Mapping[str, str]) -> Iterator[Advice]:
     if acme.cachefile and len(acme.hosts) > 1:
         text = "one certificate names all hosts; 3 obtains one for each"
         yield _changed("certificates", "http.tls.letsencrypt.hosts", text)
+    for enabled, key in (
+        (settings.http.h2c.enabled, "http.h2c.enabled"),
+        (settings.http.tls.enabled, "http.http2"),
+    ):
+        if enabled:
+            text = "HTTP/1.1 is served, to which all clients fall back; a proxy adds HTTP/2"
+            yield _changed("http2", key, text)
 
 
 def _listing(_: Settings, __: Mapping[str, str]) -> Iterator[Advice]:
