@@ -50,7 +50,8 @@ __all__ = ["Connection"]
 _HEAD, _BODY, _ANSWER, _LINGER, _CLOSED = range(5)
 _PIECES_LIMIT_BYTES: Final = 512 << 10
 _WRITE_LIMIT_BYTES: Final = 256 << 10
-_LINE_END: Final = b"\r\n"
+_CR: Final = 13
+_LF: Final = 10
 _DRAINED_BODY_BYTES: Final = 256 << 10
 """A body of which the application did not read this much is read and dropped, and the connection kept."""
 
@@ -193,10 +194,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def _read_head(self, view: memoryview, at: int, end: int) -> None:
+        if self._partial == b"\r" and view[at] == _LF:
+            # An empty line in two reads.
+            self._partial = bytearray()
+            at += 1
         if not self._partial:
-            # RFC 9112 section 2.2: empty lines in front of a request are skipped.
-            while at < end and view[at] in _LINE_END:
-                at += 1
+            # RFC 9112 section 2.2: empty lines in front of a request are skipped; a CR or LF alone is none.
+            while at + 1 < end and view[at] == _CR and view[at + 1] == _LF:
+                at += 2
             if at == end:
                 return
             buffer: Any = view.obj  # bytes or a bytearray; a view cannot search

@@ -31,6 +31,7 @@ _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]+)([/?].*)?")
 _BARE_LF: Final = re.compile(rb"(?:^|[^\r])\n")
 _TLS_HANDSHAKE: Final = 0x16
 _LENGTH_LIMIT: Final = 1 << 63
+_LENGTH_DIGITS: Final = 100
 _SPACE: Final = b" \t"
 _SLASH: Final = 0x2F
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
@@ -206,6 +207,8 @@ def _read_headers(head: RequestHead, authority: bytes | None) -> None:
             _connection(head, value)
         elif name == b"content-length":
             # llhttp has refused signs, lists, repetitions and the combination with Transfer-Encoding.
+            if len(value) > _LENGTH_DIGITS:
+                raise HeadRefused(400, "Content-Length is too long")
             head.content_length = int(value)
         elif name == b"transfer-encoding":
             _transfer_encoding(head, value)
