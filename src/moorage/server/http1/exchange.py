@@ -232,8 +232,12 @@ class Exchange:
             frames = [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
             if not more:
                 frames.append(b"0\r\n\r\n")
-            if first or frames:
-                connection.write(b"".join([first, *frames]) if len(data) < _JOINED_BYTES else first, *frames)
+            if len(data) < _JOINED_BYTES:
+                frames = [b"".join([first, *frames])]
+            elif first:
+                frames.insert(0, first)
+            if frames[0]:
+                connection.write(*frames)
         elif first and len(data) < _JOINED_BYTES:
             connection.write(first + data)
         elif first:
