@@ -12,6 +12,8 @@
     python3 dev.py versions [ARGS]
                                   the release before this one and this one on one store: about three minutes; needs
                                   the repository's history (arguments go to pytest)
+    python3 dev.py fuzz [ARGS]    byte streams in fragments against the HTTP/1.1 server, compared with h11: one minute,
+                                  or `--minutes N --seed N`
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
@@ -184,6 +186,10 @@ def main(arguments: list[str]) -> None:
         # Without the history the tests fail instead of being skipped: a run is one of everything.
         os.environ["MOORAGE_REQUIRE_ALL"] = "1"
         call(tool("python"), "-m", "pytest", "-m", "previous", "tests/migrate", *rest)
+        return
+    if command == "fuzz":
+        set_up(DEV_PINS)
+        call(tool("python"), "-m", "tests.server.http1.fuzz", *rest)
         return
     if command == "dist":
         set_up(DEV_PINS)

@@ -203,7 +203,7 @@ accepted(
 
 # Chunks
 
-for size in (
+for text in (
     "+5",
     "-5",
     " 5",

@@ -58,7 +58,12 @@ WE_REFUSE: Final[dict[str, re.Pattern[bytes]]] = {
 }
 """Why a stream that h11 accepts may be refused; a pattern that the stream contains."""
 
-WE_ACCEPT: Final[dict[str, re.Pattern[bytes]]] = {}
+WE_ACCEPT: Final[dict[str, re.Pattern[bytes]]] = {
+    # RFC 9112 section 7.1.2: trailers are discarded, whatever they say; h11 looks at their values.
+    "framing in trailers": re.compile(
+        rb"(?is)\r\n0+[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?(?:content-length|transfer-encoding|host):"
+    ),
+}
 """Why a stream that h11 refuses may be accepted."""
 
 

@@ -70,7 +70,7 @@ class Server:
         self.files = FileSender()
         self._listening: list[socket.socket] = []
         self._accepting: set[socket.socket] = set()
-        self._opening: set[asyncio.Task[None]] = set()
+        self._opening: dict[asyncio.Task[None], Connection] = {}
         self._empty = asyncio.Event()
         self._date = (0, b"")
         self._notes = (0, 0)
@@ -112,7 +112,9 @@ class Server:
             self.loop.remove_reader(listening.fileno())
 
     def _is_full(self) -> bool:
-        return len(self.connections) + len(self._opening) >= self.options.connections
+        # One that has just been made is still being opened, and counts once.
+        opening = sum(each not in self.connections for each in self._opening.values())
+        return len(self.connections) + opening >= self.options.connections
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
@@ -132,12 +134,12 @@ class Server:
                 return
             sock.setblocking(False)
             client = (name[0], name[1]) if isinstance(name, tuple) else None
-            task = self.loop.create_task(self._open(sock, client))
-            self._opening.add(task)
+            made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
+            task = self.loop.create_task(self._open(made, sock))
+            self._opening[task] = made
             task.add_done_callback(self._opened)
 
-    async def _open(self, sock: socket.socket, client: tuple[str, int] | None) -> None:
-        made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
+    async def _open(self, made: Connection, sock: socket.socket) -> None:
         try:
             await self.loop.connect_accepted_socket(lambda: made, sock)
         except OSError:
@@ -148,8 +150,9 @@ class Server:
             self.loop.call_later(_REST_S, self._close_if_idle, made)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
-        self._opening.discard(task)
+        del self._opening[task]
         self._note_emptiness()
+        self._resume_all()
 
     def _note_emptiness(self) -> None:
         if not self.connections and not self._opening:
@@ -168,6 +171,9 @@ class Server:
         self.connections.discard(connection)
         self.handshakes.pop(connection, None)
         self._note_emptiness()
+        self._resume_all()
+
+    def _resume_all(self) -> None:
         if len(self._accepting) < len(self._listening):
             for listening in self._listening:
                 self._resume(listening)
