@@ -12,7 +12,7 @@
     python3 dev.py versions [ARGS]
                                   the release before this one and this one on one store: about three minutes; needs
                                   the repository's history (arguments go to pytest)
-    python3 dev.py fuzz [ARGS]    byte streams in fragments against the HTTP/1.1 server, compared with h11: one minute,
+    python3 dev.py fuzz [ARGS]    byte streams in fragments against the HTTP/1.1 server, compared with h11: a minute,
                                   or `--minutes N --seed N`
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test

@@ -118,7 +118,8 @@ class Server:
 
     def _accept(self, listening: socket.socket) -> None:
         for _ in range(_ACCEPTED_AT_ONCE):
-            if self._is_full() and not self._evict():
+            idle = self._longest_idle() if (full := self._is_full()) else None
+            if full and idle is None:
                 self._pause(listening)
                 return
             try:
@@ -132,6 +133,8 @@ class Server:
                 self._pause(listening)
                 self.loop.call_later(_REST_S, self._resume, listening)
                 return
+            if idle is not None:
+                idle.close()
             sock.setblocking(False)
             client = (name[0], name[1]) if isinstance(name, tuple) else None
             made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
@@ -158,13 +161,9 @@ class Server:
         if not self.connections and not self._opening:
             self._empty.set()
 
-    def _evict(self) -> bool:
-        """Close the connection that has idled longest; return whether there was one."""
-        idle = min((each for each in self.connections if each.is_idle), key=_deadline, default=None)
-        if idle is None:
-            return False
-        idle.close()
-        return True
+    def _longest_idle(self) -> Connection | None:
+        """Return the connection that makes way for a new one."""
+        return min((each for each in self.connections if each.is_idle), key=_deadline, default=None)
 
     def forget(self, connection: Connection) -> None:
         """A connection has ended."""
