@@ -12,8 +12,8 @@
     python3 dev.py versions [ARGS]
                                   the release before this one and this one on one store: about three minutes; needs
                                   the repository's history (arguments go to pytest)
-    python3 dev.py fuzz [ARGS]    byte streams in fragments against the HTTP/1.1 server, compared with h11: a minute,
-                                  or `--minutes N --seed N`
+    python3 dev.py fuzz [ARGS]    seeded byte streams against the HTTP/1.1 server, compared with h11: a minute, or
+                                  `--minutes N --seed N`
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}

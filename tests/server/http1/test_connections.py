@@ -1,0 +1,239 @@
+"""Life of a connection: half-close, early refusals, aborts, pipelining, timeouts, limits."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final
+
+import pytest
+from tests.server.http1.harness import exchange, get, running, until
+from tests.server.http1.peer import Peer, read_answers, turns
+
+if TYPE_CHECKING:
+    from tests.server.http1.harness import Running
+
+GET: Final = b"GET /x HTTP/1.1\r\nHost: h\r\n\r\n"
+SHORT_S: Final = 0.1
+
+
+async def test_a_half_closed_client_gets_its_answer() -> None:
+    """Clients shut down their sending side after the request; CNCF Distribution answers them."""
+    async with running() as served:
+        outcome = await exchange(served, GET)
+        assert outcome.statuses == [200]
+        async with await served.connect() as peer:
+            await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+            peer.half_close()
+            await served.app.waiting.wait()
+            served.app.gate.set()
+            (answer,) = read_answers(await peer.read_to_end())
+    assert answer.status == 200
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reads_meanwhile", [True, False])
+@pytest.mark.parametrize("size", [100_000, 1_000_000, 4_194_305, 20_000_000])
+async def test_an_early_refusal_is_delivered(size: int, reads_meanwhile: bool) -> None:
+    """A client that sees a reset instead of 403 or 404 tries again, and never knows why."""
+    head = b"PUT /refuse HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % size
+    async with running() as served:
+        for _ in range(5):
+            async with await served.connect() as peer:
+                reader = asyncio.ensure_future(peer.read_answer()) if reads_meanwhile else None
+                assert await peer.send(head + bytes(size)), "the client cannot send its body"
+                answer = await (reader or peer.read_answer())
+                assert (answer.status, peer.reset) == (403, False)
+
+
+ABORTED: Final = {
+    "before anything": b"",
+    "in the request line": b"GET /x HT",
+    "in the headers": b"GET /x HTTP/1.1\r\nHost: h\r\nX",
+    "in a sized body": b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\nhello",
+    "in a chunked body": b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhel",
+    "between chunks": b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n",
+    "in the trailers": b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n0\r\nX: y",
+    "before a slow answer": b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n",
+    "within an answer": b"GET /hold HTTP/1.1\r\nHost: h\r\n\r\n",
+    "within a large answer": b"GET /size/50000000 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "within a file": b"GET /file/50000000 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "within chunks of an answer": b"GET /stream/50000 HTTP/1.1\r\nHost: h\r\n\r\n",
+    "with a request waiting": b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n" + GET,
+    "after an answer": GET,
+    "after a refusal": b"GET\r\n\r\n",
+}
+
+
+@pytest.mark.parametrize("reset", [True, False], ids=["RST", "close"])
+@pytest.mark.parametrize("state", ABORTED)
+async def test_a_client_that_leaves_leaves_nothing_behind(state: str, reset: bool) -> None:
+    """A task, a connection or a descriptor for each would be the end after a day of impatient clients."""
+    async with running() as served:
+        peer = await served.connect()
+        await peer.send(ABORTED[state])
+        await turns(5)
+        peer.abort() if reset else peer.close()
+        await turns(5)
+        served.app.gate.set()
+        await until(lambda: not served.server.connections, "the connection to be forgotten")
+        await until(lambda: not served.app.running, "the application to return")
+        assert (await get(served)).status == 200
+
+
+async def test_pipelined_requests_are_answered_in_order() -> None:
+    """And one at a time: the second must not overtake a slow first."""
+    chunked = b"POST /y HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nab\r\n0\r\n\r\n"
+    sized = b"PUT /z HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\nabc"
+    async with running() as served, await served.connect() as peer:
+        await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n" + chunked + sized + GET + chunked)
+        await served.app.waiting.wait()
+        await turns(10)
+        assert served.app.begun == [b"/wait"]
+        served.app.gate.set()
+        peer.half_close()
+        answers = read_answers(await peer.read_to_end())
+        assert [answer.status for answer in answers] == [200] * 5
+        assert served.app.begun == [b"/wait", b"/y", b"/z", b"/x", b"/y"]
+        assert [seen.body for seen in served.app.seen] == [b"", b"ab", b"abc", b"", b"ab"]
+
+
+@pytest.mark.slow
+async def test_ten_thousand_pipelined_requests_in_one_write() -> None:
+    """All are answered, in order, without recursion."""
+    data = b"".join(b"GET /%d HTTP/1.1\r\nHost: h\r\n\r\n" % number for number in range(10_000))
+    async with running() as served:
+        outcome = await exchange(served, data)
+        assert outcome.statuses == [200] * 10_000
+        assert served.app.begun == [b"/%d" % number for number in range(10_000)]
+
+
+@pytest.mark.slow
+async def test_requests_behind_an_unanswered_one_are_not_read() -> None:
+    """They would fill the memory of the worker; the kernel's buffers are enough."""
+    async with running() as served, await served.connect() as peer:
+        await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+        await served.app.waiting.wait()
+        sent = await fill(peer, GET * 4000)
+        assert sent < 24 << 20, f"{sent} bytes were taken"
+        assert served.app.begun == [b"/wait"]
+
+
+@pytest.mark.slow
+async def test_a_body_that_nobody_takes_is_not_read() -> None:
+    """A slow store slows the client."""
+    async with running() as served, await served.connect() as peer:
+        await peer.send(b"POST /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")
+        await served.app.waiting.wait()
+        sent = await fill(peer, bytes(1 << 20))
+        assert sent < 24 << 20, f"{sent} bytes were taken"
+
+
+async def fill(peer: Peer, data: bytes) -> int:
+    """Send until the server takes no more; return how much it took."""
+    sent = idle = 0
+    while idle < 50 and sent < 256 << 20:
+        try:
+            sent += peer.sock.send(data)
+            idle = 0
+        except BlockingIOError:
+            idle += 1
+        await turns(2)
+    return sent
+
+
+async def ends(served: Running, data: bytes) -> list[int]:
+    """Send, wait for the end of the connection, and return the statuses that came."""
+    async with await served.connect() as peer:
+        await peer.send(data)
+        return [answer.status for answer in read_answers(await peer.read_to_end())]
+
+
+@pytest.mark.parametrize("data", [b"", b"GET /x", b"GET /x HTTP/1.1\r\nHost: h\r\n", GET[:-1]])
+async def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> None:
+    """Connections that send nothing, or a byte now and then, use up the limit of connections."""
+    async with running(header_timeout_s=SHORT_S) as served:
+        assert await ends(served, data) in ([], [408])
+        assert not served.app.begun
+
+
+async def test_an_idle_connection_is_closed() -> None:
+    async with running(idle_timeout_s=SHORT_S) as served:
+        assert await ends(served, GET) == [200]
+
+
+async def test_a_body_that_does_not_come_ends_the_connection() -> None:
+    async with running(body_timeout_s=SHORT_S, least_rate=1000) as served:
+        head = b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\nhello"
+        statuses = await ends(served, head)
+        assert 200 not in statuses
+        await until(lambda: not served.app.running, "the application to return")
+
+
+async def test_a_slow_application_costs_its_client_nothing() -> None:
+    """Only the client's own slowness counts."""
+    async with running(body_timeout_s=SHORT_S, send_timeout_s=SHORT_S, header_timeout_s=SHORT_S) as served:  # noqa: SIM117
+        async with await served.connect() as peer:
+            await peer.send(b"POST /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nhel")
+            asyncio.get_running_loop().call_later(4 * SHORT_S, served.app.gate.set)
+            await served.app.gate.wait()
+            await peer.send(b"lo")
+            await peer.read_until(b'"size": 5')
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["/size/30000000", "/file/30000000"])
+async def test_a_hundred_clients_that_read_nothing_are_disconnected(target: str) -> None:
+    """They would hold files, threads and memory for ever."""
+    request = f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode()
+    async with running(send_timeout_s=SHORT_S) as served:
+        peers = [await served.connect(receive_bytes=4096) for _ in range(100)]
+        for peer in peers:
+            await peer.send(request)
+        await until(lambda: len(served.app.begun) == 100, "the requests")
+        assert (await get(served)).status == 200, "others are served meanwhile"
+        await until(lambda: not served.server.connections, "the slow readers to be disconnected")
+        await until(lambda: not served.app.running, "the application to return")
+        for peer in peers:
+            peer.close()
+
+
+@pytest.mark.slow
+async def test_a_hundred_clients_that_send_nothing_are_disconnected() -> None:
+    async with running(body_timeout_s=SHORT_S) as served:
+        peers = [await served.connect() for _ in range(100)]
+        for peer in peers:
+            await peer.send(b"POST /x HTTP/1.1\r\nHost: h\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhe")
+        await until(lambda: len(served.app.begun) == 100, "the requests")
+        assert (await get(served)).status == 200
+        await until(lambda: not served.app.running, "the application to return")
+        for peer in peers:
+            peer.close()
+
+
+async def test_at_the_limit_an_idle_connection_makes_way() -> None:
+    """Idle clients must not keep others out."""
+    async with running(connections=4) as served:
+        peers = [await served.connect() for _ in range(4)]
+        for peer in peers:
+            await peer.send(GET)
+            await peer.read_until(b"}")
+        assert (await get(served)).status == 200
+        for peer in peers:
+            peer.close()
+
+
+async def test_at_the_limit_busy_connections_are_kept() -> None:
+    """A new client waits; nobody's request is broken off for it."""
+    async with running(connections=2) as served:  # noqa: SIM117
+        async with await served.connect() as one, await served.connect() as two:
+            for peer in (one, two):
+                await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            await until(lambda: len(served.app.begun) == 2, "the requests")
+            late = await served.connect()
+            await late.send(b"GET /late HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
+            await turns(10)
+            assert len(served.app.begun) == 2
+            served.app.gate.set()
+            for peer in (one, two, late):
+                assert [answer.status for answer in read_answers(await peer.read_to_end())] == [200]
+                peer.close()
