@@ -70,9 +70,9 @@ class Connection(asyncio.BufferedProtocol):
     """
 
     __slots__ = (
-        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_previous", "_reading", "_rest", "_rest_at",
-        "_state", "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop", "lost", "lost_unsent",
-        "server", "sock", "tls_subject", "write_waiter", "writing_paused", "written",
+        "_body", "_exchange", "_linger_ends", "_lingered", "_partial", "_previous", "_reading", "_rest",
+        "_rest_at", "_state", "_transport", "_window", "_window_bytes", "client", "deadline", "eof", "loop",
+        "lost", "lost_unsent", "server", "sock", "tls_subject", "write_waiter", "writing_paused", "written",
     )  # fmt: skip
 
     scheme = "http"
