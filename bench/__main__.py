@@ -1,12 +1,13 @@
-"""Moorage against Debian's docker-registry 2.8, on the same core and the same disk.
+"""Moorage against other registries, on the same core and the same disk.
 
-Each row starts both registries on fresh storage, pinned to one core, with the load generators on the others,
-and measures them in turn: peer, ours, peer, ours, ...  A ratio is ours through the peer's of the same round.
+Each row starts the registries on fresh storage, pinned to one core, with the load generators on the others,
+and measures them in turn: peers, ours, peers, ours, ...  A ratio is ours through a peer's of the same round.
 
     python3 dev.py bench                         every row, about fifteen minutes
     python3 dev.py bench --quick                 every row, short and small: about three minutes
     python3 dev.py bench --only manifest-get,start
     python3 dev.py bench --full --rounds 7       the run of record; the memory row moves 64 GiB
+    python3 dev.py bench --peer debian --peer distribution=/opt/registry --peer zot=/opt/zot
     python3 dev.py bench --s3 radosgw --only s3-push-large,s3-manifest-get,s3-requests
 
 docs/benchmarks.md explains the rows and the numbers.
@@ -29,7 +30,7 @@ from tests.stores.known import STORES
 from bench import report, servers, store
 from bench.machine import describe
 from bench.rows import ROWS
-from bench.rows.base import Bench
+from bench.rows.base import BOTH, Bench
 
 if TYPE_CHECKING:
     from bench.rows.base import Row
@@ -42,7 +43,11 @@ def main(arguments: list[str]) -> int:
     if unknown:
         print(f"no such row: {', '.join(unknown)}; there are {', '.join(ROWS)}", file=sys.stderr)
         return 2
-    sides = tuple(options.sides.split(","))
+    try:
+        peers = _peers(options.peer or ["debian"])
+    except ValueError as error:
+        print(error, file=sys.stderr)
+        return 2
     cpus = sorted(os.sched_getaffinity(0))
     if len(cpus) < 2:
         print("needs two cores: one for the server, the others for the load", file=sys.stderr)
@@ -63,19 +68,46 @@ def main(arguments: list[str]) -> int:
         done = []
         for name in names:
             print(f"{name} ...", file=sys.stderr, flush=True)
-            measured = _measure(bench, ROWS[name], [side for side in ROWS[name].sides if side in sides])
+            row = ROWS[name]
+            beside = row.peers(peers)
+            if left_out := [peer for peer in peers if peer not in beside and not row.peer and row.sides == BOTH]:
+                print(f"  not done by {', '.join(left_out)}", file=sys.stderr, flush=True)
+            measured = _measure(bench, row, beside)
             done.append(measured)
-            for metric in ROWS[name].metrics:
-                print(report.line(measured, metric), flush=True)
+            for metric in row.metrics:
+                print("\n".join(report.lines(measured, metric)), flush=True)
             # Written after each row: a run that is broken off keeps what it has.
             report.write(Path(options.out), machine, vars(options), done)
     print(f"\n{report.markdown(machine, done)}\nwritten to {options.out}/results.md and results.json")
     return 0
 
 
-def _measure(bench: Bench, row: Row, sides: list[str]) -> report.Measured:
+def _peers(texts: list[str]) -> list[str]:
+    """Return the peers' names, and note their programs.  Raises ValueError."""
+    names = []
+    for text in texts:
+        name, _, path = text.partition("=")
+        if name == "debian":
+            names.append(servers.PEER)
+            if path:
+                servers.PROGRAMS.add(servers.PEER, path)
+        elif name in {servers.DISTRIBUTION, servers.ZOT} and path:
+            names.append(name)
+            servers.PROGRAMS.add(name, path)
+        else:
+            raise ValueError(f"--peer {text}: expected debian, distribution=PATH or zot=PATH")
+        program = path or servers.PEER
+        if shutil.which(program) is None:
+            raise ValueError(
+                f"--peer {text}: there is no program {program}; docs/benchmarks.md says how to get one"
+            )
+    return names
+
+
+def _measure(bench: Bench, row: Row, beside: list[str]) -> report.Measured:
     rounds = bench.rounds if row.rounds is None else min(bench.rounds, row.rounds)
-    measured = report.Measured(row)
+    measured = report.Measured(row, beside)
+    sides = [*beside, servers.OURS]
     home = bench.scratch / row.name
     with ExitStack() as stack:
         if row.s3:
@@ -108,7 +140,10 @@ def _options(arguments: list[str]) -> argparse.Namespace:
     )
     parser.add_argument("--only", metavar="ROW,...", help=f"some rows of: {', '.join(ROWS)}")
     parser.add_argument(
-        "--sides", default=f"{servers.PEER},{servers.OURS}", help="which registries (default: both)"
+        "--peer",
+        action="append",
+        metavar="NAME[=PATH]",
+        help="what stands beside ours: debian (default), distribution=PATH, zot=PATH; may be repeated",
     )
     parser.add_argument("--rounds", type=int, default=0, help="how often each side is measured (5; quick: 2)")
     parser.add_argument("--seconds", type=float, default=0, help="how long one load lasts (5; quick: 2)")

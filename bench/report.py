@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import statistics
+from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -15,11 +16,11 @@ if TYPE_CHECKING:
 
     from bench.rows.base import Metric, Row
 
-__all__ = ["Measured", "line", "markdown", "write"]
+__all__ = ["Measured", "lines", "markdown", "write"]
 
 _HEADER = (
-    "| work | unit | docker-registry, or as told | Moorage | ratio: median (min to max) | goal | met |",
-    "|---|---|--:|--:|--:|--:|---|",
+    "| work | unit | beside | its number | Moorage | ratio: median (min to max) | goal | met |",
+    "|---|---|---|--:|--:|--:|--:|---|",
 )
 
 
@@ -28,44 +29,52 @@ class Measured:
     """What the rounds of one row gave, per side: each round is a mapping from metric to number."""
 
     row: Row
-    rounds: dict[str, list[Mapping[str, float]]] = field(default_factory=lambda: {OURS: [], PEER: []})
+    peers: Sequence[str] = (PEER,)
+    rounds: dict[str, list[Mapping[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def values(self, side: str, metric: str) -> list[float]:
         """Of each round that has it; what a store on another machine spends is not known, for one."""
         return [numbers[metric] for numbers in self.rounds[side] if metric in numbers]
 
-    def ratios(self, metric: str) -> list[float]:
-        """Ours through the peer's, for each pair of neighbouring rounds."""
-        pairs = zip(self.values(OURS, metric), self.values(PEER, metric), strict=False)
+    def ratios(self, metric: str, peer: str = PEER) -> list[float]:
+        """Ours through a peer's, for each pair of neighbouring rounds."""
+        pairs = zip(self.values(OURS, metric), self.values(peer, metric), strict=False)
         return [ours / theirs for ours, theirs in pairs if theirs]
 
-    def met(self, metric: Metric) -> bool | None:
-        """Does the median reach the goal?  None where there is none, or nothing was measured."""
-        numbers = self.ratios(metric.name) if metric.goal_of == "ratio" else self.values(OURS, metric.name)
-        if metric.goal is None or not numbers:
+    def met(self, metric: Metric, peer: str = PEER) -> bool | None:
+        """Return whether the median reaches the goal; None where there is none, or nothing was measured."""
+        numbers = self.ratios(metric.name, peer) if metric.goal_of == "ratio" else self.values(OURS, metric.name)
+        bound = metric.goal_beside(peer)
+        if bound is None or not numbers:
             return None
         middle = statistics.median(numbers)
-        return middle >= metric.goal if metric.better == "higher" else middle <= metric.goal
+        return middle >= bound if metric.better == "higher" else middle <= bound
 
 
-def line(measured: Measured, metric: Metric) -> str:
-    """One row of the table."""
-    ratios = measured.ratios(metric.name)
+def lines(measured: Measured, metric: Metric) -> list[str]:
+    """Return the lines of the table for one number, one for each peer."""
+    return [_line(measured, metric, peer) for peer in measured.peers or ("",)]
+
+
+def _line(measured: Measured, metric: Metric, peer: str) -> str:
+    ratios = measured.ratios(metric.name, peer) if peer else []
     ratio = f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})" if ratios else ""
-    goal = ""
-    if metric.goal is not None:
-        goal = f"{'≥' if metric.better == 'higher' else '≤'} {metric.goal:g}"
+    goal, bound = "", metric.goal_beside(peer)
+    if bound is not None:
+        goal = f"{'≥' if metric.better == 'higher' else '≤'} {bound:g}"
         goal += " times" if metric.goal_of == "ratio" else f" {metric.unit.split()[0]}"
-    met = {True: "yes", False: "**no**", None: ""}[measured.met(metric)]
-    sides = (_middle(measured.values(side, metric.name)) for side in (PEER, OURS))
-    title = f"{measured.row.title}; beside it {measured.row.peer}" if measured.row.peer else measured.row.title
-    return f"| {' | '.join((title, metric.unit, *sides, ratio, goal, met))} |"
+    met = {True: "yes", False: "**no**", None: ""}[measured.met(metric, peer)]
+    theirs = _middle(measured.values(peer, metric.name)) if peer else ""
+    ours = _middle(measured.values(OURS, metric.name))
+    beside = measured.row.peer or peer
+    cells = [measured.row.title, metric.unit, beside, theirs, ours, ratio, goal, met]
+    return f"| {' | '.join(cells)} |"
 
 
 def markdown(machine: Mapping[str, str], done: Sequence[Measured]) -> str:
-    lines = [f"* {name}: {value}" for name, value in machine.items()]
-    rows = [line(measured, metric) for measured in done for metric in measured.row.metrics]
-    return "\n".join([*lines, "", *_HEADER, *rows, ""])
+    facts = [f"* {name}: {value}" for name, value in machine.items()]
+    rows = [text for measured in done for metric in measured.row.metrics for text in lines(measured, metric)]
+    return "\n".join([*facts, "", *_HEADER, *rows, ""])
 
 
 def write(folder: Path, machine: Mapping[str, str], options: Mapping[str, Any], done: Sequence[Measured]) -> None:

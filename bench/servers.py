@@ -1,7 +1,7 @@
-"""The two registries under test, and what stands beside them, on given cores and watched through /proc.
+"""The registries under test, and what stands beside them, on given cores and watched through /proc.
 
-Both get the same configuration and `addr: 127.0.0.1:0`; the port the kernel chose is read from the process's own
-listening socket.
+Moorage and the releases of CNCF Distribution get the same configuration and `addr: 127.0.0.1:0`; the port that the
+kernel chose is read from the process's own listening socket.  zot gets one of its own (`_zot`).
 Source of the /proc formats: proc(5).
 """
 
@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import json
 import os
 import pwd
 import signal
+import socket
 import ssl
 import subprocess
 import sys
@@ -26,9 +28,13 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 __all__ = [
+    "DISTRIBUTION",
     "NGINX",
     "OURS",
     "PEER",
+    "PROGRAMS",
+    "ZOT",
+    "Programs",
     "Server",
     "ServerFailed",
     "cpu_s",
@@ -40,12 +46,33 @@ __all__ = [
 
 OURS: Final = "moorage"
 PEER: Final = "docker-registry"
+DISTRIBUTION: Final = "distribution"
+ZOT: Final = "zot"
 NGINX: Final = "nginx"
 _MOTO: Final = "moto"
 
 _START_LIMIT_S: Final = 20.0
 _STOP_LIMIT_S: Final = 10.0
 _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
+
+
+class Programs:
+    """The command of each peer that takes part, by its name."""
+
+    def __init__(self) -> None:
+        self._paths = {PEER: "docker-registry"}
+
+    def add(self, name: str, path: str) -> None:
+        self._paths[name] = path
+
+    def command(self, side: str, config: Path) -> list[str]:
+        """Raises KeyError for a peer that was not added."""
+        if side == OURS:
+            return [str(Path(sys.executable).with_name("moorage")), "serve", str(config)]
+        return [self._paths[side], "serve", str(config)]
+
+
+PROGRAMS: Final = Programs()
 
 
 class ServerFailed(Exception):
@@ -112,16 +139,18 @@ def start(
     `sections` are added to its configuration, `tls` is for http.tls.  Raises ServerFailed.
     """
     root.mkdir(parents=True, exist_ok=True)
-    config = root.with_name(f"{root.name}.yml")
-    settings = {**_settings(side, root, workers), **(sections or {})}
-    if tls is not None:
-        settings["http"]["tls"] = dict(tls)
-    config.write_text(yaml.safe_dump(settings))
-    program = {
-        OURS: [str(Path(sys.executable).with_name("moorage")), "serve", str(config)],
-        PEER: ["docker-registry", "serve", str(config)],
-    }[side]
-    return _started(side, program, root, cpus, tls=tls is not None)
+    config = root.with_name(f"{root.name}.{'json' if side == ZOT else 'yml'}")
+    if side == ZOT:
+        config.write_text(json.dumps(_zot(root, tls)))
+    else:
+        settings = {**_settings(side, root, workers), **(sections or {})}
+        if tls is not None:
+            settings["http"]["tls"] = dict(tls)
+        config.write_text(yaml.safe_dump(settings))
+    # A Go program is told how many cores it has: it looks at the machine's, not at those that it may use.
+    environment = {} if side == OURS else {"GOMAXPROCS": str(len(cpus)), "OTEL_TRACES_EXPORTER": "none"}
+    program = PROGRAMS.command(side, config)
+    return _started(side, program, root, cpus, tls=tls is not None, environment=environment)
 
 
 def start_nginx(root: Path, cpus: Sequence[int], tls: Mapping[str, str], port: int) -> Server:
@@ -213,6 +242,21 @@ def _settings(side: str, root: Path, workers: int) -> dict[str, Any]:
     if side == OURS:
         settings["http"]["workers"] = workers
     return settings
+
+
+def _zot(root: Path, tls: Mapping[str, str] | None) -> dict[str, Any]:
+    """Return zot's configuration: no dedupe and no collection, which would take its lock; writes are synced."""
+    with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
+        port = probe.getsockname()[1]
+    http: dict[str, Any] = {"address": "127.0.0.1", "port": str(port), "compat": ["docker2s2"]}
+    if tls is not None:
+        http["tls"] = {"cert": tls["certificate"], "key": tls["key"]}
+    return {
+        "distSpecVersion": "1.1.1",
+        "storage": {"rootDirectory": str(root), "dedupe": False, "gc": False, "commit": True},
+        "http": http,
+        "log": {"level": "error"},
+    }
 
 
 def _environment() -> dict[str, str]:

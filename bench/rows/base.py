@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from bench.servers import Server
@@ -42,7 +42,8 @@ class Bench:
 class Metric:
     """One number of a row.
 
-    `goal` is a bound for the ratio ours / the peer's if `goal_of` is "ratio", else for our own number.
+    `goal` is a bound for the ratio ours / docker-registry's if `goal_of` is "ratio", else for our own number;
+    `goals` are bounds for the ratios to other peers.
     """
 
     name: str
@@ -51,6 +52,11 @@ class Metric:
     goal: float | None = None
     goal_of: Literal["ratio", "value"] = "ratio"
     note: str = ""
+    goals: Mapping[str, float] = field(default_factory=dict)
+
+    def goal_beside(self, peer: str) -> float | None:
+        """Return the bound for the ratio to a peer, or for our own number."""
+        return self.goal if self.goal_of == "value" or peer == "docker-registry" else self.goals.get(peer)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +64,8 @@ class Row:
     """`prepare` fills a fresh server; `measure` runs once per round on each side and gives every metric.
 
     A row with `alone` starts its own servers: `prepare` is not called, `measure_alone` gives the numbers of
-    one round of one side.  `peer` says what stands beside ours, if that is not docker-registry.
+    one round of one side.  `peer` names what stands beside ours in the place of docker-registry; such a row has no
+    other peers.  `only` are the peers that can do the work, all without it.
     `s3`: all its rounds, of both sides, use one S3 store, `Bench.store`.
     """
 
@@ -71,7 +78,16 @@ class Row:
     sides: tuple[str, ...] = BOTH
     rounds: int | None = None
     peer: str = ""
+    only: tuple[str, ...] = ()
     s3: bool = False
+
+    def peers(self, chosen: Sequence[str]) -> list[str]:
+        """Return the peers of a run that stand beside ours in this row."""
+        if self.sides != BOTH:
+            return []
+        if self.peer:
+            return [BOTH[0]]
+        return [peer for peer in chosen if not self.only or peer in self.only]
 
 
 def load_request(method: str, target: str, *, accept: str = "*/*", authorization: str = "") -> bytes:

@@ -76,7 +76,7 @@ def _pushed(bench: Bench, server: Server, push: Callable[[Client, str, Blob], No
             wall_one, cpu_one = _timed(server, lambda blob=blob: push(client, _NAME, blob))  # type: ignore[misc]
             wall, cpu = wall + wall_one, cpu + cpu_one
             # The next push finds the same empty disk and an idle one.
-            shutil.rmtree(server.root / "docker/registry/v2/blobs")
+            shutil.rmtree(server.root / "docker/registry/v2/blobs", ignore_errors=True)  # zot has another layout
             os.sync()
     return {"rate": times * _SIZE / _MB / wall, "cpu": cpu * _GIB / (times * _SIZE)}
 
@@ -85,20 +85,29 @@ ROWS: Final = (
     Row(
         "blob-get-large",
         "GET of a 256 MiB blob",
-        (Metric("rate", "MB/s", "higher", 1.0), Metric("cpu", "server CPU s/GiB", "lower", 0.8)),
+        (
+            Metric("rate", "MB/s", "higher", 1.0, goals={"distribution": 1.5, "zot": 1.0}),
+            Metric("cpu", "server CPU s/GiB", "lower", 0.8, goals={"distribution": 0.6}),
+        ),
         _pull,
         _prepare,
     ),
     Row(
         "blob-push-large",
         "push of a 256 MiB blob (POST, PATCH, PUT)",
-        (Metric("rate", "MB/s", "higher", 2.0), Metric("cpu", "server CPU s/GiB", "lower", 0.5)),
+        (
+            Metric("rate", "MB/s", "higher", 2.0, goals={"distribution": 1.25, "zot": 1.0}),
+            Metric("cpu", "server CPU s/GiB", "lower", 0.5, goals={"distribution": 0.85}),
+        ),
         _push,
     ),
     Row(
         "blob-push-chunked",
         "the same in HTTP chunks of 32 KiB, as Docker, skopeo and podman send it",
-        (Metric("rate", "MB/s", "higher"), Metric("cpu", "server CPU s/GiB", "lower")),
+        (
+            Metric("rate", "MB/s", "higher", goals={"distribution": 1.2, "zot": 1.0}),
+            Metric("cpu", "server CPU s/GiB", "lower", goals={"distribution": 0.85}),
+        ),
         _push_in_chunks,
     ),
 )
