@@ -27,7 +27,7 @@ class Answer(NamedTuple):
 async def ask(
     app: ASGIApp, method: str, target: str, *, headers: Headers = (), body: bytes = b"", errors: str = "replace"
 ) -> Answer:
-    """Status and headers; `errors` is how a path that is no UTF-8 is decoded (Granian: `replace`)."""
+    """Status and headers; `errors` is how a path that is no UTF-8 is decoded (our server: `replace`)."""
     path, _, query = target.partition("?")
     given = dict(headers)
     usual = [(b"host", b"h"), (b"content-length", b"%d" % len(body))]

@@ -1,7 +1,7 @@
 """Arbitrary bytes in a URL: never a 500, and every `Location` names the resource that was requested.
 
-Paths are decoded in two ways: as Granian does, with U+FFFD for invalid UTF-8, and with surrogate escapes, as other
-servers might.
+Paths are decoded in two ways: with U+FFFD for invalid UTF-8, as our server does, and with surrogate escapes, as
+other servers might.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ async def test_a_redirect_leads_to_an_endpoint_or_there_is_none(
 
 @pytest.mark.slow
 def test_no_byte_sent_to_a_running_server_is_an_internal_error(tmp_path: Path) -> None:
-    """Granian decodes the path before the application sees it."""
+    """The server decodes the path before the application sees it."""
     with start_moorage(tmp_path / "data", http={"workers": 1}) as live:
         connection = http.client.HTTPConnection(live.host)
         for place in PLACES:

@@ -38,7 +38,7 @@ def names(host: str, method: str, path: str, body: bytes = b"", **headers: str) 
 
 
 def test_no_component_is_named(tmp_path: Path) -> None:
-    """A scanner that reads a name looks up its known vulnerabilities; it was `granian`."""
+    """A scanner that reads a name looks up its known vulnerabilities."""
     with debugged(tmp_path / "data", http={"workers": 1}) as server:
         for method, path in ASKED:
             assert names(server.live.host, method, path) in ([], [""]), (method, path)

@@ -190,7 +190,7 @@ def test_each_kind_of_key_is_served(tmp_path: Path, kind: str) -> None:
 
 
 def test_the_suites_for_tls_1_2_are_those_of_the_table(server: Served, ca: Holder) -> None:
-    """A list of suites is accepted or refused by this table; it would lie if rustls offered another one."""
+    """A list of suites is accepted or refused by this table; it would be wrong if OpenSSL offered another one."""
     _offers(server, ca, "ECDSA")
 
 

@@ -100,7 +100,7 @@ def _acme(settings: Settings) -> Iterator[Problem]:
 
 
 def _no_host(text: str) -> str:
-    """What is wrong with the name of a host that a certificate is wanted for; nothing if nothing is."""
+    """Return why no certificate can be ordered for a host name; "" if one can."""
     name = text.lower()
     if name.startswith("*."):
         return "wildcards need challenges by DNS, which are not offered; expected the name of a host"

@@ -49,18 +49,18 @@ def path_outside(options: HttpOptions, path: str) -> str:
 
 def seen_from_outside(scope: Scope) -> tuple[str, str]:
     """Scheme and host that the client used, as the proxies in front of us tell it; host "" if unknown."""
-    told = headers_of(scope)
+    headers = headers_of(scope)
     own_scheme: str = scope.get("scheme", "http")
-    own_host = told.get(b"host", b"").decode("latin-1")
+    own_host = headers.get(b"host", b"").decode("latin-1")
     scheme, host = own_scheme, own_host
-    if (forwarded := told.get(b"forwarded")) is not None:
+    if (forwarded := headers.get(b"forwarded")) is not None:
         first = forwarded.decode("latin-1").partition(",")[0]
         found = {match[1].lower(): match[2] or match[3] or "" for match in _FORWARDED.finditer(first)}
         scheme, host = found.get("proto", scheme), found.get("host", host)
     else:
-        if (value := told.get(b"x-forwarded-proto")) is not None:
+        if (value := headers.get(b"x-forwarded-proto")) is not None:
             scheme = value.decode("latin-1").partition(",")[0].strip()
-        if (value := told.get(b"x-forwarded-host")) is not None:
+        if (value := headers.get(b"x-forwarded-host")) is not None:
             host = value.decode("latin-1").partition(",")[0].strip()
     scheme = scheme.lower()
     if scheme not in _SCHEMES:

@@ -10,7 +10,7 @@ puts the next plan in force; where nobody serves it is in force at once.  If one
 stay as they are.
 
 SIGHUP           loads the configuration again: while awaiting and settled at once, else as soon as it is settled
-certificates     are looked at (`renewal.py`) while awaiting and while settled; another one replaces nobody: all
+certificates     are looked at (`renewal.py`) while awaiting and while settled; another one replaces no worker: all
                  workers get it (`crew.exchange`) and use it for new connections
 
 The rule not to miss: no plan is kept but in `plan` and `_next`.  Each holds a private key, and whatever the master

@@ -73,7 +73,7 @@ def found_names(path: str) -> Iterator[tuple[int, str]]:
 
 
 def version_of(status: os.stat_result) -> Version:
-    """What names these bytes of `data`: the same at the same offset only if no request has written since."""
+    """Return the version of `data`: the same at the same offset only if no request has written since."""
     return Version(f"{status.st_ino}:{status.st_size}:{status.st_mtime_ns}")
 
 
@@ -92,7 +92,7 @@ def notes_at(path: str, found: Sequence[tuple[int, str]], offset: int) -> Iterat
 
 
 def begun(path: str) -> tuple[datetime, bool]:
-    """What `startedat` holds, and true; without a readable one, the time of the last write to anything in it."""
+    """Return the time in `startedat`, and True; without a readable one, that of the last write, and False."""
     with suppress(OSError):
         started = started_at(_read(f"{path}/{STARTED}"))
         if started is not None:

@@ -149,7 +149,7 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def cipher(self) -> Cipher | None:
-        """What encrypts files; None without TLS."""
+        """Return the cipher of files; None without TLS."""
         return None
 
     # Reading

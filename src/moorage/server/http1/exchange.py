@@ -118,7 +118,7 @@ class Exchange:
         self._wake()
 
     def client_left(self) -> None:
-        """The body will not be completed, or nobody can read the answer."""
+        """Note that the body will not be completed, or that the client cannot read the answer."""
         self._gone = True
         self._wake()
 

@@ -4,8 +4,9 @@
     thread                └─► pieces, until the end ─► done │
                                     └─► the socket is full for _PATIENCE_MS ─► back to the event loop
 
-A thread never waits long for one client: a job whose socket stays full goes back to the event loop, which waits
-for any number of sockets at no cost.  So a few threads serve any number of slow readers.
+A thread never waits long for one client, and not at all while others wait for a thread: a job whose socket stays
+full goes back to the event loop, which waits for any number of sockets at no cost.  So a few threads serve any
+number of slow readers.
 
 One owner at a time: while a job runs, its thread alone writes to the socket and, with TLS, touches the
 `SSLObject`.  The connection has nothing unsent when the job begins, writes nothing and (TLS) reads nothing until
@@ -23,7 +24,7 @@ import select
 import socket
 import threading
 from queue import SimpleQueue
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -34,18 +35,19 @@ __all__ = ["FileSender", "Sending"]
 
 _SENDFILE_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 128 << 10
-_PATIENCE_MS: Final = 50
+_PATIENCE_MS: Final = 5
+"""A client on a fast network has read something by then."""
 _THREADS: Final = 4
 
 
 class Cipher(Protocol):
-    """What encrypts: `tls_connection.TlsConnection`, in the thread that owns the `SSLObject`."""
+    """Encrypts: `tls_connection.TlsConnection`, in the thread that owns the `SSLObject`."""
 
     def encrypt(self, data: memoryview | bytes) -> bytes: ...
 
 
 class Sending(Protocol):
-    """What is needed of a connection.  `cipher` is None without TLS."""
+    """The part of a connection that sending needs.  `cipher` is None without TLS."""
 
     loop: asyncio.AbstractEventLoop
     sock: socket.socket
@@ -71,8 +73,8 @@ class _Job:
         self.done = False
         self.error: BaseException | None = None
 
-    def run(self) -> None:
-        """Send until the end, or until the socket has been full for `_PATIENCE_MS`."""
+    def run(self, others: SimpleQueue[Any]) -> None:
+        """Send until the end, or until the socket stays full for `_PATIENCE_MS`; no wait while `others` queue."""
         poll = select.poll()
         poll.register(self.socket, select.POLLOUT)
         try:
@@ -80,7 +82,7 @@ class _Job:
                 try:
                     self._send_some()
                 except BlockingIOError:
-                    if not poll.poll(_PATIENCE_MS):
+                    if not poll.poll(_PATIENCE_MS if others.empty() else 0):
                         return
             self.done = True
         except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
@@ -162,7 +164,7 @@ class FileSender:
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:
             job, ended = self._jobs.get()
-            job.run()
+            job.run(self._jobs)
             try:
                 loop.call_soon_threadsafe(ended)
             except RuntimeError:
