@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.server.http1.harness import exchange, get, running, until
 from tests.server.http1.peer import Peer, read_answers, turns
+
+from moorage.server.http1.tls_connection import _subject
 
 if TYPE_CHECKING:
     from tests.server.http1.harness import Running
@@ -116,6 +119,43 @@ async def test_requests_behind_an_unanswered_one_are_not_read() -> None:
         sent = await fill(peer, GET * 4000)
         assert sent < 24 << 20, f"{sent} bytes were taken"
         assert served.app.begun == [b"/wait"]
+
+
+@pytest.mark.slow
+async def test_answers_that_are_not_read_stop_the_requests_behind_them() -> None:
+    """A client that asks ahead and reads nothing would fill the memory of the worker with answers."""
+    size = 60_000
+    async with running() as served, await served.connect() as peer:
+        await fill(peer, b"GET /size/%d HTTP/1.1\r\nHost: h\r\n\r\n" % size * 2000)
+        assert len(served.app.begun) * size < 24 << 20, f"{len(served.app.begun)} answers"
+
+
+async def test_a_file_is_sent_after_threads_could_not_be_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A limit of processes that was reached once would hang all later downloads."""
+    real, failures = threading.Thread.start, [True] * 5
+
+    def start(thread: threading.Thread) -> None:
+        if thread.name == "files" and failures:
+            failures.pop()
+            raise RuntimeError("can't start new thread")
+        real(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", start)
+    async with running() as served:
+        for _ in range(5):
+            outcome = await exchange(served, b"GET /file/100000 HTTP/1.1\r\nHost: h\r\n\r\n", half_close=False)
+            assert outcome.statuses == []
+        answer = await get(served, "/file/100000")
+    assert (answer.status, len(answer.body)) == (200, 100_000)
+
+
+def test_a_subject_cannot_pass_for_another_one() -> None:
+    """The access log would show an attribute that the authority has not certified."""
+    certificate = {"subject": ((("organizationName", "Ours"),), (("commonName", "a,O=ops" + "x" * 500),))}
+    subject = _subject(certificate)
+    assert subject.startswith("CN=a\\,O\\=opsx")
+    assert subject.endswith("x,O=Ours")
+    assert len(subject) < 300
 
 
 @pytest.mark.slow

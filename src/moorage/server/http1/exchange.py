@@ -245,14 +245,15 @@ class Exchange:
         elif data:
             connection.write(data)
         self._body_written += len(data)
-        if not more:
-            self._finish()
-        elif connection.writing_paused:
+        if connection.writing_paused:
+            # Also behind the last piece: a client that asks ahead and reads nothing would fill memory.
             self.is_sending = True
             try:
                 await connection.drained()
             finally:
                 self.is_sending = False
+        if not more:
+            self._finish()
 
     async def _send_file(self, message: Message) -> None:
         """Send part of a file; "offset" is needed, since the file's own position may be shared."""

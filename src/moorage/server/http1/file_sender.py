@@ -19,6 +19,7 @@ Measured, one core, CPU seconds per GiB: sendfile 0.29; TLS with pieces of 128 K
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import select
 import socket
@@ -145,11 +146,9 @@ class FileSender:
     async def _run(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
         """Run the job in a thread until it returns."""
         ended = asyncio.Event()
+        if self._running >= len(self._threads) and len(self._threads) < self._most:
+            self._start_thread(loop)
         self._running += 1
-        if self._running > len(self._threads) and len(self._threads) < self._most:
-            thread = threading.Thread(target=self._work, args=(loop,), name="files", daemon=True)
-            self._threads.append(thread)
-            thread.start()
         self._jobs.put((job, ended.set))
         cancelled = False
         while not ended.is_set():
@@ -160,6 +159,17 @@ class FileSender:
         self._running -= 1
         if cancelled:
             raise asyncio.CancelledError
+
+    def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Raises OSError where no thread can be started and there is none."""
+        thread = threading.Thread(target=self._work, args=(loop,), name="files", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:  # the limit of processes (ulimit -u, pids.max) is reached
+            if not self._threads:
+                raise OSError(errno.EAGAIN, "no thread can be started (ulimit -u, pids.max)") from error
+        else:
+            self._threads.append(thread)
 
     def _work(self, loop: asyncio.AbstractEventLoop) -> None:
         while True:

@@ -36,6 +36,7 @@ __all__ = ["TlsConnection", "TlsProvider"]
 
 _READ_BYTES: Final = 128 << 10
 _HANDSHAKE_READ_BYTES: Final = 16 << 10
+_UNREAD_LIMIT_BYTES: Final = 4 << 20
 _HANDSHAKE_RECORD: Final = 0x16
 _FIRST, _HANDSHAKE, _OPEN, _PLAIN, _ENDED = range(5)
 
@@ -244,6 +245,11 @@ class TlsConnection(Connection):
             self.abort()
             return
         self._flush()
+        if self.unsent() > _UNREAD_LIMIT_BYTES:
+            # Each KeyUpdate has an answer, which this client does not read.
+            self.server.note("a client sends TLS messages and reads no answers; it is disconnected", self)
+            self.abort()
+            return
         if size:
             self.received(buffer, 0, size)
         if ended and not self.lost and not self.eof:
@@ -329,11 +335,20 @@ def _subject(certificate: Any) -> str:
     if not certificate:
         return ""
     parts = [
-        f"{_SHORT.get(name, name)}={value}" for group in certificate.get("subject", ()) for name, value in group
+        f"{_SHORT.get(name, name)}={_escaped(value)}"
+        for group in certificate.get("subject", ())
+        for name, value in group
     ]
     return ",".join(reversed(parts))
 
 
+def _escaped(value: str) -> str:
+    """Escape the separators of RFC 4514, so that a value cannot pass for further parts; cut long ones."""
+    return "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in value[:_VALUE_LIMIT_CHARS])
+
+
+_SPECIAL: Final = frozenset('\\",+;<>=')
+_VALUE_LIMIT_CHARS: Final = 256
 _SHORT: Final = {
     "commonName": "CN", "organizationName": "O", "organizationalUnitName": "OU", "countryName": "C",
     "stateOrProvinceName": "ST", "localityName": "L",
