@@ -310,8 +310,7 @@ class Connection(asyncio.BufferedProtocol):
             await self.write_waiter
         if self._state != _BODY:
             self.deadline = math.inf
-        if self.lost:
-            raise ConnectionResetError("the client has left")
+        self.check_lost()
 
     def _await_sending(self) -> None:
         self._window = self.loop.time()
@@ -463,21 +462,22 @@ class Connection(asyncio.BufferedProtocol):
         else:
             self.deadline = math.inf
 
+    def _keeps_least_rate(self, moved_bytes: int, now: float) -> bool:
+        """Return whether enough bytes have moved since the window began; none at all are never enough."""
+        return 0 < moved_bytes >= self.server.options.least_rate * (now - self._window)
+
     def _judge_sending(self, now: float) -> None:
-        options = self.server.options
-        progress = self.sent() - self._window_bytes
-        if progress and progress >= options.least_rate * (now - self._window):
+        if self._keeps_least_rate(self.sent() - self._window_bytes, now):
             self._await_sending()
             return
         self.server.note("a client reads its answer too slowly and is disconnected", self)
         self.abort()
 
     def _judge_body(self, now: float) -> None:
-        exchange, options = self._exchange, self.server.options
+        exchange = self._exchange
         assert exchange is not None
         busy = not exchange.is_receiving and not exchange.is_over
-        progress = self._window_bytes
-        if busy or (progress and progress >= options.least_rate * (now - self._window)):
+        if busy or self._keeps_least_rate(self._window_bytes, now):
             self._restart_window()
         elif exchange.is_over:
             self.abort()

@@ -304,7 +304,7 @@ class Exchange:
         keep = request.keep_alive and not connection.server.draining
         headers, length = [], None
         for header in self._headers:
-            name = header[0].lower()
+            name = header[0]  # in lower case, as ASGI demands
             if name == b"content-length":
                 length = int(header[1])
                 if self._status == _NO_CONTENT:  # RFC 9110 section 8.6
