@@ -6,7 +6,7 @@
     python3 dev.py test [ARGS]    tests only (arguments go to pytest)
     python3 dev.py lint           format, lint and types only
     python3 dev.py docs           build the documentation site into docs/_build
-    python3 dev.py bench [ARGS]   the benchmark against Debian's docker-registry
+    python3 dev.py bench [ARGS]   the benchmark beside other registries (docs/benchmarks.md)
     python3 dev.py stores [ARGS]  the tests of S3 against Ceph's radosgw and OpenStack Swift: about half an hour,
                                   as root on Debian; `stores radosgw` or `stores swift` for one of them
     python3 dev.py versions [ARGS]

@@ -1,1 +1,1 @@
-"""The benchmark against Debian's docker-registry: `python3 dev.py bench --help`."""
+"""The benchmark beside other registries: `python3 dev.py bench --help`."""

@@ -1,18 +1,26 @@
-"""The machine a run was made on, in words; numbers mean nothing without it."""
+"""The machine and the programs of a run, in words; numbers mean nothing without them."""
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 from importlib.metadata import version
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["describe"]
 
 
-def describe(scratch: Path) -> dict[str, str]:
-    """Processor, memory, kernel, disk under `scratch`, load before the run, and what ran."""
+def describe(scratch: Path, peers: Mapping[str, str]) -> dict[str, str]:
+    """Return processor, memory, kernel, disk under `scratch`, load before the run, and the versions of what runs.
+
+    `peers` are programs by name.
+    """
     return {
         "processor": f"{_field('/proc/cpuinfo', 'model name')}, {len(os.sched_getaffinity(0))} cores",
         "memory": f"{int(_field('/proc/meminfo', 'MemTotal').split()[0]) >> 20} GiB",
@@ -21,7 +29,7 @@ def describe(scratch: Path) -> dict[str, str]:
         "load before": f"{os.getloadavg()[0]:.1f}",
         "python": platform.python_version(),
         "moorage": f"{version('moorage')}, httptools {version('httptools')}, uvloop {version('uvloop')}",
-        "docker-registry": _peer(),
+        **{name: _version(program) for name, program in peers.items()},
     }
 
 
@@ -44,6 +52,16 @@ def _disk(scratch: Path) -> str:
     return found
 
 
-def _peer() -> str:
-    answer = subprocess.run(["docker-registry", "--version"], capture_output=True, text=True, check=True)
-    return answer.stdout.split()[-1]
+def _version(program: str) -> str:
+    """Return the last word that a registry prints for --version, or the commit in the JSON that zot prints."""
+    try:
+        answer = subprocess.run([program, "--version"], capture_output=True, text=True, check=True, timeout=60)
+    except (OSError, subprocess.SubprocessError):
+        return "unknown version"
+    text = answer.stdout.strip() or answer.stderr.strip()
+    try:
+        fields = json.loads(text)
+    except ValueError:
+        return text.split()[-1] if text else "unknown version"
+    found = " ".join(str(fields[key]) for key in ("commit", "binary-type") if fields.get(key))
+    return found or "unknown version"

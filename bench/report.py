@@ -1,13 +1,14 @@
-"""Rounds to numbers to a table: medians, ratios round by round, goals."""
+"""Rounds to numbers to a table: medians, ratios round by round, goals, and the rows that were left out."""
 
 from __future__ import annotations
 
 import json
 import statistics
 from collections import defaultdict
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from dataclasses import asdict, dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Final
 
+from bench.percentiles import ENOUGH
 from bench.servers import OURS, PEER
 
 if TYPE_CHECKING:
@@ -16,30 +17,51 @@ if TYPE_CHECKING:
 
     from bench.rows.base import Metric, Row
 
-__all__ = ["Measured", "lines", "markdown", "write"]
+__all__ = ["LeftOut", "Measured", "lines", "markdown", "write"]
 
-_HEADER = (
+_HEADER: Final = (
     "| work | unit | beside | its number | Moorage | ratio: median (min to max) | goal | met |",
     "|---|---|---|--:|--:|--:|--:|---|",
 )
+_LEGEND: Final = (
+    "A number is the median of the rounds; a ratio is Moorage's number through the other's of the same round.",
+    (
+        f"Percentiles are by nearest rank over all operations of a round. With fewer than {ENOUGH}, the 99th is "
+        "the maximum, and reported as such: ms (max of N)."
+    ),
+    "Of a core, the client: near 1, the client limits the rate, and the server's CPU time is the better number.",
+)
+
+
+@dataclass(frozen=True, slots=True)
+class LeftOut:
+    """A row that was not measured beside one peer, or, without one, not at all."""
+
+    row: str
+    reason: str
+    peer: str = ""
+
+    def __str__(self) -> str:
+        return f"{self.row}{f' beside {self.peer}' if self.peer else ''}: {self.reason}"
 
 
 @dataclass(slots=True)
 class Measured:
-    """What the rounds of one row gave, per side: each round is a mapping from metric to number."""
+    """The rounds of one row, per side: each round is a mapping from metric to number."""
 
     row: Row
+    title: str
     peers: Sequence[str] = (PEER,)
     rounds: dict[str, list[Mapping[str, float]]] = field(default_factory=lambda: defaultdict(list))
 
     def values(self, side: str, metric: str) -> list[float]:
-        """Of each round that has it; what a store on another machine spends is not known, for one."""
+        """Return the number of each round that has it; the load of a store on another machine is not known."""
         return [numbers[metric] for numbers in self.rounds[side] if metric in numbers]
 
     def ratios(self, metric: str, peer: str = PEER) -> list[float]:
-        """Ours through a peer's, for each pair of neighbouring rounds."""
-        pairs = zip(self.values(OURS, metric), self.values(peer, metric), strict=False)
-        return [ours / theirs for ours, theirs in pairs if theirs]
+        """Return ours through a peer's, for each round in which both have the number."""
+        pairs = zip(self.rounds[OURS], self.rounds[peer], strict=False)
+        return [ours[metric] / theirs[metric] for ours, theirs in pairs if metric in ours and theirs.get(metric)]
 
     def met(self, metric: Metric, peer: str = PEER) -> bool | None:
         """Return whether the median reaches the goal; None where there is none, or nothing was measured."""
@@ -50,10 +72,19 @@ class Measured:
         middle = statistics.median(numbers)
         return middle >= bound if metric.better == "higher" else middle <= bound
 
+    def shown(self, metric: Metric) -> Metric:
+        """Return the metric, or the maximum instead of a 99th percentile where a side has too few operations."""
+        counts = [count for side in (*self.peers, OURS) for count in self.values(side, "operations")]
+        if not metric.tail or not counts or min(counts) >= ENOUGH:
+            return metric
+        fewest, most = min(counts), max(counts)
+        count = f"{fewest:.0f}" if fewest == most else f"{fewest:.0f} to {most:.0f}"
+        return replace(metric, name="max_ms", unit=f"ms (max of {count})")
+
 
 def lines(measured: Measured, metric: Metric) -> list[str]:
     """Return the lines of the table for one number, one for each peer."""
-    return [_line(measured, metric, peer) for peer in measured.peers or ("",)]
+    return [_line(measured, measured.shown(metric), peer) for peer in measured.peers or ("",)]
 
 
 def _line(measured: Measured, metric: Metric, peer: str) -> str:
@@ -67,23 +98,36 @@ def _line(measured: Measured, metric: Metric, peer: str) -> str:
     theirs = _middle(measured.values(peer, metric.name)) if peer else ""
     ours = _middle(measured.values(OURS, metric.name))
     beside = measured.row.peer or peer
-    cells = [measured.row.title, metric.unit, beside, theirs, ours, ratio, goal, met]
+    cells = [measured.title, metric.unit, beside, theirs, ours, ratio, goal, met]
     return f"| {' | '.join(cells)} |"
 
 
-def markdown(machine: Mapping[str, str], done: Sequence[Measured]) -> str:
+def markdown(machine: Mapping[str, str], done: Sequence[Measured], left_out: Sequence[LeftOut] = ()) -> str:
+    """Return the report: the machine, the table, its legend, and what is missing in it."""
     facts = [f"* {name}: {value}" for name, value in machine.items()]
     rows = [text for measured in done for metric in measured.row.metrics for text in lines(measured, metric)]
-    return "\n".join([*facts, "", *_HEADER, *rows, ""])
+    missing = ["", "Left out:", "", *(f"* {one}" for one in left_out)] if left_out else []
+    return "\n".join([*facts, "", *_HEADER, *rows, "", *(f"* {text}" for text in _LEGEND), *missing, ""])
 
 
-def write(folder: Path, machine: Mapping[str, str], options: Mapping[str, Any], done: Sequence[Measured]) -> None:
-    """`results.json` with every number of every round, `results.md` with the table."""
+def write(
+    folder: Path,
+    machine: Mapping[str, str],
+    options: Mapping[str, Any],
+    done: Sequence[Measured],
+    left_out: Sequence[LeftOut] = (),
+) -> None:
+    """Write `results.json` with every number of every round, and `results.md` with the table."""
     folder.mkdir(parents=True, exist_ok=True)
-    rows = {measured.row.name: measured.rounds for measured in done}
-    document = {"machine": dict(machine), "options": dict(options), "rows": rows}
+    document = {
+        "machine": dict(machine),
+        "options": dict(options),
+        "rows": {measured.row.name: measured.rounds for measured in done},
+        "titles": {measured.row.name: measured.title for measured in done},
+        "left_out": [asdict(one) for one in left_out],
+    }
     (folder / "results.json").write_text(json.dumps(document, indent=1) + "\n")
-    (folder / "results.md").write_text(markdown(machine, done))
+    (folder / "results.md").write_text(markdown(machine, done, left_out))
 
 
 def _middle(numbers: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ import http.client
 import json
 import os
 import pwd
+import shutil
 import signal
 import socket
 import ssl
@@ -115,6 +116,15 @@ class Server:
         """User and system seconds that all its processes have used, in steps of 10 ms each."""
         return cpu_s(self.pids)
 
+    def empty(self) -> None:
+        """Delete all blobs from the disk, in the layout of this side, and sync it before the next push."""
+        if self.side == ZOT:
+            for blob in list(self.root.glob("**/blobs/*/*")):
+                blob.unlink()
+        else:
+            shutil.rmtree(self.root / "docker/registry/v2/blobs", ignore_errors=True)
+        os.sync()
+
     def forget_peak(self) -> None:
         """Start the search for the highest resident size anew (needs the rights over its processes)."""
         for pid in self.pids:
@@ -176,10 +186,10 @@ def start_nginx(root: Path, cpus: Sequence[int], tls: Mapping[str, str], port: i
     return _started(NGINX, ["nginx", "-c", str(config)], root, cpus, tls=True)
 
 
-def start_moto(root: Path, cpus: Sequence[int]) -> Server:
+def start_moto(path: str, root: Path, cpus: Sequence[int]) -> Server:
     """An S3 store of one Python process, pinned to `cpus`, that keeps all in memory.  Raises ServerFailed."""
     root.mkdir(parents=True)
-    program = [str(Path(sys.executable).with_name("moto_server")), "--host", "127.0.0.1", "--port", "0"]
+    program = [path, "--host", "127.0.0.1", "--port", "0"]
     in_memory = {"MOTO_S3_DEFAULT_KEY_BUFFER_SIZE": str(4 << 30)}
     return _started(_MOTO, program, root, cpus, probe="/", environment=in_memory)
 

@@ -10,18 +10,21 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
 from bench import servers
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
-    from pathlib import Path
 
-__all__ = ["Store", "a_store"]
+__all__ = ["MOTO", "Store", "a_store", "from_environment"]
+
+MOTO: Final = str(Path(sys.executable).with_name("moto_server"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,15 @@ class Store:
                 client.delete_object(Bucket=bucket, Key=entry["Key"])
 
     def sections(self, bucket: str, *, redirect: bool, endpoint: str = "") -> dict[str, Any]:
-        """The configuration that puts a registry's storage into `bucket`; the same for both sides."""
+        """Return the configuration of storage in `bucket`, the same for all sides."""
         parameters = {
             "bucket": bucket,
             "region": self.region,
             "regionendpoint": endpoint or self.endpoint,
             "accesskey": self.access_key,
             "secretkey": self.secret_key,
+            # Distribution 3 puts the bucket into the host name otherwise.
+            "forcepathstyle": True,
         }
         storage = {
             "s3": parameters,
@@ -91,12 +96,17 @@ class Store:
         )
 
 
+def from_environment() -> bool:
+    """Return whether the environment names a store, so that moto is not needed."""
+    return "MOORAGE_S3_ENDPOINT" in os.environ
+
+
 @contextmanager
 def a_store(root: Path, cpus: Sequence[int]) -> Iterator[Store]:
     """The store for one row: both sides, all rounds.  Raises ServerFailed."""
     endpoint = os.environ.get("MOORAGE_S3_ENDPOINT")
     if endpoint is None:
-        with servers.start_moto(root, cpus) as moto:
+        with servers.start_moto(MOTO, root, cpus) as moto:
             yield Store(f"http://127.0.0.1:{moto.port}", "AK", "SK", "us-east-1", moto.process.pid)
         return
     address = urlsplit(endpoint)

@@ -1,4 +1,4 @@
-"""What a row of the benchmark is: work, the numbers it gives, and what they must come to."""
+"""A row of the benchmark: its work, the numbers that the work gives, and their goals."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from bench.servers import Server
     from bench.store import Store
 
-__all__ = ["BOTH", "Bench", "Metric", "Row", "load_request"]
+__all__ = ["BOTH", "Bench", "Metric", "Row", "latency", "load_request"]
 
 BOTH: Final = ("docker-registry", "moorage")
 
@@ -34,7 +34,7 @@ class Bench:
     store: Store | None = None
 
     def pick(self, quick: int, usual: int, full: int | None = None) -> int:
-        """A size by how thorough the run is to be."""
+        """Return the size for a run that is quick, usual or full."""
         return quick if self.quick else full if self.full and full is not None else usual
 
 
@@ -43,7 +43,8 @@ class Metric:
     """One number of a row.
 
     `goal` is a bound for the ratio ours / docker-registry's if `goal_of` is "ratio", else for our own number;
-    `goals` are bounds for the ratios to other peers.
+    `goals` are bounds for the ratios to other peers.  `tail`: the number is a 99th percentile, which the report
+    replaces by the maximum where a round has too few operations for one.
     """
 
     name: str
@@ -53,24 +54,43 @@ class Metric:
     goal_of: Literal["ratio", "value"] = "ratio"
     note: str = ""
     goals: Mapping[str, float] = field(default_factory=dict)
+    tail: bool = False
 
     def goal_beside(self, peer: str) -> float | None:
         """Return the bound for the ratio to a peer, or for our own number."""
         return self.goal if self.goal_of == "value" or peer == "docker-registry" else self.goals.get(peer)
 
 
+def latency(goal_ms: float | None = None, goals: Mapping[str, float] | None = None) -> tuple[Metric, Metric]:
+    """Return the median and the 99th percentile of `percentiles.in_ms`, with one goal for both."""
+    bound = goals or {}
+    return (
+        Metric("p50_ms", "ms (median)", "lower", goal_ms, "value" if goal_ms else "ratio", goals=bound),
+        Metric(
+            "p99_ms",
+            "ms (99th percentile)",
+            "lower",
+            goal_ms,
+            "value" if goal_ms else "ratio",
+            goals=bound,
+            tail=True,
+        ),
+    )
+
+
 @dataclass(frozen=True, slots=True)
 class Row:
     """`prepare` fills a fresh server; `measure` runs once per round on each side and gives every metric.
 
-    A row with `alone` starts its own servers: `prepare` is not called, `measure_alone` gives the numbers of
-    one round of one side.  `peer` names what stands beside ours in the place of docker-registry; such a row has no
-    other peers.  `only` are the peers that can do the work, all without it.
+    A row with `alone` starts its own servers: `prepare` is not called, `alone` gives the numbers of one round of
+    one side.  `title` may depend on the sizes of the run.  `peer` names the other side of a row that compares with
+    something else than a registry; such a row has no other peers.  `without` has a reason for each peer that
+    cannot do the work; `programs` have to be installed for the row.
     `s3`: all its rounds, of both sides, use one S3 store, `Bench.store`.
     """
 
     name: str
-    title: str
+    title: str | Callable[[Bench], str]
     metrics: tuple[Metric, ...]
     measure: Callable[[Bench, Server], Mapping[str, float]] | None = None
     prepare: Callable[[Bench, Server], None] | None = None
@@ -78,8 +98,13 @@ class Row:
     sides: tuple[str, ...] = BOTH
     rounds: int | None = None
     peer: str = ""
-    only: tuple[str, ...] = ()
+    without: Mapping[str, str] = field(default_factory=dict)
+    programs: tuple[str, ...] = ()
     s3: bool = False
+
+    def title_of(self, bench: Bench) -> str:
+        """Return the title with the sizes of this run."""
+        return self.title if isinstance(self.title, str) else self.title(bench)
 
     def peers(self, chosen: Sequence[str]) -> list[str]:
         """Return the peers of a run that stand beside ours in this row."""
@@ -87,11 +112,17 @@ class Row:
             return []
         if self.peer:
             return [BOTH[0]]
-        return [peer for peer in chosen if not self.only or peer in self.only]
+        return [peer for peer in chosen if peer not in self.without]
+
+    def left_out(self, chosen: Sequence[str]) -> dict[str, str]:
+        """Return the peers of a run that are missing in this row, with the reason."""
+        if self.peer or self.sides != BOTH:
+            return {}
+        return {peer: self.without[peer] for peer in chosen if peer in self.without}
 
 
 def load_request(method: str, target: str, *, accept: str = "*/*", authorization: str = "") -> bytes:
-    """A request with the headers that Docker sends."""
+    """Return a request with the headers that Docker sends."""
     credentials = f"Authorization: {authorization}\r\n" if authorization else ""
     return (
         f"{method} {target} HTTP/1.1\r\n"

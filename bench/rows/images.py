@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import time
 from typing import TYPE_CHECKING, Final
 
 from bench import content, load
@@ -23,34 +22,38 @@ _LAYER_BYTES: Final = 8 << 10
 
 
 def _push(bench: Bench, server: Server) -> Mapping[str, float]:
-    count = bench.pick(48, 208) // _CLIENTS
-    begin = time.monotonic() + 1.0 + count * 0.01
-    cpu = server.cpu_s()
-    works = [_client(server.port, index, count, begin) for index in range(_CLIENTS)]
-    ends = load.in_processes(bench.load_cpus, works)
-    images = count * _CLIENTS
-    used = server.cpu_s() - cpu
+    images = _images(bench)
+    works = [_client(server.port, index, images // _CLIENTS) for index in range(_CLIENTS)]
+    done = load.together(bench.load_cpus, works, server.cpu_s)
     os.sync()
-    return {"rate": images / (max(ends) - begin), "cpu_ms": used / images * 1000}
+    return {"rate": images / done.wall_s, "cpu_ms": done.server_s / images * 1000}
 
 
-def _client(port: int, index: int, count: int, begin: float) -> Callable[[], float]:
-    def work() -> float:
+def _images(bench: Bench) -> int:
+    """Return how many images are pushed, as many by each client."""
+    return bench.pick(48, 208)
+
+
+def _client(port: int, index: int, count: int) -> Callable[[], Callable[[], None]]:
+    def prepare() -> Callable[[], None]:
         images = [content.image(_LAYERS, _LAYER_BYTES) for _ in range(count)]
         name, run = f"team/project-{index}", os.urandom(4).hex()
-        with Client(port) as client:
-            time.sleep(max(0.0, begin - time.monotonic()))
-            for number, image in enumerate(images):
-                client.push_image(name, f"{run}-{number}", image)
-        return time.monotonic()
+        client = Client(port)
 
-    return work
+        def push() -> None:
+            with client:
+                for number, image in enumerate(images):
+                    client.push_image(name, f"{run}-{number}", image)
+
+        return push
+
+    return prepare
 
 
 ROWS: Final = (
     Row(
         "images-push",
-        "push of 208 images with 10 layers of 8 KiB, 16 clients",
+        lambda bench: f"push of {_images(bench)} images with 10 layers of 8 KiB, 16 clients",
         (
             Metric("rate", "images/s", "higher", 3.0, goals={"distribution": 3.0, "zot": 1.0}),
             Metric("cpu_ms", "server CPU ms/image", "lower", goals={"distribution": 0.5}),

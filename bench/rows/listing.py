@@ -6,14 +6,13 @@ The tree is made directly on disk, in the layout both registries read; pages beg
 from __future__ import annotations
 
 import random
-import statistics
 import time
 from typing import TYPE_CHECKING, Final
 
-from bench import content
+from bench import content, percentiles
 from bench.client import MANIFEST_TYPE, Client, Refused
-from bench.rows.base import Bench, Metric, Row
-from bench.servers import OURS
+from bench.rows.base import Bench, Row, latency
+from bench.servers import OURS, ZOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -35,17 +34,21 @@ def _fill_tags(bench: Bench, server: Server) -> None:
         client.push_image(_NAME, "first", image)
         digest = client.expect(200, "GET", f"/v2/{_NAME}/manifests/first").headers["docker-content-digest"]
     tags = _home(server) / _NAME / "_manifests/tags"
-    for number in range(bench.pick(_TAGS // 10, _TAGS)):
+    for number in range(_count(bench, _TAGS)):
         current = tags / _tag(number) / "current"
         current.mkdir(parents=True)
         (current / "link").write_text(digest)
 
 
 def _fill_repositories(bench: Bench, server: Server) -> None:
-    for number in range(bench.pick(_REPOSITORIES // 10, _REPOSITORIES)):
+    for number in range(_count(bench, _REPOSITORIES)):
         home = _home(server) / _repository(number)
         for name in ("_layers/sha256", "_manifests/revisions/sha256", "_manifests/tags", "_uploads"):
             (home / name).mkdir(parents=True)
+
+
+def _count(bench: Bench, total: int) -> int:
+    return bench.pick(total // 10, total)
 
 
 def _home(server: Server) -> Path:
@@ -66,7 +69,7 @@ def _pages(
     def measure(bench: Bench, server: Server) -> dict[str, float]:
         chooser = random.Random(1)  # the same pages for both sides
         times = []
-        count = bench.pick(total // 10, total)
+        count = _count(bench, total)
         requests = bench.pick(20, 200) if server.side == OURS else bench.pick(5, 20)
         with Client(server.port) as client:
             client.expect(200, "GET", f"{endpoint}?n={_PAGE}")
@@ -74,36 +77,35 @@ def _pages(
                 target = f"{endpoint}?n={_PAGE}&last={last(chooser.randrange(count - 2 * _PAGE))}"
                 began = time.perf_counter()
                 answer = client.expect(200, "GET", target, media_type=MANIFEST_TYPE)
-                times.append((time.perf_counter() - began) * 1000)
+                times.append(time.perf_counter() - began)
                 # The peer's 2.8 sends all tags, whatever `n` is, and without a Link.
                 if answer.body.count(b",") < _PAGE - 1 or ("link" not in answer.headers and server.side == OURS):
                     raise Refused(f"{target}: not a full page: {answer.body[:200]!r}")
-        times.sort()
-        return {"median": statistics.median(times), "p99": times[len(times) * 99 // 100]}
+        return percentiles.in_ms(times)
 
     return measure
 
 
-_METRICS: Final = (
-    Metric("median", "ms", "lower", 50, "value"),
-    Metric("p99", "ms (99th percentile)", "lower", 50, "value"),
-)
+_METRICS: Final = latency(50)
+_WITHOUT: Final = {ZOT: "its storage has another layout, and the row writes the tree to disk itself"}
 
 ROWS: Final = (
     Row(
         "tags-list",
-        "tags/list?n=100 of 100,000 tags",
+        lambda bench: f"tags/list?n=100 of {_count(bench, _TAGS):,} tags",
         _METRICS,
         _pages(_TAGS, f"/v2/{_NAME}/tags/list", _tag),
         _fill_tags,
         rounds=2,
+        without=_WITHOUT,
     ),
     Row(
         "catalog",
-        "_catalog?n=100 of 20,000 repositories",
+        lambda bench: f"_catalog?n=100 of {_count(bench, _REPOSITORIES):,} repositories",
         _METRICS,
         _pages(_REPOSITORIES, "/v2/_catalog", _repository),
         _fill_repositories,
         rounds=2,
+        without=_WITHOUT,
     ),
 )

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Final
 
 from bench import content, load
 from bench.client import ACCEPT, Client
-from bench.rows.base import Bench, Metric, Row, load_request
+from bench.rows.base import Bench, Metric, Row, latency, load_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -25,7 +25,7 @@ _BLOB_HEAD: Final = load_request("HEAD", f"/v2/{NAME}/blobs/{_IMAGE.blobs[0].dig
 
 
 def fill(_bench: Bench, server: Server) -> None:
-    """One image of ten layers, and a look at what the four requests are answered with."""
+    """Push one image of ten layers, and check the bodies that its manifest and a layer are answered with."""
     with Client(server.port) as client:
         client.push_image(NAME, "latest", _IMAGE)
         manifest = client.expect(200, "GET", f"/v2/{NAME}/manifests/latest")
@@ -42,8 +42,7 @@ def _row(name: str, title: str, request: bytes, goal: float, beside_distribution
         (
             Metric("requests", "requests/s", "higher", goal, goals=goals),
             Metric("cpu_us", "server CPU us/request", "lower"),
-            Metric("p50_ms", "ms (median)", "lower", goals={"zot": 1.0}),
-            Metric("p99_ms", "ms (99th percentile)", "lower", goals={"zot": 1.0}),
+            *latency(goals={"zot": 1.0}),
         ),
         _measure(request),
         fill,
@@ -61,8 +60,7 @@ def _measure(request: bytes) -> Callable[[Bench, Server], Mapping[str, float]]:
         return {
             "requests": result.per_s,
             "cpu_us": used,
-            "p50_ms": result.median_s * 1000,
-            "p99_ms": result.p99_s * 1000,
+            **result.latency,
             "generator_busy": result.busy,
         }
 

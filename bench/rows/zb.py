@@ -1,49 +1,89 @@
-"""The scenarios of zot's benchmark zb: images of one layer, pushed and pulled by several clients.
+"""The scenarios of zot's benchmark zb: images of one layer, pushed and pulled by ten clients.
 
-A push is POST and PUT, or POST, PATCH and PUT, of one layer, then the config, then the manifest, each to a fresh
-repository; a pull is HEAD and GET of the manifest, HEAD and GET of config and layer.  Unlike zb, each layer has
-fresh bytes (zb pushes one file over and over, so that after the first push it measures deduplication), and set-up
-and clean-up are not timed.
+A push is the layer, then the config, then the manifest, each image to a fresh repository.  In one PUT: POST and
+PUT for each blob.  By PATCH (zb's name is "Push Chunk Streamed"): POST, PATCH and PUT; one PATCH has the whole
+layer and a Content-Length (HTTP chunks are in the row `blob-push-chunked`), and before that of the config comes an
+empty one, whose Location is not used.  A pull is HEAD and GET of the manifest, HEAD and GET of config and layer.
+
+Differences to zb (zot 2.1.20): each layer has fresh bytes (zb pushes one file over and over, so that after the
+first push it measures deduplication); mixes are dealt out exactly, not by chance; manifests are of Docker's type;
+set-up and clean-up are not timed.  The two scenarios of a cache in front of another registry are left out.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import time
-from typing import TYPE_CHECKING, Any, Final
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Final
 
-from bench import content, load
-from bench.client import Client
-from bench.rows.base import Bench, Metric, Row
+from bench import content, load, percentiles
+from bench.client import Client, target_of
+from bench.rows.base import Bench, Metric, Row, latency
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping
 
     from bench.content import Blob, Image
     from bench.servers import Server
 
-__all__ = ["ROWS"]
+__all__ = ["CLIENTS", "ROWS", "deal", "is_push"]
 
-_CLIENTS: Final = 10
-_MB: Final = 1_000_000
-_MIXED: Final = (1, 1, 10, 10, 10, 10, 10, 10, 10, 100)
-"""Sizes in MB: 20 % 1 MB, 70 % 10 MB, 10 % 100 MB."""
+CLIENTS: Final = 10
+_MIB: Final = 1 << 20
+_MIXED: Final = (1, 10, 10, 10, 100, 10, 10, 1, 10, 10)
+"""Sizes in MiB: 20 % 1 MiB, 70 % 10 MiB, 10 % 100 MiB."""
+_THIRDS: Final = (1, 10, 100)
 _PULL_NAME: Final = "zb/pull"
+_LISTED: Final = 100
+
+Timed = Callable[[], None]
+Operation = Callable[[Client, str, int, int], Timed]
+"""A client, a run, the index of the operation in it and a size in MiB to the part that is timed."""
+Push = Callable[[Client, str, "Image"], None]
+Sizes = Callable[[Bench], Sequence[int]]
 
 
-def _push_whole(client: Client, name: str, blob: Blob) -> None:
+def deal(sizes: Sequence[int], clients: int, client: int) -> list[tuple[int, int]]:
+    """Return one client's operations as index in the whole run and size."""
+    return list(enumerate(sizes))[client::clients]
+
+
+def is_push(index: int) -> bool:
+    """Return whether this operation of a mixed run is a push: every fourth of the whole run, not of a client."""
+    return index % 4 == 3
+
+
+def _put(client: Client, name: str, blob: Blob) -> None:
     place = client.begin(name)
     joined = f"{place}{'&' if '?' in place else '?'}digest={blob.digest}"
     client.expect(201, "PUT", joined, blob.data, "application/octet-stream")
 
 
-def _push_image(client: Client, name: str, image: Image, push: Callable[[Client, str, Blob], None]) -> None:
+def _patch(client: Client, place: str, data: bytes | memoryview) -> str:
+    return target_of(client.expect(202, "PATCH", place, data, "application/octet-stream"))
+
+
+def _push_whole(client: Client, name: str, image: Image) -> None:
+    """POST and PUT for each blob, then the manifest."""
     for blob in image.blobs:
-        push(client, name, blob)
+        _put(client, name, blob)
     client.push_manifest(name, "1", image.manifest)
 
 
-def _pull_image(client: Client, name: str, tag: str, blobs: Sequence[tuple[str, int]]) -> None:
+def _push_by_patch(client: Client, name: str, image: Image) -> None:
+    """POST, PATCH and PUT for each blob, with zb's empty PATCH before that of the config; then the manifest."""
+    *layers, config = image.blobs
+    for layer in layers:
+        client.push(name, layer)
+    place = client.begin(name)
+    _patch(client, place, b"")
+    client.finish(_patch(client, place, config.data), config.digest)
+    client.push_manifest(name, "1", image.manifest)
+
+
+def _pull(client: Client, name: str, tag: str, blobs: Sequence[tuple[str, int]]) -> None:
     client.expect(200, "HEAD", f"/v2/{name}/manifests/{tag}")
     client.expect(200, "GET", f"/v2/{name}/manifests/{tag}")
     for digest, size in blobs:
@@ -51,125 +91,145 @@ def _pull_image(client: Client, name: str, tag: str, blobs: Sequence[tuple[str, 
         client.download(f"/v2/{name}/blobs/{digest}", size)
 
 
-Operation = Any
-"""A function of a client and a number that does one push or pull."""
-
-
 def _run(bench: Bench, server: Server, sizes: Sequence[int], operation: Operation) -> dict[str, float]:
     """Do one operation for each size, dealt out to the clients; return rate and percentiles of latency."""
-    clients = min(_CLIENTS, len(sizes))
-    begin = time.monotonic() + 1.0 + sum(sizes) / 300
+    clients = min(CLIENTS, len(sizes))
     run = os.urandom(4).hex()
 
-    def work(index: int) -> Callable[[], tuple[float, list[float]]]:
-        def go() -> tuple[float, list[float]]:
-            times = []
-            with Client(server.port) as client:
-                todo = [
-                    operation(client, f"{run}-{index}-{at}", size) for at, size in enumerate(sizes[index::clients])
-                ]
-                time.sleep(max(0.0, begin - time.monotonic()))
-                for one in todo:
-                    began = time.perf_counter()
-                    one()
-                    times.append(time.perf_counter() - began)
-            return time.monotonic(), times
+    def work(number: int) -> Callable[[], Callable[[], list[float]]]:
+        def prepare() -> Callable[[], list[float]]:
+            client = Client(server.port)
+            todo = [operation(client, run, index, size) for index, size in deal(sizes, clients, number)]
 
-        return go
+            def go() -> list[float]:
+                with client:
+                    return [_seconds(one) for one in todo]
 
-    cpu = server.cpu_s()
-    found = load.in_processes(bench.load_cpus, [work(index) for index in range(clients)])
-    used = server.cpu_s() - cpu
-    latencies = sorted(value for _, times in found for value in times)
+            return go
+
+        return prepare
+
+    done = load.together(bench.load_cpus, [work(number) for number in range(clients)], server.cpu_s)
     os.sync()
     return {
-        "rate": len(latencies) / (max(end for end, _ in found) - begin),
-        "p50_ms": latencies[len(latencies) // 2] * 1000,
-        "p99_ms": latencies[min(len(latencies) - 1, len(latencies) * 99 // 100)] * 1000,
-        "cpu_ms": used / len(latencies) * 1000,
+        "rate": len(sizes) / done.wall_s,
+        **percentiles.in_ms(value for times in done.results for value in times),
+        "cpu_ms": done.server_s / len(sizes) * 1000,
     }
 
 
-def _pushing(push: Callable[[Client, str, Blob], None]) -> Operation:
-    def operation(client: Client, unique: str, size: int) -> Callable[[], None]:
-        image = content.image(1, size * _MB)
-        return lambda: _push_image(client, f"zb/{unique}", image, push)
+def _seconds(work: Timed) -> float:
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def _pushing(push: Push) -> Operation:
+    def operation(client: Client, run: str, index: int, size: int) -> Timed:
+        image = content.image(1, size * _MIB)
+        return lambda: push(client, f"zb/{run}-{index}", image)
 
     return operation
 
 
-def _pulling(client: Client, _unique: str, size: int) -> Callable[[], None]:
+def _pulling(client: Client, _run: str, _index: int, size: int) -> Timed:
     blobs = _blobs_of(client, size)
-    return lambda: _pull_image(client, _PULL_NAME, f"mb{size}", blobs)
+    return lambda: _pull(client, _PULL_NAME, f"mb{size}", blobs)
 
 
-def _mixing(client: Client, unique: str, size: int) -> Callable[[], None]:
-    """75 % pulls and 25 % pushes."""
-    pushes = int(unique.rpartition("-")[2]) % 4 == 3
-    return _pushing(_push_whole)(client, unique, size) if pushes else _pulling(client, unique, size)
+def _mixing(client: Client, run: str, index: int, size: int) -> Timed:
+    operation = _pushing(_push_whole) if is_push(index) else _pulling
+    return operation(client, run, index, size)
 
 
-def _listing(client: Client, _unique: str, _size: int) -> Callable[[], None]:
-    return lambda: _ignored(client.expect(200, "GET", "/v2/_catalog?n=100"))
+def _listing(client: Client, _run: str, _index: int, _size: int) -> Timed:
+    def get() -> None:
+        client.expect(200, "GET", "/v2/_catalog")
 
-
-def _ignored(_answer: object) -> None: ...
+    return get
 
 
 def _blobs_of(client: Client, size: int) -> list[tuple[str, int]]:
-    import json  # noqa: PLC0415  beside the timed part
-
     manifest = json.loads(client.expect(200, "GET", f"/v2/{_PULL_NAME}/manifests/mb{size}").body)
     return [(entry["digest"], entry["size"]) for entry in (manifest["config"], *manifest["layers"])]
 
 
-def _prepare(_bench: Bench, server: Server) -> None:
-    """One image of each size to pull, and repositories to list."""
+def _with_images(*sizes: int) -> Callable[[Bench, Server], None]:
+    """One image of each size to pull."""
+
+    def prepare(_bench: Bench, server: Server) -> None:
+        with Client(server.port) as client:
+            for size in sizes:
+                image = content.image(1, size * _MIB)
+                for blob in image.blobs:
+                    client.push(_PULL_NAME, blob)
+                client.push_manifest(_PULL_NAME, f"mb{size}", image.manifest)
+
+    return prepare
+
+
+def _with_repositories(_bench: Bench, server: Server) -> None:
+    """Repositories to list, with an image in each."""
+    image = content.image(1, 1000)
     with Client(server.port) as client:
-        for size in (1, 10, 100):
-            image = content.image(1, size * _MB)
-            for blob in image.blobs:
-                client.push(_PULL_NAME, blob)
-            client.push_manifest(_PULL_NAME, f"mb{size}", image.manifest)
-        small = content.image(1, 1000)
-        for number in range(100):
-            _push_image(client, f"zb/list-{number:03d}", small, _push_whole)
+        for number in range(_LISTED):
+            _push_whole(client, f"zb/list-{number:03d}", image)
 
 
-def _row(name: str, title: str, sizes: Callable[[Bench], Sequence[int]], operation: Operation) -> Row:
+def _row(
+    name: str,
+    title: str,
+    sizes: Sizes,
+    operation: Operation,
+    prepare: Callable[[Bench, Server], None] | None = None,
+) -> Row:
     def measure(bench: Bench, server: Server) -> Mapping[str, float]:
         return _run(bench, server, sizes(bench), operation)
 
-    zot, two = {"zot": 1.0}, {"zot": 1.0, "distribution": 1.0}
     metrics = (
-        Metric("rate", "operations/s", "higher", goals=two),
-        Metric("p50_ms", "ms (median)", "lower", goals=zot),
-        Metric("p99_ms", "ms (99th percentile)", "lower", goals=zot),
+        Metric("rate", "operations/s", "higher", goals={"zot": 1.0, "distribution": 1.0}),
+        *latency(goals={"zot": 1.0}),
         Metric("cpu_ms", "server CPU ms/operation", "lower"),
     )
-    return Row(name, title, metrics, measure, _prepare)
+    return Row(name, lambda bench: f"zb: {title}, {len(sizes(bench))} times", metrics, measure, prepare)
 
 
-def _of(size: int, quick: int, usual: int) -> Callable[[Bench], Sequence[int]]:
+def _of(size: int, quick: int, usual: int) -> Sizes:
     return lambda bench: [size] * bench.pick(quick, usual)
 
 
-def _mixed(bench: Bench) -> Sequence[int]:
-    return list(_MIXED) * bench.pick(1, 3)
+def _mix(sizes: Sequence[int], quick: int, usual: int) -> Sizes:
+    return lambda bench: list(sizes) * bench.pick(quick, usual)
 
 
 def _rows() -> Iterator[Row]:
-    for size, usual in ((1, 200), (10, 60), (100, 12)):
-        counts = _of(size, usual // 4, usual)
-        yield _row(f"zb-push-{size}", f"zb: push {size} MB in one PUT", counts, _pushing(_push_whole))
-        yield _row(
-            f"zb-push-chunked-{size}", f"zb: push {size} MB by PATCH", counts, _pushing(Client.push_in_chunks)
-        )
-        yield _row(f"zb-pull-{size}", f"zb: pull {size} MB", counts, _pulling)
-        yield _row(f"zb-mixed-{size}", f"zb: 75 % pull and 25 % push of {size} MB", counts, _mixing)
-    yield _row("zb-push-mixed", "zb: push of mixed sizes", _mixed, _pushing(_push_whole))
-    yield _row("zb-pull-mixed", "zb: pull of mixed sizes", _mixed, _pulling)
-    yield _row("zb-catalog", "zb: list the catalogue", _of(0, 500, 2000), _listing)
+    whole, by_patch = _pushing(_push_whole), _pushing(_push_by_patch)
+    # Multiples of four, so that a quarter is a whole number.
+    for size, quick, usual in ((1, 52, 200), (10, 16, 60), (100, 4, 12)):
+        sizes, pulled = _of(size, quick, usual), _with_images(size)
+        yield _row(f"zb-push-{size}", f"push {size} MiB in one PUT", sizes, whole)
+        yield _row(f"zb-push-patch-{size}", f"push {size} MiB by one PATCH", sizes, by_patch)
+        yield _row(f"zb-pull-{size}", f"pull {size} MiB", sizes, _pulling, pulled)
+        yield _row(f"zb-mixed-{size}", f"75 % pull and 25 % push of {size} MiB", sizes, _mixing, pulled)
+    mixed = _mix(_MIXED, 1, 3)
+    yield _row("zb-push-mixed", "push 1 (20 %), 10 (70 %) or 100 MiB (10 %) in one PUT", mixed, whole)
+    yield _row(
+        "zb-push-patch-mixed", "push 1, 10 or 100 MiB (a third each) by one PATCH", _mix(_THIRDS, 2, 8), by_patch
+    )
+    yield _row(
+        "zb-pull-mixed",
+        "pull 1 (20 %), 10 (70 %) or 100 MiB (10 %)",
+        mixed,
+        _pulling,
+        _with_images(*sorted(set(_MIXED))),
+    )
+    yield _row(
+        "zb-catalog",
+        f"list the catalogue of {_LISTED} repositories",
+        _of(0, 500, 2000),
+        _listing,
+        _with_repositories,
+    )
 
 
 ROWS: Final = tuple(_rows())
