@@ -43,7 +43,12 @@ def _files(tls: Tls) -> Iterator[Problem]:
         yield Problem("required; certificate and key come together", f"http.tls.{missing}")
     if tls.certificate and tls.letsencrypt.cachefile:
         yield Problem("expected either a certificate or letsencrypt", "http.tls")
-    if tls.certificates and not tls.certificate:
+    if tls.certificates and tls.letsencrypt.cachefile:
+        message = (
+            "cannot be combined with letsencrypt; list all names in http.tls.letsencrypt.hosts, or use files only"
+        )
+        yield Problem(message, "http.tls.certificates")
+    elif tls.certificates and not tls.certificate:
         message = "needs http.tls.certificate and key, which clients get that request another name or none"
         yield Problem(message, "http.tls.certificates")
     more = (

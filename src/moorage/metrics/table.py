@@ -87,7 +87,7 @@ _ALL: Final = (
            "How late a timer rang that each worker sets every second: what stops one request stops all of them.",
            LAGS),
     Metric("moorage_tls_certificate_expiry_timestamp_seconds", "gauge", (),
-           "When the certificate that is served ends, in seconds since 1970."),
+           "When the first of the served certificates expires, in seconds since 1970."),
     Metric("process_cpu_seconds_total", "counter", (), "CPU time of all processes, those that ended included."),
     Metric("process_resident_memory_bytes", "gauge", (),
            "Memory of all processes; what they share counts for each of them."),

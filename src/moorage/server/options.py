@@ -37,7 +37,7 @@ class Tls:
     """TLS of the listener, made by `tls.check`; `minimum` is `tls1.2` or `tls1.3`.
 
     `identity` is a digest of all files.  `until` is the time at which the first of the certificates expires,
-    `subject` that of the default certificate.  `suites` are those of TLS 1.2 by OpenSSL's names, the preferred one
+    `subject` is the subject of that one.  `suites` are those of TLS 1.2 by OpenSSL's names, the preferred one
     first; empty: the default.  `more` are certificates that are served by SNI; all other clients get the default.
     """
 

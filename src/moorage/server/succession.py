@@ -181,7 +181,7 @@ class Succession:
         self.plan = renewed
         self._crew.exchange(tls)
         if not awaiting:
-            _log.info("certificate renewed", certificate=watched.paths[0], until=tls.until.isoformat())
+            _log.info("certificate renewed", subject=tls.subject, until=tls.until.isoformat())
 
     # Replacing all
 

@@ -90,14 +90,15 @@ def _sealed(
         for pair in pairs
     ]  # fmt: skip
     default = sealed[0]
+    first = min(pairs, key=lambda pair: pair.until)
     return Tls(
         default.certificate,
         default.key,
         settings.minimumtls,
         clients,
         identity.hexdigest(),
-        min(pair.until for pair in pairs),
-        pairs[0].subject,
+        first.until,
+        first.subject,
         default.names,
         () if settings.minimumtls == "tls1.3" else suites.to_openssl(settings.ciphersuites),
         tuple(sealed[1:]),
@@ -129,9 +130,9 @@ def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
 
 def _check_by_openssl(tls: Tls) -> None:
     """Raises `Cannot` where OpenSSL, at its security level, refuses to serve."""
-    from moorage.server.tls_contexts import make_context  # noqa: PLC0415  plain HTTP does without
+    from moorage.server.tls_contexts import make_contexts  # noqa: PLC0415  plain HTTP does without
 
-    make_context(tls)
+    make_contexts(tls)
 
 
 def _unserved(pairs: Sequence[certificates.Pair]) -> Iterator[str]:

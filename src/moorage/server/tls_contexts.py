@@ -1,46 +1,64 @@
 """Contexts of Python's `ssl` for the listener, made from what `tls.check` has read and judged.
 
-    ClientHello ─► default context ─► SNI: a certificate of `Tls.more` that names the host, else the default one
+    ClientHello ─► its host name ─► the first certificate that names the host, else the default one
 
-All contexts of one `Tls` agree in everything but the certificate: of the context that is chosen by SNI, OpenSSL
-uses certificate, suites and authorities; versions, options and session tickets are those of the default context.
+The name is read before the handshake (`http1/client_hello.py`).  The callback of `ssl` would abort the handshake
+of a client that sends a name that is not ASCII; TLS does not require that, and with one certificate it is served.
 
 No preference of the server among the default suites: all of them are strong, and the client knows which one its
 processor is fast at.  A configured list is a preference; a client that prefers ChaCha20 still gets it.
 
 Sessions: tickets are encrypted with a key that each context makes for itself.  So a session can be resumed in the
-worker that began it, until the certificate, the key or the authorities change.
+worker that began it and with the certificate that it began with, until a certificate, a key or the authorities
+change.
 """
 
 from __future__ import annotations
 
 import ssl
-import sys
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
 from moorage.config import suites
 from moorage.server.cannot import Cannot
+from moorage.server.http1.client_hello import HTTP
+from moorage.server.options import Pair
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Iterable, Sequence
 
     from moorage.server.options import Tls
     from moorage.server.sealed import Sealed
 
-__all__ = ["host_of", "make_context", "matching"]
+__all__ = ["Contexts", "host_of", "make_contexts", "matching"]
 
 _PRIORITIZE_CHACHA: Final = 0x00200000
 """SSL_OP_PRIORITIZE_CHACHA, which `ssl` does not name."""
 
 
-def make_context(tls: Tls) -> ssl.SSLContext:
-    """Return the context for new connections.  Raises `Cannot` where OpenSSL refuses a certificate or a suite."""
-    default = _context(tls, tls.certificate, tls.key, tls.names)
-    if tls.more:
-        others = [_context(tls, pair.certificate, pair.key, pair.names) for pair in tls.more]
-        default.sni_callback = _choose_by_name(tls, others)
-        _ignore_malformed_names()
-    return default
+class Contexts:
+    """One context for each certificate; of several certificates for one name the first is served."""
+
+    def __init__(self, contexts: Sequence[ssl.SSLContext], names: Iterable[Sequence[str]]) -> None:
+        self._contexts = tuple(contexts)
+        self._table: dict[str, int] = {}
+        for number, hosts in enumerate(names):
+            for host in hosts:
+                self._table.setdefault(host_of(host), number)
+
+    @property
+    def depend_on_names(self) -> bool:
+        return len(self._contexts) > 1
+
+    def for_host(self, name: str) -> ssl.SSLContext:
+        """Return the context for a requested host name; the default one for "" and for unknown names."""
+        return self._contexts[matching(self._table, name)]
+
+
+def make_contexts(tls: Tls) -> Contexts:
+    """Return the contexts for new connections.  Raises `Cannot` where OpenSSL refuses a certificate or a suite."""
+    pairs = (Pair(tls.certificate, tls.key, tls.names), *tls.more)
+    contexts = [_context(tls, pair.certificate, pair.key, pair.names) for pair in pairs]
+    return Contexts(contexts, (pair.names for pair in pairs))
 
 
 def _context(tls: Tls, certificate: Sealed, key: Sealed, names: Sequence[str]) -> ssl.SSLContext:
@@ -49,7 +67,7 @@ def _context(tls: Tls, certificate: Sealed, key: Sealed, names: Sequence[str]) -
     context.maximum_version = ssl.TLSVersion.TLSv1_3
     context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_COMPRESSION
     _set_suites(context, tls.suites)
-    context.set_alpn_protocols(["http/1.1"])
+    context.set_alpn_protocols([protocol.decode() for protocol in HTTP])
     try:
         context.load_cert_chain(certificate.path, key.path)
     except ssl.SSLError as error:
@@ -102,39 +120,6 @@ def matching(table: dict[str, int], name: str) -> int:
         _, _, parent = host.partition(".")
         found = table.get(f"*.{parent}")
     return found or 0
-
-
-def _choose_by_name(tls: Tls, others: list[ssl.SSLContext]) -> Callable[[Any, str | None, Any], None]:
-    """Return the callback of OpenSSL; of several certificates for one name the first is served."""
-    table: dict[str, int] = {}
-    for number, names in enumerate((tls.names, *(pair.names for pair in tls.more))):
-        for name in names:
-            table.setdefault(host_of(name), number)
-
-    def choose(connection: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
-        number = matching(table, name) if name else 0
-        if number:
-            connection.context = others[number - 1]
-
-    return choose
-
-
-def _ignore_malformed_names() -> None:
-    """Keep host names that are no ASCII or no DNS name from filling the log with tracebacks.
-
-    Python decodes the name before the callback and reports a failure to `sys.unraisablehook`; the handshake fails
-    with an alert, and is logged as any other.
-    """
-    if getattr(sys.unraisablehook, "ignores_names", False):
-        return
-    report = sys.unraisablehook
-
-    def hook(unraisable: Any) -> None:
-        if not isinstance(unraisable.exc_value, UnicodeError):
-            report(unraisable)
-
-    hook.ignores_names = True  # type: ignore[attr-defined]
-    sys.unraisablehook = hook
 
 
 def _reason(error: ssl.SSLError) -> str:

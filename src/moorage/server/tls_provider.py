@@ -1,4 +1,4 @@
-"""Certificates of a worker: the one for new connections, exchanged in place, and those that answer TLS-ALPN-01."""
+"""Certificates of a worker: those for new connections, exchanged in place, and those that answer TLS-ALPN-01."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 from moorage.acme.store import Store
 from moorage.server.http1.client_hello import ACME_TLS
-from moorage.server.tls_contexts import make_context
+from moorage.server.tls_contexts import make_contexts
 
 if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.server.options import Challenges, Tls
+    from moorage.server.tls_contexts import Contexts
 
 __all__ = ["Certificates"]
 
@@ -23,12 +24,12 @@ class Certificates:
 
     Connections keep the context that they began with.  A pending challenge lies in the directory that all workers
     of all nodes read, so any of them answers the authority, whichever node has placed the order.
-    `until` is when the certificate for new connections expires.
+    `until` is when the first of the certificates for new connections expires.
     """
 
     def __init__(self, tls: Tls | None, challenges: Challenges | None) -> None:
         self.until: datetime | None = None
-        self._context: ssl.SSLContext | None = None
+        self._contexts: Contexts | None = None
         if tls is not None:
             self.replace(tls)
         self._hosts = () if challenges is None else challenges.hosts
@@ -36,15 +37,19 @@ class Certificates:
 
     @property
     def inspects(self) -> bool:
+        return self.answers_challenges or (self._contexts is not None and self._contexts.depend_on_names)
+
+    @property
+    def answers_challenges(self) -> bool:
         return self._store is not None
 
-    def context(self) -> ssl.SSLContext | None:
-        return self._context
+    def context(self, host: str) -> ssl.SSLContext | None:
+        return None if self._contexts is None else self._contexts.for_host(host)
 
     def replace(self, tls: Tls) -> None:
-        """Use another certificate for new connections, and keep nothing of it but the context."""
+        """Use other certificates for new connections, and keep nothing of them but the contexts."""
         try:
-            self._context = make_context(tls)
+            self._contexts = make_contexts(tls)
             self.until = tls.until
         finally:
             tls.close()

@@ -1,5 +1,7 @@
 """ClientHello: the first message of a TLS client, parsed before the handshake for its server name and protocols.
 
+OpenSSL parses it again and decides whether it is valid; `NotTls` means only that nothing can be read from it here.
+
 Source: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3 (server_name), RFC 7301 (ALPN).
 """
 
@@ -8,20 +10,29 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["ACME_TLS", "LIMIT_BYTES", "ClientHello", "NotTls", "alert", "parse"]
+__all__ = ["ACME_TLS", "HTTP", "LIMIT_BYTES", "Assembler", "ClientHello", "NotTls", "alert", "parse"]
 
 ACME_TLS: Final = b"acme-tls/1"
+HTTP: Final = (b"http/1.1", b"http/1.0")
+"""The protocols that are served, the preferred one first; `curl --http1.0` offers the second only."""
+
 LIMIT_BYTES: Final = 64 << 10
 """More than any client sends: with keys against quantum computers they come to 2 KB."""
 
 INTERNAL_ERROR: Final = 80
 UNRECOGNIZED_NAME: Final = 112
+NO_APPLICATION_PROTOCOL: Final = 120
 
 _HANDSHAKE: Final = 22
 _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
+_MAJOR: Final = 3
+"""In the version of a record, whichever version of TLS follows."""
+
+_RECORD_HEAD_BYTES: Final = 5
 _RECORD_LIMIT: Final = (1 << 14) + 256
+_MESSAGE_HEAD_BYTES: Final = 4
 
 
 class NotTls(ValueError):
@@ -38,8 +49,7 @@ class ClientHello:
 
 def parse(data: bytes) -> ClientHello | None:
     """Parse the beginning of a connection; return None if more bytes are needed.  Raises `NotTls`."""
-    message = _message(data)
-    return None if message is None else _hello(message)
+    return Assembler().feed(data)
 
 
 def alert(description: int) -> bytes:
@@ -47,30 +57,46 @@ def alert(description: int) -> bytes:
     return bytes([21, 3, 3, 0, 2, 2, description])
 
 
-def _message(data: bytes) -> bytes | None:
-    """Return the body of the ClientHello, which may be spread over several records."""
-    found = b""
-    at = 0
-    while True:
-        if data[at : at + 1] not in {b"", bytes([_HANDSHAKE])}:
-            raise NotTls("not a handshake")
-        if len(data) < at + 5:
-            return None
-        size = int.from_bytes(data[at + 3 : at + 5])
-        if data[at + 1] != 3 or not 0 < size <= _RECORD_LIMIT:  # noqa: PLR2004  every version of TLS says 3
-            raise NotTls("not a record of TLS")
-        found += data[at + 5 : at + 5 + size]
-        if found[0:1] not in {b"", bytes([_CLIENT_HELLO])}:
+class Assembler:
+    """Takes the beginning of a connection in pieces, and puts the ClientHello together from its records.
+
+    Each byte is looked at once, however small the pieces and records are.
+    """
+
+    __slots__ = ("_message", "_unread")
+
+    def __init__(self) -> None:
+        self._message = bytearray()
+        self._unread = bytearray()
+
+    def feed(self, data: bytes) -> ClientHello | None:
+        """Take the next bytes; return None until the ClientHello is complete.  Raises `NotTls`."""
+        self._unread += data
+        while self._unread:
+            if self._unread[0] != _HANDSHAKE:
+                raise NotTls("not a handshake")
+            if len(self._unread) < _RECORD_HEAD_BYTES:
+                return None
+            end = _RECORD_HEAD_BYTES + int.from_bytes(self._unread[3:5])
+            if self._unread[1] != _MAJOR or not _RECORD_HEAD_BYTES < end <= _RECORD_HEAD_BYTES + _RECORD_LIMIT:
+                raise NotTls("not a record of TLS")
+            if len(self._unread) < end:
+                return None
+            self._message += self._unread[_RECORD_HEAD_BYTES:end]
+            del self._unread[:end]
+            if (body := self._body()) is not None:
+                return _hello(body)
+        return None
+
+    def _body(self) -> bytes | None:
+        if self._message[0] != _CLIENT_HELLO:
             raise NotTls("not a ClientHello")
-        at += 5 + size
-        if len(found) >= 4:  # noqa: PLR2004  type and length
-            whole = 4 + int.from_bytes(found[1:4])
-            if whole > LIMIT_BYTES:
-                raise NotTls("too long")
-            if len(found) >= whole:
-                return found[4:whole]
-        if len(data) <= at:
+        if len(self._message) < _MESSAGE_HEAD_BYTES:
             return None
+        end = _MESSAGE_HEAD_BYTES + int.from_bytes(self._message[1:4])
+        if end > LIMIT_BYTES:
+            raise NotTls("too long")
+        return bytes(self._message[_MESSAGE_HEAD_BYTES:end]) if len(self._message) >= end else None
 
 
 def _hello(message: bytes) -> ClientHello:

@@ -236,18 +236,27 @@ class Server:
 
     def note(self, text: str, connection: Connection, **fields: object) -> None:
         """Log what a client did wrong, at most a few times a second: anybody can cause it."""
-        second = int(time.monotonic())
-        count = self._notes[1] if self._notes[0] == second else 0
-        if self._notes[0] != second and self._notes[1] > _NOTES_PER_S:
-            _log.info("similar lines were left out", lines=self._notes[1] - _NOTES_PER_S)
+        self._note_omissions()
+        second, count = self._notes
         self._notes = (second, count + 1)
         if count < _NOTES_PER_S:
             remote = "" if connection.client is None else connection.client[0]
             _log.info(text, remote=remote, **fields)
 
+    def _note_omissions(self) -> None:
+        """Once a second is over, log how many lines of it were left out."""
+        second = int(time.monotonic())
+        before, count = self._notes
+        if second == before:
+            return
+        self._notes = (second, 0)
+        if count > _NOTES_PER_S:
+            _log.info("similar lines were left out", lines=count - _NOTES_PER_S)
+
     def _sweep(self) -> None:
         """Look at the deadlines."""
         now = self.loop.time()
+        self._note_omissions()
         for connection in [each for each in self.connections if each.deadline <= now]:
             try:
                 connection.expired(now)

@@ -1,7 +1,11 @@
 """A connection with TLS by Python's `ssl`: handshake, decryption, encryption.
 
-    FIRST ─► (ClientHello read whole, for TLS-ALPN-01) ─► HANDSHAKE ─► OPEN ─► as `Connection`
+    FIRST ─► (ClientHello read whole) ─► HANDSHAKE ─► OPEN ─► as `Connection`
+      │                └─ neither HTTP/1.1 nor 1.0 by ALPN: alert no_application_protocol, which `ssl` cannot send
       └─ not TLS: a readable 400
+
+The ClientHello is read whole where the certificate depends on it (several names, TLS-ALPN-01), and where the first
+bytes do not mention HTTP/1.1.  One that cannot be parsed is left to OpenSSL, which knows the alert for it.
 
 An `SSLObject` between two memory BIOs, not uvloop's own TLS: handshakes can fail with a reason, contexts can be
 chosen per connection, and files are encrypted in threads.
@@ -38,17 +42,25 @@ _READ_BYTES: Final = 128 << 10
 _HANDSHAKE_READ_BYTES: Final = 16 << 10
 _UNREAD_LIMIT_BYTES: Final = 4 << 20
 _HANDSHAKE_RECORD: Final = 0x16
+_HTTP_PREFIX: Final = b"http/1."
+_OFFERED_LIMIT_CHARS: Final = 100
 _FIRST, _HANDSHAKE, _OPEN, _PLAIN, _ENDED = range(5)
 
 
 class TlsProvider(Protocol):
-    """Chooses contexts.  `inspects`: the ClientHello is read whole before the handshake, for TLS-ALPN-01."""
+    """Chooses contexts.
+
+    `inspects`: they depend on the ClientHello.  `answers_challenges`: `acme-tls/1` is an offered protocol.
+    """
 
     @property
     def inspects(self) -> bool: ...
 
-    def context(self) -> ssl.SSLContext | None:
-        """Return the context of a new connection; None while there is no certificate."""
+    @property
+    def answers_challenges(self) -> bool: ...
+
+    def context(self, host: str) -> ssl.SSLContext | None:
+        """Return the context for a requested host name, "" for none; None while there is no certificate."""
 
     async def challenge(self, host: str) -> ssl.SSLContext | None:
         """Return the context that answers `acme-tls/1` for a host; None without a pending challenge."""
@@ -57,7 +69,9 @@ class TlsProvider(Protocol):
 class TlsConnection(Connection):
     """See the module docstring."""
 
-    __slots__ = ("_first", "_incoming", "_lent", "_outgoing", "_phase", "_proving", "_shut", "_tls", "_work")
+    __slots__ = (
+        "_first", "_hello", "_incoming", "_lent", "_outgoing", "_phase", "_proving", "_shut", "_tls", "_work",
+    )  # fmt: skip
 
     scheme = "https"
 
@@ -67,7 +81,8 @@ class TlsConnection(Connection):
         self._outgoing = ssl.MemoryBIO()
         self._tls: ssl.SSLObject | None = None
         self._phase = _FIRST
-        self._first = b""
+        self._first = bytearray()
+        self._hello: client_hello.Assembler | None = None
         self._lent = self._proving = self._shut = False
         self._work: Any = None
 
@@ -86,8 +101,7 @@ class TlsConnection(Connection):
         if self._phase == _PLAIN:
             self.received(self.server.buffer, 0, nbytes)
         elif self._phase == _FIRST:
-            self._first += self.server.buffer[:nbytes].tobytes()
-            self._look()
+            self._look(self.server.buffer[:nbytes].tobytes())
         elif self._phase != _ENDED:
             if self._shut:
                 # Nothing is read any more after our closing alert; counted by LINGER.
@@ -104,29 +118,43 @@ class TlsConnection(Connection):
 
     # Handshake
 
-    def _look(self) -> None:
+    def _look(self, data: bytes) -> None:
         """Look at the first bytes: TLS or not, and which context."""
-        if self._first[0] != _HANDSHAKE_RECORD:
+        provider = self.server.tls
+        assert provider is not None
+        if not self._first and data[0] != _HANDSHAKE_RECORD:
             self._phase = _PLAIN
             self.server.handshakes.pop(self, None)
             self._answer_plain()
             return
-        provider = self.server.tls
-        assert provider is not None
-        if provider.inspects:
-            try:
-                hello = client_hello.parse(self._first)
-            except client_hello.NotTls as error:
-                self._fail(f"malformed ClientHello: {error}")
+        self._first += data
+        if self._hello is None:
+            if not provider.inspects and _HTTP_PREFIX in data:
+                self._shake(provider.context(""))
                 return
-            if hello is None:
-                return
-            if client_hello.ACME_TLS in hello.protocols:
-                self._phase = _HANDSHAKE
-                self.pause_reading()
-                self._start(self._prove(hello.host))
-                return
-        self._shake(provider.context())
+            self._hello = client_hello.Assembler()
+        try:
+            hello = self._hello.feed(data)
+        except client_hello.NotTls:
+            self._shake(provider.context(""))
+            return
+        if hello is not None:
+            self._choose(provider, hello)
+
+    def _choose(self, provider: TlsProvider, hello: client_hello.ClientHello) -> None:
+        """Choose the context by the ClientHello."""
+        if provider.answers_challenges and client_hello.ACME_TLS in hello.protocols:
+            self._phase = _HANDSHAKE
+            self.pause_reading()
+            self._start(self._prove(hello.host))
+        elif hello.protocols and not set(client_hello.HTTP).intersection(hello.protocols):
+            # RFC 7301 section 3.2
+            offered = " ".join(one.decode("ascii", "backslashreplace") for one in hello.protocols)
+            reason = f"the client offers no HTTP/1.1 by ALPN, only {offered[:_OFFERED_LIMIT_CHARS]}"
+            self.server.note("TLS handshake failed", self, reason=reason)
+            self._end_with_alert(client_hello.NO_APPLICATION_PROTOCOL)
+        else:
+            self._shake(provider.context(hello.host))
 
     def _start(self, work: Coroutine[Any, Any, None]) -> None:
         self._work = self.loop.create_task(work)
@@ -154,7 +182,7 @@ class TlsConnection(Connection):
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._phase = _HANDSHAKE
         self._incoming.write(self._first)
-        self._first = b""
+        self._first, self._hello = bytearray(), None
         self._advance()
 
     def _advance(self) -> None:
@@ -242,6 +270,7 @@ class TlsConnection(Connection):
             ended = True
         except ssl.SSLError as error:
             self.server.note("TLS failed", self, reason=_reason(error))
+            self._send_alert()
             self.abort()
             return
         self._flush()
@@ -254,6 +283,12 @@ class TlsConnection(Connection):
             self.received(buffer, 0, size)
         if ended and not self.lost and not self.eof:
             super().eof_received()
+
+    def _send_alert(self) -> None:
+        """Send OpenSSL's fatal alert ahead of the reset, unless other bytes wait before it."""
+        if self._outgoing.pending and not self.unsent():
+            with suppress(OSError):  # the client has left, or its buffer is full
+                self.sock.send(self._outgoing.read())
 
     def resume_reading(self) -> None:
         super().resume_reading()
@@ -317,7 +352,7 @@ class TlsConnection(Connection):
 
     def expired(self, now: float) -> None:
         if self._phase in {_FIRST, _HANDSHAKE}:
-            self._fail("it took too long")
+            self._fail(f"not complete within {self.server.options.handshake_timeout_s:g} s")
         elif self._phase == _ENDED:
             self.abort()
         else:
@@ -335,16 +370,22 @@ def _subject(certificate: Any) -> str:
     if not certificate:
         return ""
     parts = [
-        f"{_SHORT.get(name, name)}={_escaped(value)}"
+        "+".join(f"{_SHORT.get(name, name)}={_escaped(value)}" for name, value in group)
         for group in certificate.get("subject", ())
-        for name, value in group
     ]
     return ",".join(reversed(parts))
 
 
 def _escaped(value: str) -> str:
-    """Escape the separators of RFC 4514, so that a value cannot pass for further parts; cut long ones."""
-    return "".join(f"\\{letter}" if letter in _SPECIAL else letter for letter in value[:_VALUE_LIMIT_CHARS])
+    """Escape as RFC 4514 does, so that a value cannot pass for further parts; cut long ones."""
+    value = value[:_VALUE_LIMIT_CHARS]
+    ends = {0, len(value) - 1}
+    return "".join(
+        f"\\{letter}"
+        if letter in _SPECIAL or (letter == " " and at in ends) or (letter == "#" and at == 0)
+        else letter
+        for at, letter in enumerate(value)
+    )
 
 
 _SPECIAL: Final = frozenset('\\",+;<>=')
