@@ -256,6 +256,8 @@ WRONG = [
     (TLS + f"ciphersuites: [{', '.join(TLS13)}]}}", "http.tls.ciphersuites", "names no suite of TLS 1.2"),
     (BASE + "  tls: {certificates: [{certificate: /etc/passwd, key: /etc/passwd}]}", "http.tls.certificates",
      "needs http.tls.certificate and key"),
+    (ACME + "cachefile: /x, hosts: [r.test]}, certificates: [{certificate: /etc/passwd, key: /etc/passwd}]}",
+     "http.tls.certificates", "cannot be combined with letsencrypt"),
     (TLS + "certificates: [{certificate: /etc/passwd}]}", "http.tls.certificates[0].key", "required and missing"),
     (TLS + "certificates: [{key: /etc/passwd}]}", "http.tls.certificates[0].certificate", "required and missing"),
     (TLS + "certificates: [{certificate: /nowhere, key: /etc/passwd}]}", "http.tls.certificates[0].certificate",

@@ -10,6 +10,7 @@ any other path   reads the body, records the request, answers 200 with it as JSO
 /short, /long    fewer, more bytes than Content-Length
 /broken, /broken-late, /silent    raises before and after the head; returns without an answer
 /wait, /hold     waits for `gate`: before reading the body; after half of the answer
+/subject         the subject of the client's certificate
 /state           descriptors, tasks and resident memory of the process, as JSON
 """
 
@@ -177,6 +178,9 @@ class Application:
         self.waiting.set()
         await self.gate.wait()
         await send({"type": "http.response.body", "body": b"rest"})
+
+    async def on_subject(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
+        await reply(send, scope["moorage.transfer"].tls_subject.encode())
 
     async def on_state(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         gc.collect()

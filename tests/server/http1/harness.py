@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from tests.server.http1.application import Seen
     from tests.server.http1.peer import Answer
 
+    from moorage.server.http1.tls_connection import TlsProvider
+
 __all__ = ["Outcome", "Running", "exchange", "get", "running", "until"]
 
 _CONCURRENT_BYTES = 32 << 10
@@ -61,13 +63,15 @@ class Running:
 
 
 @contextlib.asynccontextmanager
-async def running(app: Application | None = None, **options: Any) -> AsyncIterator[Running]:
+async def running(
+    app: Application | None = None, *, tls: TlsProvider | None = None, **options: Any
+) -> AsyncIterator[Running]:
     """Serve until the end of the block, then end every connection; `options` are those of Http1Options."""
     loop = asyncio.get_running_loop()
     app = app or Application()
     failures: list[dict[str, Any]] = []
     loop.set_exception_handler(lambda _, context: failures.append(context))
-    server = Server(app, Http1Options(**options))
+    server = Server(app, Http1Options(**options), tls)
     with socket.create_server(("127.0.0.1", 0), backlog=2048) as listening:
         server.listen(listening)
         port = listening.getsockname()[1]
