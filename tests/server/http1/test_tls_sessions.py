@@ -11,7 +11,7 @@ from cryptography import x509
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from tests.server import certs
-from tests.server.http1.harness import running, until
+from tests.server.http1.harness import running
 from tests.server.http1.tls_client import TLS12, TLS13, provider, shake, tls, trusting
 
 if TYPE_CHECKING:
@@ -218,23 +218,3 @@ async def test_many_clients_are_told_apart(
             *(shake(served, context, target="/subject") for context in [*contexts, trusting(ca)])
         )
     assert [one.body.decode() for one in shaken] == [*(f"CN=client {number}" for number in range(12)), ""]
-
-
-async def test_bytes_that_are_not_tls_end_the_connection(
-    tmp_path: Path, ca: Holder, holders: list[Holder]
-) -> None:
-    """They are logged, and the client gets an alert."""
-    record = b"\x17\x03\x03\x00\x20" + bytes(32)
-    for garbage, alert, reason in (
-        (record, "BAD_RECORD_MAC", "decryption failed or bad record mac"),
-        (b"GET / HTTP/1.1\r\nHost: h\r\n\r\n", "", ""),
-    ):
-        with capture_logs() as lines:
-            async with running(tls=provider(tmp_path, *holders)) as served:
-                error = await asyncio.to_thread(_disturb, served.port, trusting(ca), garbage)
-                await until(lambda: not served.server.connections, "the end of the connection")  # noqa: B023
-                assert served.app.begun == [b"/x"]
-        assert alert in str(error)
-        (line,) = lines
-        assert (line["event"], line["remote"]) == ("TLS failed", "127.0.0.1")
-        assert reason in line["reason"]

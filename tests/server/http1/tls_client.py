@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.server.http1.peer import LIMIT_S
+from tests.server.http1.peer import LIMIT_S, Peer
 
 from moorage.config.sections.http import CertificatePair
 from moorage.config.sections.http import Tls as TlsSettings
@@ -30,8 +30,8 @@ if TYPE_CHECKING:
     from moorage.server.options import Challenges, Tls
 
 __all__ = [
-    "TLS12", "TLS13", "Shaken", "alert_of", "certificates_in", "client_hello", "provider", "shake", "split", "tls",
-    "trusting",
+    "ALERT", "TLS12", "TLS13", "Shaken", "TlsPeer", "alert_of", "certificates_in", "client_hello", "provider",
+    "shake", "split", "tls", "trusting",
 ]  # fmt: skip
 
 TLS12: Final = ssl.TLSVersion.TLSv1_2
@@ -131,6 +131,54 @@ def handshake(
         )
 
 
+class TlsPeer:
+    """A client in the test's event loop whose encrypted bytes can be disturbed by way of `peer`."""
+
+    def __init__(self, peer: Peer, context: ssl.SSLContext, host: str | None) -> None:
+        self.peer = peer
+        self.received_bytes = 0
+        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
+
+    async def shake(self) -> None:
+        """Make the handshake.  Raises SSLError."""
+        while True:
+            try:
+                self._client.do_handshake()
+            except ssl.SSLWantReadError:
+                await self.peer.send(self._outgoing.read())
+                await self._feed()
+            else:
+                await self.peer.send(self._outgoing.read())
+                return
+
+    async def send(self, data: bytes) -> None:
+        self._client.write(data)
+        await self.peer.send(self._outgoing.read())
+
+    async def receive(self) -> bytes:
+        """Return some decrypted bytes.  Raises SSLError for an alert, and for an end without close_notify."""
+        while True:
+            try:
+                data = self._client.read(1 << 16)
+            except ssl.SSLWantReadError:
+                await self._feed()
+            else:
+                self.received_bytes += len(data)
+                return data
+
+    async def read_to_end(self) -> None:
+        """Read and drop everything.  Raises SSLError as `receive` does."""
+        while await self.receive():
+            pass
+
+    async def _feed(self) -> None:
+        if data := await self.peer.receive():
+            self._incoming.write(data)
+        else:
+            self._incoming.write_eof()
+
+
 # Raw messages
 
 
@@ -154,8 +202,10 @@ def client_hello(host: bytes = b"", *protocols: str, version: ssl.TLSVersion = T
     data = outgoing.read()
     if not host:
         return data
-    assert data.count(place.encode()) == 1
-    return data.replace(place.encode(), host)
+    size = len(host)
+    before = (size + 3).to_bytes(2) + b"\0" + size.to_bytes(2)  # of the list, the type, of the name
+    assert data.count(before + place.encode()) == 1
+    return data.replace(before + place.encode(), before + host)
 
 
 def split(record: bytes, *sizes: int) -> bytes:
