@@ -112,6 +112,29 @@ def test_list_elements_of_the_file_are_reached(
     assert payload in shown or "'y'" in shown
 
 
+def test_certificates_for_other_names_are_listed_by_number(tmp_path: Path) -> None:
+    """With their paths in a secret each, as orchestrators mount them."""
+    names = [f"{index}_{key}" for index in (0, 1) for key in ("CERTIFICATE", "KEY")]
+    environ = {f"REGISTRY_HTTP_TLS_CERTIFICATES_{name}": str(tmp_path / name) for name in names}
+    for name in names:
+        (tmp_path / name).touch()
+    environ |= {"REGISTRY_HTTP_TLS_CERTIFICATE": "/etc/passwd", "REGISTRY_HTTP_TLS_KEY": "/etc/passwd"}
+    loaded = load_text(tmp_path, BASE, environ)
+    found = [path for pair in loaded.settings.http.tls.certificates for path in (pair.certificate, pair.key)]
+    assert found == [str(tmp_path / name) for name in names]
+    assert loaded.warnings == ()
+
+
+def test_half_a_certificate_by_variables_is_refused(tmp_path: Path) -> None:
+    environ = {
+        "REGISTRY_HTTP_TLS_CERTIFICATE": "/etc/passwd",
+        "REGISTRY_HTTP_TLS_KEY": "/etc/passwd",
+        "REGISTRY_HTTP_TLS_CERTIFICATES_0_CERTIFICATE": "/etc/passwd",
+    }
+    (problem,) = errors_of(tmp_path, BASE, environ)
+    assert problem.key == "http.tls.certificates[0].key"
+
+
 def test_list_elements_apply_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     """Bytewise, 10 comes before 2, and the reference stops with "undefined index"."""
     environ = {f"REGISTRY_HEALTH_TCP_{n}_ADDR": f"h{n}:1" for n in range(12)}

@@ -1,6 +1,6 @@
 """A server for the tests of `moorage.server`: real processes, with an application that does odd things.
 
-    python -m tests.server.serving CONFIG     what `start` runs
+    python -m tests.server.serving CONFIG     what `serving` runs
 
 Nothing here waits for a fixed time: the application's `/wait` answers when a file appears, and tests poll for what
 they expect, within a limit.
@@ -27,7 +27,7 @@ from urllib.parse import parse_qs
 import yaml
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from moorage.http.middleware import Receive, Scope, Send
 
@@ -191,9 +191,13 @@ def serving(
     wait: bool = True,
     env: Mapping[str, str] | None = None,
     module: str = "tests.server.serving",
+    command: Sequence[str] = (),
     **sections: Any,
 ) -> Iterator[Served]:
-    """A server over `home`; `sections` are merged into the usual configuration.  `wait`: until it listens."""
+    """A server over `home`; `sections` are merged into the usual configuration.  `wait`: until it listens.
+
+    `command` is run in place of `module`, with the configuration's path behind it.
+    """
     home.mkdir(exist_ok=True)
     config = _merge(
         {
@@ -208,7 +212,7 @@ def serving(
     clean = {key: value for key, value in os.environ.items() if not key.startswith(("REGISTRY_", "LISTEN_"))}
     with (home / "err").open("ab") as err, (home / "out").open("ab") as out:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, str(home / "config.yml")],
+            [*(command or (sys.executable, "-m", module)), str(home / "config.yml")],
             stdin=subprocess.DEVNULL,
             stdout=out,
             stderr=err,
