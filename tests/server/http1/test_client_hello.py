@@ -7,8 +7,9 @@ import random
 import ssl
 
 import pytest
+from tests.server.http1.tls_client import split
 
-from moorage.server.http1.client_hello import ACME_TLS, ClientHello, NotTls, alert, parse
+from moorage.server.http1.client_hello import ACME_TLS, Assembler, ClientHello, NotTls, alert, parse
 
 
 def greeting(host: str | None = "r.test", *protocols: str) -> bytes:
@@ -39,12 +40,33 @@ def test_it_may_come_byte_by_byte() -> None:
 
 def test_it_may_be_spread_over_records() -> None:
     """Some clients cut it within the host's name, to hide that from firewalls."""
-    record = greeting("r.test", "h2")
-    body = record[5:]
-    pieces = [body[:3], body[3:90], body[90:]]
-    spread = b"".join(record[:3] + len(piece).to_bytes(2) + piece for piece in pieces)
+    spread = split(greeting("r.test", "h2"), 3, 87)
     assert parse(spread) == ClientHello("r.test", (b"h2",))
     assert all(parse(spread[:size]) is None for size in range(len(spread)))
+
+
+def test_it_is_put_together_from_pieces() -> None:
+    """Of any size, across the bounds of records; what follows the message does not matter."""
+    spread = split(greeting("r.test", "h2"), 1, 1, 2, 50, 1)
+    for size in (1, 2, 7, 64, len(spread)):
+        assembler = Assembler()
+        found = [assembler.feed(spread[at : at + size]) for at in range(0, len(spread), size)]
+        assert found == [None] * (len(found) - 1) + [ClientHello("r.test", (b"h2",))]
+    assert Assembler().feed(spread + b"\x17more") == ClientHello("r.test", (b"h2",))
+
+
+def test_a_message_without_end_is_refused() -> None:
+    """In records of one byte each it would be the largest that is kept."""
+    record = b"\x16\x03\x01\x00\x01"
+    assembler = Assembler()
+    assert assembler.feed(b"".join(record + byte for byte in (b"\x01", b"\x00", b"\xff"))) is None
+    assert assembler.feed(record + b"\xfb") is None
+    for _ in range(0xFFFB - 1):
+        assert assembler.feed(record + b"x") is None
+    with pytest.raises(NotTls):
+        assembler.feed(record + b"x")
+    with pytest.raises(NotTls, match="too long"):
+        Assembler().feed(b"".join(record + byte for byte in (b"\x01", b"\x00", b"\xff", b"\xfd")))
 
 
 @pytest.mark.parametrize(
@@ -54,7 +76,7 @@ def test_it_may_be_spread_over_records() -> None:
      b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"],
 )  # fmt: skip
 def test_what_is_no_greeting_is_told_apart(data: bytes) -> None:
-    """It goes to a worker as it is, who knows what to answer."""
+    """OpenSSL gets it as it is, and knows the alert."""
     with pytest.raises(NotTls):
         assert parse(data + b"x" * 8) is not None
 

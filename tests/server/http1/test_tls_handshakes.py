@@ -216,6 +216,15 @@ async def test_protocols_may_come_in_pieces(tmp_path: Path, ca: Holder, holders:
             assert certificates_in(await answer_to(served, *pieces), holders) == [holders[0]]
 
 
+async def test_an_ordinary_client_costs_nothing(
+    tmp_path: Path, ca: Holder, holders: list[Holder], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With one certificate a ClientHello that mentions HTTP/1 is parsed by OpenSSL only."""
+    monkeypatch.setattr("moorage.server.http1.client_hello.Assembler", lambda: pytest.fail("parsed"))
+    async with running(tls=provider(tmp_path, holders[0])) as served:
+        assert (await shake(served, trusting(ca, "h2", "http/1.1"))).status == 200
+
+
 async def test_hostile_protocol_names_are_cut_in_the_log(tmp_path: Path, holders: list[Holder]) -> None:
     data = client_hello(b"r.test", *(f"{number:03}{'y' * 200}" for number in range(20)))
     data = data.replace(b"000yyy", b"000\xff\xfe\n")
