@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import ssl
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from cryptography import x509
+from cryptography.x509.name import _ASN1Type
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 from tests.server import certs
 from tests.server.http1.harness import running
 from tests.server.http1.tls_client import TLS12, TLS13, provider, shake, tls, trusting
+
+from moorage.server.http1.tls_connection import _peer_subject
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -205,6 +209,32 @@ async def test_special_characters_of_a_subject_are_escaped(
     async with running(tls=verifying(tmp_path, clients, *holders)) as served:
         shaken = await shake(served, context, target="/subject")
     assert shaken.body.decode() == subject
+
+
+async def test_bits_in_a_subject_are_shown_in_hexadecimal(
+    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`ssl` returns them as bytes."""
+    bits = x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, b"\0bits", _type=_ASN1Type.BitString)
+    name = x509.Name([bits, x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
+    monkeypatch.setattr(certs, "_named", lambda _: name)
+    context = shown_by(clients.issue("odd", usage=certs.CLIENT), tmp_path, trusting(ca))
+    async with running(tls=verifying(tmp_path, clients, *holders)) as served:
+        shaken = await shake(served, context, target="/subject")
+    assert shaken.body == b"CN=odd,x500UniqueIdentifier=#62697473"
+
+
+def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_digest() -> None:
+    """OpenSSL has verified it, so the client is let in."""
+
+    class Undecodable:
+        def getpeercert(self, binary_form: bool = False) -> bytes:
+            if not binary_form:
+                raise ssl.SSLError("bad string")
+            return b"der"
+
+    shown: Any = Undecodable()
+    assert _peer_subject(shown) == f"sha256={hashlib.sha256(b'der').hexdigest()}"
 
 
 async def test_many_clients_are_told_apart(

@@ -21,6 +21,7 @@ Memory: a BIO keeps the size that it once had, so reads and pieces of a connecti
 
 from __future__ import annotations
 
+import hashlib
 import ssl
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, Protocol, cast
@@ -215,7 +216,7 @@ class TlsConnection(Connection):
             return
         self._phase = _OPEN
         self.deadline = self.loop.time() + self.server.options.header_timeout_s
-        self.tls_subject = _subject(tls.getpeercert())
+        self.tls_subject = _peer_subject(tls)
         if self.server.stopping and self.is_idle:
             self.loop.call_later(0.1, self._close_if_idle)
 
@@ -365,6 +366,14 @@ def _reason(error: Exception) -> str:
     return str(reason).replace("_", " ").lower() if reason else str(error)
 
 
+def _peer_subject(tls: ssl.SSLObject) -> str:
+    """Return the subject of the client's certificate, or a digest of a certificate that `ssl` cannot decode."""
+    try:
+        return _subject(tls.getpeercert())
+    except (ssl.SSLError, ValueError):
+        return f"sha256={hashlib.sha256(tls.getpeercert(binary_form=True) or b'').hexdigest()}"
+
+
 def _subject(certificate: Any) -> str:
     """Return the subject of a client's certificate, the most specific part first; "" without a certificate."""
     if not certificate:
@@ -376,8 +385,10 @@ def _subject(certificate: Any) -> str:
     return ",".join(reversed(parts))
 
 
-def _escaped(value: str) -> str:
+def _escaped(value: str | bytes) -> str:
     """Escape as RFC 4514 does, so that a value cannot pass for further parts; cut long ones."""
+    if isinstance(value, bytes):  # a BIT STRING, as in x500UniqueIdentifier
+        return f"#{value[:_VALUE_LIMIT_CHARS].hex()}"
     value = value[:_VALUE_LIMIT_CHARS]
     ends = {0, len(value) - 1}
     return "".join(
