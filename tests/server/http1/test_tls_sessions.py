@@ -237,7 +237,7 @@ def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_digest() -> None:
     assert _peer_subject(shown) == f"sha256={hashlib.sha256(b'der').hexdigest()}"
 
 
-async def test_many_clients_are_told_apart(
+async def test_many_clients_are_distinguished(
     tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder
 ) -> None:
     """Connections at the same time share contexts, and no subject."""

@@ -16,8 +16,11 @@ ACME_TLS: Final = b"acme-tls/1"
 HTTP: Final = (b"http/1.1", b"http/1.0")
 """The protocols that are served, the preferred one first; `curl --http1.0` offers the second only."""
 
-LIMIT_BYTES: Final = 64 << 10
-"""More than any client sends: with keys against quantum computers they come to 2 KB."""
+LIMIT_BYTES: Final = 16 << 10
+"""More than any client sends: with keys against quantum computers they come to 2 KB.
+
+In records of one byte each a connection takes six times as much memory.
+"""
 
 INTERNAL_ERROR: Final = 80
 UNRECOGNIZED_NAME: Final = 112

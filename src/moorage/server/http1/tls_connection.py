@@ -5,7 +5,8 @@
       └─ not TLS: a readable 400
 
 The ClientHello is read whole where the certificate depends on it (several names, TLS-ALPN-01), and where the first
-bytes do not mention HTTP/1.1.  One that cannot be parsed is left to OpenSSL, which knows the alert for it.
+bytes do not mention HTTP/1.  One that cannot be parsed, or is unusually long, is left to OpenSSL with the default
+certificate: OpenSSL knows the alert for it.
 
 An `SSLObject` between two memory BIOs, not uvloop's own TLS: handshakes can fail with a reason, contexts can be
 chosen per connection, and files are encrypted in threads.
