@@ -53,6 +53,7 @@ BELOW: Final = {
         "auth",
         "cgroups",
         "config",
+        "errors",
         "extras",
         "health",
         "http",

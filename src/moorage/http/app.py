@@ -101,8 +101,15 @@ class _App:
             response = Reply(499, ())
         if scope["method"] == "HEAD" and type(response) is not Reply:
             await _without_body(response, scope, receive, send)
-        else:
+            return
+        try:
             await response(scope, receive, send)
+        except RegistryError as error:
+            # Raised by `send` while nothing of the response has been sent (`server.http1.exchange`).
+            scope["moorage.refusal"] = error.code
+            refusal = to_response(error, _headers_of(error, None))
+            refusal.raw_headers = [*refusal.raw_headers, *self._added]
+            await refusal(scope, receive, send)
 
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]

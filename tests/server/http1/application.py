@@ -5,7 +5,7 @@ any other path   reads the body, records the request, answers 200 with it as JSO
 /first           200 after the first piece of the body
 /size/N          N bytes with Content-Length, in pieces of 64 KiB
 /stream/N        N pieces of 1 KiB without Content-Length
-/file/N          N bytes of a file by `http.response.zerocopysend`
+/file/N          N bytes of a file by `http.response.zerocopysend`; 503 when that is refused
 /status/N        status N with a body of three bytes and its Content-Length
 /short, /long    fewer, more bytes than Content-Length
 /broken, /broken-late, /silent    raises before and after the head; returns without an answer
@@ -26,6 +26,8 @@ import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
+
+from moorage.errors import Unavailable
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping
@@ -143,7 +145,10 @@ class Application:
             file.truncate(int(rest))
             await send(start(200, (b"content-length", rest.encode())))
             part = {"type": "http.response.zerocopysend", "file": file, "offset": 0, "count": int(rest)}
-            await send(part)
+            try:
+                await send(part)
+            except Unavailable as error:
+                await reply(send, str(error).encode(), 503)
 
     async def on_status(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         await reply(send, b"abc", int(rest))

@@ -40,7 +40,7 @@ from moorage.server.http1.request_head import HeadRefused, early_refusal, parse_
 from moorage.server.http1.response_head import refusal
 
 if TYPE_CHECKING:
-    from moorage.server.http1.file_sender import Cipher
+    from moorage.server.http1.file_sender import Cipher, FileJob
     from moorage.server.http1.request_body import Body
     from moorage.server.http1.request_head import RequestHead
     from moorage.server.http1.server import Server
@@ -322,7 +322,7 @@ class Connection(asyncio.BufferedProtocol):
         file = 0 if self._exchange is None else self._exchange.file_sent
         return self.written - self.unsent() + file
 
-    async def send_file(self, exchange: Exchange, head: bytes, file: int, offset: int, count: int) -> None:
+    async def send_file(self, job: FileJob, head: bytes) -> None:
         """Send `head`, then bytes of a file, from a thread.  Raises OSError."""
         self._await_sending()
         turns = 0
@@ -332,7 +332,7 @@ class Connection(asyncio.BufferedProtocol):
             await asyncio.sleep(0 if turns < _TURNS else _UNSENT_POLL_S)
             self.check_lost()
         try:
-            await self.server.files.send(self, exchange, head, file, offset, count)
+            await self.server.files.send(job, head, self.loop)
         finally:
             self.deadline = math.inf
 

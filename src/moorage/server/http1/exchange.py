@@ -8,8 +8,10 @@ Extensions of the scope:
     http.response.zerocopysend   ASGI's own: a file leaves by sendfile(2), or encrypted in a thread
     moorage.pieces               with `wanted` set, `http.request` carries "pieces", a list, beside an empty body
 
-`send` raises ConnectionError when the client has left.  `receive` raises TimeoutError when a body comes too
-slowly.
+`send` raises ConnectionError when the client has left.  For a file it raises `errors.Unavailable` where
+descriptors or threads are used up and nothing of the response has been sent; the application may then start
+another response.
+`receive` raises TimeoutError when a body comes too slowly.
 
 `scope["moorage.transfer"]` is the exchange itself: `body_sent` counts the bytes of the body that the kernel has
 taken, `tls_subject` is the subject of the client's certificate.
@@ -23,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from moorage.errors import Unavailable
 from moorage.server.http1.response_head import CONTINUE, head
 
 if TYPE_CHECKING:
@@ -30,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import MutableMapping
 
     from moorage.server.http1.connection import Connection
+    from moorage.server.http1.file_sender import FileJob
     from moorage.server.http1.request_head import RequestHead
 
     Message = MutableMapping[str, Any]
@@ -46,6 +50,13 @@ _JOINED_BYTES: Final = 16 << 10
 """Smaller bodies are sent together with the head in one buffer; larger ones beside it, without a copy."""
 
 _FAILED: Final = b"internal server error\n"
+_USED_UP: Final = "the registry has too many open files or threads; try again later"
+_RETRY_AFTER_S: Final = 1
+"""Descriptors are free again as soon as other requests end."""
+
+_REMEDY: Final = (
+    "raise the limits of the process: open files (LimitNOFILE=, ulimit -n), threads (TasksMax=, ulimit -u)"
+)
 _OWN: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -258,25 +269,40 @@ class Exchange:
     async def _send_file(self, message: Message) -> None:
         """Send part of a file; "offset" is needed, since the file's own position may be shared."""
         connection = self._connection
-        offset, count, more = message["offset"], message["count"], message.get("more_body", False)
-        first = b"" if self.head_sent else self._head(count, more=more)
-        if self._silent:
-            count = 0
-        self._count(count)
-        if self._chunked:
-            raise RuntimeError("http.response.zerocopysend needs a Content-Length, or more_body False")
-        file = message["file"]
-        self.is_sending = True
+        count, more = message["count"], message.get("more_body", False)
+        job = self._prepare(message) if count else None
         try:
-            if count:
-                descriptor = file if isinstance(file, int) else file.fileno()
-                await connection.send_file(self, first, descriptor, offset, count)
+            first = b"" if self.head_sent else self._head(count, more=more)
+            self._count(0 if self._silent else count)
+            if self._chunked:
+                raise RuntimeError("http.response.zerocopysend needs a Content-Length, or more_body False")
+            self.is_sending = True
+            if job is not None and not self._silent:
+                await connection.send_file(job, first)
             elif first:
                 connection.write(first)
         finally:
             self.is_sending = False
+            if job is not None:
+                job.close()
         if not more:
             self._finish()
+
+    def _prepare(self, message: Message) -> FileJob:
+        """Acquire what sending a file needs.  Raises `Unavailable`; OSError when the head is sent already."""
+        file = message["file"]
+        descriptor = file if isinstance(file, int) else file.fileno()
+        connection = self._connection
+        try:
+            return connection.server.files.prepare(
+                connection, self, descriptor, message["offset"], message["count"]
+            )
+        except OSError as error:
+            _log.error("cannot send a file", cause=str(error), path=self._request.path, remedy=_REMEDY)
+            if self.head_sent:
+                raise
+            self._status, self._headers = 0, ()
+            raise Unavailable(_USED_UP, retry_after_s=_RETRY_AFTER_S) from error
 
     def _count(self, size: int) -> None:
         """Hold the body to its Content-Length.  Raises RuntimeError."""

@@ -1,6 +1,6 @@
 """Files on their way to clients, sent from threads: by sendfile(2), or read, encrypted and sent with TLS.
 
-    event loop   send ─► job ─────────────┐                 ┌─► the socket is writable: the job again
+    event loop   prepare ─► job ─► send ──┐                 ┌─► the socket is writable: the job again
     thread                └─► pieces, until the end ─► done │
                                     └─► the socket is full for _PATIENCE_MS ─► back to the event loop
 
@@ -11,7 +11,8 @@ number of slow readers.
 One owner at a time: while a job runs, its thread alone writes to the socket and, with TLS, touches the
 `SSLObject`.  The connection has nothing unsent when the job begins, writes nothing and (TLS) reads nothing until
 it has ended.  The job has a descriptor of its own (dup(2)), so the connection may be closed meanwhile; its
-`shutdown` ends the job.
+`shutdown` ends the job.  `prepare` acquires the descriptor and the first thread before anything of the response is
+sent: without them the client gets a 503, not a truncated response.
 
 Measured, one core, CPU seconds per GiB: sendfile 0.29; TLS with pieces of 128 KiB 1.2 (AES-256-GCM alone: 0.5).
 """
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
 
     from moorage.server.http1.exchange import Exchange
 
-__all__ = ["FileSender", "Sending"]
+__all__ = ["FileJob", "FileSender", "Sending"]
 
 _SENDFILE_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 128 << 10
@@ -58,21 +59,30 @@ class Sending(Protocol):
     def cipher(self) -> Cipher | None: ...
 
 
-class _Job:
-    """One file for one client.  `waiting` are bytes to be sent before the next ones are read from the file."""
+class FileJob:
+    """Bytes `offset` to `offset + count` of one file for one client.  To be closed.
+
+    `waiting` are bytes to be sent before the next ones are read from the file.  The constructor raises OSError
+    where there is no descriptor left.
+    """
 
     __slots__ = ("cipher", "count", "done", "error", "exchange", "file", "offset", "plain", "socket", "waiting")
 
-    def __init__(
-        self, connection: Sending, exchange: Exchange, head: bytes, file: int, offset: int, count: int
-    ) -> None:
+    def __init__(self, connection: Sending, exchange: Exchange, file: int, offset: int, count: int) -> None:
         self.socket = connection.sock.dup()
         self.cipher, self.exchange = connection.cipher, exchange
         self.file, self.offset, self.count = file, offset, count
-        self.waiting = memoryview(head if self.cipher is None or not head else self.cipher.encrypt(head))
+        self.waiting = memoryview(b"")
         self.plain = 0  # bytes of the file that `waiting` holds, encrypted
         self.done = False
         self.error: BaseException | None = None
+
+    def close(self) -> None:
+        self.socket.close()
+
+    def put_head(self, head: bytes) -> None:
+        """Send `head` before the file; by the owner of the cipher."""
+        self.waiting = memoryview(head if self.cipher is None or not head else self.cipher.encrypt(head))
 
     def run(self, others: SimpleQueue[Any]) -> None:
         """Send until the end, or until the socket stays full for `_PATIENCE_MS`; no wait while `others` queue."""
@@ -118,32 +128,36 @@ class FileSender:
     """A pool of threads, started when the first file is sent."""
 
     def __init__(self, threads: int = _THREADS) -> None:
-        self._jobs: SimpleQueue[tuple[_Job, Callable[[], None]]] = SimpleQueue()
+        self._jobs: SimpleQueue[tuple[FileJob, Callable[[], None]]] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._most = threads
         self._running = 0
 
-    async def send(
-        self, connection: Sending, exchange: Exchange, head: bytes, file: int, offset: int, count: int
-    ) -> None:
-        """Send `head`, then `count` bytes of `file` from `offset`; `exchange.file_sent` counts them.
+    def prepare(self, connection: Sending, exchange: Exchange, file: int, offset: int, count: int) -> FileJob:
+        """Return the job for `send`; `exchange.file_sent` counts its bytes.
+
+        Raises OSError where a descriptor or the first thread is missing.
+        """
+        if not self._threads:
+            self._start_thread(connection.loop)
+        return FileJob(connection, exchange, file, offset, count)
+
+    async def send(self, job: FileJob, head: bytes, loop: asyncio.AbstractEventLoop) -> None:
+        """Send `head`, then the bytes of the file.
 
         Raises ConnectionError when the client has left, OSError where the file cannot be read.  A caller that is
         cancelled waits for the thread.
         """
-        job = _Job(connection, exchange, head, file, offset, count)
-        try:
-            while True:
-                await self._run(job, connection.loop)
-                if job.error is not None:
-                    raise job.error
-                if job.done:
-                    return
-                await _writable(job.socket, connection.loop)
-        finally:
-            job.socket.close()
+        job.put_head(head)
+        while True:
+            await self._run(job, loop)
+            if job.error is not None:
+                raise job.error
+            if job.done:
+                return
+            await _writable(job.socket, loop)
 
-    async def _run(self, job: _Job, loop: asyncio.AbstractEventLoop) -> None:
+    async def _run(self, job: FileJob, loop: asyncio.AbstractEventLoop) -> None:
         """Run the job in a thread until it returns."""
         ended = asyncio.Event()
         if self._running >= len(self._threads) and len(self._threads) < self._most:

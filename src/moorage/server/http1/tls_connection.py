@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Coroutine
 
-    from moorage.server.http1.exchange import Exchange
+    from moorage.server.http1.file_sender import FileJob
     from moorage.server.http1.server import Server
 
 __all__ = ["TlsConnection", "TlsProvider"]
@@ -325,11 +325,11 @@ class TlsConnection(Connection):
         for at in range(0, len(joined), _READ_BYTES):
             self._transport.write(self.encrypt(memoryview(joined)[at : at + _READ_BYTES]))
 
-    async def send_file(self, exchange: Exchange, head: bytes, file: int, offset: int, count: int) -> None:
+    async def send_file(self, job: FileJob, head: bytes) -> None:
         self.pause_reading()
         self._lent = True
         try:
-            await super().send_file(exchange, head, file, offset, count)
+            await super().send_file(job, head)
         finally:
             self._lent = False
             if not self.lost:
