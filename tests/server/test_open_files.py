@@ -6,34 +6,20 @@ import contextlib
 import hashlib
 import http.client
 import json
-import resource
 import time
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 from tests.live import start_moorage
+from tests.server.descriptors import only_free
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from pathlib import Path
 
     from tests.live import Live
 
 LIMIT_S = 60.0
 DATA = bytes(range(256)) * 4096
-
-
-@contextlib.contextmanager
-def only_free(pid: int, count: int) -> Iterator[None]:
-    """Leave a process exactly `count` free descriptors."""
-    before = resource.prlimit(pid, resource.RLIMIT_NOFILE)
-    used = {int(entry.name) for entry in Path(f"/proc/{pid}/fd").iterdir()}
-    free = [number for number in range(max(used) + count + 2) if number not in used]
-    resource.prlimit(pid, resource.RLIMIT_NOFILE, (free[count], before[1]))
-    try:
-        yield
-    finally:
-        resource.prlimit(pid, resource.RLIMIT_NOFILE, before)
 
 
 def push(live: Live, data: bytes) -> str:

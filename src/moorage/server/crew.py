@@ -26,7 +26,18 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.server.job import CERTIFICATE, DRAINING, EXCHANGED, HEARTBEAT, READY, RETIRE, START_FAILED, Job
+from moorage.server.cannot import Cannot
+from moorage.server.job import (
+    CERTIFICATE,
+    DRAINING,
+    EXCHANGE_FAILED,
+    EXCHANGED,
+    HEARTBEAT,
+    READY,
+    RETIRE,
+    START_FAILED,
+    Job,
+)
 from moorage.server.retry import Retry
 from moorage.server.sealed import Sealed
 from moorage.server.shared_count import SharedCount
@@ -39,7 +50,6 @@ if TYPE_CHECKING:
     from moorage.metrics.board import Board
     from moorage.server.listen import Sockets
     from moorage.server.observing import Observation
-    from moorage.server.options import Tls
     from moorage.server.plan import Plan
     from moorage.server.storage_report import SharedReport
 
@@ -53,8 +63,10 @@ _log: Final = structlog.get_logger("moorage.server")
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """`place` is its place on the board.  `in_flight` counts the requests that it is answering, and `exchanging`
-    the certificates that it has not confirmed yet.
+    """`place` is its place on the board.  `in_flight` counts the requests that it is answering.
+
+    `exchange` is when to send the certificate of the plan in force (`at` None: it was sent); `exchanging` whether
+    one was sent and neither confirmed nor refused yet; `exchange_failed` whether the last try failed.
 
     `heard` is when the last heartbeat came, in seconds of `time.monotonic`; `stuck` whether one is overdue.
     """
@@ -67,7 +79,9 @@ class Worker:
     in_flight: SharedCount = field(default_factory=SharedCount)
     ready: bool = False
     retiring: bool = False
-    exchanging: int = 0
+    exchange: Retry = field(default_factory=Retry)
+    exchanging: bool = False
+    exchange_failed: bool = False
     heard: float = 0.0
     stuck: bool = False
 
@@ -178,10 +192,16 @@ class Crew:
                 _send(worker.pid, signal.SIGKILL)
 
     def due(self) -> list[float]:
-        """When `start_due`, `kill_late` and `check_heartbeats` have something to do."""
+        """When `start_due`, `kill_late`, `exchange_due` and `check_heartbeats` have something to do."""
         retries = [slot.retry.at for slot in self.slots if slot.retry.at is not None]
         starts = [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
-        return [*retries, *starts, *(each.heard + _SILENCE_LIMIT_S for each in self._attended() if not each.stuck)]
+        exchanges = [each.exchange.at for each in self._outdated() if each.exchange.at is not None]
+        return [
+            *retries,
+            *starts,
+            *exchanges,
+            *(each.heard + _SILENCE_LIMIT_S for each in self._attended() if not each.stuck),
+        ]
 
     # Being there
 
@@ -200,7 +220,10 @@ class Crew:
             if word == READY:
                 worker.ready = came_up = True
             elif word == EXCHANGED:
-                worker.exchanging -= 1
+                self._exchanged(worker)
+            elif word == EXCHANGE_FAILED:
+                worker.exchanging = False
+                self._exchange_later(worker, "the worker could not use it; its own line in the log has the cause")
             elif word == DRAINING and worker is worker.slot.current:
                 # It accepts no more, and its socket stays open here for the worker that takes its place.
                 self.sockets.exclude(worker.slot.number)
@@ -243,27 +266,80 @@ class Crew:
             self.sockets.include(slot.number)
             old.retiring = True
             try:
-                old.control.send(RETIRE)
+                old.control.send(RETIRE, socket.MSG_DONTWAIT)
             except OSError:
                 _send(old.pid, signal.SIGTERM)
 
-    def exchange(self, tls: Tls) -> None:
-        """Have all workers serve new connections with another certificate."""
-        data = Sealed("moorage certificates", pickle.dumps(tls))
+    # Certificates
+
+    def exchange(self, plan: Plan) -> None:
+        """Have all workers serve new connections with the certificate of `plan`.
+
+        Each worker has at most one unanswered certificate in its control socket, and gets the newest one until it
+        confirms: with an old certificate it would fail its clients once that expires.
+        """
+        now = time.monotonic()
         for worker in self.workers.values():
-            if worker.retiring:
-                continue
+            worker.exchange.forgive()
+            worker.exchange.after(now)
+        self.exchange_due(plan, now)
+
+    def exchange_due(self, plan: Plan, now: float) -> None:
+        """Send the certificate of the plan in force to those that need it, where the wait is over."""
+        due = [worker for worker in self._outdated() if worker.exchange.is_due(now)]
+        if not due:
+            return
+        if (tls := plan.options.tls) is None:  # a reload has removed TLS
+            for worker in due:
+                worker.exchange.cancel()
+            return
+        try:
+            data = Sealed("moorage certificates", pickle.dumps(tls))
+        except (Cannot, OSError) as error:
+            for worker in due:
+                self._exchange_later(worker, str(error))
+            return
+        for worker in due:
             try:
-                socket.send_fds(worker.control, [CERTIFICATE], [data.descriptor])
+                socket.send_fds(worker.control, [CERTIFICATE], [data.descriptor], socket.MSG_DONTWAIT)
+            except ConnectionError:
+                # It has died and is buried soon; its successor gets the new plan.
+                worker.exchange.cancel()
             except OSError as error:
-                # One that is dead is buried soon; its successor gets the new plan.
-                _log.debug("a worker could not be given the certificate", pid=worker.pid, cause=str(error))
+                self._exchange_later(worker, str(error))
             else:
-                worker.exchanging += 1
+                worker.exchange.cancel()
+                worker.exchanging = True
+
+    def _outdated(self) -> Iterator[Worker]:
+        """Yield the workers that need the certificate of the plan in force, and have answered earlier ones."""
+        for worker in self.workers.values():
+            if worker.exchange.at is not None and not worker.exchanging and not worker.retiring:
+                yield worker
+
+    def _exchange_later(self, worker: Worker, cause: str) -> None:
+        wait_s = worker.exchange.after(time.monotonic())
+        worker.exchange_failed = True
+        _log.warning(
+            "a worker does not serve the new certificate yet; it is sent again",
+            worker=worker.slot.number, pid=worker.pid, cause=cause, seconds=wait_s,
+        )  # fmt: skip
+
+    def _exchanged(self, worker: Worker) -> None:
+        worker.exchanging = False
+        if worker.exchange.at is not None:
+            return  # another one has come meanwhile
+        worker.exchange.forgive()
+        if worker.exchange_failed:
+            worker.exchange_failed = False
+            _log.info("a worker serves the new certificate now", worker=worker.slot.number, pid=worker.pid)
 
     def is_exchanging(self) -> bool:
         """Return whether a worker has not confirmed a certificate yet."""
-        return any(worker.exchanging for worker in self.workers.values())
+        return any(
+            worker.exchanging or (worker.exchange.at is not None and not worker.retiring)
+            for worker in self.workers.values()
+        )
 
     def in_flight(self) -> int:
         """Requests that are being answered, those of workers that retire included."""

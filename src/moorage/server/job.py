@@ -2,7 +2,8 @@
 
     to the worker   RETIRE, CERTIFICATE      one letter each, over the control socket; with CERTIFICATE travels the
                                              descriptor of a sealed file that holds another `Tls`
-    to the master   READY, EXCHANGED, DRAINING; HEARTBEAT every HEARTBEAT_S seconds
+    to the master   READY, DRAINING; HEARTBEAT every HEARTBEAT_S seconds; for each CERTIFICATE either EXCHANGED or
+                    EXCHANGE_FAILED, after which the master sends it again
     exit status     0 (nothing was cut off), CUT_OFF (the time was over), START_FAILED
 
 The companion ends by the same rules.  No child outlives the master: `die_with`.
@@ -31,8 +32,8 @@ if TYPE_CHECKING:
     from moorage.server.storage_report import SharedReport
     from moorage.storage.watched import Watch
 
-__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "HEARTBEAT", "HEARTBEAT_S", "READY", "RETIRE"]
-__all__ += ["START_FAILED", "Application", "Job", "die_with"]
+__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "HEARTBEAT", "HEARTBEAT_S"]
+__all__ += ["READY", "RETIRE", "START_FAILED", "Application", "Job", "die_with"]
 
 READY: Final = b"R"
 DRAINING: Final = b"D"
@@ -41,6 +42,7 @@ HEARTBEAT_S: Final = 1.0
 RETIRE: Final = b"T"
 CERTIFICATE: Final = b"C"
 EXCHANGED: Final = b"c"
+EXCHANGE_FAILED: Final = b"f"
 CUT_OFF: Final = 1
 START_FAILED: Final = 3
 

@@ -187,6 +187,7 @@ class Master:
             self._monitor.settle(self._succession.plan, self._fork_helper, now)
         self._crew.kill_late(now)
         self._crew.check_heartbeats(now)
+        self._crew.exchange_due(self._succession.plan, now)
         if self._succession.has_begun or self._succession.plan.awaiting:
             self._crew.start_due(self._succession.plan, now)
         self._succession.keep_time(now)

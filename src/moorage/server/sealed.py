@@ -24,6 +24,13 @@ _NOEXEC: Final = 0x8
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
 
+_USED_UP: Final = {
+    errno.EMFILE: "raise the limit of open files of the process (LimitNOFILE=, ulimit -n)",
+    errno.ENFILE: "raise the limit of open files of the host (sysctl fs.file-max)",
+    errno.ENOMEM: "the host, or the control group, has too little memory",
+}
+
+
 class Sealed:
     """`path` can be opened by this process and those that it forks, for as long as this object lives.
 
@@ -44,6 +51,10 @@ class Sealed:
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
             os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
+            if error.errno in _USED_UP:
+                raise Cannot(
+                    f"cannot keep certificates in memory: {error.strerror}: {_USED_UP[error.errno]}"
+                ) from error
             # A program with file capabilities (setcap) may not open its own descriptors again, see proc(5).
             raise Cannot(
                 f"cannot keep certificates in memory: {error.strerror}: needs memfd_create and /proc/self/fd, "

@@ -179,7 +179,7 @@ class Succession:
         if renewed is self.plan or tls is None:
             return
         self.plan = renewed
-        self._crew.exchange(tls)
+        self._crew.exchange(renewed)
         if not awaiting:
             _log.info("certificate renewed", subject=tls.subject, until=tls.until.isoformat())
 

@@ -70,13 +70,13 @@ def _context(tls: Tls, certificate: Sealed, key: Sealed, names: Sequence[str]) -
     context.set_alpn_protocols([protocol.decode() for protocol in HTTP])
     try:
         context.load_cert_chain(certificate.path, key.path)
-    except ssl.SSLError as error:
+    except OSError as error:  # of which ssl.SSLError is one
         whose = f"for {', '.join(names)}" if names else "without names"
         raise Cannot(f"http.tls: OpenSSL cannot serve the certificate {whose}: {_reason(error)}") from error
     if tls.clients is not None:
         try:
             context.load_verify_locations(tls.clients.authorities.path)
-        except ssl.SSLError as error:
+        except OSError as error:
             raise Cannot(f"http.tls.clientcas: OpenSSL cannot use the authorities: {_reason(error)}") from error
         context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
         # As in Go: each listed certificate is trusted by itself, so an intermediate will do without its root.
@@ -122,8 +122,10 @@ def matching(table: dict[str, int], name: str) -> int:
     return found or 0
 
 
-def _reason(error: ssl.SSLError) -> str:
-    """Return what OpenSSL reports, in words."""
+def _reason(error: OSError) -> str:
+    """Return what OpenSSL or the system reports, in words."""
+    if not isinstance(error, ssl.SSLError):
+        return error.strerror or str(error)
     reason = error.reason or str(error)
     return {
         "EE_KEY_TOO_SMALL": "its key is too small for OpenSSL's security level, which needs 2048 bits of RSA",

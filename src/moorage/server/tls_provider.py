@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import ssl
-from typing import TYPE_CHECKING
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
 
 from moorage.acme.store import Store
 from moorage.server.http1.client_hello import ACME_TLS
@@ -18,12 +20,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Certificates"]
 
+_THREADS: Final = 4
+_READ_LIMIT_S: Final = 5.0
+
 
 class Certificates:
     """See `http1.tls_connection.TlsProvider`.
 
     Connections keep the context that they began with.  A pending challenge lies in the directory that all workers
-    of all nodes read, so any of them answers the authority, whichever node has placed the order.
+    of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may lie on a
+    file system that hangs: it is read in `_THREADS` threads of its own, for at most `_READ_LIMIT_S` seconds.
     `until` is when the first of the certificates for new connections expires.
     """
 
@@ -34,6 +40,8 @@ class Certificates:
             self.replace(tls)
         self._hosts = () if challenges is None else challenges.hosts
         self._store = None if challenges is None else Store(challenges.folder)
+        self._threads = ThreadPoolExecutor(_THREADS, "challenges")
+        self._free = asyncio.Semaphore(_THREADS)
 
     @property
     def inspects(self) -> bool:
@@ -58,7 +66,17 @@ class Certificates:
         # Only names of ours are names of files.
         if self._store is None or host not in self._hosts:
             return None
-        return await asyncio.to_thread(_challenge_context, self._store, host)
+        async with asyncio.timeout(_READ_LIMIT_S):
+            await self._free.acquire()
+            loop = asyncio.get_running_loop()
+            try:
+                reading = loop.run_in_executor(self._threads, _challenge_context, self._store, host)
+            except RuntimeError as error:
+                self._free.release()
+                raise OSError(errno.EAGAIN, "no thread can be started (ulimit -u, pids.max)") from error
+            # A thread that hangs is not free, whether its result is awaited or not.
+            reading.add_done_callback(lambda _: self._free.release())
+            return await asyncio.shield(reading)
 
 
 def _challenge_context(store: Store, host: str) -> ssl.SSLContext | None:

@@ -12,6 +12,7 @@ worker survives.  With CERTIFICATE comes another certificate, for new connection
 from __future__ import annotations
 
 import asyncio
+import errno
 import faulthandler
 import gc
 import os
@@ -34,6 +35,7 @@ from moorage.server.job import (
     CERTIFICATE,
     CUT_OFF,
     DRAINING,
+    EXCHANGE_FAILED,
     EXCHANGED,
     HEARTBEAT,
     HEARTBEAT_S,
@@ -91,6 +93,7 @@ class _Worker:
         self._server: Server | None = None
         self._certificates: Certificates | None = None
         self._heartbeat: asyncio.Task[None] | None = None
+        self._unreported = b""
 
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
@@ -151,9 +154,13 @@ class _Worker:
             self._report(HEARTBEAT)
 
     def _report(self, word: bytes) -> None:
-        # A full buffer is a master that is stopped itself; one that is dead is noticed by `_hear`.
-        with suppress(BlockingIOError, BrokenPipeError):
-            self._job.control.send(word)
+        # A full buffer is a master that is stopped itself: all but heartbeats is sent with a later one.  A master
+        # that is dead is noticed by `_hear`.
+        words = self._unreported + (b"" if self._unreported and word == HEARTBEAT else word)
+        try:
+            self._unreported = words[self._job.control.send(words) :]
+        except (BlockingIOError, BrokenPipeError):
+            self._unreported = words.replace(HEARTBEAT, b"")
 
     def _hear(self) -> None:
         """The master spoke or died."""
@@ -161,16 +168,36 @@ class _Worker:
             heard, descriptors, _, _ = socket.recv_fds(self._job.control, 16, _DESCRIPTORS_AT_ONCE)
         except BlockingIOError:
             return
+        received = iter(descriptors)
         if not heard:
             os._exit(CUT_OFF)
         for word in (bytes([letter]) for letter in heard):
             if word == RETIRE:
                 self._begun.set()
             elif word == CERTIFICATE:
-                self._exchange(descriptors.pop(0))
+                self._exchange(next(received, None))
+        for descriptor in received:
+            os.close(descriptor)
 
-    def _exchange(self, descriptor: int) -> None:
-        """Serve new connections with another certificate."""
+    def _exchange(self, descriptor: int | None) -> None:
+        """Serve new connections with another certificate, and report to the master whether that was possible.
+
+        `descriptor` None: the kernel could not install it, since this process has too many.
+        """
+        try:
+            if descriptor is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self._replace_certificate(descriptor)
+        except Exception as error:  # noqa: BLE001  whatever it is, the master has to know and the loop goes on
+            _log.error(
+                "cannot use the new certificate; new connections get the old one until another try succeeds",
+                cause=str(error), remedy=_remedy(error),
+            )  # fmt: skip
+            self._report(EXCHANGE_FAILED)
+        else:
+            self._report(EXCHANGED)
+
+    def _replace_certificate(self, descriptor: int) -> None:
         try:
             data = read_sealed(descriptor)
         finally:
@@ -178,7 +205,6 @@ class _Worker:
         if self._certificates is not None:
             # From the master alone, by a socket that no other process has.
             self._certificates.replace(pickle.loads(data))  # noqa: S301
-        self._report(EXCHANGED)
 
     def _terminate(self) -> None:
         """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""
@@ -215,6 +241,14 @@ class _Worker:
             _log.warning("requests were cut off: http.draintimeout is over", requests=traffic.in_flight)
             return CUT_OFF
         return 0
+
+
+def _remedy(error: Exception) -> str:
+    """Return what an operator can do about a certificate that could not be used."""
+    number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return "raise the limit of open files (LimitNOFILE=, ulimit -n; sysctl fs.file-max)"
+    return "the master has checked the same certificate; reload (SIGHUP) starts new workers with it"
 
 
 def _dump_tasks() -> None:

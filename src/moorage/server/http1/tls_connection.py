@@ -65,7 +65,10 @@ class TlsProvider(Protocol):
         """Return the context for a requested host name, "" for none; None while there is no certificate."""
 
     async def challenge(self, host: str) -> ssl.SSLContext | None:
-        """Return the context that answers `acme-tls/1` for a host; None without a pending challenge."""
+        """Return the context that answers `acme-tls/1` for a host; None without a pending challenge.
+
+        Raises TimeoutError where the challenges cannot be read in time, OSError where no thread can be started.
+        """
 
 
 class TlsConnection(Connection):
@@ -165,8 +168,15 @@ class TlsConnection(Connection):
         """Show an authority the certificate that it asks for."""
         provider = self.server.tls
         assert provider is not None
-        context = await provider.challenge(host)
-        if self.lost:
+        try:
+            context = await provider.challenge(host)
+        except OSError as error:  # of which TimeoutError is one
+            cause = str(error) or "the directory of http.tls.letsencrypt does not respond"
+            self.server.note("acme-tls/1 is refused: the challenge cannot be read", self, host=host, cause=cause)
+            if not self.lost and self._phase == _HANDSHAKE:
+                self._end_with_alert(client_hello.INTERNAL_ERROR)
+            return
+        if self.lost or self._phase != _HANDSHAKE:
             return
         if context is None:
             self.server.note("acme-tls/1 for a host without a pending challenge", self, host=host)
