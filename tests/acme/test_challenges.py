@@ -162,6 +162,17 @@ def test_names_of_others_are_no_names_of_files(site: Site) -> None:
             site.prove(host)
 
 
+def test_a_directory_that_hangs_costs_the_authority_only(site: Site) -> None:
+    """Clients are served meanwhile, and the authority gets an alert instead of a connection that hangs."""
+    challenge = site.store.alpn_file("r.test")
+    os.mkfifo(challenge)  # to open it blocks until there is a writer
+    with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
+        site.prove()
+    site.served.logged("acme-tls/1 is refused: the challenge cannot be read")
+    site.get()
+    assert site.served.stop() == 0
+
+
 def test_a_companion_that_dies_is_replaced(site: Site) -> None:
     """At once the first time, then after longer and longer pauses; clients do not notice."""
     stream = Stream(site)

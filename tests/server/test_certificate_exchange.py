@@ -1,4 +1,4 @@
-"""Certificates on their way from the master to its workers: what fails is tried again until each of them has it."""
+"""Certificates on their way from the master to its workers: a failure is tried again until each of them has it."""
 
 from __future__ import annotations
 
@@ -44,11 +44,13 @@ class Pair:
         ours, self.worker_end = socket.socketpair()
         self.worker_end.setblocking(False)
         selector = selectors.DefaultSelector()
-        self.crew = Crew([Slot(0)], Any, selector, Any, None)  # type: ignore[arg-type]  not used here
+        unused: Any = None
+        self.crew = Crew([Slot(0)], unused, selector, unused, None)
         self.worker = Worker(1, self.crew.slots[0], ours, 0.0, ready=True)
         self.crew.workers[1] = self.worker
         selector.register(ours, selectors.EVENT_READ, self.worker)
-        found, _ = tls.check(Tls(**ca.issue("registry.test").write(tmp_path, "now")))
+        paths = ca.issue("registry.test").write(tmp_path, "now")
+        found, _ = tls.check(Tls(certificate=paths["certificate"], key=paths["key"]))
         self.plan: Any = SimpleNamespace(options=SimpleNamespace(tls=found))
 
     def received(self) -> bytes:
@@ -208,7 +210,7 @@ def test_a_worker_without_descriptors_gets_the_certificate_later(tmp_path: Path,
 
 
 def asked_of(served: Served, trusting: ssl.SSLContext, pid: int) -> int:
-    """Return the serial number of the certificate that a worker serves; the kernel chooses who gets a connection."""
+    """Return the serial number of the certificate that a worker serves; the kernel chooses the worker."""
     for _ in range(500):
         found, serial = asked(served, trusting)
         if found == pid:
