@@ -12,6 +12,7 @@ import socket
 import ssl
 import struct
 import threading
+from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from tests.server.descriptors import links
 from tests.server.serving import Served, serving, until
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Iterator
 
     from tests.server.certs import Holder
 
@@ -41,7 +42,7 @@ def data() -> bytes:
 
 
 class Registry:
-    """The real registry with two workers, its certificate, and clients that trust it."""
+    """The real registry, its certificate, and clients that trust it."""
 
     def __init__(self, served: Served, files: Path, ca: Holder, first: Holder) -> None:
         self.served, self.files, self.ca, self.first = served, files, ca, first
@@ -101,8 +102,8 @@ def serial_of(connection: http.client.HTTPSConnection) -> int:
     return x509.load_der_x509_certificate(connection.sock.getpeercert(binary_form=True) or b"").serial_number
 
 
-@pytest.fixture
-def registry(tmp_path: Path) -> Iterator[Registry]:
+@contextlib.contextmanager
+def running(tmp_path: Path, workers: int) -> Iterator[Registry]:
     ca = certs.root()
     first = ca.issue("registry.test")
     files = tmp_path / "certificates"
@@ -110,9 +111,24 @@ def registry(tmp_path: Path) -> Iterator[Registry]:
     debug = {"addr": "127.0.0.1:0", "prometheus": {"enabled": True}}
     with serving(
         tmp_path / "home", module="tests.acme.serving", log={"accesslog": {"disabled": False}},
-        http={"tls": first.write(files, "now"), "debug": debug},
+        http={"workers": workers, "tls": first.write(files, "now"), "debug": debug},
     ) as served:  # fmt: skip
         yield Registry(served, files, ca, first)
+
+
+@pytest.fixture
+def registry(tmp_path: Path) -> Iterator[Registry]:
+    with running(tmp_path, 2) as made:
+        yield made
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[Registry]:
+    """One worker, which has everything open that it opens once."""
+    with running(tmp_path, 1) as made:
+        made.begin()
+        made.push(b"small")
+        yield made
 
 
 class Stream(threading.Thread):
@@ -191,9 +207,9 @@ def test_an_exchange_of_certificates_fails_no_request(registry: Registry, data: 
 # Clients that leave
 
 
-def in_worker(registry: Registry) -> int:
-    """Return how many connections and files the workers and the debug listener have."""
-    return sum(len(links(pid)) for pid in registry.served.children())
+def opened(registry: Registry) -> list[str]:
+    """Return what the descriptors of the workers and the storage monitor refer to."""
+    return sorted(re.sub(r"\d+", "N", link) for pid in registry.served.children() for link in links(pid))
 
 
 def metric(registry: Registry, name: str) -> float:
@@ -202,42 +218,44 @@ def metric(registry: Registry, name: str) -> float:
     return sum(map(float, re.findall(rf"^{name}(?:{{.*}})? (\S+)$", body, re.MULTILINE)))
 
 
-def comes_back(count: Callable[[], int], before: int) -> None:
-    until(lambda: count() <= before, "the descriptors", lambda: f"{count()} for {before}")
+def come_back(registry: Registry, before: list[str]) -> None:
+    """Wait until no more is open than before."""
+    until(
+        lambda: not Counter(opened(registry)) - Counter(before),
+        "the descriptors to be closed",
+        lambda: str(Counter(opened(registry)) - Counter(before)),
+    )
 
 
-def test_a_client_that_resets_a_download_is_counted_and_logged(registry: Registry, data: bytes) -> None:
+def test_a_client_that_resets_a_download_is_counted_and_logged(single: Registry, data: bytes) -> None:
     """With the bytes that were sent, which an operator compares with those of a client's complaint."""
-    path = registry.push(data)
-    registry.serial()
-    before = in_worker(registry)
+    path = single.push(data)
+    before = opened(single)
     for times in range(1, 6):
-        registry.reset_after(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), b"\r\n\r\n")
-        until(
-            lambda times=times: metric(registry, "moorage_http_aborted_responses_total") == times,  # type: ignore[misc]
-            "the response to be counted",
-        )
-    found = re.findall(rf'"GET {path} HTTP/1.1" 200 (\d+) ', registry.served.out)
-    assert len(found) == 5
-    assert all(0 < int(sent) < SIZE for sent in found)
-    comes_back(lambda: in_worker(registry), before)
-    assert metric(registry, "moorage_http_requests_in_flight") in {0, 1}
-    assert "Traceback" not in registry.served.err
+        single.reset_after(f"GET {path} HTTP/1.1\r\nHost: h\r\n\r\n".encode(), b"\r\n\r\n")
+        logged(single, f'"GET {path} HTTP/1.1" 200 ', times)
+    found = re.findall(rf'"GET {path} HTTP/1.1" 200 (\d+) ', single.served.out)
+    assert all(0 < int(sent) < SIZE for sent in found), found
+    assert metric(single, "moorage_http_aborted_responses_total") == 5
+    come_back(single, before)
+    assert "Traceback" not in single.served.err
 
 
-def test_a_client_that_resets_an_upload_is_logged(registry: Registry) -> None:
-    """499, as nginx has it; the upload can be resumed where it was cut."""
-    before = in_worker(registry)
+def test_a_client_that_resets_an_upload_is_logged(single: Registry) -> None:
+    """499, as nginx has it; what has come of the body is kept."""
+    before = opened(single)
     for times in range(1, 6):
-        head = f"PATCH {registry.begin()} HTTP/1.1\r\nHost: h\r\nContent-Length: {SIZE}\r\n"
-        registry.reset_after(f"{head}Expect: 100-continue\r\n\r\n".encode(), b"\r\n\r\n", os.urandom(1 << 20))
-        until(
-            lambda times=times: registry.served.out.count(' HTTP/1.1" 499 ') == times,  # type: ignore[misc]
-            "the line in the access log",
-            lambda: registry.served.out,
-        )
-    comes_back(lambda: in_worker(registry), before)
-    assert "Traceback" not in registry.served.err
+        head = f"PATCH {single.begin()} HTTP/1.1\r\nHost: h\r\nContent-Length: {SIZE}\r\n"
+        single.reset_after(f"{head}Expect: 100-continue\r\n\r\n".encode(), b"\r\n\r\n", os.urandom(1 << 20))
+        logged(single, ' HTTP/1.1" 499 ', times)
+    assert metric(single, "moorage_http_received_bytes_total") > 0
+    come_back(single, before)
+    assert "Traceback" not in single.served.err
+
+
+def logged(registry: Registry, text: str, times: int) -> None:
+    """Wait for lines of the access log."""
+    until(lambda: registry.served.out.count(text) == times, f"{times} lines {text!r}", lambda: registry.served.out)
 
 
 # The key
