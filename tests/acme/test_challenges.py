@@ -11,11 +11,13 @@ import socket
 import ssl
 import threading
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.acme.certificates import Authority
 from tests.acme.listening import listening
+from tests.server.descriptors import links
 from tests.server.serving import LIMIT_S, Served, serving, until
 
 from moorage.acme import pem
@@ -23,7 +25,6 @@ from moorage.acme.store import Store, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 pytestmark = pytest.mark.slow
 
@@ -160,6 +161,13 @@ def test_names_of_others_are_no_names_of_files(site: Site) -> None:
     for host in ("x.test", "acme_account", "r.test."):
         with pytest.raises(ssl.SSLError, match="UNRECOGNIZED_NAME"):
             site.prove(host)
+
+
+def test_the_companion_does_not_hold_the_listeners_key(site: Site) -> None:
+    """It talks to an authority, and needs the keys of the directory only."""
+    assert not [link for link in links(site.companion()) if "memfd:moorage" in link]
+    for name in ("environ", "cmdline"):
+        assert b"PRIVATE KEY" not in (Path("/proc") / str(site.companion()) / name).read_bytes()
 
 
 def test_a_directory_that_hangs_costs_the_authority_only(site: Site) -> None:

@@ -159,11 +159,13 @@ def _little_memory(workers: int, found: Limits) -> list[str]:
 
 
 def _connections() -> int:
-    """Connections per worker: two descriptors each (the client's and a file), and some for everything else.
+    """Connections per worker: three descriptors each, and some for everything else.
+
+    A download has the client's socket, a file, and the socket of the thread that sends it (`http1.file_sender`).
 
     The limit matters: a server out of descriptors spins in accept(2) instead of waiting.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return _CONNECTIONS_LIMIT
-    return max(64, min(_CONNECTIONS_LIMIT, (hard - 256) // 2))
+    return max(64, min(_CONNECTIONS_LIMIT, (hard - 256) // 3))
