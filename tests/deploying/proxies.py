@@ -8,24 +8,20 @@ HAProxy or Apache with it, on a port of the kernel's choice and with all their f
 from __future__ import annotations
 
 import contextlib
-import os
-import pwd
 import re
-import signal
 import ssl
 import stat
-import subprocess
-import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
 import httpx
 import pytest
+from tests import reverse_proxies
 from tests.live import Live, program, require
-from tests.ports import free_port
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Iterator, Mapping, Sequence
 
     import trustme
@@ -46,8 +42,6 @@ KINDS: Final = (
     ),
 )
 
-_START_LIMIT_S: Final = 60.0
-_STOP_LIMIT_S: Final = 60.0
 _LARGE_BYTES: Final = 128 << 10
 
 
@@ -107,7 +101,7 @@ class Proxy:
         return [name for path in found if (name := _large(path))]
 
     def logs(self) -> str:
-        return "\n".join(path.read_text(errors="replace") for path in sorted(self.folder.glob("*.log")))
+        return reverse_proxies.logs(self.folder)
 
 
 def shown(page: str, caption: str) -> str:
@@ -140,31 +134,20 @@ def running(
 
     It is up when it answers `path`.
     """
-    for part in ("tmp", "run"):
-        (folder / part).mkdir(parents=True)
+    folder.mkdir(parents=True, exist_ok=True)
     certificate = authority.issue_cert(NAME, "127.0.0.1", "localhost")
     chain = [blob.bytes() for blob in certificate.cert_chain_pems]
     (folder / "fullchain.pem").write_bytes(b"".join(chain))
     (folder / "privkey.pem").write_bytes(certificate.private_key_pem.bytes())
     (folder / "both.pem").write_bytes(certificate.private_key_and_cert_chain_pem.bytes())
     make = {"nginx": _nginx, "haproxy": _haproxy, "apache": _apache, "traefik": _traefik}[kind]
-    for _ in range(5):
-        port = free_port()
-        command = make(folder, port, nodes, changes or {})
-        with (folder / "output.log").open("wb") as log:
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True
-            )
-        proxy = Proxy(kind, process, folder, port, authority, nodes)
-        try:
-            if _comes_up(proxy, path):
-                yield proxy
-                return
-        finally:
-            _stop(process)
-        if "in use" not in proxy.logs():
-            break
-    raise AssertionError(f"{kind} does not start:\n{proxy.logs()[-4000:]}")
+    with reverse_proxies.started(
+        folder,
+        lambda port: make(folder, port, nodes, changes or {}),
+        lambda process, port: Proxy(kind, process, folder, port, authority, nodes),
+        lambda proxy: _answers(proxy, path),
+    ) as proxy:
+        yield proxy
 
 
 def _places(folder: Path, nodes: Sequence[Node], changes: Mapping[str, str]) -> dict[str, str]:
@@ -180,16 +163,7 @@ def _nginx(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str,
             "/etc/ssl/registry": str(folder),
         },
     )
-    kinds = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
-    temporary = "\n".join(f"    {kind}_temp_path {folder}/tmp/{kind};" for kind in kinds)
-    (folder / "site.conf").write_text(site)
-    (folder / "nginx.conf").write_text(
-        f"user {_this_user()};\nworker_processes 2;\npid {folder}/run/pid;\nerror_log {folder}/error.log;\n"
-        f"events {{ worker_connections 512; }}\nhttp {{\n    access_log off;\n{temporary}\n"
-        f"    include {folder}/site.conf;\n}}\n"
-    )
-    command = [require("nginx"), "-p", str(folder), "-c", f"{folder}/nginx.conf", "-e", f"{folder}/error.log"]
-    return [*command, "-g", "daemon off;"]
+    return reverse_proxies.nginx(folder, site)
 
 
 def _haproxy(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
@@ -202,8 +176,7 @@ def _haproxy(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[st
             "/etc/ssl/registry": str(folder),
         },
     )
-    (folder / "haproxy.cfg").write_text(text)
-    return [require("haproxy"), "-db", "-f", f"{folder}/haproxy.cfg"]
+    return reverse_proxies.haproxy(folder, text)
 
 
 _APACHE_BASE: Final = ("mpm_event", "authz_core", "reqtimeout", "env")
@@ -227,22 +200,11 @@ def _apache(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str
             "/etc/ssl/registry": str(folder),
         },
     )
-    # proxy needs to be there before what builds on it.
-    ordered = sorted(modules, key=lambda name: (name.startswith(("proxy_", "lbmethod_")), name != "proxy"))
-    loads = [f"LoadModule {name}_module /usr/lib/apache2/modules/mod_{name}.so" for name in ordered]
-    user = "User www-data\nGroup www-data\n" if os.geteuid() == 0 else ""
-    if os.geteuid() == 0:
-        for path in (folder, folder / "tmp", folder / "run"):
-            os.chown(path, pwd.getpwnam("www-data").pw_uid, -1)
-    (folder / "apache.conf").write_text(
-        "\n".join(loads)
-        + f"\nServerRoot {folder}\nServerName {NAME}\nPidFile run/pid\nErrorLog {folder}/error.log\n"
-        f"DefaultRuntimeDir {folder}/run\nMutex file:{folder}/run\n{user}Listen 127.0.0.1:{port}\n"
-        "LogLevel warn\n<Directory />\n    Require all denied\n</Directory>\n"
+    timeouts = (
         "<IfModule reqtimeout_module>\n    RequestReadTimeout header=20-40,minrate=500\n"
-        f"    RequestReadTimeout body=10,minrate=500\n</IfModule>\n{site}"
+        "    RequestReadTimeout body=10,minrate=500\n</IfModule>\n"
     )
-    return ["env", f"TMPDIR={folder}/tmp", require("apache2"), "-f", f"{folder}/apache.conf", "-DFOREGROUND"]
+    return reverse_proxies.apache(folder, port, modules, timeouts + site)
 
 
 def _traefik(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
@@ -256,33 +218,11 @@ def _traefik(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[st
     return [require("traefik"), f"--configfile={folder}/traefik.yml"]
 
 
-def _this_user() -> str:
-    return pwd.getpwuid(os.geteuid()).pw_name
-
-
-def _comes_up(proxy: Proxy, path: str) -> bool:
-    """Whether it answers for both registries."""
-    deadline = time.monotonic() + _START_LIMIT_S
-    while time.monotonic() < deadline and proxy.process.poll() is None:
-        with contextlib.suppress(httpx.TransportError), proxy.client() as client:
-            if all(client.get(path).status_code in {200, 401} for _ in range(4)):
-                return True
-        time.sleep(0.05)
+def _answers(proxy: Proxy, path: str) -> bool:
+    """Return whether it answers for both registries."""
+    with contextlib.suppress(httpx.TransportError), proxy.client() as client:
+        return all(client.get(path).status_code in {200, 401} for _ in range(4))
     return False
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    """SIGTERM: nginx and Apache end their children, HAProxy itself."""
-    if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
-    try:
-        process.wait(_STOP_LIMIT_S)
-    except subprocess.TimeoutExpired:
-        pass
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
 
 
 def _with_children(pid: int) -> list[int]:
