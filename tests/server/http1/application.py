@@ -1,6 +1,6 @@
 """ASGI application for the tests of the HTTP/1.1 server: echoes requests, and misbehaves on request.
 
-any other path   reads the body, records the request, answers 200 with it as JSON
+any other path   reads the body, records the request, answers 200 with it and its number in `seen` as JSON
 /refuse          403 without reading the body
 /first           200 after the first piece of the body
 /size/N          N bytes with Content-Length, in pieces of 64 KiB
@@ -58,13 +58,16 @@ class Seen:
 
 @dataclass
 class Application:
-    """`begun` are targets of all requests, `seen` those that were read whole; `ended` counts requests.
+    """`begun` are targets of all requests, `clients` the addresses that they came from, in the same order.
+
+    `seen` are requests that were read whole, `left` targets of those that were not; `ended` counts requests.
 
     `gate` opens what waits; `waiting` is set once a request has arrived there.  `keep_bodies` is off where bodies
     are large.
     """
 
     begun: list[bytes] = field(default_factory=list)
+    clients: list[tuple[str, int]] = field(default_factory=list)
     seen: list[Seen] = field(default_factory=list)
     left: list[bytes] = field(default_factory=list)
     errors: list[str] = field(default_factory=list)
@@ -77,6 +80,7 @@ class Application:
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
         self.begun.append(target)
+        self.clients.append(scope["client"])
         self.running += 1
         name, _, rest = scope["path"].lstrip("/").partition("/")
         action = getattr(self, f"on_{name.replace('-', '_')}", self.on_echo)
@@ -116,7 +120,8 @@ class Application:
         body = await self.body(scope, receive)
         if body is None:
             return
-        text = {"method": scope["method"], "path": scope["path"], "size": len(body)}
+        number = len(self.seen)
+        text = {"method": scope["method"], "path": scope["path"], "size": len(body), "number": number}
         await reply(send, json.dumps(text).encode())
 
     async def on_refuse(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
