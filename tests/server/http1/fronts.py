@@ -86,7 +86,7 @@ _APACHE_MODULES: Final = ("mpm_event", "authz_core", "headers", "proxy", "proxy_
 
 @dataclass(frozen=True)
 class Front:
-    """A running front end.  `pool` is how many connections to the back end it has at most; None without a limit."""
+    """A running front end.  `pool` limits its connections to the back end; None without a limit."""
 
     kind: str
     port: int

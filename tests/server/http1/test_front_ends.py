@@ -12,9 +12,11 @@ A refusal by the front end is as good as one by the server.
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import itertools
 import json
 import re
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
@@ -24,7 +26,7 @@ from tests.server.http1.fronts import FRONT_HEADER, FRONTS, front_end
 from tests.server.http1.harness import running, until
 from tests.server.http1.peer import LIMIT_S, Peer, read_answers
 
-from moorage.server.http1 import connection
+from moorage.server.http1 import connection, request_head
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -46,7 +48,12 @@ Too early does no harm: all front ends answer what they have read before.
 
 _NUMBER: Final = re.compile(rb'"number": (\d+)')
 _PROBE: Final = b"/wait/"
-_probes = itertools.count()
+_PROBES: Final = 2
+_numbers = itertools.count()
+
+HIDDEN_TARGET: Final = b"/hidden"
+HIDDEN: Final = b"GET /hidden HTTP/1.1\r\nHost: hidden\r\n\r\n"
+LARGE: Final = bytes(300 << 10)
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -79,28 +86,40 @@ async def through(front: Front, data: bytes, *, half_close: bool = False) -> byt
 
 
 async def probe(front: Front, served: Running) -> None:
-    """Send requests of other clients at the same time, one for each connection to the back end.
+    """Send requests of other clients at the same time, at least one for each connection to the back end.
 
     The back end answers when all of them have arrived, so no two can use the same connection.
     """
-    app = served.app
+    app, begun = served.app, len(served.app.begun)
     app.gate.clear()
-    count = max(1, min(len(served.server.connections), front.pool or len(CASES)))
-    targets = [_PROBE + b"%d" % next(_probes) for _ in range(count)]
+    count = max(_PROBES, len(served.server.connections))
+    targets = [_PROBE + b"%d" % next(_numbers) for _ in range(min(count, front.pool or count))]
     request = b"GET %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
     tasks = [asyncio.ensure_future(through(front, request % target)) for target in targets]
-    begun = len(app.begun)
-    await until(lambda: set(targets) <= set(app.begun[begun:]) or any(task.done() for task in tasks), "the probes")
-    app.gate.set()
-    for target, task in zip(targets, tasks, strict=True):
-        data = await task
+    try:
+        await until(
+            lambda: set(targets) <= set(app.begun[begun:]) or any(task.done() for task in tasks), "the probes"
+        )
+    finally:
+        app.gate.set()
+        received = await asyncio.gather(*tasks)
+    for target, data in zip(targets, received, strict=True):
         (answer,) = read_answers(data)
         assert answer.status == 200, f"{target!r}: {data[:500]!r}"
-        assert json.loads(answer.body)["path"] == target.decode(), f"{target!r} got the answer of another client"
+        assert json.loads(answer.body)["path"] == target.decode(), f"{target!r} got another client's answer"
 
 
-async def check(front: Front, served: Running, data: bytes, *, half_close: bool = False) -> list[bytes]:
-    """Send one client's bytes, then requests of others; return the targets that the first one has executed."""
+@dataclass(frozen=True)
+class Handled:
+    """Requests of one client that reached the application; `executed` are those that it has read whole."""
+
+    begun: list[bytes]
+    executed: list[bytes]
+    left: list[bytes]
+
+
+async def check(front: Front, served: Running, data: bytes, *, half_close: bool = False) -> Handled:
+    """Send one client's bytes, then requests of others."""
     app = served.app
     seen, begun, left = len(app.seen), len(app.begun), len(app.left)
     received = await through(front, data, half_close=half_close)
@@ -118,14 +137,110 @@ async def check(front: Front, served: Running, data: bytes, *, half_close: bool 
     for request in executed.values():
         written = [value.decode() for name, value in request.headers if name == FRONT_HEADER]
         assert written == [front.kind], f"{request.short} is not a request of the front end: {shown}"
-    targets = [request.target for request in executed.values()]
-    expected = sorted([*targets, *app.left[left:]])
-    assert sorted(target for target in app.begun[begun:] if not target.startswith(_PROBE)) == expected, shown
-    return targets
+    return Handled(
+        [target for target in app.begun[begun:] if not target.startswith(_PROBE)],
+        [request.target for request in executed.values()],
+        app.left[left:],
+    )
+
+
+async def test_connections_to_the_back_end_are_reused(front: Front, served: Running) -> None:
+    """With a connection for each client there would be nothing to find."""
+    rounds: list[set[tuple[str, int]]] = []
+    for _ in range(3):
+        begun = len(served.app.clients)
+        await probe(front, served)
+        rounds.append(set(served.app.clients[begun:]))
+    assert rounds[1] == rounds[2]
+
+
+async def test_a_server_that_ignores_lengths_is_noticed(
+    front: Front, served: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A check that cannot fail protects from nothing."""
+
+    def parse_head(data: bytes, options: Http1Options, previous: RequestHead | None = None) -> RequestHead:
+        return dataclasses.replace(request_head.parse_head(data, options, previous), content_length=None)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(connection, "parse_head", parse_head)
+        with pytest.raises(AssertionError):
+            await check(front, served, post("/x", sized(HIDDEN)) + MARKER)
+        assert HIDDEN_TARGET in served.app.begun
+    for one in list(served.server.connections):
+        one.abort()
+    await until(lambda: not served.app.running, "the application to return")
+    served.app.begun.remove(HIDDEN_TARGET)
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_no_case_reaches_another_client(case: Case, front: Front, served: Running) -> None:
     """A request that only the server sees is executed with the rights of the next client."""
-    targets = await check(front, served, case.data + MARKER, half_close=case.swallows)
-    assert not (case.swallows and MARKER_TARGET in targets), "a part of a body was executed"
+    handled = await check(front, served, case.data + MARKER, half_close=case.swallows)
+    assert sorted(handled.begun) == sorted([*handled.executed, *handled.left])
+    assert not (case.swallows and MARKER_TARGET in handled.begun), "a part of a body was executed"
+
+
+def post(target: str, body: bytes, line: str = "") -> bytes:
+    """A POST; `body` begins with the header that frames it."""
+    return f"POST {target} HTTP/1.1\r\nHost: h\r\n{line}".encode() + body
+
+
+def sized(body: bytes) -> bytes:
+    return b"Content-Length: %d\r\n\r\n%s" % (len(body), body)
+
+
+def chunked(body: bytes) -> bytes:
+    return b"Transfer-Encoding: chunked\r\n\r\n%x\r\n%s\r\n0\r\n\r\n" % (len(body), body)
+
+
+BODIES: Final = {
+    "sized": sized(HIDDEN),
+    "chunked": chunked(HIDDEN),
+    # Of these the server reads no more than a part when the application has answered.
+    "large sized": sized(LARGE + HIDDEN),
+    "large chunked": chunked(LARGE + HIDDEN),
+}
+EARLY: Final = ("/refuse", "/first", "/status/204", "/short", "/broken", "/silent")
+
+
+@pytest.mark.parametrize("expects", [False, True], ids=["", "Expect"])
+@pytest.mark.parametrize("body", BODIES)
+@pytest.mark.parametrize("target", EARLY)
+async def test_a_body_that_is_not_read_is_no_request(
+    target: str, body: str, expects: bool, front: Front, served: Running
+) -> None:
+    """An answer before the end of the body leaves the rest of it in the connection."""
+    data = post(target, BODIES[body], "Expect: 100-continue\r\n" if expects else "")
+    handled = await check(front, served, data + MARKER)
+    assert handled.begun in ([target.encode()], [target.encode(), MARKER_TARGET])
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
+@pytest.mark.parametrize(
+    "target",
+    ["/size/70000", "/stream/3", "/file/70000", "/status/200", "/status/204", "/status/304", "/status/404",
+     "/short", "/long", "/broken", "/broken-late", "/silent"],
+)  # fmt: skip
+async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
+    target: str, method: str, front: Front, served: Running
+) -> None:
+    """What is left of an answer would be the beginning of the next client's."""
+    data = f"{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode() + MARKER
+    handled = await check(front, served, data)
+    assert handled.begun[1:] in ([], [MARKER_TARGET])
+
+
+@pytest.mark.parametrize("target", ["/wait", "/hold", "/size/50000000", "/file/50000000"])
+async def test_the_answer_of_a_client_that_left_goes_to_nobody(target: str, front: Front, served: Running) -> None:
+    """The front end may use the connection again, or close it."""
+    app, begun = served.app, len(served.app.begun)
+    app.gate.clear()
+    async with await Peer.connect(front.port) as peer:
+        await peer.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+        await until(lambda: len(app.begun) > begun, "the request")
+        peer.abort()
+    app.gate.set()
+    for _ in range(2):
+        await probe(front, served)
+    await until(lambda: not app.running, "the application to return")
