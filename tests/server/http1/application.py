@@ -8,9 +8,11 @@ any other path   reads the body, records the request, answers 200 with it and it
 /file/N          N bytes of a file by `http.response.zerocopysend`; 503 when that is refused
 /status/N        status N with a body of three bytes and its Content-Length
 /short, /long    fewer, more bytes than Content-Length
-/broken, /broken-late, /silent    raises before and after the head; returns without an answer
+/broken, /broken-late    raises before and after the head
+/silent, /half   returns without an answer, and within one of unknown length
 /wait, /hold     waits for `gate`: before reading the body; after half of the answer
 /subject         the subject of the client's certificate
+/meet/N          waits until N requests are there, then opens `gate` for all
 /state           descriptors, tasks and resident memory of the process, as JSON
 """
 
@@ -56,7 +58,7 @@ class Seen:
         return self.method, self.target, self.body
 
 
-@dataclass
+@dataclass(repr=False)
 class Application:
     """`begun` are targets of all requests, `clients` the addresses that they came from, in the same order.
 
@@ -76,6 +78,7 @@ class Application:
     gate: asyncio.Event = field(default_factory=asyncio.Event)
     waiting: asyncio.Event = field(default_factory=asyncio.Event)
     running: int = 0
+    met: int = 0
 
     async def __call__(self, scope: Any, receive: Receive, send: Send) -> None:
         target = scope["raw_path"] + (b"?" + scope["query_string"] if scope["query_string"] else b"")
@@ -177,10 +180,20 @@ class Application:
     async def on_silent(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         """Return without an answer."""
 
+    async def on_half(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
+        await send(start(200))
+        await send({"type": "http.response.body", "body": b"half", "more_body": True})
+
     async def on_wait(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         self.waiting.set()
         await self.gate.wait()
         await self.on_echo(rest, scope, receive, send)
+
+    async def on_meet(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
+        self.met += 1
+        if self.met >= int(rest.partition("/")[0]):
+            self.gate.set()
+        await self.on_wait(rest, scope, receive, send)
 
     async def on_hold(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         await send(start(200, (b"content-length", b"8")))

@@ -47,7 +47,7 @@ Too early does no harm: all front ends answer what they have read before.
 """
 
 _NUMBER: Final = re.compile(rb'"number": (\d+)')
-_PROBE: Final = b"/wait/"
+_PROBE: Final = b"/meet/"
 _PROBES: Final = 2
 _numbers = itertools.count()
 
@@ -90,19 +90,18 @@ async def probe(front: Front, served: Running) -> None:
 
     The back end answers when all of them have arrived, so no two can use the same connection.
     """
-    app, begun = served.app, len(served.app.begun)
+    app = served.app
     app.gate.clear()
+    app.met = 0
     count = max(_PROBES, len(served.server.connections))
-    targets = [_PROBE + b"%d" % next(_numbers) for _ in range(min(count, front.pool or count))]
+    count = min(count, front.pool or count)
+    targets = [_PROBE + b"%d/%d" % (count, next(_numbers)) for _ in range(count)]
     request = b"GET %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
     tasks = [asyncio.ensure_future(through(front, request % target)) for target in targets]
-    try:
-        await until(
-            lambda: set(targets) <= set(app.begun[begun:]) or any(task.done() for task in tasks), "the probes"
-        )
-    finally:
-        app.gate.set()
-        received = await asyncio.gather(*tasks)
+    # If one has an answer that it should not have, the others wait in vain.
+    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    app.gate.set()
+    received = await asyncio.gather(*tasks)
     for target, data in zip(targets, received, strict=True):
         (answer,) = read_answers(data)
         assert answer.status == 200, f"{target!r}: {data[:500]!r}"
@@ -201,7 +200,7 @@ BODIES: Final = {
     "large sized": sized(LARGE + HIDDEN),
     "large chunked": chunked(LARGE + HIDDEN),
 }
-EARLY: Final = ("/refuse", "/first", "/status/204", "/short", "/broken", "/silent")
+EARLY: Final = ("/refuse", "/first", "/status/204", "/short", "/half", "/silent")
 
 
 @pytest.mark.parametrize("expects", [False, True], ids=["", "Expect"])
@@ -219,8 +218,8 @@ async def test_a_body_that_is_not_read_is_no_request(
 @pytest.mark.parametrize("method", ["GET", "HEAD", "OPTIONS"])
 @pytest.mark.parametrize(
     "target",
-    ["/size/70000", "/stream/3", "/file/70000", "/status/200", "/status/204", "/status/304", "/status/404",
-     "/short", "/long", "/broken", "/broken-late", "/silent"],
+    ["/size/70000", "/stream/3", "/file/70000", "/status/200", "/status/204", "/status/304", "/short", "/half",
+     "/silent"],
 )  # fmt: skip
 async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
     target: str, method: str, front: Front, served: Running
@@ -228,7 +227,9 @@ async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
     """What is left of an answer would be the beginning of the next client's."""
     data = f"{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode() + MARKER
     handled = await check(front, served, data)
-    assert handled.begun[1:] in ([], [MARKER_TARGET])
+    # Without an answer on a connection that was used before, nginx sends a GET again.
+    begun = [begun for begun, _ in itertools.groupby(handled.begun)]
+    assert begun in ([target.encode()], [target.encode(), MARKER_TARGET])
 
 
 @pytest.mark.parametrize("target", ["/wait", "/hold", "/size/50000000", "/file/50000000"])
