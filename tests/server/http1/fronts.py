@@ -1,5 +1,7 @@
 """nginx, HAProxy and Apache httpd in front of the HTTP/1.1 server: plain HTTP, connections to the back end reused.
 
+They speak HTTP/1.1 to clients, on a second port HTTP/2 without TLS, and HTTP/1.1 to the back end.
+
 Each in two configurations: with the grammar that it has by default, and as lenient as it can be made, so that more
 of a malformed message reaches the back end.  One process (nginx, Apache) or thread (HAProxy) handles all clients:
 what one client has left in a connection to the back end is met by the next one.
@@ -15,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from tests import reverse_proxies
+from tests.ports import free_port
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,6 +35,7 @@ upstream back {{
 }}
 server {{
     listen 127.0.0.1:{port};
+    listen 127.0.0.1:{http2_port} http2;
     client_max_body_size 0;
     {lenient}
     location / {{
@@ -58,6 +62,7 @@ defaults
     http-reuse always
 frontend clients
     bind 127.0.0.1:{port}
+    bind 127.0.0.1:{http2_port} proto h2
     {lenient}
     http-request set-header X-Front haproxy
     default_backend back
@@ -75,13 +80,25 @@ MaxRequestWorkers 32
 MinSpareThreads 1
 MaxSpareThreads 32
 {lenient}
+Listen 127.0.0.1:{http2_port}
+<VirtualHost 127.0.0.1:{http2_port}>
+    Protocols h2c http/1.1
+    ProxyPreserveHost On
+    AllowEncodedSlashes NoDecode
+</VirtualHost>
 RequestHeader set X-Front apache
 AllowEncodedSlashes NoDecode
 ProxyPreserveHost On
 ProxyPass / http://127.0.0.1:{back}/ enablereuse=on keepalive=On max=1 nocanon
 """
 _APACHE_LENIENT: Final = "HttpProtocolOptions Unsafe LenientMethods Allow0.9"
-_APACHE_MODULES: Final = ("mpm_event", "authz_core", "headers", "proxy", "proxy_http")
+_APACHE_MODULES: Final = ("mpm_event", "authz_core", "headers", "http2", "proxy", "proxy_http")
+
+_CONFIGURATIONS: Final = {
+    "nginx": (_NGINX, _NGINX_LENIENT),
+    "haproxy": (_HAPROXY, _HAPROXY_LENIENT),
+    "apache": (_APACHE, _APACHE_LENIENT),
+}
 
 
 @dataclass(frozen=True)
@@ -90,6 +107,7 @@ class Front:
 
     kind: str
     port: int
+    http2_port: int
     pool: int | None
 
 
@@ -97,19 +115,23 @@ class Front:
 def front_end(name: str, folder: Path, back: int) -> Iterator[Front]:
     """Run one of `FRONTS` in front of port `back` until the end of the block."""
     kind, _, lenient = name.partition("-")
+    http2_ports: dict[int, int] = {}
 
     def command(port: int) -> list[str]:
+        http2_ports[port] = free_port()
+        text, options = _CONFIGURATIONS[kind]
+        places = {"port": port, "http2_port": http2_ports[port], "back": back}
+        text = text.format(**places, lenient=options if lenient else "")
         if kind == "nginx":
-            site = _NGINX.format(port=port, back=back, lenient=_NGINX_LENIENT if lenient else "")
-            return reverse_proxies.nginx(folder, site, workers=1)
+            return reverse_proxies.nginx(folder, text, workers=1)
         if kind == "haproxy":
-            text = _HAPROXY.format(port=port, back=back, lenient=_HAPROXY_LENIENT if lenient else "")
             return reverse_proxies.haproxy(folder, text)
-        site = _APACHE.format(back=back, lenient=_APACHE_LENIENT if lenient else "")
-        return reverse_proxies.apache(folder, port, _APACHE_MODULES, site)
+        return reverse_proxies.apache(folder, port, _APACHE_MODULES, text)
 
-    pool = 1 if kind == "apache" else None
-    with reverse_proxies.started(folder, command, lambda _, port: Front(kind, port, pool), _listens) as front:
+    def build(_: object, port: int) -> Front:
+        return Front(kind, port, http2_ports[port], pool=1 if kind == "apache" else None)
+
+    with reverse_proxies.started(folder, command, build, _listens) as front:
         yield front
 
 

@@ -1,36 +1,24 @@
 """Request smuggling through real front ends: the table of cases, sent through nginx, HAProxy and Apache httpd.
 
 A front end and a server that read the same bytes as different requests let one client speak with another one's
-voice, or give one client another one's answer.  After each case
-
-    every request that the server has executed was written by the front end, and its client has the answer
-    other clients get their own answers, on every connection that the front end holds
-
-A refusal by the front end is as good as one by the server.
+voice, or give one client another one's answer.  `front_checks.py` has the criterion.
 """
 
 from __future__ import annotations
 
-import asyncio
 import dataclasses
 import itertools
-import json
-import re
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 import pytest
-import pytest_asyncio
 from tests.server.http1.cases import CASES, MARKER, MARKER_TARGET
-from tests.server.http1.fronts import FRONT_HEADER, FRONTS, front_end
-from tests.server.http1.harness import running, until
-from tests.server.http1.peer import LIMIT_S, Peer, read_answers
+from tests.server.http1.front_checks import HIDDEN, HIDDEN_TARGET, check, probe, through
+from tests.server.http1.harness import until
+from tests.server.http1.peer import Peer
 
 from moorage.server.http1 import connection, request_head
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
-
     from tests.server.http1.cases import Case
     from tests.server.http1.fronts import Front
     from tests.server.http1.harness import Running
@@ -40,107 +28,7 @@ if TYPE_CHECKING:
 
 pytestmark = [pytest.mark.proxy, pytest.mark.slow, pytest.mark.asyncio(loop_scope="module")]
 
-_SILENCE_S: Final = 0.5
-"""A front end that sends nothing for so long waits for more of the message: the client ends its sending side.
-
-Too early does no harm: all front ends answer what they have read before.
-"""
-
-_NUMBER: Final = re.compile(rb'"number": (\d+)')
-_PROBE: Final = b"/meet/"
-_PROBES: Final = 2
-_numbers = itertools.count()
-
-HIDDEN_TARGET: Final = b"/hidden"
-HIDDEN: Final = b"GET /hidden HTTP/1.1\r\nHost: hidden\r\n\r\n"
 LARGE: Final = bytes(300 << 10)
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def served() -> AsyncIterator[Running]:
-    """The back end of all front ends."""
-    async with running() as served:
-        yield served
-
-
-@pytest.fixture(scope="module", params=FRONTS)
-def front(
-    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory, served: Running
-) -> Iterator[Front]:
-    with front_end(request.param, tmp_path_factory.mktemp(request.param), served.port) as front:
-        yield front
-
-
-async def through(front: Front, data: bytes, *, half_close: bool = False) -> bytes:
-    """Send on a connection of its own; return everything that came until its end."""
-    async with await Peer.connect(front.port) as peer:
-        reader = asyncio.ensure_future(peer.read_to_end())
-        await peer.send(data)
-        received = -1
-        while not half_close and not reader.done() and received < len(peer.received):
-            received = len(peer.received)
-            await asyncio.wait([reader], timeout=_SILENCE_S)
-        peer.half_close()
-        async with asyncio.timeout(LIMIT_S):
-            return await reader
-
-
-async def probe(front: Front, served: Running) -> None:
-    """Send requests of other clients at the same time, at least one for each connection to the back end.
-
-    The back end answers when all of them have arrived, so no two can use the same connection.
-    """
-    app = served.app
-    app.gate.clear()
-    app.met = 0
-    count = max(_PROBES, len(served.server.connections))
-    count = min(count, front.pool or count)
-    targets = [_PROBE + b"%d/%d" % (count, next(_numbers)) for _ in range(count)]
-    request = b"GET %s HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
-    tasks = [asyncio.ensure_future(through(front, request % target)) for target in targets]
-    # If one has an answer that it should not have, the others wait in vain.
-    await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    app.gate.set()
-    received = await asyncio.gather(*tasks)
-    for target, data in zip(targets, received, strict=True):
-        (answer,) = read_answers(data)
-        assert answer.status == 200, f"{target!r}: {data[:500]!r}"
-        assert json.loads(answer.body)["path"] == target.decode(), f"{target!r} got another client's answer"
-
-
-@dataclass(frozen=True)
-class Handled:
-    """Requests of one client that reached the application; `executed` are those that it has read whole."""
-
-    begun: list[bytes]
-    executed: list[bytes]
-    left: list[bytes]
-
-
-async def check(front: Front, served: Running, data: bytes, *, half_close: bool = False) -> Handled:
-    """Send one client's bytes, then requests of others."""
-    app = served.app
-    seen, begun, left = len(app.seen), len(app.begun), len(app.left)
-    received = await through(front, data, half_close=half_close)
-    for _ in range(2):
-        await probe(front, served)
-    await until(lambda: not app.running, "the application to return")
-    executed = {
-        number: request
-        for number, request in enumerate(app.seen[seen:], seen + 1)
-        if not request.target.startswith(_PROBE)
-    }
-    answered = [int(number) for number in _NUMBER.findall(received)]
-    shown = f"executed {[request.short for request in executed.values()]}, the client has {received[:2000]!r}"
-    assert list(executed) == answered, f"a request has no answer, or an answer no request: {shown}"
-    for request in executed.values():
-        written = [value.decode() for name, value in request.headers if name == FRONT_HEADER]
-        assert written == [front.kind], f"{request.short} is not a request of the front end: {shown}"
-    return Handled(
-        [target for target in app.begun[begun:] if not target.startswith(_PROBE)],
-        [request.target for request in executed.values()],
-        app.left[left:],
-    )
 
 
 async def test_connections_to_the_back_end_are_reused(front: Front, served: Running) -> None:
@@ -165,7 +53,7 @@ async def test_a_server_that_ignores_lengths_is_noticed(
     with monkeypatch.context() as patch:
         patch.setattr(connection, "parse_head", parse_head)
         with pytest.raises(AssertionError):
-            await check(front, served, post("/x", sized(HIDDEN)) + MARKER)
+            await check(front, served, through(front, post("/x", sized(HIDDEN)) + MARKER))
         assert HIDDEN_TARGET in served.app.begun
     for one in list(served.server.connections):
         one.abort()
@@ -178,7 +66,7 @@ async def test_a_server_that_ignores_lengths_is_noticed(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 async def test_no_case_reaches_another_client(case: Case, front: Front, served: Running) -> None:
     """A request that only the server sees is executed with the rights of the next client."""
-    handled = await check(front, served, case.data + MARKER, half_close=case.swallows)
+    handled = await check(front, served, through(front, case.data + MARKER, half_close=case.swallows))
     assert sorted(handled.begun) == sorted([*handled.executed, *handled.left])
     assert not (case.swallows and MARKER_TARGET in handled.begun), "a part of a body was executed"
 
@@ -214,7 +102,7 @@ async def test_a_body_that_is_not_read_is_no_request(
 ) -> None:
     """An answer before the end of the body leaves the rest of it in the connection."""
     data = post(target, BODIES[body], "Expect: 100-continue\r\n" if expects else "")
-    handled = await check(front, served, data + MARKER)
+    handled = await check(front, served, through(front, data + MARKER))
     assert handled.begun in ([target.encode()], [target.encode(), MARKER_TARGET])
 
 
@@ -229,7 +117,7 @@ async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
 ) -> None:
     """What is left of an answer would be the beginning of the next client's."""
     data = f"{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode() + MARKER
-    handled = await check(front, served, data)
+    handled = await check(front, served, through(front, data))
     # Without an answer on a connection that was used before, nginx sends a GET again.
     begun = [begun for begun, _ in itertools.groupby(handled.begun)]
     assert begun in ([target.encode()], [target.encode(), MARKER_TARGET])
