@@ -138,7 +138,8 @@ def front_end(name: str, folder: Path, back: int) -> Iterator[Front]:
 def _listens(front: Front) -> bool:
     """Return whether it accepts connections: the back end of the same thread cannot answer meanwhile."""
     try:
-        socket.create_connection(("127.0.0.1", front.port)).close()
+        for port in (front.port, front.http2_port):
+            socket.create_connection(("127.0.0.1", port)).close()
     except ConnectionError:
         return False
     return True
