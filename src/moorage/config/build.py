@@ -13,7 +13,7 @@ from moorage.config.critical import dotted, is_critical, is_extension, misplaced
 from moorage.config.model import Settings
 from moorage.config.nodes import List, Map, Node, Scalar, describe, find, is_null
 from moorage.config.problems import Problem, nearest
-from moorage.config.scalars import bare_integer, resolve
+from moorage.config.scalars import EXPECTED_DURATION, bare_integer, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
 from moorage.config.sections.base import FLAG, Section
 
@@ -31,8 +31,10 @@ _CHOICES = {
 }
 """Sections in which a key that nobody knows was meant to choose something, so that starting would be wrong."""
 
-_NEAR_MISS = "unknown key, too close to one that must not be missing"
-_MISPLACED = "has no effect in this section, and must not be missing where it belongs"
+_NEAR_MISS = "unknown key, similar to one that protects the registry or its data; correct or remove it"
+_MISPLACED = (
+    "has no effect in this section; where it belongs, it protects the registry or its data; move or remove it"
+)
 
 _DOTTED = "unknown key; a dot does not lead into a section: write the section with the key below it"
 _UNPROTECTED = "unknown key, where {} is not configured and may be meant; correct or remove it{}"
@@ -150,11 +152,12 @@ class _Building:
     def _leaf(self, reader: Reader, node: Node, path: tuple[str, ...], key: Key) -> Any:
         if not isinstance(node, Scalar):
             hint = " (quote it if it is meant as text)" if reader.kind == "text" else ""
-            return self._note(path, f"expected {reader.kind}, found {describe(node)}{hint}", node.origin)
+            expected = _with_unit(f"expected {_one(reader)}", key)
+            return self._note(path, f"{expected}, found {describe(node)}{hint}", node.origin)
         try:
             value = reader.read(node)
         except ValueError as error:
-            return self._note(path, f"{error}, found {self._found(node, key)}", node.origin)
+            return self._note(path, f"{_with_unit(str(error), key)}, found {self._found(node, key)}", node.origin)
         if reader.nanoseconds and bare_integer(node):
             shown = "a number" if node.origin.hidden else node.text
             message = f"{shown} without a unit means {shown} nanoseconds; write {shown}s for seconds"
@@ -201,6 +204,17 @@ class _Building:
 def _may_be_absent(key: Key) -> bool:
     """Whether the key's mere presence says something: drivers, providers, `redis`."""
     return key.optional and isinstance(key.shape, SectionOf | MapOf)
+
+
+def _one(reader: Reader) -> str:
+    """Return what a value of this kind is called in a message."""
+    if reader.kind == "duration":
+        return EXPECTED_DURATION.removeprefix("expected ")
+    return f"a {reader.kind}" if reader.kind in {"whole number", "method"} else reader.kind
+
+
+def _with_unit(expected: str, key: Key) -> str:
+    return expected.replace("a whole number", f"a whole number of {key.unit}") if key.unit else expected
 
 
 def _dotted(path: tuple[str, ...]) -> str:

@@ -60,6 +60,9 @@ _FOREIGN: Final = {
 
 Path = tuple[str | int, ...]
 
+_NEAR_MISS: Final = (
+    "names no setting, and is similar to one that protects the registry or its data; correct or remove it"
+)
 _CLOSE: Final = 0.85
 """How alike the names of two variables must be for a hint: most of each name is that of the section."""
 
@@ -237,13 +240,14 @@ def _unknown(name: str, model: type[Section]) -> Problem:
         _, path, suffix = found
         meant = variable_of(tuple(str(step) for step in path)) + suffix
         if is_critical(path):
-            message = "names no setting, and is too close to one that must not be missing"
-            return Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
+            return Problem(_NEAR_MISS, origin=Origin(name), nearest=meant, meant=_dotted(path))
         return Problem("names no setting", origin=Origin(name), kind="unknown", nearest=meant)
     stem = text.removesuffix(SUFFIX)
     suffix = text.removeprefix(stem)
     if joined := _joined(stem, model):
-        message = "names no setting, and is too close to one that must not be missing"
+        message = (
+            "names no setting, and is similar to one that protects the registry or its data; correct or remove it"
+        )
         return Problem(message, origin=Origin(name), nearest=variable_of(joined) + suffix, meant=_dotted(joined))
     known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
     whole = next((other for other in known if "_" in stem and other.endswith(f"_{stem}")), None)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from moorage.config.nodes import Scalar
 
 __all__ = [
+    "EXPECTED_DURATION",
     "Reader",
     "bare_integer",
     "format_duration",
@@ -187,8 +188,9 @@ def read_int(scalar: Scalar) -> int:
 _UNITS: Final = {"ns": 1, "us": 10**3, "µs": 10**3, "μs": 10**3, "ms": 10**6, "s": 10**9, "m": 60 * 10**9,
                  "h": 3600 * 10**9}  # fmt: skip  # both micro signs, as in Go
 _PART: Final = re.compile(r"([0-9]*)(\.[0-9]*)?(ns|us|µs|μs|ms|s|m|h)", re.ASCII)
-_EXPECTED_DURATION: Final = "expected a duration such as 300ms, 10s, 5m or 1h30m"
+EXPECTED_DURATION: Final = "expected a duration such as 300ms, 10s, 5m or 1h30m"
 _LARGEST_NS: Final = 2**63 - 1
+_TOO_LONG: Final = "expected a duration of at most 2562047h"
 
 
 def parse_duration(text: str) -> float:
@@ -200,11 +202,13 @@ def parse_duration(text: str) -> float:
     while position < len(rest):
         part = _PART.match(rest, position)
         if part is None or not (part[1] or (part[2] or "")[1:]) or len(part[0]) > _DIGITS_LIMIT:
-            raise ValueError(_EXPECTED_DURATION)
+            raise ValueError(EXPECTED_DURATION)
         total += Decimal((part[1] or "0") + (part[2] or ".0") + ("0" if part[2] == "." else "")) * _UNITS[part[3]]
         position = part.end()
-    if not rest or total > _LARGEST_NS:
-        raise ValueError(_EXPECTED_DURATION)
+    if not rest:
+        raise ValueError(EXPECTED_DURATION)
+    if total > _LARGEST_NS:
+        raise ValueError(_TOO_LONG)
     return float(sign * total / 10**9)
 
 
@@ -232,7 +236,7 @@ def read_nanoseconds(scalar: Scalar) -> float:
     bare = bare_integer(scalar)
     if bare is not None:
         if abs(bare) > _LARGEST_NS:
-            raise ValueError(_EXPECTED_DURATION)
+            raise ValueError(_TOO_LONG)
         return bare / 10**9
     return parse_duration(scalar.text)
 
@@ -243,5 +247,5 @@ def read_seconds(scalar: Scalar) -> float:
     `age: 168` would otherwise mean 168 nanoseconds and purge every upload.
     """
     if bare_integer(scalar) not in {None, 0}:
-        raise ValueError(_EXPECTED_DURATION + ", with its unit")
+        raise ValueError(EXPECTED_DURATION + ", with its unit")
     return parse_duration(scalar.text)

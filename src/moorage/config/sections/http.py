@@ -169,14 +169,16 @@ class Http(Section):
     )
     sendtimeout: Period = setting(
         120.0,
-        "Longest time in which a client may take nothing of its answer, and the window for `leastrate`.",
+        "Longest time in which a client may read nothing of its answer, and the window for `leastrate`.",
         unit="duration",
         ours=True,
     )
     leastrate: Annotated[int, at_least(0)] = setting(
         100,
-        "Bytes per second that a client must send of a body, or take of an answer, on average over `bodytimeout` "
-        "or `sendtimeout`; slower ones are disconnected. Time in which the storage is slow does not count.",
+        "Lowest rate at which a client may send a body, on average over `bodytimeout`, or read an answer, over "
+        "`sendtimeout`; slower ones are disconnected. Time in which the storage is slow does not count. 0: only "
+        "silence disconnects.",
+        unit="bytes per second",
         ours=True,
     )
     idletimeout: Period = setting(
