@@ -1,4 +1,4 @@
-"""Certificates renewed on disk: when a change is taken, and when somebody is told."""
+"""Certificates renewed on disk: when a change is read, and when a problem is reported."""
 
 from __future__ import annotations
 
@@ -48,6 +48,19 @@ def test_a_change_is_taken_once_it_stands_still(pair: tuple[Path, Path]) -> None
     assert files.due(0)
     files.accept(0)
     assert not files.due(0)
+
+
+def test_the_files_changed_since_the_last_usable_state_are_returned(pair: tuple[Path, Path]) -> None:
+    """Of several certificates the log names the renewed one, though its first half was refused before."""
+    files = watched(pair)
+    assert files.accept(0) == ()
+    replace(pair[0], "certificate 2")
+    files.due(0)
+    files.refuse("does not match", 0)
+    replace(pair[1], "key 2")
+    files.due(0)
+    assert files.accept(0) == (str(pair[0]), str(pair[1]))
+    assert files.accept(0) == ()
 
 
 def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:

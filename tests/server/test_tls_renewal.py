@@ -198,7 +198,7 @@ def test_other_authorities_for_clients_are_noticed(tmp_path: Path, files: Path, 
     with serving(tmp_path / "home", http={"tls": tls}) as served:
         assert not _let_in(served, trusting)
         swap(files / "cas", new.pem)
-        served.logged("certificate renewed")
+        served.logged(f'msg="certificate renewed" files={files / "cas"} ')
         until(lambda: _let_in(served, trusting), "the client to be let in")
 
 

@@ -1,17 +1,16 @@
-"""Certificates that are renewed on disk: noticed by the master, without a signal.
+"""Certificates renewed on disk: the master notices a change by polling, without a signal.
 
-    changed ─► still for one poll ─► read and checked ─► taken: new workers, one by one
-                                          └─► refused: told once that lasts, tried again with the next change
+    changed ─► unchanged for one poll ─► read and checked ─► accepted: workers use it for new connections
+                                               └─► refused: logged once that lasts, retried after the next change
 
-The one rule: nothing is read while it changes.  A tool that writes certificate and key one after the other, or a
-long chain piece by piece, is waited for; what does not fit together in between is neither taken nor complained of.
+The one rule: no file is read while it changes.  A tool that writes certificate and key one after the other, or a
+long chain piece by piece, is waited for; files that do not match in between are neither used nor reported.
 
-Files are known by what stat(2) says of them with links followed, so a new file under the old name (certbot's
+A change is a different result of stat(2), links followed, so a new file under the old name (certbot's
 rename), a link that points elsewhere (secrets of Kubernetes are two links deep) and a file written over are all
 noticed.  inotify would be quicker, and blind on network file systems.
 
-Whoever obtains certificates (`http.tls.letsencrypt`) writes them where `tls.files` says, and needs no more than
-that.
+The companion (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
 Above: `succession.py`.  Made by: `plan.py`.
 """
 
@@ -28,57 +27,61 @@ if TYPE_CHECKING:
 __all__ = ["POLL_S", "Watched"]
 
 POLL_S: Final = 2.0
-"""Seconds between two looks; a change is taken at the second one that shows the same."""
+"""Seconds between two polls; a change is read at the second one with the same result."""
 
 PATIENCE_S: Final = 10.0
-"""How long files that do not fit together are expected to be on their way."""
+"""Seconds for which files that do not match are taken for a renewal in progress."""
 
 AGAIN_S: Final = 24 * 3600.0
-"""Seconds after which files that have not changed are read again, for what time does to them: a certificate that
-nobody renews is told of every day."""
+"""Seconds after which unchanged files are read again: a certificate that expires soon is logged every day."""
 
 
 class Watched:
-    """A set of files, and what is known of their state.  Make it before the files are read for the first time.
+    """A set of files and the last known state of each.  Create it before the files are first read.
 
     Times are those of a monotonic clock, in seconds, passed in.
     """
 
-    __slots__ = ("_bad_since", "_cause", "_read", "_read_at", "_seen", "_told", "paths")
+    __slots__ = ("_accepted", "_bad_since", "_cause", "_read", "_read_at", "_reported", "_seen", "paths")
 
     def __init__(self, paths: Iterable[str], now: float) -> None:
         self.paths = tuple(paths)
         self._read_at = now
-        self._read = self._seen = self._look()
+        self._accepted = self._read = self._seen = self._look()
         self._cause = ""
         self._bad_since = 0.0
-        self._told = False
+        self._reported = False
 
     def due(self, now: float) -> bool:
-        """Look again: whether to read them.
+        """Poll the files and return whether to read them.
 
-        They differ from what was last read, or that was a day ago, and they have stood still since the last look.
+        That is: they differ from the state that was last read, or that was a day ago, and have not changed since
+        the last poll.
         """
         found = self._look()
         still, self._seen = found == self._seen, found
         return still and (found != self._read or now - self._read_at >= AGAIN_S)
 
-    def accept(self, now: float) -> None:
-        """What the last look saw has been read, and is good."""
-        self._read, self._read_at, self._cause, self._told = self._seen, now, "", False
+    def accept(self, now: float) -> tuple[str, ...]:
+        """Record that the last polled state was read and is usable; return the files changed since the last call."""
+        pairs = zip(self.paths, self._accepted, self._seen, strict=True)
+        changed = tuple(path for path, before, after in pairs if before != after)
+        self._accepted = self._read = self._seen
+        self._read_at, self._cause, self._reported = now, "", False
+        return changed
 
     def refuse(self, cause: str, now: float) -> None:
-        """What the last look saw has been read, and cannot be used: not to be read again until it changes."""
+        """Record that the last polled state was read and is not usable; it is not read again until it changes."""
         self._read, self._read_at = self._seen, now
         if not self._cause:
             self._bad_since = now
-        self._cause, self._told = cause, False
+        self._cause, self._reported = cause, False
 
     def complaint(self, now: float) -> str:
-        """Why the files cannot be used, once, when that has lasted; else nothing."""
-        if not self._cause or self._told or now - self._bad_since < PATIENCE_S:
+        """Return why the files are not usable, once, after `PATIENCE_S`; else an empty string."""
+        if not self._cause or self._reported or now - self._bad_since < PATIENCE_S:
             return ""
-        self._told = True
+        self._reported = True
         return self._cause
 
     def _look(self) -> tuple[Mark, ...]:
@@ -86,7 +89,7 @@ class Watched:
 
 
 def _mark(path: str) -> Mark:
-    """None: it cannot be seen."""
+    """Return the identity, size and time of a file; None if stat(2) fails."""
     try:
         found = Path(path).stat()
     except (OSError, ValueError):

@@ -174,14 +174,17 @@ class Succession:
             if awaiting:
                 _log.error("the certificate cannot be served", cause=str(error))
             return
-        watched.accept(now)
+        changed = watched.accept(now)
         tls = renewed.options.tls
         if renewed is self.plan or tls is None:
             return
         self.plan = renewed
         self._crew.exchange(renewed)
         if not awaiting:
-            _log.info("certificate renewed", subject=tls.subject, until=tls.until.isoformat())
+            _log.info(
+                "certificate renewed", files=", ".join(changed or watched.paths), subject=tls.subject,
+                until=tls.until.isoformat(),
+            )  # fmt: skip
 
     # Replacing all
 
