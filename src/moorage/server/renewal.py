@@ -63,7 +63,7 @@ class Watched:
         return still and (found != self._read or now - self._read_at >= AGAIN_S)
 
     def accept(self, now: float) -> tuple[str, ...]:
-        """Record that the last polled state was read and is usable; return the files changed since the last call."""
+        """Record that the last polled state was read and is usable; return the files that it changed."""
         pairs = zip(self.paths, self._accepted, self._seen, strict=True)
         changed = tuple(path for path, before, after in pairs if before != after)
         self._accepted = self._read = self._seen
