@@ -1,10 +1,10 @@
-"""HTTP/1.1 server on uvloop: bytes of a socket become ASGI requests, answers become bytes.
+"""HTTP/1.1 server on uvloop for ASGI applications.
 
 Read in this order: `connection.py` (states of a connection), `exchange.py` (one request in ASGI),
 `request_head.py` and `request_body.py` (grammar), `file_sender.py` (files), `tls_connection.py`, `server.py`
-(accepting, time, the end).
+(accepting, timeouts, graceful shutdown).
 
-It serves any ASGI application and imports nothing of the registry; the registry runs under any other ASGI server.
+Serves any ASGI application and imports nothing of the registry, which also runs under other ASGI servers.
 docs/decisions/0011-http-server.md has the reasons.
 """
 

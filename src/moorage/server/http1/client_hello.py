@@ -39,7 +39,7 @@ _MESSAGE_HEAD_BYTES: Final = 4
 
 
 class NotTls(ValueError):
-    """The bytes do not begin a TLS connection."""
+    """The bytes are not the start of a TLS connection."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +56,7 @@ def parse(data: bytes) -> ClientHello | None:
 
 
 def alert(description: int) -> bytes:
-    """Return a fatal alert, which may be sent before any other message."""
+    """Return a fatal alert record, valid before any other message."""
     return bytes([21, 3, 3, 0, 2, 2, description])
 
 
@@ -136,7 +136,7 @@ def _all(names: _Reader) -> list[bytes]:
 
 
 class _Reader:
-    """Consumes bytes from the front; true while some are left.  Every method raises `NotTls` at the end."""
+    """Reads from the front of bytes; true while some are left.  Methods raise `NotTls` when data is cut short."""
 
     __slots__ = ("_at", "_data")
 

@@ -1,29 +1,29 @@
-"""One connection: reads requests in order, and runs the application for one at a time.
+"""HTTP/1.1 connection: reads requests in order and runs the application for one at a time.
 
-    HEAD ─► BODY ─► ANSWER ─► HEAD ...           keep-alive: the next request, which may be here already
-      │       │        └────► LINGER ─► closed   the answer ends the connection
-      └───────┴── refused ──► LINGER             400, 414, 431, ...: the answer is delivered, no more is read
+    HEAD ─► BODY ─► ANSWER ─► HEAD ...           keep-alive: the next request, possibly buffered already
+      │       │        └────► LINGER ─► closed   the response closes the connection
+      └───────┴── refused ──► LINGER             400, 414, 431, ...: the response is delivered, no more is parsed
 
 HEAD    reads a request line and headers, within `header_timeout_s` from the first byte; before it the connection
         is idle.
-BODY    decodes a body into pieces that the application takes by `receive`.  Reading stops while
-        `_PIECES_LIMIT_BYTES` wait, so a slow store slows the client.
-ANSWER  the request has been read whole.  What comes now belongs to the next request: it is kept undecoded, at most
-        one read of it, and reading stops.  So pipelined requests are never parsed ahead.
-LINGER  the answer is sent and the sending side is shut down; what still comes is read and thrown away until the
+BODY    decodes a body into pieces that the application gets by `receive`.  Reading is paused while
+        `_PIECES_LIMIT_BYTES` are buffered: backpressure from a slow store to the client.
+ANSWER  the request has been read completely.  Further bytes belong to the next request: at most one read is kept
+        undecoded, and reading is paused.  So pipelined requests are never parsed ahead.
+LINGER  the response is sent and the sending side is shut down; further bytes are read and discarded until the
         client closes, or a bound is reached.  Closing at once would reset the connection, and a client that is
-        still sending would lose the answer (RFC 9112 section 9.6).
+        still sending would lose the response (RFC 9112 section 9.6).
 
 Memory per connection: nothing while it is idle (one receive buffer serves the worker); a head of at most
 `header_limit_bytes`; `_PIECES_LIMIT_BYTES` and one read of a body; `_WRITE_LIMIT_BYTES` and one piece of an
 answer.
 
-A client that shuts down its sending side after a request (half-close) still gets the answer.  That a client has
-left for good is noticed by a reset, or when the answer cannot be sent.
+A client that shuts down its sending side after a request (half-close) still gets the response.  A disconnect is
+detected by a reset, or when the response cannot be sent.
 
 The reads go to a buffer that all connections of a worker share: uvloop calls `buffer_updated` in the same turn
 in which it reads.
-Neighbours: `server.py` accepts and keeps time, `exchange.py` is ASGI, `tls_connection.py` adds TLS.
+Neighbours: `server.py` accepts and enforces timeouts, `exchange.py` is ASGI, `tls_connection.py` adds TLS.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ _WRITE_LIMIT_BYTES: Final = 256 << 10
 _CR: Final = 13
 _LF: Final = 10
 _DRAINED_BODY_BYTES: Final = 256 << 10
-"""A body of which the application did not read this much is read and dropped, and the connection kept."""
+"""Largest unread rest of a body that is read and dropped in order to keep the connection."""
 
 _TURNS: Final = 3
 _UNSENT_POLL_S: Final = 0.05
@@ -66,7 +66,7 @@ _LINGER_BYTES: Final = 256 << 20
 class Connection(asyncio.BufferedProtocol):
     """A connection without TLS.
 
-    `deadline` is when `expired` is to be called, by the loop's clock; infinite for never.
+    `deadline` is the time, by the loop's clock, at which `expired` is called; infinite for never.
     """
 
     __slots__ = (
@@ -112,14 +112,14 @@ class Connection(asyncio.BufferedProtocol):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        # A client that sends requests ahead fills no more than this.
+        # Pipelined requests fill no more than this.
         return self.server.buffer if self._state == _BODY else self.server.small_buffer
 
     def buffer_updated(self, nbytes: int) -> None:
         self.received(self.server.buffer, 0, nbytes)
 
     def eof_received(self) -> bool:
-        """Keep the sending side open while an answer is owed."""
+        """Keep the sending side open while a response is pending."""
         self.eof = True
         if self._state == _BODY and self._exchange is not None:
             self._exchange.client_left()
@@ -149,13 +149,13 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def cipher(self) -> Cipher | None:
-        """Return the cipher of files; None without TLS."""
+        """Return the cipher for file responses; None without TLS."""
         return None
 
     # Reading
 
     def received(self, view: memoryview, at: int, end: int) -> None:
-        """Handle bytes of the client, decrypted: those of `view[at:end]`, which is a view of a whole buffer."""
+        """Handle decrypted bytes from the client: `view[at:end]`; `view` covers a whole buffer."""
         state = self._state
         if state == _HEAD:
             self._read_head(view, at, end)
@@ -171,9 +171,9 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
 
     def _keep(self, view: memoryview, at: int, end: int) -> None:
-        """Keep what belongs to the next request, and read no more until it is its turn.
+        """Buffer bytes of the next request and pause reading until the current one is answered.
 
-        What is kept already is not copied again: of a thousand requests sent at once each would copy the others.
+        Buffered bytes are not copied again: with a thousand pipelined requests each would copy all others.
         """
         if self._rest is view:
             self._rest_at = at
@@ -236,7 +236,7 @@ class Connection(asyncio.BufferedProtocol):
             self._refuse(error.status, error.text)
 
     def _begin(self, request: RequestHead) -> None:
-        """Run the application for one request."""
+        """Start the application for one request."""
         self.deadline = math.inf
         if request.chunked:
             self._body = ChunkedBody()
@@ -276,7 +276,7 @@ class Connection(asyncio.BufferedProtocol):
             self.received(view, stop, end)
 
     def body_wanted(self) -> None:
-        """The application has taken what waited."""
+        """Resume reading: the application has received all buffered pieces."""
         if self._state == _BODY and not self._reading:
             self._restart_window()
             self.resume_reading()
@@ -289,7 +289,7 @@ class Connection(asyncio.BufferedProtocol):
     # Answering
 
     def write(self, *data: bytes) -> None:
-        """Send; `written` counts what was handed over."""
+        """Write to the transport; `written` counts the bytes."""
         for one in data:
             self.written += len(one)
         if len(data) == 1:
@@ -302,7 +302,7 @@ class Connection(asyncio.BufferedProtocol):
         return 0 if self._transport is None or self.lost else self._transport.get_write_buffer_size()
 
     async def drained(self) -> None:
-        """Wait until more may be written.  Raises ConnectionError when the client has left or takes too little."""
+        """Wait until writing is resumed.  Raises ConnectionError when the client has left or reads too slowly."""
         while self.writing_paused and not self.lost:
             self._await_sending()
             self.lost_unsent = self.unsent()
@@ -349,7 +349,7 @@ class Connection(asyncio.BufferedProtocol):
         return left is not None and left <= _DRAINED_BODY_BYTES
 
     def answered(self, *, keep: bool) -> None:
-        """The exchange is over: go on with the next request, or end the connection."""
+        """End the exchange: read the next request, or close the connection."""
         if self.lost:
             return
         if not keep:
@@ -363,7 +363,7 @@ class Connection(asyncio.BufferedProtocol):
             self._next()
 
     def dropped_body(self) -> None:
-        """The rest of a body that no application reads has come."""
+        """Read the next request: the rest of a body that the application did not read has been dropped."""
         self._next()
 
     def _next(self) -> None:
@@ -380,7 +380,7 @@ class Connection(asyncio.BufferedProtocol):
             self.loop.call_soon(self._again)
 
     def _again(self) -> None:
-        """Go on with what is kept."""
+        """Parse the buffered bytes of the next request."""
         if (rest := self._rest) is None or self._state != _HEAD:
             return
         at, self._rest_at = self._rest_at, len(rest)
@@ -397,13 +397,13 @@ class Connection(asyncio.BufferedProtocol):
         return self._state == _HEAD and not self._partial and self._exchange is None
 
     def _refuse(self, status: int, text: str) -> None:
-        """Answer a request that could not be read, and end the connection."""
+        """Answer a malformed request and close the connection."""
         self.server.refused(self, status, text)
         self.write(refusal(status, text, self.server.date()))
         self._linger()
 
     def _linger(self) -> None:
-        """Send what is left, shut down the sending side, and read until the client closes."""
+        """Send buffered bytes, shut down the sending side, and read until the client closes."""
         if self.lost or self._state in {_LINGER, _CLOSED}:
             return
         self._state = _LINGER
@@ -411,7 +411,7 @@ class Connection(asyncio.BufferedProtocol):
         self._partial = bytearray()
         now = self.loop.time()
         self._linger_ends = now + _LINGER_S
-        # Until the answer has left, its progress counts; `expired` looks again.
+        # Until the response is sent its progress counts; `expired` checks it.
         self.deadline = now + _LINGER_IDLE_S
         self.shut_down_sending()
         if self.eof:
@@ -424,14 +424,14 @@ class Connection(asyncio.BufferedProtocol):
             self._transport.write_eof()
 
     def close(self) -> None:
-        """Close once everything is sent."""
+        """Close after all buffered bytes are sent."""
         if self._transport is not None:
             self._state = _CLOSED
             self.deadline = self.loop.time() + self.server.options.send_timeout_s
             self._transport.close()
 
     def abort(self) -> None:
-        """Reset the connection, also under a thread that sends a file."""
+        """Reset the connection, also while a thread sends a file."""
         if self.lost or self._transport is None:
             return
         with suppress(OSError):  # it is not connected any more
@@ -439,7 +439,7 @@ class Connection(asyncio.BufferedProtocol):
         self._transport.abort()
 
     def expired(self, now: float) -> None:
-        """The deadline has passed."""
+        """Handle a deadline that has passed, according to the state."""
         options = self.server.options
         if self._state == _HEAD:
             if self._partial:

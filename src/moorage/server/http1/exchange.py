@@ -1,17 +1,17 @@
-"""One request and its response, as ASGI sees them.
+"""ASGI interface of one request and its response.
 
-    receive   pieces of the body as they come, then `http.disconnect`: the client has left or the answer is over
+    receive   pieces of the body as they arrive, then `http.disconnect`: the client has left or the response ended
     send      the response: with Content-Length as given, in chunks otherwise (until the end for HTTP/1.0)
 
 Extensions of the scope:
 
-    http.response.zerocopysend   ASGI's own: a file leaves by sendfile(2), or encrypted in a thread
+    http.response.zerocopysend   part of ASGI: a file is sent by sendfile(2), or encrypted in a thread
     moorage.pieces               with `wanted` set, `http.request` carries "pieces", a list, beside an empty body
 
 `send` raises ConnectionError when the client has left.  For a file it raises `errors.Unavailable` where
 descriptors or threads are used up and nothing of the response has been sent; the application may then start
 another response.
-`receive` raises TimeoutError when a body comes too slowly.
+`receive` raises TimeoutError when a body arrives too slowly.
 
 `scope["moorage.transfer"]` is the exchange itself: `body_sent` counts the bytes of the body that the kernel has
 taken, `tls_subject` is the subject of the client's certificate.
@@ -62,7 +62,7 @@ _log: Final = structlog.get_logger("moorage.server")
 
 
 class Exchange:
-    """See the module docstring.  `waiting_bytes` are those of the body that the application has not taken."""
+    """See the module docstring.  `waiting_bytes` counts body bytes that the application has not received."""
 
     __slots__ = (
         "_body_over", "_body_written", "_chunked", "_connection", "_continue", "_ended", "_expected", "_gone",
@@ -115,7 +115,7 @@ class Exchange:
         return self._ended
 
     def feed(self, piece: bytes, *, last: bool) -> None:
-        """Take a piece of the body."""
+        """Buffer a piece of the body."""
         self._continue = False
         if last:
             self._body_over = True
@@ -129,12 +129,12 @@ class Exchange:
         self._wake()
 
     def client_left(self) -> None:
-        """Note that the body will not be completed, or that the client cannot read the answer."""
+        """Record that the body stays incomplete, or that the client cannot read the response."""
         self._gone = True
         self._wake()
 
     def too_slow(self) -> None:
-        """The body comes too slowly."""
+        """Make `receive` raise TimeoutError: the body arrives too slowly."""
         self._slow = True
         self._wake()
 
@@ -147,7 +147,7 @@ class Exchange:
 
     @property
     def body_sent(self) -> int:
-        """Bytes of the body that the kernel has taken; those in a buffer when the client leaves do not count."""
+        """Body bytes that the kernel has accepted; those in a buffer at a disconnect do not count."""
         unsent = self._connection.lost_unsent if self._connection.lost else 0
         return max(0, self._body_written - unsent) + self.file_sent
 
@@ -160,18 +160,18 @@ class Exchange:
     async def _run(self) -> None:
         try:
             await self._connection.server.app(self._scope, self._receive, self._send)
-        except Exception as error:  # noqa: BLE001  a bug of the application: logged whole, the client gets a 500
+        except Exception as error:  # noqa: BLE001  a bug of the application: logged with its traceback, the client gets a 500
             if not (self._gone and isinstance(error, ConnectionError)):
                 _log.exception("unexpected error", method=self._request.method, path=self._request.path)
         if not self._ended:
             self._end_early()
 
     def _end_early(self) -> None:
-        """The application has returned before its answer was complete."""
+        """Send a 500 or reset: the application returned before its response was complete."""
         self._ended = True
         connection = self._connection
         if self.head_sent:
-            # The missing rest must not look like the end of the answer.
+            # A truncated response must not look complete.
             connection.abort()
         elif self._gone:
             connection.answered(keep=False)
@@ -190,7 +190,7 @@ class Exchange:
         while not (self._pieces or self._ended or self._gone or (self._body_over and not self._last_given)):
             if self._slow:
                 self._slow = False
-                raise TimeoutError("the body comes too slowly")
+                raise TimeoutError("the request body arrives too slowly")
             self._waiter = self._connection.loop.create_future()
             self.is_receiving = True
             try:
@@ -257,7 +257,7 @@ class Exchange:
             connection.write(data)
         self._body_written += len(data)
         if connection.writing_paused:
-            # Also behind the last piece: a client that asks ahead and reads nothing would fill memory.
+            # Also after the last piece: a client that pipelines requests and reads nothing would fill memory.
             self.is_sending = True
             try:
                 await connection.drained()
@@ -305,14 +305,14 @@ class Exchange:
             raise Unavailable(_USED_UP, retry_after_s=_RETRY_AFTER_S) from error
 
     def _count(self, size: int) -> None:
-        """Hold the body to its Content-Length.  Raises RuntimeError."""
+        """Count body bytes.  Raises RuntimeError beyond the Content-Length."""
         if self._expected is not None:
             self._expected -= size
             if self._expected < 0:
                 raise RuntimeError("the response is longer than its Content-Length")
 
     def _finish(self) -> None:
-        """The answer is complete."""
+        """End the exchange after a complete response."""
         self._ended = True
         self._pieces = []
         self.waiting_bytes = 0
@@ -324,7 +324,7 @@ class Exchange:
         self._wake()
 
     def _head(self, size: int, *, more: bool) -> bytes:
-        """Decide how the answer is framed and whether the connection is kept; return the head's bytes."""
+        """Decide on the framing and on keep-alive; return the encoded head."""
         connection, request = self._connection, self._request
         self.head_sent = True
         keep = request.keep_alive and not connection.server.draining
@@ -354,7 +354,7 @@ class Exchange:
         else:
             self._chunked = True
             extra += _CHUNKED
-        # A client that was not asked for its body may or may not send it.
+        # Without 100 Continue the client may or may not send its body.
         if keep and not self._body_over and (self._continue or not connection.unread_is_small()):
             keep = False
         if not keep:

@@ -1,4 +1,4 @@
-"""Files on their way to clients, sent from threads: by sendfile(2), or read, encrypted and sent with TLS.
+"""File responses sent from threads: by sendfile(2), or with TLS read, encrypted and sent.
 
     event loop   prepare ─► job ─► send ──┐                 ┌─► the socket is writable: the job again
     thread                └─► pieces, until the end ─► done │
@@ -38,18 +38,18 @@ __all__ = ["FileJob", "FileSender", "Sending"]
 _SENDFILE_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 128 << 10
 _PATIENCE_MS: Final = 5
-"""A client on a fast network has read something by then."""
+"""Milliseconds within which a client on a fast network has read something."""
 _THREADS: Final = 4
 
 
 class Cipher(Protocol):
-    """Encrypts: `tls_connection.TlsConnection`, in the thread that owns the `SSLObject`."""
+    """Encryption by `tls_connection.TlsConnection`, in the thread that owns the `SSLObject`."""
 
     def encrypt(self, data: memoryview | bytes) -> bytes: ...
 
 
 class Sending(Protocol):
-    """The part of a connection that sending needs.  `cipher` is None without TLS."""
+    """Interface of a connection for sending.  `cipher` is None without TLS."""
 
     loop: asyncio.AbstractEventLoop
     sock: socket.socket
@@ -96,11 +96,11 @@ class FileJob:
                     if not poll.poll(_PATIENCE_MS if others.empty() else 0):
                         return
             self.done = True
-        except BaseException as error:  # noqa: BLE001  it is raised where the result is awaited
+        except BaseException as error:  # noqa: BLE001  raised again where the result is awaited
             self.error = error
 
     def _send_some(self) -> None:
-        """Raises BlockingIOError while the socket is full, OSError for anything else."""
+        """Send one piece.  Raises BlockingIOError while the socket buffer is full, OSError for other failures."""
         if self.waiting:
             flags = socket.MSG_MORE if self.cipher is None and self.count else 0
             self.waiting = self.waiting[self.socket.send(self.waiting, flags) :]
@@ -175,7 +175,7 @@ class FileSender:
             raise asyncio.CancelledError
 
     def _start_thread(self, loop: asyncio.AbstractEventLoop) -> None:
-        """Raises OSError where no thread can be started and there is none."""
+        """Start a thread.  Raises OSError if that fails and none is running."""
         thread = threading.Thread(target=self._work, args=(loop,), name="files", daemon=True)
         try:
             thread.start()
@@ -197,7 +197,7 @@ class FileSender:
 
 
 async def _writable(sock: socket.socket, loop: asyncio.AbstractEventLoop) -> None:
-    """Wait until the socket takes bytes again, or is shut down."""
+    """Wait until the socket is writable or shut down."""
     ready = loop.create_future()
     loop.add_writer(sock.fileno(), lambda: None if ready.done() else ready.set_result(None))
     try:

@@ -13,8 +13,8 @@ class Http1Options:
 
     `header_timeout_s`: from the first byte of a head (or from the connection) to its end.  `idle_timeout_s`:
     between two requests.  `handshake_timeout_s`: TLS.  `body_timeout_s` and `send_timeout_s` are the windows in
-    which a client has to send, or to take, `least_rate` bytes per second on average; a slow store does not count
-    against it.
+    which a client has to send, or read, `least_rate` bytes per second on average; time in which the store is slow
+    does not count.
     """
 
     header_timeout_s: float = 30.0

@@ -1,7 +1,8 @@
-"""Request bodies: where they end, and the bytes of chunked ones without their framing.
+"""Request body decoders for Content-Length and chunked framing.
 
-Both decoders take a region of a buffer, append views of its body bytes to a list, and return where they stopped:
-at the end of the body or of the region.  Nothing is copied here; the caller joins the views once per read.
+Both decoders take a region of a buffer, append views of its body bytes to a list, and return the offset after the
+last byte consumed: the end of the body or of the region.  Nothing is copied; the caller joins the views once per
+read.
 
 Chunk extensions and trailers are ignored, within limits.  The grammar is strict: sizes of hexadecimal digits only,
 CR LF after every line and chunk.
@@ -27,7 +28,7 @@ _SIZE, _DATA_END, _TRAILERS = range(3)
 
 
 class BodyRefused(Exception):
-    """The framing of a body is malformed; the connection cannot be used any more."""
+    """The framing of a body is malformed; the connection is unusable."""
 
 
 class Body(Protocol):
@@ -39,7 +40,7 @@ class Body(Protocol):
     def left(self) -> int | None: ...
 
     def decode(self, view: memoryview, at: int, end: int, found: list[memoryview]) -> int:
-        """Append the body's bytes of `view[at:end]` to `found`; return where it stopped.  Raises `BodyRefused`."""
+        """Append the body bytes of `view[at:end]` to `found`; return the end offset.  Raises `BodyRefused`."""
         ...
 
 
@@ -66,7 +67,7 @@ class SizedBody:
 
 
 class ChunkedBody:
-    """A body in chunks."""
+    """A body with chunked transfer coding."""
 
     __slots__ = ("_extensions", "_left", "_line", "_state", "_trailers", "done")
 
@@ -93,7 +94,7 @@ class ChunkedBody:
                 continue
             match = _NEXT_CHUNK.match(view, at, end) if self._state == _DATA_END and not self._line else None
             if match is None:
-                at = self._take_line(view, at, end)
+                at = self._read_line(view, at, end)
                 continue
             at = match.end()
             self._left = int(match[1], 16)
@@ -101,9 +102,9 @@ class ChunkedBody:
                 self._state = _TRAILERS
         return at
 
-    def _take_line(self, view: memoryview, at: int, end: int) -> int:
-        """Read on in a line, and evaluate it at its end.  Raises `BodyRefused`."""
-        # Nearly all lines are short and whole.
+    def _read_line(self, view: memoryview, at: int, end: int) -> int:
+        """Buffer part of a line and evaluate it once complete.  Raises `BodyRefused`."""
+        # Nearly all lines are short and complete.
         window = bytes(view[at : min(end, at + 32)])
         length = window.find(b"\n") + 1
         if not length and at + 32 < end:
@@ -121,7 +122,7 @@ class ChunkedBody:
         return at + length
 
     def _evaluate(self, line: bytes) -> None:
-        """Raises `BodyRefused`."""
+        """Evaluate a complete line.  Raises `BodyRefused`."""
         if self._state == _SIZE:
             match = _SIZE_LINE.fullmatch(line)
             if match is None:
@@ -145,7 +146,7 @@ class ChunkedBody:
                 raise BodyRefused("malformed or too many trailers")
 
     def _check_partial(self, line: bytes) -> None:
-        """Refuse without waiting what can never become a line.  Raises `BodyRefused`."""
+        """Refuse early a partial line that cannot become valid.  Raises `BodyRefused`."""
         if self._state == _DATA_END and line not in {b"", b"\r"}:
             raise BodyRefused("a chunk is longer than its size")
         if self._state == _SIZE and line[:1] not in b"0123456789abcdefABCDEF":

@@ -1,14 +1,14 @@
-"""Request heads: the request line and the header section, parsed by llhttp and held to a stricter grammar.
+"""Request heads: the request line and the header section, parsed by llhttp with a stricter grammar on top.
 
 llhttp (httptools) parses one head at a time and never sees a body: `connection.py` finds the end of the head, and
-`request_body.py` decodes what follows.  So a parser cannot run ahead into pipelined requests, and nothing depends
-on where its callbacks stop.
+`request_body.py` decodes the body.  So the parser cannot run ahead into pipelined requests, and nothing depends
+on the position at which its callbacks stop.
 
-Beyond llhttp's strict mode this refuses what proxies and servers are known to read differently (request
-smuggling): more than one Host, a Transfer-Encoding other than `chunked`, chunked bodies of HTTP/1.0, white space
-around the request target, targets with control characters, fragments or another authority than Host.
+Beyond llhttp's strict mode this refuses requests that proxies and servers are known to interpret differently
+(request smuggling): more than one Host, a Transfer-Encoding other than `chunked`, chunked bodies of HTTP/1.0,
+white space around the request target, targets with control characters, fragments or another authority than Host.
 
-Source: RFC 9112 sections 2 to 6, RFC 9110 sections 4.2, 7.2 and 10.1.1; reference/http-front.md section 5.
+Source: RFC 9112 sections 2 to 6, RFC 9110 sections 4.2, 7.2 and 10.1.1; docs/decisions/0011-http-server.md.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "O
 
 
 class HeadRefused(Exception):
-    """The head is not accepted; `status` and the text are sent to the client, and the connection ends."""
+    """The head is refused; `status` and `text` are sent to the client, and the connection is closed."""
 
     def __init__(self, status: int, text: str) -> None:
         super().__init__(text)
@@ -67,7 +67,7 @@ class RequestHead:
 
 
 class _Collector:
-    """Receives llhttp's callbacks for the header section."""
+    """Collects headers from llhttp's callbacks."""
 
     __slots__ = ("headers",)
 
@@ -79,10 +79,10 @@ class _Collector:
 
 
 def parse_head(data: bytes, options: Http1Options, previous: RequestHead | None = None) -> RequestHead:
-    """Parse a whole head, up to and including its empty line.  Raises `HeadRefused`.
+    """Parse a complete head, its terminating empty line included.  Raises `HeadRefused`.
 
-    `previous` is the head before it on the same connection: clients repeat their headers, and a section that is
-    the same to the byte is not parsed again.
+    `previous` is the preceding head on the same connection: clients repeat their headers, and an identical header
+    section is not parsed again.
     """
     method, target, version, end = _request_line(data, options)
     section = data[end:]
@@ -102,7 +102,7 @@ def parse_head(data: bytes, options: Http1Options, previous: RequestHead | None 
     try:
         parser.feed_data(data)
     except httptools.HttpParserUpgrade:
-        pass  # another protocol is offered; RFC 9110 section 7.8 allows a server to go on with this one
+        pass  # another protocol is offered; RFC 9110 section 7.8 allows a server to keep HTTP/1.1
     except httptools.HttpParserInvalidMethodError as error:
         raise HeadRefused(501, f"unknown method {method}") from error
     except httptools.HttpParserError as error:
@@ -116,7 +116,7 @@ def parse_head(data: bytes, options: Http1Options, previous: RequestHead | None 
 
 
 def _with_target(previous: RequestHead, method: str, path: str, raw_path: bytes, query: bytes) -> RequestHead:
-    """Return a head with the headers of another one."""
+    """Return a head with the headers of `previous`."""
     return RequestHead(
         method,
         path,
@@ -133,7 +133,7 @@ def _with_target(previous: RequestHead, method: str, path: str, raw_path: bytes,
 
 
 def early_refusal(partial: bytes | bytearray, options: Http1Options) -> HeadRefused | None:
-    """Return why an incomplete head will never be accepted; None if it still may."""
+    """Return the refusal of an incomplete head that cannot become valid; None if it still may."""
     if partial[0] == _TLS_HANDSHAKE:
         return HeadRefused(400, "a TLS handshake was sent to a port that serves plain HTTP")
     line_end = partial.find(b"\n")
@@ -147,7 +147,7 @@ def early_refusal(partial: bytes | bytearray, options: Http1Options) -> HeadRefu
 
 
 def _request_line(data: bytes, options: Http1Options) -> tuple[str, bytes, str, int]:
-    """Return method, request target, HTTP version and where the line ends.  Raises `HeadRefused`."""
+    """Return method, request target, HTTP version and the offset after the line.  Raises `HeadRefused`."""
     end = data.find(b"\r\n") + 2
     if end > options.request_line_limit_bytes:
         raise HeadRefused(414, f"the request line is longer than {options.request_line_limit_bytes} bytes")
@@ -190,7 +190,7 @@ def _target(method: str, target: bytes) -> tuple[str, bytes, bytes, bytes | None
 
 
 def _read_headers(head: RequestHead, authority: bytes | None) -> None:
-    """Evaluate the headers that decide where the request ends and what becomes of the connection.
+    """Evaluate the headers for message framing, Host, Expect and connection persistence.
 
     Raises `HeadRefused`.
     """
@@ -234,12 +234,12 @@ def _connection(head: RequestHead, value: bytes) -> None:
 
 
 def _has_close(head: RequestHead) -> bool:
-    """Return whether any Connection header asks for the end of the connection, whatever another one asks."""
+    """Return whether any Connection header has `close`, which takes precedence over `keep-alive`."""
     return any(name == b"connection" and b"close" in value.lower() for name, value in head.headers)
 
 
 def _transfer_encoding(head: RequestHead, value: bytes) -> None:
-    """Raises `HeadRefused`."""
+    """Evaluate Transfer-Encoding.  Raises `HeadRefused`."""
     if head.version == "1.0":
         raise HeadRefused(400, "Transfer-Encoding in a request of HTTP/1.0")
     if head.chunked or value.lower() != b"chunked":
@@ -248,7 +248,7 @@ def _transfer_encoding(head: RequestHead, value: bytes) -> None:
 
 
 def _expect(head: RequestHead, value: bytes) -> None:
-    """Raises `HeadRefused`."""
+    """Evaluate Expect.  Raises `HeadRefused`."""
     if head.version == "1.0":
         return
     if value.lower() != b"100-continue":

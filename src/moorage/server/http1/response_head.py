@@ -24,9 +24,9 @@ _LINES: Final = {status: f"HTTP/1.1 {status} {_phrase(status)}\r\n".encode() for
 
 
 def head(status: int, headers: Iterable[tuple[bytes, bytes]], extra: bytes) -> bytes:
-    """Return a response head; `extra` are further lines, each with its CR LF.
+    """Return a response head; `extra` are further header lines, each with its CR LF.
 
-    Raises ValueError for a name or value with a line end in it, which would split the response.
+    Raises ValueError for a name or value that contains a line end (response splitting).
     """
     lines = [name + b": " + value for name, value in headers]
     text = b"\r\n".join(lines)
@@ -37,7 +37,7 @@ def head(status: int, headers: Iterable[tuple[bytes, bytes]], extra: bytes) -> b
 
 
 def refusal(status: int, text: str, date: bytes) -> bytes:
-    """Return the whole response to a request that could not be read; it ends the connection."""
+    """Return the complete response to a malformed request, with `Connection: close`."""
     body = text.encode("ascii", "replace") + b"\n"
     headers = [
         (b"content-type", b"text/plain; charset=utf-8"),

@@ -1,14 +1,15 @@
-"""The server of one worker: accepts connections, keeps their time, and ends them.
+"""HTTP/1.1 server of one worker: accepts connections, enforces timeouts, shuts down gracefully.
 
     listen ─► accepting ─► accept_no_more ─► stop ─► stopped
-                              │                └─ idle connections close, the others after their answer
-                              └─ another process accepts on the same socket; each answer ends its connection
+                              │                └─ idle connections are closed, the others after their response
+                              └─ another process accepts on the same socket; each response closes its connection
 
-One timer looks at the deadlines of all connections twice a second: a timer for each would cost more than the
+One timer checks the deadlines of all connections twice a second: a timer per connection would cost more than the
 requests.
 
-Out of descriptors (EMFILE) accepting rests, and is resumed: a level-triggered listening socket would spin.  At the
-limit of connections the one that has idled longest makes way; if none is idle, new ones wait in the backlog.
+Out of file descriptors (EMFILE) accepting is paused and resumed later: a level-triggered listening socket would
+spin.  At the connection limit the longest idle connection is closed for a new one; if none is idle, new ones wait
+in the listen backlog.
 """
 
 from __future__ import annotations
@@ -36,19 +37,19 @@ __all__ = ["Server"]
 
 _BUFFER_BYTES: Final = 512 << 10
 _SMALL_BYTES: Final = 64 << 10
-_ACCEPTED_AT_ONCE: Final = 16
-_REST_S: Final = 0.1
+_ACCEPTS_PER_CALL: Final = 16
+_RESUME_ACCEPT_S: Final = 0.1
 _SWEEP_S: Final = 0.5
-_NOTES_PER_S: Final = 5
+_LOG_LINES_PER_S: Final = 5
 _TRANSIENT: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH})
 _HANDSHAKES: Final = 256
 _log: Final = structlog.get_logger("moorage.server")
 
 
 class Server:
-    """Serves one ASGI application.  To be made inside the running event loop.
+    """Serves one ASGI application.  Create it inside the running event loop.
 
-    `draining`: every answer ends its connection.  `stopping`: idle connections are closed as well.
+    `draining`: every response closes its connection.  `stopping`: idle connections are closed as well.
     """
 
     def __init__(
@@ -73,7 +74,7 @@ class Server:
         self._opening: dict[asyncio.Task[None], Connection] = {}
         self._empty = asyncio.Event()
         self._date = (0, b"")
-        self._notes = (0, 0)
+        self._logged = (0, 0)
         self._sweep_s = min(_SWEEP_S, self._shortest_s() / 4)
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
@@ -93,7 +94,7 @@ class Server:
     # Accepting
 
     def listen(self, listening: socket.socket) -> None:
-        """Accept on a listening socket, of which the server keeps a duplicate."""
+        """Accept connections on a listening socket; the server keeps a duplicate of it."""
         own = listening.dup()
         own.setblocking(False)
         name = own.getsockname()
@@ -112,12 +113,12 @@ class Server:
             self.loop.remove_reader(listening.fileno())
 
     def _is_full(self) -> bool:
-        # One that has just been made is still being opened, and counts once.
+        # A connection that was just made is still in `_opening`; it counts once.
         opening = sum(each not in self.connections for each in self._opening.values())
         return len(self.connections) + opening >= self.options.connections
 
     def _accept(self, listening: socket.socket) -> None:
-        for _ in range(_ACCEPTED_AT_ONCE):
+        for _ in range(_ACCEPTS_PER_CALL):
             idle = self._longest_idle() if (full := self._is_full()) else None
             if full and idle is None:
                 self._pause(listening)
@@ -131,7 +132,7 @@ class Server:
                     continue
                 _log.error("cannot accept a connection", cause=error.strerror)
                 self._pause(listening)
-                self.loop.call_later(_REST_S, self._resume, listening)
+                self.loop.call_later(_RESUME_ACCEPT_S, self._resume, listening)
                 return
             if idle is not None:
                 idle.close()
@@ -149,27 +150,27 @@ class Server:
             sock.close()
             return
         if self.stopping and made.is_idle:
-            # Accepted in the turn in which the server was stopped: its request may be here already.
-            self.loop.call_later(_REST_S, self._close_if_idle, made)
+            # Accepted in the loop iteration in which the server was stopped: its request may have arrived already.
+            self.loop.call_later(_RESUME_ACCEPT_S, self._close_if_idle, made)
 
     def _opened(self, task: asyncio.Task[None]) -> None:
         del self._opening[task]
-        self._note_emptiness()
+        self._update_empty()
         self._resume_all()
 
-    def _note_emptiness(self) -> None:
+    def _update_empty(self) -> None:
         if not self.connections and not self._opening:
             self._empty.set()
 
     def _longest_idle(self) -> Connection | None:
-        """Return the connection that makes way for a new one."""
+        """Return the connection to close for a new one; None if none is idle."""
         return min((each for each in self.connections if each.is_idle), key=_deadline, default=None)
 
     def forget(self, connection: Connection) -> None:
-        """A connection has ended."""
+        """Remove a closed connection."""
         self.connections.discard(connection)
         self.handshakes.pop(connection, None)
-        self._note_emptiness()
+        self._update_empty()
         self._resume_all()
 
     def _resume_all(self) -> None:
@@ -177,20 +178,20 @@ class Server:
             for listening in self._listening:
                 self._resume(listening)
 
-    # Ending
+    # Shutdown
 
     def accept_no_more(self) -> None:
-        """Leave new connections to the other processes that share the socket; those accepted go on."""
+        """Stop accepting: other processes on the socket take new connections; accepted ones are still served."""
         for listening in self._listening:
             self._pause(listening)
             listening.close()
         self._listening = []
 
     def stop(self) -> None:
-        """Accept no more; close idle connections now and the others after the answer they wait for."""
+        """Stop accepting; close idle connections now and the others after their pending response."""
         self.accept_no_more()
         self.draining = self.stopping = True
-        # What has arrived by now is read in the next turn of the loop.
+        # Data that has arrived by now is read in the next iteration of the loop.
         self.loop.call_later(0.01, self._close_idle)
 
     def _close_idle(self) -> None:
@@ -202,12 +203,12 @@ class Server:
             connection.close()
 
     async def stopped(self) -> None:
-        """Return when the last connection has ended, after `stop`."""
+        """Wait until the last connection is closed, after `stop`."""
         await self.deserted()
         self._sweeper.cancel()
 
     async def deserted(self) -> None:
-        """Return when there is no connection."""
+        """Wait until no connection is open."""
         while self.connections or self._opening:
             self._empty.clear()
             await self._empty.wait()
@@ -215,52 +216,52 @@ class Server:
     # For connections
 
     def date(self) -> bytes:
-        """Return the Date line of an answer."""
+        """Return the Date header line of a response."""
         now = int(time.time())
         if self._date[0] != now:
             self._date = (now, b"date: %s\r\n" % formatdate(now, usegmt=True).encode())
         return self._date[1]
 
     def begin_handshake(self, connection: Connection) -> None:
-        """Note a TLS handshake; the oldest one makes way when there are too many."""
+        """Register a TLS handshake; abort the oldest one when there are too many."""
         if len(self.handshakes) >= _HANDSHAKES:
             oldest = next(iter(self.handshakes))
             del self.handshakes[oldest]
-            self.note("too many TLS handshakes at once: the oldest one is broken off", oldest)
+            self.note("too many concurrent TLS handshakes; the oldest one is aborted", oldest)
             oldest.abort()
         self.handshakes[connection] = None
 
     def refused(self, connection: Connection, status: int, reason: str) -> None:
-        """Log a request that could not be read."""
+        """Log a malformed request."""
         self.note("refused a request that cannot be read", connection, status=status, reason=reason)
 
     def note(self, text: str, connection: Connection, **fields: object) -> None:
-        """Log what a client did wrong, at most a few times a second: anybody can cause it."""
+        """Log a client error, rate-limited: any client can cause it."""
         self._note_omissions()
-        second, count = self._notes
-        self._notes = (second, count + 1)
-        if count < _NOTES_PER_S:
+        second, count = self._logged
+        self._logged = (second, count + 1)
+        if count < _LOG_LINES_PER_S:
             remote = "" if connection.client is None else connection.client[0]
             _log.info(text, remote=remote, **fields)
 
     def _note_omissions(self) -> None:
-        """Once a second is over, log how many lines of it were left out."""
+        """Log how many lines of the last second were left out, once it is over."""
         second = int(time.monotonic())
-        before, count = self._notes
+        before, count = self._logged
         if second == before:
             return
-        self._notes = (second, 0)
-        if count > _NOTES_PER_S:
-            _log.info("similar lines were left out", lines=count - _NOTES_PER_S)
+        self._logged = (second, 0)
+        if count > _LOG_LINES_PER_S:
+            _log.info("similar lines were left out", lines=count - _LOG_LINES_PER_S)
 
     def _sweep(self) -> None:
-        """Look at the deadlines."""
+        """Expire the connections whose deadline has passed."""
         now = self.loop.time()
         self._note_omissions()
         for connection in [each for each in self.connections if each.deadline <= now]:
             try:
                 connection.expired(now)
-            except Exception:  # noqa: BLE001  a bug of ours: the other connections need the timer
+            except Exception:  # noqa: BLE001  a bug: the timer is needed by the other connections
                 _log.exception("unexpected error")
                 connection.abort()
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)

@@ -1,4 +1,4 @@
-"""A connection with TLS by Python's `ssl`: handshake, decryption, encryption.
+"""HTTPS connection with Python's `ssl`: handshake, decryption, encryption.
 
     FIRST ─► (ClientHello read whole) ─► HANDSHAKE ─► OPEN ─► as `Connection`
       │                └─ neither HTTP/1.1 nor 1.0 by ALPN: alert no_application_protocol, which `ssl` cannot send
@@ -8,7 +8,7 @@ The ClientHello is read whole where the certificate depends on it (several names
 bytes do not mention HTTP/1.  One that cannot be parsed, or is unusually long, is left to OpenSSL with the default
 certificate: OpenSSL knows the alert for it.
 
-An `SSLObject` between two memory BIOs, not uvloop's own TLS: handshakes can fail with a reason, contexts can be
+An `SSLObject` between two memory BIOs, not uvloop's own TLS: handshake failures have a reason, contexts are
 chosen per connection, and files are encrypted in threads.
 
 One owner at a time: an `SSLObject` must not be used by two threads at once.  It belongs to the event loop, except
@@ -16,7 +16,7 @@ while `send_file` runs: then its thread owns it, the connection reads nothing (a
 next request wait in the kernel) and writes nothing.  `_lent` marks that time; every method that touches the object
 checks it.
 
-Memory: a BIO keeps the size that it once had, so reads and pieces of a connection with TLS are at most
+Memory: a BIO never shrinks, so reads and pieces of a connection with TLS are at most
 `_READ_BYTES`, and files are encrypted in pieces of `file_sender._PIECE_BYTES`.
 """
 
@@ -109,7 +109,7 @@ class TlsConnection(Connection):
             self._look(self.server.buffer[:nbytes].tobytes())
         elif self._phase != _ENDED:
             if self._shut:
-                # Nothing is read any more after our closing alert; counted by LINGER.
+                # After our close_notify nothing is decrypted; LINGER counts the bytes.
                 self.received(self.server.buffer, 0, nbytes)
                 return
             self._incoming.write(self.server.buffer[:nbytes])
@@ -124,7 +124,7 @@ class TlsConnection(Connection):
     # Handshake
 
     def _look(self, data: bytes) -> None:
-        """Look at the first bytes: TLS or not, and which context."""
+        """Inspect the first bytes: TLS or plain HTTP, and the context to use."""
         provider = self.server.tls
         assert provider is not None
         if not self._first and data[0] != _HANDSHAKE_RECORD:
@@ -165,7 +165,7 @@ class TlsConnection(Connection):
         self._work = self.loop.create_task(work)
 
     async def _prove(self, host: str) -> None:
-        """Show an authority the certificate that it asks for."""
+        """Answer a TLS-ALPN-01 challenge (RFC 8737)."""
         provider = self.server.tls
         assert provider is not None
         try:
@@ -188,7 +188,7 @@ class TlsConnection(Connection):
 
     def _shake(self, context: ssl.SSLContext | None) -> None:
         if context is None:
-            self.server.note("a client is refused: there is no certificate yet", self)
+            self.server.note("TLS handshake refused: there is no certificate yet", self)
             self._end_with_alert(client_hello.INTERNAL_ERROR)
             return
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
@@ -198,7 +198,7 @@ class TlsConnection(Connection):
         self._advance()
 
     def _advance(self) -> None:
-        """Go on with the handshake, or decrypt what has come."""
+        """Advance the handshake, or decrypt received bytes."""
         if self._lent or self._tls is None:
             return
         if self._phase == _HANDSHAKE:
@@ -217,11 +217,11 @@ class TlsConnection(Connection):
         self._decrypt()
 
     def _opened(self, tls: ssl.SSLObject) -> None:
-        """The handshake is complete."""
+        """Switch to HTTP after the handshake."""
         self.server.handshakes.pop(self, None)
         self._flush()
         if self._proving:
-            # The authority has seen the certificate, and ends the connection.
+            # The authority has the certificate and closes the connection.
             self._phase = _ENDED
             self.deadline = self.loop.time() + self.server.options.handshake_timeout_s
             return
@@ -240,7 +240,7 @@ class TlsConnection(Connection):
         return self._phase == _OPEN and super().is_idle
 
     def _fail(self, reason: str) -> None:
-        """Log a failed handshake, and end the connection."""
+        """Log a failed handshake and close the connection."""
         self._phase = _ENDED
         self.server.handshakes.pop(self, None)
         self.server.note("TLS handshake failed", self, reason=reason)
@@ -287,7 +287,7 @@ class TlsConnection(Connection):
             return
         self._flush()
         if self.unsent() > _UNREAD_LIMIT_BYTES:
-            # Each KeyUpdate has an answer, which this client does not read.
+            # Each KeyUpdate is answered; this client does not read the answers.
             self.server.note("a client sends TLS messages and reads no answers; it is disconnected", self)
             self.abort()
             return
@@ -311,7 +311,7 @@ class TlsConnection(Connection):
     # Writing
 
     def encrypt(self, data: memoryview | bytes) -> bytes:
-        """Encrypt; by the owner of the `SSLObject` only."""
+        """Return `data` encrypted; only for the owner of the `SSLObject`."""
         assert self._tls is not None
         if data:
             self._tls.write(data)
@@ -354,11 +354,11 @@ class TlsConnection(Connection):
         super().close()
 
     def _say_goodbye(self) -> None:
-        """Send close_notify once, so that the client knows the answer to be whole (RFC 8446 section 6.1)."""
+        """Send close_notify once, so that the client can detect truncation (RFC 8446 section 6.1)."""
         if self._phase != _OPEN or self._shut or self._lent or self._tls is None or self.lost:
             return
         self._shut = True
-        with suppress(ssl.SSLError, ValueError):  # the client's own alert is not waited for
+        with suppress(ssl.SSLError, ValueError):  # the client's close_notify is not awaited
             self._tls.unwrap()
         self._flush()
 
@@ -372,7 +372,7 @@ class TlsConnection(Connection):
 
 
 def _reason(error: Exception) -> str:
-    """Return what OpenSSL reports, in words."""
+    """Return OpenSSL's reason as text."""
     reason = getattr(error, "reason", None)
     return str(reason).replace("_", " ").lower() if reason else str(error)
 
