@@ -186,7 +186,7 @@ def test_a_companion_that_dies_is_replaced(site: Site) -> None:
     stream = Stream(site)
     for times in (1, 2):
         os.kill(site.companion(), signal.SIGKILL)
-        site.served.logged("the process that keeps certificates died", times)
+        site.served.logged("the certificate process died", times)
     assert site.companion()
     stream.stop()
     assert site.served.stop() == 0

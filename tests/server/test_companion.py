@@ -193,7 +193,7 @@ def test_a_companion_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> Non
         served.logged("cannot reach")
         (dead,) = (pid for pid in served.children() if port not in listening(pid))
         os.kill(dead, signal.SIGKILL)
-        served.logged("the process that keeps certificates died")
+        served.logged("the certificate process died")
         until(
             lambda: {port not in listening(pid) for pid in served.children()} == {True, False}, "another process"
         )

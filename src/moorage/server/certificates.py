@@ -1,11 +1,11 @@
-"""Reads and judges the files of `http.tls`: keys, chains of certificates, authorities.
+"""Reads and validates the files of `http.tls`: private keys, certificate chains, client CAs.
 
-Everything is brought into one form, the only one that OpenSSL is given: the key as PKCS#8, the chain from the leaf
-up, no comments, no other blocks.  A pair that no client can connect to is refused here, in words, and what OpenSSL
-does not load is refused by `tls.check`; what clients would not accept is served with a warning, because a registry
-that does not start helps nobody.
+OpenSSL is given one normalised form: the key as PKCS#8, the chain from the leaf up, no comments, no other blocks.
+A pair that no client can use is refused here with a reason, and one that OpenSSL does not load by `tls.check`.
+A certificate that clients may reject (expired, no subjectAltName) is served with a warning: the registry stays up
+for those that accept it.
 
-The rule not to miss: nothing of a key gets into a message.
+Invariant: no message contains key material.
 
 Imports `cryptography` (50 ms, 18 MB): to be imported only where TLS is configured.  Above: `tls.py`.
 Source: RFC 8446 section 4.4.2 (order), RFC 5280, RFC 5915, RFC 5958, RFC 7468 (PEM); Go's crypto/tls, crypto/x509.
@@ -45,11 +45,11 @@ _CERTIFICATES: Final = {b"CERTIFICATE", b"X509 CERTIFICATE"}
 _DER: Final = b"\x30"
 _SOON: Final = timedelta(days=14)
 _WEAK_BITS: Final = 2048
-"""Less is refused by OpenSSL's security level 2, which Python sets, and by clients."""
+"""Minimum of OpenSSL's security level 2, which Python sets, and of clients."""
 
 _GO_BITS: Final = 8192
 _CURVES: Final = {"secp256r1", "secp384r1", "secp521r1"}
-"""The curves for which TLS 1.3 has signatures, and clients of TLS 1.2 have support."""
+"""Curves with a signature scheme in TLS 1.3 and support in TLS 1.2 clients."""
 
 _AUTHORITY_CURVE_BITS: Final = 224
 _UNDERSTOOD: Final = {
@@ -57,7 +57,7 @@ _UNDERSTOOD: Final = {
     ExtensionOID.SUBJECT_ALTERNATIVE_NAME, ExtensionOID.NAME_CONSTRAINTS, ExtensionOID.CRL_DISTRIBUTION_POINTS,
     ExtensionOID.CERTIFICATE_POLICIES, ExtensionOID.SUBJECT_KEY_IDENTIFIER,
 }  # fmt: skip
-"""The extensions that clients in Go let a certificate mark as critical; they refuse one with others."""
+"""Critical extensions that Go clients accept; they reject a certificate with any other."""
 
 _BROKEN_HASHES: Final = {"md5", "sha1"}
 _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralNameType)
@@ -65,9 +65,9 @@ _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralN
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A chain and its key as PEM.
+    """A certificate chain and its key as PEM.
 
-    `kind` is the part of the names of cipher suites that the key decides, `names` are the certificate's hosts.
+    `kind` is the authentication part of the cipher suites' names, `names` are the host names of the certificate.
     """
 
     chain: bytes
@@ -81,21 +81,21 @@ class Pair:
 
 @dataclass(frozen=True, slots=True)
 class Authorities:
-    """Authorities whose clients are let in, as PEM."""
+    """Client CAs as PEM."""
 
     pem: bytes
     warnings: list[str] = field(default_factory=list)
 
 
 def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -> Pair:
-    """Read the files of `certificate` and `key` in a section of the settings.  Raises `Cannot`."""
+    """Read and validate the certificate and key files of a section of the settings.  Raises `Cannot`."""
     found = _certificates(f"{section}.certificate", certificate)
     private = _key(f"{section}.key", key)
     chain, warnings = _chain(section, certificate, found, key, private)
     leaf = chain[0]
-    warnings += _judged(f"the certificate {certificate}", leaf, now)
+    warnings += _warnings(f"the certificate {certificate}", leaf, now)
     for above in chain[1:]:
-        warnings += _judged(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
+        warnings += _warnings(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     kind = "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA"
     return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), _hosts(leaf), warnings)
@@ -104,14 +104,14 @@ def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:
     """Read the files of `http.tls.clientcas`.  Raises `Cannot`.
 
-    One that has expired is left out, since none of its clients would be accepted.
+    An expired CA is left out: none of its clients could be verified.
     """
     usable: list[x509.Certificate] = []
     warnings: list[str] = []
     for index, path in enumerate(paths):
         for one in _certificates(f"http.tls.clientcas[{index}]", path):
             if one.not_valid_after_utc <= now:
-                warnings.append(f"the authority {_name(one)} in {path} has expired; its clients are not let in")
+                warnings.append(f"the authority {_name(one)} in {path} has expired; its clients are refused")
                 continue
             if not _verifiable(_public(one)):
                 raise Cannot(
@@ -130,7 +130,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
 
 
 def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
-    """Label and text of each PEM block of a file.  Raises `Cannot`."""
+    """Return label and text of each PEM block of a file.  Raises `Cannot`."""
     try:
         data = Path(path).read_bytes()
     except (OSError, ValueError) as error:
@@ -144,7 +144,7 @@ def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
 
 
 def _certificates(setting: str, path: str) -> list[x509.Certificate]:
-    """Every certificate of a file once, in the file's order; at least one.  Raises `Cannot`."""
+    """Return the certificates of a file, without duplicates, in order; at least one.  Raises `Cannot`."""
     blocks = _blocks(setting, path)
     found: list[x509.Certificate] = []
     for number, text in enumerate((text for label, text in blocks if label in _CERTIFICATES), 1):
@@ -165,7 +165,7 @@ def _certificates(setting: str, path: str) -> list[x509.Certificate]:
 
 
 def _key(setting: str, path: str) -> Key:
-    """The first private key of a file, of a kind that can be served.  Raises `Cannot`."""
+    """Return the first private key of a file.  Raises `Cannot` for an unsupported kind."""
     blocks = _blocks(setting, path)
     text = next((text for label, text in blocks if label.endswith(b"PRIVATE KEY")), None)
     if text is None:
@@ -176,7 +176,7 @@ def _key(setting: str, path: str) -> Key:
     except TypeError as error:
         raise Cannot(f"{setting}: {path} is encrypted; a server needs the key without a password") from error
     except _UNREADABLE as error:
-        # The library's words name structures, never contents; still, they are not for people.
+        # The library's message is about ASN.1 structures, of no use to an operator.
         raise Cannot(f"{setting}: the private key in {path} is broken or of a kind that is not known") from error
     if isinstance(found, rsa.RSAPrivateKey):
         if found.key_size < _WEAK_BITS:
@@ -198,15 +198,15 @@ def _unserved(setting: str, path: str, what: str) -> Cannot:
     )
 
 
-# Order
+# Chain order
 
 
 def _chain(
     section: str, path: str, found: list[x509.Certificate], key_path: str, key: Key
 ) -> tuple[list[x509.Certificate], list[str]]:
-    """The leaf and what signs it, in the order in which TLS wants them, and warnings.  Raises `Cannot`.
+    """Return the leaf and its issuers in the order of RFC 8446, and warnings.  Raises `Cannot`.
 
-    A file that is in order stays as it is: with cross-signed authorities there is more than one right order.
+    A file in a valid order is kept as it is: with cross-signed CAs there is more than one.
     """
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
     ours = [one for one in found if _spki(one) == spki]
@@ -242,7 +242,7 @@ def _chain(
 
 
 def _is_out_of_order(found: list[x509.Certificate], unrelated: list[x509.Certificate]) -> bool:
-    """Whether one comes before all of those that it signs."""
+    """Return whether a certificate precedes all of those that it signs."""
     related = [one for one in found if one not in unrelated]
     return any(
         not any(_signs(one, below) for below in related[:index]) for index, one in enumerate(related) if index
@@ -257,16 +257,16 @@ def _signs(above: x509.Certificate, below: x509.Certificate) -> bool:
     except InvalidSignature:
         return False
     except (TypeError, *_UNREADABLE):
-        # A signature that cannot be checked here; the names say so.
+        # The signature is of an unsupported kind; issuer and subject match.
         return True
     return True
 
 
-# Judging
+# Warnings
 
 
-def _judged(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = True) -> Iterator[str]:
-    """Why clients would refuse it, now or soon."""
+def _warnings(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = True) -> Iterator[str]:
+    """Yield warnings about properties for which clients reject a certificate, now or soon."""
     begin, end = one.not_valid_before_utc, one.not_valid_after_utc
     if now < begin:
         yield f"{what} is not valid before {_time(begin)}; clients will refuse it"
@@ -292,10 +292,10 @@ def _judged(what: str, one: x509.Certificate, now: datetime, *, leaf: bool = Tru
                 "clients in Go will refuse it"
             )
     if leaf:
-        yield from _judged_as_server(what, one)
+        yield from _server_warnings(what, one)
 
 
-def _judged_as_server(what: str, leaf: x509.Certificate) -> Iterator[str]:
+def _server_warnings(what: str, leaf: x509.Certificate) -> Iterator[str]:
     try:
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         named = bool(names.get_values_for_type(x509.DNSName) or names.get_values_for_type(x509.IPAddress))
@@ -324,12 +324,12 @@ def _may_sign(one: x509.Certificate) -> bool:
     try:
         return bool(one.extensions.get_extension_for_class(x509.BasicConstraints).value.ca)
     except x509.ExtensionNotFound:
-        # The old version of certificates had no extensions.
+        # X.509 version 1 has no extensions.
         return one.version is x509.Version.v1
 
 
 def _hash(one: x509.Certificate) -> str:
-    """Name of the hash under the signature; empty if there is none or it is not known here."""
+    """Return the name of the signature's hash; empty if there is none or it is unknown."""
     try:
         found = one.signature_hash_algorithm
     except _UNREADABLE:
@@ -338,7 +338,7 @@ def _hash(one: x509.Certificate) -> str:
 
 
 def _public(one: x509.Certificate) -> object:
-    """The public key; None if it is of a kind that is not known here."""
+    """Return the public key; None if its kind is unsupported."""
     try:
         return one.public_key()
     except _UNREADABLE:
@@ -357,7 +357,7 @@ def _name(one: x509.Certificate) -> str:
 
 
 def _subject(leaf: x509.Certificate) -> str:
-    """Whose certificate it is: its subject, which public authorities leave empty, or the names it is for."""
+    """Return the subject of a certificate, or its host names: public CAs leave the subject empty."""
     subject = leaf.subject.rfc4514_string()
     if subject:
         return subject

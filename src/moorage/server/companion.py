@@ -1,6 +1,6 @@
-"""The master's side of certificates by ACME: starts the companion (`keeping.py`), again when it dies.
+"""The master's side of ACME: starts the companion process (`keeping.py`) and restarts it when it dies.
 
-Before there is a certificate the workers answer challenges only, and refuse other clients.
+Before the first certificate the workers answer challenges only, and refuse other handshakes.
 """
 
 from __future__ import annotations
@@ -38,9 +38,9 @@ _log: Final = structlog.get_logger("moorage.server")
 
 
 def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
-    """What `http.tls.letsencrypt` asks for.
+    """Return the certificate order that `http.tls.letsencrypt` configures.
 
-    HTTP-01 takes a listener of its own, TLS-ALPN-01 a socket of the registry that the authority can reach.
+    HTTP-01 needs a listener of its own, TLS-ALPN-01 a socket of the registry that the authority can reach.
     """
     acme = settings.http.tls.letsencrypt
     kinds = (*((HTTP_01,) if http else ()), *(() if unix else (TLS_ALPN_01,)))
@@ -54,7 +54,7 @@ def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
 
 
 def require_library() -> None:
-    """Raises `Cannot` where what talks to an authority is not installed."""
+    """Raise `Cannot` if the ACME client libraries are not installed."""
     missing = [name for name in ("acme", "josepy") if find_spec(name) is None]
     if missing:
         raise Cannot(
@@ -64,7 +64,7 @@ def require_library() -> None:
 
 
 def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
-    """The companion that the settings ask for, not started yet.  Raises `Cannot`."""
+    """Return the companion that the settings need, not started yet; None without ACME.  Raises `Cannot`."""
     acme = plan.settings.http.tls.letsencrypt
     if not acme.cachefile:
         return None
@@ -85,7 +85,7 @@ def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
 
 
 class Companion:
-    """`http` is where HTTP-01 is answered.  One process at a time, started again when it dies."""
+    """One companion process at a time, restarted when it dies.  `http` is the listening socket for HTTP-01."""
 
     def __init__(self, http: socket.socket | None, pace: Pace, *, unix: bool) -> None:
         self.control: socket.socket | None = None
@@ -104,7 +104,7 @@ class Companion:
     def start(
         self, plan: Plan, selector: selectors.BaseSelector, fork: Callable[[Callable[[], NoReturn]], int]
     ) -> None:
-        """Fork it; `selector` tells when it speaks."""
+        """Fork the process and register its control socket with `selector`."""
         if plan.awaiting:
             acme = plan.settings.http.tls.letsencrypt
             _log.info("waiting for a certificate; nothing is served before", hosts=", ".join(acme.names))
@@ -125,7 +125,7 @@ class Companion:
             pace=self._pace,
         )
 
-        # The companion has no use for the private key that lies in its memory.
+        # The companion does not need the private key of the plan.
         del plan
 
         def become() -> NoReturn:
@@ -140,7 +140,7 @@ class Companion:
         selector.register(ours, selectors.EVENT_READ, self)
 
     def died(self, how: str) -> None:
-        """It is to be started again when `retry` says so, unless the server stops."""
+        """Clean up after the process and schedule a restart, unless the server stops."""
         if self.control is not None:
             if self._selector is not None:
                 self._selector.unregister(self.control)
@@ -153,16 +153,14 @@ class Companion:
         if self._replaced:
             self._replaced = False
             return
-        _log.error(
-            "the process that keeps certificates died; another takes its place", ended=how, in_seconds=wait_s
-        )
+        _log.error("the certificate process died; another takes its place", ended=how, in_seconds=wait_s)
 
     def again(self) -> None:
-        """Have it try now rather than after its pause."""
+        """Make it retry now instead of after its pause."""
         self._send(AGAIN)
 
     def replace(self) -> None:
-        """End it at once; another is to be started, with other settings."""
+        """Kill the process; it is restarted with new settings."""
         self._replaced = self.pid is not None
         self.retry.forgive()
         if self.pid is not None:
@@ -170,7 +168,7 @@ class Companion:
                 os.kill(self.pid, signal.SIGKILL)
 
     def kill(self) -> None:
-        """Everything ends."""
+        """Kill the process for good and reap it."""
         self._ending = True
         if self.pid is not None:
             with suppress(ProcessLookupError):
@@ -179,7 +177,7 @@ class Companion:
             self.pid = None
 
     def end(self) -> None:
-        """The server stops: no more orders, and the challenges of one that is under way are withdrawn."""
+        """Shut down: no more orders, and pending challenges are withdrawn."""
         self._ending = True
         self.retry.cancel()
         self._send(END)
@@ -187,21 +185,21 @@ class Companion:
             self.http.close()
 
     def forget(self, keep: tuple[socket.socket | None, ...]) -> None:
-        """In a child of the master: what is not its own."""
+        """Close inherited sockets in a child of the master, except those in `keep`."""
         if self.control is not None:
             self.control.close()
         if self.http is not None and self.http not in keep:
             self.http.close()
 
-    # Words
+    # Messages
 
     @property
     def ended(self) -> bool:
-        """Return whether its challenges are withdrawn, after `end`."""
+        """Return whether pending challenges are withdrawn, after `end`."""
         return self.pid is None or self._has_ended
 
     def hear(self) -> bool:
-        """Read what it reports; return whether there is another certificate."""
+        """Read its messages; return whether there is a new certificate."""
         assert self.control is not None
         new = False
         while True:
@@ -218,6 +216,6 @@ class Companion:
 
     def _send(self, word: bytes) -> None:
         if self.control is not None:
-            # One that is dead is buried soon.
+            # A dead process is reaped soon.
             with suppress(OSError):
                 self.control.send(word)

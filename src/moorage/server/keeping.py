@@ -1,15 +1,15 @@
-"""The companion: the process that keeps certificates by ACME.  It serves nothing of the registry.
+"""The companion: the process that obtains and renews certificates by ACME.  It serves no requests of the registry.
 
-One packet is one word of the control socket:
+Messages on the control socket, one per packet:
 
-    to the master     NEW            another certificate lies in the directory
-                      ENDED          the challenges of an order are withdrawn, after END
-    to the companion  AGAIN          end a pause, unless the authority has asked for it
+    to the master     NEW            there is a new certificate in the directory
+                      ENDED          pending challenges are withdrawn, after END
+    to the companion  AGAIN          end a pause, unless the authority has requested it (Retry-After)
                       END            the server stops
 
 TLS-ALPN-01 is answered by the workers, which read the directory; HTTP-01 here.
 
-SIGTERM does nothing: service managers send it to every process at once.  The master ends this process.
+SIGTERM is ignored: service managers send it to every process of the group.  The master ends this process.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ _log: Final = structlog.get_logger("moorage.acme")
 
 @dataclass(frozen=True, slots=True)
 class CompanionJob:
-    """`serving`: workers serve the certificate of the directory."""
+    """Settings and sockets of the companion.  `serving`: workers serve a certificate of the directory already."""
 
     settings: Settings
     wanted: Wanted
@@ -60,7 +60,7 @@ class CompanionJob:
 
 
 def main(job: CompanionJob) -> NoReturn:
-    """Run until ended."""
+    """Run until the master ends the process."""
     try:
         die_with(job.master)
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -69,14 +69,14 @@ def main(job: CompanionJob) -> NoReturn:
         logs.configure(job.settings.log, instance=job.instance)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Companion(job).run())
-    except BaseException:  # noqa: BLE001  all of them end in the log
-        _log.exception("the process that keeps certificates failed")
+    except BaseException:  # noqa: BLE001  logged: the process ends
+        _log.exception("the certificate process failed")
     finally:
         os._exit(START_FAILED)
 
 
 class _Companion:
-    """Joins keeper and master."""
+    """Connects the certificate keeper to the master."""
 
     def __init__(self, job: CompanionJob) -> None:
         from moorage.acme.authority import obtain, trust  # noqa: PLC0415  heavy: not before the fork
@@ -97,7 +97,7 @@ class _Companion:
         asyncio.get_running_loop().add_reader(job.control.fileno(), self._hear)
         server = None if job.http is None else await self._listen(self._store, job.http)
         keeping = asyncio.create_task(self._keeper.run(), name="keeper")
-        ended = asyncio.create_task(self._ended.wait(), name="told to end")
+        ended = asyncio.create_task(self._ended.wait(), name="end requested")
         await asyncio.wait([keeping, ended], return_when=asyncio.FIRST_COMPLETED)
         if keeping.done():
             keeping.result()
@@ -114,7 +114,7 @@ class _Companion:
         return await challenges.start(http)
 
     def _report(self, word: bytes) -> None:
-        # The master reads whenever it has nothing else to do; it is never two hundred packets behind.
+        # The master reads whenever it is idle, so the socket buffer (about two hundred packets) never fills.
         self._job.control.send(word)
 
     def _hear(self) -> None:

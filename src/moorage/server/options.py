@@ -1,4 +1,4 @@
-"""Options of a worker's listener: limits of the HTTP server, and TLS."""
+"""Options of a listener: limits of the HTTP server, and TLS."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["Challenges", "Clients", "Pair", "ServerOptions", "Tls"]
 
 @dataclass(frozen=True, slots=True)
 class Clients:
-    """Authorities that clients' certificates are checked against; without `required` a client may have none."""
+    """CAs that verify client certificates; with `required` unset a client may have no certificate."""
 
     authorities: Sealed = field(compare=False)
     required: bool = True
@@ -25,7 +25,7 @@ class Clients:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """A certificate with its chain, its key, and the host names it is served for (`*.example.com` included)."""
+    """A certificate chain, its key, and the host names it is served for (`*.example.com` included)."""
 
     certificate: Sealed = field(compare=False)
     key: Sealed = field(compare=False)
@@ -36,7 +36,7 @@ class Pair:
 class Tls:
     """TLS of the listener, made by `tls.check`; `minimum` is `tls1.2` or `tls1.3`.
 
-    `identity` is a digest of all files.  `until` is the time at which the first of the certificates expires,
+    `identity` is a hash of all files.  `until` is the time at which the first of the certificates expires,
     `subject` is the subject of that one.  `suites` are those of TLS 1.2 by OpenSSL's names, the preferred one
     first; empty: the default.  `more` are certificates that are served by SNI; all other clients get the default.
     """
@@ -53,7 +53,7 @@ class Tls:
     more: tuple[Pair, ...] = ()
 
     def close(self) -> None:
-        """Release the private bytes in this process, once a context is made of them."""
+        """Release the certificates and keys in this process; contexts that were made from them stay valid."""
         more = [part for pair in self.more for part in (pair.certificate, pair.key)]
         for sealed in (self.certificate, self.key, *more):
             sealed.close()
@@ -63,7 +63,7 @@ class Tls:
 
 @dataclass(frozen=True, slots=True)
 class Challenges:
-    """TLS-ALPN-01: the directory that all nodes share, and the hosts that are answered for."""
+    """TLS-ALPN-01: the directory of pending challenges, shared by all nodes, and the configured hosts."""
 
     folder: str
     hosts: tuple[str, ...]
@@ -73,8 +73,8 @@ class Challenges:
 class ServerOptions:
     """Options of one listener.
 
-    `awaiting`: HTTPS is to be served, and `tls` comes later.  `challenges`: where workers find what answers
-    TLS-ALPN-01, None without `http.tls.letsencrypt`.
+    `awaiting`: HTTPS is configured, and `tls` is set once ACME has obtained a certificate.  `challenges` is None
+    without `http.tls.letsencrypt`.
     """
 
     http1: Http1Options = field(default_factory=Http1Options)

@@ -1,9 +1,9 @@
-"""HTTPS: the files that the settings name become what every worker of a plan serves.
+"""TLS configuration: validates the files of `http.tls` and makes them available to all workers.
 
-    files ──certificates.py──► checked, in one form ──sealed.py──► read by tls_contexts.py in each worker
+    files ──certificates.py──► validated ──sealed.py──► memfd, loaded by tls_contexts.py in each worker
 
-OpenSSL loads everything once before it is served, so that no worker fails on it, and always the same bytes: the
-files may change at any time after (`renewal.py` notices).
+OpenSSL loads everything once in the master, so that no worker fails on it, and workers load the same bytes: the
+files may change at any time (`renewal.py` detects it).
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ __all__ = ["Awaited", "check", "files"]
 
 
 class Awaited(Cannot):
-    """`http.tls.letsencrypt` has not brought a certificate that can be served, yet."""
+    """`http.tls.letsencrypt` has not obtained a usable certificate yet."""
 
 
 def files(settings: TlsSettings) -> tuple[str, ...]:
-    """Return the files that `check` reads, whose change means other certificates; none for plain HTTP."""
-    certificate, key = _named(settings)
+    """Return the files that `check` reads; none for plain HTTP."""
+    certificate, key = _paths(settings)
     if not certificate or not key:
         return ()
     more = [path for pair in settings.certificates for path in (pair.certificate, pair.key)]
@@ -41,11 +41,11 @@ def files(settings: TlsSettings) -> tuple[str, ...]:
 
 
 def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | None, list[str]]:
-    """Return what to serve with, None for plain HTTP, and warnings.
+    """Return the TLS configuration (None for plain HTTP) and warnings.
 
-    `now` is aware.  Raises `Cannot`, `Awaited` last.
+    `now` is an aware time.  Raises `Cannot`; `Awaited` only if nothing else is wrong.
     """
-    certificate, key = _named(settings)
+    certificate, key = _paths(settings)
     if not certificate and not key:
         return None, []
     if not certificate or not key:
@@ -105,8 +105,8 @@ def _sealed(
     )
 
 
-def _named(settings: TlsSettings) -> tuple[str, str]:
-    """Return the files of certificate and key; ACME's are one."""
+def _paths(settings: TlsSettings) -> tuple[str, str]:
+    """Return the paths of certificate and key; with ACME both are one file."""
     acme = settings.letsencrypt
     if acme.cachefile:
         served = served_file(acme.cachefile, acme.names)
@@ -115,7 +115,7 @@ def _named(settings: TlsSettings) -> tuple[str, str]:
 
 
 def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
-    """Raises `Cannot` if the list leaves none for a key of one of these kinds."""
+    """Raise `Cannot` if the configured suites have none for a key of one of these kinds."""
     if not settings.ciphersuites or settings.minimumtls == "tls1.3":
         return
     for kind in kinds:
@@ -129,14 +129,14 @@ def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
 
 
 def _check_by_openssl(tls: Tls) -> None:
-    """Raises `Cannot` where OpenSSL, at its security level, refuses to serve."""
+    """Raise `Cannot` if OpenSSL refuses to load the files at its security level."""
     from moorage.server.tls_contexts import make_contexts  # noqa: PLC0415  plain HTTP does without
 
     make_contexts(tls)
 
 
 def _unserved(pairs: Sequence[certificates.Pair]) -> Iterator[str]:
-    """Warn of certificates that no name leads to."""
+    """Yield warnings about certificates that SNI can never select."""
     taken = set(pairs[0].names)
     for index, pair in enumerate(pairs[1:]):
         if taken.issuperset(pair.names):

@@ -1,14 +1,14 @@
-"""Contexts of Python's `ssl` for the listener, made from what `tls.check` has read and judged.
+"""`ssl.SSLContext` objects of the listener, made from the certificates that `tls.check` has validated.
 
     ClientHello ─► its host name ─► the first certificate that names the host, else the default one
 
 The name is read before the handshake (`http1/client_hello.py`).  The callback of `ssl` would abort the handshake
 of a client that sends a name that is not ASCII; TLS does not require that, and with one certificate it is served.
 
-No preference of the server among the default suites: all of them are strong, and the client knows which one its
-processor is fast at.  A configured list is a preference; a client that prefers ChaCha20 still gets it.
+The default suites have no server preference: all of them are strong, and the client knows which one is fast on its
+processor.  A configured list is in order of preference; a client that prefers ChaCha20 still gets it.
 
-Sessions: tickets are encrypted with a key that each context makes for itself.  So a session can be resumed in the
+Sessions: tickets are encrypted with a random key of each context.  So a session can be resumed in the
 worker that began it and with the certificate that it began with, until a certificate, a key or the authorities
 change.
 """
@@ -85,7 +85,7 @@ def _context(tls: Tls, certificate: Sealed, key: Sealed, names: Sequence[str]) -
 
 
 def _set_suites(context: ssl.SSLContext, chosen: tuple[str, ...]) -> None:
-    """Raises `Cannot` for a listed suite that OpenSSL does not offer, by its build or its security level."""
+    """Set the suites of TLS 1.2.  Raises `Cannot` for a listed one that this OpenSSL does not offer."""
     if not chosen:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_ciphers(":".join(suites.DEFAULT))
@@ -108,12 +108,12 @@ def _set_suites(context: ssl.SSLContext, chosen: tuple[str, ...]) -> None:
 
 
 def host_of(name: str) -> str:
-    """Return a host name as it is compared: in lower case, without a dot at its end."""
+    """Return a normalised host name: lower case, without a trailing dot."""
     return name.lower().removesuffix(".")
 
 
 def matching(table: dict[str, int], name: str) -> int:
-    """Return the number under a host name, or under the wildcard that covers it; 0 for all other names."""
+    """Return the table entry of a host name or of its wildcard; 0 for all other names."""
     host = host_of(name)
     found = table.get(host)
     if found is None:

@@ -25,9 +25,9 @@ _READ_LIMIT_S: Final = 5.0
 
 
 class Certificates:
-    """See `http1.tls_connection.TlsProvider`.
+    """Implements `http1.tls_connection.TlsProvider`.
 
-    Connections keep the context that they began with.  A pending challenge lies in the directory that all workers
+    Open connections keep their context.  A pending challenge is stored in the directory that all workers
     of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may lie on a
     file system that hangs: it is read in `_THREADS` threads of its own, for at most `_READ_LIMIT_S` seconds.
     `until` is when the first of the certificates for new connections expires.
@@ -55,7 +55,7 @@ class Certificates:
         return None if self._contexts is None else self._contexts.for_host(host)
 
     def replace(self, tls: Tls) -> None:
-        """Use other certificates for new connections, and keep nothing of them but the contexts."""
+        """Use other certificates for new connections, and release their files."""
         try:
             self._contexts = make_contexts(tls)
             self.until = tls.until
@@ -63,7 +63,7 @@ class Certificates:
             tls.close()
 
     async def challenge(self, host: str) -> ssl.SSLContext | None:
-        # Only names of ours are names of files.
+        # The host becomes a file name, so only configured ones are looked up.
         if self._store is None or host not in self._hosts:
             return None
         async with asyncio.timeout(_READ_LIMIT_S):
@@ -80,7 +80,7 @@ class Certificates:
 
 
 def _challenge_context(store: Store, host: str) -> ssl.SSLContext | None:
-    """Return the context that proves control of `host` (RFC 8737); None without a pending challenge."""
+    """Return the context of a TLS-ALPN-01 challenge for `host` (RFC 8737); None without a pending one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols([ACME_TLS.decode()])
     try:
