@@ -1,7 +1,7 @@
-"""Headers of a request by name: one pass over them, however many are looked up.
+"""Request headers by name, indexed once per request.
 
-Names are in lower case, as ASGI has them.  Of a header that is repeated the first line counts, except where its
-value is a list (`lines_of`).
+Names are in lower case, as in ASGI.  Of a repeated header the first line counts, except for list values
+(`lines_of`).
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ _KEY: Final = "moorage.headers"
 
 
 def headers_of(scope: Scope) -> dict[bytes, bytes]:
-    """First line of each header; kept in the scope."""
+    """Return the first line of each header; cached in the scope."""
     found: dict[bytes, bytes] | None = scope.get(_KEY)
     if found is None:
-        # Of equal keys the last one stays.
+        # Of equal keys `dict` keeps the last one.
         found = scope[_KEY] = dict(reversed(scope["headers"]))
     return found
 
 
 def first_header(scope: Scope, name: bytes) -> str:
-    """First line of that header; "" if there is none."""
+    """Return the first line of a header; "" if there is none."""
     value = headers_of(scope).get(name)
     return "" if value is None else value.decode("latin-1")
 
 
 def lines_of(scope: Scope, name: bytes) -> list[bytes]:
-    """All lines of a header, in order."""
+    """Return all lines of a header, in order."""
     if name not in headers_of(scope):
         return []
     return [value for key, value in scope["headers"] if key == name]
 
 
 def remove_headers(scope: Scope, names: frozenset[bytes]) -> None:
-    """Remove all lines of these headers."""
+    """Remove all lines of the named headers."""
     found = headers_of(scope)
     if names.isdisjoint(found):
         return

@@ -1,7 +1,7 @@
-"""A whole small answer, in the fewest steps: the endpoints that are asked most often make one per request.
+"""Minimal ASGI response with encoded headers, for the endpoints with the most requests.
 
-Starlette's `Response` builds the headers of each answer from text again and copies them; here they are the tuples
-that are sent, and lists of them may be shared by answers (`headers`, never changed).
+Starlette's `Response` encodes and copies the headers of every response; here they are the tuples that are sent,
+and a list of them may be shared by several responses, so it is never changed.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Answer", "Header", "Reply", "encoded"]
 
 
 class Answer(Protocol):
-    """A `Reply`, or one of Starlette's responses: an ASGI application that sends one answer."""
+    """Interface of `Reply` and of Starlette's responses: an ASGI application that sends one response."""
 
     status_code: int
 
@@ -32,7 +32,7 @@ class Answer(Protocol):
 
 
 class Reply:
-    """Status, headers and body as they are sent; HEAD gets no body.  Adds no header, Content-Length neither."""
+    """Response with status, headers and body, sent as given; HEAD gets no body.  Content-Length is not added."""
 
     __slots__ = ("body", "raw_headers", "status_code")
 
@@ -49,5 +49,5 @@ class Reply:
 
 
 def encoded(headers: Mapping[str, str]) -> list[Header]:
-    """Headers as bytes; names must be in lower case."""
+    """Return headers as bytes; names must be in lower case."""
     return [(name.encode("latin-1"), value.encode("latin-1")) for name, value in headers.items()]

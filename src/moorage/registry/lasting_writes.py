@@ -1,4 +1,4 @@
-"""Writes of small objects that are left out when this process has made the same bytes durable before.
+"""Write deduplication: skips the write of a small object whose same bytes this process has made durable before.
 
 Above: `manifests.py`.
 """
@@ -20,11 +20,11 @@ __all__ = ["LastingWrites"]
 
 
 class LastingWrites:
-    """Writes that are left out when the object is there already and this process has made it last.
+    """Skips a write if the object exists unchanged and this process has written it durably.
 
-    That an object can be read does not mean that it survives a power cut: another process may have put it there
-    a moment ago and not yet have synced its directory.  What this process wrote it has synced.  So pushing an
-    image again costs reads instead of fsyncs, except for the first time in each process.
+    A readable object is not necessarily durable: another process may have written it just now, and not have synced
+    its directory yet.  The writes of this process are synced.  So pushing an image again costs reads instead of
+    fsyncs, except for the first time in each process.
     """
 
     def __init__(self, driver: Driver, *, remembered: int = 20_000) -> None:
@@ -32,21 +32,21 @@ class LastingWrites:
         self._versions: BoundedCache[Key, Version] = BoundedCache(remembered)
 
     def wrote(self, key: Key, when: When) -> bool:
-        """Are the bytes that `when` names those that this process last wrote?"""
+        """Return whether `when` is the version that this process last wrote to `key`."""
         return isinstance(when, Unchanged) and self._versions.get(key) == when.version
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> None:
-        """Raises Conflict."""
+        """Write an object and remember its version.  Raises Conflict."""
         self._versions.put(key, await self._driver.write(key, data, when))
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> None:
-        """Raises Conflict."""
+        """Write groups in order, as `Driver.write_ordered`, and remember the versions.  Raises Conflict."""
         versions = await self._driver.write_ordered(groups)
         for write, version in zip((write for group in groups for write in group), versions, strict=True):
             self._versions.put(write.key, version)
 
     async def ensure(self, key: Key, data: bytes) -> None:
-        """`data` is there when this returns, and lasts."""
+        """Make sure that the object has `data`, durably; write it only if needed."""
         if self._versions.get(key) is not None:
             with suppress(KeyMissing, ObjectTooLarge):
                 found = await self._driver.read(key)

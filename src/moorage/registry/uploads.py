@@ -163,7 +163,7 @@ class StoredUploads:
             current = await self._state(home)
         if expected != current.offset or start not in {None, current.offset}:
             status = self.status_of(name, uuid, current)
-            raise RangeInvalid(f"the upload stands at byte {current.offset}", status=status)
+            raise RangeInvalid(f"the upload's offset is {current.offset}", status=status)
         hashers = _hashers(current, algorithm) or self._kept_hashers(home, current)
         part = StoredPart(self, self._driver.uploads, name, uuid, current, hashers)
         try:

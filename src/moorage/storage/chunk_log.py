@@ -134,7 +134,7 @@ class ChunkLog:
             return state.held, state.version
         found = await self.state(home)
         if found.offset != state.offset:
-            raise UploadChanged(f"{home}: it stands at {found.offset}, not at {state.offset}")
+            raise UploadChanged(f"{home}: its offset is {found.offset}, not {state.offset}")
         if not isinstance(found.held, LogState):
             return await finished(self._adopt(home, found))
         return found.held, found.version

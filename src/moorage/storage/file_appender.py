@@ -1,4 +1,4 @@
-"""An upload's file while one request extends it: locked, written, made durable at checkpoints.
+"""Appender of the filesystem driver: locks an upload's file, appends to it, syncs it at checkpoints.
 
 Above: `filesystem_uploads.py`, which draws the files.  Below: `upload_files.py`, `durable.py`.
 """
@@ -33,13 +33,13 @@ if TYPE_CHECKING:
 __all__ = ["FileAppender", "lock", "open_locked"]
 
 _WRITEBACK_BYTES: Final = 8 << 20
-"""After this many bytes the disk begins to write: left to the kernel it would wait for the fsync, up to 30 s."""
+"""Writeback starts after this many bytes: the kernel alone would wait for the fsync, or up to 30 s."""
 _BESIDE_BYTES: Final = 256 << 10
-"""From here on hashing takes longer than handing it to another thread."""
+"""From this size on hashing takes longer than the hand-over to another thread."""
 
 
 class FileAppender:
-    """See `driver.Appender`.  Owns the locked descriptor of `data`."""
+    """Implements `driver.Appender`.  Owns the locked descriptor of `data`."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class FileAppender:
         self._data = f"{path}/{DATA}"
         self._state = state
         self._end = self._handed_over = state.offset
-        self.touched = False  # something was written since the last checkpoint, perhaps in vain
+        self.touched = False  # a write was attempted since the last checkpoint
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         self.touched = True
@@ -91,7 +91,7 @@ class FileAppender:
                 sync_data(self._fd, self._data)
             version = version_of(os.fstat(self._fd))
             state = UploadState(self._end, self._state.started, tuple(notes), version)
-            # From here on `leave` must not cut: once a name tells the new offset, the older ones go.
+            # From here on `leave` must not truncate: the name with the new offset replaces the older ones.
             self._state, self.touched = state, False
             self._name(state)
             return state
@@ -101,7 +101,7 @@ class FileAppender:
             return await self._pool.run(work)
 
     def _name(self, state: UploadState) -> None:
-        """Write notes and marker of a checkpoint, and remove those of the one before."""
+        """Write the notes and the marker of a checkpoint, and remove those of the previous one."""
         before = self._names
         written = [f"{self._path}/{note.name}" for note in state.notes]
         for note in state.notes:
@@ -126,13 +126,13 @@ class FileAppender:
         return await self.checkpoint((), chunks, also)
 
     def cut(self) -> None:
-        """Drop what no checkpoint covers."""
+        """Truncate to the last checkpoint."""
         with translating("lock", self._home, self._data, None):
             _cut(self._fd, self._data, self._state.offset)
             self.touched = False
 
     def leave(self) -> None:
-        """Drop what no checkpoint covers and let the next writer in."""
+        """Truncate to the last checkpoint and release the lock."""
         with translating("leave", self._home, self._data, None):
             try:
                 if self.touched:
@@ -144,7 +144,10 @@ class FileAppender:
 def lock(
     home: Key, path: str, state: UploadState, missing: Callable[[str], UploadMissing]
 ) -> tuple[int, Sequence[str]]:
-    """`data`, open, locked, still in its place, and ending at `state.offset`, durably; its notes and markers."""
+    """Open and lock `data` and truncate it durably to `state.offset`.
+
+    Return its descriptor, and the paths of notes and markers.
+    """
     fd, names, whole = open_locked(home, path, state, missing)
     if not whole:
         try:
@@ -158,15 +161,15 @@ def lock(
 
 def _cut(fd: int, path: str, offset: int) -> None:
     os.ftruncate(fd, offset)
-    sync_data(fd, path)  # or a published blob could be longer again after a power cut
+    sync_data(fd, path)  # without it a published blob could regain the dropped bytes after a power failure
 
 
 def open_locked(
     home: Key, path: str, state: UploadState, missing: Callable[[str], UploadMissing]
 ) -> tuple[int, Sequence[str], bool]:
-    """`data`, open, locked and in its place; its notes and markers; whether it ends at `state.offset`, durably.
+    """Open and lock `data`; return its descriptor, the paths of notes and markers, and whether `state` is its end.
 
-    Half a dozen system calls that wait for no disk, so `append` makes them on the event loop, as `state` does.
+    A few system calls that do not wait for the disk, so `append` makes them on the event loop, as `state` does.
     """
     data = f"{path}/{DATA}"
     with translating("lock", home, data, missing):
@@ -179,13 +182,13 @@ def open_locked(
             status = os.fstat(fd)
             if not stat.S_ISREG(status.st_mode):
                 raise missing(home)
-            # Whoever had the lock before may have published or discarded what we opened.
+            # The previous holder of the lock may have published or discarded the opened file.
             if not os.path.samestat(status, os.stat(data)):
                 raise UploadMissing(home)
             found = list(found_names(path))
             offset = offset_reached([at for at, _ in found], status.st_size)
             if offset != state.offset:
-                raise UploadChanged(f"{home}: it stands at {offset}, not at {state.offset}")
+                raise UploadChanged(f"{home}: its offset is {offset}, not {state.offset}")
         except BaseException:
             os.close(fd)
             raise

@@ -1,24 +1,24 @@
-"""Uploads as growing files, interchangeable with CNCF Distribution's.
+"""Uploads of the filesystem driver: growing files, compatible with CNCF Distribution.
 
-    HOME/startedat              when it began: UTC, RFC 3339, seconds, 20 bytes
-    HOME/data                   the bytes; flock(2)ed by whoever extends or publishes them
+    HOME/startedat              start time: UTC, RFC 3339, seconds, 20 bytes
+    HOME/data                   the bytes; locked by flock(2) while a request extends or publishes them
     HOME/hashstates/ALG/OFFSET  notes: the last component is the offset they belong to
-    HOME/offset.OFFSET          ours: empty; what a checkpoint leaves that has no notes
-    HOME/format.N               not written yet: a later version's mark that this form of an upload is not its own
+    HOME/offset.OFFSET          Moorage only: empty marker of a checkpoint without notes
+    HOME/format.N               not written yet: marks another format of a later version
 
-An upload stands at the greatest offset that one of the names tells and `data` reaches.  Bytes past it were
-written by a request that died before its checkpoint; nobody knows whether they are whole, and the next writer
-cuts them off.  Only an upload that has no such name at all stands at the size of `data`: the reference writes
-`hashstates/sha256/0` at once, unless it was built without resumable digests.
+The offset of an upload is the greatest one in these names that `data` reaches.  Bytes past it were written by a
+request that died before its checkpoint; they may be incomplete, and the next writer truncates them.  Only without
+any such name the offset is the size of `data`: the reference writes `hashstates/sha256/0` at once, unless it was
+built without resumable digests.
 
-Publishing renames `data`, also over an object that is there: these bytes were proven a moment ago, those never,
-and a rename costs no more than the check that would keep them.  Readers that have the old file open continue to
+Publishing renames `data`, also over an existing object: these bytes were just verified, those were not, and a
+rename costs no more than the check for existence.  Readers that have the old file open continue to
 read it; of two publishers of one digest the later one wins, with the same bytes; other names of the old file
 (hard links of a backup) keep it.
 
-A checkpoint makes the data durable first and then writes the names without fsync: one that is lost in a power
-cut means an earlier offset, never a wrong one.  Starting an upload is not durable at all; a client whose upload
-a power cut took away starts again.
+A checkpoint first makes the data durable and then writes the names without fsync: a name lost in a power failure
+means an earlier offset, never a wrong one.  Starting an upload is not durable; if a power failure removes it, the
+client starts again.
 
 `state` and the lock run on the event loop: two to four listings of directories with at most three names take less
 time than the hop to a thread (`filesystem.py` has the numbers).

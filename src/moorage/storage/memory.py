@@ -240,7 +240,7 @@ class MemoryUploads:
         if upload.busy:
             raise UploadBusy(home)
         if upload.state.offset != state.offset:
-            raise UploadChanged(f"{home}: it stands at {upload.state.offset}, not at {state.offset}")
+            raise UploadChanged(f"{home}: its offset is {upload.state.offset}, not {state.offset}")
         return upload
 
     async def begin(self, home: Key) -> UploadState:

@@ -1,10 +1,10 @@
-"""Small files that become visible in an order, each group durable before the next: one step in one thread.
+"""Ordered writes of small files: each group is visible and durable before the next.  One call in one thread.
 
     all temporary files, written ─► fsync each ─► rename a group ─► fsync its directories ─► rename the next ...
                                                                     └ with the first group: the parents of new ones
 
-An fsync makes a journalling file system commit all that was done before it, so those that follow each other
-without a rename between them cost one commit together; a directory that several files need is fsynced once.
+An fsync makes a journalling file system commit everything before it, so consecutive fsyncs without a rename
+between them cost one commit together; a directory that holds several of the files is fsynced once.
 
 Above: `filesystem.py`, `filesystem_uploads.py`.  Below: `durable.py`.
 """
@@ -42,7 +42,7 @@ __all__ = ["OrderedWrites", "give_name", "one_after_another", "publish_in_steps"
 
 @dataclass(slots=True)
 class _File:
-    """An object on its way: `temporary` is "" once it has its name."""
+    """One file to write; `temporary` is "" after its rename."""
 
     write: Write
     path: str
@@ -52,9 +52,9 @@ class _File:
 
 @dataclass(slots=True)
 class OrderedWrites:
-    """A context; on entering, everything is on disk under temporary names, and nothing is visible.
+    """Context manager: on entry all files are written and synced under temporary names; none is visible.
 
-    Leaving it removes what was not given its name, and directories that were made for it.
+    On exit, temporary files without a rename are removed, and directories that were created for them.
     `current` returns the version of the object at a path, None if there is none; `write_one` writes one object
     durably by itself, as `Driver.write` does.
     """
@@ -117,12 +117,12 @@ class OrderedWrites:
             self.directories.remove(self._made)
 
     def run(self) -> None:
-        """Give every group its names, in order.  Raises Conflict."""
+        """Rename all groups, in order.  Raises Conflict."""
         for number in range(len(self._files)):
             self.show(number)
 
     def show(self, number: int) -> None:
-        """Give the files of a group their names, durably."""
+        """Rename the files of a group, durably."""
         opened: dict[str, int] = {}
         try:
             for file in self._files[number]:
@@ -135,7 +135,7 @@ class OrderedWrites:
         self.settle()
 
     def settle(self) -> None:
-        """Make the entries of all new directories durable, those of later groups as well; once."""
+        """Sync the parents of all new directories, those of later groups included; once."""
         if not self._settled:
             self.directories.settle({file.directory for group in self._files for file in group})
             self._settled = True
@@ -150,7 +150,7 @@ class OrderedWrites:
                 give_name(file.write, file.temporary, file.path, self.current, self.path_of)
             finally:
                 fcntl.flock(fd, fcntl.LOCK_UN)
-        except FileNotFoundError:  # a deletion beside us has removed the directory with the temporary file in it
+        except FileNotFoundError:  # a concurrent deletion has removed the directory with the temporary file
             self.directories.forget(file.directory)
             self.write_one(file.write)
         file.temporary = ""
@@ -163,9 +163,9 @@ def give_name(
     current: Callable[[str], Version | None],
     path_of: Callable[[str], str],
 ) -> None:
-    """Give a temporary file the name of its object, if the conditions of `write` hold; else raise Conflict.
+    """Rename a temporary file to its object's path if the conditions of `write` hold; else raise Conflict.
 
-    The caller has the directory to itself (`durable.changing`) and makes the change durable.
+    The caller holds the lock of the directory (`durable.changing`) and syncs it.
     """
     if write.unless is not None and exists(path_of(write.unless)):
         raise Conflict(f"{write.key}: {write.unless} exists")
@@ -181,7 +181,7 @@ def give_name(
 
 
 async def one_after_another(driver: Driver, groups: Sequence[Sequence[Write]]) -> list[Version]:
-    """`Driver.write_ordered` by single writes, those of a group at the same time; `unless` is looked at before."""
+    """Implement `Driver.write_ordered` by single writes, concurrent within a group, after a check of `unless`."""
 
     async def one(write: Write) -> Version:
         if write.unless is not None:
@@ -203,7 +203,7 @@ async def one_after_another(driver: Driver, groups: Sequence[Sequence[Write]]) -
 async def publish_in_steps(
     driver: Driver, home: Key, state: UploadState, to: Key, link: Write
 ) -> StorageError | None:
-    """`Driver.publish` by its three steps."""
+    """Implement `Driver.publish` with its three steps."""
     await driver.uploads.publish(home, state, to)
     await driver.write_ordered([[link]])
     try:

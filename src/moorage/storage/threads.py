@@ -1,4 +1,4 @@
-"""Where blocking system calls run, and what their errors mean to a driver's caller.
+"""Thread pool for blocking system calls, and translation of their errors into storage errors.
 
 Used by `filesystem.py` and `filesystem_uploads.py`.
 """
@@ -26,14 +26,14 @@ _T = TypeVar("_T")
 
 _LEAST_THREADS: Final = 25  # the reference raises smaller values of `maxthreads` as well
 _ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
-"""ELOOP: a link that leads back to itself; ENXIO: a socket that lies in the place of a file."""
+"""ELOOP: a symbolic link loop; ENXIO: a socket in the place of a file."""
 
 
 class translating:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
-    """Turn the system's errors into the driver's.
+    """Translate OSError into storage errors.
 
     `operation` and the absolute `path` are for the log.  `missing` gets `key` and returns the error for an
-    absent file, or raises a better one; `None` where an absent file is a failure like any other.
+    absent file, or raises a more specific one; None: an absent file is a failure like any other.
     """
 
     __slots__ = ("_key", "_missing", "_operation", "_path")
@@ -52,16 +52,16 @@ class translating:  # noqa: N801  used like a function; a class costs a fifth of
 def translated(
     error: OSError, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None
 ) -> StorageError:
-    """Return the driver's error for the system's, as `translating` raises it: for what is called most often."""
+    """Return the storage error for an OSError, as `translating` raises it; for the hottest paths."""
     if missing is not None and error.errno in _ABSENT:
         return missing(key)
     return of_system(error, operation, path)
 
 
 class _Job(Generic[_T]):
-    """One piece of work, and where its result goes: to the caller, and to one who was cancelled and waits on.
+    """One call and the futures of its result.
 
-    `future` is cancelled with its caller; `ended` is not, whenever the work ends.
+    `future` is cancelled with the caller; `ended` is not, and a cancelled caller waits for it.
     """
 
     __slots__ = ("ended", "future", "work")
@@ -72,7 +72,7 @@ class _Job(Generic[_T]):
         self.ended: asyncio.Future[_T] | None = None
 
     def settle(self, result: _T | None, error: BaseException | None) -> None:
-        """On the event loop, once."""
+        """Set the result; called on the event loop, once."""
         future = self.future
         if future.cancelled():
             future = self.ended = self.ended or future.get_loop().create_future()
@@ -83,9 +83,9 @@ class _Job(Generic[_T]):
 
 
 class _Beside:
-    """Work for any thread that is free; the thread that needs its end does it itself if none has begun.
+    """Work for any free thread; the thread that needs its result does it itself if no other has begun.
 
-    So no thread ever waits for work that is still in the queue, however few threads there are.
+    So no thread waits for work that is still queued, however few threads there are (no deadlock).
     """
 
     __slots__ = ("_begun", "_ended", "_error", "_work")
@@ -97,7 +97,7 @@ class _Beside:
         self._error: BaseException | None = None
 
     def run(self) -> None:
-        """Do the work, unless another thread has begun."""
+        """Do the work, unless another thread has begun it."""
         if not self._begun.acquire(blocking=False):
             return
         try:
@@ -108,7 +108,7 @@ class _Beside:
             self._ended.release()
 
     def finish(self) -> None:
-        """Return when the work has ended; raise what it raised."""
+        """Do the work or wait for its end; raise its exception."""
         self.run()
         self._ended.acquire()
         if self._error is not None:
@@ -116,10 +116,9 @@ class _Beside:
 
 
 class Pool:
-    """Threads for what blocks, at most `max_threads`.  `processors` are those that this process may use.
+    """Pool of at most `max_threads` threads for blocking calls.  `processors`: the number this process may use.
 
-    A caller that is cancelled waits for its thread: what a thread writes to, a lock or a descriptor, is never
-    given back while the thread still uses it.
+    A cancelled caller waits for its thread: a lock or descriptor is never released while a thread uses it.
 
     `loop.run_in_executor` costs about twice the CPU of this (two futures, each with a lock and callbacks): with
     ten calls for a small blob that was a fifth of a push.
@@ -130,31 +129,31 @@ class Pool:
         self._processors = processors
         self._jobs: SimpleQueue[_Job[Any] | _Beside | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
-        self._running = 0  # jobs handed in and not settled; touched by the event loop only
+        self._running = 0  # jobs submitted and not settled; used by the event loop only
 
     async def run(self, work: Callable[[], _T], undo: Callable[[_T], None] | None = None) -> _T:
-        """What `work` returns.  If the caller is cancelled meanwhile, `undo` gets the result that nobody will."""
+        """Return the result of `work`.  If the caller is cancelled meanwhile, `undo` is called with the result."""
         loop = asyncio.get_running_loop()
         job = _Job(work, loop)
         self._running += 1
         try:
-            self._hand_in(job)
+            self._submit(job)
             return await job.future
         except asyncio.CancelledError:
             ended = job.future
-            if ended.cancelled():  # else the work ended in the very step in which the caller was cancelled
+            if ended.cancelled():  # else the work ended in the same loop iteration as the cancellation
                 job.ended = ended = job.ended or loop.create_future()
             await _settled(ended)
             if ended.exception() is None and undo is not None:
                 rest = _Job(lambda: undo(ended.result()), loop)
-                self._hand_in(rest)
+                self._submit(rest)
                 await _settled(rest.future)
             raise
         finally:
             self._running -= 1
 
     async def run_beside(self, work: Callable[[], _T], beside: Callable[[], object]) -> _T:
-        """Return what `work` does when `beside` has ended as well: at the same time, if another thread is free."""
+        """Return the result of `work` once `beside` has ended too; both run in parallel if a thread is free."""
         other = _Beside(beside)
 
         def both() -> _T:
@@ -169,14 +168,14 @@ class Pool:
 
         self._running += 1
         try:
-            self._hand_in(other)
+            self._submit(other)
             return await self.run(both)
         finally:
             self._running -= 1
 
     @property
     def has_idle_processor(self) -> bool:
-        """Return whether work could be split among threads with a gain: beside these and the event loop's."""
+        """Return whether a processor is idle, besides those of running jobs and of the event loop."""
         return self._running + 1 < self._processors
 
     @property
@@ -185,10 +184,10 @@ class Pool:
 
     @property
     def waiting(self) -> int:
-        """Jobs that no thread has taken up."""
+        """Number of queued jobs."""
         return self._jobs.qsize()
 
-    def _hand_in(self, job: _Job[Any] | _Beside) -> None:
+    def _submit(self, job: _Job[Any] | _Beside) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name="storage", daemon=True)
             try:
@@ -209,9 +208,9 @@ class Pool:
             result, error = None, None
             try:
                 result = job.work()
-            except BaseException as caught:  # noqa: BLE001  it is raised where the result is awaited
+            except BaseException as caught:  # noqa: BLE001  raised again where the result is awaited
                 error = caught
-            with suppress(RuntimeError):  # the loop was closed: nobody waits any more
+            with suppress(RuntimeError):  # the loop is closed: the result is not awaited
                 job.future.get_loop().call_soon_threadsafe(job.settle, result, error)
             del job, result, error
 

@@ -1,6 +1,6 @@
-"""The files of an upload's directory: data, notes, markers and the time when it began.
+"""Files in an upload's directory: data, notes, markers and start time.
 
-`filesystem_uploads.py` draws them.  Everything here blocks.
+`filesystem_uploads.py` has the layout.  All functions block.
 """
 
 from __future__ import annotations
@@ -44,17 +44,17 @@ OFFSET: Final = "offset."
 _NOTES: Final = "hashstates"
 _FORMAT: Final = "format."
 _KNOWN_FORMAT: Final = f"{_FORMAT}1"
-"""The form of today's uploads, also of those without such a name.  docs/formats.md has the rule."""
+"""The current format, also that of uploads without such a file.  docs/formats.md has the rule."""
 
 
 def offset_in(name: str) -> int | None:
-    """The offset in the name of a note or marker."""
+    """Return the offset in the name of a note or marker; None if it has none."""
     text = name.rpartition("/")[2].removeprefix(OFFSET)
     return int(text) if text.isascii() and text.isdigit() else None
 
 
 def found_names(path: str) -> Iterator[tuple[int, str]]:
-    """(offset, path) of every note and marker.  Raises StorageUnavailable for an upload of a later format."""
+    """Yield (offset, path) of every note and marker.  Raises StorageUnavailable for an unknown format."""
     for name in os.listdir(path):
         if name.startswith(_FORMAT) and name != _KNOWN_FORMAT:
             raise StorageUnavailable(
@@ -78,12 +78,14 @@ def version_of(status: os.stat_result) -> Version:
 
 
 def offset_reached(offsets: Sequence[int], size: int) -> int:
+    """Return the greatest of `offsets` that `size` reaches; without any, `size`."""
     if not offsets:
         return size
     return max((offset for offset in offsets if offset <= size), default=0)
 
 
 def notes_at(path: str, found: Sequence[tuple[int, str]], offset: int) -> Iterator[Note]:
+    """Yield the notes of the checkpoint at `offset`."""
     for at, note in found:
         name = note[len(path) + 1 :]
         if at == offset and not name.startswith(OFFSET):
@@ -92,7 +94,7 @@ def notes_at(path: str, found: Sequence[tuple[int, str]], offset: int) -> Iterat
 
 
 def begun(path: str) -> tuple[datetime, bool]:
-    """Return the time in `startedat`, and True; without a readable one, that of the last write, and False."""
+    """Return the time in `startedat` and True; without a valid one the last modification time and False."""
     with suppress(OSError):
         started = started_at(_read(f"{path}/{STARTED}"))
         if started is not None:
@@ -109,13 +111,13 @@ def begun(path: str) -> tuple[datetime, bool]:
 
 
 def _raise(error: OSError) -> None:
-    """An entry that cannot be read may be new: treated as old, a live upload would be purged."""
+    """Raise errors of `os.walk`: an unreadable entry may be new, and skipping it could purge a live upload."""
     if not isinstance(error, FileNotFoundError):
         raise error
 
 
 def _read(path: str) -> bytes:
-    """The first KiB of a file: more than any note or time has."""
+    """Return the first KiB of a file, more than any note or time has."""
     fd, _ = open_regular(path)
     try:
         return os.read(fd, 1024)
@@ -133,9 +135,9 @@ def write_file(path: str, data: bytes) -> None:
 
 
 def write_note(home: str, note: Note) -> None:
-    """Whole or not at all for other processes; a power cut may take it (module docstring).
+    """Write a note atomically; it is not durable (`filesystem_uploads.py`).
 
-    The home itself is never made here: an upload that was discarded meanwhile stays gone.
+    The upload's own directory is never created here: an upload that was discarded meanwhile stays deleted.
     """
     parts = note.name.split("/")
     for depth in range(1, len(parts)):

@@ -109,7 +109,7 @@ class AzureUploads:
             return state.held
         found = await self.state(home)
         if found.offset != state.offset:
-            raise UploadChanged(f"{home}: it stands at {found.offset}, not at {state.offset}")
+            raise UploadChanged(f"{home}: its offset is {found.offset}, not {state.offset}")
         if not isinstance(found.held, BlockLog):
             return await finished(self._adopt(home, found))
         return found.held
@@ -158,7 +158,7 @@ class AzureUploads:
             raise UploadMissing(home) from error
         size = sum(block.size for block in blocks)
         if blocks and size != log.size:
-            raise UploadChanged(f"{home}: it stands at {size}, not at {log.size}")
+            raise UploadChanged(f"{home}: its offset is {size}, not {log.size}")
         return replace(log, blocks=tuple(blocks))
 
     @asynccontextmanager
