@@ -178,7 +178,7 @@ def test_an_address_in_use_ends_the_start(tmp_path: Path) -> None:
 def test_a_listener_that_others_may_reach_is_warned_of(tmp_path: Path) -> None:
     """As the image of registry:3 has it; it works all the same."""
     with debugged(tmp_path / "data", http={"workers": 1, "debug": {"addr": ":0"}}) as server:
-        assert "the debug listener asks nobody who they are" in server.live.logs()
+        assert "the debug listener has no authentication" in server.live.logs()
         assert server.get("/debug/health") == (200, "{}")
         assert server.get("/metrics")[0] == 404, "not switched on"
 

@@ -174,7 +174,7 @@ def test_a_worker_that_is_told_to_end_finishes_its_request_and_is_replaced(serve
     served.seen("waiting")
     for pid in served.children():
         os.kill(pid, signal.SIGTERM)
-    served.logged("a worker was told to end")
+    served.logged("a worker was ended by SIGTERM")
     (served.home / "go").touch()
     slow.join()
     assert slow.answer is not None

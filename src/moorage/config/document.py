@@ -23,16 +23,16 @@ _OPENING: Final = """\
 <!-- Written by `python -m moorage.config.document`; change the models in src/moorage/config/sections. -->
 
 Moorage reads the configuration of CNCF Distribution (`registry:2` and `registry:3`): the same YAML file, the same
-`REGISTRY_*` variables. `moorage config check` tells everything that is wrong with yours, and `moorage config show`
-what is in force, with secrets masked.
+`REGISTRY_*` variables. `moorage config check` reports every problem of a configuration, and `moorage config show`
+prints the settings in force, with secrets masked.
 
 ## Where they come from
 
 1. The file named on the command line; else the one that `REGISTRY_CONFIGURATION_PATH` names; else
    `/etc/docker/registry/config.yml`; else `/etc/distribution/config.yml`; else none. Without a file, Moorage keeps
    its data in the user's data directory (`$XDG_DATA_HOME/moorage` or `~/.local/share/moorage`; for root
-   `/var/lib/registry` if there is one), listens on `127.0.0.1:5000`, remembers blobs in memory and asks nobody who
-   they are. `moorage serve --defaults` takes no file, even if there is one.
+   `/var/lib/registry` if there is one), listens on `127.0.0.1:5000`, caches blob sizes in memory and has no
+   authentication. `moorage serve --defaults` takes no file, even if there is one.
 2. `REGISTRY_*` variables replace what the file says.
 3. What neither says has the default given here.
 

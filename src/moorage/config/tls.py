@@ -1,6 +1,6 @@
 """Checks of `http.tls`, `http.http2` and `http.h2c`: keys that need or exclude each other, files, cipher suites.
 
-Above: `checks.py`.  The contents of the files are judged later, by `server/certificates.py`.
+Above: `checks.py`.  The contents of the files are validated later, by `server/certificates.py`.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def _files(tls: Tls) -> Iterator[Problem]:
         )
         yield Problem(message, "http.tls.certificates")
     elif tls.certificates and not tls.certificate:
-        message = "needs http.tls.certificate and key, which clients get that request another name or none"
+        message = "needs http.tls.certificate and key, served to clients that request another host name or none"
         yield Problem(message, "http.tls.certificates")
     more = (
         (f"certificates[{index}].{key}", path)
@@ -63,7 +63,7 @@ def _files(tls: Tls) -> Iterator[Problem]:
 
 
 def _http2(http: Http) -> Iterator[Problem]:
-    """Warn where HTTP/2 is asked for, which is by `disabled: false` as well, since that is the default."""
+    """Warn about settings that request HTTP/2; an explicit `disabled: false` does, the default does not."""
     if http.h2c.enabled:
         yield Problem(f"has no effect; {_HTTP1}", "http.h2c.enabled", kind="warning")
     if "disabled" in http.http2.model_fields_set and not http.http2.disabled:
@@ -110,7 +110,7 @@ def _no_host(text: str) -> str:
     if name.startswith("*."):
         return "wildcards need challenges by DNS, which are not offered; expected the name of a host"
     if not name.isascii():
-        return "expected the name as DNS has it, which begins with xn--"
+        return "expected the name in its DNS form, which begins with xn--"
     try:
         ip_address(name)
     except ValueError:
@@ -119,14 +119,16 @@ def _no_host(text: str) -> str:
 
 
 def _clients(tls: Tls) -> Iterator[Problem]:
-    """These keys mean that clients are checked, so they are refused where that would not be so."""
+    """Refuse client certificate settings under which no client would be verified."""
     if tls.clientcas and not (tls.certificate or tls.letsencrypt.cachefile):
-        yield Problem("needs http.tls.certificate and key: without TLS no client is checked", "http.tls.clientcas")
+        yield Problem(
+            "needs http.tls.certificate and key: without TLS no client is verified", "http.tls.clientcas"
+        )
     if tls.clientauth and not tls.clientcas:
-        yield Problem("needs http.tls.clientcas: without it no client is checked", "http.tls.clientauth")
+        yield Problem("needs http.tls.clientcas: without it no client is verified", "http.tls.clientauth")
     if tls.clientauth in {"request-client-cert", "require-any-client-cert"}:
         message = (
-            f"{tls.clientauth} takes certificates that nobody checks, which this server cannot; "
+            f"{tls.clientauth} accepts client certificates without verification, which is not supported; "
             "expected require-and-verify-client-cert or verify-client-cert-if-given"
         )
         yield Problem(message, "http.tls.clientauth")
@@ -140,9 +142,9 @@ def _suites(tls: Tls) -> Iterator[Problem]:
         if name not in suites.KNOWN:
             near = difflib.get_close_matches(name, suites.KNOWN, 1)
             hint = f"; did you mean {near[0]}?" if near else ""
-            yield Problem(f"{name!r} is no cipher suite{hint}", key)
+            yield Problem(f"unknown cipher suite {name!r}{hint}", key)
         elif name in suites.INSECURE and chosen:
-            yield Problem(f"{name} is not offered, for want of security; remove it", key)
+            yield Problem(f"{name} is insecure and not offered; remove it", key)
         elif name in suites.TLS13 and chosen and not all_of_tls13:
             message = (
                 f"{name} is a suite of TLS 1.3, of which all three are always offered and none can be chosen; "

@@ -387,7 +387,9 @@ class Crew:
         slot.current = None
         self.sockets.include(slot.number)
         if status == 0:
-            _log.warning("a worker was told to end; another takes its place", worker=slot.number, pid=worker.pid)
+            _log.warning(
+                "a worker was ended by SIGTERM; another takes its place", worker=slot.number, pid=worker.pid
+            )
         elif status == START_FAILED and not worker.ready:
             _log.error("a worker could not start", worker=slot.number, pid=worker.pid)
         else:

@@ -86,7 +86,7 @@ class Master:
         self._failed_start = self._came_up = False
 
     def run(self) -> int:
-        """Serve until told to stop; the exit status."""
+        """Serve until a signal stops the server; return the exit status."""
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
@@ -257,7 +257,7 @@ class Master:
 
     def _stop(self, name: str) -> None:
         if self._stop_at is not None:
-            _log.warning("told twice to stop: ending at once", signal=name)
+            _log.warning("second signal to stop: ending at once, running requests are cut off", signal=name)
             self._status = 1
             self._kill_all()
             return

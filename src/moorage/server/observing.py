@@ -80,8 +80,8 @@ def observe(settings: Settings, workers: int) -> Observation | None:
     _log.info(f"debug listener on http://{sockets}")
     if not is_loopback(sockets):
         _log.warning(
-            "the debug listener asks nobody who they are, and other machines may reach it; "
-            "bind http.debug.addr to 127.0.0.1, or let a firewall decide who may",
+            "the debug listener has no authentication, and other machines may reach it; "
+            "bind http.debug.addr to 127.0.0.1, or restrict access by a firewall",
             addr=str(sockets),
         )
     return Observation(sockets, Board(workers))

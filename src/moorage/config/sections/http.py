@@ -1,4 +1,4 @@
-"""`http`: where the registry listens and how it speaks."""
+"""`http`: listener, TLS, limits, proxies and CORS."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -12,11 +12,9 @@ __all__ = ["CertificatePair", "Debug", "H2c", "Http", "Http2", "LetsEncrypt", "P
 class LetsEncrypt(Section):
     """Certificates by ACME."""
 
-    cachefile: PathText = setting(
-        "", "Directory that keeps account and certificates, made if it is not there; switches ACME on."
-    )
-    cachedir: PathText = setting("", "The same as `cachefile`, which is a directory.", ours=True)
-    email: Text = setting("", "Address that the authority may write to; it may do without.")
+    cachefile: PathText = setting("", "Directory for account and certificates, created if missing; enables ACME.")
+    cachedir: PathText = setting("", "Another name of `cachefile`, which is a directory.", ours=True)
+    email: Text = setting("", "Contact address for the authority; optional.")
     hosts: tuple[Text, ...] = setting(
         (), "Host names, at least one; there is one certificate with all of them. No wildcards, no addresses."
     )
@@ -25,14 +23,14 @@ class LetsEncrypt(Section):
     )
     http01: Text = setting(
         "",
-        "`host:port` to answer HTTP-01 challenges on, which authorities send to port 80; other requests are sent "
-        "on to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, which port 443 must lead to.",
+        "`host:port` to answer HTTP-01 challenges on, which authorities send to port 80; other requests are "
+        "redirected to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, which port 443 must lead to.",
         ours=True,
     )
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The hosts as certificates and files name them, each once."""
+        """Return the hosts in lower case, without duplicates."""
         return tuple(dict.fromkeys(host.lower() for host in self.hosts))
 
 
@@ -55,7 +53,7 @@ class Tls(Section):
         ours=True,
     )
     clientcas: tuple[PathText, ...] = setting(
-        (), "PEM files with authorities whose clients are let in; each client needs a certificate."
+        (), "PEM files with CAs that verify client certificates; each client needs a certificate."
     )
     clientauth: Annotated[
         Literal[
@@ -66,10 +64,10 @@ class Tls(Section):
             "", "require-and-verify-client-cert", "require-any-client-cert", "verify-client-cert-if-given",
             "request-client-cert",
         ),
-    ] = setting("", "What is asked of clients when `clientcas` is set. The two that check nothing are refused.",
+    ] = setting("", "Policy for client certificates, with `clientcas`. The two that verify nothing are refused.",
                 shown="require-and-verify-client-cert")  # fmt: skip
     minimumtls: Annotated[Literal["tls1.2", "tls1.3"], one_of("tls1.2", "tls1.3", empty="tls1.2")] = setting(
-        "tls1.2", "Oldest version of TLS spoken. `tls1.0` and `tls1.1` are taken for `tls1.2`, with a warning."
+        "tls1.2", "Minimum TLS version. `tls1.0` and `tls1.1` count as `tls1.2`, with a warning."
     )
     ciphersuites: tuple[Text, ...] = setting(
         (),
@@ -90,7 +88,7 @@ class Tls(Section):
 class Prometheus(Section):
     """Metrics."""
 
-    enabled: Flag = setting(False, "Serve metrics on the debug listener; without `http.debug.addr` nowhere.")
+    enabled: Flag = setting(False, "Serve metrics on the debug listener; needs `http.debug.addr`.")
     path: Text = setting("/metrics", "Path of the metrics.")
 
 
@@ -99,22 +97,22 @@ class Debug(Section):
 
     addr: Text = setting(
         "",
-        "`host:port` of the debug listener, which speaks plain HTTP and asks nobody who they are; empty: none.",
+        "`host:port` of the debug listener: plain HTTP without authentication; empty: none.",
     )
     prometheus: Prometheus = setting(Prometheus, "Metrics.")
 
 
 class Http2(Section):
-    """HTTP/2 over TLS, which is not spoken."""
+    """HTTP/2 over TLS, which is not supported."""
 
     disabled: Flag = setting(
         False,
-        "HTTP/1.1 is served in any case, and a proxy adds HTTP/2; an explicit `false` gets a warning.",
+        "Has no effect: only HTTP/1.1 is served, and a proxy adds HTTP/2. An explicit `false` gets a warning.",
     )
 
 
 class H2c(Section):
-    """HTTP/2 without TLS, which is not spoken."""
+    """HTTP/2 without TLS, which is not supported."""
 
     enabled: Flag = setting(
         False, "Has no effect, with a warning: HTTP/1.1 is served; a proxy must be set to HTTP/1.1."
@@ -131,15 +129,13 @@ class Http(Section):
         shown="`127.0.0.1:5000` without a file",
     )
     net: Annotated[Literal["tcp", "unix"], one_of("tcp", "unix", empty="tcp")] = setting("tcp", "Kind of socket.")
-    host: Text = setting(
-        "", "URL (scheme and host) that clients reach the registry under; beats forwarded headers."
-    )
+    host: Text = setting("", "URL (scheme and host) of the registry for clients; overrides forwarded headers.")
     prefix: Text = setting("", "Path that the API is served under, such as `/registry/`.")
     relativeurls: Flag = setting(False, "Write `Location` headers without scheme and host.")
     secret: Text = setting(
         "",
         "Key that signs the state of uploads. Registries behind one load balancer must share it; "
-        "without it uploads do not survive a restart. `openssl rand -hex 32` makes one; samples of manuals are "
+        "without it uploads do not survive a restart. `openssl rand -hex 32` makes one; samples from manuals are "
         "refused.",
         secret=True,
         shown="random at every start",
@@ -152,8 +148,8 @@ class Http(Section):
     )
     tls: Tls = setting(Tls, "HTTPS.")
     debug: Debug = setting(Debug, "A second listener for health and metrics.")
-    http2: Http2 = setting(Http2, "HTTP/2 over TLS, which is not spoken.")
-    h2c: H2c = setting(H2c, "HTTP/2 without TLS, which is not spoken.")
+    http2: Http2 = setting(Http2, "HTTP/2 over TLS, which is not supported.")
+    h2c: H2c = setting(H2c, "HTTP/2 without TLS, which is not supported.")
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
         None, "Processes that answer requests.", ours=True, shown="one per core that may be used, at most 8"
     )
@@ -183,7 +179,7 @@ class Http(Section):
     )
     idletimeout: Period = setting(
         120.0,
-        "Longest time that a connection may idle between two requests. Longer than that of a proxy in front.",
+        "Longest time that a connection may idle between two requests. Set it above the idle time of a proxy.",
         unit="duration",
         ours=True,
     )
@@ -196,9 +192,9 @@ class Http(Section):
     trustedproxies: tuple[Proxy, ...] | None = setting(
         None,
         "Proxies whose `Forwarded` and `X-Forwarded-*` headers count: addresses, networks, `loopback`, `private`, "
-        "`unix` for whoever comes by a Unix socket. Set, the headers of others are dropped; an empty list trusts "
-        "nobody.",
+        "`unix` for clients of a Unix socket. If set, the headers of other clients are dropped; an empty list "
+        "trusts no proxy.",
         ours=True,
-        shown="everybody is believed where nothing is decided by it",
+        shown="headers of any client count, for URLs and the access log only",
     )
-    cors: Cors = setting(Cors, "Pages of other origins that may ask by a browser.", ours=True)
+    cors: Cors = setting(Cors, "Cross-origin requests of browsers (CORS).", ours=True)

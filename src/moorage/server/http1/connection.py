@@ -470,7 +470,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._keeps_least_rate(self.sent() - self._window_bytes, now):
             self._await_sending()
             return
-        self.server.note("a client reads its answer too slowly and is disconnected", self)
+        self.server.note("a client is disconnected: it reads slower than http.leastrate", self)
         self.abort()
 
     def _judge_body(self, now: float) -> None:
