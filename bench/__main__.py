@@ -1,7 +1,8 @@
-"""Moorage against other registries, on the same core and the same disk.
+"""Benchmarks of Moorage and other registries, on the same core and the same disk.
 
 Each row starts the registries on fresh storage, pinned to one core, with the load generators on the others,
-and measures them in turn: peers, ours, peers, ours, ...  A ratio is ours through a peer's of the same round.
+and measures them in turn: peers, Moorage, peers, Moorage, ...  A ratio is Moorage's number divided by the
+peer's of the same round.
 
     python3 dev.py bench                         every row, about fifteen minutes
     python3 dev.py bench --quick                 every row, short and small: about three minutes

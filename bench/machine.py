@@ -42,7 +42,7 @@ def _field(path: str, name: str) -> str:
 
 
 def _disk(scratch: Path) -> str:
-    """File system and device of the mount that holds `scratch`."""
+    """Return file system and device of the mount of `scratch`."""
     found = "unknown"
     longest = -1
     for line in Path("/proc/self/mounts").read_text().splitlines():

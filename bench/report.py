@@ -64,7 +64,7 @@ class Measured:
         return [ours[metric] / theirs[metric] for ours, theirs in pairs if metric in ours and theirs.get(metric)]
 
     def met(self, metric: Metric, peer: str = PEER) -> bool | None:
-        """Return whether the median reaches the goal; None where there is none, or nothing was measured."""
+        """Return whether the median reaches the goal; None without a goal or a measurement."""
         numbers = self.ratios(metric.name, peer) if metric.goal_of == "ratio" else self.values(OURS, metric.name)
         bound = metric.goal_beside(peer)
         if bound is None or not numbers:

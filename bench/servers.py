@@ -1,7 +1,7 @@
-"""The registries under test, and what stands beside them, on given cores and watched through /proc.
+"""Starts the registries under test and nginx on given cores, and measures them through /proc.
 
 Moorage and the releases of CNCF Distribution get the same configuration and `addr: 127.0.0.1:0`; the port that the
-kernel chose is read from the process's own listening socket.  zot gets one of its own (`_zot`).
+kernel chose is read from the process's own listening socket.  zot has a different format (`_zot`).
 Source of the /proc formats: proc(5).
 """
 
@@ -58,7 +58,7 @@ _TICKS_PER_S: Final = os.sysconf("SC_CLK_TCK")
 
 
 class Programs:
-    """The command of each peer that takes part, by its name."""
+    """Commands of the peers of a run, by name."""
 
     def __init__(self) -> None:
         self._paths = {PEER: "docker-registry"}
@@ -67,7 +67,7 @@ class Programs:
         self._paths[name] = path
 
     def command(self, side: str, config: Path) -> list[str]:
-        """Raises KeyError for a peer that was not added."""
+        """Return the command line of a side.  Raises KeyError for a peer that was not added."""
         if side == OURS:
             return [str(Path(sys.executable).with_name("moorage")), "serve", str(config)]
         return [self._paths[side], "serve", str(config)]
@@ -77,12 +77,12 @@ PROGRAMS: Final = Programs()
 
 
 class ServerFailed(Exception):
-    """The server did not start or answered wrongly; the message holds its log."""
+    """The server did not start or returned a wrong response; the message contains its log."""
 
 
 @dataclass
 class Server:
-    """A running registry.  Leaving the context ends its whole process group."""
+    """A running registry.  Leaving the context kills its whole process group."""
 
     side: str
     process: subprocess.Popen[bytes]
@@ -109,11 +109,11 @@ class Server:
 
     @property
     def workers(self) -> list[int]:
-        """The processes that answer: the children that hold the listening socket, or the only process."""
+        """The processes that serve requests: the children with the listening socket, or the only process."""
         return [pid for pid in self.pids[1:] if self.port in _listening_ports([pid])] or [self.process.pid]
 
     def cpu_s(self) -> float:
-        """User and system seconds that all its processes have used, in steps of 10 ms each."""
+        """Return the user and system seconds of all its processes, in steps of 10 ms each."""
         return cpu_s(self.pids)
 
     def empty(self) -> None:
@@ -126,12 +126,12 @@ class Server:
         os.sync()
 
     def forget_peak(self) -> None:
-        """Start the search for the highest resident size anew (needs the rights over its processes)."""
+        """Reset the peak resident size (needs privileges over the processes)."""
         for pid in self.pids:
             Path(f"/proc/{pid}/clear_refs").write_text("5")
 
     def peak_bytes(self) -> dict[int, int]:
-        """Highest resident size of each worker since `forget_peak`, shared pages included."""
+        """Return the peak resident size of each worker since `forget_peak`, shared pages included."""
         return {pid: _status_kib(pid, "VmHWM") * 1024 for pid in self.workers}
 
 
@@ -157,23 +157,23 @@ def start(
         if tls is not None:
             settings["http"]["tls"] = dict(tls)
         config.write_text(yaml.safe_dump(settings))
-    # A Go program is told how many cores it has: it looks at the machine's, not at those that it may use.
+    # Set explicitly: Go programs may count the machine's cores instead of the usable ones.
     environment = {} if side == OURS else {"GOMAXPROCS": str(len(cpus)), "OTEL_TRACES_EXPORTER": "none"}
     program = PROGRAMS.command(side, config)
     return _started(side, program, root, cpus, tls=tls is not None, environment=environment)
 
 
 def start_nginx(root: Path, cpus: Sequence[int], tls: Mapping[str, str], port: int) -> Server:
-    """One nginx worker that serves the files in `root` over TLS, pinned to `cpus`.  Raises ServerFailed.
+    """Start one nginx worker that serves the files in `root` over TLS, pinned to `cpus`.  Raises ServerFailed.
 
-    `port` is a free one: nginx cannot be told to take any.
+    `port` is a free one: nginx does not support port 0.
     """
     config = root.with_name(f"{root.name}.conf")
     scratch = root.with_name(f"{root.name}.scratch")
     scratch.mkdir()
     folders = ("client_body", "proxy", "fastcgi", "uwsgi", "scgi")
     temporary = " ".join(f"{name}_temp_path {scratch}/{name};" for name in folders)
-    # Larger output buffers than nginx's own 32 KiB: the best that it can do.
+    # Larger output buffers than the default of 32 KiB, for the best throughput of nginx.
     config.write_text(
         f"user {pwd.getpwuid(os.geteuid()).pw_name}; worker_processes 1; daemon off; pid {scratch}/pid;\n"
         "error_log stderr error;\n"
@@ -195,12 +195,12 @@ def start_moto(path: str, root: Path, cpus: Sequence[int]) -> Server:
 
 
 def cpu_s(pids: Sequence[int]) -> float:
-    """User and system seconds that these processes have used, in steps of 10 ms each."""
+    """Return the user and system seconds of processes, in steps of 10 ms each."""
     return sum(_cpu_ticks(pid) for pid in pids) / _TICKS_PER_S
 
 
 def listener(port: int) -> int | None:
-    """The process of this machine that listens on TCP port `port`; None where no process here does."""
+    """Return the local process that listens on TCP port `port`; None if there is none."""
     pids = (int(entry.name) for entry in os.scandir("/proc") if entry.name.isdigit())
     return next((pid for pid in pids if port in _listening_ports([pid])), None)
 
@@ -215,7 +215,7 @@ def _started(
     probe: str = "/v2/",
     environment: Mapping[str, str] | None = None,
 ) -> Server:
-    """Run it pinned to `cpus` and wait until it answers at `probe`.  Raises ServerFailed."""
+    """Run a program pinned to `cpus` and wait for its answer to `probe`.  Raises ServerFailed."""
     log = root.with_name(f"{root.name}.log")
     pin = ["taskset", "--cpu-list", ",".join(map(str, cpus))]
     began = time.perf_counter()
@@ -255,7 +255,7 @@ def _settings(side: str, root: Path, workers: int) -> dict[str, Any]:
 
 
 def _zot(root: Path, tls: Mapping[str, str] | None) -> dict[str, Any]:
-    """Return zot's configuration: no dedupe and no collection, which would take its lock; writes are synced."""
+    """Return zot's configuration: no deduplication, no garbage collection (both take its lock), synced writes."""
     with contextlib.closing(socket.create_server(("127.0.0.1", 0))) as probe:
         port = probe.getsockname()[1]
     http: dict[str, Any] = {"address": "127.0.0.1", "port": str(port), "compat": ["docker2s2"]}
@@ -291,7 +291,7 @@ def _wait(server: Server, probe: str) -> None:
 def _answers(port: int, probe: str, *, tls: bool) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     if tls:
-        # Whether it listens; the load checks the certificate.
+        # Only a readiness probe; the load generator verifies the certificate.
         unchecked = ssl.create_default_context()
         unchecked.check_hostname, unchecked.verify_mode = False, ssl.CERT_NONE
         connection = http.client.HTTPSConnection("127.0.0.1", port, timeout=5, context=unchecked)
@@ -316,7 +316,7 @@ def _descendants(pid: int) -> Iterator[int]:
 
 
 def _cpu_ticks(pid: int) -> int:
-    """User and system time of all threads, ended ones too; a process that is gone counts nothing."""
+    """Return user and system time of all threads, ended ones included; 0 for a process that has ended."""
     try:
         fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     except OSError:
@@ -332,7 +332,7 @@ def _status_kib(pid: int, name: str) -> int:
 
 
 def _listening_ports(pids: Sequence[int]) -> set[int]:
-    """TCP ports that these processes listen on, from the sockets they hold open."""
+    """Return the TCP ports that processes listen on, from their open sockets."""
     held = set()
     for pid in pids:
         with contextlib.suppress(OSError):

@@ -19,9 +19,9 @@ BOTH: Final = ("docker-registry", "moorage")
 
 @dataclass(frozen=True, slots=True)
 class Bench:
-    """How a run is done.  The servers have `server_cpus[:workers]`, the load generators `load_cpus`.
+    """Options of a run.  The server is pinned to `server_cpu`, the load generators to `load_cpus`.
 
-    `store` is there for rows that ask for one.
+    `store` is set for rows with `s3`.
     """
 
     server_cpu: int
@@ -57,7 +57,7 @@ class Metric:
     tail: bool = False
 
     def goal_beside(self, peer: str) -> float | None:
-        """Return the bound for the ratio to a peer, or for our own number."""
+        """Return the goal of the ratio to a peer, or of Moorage's own number."""
         return self.goal if self.goal_of == "value" or peer == "docker-registry" else self.goals.get(peer)
 
 
@@ -80,7 +80,7 @@ def latency(goal_ms: float | None = None, goals: Mapping[str, float] | None = No
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """`prepare` fills a fresh server; `measure` runs once per round on each side and gives every metric.
+    """One row: `prepare` fills a fresh server; `measure` runs once per round on each side and returns all metrics.
 
     A row with `alone` starts its own servers: `prepare` is not called, `alone` gives the numbers of one round of
     one side.  `title` may depend on the sizes of the run.  `peer` names the other side of a row that compares with
@@ -107,7 +107,7 @@ class Row:
         return self.title if isinstance(self.title, str) else self.title(bench)
 
     def peers(self, chosen: Sequence[str]) -> list[str]:
-        """Return the peers of a run that stand beside ours in this row."""
+        """Return the peers of a run that this row is compared with."""
         if self.sides != BOTH:
             return []
         if self.peer:

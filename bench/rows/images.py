@@ -1,4 +1,4 @@
-"""Whole images: 16 clients push images of ten small layers, each to its own repository."""
+"""Complete images: 16 clients push images of ten small layers, each to its own repository."""
 
 from __future__ import annotations
 

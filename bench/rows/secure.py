@@ -1,4 +1,4 @@
-"""TLS: pulls beside nginx and the peers with the same certificate, pushes beside the peers and our plain listener.
+"""TLS: pulls compared with nginx and the peers, pushes with the peers and with Moorage over plain HTTP.
 
 The client reads and writes with OpenSSL, on the cores that the server does not have (`transfers.py`).
 """

@@ -1,4 +1,4 @@
-"""Small answers: manifests by tag, HEAD, a blob of 1 KiB.  32 connections, one core."""
+"""Small responses: manifests by tag, HEAD, a blob of 1 KiB.  32 connections, one core."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def _measure(request: bytes) -> Callable[[Bench, Server], Mapping[str, float]]:
         result = load.run(
             server.port, request, connections=CONNECTIONS, seconds=bench.seconds, cpus=bench.load_cpus
         )
-        # The warm-up is in the processor time, so it is in the count of answers.
+        # The CPU time includes the warm-up, so the count of responses does, too.
         used = (server.cpu_s() - cpu) / result.answers * 1e6
         return {
             "requests": result.per_s,
