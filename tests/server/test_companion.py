@@ -111,7 +111,7 @@ def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
     with pytest.raises(Cannot, match="switched on or off"):
         redraw(old, off)
     more = load_text(tmp_path / "other", BASE + f"  tls: {{letsencrypt: {{{cache}, http01: ':80'}}}}\n")
-    assert "http.tls.letsencrypt.http01 has changed: that takes a restart" in redraw(old, more)[1]
+    assert "http.tls.letsencrypt.http01 has changed: restart the registry to apply it" in redraw(old, more)[1]
 
 
 def test_new_hosts_are_served_with_the_old_certificate_at_first(tmp_path: Path) -> None:

@@ -191,7 +191,7 @@ def test_a_reload_takes_another_path_and_keeps_the_address(tmp_path: Path) -> No
         path.write_text(yaml.safe_dump(config))
         server.live.process.send_signal(signal.SIGHUP)
         server.logged("configuration reloaded")
-        assert "http.debug.addr has changed: that takes a restart" in server.live.logs()
+        assert "http.debug.addr has changed: restart the registry to apply it" in server.live.logs()
         until(lambda: server.get("/other")[0] == 200, "the new path")
         until(lambda: server.get("/metrics")[0] == 404, "the old path to go")
 

@@ -109,9 +109,9 @@ def test_a_reload_keeps_the_workers_and_reads_the_limits(tmp_path: Path, monkeyp
     monkeypatch.setattr(plan, "limits", lambda: Limits(1.0, 512 * MIB))
     new, warnings = redraw(old, load_text(tmp_path, BASE))
     assert (new.workers, new.cache_bytes) == (2, 64 * MIB)
-    assert warnings == ["the limit of processors has changed: that takes a restart"]
+    assert warnings == ["the limit of processors has changed: restart the registry to apply it"]
     _, warnings = redraw(old, load_text(tmp_path, BASE + "  workers: 5\n"))
-    assert warnings == ["http.workers has changed: that takes a restart"]
+    assert warnings == ["http.workers has changed: restart the registry to apply it"]
 
 
 # ------------------------------------------------------------------------------------------ what comes of it

@@ -307,12 +307,12 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     served.logged("configuration reloaded")
     # The old workers have been told to take no more connections; one of them may not have heard it yet.
     until(lambda: served.get("/hello?new=1")[0] == 200 and "/hello?new=1" in served.out, "the access log")
-    assert "http.workers has changed: that takes a restart" in served.err
+    assert "http.workers has changed: restart the registry to apply it" in served.err
 
 
 def test_only_an_address_other_than_that_of_the_start_takes_a_restart(served: Served) -> None:
     """Whoever puts the file back is not asked for a restart, and whoever leaves it is asked each time."""
-    wanted = "http.addr has changed: that takes a restart"
+    wanted = "http.addr has changed: restart the registry to apply it"
     for times, addr in ((1, "127.0.0.2:0"), (2, "127.0.0.2:0"), (2, "127.0.0.1:0")):
         served.configure(http={"addr": addr})
         before = served.err.count("configuration reloaded")

@@ -19,7 +19,7 @@ def test_a_reload_reads_the_files_again(tmp_path: Path) -> None:
         served.logged("workers=1")
         secret.write_text("4\n")
         served.signal(signal.SIGHUP)
-        served.logged("http.workers has changed: that takes a restart")
+        served.logged("http.workers has changed: restart the registry to apply it")
         served.logged("reloaded")
         secret.unlink()
         served.signal(signal.SIGHUP)

@@ -1,15 +1,14 @@
-"""The server: `run` binds, forks and supervises until it is told to stop.
+"""Process supervision: `run` binds the sockets, forks the workers and supervises them until a signal stops it.
 
-    run ──► listen.py  sockets          ──► master.py      signals, children, the end
-            plan.py    settings, TLS          ├──► succession.py   another plan
+    run ──► listen.py  sockets          ──► master.py      signals, children, shutdown
+            plan.py    settings, TLS          ├──► succession.py   rolling restart
                                               ├──► companion.py    certificates by ACME
                                               ├──► storage_monitor.py  data directory
                                               └──► crew.py ──fork──► worker.py ──► http1/
                                                                          ├──► observing.py  metrics, traces, debug
                                                                          └──► moorage.app.build
 
-docs/operations.md tells operators what it does.  Source: reference/configuration.md section 9,
-reference/storage-layout.md section 9.
+docs/operations.md is the description for operators.
 """
 
 from __future__ import annotations
@@ -54,12 +53,12 @@ _log: Final = structlog.get_logger("moorage.server")
 
 
 def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; the exit status.
+    """Serve until SIGTERM or SIGINT; return the exit status.
 
     0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
     cannot be used, no worker could start, or requests were cut off.
-    `build` makes the application of one worker; `moorage.app.build` unless a test says otherwise.  Tests are also
-    in more of a hurry with certificates (`pace`).
+    `build` makes the application of one worker, by default with `moorage.app.build`; tests pass their own, and
+    shorter intervals for ACME (`pace`).
     """
     instance = str(uuid.uuid4())
     logs.configure(loaded.settings.log, instance=instance)
@@ -90,12 +89,12 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     if exposed and (opened := open_registry(loaded.settings, str(sockets))):
         _log.warning(opened)
     _warn_of_secret(loaded)
-    # What is imported by now is shared by all workers, as long as no collection writes to it.
+    # Objects that exist by now stay shared with the workers, since the collector does not write to them.
     gc.collect()
     gc.freeze()
     reload = partial(_reload, loaded, exposed)
     master = Master(plan, sockets, reload, _renew, _announce, observation, companion, monitor)
-    # The first plan goes with the first reload, and its private key with it.
+    # No reference is kept here: the first reload frees the plan and its private key.
     del plan
     return master.run()
 

@@ -1,12 +1,12 @@
-"""What the master and a worker agree on: the job, the words between them, and how a worker may end.
+"""Interface between master and worker: the job, the messages on the control socket, and the exit statuses.
 
-    to the worker   RETIRE, CERTIFICATE      one letter each, over the control socket; with CERTIFICATE travels the
-                                             descriptor of a sealed file that holds another `Tls`
+    to the worker   RETIRE, CERTIFICATE      one byte each, over the control socket; CERTIFICATE comes with the
+                                             descriptor of a sealed file with a pickled `Tls`
     to the master   READY, DRAINING; HEARTBEAT every HEARTBEAT_S seconds; for each CERTIFICATE either EXCHANGED or
                     EXCHANGE_FAILED, after which the master sends it again
-    exit status     0 (nothing was cut off), CUT_OFF (the time was over), START_FAILED
+    exit status     0 (all requests were answered), CUT_OFF (some were not in time), START_FAILED
 
-The companion ends by the same rules.  No child outlives the master: `die_with`.
+The companion has the same exit statuses.  No child outlives the master: `die_with`.
 Above: `crew.py` and `companion.py` on the master's side, `worker.py` and `keeping.py` on the other.
 """
 
@@ -50,10 +50,9 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 class Application(Protocol):
-    """What `moorage.app.build` returns.
+    """The application of one worker, made by `moorage.app.build`.
 
-    `probe` looks at the storage, and raises if it is not as it should be.  `readings` are the numbers that it
-    counts by itself, for metrics.
+    `probe` checks the storage and raises if that fails.  `readings` returns the application's own metrics.
     """
 
     @property
@@ -66,11 +65,11 @@ class Application(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Everything a worker is given.  `number` counts from 0; `master` is the parent's process id.
+    """Arguments of a worker.  `number` counts from 0; `master` is the parent's process id.
 
-    `build` is told who watches the storage.  `debug` is the debug listener's socket, for worker 0; `board` and
-    `place` are where the worker shows its numbers, if there is a debug listener.  `storage` is the newest report
-    of the storage monitor, and `in_flight` counts the requests that the worker is answering, for the master.
+    `build` is called with the observers of storage actions.  `debug` is the debug listener's socket, for worker 0;
+    `board` and `place` are where the worker publishes its metrics, if there is a debug listener.  `storage` is the
+    last report of the storage monitor, `in_flight` the number of the worker's running requests, for the master.
     """
 
     number: int
@@ -89,7 +88,7 @@ class Job:
 
 
 def die_with(master: int) -> None:
-    """SIGKILL when the master ends in whatever way; what is acknowledged is safe, so nothing is lost by it."""
+    """Have the kernel send SIGKILL when the master ends; acknowledged data is durable, so nothing is lost."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != master:

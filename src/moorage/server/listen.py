@@ -1,16 +1,16 @@
-"""Listening sockets: bound once, by the master, before there is any worker.
+"""Listening sockets: bound once, by the master, before the workers start.
 
-TCP with several workers gets one socket for each of them, all on one port (SO_REUSEPORT), because the workers
-share one queue badly: whoever wakes first takes all that wait.  Measured with 32 keep-alive connections on four
-workers, in bursts and one after another: [32, 0, 0, 0] to [13, 11, 4, 4] from one queue, [13, 9, 6, 4] to
-[9, 8, 8, 7] with a socket each; 12,000 against 15,500 requests/s.  The master holds every socket open, so what
-waits for a worker that died is served by the next one.  The socket of a worker that does not respond is left out
-of the kernel's choice (`reuseport.py`).
+TCP with several workers gets one socket for each of them, all on one port (SO_REUSEPORT), because load is uneven
+with one queue: the worker that wakes first accepts all waiting connections.  Measured with 32 keep-alive
+connections on four workers, in bursts and one after another: [32, 0, 0, 0] to [13, 11, 4, 4] from one queue,
+[13, 9, 6, 4] to [9, 8, 8, 7] with a socket each; 12,000 against 15,500 requests/s.  The master holds every socket
+open, so connections in the queue of a dead worker are served by its successor.  The socket of a worker that does
+not respond is left out of the kernel's choice (`reuseport.py`).
 
 A Unix socket and a socket that systemd passed down are one queue for all, from which a worker that does not
 respond takes nothing.
 
-Source: reference/configuration.md section 9; sd_listen_fds(3); socket(7), SO_REUSEPORT.
+Source: sd_listen_fds(3); socket(7), SO_REUSEPORT.
 """
 
 from __future__ import annotations
@@ -49,9 +49,9 @@ _log: Final = structlog.get_logger("moorage.server")
 
 @dataclass(slots=True)
 class Sockets:
-    """What the workers listen on: the socket of worker `i` is `of(i)`.
+    """Listening sockets of the workers: that of worker `i` is `of(i)`.
 
-    `path` is the file of a Unix socket that we made, to be removed at the end.
+    `path` is the file of a Unix socket that was created here, to be removed at shutdown.
     """
 
     shared: bool
@@ -67,7 +67,7 @@ class Sockets:
         return any(one is not None and one.family == socket.AF_UNIX for one in self.sockets)
 
     def of(self, index: int) -> socket.socket:
-        """The socket of a worker; opened again if it was closed.  Raises OSError."""
+        """Return the socket of a worker, reopened if it was closed.  Raises OSError."""
         index = 0 if self.shared else index
         found = self.sockets[index]
         if found is None:
@@ -150,7 +150,7 @@ def bind(net: str, addr: str, workers: int) -> Sockets:
 
 
 def is_loopback(sockets: Sockets) -> bool:
-    """Whether only this machine can reach all of them."""
+    """Return whether only this machine can reach the sockets."""
     names = [one.getsockname() for one in sockets.sockets if one is not None]
     return sockets.unix or all(ipaddress.ip_address(name[0]).is_loopback for name in names)
 
@@ -161,9 +161,9 @@ def is_inherited(environ: Mapping[str, str]) -> bool:
 
 
 def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
-    """The socket that systemd passed down, None if there is none.  Raises `Cannot` for more than one.
+    """Return the socket that systemd passed down, None if there is none.  Raises `Cannot` for more than one.
 
-    The variables are taken away, so that no child takes them for its own.
+    The variables are removed from `environ`, so that children do not use them.
     """
     there, count = is_inherited(environ), environ.get("LISTEN_FDS", "")
     for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES"):
@@ -194,7 +194,7 @@ def _tcp(addr: str, workers: int) -> Sockets:
     if workers == 1:
         first.listen(BACKLOG)
         return Sockets(shared=True, sockets=[first])
-    # Only now may others join the port: a second server on it is told that it is in use.
+    # Set only now: another server on the port has got EADDRINUSE by then, instead of sharing it.
     first.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
     port = first.getsockname()[1]
     sockets: list[socket.socket | None] = [first]
@@ -205,7 +205,7 @@ def _tcp(addr: str, workers: int) -> Sockets:
 
 
 def _resolve(addr: str) -> tuple[int, str, int]:
-    """Family, address and port; every interface of both families where the host is empty or unspecified, as in Go.
+    """Return family, address and port; an empty or unspecified host is every interface of both families, as in Go.
 
     Raises `Cannot`.
     """

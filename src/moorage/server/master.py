@@ -1,17 +1,17 @@
-"""The master: forks, hears what the operator and the children say, and ends them all.  Serves nothing.
+"""Master process: forks children, handles signals and the children's messages, shuts down.  Serves no requests.
 
     starting ─► awaiting a certificate ─► serving
           └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► gone
 
-    starting, but no worker can: gone              stopping, but told again or too late: all are killed, gone
+    starting, but no worker can: gone              stopping, and a second signal or a timeout: all are killed, gone
 
 SIGTERM, SIGINT   stop accepting, let the workers drain for `http.draintimeout`; the second one kills them
 SIGHUP            load the configuration again; worker by worker, start a new one, then retire the old one
-SIGQUIT           stacks of everything to standard error
-SIGCHLD           bury the dead; others take their places
+SIGQUIT           stacks of all processes to standard error
+SIGCHLD           reap dead children and replace them
 
-    master.py ──► succession.py   from which plan workers are made, and when all of them are replaced
-              ──► crew.py         the workers themselves
+    master.py ──► succession.py   the current plan, and the rolling restart to another one
+              ──► crew.py         the workers
               ──► companion.py    one more process if certificates come by ACME
               ──► storage_monitor.py  one more process if the storage is a directory
 
@@ -50,16 +50,16 @@ if TYPE_CHECKING:
 __all__ = ["Master"]
 
 _KILL_AFTER_S: Final = 9.0
-"""How much longer than `http.draintimeout` a worker may take: it closes files and sends spans in that time."""
+"""Seconds beyond `http.draintimeout` for a worker to close files and send spans."""
 
 _SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
 _log: Final = structlog.get_logger("moorage.server")
 
 
 class Master:
-    """`plan`, `reload` and `renew` are the succession's.  `announce` is called once, when the first workers serve.
+    """`plan`, `reload` and `renew` are those of `Succession`.  `announce` is called when the first workers serve.
 
-    `observation`, if there is a debug listener, is its socket and the board that workers show their numbers on.
+    `observation`, if there is a debug listener, is its socket and the board of the workers' metrics.
     `monitor` checks the data directory, in a process of its own.
     """
 
@@ -129,7 +129,7 @@ class Master:
         self._settle()
 
     def _wait_s(self) -> float | None:
-        """Until something is due."""
+        """Return the seconds until the next deadline; None without one."""
         due = [*self._crew.due(), *self._succession.due()]
         if self._companion is not None and self._companion.retry.at is not None:
             due.append(self._companion.retry.at)
@@ -164,7 +164,7 @@ class Master:
                 self._monitor.died(ended(status), time.monotonic())
             elif (worker := self._crew.bury(pid)) is not None:
                 self._died(worker, status)
-            # As process 1 of a container we also inherit children that are not ours.
+            # As process 1 of a container the master also reaps orphans of other processes.
 
     def _died(self, worker: Worker, status: int) -> None:
         if self._stop_at is not None:
@@ -193,7 +193,7 @@ class Master:
         self._succession.keep_time(now)
 
     def _settle(self) -> None:
-        """Once every first worker is ready or dead, and has a certificate: announce the start, or give up."""
+        """Announce the start, or give up, once all first workers are ready or dead and have a certificate."""
         if self._succession.has_begun or self._stop_at is not None or self._crew.has_starting():
             return
         if not self._crew.has_ready():
@@ -221,12 +221,12 @@ class Master:
         companion.start(self._succession.plan, self._selector, fork)
 
     def _fork_helper(self, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...] = ()) -> int:
-        """Fork a process that serves nothing, and so has no use for the private key."""
+        """Fork a process that serves no requests, without the private key."""
         return self._fork(replace(self._succession.plan, options=ServerOptions()), become, keep)
 
     def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
-        """`crew.Fork`."""
-        # A signal between fork and the child's own handlers would wake us in its place.
+        """Fork a child that runs `become` with `plan` (`crew.Fork`)."""
+        # Before the child has its own handlers its signals would wake the master.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
             pid = os.fork()
@@ -241,19 +241,19 @@ class Master:
         return pid
 
     def _forget(self, keep: tuple[socket.socket | None, ...]) -> None:
-        """In the child: drop what is the master's, or sockets and deaths would go unnoticed."""
+        """Release the master's resources in the child, or closed sockets would not be detected."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
         for number in (signal.SIGINT, signal.SIGHUP):
-            # The terminal sends these to the whole group; the master says what is to be done.
+            # The terminal sends these to the whole process group; the master alone handles them.
             signal.signal(number, signal.SIG_IGN)
         self._selector.close()
         self._crew.forget(keep)
         if self._companion is not None:
             self._companion.forget(keep)
 
-    # Ending
+    # Shutdown
 
     def _stop(self, name: str) -> None:
         if self._stop_at is not None:
@@ -273,7 +273,7 @@ class Master:
         self._crew.tell_all(signal.SIGTERM)
 
     def _kill_all(self) -> None:
-        """SIGKILL, and wait until they are gone: nothing of ours outlives this."""
+        """Kill all children and wait for their end."""
         self._crew.kill_all()
         if self._companion is not None:
             self._companion.kill()
@@ -282,4 +282,4 @@ class Master:
 
 
 def _noted(_: int, __: object) -> None:
-    """The wake-up socket tells the loop which signal came."""
+    """Do nothing: the wake-up socket delivers the signal number to the loop."""

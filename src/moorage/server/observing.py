@@ -1,10 +1,10 @@
-"""What watches a worker: numbers, spans, and in worker 0 the debug listener.
+"""Observability of a worker: metrics, spans, and in worker 0 the debug listener.
 
     every worker   Recorder, Spans ─► around the requests and the storage
-                   each second: its numbers and failing checks onto the board
+                   each second: its metrics and failing checks to the board
     worker 0       the debug listener: health and metrics of all workers, from the board
 
-Nothing of it is there, or imported, unless `http.debug.addr` or OTEL_TRACES_EXPORTER is set.
+Not created, and its libraries not imported, unless `http.debug.addr` or OTEL_TRACES_EXPORTER is set.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 __all__ = ["Observation", "Observing", "check", "observe"]
 
 _METRICS_PATH: Final = "/metrics"
-"""What an empty `http.debug.prometheus.path` means, as in the reference."""
+"""Default for an empty `http.debug.prometheus.path`, as in CNCF Distribution."""
 
 _INTERVAL_S: Final = 1.0
 _FLUSH_LIMIT_S: Final = 3.0
@@ -52,14 +52,14 @@ _log: Final = structlog.get_logger("moorage.server")
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """What the master makes once for all workers; a reload keeps it."""
+    """Created once by the master for all workers; kept by a reload."""
 
     sockets: Sockets
     board: Board
 
 
 def check() -> None:
-    """Raises `Cannot` where what is asked for cannot be had."""
+    """Raise `Cannot` if the configured exporter is not usable."""
     try:
         tracing.check(os.environ)
     except tracing.CannotTrace as error:
@@ -88,7 +88,7 @@ def observe(settings: Settings, workers: int) -> Observation | None:
 
 
 class Observing:
-    """One worker's part."""
+    """Observability of one worker."""
 
     def __init__(self, job: Job) -> None:
         self._job = job
@@ -114,7 +114,7 @@ class Observing:
         return self._recorder
 
     def watches(self) -> Sequence[Watch]:
-        """Who is told of every storage action."""
+        """Return the observers of storage actions."""
         watches: list[Watch] = []
         if self._recorder is not None:
             from moorage.metrics.storage import StorageTimes  # noqa: PLC0415  likewise
@@ -134,7 +134,7 @@ class Observing:
         readings: Callable[[], Iterable[Reading]],
         certificates: Certificates | None,
     ) -> None:
-        """Begin to show numbers; `readings` are those that the application counts by itself."""
+        """Start publishing metrics; `readings` returns those of the application."""
         self._certificates = certificates
         job = self._job
         self._health, self._readings = health, readings
@@ -170,14 +170,14 @@ class Observing:
         return found
 
     def retire(self) -> None:
-        """A newer worker has taken over: leave what is new to it, and ask clients that stay to come again."""
+        """Stop accepting after a newer worker has taken over; each response closes its connection."""
         if self._server is not None:
             self._server.accept_no_more()
             self._server.draining = True
             asyncio.get_running_loop().call_later(_INTERVAL_S, self._server.stop)
 
     async def close(self) -> None:
-        """The last numbers and spans."""
+        """Publish the last metrics and spans."""
         if self._task is not None:
             self._task.cancel()
             with suppress(asyncio.CancelledError):

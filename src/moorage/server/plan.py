@@ -1,4 +1,4 @@
-"""What workers are made from: settings, and what was found out about them once, before any worker starts."""
+"""Plan: the settings and everything derived from them that all workers share."""
 
 from __future__ import annotations
 
@@ -35,15 +35,15 @@ _CACHES_SHARE: Final = 1 / 4
 _MIB: Final = 1 << 20
 _MASTER_BYTES: Final = 50 * _MIB
 _WORKER_BYTES: Final = 30 * _MIB
-"""What a worker adds without caches and requests; docs/sizing.md."""
+"""Memory of a worker without caches and requests; docs/sizing.md."""
 
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """`secret` signs the state of uploads; `source` is where the settings come from, for people.
+    """`secret` signs the state of uploads; `source` describes the origin of the settings in messages.
 
-    `watched` are the files that `options.tls` was read from.  `awaiting`: they are to come, from
-    `http.tls.letsencrypt`, and until then nothing can be served.  `bound` are the addresses of the start, by
+    `watched` are the files that `options.tls` was read from.  `awaiting`: `http.tls.letsencrypt` has not obtained
+    them yet, and until then no request is served.  `bound` are the addresses of the start, by
     setting: a reload changes none.  `limits` are those of the control group.
     """
 
@@ -61,7 +61,7 @@ class Plan:
 
     @property
     def cache_bytes(self) -> int | None:
-        """What the caches of one worker may take; None without a limit of memory."""
+        """Return the cache limit of one worker; None without a memory limit."""
         memory = self.limits.memory_bytes
         return None if memory is None else int(memory * _CACHES_SHARE) // self.workers
 
@@ -70,7 +70,7 @@ class Plan:
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
-    """The plan, and warnings for the log.  Raises `Cannot`."""
+    """Return the plan, and warnings for the log.  Raises `Cannot`."""
     settings = loaded.settings
     found = limits()
     workers, warnings = worker_count(settings, found)
@@ -104,28 +104,30 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
 
 
 def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
-    """The plan for what SIGHUP has loaded: sockets and the number of workers stay.  Raises `Cannot`."""
+    """Return the plan of a reload: sockets and the number of workers stay.  Raises `Cannot`."""
     secret = loaded.settings.http.secret.encode() or old.secret
     plan, warnings = draw(loaded, old.build, secret=secret, instance=old.instance)
     before, after = old.settings.http, plan.settings.http
     if bool(before.tls.letsencrypt.cachefile) != bool(after.tls.letsencrypt.cachefile):
-        raise Cannot("http.tls.letsencrypt was switched on or off: that takes a restart")
+        raise Cannot("http.tls.letsencrypt was switched on or off: restart the registry to apply it")
     if before.tls.letsencrypt.http01 != after.tls.letsencrypt.http01:
-        warnings.append("http.tls.letsencrypt.http01 has changed: that takes a restart")
+        warnings.append("http.tls.letsencrypt.http01 has changed: restart the registry to apply it")
     if plan.awaiting and not old.awaiting:
-        warnings.append("the old certificate is served until there is one for the hosts that are asked for now")
+        warnings.append("the old certificate is served until there is one for the new http.tls.letsencrypt.hosts")
         plan = replace(plan, awaiting=False, options=replace(plan.options, tls=old.options.tls, awaiting=False))
     warnings += [
-        f"{name} has changed: that takes a restart" for name, addr in plan.bound.items() if addr != old.bound[name]
+        f"{name} has changed: restart the registry to apply it"
+        for name, addr in plan.bound.items()
+        if addr != old.bound[name]
     ]
     if plan.workers != old.workers:
         what = "the limit of processors" if before.workers == after.workers else "http.workers"
-        warnings.append(f"{what} has changed: that takes a restart")
+        warnings.append(f"{what} has changed: restart the registry to apply it")
     return replace(plan, workers=old.workers, bound=old.bound), warnings
 
 
 def renew(old: Plan) -> tuple[Plan, list[str]]:
-    """The same plan with the certificates that lie there now; `old` itself if they are the same.
+    """Return the plan with the current certificates; `old` itself if they are the same.
 
     Raises `Cannot`.  The settings are those in force: a configuration that is being edited waits for SIGHUP.
     """
@@ -143,13 +145,13 @@ def worker_count(settings: Settings, found: Limits) -> tuple[int, list[str]]:
     wanted = settings.http.workers
     if settings.storage.driver == "inmemory":
         # Memory is not shared: an image pushed to one worker would be unknown to the others.
-        told = "storage.inmemory is served by one worker, whatever http.workers says"
-        return 1, [told] if wanted is not None and wanted > 1 else []
+        warning = "http.workers has no effect: storage.inmemory is served by one worker"
+        return 1, [warning] if wanted is not None and wanted > 1 else []
     return wanted or min(_WORKERS_LIMIT, usable_processors(found)), []
 
 
 def _little_memory(workers: int, found: Limits) -> list[str]:
-    """Warn of a limit of memory that workers reach without any fault."""
+    """Return a warning about a memory limit that normal operation would reach."""
     needed = math.ceil((_MASTER_BYTES + workers * _WORKER_BYTES) / (1 - _CACHES_SHARE) / _MIB)
     if found.memory_bytes is None or found.memory_bytes >= needed * _MIB:
         return []

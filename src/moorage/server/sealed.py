@@ -1,8 +1,8 @@
-"""Private bytes that have a path: what is checked once and read again by every worker, without a file on disk.
+"""Sealed in-memory files: private bytes with a path, validated once and read by every worker.
 
-The bytes lie in anonymous memory that nobody can write to any more, memfd_create(2), so all workers of one plan
-read exactly what the master has checked, however the files they came from change in between, and whenever a worker
-is started again.  The memory goes with the last process that holds it.
+The bytes are in a memfd_create(2) file that is sealed against writes, so all workers of a plan read exactly what
+the master has validated, even if the original files change and a worker is restarted.  The last process that holds
+the descriptor frees the memory.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["Sealed", "read_sealed"]
 
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 _NOEXEC: Final = 0x8
-"""MFD_NOEXEC_SEAL of Linux 6.3: without, hardened systems (vm.memfd_noexec=2) refuse; older do not know it."""
+"""MFD_NOEXEC_SEAL of Linux 6.3: hardened systems (vm.memfd_noexec=2) need it, older kernels do not know it."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 
@@ -32,9 +32,9 @@ _USED_UP: Final = {
 
 
 class Sealed:
-    """`path` can be opened by this process and those that it forks, for as long as this object lives.
+    """`path` can be opened by this process and its children while this object exists.
 
-    `name` is what /proc shows.  Raises `Cannot`.
+    `name` is shown in /proc.  Raises `Cannot`.
     """
 
     __slots__ = ("_name", "descriptor", "path")
@@ -62,7 +62,7 @@ class Sealed:
             ) from error
 
     def close(self) -> None:
-        """Release the memory in this process; others that hold it go on."""
+        """Close the descriptor in this process; those of other processes stay valid."""
         descriptor, self.descriptor = self.descriptor, -1
         if descriptor >= 0:
             os.close(descriptor)
@@ -71,7 +71,7 @@ class Sealed:
         self.close()
 
     def __reduce__(self) -> tuple[type[Sealed], tuple[str, bytes]]:
-        """Travel to another process as a copy, which is sealed again there."""
+        """Pickle by value; the copy is sealed again in the other process."""
         return Sealed, (self._name, read_sealed(self.descriptor))
 
 
@@ -81,7 +81,7 @@ def read_sealed(descriptor: int) -> bytes:
 
 
 def _anonymous(name: str) -> int:
-    """Raises OSError."""
+    """Create the memory file.  Raises OSError."""
     try:
         return os.memfd_create(name, _FLAGS | _NOEXEC)
     except OSError as error:

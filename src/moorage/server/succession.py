@@ -1,22 +1,22 @@
-"""The plan in force, and how another one follows it: after SIGHUP, or when other certificates lie there.
+"""Rolling restart: replaces workers one by one after SIGHUP; renewed certificates are exchanged in place.
 
     awaiting a certificate ──► starting ──`begin`──► settled ──another plan──► replacing
                                                        ▲   ▲                     │     │
                                                        │   └─ all are replaced ──┘     │
                                                        └─── a new one cannot start ────┘
 
-Replacing goes slot by slot: a fresh worker of the next plan starts, is ready and takes over.  The first that does
-puts the next plan in force; where nobody serves it is in force at once.  If one cannot start, those that are left
-stay as they are.
+Workers are replaced slot by slot: a new worker with the next plan starts, becomes ready and takes over.  The first
+one makes the next plan the current one; without any serving worker it is current at once.  If one cannot start,
+the remaining workers keep the old plan.
 
-SIGHUP           loads the configuration again: while awaiting and settled at once, else as soon as it is settled
-certificates     are looked at (`renewal.py`) while awaiting and while settled; another one replaces no worker: all
-                 workers get it (`crew.exchange`) and use it for new connections
+SIGHUP           reloads the configuration: at once while awaiting or settled, else as soon as it is settled
+certificates     are polled (`renewal.py`) while awaiting or settled; a renewed one replaces no worker: it is sent
+                 to all workers (`crew.exchange`), which use it for new connections
 
-The rule not to miss: no plan is kept but in `plan` and `_next`.  Each holds a private key, and whatever the master
-holds, in a variable of a function that is running too, is in the memory of the workers it forks meanwhile.
+Invariant: plans are referenced by `plan` and `_next` only.  Each holds a private key, and all that the master
+references, local variables of running functions included, is in the memory of the workers it forks.
 
-Above: `master.py`.  Below: `crew.py`, which starts the workers and knows how they are.
+Above: `master.py`.  Below: `crew.py`, which starts the workers and tracks their state.
 """
 
 from __future__ import annotations
@@ -41,16 +41,16 @@ if TYPE_CHECKING:
 __all__ = ["Succession"]
 
 _PATIENCE_S: Final = 60.0
-"""What a service manager is asked for, again and again, while there is no certificate."""
+"""Seconds by which the start timeout of the service manager is extended, repeatedly, without a certificate."""
 
 _log: Final = structlog.get_logger("moorage.server")
 
 
 class Succession:
-    """`plan` is the one in force: what takes a dead worker's place is made from it.  `has_begun`: see `begin`.
+    """`plan` is the current one, from which dead workers are replaced.  `has_begun`: see `begin`.
 
-    `reload` and `renew` make another one and raise `Cannot`.  `reload` reads the configuration again, `renew` only
-    the certificates; it returns the same plan if they are the same.
+    `reload` and `renew` return another plan and raise `Cannot`.  `reload` reads the configuration again, `renew`
+    only the certificates; it returns the same plan if they are unchanged.
     """
 
     def __init__(
@@ -71,28 +71,28 @@ class Succession:
         self._look_at = 0.0
         self._has_ended = False
 
-    # What is to happen when
+    # Schedule
 
     def begin(self) -> None:
-        """The first workers serve, so from now on there is something to replace."""
+        """Enable replacements: the first workers serve."""
         self.has_begun = True
-        self._reload_as_told()
+        self._reload_if_pending()
 
     def end(self) -> None:
-        """The server stops: nothing changes any more, and nobody is started."""
+        """Shut down: no more replacements or new workers."""
         self._has_ended = True
 
     def due(self) -> list[float]:
-        """When `keep_time` has something to do."""
+        """Return the times at which `keep_time` is to be called."""
         return [self._look_at] if self._looks() or self.plan.awaiting else []
 
     def keep_time(self, now: float) -> None:
-        """Look at the certificates, if it is time to."""
+        """Poll the certificates if that is due."""
         if now < self._look_at:
             return
         if self.plan.awaiting:
             self._look_at = now + _PATIENCE_S / 3
-            # Nothing can be served yet; a service manager would take that for a start that hangs.
+            # The service manager would take the wait for a hanging start.
             notify(f"EXTEND_TIMEOUT_USEC={round(_PATIENCE_S * 1_000_000)}")
             if self._next is None and self.plan.watched.due(now):
                 self._take(now)
@@ -101,7 +101,7 @@ class Succession:
             self._look(now)
 
     def certificate_written(self) -> None:
-        """The companion has written one, whole: as if the files had stood still for long."""
+        """Use the certificate that the companion has written completely, without waiting for a second poll."""
         now = time.monotonic()
         if self._has_ended:
             return
@@ -113,13 +113,13 @@ class Succession:
             self._look_at = now
 
     def keep_only(self, plan: Plan) -> None:
-        """In a child of the master."""
+        """Drop all other plans in a child of the master."""
         self.plan, self._next = plan, None
 
     # SIGHUP
 
     def reload(self) -> None:
-        """Load the configuration again, now or when there is time for it."""
+        """Reload the configuration, now or after the current replacement."""
         if self._has_ended:
             return
         if self._next is not None or not (self.has_begun or self.plan.awaiting):
@@ -134,14 +134,14 @@ class Succession:
             return
         self._replace_all()
 
-    def _reload_as_told(self) -> None:
-        """For a SIGHUP that came while there was no time for it."""
+    def _reload_if_pending(self) -> None:
+        """Handle a SIGHUP that arrived during a replacement."""
         if self._reload_later:
             self._reload_later = False
             self.reload()
 
-    def _tell_companion(self, old: Settings) -> None:
-        """The configuration has been loaded again."""
+    def _update_companion(self, old: Settings) -> None:
+        """Apply a reloaded configuration to the companion."""
         before, after = old.http, self.plan.settings.http
         if self._companion is None:
             return
@@ -153,7 +153,7 @@ class Succession:
     # Certificates
 
     def _looks(self) -> bool:
-        """Whether to look for other certificates; not while workers are being replaced, or there is none to be."""
+        """Return whether certificates are polled: not during a replacement, or without certificate files."""
         settled = self.has_begun and self._next is None
         return settled and bool(self.plan.watched.paths) and self._crew.has_current()
 
@@ -165,7 +165,7 @@ class Succession:
             _log.error("the renewed certificate is not taken; the old one stays", cause=complaint)
 
     def _take(self, now: float) -> None:
-        """Serve the certificate that lies there now, if that is possible and it is another one."""
+        """Read the certificate files, and use them if they are valid and changed."""
         watched, awaiting = self.plan.watched, self.plan.awaiting
         try:
             renewed = self._renew(self.plan)
@@ -190,7 +190,7 @@ class Succession:
 
     def _replace_all(self) -> None:
         if not any(slot.current for slot in self._crew.slots):
-            # Nobody serves, so there is nothing that the next plan could spoil.
+            # No worker serves, so the next plan cannot break anything.
             self._put_in_force()
         self._to_replace = list(self._crew.slots)
         self._replace_next()
@@ -201,14 +201,14 @@ class Succession:
             worker = self._crew.start(slot, self._next)
             if worker is not None and worker is slot.fresh:
                 return
-            # The slot was empty, so nobody waits for this one; the crew sees if it does not come up.
+            # The slot was empty: not waited for; the crew handles a failed start.
         self._end_replacing()
 
     def taken_over(self) -> None:
-        """A fresh worker has taken over, so the next one is due."""
+        """Replace the next worker after a new one has taken over."""
         if self._has_ended:
             return
-        # It has proved to work, so whoever is replaced from now on gets the new configuration.
+        # The plan works, so workers that die from now on are replaced with the new configuration.
         self._put_in_force()
         self._replace_next()
 
@@ -217,10 +217,10 @@ class Succession:
         if self._next is not None:
             before, self.plan = self.plan.settings, self._next
             if before is not self.plan.settings:
-                self._tell_companion(before)
+                self._update_companion(before)
 
     def abort(self) -> None:
-        """A fresh worker could not start: whoever was not replaced yet stays."""
+        """Stop the replacement after a failed start: the remaining workers keep the old plan."""
         self._to_replace = []
         self._end_replacing()
 
@@ -230,4 +230,4 @@ class Succession:
         self._next = None
         if self.has_begun:
             notify("READY=1")
-        self._reload_as_told()
+        self._reload_if_pending()
