@@ -228,7 +228,7 @@ def come_back(registry: Registry, before: list[str]) -> None:
 
 
 def test_a_client_that_resets_a_download_is_counted_and_logged(single: Registry, data: bytes) -> None:
-    """With the bytes that were sent, which an operator compares with those of a client's complaint."""
+    """With the bytes that were sent, for comparison with what the client reports."""
     path = single.push(data)
     before = opened(single)
     for times in range(1, 6):

@@ -55,7 +55,7 @@ async def _let_go(store: Store, provider: Certificates) -> None:
     """End the reads that hang."""
     async with asyncio.timeout(LIMIT_S):
         while provider._free._value < tls_provider._THREADS:
-            with contextlib.suppress(OSError):  # nobody has the other end open at this moment
+            with contextlib.suppress(OSError):  # no reader has it open at this moment
                 os.close(os.open(store.alpn_file(HOST), os.O_WRONLY | os.O_NONBLOCK))
             await asyncio.sleep(0.01)
     store.alpn_file(HOST).unlink()

@@ -188,7 +188,7 @@ class _Worker:
             if descriptor is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._replace_certificate(descriptor)
-        except Exception as error:  # noqa: BLE001  whatever it is, the master has to know and the loop goes on
+        except Exception as error:  # noqa: BLE001  the master has to know of every failure
             _log.error(
                 "cannot use the new certificate; new connections get the old one until another try succeeds",
                 cause=str(error), remedy=_remedy(error),

@@ -160,6 +160,24 @@ async def test_a_client_that_reads_too_slowly_is_disconnected(certificate: Certi
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("target", [b"/file/%d" % (10 * SIZE), b"/size/%d" % (10 * SIZE)])
+async def test_a_client_that_reads_below_the_least_rate_is_disconnected(
+    certificate: Certificate, target: bytes
+) -> None:
+    """A byte now and then would keep a thread's job, a file and a connection for ever."""
+    async with running(tls=certificate, send_timeout_s=SHORT_S, least_rate=1 << 40) as served:  # noqa: SIM117
+        async with await TlsPeer.shaken(served.port, certificate, receive_bytes=4096) as peer:
+            await peer.send(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % target)
+            while not served.app.errors:
+                peer.received = b""
+                await peer.receive(4096)
+                await asyncio.sleep(0.01)
+            await until(lambda: not served.server.connections, "the client to be disconnected")
+    (error,) = served.app.errors
+    assert error.startswith(target.decode())
+
+
+@pytest.mark.slow
 async def test_a_client_that_reads_with_pauses_gets_everything(certificate: Certificate) -> None:
     """Any rate above `http.leastrate` will do, also while most of the file waits in buffers."""
     async with running(tls=certificate, send_timeout_s=LIMIT_S, least_rate=1) as served:
