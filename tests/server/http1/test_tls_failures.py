@@ -234,7 +234,7 @@ async def test_clients_that_stall_do_not_keep_others_out(
         # One more made way, and the others still wait.
         assert await stalled[44].read_to_end() == b""
         assert len(handshakes) == 255
-    too_many = "too many TLS handshakes at once: the oldest one is broken off"
+    too_many = "too many concurrent TLS handshakes; the oldest one is aborted"
     assert {line["event"] for line in lines} <= {too_many, OMITTED}
     assert too_many in {line["event"] for line in lines}
 
