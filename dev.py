@@ -14,6 +14,8 @@
                                   the repository's history (arguments go to pytest)
     python3 dev.py fuzz [ARGS]    seeded byte streams against the HTTP/1.1 server, compared with h11: a minute, or
                                   `--minutes N --seed N`
+    python3 dev.py soak [ARGS]    clients of every kind against registries and the HTTP/1.1 server, which must not
+                                  grow: ten minutes, or `--seconds N`, `--requests N`, `--seed N`
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
@@ -187,9 +189,9 @@ def main(arguments: list[str]) -> None:
         os.environ["MOORAGE_REQUIRE_ALL"] = "1"
         call(tool("python"), "-m", "pytest", "-m", "previous", "tests/migrate", *rest)
         return
-    if command == "fuzz":
+    if command in {"fuzz", "soak"}:
         set_up(DEV_PINS)
-        call(tool("python"), "-m", "tests.server.http1.fuzz", *rest)
+        call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
         return
     if command == "dist":
         set_up(DEV_PINS)

@@ -291,8 +291,8 @@ def _answers(port: int, path: str) -> bool:
     connection = http.client.HTTPConnection("127.0.0.1", port, timeout=5)
     try:
         connection.request("GET", path)
-        # 503: a health check of the test's may fail before we have asked.
-        return connection.getresponse().status in {200, 401, 503}
+        # 503: a health check of the test's may fail before we have asked.  400: the port serves HTTPS.
+        return connection.getresponse().status in {200, 400, 401, 503}
     except (OSError, http.client.HTTPException):
         return False
     finally:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Application", "Seen"]
 
-_PIECE: Final = bytes(64 << 10)
+_PIECE_BYTES: Final = 64 << 10
 
 
 @dataclass(frozen=True)
@@ -137,15 +137,15 @@ class Application:
     async def on_size(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         left = int(rest)
         await send(start(200, (b"content-length", b"%d" % left)))
-        while left > len(_PIECE):
-            await send({"type": "http.response.body", "body": _PIECE, "more_body": True})
-            left -= len(_PIECE)
-        await send({"type": "http.response.body", "body": _PIECE[:left]})
+        while left > _PIECE_BYTES:
+            await send({"type": "http.response.body", "body": zeros(_PIECE_BYTES), "more_body": True})
+            left -= _PIECE_BYTES
+        await send({"type": "http.response.body", "body": zeros(left)})
 
     async def on_stream(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
         await send(start(200))
         for _ in range(int(rest)):
-            await send({"type": "http.response.body", "body": _PIECE[:1024], "more_body": True})
+            await send({"type": "http.response.body", "body": zeros(1024), "more_body": True})
         await send({"type": "http.response.body", "body": b""})
 
     async def on_file(self, rest: str, scope: Any, receive: Receive, send: Send) -> None:
@@ -211,13 +211,19 @@ class Application:
 
 
 def state() -> dict[str, int]:
-    """Descriptors, tasks and resident KiB of this process."""
-    resident = Path("/proc/self/smaps_rollup").read_text().partition("Rss:")[2].split()[0]
+    """Return descriptors, tasks and resident KiB of this process; "anonymous" are those without files' pages."""
+    rollup = Path("/proc/self/smaps_rollup").read_text()
     return {
         "descriptors": len(os.listdir("/proc/self/fd")),  # noqa: PTH208  names only
         "tasks": len(asyncio.all_tasks()),
-        "resident_kib": int(resident),
+        "resident_kib": int(rollup.partition("Rss:")[2].split()[0]),
+        "anonymous_kib": int(rollup.partition("Anonymous:")[2].split()[0]),
     }
+
+
+def zeros(size: int) -> bytes:
+    """Return zeros in memory of their own, all of it resident, as the pieces of files and stores are."""
+    return bytes(bytearray(size))
 
 
 def start(status: int, *headers: tuple[bytes, bytes]) -> Message:

@@ -7,6 +7,7 @@ import threading
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from structlog.testing import capture_logs
 from tests.server.http1.harness import exchange, get, running, until
 from tests.server.http1.peer import Peer, read_answers, turns
 
@@ -81,6 +82,53 @@ async def test_a_client_that_leaves_leaves_nothing_behind(state: str, reset: boo
         await until(lambda: not served.server.connections, "the connection to be forgotten")
         await until(lambda: not served.app.running, "the application to return")
         assert (await get(served)).status == 200
+
+
+@pytest.mark.parametrize("eof_first", [True, False])
+@pytest.mark.parametrize(
+    "framing", ["Content-Length: 99\r\n\r\nhello", "Transfer-Encoding: chunked\r\n\r\n5\r\nhe"]
+)
+async def test_a_body_that_ends_early_behind_an_early_answer_ends_the_connection(
+    framing: str, eof_first: bool
+) -> None:
+    """The server would wait for the rest until a timeout, and hold a descriptor for each such client."""
+    async with running() as served, await served.connect() as peer:
+        target = "/hold" if eof_first else "/refuse"
+        await peer.send(f"POST {target} HTTP/1.1\r\nHost: h\r\n{framing}".encode())
+        if eof_first:
+            await served.app.waiting.wait()
+        else:
+            await peer.read_until(b"refused")
+        peer.half_close()
+        await turns(5)
+        served.app.gate.set()
+        await peer.read_to_end()
+        await until(lambda: not served.server.connections, "the connection to be forgotten")
+
+
+async def test_a_body_that_ends_early_within_an_early_answer_ends_the_connection() -> None:
+    async with running() as served, await served.connect() as peer:
+        await peer.send(b"POST /file/20000000 HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\nhello")
+        await peer.read_until(b"\r\n\r\n")
+        peer.half_close()
+        await turns(5)
+        while await peer.receive():
+            peer.received = b""
+        await until(lambda: not served.server.connections, "the connection to be forgotten")
+
+
+async def test_a_client_that_leaves_within_a_file_is_no_error() -> None:
+    """Clients break downloads off every day; a traceback for each would hide the errors."""
+    async with running() as served:
+        with capture_logs() as lines:
+            for _ in range(20):
+                async with await served.connect(receive_bytes=4096) as peer:
+                    await peer.send(b"GET /file/50000000 HTTP/1.1\r\nHost: h\r\n\r\n")
+                    await peer.read_until(b"\r\n\r\n")
+                    peer.abort()
+            await until(lambda: not served.server.connections, "the connections to be forgotten")
+            await until(lambda: not served.app.running, "the application to return")
+    assert not [line for line in lines if line["log_level"] == "error"]
 
 
 async def test_pipelined_requests_are_answered_in_order() -> None:

@@ -121,11 +121,11 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep the sending side open while a response is pending."""
         self.eof = True
-        if self._state == _BODY and self._exchange is not None:
-            self._exchange.client_left()
-        owed = self._exchange is not None and self._state in {_BODY, _ANSWER}
-        if not owed:
+        owed = self._exchange is not None and not self._exchange.is_over
+        if not owed or self._state not in {_BODY, _ANSWER}:
             self.close()
+        elif self._state == _BODY and self._exchange is not None:
+            self._exchange.client_left()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -352,7 +352,8 @@ class Connection(asyncio.BufferedProtocol):
         """End the exchange: read the next request, or close the connection."""
         if self.lost:
             return
-        if not keep:
+        if not keep or (self.eof and self._state == _BODY):
+            # With `eof` the rest of the body never comes.
             self._exchange = None
             self._linger()
         elif self._state == _BODY:

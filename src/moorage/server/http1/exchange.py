@@ -281,6 +281,10 @@ class Exchange:
                 await connection.send_file(job, first)
             elif first:
                 connection.write(first)
+        except ConnectionError:
+            # The thread notices it before the event loop, or instead of it: with TLS nothing is read meanwhile.
+            self._gone = True
+            raise
         finally:
             self.is_sending = False
             if job is not None:
