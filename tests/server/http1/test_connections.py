@@ -243,6 +243,30 @@ async def test_a_head_that_does_not_come_ends_the_connection(data: bytes) -> Non
         assert not served.app.begun
 
 
+async def test_empty_lines_in_halves_do_not_keep_a_connection() -> None:
+    """Were each half the beginning of a head, one write in 30 s would hold a connection for ever."""
+    async with (
+        running(header_timeout_s=4 * SHORT_S, idle_timeout_s=4 * SHORT_S) as served,
+        await served.connect() as peer,
+    ):
+        sent = await peer.send(b"\r")
+        for _ in range(2000):
+            if not (sent := await peer.send(b"\n\r")):
+                break
+            await asyncio.sleep(SHORT_S / 4)
+        assert not sent, "the connection is still open"
+
+
+async def test_empty_lines_in_halves_before_a_request() -> None:
+    async with running() as served:
+        async with await served.connect() as peer:
+            for piece in (b"\r", b"\n\r", b"\n" + GET):
+                await peer.send(piece)
+                await turns()
+            assert (await peer.read_answer()).status == 200
+        assert await ends(served, b"\rG") == [400]
+
+
 async def test_an_idle_connection_is_closed() -> None:
     async with running(idle_timeout_s=SHORT_S) as served:
         assert await ends(served, GET) == [200]

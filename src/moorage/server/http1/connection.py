@@ -207,7 +207,8 @@ class Connection(asyncio.BufferedProtocol):
             buffer: Any = view.obj  # bytes or a bytearray; a view cannot search
             found = buffer.find(b"\r\n\r\n", at, end)
             if found < 0:
-                self.deadline = self.loop.time() + self.server.options.header_timeout_s
+                if end - at > 1 or view[at] != _CR:  # else half of an empty line: no head has begun
+                    self.deadline = self.loop.time() + self.server.options.header_timeout_s
                 self._await_head(view[at:end])
                 return
             head, stop = view[at : found + 4].tobytes(), found + 4
@@ -395,7 +396,8 @@ class Connection(asyncio.BufferedProtocol):
 
     @property
     def is_idle(self) -> bool:
-        return self._state == _HEAD and not self._partial and self._exchange is None
+        begun = self._partial and self._partial != b"\r"
+        return self._state == _HEAD and not begun and self._exchange is None
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer a malformed request and close the connection."""
@@ -443,7 +445,7 @@ class Connection(asyncio.BufferedProtocol):
         """Handle a deadline that has passed, according to the state."""
         options = self.server.options
         if self._state == _HEAD:
-            if self._partial:
+            if not self.is_idle:
                 self._refuse(408, f"the request's head did not arrive within {options.header_timeout_s:g} s")
             elif self.unsent():
                 self.abort()

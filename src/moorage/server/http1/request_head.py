@@ -29,6 +29,7 @@ _REQUEST_LINE: Final = re.compile(rb"([!#$%&'*+.^_`|~0-9A-Za-z-]+) ([!-~]+) HTTP
 _HOST: Final = re.compile(rb"(?:\[[0-9A-Fa-f:.%]+\]|[A-Za-z0-9._~!$&'()*+,;=%-]*)(?::[0-9]*)?")
 _ABSOLUTE: Final = re.compile(rb"[Hh][Tt][Tt][Pp][Ss]?://([^/?]+)([/?].*)?")
 _BARE_LF: Final = re.compile(rb"(?:^|[^\r])\n")
+_CR: Final = 0x0D
 _TLS_HANDSHAKE: Final = 0x16
 _LENGTH_LIMIT: Final = 1 << 63
 _LENGTH_DIGITS: Final = 100
@@ -136,6 +137,8 @@ def early_refusal(partial: bytes | bytearray, options: Http1Options) -> HeadRefu
     """Return the refusal of an incomplete head that cannot become valid; None if it still may."""
     if partial[0] == _TLS_HANDSHAKE:
         return HeadRefused(400, "a TLS handshake was sent to a port that serves plain HTTP")
+    if partial[0] == _CR and len(partial) > 1:
+        return HeadRefused(400, "malformed request line")
     line_end = partial.find(b"\n")
     if line_end < 0 and len(partial) > options.request_line_limit_bytes:
         return HeadRefused(414, f"the request line is longer than {options.request_line_limit_bytes} bytes")
