@@ -85,7 +85,8 @@ def test_what_is_off_is_not_refused(tmp_path: Path, text: str) -> None:
       "http.headers.Access-Control-Allow-Origin", "warning"),
      (HOOK.format("smtp: {addr: '[::1]:25'}, from: root, to: [r <a@b>]")[len(BASE):].replace("error", "Trace"),
       "log.hooks[0].levels[0]", "warning"),
-     ("  tls: {certificate: /dev/null, key: /dev/null, minimumtls: tls1.1}", "http.tls.minimumtls", "warning")],
+     ("  tls: {certificate: /etc/passwd, key: /etc/passwd, minimumtls: tls1.1}", "http.tls.minimumtls",
+      "warning")],
 )  # fmt: skip
 def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
     """These start the reference and change nothing, or nothing any more."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from typing import TYPE_CHECKING
 
@@ -12,6 +13,7 @@ from cryptography.x509.oid import ExtensionOID
 from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
+from moorage.config.files import unreadable
 from moorage.server.cannot import Cannot
 from moorage.server.certificates import Authorities, Pair, authorities, pair
 
@@ -165,6 +167,26 @@ def test_files_of_another_kind_are_told_apart(tmp_path: Path, leaf: Holder) -> N
         pair(str(tmp_path / "missing"), str(tmp_path / "key"), NOW)
     with pytest.raises(Cannot, match=r"cannot read .*: not a path"):
         pair("a\0b", str(tmp_path / "key"), NOW)
+
+
+def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
+    """The master would wait for a writer for ever, or fill its memory, and take no signal meanwhile."""
+    leaf = certs.self_signed()
+    os.mkfifo(tmp_path / "pipe")
+    with (tmp_path / "large").open("wb") as large:
+        large.truncate(1 << 30)
+    for path, reason in (
+        (tmp_path / "pipe", "not a regular file"),
+        ("/dev/zero", "not a regular file"),
+        (tmp_path / "large", "larger than 4194304 bytes"),
+        (tmp_path, "Is a directory"),
+    ):
+        leaf.write(tmp_path, "good")
+        with pytest.raises(Cannot, match=f"certificate: cannot read .*: {reason}"):
+            pair(str(path), str(tmp_path / "good.key"), NOW)
+        with pytest.raises(Cannot, match=f"key: cannot read .*: {reason}"):
+            pair(str(tmp_path / "good.crt"), str(path), NOW)
+        assert unreadable(str(path)) == reason
 
 
 # Order

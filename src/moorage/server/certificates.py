@@ -16,7 +16,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from cryptography import x509
@@ -31,6 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
+from moorage.config.files import read_regular
 from moorage.server.cannot import Cannot
 
 if TYPE_CHECKING:
@@ -132,7 +132,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
 def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
     """Return label and text of each PEM block of a file.  Raises `Cannot`."""
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
         raise Cannot(f"{setting}: cannot read {path}: {reason}") from error
