@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 from typing import TYPE_CHECKING
 
 import pytest
@@ -132,3 +133,16 @@ async def test_little_memory_makes_every_cache_smaller(tmp_path: Path) -> None:
     assert registry.referrers.cache._limit == 2 * MIB
     assert app._CACHES_BYTES == 88 * MIB
     await registry.close()
+
+
+@pytest.mark.parametrize(
+    ("files", "connections"),
+    [(64, 10), (1024, 256), (4096, 1280), (65536, 16384), (resource.RLIM_INFINITY, 16384)],
+)
+def test_connections_leave_descriptors_for_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, files: int, connections: int
+) -> None:
+    """A download has three; where they run out, it is broken off and new clients are not accepted."""
+    monkeypatch.setattr(resource, "getrlimit", lambda _: (files, files))
+    made, _ = drawn(tmp_path, monkeypatch, Limits())
+    assert made.options.http1.connections == connections

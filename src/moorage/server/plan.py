@@ -161,13 +161,12 @@ def _little_memory(workers: int, found: Limits) -> list[str]:
 
 
 def _connections() -> int:
-    """Connections per worker: three descriptors each, and some for everything else.
+    """Return the limit of connections per worker.
 
-    A download has the client's socket, a file, and the socket of the thread that sends it (`http1.file_sender`).
-
-    The limit matters: a server out of descriptors spins in accept(2) instead of waiting.
+    A third of the descriptors, since a download has its file and two sockets; 256, or half of a low limit, are
+    left for everything else.  A worker out of descriptors refuses requests.
     """
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if hard == resource.RLIM_INFINITY:
         return _CONNECTIONS_LIMIT
-    return max(64, min(_CONNECTIONS_LIMIT, (hard - 256) // 3))
+    return max(1, min(_CONNECTIONS_LIMIT, (hard - min(256, hard // 2)) // 3))

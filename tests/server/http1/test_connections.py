@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import socket
 import threading
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from structlog.testing import capture_logs
+import structlog.testing
 from tests.server.http1.harness import exchange, get, running, until
 from tests.server.http1.peer import Peer, read_answers, turns
 
@@ -120,7 +122,7 @@ async def test_a_body_that_ends_early_within_an_early_answer_ends_the_connection
 async def test_a_client_that_leaves_within_a_file_is_no_error() -> None:
     """Clients break downloads off every day; a traceback for each would hide the errors."""
     async with running() as served:
-        with capture_logs() as lines:
+        with structlog.testing.capture_logs() as lines:
             for _ in range(20):
                 async with await served.connect(receive_bytes=4096) as peer:
                     await peer.send(b"GET /file/50000000 HTTP/1.1\r\nHost: h\r\n\r\n")
@@ -331,6 +333,57 @@ async def test_at_the_limit_an_idle_connection_makes_way() -> None:
         assert (await get(served)).status == 200
         for peer in peers:
             peer.close()
+
+
+async def test_the_connection_that_has_idled_longest_makes_way() -> None:
+    """Not a new one, whose request is on its way: its client would see a reset."""
+    async with (
+        running(connections=2) as served,
+        await served.connect() as old,
+        await served.connect() as new,
+    ):
+        await old.send(GET)
+        await old.read_answer()
+        connection = min(served.server.connections, key=lambda each: each.deadline)
+        connection.deadline += 1  # as if it had come a second later
+        assert (await get(served)).status == 200
+        await old.read_to_end()
+        await new.send(GET)
+        assert (await new.read_answer()).status == 200
+
+
+async def test_busy_connections_that_become_idle_make_way() -> None:
+    """New clients would wait until one of them is closed."""
+    async with (
+        running(connections=2) as served,
+        await served.connect() as one,
+        await served.connect() as two,
+    ):
+        for peer in (one, two):
+            await peer.send(b"GET /wait HTTP/1.1\r\nHost: h\r\n\r\n")
+        await until(lambda: len(served.app.begun) == 2, "the requests")
+        late = asyncio.ensure_future(get(served))
+        await turns(10)
+        served.app.gate.set()
+        assert (await late).status == 200
+
+
+async def test_without_descriptors_an_idle_connection_makes_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Idle clients must not keep others out, and the attempts, ten in a second, must not fill the log."""
+    accept = socket.socket.accept
+    async with running() as served, await served.connect() as peer:
+        await peer.send(GET)
+        await peer.read_answer()
+
+        def fail(listening: socket.socket) -> tuple[socket.socket, object]:
+            if served.server.connections:
+                raise OSError(errno.EMFILE, "no descriptor")
+            return accept(listening)
+
+        monkeypatch.setattr(socket.socket, "accept", fail)
+        with structlog.testing.capture_logs() as lines:
+            assert (await get(served)).status == 200
+        assert [line["event"] for line in lines] == ["cannot accept a connection"]
 
 
 async def test_at_the_limit_busy_connections_are_kept() -> None:

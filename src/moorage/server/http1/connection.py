@@ -399,6 +399,12 @@ class Connection(asyncio.BufferedProtocol):
         begun = self._partial and self._partial != b"\r"
         return self._state == _HEAD and not begun and self._exchange is None
 
+    @property
+    def idle_since(self) -> float:
+        """Return since when it has been idle, if it is."""
+        options, is_new = self.server.options, self._previous is None
+        return self.deadline - (options.header_timeout_s if is_new else options.idle_timeout_s)
+
     def _refuse(self, status: int, text: str) -> None:
         """Answer a malformed request and close the connection."""
         self.server.refused(self, status, text)

@@ -7,15 +7,16 @@
 One timer checks the deadlines of all connections twice a second: a timer per connection would cost more than the
 requests.
 
-Out of file descriptors (EMFILE) accepting is paused and resumed later: a level-triggered listening socket would
-spin.  At the connection limit the longest idle connection is closed for a new one; if none is idle, new ones wait
-in the listen backlog.
+At the connection limit, and out of file descriptors (EMFILE), the longest idle connection is closed for a new one,
+unless it has only just become idle: the request of a new connection may be on its way.  If there is none, new ones
+wait in the listen backlog, and the timer tries again: a level-triggered listening socket would spin.
 """
 
 from __future__ import annotations
 
 import asyncio
 import errno
+import heapq
 import time
 from email.utils import formatdate
 from typing import TYPE_CHECKING, Any, Final
@@ -42,6 +43,9 @@ _RESUME_ACCEPT_S: Final = 0.1
 _SWEEP_S: Final = 0.5
 _LOG_LINES_PER_S: Final = 5
 _TRANSIENT: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH})
+_DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
+_ACCEPT_ERROR_LOG_S: Final = 10.0
+_GRACE_S: Final = 0.5
 _HANDSHAKES: Final = 256
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -75,6 +79,7 @@ class Server:
         self._empty = asyncio.Event()
         self._date = (0, b"")
         self._logged = (0, 0)
+        self._accept_error_logged_at = 0.0
         self._sweep_s = min(_SWEEP_S, self._shortest_s() / 4)
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
@@ -103,7 +108,7 @@ class Server:
         self._resume(own)
 
     def _resume(self, listening: socket.socket) -> None:
-        if listening in self._listening and listening not in self._accepting and not self._is_full():
+        if listening in self._listening and listening not in self._accepting:
             self._accepting.add(listening)
             self.loop.add_reader(listening.fileno(), self._accept, listening)
 
@@ -118,11 +123,13 @@ class Server:
         return len(self.connections) + opening >= self.options.connections
 
     def _accept(self, listening: socket.socket) -> None:
+        idle: list[Connection] | None = None
         for _ in range(_ACCEPTS_PER_CALL):
-            idle = self._longest_idle() if (full := self._is_full()) else None
-            if full and idle is None:
-                self._pause(listening)
-                return
+            if full := self._is_full():
+                idle = self._longest_idle() if idle is None else idle
+                if not idle:
+                    self._pause(listening)
+                    return
             try:
                 sock, name = listening.accept()
             except (BlockingIOError, InterruptedError):
@@ -130,18 +137,27 @@ class Server:
             except OSError as error:
                 if error.errno in _TRANSIENT:
                     continue
-                _log.error("cannot accept a connection", cause=error.strerror)
-                self._pause(listening)
-                self.loop.call_later(_RESUME_ACCEPT_S, self._resume, listening)
+                self._cannot_accept(listening, error)
                 return
-            if idle is not None:
-                idle.close()
+            if full and idle:
+                idle.pop().close()
             sock.setblocking(False)
             client = (name[0], name[1]) if isinstance(name, tuple) else None
             made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
             task = self.loop.create_task(self._open(made, sock))
             self._opening[task] = made
             task.add_done_callback(self._opened)
+
+    def _cannot_accept(self, listening: socket.socket, error: OSError) -> None:
+        """Pause accepting, close an idle connection if descriptors are used up, and log it at a bounded rate."""
+        now = self.loop.time()
+        if now >= self._accept_error_logged_at:
+            self._accept_error_logged_at = now + _ACCEPT_ERROR_LOG_S
+            _log.error("cannot accept a connection", cause=error.strerror)
+        if error.errno in _DESCRIPTORS and (idle := self._longest_idle()):
+            idle.pop().close()
+        self._pause(listening)
+        self.loop.call_later(_RESUME_ACCEPT_S, self._resume, listening)
 
     async def _open(self, made: Connection, sock: socket.socket) -> None:
         try:
@@ -162,9 +178,11 @@ class Server:
         if not self.connections and not self._opening:
             self._empty.set()
 
-    def _longest_idle(self) -> Connection | None:
-        """Return the connection to close for a new one; None if none is idle."""
-        return min((each for each in self.connections if each.is_idle), key=_deadline, default=None)
+    def _longest_idle(self) -> list[Connection]:
+        """Return idle connections to close for new ones, the longest idle one last."""
+        before = self.loop.time() - _GRACE_S
+        idle = (each for each in self.connections if each.is_idle and each.idle_since <= before)
+        return heapq.nsmallest(_ACCEPTS_PER_CALL, idle, key=_idle_since)[::-1]
 
     def forget(self, connection: Connection) -> None:
         """Remove a closed connection."""
@@ -174,6 +192,11 @@ class Server:
         self._resume_all()
 
     def _resume_all(self) -> None:
+        if not self._is_full():
+            self._try_again()
+
+    def _try_again(self) -> None:
+        """Accept again, if only to see that there is no room."""
         if len(self._accepting) < len(self._listening):
             for listening in self._listening:
                 self._resume(listening)
@@ -264,8 +287,9 @@ class Server:
             except Exception:  # noqa: BLE001  a bug: the timer is needed by the other connections
                 _log.exception("unexpected error")
                 connection.abort()
+        self._try_again()
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
 
-def _deadline(connection: Connection) -> float:
-    return connection.deadline
+def _idle_since(connection: Connection) -> float:
+    return connection.idle_since
