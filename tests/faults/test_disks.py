@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 import http.client
 import os
+import socket
 import subprocess
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -234,3 +235,22 @@ def test_a_read_only_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> Non
         done = wire.finish(status.headers["location"], Digest.of(b"begun and ended"), b" and ended")
         assert done.status == 201, done
         assert wire.put_manifest(NAME, "new", kept).status == 201
+
+
+def test_a_file_that_ends_within_a_download_is_logged(tmp_path: Path) -> None:
+    """The client gets too few bytes; without a line the operator would never learn that the store is damaged."""
+    data = bytes(64 * MIB)  # more than the buffers of both sockets
+    with start_tested(tmp_path / "volume", http={"workers": 1}) as live:
+        digest = Wire(live.host).push_blob(NAME, data)
+        (file,) = live.root.glob("**/blobs/sha256/*/*/data")
+        with socket.create_connection(("127.0.0.1", live.port), timeout=60) as client:
+            client.sendall(f"GET /v2/{NAME}/blobs/{digest} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
+            received = len(client.recv(1))
+            os.truncate(file, 0)
+            while received < len(data) and (piece := client.recv(MIB)):
+                received += len(piece)
+        assert received < len(data)
+        live.logged("the storage failed")
+        (line,) = (line for line in live.logs().splitlines() if "the storage failed" in line)
+        assert str(file) in line
+        assert "bytes early" in line

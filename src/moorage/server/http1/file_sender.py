@@ -119,7 +119,7 @@ class FileJob:
 
     def _advance(self, size: int) -> None:
         if size == 0:
-            raise OSError(f"a file ends {self.count} bytes early")
+            raise OSError(errno.EIO, f"the file ends {self.count} bytes early")
         self.offset += size
         self.count -= size
 
