@@ -1,17 +1,17 @@
-"""Who asks: the address of the client, seen through the proxies in front of us, and which of them are believed.
+"""Client addresses behind proxies, and the trusted proxies whose headers count.
 
-    http.trustedproxies   connection from      `remote_address` (logs)      `decisive_address` (whatever decides)
-    not set               anybody              what its headers claim       the connection's address
+    http.trustedproxies   connection from      `remote_address` (logs)      `decisive_address` (rate limits)
+    not set               any client           the one in its headers       the connection's address
     set                   a proxy of the list  the right-most address of X-Forwarded-For that is no such proxy
-                          anybody else         the connection's address; its forwarded headers are dropped
+                          any other client     the connection's address; its forwarded headers are dropped
 
-Anybody can send `X-Forwarded-For`.  So without the setting its word is good for logs and for `Location` (as the
-reference has it), and for nothing by which a guess at a password is slowed down or somebody is let in.
+Any client can send `X-Forwarded-For`.  So without the setting it is used for logs and for `Location` only (as in
+the reference), never to rate-limit passwords or to grant access.
 
-Of the headers that tell addresses only the first that is there counts: X-Forwarded-For, `for=` of Forwarded,
-X-Real-Ip.  A proxy that sets another one must remove those before it, or a client's own would count.
+Of the headers with addresses only the first present one counts: X-Forwarded-For, `for=` of Forwarded, X-Real-Ip.
+A proxy that sets a later one must remove those before it, or a client's own value would count.
 
-Neighbours: `auth.py` and `middleware.py` ask; `urls.py` reads the headers that are left.
+Used by `auth.py` and `middleware.py`; `urls.py` reads the headers that are left.
 Source: reference/http-api.md section 11, reference/auth.md section 7; RFC 7239.
 """
 
@@ -35,7 +35,7 @@ _FORWARDED: Final = frozenset({
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
     b"x-forwarded-proto", b"x-real-ip",
 })  # fmt: skip
-"""What only a proxy has to say."""
+"""Headers that only a proxy may set."""
 
 _FOR: Final = re.compile(r'(?:^|;)\s*for\s*=\s*(?:"((?:[^"\\]|\\.)*)"|([^;,"\s]*))', re.ASCII | re.IGNORECASE)
 _QUOTED_OR_COMMA: Final = re.compile(r'"(?:[^"\\]|\\.)*"|,')
@@ -47,7 +47,7 @@ _LONGEST_CHARS: Final = 64
 """No address is longer, with brackets, zone and port; longer texts never enter the cache."""
 
 _HOPS_LIMIT: Final = 32
-"""How many entries of a header are looked at, from the right; no chain of proxies is longer."""
+"""Number of entries of a header that are read, from the right; no chain of proxies is longer."""
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -62,7 +62,7 @@ SHORTHANDS: Final[dict[str, tuple[str, ...]]] = {
 
 
 def parse_network(text: str) -> tuple[Network, ...]:
-    """The networks that one entry of `http.trustedproxies` stands for; none for `unix`.  Raises ValueError."""
+    """Return the networks of one entry of `http.trustedproxies`; none for `unix`.  Raises ValueError."""
     if text in SHORTHANDS:
         return tuple(ipaddress.ip_network(each) for each in SHORTHANDS[text])
     network = ipaddress.ip_network(text)
@@ -73,7 +73,7 @@ def parse_network(text: str) -> tuple[Network, ...]:
 
 
 class Clients:
-    """`trusted` as in `http.trustedproxies`; None where that is not set, and () trusts nobody.
+    """`trusted` as in `http.trustedproxies`: None if it is not set, () for no trusted proxy.
 
     Raises ValueError for an entry that is no address.
     """
@@ -82,22 +82,22 @@ class Clients:
         self._anybody = trusted is None
         self._unix = UNIX in (trusted or ())
         self._networks = [network for text in trusted or () for network in parse_network(text)]
-        # Proxies are few and ask often.
+        # Few proxies send many requests.
         self._trusts = lru_cache(maxsize=1024)(self._look_up)
 
     def sift(self, scope: Scope) -> None:
-        """Drop what the proxies alone may say from a request that comes from none of them."""
+        """Remove forwarded headers from a request that does not come from a trusted proxy."""
         if not (self._anybody or self._trusts(_peer(scope))):
             remove_headers(scope, _FORWARDED)
 
     def decisive_address(self, scope: Scope) -> str:
-        """The client's address as far as it is certain; "" for a Unix socket with nothing to tell us more."""
+        """Return the client's address as far as it is trusted; "" for a Unix socket without such headers."""
         peer = _peer(scope)
         if self._anybody or not self._trusts(peer):
             return peer
         address = peer
         for claim in _claims(scope):
-            # What cannot be read ends the chain: the last proxy that could be named stands for its clients.
+            # An unreadable entry ends the chain: the last valid proxy is used for its clients.
             if (claimed := _address(claim)) is None:
                 break
             address = claimed
@@ -106,7 +106,7 @@ class Clients:
         return address
 
     def remote_address(self, scope: Scope) -> str:
-        """The client's address for logs and events; "" if unknown."""
+        """Return the client's address for logs and events; "" if unknown."""
         if not self._anybody:
             return self.decisive_address(scope)
         headers = headers_of(scope)
@@ -125,11 +125,11 @@ class Clients:
 
 
 ANYBODY: Final = Clients()
-"""As the reference: whoever connects is believed, where nothing depends on it."""
+"""As in the reference: the headers of any client count, where nothing depends on them."""
 
 
 def _claims(scope: Scope) -> Iterable[str]:
-    """What the proxies say about who asked them, the nearest first."""
+    """Return the client addresses that the proxies report, the nearest proxy first."""
     if forwarded_for := _all(scope, b"x-forwarded-for"):
         parts = [part for part in forwarded_for.split(",") if part.strip()]
     elif forwarded := _all(scope, b"forwarded"):

@@ -1,13 +1,13 @@
-"""Bodies in and out.
+"""Request and response bodies.
 
-In: a request's body is complete only when the server says so.  `http.disconnect` from `receive` means that the
-client hung up before the announced Content-Length or the last chunk, so a cut body never looks whole.  Silence
-longer than `http.bodytimeout` is a 408.  A server with the extension `moorage.pieces` passes what one read of the
-connection brought as a list, unjoined.
+Requests: a body is complete only if the server reports it.  `http.disconnect` from `receive` means that the client
+disconnected before the announced Content-Length or the last chunk, so a truncated body never looks complete.
+Silence longer than `http.bodytimeout` is a 408.  A server with the extension `moorage.pieces` passes the pieces of
+one read as a list, without joining them.
 
-Out: a local file, whole or a range, leaves by `http.response.zerocopysend` of ASGI; a small blob in one message;
-everything else in pieces of up to 1 MiB.  `send` raises OSError when the client has left, which `middleware.py`
-counts and logs.
+Responses: a local file, whole or a range, is sent by `http.response.zerocopysend` of ASGI; a small blob in one
+message; everything else in pieces of up to 1 MiB.  `send` raises OSError when the client has left, which
+`middleware.py` counts and logs.
 """
 
 from __future__ import annotations
@@ -41,11 +41,11 @@ _log: Final = structlog.get_logger("moorage.http")
 
 
 class ClientGone(Exception):
-    """The client hung up before its request was complete; there is nobody left to answer."""
+    """The client disconnected before its request was complete; no response can be sent."""
 
 
 async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
-    """The request's body, piece by piece or in lists of pieces.  Raises ClientGone, RequestTimeout."""
+    """Yield the request's body, in pieces or lists of pieces.  Raises ClientGone, RequestTimeout."""
     loop = asyncio.get_running_loop()
     if (pieces := (scope.get("extensions") or {}).get(_PIECES)) is not None:
         pieces["wanted"] = True
@@ -67,7 +67,7 @@ async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerat
 
 
 async def read_body(scope: Scope, receive: Receive, limit: int, timeout_s: float) -> bytes:
-    """A whole small body.  Raises ManifestTooLarge as soon as it is known to be over `limit` bytes."""
+    """Return a small body.  Raises ManifestTooLarge as soon as it exceeds `limit` bytes."""
     announced = parse_decimal(first_header(scope, b"content-length"))
     if announced is not None and announced > limit:
         raise ManifestTooLarge(f"it has {announced} bytes, at most {limit} are taken")
@@ -118,7 +118,7 @@ class FileResponse:
 
 
 class PiecesResponse:
-    """Pieces of a blob that was opened before the status line went out, and is closed whatever happens."""
+    """Response with the pieces of a blob, opened before the status line is sent and always closed."""
 
     def __init__(
         self,

@@ -1,10 +1,10 @@
-"""`/token`: where clients turn a password, a robot's secret or another issuer's token into a token of ours.
+"""`/token`: exchanges a password, a robot's secret or another issuer's token for a token of this registry.
 
-    GET    Basic or nothing, `scope` as often as needed          what `docker login` and every pull do
-    POST   a form: password, refresh_token, or token exchange    containerd, and whoever keeps an identity token
+    GET    Basic or nothing, `scope` as often as needed          `docker login` and every pull
+    POST   a form: password, refresh_token, or token exchange    containerd, and clients with an identity token
 
-Whoever proves nothing gets what the anonymous may; whoever asks for more than he may gets what he may.  Wrong
-credentials are 401, the same for every reason.  Errors speak both languages: the registry's, and OAuth 2.0's.
+Without credentials the token has the anonymous rights; of a scope beyond the client's rights it has the granted
+part.  Wrong credentials are 401, the same for every reason.  Errors have the registry's form and OAuth 2.0's.
 
 Source: distribution's token and OAuth 2.0 specifications; RFC 6749; RFC 8693 (exchange); reference/auth.md 5.2.
 """
@@ -176,12 +176,12 @@ class TokenEndpoint:
         headers = {**_PRIVATE, "www-authenticate": error.challenge}
         code = "invalid_grant" if request.method == "POST" else "invalid_client"
         # `details` is what Docker shows its user (Docker Hub answers so).
-        said = {"error": code, "error_description": _WRONG, "details": _WRONG}
-        return to_response(error, headers, said)
+        fields = {"error": code, "error_description": _WRONG, "details": _WRONG}
+        return to_response(error, headers, fields)
 
 
 class _BadRequest(Exception):
-    """What a client got wrong, and OAuth's word for it."""
+    """A client error with its OAuth 2.0 error code."""
 
     def __init__(self, message: str, code: str = "invalid_request") -> None:
         super().__init__(message)

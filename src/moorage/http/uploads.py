@@ -1,4 +1,4 @@
-"""Blobs in: POST, PATCH, PUT, GET and DELETE below `/v2/<name>/blobs/uploads/`.
+"""Blob uploads: POST, PATCH, PUT, GET and DELETE below `/v2/<name>/blobs/uploads/`.
 
 Parameters come from the query only: a body sent as a form is the blob, not parameters.
 
@@ -35,7 +35,7 @@ _EMPTY: Final = {Digest.of(b"", algorithm) for algorithm in ALGORITHMS}
 
 
 async def start_upload(call: Call) -> Response:
-    """end-4a, end-4b, end-11, POST: 201 mounted or whole, else 202 and where to send the bytes.
+    """end-4a, end-4b, end-11, POST: 201 for a mount or a whole blob, else 202 with the upload's Location.
 
     Refuses: NAME_INVALID, DIGEST_INVALID.
     """
@@ -54,7 +54,7 @@ async def start_upload(call: Call) -> Response:
 
 
 async def _mount(call: Call, name: RepoName) -> Blob | None:
-    """A mount that cannot be done for whatever reason becomes an upload, never an error."""
+    """Mount a blob; return None if that fails for any reason, so that the request starts an upload."""
     wanted, source = call.query("mount"), call.query("from")
     if not wanted:
         return None
@@ -68,7 +68,7 @@ async def _mount(call: Call, name: RepoName) -> Blob | None:
 
 
 async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
-    """The blob in the POST itself.  Whoever fails here knows no upload to go on with, so none stays."""
+    """Store the blob in the POST.  If it fails the client knows no upload to continue, so none is kept."""
     uploads = call.registry.uploads
     status = await uploads.start(name, algorithm=digest.algorithm)
     try:
@@ -82,7 +82,7 @@ async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
 
 
 async def patch_upload(call: Call) -> Response:
-    """end-5, PATCH: 202 and where to go on.
+    """end-5, PATCH: 202 with the new offset and Location.
 
     Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID.
     """
@@ -120,7 +120,7 @@ async def put_upload(call: Call) -> Response:
 
 
 async def _receive(call: Call, part: UploadPart, span: range | None = None) -> None:
-    """The body, into the upload.  Nothing beyond the `span` that Content-Range announced is stored."""
+    """Append the body to the upload.  Nothing beyond the `span` of Content-Range is stored."""
     received = 0
     length = call.content_length()
     if length == 0:
@@ -138,7 +138,7 @@ async def _receive(call: Call, part: UploadPart, span: range | None = None) -> N
 
 
 async def get_upload(call: Call) -> Response:
-    """end-13, GET or HEAD: 204 and where to go on.  Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN."""
+    """end-13, GET or HEAD: 204 with offset and Location.  Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN."""
     name = call.name()
     status = await call.registry.uploads.status(name, call.params["uuid"])
     headers = place_headers(call, name, status)
@@ -154,7 +154,7 @@ async def cancel_upload(call: Call) -> Response:
 
 
 def place_headers(call: Call, name: RepoName, status: UploadStatus) -> dict[str, str]:
-    """Where the upload stands, in every form that some client reads."""
+    """Return Location, Range and uuid of an upload, in every form that some client reads."""
     path = f"v2/{quote(name)}/blobs/uploads/{status.uuid}?_state={status.state}"
     return {
         "location": call.location(path),

@@ -1,6 +1,6 @@
-"""Where our answers say things are: the `Location` of uploads, blobs and manifests.
+"""`Location` headers of uploads, blobs and manifests.
 
-Order: `http.host`; `http.relativeurls`; else the request, as the proxies in front of us describe it (`Forwarded`,
+Order: `http.host`; `http.relativeurls`; else the request, as described by the proxies (`Forwarded`,
 then `X-Forwarded-Proto` and `-Host`, then `Host`).  A caller can only poison its own answers with these headers,
 and nothing here is cached.  The configured prefix is always kept (the reference loses it with relative URLs).
 
@@ -29,7 +29,7 @@ _SCHEMES: Final = {"http", "https"}
 
 
 def location(scope: Scope, options: HttpOptions, path: str) -> str:
-    """`path` begins with `v2/`, without a slash before it."""
+    """Return the `Location` of `path`, which begins with `v2/`, without a leading slash."""
     if options.host:
         return urljoin(options.host, path)  # a path without a slash at its end does not count, as in Go
     if options.relativeurls:
@@ -39,7 +39,7 @@ def location(scope: Scope, options: HttpOptions, path: str) -> str:
 
 
 def path_outside(options: HttpOptions, path: str) -> str:
-    """`path`, which begins with `v2/`, as the client has to ask for it: below the path of `http.host` if any.
+    """Return `path`, which begins with `v2/`, as clients request it: below the path of `http.host` if any.
 
     So a proxy may take a path away before it asks us.  (The reference forgets that path in `Link`.)
     """
@@ -48,7 +48,7 @@ def path_outside(options: HttpOptions, path: str) -> str:
 
 
 def seen_from_outside(scope: Scope) -> tuple[str, str]:
-    """Scheme and host that the client used, as the proxies in front of us tell it; host "" if unknown."""
+    """Return scheme and host that the client used, as reported by the proxies; host "" if unknown."""
     headers = headers_of(scope)
     own_scheme: str = scope.get("scheme", "http")
     own_host = headers.get(b"host", b"").decode("latin-1")

@@ -1,4 +1,4 @@
-"""What a registry is: the whole idea in one file.
+"""Registry interface: repositories with blobs, manifests, tags and uploads.
 
 `Registry` has six parts.  `http/`, `cli/` and later the web pages call only these; the stored registry
 (`registry/*.py`) and the pull-through cache (`proxy/`, later) implement them.  Everything passed in has been
@@ -153,7 +153,7 @@ class UploadPart(Protocol):
         """
 
     async def commit(self) -> UploadStatus:
-        """All of it durable; where the upload now stands."""
+        """Make all bytes durable; return the new status."""
 
     async def finish(self, digest: Digest) -> Blob:
         """All of it durable, proven to be `digest`, published and linked; the upload is gone.
@@ -169,7 +169,7 @@ class Uploads(Protocol):
         """A new upload; `algorithm` is a hint that its digest will be of that kind."""
 
     async def status(self, name: RepoName, uuid: str) -> UploadStatus:
-        """Where it stands.  Raises BlobUploadUnknown."""
+        """Return the status of an upload.  Raises BlobUploadUnknown."""
 
     def extend(
         self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
@@ -177,7 +177,7 @@ class Uploads(Protocol):
         """Go on.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
 
         Entering raises BlobUploadUnknown, BlobUploadInvalid (forged or foreign token) and, with the
-        current status in it, RangeInvalid when token or `start` is not where the upload stands.  The first
+        current status in it, RangeInvalid when token or `start` is not the upload's offset.  The first
         `write` raises RangeInvalid when another request is writing.  Nothing has been stored then.
         """
 

@@ -12,8 +12,8 @@ so a batch is 1 MiB while up to eight requests send, and less for each when more
 
 What a crash leaves, step by step of `finish` (the order is what promise 1 of design.md rests on):
 
-    before it is sealed        the upload at its last checkpoint; the client goes on from there
-    after it is sealed         the same, or the upload whole; the client goes on, or repeats the PUT
+    before it is sealed        the upload at its last checkpoint; the client continues from there
+    after it is sealed         the same, or the upload whole; the client continues, or repeats the PUT
     after publish              a blob without a link: invisible, the collector's; the client uploads again
     after the link             a finished blob, and an upload home without data for the purger
     after discard              nothing
@@ -256,7 +256,7 @@ class StoredUploads:
 
     @property
     def batch_bytes(self) -> int:
-        """How many bytes a request gathers before it hands them over."""
+        """Return the number of bytes that a request buffers before a write."""
         return max(_LEAST_BATCH_BYTES, min(_BATCH_BYTES, _BATCHES_BYTES // max(1, self._sending)))
 
     @contextmanager
@@ -364,7 +364,7 @@ class StoredPart:
             raise
 
     async def leave(self) -> None:
-        """Keep the bytes that arrived, whatever ended the request.
+        """Keep the bytes that arrived, for any reason that ended the request.
 
         After a failure of the storage, which has been logged, the last checkpoint holds; what was written beyond
         it is cut off here, or by the next writer.

@@ -1,7 +1,7 @@
-"""What a storage back end must do: objects under keys, and uploads that grow until they are published.
+"""Storage driver interface: objects under keys, and uploads that grow until they are published.
 
-One vocabulary for a directory and a bucket, made of what a registry does; nothing in it is rename,
-mkdir, truncate or "is a directory".  A driver knows nothing of images, tags or digests, and is finished
+One interface for directories and buckets, with the operations of a registry; it has no rename, mkdir, truncate or
+"is a directory".  A driver knows nothing of images, tags or digests, and is finished
 when it passes `moorage.testing.driver_contract`.
 
 Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py` for every object store.  Errors:
@@ -14,7 +14,7 @@ Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py
     ├── RangeOutside          open() beyond the object's end
     ├── UploadMissing         no upload there
     ├── UploadBusy            another request is writing to the upload
-    ├── UploadChanged         the stored bytes are no longer those of the state in hand
+    ├── UploadChanged         the stored bytes no longer match the given state
     └── StorageUnavailable    the back end failed; worth a retry, the log names the cause
         ├── StorageExhausted  full or over quota: worth a retry only after an operator acted
         │   └── StorageReadOnly   mounted read-only
@@ -76,13 +76,13 @@ Key = NewType("Key", str)
 no leading slash.  The driver puts its root before it."""
 
 Version = NewType("Version", str)
-"""Names one state of an object; equal versions mean equal bytes, unequal ones say nothing."""
+"""Names one state of an object; equal versions mean equal bytes, unequal ones imply nothing."""
 
 READ_LIMIT_BYTES = 4 << 20
 
 
 class StorageError(Exception):
-    """The root of everything a driver raises.
+    """Base class of all errors of a driver.
 
     `str()` is for the log only: the operation, the absolute path or the bucket and object, and the cause.
     """
@@ -117,7 +117,7 @@ class UploadBusy(StorageError):
 
 
 class UploadChanged(StorageError):
-    """The upload's stored bytes are not those of the state in hand: somebody extended or cut it."""
+    """The upload's stored bytes do not match the given state: another request extended or truncated it."""
 
 
 class StorageUnavailable(StorageError):
@@ -247,8 +247,8 @@ class Note:
 
 @dataclass(frozen=True, slots=True)
 class UploadState:
-    """Where an upload stands.  `offset` bytes are stored and will survive this process; `notes` were
-    written at that very offset (empty: none survived, whoever needs them must read the bytes again).
+    """State of an upload.  `offset` bytes are stored and survive this process; `notes` were written at exactly
+    that offset (empty: none survived, and the bytes must be read again where they are needed).
     """
 
     offset: int
@@ -256,7 +256,7 @@ class UploadState:
     notes: tuple[Note, ...] = ()
     version: Version = Version("")
     held: object = field(default=None, compare=False, repr=False)
-    """The driver's own: what it need not read again when the state comes back to it."""
+    """Private to the driver: data that it need not read again with this state."""
 
 
 class Reader(Protocol):
@@ -325,10 +325,10 @@ class Uploads(Protocol):
         """Start an upload of no bytes.  Visible to every process when this returns."""
 
     async def state(self, home: Key) -> UploadState:
-        """Where it stands.  Bytes past the last checkpoint do not count.  Raises UploadMissing."""
+        """Return the state of an upload.  Bytes past the last checkpoint do not count.  Raises UploadMissing."""
 
     def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]:
-        """Go on after `state.offset`, alone: entering raises UploadBusy while another request writes,
+        """Extend an upload at `state.offset`, alone: entering raises UploadBusy while another request writes,
         UploadChanged when the offset is no longer `state.offset`, UploadMissing when it is gone.
 
         A store without locks lets several in; then the first `checkpoint` wins, and those of the others raise
@@ -356,7 +356,7 @@ class Uploads(Protocol):
         """Remove the upload and everything of it.  One that is gone already is fine."""
 
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
-        """Homes below `under` that began before `before`, and those that never say when but were last
+        """Yield homes below `under` that began before `before`, and those without a start time that were last
         written before it (the reference leaves such).
         """
 
@@ -379,8 +379,7 @@ class Driver(Protocol):
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
 
     remote: bool
-    """Whether a call costs a request to another host, milliseconds and perhaps money: then `handover` may give
-    URLs, and it pays to remember for a moment what was just seen."""
+    """True if calls are requests to another host: `handover` may return URLs, and short-lived caching pays."""
 
     @property
     def uploads(self) -> Uploads: ...

@@ -65,7 +65,7 @@ _T = TypeVar("_T")
 _TEMPORARY: Final = re.compile(r".+\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII)
 
 _RETRIES: Final = 20
-"""How often a writer makes a directory again that a concurrent delete took away as empty."""
+"""Attempts of a writer to recreate a directory that a concurrent delete has removed as empty."""
 
 FILE_MODE: Final = 0o644
 DIRECTORY_MODE: Final = 0o755
@@ -347,7 +347,7 @@ def make_with_parents(path: str, made: list[str]) -> None:
 
 
 def exists(path: str) -> bool:
-    """Whether there is such an entry.  Unlike `os.path.lexists`, raises OSError where that cannot be seen."""
+    """Return whether an entry exists.  Unlike `os.path.lexists`, raises OSError if that is unknown."""
     try:
         os.lstat(path)
     except (FileNotFoundError, NotADirectoryError):
@@ -356,7 +356,7 @@ def exists(path: str) -> bool:
 
 
 def is_directory(path: str) -> bool:
-    """Whether there is such a directory, or a link to one.  Raises OSError where that cannot be seen."""
+    """Return whether a directory, or a link to one, exists.  Raises OSError if that is unknown."""
     try:
         return stat.S_ISDIR(os.stat(path).st_mode)
     except OSError as error:
