@@ -1,4 +1,4 @@
-"""What is in the files of `http.tls`: read in every form, put in order, judged, or refused in words."""
+"""Files of `http.tls`: every supported form, chain order, warnings and refusals."""
 
 from __future__ import annotations
 
@@ -111,7 +111,7 @@ def test_a_key_that_cannot_be_served_is_refused_with_those_that_can(tmp_path: Pa
 
 
 def test_keys_that_clients_in_go_refuse_are_served_with_a_warning(tmp_path: Path) -> None:
-    """OpenSSL's own clients take them; a registry that does not start helps nobody."""
+    """OpenSSL's own clients take them; a warning, since other clients may accept it."""
     holder = certs.self_signed(kind="Ed448")
     (warning,) = read(tmp_path, holder.chain, holder.key_pem()).warnings
     assert "has a key of the kind Ed448; Docker and other clients in Go will refuse it" in warning
@@ -255,7 +255,7 @@ def test_an_authority_of_the_same_name_with_another_key_is_a_stranger(tmp_path: 
 def test_a_certificate_that_is_not_valid_now_is_told(
     tmp_path: Path, ca: Holder, after: dt.timedelta, told: str
 ) -> None:
-    """It is served all the same: a registry that does not start helps nobody."""
+    """It is served all the same: a warning, since other clients may accept it."""
     holder = ca.issue("registry.test")
     found = read(tmp_path, holder.chain, holder.key_pem(), NOW + after)
     assert found.until == holder.certificate.not_valid_after_utc

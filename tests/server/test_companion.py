@@ -54,7 +54,7 @@ def acme(tmp_path: Path, **more: Any) -> dict[str, Any]:
 
 
 def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
-    """Names of hosts are names of files, so they have one spelling, whatever case they are written in."""
+    """Host names are file names, so they have one spelling, independent of their case in the settings."""
     some = "cachedir: sub/le, hosts: [R.test, s.test, r.test], email: a@x.test, directoryurl: 'https://ca.x/dir'"
     found = wanted(plan_of(tmp_path, some).settings, http=True, unix=False)
     assert found.hosts == ("r.test", "s.test")
@@ -149,7 +149,7 @@ def test_without_a_certificate_nothing_is_served_and_a_service_manager_waits(tmp
             assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=60000000"
             served.logged("waiting for a certificate; nothing is served before")
             served.logged("cannot reach 127.0.0.1:9: Connection refused")
-            # Another node, or somebody by hand, puts one there.
+            # Another node, or the operator, puts one there.
             authority = Authority()
             Store(str(tmp_path / "le")).put_certificate(["r.test"], authority.issue("r.test"))
             while (word := manager.recv(100)) != b"READY=1":
@@ -167,7 +167,7 @@ def test_a_server_that_waits_can_be_stopped(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_reload_ends_a_pause(tmp_path: Path) -> None:
-    """Whoever has put DNS right need not restart anything, and need not wait for hours."""
+    """After a correction of DNS no restart is needed, and no wait of hours."""
     with serving(
         tmp_path / "home", wait=False, module="tests.acme.odd", http=acme(tmp_path), env={"PATIENT": "1"}
     ) as served:

@@ -125,7 +125,7 @@ def test_probes_leave_lines_in_the_access_log_only_on_request(tmp_path: Path, pr
 
 
 def test_requests_that_outlast_the_drain_are_cut_and_the_status_says_so(tmp_path: Path) -> None:
-    """Whoever watches the exit status learns that a client saw an error."""
+    """The exit status reports that a client got an error."""
     with serving(tmp_path / "home", http={"draintimeout": "300ms"}) as served:
         slow = Background(served, "/wait?file=never")
         served.seen("waiting")
@@ -136,7 +136,7 @@ def test_requests_that_outlast_the_drain_are_cut_and_the_status_says_so(tmp_path
 
 
 def test_without_a_drain_timeout_the_server_ends_at_once(tmp_path: Path) -> None:
-    """As the reference does with its default of 0: nobody waits for a hanging client."""
+    """As the reference does with its default of 0: a hanging client delays nothing."""
     with serving(tmp_path / "home", http={"draintimeout": "0"}) as served:
         slow = Background(served, "/wait?file=never")
         served.seen("waiting")
@@ -276,7 +276,7 @@ def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> N
 
 
 def test_idle_connections_of_retired_workers_do_not_delay_the_end(tmp_path: Path) -> None:
-    """They are waited for as long as nobody wants the server to stop."""
+    """They are waited for until the server is to stop."""
     with serving(tmp_path / "home", http={"workers": 1, "idletimeout": "10m"}) as served:
         kept = http.client.HTTPConnection("127.0.0.1", served.port, timeout=LIMIT_S)
         kept.request("GET", "/")
@@ -376,7 +376,7 @@ def test_a_replaced_worker_finishes_what_it_began(tmp_path: Path) -> None:
 
 
 def test_sigquit_shows_what_every_process_does(served: Served) -> None:
-    """The first thing to ask a server that hangs; it goes on serving."""
+    """The first diagnosis of a hanging server; it keeps serving."""
     slow = Background(served, "/wait?file=go")
     served.seen("waiting")
     served.signal(signal.SIGQUIT)

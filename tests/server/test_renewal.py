@@ -118,7 +118,7 @@ def test_a_complaint_that_lasts_is_made_once(pair: tuple[Path, Path]) -> None:
 
 
 def test_what_does_not_change_is_read_once_a_day(pair: tuple[Path, Path]) -> None:
-    """So that a certificate that runs out is told of while the registry runs, not only at its start."""
+    """A certificate that expires soon is logged while the registry runs, not only at its start."""
     files = watched(pair)
     assert not files.due(AGAIN_S - 1)
     assert files.due(AGAIN_S)

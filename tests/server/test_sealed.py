@@ -1,4 +1,4 @@
-"""Bytes with a path and no file: for the workers, and for nobody to change."""
+"""Sealed in-memory files: readable by workers, writable by no process."""
 
 from __future__ import annotations
 

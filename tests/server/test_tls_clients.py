@@ -1,4 +1,4 @@
-"""Clients' certificates: who is let in, who is not, and what each is told."""
+"""Client certificates: accepted and refused clients, and the responses to each."""
 
 from __future__ import annotations
 

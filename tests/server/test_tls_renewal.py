@@ -92,7 +92,7 @@ def swap(path: Path, data: bytes) -> None:
 def test_a_renewal_drops_no_connection(
     served: Served, files: Path, first: Holder, ca: Holder, trusting: ssl.SSLContext, how: str
 ) -> None:
-    """A pull of an hour goes on, and a client that keeps its connection does not see an error on its next push."""
+    """A long pull continues, and a client that keeps its connection does not see an error on its next push."""
     (served.home / "layer").write_bytes(os.urandom(SIZE))
     download, kept = connect(served, trusting), connect(served, trusting)
     ask(kept)
@@ -158,7 +158,7 @@ def test_a_pair_that_stays_wrong_is_complained_of_and_the_old_one_served(
     served.signal(signal.SIGHUP)
     served.logged("the configuration is not taken; the old one stays")
     assert served.children() == workers
-    # And once it is mended, everything goes on by itself.
+    # A corrected pair is used without further action.
     second = ca.issue("registry.test")
     second.write(files, "now")
     served.logged("certificate renewed")
@@ -188,7 +188,7 @@ def test_a_secret_of_kubernetes_is_noticed(tmp_path: Path, ca: Holder) -> None:
 
 @pytest.mark.slow
 def test_other_authorities_for_clients_are_noticed(tmp_path: Path, files: Path, ca: Holder) -> None:
-    """Whoever takes an authority away wants its clients out."""
+    """Clients of a removed authority are refused from then on."""
     old, new = certs.root("old clients"), certs.root("new clients")
     trusting = ssl.create_default_context(cadata=ca.pem.decode())
     alice = new.issue("alice", usage=certs.CLIENT).write(files, "alice")
@@ -214,7 +214,7 @@ def _let_in(served: Served, trusting: ssl.SSLContext) -> bool:
 def test_files_that_are_only_touched_replace_nobody(
     tmp_path: Path, files: Path, first: Holder, ca: Holder
 ) -> None:
-    """A tool that writes the same again every night must not cost anybody a connection."""
+    """A tool that writes the same again every night must not close any connection."""
     config = {"version": 0.1, "storage": "inmemory", "http": {"addr": ":0", "tls": first.write(files, "now")}}
     (tmp_path / "config.yml").write_text(yaml.safe_dump(config))
     plan, _ = draw(load(tmp_path / "config.yml", {}), _no_application, secret=b"s", instance="i")

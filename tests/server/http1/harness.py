@@ -32,7 +32,7 @@ _CONCURRENT_BYTES = 32 << 10
 
 @dataclass(frozen=True)
 class Outcome:
-    """What came of the bytes of one connection."""
+    """The observable result of the bytes of one connection."""
 
     answers: tuple[Answer, ...]
     seen: tuple[Seen, ...]

@@ -56,15 +56,15 @@ WE_REFUSE: Final[dict[str, re.Pattern[bytes]]] = {
     "chunk extension with white space": re.compile(rb"[0-9A-Fa-f][ \t]+(;|\r\n)"),
     "too many headers": re.compile(rb"(?s)(\r\n[^\r\n]+){128}"),
 }
-"""Why a stream that h11 accepts may be refused; a pattern that the stream contains."""
+"""Reasons to refuse a stream that h11 accepts, each with a pattern that the stream contains."""
 
 WE_ACCEPT: Final[dict[str, re.Pattern[bytes]]] = {
-    # RFC 9112 section 7.1.2: trailers are discarded, whatever they say; h11 looks at their values.
+    # RFC 9112 section 7.1.2: trailers are discarded, with any content; h11 validates their values.
     "framing in trailers": re.compile(
         rb"(?is)\r\n0+[^\r\n]*\r\n(?:[^\r\n]+\r\n)*?(?:content-length|transfer-encoding|host):"
     ),
 }
-"""Why a stream that h11 refuses may be accepted."""
+"""Reasons to accept a stream that h11 refuses."""
 
 
 class Difference(Exception):

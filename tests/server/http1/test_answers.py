@@ -51,7 +51,7 @@ async def test_head_has_no_body(target: str) -> None:
 
 @pytest.mark.parametrize("status", [204, 304])
 async def test_204_and_304_have_no_body(status: int) -> None:
-    """RFC 9112 section 6.3: their end is the empty line, whatever the headers claim."""
+    """RFC 9112 section 6.3: they end at the empty line, with any headers."""
     async with running() as served, await served.connect() as peer:
         await peer.send(b"GET /status/%d HTTP/1.1\r\nHost: h\r\n\r\n" % status)
         await peer.send(b"GET /y HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
@@ -60,7 +60,7 @@ async def test_204_and_304_have_no_body(status: int) -> None:
 
 
 async def test_date_and_no_server() -> None:
-    """RFC 9110 section 6.6.1 requires a Date; the version of the server is nobody's business."""
+    """RFC 9110 section 6.6.1 requires a Date; the server's version is not disclosed."""
     async with running() as served:
         for target in ("/x", "/stream/1", "/refuse"):
             answer = await get(served, target)

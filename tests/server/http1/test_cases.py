@@ -23,7 +23,7 @@ def check(case: Case, outcome: Outcome) -> None:
     if case.may_accept and not (case.statuses and statuses and statuses[-1] in case.statuses):
         assert executed == list(case.requests), shown
         assert statuses == [200] * (len(case.requests) + (not case.ends)), shown
-        assert marked != case.ends, f"{shown}: the connection has to {'end' if case.ends else 'go on'}"
+        assert marked != case.ends, f"{shown}: the connection has to {'end' if case.ends else 'stay open'}"
         return
     assert not marked, f"{shown}: what follows a refused request was executed"
     if case.swallows:

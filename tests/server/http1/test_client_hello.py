@@ -13,7 +13,7 @@ from moorage.server.http1.client_hello import ACME_TLS, Assembler, ClientHello, 
 
 
 def greeting(host: str | None = "r.test", *protocols: str) -> bytes:
-    """What OpenSSL sends."""
+    """Return the ClientHello of OpenSSL."""
     context = ssl.create_default_context()
     context.check_hostname = host is not None
     if protocols:

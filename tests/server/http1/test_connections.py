@@ -387,7 +387,7 @@ async def test_without_descriptors_an_idle_connection_makes_way(monkeypatch: pyt
 
 
 async def test_at_the_limit_busy_connections_are_kept() -> None:
-    """A new client waits; nobody's request is broken off for it."""
+    """A new client waits; no running request is aborted for it."""
     async with running(connections=2) as served:  # noqa: SIM117
         async with await served.connect() as one, await served.connect() as two:
             for peer in (one, two):
