@@ -7,7 +7,7 @@
 
 Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
 bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
-parses those goes on working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
+parses those keeps working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
 of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Control,
 bidirectional and invisible characters are escaped by every renderer.  `log_hooks.py` sends mail.
 
@@ -184,7 +184,7 @@ def write_line(fd: int, line: bytes) -> None:
 
 
 class _StandardError:
-    """What structlog calls with a rendered line, by the name of the level."""
+    """The logger that structlog calls with a rendered line; its methods are named after the levels."""
 
     def __init__(self, *_: object) -> None:
         pass

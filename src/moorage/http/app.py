@@ -145,7 +145,7 @@ class _App:
             response = to_response(error, _headers_of(error, call))
         except ClientGone:
             raise
-        except Exception:  # noqa: BLE001  a bug of ours: logged whole, told to nobody
+        except Exception:  # noqa: BLE001  a bug: logged with its traceback, not sent to the client
             _log.exception("unexpected error", method=method, path=path)
             response = unexpected()
         response.raw_headers = [*response.raw_headers, *added]
@@ -205,7 +205,7 @@ def _resolved(path: str) -> str:
 
 
 def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
-    """What some refusals tell in headers."""
+    """Return the headers of an error response."""
     if isinstance(error, MethodUnknown):
         return {"allow": ", ".join(error.allowed)}
     if isinstance(error, Unauthorized):

@@ -1,7 +1,7 @@
 """The guard before every endpoint: credentials in, a principal out, or a 401 with the challenge.
 
-It runs after the route is found and the repository's name is parsed, before anything is looked up: what nobody can
-have (a path that is no route) needs no credentials, and a 401 tells nothing of what exists.
+It runs after the route is found and the repository's name is parsed, before anything is looked up: a path
+without a route needs no credentials, and a 401 does not disclose what exists.
 
 Source: reference/auth.md section 1; RFC 7617 (Basic), RFC 6750 (Bearer).
 """
@@ -37,7 +37,7 @@ _ACTIONS: Final = {
 
 
 class _AskedIn(Asked):
-    """Where a request comes from is worked out when somebody wants to know: who is let in costs 25 us less."""
+    """Origin of a request, computed on demand: a granted request saves 25 us."""
 
     __slots__ = ("_call",)
 
@@ -45,7 +45,7 @@ class _AskedIn(Asked):
         self._call, self.needs, self.instead, self.given = call, needs, instead, given
 
     @property
-    def host(self) -> str:  # type: ignore[override]  # a field there, for whoever makes one by hand
+    def host(self) -> str:  # type: ignore[override]  # a field in the base class
         return seen_from_outside(self._call.scope)[1]
 
     @property
@@ -82,7 +82,7 @@ class Guard:
             return ()
         needs = _on_repository(call.name(), access)
         if call.scope["query_string"] and (source := call.query("from")):
-            # What cannot be a repository is mounted from by nobody, and the mount becomes an upload.
+            # An invalid repository name has no blobs to mount; the mount becomes an upload.
             with suppress(NameInvalid):
                 needs = (*needs, Need("repository", parse_repo_name(source), "pull"))
         return needs
@@ -94,7 +94,7 @@ def _on_repository(name: RepoName, access: Access) -> tuple[Need, ...]:
 
 
 def credentials_of(header: str | None) -> Credentials | None:
-    """What an Authorization header holds; None for another scheme and for what cannot be read."""
+    """Return the credentials of an Authorization header; None for another scheme or a malformed value."""
     scheme, _, rest = (header or "").partition(" ")
     read = _READERS.get(scheme.lower())
     return read(rest.strip()) if read is not None else None

@@ -1,4 +1,4 @@
-"""Cross-origin access: what browsers are told, so that a page of another origin may ask this registry.
+"""Cross-origin resource sharing (CORS): response headers that let pages of other origins use this registry.
 
     Origin   Access-Control-Request-Method    answer
     listed   on OPTIONS (a preflight)         204 with what is allowed; no credentials are asked for

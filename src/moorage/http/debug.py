@@ -1,6 +1,6 @@
 """The debug listener's pages: health with reasons, metrics, and what there is instead of the reference's others.
 
-Whoever reaches this listener is asked for nothing, so nothing stands here that must not be seen: no settings, no
+This listener has no authentication, so its pages contain nothing confidential: no settings, no
 secrets, no memory.  The reference serves all of its settings at `/debug/vars` once Redis is configured.
 
 Source: reference/configuration.md sections 9 and 12.
@@ -33,7 +33,7 @@ Metrics of the process are among those of http.debug.prometheus; `moorage config
 """
 _NO_PPROF: Final = b"""\
 /debug/pprof is a tool of Go programs. Instead:
-  kill -QUIT PID          where every thread and task of every process is, on standard error; the server goes on
+  kill -QUIT PID          stacks of all threads and tasks on standard error; the server keeps running
   py-spy dump --pid PID   the same from outside, and py-spy top, py-spy record for a profile (pip install py-spy)
 """
 

@@ -64,7 +64,7 @@ def to_response(
 ) -> Reply:
     """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size).
 
-    `beside` stands next to `errors`: the words of OAuth 2.0 where an endpoint speaks that as well.
+    `beside` are members next to `errors`: those of OAuth 2.0 at endpoints that support it.
     """
     return _envelope(status_of(error), error.entries(), headers, beside or {})
 

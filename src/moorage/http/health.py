@@ -1,12 +1,12 @@
 """While a health check fails, every path answers 503 UNAVAILABLE, `/` and `/v2/` included.
 
 Load balancers and clients then go elsewhere.  The answer points to `/debug/health`, as the reference's does; the
-reason stands in the log.
+reason is in the log.
 
 Two paths tell orchestrators what the reference cannot, that a registry is alive without being of use just now:
 
     /livez    200 as long as this process answers: to restart it would mend nothing
-    /readyz   503 while a check fails, and while the server stops: send nobody here
+    /readyz   503 while a check fails, and while the server stops: send no clients here
 
 A registry whose storage cannot be written to is ready: pulls are served, and taking every node out of service
 would stop those as well.  `/readyz` is 200 with the reason then.

@@ -1,4 +1,4 @@
-"""What the HTTP room needs to know of the configuration."""
+"""Options of the HTTP room, from the configuration."""
 
 from __future__ import annotations
 

@@ -34,9 +34,9 @@ _BLOBS_CHARS: Final = len("/v2//blobs")
 
 
 class Access(Enum):
-    """What a caller must be allowed."""
+    """Permission that a route requires."""
 
-    IDENTITY = "to be somebody"
+    IDENTITY = "to be authenticated"
     PULL = "pull on the repository"
     PUSH = "pull and push on the repository"
     DELETE = "delete on the repository"

@@ -7,7 +7,7 @@ probe what another has stored.
 The link is read for every request, or was a moment ago where the store is far away (`link_memory.py`): no request
 that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
 immutable, is remembered (`sizes.py`), and compared with that of a file once a second; in an object store that
-would be a request.  That the bytes are still there is checked by whoever opens them, so a GET
+would be a request.  The existence of the bytes is checked when they are opened, so a GET
 costs at most one read of a link, one stat, and one open.  An object of no bytes under another digest than theirs
 is unknown like one that is missing, so that clients upload it again, and so is one that has another size than the
 one remembered and, when it is read, another digest (`torn_blobs.py`).
@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 __all__ = ["StoredBlobs"]
 
 _CONFIRMED_S: Final = 1.0
-"""How long a remembered size is not compared with the store: 3.5 us, 6% of the CPU time of a HEAD of a blob."""
+"""Seconds for which a cached size is not compared with the store, which costs 3.5 us (6% of a HEAD)."""
 
 
 class StoredBlobs:

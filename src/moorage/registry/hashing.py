@@ -5,7 +5,7 @@ They are reached by ctypes through the libcrypto that Python's own `_hashlib` ha
 speed (measured 1.5 to 2 GB/s here) and without the GIL.  Each call gives the GIL up and has to get it back, so
 small pieces (a chunked body has pieces of 32 KiB) are gathered in a buffer of 128 KiB that stays in the cache of
 the processor.  Where the symbols are missing (a Python with a hidden, static OpenSSL) or a self-test disagrees
-with `hashlib`, `export` gives None and whoever needs the state reads the bytes again.
+with `hashlib`, `export` returns None, and the bytes are read again where the state is needed.
 
 The exported form is Go's `encoding.BinaryMarshaler`, which CNCF Distribution keeps in `hashstates/ALG/OFFSET`,
 so an upload begun by either registry can be finished by the other:
@@ -44,7 +44,7 @@ class Hasher(Protocol):
         """Hash all chunks, in order, without the GIL."""
 
     def hexdigest(self) -> str:
-        """Of everything so far; hashing may go on after."""
+        """Return the digest of all bytes so far; `update` may follow."""
 
     def export(self) -> bytes | None:
         """The state in Go's form, or None where it cannot be had."""
@@ -52,7 +52,7 @@ class Hasher(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class _Form:
-    """How one algorithm's state lies in C and in Go's bytes."""
+    """Layout of one algorithm's state in C and in Go's encoding."""
 
     prefix: str  # of OpenSSL's function names
     magic: bytes

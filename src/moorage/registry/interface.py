@@ -92,7 +92,7 @@ class Pushed:
 class IfMatch:
     """The conditions of a PUT by tag (RFC 9110 section 13.1): digests the tag may, or may not, point at.
 
-    An empty tuple stands for `*` (any manifest at all); None for the absence of the header.
+    An empty tuple is `*` (any manifest); None: the header is absent.
     """
 
     match: tuple[Digest, ...] | None = None
@@ -186,7 +186,7 @@ class Uploads(Protocol):
 
 
 class Manifests(Protocol):
-    """What an image is made of; kept byte for byte."""
+    """Manifests, stored byte for byte."""
 
     async def get(self, name: RepoName, reference: Reference) -> Manifest:
         """Raises ManifestUnknown."""

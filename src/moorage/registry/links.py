@@ -78,5 +78,5 @@ async def has_link(driver: Driver, key: Key) -> bool:
 
 
 async def write_link(driver: Driver, key: Key, digest: Digest) -> None:
-    """Durable when this returns, also if the link was there: whoever wrote it may not have come so far."""
+    """Write a link durably, also if it exists: its writer may not have synced it yet."""
     await driver.write(key, str(digest).encode())

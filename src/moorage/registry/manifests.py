@@ -14,7 +14,7 @@ asks for both, so removing that one link kills all its tags at once.  What is le
   written before the revision link is removed, and stays as dead tags do.  `put` finds it and turns every
   tag that still names the digest to `NOWHERE` before the revision link returns; only here the price is their
   number.  Tags are turned and not removed, because no store removes a link on condition: a push that runs beside
-  may have set that very tag a moment ago, and its client has been told 201.
+  may have set that very tag a moment ago, and its client has got a 201.
 
 Which tags are turned: those whose link, still the same when it is overwritten, named the digest while there was
 no revision link.  A push writes its tag after the revision link, so such a tag was set before the deletion or
@@ -27,7 +27,7 @@ Crashes, step by step.  Put: before the revision link there is nothing but bytes
 ignore, and a tag's history; before the tag, a manifest without it.  Delete: after the mark, the manifest is
 alive and the mark is only a hint; after the revision link, the manifest and its tags are gone, and the referrer
 link is ignored, since it names a manifest that is not there.  Put after delete: some dead tags lead nowhere, the
-others still name the digest; the mark stands, the revision link does not, so the next try goes on.
+others still name the digest; the mark remains, the revision link does not, so the next attempt continues.
 
 Races: a put that finds the revision link writes it again only on condition that it is still there, so that it
 cannot undo a deletion that comes between.  A put and a deletion of one digest both look again after their last

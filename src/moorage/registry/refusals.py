@@ -53,7 +53,7 @@ _log: Final = structlog.get_logger("moorage.registry")
 
 
 class refusing:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
-    """Let a `StorageError` that nobody below expected reach the client as `StorageFull` or `Unavailable`.
+    """Let an unexpected `StorageError` reach the client as `StorageFull` or `Unavailable`.
 
     What an absent key means depends on where it is read: that is caught there, before it comes here.
     """

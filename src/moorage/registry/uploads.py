@@ -206,7 +206,7 @@ class StoredUploads:
         return kept[2] if kept is not None and kept[:2] == (state.offset, state.version) else {}
 
     async def hashed(self, home: Key, state: UploadState, algorithm: str) -> Hasher:
-        """Hash the stored bytes again: they are few, or the state was lost, or nobody foretold this algorithm."""
+        """Hash the stored bytes again: they are few, or the hash state was lost or is of another algorithm."""
         hasher = hashing.new(algorithm)
         loop = asyncio.get_running_loop()
         async with self._driver.uploads.read(home, state) as reader:
@@ -455,7 +455,7 @@ class StoredPart:
 
 
 async def _to_the_end(work: Coroutine[None, None, None]) -> None:
-    """Run `work` whole, whoever cancels us: the upload's file stays ours until nothing writes to it."""
+    """Run `work` to its end despite cancellation: the upload stays locked until nothing writes to its file."""
     task = asyncio.ensure_future(work)
     while not task.done():
         with suppress(asyncio.CancelledError):
@@ -478,7 +478,7 @@ def _fresh(*algorithms: str) -> dict[str, Hasher]:
 
 
 def _hashers(state: UploadState, algorithm: str) -> dict[str, Hasher]:
-    """What can be hashed on from here: fresh ones at the start, else those whose state was kept."""
+    """Return hashers that continue at the offset: new ones at 0, else those with a stored state."""
     found: dict[str, Hasher] = {} if state.offset else _fresh("sha256", algorithm)
     for note in state.notes:
         kind = note.name.split("/")[1] if note.name.count("/") == 2 else ""  # noqa: PLR2004  hashstates/ALG/OFFSET
