@@ -21,6 +21,7 @@ import selectors
 import signal
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -32,6 +33,7 @@ from moorage.server.job import (
     DRAINING,
     EXCHANGE_FAILED,
     EXCHANGED,
+    EXCLUDED,
     HEARTBEAT,
     READY,
     RETIRE,
@@ -224,10 +226,19 @@ class Crew:
             elif word == EXCHANGE_FAILED:
                 worker.exchanging = False
                 self._exchange_later(worker, "the worker could not use it; its own line in the log has the cause")
-            elif word == DRAINING and worker is worker.slot.current:
-                # It accepts no more, and its socket stays open here for the worker that takes its place.
-                self.sockets.exclude(worker.slot.number)
+            elif word == DRAINING:
+                self._draining(worker)
         return came_up and worker is worker.slot.fresh
+
+    def _draining(self, worker: Worker) -> None:
+        """Keep new connections out of its queue, and report that: it accepts what is there and no more.
+
+        Its socket stays open here for the worker that takes its place.
+        """
+        if worker is worker.slot.current:
+            self.sockets.exclude(worker.slot.number)
+        with suppress(OSError):  # it does not wait for long
+            worker.control.send(EXCLUDED, socket.MSG_DONTWAIT)
 
     def _attended(self) -> Iterator[Worker]:
         """Yield the workers that get new connections."""

@@ -2,6 +2,7 @@
 
     to the worker   RETIRE, CERTIFICATE      one byte each, over the control socket; CERTIFICATE comes with the
                                              descriptor of a sealed file with a pickled `Tls`
+                    EXCLUDED                 the response to DRAINING: its queue gets no more connections
     to the master   READY, DRAINING; HEARTBEAT every HEARTBEAT_S seconds; for each CERTIFICATE either EXCHANGED or
                     EXCHANGE_FAILED, after which the master sends it again
     exit status     0 (all requests were answered), CUT_OFF (some were not in time), START_FAILED
@@ -32,11 +33,12 @@ if TYPE_CHECKING:
     from moorage.server.storage_report import SharedReport
     from moorage.storage.watched import Watch
 
-__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "HEARTBEAT", "HEARTBEAT_S"]
-__all__ += ["READY", "RETIRE", "START_FAILED", "Application", "Job", "die_with"]
+__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "EXCLUDED", "HEARTBEAT"]
+__all__ += ["HEARTBEAT_S", "READY", "RETIRE", "START_FAILED", "Application", "Job", "die_with"]
 
 READY: Final = b"R"
 DRAINING: Final = b"D"
+EXCLUDED: Final = b"E"
 HEARTBEAT: Final = b"H"
 HEARTBEAT_S: Final = 1.0
 RETIRE: Final = b"T"

@@ -37,6 +37,7 @@ from moorage.server.job import (
     DRAINING,
     EXCHANGE_FAILED,
     EXCHANGED,
+    EXCLUDED,
     HEARTBEAT,
     HEARTBEAT_S,
     READY,
@@ -56,6 +57,9 @@ if TYPE_CHECKING:
 __all__ = ["main"]
 
 _CLOSE_LIMIT_S: Final = 5.0
+_EXCLUDED_LIMIT_S: Final = 1.0
+"""How long a worker that ends waits for EXCLUDED; a master that is stopped does not send it."""
+
 _DESCRIPTORS_AT_ONCE: Final = 16
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -94,6 +98,7 @@ class _Worker:
         self._certificates: Certificates | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._unreported = b""
+        self._excluded = asyncio.Event()
 
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
@@ -129,6 +134,9 @@ class _Worker:
             server.accept_no_more()
             server.draining = True
             await self._linger(server)
+        else:
+            server.draining = True
+            await self._wait_excluded()
         status = await self._drain(server, traffic)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
@@ -174,6 +182,8 @@ class _Worker:
         for word in (bytes([letter]) for letter in heard):
             if word == RETIRE:
                 self._begun.set()
+            elif word == EXCLUDED:
+                self._excluded.set()
             elif word == CERTIFICATE:
                 self._exchange(next(received, None))
         for descriptor in received:
@@ -229,6 +239,12 @@ class _Worker:
         await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
         told.cancel()
+
+    async def _wait_excluded(self) -> None:
+        """Accept until no more connections come: those in the queue would wait for the next worker."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EXCLUDED_LIMIT_S):
+                await self._excluded.wait()
 
     async def _drain(self, server: Server, traffic: Traffic) -> int:
         server.stop()

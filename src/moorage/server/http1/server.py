@@ -39,6 +39,9 @@ __all__ = ["Server"]
 _BUFFER_BYTES: Final = 512 << 10
 _SMALL_BYTES: Final = 64 << 10
 _ACCEPTS_PER_CALL: Final = 16
+_LAST_CALLS: Final = 128
+"""As many as empty a full listen backlog (`listen.BACKLOG`)."""
+
 _RESUME_ACCEPT_S: Final = 0.1
 _SWEEP_S: Final = 0.5
 _LOG_LINES_PER_S: Final = 5
@@ -122,23 +125,24 @@ class Server:
         opening = sum(each not in self.connections for each in self._opening.values())
         return len(self.connections) + opening >= self.options.connections
 
-    def _accept(self, listening: socket.socket) -> None:
+    def _accept(self, listening: socket.socket) -> bool:
+        """Accept some connections; return whether more may be waiting and can be accepted at once."""
         idle: list[Connection] | None = None
         for _ in range(_ACCEPTS_PER_CALL):
             if full := self._is_full():
                 idle = self._longest_idle() if idle is None else idle
                 if not idle:
                     self._pause(listening)
-                    return
+                    return False
             try:
                 sock, name = listening.accept()
             except (BlockingIOError, InterruptedError):
-                return
+                return False
             except OSError as error:
                 if error.errno in _TRANSIENT:
                     continue
                 self._cannot_accept(listening, error)
-                return
+                return False
             if full and idle:
                 idle.pop().close()
             sock.setblocking(False)
@@ -147,6 +151,7 @@ class Server:
             task = self.loop.create_task(self._open(made, sock))
             self._opening[task] = made
             task.add_done_callback(self._opened)
+        return True
 
     def _cannot_accept(self, listening: socket.socket, error: OSError) -> None:
         """Pause accepting, close an idle connection if descriptors are used up, and log it at a bounded rate."""
@@ -211,7 +216,14 @@ class Server:
         self._listening = []
 
     def stop(self) -> None:
-        """Stop accepting; close idle connections now and the others after their pending response."""
+        """Stop accepting; close idle connections now and the others after their pending response.
+
+        Connections that wait in the queue are accepted first: closing the socket would reset them.
+        """
+        for listening in list(self._accepting):
+            for _ in range(_LAST_CALLS):
+                if not self._accept(listening):
+                    break
         self.accept_no_more()
         self.draining = self.stopping = True
         # Data that has arrived by now is read in the next iteration of the loop.
