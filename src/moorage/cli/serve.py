@@ -29,8 +29,10 @@ def serve(
 
     Example: moorage serve /etc/docker/registry/config.yml
     """
+    import gc
     import os
 
+    gc.disable()  # until `run` has built everything
     from moorage.cli.output import tell
     from moorage.config.image import in_image
     from moorage.config.load import load

@@ -45,23 +45,30 @@ class ClientGone(Exception):
 
 
 async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
-    """Yield the request's body, in pieces or lists of pieces.  Raises ClientGone, RequestTimeout."""
+    """Yield the request's body, in pieces or lists of pieces.  Raises ClientGone, RequestTimeout.
+
+    The timeout is measured here for other servers only: `server.http1` enforces it, and a least rate, by itself.
+    """
     loop = asyncio.get_running_loop()
+    timed = True
     if (pieces := (scope.get("extensions") or {}).get(_PIECES)) is not None:
         pieces["wanted"] = True
+        timed = False
     try:
-        async with asyncio.timeout(timeout_s) as silence:
+        async with asyncio.timeout(timeout_s if timed else None) as silence:
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
                     raise ClientGone
                 if chunk := message.get("body") or message.get("pieces"):
                     # While the storage works the client is not silent: it waits for us.
-                    silence.reschedule(None)
+                    if timed:
+                        silence.reschedule(None)
                     yield chunk
                 if not message.get("more_body"):
                     return
-                silence.reschedule(loop.time() + timeout_s)
+                if timed:
+                    silence.reschedule(loop.time() + timeout_s)
     except TimeoutError as error:
         raise RequestTimeout(f"no byte of the body came for {timeout_s:g} s; what came before is kept") from error
 

@@ -90,8 +90,8 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
         _log.warning(opened)
     _warn_of_secret(loaded)
     # Objects that exist by now stay shared with the workers, since the collector does not write to them.
-    gc.collect()
     gc.freeze()
+    gc.enable()
     reload = partial(_reload, loaded, exposed)
     master = Master(plan, sockets, reload, _renew, _announce, observation, companion, monitor)
     # No reference is kept here: the first reload frees the plan and its private key.

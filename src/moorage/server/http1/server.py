@@ -74,7 +74,8 @@ class Server:
         self.draining = self.stopping = False
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.small_buffer = self.buffer[:_SMALL_BYTES]
-        self.plain_buffer = memoryview(bytearray(_BUFFER_BYTES if tls is not None else 0))
+        # For one read, and what the BIO held before it.
+        self.plain_buffer = memoryview(bytearray(2 * _BUFFER_BYTES if tls is not None else 0))
         self.files = FileSender()
         self._listening: list[socket.socket] = []
         self._accepting: set[socket.socket] = set()

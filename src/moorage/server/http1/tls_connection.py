@@ -16,8 +16,8 @@ while `send_file` runs: then its thread owns it, the connection reads nothing (a
 next request wait in the kernel) and writes nothing.  `_lent` marks that time; every method that touches the object
 checks it.
 
-Memory: a BIO never shrinks, so reads and pieces of a connection with TLS are at most
-`_READ_BYTES`, and files are encrypted in pieces of `file_sender._PIECE_BYTES`.
+Memory: a BIO never shrinks.  So what was read passes through it in slices of `_BIO_BYTES`, responses are encrypted
+in pieces of `_WRITE_BYTES`, and files in those of `file_sender._PIECE_BYTES`.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ if TYPE_CHECKING:
 
 __all__ = ["TlsConnection", "TlsProvider"]
 
-_READ_BYTES: Final = 128 << 10
+_WRITE_BYTES: Final = 128 << 10
+_BIO_BYTES: Final = 64 << 10
+"""Bytes put into the incoming BIO at once: its memory grows to the most that it has held, and is kept."""
+
 _HANDSHAKE_READ_BYTES: Final = 16 << 10
 _UNREAD_LIMIT_BYTES: Final = 4 << 20
 _HANDSHAKE_RECORD: Final = 0x16
@@ -100,7 +103,7 @@ class TlsConnection(Connection):
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
-        return self.server.buffer[: _READ_BYTES if self._phase == _OPEN else _HANDSHAKE_READ_BYTES]
+        return super().get_buffer(0) if self._phase == _OPEN else self.server.buffer[:_HANDSHAKE_READ_BYTES]
 
     def buffer_updated(self, nbytes: int) -> None:
         if self._phase == _PLAIN:
@@ -111,6 +114,9 @@ class TlsConnection(Connection):
             if self._shut:
                 # After our close_notify nothing is decrypted; LINGER counts the bytes.
                 self.received(self.server.buffer, 0, nbytes)
+                return
+            if self._phase == _OPEN and not self._lent:
+                self._decrypt(self.server.buffer[:nbytes])
                 return
             self._incoming.write(self.server.buffer[:nbytes])
             self._advance()
@@ -263,23 +269,20 @@ class TlsConnection(Connection):
 
     # Reading
 
-    def _decrypt(self) -> None:
-        tls, buffer = self._tls, self.server.plain_buffer
-        assert tls is not None
-        limit = len(buffer) - _READ_BYTES
+    def _decrypt(self, data: memoryview | None = None) -> None:
+        """Decrypt what the incoming BIO holds, then `data`, and handle all of it at once."""
+        buffer = self.server.plain_buffer
         size, ended = 0, False
         try:
-            while size < limit:
-                # With a buffer `read` returns a count, which its stub does not know.
-                count = cast("int", tls.read(limit, buffer[size:]))
-                if not count:
-                    ended = True
+            if self._incoming.pending or not data:
+                size, ended = self._read_records(buffer)
+            for at in range(0, len(data) if data else 0, _BIO_BYTES):
+                assert data is not None
+                if ended:
                     break
+                self._incoming.write(data[at : at + _BIO_BYTES])
+                count, ended = self._read_records(buffer[size:])
                 size += count
-        except ssl.SSLWantReadError:
-            pass
-        except ssl.SSLZeroReturnError:
-            ended = True
         except ssl.SSLError as error:
             self.server.note("TLS failed", self, reason=_reason(error))
             self._send_alert()
@@ -295,6 +298,25 @@ class TlsConnection(Connection):
             self.received(buffer, 0, size)
         if ended and not self.lost and not self.eof:
             super().eof_received()
+
+    def _read_records(self, buffer: memoryview) -> tuple[int, bool]:
+        """Decrypt what the incoming BIO holds; return the number of bytes, and whether TLS has ended.
+
+        Raises ssl.SSLError.
+        """
+        assert self._tls is not None
+        size, read = 0, self._tls.read
+        try:
+            while True:
+                # With a buffer `read` returns a count, which its stub does not know.
+                count = cast("int", read(_BIO_BYTES, buffer[size:]))
+                if not count:
+                    return size, True
+                size += count
+        except ssl.SSLWantReadError:
+            return size, False
+        except ssl.SSLZeroReturnError:
+            return size, True
 
     def _send_alert(self) -> None:
         """Send OpenSSL's fatal alert ahead of the reset, unless other bytes wait before it."""
@@ -332,8 +354,8 @@ class TlsConnection(Connection):
         if self._phase == _PLAIN or self._tls is None:
             self._transport.write(joined)
             return
-        for at in range(0, len(joined), _READ_BYTES):
-            self._transport.write(self.encrypt(memoryview(joined)[at : at + _READ_BYTES]))
+        for at in range(0, len(joined), _WRITE_BYTES):
+            self._transport.write(self.encrypt(memoryview(joined)[at : at + _WRITE_BYTES]))
 
     async def send_file(self, job: FileJob, head: bytes) -> None:
         self.pause_reading()
