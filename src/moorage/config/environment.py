@@ -245,10 +245,8 @@ def _unknown(name: str, model: type[Section]) -> Problem:
     stem = text.removesuffix(SUFFIX)
     suffix = text.removeprefix(stem)
     if joined := _joined(stem, model):
-        message = (
-            "names no setting, and is similar to one that protects the registry or its data; correct or remove it"
-        )
-        return Problem(message, origin=Origin(name), nearest=variable_of(joined) + suffix, meant=_dotted(joined))
+        meant = variable_of(joined) + suffix
+        return Problem(_NEAR_MISS, origin=Origin(name), nearest=meant, meant=_dotted(joined))
     known = [variable_of(path).removeprefix(PREFIX) for path, _ in walk(model)]
     whole = next((other for other in known if "_" in stem and other.endswith(f"_{stem}")), None)
     whole = whole or nearest(stem, known, cutoff=_CLOSE)

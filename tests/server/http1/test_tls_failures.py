@@ -103,7 +103,7 @@ async def test_a_malformed_client_hello_is_logged_with_its_reason(
     assert line["reason"]
 
 
-@pytest.mark.parametrize("length", [0, 1, 40, -1])
+@pytest.mark.parametrize("length", [1, 40, -1])
 async def test_a_client_that_leaves_is_logged(certificates: Certificates, lines: list[Any], length: int) -> None:
     data = client_hello(b"h.test")
     async with running(tls=certificates) as served, await served.connect() as peer:
@@ -112,6 +112,19 @@ async def test_a_client_that_leaves_is_logged(certificates: Certificates, lines:
         await peer.read_to_end()
     reason = "the client closed the connection during the handshake"
     assert [(line["event"], line["remote"], line["reason"]) for line in lines] == [(FAILED, "127.0.0.1", reason)]
+
+
+async def test_a_health_check_that_only_connects_is_not_logged(
+    certificates: Certificates, lines: list[Any]
+) -> None:
+    """Load balancers do so every few seconds."""
+    async with running(tls=certificates) as served:
+        async with await served.connect() as peer:
+            peer.half_close()
+            await peer.read_to_end()
+        await until(lambda: not served.server.connections, "the connection to be forgotten")
+        assert not served.server.handshakes
+    assert lines == []
 
 
 async def test_a_client_that_refuses_the_certificate_is_logged(

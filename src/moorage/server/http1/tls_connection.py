@@ -122,6 +122,12 @@ class TlsConnection(Connection):
             self._advance()
 
     def eof_received(self) -> bool:
+        if self._phase == _FIRST and not self._first:
+            # A health check that connects and no more; it is no failed handshake.
+            self._phase = _ENDED
+            self.server.handshakes.pop(self, None)
+            self._close_transport()
+            return True
         if self._phase in {_FIRST, _HANDSHAKE}:
             self._fail("the client closed the connection during the handshake")
             return True
