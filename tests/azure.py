@@ -29,11 +29,11 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.layouts import AzureLayouts
+from moorage.storage.azure.legacy_names import AzureLayouts
 from moorage.storage.azure.objects import AzureObjects
 from moorage.storage.azure.options import AzureOptions
 from moorage.storage.azure.uploads import AzureUploads
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from tests.live import require
 
 if TYPE_CHECKING:

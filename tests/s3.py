@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 import pytest
 
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Options
 from tests.stores.forwarding import forwarding

@@ -11,14 +11,14 @@ import typer
 
 from moorage.cli import commands
 from moorage.http.errors import STATUS
-from moorage.http.health import PROBES
+from moorage.http.probes import PROBES
 from moorage.http.routes import ROUTES
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
 API: Final = (DOCS / "api.md").read_text()
 OUTSIDE: Final = {"/", "/token", *PROBES}
-"""What is answered beside the table of routes (`http/app.py`, `http/health.py`)."""
+"""What is answered beside the table of routes (`http/app.py`, `http/probes.py`)."""
 PAGES: Final = {str(path.relative_to(ROOT)): path for path in sorted([*DOCS.rglob("*.md"), *ROOT.glob("*.md")])}
 
 

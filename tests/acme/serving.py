@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from moorage.acme.wanted import Pace
+from moorage.acme.order_spec import Pace
 
 PACE: Final = Pace(
     first_retry_s=0.5,

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.ports import free_port
 
 from moorage.acme import authority, pem
-from moorage.acme.wanted import HTTP_01, Failed, Pace, Wanted
+from moorage.acme.order_spec import HTTP_01, Failed, Pace, Wanted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from moorage.acme.order_spec import Pace
 from moorage.acme.schedule import BackOff, renewal
-from moorage.acme.wanted import Pace
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 

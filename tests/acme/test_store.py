@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from moorage.acme.order_spec import Failed
 from moorage.acme.store import Store, prepare
-from moorage.acme.wanted import Failed
 
 if TYPE_CHECKING:
     from pathlib import Path

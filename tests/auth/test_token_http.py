@@ -1,4 +1,4 @@
-"""Tokens through the whole application, wired as `app.py` wires it: what each endpoint asks for."""
+"""Tokens through the whole application, wired as `wiring/app.py` wires it: what each endpoint asks for."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from tests.auth.signing import ISSUER, SERVICE, Signer, b64, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
 from tests.wire import OCI_MANIFEST
 
-from moorage.app import App, build, check, make_authority
 from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.services import Auth, Token
 from moorage.config.sections.storage import Delete, Inmemory, Storage
 from moorage.types import Digest
+from moorage.wiring.app import App, build, check, make_authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -296,7 +296,7 @@ def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> Non
 def test_without_tokens_nothing_of_them_is_loaded() -> None:
     """A registry without authentication starts as fast and stays as small as before."""
     code = (
-        "import sys, moorage.app as a, moorage.config.model as m, moorage.config.sections.storage as s\n"
+        "import sys, moorage.wiring.app as a, moorage.config.model as m, moorage.config.sections.storage as s\n"
         "a.build(m.Settings(storage=s.Storage(inmemory=s.Inmemory())), b'secret', worker=0)\n"
         "print(sorted({'joserfc', 'cryptography', 'moorage.auth.token'} & sys.modules.keys()))"
     )

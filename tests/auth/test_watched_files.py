@@ -13,8 +13,8 @@ from tests.auth.signing import Signer
 from tests.live import start_moorage
 from tests.server.debugging import until
 
-from moorage import app
 from moorage.auth.file_log import FileLog
+from moorage.wiring import app
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,15 +11,15 @@ import trustme
 from structlog.testing import capture_logs
 from tests.redis_servers import a_cluster, a_redis, a_sentinel, until
 
-from moorage.app import check
 from moorage.cache.redis_sizes import RedisSizes
-from moorage.caching import make_sizes, redis_options
 from moorage.config.model import Settings
 from moorage.config.sections.services import Redis, RedisTls
 from moorage.config.sections.storage import Cache, Inmemory, Storage
 from moorage.registry.sizes import MemorySizes
-from moorage.stores import CannotStore
 from moorage.types import Digest, RepoName
+from moorage.wiring.app import check
+from moorage.wiring.cache import make_sizes, redis_options
+from moorage.wiring.storage import CannotStore
 
 if TYPE_CHECKING:
     from pathlib import Path

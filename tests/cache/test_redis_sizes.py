@@ -38,7 +38,7 @@ def server(shared: RedisServer) -> RedisServer:
 
 @pytest.fixture
 async def sizes(server: RedisServer) -> AsyncIterator[RedisSizes]:
-    # Patience for a busy machine: what is short is tested in test_guard.py.
+    # Patience for a busy machine: what is short is tested in test_circuit_breaker.py.
     found = RedisSizes(server.options(), patience_s=20, pause_s=0.05)
     yield found
     await found.close()

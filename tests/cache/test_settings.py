@@ -14,9 +14,9 @@ from tests.redis_servers import RedisServer, a_redis
 
 from moorage.cache.redis_client import connect
 from moorage.cache.redis_sizes import RedisSizes
-from moorage.caching import redis_options
 from moorage.config.sections.services import Redis
 from moorage.types import Digest
+from moorage.wiring.cache import redis_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -11,7 +11,7 @@ import yaml
 from tests.auth.local.helpers import policy_file, users_file
 
 from moorage.auth.local.policy_file import read
-from moorage.auth.local.robots import digest_of, knows
+from moorage.auth.local.robot_secrets import digest_of, knows
 from moorage.cli import main
 
 if TYPE_CHECKING:

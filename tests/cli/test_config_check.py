@@ -13,9 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 from tests.server import certs
 
-from moorage import app, logs, server
+from moorage import server
 from moorage.config.load import load
+from moorage.logs import log_setup
 from moorage.server import preflight
+from moorage.wiring import app
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -193,7 +195,7 @@ def without(monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...]) -> None:
         return None if name in modules else find(name, package)
 
     monkeypatch.setattr(importlib.util, "find_spec", found)
-    monkeypatch.setattr("moorage.server.companion.find_spec", found)
+    monkeypatch.setattr("moorage.server.housekeeper.supervisor.find_spec", found)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -206,7 +208,7 @@ def test_what_serve_refuses_is_reported_by_check(
     for variable, value in case.environ.items():
         monkeypatch.setenv(variable, value)
     without(monkeypatch, case.missing)
-    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(log_setup, "configure", lambda *_, **__: None)
     monkeypatch.setattr(server, "Master", lambda *_: pytest.fail("it was started"))
     with capture_logs() as logged:
         assert server.run(load(file, {})) == 1
@@ -233,7 +235,7 @@ def test_serve_has_no_other_refusals() -> None:
     refusing = source[source.index("try:") : source.index("except Cannot")]
     called = set(re.findall(r"\b([a-z_.]+)\(", refusing)) - {"pace"}
     assert called == {
-        "draw", "observing.observe", "inherited", "_bound", "engage", "_prepare",
+        "draw", "telemetry.observe", "inherited", "_bound", "engage", "_prepare",
         "check_at_start",  # logs a directory that cannot be written to; an unreadable one is in the list
     }  # fmt: skip
 
@@ -243,7 +245,7 @@ def test_all_that_is_wrong_is_told_at_once(run: Run, home: Path, monkeypatch: py
     case = Case("", unix("{home}/none/s") + "auth: {htpasswd: {realm: r, path: '{home}/users'}}\n", "",
                 {"users": b"alice"})  # fmt: skip
     file = written(case, home)
-    monkeypatch.setattr(logs, "configure", lambda *_, **__: None)
+    monkeypatch.setattr(log_setup, "configure", lambda *_, **__: None)
     with capture_logs() as logged:
         assert server.run(load(file, {})) == 1
     assert [line["log_level"] for line in logged] == ["critical", "critical"]

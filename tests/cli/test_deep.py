@@ -13,10 +13,10 @@ import pytest
 from tests.config.helpers import load_text
 from tests.redis_servers import a_redis
 
-from moorage import stores
 from moorage.cli import deep
 from moorage.cli.deep import Probe, Result, probes
 from moorage.storage.driver import StorageUnavailable
+from moorage.wiring import storage
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -164,7 +164,7 @@ def test_a_bucket_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work
             raise StorageUnavailable("bucket images: 403\nForbidden, see https://u:pass@h/?sig=abc")
 
     store = Store(answer)
-    monkeypatch.setattr(stores, "make_driver", lambda _: store)
+    monkeypatch.setattr(storage, "make_driver", lambda _: store)
     found = results(tmp_path, S3)["storage.s3"]
     assert found.ok == works
     told = "storage s3, bucket images, endpoint http://127.0.0.1:9: answers"

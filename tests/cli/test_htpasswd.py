@@ -13,8 +13,8 @@ import bcrypt
 import pytest
 from tests.live import require
 
-from moorage.auth import entries
-from moorage.auth.htpasswd import parse
+from moorage.auth import htpasswd_write
+from moorage.auth.password_file import parse
 from moorage.cli import main
 
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ def is_password(path: Path, user: bytes, password: bytes) -> bool:
 def file(tmp_path: Path) -> Path:
     """A comment, and alice with "secret"."""
     path = tmp_path / "htpasswd"
-    path.write_bytes(b"# staff\n" + entries.entry(b"alice", b"secret", 4) + b"\n\nold:$apr1$a$b\n")
+    path.write_bytes(b"# staff\n" + htpasswd_write.entry(b"alice", b"secret", 4) + b"\n\nold:$apr1$a$b\n")
     path.chmod(0o640)
     return path
 
@@ -130,7 +130,7 @@ def test_what_else_is_in_the_file_stays(run: Run, file: Path) -> None:
 def test_a_user_is_not_glued_to_a_line_without_an_end(run: Run, tmp_path: Path) -> None:
     """The file that the reference makes has none."""
     path = tmp_path / "htpasswd"
-    path.write_bytes(entries.entry(b"docker", b"x", 4))
+    path.write_bytes(htpasswd_write.entry(b"docker", b"x", 4))
     assert run("-Bb", path, "alice", "secret").returncode == 0
     assert list(users(path)) == [b"docker", b"alice"]
 
@@ -153,7 +153,7 @@ def test_a_write_that_fails_leaves_the_file_and_no_rest(
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr("moorage.auth.entries.os.fsync", full)
+    monkeypatch.setattr("moorage.auth.htpasswd_write.os.fsync", full)
     result = run("-Bb", file, "bob", "b")
     assert (result.returncode, result.stderr) == (
         1,

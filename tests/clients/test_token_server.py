@@ -19,7 +19,7 @@ from tests.clients.daemons import containerd, dockerd
 from tests.clients.layouts import Layout, busybox_tar, tar_of
 from tests.live import Live, require, start_moorage
 
-from moorage.auth.local.robots import digest_of
+from moorage.auth.local.robot_secrets import digest_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

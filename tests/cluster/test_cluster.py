@@ -18,15 +18,15 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.checking.test_damage import Told
 from tests.cluster.balancers import BALANCERS, balanced
 from tests.faults.ledger import Ledger, Pusher
+from tests.fsck.test_damage import Told
 from tests.live import Live, start_moorage
 from tests.s3 import a_bucket
 from tests.wire import Answer, Wire
 
-from moorage.checking.store import Options, check
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.fsck.store import Options, check
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.types import Digest
 
 if TYPE_CHECKING:

@@ -13,10 +13,10 @@ from moorage.config import listener as module
 from moorage.config import yaml
 from moorage.config.listener import Listener, listener, listener_of_tree
 from moorage.config.load import load
-from moorage.config.nodes import Map
 from moorage.config.problems import ConfigError
 from moorage.config.schema import keys_of
 from moorage.config.sections.http import Http
+from moorage.config.tree import Map
 
 if TYPE_CHECKING:
     from pathlib import Path

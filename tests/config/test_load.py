@@ -12,9 +12,9 @@ from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 
 from moorage.config import yaml
 from moorage.config.load import load
-from moorage.config.nodes import Map, copied, find
 from moorage.config.problems import ConfigError
 from moorage.config.source import BUILT_IN
+from moorage.config.tree import Map, copied, find
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.config.helpers import BASE, errors_of, load_text
 
-from moorage.config.middleware import CloudFrontOptions, enabled, read_options
+from moorage.config.checks.middleware import CloudFrontOptions, enabled, read_options
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from tests.config.helpers import BASE, errors_of, load_text
 
-from moorage.config.later import GONE, LATER
+from moorage.config.cipher_suites import OFFERED, TLS13
 from moorage.config.model import Settings
 from moorage.config.schema import walk
-from moorage.config.suites import OFFERED, TLS13
+from moorage.config.unsupported import GONE, LATER
 
 TLS = BASE + "  tls: {certificate: /etc/passwd, key: /etc/passwd, "
 

@@ -8,7 +8,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.config.nodes import Scalar
 from moorage.config.problems import NOWHERE
 from moorage.config.scalars import (
     format_duration,
@@ -21,6 +20,7 @@ from moorage.config.scalars import (
     read_text,
     resolve,
 )
+from moorage.config.tree import Scalar
 
 
 def plain(text: str) -> Scalar:

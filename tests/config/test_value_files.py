@@ -15,11 +15,11 @@ from tests.config.test_load import nobody
 
 from moorage.config.environment import apply, variable_of
 from moorage.config.model import Settings
-from moorage.config.nodes import Map, Scalar, find
 from moorage.config.problems import NOWHERE, ConfigError
 from moorage.config.scalars import read_loose_path, read_path
 from moorage.config.schema import Key, Leaf, walk
 from moorage.config.show import MASK, render
+from moorage.config.tree import Map, Scalar, find
 
 if TYPE_CHECKING:
     from collections.abc import Callable

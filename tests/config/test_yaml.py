@@ -8,8 +8,8 @@ import pytest
 
 from moorage.config import yaml
 from moorage.config.build import _raw
-from moorage.config.nodes import Map, Scalar
 from moorage.config.problems import ConfigError, Problem
+from moorage.config.tree import Map, Scalar
 
 
 def data(text: str) -> object:

@@ -27,13 +27,13 @@ import pytest
 from structlog.testing import capture_logs
 from tests.faults.calls import Calls
 
-from moorage.app import StoredRegistry, http_options
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing import builders
 from moorage.types import Digest
+from moorage.wiring.app import StoredRegistry, http_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

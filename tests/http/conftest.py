@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Protocol
 import pytest
 from tests.http.client import Client
 
-from moorage.app import StoredRegistry, http_options
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
 from moorage.storage.memory import MemoryDriver
+from moorage.wiring.app import StoredRegistry, http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

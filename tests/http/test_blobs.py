@@ -14,7 +14,7 @@ from tests.http.raw import ask
 
 from moorage.config.model import Settings
 from moorage.storage.driver import SignedUrl
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import EMPTY, blob, image
 

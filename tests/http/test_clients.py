@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any, Final
 import pytest
 from tests.http.client import NAME, Client
 
-from moorage.app import http_options
 from moorage.config.model import Settings
 from moorage.config.sections.clients import PROXY_WORDS
 from moorage.config.sections.http import Http
 from moorage.http.clients import ANYBODY, SHORTHANDS, Clients, _canonical
+from moorage.wiring.app import http_options
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve

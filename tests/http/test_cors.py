@@ -9,19 +9,19 @@ import pytest
 from tests.http.client import ABSENT, NAME
 from tests.http.conftest import DELETABLE
 
-from moorage.app import StoredRegistry, http_options
 from moorage.auth.access import Listed as Granted
 from moorage.auth.access import Principal, missing
 from moorage.config.sections.clients import Cors
 from moorage.config.sections.http import Http
 from moorage.config.sections.log import AccessLog, Log
 from moorage.errors import Unauthorized
-from moorage.health import Health
+from moorage.health_checks import Health
 from moorage.http.app import create_app
 from moorage.http.middleware import Traffic
-from moorage.server.layers import surround
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob
+from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.http_middleware import surround
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.http.client import NAME, codes
 
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.builders import image
 
 if TYPE_CHECKING:

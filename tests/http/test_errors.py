@@ -11,10 +11,9 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage import errors
-from moorage.app import http_options
 from moorage.config.model import Settings
 from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.storage import Maintenance, ReadOnly, Storage
@@ -24,6 +23,7 @@ from moorage.storage.driver import StorageExhausted, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image
 from moorage.types import Digest
+from moorage.wiring.app import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -41,7 +41,7 @@ MANIFESTS: Final = f"/v2/{NAME}/manifests"
 OCI: Final = "application/vnd.oci.image.manifest.v1+json"
 
 
-class Failing(WatchedDriver):
+class Failing(InstrumentedDriver):
     """A store whose every read and write fails."""
 
     error: type[StorageUnavailable] = StorageUnavailable

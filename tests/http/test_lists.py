@@ -11,8 +11,8 @@ import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail, links
 from tests.http.conftest import DELETABLE
 
-from moorage.app import http_options
 from moorage.testing.builders import Built, artifact, image
+from moorage.wiring.app import http_options
 
 if TYPE_CHECKING:
     import httpx

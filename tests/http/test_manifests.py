@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail, pieces
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.config.model import Settings
 from moorage.registry import layout
@@ -316,7 +316,7 @@ async def test_of_two_pushes_on_one_condition_one_wins(serve: Serve, *, exists: 
     condition = {"if_match": f'"{ONE.digest}"'} if exists else {"if_none_match": "*"}
     answers: list[int] = []
 
-    class Overtaken(WatchedDriver):
+    class Overtaken(InstrumentedDriver):
         async def before(self, call: str) -> None:
             if call == f"write {layout.tag_link(RepoName(NAME), Tag('v1'))}":
                 answers.append((await other.put("v1", TWO, **condition)).status_code)

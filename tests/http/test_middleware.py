@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from moorage.http.middleware import Observer, RequestLog, Traffic
-from moorage.logs import AccessLog, request_id
+from moorage.logs.log_setup import AccessLog, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,21 +10,21 @@ import pytest
 from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, Client, codes, detail
 
-from moorage import app
-from moorage.app import check, make_authority, prepare
 from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.services import Auth, Guessing, Htpasswd, NoAuth, Silly
 from moorage.http.middleware import RequestLog, Traffic
-from moorage.logs import AccessLog
+from moorage.logs.log_setup import AccessLog
 from moorage.testing.builders import image
+from moorage.wiring import app
+from moorage.wiring.app import check, make_authority, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.http.conftest import Serve
 
-    from moorage.logs import Entry
+    from moorage.logs.log_setup import Entry
 
 UPLOADS: Final = f"/v2/{NAME}/blobs/uploads/"
 SECRET: Final = b"shared by all workers"

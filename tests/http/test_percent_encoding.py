@@ -16,9 +16,9 @@ from tests.http.conftest import DELETABLE
 from tests.http.raw import Answer, ask
 from tests.live import start_moorage
 
-from moorage.app import make_driver
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Filesystem, Storage
+from moorage.wiring.app import make_driver
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -14,13 +14,13 @@ from tests.s3 import a_bucket
 from tests.storage.middleware.test_cloudfront import verified
 from tests.storage.middleware.test_ip_ranges import amazon
 
-from moorage.app import make_driver
 from moorage.config.model import Settings
 from moorage.config.sections.services import Middleware, MiddlewareEntry
 from moorage.config.sections.storage import S3, Delete, Filesystem, Redirect, Storage
-from moorage.redirects import make_rules
-from moorage.stores import CannotStore
 from moorage.testing.builders import blob
+from moorage.wiring.app import make_driver
+from moorage.wiring.redirects import make_rules
+from moorage.wiring.storage import CannotStore
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from moorage.app import StoredRegistry, http_options
 from moorage.config.model import Settings
 from moorage.errors import RouteUnknown, Unauthorized
 from moorage.http.app import create_app
 from moorage.http.routes import ROUTES, find
 from moorage.storage.memory import MemoryDriver
+from moorage.wiring.app import StoredRegistry, http_options
 
 if TYPE_CHECKING:
     from moorage.auth.access import Asked, Authority, Credentials, Principal

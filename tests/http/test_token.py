@@ -25,14 +25,14 @@ from tests.auth.local.helpers import (
 from tests.auth.signing import compact
 from tests.http.client import ABSENT, Client, codes
 
-from moorage.app import http_options
 from moorage.auth.local.authority import LocalAuthority, Place
-from moorage.auth.local.robots import digest_of
+from moorage.auth.local.robot_secrets import digest_of
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
 from moorage.http.token import FORM_TIMEOUT_S, TokenEndpoint
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
+from moorage.wiring.app import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

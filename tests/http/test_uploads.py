@@ -10,7 +10,7 @@ import pytest
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail, pieces
 
 from moorage.config.model import Settings
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
 

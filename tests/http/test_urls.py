@@ -9,9 +9,9 @@ import pytest
 from tests.http.client import NAME, Client, codes
 from tests.http.conftest import DELETABLE
 
-from moorage.app import http_options
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
+from moorage.wiring.app import http_options
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve

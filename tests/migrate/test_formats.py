@@ -25,9 +25,9 @@ from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.azure.appender import BlockLog, decode
 from moorage.storage.azure.objects import Found
 from moorage.storage.driver import Key, StorageUnavailable, Version
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import artifact, blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, Tag

@@ -16,10 +16,10 @@ import httpx
 import pytest
 import trustme
 import yaml
-from tests.checking.test_damage import checked
 from tests.clients.layouts import Layout, tar_of
 from tests.deploying.conftest import page_settings
 from tests.deploying.proxies import Proxy, running
+from tests.fsck.test_damage import checked
 from tests.live import SECRET, Live, require, start_moorage
 from tests.operations.load import NAME, Load, SlowUpload, loaded
 from tests.operations.pages import block, run_block
@@ -28,7 +28,7 @@ from tests.s3 import a_bucket
 from tests.server.serving import until
 from tests.wire import Wire
 
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.types import Digest
 
 if TYPE_CHECKING:

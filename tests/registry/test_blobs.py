@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
+from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.caches import Recent
 from moorage.storage.driver import LocalFile, SignedUrl
 from moorage.types import Digest, RepoName
 
@@ -87,7 +87,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
     """The bytes of a digest never change; the link is read each time, since it may go."""
     calls: list[str] = []
 
-    class Counting(WatchedDriver):
+    class Counting(InstrumentedDriver):
         async def before(self, call: str) -> None:
             calls.append(call.partition(" ")[0])
 
@@ -127,7 +127,7 @@ async def test_a_file_that_is_gone_is_not_handed_over(driver: Driver, blobs: Sto
 async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool) -> None:
     """`storage.redirect.disable`: clients that cannot reach the store get the bytes from us."""
 
-    class Signing(WatchedDriver):
+    class Signing(InstrumentedDriver):
         async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
             return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
 
@@ -141,7 +141,7 @@ async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool)
 async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
     """A pull from a bucket waits for one request per layer; what is not linked here is still unknown."""
 
-    class Remote(WatchedDriver):
+    class Remote(InstrumentedDriver):
         remote = True
 
         def __init__(self, driver: Driver) -> None:

@@ -13,7 +13,7 @@ from tests.storage.test_durability import Disk
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 from tests.wire import OCI_MANIFEST, image
 
 from moorage.errors import BlobUnknown, ManifestUnknown
@@ -35,7 +35,7 @@ LINK = layout.layer_link(NAME, DIGEST)
 CONFIG, TAG = b"{}", parse_tag("v1")
 
 
-class Far(WatchedDriver):
+class Far(InstrumentedDriver):
     """A store that is far away, and what it was asked for."""
 
     remote = True
@@ -209,7 +209,7 @@ async def _story(
     loop, inner, late = asyncio.get_running_loop(), MemoryDriver(), cycle(answers)
     await write_link(inner, LINK, DIGEST)
 
-    class Late(WatchedDriver):
+    class Late(InstrumentedDriver):
         remote = True
 
         async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, everything, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import (
     Denied,
@@ -121,7 +121,7 @@ async def test_everything_missing_is_named_at_once(driver: Driver, manifests: St
 async def test_what_is_missing_beyond_a_hundred_is_not_looked_up(driver: Driver) -> None:
     """An index of 44,000 unknown children cost 3.9 s and an answer of 6.7 MB."""
 
-    class Counting(WatchedDriver):
+    class Counting(InstrumentedDriver):
         asked = 0
 
         async def before(self, call: str) -> None:
@@ -346,7 +346,7 @@ async def test_a_dead_or_torn_tag_counts_as_absent(driver: Driver, manifests: St
 
 async def test_pushing_again_writes_nothing(driver: Driver) -> None:
     """Every CI run pushes its unchanged images again, and an fsync costs more than all reads together."""
-    watched = WatchedDriver(driver)
+    watched = InstrumentedDriver(driver)
     manifests, built = StoredManifests(watched), artifact("a/b", subject=ONE)
     await push(driver, manifests, built, T1)
     assert len(watched.changes) == 5
@@ -363,7 +363,7 @@ async def test_pushing_again_writes_nothing(driver: Driver) -> None:
 async def test_another_process_makes_sure_for_itself(driver: Driver, manifests: StoredManifests) -> None:
     """A link that can be read may still be lost in a power cut, if whoever wrote it died before its fsync."""
     await push(driver, manifests, ONE, T1)
-    watched = WatchedDriver(driver)
+    watched = InstrumentedDriver(driver)
     await StoredManifests(watched).put(NAME, T1, ONE.media_type, ONE.data)
     assert sorted(watched.changes) == sorted(
         f"write {key}"

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import ManifestUnknown, PreconditionFailed, RegistryError, Unavailable
 from moorage.registry import layout
@@ -55,7 +55,7 @@ def driver() -> Driver:
     return MemoryDriver()
 
 
-class Crashing(WatchedDriver):
+class Crashing(InstrumentedDriver):
     """Dies before (odd) or after (even) one of its changes, and stays dead."""
 
     def __init__(self, driver: Driver, moment: int) -> None:
@@ -209,7 +209,7 @@ async def test_a_tag_deletion_that_dies_leaves_the_tag_or_nothing_to_pull(driver
 ACTOR: ContextVar[int] = ContextVar("actor")
 
 
-class Interleaved(WatchedDriver):
+class Interleaved(InstrumentedDriver):
     """Lets the steps of several requests happen only when told."""
 
     def __init__(self, driver: Driver, actors: int) -> None:

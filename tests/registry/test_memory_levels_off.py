@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.http.client import Client
 
-from moorage.app import StoredRegistry, http_options
+from moorage.caches import BoundedCache
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
-from moorage.registry.caches import BoundedCache
-from moorage.storage import durable
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem import durable
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.keys import check_key
 from moorage.testing import builders
 from moorage.types import Digest
+from moorage.wiring.app import StoredRegistry, http_options
 
 if TYPE_CHECKING:
     from pathlib import Path

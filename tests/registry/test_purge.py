@@ -9,9 +9,8 @@ import pytest
 from structlog.testing import capture_logs
 from tests.http.client import Client
 from tests.registry.images import NAME, everything, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
-from moorage.app import build
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Inmemory, Maintenance, Storage, UploadPurging
 from moorage.registry import layout
@@ -19,12 +18,13 @@ from moorage.registry.manifests import StoredManifests
 from moorage.registry.purge import Purger, purge
 from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
 from moorage.storage.driver import Key, StorageUnavailable
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import RepoName, Tag
+from moorage.wiring.app import build
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -137,7 +137,7 @@ async def test_a_dry_run_names_half_written_tags(half: Driver) -> None:
 async def test_a_push_beside_the_removal_loses_nothing(half: Driver, moment: str) -> None:
     """Whenever its link appears, the tag is there afterwards, with its history."""
 
-    class Racing(WatchedDriver):
+    class Racing(InstrumentedDriver):
         remote = half.remote
         pushed = False
 
@@ -176,7 +176,7 @@ async def test_in_a_bucket_tags_are_listed_and_not_asked_for(half: Driver) -> No
     """A million tags are two thousand listings a day, and not a million requests."""
     calls: list[str] = []
 
-    class Remote(WatchedDriver):
+    class Remote(InstrumentedDriver):
         remote = True
 
         async def before(self, call: str) -> None:
@@ -189,12 +189,12 @@ async def test_in_a_bucket_tags_are_listed_and_not_asked_for(half: Driver) -> No
 async def test_a_store_that_fails_ends_the_pass_and_not_the_purger(driver: Driver) -> None:
     """It tries again at its next time; a registry does not end because a disk was away for a moment."""
 
-    class Away(WatchedDriver):
+    class CircuitOpen(InstrumentedDriver):
         @property
         def uploads(self) -> Uploads:
             raise StorageUnavailable("the disk is away")
 
-    assert await Purger(Away(driver), age_s=0, interval_s=60, dry_run=False).once() == 0
+    assert await Purger(CircuitOpen(driver), age_s=0, interval_s=60, dry_run=False).once() == 0
 
 
 async def test_it_runs_once_in_the_first_hour_and_then_at_its_interval(filled: Driver) -> None:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 from tests.wire import image
 
+from moorage.caches import Recent
 from moorage.errors import ManifestBlobUnknown
 from moorage.registry import layout
-from moorage.registry.caches import Recent
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.memory import MemoryDriver
@@ -25,7 +25,7 @@ class Clock:
         return self.now
 
 
-class Asked(WatchedDriver):
+class Asked(InstrumentedDriver):
     """Which blobs' bytes were asked for."""
 
     def __init__(self) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.registry.images import NAME, T1, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import Unavailable
 from moorage.registry import layout
@@ -246,7 +246,7 @@ async def test_referrers_that_the_old_registry_took_are_listed(
 async def test_a_failing_store_is_no_empty_list(driver: Driver, manifests: StoredManifests) -> None:
     """A verifier that sees no signature where there is one stops the right image."""
 
-    class Failing(WatchedDriver):
+    class Failing(InstrumentedDriver):
         async def before(self, call: str) -> None:
             raise StorageUnavailable(call)
 

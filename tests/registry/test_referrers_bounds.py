@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.registry.images import NAME, everything, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.registry import layout, media
 from moorage.registry.manifests import StoredManifests
@@ -47,7 +47,7 @@ def manifests(driver: MemoryDriver) -> StoredManifests:
     return StoredManifests(driver, delete_enabled=True)
 
 
-class Counting(WatchedDriver):
+class Counting(InstrumentedDriver):
     """Keeps what was asked for, and how many bytes were read."""
 
     def __init__(self, driver: Driver) -> None:

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from tests.registry.images import add_blobs, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
@@ -143,7 +143,7 @@ async def test_the_whole_tree_can_be_walked(driver: Driver) -> None:
     assert [name async for name in walk(driver, page=2)] == list(ORDERED)
 
 
-class Counting(WatchedDriver):
+class Counting(InstrumentedDriver):
     listings = top = 0
 
     async def before(self, call: str) -> None:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
+from moorage.caches import Recent
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.caches import Recent
 from moorage.registry.interface import Blob
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
@@ -38,7 +38,7 @@ class Told(MemorySizes):
         self.links.append((name, tuple(digests)))
 
 
-class Counting(WatchedDriver):
+class Counting(InstrumentedDriver):
     stats = 0
 
     async def before(self, call: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, push
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout
@@ -127,7 +127,7 @@ async def test_dead_tags_cost_few_listings(driver: Driver) -> None:
     assert (await StoredTags(driver).list(NAME)).names == ("z",)
 
 
-class Counting(WatchedDriver):
+class Counting(InstrumentedDriver):
     listings = reads = bodies = 0
 
     async def before(self, call: str) -> None:
@@ -167,7 +167,7 @@ async def test_few_manifests_are_read_at_the_same_time() -> None:
     """Each may have 4 MiB; 64 of them would be a quarter of a gigabyte for one request."""
     driver, running, most = MemoryDriver(), 0, 0
 
-    class Slow(WatchedDriver):
+    class Slow(InstrumentedDriver):
         async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
             nonlocal running, most
             if not key.startswith(layout.BLOBS):
@@ -188,7 +188,7 @@ async def test_a_tag_that_a_push_moves_is_never_missing(driver: Driver) -> None:
     """Between the read of the tag and the look at what it named, the tag moves and the old manifest is deleted."""
     manifests = await fill(driver, ("v1",))
 
-    class Racing(WatchedDriver):
+    class Racing(InstrumentedDriver):
         async def before(self, call: str) -> None:
             if call == f"stat {layout.revision_link(NAME, ONE.digest)}":
                 await push(driver, manifests, OTHER, Tag("v1"))
@@ -248,7 +248,7 @@ async def test_an_object_written_a_moment_ago_is_read_again(driver: Driver) -> N
 async def test_a_failing_store_is_no_empty_list(driver: Driver) -> None:
     """A mirror that sees an empty list deletes its copies."""
 
-    class Failing(WatchedDriver):
+    class Failing(InstrumentedDriver):
         async def before(self, call: str) -> None:
             raise StorageUnavailable(call)
 

@@ -6,8 +6,8 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.moving.worlds import opened, serving
-from tests.registry.watched import WatchedDriver
+from tests.copy.worlds import opened, serving
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import ManifestUnknown
 from moorage.registry import layout
@@ -73,7 +73,7 @@ class Crashed(BaseException):
     """The process is gone; nothing catches this."""
 
 
-class Crashing(WatchedDriver):
+class Crashing(InstrumentedDriver):
     """Stops for good before or after its `moment`-th change."""
 
     def __init__(self, driver: Driver, moment: int) -> None:

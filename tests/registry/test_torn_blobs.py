@@ -7,29 +7,29 @@ from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
+from tests.copy.worlds import opened
 from tests.http.client import Client, codes, detail
-from tests.moving.worlds import opened
 from tests.registry.images import everything
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
-from moorage.app import StoredRegistry, http_options
+from moorage.caches import Recent
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Cache, Redirect, Storage
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
 from moorage.http.app import create_app
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.caches import Recent
 from moorage.registry.link_memory import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.driver import StorageExhausted
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName, Tag
+from moorage.wiring.app import StoredRegistry, http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -182,7 +182,7 @@ async def test_a_descriptor_with_a_wrong_size_is_refused_and_harms_nothing(store
 async def test_bytes_are_read_once_in_a_process(store: Driver) -> None:
     """A client that pushes wrong descriptors of a 10 GB layer must not make the registry read it each time."""
 
-    class Reading(WatchedDriver):
+    class Reading(InstrumentedDriver):
         opened = 0
 
         def open(
@@ -208,7 +208,7 @@ async def test_bytes_are_read_once_in_a_process(store: Driver) -> None:
 async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driver) -> None:
     """Its client was told 201: the blob is there, in this repository."""
 
-    class Racing(WatchedDriver):
+    class Racing(InstrumentedDriver):
         async def before(self, call: str) -> None:
             if call == f"delete {LINK}":
                 await serving(store).push_blob(LAYER, APP)
@@ -315,7 +315,7 @@ async def test_a_mark_of_the_right_size_does_not_hide_the_repaired_blob(store: D
 async def test_a_full_disk_does_not_hide_that_a_blob_is_torn(store: Driver) -> None:
     """The mark cannot be written; the client gets 404 and not the torn bytes."""
 
-    class Full(WatchedDriver):
+    class Full(InstrumentedDriver):
         async def before(self, call: str) -> None:
             if call.startswith("write"):
                 raise StorageExhausted(call)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 from structlog.testing import capture_logs
-from tests.registry.watched import WatchedDriver
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import BlobUploadInvalid, BlobUploadUnknown, DigestInvalid, RangeInvalid, Unavailable
 from moorage.registry import hashing, layout
 from moorage.registry.uploads import StoredUploads, new_upload_id
 from moorage.storage.driver import KeyMissing, Note, StorageUnavailable, UploadMissing
-from moorage.storage.filesystem import FilesystemDriver
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.listing_contract import keys_below
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName
@@ -36,7 +36,7 @@ DATA = random.Random(1).randbytes(3 << 20)
 SMALL = b"a small layer"
 
 
-class Watched(WatchedDriver):
+class Watched(InstrumentedDriver):
     """Counts what is read again, can fail once at a named call of `uploads` or of the link, and can be slow."""
 
     def __init__(self, driver: Driver) -> None:

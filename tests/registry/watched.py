@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
-from moorage.storage.ordered_writes import one_after_another, publish_in_steps
+from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         Writer,
     )
 
-__all__ = ["WatchedDriver"]
+__all__ = ["InstrumentedDriver"]
 
 
-class WatchedDriver:
+class InstrumentedDriver:
     """See `driver.Driver`.  A subclass may wait or raise in `before` and `after_change`; `changes` are kept."""
 
     name = "watched"

@@ -11,11 +11,11 @@ from cryptography import x509
 from tests.config.helpers import load_text
 from tests.server import certs
 
-from moorage.config.exposure import authentication, beyond_loopback, open_registry
-from moorage.server import tls
+from moorage.config.checks.exposure import authentication, beyond_loopback, open_registry
 from moorage.server.announcement import start_fields
 from moorage.server.options import ServerOptions
-from moorage.server.plan import Plan
+from moorage.server.processes.worker_config import Plan
+from moorage.server.tls import validation
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -27,7 +27,7 @@ TLS = "version: 0.1\nstorage: inmemory\nhttp: {{addr: ':5000', tls: {{certificat
 
 def fields(directory: Path, text: str) -> dict[str, str | int]:
     settings = load_text(directory, text).settings
-    options = ServerOptions(tls=tls.check(settings.http.tls)[0])
+    options = ServerOptions(tls=validation.check(settings.http.tls)[0])
     return start_fields(Plan(settings, "config.yml", b"", "", 3, options, lambda *_: pytest.fail("built")))
 
 

@@ -21,9 +21,9 @@ from tests.server.descriptors import only_free
 from tests.server.serving import LIMIT_S, Served, serving
 
 from moorage.config.sections.http import Tls
-from moorage.server import tls
-from moorage.server.crew import Crew, Slot, Worker
-from moorage.server.job import CERTIFICATE, EXCHANGE_FAILED, EXCHANGED
+from moorage.server.processes.protocol import CERTIFICATE, EXCHANGE_FAILED, EXCHANGED
+from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool
+from moorage.server.tls import validation
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -45,12 +45,12 @@ class Pair:
         self.worker_end.setblocking(False)
         selector = selectors.DefaultSelector()
         unused: Any = None
-        self.crew = Crew([Slot(0)], unused, selector, unused, None)
+        self.crew = WorkerPool([Slot(0)], unused, selector, unused, None)
         self.worker = Worker(1, self.crew.slots[0], ours, 0.0, ready=True)
         self.crew.workers[1] = self.worker
         selector.register(ours, selectors.EVENT_READ, self.worker)
         paths = ca.issue("registry.test").write(tmp_path, "now")
-        found, _ = tls.check(Tls(certificate=paths["certificate"], key=paths["key"]))
+        found, _ = validation.check(Tls(certificate=paths["certificate"], key=paths["key"]))
         self.plan: Any = SimpleNamespace(options=SimpleNamespace(tls=found))
 
     def received(self) -> bytes:

@@ -13,9 +13,9 @@ from cryptography.x509.oid import ExtensionOID
 from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
-from moorage.config.files import unreadable
-from moorage.server.cannot import Cannot
-from moorage.server.certificates import Authorities, Pair, authorities, pair
+from moorage.config.checks.files import unreadable
+from moorage.server.errors import Cannot
+from moorage.server.tls.certificates import Authorities, Pair, authorities, pair
 
 if TYPE_CHECKING:
     import datetime as dt

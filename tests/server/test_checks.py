@@ -14,7 +14,7 @@ from tests.live import NotStarted, start_moorage
 from tests.ports import free_port
 from tests.server.debugging import Debugged, debugged, until
 
-from moorage.health import STORAGE
+from moorage.health_checks import STORAGE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,8 +22,8 @@ from tests.server.debugging import LIMIT_S, Debugged, debug_port, debugged, get,
 from tests.server.serving import serving
 from tests.wire import Wire
 
-from moorage.server.cannot import Cannot
-from moorage.server.observing import check
+from moorage.server.errors import Cannot
+from moorage.server.telemetry import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -256,7 +256,7 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
 def test_what_is_off_is_not_imported() -> None:
     """Nobody pays for metrics and traces that are not wanted: 15 MB for each worker."""
     code = (
-        "import sys, moorage.app, moorage.server\n"
+        "import sys, moorage.wiring.app, moorage.server\n"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry', "
         "'moorage.metrics', 'moorage.tracing.'))])"
     )

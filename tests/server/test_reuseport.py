@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.server.serving import serving, until
 
-from moorage.server import reuseport
-from moorage.server.listen import Sockets, bind
+from moorage.server.listeners import Sockets, bind
+from moorage.server.processes import reuseport
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

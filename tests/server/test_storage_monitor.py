@@ -17,20 +17,20 @@ from tests.server.debugging import Debugged, debugged, until
 from tests.wire import Wire
 
 from moorage.config.model import Settings
-from moorage.health import Health, StorageReport, StorageSpace
+from moorage.health_checks import Health, StorageReport, StorageSpace
 from moorage.http.middleware import Traffic
 from moorage.metrics.table import TABLE
-from moorage.server import storage_monitor
-from moorage.server.observing import Observing
-from moorage.server.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
-from moorage.server.storage_report import SILENCE_LIMIT_S, SharedReport
-from moorage.storage import data_directory
+from moorage.server.processes import storage_monitor
+from moorage.server.processes.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
+from moorage.server.processes.storage_report import SILENCE_LIMIT_S, SharedReport
+from moorage.server.telemetry import Observing
+from moorage.storage.filesystem import data_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.server.job import Job
-    from moorage.server.plan import Plan
+    from moorage.server.processes.protocol import Job
+    from moorage.server.processes.worker_config import Plan
 
 OFTEN = {"writeprobe": {"interval": "50ms"}}
 NEW = StorageReport()

@@ -14,10 +14,10 @@ from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 from tests.server.serving import Served, serving
 
+from moorage.config.cipher_suites import OFFERED
 from moorage.config.sections.http import Tls
-from moorage.config.suites import OFFERED
-from moorage.server.cannot import Cannot
-from moorage.server.tls import check, files
+from moorage.server.errors import Cannot
+from moorage.server.tls.validation import check, files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -15,9 +15,9 @@ from tests.server.certs import DAY, NOW, Holder
 from tests.server.serving import Served, serving, until
 
 from moorage.config.sections.http import CertificatePair, Tls
-from moorage.server.cannot import Cannot
-from moorage.server.tls import check, files
-from moorage.server.tls_provider import Certificates
+from moorage.server.errors import Cannot
+from moorage.server.tls.provider import Certificates
+from moorage.server.tls.validation import check, files
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -18,17 +18,17 @@ from tests.server import certs
 from tests.server.serving import LIMIT_S, Served, serving, until
 
 from moorage.config.load import load
-from moorage.server.plan import draw, renew
-from moorage.server.renewal import PATIENCE_S
+from moorage.server.processes.worker_config import draw, renew
+from moorage.server.tls.file_watch import PATIENCE_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from tests.server.certs import Holder
 
-    from moorage.server.job import Application
-    from moorage.server.plan import Plan
-    from moorage.storage.watched import Watch
+    from moorage.server.processes.protocol import Application
+    from moorage.server.processes.worker_config import Plan
+    from moorage.storage.instrumented import Watch
 
 SIZE = 24 << 20
 """Of a file that is being downloaded: more than all buffers between server and client hold."""

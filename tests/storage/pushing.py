@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moorage.storage.driver import UploadState
-    from moorage.storage.object_driver import ObjectDriver
+    from moorage.storage.object_store.driver import ObjectDriver
 
 __all__ = ["Client"]
 

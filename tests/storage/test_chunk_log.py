@@ -13,8 +13,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.chunk_log import ChunkLog
-from moorage.storage.chunk_state import LogState
 from moorage.storage.driver import (
     ALWAYS,
     Key,
@@ -25,6 +23,8 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.chunk_state import LogState
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 
 if TYPE_CHECKING:

@@ -11,9 +11,9 @@ from tests.s3 import a_bucket, cannot_hold
 from tests.storage.gcs import bucket as gcs_bucket
 
 from moorage.storage.driver import KeyMissing
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.driver_contract import DriverContract
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.testing.upload_contract import LockingContract, ReplacingContract

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage import data_directory
-from moorage.storage.data_directory import DataDirectory
 from moorage.storage.driver import ABSENT, Key, KeyMissing, StorageUnavailable, UploadMissing
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem import data_directory
+from moorage.storage.filesystem.data_directory import DataDirectory
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.listing_contract import flat
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from moorage.storage.data_directory import Identity
+    from moorage.storage.filesystem.data_directory import Identity
 
 KEY = Key("docker/registry/v2/repositories/a/link")
 HOME = Key("docker/registry/v2/repositories/a/_uploads/1")

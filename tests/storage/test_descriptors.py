@@ -25,8 +25,8 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadState,
 )
-from moorage.storage.durable import write_at
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.storage.filesystem.durable import write_at
 from moorage.testing.listing_contract import flat
 
 if TYPE_CHECKING:

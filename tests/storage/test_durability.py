@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from moorage.storage.driver import ABSENT, Key, Note
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

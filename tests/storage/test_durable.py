@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from moorage.storage.durable import (
+from moorage.storage.filesystem.durable import (
     create_empty,
     is_temporary_name,
     move_unless_there,

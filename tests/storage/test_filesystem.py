@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.data_directory import create
 from moorage.storage.driver import (
     ABSENT,
     Key,
@@ -21,7 +20,8 @@ from moorage.storage.driver import (
     UploadMissing,
     UploadState,
 )
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.data_directory import create
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.listing_contract import flat, keys_below
 
 if TYPE_CHECKING:
@@ -343,7 +343,8 @@ async def test_a_long_upload_is_written_to_disk_while_it_comes(
     """Left to the last fsync, a push of a gigabyte ends with seconds in which only the disk works."""
     ranges: list[tuple[int, int]] = []
     monkeypatch.setattr(
-        "moorage.storage.durable._sync_file_range", lambda fd, start, size, flags: ranges.append((start, size))
+        "moorage.storage.filesystem.durable._sync_file_range",
+        lambda fd, start, size, flags: ranges.append((start, size)),
     )
     driver, home, hashed = FilesystemDriver(tmp_path, processors=processors), HOME, bytearray()
     state = await driver.uploads.begin(home)
@@ -361,7 +362,7 @@ async def test_a_system_without_early_writeback_stores_the_same(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Other C libraries and other systems lack the call; a push must not fail for it."""
-    monkeypatch.setattr("moorage.storage.durable._sync_file_range", None)
+    monkeypatch.setattr("moorage.storage.filesystem.durable._sync_file_range", None)
     driver, home = FilesystemDriver(tmp_path), HOME
     state = await driver.uploads.begin(home)
     async with driver.uploads.append(home, state) as appender:

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from moorage.storage import object_names
 from moorage.storage.driver import Key
-from moorage.storage.object_names import names
+from moorage.storage.object_store import listing
+from moorage.storage.object_store.listing import names
 from moorage.testing.listing_contract import flat
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 
@@ -40,8 +40,8 @@ def test_every_page_is_what_sorting_the_names_gives(
         bucket.store(f"{PREFIX}/{name}{rest}", b"")
     bucket.store("r/tags-beside/link", b"")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(object_names, "_PAGE", page)
-        patch.setattr(object_names, "_SMALL_PAGE", page)
+        patch.setattr(listing, "_PAGE", page)
+        patch.setattr(listing, "_SMALL_PAGE", page)
         found = asyncio.run(listed(MemoryObjects(bucket), after, limit))
     assert found == sorted({name for name, _ in entries if name > after})[:limit]
 

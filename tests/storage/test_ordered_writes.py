@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.storage.test_durability import HOME, LAYER, LINK, Disk
 
-from moorage.storage import durable, ordered_writes
 from moorage.storage.driver import ABSENT, Conflict, Key, StorageUnavailable, UploadMissing, Write
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem import durable, ordered_writes
+from moorage.storage.filesystem.driver import FilesystemDriver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -223,7 +223,7 @@ async def test_a_failure_to_discard_is_returned(
     def fail(path: str, *rest: object) -> None:
         raise OSError(errno.EIO, "Input/output error", path)
 
-    monkeypatch.setattr("moorage.storage.filesystem_uploads._remove", fail)
+    monkeypatch.setattr("moorage.storage.filesystem.uploads._remove", fail)
     assert isinstance(await driver.publish(home, state, blob, Write(link, b"x")), StorageUnavailable)
     assert (tmp_path / "root" / link).exists()
     with pytest.raises(StorageUnavailable):

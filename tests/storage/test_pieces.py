@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from moorage.storage.pieces import Pieces
+from moorage.storage.object_store.chunk_buffer import Pieces
 
 
 class Store:

@@ -29,7 +29,7 @@ from moorage.storage.driver import (
     UploadBusy,
     UploadMissing,
 )
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.listing_contract import keys_below
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def python(code: str, *arguments: str | Path) -> subprocess.Popen[bytes]:
         "import asyncio, sys, time\n"
         "from pathlib import Path\n"
         "from moorage.storage.driver import *\n"
-        "from moorage.storage.filesystem import FilesystemDriver\n"
+        "from moorage.storage.filesystem.driver import FilesystemDriver\n"
         f"async def main():\n    driver = FilesystemDriver(Path(sys.argv[1]))\n{lines}\n"
         "    await driver.close()\n"
         "asyncio.run(main())\n"

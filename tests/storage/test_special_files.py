@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, ObjectTooLarge, Unchanged, UploadMissing
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.listing_contract import keys_below
 
 if TYPE_CHECKING:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from moorage.storage.started import started_at, text_of
+from moorage.storage.start_times import started_at, text_of
 
 MOMENT = datetime(2026, 11, 23, 14, 59, 9, tzinfo=UTC)
 

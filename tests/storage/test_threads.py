@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.threads import Pool
+from moorage.storage.filesystem.threads import Pool
 
 
 def limit_threads(patch: pytest.MonkeyPatch, most: int) -> None:

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.storage.driver import Key, KeyMissing, Write
-from moorage.storage.filesystem import FilesystemDriver
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.storage.instrumented import InstrumentedDriver
 from moorage.storage.memory import MemoryDriver
-from moorage.storage.watched import WatchedDriver
 from moorage.testing.driver_contract import DriverContract
 
 if TYPE_CHECKING:
@@ -51,13 +51,13 @@ class Seen:
 class TestFilesystem(DriverContract):
     @pytest.fixture
     def connect(self, tmp_path: Path) -> Callable[[], Driver]:
-        return lambda: WatchedDriver(FilesystemDriver(tmp_path / "root"), Seen())
+        return lambda: InstrumentedDriver(FilesystemDriver(tmp_path / "root"), Seen())
 
 
 class TestMemoryWatchedTwice(DriverContract):
     @pytest.fixture
     def connect(self) -> Callable[[], Driver]:
-        shared = WatchedDriver(WatchedDriver(MemoryDriver(), Seen()), Seen())
+        shared = InstrumentedDriver(InstrumentedDriver(MemoryDriver(), Seen()), Seen())
         return lambda: shared
 
 
@@ -68,7 +68,7 @@ def seen() -> Seen:
 
 @pytest.fixture
 async def driver(seen: Seen) -> AsyncIterator[Driver]:
-    watched = WatchedDriver(MemoryDriver(), seen)
+    watched = InstrumentedDriver(MemoryDriver(), seen)
     yield watched
     await watched.close()
     assert seen.open == 0

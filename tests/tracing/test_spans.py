@@ -11,10 +11,10 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
-from moorage.logs import trace_id
+from moorage.logs.log_setup import trace_id
 from moorage.storage.driver import Key, KeyMissing
+from moorage.storage.instrumented import InstrumentedDriver
 from moorage.storage.memory import MemoryDriver
-from moorage.storage.watched import WatchedDriver
 from moorage.tracing.spans import Spans
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Traced:
         provider = TracerProvider(shutdown_on_exit=False)
         provider.add_span_processor(SimpleSpanProcessor(self.exporter))
         self.spans = Spans(provider.get_tracer("test"), get_global_textmap())
-        self.driver = WatchedDriver(MemoryDriver(), self.spans.storage)
+        self.driver = InstrumentedDriver(MemoryDriver(), self.spans.storage)
 
     async def ask(
         self, app: ASGIApp, method: str = "GET", path: str = "/v2/a/manifests/x", **headers: bytes

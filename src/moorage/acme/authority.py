@@ -26,12 +26,12 @@ from josepy.errors import Error as JoseError
 from acme import challenges, client, errors, messages
 from moorage import __version__
 from moorage.acme import pem
-from moorage.acme.wanted import HTTP_01, TLS_ALPN_01, Failed
+from moorage.acme.order_spec import HTTP_01, TLS_ALPN_01, Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from moorage.acme.wanted import Pace, Wanted
+    from moorage.acme.order_spec import Pace, Wanted
 
     Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from moorage.acme.wanted import Pace
+    from moorage.acme.order_spec import Pace
 
 __all__ = ["BackOff", "renewal"]
 

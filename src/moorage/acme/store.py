@@ -28,7 +28,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.acme.wanted import Failed
+from moorage.acme.order_spec import Failed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator

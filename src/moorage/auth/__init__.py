@@ -2,11 +2,11 @@
 
     access.py      the words: Need, Principal, Grants, Credentials, Authority
     silly.py basic.py token/ local/      one for each way of proving who you are
-    htpasswd.py    the password file: read anew when it changes, bcrypt in threads
-    entries.py     its lines made and written
-    slowing.py     guessing slowed down
+    password_file.py    the password file: read anew when it changes, bcrypt in threads
+    htpasswd_write.py     its lines made and written
+    rate_limit.py     guessing slowed down
 
-`app.py` builds the one `Authority` that the configuration names, `http/auth.py` asks it for every request.
+`wiring/app.py` builds the one `Authority` that the configuration names, `http/auth.py` asks it for every request.
 
 Source: reference/auth.md.
 """

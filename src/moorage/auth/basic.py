@@ -2,7 +2,7 @@
 
 Credentials of another kind (a Bearer token) are as good as none.
 
-Used by: `app.py`.  Source: reference/auth.md section 2.
+Used by: `wiring/app.py`.  Source: reference/auth.md section 2.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from moorage.errors import Unauthorized
 
 if TYPE_CHECKING:
     from moorage.auth.access import Asked, Credentials
-    from moorage.auth.htpasswd import PasswordFile
-    from moorage.auth.slowing import Slowing
+    from moorage.auth.password_file import PasswordFile
+    from moorage.auth.rate_limit import LoginRateLimit
 
 __all__ = ["HtpasswdAuthority"]
 
@@ -24,7 +24,7 @@ __all__ = ["HtpasswdAuthority"]
 class HtpasswdAuthority:
     """See `access.Authority`."""
 
-    def __init__(self, realm: str, users: PasswordFile, slowing: Slowing) -> None:
+    def __init__(self, realm: str, users: PasswordFile, slowing: LoginRateLimit) -> None:
         self._challenge = challenge("Basic", realm=realm)
         self._users, self._slowing = users, slowing
 

@@ -1,4 +1,4 @@
-"""What nodes remember together, in Redis: `redis_sizes.py` says what, `guard.py` what happens when it is away.
+"""Cache that nodes share, in Redis: sizes of blobs (`redis_sizes.py`) behind `circuit_breaker.py`.
 
-Above: `caching.py`, which makes it of the settings.  Beside: `moorage.registry.sizes`, the interface.
+Above: `wiring/cache.py`, which makes it of the settings.  Beside: `moorage.registry.sizes`, the interface.
 """

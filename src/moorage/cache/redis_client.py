@@ -1,7 +1,7 @@
 """A client of Redis as the settings want it: one server, the master that sentinels name, or a cluster.
 
 Nothing is connected before the first call.  redis-py is imported here and nowhere else, when a cache in Redis is
-configured; its replies are checked by `redis_sizes.py`, and its errors and delays are `guard.py`'s.
+configured; its replies are checked by `redis_sizes.py`, and its errors and delays are `circuit_breaker.py`'s.
 
 A connection that was cut while it was idle is replaced by a retry; `idle_s` and `age_s` replace it before, so
 that a firewall that forgets connections in silence costs nobody a timeout.

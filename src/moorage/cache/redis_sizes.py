@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from moorage.cache.guard import Away, Guard
+from moorage.cache.circuit_breaker import CircuitOpen, Guard
 from moorage.cache.redis_client import connect
 from moorage.registry.sizes import NotForgotten
 
@@ -106,7 +106,7 @@ class RedisSizes:
         self.requests += 1
         try:
             found = await self._call("HMGET", _blob(digest), "digest", "size", "gone")
-        except Away:
+        except CircuitOpen:
             return None
         size = _size(digest, found)
         self.hits += size is not None
@@ -115,20 +115,20 @@ class RedisSizes:
     async def put(self, digest: Digest, size: int) -> None:
         try:
             await self._call("EVAL", _PUT, 1, _blob(digest), str(digest), size, _MEDIA_TYPE, _LASTS_S)
-        except Away as error:
+        except CircuitOpen as error:
             _log.debug("a size was not written to Redis", digest=str(digest), why=str(error))
 
     async def forget(self, digest: Digest) -> None:
         try:
             await self._call("DEL", _blob(digest))
-        except Away as error:
+        except CircuitOpen as error:
             # Whoever misses the bytes next comes here again.
             _log.debug("a size was not removed from Redis", digest=str(digest), why=str(error))
 
     async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
         try:
             await self._unlink(name, digests)
-        except Away as error:
+        except CircuitOpen as error:
             _log.debug("a deletion is to be told to Redis later", repository=name, why=str(error))
             self._owe(name, tuple(digests))
 
@@ -150,7 +150,7 @@ class RedisSizes:
         for name, digests in list(self._owed):
             try:
                 await self._unlink(name, digests)
-            except Away:
+            except CircuitOpen:
                 return  # it has gone again, and this is called again when it is back
             self._owed.pop((name, digests), None)
 
@@ -164,7 +164,7 @@ class RedisSizes:
                 calls.append(("EXPIRE", key, _GONE_S))
             try:
                 await self._guard.ask(lambda calls=calls: self._client.together(calls), patience_s=self._longer_s)  # type: ignore[misc]  # mypy does not infer a lambda's default
-            except Away as error:
+            except CircuitOpen as error:
                 raise NotForgotten(str(error)) from error
 
     async def _call(self, *arguments: Any) -> Any:

@@ -87,7 +87,7 @@ def _policy(config: Path | None) -> tuple[Local, Policy]:
     """The policy as the file has it now; tells what is wrong with it and exits with 1."""
     from moorage.auth.local.policy_file import read
     from moorage.cli.loading import load_or_exit
-    from moorage.cli.output import tell
+    from moorage.cli.problems import tell
 
     loaded = load_or_exit(config)
     local = loaded.settings.auth.local
@@ -156,7 +156,7 @@ def robot(
 
     from moorage.auth.local.policy import ROBOT_PREFIX
     from moorage.auth.local.policy_file import NAME
-    from moorage.auth.local.robots import digest_of, make_secret, parse_term
+    from moorage.auth.local.robot_secrets import digest_of, make_secret, parse_term
 
     if NAME.fullmatch(name) is None:
         raise typer.BadParameter("expected letters, digits and . _ -", param_hint="NAME")

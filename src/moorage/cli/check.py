@@ -9,10 +9,10 @@ import typer
 from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
-    from moorage.checking.findings import Finding
-    from moorage.checking.store import Options, Summary
     from moorage.cli.progress import Meter
     from moorage.config.model import Settings
+    from moorage.fsck.findings import Finding
+    from moorage.fsck.store import Options, Summary
 
 __all__ = ["check"]
 
@@ -39,9 +39,9 @@ def check(
     """
     from datetime import UTC, datetime, timedelta
 
-    from moorage.checking.store import Options
+    from moorage.cli.jobs import carry_out
     from moorage.cli.loading import load_or_exit, require_directory
-    from moorage.cli.working import carry_out
+    from moorage.fsck.store import Options
 
     settings = load_or_exit(config).settings
     if settings.storage.driver == "inmemory":
@@ -65,8 +65,8 @@ def check(
 
 
 async def _work(settings: Settings, options: Options, meter: Meter, *, as_json: bool, notes: bool) -> Summary:
-    from moorage.app import make_driver
-    from moorage.checking import store
+    from moorage.fsck import store
+    from moorage.wiring.app import make_driver
 
     driver = make_driver(settings)
     try:
@@ -88,14 +88,14 @@ class _Watcher:
         self._meter.advance(count)
 
     def found(self, finding: Finding) -> None:
-        from moorage.checking.findings import Severity
+        from moorage.fsck.findings import Severity
 
         if finding.severity is not Severity.NOTE or self._notes:
             typer.echo(_as_json(finding) if self._json else _line(finding))
 
 
 def _line(finding: Finding) -> str:
-    from moorage.checking.findings import KINDS, Outcome
+    from moorage.fsck.findings import KINDS, Outcome
 
     kind = KINDS[finding.kind]
     repaired = finding.outcome is Outcome.REPAIRED
@@ -107,7 +107,7 @@ def _line(finding: Finding) -> str:
 def _as_json(finding: Finding) -> str:
     import json
 
-    from moorage.checking.findings import KINDS
+    from moorage.fsck.findings import KINDS
 
     kind = KINDS[finding.kind]
     return json.dumps(

@@ -37,7 +37,7 @@ def check(
     """
     import os
 
-    from moorage.cli.output import tell
+    from moorage.cli.problems import tell
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
 
@@ -72,8 +72,8 @@ def _start_problems(settings: Settings) -> list[Problem]:
 def _probed(settings: Settings) -> list[Problem]:
     """A line for each probe, as soon as it has ended; those that failed."""
     from moorage.cli import deep
-    from moorage.cli.output import tell
-    from moorage.cli.working import silence_library
+    from moorage.cli.jobs import silence_library
+    from moorage.cli.problems import tell
     from moorage.config.problems import Problem
 
     silence_library()
@@ -95,7 +95,7 @@ def show(config: Config = None) -> None:
     Example: REGISTRY_LOG_LEVEL=debug moorage config show
     """
     from moorage.cli.loading import load_or_exit
-    from moorage.cli.output import tell
+    from moorage.cli.problems import tell
     from moorage.config.show import render
 
     loaded = load_or_exit(config)

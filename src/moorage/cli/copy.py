@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 
     from moorage.cli.progress import Meter
     from moorage.config.model import Settings
-    from moorage.moving.copying import Options
-    from moorage.moving.tally import Tally
+    from moorage.copy.progress import Tally
+    from moorage.copy.repositories import Options
 
 __all__ = ["copy"]
 
@@ -61,8 +61,8 @@ def copy(
     """
     import os
 
-    from moorage.cli.working import carry_out
-    from moorage.moving.copying import Options
+    from moorage.cli.jobs import carry_out
+    from moorage.copy.repositories import Options
 
     if all_blobs and repository:
         raise typer.BadParameter("it would copy the blobs of all repositories", param_hint="--all-blobs")
@@ -112,8 +112,8 @@ def _same(one: Settings, other: Settings) -> bool:
 
 
 async def _work(here: Settings, there: Settings, options: Options, meter: Meter) -> Tally:
-    from moorage.app import make_driver
-    from moorage.moving.copying import Copier
+    from moorage.copy.repositories import Copier
+    from moorage.wiring.app import make_driver
 
     source = make_driver(here)
     try:

@@ -5,7 +5,7 @@
 Beside what `serve` does at its start: the store is listed, which needs credentials and a bucket, and a block is
 written to a data directory.  Nothing is left behind.
 
-Above: `config.py`.  Below: `moorage.server.listen`, `moorage.stores`, `moorage.caching`.
+Above: `config.py`.  Below: `moorage.server.listeners`, `moorage.wiring.storage`, `moorage.wiring.cache`.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.redaction import in_text
 from moorage.server.announcement import store_fields
-from moorage.server.cannot import Cannot
-from moorage.server.listen import bind, check_socket
-from moorage.storage.data_directory import check_writable
+from moorage.server.errors import Cannot
+from moorage.server.listeners import bind, check_socket
+from moorage.storage.filesystem.data_directory import check_writable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,7 +103,7 @@ def _take(net: str, addr: str) -> str:
 
 def _store(settings: Settings) -> str:
     """Ask the store for something; write to a data directory unless it is only read."""
-    from moorage.stores import make_driver
+    from moorage.wiring.storage import make_driver
 
     async def ask() -> None:
         driver = make_driver(settings)
@@ -138,7 +138,7 @@ def _write(root: Path) -> str:
 
 
 def _redis(settings: Settings) -> str:
-    from moorage.caching import ping
+    from moorage.wiring.cache import ping
 
     asyncio.run(ping(settings))
     addresses = settings.redis.addrs if settings.redis is not None else ()

@@ -171,7 +171,7 @@ def _cost(options: dict[str, str]) -> int:
 
 
 def _run(asked: _Asked) -> None:
-    from moorage.auth.entries import entry
+    from moorage.auth.htpasswd_write import entry
 
     if asked.action == "n":
         # The empty line after it is Apache's.
@@ -199,7 +199,7 @@ def _run(asked: _Asked) -> None:
 
 def _existing(asked: _Asked) -> list[bytes]:
     """The lines of the file, each with its end; none if it is to be created."""
-    from moorage.auth.htpasswd import parse
+    from moorage.auth.password_file import parse
 
     try:
         data = asked.path.read_bytes()
@@ -223,7 +223,7 @@ def _existing(asked: _Asked) -> list[bytes]:
 
 
 def _is(line: bytes, user: bytes) -> bool:
-    from moorage.auth.htpasswd import read_line
+    from moorage.auth.password_file import read_line
 
     found = read_line(line)
     return found is not None and found[0] == user
@@ -234,7 +234,7 @@ def _has(lines: list[bytes], user: bytes) -> bool:
 
 
 def _write(asked: _Asked, lines: list[bytes]) -> None:
-    from moorage.auth.entries import replace
+    from moorage.auth.htpasswd_write import replace
 
     try:
         replace(asked.path, b"".join(lines))
@@ -244,7 +244,7 @@ def _write(asked: _Asked, lines: list[bytes]) -> None:
 
 
 def _verify(asked: _Asked, lines: list[bytes]) -> None:
-    from moorage.auth.htpasswd import PASSWORD_LIMIT_BYTES, fits, parse
+    from moorage.auth.password_file import PASSWORD_LIMIT_BYTES, fits, parse
 
     password = _password(asked)
     name = asked.user.decode(errors="backslashreplace")
@@ -260,7 +260,7 @@ def _verify(asked: _Asked, lines: list[bytes]) -> None:
 
 
 def _password(asked: _Asked) -> bytes:
-    from moorage.auth.htpasswd import PASSWORD_LIMIT_BYTES
+    from moorage.auth.password_file import PASSWORD_LIMIT_BYTES
 
     if asked.password is not None:
         password = asked.password

@@ -156,7 +156,7 @@ def _ask(connection: socket.socket, found: Listener, deadline: float) -> str:
     if not found.tls:
         return _answered(connection, deadline)
     if found.acme_directory:
-        from moorage.acme.wanted import served_file
+        from moorage.acme.order_spec import served_file
 
         if not Path(served_file(found.acme_directory, found.acme_hosts)).exists():
             return "awaits its certificate"

@@ -23,7 +23,7 @@ def load_or_exit(path: Path | None, environ: Mapping[str, str] | None = None) ->
     """
     import os
 
-    from moorage.cli.output import tell
+    from moorage.cli.problems import tell
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
 
@@ -41,7 +41,7 @@ def require_directory(settings: Settings, *, may_be_missing: bool = False) -> No
     """
     from pathlib import Path
 
-    from moorage.storage.data_directory import check_readable
+    from moorage.storage.filesystem.data_directory import check_readable
 
     if settings.storage.filesystem is None:
         return

@@ -61,7 +61,7 @@ def check(
     """
     import os
 
-    from moorage.cli.output import tell
+    from moorage.cli.problems import tell
     from moorage.config.load import examine
     from moorage.config.problems import ConfigError
     from moorage.migration.accounts import UnknownUser
@@ -114,7 +114,7 @@ def _configuration(examined: Examined) -> Iterator[Advice]:
 
 def _store(examined: Examined, account: Account, limit: int, *, quiet: bool) -> list[Advice]:
     """Return what the files and the store of the old registry show."""
-    from moorage.cli.working import carry_out
+    from moorage.cli.jobs import carry_out
     from moorage.migration.configuration import files_of
     from moorage.migration.volume import files_to_read
 
@@ -150,11 +150,11 @@ async def _look(examined: Examined, account: Account, limit: int, meter: Meter) 
 async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice]:
     from datetime import UTC, datetime, timedelta
 
-    from moorage.app import make_driver
     from moorage.migration.advice import Advice, Group
     from moorage.migration.contents import describe, survey
     from moorage.storage.driver import StorageError
-    from moorage.stores import CannotStore
+    from moorage.wiring.app import make_driver
+    from moorage.wiring.storage import CannotStore
 
     settings = examined.settings
     purging = settings.storage.maintenance.uploadpurging
@@ -177,7 +177,7 @@ def _show(found: Sequence[Advice], examined: Examined, *, as_json: bool) -> None
     """Print the report: groups in order, then what comes next."""
     import json
 
-    from moorage.cli.output import printable
+    from moorage.cli.problems import printable
     from moorage.migration.advice import Group
 
     required = sum(advice.required for advice in found)

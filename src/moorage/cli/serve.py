@@ -33,8 +33,8 @@ def serve(
     import os
 
     gc.disable()  # until `run` has built everything
-    from moorage.cli.output import tell
-    from moorage.config.image import in_image
+    from moorage.cli.problems import tell
+    from moorage.config.image_paths import in_image
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
     from moorage.config.source import found

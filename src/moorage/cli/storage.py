@@ -30,8 +30,8 @@ def rebuild_referrers(config: Config = None) -> None:
 
     Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
     """
+    from moorage.cli.jobs import carry_out
     from moorage.cli.loading import load_or_exit, require_directory
-    from moorage.cli.working import carry_out
 
     settings = load_or_exit(config).settings
     require_directory(settings)
@@ -45,7 +45,7 @@ async def _rebuild(settings: Settings, meter: Meter) -> tuple[int, int]:
     """How many repositories were read, and how many links were written."""
     from moorage.registry.manifests import StoredManifests
     from moorage.registry.referrers import rebuild
-    from moorage.stores import make_driver
+    from moorage.wiring.storage import make_driver
 
     driver = make_driver(settings)
     repositories = links = 0

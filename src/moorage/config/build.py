@@ -9,13 +9,13 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from moorage.config.critical import dotted, is_critical, is_extension, misplaced, near, unprotected
+from moorage.config.critical_keys import dotted, is_critical, is_extension, misplaced, near, unprotected
 from moorage.config.model import Settings
-from moorage.config.nodes import List, Map, Node, Scalar, describe, find, is_null
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import EXPECTED_DURATION, bare_integer, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
 from moorage.config.sections.base import FLAG, Section
+from moorage.config.tree import List, Map, Node, Scalar, describe, find, is_null
 
 if TYPE_CHECKING:
     from moorage.config.problems import Origin

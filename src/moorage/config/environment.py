@@ -22,13 +22,13 @@ import unicodedata
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import value_files, yaml
-from moorage.config.critical import is_critical, is_near
-from moorage.config.nodes import List, Map, Node, Scalar, find, is_blank, is_null
-from moorage.config.older import chosen, spread_alias
+from moorage.config.critical_keys import is_critical, is_near
+from moorage.config.deprecated import chosen, spread_alias
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
 from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
+from moorage.config.tree import List, Map, Node, Scalar, find, is_blank, is_null
 from moorage.config.value_files import SUFFIX
 
 if TYPE_CHECKING:
@@ -340,7 +340,8 @@ def _payload(name: str, value: str, problems: list[Problem]) -> Node:
 def _cleared(root: Map, path: Path, value: Node) -> Iterator[Problem]:
     """Warn of an empty variable that clears what the file says at a critical key.
 
-    `removed.py` makes an error of it where authentication, TLS or the data directory is lost.
+    `config/checks/removed_protection.py` makes an error of it where authentication, TLS or the data directory
+    is lost.
     """
     before = find(root, path)
     if not is_blank(value) or not is_critical(path):

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
-from moorage.config.nodes import List, Map, Node, Scalar, find, is_blank, is_null
 from moorage.config.problems import ConfigError
 from moorage.config.source import built_in, choose, tree
+from moorage.config.tree import List, Map, Node, Scalar, find, is_blank, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,7 +1,7 @@
 """From file and variables to settings.
 
-source.py ─► tree ─ environment.py ─► tree ─ older.py ─► tree ─ build.py ─► settings
-                                                            checks.py, later.py ◄─┘
+source.py ─► tree ─ environment.py ─► tree ─ deprecated.py ─► tree ─ build.py ─► settings
+                                                            config/checks/dependencies.py, unsupported.py ◄─┘
 """
 
 from __future__ import annotations
@@ -11,16 +11,16 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Literal
 
 from moorage.config.build import build
-from moorage.config.checks import check
+from moorage.config.checks.dependencies import check
+from moorage.config.checks.removed_protection import removed
+from moorage.config.deprecated import modernise, spread
 from moorage.config.environment import apply
-from moorage.config.later import refusals
 from moorage.config.model import Settings
-from moorage.config.nodes import List, Map, Node, Scalar, copied, find, is_blank, is_null
-from moorage.config.older import modernise, spread
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
-from moorage.config.removed import removed
 from moorage.config.sections.http import Tls
 from moorage.config.source import BUILT_IN, built_in, choose, tree
+from moorage.config.tree import List, Map, Node, Scalar, copied, find, is_blank, is_null
+from moorage.config.unsupported import refusals
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.config.nodes import Scalar
+    from moorage.config.tree import Scalar
 
 __all__ = [
     "EXPECTED_DURATION",

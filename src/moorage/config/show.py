@@ -6,10 +6,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import yaml
 
-from moorage.config.nodes import Scalar
 from moorage.config.problems import NOWHERE
 from moorage.config.scalars import format_duration, resolve
 from moorage.config.schema import Key, Leaf, ListOf, MapOf, SectionOf, Shape, keys_of
+from moorage.config.tree import Scalar
 from moorage.redaction import in_text
 
 if TYPE_CHECKING:

@@ -1,8 +1,8 @@
 """Where the configuration comes from: a file or the built-in text, as a tree without variables.
 
 The file is the argument, else what REGISTRY_CONFIGURATION_PATH names, else one of the two places where images of
-the reference keep it, else there is none and the built-in defaults apply.  `image.py` chooses inside the container
-image.  Imports no settings, so that `moorage health` starts quickly.
+the reference keep it, else there is none and the built-in defaults apply.  `image_paths.py` chooses inside the
+container image.  Imports no settings, so that `moorage health` starts quickly.
 
 Above: `load.py`, `listener.py`.
 """
@@ -13,9 +13,9 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.config import image, yaml
-from moorage.config.nodes import Map, Scalar, describe, find, is_null
+from moorage.config import image_paths, yaml
 from moorage.config.problems import ConfigError, Origin, Problem
+from moorage.config.tree import Map, Scalar, describe, find, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,8 +45,8 @@ def choose(
     """Return the file to read, None for the built-in defaults, and warnings about files that are not read."""
     places = PLACES if places is None else places
     variable = environ.get("REGISTRY_CONFIGURATION_PATH", "")
-    if image.in_image(environ):
-        return image.choose(path or (Path(variable) if variable else None), places)
+    if image_paths.in_image(environ):
+        return image_paths.choose(path or (Path(variable) if variable else None), places)
     there = _there(places)
     if path is not None or variable:
         named = path or Path(variable)
@@ -92,7 +92,7 @@ def _text(path: Path, environ: Mapping[str, str]) -> str:
     except FileNotFoundError:
         message = (
             f"no such file, since a directory without {path.name} is mounted at {path.parent}; put it there"
-            if path in PLACES and image.in_image(environ)
+            if path in PLACES and image_paths.in_image(environ)
             else "no such file; name a configuration file, or none for the built-in defaults"
         )
     except IsADirectoryError:

@@ -19,10 +19,10 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import yaml
-from moorage.config.nodes import Node, Scalar, is_null
 from moorage.config.problems import ConfigError, Origin, Problem
 from moorage.config.scalars import read_loose_path, read_path
 from moorage.config.schema import Leaf, Shape
+from moorage.config.tree import Node, Scalar, is_null
 
 if TYPE_CHECKING:
     from moorage.config.scalars import Reader

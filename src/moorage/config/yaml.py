@@ -22,8 +22,8 @@ from yaml.reader import Reader
 from yaml.resolver import BaseResolver
 from yaml.scanner import Scanner
 
-from moorage.config.nodes import List, Map, Node, Scalar
 from moorage.config.problems import ConfigError, Origin, Problem
+from moorage.config.tree import List, Map, Node, Scalar
 
 __all__ = ["read"]
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Final
 
-from moorage.http.health import answer, degraded
+from moorage.http.probes import answer, degraded
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping

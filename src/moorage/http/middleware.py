@@ -23,7 +23,7 @@ import structlog
 
 from moorage.http.clients import ANYBODY, Clients
 from moorage.http.headers import headers_of
-from moorage.logs import AccessLog, Entry, request_id
+from moorage.logs.log_setup import AccessLog, Entry, request_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, MutableMapping, MutableSequence

@@ -22,7 +22,7 @@ from starlette.responses import Response
 
 from moorage.auth.access import Basic, challenge
 from moorage.auth.local.authority import Wish
-from moorage.auth.local.logins import Refused
+from moorage.auth.local.identities import Refused
 from moorage.auth.local.scopes import TooManyScopes
 from moorage.errors import MethodUnknown, RequestTimeout, TokenRequestInvalid, Unauthorized
 from moorage.http.auth import credentials_of

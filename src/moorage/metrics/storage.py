@@ -1,4 +1,4 @@
-"""The time of each storage action, and its failures; see `moorage.storage.watched`, which calls this."""
+"""The time of each storage action, and its failures; see `moorage.storage.instrumented`, which calls this."""
 
 from __future__ import annotations
 

@@ -10,12 +10,12 @@ from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from moorage.checking.inventory import LINK_SIZES, Inventory
+from moorage.concurrency import for_each, one_page
 from moorage.errors import ManifestInvalid
+from moorage.fsck.inventory import LINK_SIZES, Inventory
 from moorage.migration.advice import Advice, Group
 from moorage.registry import layout, media
 from moorage.registry.places import place_of
-from moorage.registry.slices import flowing, one_page
 from moorage.registry.torn_blobs import is_empty_in_error
 from moorage.storage.driver import KeyMissing, ObjectTooLarge
 
@@ -115,7 +115,7 @@ async def survey(
         await _judge(driver, contents, f"{name}@{digest}", layout.blob_data(digest))
         advanced(1)
 
-    await flowing(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
+    await for_each(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
     for digest, size in contents.inventory.all():
         # Asked again: a push may have come since, and Swift lists no bytes for an object in several segments.
         if is_empty_in_error(digest, size) and await contents.inventory.size_now(digest) == 0:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.migration.accounts import EXECUTE, READ, WRITE
 from moorage.migration.advice import Advice, Group
-from moorage.storage.data_directory import LAYOUT
+from moorage.storage.filesystem.data_directory import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence

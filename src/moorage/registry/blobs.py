@@ -22,14 +22,14 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final
 
+from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unavailable, Unsupported
 from moorage.registry import layout
-from moorage.registry.caches import Recent
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
 from moorage.registry.links import read_link
-from moorage.registry.refusals import refuse, refusing
 from moorage.registry.sizes import MemorySizes
+from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside, StorageError
 

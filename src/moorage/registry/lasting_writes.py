@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from moorage.registry.caches import BoundedCache
+from moorage.caches import BoundedCache
 from moorage.storage.driver import ALWAYS, KeyMissing, ObjectTooLarge, Unchanged
 
 if TYPE_CHECKING:

@@ -20,7 +20,7 @@ store is a local disk there is nothing to gain, and nothing is remembered, joine
 A tool that removes links (`moorage storage check --repair`), and CNCF Distribution on the same bucket, do not
 wait: what they remove may be served for `lasts_s` more.
 
-Above: `blobs.py`, `manifests.py`, `uploads.py`.  Below: `links.py`, `joining.py`.
+Above: `blobs.py`, `manifests.py`, `uploads.py`.  Below: `links.py`, `coalescing.py`.
 Why: docs/decisions/0008-links.md.
 """
 
@@ -30,8 +30,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Final
 
-from moorage.registry.caches import BoundedCache
-from moorage.registry.joining import Joined
+from moorage.caches import BoundedCache
+from moorage.coalescing import Coalescer
 from moorage.registry.links import has_link, read_link, write_link
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Links:
         self._lasts_s = lasts_s if driver.remote else 0
         self._memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED)
         self.requests = self.hits = 0
-        self._reads: Joined[Key, Digest | None] = Joined()
-        self._looks: Joined[Key, bool] = Joined()
+        self._reads: Coalescer[Key, Digest | None] = Coalescer()
+        self._looks: Coalescer[Key, bool] = Coalescer()
 
     async def read(self, key: Key, expected: Digest | None = None) -> Digest | None:
         """The digest that the link holds now, or None."""

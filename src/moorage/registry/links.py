@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import BoundedCache
 from moorage.errors import DigestInvalid
-from moorage.registry.caches import BoundedCache
 from moorage.storage.driver import ABSENT, ALWAYS, KeyMissing, ObjectTooLarge, Unchanged
 from moorage.types import Digest
 

@@ -44,6 +44,8 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import BoundedCache, Recent
+from moorage.concurrency import AT_ONCE, gather_all, map_bounded
 from moorage.errors import (
     Denied,
     DigestInvalid,
@@ -55,16 +57,14 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
-from moorage.registry.caches import BoundedCache, Recent
 from moorage.registry.interface import IfMatch, Manifest, Pushed
 from moorage.registry.lasting_writes import LastingWrites
 from moorage.registry.link_memory import Links
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
-from moorage.registry.refusals import refuse, refusing
 from moorage.registry.sizes import MemorySizes
-from moorage.registry.slices import AT_ONCE, each, together
+from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.unserved_manifests import UnservedManifests
 from moorage.storage.driver import (
@@ -311,13 +311,13 @@ class StoredManifests:
         await self._lasting.ensure(layout.blob_data(digest), data)
         link = str(digest).encode()
         history = [layout.tag_history_link(name, tag, digest) for tag in tags]
-        await together(self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history))
+        await gather_all(self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history))
         when = await self._condition(name, reference, condition)
 
         async def point(tag: Tag) -> None:
             await self._point(name, tag, digest, when if tag == reference else ALWAYS)
 
-        await each(tags, point)
+        await map_bounded(tags, point)
 
     async def _store_new(self, name: RepoName, digest: Digest, data: bytes, tags: Sequence[Tag]) -> bool:
         """Store a manifest that the repository does not have in one step of the driver, in the same order.
@@ -416,7 +416,9 @@ class StoredManifests:
         waiting, absent = list(wanted), dict[str, None]()
         while waiting and len(absent) < _MISSING_ENOUGH:
             looked_up, waiting = waiting[:_MISSING_ENOUGH], waiting[_MISSING_ENOUGH:]
-            absent |= dict.fromkeys(digest for digest in await each(looked_up, missing) if digest is not None)
+            absent |= dict.fromkeys(
+                digest for digest in await map_bounded(looked_up, missing) if digest is not None
+            )
         if absent:
             raise ManifestBlobUnknown(list(absent), unchecked=len(waiting))
 
@@ -532,7 +534,7 @@ class StoredManifests:
                     await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 
         async for page in self._driver.children(layout.tags(name)):
-            await each(page, consider, at_once=self._tags_at_once)
+            await map_bounded(page, consider, at_once=self._tags_at_once)
 
 
 def _holds(condition: IfMatch, current: Digest | None) -> bool:

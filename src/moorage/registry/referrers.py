@@ -30,17 +30,17 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import BoundedCache
+from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import layout, media
-from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import ReferrersPage
 from moorage.registry.links import has_link
 from moorage.registry.offload import Offload
 from moorage.registry.places import digests
 from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, decode, describe, encode
-from moorage.registry.refusals import refusing
 from moorage.registry.repositories import walk
-from moorage.registry.slices import each
+from moorage.registry.storage_errors import refusing
 from moorage.storage.driver import READ_LIMIT_BYTES, KeyMissing, ObjectTooLarge
 from moorage.types import Digest, Tag
 
@@ -117,7 +117,7 @@ class StoredReferrers:
             candidates, more = await self._candidates(request, after)
             for start in range(0, len(candidates), _AT_ONCE):
                 batch = candidates[start : start + _AT_ONCE]
-                for text, seen in zip(batch, await each(batch, look, at_once=_AT_ONCE), strict=True):
+                for text, seen in zip(batch, await map_bounded(batch, look, at_once=_AT_ONCE), strict=True):
                     if seen is None and request.read >= _READ_BYTES:
                         return ReferrersPage(tuple(found), last)
                     described = seen or await self._look_at_large(request, Digest.parse(text))

@@ -12,11 +12,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from moorage.concurrency import gather_all
 from moorage.errors import NameInvalid
 from moorage.registry import layout
 from moorage.registry.interface import Page
-from moorage.registry.refusals import refusing
-from moorage.registry.slices import together
+from moorage.registry.storage_errors import refusing
 from moorage.types import NAME_LIMIT_CHARS, RepoName, parse_repo_name
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ async def _below(driver: Driver, above: str, names: Sequence[str], page: int) ->
         ahead = min(_AHEAD, page)
         for start in range(0, len(paths), ahead):
             few = paths[start : start + ahead]
-            insides = await together(*(_children(driver, path, "", page) for path in few))
+            insides = await gather_all(*(_children(driver, path, "", page) for path in few))
             for path, inside in zip(few, insides, strict=True):
                 if await _is_repository(driver, path, inside, page):
                     yield RepoName(path)

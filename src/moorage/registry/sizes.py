@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from moorage.registry.caches import BoundedCache
+from moorage.caches import BoundedCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -20,13 +20,13 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Final
 
+from moorage.concurrency import map_bounded
 from moorage.errors import NameUnknown, TagInvalid
 from moorage.registry import layout
 from moorage.registry.interface import Page
 from moorage.registry.link_memory import Links
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.refusals import refusing
-from moorage.registry.slices import each
+from moorage.registry.storage_errors import refusing
 from moorage.types import Tag, parse_tag
 
 if TYPE_CHECKING:
@@ -94,7 +94,7 @@ class StoredTags:
 
     async def _shown(self, name: RepoName, names: Sequence[str], alive: set[Digest]) -> Sequence[str]:
         tags = [tag for tag in names if _is_tag(tag)]
-        shown = await each(tags, lambda tag: self._is_alive(name, Tag(tag), alive), at_once=_AT_ONCE)
+        shown = await map_bounded(tags, lambda tag: self._is_alive(name, Tag(tag), alive), at_once=_AT_ONCE)
         return [tag for tag, shows in zip(tags, shown, strict=True) if shows]
 
     async def _is_alive(self, name: RepoName, tag: Tag, alive: set[Digest]) -> bool:

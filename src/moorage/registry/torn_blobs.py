@@ -29,10 +29,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import BoundedCache
+from moorage.concurrency import gather_all
 from moorage.registry import layout
-from moorage.registry.caches import BoundedCache
 from moorage.registry.contents import hashed
-from moorage.registry.slices import together
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageExhausted
 
 if TYPE_CHECKING:
@@ -86,7 +86,7 @@ class TornBlobs:
         Reads all bytes of an object of the size that such a one had, as `proven_size` does.
         """
         if self._driver.remote:
-            size, marked = await together(self.size(digest), self._marked_size(digest))
+            size, marked = await gather_all(self.size(digest), self._marked_size(digest))
         else:  # a local driver answers at once, and tasks would cost ten times as much
             size, marked = await self.size(digest), await self._marked_size(digest)
         if size is None or size != marked:

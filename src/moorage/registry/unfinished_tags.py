@@ -17,11 +17,11 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
+from moorage.concurrency import map_bounded
 from moorage.errors import TagInvalid
 from moorage.registry import layout
 from moorage.registry.links import read_link, write_link
 from moorage.registry.places import place_of
-from moorage.registry.slices import each
 from moorage.storage.driver import KeyMissing
 from moorage.types import Tag, parse_tag
 
@@ -54,7 +54,7 @@ async def unfinished_tags(driver: Driver, name: RepoName, before: datetime) -> A
 
     async for page in driver.children(layout.tags(name)):
         tags = list(filter(None, map(_tag, page)))
-        looked = await each(tags, without_link, at_once=_AT_ONCE)
+        looked = await map_bounded(tags, without_link, at_once=_AT_ONCE)
         for tag, dead in zip(tags, looked, strict=True):
             if dead and await _entries(driver, name, tag, before) is not None:
                 yield tag

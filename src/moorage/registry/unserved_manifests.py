@@ -13,8 +13,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
+from moorage.caches import BoundedCache
 from moorage.registry import layout
-from moorage.registry.caches import BoundedCache
 from moorage.storage.driver import KeyMissing
 
 if TYPE_CHECKING:

@@ -36,13 +36,13 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import BoundedCache
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
-from moorage.registry.caches import BoundedCache
 from moorage.registry.interface import Blob
 from moorage.registry.link_memory import Links
-from moorage.registry.refusals import refusing
 from moorage.registry.sizes import MemorySizes
+from moorage.registry.storage_errors import refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing, Write
@@ -51,7 +51,7 @@ from moorage.types import UploadStatus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 
-    from moorage.registry.caches import Recent
+    from moorage.caches import Recent
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import UploadPart
     from moorage.registry.sizes import Sizes

@@ -1,12 +1,14 @@
 """Process supervision: `run` binds the sockets, forks the workers and supervises them until a signal stops it.
 
-    run ──► listen.py  sockets          ──► master.py      signals, children, shutdown
-            plan.py    settings, TLS          ├──► succession.py   rolling restart
-                                              ├──► companion.py    certificates by ACME
-                                              ├──► storage_monitor.py  data directory
-                                              └──► crew.py ──fork──► worker.py ──► http1/
-                                                                         ├──► observing.py  metrics, traces, debug
-                                                                         └──► moorage.app.build
+    run ──► listeners.py                  sockets
+            processes/worker_config.py    settings, TLS
+            processes/master.py           signals, children, shutdown
+              ├──► processes/rolling_restart.py
+              ├──► processes/storage_monitor.py    data directory
+              ├──► housekeeper/supervisor.py       certificates by ACME
+              └──► processes/worker_pool.py ──fork──► processes/worker.py ──► http1/
+                                                        ├──► telemetry.py  metrics, traces, debug
+                                                        └──► moorage.wiring.app.build
 
 docs/operations.md is the description for operators.
 """
@@ -23,29 +25,29 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage import logs
-from moorage.acme.wanted import Pace
+from moorage.acme.order_spec import Pace
 from moorage.cgroups import usable_processors
-from moorage.config.exposure import open_registry
-from moorage.server import observing, preflight
+from moorage.config.checks.exposure import open_registry
+from moorage.logs import log_setup
+from moorage.server import preflight, telemetry
 from moorage.server.announcement import listening, start_fields
-from moorage.server.cannot import Cannot
-from moorage.server.companion import engage
-from moorage.server.listen import bind, inherited, is_inherited, is_loopback
-from moorage.server.master import Master
-from moorage.server.plan import draw, redraw, renew
-from moorage.server.storage_monitor import StorageMonitor, check_at_start
-from moorage.server.storage_report import SharedReport
+from moorage.server.errors import Cannot
+from moorage.server.housekeeper.supervisor import engage
+from moorage.server.listeners import bind, inherited, is_inherited, is_loopback
+from moorage.server.processes.master import Master
+from moorage.server.processes.storage_monitor import StorageMonitor, check_at_start
+from moorage.server.processes.storage_report import SharedReport
+from moorage.server.processes.worker_config import draw, redraw, renew
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
-    from moorage.server.job import Application
-    from moorage.server.listen import Sockets
-    from moorage.server.plan import Build, Plan
-    from moorage.storage.watched import Watch
+    from moorage.server.listeners import Sockets
+    from moorage.server.processes.protocol import Application
+    from moorage.server.processes.worker_config import Build, Plan
+    from moorage.storage.instrumented import Watch
 
 __all__ = ["run"]
 
@@ -57,11 +59,11 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
 
     0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
     cannot be used, no worker could start, or requests were cut off.
-    `build` makes the application of one worker, by default with `moorage.app.build`; tests pass their own, and
-    shorter intervals for ACME (`pace`).
+    `build` makes the application of one worker, by default with `moorage.wiring.app.build`; tests pass their
+    own, and shorter intervals for ACME (`pace`).
     """
     instance = str(uuid.uuid4())
-    logs.configure(loaded.settings.log, instance=instance)
+    log_setup.configure(loaded.settings.log, instance=instance)
     _raise_file_limit()
     secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
     application = build is None
@@ -71,7 +73,7 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     try:
         plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
         http = loaded.settings.http
-        observation = observing.observe(loaded.settings, plan.workers)
+        observation = telemetry.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or _bound(http.net, http.addr, plan.workers)
         companion = engage(plan, sockets, pace or Pace())
         monitor = None
@@ -124,8 +126,8 @@ def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[st
 
 def _prepare(settings: Settings) -> None:
     """Raises `Cannot`."""
-    from moorage.app import prepare  # noqa: PLC0415  as above
     from moorage.auth.access import CannotAuthenticate  # noqa: PLC0415
+    from moorage.wiring.app import prepare  # noqa: PLC0415  as above
 
     try:
         warnings = prepare(settings)
@@ -136,7 +138,7 @@ def _prepare(settings: Settings) -> None:
 
 
 def _application(plan: Plan, number: int, watches: Sequence[Watch]) -> Application:
-    from moorage.app import Resources, build  # noqa: PLC0415  as above
+    from moorage.wiring.app import Resources, build  # noqa: PLC0415  as above
 
     resources = Resources(usable_processors(plan.limits), plan.cache_bytes)
     return build(plan.settings, plan.secret, worker=number, watches=watches, resources=resources)
@@ -168,7 +170,7 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
     if application:
         _prepare(plan.settings)
     warnings += [str(problem) for problem in found if str(problem) not in warnings]
-    logs.configure(plan.settings.log, instance=plan.instance)
+    log_setup.configure(plan.settings.log, instance=plan.instance)
     opened = open_registry(plan.settings, "the registry") if exposed else None
     if opened and open_registry(old.settings, "") is None:
         warnings.append(opened)

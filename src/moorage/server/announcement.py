@@ -8,13 +8,13 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from moorage.config.exposure import authentication
-from moorage.stores import azure_options, gcs_options, s3_options
+from moorage.config.checks.exposure import authentication
+from moorage.wiring.storage import azure_options, gcs_options, s3_options
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
-    from moorage.server.listen import Sockets
-    from moorage.server.plan import Plan
+    from moorage.server.listeners import Sockets
+    from moorage.server.processes.worker_config import Plan
 
 __all__ = ["listening", "start_fields", "store_fields"]
 

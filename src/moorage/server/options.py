@@ -10,7 +10,7 @@ from moorage.server.http1 import Http1Options
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from moorage.server.sealed import Sealed
+    from moorage.server.tls.memfd import SealedMemory
 
 __all__ = ["Challenges", "Clients", "Pair", "ServerOptions", "Tls"]
 
@@ -19,7 +19,7 @@ __all__ = ["Challenges", "Clients", "Pair", "ServerOptions", "Tls"]
 class Clients:
     """CAs that verify client certificates; with `required` unset a client may have no certificate."""
 
-    authorities: Sealed = field(compare=False)
+    authorities: SealedMemory = field(compare=False)
     required: bool = True
 
 
@@ -27,8 +27,8 @@ class Clients:
 class Pair:
     """A certificate chain, its key, and the host names it is served for (`*.example.com` included)."""
 
-    certificate: Sealed = field(compare=False)
-    key: Sealed = field(compare=False)
+    certificate: SealedMemory = field(compare=False)
+    key: SealedMemory = field(compare=False)
     names: tuple[str, ...] = ()
 
 
@@ -41,8 +41,8 @@ class Tls:
     first; empty: the default.  `more` are certificates that are served by SNI; all other clients get the default.
     """
 
-    certificate: Sealed = field(compare=False)
-    key: Sealed = field(compare=False)
+    certificate: SealedMemory = field(compare=False)
+    key: SealedMemory = field(compare=False)
     minimum: str
     clients: Clients | None
     identity: str

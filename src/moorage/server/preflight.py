@@ -7,7 +7,7 @@
 One list for all of them, so that `config check` passes nothing that `serve` refuses.  A check reads files and
 imports libraries; it changes nothing, binds no address and asks no other machine (`probes.py` does, for `--deep`).
 
-What the settings alone show is in `moorage.config.checks`, which both run before this.
+What the settings alone show is in `moorage.config.checks.dependencies`, which both run before this.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.config.exposure import beyond_loopback, open_registry
-from moorage.config.image import in_image
+from moorage.config.checks.exposure import beyond_loopback, open_registry
+from moorage.config.image_paths import in_image
 from moorage.config.problems import Problem
-from moorage.server import observing, tls, volume
-from moorage.server.cannot import Cannot
-from moorage.server.companion import require_library
-from moorage.server.storage_monitor import require_readable
+from moorage.server import telemetry, volume
+from moorage.server.errors import Cannot
+from moorage.server.housekeeper.supervisor import require_library
+from moorage.server.processes.storage_monitor import require_readable
+from moorage.server.tls import validation
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -62,7 +63,7 @@ def problems(
         except Cannot as error:
             found.append(Problem(str(error)))
     if application:
-        from moorage.app import check as check_application  # noqa: PLC0415  heavy, and shared by all workers
+        from moorage.wiring.app import check as check_application  # noqa: PLC0415  heavy, and shared by all workers
 
         found += check_application(settings, secret)
     return found
@@ -79,14 +80,14 @@ def warning_of_an_open_registry(settings: Settings) -> list[Problem]:
 
 def _certificates(settings: Settings) -> Iterator[Problem]:
     try:
-        _, warnings = tls.check(settings.http.tls)
-    except tls.Awaited:
+        _, warnings = validation.check(settings.http.tls)
+    except validation.Awaited:
         return  # an authority is asked for it
     yield from (Problem(text, kind="warning") for text in warnings)
 
 
 def _traces(_: Settings) -> Iterator[Problem]:
-    observing.check()
+    telemetry.check()
     yield from ()
 
 
@@ -100,7 +101,7 @@ def _data_directory(settings: Settings) -> Iterator[Problem]:
 
 
 def _socket(settings: Settings) -> Iterator[Problem]:
-    """A Unix socket can be made; a socket that is there already is `listen.py`'s to judge."""
+    """A Unix socket can be made; a socket that is there already is `listeners.py`'s to judge."""
     if settings.http.net != "unix" or not settings.http.addr:
         return
     path = Path(settings.http.addr)

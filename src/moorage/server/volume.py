@@ -20,8 +20,8 @@ import stat
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.server.storage_monitor import monitored
-from moorage.storage.data_directory import LAYOUT
+from moorage.server.processes.storage_monitor import monitored
+from moorage.storage.filesystem.data_directory import LAYOUT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -1,5 +1,6 @@
 """Bytes under keys: `driver.py` says what a back end must do; every other file is one, or a part of one.
 
-`filesystem.py` and `memory.py` are drivers of their own.  Object stores share `object_driver.py`, which asks of a
-store only what `objects.py` says; what is peculiar to one kind is in `s3/`, `gcs/` or `azure/`.
+`storage/filesystem/driver.py` and `memory.py` are drivers of their own.  Object stores share
+`storage/object_store/driver.py`, which asks of a store only what `storage/object_store/interface.py` says; what
+is peculiar to one kind is in `s3/`, `gcs/` or `azure/`.
 """

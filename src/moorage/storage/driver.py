@@ -4,7 +4,8 @@ One interface for directories and buckets, with the operations of a registry; it
 "is a directory".  A driver knows nothing of images, tags or digests, and is finished
 when it passes `moorage.testing.driver_contract`.
 
-Above: `registry/`.  Beside: `filesystem.py`, `memory.py`, and `object_driver.py` for every object store.  Errors:
+Above: `registry/`.  Beside: `storage/filesystem/driver.py`, `memory.py`, and `storage/object_store/driver.py`
+for every object store.  Errors:
 
     StorageError
     ├── KeyInvalid            the key's spelling; raised before any I/O
@@ -458,7 +459,7 @@ class Driver(Protocol):
         """Check, at the cost of one request, that the store can be read.  Raises StorageUnavailable.
 
         An empty store is readable, and so is a root directory that does not exist yet.  Nothing is written;
-        whether a data directory is writable is checked once per node, by `server/storage_monitor.py`.
+        whether a data directory is writable is checked once per node, by `server/processes/storage_monitor.py`.
         """
 
     async def close(self) -> None:

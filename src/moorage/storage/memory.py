@@ -31,8 +31,8 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
+from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 from moorage.storage.keys import check_key
-from moorage.storage.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence

@@ -1,4 +1,4 @@
-"""An object store in memory: what `storage/objects.py` asks for, as strictly as S3 gives it.
+"""An object store in memory: what `storage/object_store/interface.py` asks for, as strictly as S3 gives it.
 
 For tests of what is built on object stores.  Listings are in order of keys with prefixes rolled up, a join refuses
 sources of a length that S3 would refuse, an unfinished object is kept until somebody aborts it, and `before` may
@@ -31,13 +31,13 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.memory import MemoryReader
-from moorage.storage.objects import Foreign, NamePage, Source
+from moorage.storage.object_store.interface import Foreign, NamePage, Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from moorage.storage.driver import Reader, When
-    from moorage.storage.objects import LargeWriter
+    from moorage.storage.object_store.interface import LargeWriter
 
 __all__ = ["Bucket", "MemoryObjects"]
 

@@ -17,7 +17,7 @@ from opentelemetry import trace
 from opentelemetry.propagators.textmap import Getter
 from opentelemetry.trace import SpanKind, Status, StatusCode
 
-from moorage.logs import trace_id
+from moorage.logs.log_setup import trace_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, MutableMapping

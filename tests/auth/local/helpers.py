@@ -14,7 +14,7 @@ from moorage.auth.local.authority import LocalAuthority, Place
 from moorage.auth.local.build import LocalOptions, make
 from moorage.auth.local.policy import ACTIONS, Policy
 from moorage.auth.local.policy_file import read
-from moorage.auth.slowing import Slowing
+from moorage.auth.rate_limit import LoginRateLimit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -100,5 +100,5 @@ def authority(
         "rotation_s": 86400.0,
     }
     # Its time stands still: a second may pass between two guesses on a busy machine.
-    slowing = Slowing(limit=failures, window_s=60, longest_s=60, clock=lambda: 1000.0)
+    slowing = LoginRateLimit(limit=failures, window_s=60, longest_s=60, clock=lambda: 1000.0)
     return make(LocalOptions(**{**usual, **options}), secret, slowing, clock or Clock())

@@ -19,8 +19,8 @@ from joserfc.jwk import ECKey, RSAKey
 from tests.auth.local.helpers import AUDIENCE, ISSUER, NOW, Clock, FakeIssuer, may, policy
 
 from moorage.auth.local import jwks
-from moorage.auth.local.foreign import Foreign
 from moorage.auth.local.jwks import FileKeys, KeysUnavailable, RemoteKeys, fetch, source_of
+from moorage.auth.local.oidc_tokens import Foreign
 from moorage.auth.local.policy import Identity, Issuer, Policy
 from moorage.auth.local.tokens import InvalidToken
 

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.auth.local.helpers import AUDIENCE, ISSUER, NOW, SECRET, Clock, FakeIssuer, policy
 from tests.auth.signing import b64, compact
 
-from moorage.auth.local.foreign import Foreign
 from moorage.auth.local.keys import Keys
+from moorage.auth.local.oidc_tokens import Foreign
 from moorage.auth.local.tokens import InvalidToken, Tokens
 
 if TYPE_CHECKING:

@@ -13,11 +13,11 @@ from tests.http.client import Client
 from tests.live import SECRET, NotStarted, start_moorage
 from tests.wire import Wire
 
-from moorage.app import build, check
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
 from moorage.config.sections.services import Auth, Local
 from moorage.config.sections.storage import Inmemory, Storage
+from moorage.wiring.app import build, check
 
 if TYPE_CHECKING:
     from pathlib import Path

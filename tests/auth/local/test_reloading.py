@@ -11,7 +11,7 @@ from tests.auth.local.helpers import Clock, may, policy_file
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.auth.local.policy import ANONYMOUS
-from moorage.auth.local.reloading import PolicySource
+from moorage.auth.local.policy_source import PolicySource
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from moorage.auth.local.policy import Robot
-from moorage.auth.local.robots import HASH, digest_of, knows, make_secret, parse_expiry, parse_term
+from moorage.auth.local.robot_secrets import HASH, digest_of, knows, make_secret, parse_expiry, parse_term
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 

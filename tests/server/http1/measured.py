@@ -36,7 +36,7 @@ from tests.server.http1.raw_tls import RawTlsPeer
 
 from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Http1Options, Server
-from moorage.server.worker import _dump_tasks
+from moorage.server.processes.worker import _dump_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable

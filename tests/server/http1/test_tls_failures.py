@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from tests.server.certs import Holder
     from tests.server.http1.harness import Running
 
-    from moorage.server.tls_provider import Certificates
+    from moorage.server.tls.provider import Certificates
 
 SHORT_S: Final = 0.2
 FAILED: Final = "TLS handshake failed"

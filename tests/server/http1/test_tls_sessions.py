@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.server.certs import Holder
 
-    from moorage.server.tls_provider import Certificates
+    from moorage.server.tls.provider import Certificates
 
 VERSIONS: Final = pytest.mark.parametrize("version", [TLS12, TLS13])
 OPTIONAL: Final = "verify-client-cert-if-given"

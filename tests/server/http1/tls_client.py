@@ -17,8 +17,8 @@ from tests.server.http1.peer import LIMIT_S, Peer
 
 from moorage.config.sections.http import CertificatePair
 from moorage.config.sections.http import Tls as TlsSettings
-from moorage.server.tls import check
-from moorage.server.tls_provider import Certificates
+from moorage.server.tls.provider import Certificates
+from moorage.server.tls.validation import check
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

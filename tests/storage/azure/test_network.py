@@ -27,11 +27,11 @@ from azure.storage.blob import _shared_access_signature as signatures
 from tests.azure import ACCOUNT, ACCOUNT_KEY, Container, a_container, start_azurite
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.layouts import AzureLayouts
+from moorage.storage.azure.legacy_names import AzureLayouts
 from moorage.storage.azure.options import AzureOptions
 from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.driver import Key, SignedUrl, StorageUnavailable
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from moorage.storage.azure.objects import Found
-    from moorage.storage.object_driver import ObjectDriver
+    from moorage.storage.object_store.driver import ObjectDriver
 
 pytestmark = pytest.mark.slow
 

@@ -13,11 +13,11 @@ import pytest
 from tests.azure import Container, Request, a_container
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.layouts import AzureLayouts
+from moorage.storage.azure.legacy_names import AzureLayouts
 from moorage.storage.azure.objects import AzureObjects
 from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.driver import Key, KeyMissing, Note, UploadBusy, UploadChanged, UploadMissing, UploadState
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -11,7 +11,7 @@ from tests.storage.gcs.server import NUMBERS, GcsServer, Request, Stored, server
 
 from moorage.storage.gcs.objects import GcsObjects
 from moorage.storage.gcs.options import GcsOptions
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -25,8 +25,8 @@ from moorage.storage.driver import Key, SignedUrl, StorageUnavailable
 from moorage.storage.gcs.credentials import CredentialsUnusable, identity_of
 from moorage.storage.gcs.options import GcsOptions
 from moorage.storage.gcs.signing import Signer
-from moorage.storage.object_driver import ObjectDriver
-from moorage.stores import CannotStore, gcs_options, make_driver, prepare
+from moorage.storage.object_store.driver import ObjectDriver
+from moorage.wiring.storage import CannotStore, gcs_options, make_driver, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -241,7 +241,7 @@ async def test_every_parameter_reaches_the_driver(bucket: Bucket) -> None:
 
 def test_a_registry_on_files_does_not_load_the_library() -> None:
     """Its memory and its start are not those of a cloud client."""
-    code = "import sys, moorage.app; print([n for n in ('gcloud', 'aiohttp', 'jwt') if n in sys.modules])"
+    code = "import sys, moorage.wiring.app; print([n for n in ('gcloud', 'aiohttp', 'jwt') if n in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

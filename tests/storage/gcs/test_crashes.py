@@ -15,9 +15,9 @@ from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.storage.gcs.server import DROP, LOSE, Request
 from tests.storage.pushing import Client
 
-from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, UploadMissing
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 

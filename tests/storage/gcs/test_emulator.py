@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import Key, KeyMissing, RangeOutside
 from moorage.storage.gcs.objects import GcsObjects
 from moorage.storage.gcs.options import GcsOptions
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob
 from moorage.testing.listing_contract import flat, keys_below
 from moorage.testing.upload_contract import HOME, TO, extend, note

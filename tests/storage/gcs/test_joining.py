@@ -14,7 +14,7 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadMissing,
 )
-from moorage.storage.objects import Source
+from moorage.storage.object_store.interface import Source
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 

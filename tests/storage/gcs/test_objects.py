@@ -11,7 +11,6 @@ import pytest
 from tests.storage.gcs.bucket import Bucket, always, asked, first, read_all
 from tests.storage.gcs.server import DROP, LOSE, Request, Stored
 
-from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -22,9 +21,10 @@ from moorage.storage.driver import (
     Unchanged,
     Version,
 )
-from moorage.storage.gcs.sessions import SESSION_TYPE
-from moorage.storage.object_driver import ObjectDriver
-from moorage.storage.objects import Source
+from moorage.storage.gcs.resumable_upload import SESSION_TYPE
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.driver import ObjectDriver
+from moorage.storage.object_store.interface import Source
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 

@@ -15,8 +15,8 @@ from moorage.storage.driver import (
     StorageUnavailable,
     UploadMissing,
 )
-from moorage.storage.gcs.sessions import SESSION_TYPE
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.gcs.resumable_upload import SESSION_TYPE
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO, extend
 

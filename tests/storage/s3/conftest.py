@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from tests.s3 import Bucket
 
-    from moorage.storage.object_driver import ObjectDriver
+    from moorage.storage.object_store.driver import ObjectDriver
 
 
 @pytest.fixture

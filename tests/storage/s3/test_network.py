@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from moorage.storage.object_driver import ObjectDriver
+    from moorage.storage.object_store.driver import ObjectDriver
 
 pytestmark = pytest.mark.slow
 

@@ -14,10 +14,10 @@ import pytest
 from tests.live import require
 from tests.s3 import Bucket, Request, Trouble, a_bucket, cannot_hold, front, is_moto
 
-from moorage.storage.chunk_log import ChunkLog
-from moorage.storage.chunk_state import LogState
 from moorage.storage.driver import Key, KeyMissing, SignedUrl, StorageUnavailable, UploadChanged, Version
-from moorage.storage.objects import Source
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.chunk_state import LogState
+from moorage.storage.object_store.interface import Source
 from moorage.storage.s3.multipart import parts_of
 from moorage.storage.s3.options import S3Limits, S3Options
 from moorage.testing.builders import blob
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from moorage.storage.driver import UploadState
-    from moorage.storage.object_driver import ObjectDriver
+    from moorage.storage.object_store.driver import ObjectDriver
 
 pytestmark = pytest.mark.slow
 

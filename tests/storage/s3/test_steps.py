@@ -15,9 +15,9 @@ import pytest
 from tests.s3 import Bucket, Request, Trouble, a_bucket, front, is_moto
 from tests.storage.pushing import Client
 
-from moorage.storage.chunk_log import ChunkLog
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, UploadMissing
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Limits
 from moorage.testing.builders import blob

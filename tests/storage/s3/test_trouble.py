@@ -27,7 +27,7 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadMissing,
 )
-from moorage.storage.object_driver import ObjectDriver
+from moorage.storage.object_store.driver import ObjectDriver
 from moorage.storage.s3 import connection as s3_connection
 from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Limits

@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import structlog
 
 from moorage.auth.access import Basic, Principal, challenge, missing, scopes
-from moorage.auth.local.logins import Login, Refused
+from moorage.auth.local.identities import Login, Refused
 from moorage.auth.local.policy import ANONYMOUS
 from moorage.auth.local.scopes import granted, needs_of
 from moorage.auth.local.tokens import InvalidToken
@@ -29,12 +29,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from moorage.auth.access import Asked, Credentials
-    from moorage.auth.htpasswd import PasswordFile
-    from moorage.auth.local.foreign import Foreign
-    from moorage.auth.local.logins import Logins, Users
+    from moorage.auth.local.identities import Logins, Users
+    from moorage.auth.local.oidc_tokens import Foreign
     from moorage.auth.local.policy import Policy
-    from moorage.auth.local.reloading import PolicySource
+    from moorage.auth.local.policy_source import PolicySource
     from moorage.auth.local.tokens import Tokens
+    from moorage.auth.password_file import PasswordFile
 
 __all__ = ["Issued", "LocalAuthority", "Place", "Wish"]
 

@@ -1,6 +1,6 @@
 """The parts of `auth.local` put together, and everything that can be said about its files before it serves.
 
-Called by `app.py` for every worker and by `cli/`; settings come as plain values.
+Called by `wiring/app.py` for every worker and by `cli/`; settings come as plain values.
 """
 
 from __future__ import annotations
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.auth.htpasswd import PasswordFile, parse
 from moorage.auth.local.authority import LocalAuthority, Place
-from moorage.auth.local.foreign import Foreign
+from moorage.auth.local.identities import FOREIGN_USER, Logins
 from moorage.auth.local.keys import Keys
-from moorage.auth.local.logins import FOREIGN_USER, Logins
+from moorage.auth.local.oidc_tokens import Foreign
 from moorage.auth.local.policy import ROBOT_PREFIX
 from moorage.auth.local.policy_file import read
-from moorage.auth.local.reloading import PolicySource
+from moorage.auth.local.policy_source import PolicySource
 from moorage.auth.local.tokens import Tokens
+from moorage.auth.password_file import PasswordFile, parse
 from moorage.config.problems import Origin, Problem, nearest
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.auth.slowing import Slowing
+    from moorage.auth.rate_limit import LoginRateLimit
 
 __all__ = ["LocalOptions", "make", "names_in", "problems_of"]
 
@@ -44,7 +44,7 @@ class LocalOptions:
 def make(
     options: LocalOptions,
     secret: bytes,
-    slowing: Slowing,
+    slowing: LoginRateLimit,
     clock: Callable[[], float] = time.time,
     *,
     reports: bool = True,

@@ -5,8 +5,8 @@
     issuers: [{name, issuer, audience, jwks or jwks_uri, ca, session, rules: [RULE with claims, ...]}]
     access:  [RULE]        RULE: {who, repositories, allow, catalog}
 
-A file with a mistake is not used at all: half a policy is none.  Below: `reading.py`.  docs/auth/local.md has the
-annotated example.
+A file with a mistake is not used at all: half a policy is none.  Below: `policy_yaml.py`.  docs/auth/local.md
+has the annotated example.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from urllib.parse import urlsplit
 
 from moorage.auth.local.patterns import Glob, RepositoryPattern
 from moorage.auth.local.policy import ACTIONS, Condition, Issuer, Policy, Robot, Rule
-from moorage.auth.local.reading import Reading, tree_of
-from moorage.auth.local.robots import HASH, parse_expiry
-from moorage.config.nodes import List, describe, is_null
+from moorage.auth.local.policy_yaml import Reading, tree_of
+from moorage.auth.local.robot_secrets import HASH, parse_expiry
 from moorage.config.problems import Origin, nearest
+from moorage.config.tree import List, describe, is_null
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from moorage.config.nodes import Map, Node
     from moorage.config.problems import Problem
+    from moorage.config.tree import Map, Node
 
 __all__ = ["NAME", "FileRead", "read"]
 

@@ -1,4 +1,4 @@
-"""From options to an `Authority`: what `app.py` calls, and imports only where tokens are configured."""
+"""From options to an `Authority`: what `wiring/app.py` calls, and imports only where tokens are configured."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ from moorage.config.scalars import (
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.config.nodes import Scalar
+    from moorage.config.tree import Scalar
 
 __all__ = [
     "DRIVER_FLAG",
@@ -180,7 +180,7 @@ def setting(
 
     `secret` is masked wherever settings are printed.  `required`: must not be empty when its section is there.
     `variable` is the reference's name of the key in environment variables where that is not the key itself.
-    `instead` marks an older spelling and is the path whose value it becomes (`older.py`).
+    `instead` marks an older spelling and is the path whose value it becomes (`config/deprecated.py`).
     `ours`: CNCF Distribution does not know it.  `shown` is the default in the documentation's words.
     """
     notes: dict[str, Any] = {

@@ -9,7 +9,7 @@ from moorage.config.scalars import Reader
 from moorage.config.sections.base import Flag, Period, Section, setting
 
 if TYPE_CHECKING:
-    from moorage.config.nodes import Scalar
+    from moorage.config.tree import Scalar
 
 __all__ = ["EVERY_ORIGIN", "PROXY_WORDS", "Cors", "Proxy"]
 

@@ -1,1 +1,1 @@
-"""Azure Blob Storage.  Read `layouts.py` and `objects.py` first; `uploads.py` writes blobs that grow."""
+"""Azure Blob Storage.  Read `legacy_names.py` and `objects.py` first; `uploads.py` writes blobs that grow."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from moorage.shielding import beside, finished, settled
 from moorage.storage.azure.blocks import Block, block_name, commit, drop, new_session, stage
 from moorage.storage.azure.objects import Replaced
 from moorage.storage.driver import (
@@ -30,9 +31,8 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.finishing import beside, finished, settled
-from moorage.storage.pieces import Pieces
-from moorage.storage.started import text_of
+from moorage.storage.object_store.chunk_buffer import Pieces
+from moorage.storage.start_times import text_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

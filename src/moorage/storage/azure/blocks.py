@@ -5,7 +5,7 @@ metadata in one step, on condition of the version that was there: blocks that th
 whoever committed to an older version is refused.  Blocks that were sent and not committed are seen by nobody; the
 service removes them a week after the last one.
 
-Above: `azure/uploads.py`, `azure/layouts.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
+Above: `azure/uploads.py`, `legacy_names.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
 """
 
 from __future__ import annotations

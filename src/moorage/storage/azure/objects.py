@@ -1,9 +1,9 @@
-"""Azure's blobs below one prefix: `storage/objects.py` says what each call promises.
+"""Azure's blobs below one prefix: `storage/object_store/interface.py` says what each call promises.
 
 A copy that is still being made, or that failed, leaves an empty blob behind that says so in a header: it counts as
 missing everywhere but in listings.
 
-Above: `azure/layouts.py`.  Beside: `azure/blocks.py`, blobs that grow.  Below: `azure/connection.py`.
+Above: `legacy_names.py`.  Beside: `azure/blocks.py`, blobs that grow.  Below: `azure/connection.py`.
 """
 
 from __future__ import annotations
@@ -32,8 +32,8 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.keys import is_key
-from moorage.storage.looks import require_start
-from moorage.storage.objects import NamePage
+from moorage.storage.object_store.helpers import require_start
+from moorage.storage.object_store.interface import NamePage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence

@@ -20,8 +20,8 @@ The reference appends to `HOME/data`, an append blob, which cannot be cut back t
 Uploads that it began are read there, and copied through us into blocks by the first request that extends or
 publishes them.  The reference does not go on with ours: the client begins that layer again.
 
-Above: `storage/object_driver.py`.  Source: reference/object-storage.md section 4, with blocks for the append blob
-because of the torn bytes that it keeps.
+Above: `storage/object_store/driver.py`.  Source: reference/object-storage.md section 4, with blocks for the
+append blob because of the torn bytes that it keeps.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.abandoned import abandoned
+from moorage.shielding import finished
 from moorage.storage.azure.appender import AzureAppender, BlockLog, decode
 from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, new_session, stage
 from moorage.storage.azure.objects import Replaced
@@ -46,14 +46,14 @@ from moorage.storage.driver import (
     UploadMissing,
     UploadState,
 )
-from moorage.storage.finishing import finished
 from moorage.storage.keys import check_key
-from moorage.storage.started import started_at
+from moorage.storage.object_store.stale_uploads import abandoned
+from moorage.storage.start_times import started_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from moorage.storage.azure.layouts import AzureLayouts
+    from moorage.storage.azure.legacy_names import AzureLayouts
     from moorage.storage.azure.objects import AzureObjects
     from moorage.storage.driver import Appender, Reader
 

@@ -1,1 +1,1 @@
-"""Google Cloud Storage.  Read `objects.py` first: `storage/object_driver.py` builds on it."""
+"""Google Cloud Storage.  Read `objects.py` first: `storage/object_store/driver.py` builds on it."""

@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.failures import failed
+from moorage.storage.error_messages import failed
 
 if TYPE_CHECKING:
     from moorage.storage.driver import StorageError

@@ -1,7 +1,7 @@
-"""Google Cloud Storage as a store of objects: `storage/objects.py` says what each call promises.
+"""Google Cloud Storage as a store of objects: `storage/object_store/interface.py` says what each call promises.
 
 A version is the object's generation, and every condition is exact: Google compares in the moment of the write.
-Joins are in `gcs/joining.py`, sessions in `gcs/sessions.py`, signatures in `gcs/signing.py`.
+Joins are in `compose.py`, sessions in `resumable_upload.py`, signatures in `gcs/signing.py`.
 
 The reference's unfinished uploads (objects of type `application/x-docker-upload-session`) are no objects here,
 except to `foreign`, `adopt`, `abort` and `unfinished`.
@@ -33,14 +33,14 @@ from moorage.storage.driver import (
     Unchanged,
     Version,
 )
+from moorage.storage.gcs.compose import Joining
 from moorage.storage.gcs.connection import CallFailed, GcsConnection
-from moorage.storage.gcs.joining import Joining
 from moorage.storage.gcs.reader import GcsReader
-from moorage.storage.gcs.sessions import SESSION_TYPE, Sessions
+from moorage.storage.gcs.resumable_upload import SESSION_TYPE, Sessions
 from moorage.storage.gcs.signing import Signer
 from moorage.storage.keys import is_key
-from moorage.storage.looks import look_for_nothing, require_start, version_if_holding
-from moorage.storage.objects import NamePage
+from moorage.storage.object_store.helpers import look_for_nothing, require_start, version_if_holding
+from moorage.storage.object_store.interface import NamePage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from moorage.storage.gcs.connection import Answer
     from moorage.storage.gcs.errors import Failure
     from moorage.storage.gcs.options import GcsOptions
-    from moorage.storage.objects import Foreign, LargeWriter, Source
+    from moorage.storage.object_store.interface import Foreign, LargeWriter, Source
 
 __all__ = ["Found", "GcsObjects"]
 

@@ -1,1 +1,1 @@
-"""S3, Amazon's and all others.  Read `objects.py` first: `storage/object_driver.py` builds on it."""
+"""S3, Amazon's and all others.  Read `objects.py` first: `storage/object_store/driver.py` builds on it."""

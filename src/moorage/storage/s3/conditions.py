@@ -4,7 +4,7 @@ AWS, MinIO, R2 and moto compare in the moment of the write.  Ceph's radosgw answ
 the version; Swift answers 501 to both conditions; an old store ignores the headers, which would overwrite what
 was to be kept.  So before the first conditional write a process tries both conditions on an object of its own,
 five requests, and says what it found.  Where a condition is not had, the object is looked at before it is
-written: nothing above rests its safety on more (`storage/objects.py`).
+written: nothing above rests its safety on more (`storage/object_store/interface.py`).
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from moorage.storage.driver import StorageError, StorageUnavailable
-from moorage.storage.failures import failed
+from moorage.storage.error_messages import failed
 
 __all__ = ["Failure", "Place", "Unsupported", "failure_of"]
 

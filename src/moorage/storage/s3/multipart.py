@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from moorage.shielding import finished, settled
 from moorage.storage.driver import (
     Key,
     KeyMissing,
@@ -30,15 +31,14 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadMissing,
 )
-from moorage.storage.finishing import finished, settled
-from moorage.storage.objects import Foreign, Source
+from moorage.storage.object_store.interface import Foreign, Source
 from moorage.storage.s3.errors import Unsupported, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import datetime
 
-    from moorage.storage.objects import LargeWriter
+    from moorage.storage.object_store.interface import LargeWriter
     from moorage.storage.s3.objects import S3Objects
     from moorage.storage.s3.options import S3Limits
 

@@ -1,4 +1,4 @@
-"""S3 as a store of objects: `storage/objects.py` says what each call promises.
+"""S3 as a store of objects: `storage/object_store/interface.py` says what each call promises.
 
 Which calls go to which library is told in `s3/connection.py`; joins and multipart uploads are in
 `s3/multipart.py`, conditions in `s3/conditions.py`.
@@ -30,8 +30,8 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.keys import is_key
-from moorage.storage.looks import look_for_nothing, require_start, version_if_holding
-from moorage.storage.objects import NamePage
+from moorage.storage.object_store.helpers import look_for_nothing, require_start, version_if_holding
+from moorage.storage.object_store.interface import NamePage
 from moorage.storage.s3.conditions import Conditions
 from moorage.storage.s3.connection import S3Connection
 from moorage.storage.s3.errors import Failure, Unsupported, failure_of
@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from obstore import PutMode
 
     from moorage.storage.driver import Reader, When
-    from moorage.storage.objects import Foreign, LargeWriter, Source
+    from moorage.storage.object_store.interface import Foreign, LargeWriter, Source
     from moorage.storage.s3.connection import Stores
     from moorage.storage.s3.options import S3Options
 

@@ -1,0 +1,52 @@
+"""The answers of one order: put into the store, and taken out again when the authority has asked."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from moorage.acme.order_spec import Failed
+
+if TYPE_CHECKING:
+    from moorage.acme.store import Store
+
+__all__ = ["Answering"]
+
+
+class Answering:
+    """`authority.Answers`; used in the thread that talks to the authority.
+
+    `spread_s`: how long the directory may need to show a challenge to the workers of other nodes.
+    """
+
+    def __init__(self, store: Store, spread_s: float) -> None:
+        self._store, self._spread_s = store, spread_s
+        self._hosts: list[str] = []
+        self._tokens: list[str] = []
+        self._ended = False
+
+    def put_http(self, token: str, text: str) -> None:
+        self._check()
+        self._tokens.append(token)
+        self._store.put_http_answer(token, text)
+
+    def put_alpn(self, host: str, certificate: bytes) -> None:
+        self._check()
+        self._hosts.append(host)
+        self._store.put_alpn_answer(host, certificate)
+
+    def ready(self) -> None:
+        if self._hosts:
+            time.sleep(self._spread_s)
+
+    def withdraw(self) -> None:
+        self._store.withdraw(self._hosts, self._tokens)
+
+    def end(self) -> None:
+        """The server stops: take everything back, put nothing more."""
+        self._ended = True
+        self.withdraw()
+
+    def _check(self) -> None:
+        if self._ended:
+            raise Failed("the server stops")

@@ -1,0 +1,139 @@
+"""Reading a YAML file whose every mistake is told with its line, its key and what was expected.
+
+The dialect is the configuration's (`config/yaml.py`), where duplicate keys are errors: of two lists of rules one
+would silently not be in force.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage.config import yaml
+from moorage.config.problems import ConfigError, Origin, Problem, nearest
+from moorage.config.scalars import read_flag, read_seconds
+from moorage.config.tree import List, Map, Scalar, describe, is_null
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from moorage.config.tree import Node
+
+__all__ = ["Reading", "tree_of"]
+
+_SIZE_LIMIT_BYTES: Final = 4 << 20
+
+
+def tree_of(path: str) -> tuple[Map | None, list[Problem]]:
+    """The file's tree, None where there is none, and what is wrong with it as a file."""
+    origin = Origin(path)
+    try:
+        with Path(path).open("rb") as file:
+            data = file.read(_SIZE_LIMIT_BYTES + 1)
+        text = data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        return None, [Problem("not UTF-8; save it in that encoding", origin=Origin(path, line))]
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "not a path"
+        return None, [Problem(f"cannot be read: {reason}", origin=origin)]
+    if len(data) > _SIZE_LIMIT_BYTES:
+        return None, [Problem(f"larger than {_SIZE_LIMIT_BYTES} bytes", origin=origin)]
+    problems: list[Problem] = []
+    try:
+        node, _ = yaml.read(text, path, problems)
+    except ConfigError as error:
+        return None, list(error.problems)
+    if node is None or is_null(node):
+        return Map(origin), problems
+    if not isinstance(node, Map):
+        return None, [Problem(f"expected a mapping, found {describe(node)}", origin=node.origin)]
+    return node, problems
+
+
+class Reading:
+    """Takes values out of a tree and keeps what was wrong; what cannot be read is left out."""
+
+    def __init__(self, problems: Iterable[Problem] = ()) -> None:
+        self.problems = list(problems)
+
+    def note(self, key: str, message: str, origin: Origin, meant: str | None = None) -> None:
+        self.problems.append(Problem(message, key, origin, nearest=meant))
+
+    def warn(self, key: str, message: str, origin: Origin) -> None:
+        self.problems.append(Problem(message, key, origin, "warning"))
+
+    def mapping(self, node: Node | None, key: str, known: Iterable[str] | None = None) -> Mapping[str, Node]:
+        """The entries, empty if there are none; with `known`, other keys are told."""
+        if is_null(node):
+            return {}
+        assert node is not None
+        if not isinstance(node, Map):
+            self.note(key, f"expected a mapping, found {describe(node)}", node.origin)
+            return {}
+        if known is None:
+            return node.entries
+        names = list(known)
+        for name in node.entries.keys() - set(names):
+            self.note(f"{key}.{name}" if key else name, "unknown key", node.keys[name], nearest(name, names))
+        return {name: value for name, value in node.entries.items() if name in names}
+
+    def sequence(self, node: Node | None, key: str) -> list[Node]:
+        if is_null(node):
+            return []
+        assert node is not None
+        if isinstance(node, List):
+            return node.items
+        self.note(key, f"expected a list, found {describe(node)}", node.origin)
+        return []
+
+    def texts(self, node: Node | None, key: str) -> list[tuple[str, str, Origin]]:
+        """Each text of a list with its key and place; a single one may stand without its list."""
+        if node is None:
+            return []
+        if isinstance(node, Scalar) and not is_null(node):
+            return [(node.text, key, node.origin)]
+        found: list[tuple[str, str, Origin]] = []
+        for index, item in enumerate(self.sequence(node, key)):
+            here = f"{key}[{index}]"
+            if isinstance(item, Scalar) and not is_null(item):
+                found.append((item.text, here, item.origin))
+            else:
+                self.note(here, f"expected text, found {describe(item)}", item.origin)
+        return found
+
+    def text(self, node: Node | None, key: str) -> str:
+        """"" for nothing."""  # fmt: skip
+        if node is None or is_null(node):
+            return ""
+        if isinstance(node, Scalar):
+            return node.text
+        self.note(key, f"expected text, found {describe(node)}", node.origin)
+        return ""
+
+    def flag(self, node: Node | None, key: str) -> bool:
+        if node is None or is_null(node):
+            return False
+        if isinstance(node, Scalar):
+            try:
+                return read_flag(node)
+            except ValueError as error:
+                self.note(key, f"{error}, found {describe(node)}", node.origin)
+                return False
+        self.note(key, f"expected true or false, found {describe(node)}", node.origin)
+        return False
+
+    def seconds(self, node: Node | None, key: str, default: float) -> float:
+        """A duration such as `30m`."""
+        if node is None or is_null(node):
+            return default
+        if isinstance(node, Scalar):
+            try:
+                value = read_seconds(node)
+            except ValueError as error:
+                self.note(key, f"{error}, found {describe(node)}", node.origin)
+                return default
+            if value >= 0:
+                return value
+        self.note(key, f"expected a duration such as 30m, found {describe(node)}", node.origin)
+        return default

@@ -1,0 +1,361 @@
+"""Users and bcrypt passwords in a file, as Apache's `htpasswd -B` writes it.
+
+    verify ──► is the file as it was? ──► verified a moment ago? ──► one bcrypt in a thread, shared by all who
+                (else read it again)                                 wait for the same pair
+
+The rule not to miss: a pair is remembered together with the stored hash that it matched, so that whatever changes
+in the file holds for the next request.
+
+Bcrypt takes 50 ms and more, and Docker sends the password with every request of a pull: hence the memory, which
+holds keyed hashes only, under a key that is drawn in each process.  A wrong password costs as much as one of an
+unknown user: as much as the most expensive entry of the file.
+
+Above: `wiring/app.py`, and whoever serves tokens.  Source: reference/auth.md section 2; measured there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import codecs
+import errno
+import hashlib
+import hmac
+import os
+import re
+import secrets
+import time
+from collections import OrderedDict
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+import bcrypt
+import structlog
+
+from moorage.auth.access import CannotAuthenticate
+from moorage.auth.file_log import FileLog
+from moorage.errors import Unavailable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from pathlib import Path
+
+__all__ = ["PASSWORD_LIMIT_BYTES", "PasswordFile", "fits", "parse", "read_line"]
+
+PASSWORD_LIMIT_BYTES: Final = 72
+"""Bcrypt looks no further; Go's compares the rest away in silence, so longer passwords work in the reference."""
+
+_HASH_CHARS: Final = 60
+_SALT_CHARS: Final = 29
+_NOBODY: Final = bytes(_HASH_CHARS)
+_BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
+_UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_ALPHABET: Final = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
+_SCHEMES: Final = (
+    (rb"\$2[aby]\$", "a damaged bcrypt hash"),
+    (rb"\$2", "an unknown variant of bcrypt"),
+    (rb"\$apr1\$", "MD5 (apr1)"),
+    (rb"\$1\$", "MD5"),
+    (rb"\$5\$", "SHA-256"),
+    (rb"\$6\$", "SHA-512"),
+    (rb"\$y\$", "yescrypt"),
+    (rb"\$argon2", "Argon2"),
+    (rb"\{SHA\}", "SHA-1"),
+    (rb"[./A-Za-z0-9]{13}$", "DES crypt"),
+)
+
+_REMEMBERED: Final = 4096
+_LIFETIME_S: Final = 300.0
+_THREADS: Final = 2
+"""Of each worker, of which there is one for each core: guesses must not take the cores from everybody else."""
+
+_WAITING_LIMIT: Final = 256
+"""Some ten seconds of work; a client would wait no longer."""
+
+_YOUNG_S: Final = 2.0
+"""A file is read again at every request while it is younger: a second edit may not move a coarse clock's time."""
+
+_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""What keeps one worker from reading a file that the others can read."""
+
+_log: Final = structlog.get_logger("moorage.auth")
+
+
+@dataclass(frozen=True, slots=True)
+class Entries:
+    """What a file says.
+
+    `hashes` by user, cut to 60 bytes; a user whose hash is no bcrypt is told of in `warnings` only.  `cost` is the
+    highest of the hashes, 0 if there are none.
+    """
+
+    hashes: Mapping[bytes, bytes]
+    cost: int
+    warnings: tuple[str, ...]
+
+
+def parse(data: bytes) -> Entries:
+    """The rules of the reference: a later line of the same user wins, `#` begins a comment.
+
+    A byte order mark, which editors of Windows put before the first user, is not part of that name.  Raises
+    ValueError that names the line without a colon, or for UTF-16.
+    """
+    if data.startswith(_UTF_16):
+        raise ValueError("it is UTF-16, as PowerShell writes it; save it as UTF-8 or ASCII")
+    data = data.removeprefix(codecs.BOM_UTF8)
+    lines: dict[bytes, tuple[int, bytes]] = {}
+    for number, line in enumerate(data.split(b"\n"), 1):
+        try:
+            found = read_line(line)
+        except ValueError as error:
+            raise ValueError(f"line {number} {error}") from None
+        if found is not None:
+            lines[found[0]] = number, found[1]
+    hashes, warnings = {}, []
+    for user, (number, stored) in lines.items():
+        if _BCRYPT.match(stored):
+            hashes[user] = stored[:_HASH_CHARS]
+        else:
+            warnings.append(
+                f"line {number}: the password of {user.decode(errors='backslashreplace')!r} is {_scheme(stored)}, "
+                "which never matches; only bcrypt does: set it anew with htpasswd -B"
+            )
+    cost = max((_cost(stored) for stored in hashes.values()), default=0)
+    return Entries(hashes, cost, tuple(warnings))
+
+
+def read_line(line: bytes) -> tuple[bytes, bytes] | None:
+    """User and hash; None for a comment and an empty line.  Raises ValueError for a line without a colon."""
+    text = line.strip()
+    if not text or text.startswith(b"#"):
+        return None
+    user, colon, stored = text.partition(b":")
+    if not colon:
+        raise ValueError("has no colon between user and hash")
+    return user, stored
+
+
+def _scheme(stored: bytes) -> str:
+    return next((name for start, name in _SCHEMES if re.match(start, stored)), "of an unknown form or plain text")
+
+
+def _cost(stored: bytes) -> int:
+    return int(stored[4:6])
+
+
+class PasswordFile:
+    """The users of one file, which is read again as soon as it changes.
+
+    `clock` counts seconds, `wall` is the time that files are stamped with.  `reports`: whether this process logs
+    what every worker finds in the file.  Of one event loop.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        wall: Callable[[], float] = time.time,
+        reports: bool = True,
+    ) -> None:
+        """Read the file; `warnings` has what is odd in it.
+
+        Raises CannotAuthenticate if the file cannot be read or understood.  A directory in its place is taken for
+        a file that cannot be read just now, as by CNCF Distribution: no user can log in before there is a file.
+        """
+        self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
+        self._file_log = FileLog(reports=reports)
+        self._key = secrets.token_bytes(32)
+        self._verified: OrderedDict[bytes, float] = OrderedDict()  # keyed hash → when it is forgotten
+        self._waiting: dict[bytes, asyncio.Task[bool]] = {}
+        self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bcrypt")
+        self._overloaded = False
+        self._seen: tuple[int, ...] | None = None
+        self._young = True
+        self._trouble = ""
+        try:
+            self._data = b"" if self._path.is_dir() else self._path.read_bytes()
+            self._passwords = parse(self._data)
+        except (OSError, ValueError) as error:
+            raise CannotAuthenticate(f"cannot use the password file {path}: {_reason(error)}") from error
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What never matches in the file as it was read last."""
+        return tuple(f"{self._path}: {text}" for text in self._passwords.warnings)
+
+    def knows(self, user: bytes, password: bytes) -> bool:
+        """Whether the pair was right a moment ago, and still is by the file; costs microseconds, never bcrypt.
+
+        Raises Unavailable where the file cannot be read.
+        """
+        stored = self._current().hashes.get(user)
+        if stored is None:
+            return False
+        return self._remembers(self._keyed(stored, user, password[:PASSWORD_LIMIT_BYTES]))
+
+    async def verify(self, user: bytes, password: bytes) -> bool:
+        """Whether the file, as it is now, has this user with this password.
+
+        Raises Unavailable where the file cannot be read, or where too many passwords wait to be checked.
+        """
+        passwords = self._current()
+        if b"\0" in password or passwords.cost == 0:
+            return False
+        password = password[:PASSWORD_LIMIT_BYTES]
+        stored = passwords.hashes.get(user, _NOBODY)
+        key = self._keyed(stored, user, password)
+        if self._remembers(key):
+            return True
+        task = self._waiting.get(key)
+        if task is None:
+            task = self._waiting[key] = self._check(key, stored, password, passwords.cost)
+        # Whoever hangs up leaves the others their answer.
+        return await asyncio.shield(task)
+
+    def stored(self, user: bytes) -> bytes | None:
+        """The hash of a user's password, None for nobody.  Raises Unavailable where the file cannot be read."""
+        return self._current().hashes.get(user)
+
+    async def refresh(self) -> None:
+        """Read the file again if it has changed."""
+        with suppress(Unavailable):
+            self._current()
+
+    async def close(self) -> None:
+        """Checks on their way end with their threads; nobody waits for them."""
+        for task in self._waiting.values():
+            task.cancel()
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+    # The memory
+
+    def _keyed(self, stored: bytes, user: bytes, password: bytes) -> bytes:
+        # Unambiguous: a hash has 60 characters, and no user of the file has a colon.
+        return hashlib.blake2b(stored + user + b":" + password, key=self._key, digest_size=32).digest()
+
+    def _remembers(self, key: bytes) -> bool:
+        until = self._verified.get(key)
+        if until is None:
+            return False
+        if until <= self._clock():
+            del self._verified[key]
+            return False
+        self._verified.move_to_end(key)
+        return True
+
+    def _remember(self, key: bytes) -> None:
+        self._verified[key] = self._clock() + _LIFETIME_S
+        if len(self._verified) > _REMEMBERED:
+            self._verified.popitem(last=False)
+
+    # Bcrypt
+
+    def _check(self, key: bytes, stored: bytes, password: bytes, highest: int) -> asyncio.Task[bool]:
+        if len(self._waiting) >= _WAITING_LIMIT:
+            if not self._overloaded:
+                _log.error("too many passwords wait to be checked; further ones are refused", limit=_WAITING_LIMIT)
+            self._overloaded = True
+            raise Unavailable("too many passwords wait to be checked")
+        self._overloaded = False
+        task = asyncio.create_task(self._checked(key, stored, password, highest), name="password check")
+        task.add_done_callback(lambda _: self._waiting.pop(key, None))
+        return task
+
+    async def _checked(self, key: bytes, stored: bytes, password: bytes, highest: int) -> bool:
+        loop = asyncio.get_running_loop()
+        right = await loop.run_in_executor(self._threads, _matches, password, stored, highest)
+        if right:
+            self._remember(key)
+        return right
+
+    # The file
+
+    def _current(self) -> Entries:
+        """What the file says now; what it said last, if its newest edit is broken.  Raises Unavailable.
+
+        On the event loop: looking is a microsecond, and reading a thousand users anew two milliseconds.
+        """
+        try:
+            # Before the bytes: what is written in between changes these again.
+            found = os.stat(self._name)  # noqa: PTH116  half the time of Path.stat, on every request
+            seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
+            if seen != self._seen or self._young:
+                self._take(self._path.read_bytes())
+                self._seen = seen
+                self._young = 0 <= self._wall() - found.st_mtime < _YOUNG_S
+        except OSError as error:
+            self._seen = None
+            self._tell(_reason(error), ours=error.errno in _OURS)
+            raise Unavailable("passwords cannot be checked") from error
+        self._tell("")
+        return self._passwords
+
+    def _take(self, data: bytes) -> None:
+        if data == self._data:
+            return
+        self._data = data
+        try:
+            self._passwords = parse(data)
+        except ValueError as error:
+            self._file_log.error(
+                "password file is broken; what it said before stays in force",
+                file=str(self._path),
+                cause=str(error),
+            )
+            return
+        self._file_log.info(
+            "password file was read again", file=str(self._path), users=len(self._passwords.hashes)
+        )
+        for warning in self.warnings:
+            self._file_log.warning(warning)
+
+    def _tell(self, trouble: str, *, ours: bool = False) -> None:
+        """Log once when it begins and once when it is over; `ours`: other workers may read the file."""
+        if trouble == self._trouble:
+            return
+        self._trouble = trouble
+        if trouble:
+            log = _log if ours else self._file_log
+            log.error("password file cannot be read; credentials are refused", file=str(self._path), cause=trouble)
+        else:
+            self._file_log.info("password file can be read again", file=str(self._path))
+
+
+def _reason(error: OSError | ValueError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
+def fits(password: bytes, stored: bytes) -> bool:
+    """Whether a bcrypt hash of 60 characters is that of a password of 72 bytes at most, without NUL."""
+    made = bcrypt.hashpw(password, _salt(stored))
+    return hmac.compare_digest(made[_SALT_CHARS:], stored[_SALT_CHARS:])
+
+
+def _matches(password: bytes, stored: bytes, highest: int) -> bool:
+    """In a thread; bcrypt lets go of the interpreter's lock.  `stored` is `_NOBODY` for an unknown user.
+
+    A wrong password costs 2 to the `highest`, whatever its entry costs: c, then c, c+1, ... up to highest - 1.
+    """
+    if stored == _NOBODY:
+        bcrypt.hashpw(password, _dummy(highest))
+        return False
+    if fits(password, stored):
+        return True
+    for cost in range(_cost(stored), highest):
+        bcrypt.hashpw(password, _dummy(cost))
+    return False
+
+
+def _dummy(cost: int) -> bytes:
+    return b"$2b$%02d$" % cost + b"." * 22
+
+
+def _salt(stored: bytes) -> bytes:
+    """The first 29 characters, with the salt's last four bits at 0: bcrypt looks at 128 of its 132 bits.
+
+    Old versions of passlib set them, the reference does not mind, and the bcrypt that we use refuses.
+    """
+    last = _ALPHABET[_ALPHABET.index(stored[_SALT_CHARS - 1]) & 0b110000]
+    return stored[: _SALT_CHARS - 1] + bytes([last])

@@ -1,0 +1,166 @@
+"""One blob from one store to the other: hashed while it streams, and visible only when the digest is right.
+
+Two repositories that want the same blob at the same time share one transfer.  Memory: `at_once` transfers, each
+with a piece of 1 MiB and what the destination's writer holds (a part of `chunksize`, twice, for S3).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from dataclasses import dataclass
+from enum import Enum
+from typing import TYPE_CHECKING, Final
+
+from moorage.caches import BoundedCache
+from moorage.concurrency import gather_all
+from moorage.copy.single_flight import Shared
+from moorage.registry import hashing, layout
+from moorage.registry.contents import hashed, pieces
+from moorage.storage.driver import KeyMissing, StorageUnavailable
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from moorage.copy.progress import Tally, Watcher
+    from moorage.storage.driver import Driver, Key, Stat
+    from moorage.types import Digest
+
+__all__ = ["BlobMover", "Rules", "State"]
+
+_REMEMBERED: Final = 200_000
+
+
+class State(Enum):
+    """How it ended for one blob."""
+
+    WHOLE = "whole"
+    GONE = "its bytes are not in the source"
+    CORRUPT = "its bytes in the source are not those of its digest"
+    UNREADABLE = "the source cannot read its bytes"
+
+
+class _CannotRead(Exception):
+    """The source gave up within one object; `str()` says why."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rules:
+    """`recheck`: hash what the destination has; `dry_run`: write nothing."""
+
+    recheck: bool = False
+    dry_run: bool = False
+
+
+class BlobMover:
+    """Brings blobs from `source` to `target`, at most `at_once` together."""
+
+    def __init__(
+        self, source: Driver, target: Driver, rules: Rules, tally: Tally, watcher: Watcher, *, at_once: int
+    ) -> None:
+        self._source, self._target, self._rules = source, target, rules
+        self._tally, self._watcher = tally, watcher
+        self._turn = asyncio.Semaphore(at_once)
+        self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
+        self._failed: dict[Digest, State] = {}
+        self._running: Shared[Digest, State] = Shared()
+
+    async def ensure(self, digest: Digest) -> State:
+        """Make the blob whole at the destination.  A failure is told once, and remembered for this run.
+
+        Raises StorageError for what concerns more than this blob.
+        """
+        if self._whole.get(digest) is not None:
+            return State.WHOLE
+        if (failed := self._failed.get(digest)) is not None:
+            return failed
+        return await self._running.run(digest, lambda: self._bring(digest))
+
+    async def close(self) -> None:
+        """End what is under way; nothing of it is visible."""
+        await self._running.close()
+
+    async def _bring(self, digest: Digest) -> State:
+        async with self._turn:
+            state = await self._settle(digest)
+        if state is State.WHOLE:
+            self._whole.put(digest, value=True)
+        elif state is not State.GONE:  # that may be a deletion; whoever needed the blob tells
+            self._failed[digest] = state
+            self._tally.problems += 1
+            self._watcher.problem(str(digest), state.value)
+        self._watcher.settled(self._tally)
+        return state
+
+    async def _settle(self, digest: Digest) -> State:
+        key = layout.blob_data(digest)
+        there = await _stat(self._target, key)
+        here = await _stat(self._source, key)
+        if here is None:
+            return State.WHOLE if there is not None and await self._is_whole(digest) else State.GONE
+        if (
+            there is not None
+            and there.size == here.size
+            and (not self._rules.recheck or await self._is_whole(digest))
+        ):
+            self._tally.present += 1
+            self._tally.present_bytes += here.size
+            self._watcher.moved(here.size, copied=False)
+            return State.WHOLE
+        try:
+            state = await self._copy(digest, replace=there is not None and there.size == here.size)
+        except _CannotRead:
+            await self._source.probe()  # one bad sector is this blob's trouble; a dead store is everybody's
+            state = State.UNREADABLE
+        except KeyMissing:
+            state = State.GONE
+        if state is not State.WHOLE and there is not None and await self._is_whole(digest):
+            return State.WHOLE
+        return state
+
+    async def _is_whole(self, digest: Digest) -> bool:
+        with suppress(KeyMissing):
+            found, _ = await hashed(self._target, layout.blob_data(digest), digest.algorithm)
+            return found == digest.hex
+        return False
+
+    async def _copy(self, digest: Digest, *, replace: bool) -> State:
+        """Raises KeyMissing, _CannotRead."""
+        key, hasher = layout.blob_data(digest), hashing.new(digest.algorithm)
+        if self._rules.dry_run:
+            size = (await self._source.stat(key)).size
+            self._watcher.moved(size, copied=True)
+        else:
+            async with self._target.create(key) as writer:
+                async for batch in _readable(pieces(self._source, key)):
+                    await gather_all(writer.write(batch), asyncio.to_thread(hasher.update, batch))
+                    self._watcher.moved(sum(map(len, batch)), copied=True)
+                if hasher.hexdigest() != digest.hex:
+                    return State.CORRUPT
+                if replace:
+                    # A commit keeps an object that is there and has the right size: these bytes are wrong.
+                    await self._target.delete([key])
+                await writer.commit()
+            size = hasher.length
+        self._tally.blobs += 1
+        self._tally.blob_bytes += size
+        return State.WHOLE
+
+
+async def _stat(driver: Driver, key: Key) -> Stat | None:
+    try:
+        return await driver.stat(key)
+    except KeyMissing:
+        return None
+
+
+async def _readable(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
+    """So that a failure to read is told from one to write."""
+    while True:
+        try:
+            batch = await anext(batches)
+        except StopAsyncIteration:
+            return
+        except StorageUnavailable as error:
+            raise _CannotRead(str(error)) from error
+        yield batch

@@ -1,0 +1,328 @@
+"""A whole registry, or some repositories of it, from one store to another.
+
+Each repository for itself, several at once: its blobs with their layer links, then its manifests, children before
+the index that names them, then its tags.  The package's docstring has the one rule.
+
+A manifest is brought only with everything that the source repository shows of it: config and layers (not foreign
+ones, whose bytes are elsewhere) and those children of an index that the source has.  One that lacks something is
+told of and left out, with the tags that point at it, unless `incomplete` asks for it.  What is no manifest that
+this registry can read (schema 1) is brought as it is.  Referrer links are made from the manifests, so artifacts
+that CNCF Distribution kept no list of are listed at the destination.
+
+What clients did at the destination since an earlier run stands, unless `overwrite` says otherwise:
+
+* A tag that points at something else there is moved only if the source's tag was there before, which the tag's
+  history in the source tells: then the destination is merely behind.  Otherwise a client moved it.
+* A manifest that was deleted there by digest has left a mark, and stays deleted.
+
+The tag is written on condition that it has not changed since it was looked at, and the source's is read once more
+afterwards, so a tag that moves during the copy ends where the source's ended.
+
+Not brought: unfinished uploads, histories of tags but for where each points, marks of deletions, dead tags.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from typing import TYPE_CHECKING, Final
+
+from moorage.caches import BoundedCache
+from moorage.concurrency import for_each
+from moorage.copy.blobs import BlobMover, Rules, State
+from moorage.copy.progress import Tally
+from moorage.copy.single_flight import Shared
+from moorage.errors import ManifestInvalid, TagInvalid
+from moorage.registry import layout, media
+from moorage.registry.links import has_link, read_link, resolve, write_link
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.places import digests, place_of
+from moorage.registry.referrer_links import encode
+from moorage.registry.repositories import homes
+from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
+from moorage.types import Digest, parse_tag
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from moorage.copy.progress import Watcher
+    from moorage.registry.media import Parsed
+    from moorage.storage.driver import Driver, Key
+    from moorage.types import RepoName, Tag
+
+__all__ = ["Copier", "Options"]
+
+_DEPTH: Final = 32
+"""Indexes within indexes; nobody has been seen to use more than two."""
+_REMEMBERED: Final = 100_000
+_TORN: Final = "the link is torn; `moorage storage check --repair` may mend it"
+_SHOWN: Final = 3
+_TRIES: Final = 100
+"""Moves of one tag while it is being copied."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """`repositories`: shell patterns of names, none for all; `at_once`: transfers of blobs at the same time."""
+
+    repositories: tuple[str, ...] = ()
+    all_blobs: bool = False
+    incomplete: bool = False
+    overwrite: bool = False
+    recheck: bool = False
+    dry_run: bool = False
+    at_once: int = 4
+
+
+class Copier:
+    """One run.  `run` raises StorageError when a store fails; what is done until then stays and is right."""
+
+    def __init__(self, source: Driver, target: Driver, options: Options, watcher: Watcher) -> None:
+        self._source, self._target, self._options, self._watcher = source, target, options, watcher
+        self.tally = Tally()
+        rules = Rules(recheck=options.recheck, dry_run=options.dry_run)
+        self._blobs = BlobMover(source, target, rules, self.tally, watcher, at_once=options.at_once)
+        self._manifests = StoredManifests(target)
+        self._running: Shared[tuple[RepoName, Digest], bool] = Shared()
+        self._linked: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
+        self._told: BoundedCache[str, bool] = BoundedCache(_REMEMBERED)
+        self._done: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
+
+    async def run(self) -> Tally:
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                if not self._options.repositories:
+                    tasks.create_task(self._plan())
+                tasks.create_task(self._copy())
+        except BaseExceptionGroup as failures:
+            raise failures.exceptions[0] from None
+        finally:
+            await self._running.close()
+            await self._blobs.close()
+        return self.tally
+
+    async def _plan(self) -> None:
+        async for page in self._source.scan(layout.BLOBS):
+            self._watcher.planned(sum(stat.size for stat in page))
+
+    async def _copy(self) -> None:
+        async def names() -> AsyncIterator[Sequence[RepoName]]:
+            async for name in homes(self._source):
+                if self._is_wanted(name):
+                    yield [name]
+
+        await for_each(names(), self._repository, at_once=self._options.at_once)
+        if self._options.all_blobs:
+            await self._rest()
+
+    def _is_wanted(self, name: RepoName) -> bool:
+        patterns = self._options.repositories
+        return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    async def _rest(self) -> None:
+        """Blobs that no repository links."""
+
+        async def all_digests() -> AsyncIterator[Sequence[Digest]]:
+            async for page in self._source.scan(layout.BLOBS):
+                places = [place_of(stat.key) for stat in page]
+                yield [place.digest for place in places if place is not None and place.digest is not None]
+
+        await for_each(all_digests(), self._blobs.ensure)
+
+    def _problem(self, where: str, text: str) -> None:
+        if self._told.get(where) is not None:
+            return
+        self._told.put(where, value=True)
+        self.tally.problems += 1
+        self._watcher.problem(where, text)
+
+    def _keep(self, where: str, text: str) -> None:
+        if self._told.get(where) is None:
+            self._told.put(where, value=True)
+            self.tally.kept += 1
+            self._watcher.note(where, text)
+
+    async def _repository(self, name: RepoName) -> None:
+        layers = layout.layers(name)
+        await for_each(digests(self._source, layers), lambda digest: self._layer(name, digest))
+        revisions = layout.revisions(name)
+        await for_each(digests(self._source, revisions), lambda digest: self._manifest(name, digest))
+        await for_each(self._source.children(layout.tags(name)), lambda tag: self._tag(name, tag))
+        self.tally.repositories += 1
+        self._watcher.settled(self.tally)
+
+    async def _layer(self, name: RepoName, digest: Digest) -> bool:
+        """Whether the blob can be read in that repository of the destination when this returns."""
+        if self._linked.get((name, digest)) is not None:
+            return True
+        key = layout.layer_link(name, digest)
+        stored, when = await resolve(self._source, key)
+        if stored is None:
+            if when is not ABSENT:
+                self._problem(key, _TORN)
+            return False
+        state = await self._blobs.ensure(stored)
+        if state is State.WHOLE:
+            await self._link(key, stored)
+        elif state is State.GONE and await has_link(self._source, key):
+            self._problem(key, f"{stored}: {state.value}")
+        if state is State.WHOLE:
+            self._linked.put((name, digest), value=True)
+        return state is State.WHOLE
+
+    async def _link(self, key: Key, digest: Digest) -> None:
+        if await read_link(self._target, key) == digest:
+            return
+        if not self._options.dry_run:
+            await write_link(self._target, key, digest)
+        self.tally.links += 1
+
+    async def _manifest(self, name: RepoName, digest: Digest, depth: int = 0) -> bool:
+        """Whether the destination has it, with all that belongs to it, when this returns."""
+        if self._done.get((name, digest)) is not None:
+            return True
+        # A child is asked for by its index and by the list of all manifests.
+        whole = await self._running.run((name, digest), lambda: self._bring(name, digest, depth))
+        if whole:  # what is not, a push may be completing
+            self._done.put((name, digest), value=True)
+        self._watcher.settled(self.tally)
+        return whole
+
+    async def _bring(self, name: RepoName, digest: Digest, depth: int) -> bool:
+        link = layout.revision_link(name, digest)
+        found, when = await resolve(self._source, link)
+        if found is None:
+            if when is not ABSENT:
+                self._problem(link, _TORN)
+            return False
+        there = await read_link(self._target, link) == digest
+        if there and not self._options.recheck and await self._blobs.ensure(digest) is State.WHOLE:
+            return True  # it was linked after everything that it names
+        if not there and not self._options.overwrite and await self._is_deleted(name, digest):
+            self._keep(f"{name}@{digest}", "was deleted at the destination and stays so")
+            return False
+        data = await self._read(name, digest)
+        if data is None:
+            return False
+        try:
+            parsed = media.parse(data)
+        except ManifestInvalid:
+            parsed = None
+        if parsed is not None and not await self._bring_content(name, digest, parsed, depth):
+            return False
+        state = await self._blobs.ensure(digest)
+        if state is not State.WHOLE:
+            return False
+        if not there:
+            if not self._options.dry_run:
+                referrer = None if parsed is None else encode(digest, len(data), parsed)
+                await self._manifests.link(name, digest, referrer)
+            self.tally.manifests += 1
+        return True
+
+    async def _is_deleted(self, name: RepoName, digest: Digest) -> bool:
+        try:
+            await self._target.stat(layout.deleted_mark(name, digest))
+        except KeyMissing:
+            return False
+        return True
+
+    async def _read(self, name: RepoName, digest: Digest) -> bytes | None:
+        key = layout.blob_data(digest)
+        try:
+            data = (await self._source.read(key)).data
+        except KeyMissing:
+            if await has_link(self._source, layout.revision_link(name, digest)):
+                self._problem(f"{name}@{digest}", State.GONE.value)
+            return None
+        except ObjectTooLarge:
+            self._problem(f"{name}@{digest}", "it is larger than any manifest")
+            return None
+        except StorageUnavailable:
+            await self._source.probe()  # raises if more than this manifest cannot be read
+            self._problem(f"{name}@{digest}", State.UNREADABLE.value)
+            return None
+        if Digest.of(data, digest.algorithm) != digest:
+            self._problem(f"{name}@{digest}", State.CORRUPT.value)
+            return None
+        return data
+
+    async def _bring_content(self, name: RepoName, digest: Digest, parsed: Parsed, depth: int) -> bool:
+        wanted = [layer.digest for layer in parsed.blobs if not layer.elsewhere]
+        missing = [layer for layer in wanted if not await self._layer(name, layer)]
+        missing += [child.digest for child in parsed.children if not await self._child(name, child.digest, depth)]
+        if not missing or self._options.incomplete:
+            return True
+        if await has_link(self._source, layout.revision_link(name, digest)):
+            shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
+            self._problem(f"{name}@{digest}", f"left out: the source does not have all of it whole: {shown}")
+        return False
+
+    async def _child(self, name: RepoName, digest: Digest, depth: int) -> bool:
+        """A child that the source does not have is no loss: an index may name images of other places."""
+        if await has_link(self._source, layout.revision_link(name, digest)):
+            return depth < _DEPTH and await self._manifest(name, digest, depth + 1)
+        if await has_link(self._source, layout.layer_link(name, digest)):  # BuildKit's cache
+            return await self._layer(name, digest)
+        return True
+
+    async def _tag(self, name: RepoName, text: str) -> None:
+        try:
+            tag = parse_tag(text)
+        except TagInvalid:
+            return  # not ours
+        for _ in range(_TRIES):
+            digest = await self._named(name, tag)
+            if digest is None:
+                return
+            brought = await self._manifest(name, digest)
+            if brought and not await self._point(name, tag, digest):
+                continue
+            if await self._named(name, tag) not in {digest, None}:
+                continue  # moved meanwhile
+            if not brought and not await self._is_deleted(name, digest):
+                self._problem(f"{name}:{tag}", f"left out, as {digest} is")
+            return
+        self._problem(f"{name}:{tag}", "it moved too often while it was copied")
+
+    async def _named(self, name: RepoName, tag: Tag) -> Digest | None:
+        """What the source's tag points at; None for one that is dead, gone or torn."""
+        key = layout.tag_link(name, tag)
+        digest, when = await resolve(self._source, key)
+        if digest is None and when is not ABSENT:
+            self._problem(key, _TORN)
+        if digest is None or not await has_link(self._source, layout.revision_link(name, digest)):
+            return None
+        return digest
+
+    async def _point(self, name: RepoName, tag: Tag, digest: Digest) -> bool:
+        """Move the destination's tag; False if somebody else moved it in that moment."""
+        key = layout.tag_link(name, tag)
+        found, when = await resolve(self._target, key)
+        if found == digest:
+            await self._remember(name, tag, digest)
+            return True
+        if found is not None and not await self._may_move(name, tag, found):
+            self.tally.kept += 1
+            self._problem(f"{name}:{tag}", f"left alone: it was moved to {found} at the destination")
+            return True
+        if not self._options.dry_run:
+            try:
+                await self._target.write(key, str(digest).encode(), when)
+            except Conflict:
+                return False
+            await self._remember(name, tag, digest)
+        self.tally.tags += 1
+        return True
+
+    async def _remember(self, name: RepoName, tag: Tag, digest: Digest) -> None:
+        """The tag's history, after the tag: a list of all tags shows one that has only a history."""
+        key = layout.tag_history_link(name, tag, digest)
+        if not self._options.dry_run and not await has_link(self._target, key):
+            await write_link(self._target, key, digest)
+
+    async def _may_move(self, name: RepoName, tag: Tag, found: Digest) -> bool:
+        if self._options.overwrite or not await has_link(self._target, layout.revision_link(name, found)):
+            return True
+        return await has_link(self._source, layout.tag_history_link(name, tag, found))

@@ -1,0 +1,252 @@
+"""One repository: its links, its manifests with all that they name, its referrers.  Tags: `tags.py`.
+
+    layer links ──► manifests (revision links first, then what each names) ──► referrers ──► tags
+
+Memory: the digests of one repository's links.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moorage.concurrency import for_each, one_page
+from moorage.errors import ManifestInvalid
+from moorage.fsck.repairs import (
+    drop_referrer,
+    exists,
+    mend,
+    overwrite,
+    referrer_content,
+    write_absent,
+    write_referrer,
+)
+from moorage.registry import layout, media
+from moorage.registry.links import has_link, resolve
+from moorage.registry.places import digests
+from moorage.registry.referrer_links import encode
+from moorage.storage.driver import ABSENT, KeyMissing, ObjectTooLarge, StorageUnavailable
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from moorage.fsck.context import Context
+    from moorage.registry.media import Child, Layer, Parsed
+    from moorage.registry.referrer_links import ReferrerLink
+    from moorage.storage.driver import Key
+    from moorage.types import RepoName
+
+__all__ = ["RepositoryCheck"]
+
+
+@dataclass(slots=True)
+class RepositoryCheck:
+    """What is known of one repository while it is checked."""
+
+    context: Context
+    name: RepoName
+    layers: dict[Digest, Digest] = field(default_factory=dict)
+    revisions: set[Digest] = field(default_factory=set)
+    subjects: dict[Digest, Digest] = field(default_factory=dict)
+
+    async def run(self) -> None:
+        """Everything but the tags."""
+        driver = self.context.driver
+        await for_each(digests(driver, layout.layers(self.name)), self._layer)
+        await for_each(digests(driver, layout.revisions(self.name)), self._revision)
+        await for_each(one_page(sorted(self.revisions)), self.manifest)
+        await for_each(digests(driver, layout.referrers(self.name)), self._referrers)
+
+    async def _blob(self, digest: Digest) -> int | None:
+        """Size of the bytes; asked again before it is said that there are none."""
+        return await self.context.inventory.size(digest)
+
+    async def _is_there(self, digest: Digest) -> bool:
+        return await self.context.inventory.size_now(digest) is not None
+
+    async def _layer(self, digest: Digest) -> None:
+        key, driver = layout.layer_link(self.name, digest), self.context.driver
+        stored, when = await resolve(driver, key)
+        if stored is None:
+            if when is not ABSENT:
+                fix = partial(mend, driver, key, digest, blob_there=partial(self._is_there, digest))
+                if await self.context.found("layer-torn", key, "the link holds no digest", fix):
+                    await self._remember(key, digest)
+            return
+        if stored != digest and stored.algorithm == digest.algorithm:
+            there = await self._is_there(digest)
+            again = partial(overwrite, driver, key, digest, when) if there else None
+            if await self.context.found("layer-astray", key, f"the link names {stored}", again):
+                stored = digest
+        self.layers[digest] = stored
+        if await self._blob(stored) is None and await has_link(driver, key):
+            await self.context.found("layer-missing", key, f"there are no bytes of {stored}")
+
+    async def _remember(self, key: Key, digest: Digest) -> None:
+        if await has_link(self.context.driver, key):
+            self.layers[digest] = digest
+
+    async def _revision(self, digest: Digest) -> None:
+        key, driver = layout.revision_link(self.name, digest), self.context.driver
+        found, when = await resolve(driver, key)
+        if found is None and when is ABSENT:
+            return  # a directory that a deletion left
+        if found is None:
+            fix = partial(mend, driver, key, digest, blob_there=partial(self._is_right, digest))
+            await self.context.found("revision-torn", key, "the link holds no digest", fix)
+        elif found != digest:
+            again = partial(overwrite, driver, key, digest, when) if await self._is_right(digest) else None
+            await self.context.found("revision-astray", key, f"the link names {found}", again)
+        if await has_link(driver, key):
+            self.revisions.add(digest)
+
+    async def _is_right(self, digest: Digest) -> bool:
+        data = await self._read(digest)
+        return data is not None and Digest.of(data, digest.algorithm) == digest
+
+    async def _read(self, digest: Digest) -> bytes | None:
+        """None for what is not there, is too large for a manifest, or lies on a bad sector."""
+        try:
+            return (await self.context.driver.read(layout.blob_data(digest))).data
+        except (KeyMissing, ObjectTooLarge):
+            return None
+        except StorageUnavailable:
+            await self.context.driver.probe()  # raises if more than this cannot be read
+            return None
+
+    async def manifest(self, digest: Digest) -> None:
+        """A manifest that has a revision link, and what it names."""
+        link = layout.revision_link(self.name, digest)
+        await self._blob(digest)
+        data = await self._read(digest)
+        if data is None or Digest.of(data, digest.algorithm) != digest:
+            if not await has_link(self.context.driver, link):
+                return  # deleted meanwhile
+            if await self._is_there(digest):
+                await self.context.found(
+                    "manifest-corrupt", layout.blob_data(digest), f"not the manifest that {self.name} links"
+                )
+            else:
+                await self.context.found("manifest-missing", link, f"there are no bytes of {digest}")
+            return
+        try:
+            parsed = media.parse(data)
+        except ManifestInvalid as error:
+            # A blob that some client linked as a manifest says nothing that could be checked.
+            await self.context.found("manifest-unreadable", link, str(error.detail or error))
+            return
+        if parsed.unsupported:
+            names = ", ".join(parsed.unsupported)
+            await self.context.found("content-unsupported", link, f"digests that are not supported: {names}")
+        await self._content(digest, parsed)
+        if (referrer := encode(digest, len(data), parsed)) is not None:
+            self.subjects[digest] = referrer.subject
+            await self._has_referrer(digest, referrer)
+
+    async def whole(self, digest: Digest) -> tuple[int, Parsed] | None:
+        """Size and content of a manifest without a link, if all that it names has its bytes."""
+        data = await self._read(digest)
+        if data is None or Digest.of(data, digest.algorithm) != digest:
+            return None
+        try:
+            parsed = media.parse(data)
+        except ManifestInvalid:
+            return None
+        if parsed.unsupported:
+            return None
+        for layer in parsed.blobs:
+            if not layer.elsewhere:
+                size = await self._blob(self.layers.get(layer.digest, layer.digest))
+                if size is None or layer.size not in {None, size}:
+                    return None
+        return len(data), parsed
+
+    async def _content(self, digest: Digest, parsed: Parsed) -> None:
+        for layer in dict.fromkeys(parsed.blobs):
+            if not layer.elsewhere:
+                await self._named(digest, layer)
+        for child in dict.fromkeys(parsed.children):
+            await self._child(digest, child)
+
+    async def _named(self, manifest: Digest, layer: Layer) -> None:
+        """A config or layer: linked here, there, and of the size that the manifest says."""
+        link = layout.layer_link(self.name, layer.digest)
+        stored = self.layers.get(layer.digest)
+        if stored is None:
+            stored, when = await resolve(self.context.driver, link)
+            if stored is None and when is ABSENT and not await self._unlinked(manifest, layer):
+                return
+            stored = stored or layer.digest
+        size = await self._blob(stored)
+        if size is None:
+            if await has_link(self.context.driver, layout.revision_link(self.name, manifest)):
+                revision = layout.revision_link(self.name, manifest)
+                await self.context.found("content-missing", revision, f"there are no bytes of {layer.digest}")
+        else:
+            await self._size(manifest, layer.digest, layout.blob_data(stored), layer.size, size)
+
+    async def _unlinked(self, manifest: Digest, layer: Layer) -> bool:
+        """Content that the repository does not link; whether there is more to look at."""
+        revision = layout.revision_link(self.name, manifest)
+        if not await has_link(self.context.driver, revision):
+            return False  # deleted meanwhile
+        size = await self.context.inventory.size_now(layer.digest)
+        if size is None:
+            return True
+        link = layout.layer_link(self.name, layer.digest)
+        fix = None
+        if layer.size in {None, size}:
+            fix = partial(write_absent, self.context.driver, link, layer.digest)
+        if await self.context.found("content-unlinked", link, f"{self.name}@{manifest} names it", fix):
+            self.layers[layer.digest] = layer.digest
+        return True
+
+    async def _size(self, manifest: Digest, named: Digest, key: Key, said: int | None, size: int) -> None:
+        if said is not None and said != size:
+            text = f"{self.name}@{manifest} says that {named} has {said} bytes; {size} are stored"
+            await self.context.found("blob-size", key, text)
+
+    async def _child(self, manifest: Digest, child: Child) -> None:
+        revision = layout.revision_link(self.name, child.digest)
+        driver = self.context.driver
+        if child.digest in self.revisions or await has_link(driver, revision):
+            stored = child.digest
+        else:
+            found, _ = await resolve(driver, layout.layer_link(self.name, child.digest))
+            if found is None:
+                key = layout.revision_link(self.name, manifest)
+                await self.context.found("child-absent", key, f"{child.digest} is not in this repository")
+                return
+            stored = found
+        size = await self._blob(stored)
+        if size is not None:  # else its own link is told of
+            await self._size(manifest, child.digest, layout.blob_data(stored), child.size, size)
+
+    async def _has_referrer(self, digest: Digest, link: ReferrerLink) -> None:
+        """A manifest with a subject, which therefore has a link below the subject."""
+        key, driver = layout.referrer_link(self.name, link.subject, digest), self.context.driver
+        found, when = await referrer_content(driver, key)
+        fix = partial(write_referrer, driver, key, link, when)
+        if found is None and when is ABSENT:
+            if await has_link(driver, layout.revision_link(self.name, digest)):
+                await self.context.found("referrer-missing", key, f"{digest} is about {link.subject}", fix)
+        elif found == str(digest).encode():
+            await self.context.found("referrer-bare", key, "the link has no descriptor", fix)
+        elif found != link.content:
+            await self.context.found("referrer-torn", key, "it does not hold the manifest's descriptor", fix)
+
+    async def _referrers(self, subject: Digest) -> None:
+        prefix = layout.referrers_of(self.name, subject)
+        await for_each(digests(self.context.driver, prefix), partial(self._referrer, subject))
+
+    async def _referrer(self, subject: Digest, digest: Digest) -> None:
+        """A link, of which `_has_referrer` has looked at those of manifests that can be read."""
+        key, driver = layout.referrer_link(self.name, subject, digest), self.context.driver
+        if not await exists(driver, key):
+            return  # a directory that a deletion left
+        alive = await has_link(driver, layout.revision_link(self.name, digest))
+        valid = self.subjects.get(digest, subject) == subject
+        if not alive or not valid:
+            fix = partial(drop_referrer, driver, self.name, key, digest, valid=valid)
+            why = "its manifest is about another subject" if alive else "its manifest is not here"
+            await self.context.found("referrer-stale", key, why, fix)

@@ -1,0 +1,115 @@
+"""The tags of one repository: each must lead to a manifest that is there, or to nothing on purpose.
+
+Tags that name a manifest which was deleted by digest are dead on purpose (`registry/manifests.py`); the mark of
+the deletion tells, and nothing is wrong with them.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING
+
+from moorage.concurrency import for_each
+from moorage.errors import TagInvalid
+from moorage.fsck.repairs import exists, overwrite, point_at_nothing, write_absent
+from moorage.registry import layout
+from moorage.registry.links import has_link, read_link, resolve
+from moorage.registry.manifests import NOWHERE
+from moorage.registry.places import digests
+from moorage.registry.referrer_links import encode
+from moorage.registry.unfinished_tags import remove_unfinished
+from moorage.storage.driver import ABSENT, KeyMissing
+from moorage.types import parse_tag
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorage.fsck.repository import RepositoryCheck
+    from moorage.storage.driver import Stat, When
+    from moorage.types import Digest, Tag
+
+__all__ = ["check_tags"]
+
+
+async def check_tags(repository: RepositoryCheck) -> None:
+    """Run after `RepositoryCheck.run`."""
+    children = repository.context.driver.children(layout.tags(repository.name))
+    await for_each(children, partial(_check, repository))
+
+
+async def _check(repository: RepositoryCheck, text: str) -> None:
+    try:
+        tag = parse_tag(text)
+    except TagInvalid:
+        return  # not ours; what lies there is told of by the inventory
+    context, name = repository.context, repository.name
+    key = layout.tag_link(name, tag)
+    digest, when = await resolve(context.driver, key)
+    if digest is None:
+        await _without_digest(repository, tag, when)
+        return
+    revision = layout.revision_link(name, digest)
+    if digest not in repository.revisions and not await has_link(context.driver, revision):
+        if digest == NOWHERE or await exists(context.driver, layout.deleted_mark(name, digest)):
+            return
+        if await read_link(context.driver, key) == digest and not await has_link(context.driver, revision):
+            fix = partial(_revive, repository, tag, digest, when)
+            await context.found("tag-dangling", key, f"{digest} is not a manifest of this repository", fix)
+        return
+    history = layout.tag_history_link(name, tag, digest)
+    if not await exists(context.driver, history) and await read_link(context.driver, key) == digest:
+        fix = partial(write_absent, context.driver, history, digest)
+        await context.found("history-missing", history, f"the tag points at {digest}", fix)
+
+
+async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> None:
+    context, name = repository.context, repository.name
+    key = layout.tag_link(name, tag)
+    history = await _history(repository, tag)
+    if when is ABSENT and any(stat.modified >= context.settled_before for _, stat in history):
+        return  # a push that may not have ended
+    if when is ABSENT and await exists(context.driver, layout.tag(name, tag)):
+        return  # an operator's file; the inventory reports it
+    last = max(history, key=lambda entry: entry[1].modified)[0] if history else None
+    seen = f"; the last manifest pushed to it is {last}" if last is not None else ""
+    if when is ABSENT:
+        fix = partial(_remove, repository, tag)
+        await context.found("tag-half", key, f"there is no link{seen}", fix)
+        return
+    alive = [digest for digest, _ in history if digest in repository.revisions]
+    if len(history) == 1 and alive:
+        fix = partial(overwrite, context.driver, key, alive[0], when)
+    else:
+        fix = partial(point_at_nothing, context.driver, name, tag, when)
+    await context.found("tag-torn", key, f"the link holds no digest{seen}", fix)
+
+
+async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
+    """Remove what a push that died left of a tag; true as well if another push has set it meanwhile."""
+    context, name = repository.context, repository.name
+    if await remove_unfinished(context.driver, name, tag, context.settled_before):
+        return True
+    return await read_link(context.driver, layout.tag_link(name, tag)) is not None
+
+
+async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Digest, Stat]]:
+    """Every manifest that the tag ever named, and when its entry was last written."""
+    driver, found = repository.context.driver, []
+    async for page in digests(driver, layout.tag_history(repository.name, tag)):
+        for digest in page:
+            with suppress(KeyMissing):
+                found.append((digest, await driver.stat(layout.tag_history_link(repository.name, tag, digest))))
+    return found
+
+
+async def _revive(repository: RepositoryCheck, tag: Tag, digest: Digest, when: When) -> bool:
+    """Link the manifest again if it is whole; else point the tag at nothing."""
+    context, name = repository.context, repository.name
+    whole = await repository.whole(digest)
+    if whole is None:
+        return await point_at_nothing(context.driver, name, tag, when)
+    await context.manifests.link(name, digest, encode(digest, *whole))
+    repository.revisions.add(digest)
+    await repository.manifest(digest)
+    return True

@@ -1,0 +1,285 @@
+"""Master process: forks children, handles signals and the children's messages, shuts down.  Serves no requests.
+
+    starting ─► awaiting a certificate ─► serving
+          └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► gone
+
+    starting, but no worker can: gone              stopping, and a second signal or a timeout: all are killed, gone
+
+SIGTERM, SIGINT   stop accepting, let the workers drain for `http.draintimeout`; the second one kills them
+SIGHUP            load the configuration again; worker by worker, start a new one, then retire the old one
+SIGQUIT           stacks of all processes to standard error
+SIGCHLD           reap dead children and replace them
+
+    master.py ──► rolling_restart.py   the current plan, and the rolling restart to another one
+              ──► worker_pool.py         the workers
+              ──► server/housekeeper/supervisor.py    one more process if certificates come by ACME
+              ──► storage_monitor.py  one more process if the storage is a directory
+
+One thread, one loop: signals and control sockets wake it, and being single-threaded it may fork at any time.  Its
+exit status is 0 if every request was answered, else 1.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import selectors
+import signal
+import socket
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING, Final
+
+import structlog
+
+from moorage.server.options import ServerOptions
+from moorage.server.processes.rolling_restart import RollingRestart
+from moorage.server.processes.systemd import notify
+from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool, ended
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import NoReturn
+
+    from moorage.server.housekeeper.supervisor import Companion
+    from moorage.server.listeners import Sockets
+    from moorage.server.processes.storage_monitor import StorageMonitor
+    from moorage.server.processes.worker_config import Plan
+    from moorage.server.telemetry import Observation
+
+__all__ = ["Master"]
+
+_KILL_AFTER_S: Final = 9.0
+"""Seconds beyond `http.draintimeout` for a worker to close files and send spans."""
+
+_SIGNALS: Final = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD)
+_log: Final = structlog.get_logger("moorage.server")
+
+
+class Master:
+    """`plan`, `reload` and `renew` are those of `Succession`.  `announce` is called when the first workers serve.
+
+    `observation`, if there is a debug listener, is its socket and the board of the workers' metrics.
+    `monitor` checks the data directory, in a process of its own.
+    """
+
+    def __init__(
+        self,
+        plan: Plan,
+        sockets: Sockets,
+        reload: Callable[[Plan], Plan],
+        renew: Callable[[Plan], Plan],
+        announce: Callable[[Plan, Sockets], None],
+        observation: Observation | None = None,
+        companion: Companion | None = None,
+        monitor: StorageMonitor | None = None,
+    ) -> None:
+        self._sockets, self._announce, self._companion, self._monitor = sockets, announce, companion, monitor
+        self._selector = selectors.DefaultSelector()
+        slots = [Slot(number) for number in range(plan.workers)]
+        storage = None if monitor is None else monitor.report
+        self._crew = WorkerPool(slots, sockets, self._selector, self._fork, observation, storage)
+        self._succession = RollingRestart(plan, self._crew, reload, renew, companion)
+        self._stop_at: float | None = None
+        self._stopping_since = 0.0
+        self._status = 0
+        self._failed_start = self._came_up = False
+
+    def run(self) -> int:
+        """Serve until a signal stops the server; return the exit status."""
+        ours, theirs = socket.socketpair()
+        for end in (ours, theirs):
+            end.setblocking(False)
+        for number in _SIGNALS:
+            signal.signal(number, _noted)
+        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
+        self._selector.register(ours, selectors.EVENT_READ, None)
+        try:
+            self._start_companion()
+            self._crew.start_all(self._succession.plan)
+            while not self._finished():
+                self._step(ours)
+        finally:
+            signal.set_wakeup_fd(-1)
+            self._kill_all()
+            self._crew.close_sockets()
+            self._sockets.remove()
+        if self._stop_at is not None:
+            seconds = round(time.monotonic() - self._stopping_since, 3)
+            _log.info("stopped", seconds=seconds, status=self._status)
+        return self._status
+
+    def _finished(self) -> bool:
+        gone = not self._crew.workers and (self._companion is None or self._companion.ended)
+        return self._failed_start or (self._stop_at is not None and gone)
+
+    def _step(self, wakeups: socket.socket) -> None:
+        for key, _ in self._selector.select(self._wait_s()):
+            if key.data is None:
+                self._heed(wakeups.recv(4096))
+            elif isinstance(key.data, Worker):
+                if self._crew.hear(key.data):
+                    self._crew.take_over(key.data)
+                    self._succession.taken_over()
+            elif self._companion is not None and self._companion.hear():
+                self._succession.certificate_written()
+        # Without waiting for a signal: one may get lost when many come at once.
+        self._bury()
+        self._keep_time()
+        self._settle()
+
+    def _wait_s(self) -> float | None:
+        """Return the seconds until the next deadline; None without one."""
+        due = [*self._crew.due(), *self._succession.due()]
+        if self._companion is not None and self._companion.retry.at is not None:
+            due.append(self._companion.retry.at)
+        if self._monitor is not None:
+            due += self._monitor.due()
+        if self._stop_at is not None:
+            due = [self._stop_at]
+        return max(0.0, min(due) - time.monotonic()) if due else None
+
+    def _heed(self, numbers: bytes) -> None:
+        for number in numbers:
+            if number in {signal.SIGTERM, signal.SIGINT}:
+                self._stop(signal.Signals(number).name)
+            elif number == signal.SIGHUP:
+                self._succession.reload()
+            elif number == signal.SIGQUIT:
+                faulthandler.dump_traceback(all_threads=True)
+                self._crew.tell_all(signal.SIGQUIT)
+
+    def _bury(self) -> None:
+        while True:
+            try:
+                pid, waited = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                return
+            if pid == 0:
+                return
+            status = os.waitstatus_to_exitcode(waited)
+            if self._companion is not None and pid == self._companion.pid:
+                self._companion.died(ended(status))
+            elif self._monitor is not None and pid == self._monitor.pid:
+                self._monitor.died(ended(status), time.monotonic())
+            elif (worker := self._crew.bury(pid)) is not None:
+                self._died(worker, status)
+            # As process 1 of a container the master also reaps orphans of other processes.
+
+    def _died(self, worker: Worker, status: int) -> None:
+        if self._stop_at is not None:
+            self._status = self._status or int(status != 0)
+        elif self._crew.lost(worker, status):
+            self._succession.abort()
+
+    def _keep_time(self) -> None:
+        now = time.monotonic()
+        if self._stop_at is not None:
+            if now >= self._stop_at:
+                if self._crew.workers:
+                    _log.error("workers did not end in time and are killed", workers=len(self._crew.workers))
+                    self._status = 1
+                self._kill_all()
+            return
+        if self._companion is not None and self._companion.retry.is_due(now):
+            self._start_companion()
+        if self._monitor is not None:
+            self._monitor.settle(self._succession.plan, self._fork_helper, now)
+        self._crew.kill_late(now)
+        self._crew.check_heartbeats(now)
+        self._crew.exchange_due(self._succession.plan, now)
+        if self._succession.has_begun or self._succession.plan.awaiting:
+            self._crew.start_due(self._succession.plan, now)
+        self._succession.keep_time(now)
+
+    def _settle(self) -> None:
+        """Announce the start, or give up, once all first workers are ready or dead and have a certificate."""
+        if self._succession.has_begun or self._stop_at is not None or self._crew.has_starting():
+            return
+        if not self._crew.has_ready():
+            # While a certificate is awaited, workers that die later are started again.
+            if not self._came_up:
+                _log.critical("no worker could start; see the errors above")
+                self._status, self._failed_start = 1, True
+            return
+        self._came_up = True
+        if self._succession.plan.awaiting or self._crew.is_exchanging():
+            return
+        self._announce(self._succession.plan, self._sockets)
+        notify("READY=1")
+        self._succession.begin()
+
+    # Children
+
+    def _start_companion(self) -> None:
+        if (companion := self._companion) is None:
+            return
+
+        def fork(become: Callable[[], NoReturn]) -> int:
+            return self._fork_helper(become, (companion.http,))
+
+        companion.start(self._succession.plan, self._selector, fork)
+
+    def _fork_helper(self, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...] = ()) -> int:
+        """Fork a process that serves no requests, without the private key."""
+        return self._fork(replace(self._succession.plan, options=ServerOptions()), become, keep)
+
+    def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
+        """Fork a child that runs `become` with `plan` (`crew.Fork`)."""
+        # Before the child has its own handlers its signals would wake the master.
+        mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
+        try:
+            pid = os.fork()
+        except OSError:
+            signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+            raise
+        if pid == 0:
+            self._forget(keep)
+            self._succession.keep_only(plan)
+            become()
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        return pid
+
+    def _forget(self, keep: tuple[socket.socket | None, ...]) -> None:
+        """Release the master's resources in the child, or closed sockets would not be detected."""
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
+            signal.signal(number, signal.SIG_DFL)
+        for number in (signal.SIGINT, signal.SIGHUP):
+            # The terminal sends these to the whole process group; the master alone handles them.
+            signal.signal(number, signal.SIG_IGN)
+        self._selector.close()
+        self._crew.forget(keep)
+        if self._companion is not None:
+            self._companion.forget(keep)
+
+    # Shutdown
+
+    def _stop(self, name: str) -> None:
+        if self._stop_at is not None:
+            _log.warning("second signal to stop: ending at once, running requests are cut off", signal=name)
+            self._status = 1
+            self._kill_all()
+            return
+        limit = self._succession.plan.settings.http.draintimeout
+        _log.info("stopping", signal=name, drain_seconds=limit, requests=self._crew.in_flight())
+        notify("STOPPING=1")
+        self._stopping_since = time.monotonic()
+        self._stop_at = self._stopping_since + limit + _KILL_AFTER_S
+        self._succession.end()
+        self._crew.close_sockets()
+        if self._companion is not None:
+            self._companion.end()
+        self._crew.tell_all(signal.SIGTERM)
+
+    def _kill_all(self) -> None:
+        """Kill all children and wait for their end."""
+        self._crew.kill_all()
+        if self._companion is not None:
+            self._companion.kill()
+        if self._monitor is not None:
+            self._monitor.kill()
+
+
+def _noted(_: int, __: object) -> None:
+    """Do nothing: the wake-up socket delivers the signal number to the loop."""

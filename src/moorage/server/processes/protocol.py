@@ -1,0 +1,98 @@
+"""Interface between master and worker: the job, the messages on the control socket, and the exit statuses.
+
+    to the worker   RETIRE, CERTIFICATE      one byte each, over the control socket; CERTIFICATE comes with the
+                                             descriptor of a sealed file with a pickled `Tls`
+                    EXCLUDED                 the response to DRAINING: its queue gets no more connections
+    to the master   READY, DRAINING; HEARTBEAT every HEARTBEAT_S seconds; for each CERTIFICATE either EXCHANGED or
+                    EXCHANGE_FAILED, after which the master sends it again
+    exit status     0 (all requests were answered), CUT_OFF (some were not in time), START_FAILED
+
+The companion has the same exit statuses.  No child outlives the master: `die_with`.
+Above: `worker_pool.py` and `server/housekeeper/supervisor.py` on the master's side, `worker.py` and
+`server/housekeeper/process.py` on the other.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import signal
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final, Protocol
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Callable, Iterable, Sequence
+
+    from moorage.config.model import Settings
+    from moorage.http.middleware import ASGIApp
+    from moorage.metrics.board import Board
+    from moorage.metrics.recorder import Reading
+    from moorage.server.options import ServerOptions
+    from moorage.server.processes.shared_count import SharedCount
+    from moorage.server.processes.storage_report import SharedReport
+    from moorage.storage.instrumented import Watch
+
+__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "EXCLUDED", "HEARTBEAT"]
+__all__ += ["HEARTBEAT_S", "READY", "RETIRE", "START_FAILED", "Application", "Job", "die_with"]
+
+READY: Final = b"R"
+DRAINING: Final = b"D"
+EXCLUDED: Final = b"E"
+HEARTBEAT: Final = b"H"
+HEARTBEAT_S: Final = 1.0
+RETIRE: Final = b"T"
+CERTIFICATE: Final = b"C"
+EXCHANGED: Final = b"c"
+EXCHANGE_FAILED: Final = b"f"
+CUT_OFF: Final = 1
+START_FAILED: Final = 3
+
+_PR_SET_PDEATHSIG: Final = 1
+
+
+class Application(Protocol):
+    """The application of one worker, made by `moorage.wiring.app.build`.
+
+    `probe` checks the storage and raises if that fails.  `readings` returns the application's own metrics.
+    """
+
+    @property
+    def asgi(self) -> ASGIApp: ...
+    async def start(self) -> None: ...
+    async def close(self) -> None: ...
+    async def probe(self) -> None: ...
+    def readings(self) -> Iterable[Reading]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """Arguments of a worker.  `number` counts from 0; `master` is the parent's process id.
+
+    `build` is called with the observers of storage actions.  `debug` is the debug listener's socket, for worker 0;
+    `board` and `place` are where the worker publishes its metrics, if there is a debug listener.  `storage` is the
+    last report of the storage monitor, `in_flight` the number of the worker's running requests, for the master.
+    """
+
+    number: int
+    settings: Settings
+    build: Callable[[Sequence[Watch]], Application]
+    listening: socket.socket
+    control: socket.socket
+    options: ServerOptions
+    instance: str
+    master: int
+    debug: socket.socket | None = None
+    board: Board | None = None
+    place: int | None = None
+    storage: SharedReport | None = None
+    in_flight: SharedCount | None = None
+
+
+def die_with(master: int) -> None:
+    """Have the kernel send SIGKILL when the master ends; acknowledged data is durable, so nothing is lost."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != master:
+        os._exit(CUT_OFF)

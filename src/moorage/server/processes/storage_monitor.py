@@ -1,0 +1,320 @@
+"""Storage monitor: one process per node that notices when the data directory cannot be read or written any more.
+
+    master ──fork──► monitor: check ─► wait ─► check ...
+                        │ logs each change of state, once per node
+                        └─► storage_report.py ─► every worker: /readyz, metrics, 503 while unreadable
+
+    unreadable   no permission, no directory, disappeared: every request is refused, since a 404 would tell clients
+                 that their images do not exist
+    unwritable   full, read-only, no permission: pulls are served, the driver refuses each push with its cause
+    writable     everything is served
+
+A process of its own, because a disk or network file system that hangs would stop the master or the event loop of
+a worker.  It only reports: each push is tried all the same, and succeeds as soon as the storage takes it.
+
+Directories only.  In a bucket each check would cost a request and an object, and credentials that may only read
+are a common way to run a mirror: there the first push is refused and logged with the store's own error.
+
+Above: `master.py`.  Below: `moorage.storage.filesystem.data_directory`.
+"""
+
+from __future__ import annotations
+
+import errno
+import faulthandler
+import os
+import signal
+import time
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import structlog
+
+from moorage.health_checks import StorageReport, StorageSpace
+from moorage.logs import log_setup
+from moorage.server.errors import Cannot
+from moorage.server.processes.protocol import START_FAILED, die_with
+from moorage.server.processes.restart_backoff import Retry
+from moorage.server.processes.storage_report import SILENCE_LIMIT_S
+from moorage.storage.filesystem.data_directory import check_readable, check_writable, create, identify
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.config.model import Settings
+    from moorage.server.processes.storage_report import SharedReport
+    from moorage.server.processes.worker_config import Plan
+    from moorage.storage.filesystem.data_directory import Identity
+
+__all__ = ["Monitored", "StorageMonitor", "check", "check_at_start", "monitored", "require_readable", "watch"]
+
+_READ_EVERY_S: Final = 10.0
+_AFTER_FAILURE_S: Final = 5.0
+_MUST: Final = "; the operator must "
+_PERMISSION: Final = "the registry has no permission; the operator must correct owner and mode"
+_REASONS: Final = {
+    errno.ENOSPC: "the disk is full; the operator must free or add space",
+    errno.EDQUOT: "the disk quota is used up; the operator must raise it or free space",
+    errno.EROFS: "the file system is read-only; the operator must mount it read-write, or name the directory in "
+    "ReadWritePaths= of the systemd unit",
+    errno.EACCES: _PERMISSION,
+    errno.EPERM: _PERMISSION,
+    errno.ENOENT: "the data directory has disappeared; the operator must mount or restore it",
+    errno.ENOTDIR: "the data directory is not a directory; the operator must put one in its place",
+    errno.EEXIST: "the data directory is not a directory; the operator must put one in its place",
+}
+_OTHERWISE: Final = "the disk or its file system fails; the operator must check the system's log"
+
+_log: Final = structlog.get_logger("moorage.storage")
+
+
+@dataclass(frozen=True, slots=True)
+class Monitored:
+    """What is checked: `write` is off in read-only mode; `interval_s` is the time between two writes."""
+
+    root: str
+    write: bool
+    interval_s: float
+
+
+def monitored(settings: Settings) -> Monitored | None:
+    """Return what to check; None unless the storage is a directory."""
+    storage, probe = settings.storage, settings.health.writeprobe
+    if storage.filesystem is None:
+        return None
+    write = not (probe.disabled or storage.maintenance.readonly.enabled)
+    return Monitored(str(Path(storage.filesystem.rootdirectory).absolute()), write, probe.interval)
+
+
+def check(target: Monitored, before: StorageReport, *, write: bool = True) -> StorageReport:
+    """Check once, and measure the space.  With `write=False` the last result of the write check is kept.
+
+    A directory that never existed is created by the write check; one that has disappeared is not: usually its
+    volume is no longer mounted, and the mount point must not be filled instead (`data_directory.py`).
+    """
+    found = _check(target, before, write=write)
+    return replace(found, space=_space(target.root) if found.readable else None)
+
+
+def _space(root: str) -> StorageSpace | None:
+    """Measure the file system of `root`, also while it is full.  None if `root` is missing or fails just now."""
+    try:
+        found = os.statvfs(root)
+    except OSError:  # the next check of the directory itself finds out why, and reports it
+        return None
+    return StorageSpace(
+        size_bytes=found.f_blocks * found.f_frsize,
+        free_bytes=found.f_bavail * found.f_frsize,
+        inodes=found.f_files,
+        free_inodes=found.f_favail,
+    )
+
+
+def _check(target: Monitored, before: StorageReport, *, write: bool) -> StorageReport:
+    seen, identity = before.seen, before.identity
+    try:
+        identity = check_readable(target.root, identity)
+        seen = True
+    except FileNotFoundError as error:
+        if seen or os.path.islink(target.root):  # noqa: PTH114  a link that leads nowhere
+            return _failed(target, error, readable=False, seen=seen, identity=identity)
+    except OSError as error:
+        return _failed(target, error, readable=False, seen=seen, identity=identity)
+    if not target.write:
+        return StorageReport(seen=seen, identity=identity)
+    if not write and before.readable and before.writable is not None:
+        return replace(before, seen=seen, identity=identity)
+    try:
+        if not seen:
+            create(target.root)
+            seen, identity = True, identify(target.root, None)
+        check_writable(target.root)
+    except OSError as error:
+        return _failed(target, error, readable=True, seen=seen, identity=identity)
+    return StorageReport(writable=True, seen=True, identity=identity)
+
+
+def _failed(
+    target: Monitored, error: OSError, *, readable: bool, seen: bool, identity: Identity | None
+) -> StorageReport:
+    number = error.errno or 0
+    code = errno.errorcode.get(number, str(number))
+    path = target.root if error.filename is None else str(error.filename).removesuffix("/.")
+    user = f", as user {os.geteuid()}" if number in {errno.EACCES, errno.EPERM} else ""
+    return StorageReport(
+        readable=readable,
+        writable=False if target.write else None,
+        code=code,
+        reason=_REASONS.get(number, _OTHERWISE),
+        cause=f"{path}: {error.strerror} ({code}{user})",
+        seen=seen,
+        identity=identity,
+    )
+
+
+def check_at_start(settings: Settings, report: SharedReport) -> None:
+    """Check before anything is served: log an unwritable directory.  Raises `Cannot` for an unreadable one."""
+    target = monitored(settings)
+    if target is None:
+        return
+    found = check(target, StorageReport())
+    _require(found)
+    _log_change(StorageReport(), found, target.root)
+    report.write(found)
+
+
+def require_readable(settings: Settings) -> None:
+    """Raises `Cannot` if the data directory is there and cannot be read; one that is missing is made by a push."""
+    target = monitored(settings)
+    if target is not None:
+        _require(check(replace(target, write=False), StorageReport()))
+
+
+def _require(found: StorageReport) -> None:
+    if not found.readable:
+        raise Cannot(f"storage.filesystem.rootdirectory cannot be used: {found.cause}: {found.reason}")
+
+
+def _log_change(before: StorageReport, now: StorageReport, root: str) -> None:
+    """Write one line for each change of state or cause."""
+    if (before.readable, before.degraded, before.code) == (now.readable, now.degraded, now.code):
+        return
+    facts = {"data": root, "cause": now.cause, "remedy": now.reason.partition(_MUST)[2]}
+    if not now.readable:
+        _log.error("the data directory cannot be read: every request is refused", **facts)
+    elif now.degraded:
+        _log.error("the data directory cannot be written to: pushes are refused, pulls are served", **facts)
+    elif now.writable or before.readable:
+        _log.info("the data directory can be read and written again", data=root)
+    else:
+        _log.info("the data directory can be read again", data=root)
+
+
+def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None] = time.sleep) -> NoReturn:
+    """Check until the process is killed; `pause` waits for a number of seconds."""
+    written_at = -target.interval_s
+    now = 0.0
+    while True:
+        report.beat()
+        before = report.read()
+        failing = before.degraded or not before.readable
+        write = failing or now - written_at >= target.interval_s
+        found = check(target, before, write=write)
+        report.beat()
+        if write:
+            written_at = now
+        if (found, found.identity, found.space) != (before, before.identity, before.space):
+            report.write(found)
+        _log_change(before, found, target.root)
+        wait_s = min(target.interval_s, _READ_EVERY_S)
+        if found.degraded or not found.readable:
+            wait_s = min(target.interval_s / 10, _AFTER_FAILURE_S)
+        pause(wait_s)
+        now += wait_s
+
+
+def _main(target: Monitored, report: SharedReport, settings: Settings, instance: str, master: int) -> NoReturn:
+    """Run until killed.  SIGTERM is ignored: service managers send it to every process, and the master decides."""
+    try:
+        die_with(master)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        faulthandler.register(signal.SIGQUIT, all_threads=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+        log_setup.configure(settings.log, instance=instance)
+        watch(target, report)
+    except BaseException:  # noqa: BLE001  all of them end in the log
+        _log.exception("the storage monitor failed")
+    finally:
+        os._exit(START_FAILED)
+
+
+class StorageMonitor:
+    """The master's side: starts the process, again when it dies, hangs, or a reload has changed its settings."""
+
+    def __init__(self, report: SharedReport) -> None:
+        self.report = report
+        self.pid: int | None = None
+        self.retry = Retry()
+        self._target: Monitored | None = None
+        self._started = 0.0
+        self._replaced = False
+        self._silent = False
+
+    def due(self) -> list[float]:
+        """Return when `settle` has something to do, in seconds of the monotonic clock."""
+        times = [] if self.retry.at is None else [self.retry.at]
+        if self.pid is not None and not self._replaced:
+            times.append(self._heard() + SILENCE_LIMIT_S)
+        return times
+
+    def _heard(self) -> float:
+        return max(self._started, self.report.heard)
+
+    def settle(self, plan: Plan, fork: Callable[[Callable[[], NoReturn]], int], now: float) -> None:
+        """Start, replace or leave the process, as `plan` requires.  `now` is seconds of the monotonic clock."""
+        target = monitored(plan.settings)
+        changed = self._target is not None and target != self._target
+        if self.pid is not None:
+            if changed and not self._replaced:
+                self._replaced = True
+                self._send_kill()
+            elif not self._replaced:
+                self._check_heartbeat(now)
+            return
+        if changed:
+            self._target = None
+            self.report.write(StorageReport())
+        if target is None or (self.retry.at is not None and not self.retry.is_due(now)):
+            return
+        self._target, self._started = target, now
+        self.retry.cancel()
+        settings, instance, master, report = plan.settings, plan.instance, os.getpid(), self.report
+        # The process has no use for the private key that lies in its memory.
+        del plan
+
+        def become() -> NoReturn:
+            _main(target, report, settings, instance, master)
+
+        try:
+            self.pid = fork(become)
+        except OSError as error:
+            self.died(str(error), now)
+
+    def _check_heartbeat(self, now: float) -> None:
+        """Replace a process that hangs.  Logs once until one responds again, however many hang."""
+        if self._silent and self.report.heard > self._started:
+            self._silent = False
+            _log.info("the storage monitor responds again")
+        if now < self._heard() + SILENCE_LIMIT_S:
+            return
+        if not self._silent:
+            self._silent = True
+            _log.error(
+                "the storage monitor does not respond: the state of the data directory is unknown",
+                seconds=SILENCE_LIMIT_S, remedy="check whether the disk or its file system hangs",
+            )  # fmt: skip
+        self._replaced = True
+        self._send_kill()
+
+    def died(self, how: str, now: float) -> None:
+        """The process has ended, or could not be forked; it is started again when `retry` is due."""
+        self.pid = None
+        if self._replaced:
+            self._replaced = False
+            return
+        wait_s = self.retry.after(now, now - self._started)
+        _log.error("the storage monitor died; another takes its place", ended=how, in_seconds=wait_s)
+
+    def kill(self) -> None:
+        """End it and wait until it is gone."""
+        if self.pid is not None:
+            self._send_kill()
+            os.waitpid(self.pid, 0)
+            self.pid = None
+
+    def _send_kill(self) -> None:
+        assert self.pid is not None
+        with suppress(ProcessLookupError):
+            os.kill(self.pid, signal.SIGKILL)

@@ -1,0 +1,95 @@
+"""Memory shared by master, storage monitor and workers: the newest `StorageReport`.
+
+    sequence │ length │ checksum │ report as JSON ... heartbeat    one anonymous mapping, created before any fork
+
+A monitor that hangs (stopped, or its disk does not answer) leaves a stale report; after 60 seconds
+without a heartbeat the workers take the state for unknown, as where nothing is monitored: every request is tried.
+
+One process writes at a time.  A reader that sees half of a report finds a checksum that does not match, and keeps
+the report that it read before.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import struct
+import time
+import zlib
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Final
+
+from moorage.health_checks import StorageReport, StorageSpace
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SILENCE_LIMIT_S", "SharedReport"]
+
+SILENCE_LIMIT_S: Final = 60.0
+"""The monitor is heard every 10 seconds, or when its check ends: a busy disk may take half a minute to sync."""
+
+_SEQUENCE: Final = struct.Struct("<Q")
+_HEAD: Final = struct.Struct("<QII")
+_HEARTBEAT: Final = struct.Struct("<d")
+_BYTES: Final = 16 << 10
+_HEARTBEAT_AT: Final = _BYTES - _HEARTBEAT.size
+_UNKNOWN: Final = StorageReport()
+_CAUSE_CHARS: Final = 1000
+"""A path has 4,096 bytes at most, and six bytes per character in JSON still fit."""
+
+
+class SharedReport:
+    """The master creates it; each process that forks from it reads what any of them writes."""
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock` returns seconds, the same in every process of the host."""
+        self._clock = clock
+        self._memory = mmap.mmap(-1, _BYTES)
+        # The same memory as numbers: requests ask for these two, and indexing costs half of unpacking.
+        self._sequences = memoryview(self._memory)[: _SEQUENCE.size].cast("Q")
+        self._heartbeats = memoryview(self._memory)[_HEARTBEAT_AT:].cast("d")
+        self._sequence = 0
+        self._report = StorageReport()
+
+    @property
+    def heard(self) -> float:
+        """Time of the last heartbeat; 0 before the first."""
+        return self._heartbeats[0]
+
+    def beat(self) -> None:
+        """Record that the writer is alive."""
+        self._heartbeats[0] = self._clock()
+
+    def current(self) -> StorageReport:
+        """Return the newest report, for requests; an unknown state after 60 seconds without a heartbeat."""
+        if self._clock() >= self._heartbeats[0] + SILENCE_LIMIT_S:
+            return _UNKNOWN
+        return self._report if self._sequences[0] == self._sequence else self.read()
+
+    def write(self, report: StorageReport) -> None:
+        """Publish `report`, which is a heartbeat; a cause of more than 1,000 characters is cut."""
+        self.beat()
+        fields = asdict(report) | {"cause": report.cause[:_CAUSE_CHARS]}
+        data = json.dumps(fields).encode()
+        (sequence,) = _SEQUENCE.unpack_from(self._memory)
+        self._memory[_HEAD.size : _HEAD.size + len(data)] = data
+        _HEAD.pack_into(self._memory, 0, sequence + 1, len(data), _checksum(sequence + 1, data))
+
+    def read(self) -> StorageReport:
+        """Return the newest report, however old; an unchanged one is not parsed again for each request."""
+        if self._sequences[0] != self._sequence:
+            sequence, length, checksum = _HEAD.unpack_from(self._memory)
+            data = self._memory[_HEAD.size : _HEAD.size + length]
+            if _checksum(sequence, data) == checksum:
+                fields = json.loads(data)
+                identity, space = fields.pop("identity"), fields.pop("space")
+                known = None if identity is None else (identity[0], identity[1])
+                measured = None if space is None else StorageSpace(**space)
+                self._sequence = sequence
+                self._report = StorageReport(**fields, identity=known, space=measured)
+        return self._report
+
+
+def _checksum(sequence: int, data: bytes) -> int:
+    return zlib.crc32(data, sequence & 0xFFFFFFFF)

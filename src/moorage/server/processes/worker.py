@@ -1,0 +1,281 @@
+"""A worker: one process that answers requests, on a socket that the master has bound.
+
+    built ─► ready (told to the master) ─► draining ─► gone
+                                              ▲
+                 SIGTERM: as long as `http.draintimeout` allows
+                 told to retire (a newer worker has taken its place): as long as its connections and requests last
+
+The control socket is how the two talk (`protocol.py` has the words); its end means that the master is dead,
+which no worker survives.  With CERTIFICATE comes another certificate, for new connections.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import faulthandler
+import gc
+import os
+import pickle
+import signal
+import socket
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NoReturn
+
+import structlog
+import uvloop
+
+from moorage.health_checks import Health, checks_of
+from moorage.http.middleware import Traffic
+from moorage.logs import log_setup
+from moorage.server.allocator import keep_buffers
+from moorage.server.http1 import Server
+from moorage.server.processes.protocol import (
+    CERTIFICATE,
+    CUT_OFF,
+    DRAINING,
+    EXCHANGE_FAILED,
+    EXCHANGED,
+    EXCLUDED,
+    HEARTBEAT,
+    HEARTBEAT_S,
+    READY,
+    RETIRE,
+    START_FAILED,
+    die_with,
+)
+from moorage.server.telemetry import Observing
+from moorage.server.tls.memfd import read_sealed
+from moorage.server.tls.provider import Certificates
+from moorage.wiring.http_middleware import surround
+
+if TYPE_CHECKING:
+    from moorage.http.middleware import ASGIApp
+    from moorage.server.processes.protocol import Job
+
+__all__ = ["main"]
+
+_CLOSE_LIMIT_S: Final = 5.0
+_EXCLUDED_LIMIT_S: Final = 1.0
+"""How long a worker that ends waits for EXCLUDED; a master that is stopped does not send it."""
+
+_DESCRIPTORS_AT_ONCE: Final = 16
+_log: Final = structlog.get_logger("moorage.server")
+
+
+def main(job: Job) -> NoReturn:
+    """Run until told to end.  Never returns: threads that still run must not hold the process up."""
+    try:
+        die_with(job.master)
+        keep_buffers()
+        log_setup.configure(job.settings.log, instance=job.instance, worker=job.number)
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(_Worker(job).run())
+    except BaseException:  # noqa: BLE001  all of them end in the log
+        _log.exception("worker failed")
+    finally:
+        _leave(START_FAILED)
+
+
+def _leave(status: int) -> NoReturn:
+    with suppress(OSError, ValueError):
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(status)
+
+
+class _Worker:
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._begun = asyncio.Event()
+        self._terminated = asyncio.Event()
+        self._limit: asyncio.Timeout | None = None
+        self._ends_at: float | None = None
+        self._traffic = Traffic(None if job.in_flight is None else job.in_flight.memory)
+        self._asgi: ASGIApp | None = None
+        self._server: Server | None = None
+        self._certificates: Certificates | None = None
+        self._heartbeat: asyncio.Task[None] | None = None
+        self._unreported = b""
+        self._excluded = asyncio.Event()
+
+    async def run(self) -> NoReturn:
+        job, loop = self._job, asyncio.get_running_loop()
+        self._listen_for_signals()
+        observing = Observing(job)
+        app = job.build(observing.watches())
+        checks = checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe)
+        health = Health(checks) if job.storage is None else Health(checks, job.storage.current)
+        traffic = self._traffic
+        self._asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
+
+        await app.start()
+        await health.start()
+        if job.options.https:
+            self._certificates = Certificates(job.options.tls, job.options.challenges)
+        self._server = server = Server(self._asgi, job.options.http1, self._certificates)
+        server.listen(job.listening)
+        job.listening.close()
+        observing.start(health, traffic, app.readings, self._certificates)
+        job.control.setblocking(False)
+        loop.add_reader(job.control.fileno(), self._hear)
+        # What is loaded by now stays; leaving it out makes each collection cheap.
+        gc.collect()
+        gc.freeze()
+        job.control.send(READY)
+        self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
+
+        await self._begun.wait()
+        traffic.draining = True
+        traffic.stopping = self._ends_at is not None
+        if self._ends_at is None:
+            observing.retire()
+            server.accept_no_more()
+            server.draining = True
+            await self._linger(server)
+        else:
+            server.draining = True
+            await self._wait_excluded()
+        status = await self._drain(server, traffic)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_CLOSE_LIMIT_S):
+                await health.close()
+                await app.close()
+        await observing.close()
+        # Here, not after the event loop: that would cancel what still runs, and clients would get a 500 where a
+        # broken connection tells them to try again.
+        _leave(status)
+
+    def _listen_for_signals(self) -> None:
+        """SIGTERM drains; SIGQUIT shows what every thread and task does, even while the event loop is stuck."""
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._terminate)
+        loop.add_signal_handler(signal.SIGQUIT, _dump_tasks)
+        faulthandler.register(signal.SIGQUIT, all_threads=True, chain=True)
+        signal.pthread_sigmask(signal.SIG_SETMASK, set())
+
+    async def _beat(self) -> None:
+        """Tell the master that the event loop runs, until the process ends."""
+        while True:
+            await asyncio.sleep(HEARTBEAT_S)
+            self._report(HEARTBEAT)
+
+    def _report(self, word: bytes) -> None:
+        # A full buffer is a master that is stopped itself: all but heartbeats is sent with a later one.  A master
+        # that is dead is noticed by `_hear`.
+        words = self._unreported + (b"" if self._unreported and word == HEARTBEAT else word)
+        try:
+            self._unreported = words[self._job.control.send(words) :]
+        except (BlockingIOError, BrokenPipeError):
+            self._unreported = words.replace(HEARTBEAT, b"")
+
+    def _hear(self) -> None:
+        """The master spoke or died."""
+        try:
+            heard, descriptors, _, _ = socket.recv_fds(self._job.control, 16, _DESCRIPTORS_AT_ONCE)
+        except BlockingIOError:
+            return
+        received = iter(descriptors)
+        if not heard:
+            os._exit(CUT_OFF)
+        for word in (bytes([letter]) for letter in heard):
+            if word == RETIRE:
+                self._begun.set()
+            elif word == EXCLUDED:
+                self._excluded.set()
+            elif word == CERTIFICATE:
+                self._exchange(next(received, None))
+        for descriptor in received:
+            os.close(descriptor)
+
+    def _exchange(self, descriptor: int | None) -> None:
+        """Serve new connections with another certificate, and report to the master whether that was possible.
+
+        `descriptor` None: the kernel could not install it, since this process has too many.
+        """
+        try:
+            if descriptor is None:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            self._replace_certificate(descriptor)
+        except Exception as error:  # noqa: BLE001  the master has to know of every failure
+            _log.error(
+                "cannot use the new certificate; new connections get the old one until another try succeeds",
+                cause=str(error), remedy=_remedy(error),
+            )  # fmt: skip
+            self._report(EXCHANGE_FAILED)
+        else:
+            self._report(EXCHANGED)
+
+    def _replace_certificate(self, descriptor: int) -> None:
+        try:
+            data = read_sealed(descriptor)
+        finally:
+            os.close(descriptor)
+        if self._certificates is not None:
+            # From the master alone, by a socket that no other process has.
+            self._certificates.replace(pickle.loads(data))  # noqa: S301
+
+    def _terminate(self) -> None:
+        """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""
+        if self._ends_at is None:
+            loop = asyncio.get_running_loop()
+            self._ends_at = loop.time() + self._job.settings.http.draintimeout
+            self._terminated.set()
+            self._report(DRAINING)
+            if self._limit is not None:
+                self._limit.reschedule(self._ends_at)
+        self._begun.set()
+
+    async def _linger(self, server: Server) -> None:
+        """Another worker takes the new connections; those that this one has may still ask.
+
+        Closing them while they are idle would now and then meet a request on its way, and clients do not send a
+        POST again.  Each answer ends its connection, and one without requests is kept for the idle timeout.
+        """
+        empty = asyncio.create_task(server.deserted())
+        told = asyncio.create_task(self._terminated.wait())
+        limit = self._job.settings.http.idletimeout
+        await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        empty.cancel()
+        told.cancel()
+
+    async def _wait_excluded(self) -> None:
+        """Accept until no more connections come: those in the queue would wait for the next worker."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_EXCLUDED_LIMIT_S):
+                await self._excluded.wait()
+
+    async def _drain(self, server: Server, traffic: Traffic) -> int:
+        server.stop()
+        try:
+            async with asyncio.timeout_at(self._ends_at) as self._limit:
+                await server.stopped()
+        except TimeoutError:
+            if self._job.settings.http.draintimeout == 0:
+                return 0
+            _log.warning("requests were cut off: http.draintimeout is over", requests=traffic.in_flight)
+            return CUT_OFF
+        return 0
+
+
+def _remedy(error: Exception) -> str:
+    """Return what an operator can do about a certificate that could not be used."""
+    number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
+    if number in {errno.EMFILE, errno.ENFILE}:
+        return "raise the limit of open files (LimitNOFILE=, ulimit -n; sysctl fs.file-max)"
+    return "the master has checked the same certificate; reload (SIGHUP) starts new workers with it"
+
+
+def _dump_tasks() -> None:
+    """Where every task waits, outermost first.  `Task.print_stack` shows the outermost place only."""
+    lines = []
+    for task in asyncio.all_tasks():
+        lines.append(f"Task {task.get_name()}:")
+        at: object = task.get_coro()
+        while (frame := getattr(at, "cr_frame", None)) is not None:
+            lines.append(
+                f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_qualname}'
+            )
+            at = getattr(at, "cr_await", None)
+    log_setup.write_line(2, "".join(f"{line}\n" for line in lines).encode())

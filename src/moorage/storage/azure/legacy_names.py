@@ -1,0 +1,252 @@
+"""Which blob names a container has: CNCF Distribution 2.8 wrote `/docker/...`, 3 writes `docker/...`.
+
+    found in the container      read from                       written to
+    nothing                     docker/...                      docker/...
+    docker/...                  docker/...                      docker/...
+    /docker/...                 /docker/...                     /docker/...       2.8 may be pointed back at it
+    both                        docker/..., then /docker/...    docker/...        after an upgrade to 3
+
+Looked at once in each process, by two listings of one name.  With a `rootdirectory` there is nothing to look for:
+2.8 had none.
+
+Where there are both, an object is the one in `docker/...` if there is one there; its older namesake is never seen
+again, and deleting removes both, the older one first.  A version read from the older place begins with `/`:
+writing over it creates the newer one, so that of two writers still only one wins.
+
+Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: reference/storage-layout.md sections 3.1
+and 10.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Final, TypeVar
+
+import structlog
+
+from moorage.shielding import finished
+from moorage.storage.azure.blocks import WRITING, LargeBlob, drop
+from moorage.storage.azure.objects import AzureObjects
+from moorage.storage.driver import (
+    ABSENT,
+    ALWAYS,
+    Conflict,
+    Content,
+    Key,
+    KeyMissing,
+    Stat,
+    StorageError,
+    Unchanged,
+    Version,
+)
+from moorage.storage.object_store.helpers import look_for_nothing
+from moorage.storage.object_store.interface import NamePage
+from moorage.storage.object_store.listing import names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from datetime import datetime
+
+    from moorage.storage.azure.connection import AzureConnection
+    from moorage.storage.driver import Reader, SignedUrl, When
+    from moorage.storage.object_store.interface import LargeWriter
+
+__all__ = ["AzureLayouts"]
+
+_T = TypeVar("_T")
+
+_MARKER: Final = Key("docker/registry")
+_OLDER: Final = "/"
+_log: Final = structlog.get_logger("moorage.storage.azure")
+
+
+class AzureLayouts:
+    """See `objects.Plain`; `primary` is where things are written."""
+
+    name = "azure"
+
+    def __init__(
+        self,
+        connection: AzureConnection,
+        *,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+    ) -> None:
+        self.connection, self.options = connection, connection.options
+        self.chunk = self.options.chunk
+        self._sleep = sleep
+        self._found: tuple[AzureObjects, ...] = ()
+        self._looking = asyncio.Lock()
+
+    async def places(self) -> tuple[AzureObjects, ...]:
+        """The one to write to, then where else to look."""
+        if not self._found:
+            async with self._looking:
+                if not self._found:
+                    self._found = await self._look()
+        return self._found
+
+    async def primary(self) -> AzureObjects:
+        return (await self.places())[0]
+
+    async def _look(self) -> tuple[AzureObjects, ...]:
+        newer = AzureObjects(self.connection, self.options.prefix, sleep=self._sleep)
+        if self.options.prefix:
+            return (newer,)
+        older = AzureObjects(self.connection, _OLDER, sleep=self._sleep)
+        new, old = await asyncio.gather(newer.page(_MARKER, limit=1), older.page(_MARKER, limit=1))
+        if not old.names:
+            return (newer,)
+        if not new.names:
+            _log.info("the container is of CNCF Distribution 2.8: names begin with a slash, and go on to")
+            return (older,)
+        _log.warning(
+            "the container holds names with and without a leading slash, of CNCF Distribution 2.8 and 3: both are "
+            "read, new ones have none"
+        )
+        return newer, older
+
+    async def _first(self, ask: Callable[[AzureObjects], Awaitable[_T]]) -> _T:
+        """From the first place that has it.  Raises KeyMissing."""
+        *others, last = await self.places()
+        for place in others:
+            try:
+                return await ask(place)
+            except KeyMissing:
+                continue
+        return await ask(last)
+
+    async def get(self, key: Key, *, limit: int) -> Content:
+        primary = await self.primary()
+
+        async def ask(place: AzureObjects) -> Content:
+            found = await place.get(key, limit=limit)
+            return found if place is primary else Content(found.data, Version(_OLDER + found.version))
+
+        return await self._first(ask)
+
+    async def head(self, key: Key) -> Stat:
+        return await self._first(lambda place: place.head(key))
+
+    @asynccontextmanager
+    async def stream(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
+        yield await self._first(lambda place: place.reader(key, start, stop))
+
+    async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
+        primary, *others = await self.places()
+        if when is not ALWAYS and others:
+            when = await self._condition(key, others[0], when)
+        return await primary.put(key, data, when)
+
+    async def _condition(self, key: Key, older: AzureObjects, when: When) -> When:
+        """What a condition on both places means for the newer one.  Raises Conflict."""
+        stale = when.version.removeprefix(_OLDER) if isinstance(when, Unchanged) else ""
+        if isinstance(when, Unchanged) and stale == when.version:
+            return when
+        try:
+            found = await older.whole(key)
+        except KeyMissing:
+            if when is ABSENT:
+                return ABSENT
+            raise Conflict(f"{key}: it is gone") from None
+        if found.version != stale:
+            raise Conflict(f"{key}: it is there, or has changed")
+        return ABSENT
+
+    async def delete(self, keys: Sequence[Key]) -> None:
+        for place in reversed(await self.places()):
+            await place.delete(keys)
+
+    async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
+        """Where there are two places: in order of names, which `names` takes as well; the token is the last."""
+        places = await self.places()
+        if len(places) == 1:
+            return await places[0].page(prefix, after=after, token=token, limit=limit)
+        found: set[str] = set()
+        for place in places:
+            async for page in names(place, prefix, after=token or after, limit=limit + 1):
+                found.update(page)
+        ordered = sorted(found)
+        return NamePage(ordered[:limit], ordered[limit - 1] if len(ordered) > limit else "")
+
+    async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        """Two walks in order of keys become one, without holding more than a page of each."""
+        walks = [_Walk(place.walk(prefix)) for place in await self.places()]
+        for walk in walks:
+            await walk.fill()
+        while known := [walk.page[-1].key for walk in walks if walk.page]:
+            found: dict[Key, Stat] = {}
+            for walk in reversed(walks):
+                found |= {stat.key: stat for stat in walk.take(min(known))}
+            yield [found[key] for key in sorted(found)]
+            for walk in walks:
+                await walk.fill()
+
+    @asynccontextmanager
+    async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
+        writer = LargeBlob(await self.primary(), key)
+        try:
+            yield writer
+        finally:
+            await finished(_left(writer))
+
+    async def sign(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        del method  # a URL for reading is good for GET and HEAD
+        primary, *others = await self.places()
+        if others:
+
+            async def ask(place: AzureObjects) -> AzureObjects:
+                await place.whole(key)
+                return place
+
+            with suppress(KeyMissing):  # nobody's: the client finds out
+                primary = await self._first(ask)
+        return await primary.sign(key, expires_s=expires_s)
+
+    async def unfinished(self, before: datetime, *, abort: bool) -> Sequence[Key]:
+        """What processes that died left of large blobs."""
+        primary = await self.primary()
+        old = [stat.key async for page in primary.walk_all(WRITING) for stat in page if stat.modified < before]
+        if abort:
+            for key in old:
+                try:
+                    await primary.find(key)
+                except KeyMissing:
+                    await drop(primary, key)
+                else:
+                    await primary.delete([key])
+        return old
+
+    async def probe(self) -> None:
+        await look_for_nothing(await self.primary())
+
+    async def close(self) -> None:
+        await self.connection.close()
+
+
+async def _left(writer: LargeBlob) -> None:
+    """Failing at it is no failure of the writer: what is left is swept."""
+    try:
+        await writer.leave()
+    except StorageError as error:
+        _log.warning("blocks were left behind", cause=str(error))
+
+
+class _Walk:
+    """A walk of one place, and the part of it that was read and not yet taken, in order of keys."""
+
+    def __init__(self, pages: AsyncIterator[Sequence[Stat]]) -> None:
+        self._pages = pages
+        self.page: list[Stat] = []
+
+    async def fill(self) -> None:
+        while not self.page:
+            try:
+                self.page = sorted(await anext(self._pages), key=lambda stat: stat.key)
+            except StopAsyncIteration:
+                return
+
+    def take(self, until: Key) -> list[Stat]:
+        taken = [stat for stat in self.page if stat.key <= until]
+        self.page = self.page[len(taken) :]
+        return taken

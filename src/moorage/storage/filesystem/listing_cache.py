@@ -1,0 +1,69 @@
+"""Names in large directories, remembered while the directory is provably unchanged.
+
+Reading a directory of 100,000 entries takes 63 ms here, 45 of them in the kernel's readdir, for whatever small
+page of it is wanted.  A remembered listing is used while the directory's inode and modification time are those
+it was read under, and only if that time already lay `_SETTLED_NS` back when it was read: a change in the same
+tick of the file system's clock could not be told apart otherwise (git's index calls such an entry racily clean).
+Entries made or removed by any process move the time, so nothing has to be told to anybody.
+"""
+
+from __future__ import annotations
+
+import heapq
+import os
+import threading
+import time
+from bisect import bisect_right
+from collections import OrderedDict
+from typing import Final
+
+__all__ = ["ListingCache"]
+
+_SETTLED_NS: Final = 2_000_000_000
+_WORTH_NAMES: Final = 2_000
+_LIMIT_NAMES: Final = 500_000
+"""In all: about 35 MB at 70 bytes for a name."""
+
+
+class ListingCache:
+    """Sorted names of directories.  May be used from several threads."""
+
+    def __init__(self) -> None:
+        self._kept: OrderedDict[str, tuple[tuple[int, int], list[str]]] = OrderedDict()
+        self._lock = threading.Lock()
+
+    def page(self, path: str, *, after: str = "", limit: int | None = None) -> list[str]:
+        """The first `limit` names in `path` greater than `after`, sorted.  The list is the caller's."""
+        before = _state(path)
+        names = self._remembered(path, before)
+        if names is None:
+            settled = time.time_ns() - before[1] > _SETTLED_NS
+            names = os.listdir(path)
+            if not (settled and _WORTH_NAMES <= len(names) <= _LIMIT_NAMES and _state(path) == before):
+                # Sorting what will not be kept would cost as much as reading it.
+                wanted = [name for name in names if name > after] if after else names
+                return sorted(wanted) if limit is None else heapq.nsmallest(limit, wanted)
+            names.sort()
+            self._keep(path, before, names)
+        start = bisect_right(names, after) if after else 0
+        return names[start:] if limit is None else names[start : start + limit]
+
+    def _remembered(self, path: str, state: tuple[int, int]) -> list[str] | None:
+        with self._lock:
+            kept = self._kept.get(path)
+            if kept is None or kept[0] != state:
+                return None
+            self._kept.move_to_end(path)
+            return kept[1]
+
+    def _keep(self, path: str, state: tuple[int, int], names: list[str]) -> None:
+        with self._lock:
+            self._kept[path] = (state, names)
+            self._kept.move_to_end(path)
+            while sum(len(kept) for _, kept in self._kept.values()) > _LIMIT_NAMES:
+                self._kept.popitem(last=False)
+
+
+def _state(path: str) -> tuple[int, int]:
+    status = os.stat(path)
+    return status.st_ino, status.st_mtime_ns

@@ -1,0 +1,168 @@
+"""How Google joins objects: `compose`, of at most 32 sources a call, so a tree; `rewrite` for a single one.
+
+    chunks ──► groups of 32 ──► groups of 32 of those ──► one object
+
+No byte passes through us, and any size goes.  Every source is named with the generation that its writer was told,
+so one that was replaced behind our back fails the join.  The last step is made on condition that there is no
+object yet: a blob that is there already is kept, and what two racing publishers make is made once.
+
+Intermediate objects have names that no other publication uses, and are removed whatever the end.
+
+Source: Google's "Composite objects", "Objects: rewrite"; reference/object-storage.md section 3.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+import structlog
+
+from moorage.shielding import finished
+from moorage.storage.driver import Key, KeyMissing, StorageError, UploadChanged, UploadMissing, Version
+from moorage.storage.gcs.connection import CallFailed
+from moorage.storage.object_store.interface import Source
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from moorage.storage.gcs.connection import Answer
+    from moorage.storage.gcs.objects import GcsObjects
+
+__all__ = ["Joining"]
+
+_AT_ONCE: Final = 8
+_JSON: Final = {"Content-Type": "application/json; charset=UTF-8"}
+_REWRITTEN: Final = "done,rewriteToken,resource(generation)"
+_KIND: Final = {"contentType": "application/octet-stream"}
+_log: Final = structlog.get_logger("moorage.storage.gcs")
+
+
+class Joining:
+    """`Objects.join`."""
+
+    def __init__(self, objects: GcsObjects) -> None:
+        self._objects, self._connection = objects, objects.connection
+
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+        size = sum(source.size for source in sources) + len(tail)
+        if len(sources) == 1 and not tail:
+            await finished(self._last(to, sources, size))
+            return
+        most = self._connection.options.sources
+        if len(sources) >= most and await self._size(to) == size:
+            return
+        made: list[Key] = []
+        try:
+            few = await self._few(list(sources), tail, f"{scratch}/{secrets.token_hex(8)}", made)
+            await finished(self._last(to, few, size))
+        finally:
+            await finished(self._remove(made))
+
+    async def _few(self, sources: list[Source], tail: bytes, scratch: str, made: list[Key]) -> list[Source]:
+        """No more sources than one compose takes; the objects that this takes are added to `made` beforehand."""
+        if tail:
+            key = Key(f"{scratch}.tail")
+            made.append(key)
+            sources.append(Source(key, len(tail), await finished(self._objects.put(key, [tail]))))
+        most, level = self._connection.options.sources, 0
+        while len(sources) > most:
+            level += 1
+            groups = [sources[start : start + most] for start in range(0, len(sources), most)]
+            targets = [Key(f"{scratch}.{level}.{number:08d}") for number in range(len(groups))]
+            sources = []
+            for start in range(0, len(groups), _AT_ONCE):
+                batch = list(zip(targets, groups, strict=True))[start : start + _AT_ONCE]
+                made += [target for target, group in batch if len(group) > 1]
+                sources += await finished(self._batch(batch))
+        return sources
+
+    async def _batch(self, batch: Sequence[tuple[Key, list[Source]]]) -> list[Source]:
+        """All of them at once; a failure is told when all have ended."""
+        done = await asyncio.gather(*(self._group(*entry) for entry in batch), return_exceptions=True)
+        for result in done:
+            if isinstance(result, BaseException):
+                raise result
+        return [result for result in done if isinstance(result, Source)]
+
+    async def _group(self, target: Key, group: list[Source]) -> Source:
+        if len(group) == 1:
+            return group[0]
+        try:
+            version = await self._compose(target, group, {})
+        except CallFailed as error:
+            raise self._told(error, target) from error
+        return Source(target, sum(source.size for source in group), version)
+
+    async def _last(self, to: Key, sources: Sequence[Source], size: int) -> None:
+        """Only if nothing is there; over it when it is not the blob (a torn object of some other program)."""
+        make = self._rewrite if len(sources) == 1 else self._compose
+        try:
+            await make(to, sources, {"ifGenerationMatch": "0"})
+        except CallFailed as error:
+            if not error.failure.refused:
+                raise self._told(error, to) from error
+            found = await self._size(to)
+            if found == size:
+                return
+            if found is None:
+                raise self._told(error, to) from error
+            try:
+                await make(to, sources, {})
+            except CallFailed as again:
+                raise self._told(again, to) from again
+
+    async def _compose(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
+        wanted = {
+            "sourceObjects": [
+                {
+                    "name": self._objects.path(source.key),
+                    "objectPreconditions": {"ifGenerationMatch": source.version},
+                }
+                for source in sources
+            ],
+            "destination": _KIND,
+        }
+        path = self._connection.path(self._objects.path(to), "/compose")
+        said = (await self._post(path, params, wanted)).json("generation")
+        return Version(str(said["generation"]))
+
+    async def _rewrite(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
+        """As many calls as the store wants, each with the token of the one before."""
+        (source,) = sources
+        target = self._connection.path(self._objects.path(to))
+        path = self._connection.path(self._objects.path(source.key), f"/rewriteTo{target[len('/storage/v1') :]}")
+        params = {**params, "ifSourceGenerationMatch": source.version, "fields": _REWRITTEN}
+        while True:
+            said = (await self._post(path, params, _KIND)).json("done")
+            if said["done"]:
+                return Version(str(said["resource"]["generation"]))
+            params["rewriteToken"] = str(said["rewriteToken"])
+
+    async def _post(self, path: str, params: dict[str, str], wanted: dict[str, Any]) -> Answer:
+        data = [json.dumps(wanted).encode()]
+        return await self._connection.ask("POST", path, params=params, headers=_JSON, data=data, long=True)
+
+    def _told(self, error: CallFailed, key: Key) -> StorageError:
+        if error.failure.missing:
+            return UploadMissing(f"{key}: what it is made of is gone")
+        if error.failure.refused:
+            return UploadChanged(f"{key}: what it is made of is no longer what was written there")
+        return self._objects.told(error.failure, "compose", key)
+
+    async def _size(self, key: Key) -> int | None:
+        try:
+            return (await self._objects.head(key)).size
+        except KeyMissing:
+            return None
+
+    async def _remove(self, made: list[Key]) -> None:
+        """What remains is found by age, like everything below an upload."""
+        if not made:
+            return
+        try:
+            await self._objects.delete(made)
+        except StorageError as error:
+            _log.warning("intermediate objects were left behind", first=made[0], cause=str(error))

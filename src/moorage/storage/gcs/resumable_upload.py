@@ -1,0 +1,243 @@
+"""Resumable sessions: large objects in one go, and the uploads that CNCF Distribution left unfinished.
+
+A session is an address that takes bytes in order; the object is seen when the last one has come, all of it.  What
+Google has kept it says in `Range`, which may be less than was sent: the rest is sent again.  A session that nobody
+finishes is gone after a week, costs nothing and is in no listing.
+
+The reference keeps an upload's session in an object of its own type at `_uploads/UUID/data`: metadata
+`Session-URI` and `Offset`, and as its content the bytes after `Offset`.  Such an object is none to anybody else
+(`gcs/objects.py` hides it); here it is told of, finished, or removed.
+
+The address of a session is a secret: whoever has it may write.  It is in no message.
+
+Source: Google's "Resumable uploads"; registry/storage/driver/gcs of CNCF Distribution 2.8 and 3.
+"""
+
+from __future__ import annotations
+
+import re
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+from urllib.parse import urlsplit
+
+import structlog
+
+from moorage.shielding import finished
+from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, Unchanged, UploadMissing
+from moorage.storage.gcs.connection import CallFailed
+from moorage.storage.gcs.options import GOOGLE
+from moorage.storage.object_store.interface import Foreign, Source
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Sequence
+
+    from moorage.storage.gcs.connection import Answer
+    from moorage.storage.gcs.objects import Found, GcsObjects
+    from moorage.storage.object_store.interface import LargeWriter
+
+__all__ = ["SESSION_TYPE", "Sessions"]
+
+SESSION_TYPE: Final = "application/x-docker-upload-session"
+_KEPT: Final = re.compile(r"bytes=0-([0-9]+)")
+_GO_ON: Final = 308
+_MIB: Final = 1 << 20
+_log: Final = structlog.get_logger("moorage.storage.gcs")
+
+
+@dataclass(frozen=True, slots=True)
+class _Left:
+    """What a session object says."""
+
+    address: str
+    offset: int
+    found: Found
+
+
+class Sessions:
+    """What `GcsObjects` does with sessions."""
+
+    def __init__(self, objects: GcsObjects) -> None:
+        self._objects, self._connection = objects, objects.connection
+
+    @asynccontextmanager
+    async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
+        """`Objects.large`."""
+        writer = _Large(self, key, await finished(self._begin(key)))
+        try:
+            yield writer
+        finally:
+            if not writer.committed:
+                await finished(self._cancel(writer.address))
+
+    async def _begin(self, key: Key) -> str:
+        """The address of a new session."""
+        params = {"uploadType": "resumable", "name": self._objects.path(key)}
+        headers = {"X-Upload-Content-Type": "application/octet-stream"}
+        try:
+            answer = await self._connection.ask(
+                "POST", self._connection.upload_path, params=params, headers=headers
+            )
+        except CallFailed as error:
+            raise self._objects.told(error.failure, "begin a session for", key) from error
+        return answer.headers["Location"]
+
+    async def _cancel(self, address: str) -> None:
+        """499 is Google's answer to a session that is thereby gone."""
+        with suppress(CallFailed):
+            await self._connection.ask("DELETE", address)
+
+    async def deliver(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
+        """`data` goes to bytes [start, ...); with `total`, which is then where it ends, the object is made.
+
+        Raises CallFailed.
+        """
+        end, at, failures, asking = start + len(data), start, 0, False
+        while True:
+            rest = b"" if asking else data[at - start :]
+            try:
+                answer = await self._put(address, rest, None if asking else at, total)
+            except CallFailed as error:
+                failures, asking = failures + 1, True
+                if not error.failure.transient or failures >= self._connection.options.attempts:
+                    raise
+                await self._connection.pause(failures)
+                continue
+            if answer.status != _GO_ON:
+                return
+            kept = _kept(answer)
+            if kept >= end and total is None:
+                return
+            if not start <= kept <= end:
+                raise StorageUnavailable(
+                    f"{self._objects.describe(key)}: the store has {kept} of the bytes, not {start} to {end}"
+                )
+            if kept == at and not asking:
+                failures += 1
+                if failures >= self._connection.options.attempts:
+                    raise StorageUnavailable(f"{self._objects.describe(key)}: the store takes no bytes")
+                await self._connection.pause(failures)
+            at, asking = kept, False
+
+    async def send(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
+        """`deliver` with the driver's errors."""
+        try:
+            await self.deliver(key, address, data, start, total)
+        except CallFailed as error:
+            raise self._objects.told(error.failure, "send", key) from error
+
+    @property
+    def chunk(self) -> int:
+        return self._objects.chunk
+
+    async def _put(self, address: str, data: bytes, start: int | None, total: int | None) -> Answer:
+        """`start` None only asks how much is there."""
+        whole = "*" if total is None else str(total)
+        said = f"{start}-{start + len(data) - 1}" if data and start is not None else "*"
+        return await self._connection.ask(
+            "PUT",
+            address,
+            headers={"Content-Range": f"bytes {said}/{whole}"},
+            data=[data] if data else (),
+            attempts=1,
+        )
+
+    async def left(self, data: Key) -> _Left | None:
+        """Raises KeyMissing; None for an object that is no session."""
+        found = await self._objects.found(data, sessions=True)
+        if found.kind != SESSION_TYPE:
+            return None
+        said = {name.lower(): text for name, text in found.metadata.items()}
+        offset = said.get("offset", "")
+        return _Left(said.get("session-uri", ""), int(offset) if offset.isdecimal() else 0, found)
+
+    async def foreign(self, data: Key) -> Foreign | None:
+        """`Objects.foreign`."""
+        try:
+            left = await self.left(data)
+            if left is None:
+                return Foreign((await self._objects.head(data)).size)
+        except KeyMissing:
+            return None
+        return Foreign(left.offset + left.found.stat.size)
+
+    async def adopt(self, data: Key) -> Source | None:
+        """`Objects.adopt`: the session is finished with the bytes that wait beside it."""
+        with suppress(KeyMissing):
+            if (left := await self.left(data)) is not None:
+                await self._finish(data, left)
+            found = await self._objects.found(data)
+            return Source(data, found.stat.size, found.version) if found.stat.size else None
+        return None
+
+    async def _finish(self, data: Key, left: _Left) -> None:
+        tail = (await self._objects.content(data, limit=64 * _MIB, sessions=True)).data
+        if not left.offset:
+            if tail:
+                await self._objects.put(data, [tail], Unchanged(left.found.version))
+            else:
+                await self._objects.delete([data])
+            await self._drop(left)
+            return
+        if not self._ours(left.address):
+            raise UploadMissing(f"{data}: the session that it names is not of this store")
+        try:
+            await self.deliver(data, left.address, tail, left.offset, left.offset + len(tail))
+        except CallFailed as error:
+            if error.failure.transient:
+                raise self._objects.told(error.failure, "finish the session of", data) from error
+            # Gone after a week, or further than the object says: the client must begin anew.
+            _log.warning(
+                "an upload of CNCF Distribution cannot be finished", key=data, status=error.failure.status
+            )
+            raise UploadMissing(f"{data}: the session of the upload cannot be finished") from error
+
+    async def abort(self, data: Key) -> None:
+        """`Objects.abort`."""
+        with suppress(KeyMissing):
+            if (left := await self.left(data)) is not None:
+                await self._objects.delete([data])
+                await self._drop(left)
+
+    async def _drop(self, left: _Left) -> None:
+        if left.address and self._ours(left.address):
+            await self._cancel(left.address)
+
+    def _ours(self, address: str) -> bool:
+        """Whoever may write to the bucket could name any address there; requests go to the store's only."""
+        try:
+            found = urlsplit(address)
+            known = {urlsplit(place)[:2] for place in (self._connection.endpoint, GOOGLE)}
+        except ValueError:
+            return False
+        google = found.scheme == "https" and (found.hostname or "").endswith(".googleapis.com")
+        return found[:2] in known or google
+
+
+class _Large:
+    """See `objects.LargeWriter`.  A piece that is not whole is the last one, and waits for `commit`."""
+
+    def __init__(self, sessions: Sessions, key: Key, address: str) -> None:
+        self._sessions, self._key, self.address = sessions, key, address
+        self._sent = 0
+        self._last = b""
+        self.committed = False
+
+    async def add(self, data: Sequence[bytes]) -> None:
+        piece = b"".join(data)
+        if len(piece) < self._sessions.chunk:
+            self._last = piece
+            return
+        await self._sessions.send(self._key, self.address, piece, self._sent, None)
+        self._sent += len(piece)
+
+    async def commit(self) -> None:
+        total = self._sent + len(self._last)
+        await self._sessions.send(self._key, self.address, self._last, self._sent, total)
+        self.committed = True
+
+
+def _kept(answer: Answer) -> int:
+    """How many bytes the store has."""
+    found = _KEPT.fullmatch(answer.headers.get("Range", "").strip())
+    return int(found[1]) + 1 if found is not None else 0

@@ -1,0 +1,255 @@
+"""A driver whose every action is told to somebody: how long it took, how it ended.
+
+Around any driver, and only where metrics or traces ask for it.  Actions have the names that CNCF Distribution's
+metric `registry_storage_action_seconds` gives them, as near as ours are to its own:
+
+    GetContent  read                     Reader  open, open_file, uploads.read: until it can be read
+    PutContent  write, write_ordered,    Writer  create, uploads.append: likewise
+                uploads.begin
+    Stat        stat, probe, uploads.state      Write, Commit  (ours) bytes handed over; made durable
+    Delete      delete, clear, uploads.discard  Move    uploads.publish; publish, with all that it does
+    List        children, each page      Walk    scan, uploads.abandoned, each page
+    URLFor      handover
+
+Below: `driver.py`.  Beside: `moorage.metrics.storage` and `moorage.tracing.spans`, which watch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from datetime import datetime
+    from types import TracebackType
+
+    from moorage.storage.driver import (
+        Appender,
+        Content,
+        Driver,
+        Key,
+        LocalFile,
+        Note,
+        Reader,
+        SignedUrl,
+        Stat,
+        StorageError,
+        Uploads,
+        UploadState,
+        Version,
+        When,
+        Write,
+        Writer,
+    )
+
+    Watch = Callable[[str, str, str], AbstractContextManager[object]]
+    """Called with the driver's name, an action and the key; entered before, left after, with the error if any."""
+
+__all__ = ["InstrumentedDriver"]
+
+_T = TypeVar("_T")
+
+
+class InstrumentedDriver:
+    """See `driver.Driver`: does what `inner` does."""
+
+    def __init__(self, inner: Driver, watch: Watch) -> None:
+        self.name, self.remote = inner.name, inner.remote
+        self._inner = inner
+        self._watch = watch
+        self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        with self._watch(self.name, "GetContent", key):
+            return await self._inner.read(key, limit=limit)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        with self._watch(self.name, "PutContent", key):
+            return await self._inner.write(key, data, when)
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        with self._watch(self.name, "PutContent", groups[-1][-1].key if groups and groups[-1] else ""):
+            return await self._inner.write_ordered(groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        with self._watch(self.name, "Move", to):
+            return await self._inner.publish(home, state, to, link)
+
+    async def stat(self, key: Key) -> Stat:
+        with self._watch(self.name, "Stat", key):
+            return await self._inner.stat(key)
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        with self._watch(self.name, "Delete", next(iter(keys), "")):
+            await self._inner.delete(keys)
+
+    async def clear(self, prefix: Key) -> None:
+        with self._watch(self.name, "Delete", prefix):
+            await self._inner.clear(prefix)
+
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        with self._watch(self.name, "Delete", prefix):
+            await self._inner.prune(prefix, before)
+
+    def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
+        opening = self._inner.open(key, start=start, stop=stop)
+        return _Entered(opening, self._watch(self.name, "Reader", key), _same)
+
+    async def open_file(self, key: Key) -> LocalFile | None:
+        with self._watch(self.name, "Reader", key):
+            return await self._inner.open_file(key)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        with self._watch(self.name, "URLFor", key):
+            return await self._inner.handover(key, method=method, expires_s=expires_s)
+
+    def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
+        def watched(writer: Writer) -> Writer:
+            return _Writer(writer, self.name, key, self._watch)
+
+        return _Entered(self._inner.create(key), self._watch(self.name, "Writer", key), watched)
+
+    def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
+        return self._pages(self._inner.children(prefix, after=after, limit=limit), "List", prefix)
+
+    def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        return self._pages(self._inner.scan(prefix), "Walk", prefix)
+
+    def _pages(self, pages: AsyncIterator[_T], action: str, prefix: Key) -> AsyncIterator[_T]:
+        return _each(pages, lambda: self._watch(self.name, action, prefix))
+
+    async def probe(self) -> None:
+        with self._watch(self.name, "Stat", ""):
+            await self._inner.probe()
+
+    async def close(self) -> None:
+        await self._inner.close()
+
+
+class _Uploads:
+    """See `driver.Uploads`."""
+
+    def __init__(self, inner: Uploads, name: str, watch: Watch) -> None:
+        self._inner, self._name, self._watch = inner, name, watch
+
+    async def begin(self, home: Key) -> UploadState:
+        with self._watch(self._name, "PutContent", home):
+            return await self._inner.begin(home)
+
+    async def state(self, home: Key) -> UploadState:
+        with self._watch(self._name, "Stat", home):
+            return await self._inner.state(home)
+
+    def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]:
+        def watched(appender: Appender) -> Appender:
+            return _Appender(appender, self._name, home, self._watch)
+
+        return _Entered(self._inner.append(home, state), self._watch(self._name, "Writer", home), watched)
+
+    def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
+        opening = self._inner.read(home, state)
+        return _Entered(opening, self._watch(self._name, "Reader", home), _same)
+
+    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+        with self._watch(self._name, "Move", to):
+            await self._inner.publish(home, state, to)
+
+    async def discard(self, home: Key) -> None:
+        with self._watch(self._name, "Delete", home):
+            await self._inner.discard(home)
+
+    def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
+        return _each(self._inner.abandoned(under, before), lambda: self._watch(self._name, "Walk", under))
+
+    async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
+        with self._watch(self._name, "Walk", under):
+            return await self._inner.sweep(under, before, dry_run=dry_run)
+
+
+class _Writer:
+    """See `driver.Writer`."""
+
+    def __init__(self, inner: Writer, name: str, key: Key, watch: Watch) -> None:
+        self._inner, self._name, self._key, self._watch = inner, name, key, watch
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        with self._watch(self._name, "Write", self._key):
+            await self._inner.write(chunks)
+
+    async def commit(self) -> None:
+        with self._watch(self._name, "Commit", self._key):
+            await self._inner.commit()
+
+
+class _Appender:
+    """See `driver.Appender`."""
+
+    def __init__(self, inner: Appender, name: str, home: Key, watch: Watch) -> None:
+        self._inner, self._name, self._home, self._watch = inner, name, home, watch
+
+    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
+        with self._watch(self._name, "Write", self._home):
+            await self._inner.write(chunks, also)
+
+    async def checkpoint(
+        self,
+        notes: Sequence[Note] = (),
+        chunks: Sequence[bytes] = (),
+        also: Callable[[Sequence[bytes]], None] | None = None,
+    ) -> UploadState:
+        with self._watch(self._name, "Commit", self._home):
+            return await self._inner.checkpoint(notes, chunks, also)
+
+    async def seal(
+        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
+    ) -> UploadState:
+        with self._watch(self._name, "Commit", self._home):
+            return await self._inner.seal(chunks, also)
+
+
+class _Entered(Generic[_T]):
+    """An `async with` of which the way in is watched: what the caller does inside is no matter of the driver."""
+
+    __slots__ = ("_inner", "_seen_as", "_watched")
+
+    def __init__(
+        self,
+        inner: AbstractAsyncContextManager[_T],
+        watched: AbstractContextManager[object],
+        seen_as: Callable[[_T], _T],
+    ) -> None:
+        self._inner, self._watched, self._seen_as = inner, watched, seen_as
+
+    async def __aenter__(self) -> _T:
+        with self._watched:
+            return self._seen_as(await self._inner.__aenter__())
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool | None:
+        return await self._inner.__aexit__(kind, error, trace)
+
+
+def _same(reader: _T) -> _T:
+    return reader
+
+
+async def _each(
+    pages: AsyncIterator[_T], watch: Callable[[], AbstractContextManager[object]]
+) -> AsyncIterator[_T]:
+    """The same pages, each fetched under a watch of its own: what the caller does between them is not counted."""
+    try:
+        while True:
+            with watch():
+                try:
+                    page = await anext(pages)
+                except StopAsyncIteration:
+                    return
+            yield page
+    finally:
+        if isinstance(pages, AsyncGenerator):
+            await pages.aclose()

@@ -1,0 +1,185 @@
+"""The driver of every object store: `driver.Driver` made of the calls of `interface.py`.
+
+A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it (Azure) brings its own.
+
+Nothing is asked twice: `read` and `open` are one request each, `handover` is none, and whoever is cancelled while
+something is written waits for the store's answer (`shielding.py`).
+
+Beside: `chunk_log.py`, `listing.py`.  Below: `storage/s3/objects.py` and its like.
+"""
+
+from __future__ import annotations
+
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, cast, overload
+
+from moorage.shielding import finished
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
+from moorage.storage.keys import check_key
+from moorage.storage.object_store.chunk_log import ChunkLog
+from moorage.storage.object_store.listing import names
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Collection, Sequence
+    from contextlib import AbstractAsyncContextManager
+    from datetime import datetime
+
+    from moorage.storage.driver import (
+        Content,
+        Key,
+        LocalFile,
+        Reader,
+        SignedUrl,
+        Stat,
+        StorageError,
+        Uploads,
+        UploadState,
+        Version,
+        When,
+        Write,
+        Writer,
+    )
+    from moorage.storage.object_store.interface import LargeWriter, Objects, Plain
+
+__all__ = ["ObjectDriver"]
+
+
+class ObjectDriver:
+    """See `driver.Driver`."""
+
+    remote = True
+
+    @overload
+    def __init__(self, objects: Objects) -> None: ...
+
+    @overload
+    def __init__(self, objects: Plain, uploads: Uploads) -> None: ...
+
+    def __init__(self, objects: Plain, uploads: Uploads | None = None) -> None:
+        self.name = objects.name
+        self.uploads: Uploads = uploads or ChunkLog(cast("Objects", objects))
+        self._objects = objects
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        check_key(key)
+        return await self._objects.get(key, limit=limit)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        check_key(key)
+        return await finished(self._objects.put(key, [data], when))
+
+    async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
+        return await one_after_another(self, groups)
+
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+        return await publish_in_steps(self, home, state, to, link)
+
+    async def stat(self, key: Key) -> Stat:
+        check_key(key)
+        return await self._objects.head(key)
+
+    async def delete(self, keys: Collection[Key]) -> None:
+        for key in keys:
+            check_key(key)
+        if keys:
+            await finished(self._objects.delete(list(keys)))
+
+    async def clear(self, prefix: Key) -> None:
+        check_key(prefix)
+        await finished(self._clear(prefix))
+
+    async def _clear(self, prefix: Key) -> None:
+        async for page in self._objects.walk(prefix):
+            await self._objects.delete([stat.key for stat in page])
+
+    async def prune(self, prefix: Key, before: datetime) -> None:
+        del before  # there are no directories; what crashes leave is `uploads.sweep`'s
+        check_key(prefix)
+
+    def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
+        return self._open(key, start, stop)
+
+    @asynccontextmanager
+    async def _open(self, key: Key, start: int, stop: int | None) -> AsyncIterator[Reader]:
+        check_key(key)
+        async with self._objects.stream(key, start=start, stop=stop) as reader:
+            yield reader
+
+    async def open_file(self, key: Key) -> LocalFile | None:
+        check_key(key)
+        return None
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        check_key(key)
+        return await self._objects.sign(key, method=method, expires_s=expires_s)
+
+    @asynccontextmanager
+    async def create(self, key: Key) -> AsyncIterator[Writer]:
+        check_key(key)
+        writer = ObjectWriter(self._objects, key)
+        try:
+            yield writer
+        finally:
+            await finished(writer.leave())
+
+    async def children(
+        self, prefix: Key, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        check_key(prefix)
+        async for page in names(self._objects, prefix, after=after, limit=limit):
+            yield page
+
+    async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        check_key(prefix)
+        async for page in self._objects.walk(prefix):
+            if page:
+                yield page
+
+    async def probe(self) -> None:
+        await self._objects.probe()
+
+    async def close(self) -> None:
+        await self._objects.close()
+
+
+class ObjectWriter:
+    """See `driver.Writer`.  Up to a chunk is put at once; more goes piece by piece to the final key."""
+
+    def __init__(self, objects: Plain, key: Key) -> None:
+        self._objects, self._key = objects, key
+        self._buffer: list[bytes] = []
+        self._buffered = 0
+        self._context: AbstractAsyncContextManager[LargeWriter] | None = None
+        self._large: LargeWriter | None = None
+
+    async def write(self, chunks: Sequence[bytes]) -> None:
+        for chunk in chunks:
+            rest = chunk
+            while rest:
+                if self._buffered == self._objects.chunk:
+                    await self._send()
+                room = self._objects.chunk - self._buffered
+                piece = rest if len(rest) <= room else rest[:room]
+                self._buffer.append(piece)
+                self._buffered += len(piece)
+                rest = rest[room:]
+
+    async def _send(self) -> None:
+        if self._large is None:
+            self._context = self._objects.large(self._key)
+            self._large = await self._context.__aenter__()
+        data, self._buffer, self._buffered = self._buffer, [], 0
+        await finished(self._large.add(data))
+
+    async def commit(self) -> None:
+        if self._large is None:
+            await finished(self._objects.put(self._key, self._buffer))
+            return
+        if self._buffered:
+            await self._send()
+        await finished(self._large.commit())
+
+    async def leave(self) -> None:
+        if self._context is not None:
+            await self._context.__aexit__(None, None, None)

@@ -1,0 +1,4 @@
+"""The only package that builds things and joins rooms: settings become a driver, a registry and an application.
+
+Read `app.py` first, then `storage.py`, `cache.py` and `http_middleware.py`.
+"""

@@ -1,0 +1,112 @@
+"""Settings become the memory that `storage.cache` names: of the process, in Redis, or none.
+
+redis-py is imported when a cache in Redis is configured, and not before.
+
+Beside: `storage.py`, which does the same for drivers.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage.config.checks.redis import redis_address, uses_tls
+from moorage.extras import remedy
+from moorage.registry.sizes import MemorySizes
+from moorage.wiring.storage import CannotStore
+
+if TYPE_CHECKING:
+    from moorage.cache.redis_options import RedisOptions, RedisTls
+    from moorage.config.model import Settings
+    from moorage.config.sections.services import Redis
+    from moorage.registry.sizes import Sizes
+
+__all__ = ["make_sizes", "ping", "prepare", "redis_options"]
+
+_CONNECT_S: Final = 5.0
+_ANSWER_S: Final = 3.0
+_RETRIES: Final = 3
+_CONNECTIONS: Final = 10
+_IDLE_S: Final = 1800.0
+
+
+def make_sizes(settings: Settings) -> Sizes:
+    """What remembers the sizes of blobs.  Nothing is connected yet.  Raises CannotStore."""
+    if (options := prepare(settings)) is not None:
+        from moorage.cache.redis_sizes import RedisSizes
+
+        return RedisSizes(options)
+    cache = settings.storage.cache
+    return MemorySizes(cache.blobdescriptorsize if cache.blobdescriptor else 0)
+
+
+def prepare(settings: Settings) -> RedisOptions | None:
+    """What a cache in Redis is made from, if one is configured: its files are read and its library is imported,
+    so that every worker shares it.  Raises CannotStore.
+    """
+    if settings.storage.cache.blobdescriptor != "redis" or settings.redis is None:
+        return None
+    from moorage.cache.redis_client import MissingLibrary, require_library
+
+    try:
+        require_library()
+    except MissingLibrary as error:
+        raise CannotStore(f"{error}; {remedy('redis')}") from error
+    return redis_options(settings.redis)
+
+
+async def ping(settings: Settings) -> None:
+    """Ask the Redis that `storage.cache` uses for a sign of life.  Raises CannotStore, and redis-py's errors."""
+    options = prepare(settings)
+    if options is None:
+        return
+    from moorage.cache.redis_client import connect
+
+    client = connect(options)
+    try:
+        await client.call("PING")
+    finally:
+        await client.close()
+
+
+def redis_options(redis: Redis) -> RedisOptions:
+    """The section in the cache's words; a 0 is the default, as in the reference.  Raises CannotStore."""
+    from moorage.cache.redis_options import RedisOptions
+
+    answer = redis.readtimeout if redis.readtimeout > 0 else _ANSWER_S
+    send = redis.writetimeout if redis.writetimeout > 0 else answer
+    size = redis.poolsize if redis.poolsize > 0 else _CONNECTIONS
+    return RedisOptions(
+        addresses=tuple(redis_address(text) for text in redis.addrs),
+        master_name=redis.mastername,
+        client_name=redis.clientname,
+        username=redis.username,
+        password=redis.password,
+        sentinel_username=redis.sentinelusername,
+        sentinel_password=redis.sentinelpassword,
+        database=redis.db,
+        protocol=redis.protocol,
+        connect_s=redis.dialtimeout if redis.dialtimeout > 0 else _CONNECT_S,
+        answer_s=min(answer, send),
+        retries=redis.maxretries if redis.maxretries > 0 else (_RETRIES if redis.maxretries == 0 else 0),
+        first_pause_s=max(0.0, redis.minretrybackoff),
+        longest_pause_s=max(0.0, redis.maxretrybackoff),
+        connections=min(size, redis.maxactiveconns) if redis.maxactiveconns > 0 else size,
+        wait_s=redis.pooltimeout if redis.pooltimeout > 0 else answer + 1,
+        idle_s=_IDLE_S if redis.connmaxidletime == 0 else max(0.0, redis.connmaxidletime),
+        age_s=max(0.0, redis.connmaxlifetime),
+        identify=not redis.disableidentity,
+        tls=_tls(redis) if uses_tls(redis) else None,
+    )
+
+
+def _tls(redis: Redis) -> RedisTls:
+    from moorage.cache.redis_options import RedisTls
+
+    try:
+        authorities = "\n".join(Path(path).read_text(encoding="ascii") for path in redis.tls.rootcas)
+    except (OSError, ValueError) as error:
+        raise CannotStore(f"redis.tls.rootcas: {error}") from error
+    if redis.tls.rootcas and "-----BEGIN CERTIFICATE-----" not in authorities:
+        raise CannotStore("redis.tls.rootcas: no certificate in PEM in these files")
+    return RedisTls(authorities=authorities, certificate=redis.tls.certificate, key=redis.tls.key)

@@ -1,0 +1,64 @@
+"""Settings become the rules of `middleware.storage`.
+
+Beside: `storage.py`, which does the same for drivers; `config/checks/middleware.py`, which reads the options.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage.config.checks.middleware import (
+    CloudFrontOptions,
+    RedirectOptions,
+    RewriteOptions,
+    enabled,
+    read_options,
+)
+from moorage.storage.middleware.redirect import Redirect
+from moorage.storage.middleware.rewrite import Rewrite
+from moorage.wiring.storage import CannotStore, s3_options
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.storage.middleware.rule import Rule
+
+__all__ = ["make_rules"]
+
+
+def make_rules(settings: Settings) -> tuple[Rule, ...]:
+    """In the order of the list.  Raises CannotStore, where a key cannot be used or an option is wrong."""
+    rules: list[Rule] = []
+    for key, entry in enabled(settings):
+        options, problems = read_options(entry, key)
+        match options:
+            case None:
+                raise CannotStore("; ".join(str(problem) for problem in problems))
+            case RedirectOptions(baseurl):
+                rules.append(Redirect(baseurl))
+            case RewriteOptions(scheme, host, prefix):
+                rules.append(Rewrite(scheme=scheme, host=host, trim_path_prefix=prefix))
+            case CloudFrontOptions():
+                rules.append(_cloudfront(settings, key, options))
+    return tuple(rules)
+
+
+def _cloudfront(settings: Settings, key: str, options: CloudFrontOptions) -> Rule:
+    from moorage.storage.middleware.cloudfront import CannotSign, CloudFront, Signer, load_key
+    from moorage.storage.middleware.ip_ranges import IpRanges
+
+    if settings.storage.s3 is None:
+        raise CannotStore(f"{key}: cloudfront needs storage.s3")
+    try:
+        private = load_key(options.privatekey)
+    except CannotSign as error:
+        raise CannotStore(f"{key}.options.privatekey: {error}") from error
+    nearby = None
+    if options.ipfilteredby != "none":
+        nearby = IpRanges(options.iprangesurl, regions=options.regions, every_s=options.updatefrequency)
+    return CloudFront(
+        options.baseurl,
+        Signer(private, options.keypairid),
+        prefix=s3_options(settings.storage.s3).prefix,
+        lasts_s=options.duration,
+        nearby=nearby,
+    )

@@ -1,0 +1,170 @@
+"""Settings become the one driver that the `storage` section names.
+
+What a driver needs beyond the standard library is imported here when its section is there, and not before: a
+registry on files pays nothing for buckets.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from moorage import __version__
+from moorage.extras import remedy
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.config.sections.storage import S3, Azure, Gcs
+    from moorage.storage.azure.options import AzureOptions
+    from moorage.storage.driver import Driver
+    from moorage.storage.gcs.options import GcsOptions
+    from moorage.storage.s3.options import S3Options
+
+__all__ = ["CannotStore", "azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
+
+_DEFAULT_CLASSES: Final = {"", "none", "standard"}
+_DEFAULT_ACLS: Final = {"", "private"}
+
+
+class CannotStore(Exception):
+    """The driver cannot be made here; the message says what to do."""
+
+
+def make_driver(settings: Settings, *, processors: int = 1) -> Driver:
+    """The one driver that the `storage` section names, on a host with `processors`.  Raises CannotStore."""
+    prepare(settings)
+    storage = settings.storage
+    if storage.filesystem is not None:
+        files = storage.filesystem
+        return FilesystemDriver(Path(files.rootdirectory), max_threads=files.maxthreads, processors=processors)
+    if storage.s3 is not None:
+        from moorage.storage.object_store.driver import ObjectDriver
+        from moorage.storage.s3.objects import S3Objects
+
+        return ObjectDriver(S3Objects(s3_options(storage.s3)))
+    if storage.gcs is not None:
+        from moorage.storage.gcs.objects import GcsObjects
+        from moorage.storage.object_store.driver import ObjectDriver
+
+        return ObjectDriver(GcsObjects(gcs_options(storage.gcs)))
+    if storage.azure is not None:
+        from moorage.storage.azure.connection import AzureConnection
+        from moorage.storage.azure.legacy_names import AzureLayouts
+        from moorage.storage.azure.uploads import AzureUploads
+        from moorage.storage.object_store.driver import ObjectDriver
+
+        layouts = AzureLayouts(AzureConnection(azure_options(storage.azure)))
+        return ObjectDriver(layouts, AzureUploads(layouts))
+    return MemoryDriver()
+
+
+def prepare(settings: Settings) -> None:
+    """Import what the driver needs, so that every worker shares it.  Raises CannotStore."""
+    if settings.storage.s3 is not None:
+        from moorage.storage.s3.connection import MissingLibrary, require_libraries
+
+        try:
+            require_libraries()
+        except MissingLibrary as error:
+            raise _missing("s3", error) from error
+    if settings.storage.gcs is not None:
+        _prepare_gcs(gcs_options(settings.storage.gcs))
+    if settings.storage.azure is not None:
+        from moorage.storage.azure import connection as azure_connection
+
+        try:
+            azure_connection.require_libraries()
+        except azure_connection.MissingLibrary as error:
+            raise _missing("azure", error) from error
+
+
+def _prepare_gcs(options: GcsOptions) -> None:
+    from moorage.storage.gcs import credentials as gcs_credentials
+
+    try:
+        gcs_credentials.require_library()
+        gcs_credentials.identity_of(options)
+    except gcs_credentials.MissingLibrary as error:
+        raise _missing("gcs", error) from error
+    except gcs_credentials.CredentialsUnusable as error:
+        raise CannotStore(str(error)) from error
+
+
+def _missing(extra: str, error: Exception) -> CannotStore:
+    return CannotStore(f"{error}; {remedy(extra)}")
+
+
+def gcs_options(gcs: Gcs) -> GcsOptions:
+    """The section in the driver's words."""
+    from moorage.storage.gcs.options import GcsOptions
+
+    return GcsOptions(
+        bucket=gcs.bucket,
+        root=gcs.rootdirectory,
+        endpoint=gcs.endpoint,
+        key_file=gcs.keyfile,
+        credentials=gcs.credentials,
+        ca_bundle=gcs.cabundle,
+        user_agent=gcs.useragent or f"moorage/{__version__}",
+        chunk=gcs.chunksize,
+        concurrency=gcs.maxconcurrency,
+    )
+
+
+def azure_options(azure: Azure) -> AzureOptions:
+    """The section in the driver's words."""
+    from moorage.storage.azure.options import AzureOptions
+
+    url = azure.serviceurl
+    return AzureOptions(
+        account=azure.accountname,
+        container=azure.container,
+        credentials=azure.credential_type,
+        account_key=azure.accountkey,
+        tenant=azure.credentials.tenantid,
+        client=azure.credentials.clientid,
+        secret=azure.credentials.secret,
+        realm=azure.realm,
+        service_url=url if "://" in url or not url else f"https://{url}",
+        root=azure.rootdirectory,
+        verify=not azure.skipverify,
+        ca_bundle=azure.cabundle,
+        user_agent=azure.useragent or f"moorage/{__version__}",
+        attempts=max(1, azure.max_retries or 5),
+        pause_s=azure.retry_delay,
+    )
+
+
+def s3_options(s3: S3) -> S3Options:
+    """The section in the driver's words."""
+    from moorage.storage.s3.options import S3Options
+
+    return S3Options(
+        bucket=s3.bucket,
+        root=s3.rootdirectory,
+        region=s3.region,
+        endpoint=s3.regionendpoint,
+        path_style=s3.forcepathstyle,
+        redirect_endpoint=s3.redirectendpoint.rstrip("/"),
+        access_key=s3.accesskey,
+        secret_key=s3.secretkey,
+        session_token=s3.sessiontoken,
+        secure=s3.secure,
+        verify=not s3.skipverify,
+        ca_bundle=s3.cabundle,
+        encrypt=s3.encrypt,
+        kms_key=s3.keyid,
+        storage_class="" if s3.storageclass in _DEFAULT_CLASSES else s3.storageclass.upper(),
+        acl="" if s3.objectacl in _DEFAULT_ACLS else s3.objectacl,
+        user_agent=s3.useragent or f"moorage/{__version__}",
+        dual_stack=s3.usedualstack,
+        accelerate=s3.accelerate,
+        fips=s3.usefipsendpoint,
+        log_requests=s3.loglevel.startswith("debug"),
+        chunk=s3.chunksize,
+        copy_chunk=s3.multipartcopychunksize,
+        copy_concurrency=s3.multipartcopymaxconcurrency,
+        copy_threshold=s3.multipartcopythresholdsize,
+    )
