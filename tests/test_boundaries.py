@@ -13,12 +13,13 @@ from moorage.http import routes
 
 SOURCE: Final = Path(moorage.__file__).parent
 
-SHARED: Final = {"caches", "coalescing", "concurrency", "shielding"}
+SHARED: Final = {"backoff", "caches", "coalescing", "concurrency", "reloading", "shielding"}
 """Modules that every room may import; they import none."""
 
 BELOW: Final = {
     "acme": set[str](),
     "auth": {"config", "errors", "types"},
+    "backoff": set[str](),
     "caches": set[str](),
     "cache": {"registry", "types"},
     "cgroups": set[str](),

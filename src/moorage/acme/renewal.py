@@ -60,7 +60,7 @@ class Keeper:
     ) -> None:
         self._wanted, self._store, self._announce = wanted, store, announce
         self._serving, self._pace, self._obtain = serving, pace, obtain
-        self._back_off = schedule.BackOff(pace)
+        self._back_off = schedule.RenewalBackoff(pace)
         self._jitter = random.random()  # noqa: S311  nobody gains by guessing it
         self._kind = 0
         self._last: bytes | None = None

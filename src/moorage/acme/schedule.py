@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from moorage.backoff import Backoff
+
 if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.acme.order_spec import Pace
 
-__all__ = ["BackOff", "renewal"]
+__all__ = ["RenewalBackoff", "renewal"]
 
 _LEFT: Final = 1 / 3
 _EARLIER: Final = 1 / 30
@@ -24,23 +26,20 @@ def renewal(begin: datetime, end: datetime, jitter: float) -> datetime:
     return end - (end - begin) * (_LEFT + _EARLIER * jitter)
 
 
-class BackOff:
-    """Pauses that double, from `first_retry_s` to `last_retry_s`."""
+class RenewalBackoff:
+    """Delays between attempts: exponential, but never shorter than the authority demands."""
 
-    __slots__ = ("_failures", "_pace")
+    __slots__ = ("_backoff", "_failures")
 
     def __init__(self, pace: Pace) -> None:
-        self._pace = pace
+        self._backoff = Backoff.exponential(pace.first_retry_s, pace.last_retry_s)
         self._failures = 0
 
     def succeeded(self) -> None:
+        """Start again at the shortest delay."""
         self._failures = 0
 
-    def failed(self, told_s: float, jitter: float) -> float:
-        """Seconds until the next try: at least what the authority has told, a quarter more for `jitter` 1."""
-        pause_s: float = self._pace.first_retry_s
-        for _ in range(self._failures):
-            pause_s = min(2 * pause_s, self._pace.last_retry_s)
-        # More would not be longer: no limit is that long.
-        self._failures = min(self._failures + 1, 64)
-        return max(pause_s, told_s) * (1 + jitter / 4)
+    def failed(self, demanded_s: float, jitter: float) -> float:
+        """Return seconds until the next attempt: at least `demanded_s`, and a quarter more for `jitter` 1."""
+        self._failures += 1
+        return max(self._backoff.delay_s(self._failures), demanded_s) * (1 + jitter / 4)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from typing import Final
 
+from moorage.backoff import Backoff
+
 __all__ = ["Retry"]
 
-_WAITS_S: Final = (0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0)
+_BACKOFF: Final = Backoff((0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0))
 _STEADY_S: Final = 30.0
 """Whoever lived longer has not failed to start, whatever became of it later."""
 
@@ -29,8 +31,8 @@ class Retry:
         """It has died, or could not even be started: how many seconds from `now` it is to be started again."""
         if lived_s > _STEADY_S:
             self._failures = 0
-        wait_s = _WAITS_S[min(self._failures, len(_WAITS_S) - 1)]
         self._failures += 1
+        wait_s = _BACKOFF.delay_s(self._failures)
         self.at = now + wait_s
         return wait_s
 
