@@ -262,4 +262,6 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for _ in range(200):
         world.now += 60
         await world.wrong("192.0.2.49")
-    assert len(world.slowing._addresses["192.0.2.49"].wrong) == 3
+    state = world.slowing._addresses.get("192.0.2.49")
+    assert state is not None
+    assert len(state.wrong) == 3

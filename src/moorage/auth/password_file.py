@@ -24,7 +24,6 @@ import os
 import re
 import secrets
 import time
-from collections import OrderedDict
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
@@ -35,6 +34,7 @@ import structlog
 
 from moorage.auth.access import CannotAuthenticate
 from moorage.auth.file_log import FileLog
+from moorage.caches import TTLCache
 from moorage.errors import Unavailable
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ class PasswordFile:
         self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
         self._file_log = FileLog(reports=reports)
         self._key = secrets.token_bytes(32)
-        self._verified: OrderedDict[bytes, float] = OrderedDict()  # keyed hash → when it is forgotten
+        self._verified: TTLCache[bytes, bool] = TTLCache(_REMEMBERED, _LIFETIME_S, clock=clock)  # by keyed hash
         self._waiting: dict[bytes, asyncio.Task[bool]] = {}
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bcrypt")
         self._overloaded = False
@@ -193,7 +193,7 @@ class PasswordFile:
         stored = self._current().hashes.get(user)
         if stored is None:
             return False
-        return self._remembers(self._keyed(stored, user, password[:PASSWORD_LIMIT_BYTES]))
+        return self._verified.get(self._keyed(stored, user, password[:PASSWORD_LIMIT_BYTES])) is not None
 
     async def verify(self, user: bytes, password: bytes) -> bool:
         """Whether the file, as it is now, has this user with this password.
@@ -206,7 +206,7 @@ class PasswordFile:
         password = password[:PASSWORD_LIMIT_BYTES]
         stored = passwords.hashes.get(user, _NOBODY)
         key = self._keyed(stored, user, password)
-        if self._remembers(key):
+        if self._verified.get(key):
             return True
         task = self._waiting.get(key)
         if task is None:
@@ -235,21 +235,6 @@ class PasswordFile:
         # Unambiguous: a hash has 60 characters, and no user of the file has a colon.
         return hashlib.blake2b(stored + user + b":" + password, key=self._key, digest_size=32).digest()
 
-    def _remembers(self, key: bytes) -> bool:
-        until = self._verified.get(key)
-        if until is None:
-            return False
-        if until <= self._clock():
-            del self._verified[key]
-            return False
-        self._verified.move_to_end(key)
-        return True
-
-    def _remember(self, key: bytes) -> None:
-        self._verified[key] = self._clock() + _LIFETIME_S
-        if len(self._verified) > _REMEMBERED:
-            self._verified.popitem(last=False)
-
     # Bcrypt
 
     def _check(self, key: bytes, stored: bytes, password: bytes, highest: int) -> asyncio.Task[bool]:
@@ -267,7 +252,7 @@ class PasswordFile:
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._threads, _matches, password, stored, highest)
         if right:
-            self._remember(key)
+            self._verified.put(key, True)
         return right
 
     # The file

@@ -22,12 +22,13 @@ import ipaddress
 import math
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import LRUCache
 from moorage.errors import TooManyRequests
 
 if TYPE_CHECKING:
@@ -63,7 +64,7 @@ class LoginRateLimit:
     ) -> None:
         self._limit, self._window_s, self._longest_s, self._clock = limit, window_s, longest_s, clock
         self._key = secrets.token_bytes(32)
-        self._addresses: OrderedDict[str, _Address] = OrderedDict()
+        self._addresses: LRUCache[str, _Address] = LRUCache(_ADDRESSES)
         self._checking: dict[str, Counter[bytes]] = {}  # by address: how many requests wait for which pair
 
     async def guess(
@@ -115,10 +116,8 @@ class LoginRateLimit:
         now = self._clock()
         state = self._addresses.get(network)
         if state is None or not (self._is_suspect(state) or now < state.begun + self._window_s):
-            state = self._addresses[network] = _Address(now)
-        self._addresses.move_to_end(network)
-        if len(self._addresses) > _ADDRESSES:
-            self._addresses.popitem(last=False)
+            state = _Address(now)
+            self._addresses.put(network, state)
         if pair in state.wrong:
             return
         if len(state.wrong) < self._limit:

@@ -21,6 +21,7 @@ from joserfc.errors import JoseError
 
 from moorage.auth.access import Listed
 from moorage.auth.local.policy import Identity
+from moorage.caches import LRUCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -77,7 +78,7 @@ class Tokens:
     def __init__(self, keys: Keys, service: str, lifetime_s: float, clock: Callable[[], float]) -> None:
         self._keys, self._service, self._clock = keys, service, clock
         self.lifetime_s = int(lifetime_s)
-        self._read: dict[str, Access] = {}
+        self._read: LRUCache[str, Access] = LRUCache(_REMEMBERED)
 
     def access(self, name: str, granted: Sequence[Mapping[str, Any]], ends: float | None) -> tuple[str, int]:
         """A token, and the seconds its client may count on; never beyond `ends`."""
@@ -97,11 +98,9 @@ class Tokens:
             if self._clock() < claims["nbf"]:
                 raise InvalidToken("is not yet good: the clocks of the nodes are apart")
             found = Access(claims["sub"], _listed(claims["access"]), float(claims["exp"]))
-            if len(self._read) >= _REMEMBERED:
-                self._read.clear()
-            self._read[token] = found
+            self._read.put(token, found)
         if self._clock() >= found.ends:
-            self._read.pop(token, None)
+            self._read.drop(token)
             raise InvalidToken("is over", ordinary=True)
         return found
 

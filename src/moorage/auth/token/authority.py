@@ -18,7 +18,6 @@ import hashlib
 import ipaddress
 import logging
 import time
-from collections import OrderedDict
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -27,6 +26,7 @@ import structlog
 from moorage.auth.access import Bearer, Principal, challenge, missing, scopes
 from moorage.auth.token.claims import read
 from moorage.auth.token.jose import Refused, verify
+from moorage.caches import TTLCache
 from moorage.errors import Unauthorized
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ class TokenAuthority:
 
     def __init__(self, rules: TokenRules, files: KeyFiles, clock: Callable[[], float] = time.time) -> None:
         self._rules, self._files, self._clock = rules, files, clock
-        self._remembered = _Remembered(REMEMBERED_BYTES)
+        self._remembered: TTLCache[bytes, Principal] = TTLCache(
+            REMEMBERED_BYTES, clock=clock
+        )  # by digest of the token
         self._looked = clock()
         self._looking: asyncio.Task[None] | None = None
 
@@ -79,7 +81,7 @@ class TokenAuthority:
             await self._look()
         # The digest, so that what is remembered has one size; the token itself is nowhere kept.
         digest = hashlib.sha256(credentials.token.encode(errors="replace")).digest()
-        principal = self._remembered.get(digest, now)
+        principal = self._remembered.get(digest)
         if principal is None:
             principal = await self._prove(credentials.token, digest, asked)
         if missing(principal.grants, asked):
@@ -127,7 +129,7 @@ class TokenAuthority:
             refused.key_id = signed.key_id
             raise
         principal = Principal(claims.subject, claims.grants)
-        self._remembered.put(digest, principal, min(claims.until, signed.until), len(token))
+        self._remembered.put(digest, principal, len(token), expires_at=min(claims.until, signed.until))
         return principal
 
     async def _look(self) -> None:
@@ -185,40 +187,6 @@ class TokenAuthority:
         # The reference says https even on loopback, where nothing answers to that.
         plain = asked.scheme == "http" and (asked.forwarded or _is_loopback(asked.host))
         return f"{'http' if plain else 'https'}://{asked.host}{path}"
-
-
-class _Remembered:
-    """Principals by the digest of their token; the least recently used go when the tokens exceed `limit` bytes."""
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._weight = 0
-        self._entries: OrderedDict[bytes, tuple[Principal, float, int]] = OrderedDict()
-
-    def get(self, digest: bytes, now: float) -> Principal | None:
-        entry = self._entries.get(digest)
-        if entry is None:
-            return None
-        principal, until, weight = entry
-        if now > until:
-            del self._entries[digest]
-            self._weight -= weight
-            return None
-        self._entries.move_to_end(digest)
-        return principal
-
-    def put(self, digest: bytes, principal: Principal, until: float, weight: int) -> None:
-        if digest in self._entries:
-            self._weight -= self._entries[digest][2]
-        self._entries[digest] = (principal, until, weight)
-        self._weight += weight
-        while self._weight > self._limit:
-            _, (_, _, gone) = self._entries.popitem(last=False)
-            self._weight -= gone
-
-    def clear(self) -> None:
-        self._entries.clear()
-        self._weight = 0
 
 
 def _record(need: Need) -> tuple[str, str, str]:

@@ -31,6 +31,7 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from moorage.caches import LRUCache
 from moorage.shielding import finished
 from moorage.storage.azure.appender import AzureAppender, BlockLog, decode
 from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, new_session, stage
@@ -69,7 +70,7 @@ class AzureUploads:
 
     def __init__(self, layouts: AzureLayouts) -> None:
         self._layouts = layouts
-        self._published: dict[Key, list[Key]] = {}
+        self._published: LRUCache[Key, list[Key]] = LRUCache(_REMEMBERED)
 
     async def begin(self, home: Key) -> UploadState:
         check_key(home)
@@ -176,15 +177,13 @@ class AzureUploads:
             await finished(_put(place, to, log.sealed or b""))
         else:
             await finished(copy(place, _blocks(home), log.version, log.size, place, to))
-        while len(self._published) >= _REMEMBERED:
-            del self._published[next(iter(self._published))]
         if not log.adopted:
             names = ["blocks", "startedat"] if log.dated else ["blocks"]
-            self._published[home] = [Key(f"{home}/{name}") for name in names]
+            self._published.put(home, [Key(f"{home}/{name}") for name in names])
 
     async def discard(self, home: Key) -> None:
         check_key(home)
-        known = self._published.pop(home, None)
+        known = self._published.drop(home)
         await finished(self._clear(home) if known is None else self._layouts.delete(known))
 
     async def _clear(self, home: Key) -> None:

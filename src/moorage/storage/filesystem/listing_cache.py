@@ -14,8 +14,9 @@ import os
 import threading
 import time
 from bisect import bisect_right
-from collections import OrderedDict
 from typing import Final
+
+from moorage.caches import LRUCache
 
 __all__ = ["ListingCache"]
 
@@ -29,7 +30,7 @@ class ListingCache:
     """Sorted names of directories.  May be used from several threads."""
 
     def __init__(self) -> None:
-        self._kept: OrderedDict[str, tuple[tuple[int, int], list[str]]] = OrderedDict()
+        self._kept: LRUCache[str, tuple[tuple[int, int], list[str]]] = LRUCache(_LIMIT_NAMES)
         self._lock = threading.Lock()
 
     def page(self, path: str, *, after: str = "", limit: int | None = None) -> list[str]:
@@ -51,17 +52,11 @@ class ListingCache:
     def _remembered(self, path: str, state: tuple[int, int]) -> list[str] | None:
         with self._lock:
             kept = self._kept.get(path)
-            if kept is None or kept[0] != state:
-                return None
-            self._kept.move_to_end(path)
-            return kept[1]
+        return kept[1] if kept is not None and kept[0] == state else None
 
     def _keep(self, path: str, state: tuple[int, int], names: list[str]) -> None:
         with self._lock:
-            self._kept[path] = (state, names)
-            self._kept.move_to_end(path)
-            while sum(len(kept) for _, kept in self._kept.values()) > _LIMIT_NAMES:
-                self._kept.popitem(last=False)
+            self._kept.put(path, (state, names), weight=len(names))
 
 
 def _state(path: str) -> tuple[int, int]:

@@ -15,13 +15,13 @@ from __future__ import annotations
 import base64
 import hashlib
 import time
-from collections import OrderedDict
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode, urlsplit
 
 import structlog
 
+from moorage.caches import TTLCache
 from moorage.storage.gcs.errors import failure_of
 
 if TYPE_CHECKING:
@@ -47,15 +47,15 @@ class Signer:
         self._key: Any = None
         self._iam: Any = None
         self._email = ""
-        self._given: OrderedDict[tuple[str, str, int], tuple[float, str]] = OrderedDict()
+        self._given: TTLCache[tuple[str, str, int], str] = TTLCache(_REMEMBERED, clock=clock)
         self._resting_until = 0.0
         self._warned = False
 
     async def url(self, path: str, method: str, expires_s: int) -> str | None:
         """For the object that the bucket calls `path`; None where nobody signs."""
         now, wanted = self._clock(), (path, method, expires_s)
-        until, url = self._given.get(wanted, (0.0, ""))
-        if now < until:
+        url = self._given.get(wanted)
+        if url is not None:
             return url
         if self._connection.identity.anonymous or now < self._resting_until:
             return None
@@ -65,10 +65,7 @@ class Signer:
             self._rest(error, now)
             return None
         self._warned = False
-        self._given[wanted] = (now + _SPARE_S, url)
-        self._given.move_to_end(wanted)
-        while len(self._given) > _REMEMBERED:
-            self._given.popitem(last=False)
+        self._given.put(wanted, url, expires_at=now + _SPARE_S)
         return url
 
     def _rest(self, error: Exception, now: float) -> None:

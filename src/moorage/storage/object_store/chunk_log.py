@@ -49,6 +49,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.caches import LRUCache
 from moorage.shielding import beside, finished, settled
 from moorage.storage.driver import (
     ABSENT,
@@ -95,7 +96,7 @@ class ChunkLog:
 
     def __init__(self, objects: Objects, *, tail_bytes: int = _TAIL_BYTES) -> None:
         self.objects, self.tail_bytes = objects, tail_bytes
-        self._published: dict[Key, list[Key]] = {}
+        self._published: LRUCache[Key, list[Key]] = LRUCache(_REMEMBERED)
 
     async def begin(self, home: Key) -> UploadState:
         check_key(home)
@@ -156,7 +157,7 @@ class ChunkLog:
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         check_key(home)
-        self._published.pop(home, None)  # it may become longer than what was published
+        self._published.drop(home)  # it may become longer than what was published
         log, version = await self.log(home, state)
         appender = ChunkAppender(self, home, log, version)
         try:
@@ -182,13 +183,11 @@ class ChunkLog:
             await finished(self.objects.put(to, [log.tail]))
         if log.adopted:
             return
-        while len(self._published) >= _REMEMBERED:
-            del self._published[next(iter(self._published))]
-        self._published[home] = [below(home, name) for name in log.names]
+        self._published.put(home, [below(home, name) for name in log.names])
 
     async def discard(self, home: Key) -> None:
         check_key(home)
-        known = self._published.pop(home, None)
+        known = self._published.drop(home)
         await finished(self._clear(home) if known is None else self.objects.delete(known))
 
     async def _clear(self, home: Key) -> None:
