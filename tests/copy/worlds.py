@@ -17,7 +17,7 @@ from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.memory_objects import Bucket, MemoryObjects
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -92,4 +92,4 @@ async def opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
 
 def serving(driver: Driver) -> Client:
     """What clients see of a store; as fresh as a process that has just been started."""
-    return Client(create_app(StoredRegistry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))
+    return Client(create_app(make_registry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))

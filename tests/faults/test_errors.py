@@ -33,13 +33,14 @@ from moorage.http.app import create_app
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing import builders
 from moorage.types import Digest
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
     from starlette.types import Message
 
+    from moorage.registry.stored import StoredRegistry
     from moorage.testing.builders import Built
 
 pytestmark = [pytest.mark.fault, pytest.mark.slow]
@@ -148,7 +149,7 @@ class World:
 
 
 async def open_world(root: Path, places: dict[str, str]) -> World:
-    return World(root, StoredRegistry(FilesystemDriver(root), SETTINGS, SECRET), places)
+    return World(root, make_registry(FilesystemDriver(root), SETTINGS, SECRET), places)
 
 
 def upload(target: str, blob: Built | Digest) -> str:

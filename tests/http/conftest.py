@@ -11,7 +11,7 @@ from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
     from moorage.http.token import TokenEndpoint
+    from moorage.registry.stored import StoredRegistry
     from moorage.storage.driver import Driver
 
 DELETABLE = Settings(storage=Storage(delete=Delete(enabled=True)))
@@ -53,7 +54,7 @@ async def serve() -> AsyncIterator[Serve]:
         tokens: TokenEndpoint | None = None,
         secret: bytes = b"shared by all workers",
     ) -> Client:
-        registry = StoredRegistry(driver or MemoryDriver(), settings, secret)
+        registry = make_registry(driver or MemoryDriver(), settings, secret)
         running.append(registry)
         return Client(create_app(registry, options or http_options(settings), authority, tokens))
 

@@ -20,13 +20,14 @@ from moorage.http.app import create_app
 from moorage.http.middleware import Traffic
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 from moorage.wiring.http_middleware import surround
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from moorage.auth.access import Asked, Credentials
+    from moorage.registry.stored import StoredRegistry
 
     Asking = Callable[..., httpx.AsyncClient]
 
@@ -60,7 +61,7 @@ async def asking() -> AsyncIterator[Asking]:
     def make(http: Http, *, closed: bool = True, failing: str = "") -> httpx.AsyncClient:
         log = Log(accesslog=AccessLog(disabled=True))
         settings = DELETABLE.model_copy(update={"http": http, "log": log})
-        registry = StoredRegistry(MemoryDriver(), settings, b"s")
+        registry = make_registry(MemoryDriver(), settings, b"s")
         health = Health([])
         if failing:
             health.failing[failing] = "on purpose"

@@ -12,7 +12,7 @@ from moorage.errors import RouteUnknown, Unauthorized
 from moorage.http.app import create_app
 from moorage.http.routes import ROUTES, find
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from moorage.auth.access import Asked, Authority, Credentials, Principal
@@ -46,7 +46,7 @@ async def scope_after(method: str, path: str, authority: Authority | None = None
     async def send(_: Message) -> None:
         """To nobody."""
 
-    registry = StoredRegistry(MemoryDriver(), Settings(), b"secret")
+    registry = make_registry(MemoryDriver(), Settings(), b"secret")
     await create_app(registry, http_options(Settings()), authority)(scope, receive, send)
     await registry.close()
     return scope

@@ -23,7 +23,7 @@ from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.keys import check_key
 from moorage.testing import builders
 from moorage.types import Digest
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -76,7 +76,7 @@ async def test_pushes_and_deletes_do_not_grow_a_process_for_ever(
     monkeypatch.setattr(durable, "_KNOWN_LIMIT", 256)
     monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk is not what is measured
     monkeypatch.setattr(os, "fdatasync", lambda _: None)
-    registry = StoredRegistry(FilesystemDriver(tmp_path), SETTINGS, b"secret")
+    registry = make_registry(FilesystemDriver(tmp_path), SETTINGS, b"secret")
     registry.manifests.cache = BoundedCache(64 << 10)
     registry.manifests._lasting._versions = BoundedCache(64)
     registry.manifests._proven = BoundedCache(64)

@@ -29,7 +29,7 @@ from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName, Tag
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import http_options, make_registry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -53,14 +53,14 @@ _SETTINGS = Settings(storage=Storage(redirect=Redirect(disable=True), cache=Cach
 
 def serving(driver: Driver) -> Client:
     """A process that has just been started."""
-    return Client(create_app(StoredRegistry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))
+    return Client(create_app(make_registry(driver, _SETTINGS, b"secret"), http_options(_SETTINGS)))
 
 
 def remembering(driver: Driver) -> Client:
     """A process that remembers sizes."""
     cache = Cache(links=0, blobdescriptor="inmemory")
     settings = Settings(storage=Storage(redirect=Redirect(disable=True), cache=cache))
-    return Client(create_app(StoredRegistry(driver, settings, b"secret"), http_options(settings)))
+    return Client(create_app(make_registry(driver, settings, b"secret"), http_options(settings)))
 
 
 async def head(client: Client) -> httpx.Response:

@@ -12,12 +12,12 @@ from tests.config.helpers import BASE, load_text
 from moorage.cgroups import Limits
 from moorage.registry.manifests import MANIFESTS_BYTES
 from moorage.registry.referrers import REFERRERS_BYTES
+from moorage.registry.stored import CACHES_BYTES, StoredOptions
 from moorage.server.announcement import start_fields
 from moorage.server.processes import worker_config
 from moorage.server.processes.worker_config import Plan, draw, redraw, worker_count
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring import app
-from moorage.wiring.app import Resources, StoredRegistry
+from moorage.wiring.app import Resources, make_registry
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,18 +120,18 @@ def test_a_reload_keeps_the_workers_and_reads_the_limits(tmp_path: Path, monkeyp
 
 @pytest.mark.parametrize("cache_bytes", [None, 88 * MIB, 400 * MIB])
 def test_caches_are_no_larger_with_more_memory(cache_bytes: int | None) -> None:
-    resources = Resources(cache_bytes=cache_bytes)
-    assert resources.cache_share(MANIFESTS_BYTES) == 64 * MIB
-    assert resources.cache_share(REFERRERS_BYTES) == 24 * MIB
+    options = StoredOptions(cache_bytes=cache_bytes)
+    assert options.cache_share(MANIFESTS_BYTES) == 64 * MIB
+    assert options.cache_share(REFERRERS_BYTES) == 24 * MIB
 
 
 async def test_little_memory_makes_every_cache_smaller(tmp_path: Path) -> None:
     """In proportion; together they take what the plan says."""
     settings = load_text(tmp_path, BASE).settings
-    registry = StoredRegistry(MemoryDriver(), settings, b"s", Resources(cache_bytes=11 * MIB))
+    registry = make_registry(MemoryDriver(), settings, b"s", Resources(cache_bytes=11 * MIB))
     assert registry.manifests.cache._limit == 8 * MIB
     assert registry.referrers.cache._limit == 2 * MIB
-    assert app._CACHES_BYTES == 88 * MIB
+    assert CACHES_BYTES == 88 * MIB
     await registry.close()
 
 

@@ -15,28 +15,20 @@ import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
 from moorage.auth.access import CannotAuthenticate
-from moorage.caches import Recent
 from moorage.concurrency import AT_ONCE
 from moorage.config.problems import Problem
 from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.http.clients import Clients
 from moorage.http.options import HttpOptions
-from moorage.registry.blobs import StoredBlobs
-from moorage.registry.link_memory import Links
-from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
+from moorage.registry.manifests import ValidationRules
 from moorage.registry.purge import Purger
-from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
-from moorage.registry.repositories import StoredRepositories
-from moorage.registry.storage_errors import refusing
-from moorage.registry.tags import StoredTags
-from moorage.registry.torn_blobs import TornBlobs
-from moorage.registry.uploads import StoredUploads
+from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.cache import make_sizes
@@ -52,29 +44,23 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.auth.rate_limit import LoginRateLimit
-    from moorage.caches import BoundedCache
     from moorage.config.model import Settings
     from moorage.http.token import TokenEndpoint
     from moorage.metrics.recorder import Reading
-    from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
     from moorage.storage.instrumented import Watch
-    from moorage.types import Digest
 
-_RECENT_S: Final = 60.0
 _REFRESH_S: Final = 1.0
-_CACHES_BYTES: Final = MANIFESTS_BYTES + REFERRERS_BYTES
-"""What the caches of a process hold at most that grow with the sizes of what they hold."""
 _log: Final = structlog.get_logger("moorage.auth")
 
 __all__ = [
     "App",
     "Resources",
-    "StoredRegistry",
     "build",
     "check",
     "make_authority",
     "make_driver",
+    "make_registry",
     "make_slowing",
     "prepare",
     "token_endpoint",
@@ -87,84 +73,6 @@ class Resources:
 
     processors: int = 1
     cache_bytes: int | None = None
-
-    def cache_share(self, whole_bytes: int) -> int:
-        """Return how much of `whole_bytes` a cache may take, which is its part of all caches."""
-        if self.cache_bytes is None or self.cache_bytes >= _CACHES_BYTES:
-            return whole_bytes
-        return whole_bytes * self.cache_bytes // _CACHES_BYTES
-
-
-class StoredRegistry:
-    """See `registry.interface.Registry`: the one that keeps everything in a driver."""
-
-    def __init__(
-        self, driver: Driver, settings: Settings, secret: bytes, resources: Resources | None = None
-    ) -> None:
-        resources = resources or Resources()
-        storage = settings.storage
-        deletable = storage.delete.enabled
-        self._driver = driver
-        self._sizes, self._rules = make_sizes(settings), make_rules(settings)
-        recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
-        self._links = links = Links(driver, lasts_s=storage.cache.links)
-        torn = TornBlobs(driver)
-        self.uploads = StoredUploads(
-            driver,
-            secret,
-            recent=recent,
-            sizes=self._sizes,
-            links=links,
-            torn=torn,
-            processors=resources.processors,
-        )
-        self.manifests = StoredManifests(
-            driver,
-            delete_enabled=deletable,
-            rules=_rules(settings),
-            cache_bytes=resources.cache_share(MANIFESTS_BYTES),
-            tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
-            recent=recent,
-            sizes=self._sizes,
-            links=links,
-            torn=torn,
-        )
-        self.blobs = StoredBlobs(
-            driver,
-            delete_enabled=deletable,
-            sizes=self._sizes,
-            links=links,
-            torn=torn,
-            redirects=not storage.redirect.disable,
-            rules=self._rules,
-        )
-        self.tags = StoredTags(driver, manifests=self.manifests, links=links)
-        referrers_bytes = resources.cache_share(REFERRERS_BYTES)
-        self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
-        self.repositories = StoredRepositories(driver)
-
-    async def probe(self) -> None:
-        with refusing():
-            await self._driver.probe()
-
-    def readings(self) -> Iterator[Reading]:
-        """What the caches have been asked, and could answer."""
-        yield from _cache_readings("blobs", self._sizes)
-        yield from _cache_readings("links", self._links)
-        yield from _cache_readings("manifests", self.manifests.cache)
-        yield from _cache_readings("referrers", self.referrers.cache)
-
-    async def close(self) -> None:
-        self.uploads.close()
-        for rule in self._rules:
-            await rule.close()
-        await self._sizes.close()
-        await self._driver.close()
-
-
-def _cache_readings(name: str, cache: BoundedCache[Any, Any] | Sizes | Links) -> Iterator[Reading]:
-    yield "moorage_cache_requests_total", (name,), cache.requests
-    yield "moorage_cache_hits_total", (name,), cache.hits
 
 
 @dataclass(slots=True)
@@ -200,7 +108,9 @@ class App:
 
     def readings(self) -> Iterator[Reading]:
         """Numbers that are counted whether anybody asks or not; `metrics/table.py` has their names."""
-        yield from self.registry.readings()
+        for name, requests, hits in self.registry.cache_counts():
+            yield "moorage_cache_requests_total", (name,), requests
+            yield "moorage_cache_hits_total", (name,), hits
         if isinstance(self.driver, FilesystemDriver):
             yield "moorage_storage_threads", (), self.driver.pool.threads
             yield "moorage_storage_queue_length", (), self.driver.pool.waiting
@@ -240,11 +150,29 @@ def build(
     bare = driver = make_driver(settings, processors=resources.processors if resources else 1)
     for watch in watches:
         driver = InstrumentedDriver(driver, watch)
-    registry = StoredRegistry(driver, settings, secret, resources)
+    registry = make_registry(driver, settings, secret, resources)
     authority = make_authority(settings, secret, reports=worker == 0)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     purger = _purger(driver, settings, worker)
     return App(asgi, registry, purger, authority, bare, looks=bare.remote and worker == 0)
+
+
+def make_registry(
+    driver: Driver, settings: Settings, secret: bytes, resources: Resources | None = None
+) -> StoredRegistry:
+    """Return the stored registry over `driver`.  Raises CannotStore."""
+    resources = resources or Resources()
+    storage = settings.storage
+    options = StoredOptions(
+        delete_enabled=storage.delete.enabled,
+        redirects=not storage.redirect.disable,
+        links_s=storage.cache.links,
+        tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
+        validation=_rules(settings),
+        processors=resources.processors,
+        cache_bytes=resources.cache_bytes,
+    )
+    return StoredRegistry(driver, secret, options, sizes=make_sizes(settings), rules=make_rules(settings))
 
 
 def prepare(settings: Settings) -> list[str]:

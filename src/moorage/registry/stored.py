@@ -1,0 +1,153 @@
+"""The stored registry: every part of `interface.Registry` over one storage driver.
+
+The parts share what they remember of the store: sizes of blobs (`sizes.py`), links (`link_memory.py`), torn blobs
+(`torn_blobs.py`), and the blobs that uploads have just published.
+
+Above: `wiring/app.py`, which maps settings to `StoredOptions`.  Below: one module per part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from moorage.caches import Recent
+from moorage.concurrency import AT_ONCE
+from moorage.registry.blobs import StoredBlobs
+from moorage.registry.link_memory import Links
+from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
+from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
+from moorage.registry.repositories import StoredRepositories
+from moorage.registry.sizes import MemorySizes
+from moorage.registry.storage_errors import refusing
+from moorage.registry.tags import StoredTags
+from moorage.registry.torn_blobs import TornBlobs
+from moorage.registry.uploads import StoredUploads
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from moorage.caches import BoundedCache
+    from moorage.registry.sizes import Sizes
+    from moorage.storage.driver import Driver
+    from moorage.storage.middleware.rule import Rule
+    from moorage.types import Digest
+
+__all__ = ["CACHES_BYTES", "CacheCounts", "StoredOptions", "StoredRegistry"]
+
+CACHES_BYTES: Final = MANIFESTS_BYTES + REFERRERS_BYTES
+"""Upper bound of the caches of a process whose entries grow with their content."""
+
+_RECENT_S: Final = 60.0
+_SIZES: Final = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class StoredOptions:
+    """Options of a stored registry.
+
+    `redirects`: clients may be redirected to the store.  `links_s`: seconds for which links of a remote store are
+    remembered.  `tags_at_once`: tags of a repository read concurrently.  `processors`: those of all processes of
+    the node.  `cache_bytes`: limit of the caches of this process; None is `CACHES_BYTES`.
+    """
+
+    delete_enabled: bool = False
+    redirects: bool = True
+    links_s: float = 2.0
+    tags_at_once: int = AT_ONCE
+    validation: ValidationRules = field(default_factory=ValidationRules)
+    processors: int = 1
+    cache_bytes: int | None = None
+
+    def cache_share(self, whole_bytes: int) -> int:
+        """Return the limit of a cache that takes `whole_bytes` of `CACHES_BYTES`, scaled to `cache_bytes`."""
+        if self.cache_bytes is None or self.cache_bytes >= CACHES_BYTES:
+            return whole_bytes
+        return whole_bytes * self.cache_bytes // CACHES_BYTES
+
+
+class CacheCounts(NamedTuple):
+    """Look-ups of a cache, and how many of them it answered."""
+
+    name: str
+    requests: int
+    hits: int
+
+
+class StoredRegistry:
+    """See `registry.interface.Registry`.  `close` closes `driver`, `sizes` and `rules` as well.
+
+    `secret` signs the state of uploads and is shared by all processes.  `rules` choose where redirects lead.
+    """
+
+    def __init__(
+        self,
+        driver: Driver,
+        secret: bytes,
+        options: StoredOptions | None = None,
+        *,
+        sizes: Sizes | None = None,
+        rules: Sequence[Rule] = (),
+    ) -> None:
+        options = options or StoredOptions()
+        self._driver = driver
+        self._rules = rules
+        self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
+        self._links = links = Links(driver, lasts_s=options.links_s)
+        recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
+        torn = TornBlobs(driver)
+        self.uploads = StoredUploads(
+            driver,
+            secret,
+            recent=recent,
+            sizes=self._sizes,
+            links=links,
+            torn=torn,
+            processors=options.processors,
+        )
+        self.manifests = StoredManifests(
+            driver,
+            delete_enabled=options.delete_enabled,
+            rules=options.validation,
+            cache_bytes=options.cache_share(MANIFESTS_BYTES),
+            tags_at_once=options.tags_at_once,
+            recent=recent,
+            sizes=self._sizes,
+            links=links,
+            torn=torn,
+        )
+        self.blobs = StoredBlobs(
+            driver,
+            delete_enabled=options.delete_enabled,
+            sizes=self._sizes,
+            links=links,
+            torn=torn,
+            redirects=options.redirects,
+            rules=rules,
+        )
+        self.tags = StoredTags(driver, manifests=self.manifests, links=links)
+        referrers_bytes = options.cache_share(REFERRERS_BYTES)
+        self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
+        self.repositories = StoredRepositories(driver)
+
+    async def probe(self) -> None:
+        with refusing():
+            await self._driver.probe()
+
+    def cache_counts(self) -> Iterator[CacheCounts]:
+        """Return the counters of every cache."""
+        yield _counts("blobs", self._sizes)
+        yield _counts("links", self._links)
+        yield _counts("manifests", self.manifests.cache)
+        yield _counts("referrers", self.referrers.cache)
+
+    async def close(self) -> None:
+        self.uploads.close()
+        for rule in self._rules:
+            await rule.close()
+        await self._sizes.close()
+        await self._driver.close()
+
+
+def _counts(name: str, cache: BoundedCache[Any, Any] | Sizes | Links) -> CacheCounts:
+    return CacheCounts(name, cache.requests, cache.hits)
