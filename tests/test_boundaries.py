@@ -13,8 +13,17 @@ from moorage.http import routes
 
 SOURCE: Final = Path(moorage.__file__).parent
 
-SHARED: Final = {"backoff", "caches", "coalescing", "concurrency", "reloading", "shielding"}
-"""Modules that every room may import; they import none."""
+SHARED: Final = {
+    "backoff",
+    "caches",
+    "coalescing",
+    "concurrency",
+    "extras",
+    "reloading",
+    "shielding",
+    "startup",
+}
+"""Modules that every room may import; they import each other only."""
 
 BELOW: Final = {
     "acme": set[str](),
@@ -58,7 +67,6 @@ BELOW: Final = {
         "cgroups",
         "config",
         "errors",
-        "extras",
         "health_checks",
         "http",
         "logs",
@@ -68,16 +76,16 @@ BELOW: Final = {
         "wiring",
     },
     "shielding": set[str](),
+    "startup": set[str](),
     "storage": set[str](),
     "testing": {"errors", "registry", "storage", "types"},
-    "tracing": {"extras", "logs"},
+    "tracing": {"logs"},
     "types": {"errors"},
     "wiring": {
         "auth",
         "cache",
         "config",
         "errors",
-        "extras",
         "health_checks",
         "http",
         "logs",

@@ -1,6 +1,6 @@
-"""Remedy for a missing extra, for messages: the command that installs its libraries.
+"""Libraries of extras: checked or imported where a setting needs them; a missing one ends the start.
 
-The command depends on what installed this package:
+The error names the command that installs the extra, which depends on what installed this package:
 
     pip         python -m pip install LIBRARIES
     pipx        pipx inject ENVIRONMENT LIBRARIES
@@ -8,7 +8,8 @@ The command depends on what installed this package:
     uvx         uvx --from 'moorage[EXTRAS]' moorage, since its environment is a cache
     uv venv     uv pip install --python PYTHON LIBRARIES
 
-The container image `slim` has no installer: its remedy is the full image.
+The container image `slim` has no installer: its remedy is the full image.  Its name is in MOORAGE_IMAGE, which the
+Dockerfile sets: a fact of the installation, like `sys.prefix`, and no setting.
 """
 
 from __future__ import annotations
@@ -18,24 +19,60 @@ import os
 import re
 import shlex
 import sys
+from importlib import import_module
 from importlib.metadata import PackageNotFoundError, distribution, version
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage import __version__
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from importlib.metadata import Distribution
 
-__all__ = ["install_command", "remedy"]
+__all__ = ["install_command", "load", "remedy", "require"]
 
 _MARKED: Final = re.compile(r"(?P<requirement>[^;]+);.*\bextra\s*==\s*['\"](?P<extra>[^'\"]+)['\"]")
 _NAME: Final = re.compile(r"[\w.-]+")
 _NOT_FEATURES: Final = {"all", "dev", "testing"}
 _UV_CACHES: Final = ("archive-v", "environments-v")
 """Folders of uv's cache that hold the environments of `uvx`."""
+
+
+def require(extra: str, needed_by: str, *modules: str) -> None:
+    """Check that the libraries of `extra` are installed, without importing `modules`.
+
+    `needed_by` is the setting or the variable that needs them: the beginning of the message.  Raises
+    `StartupError`, which ends with the `remedy`.
+    """
+    missing = [name for name in modules if not _can_be_imported(name)]
+    if missing:
+        raise _missing(extra, needed_by, missing)
+
+
+def load(extra: str, needed_by: str, *modules: str) -> None:
+    """Import `modules`, so that processes forked later share them.  Raises `StartupError`, as `require`."""
+    try:
+        for name in modules:
+            import_module(name)
+    except ImportError as error:
+        raise _missing(extra, needed_by, [error.name or str(error)]) from error
+
+
+def _can_be_imported(name: str) -> bool:
+    try:
+        return find_spec(name) is not None
+    except ModuleNotFoundError:  # the parent of a dotted name
+        return False
+
+
+def _missing(extra: str, needed_by: str, modules: Iterable[str]) -> StartupError:
+    names = " and ".join(modules)
+    return StartupError(
+        f"{needed_by} needs the extra moorage[{extra}], which is not installed (no {names}); {remedy(extra)}"
+    )
 
 
 def remedy(extra: str, environ: Mapping[str, str] = os.environ) -> str:

@@ -10,8 +10,8 @@ import bcrypt
 import pytest
 
 from moorage.auth import htpasswd_write
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.password_file import parse
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -60,9 +60,7 @@ def test_a_folder_that_takes_no_files_is_told(tmp_path: Path, monkeypatch: pytes
         raise OSError(30, "Read-only file system")
 
     monkeypatch.setattr("tempfile.mkstemp", read_only)
-    with pytest.raises(
-        CannotAuthenticate, match=r"cannot make the password file .*htpasswd: Read-only file system"
-    ):
+    with pytest.raises(StartupError, match=r"cannot make the password file .*htpasswd: Read-only file system"):
         htpasswd_write.provide(tmp_path / "htpasswd")
 
 

@@ -12,9 +12,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from moorage.auth import password_file
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.password_file import PasswordFile, parse
 from moorage.errors import Unavailable
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -125,7 +125,7 @@ async def test_a_byte_order_mark_does_not_lock_out_the_first_user(users: Users) 
 def test_utf_16_is_told(path: Path, encoding: str) -> None:
     """`htpasswd ... > FILE` in PowerShell: no line of it would ever match."""
     put(path, ("\ufeff" + ALICE.decode()).encode(encoding))
-    with pytest.raises(CannotAuthenticate, match="it is UTF-16, as PowerShell writes it; save it as UTF-8"):
+    with pytest.raises(StartupError, match="it is UTF-16, as PowerShell writes it; save it as UTF-8"):
         PasswordFile(path)
 
 
@@ -403,8 +403,8 @@ async def test_a_file_that_cannot_be_read_lets_nobody_in_and_is_told_once(users:
 
 def test_a_file_that_cannot_be_used_at_start_is_told(path: Path) -> None:
     """Not at the first request, which in the reference is a customer's."""
-    with pytest.raises(CannotAuthenticate, match="No such file or directory"):
+    with pytest.raises(StartupError, match="No such file or directory"):
         PasswordFile(path)
     path.write_bytes(b"alice")
-    with pytest.raises(CannotAuthenticate, match="htpasswd: line 1 has no colon"):
+    with pytest.raises(StartupError, match="htpasswd: line 1 has no colon"):
         PasswordFile(path)

@@ -12,10 +12,11 @@ import pytest
 import structlog
 from tests.auth.signing import ISSUER, SERVICE, Signer, claims, pem
 
-from moorage.auth.access import Asked, Basic, Bearer, CannotAuthenticate, Need
+from moorage.auth.access import Asked, Basic, Bearer, Need
 from moorage.auth.token import authority as module
 from moorage.auth.token.build import TokenOptions, make
 from moorage.errors import Unauthorized
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -314,7 +315,7 @@ async def test_a_clock_that_is_set_back_does_not_stop_looking(world: World) -> N
 
 def test_a_registry_without_keys_does_not_start(tmp_path: Path) -> None:
     options = TokenOptions(REALM, SERVICE, ISSUER, rootcertbundle=str(tmp_path / "none.pem"))
-    with pytest.raises(CannotAuthenticate, match=r"auth\.token\.rootcertbundle .*none\.pem: No such file"):
+    with pytest.raises(StartupError, match=r"auth\.token\.rootcertbundle .*none\.pem: No such file"):
         make(options)
 
 

@@ -9,9 +9,9 @@ import pytest
 import structlog
 from tests.auth.signing import Signer, pem
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.token.files import KeyFiles
 from moorage.auth.token.keys import ALGORITHMS
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -144,13 +144,13 @@ def test_without_a_key_nothing_starts(tmp_path: Path, content: bytes | None, why
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CannotAuthenticate) as caught:
+    with pytest.raises(StartupError) as caught:
         loaded(path)
     assert str(caught.value).startswith(why.format(path=path))
 
 
 def test_a_folder_is_no_file(tmp_path: Path) -> None:
-    with pytest.raises(CannotAuthenticate, match="Is a directory"):
+    with pytest.raises(StartupError, match="Is a directory"):
         loaded(tmp_path)
 
 
@@ -162,14 +162,14 @@ def test_a_key_set_that_is_none_stops_the_start(tmp_path: Path) -> None:
         ('{"keys": []}', "json: it holds no key$"),
     ):
         path.write_text(text)
-        with pytest.raises(CannotAuthenticate, match=message):
+        with pytest.raises(StartupError, match=message):
             loaded(None, path)
-    with pytest.raises(CannotAuthenticate, match="neither rootcertbundle nor jwks"):
+    with pytest.raises(StartupError, match="neither rootcertbundle nor jwks"):
         loaded(None)
 
 
 def test_keys_of_switched_off_algorithms_stop_the_start(bundle: Path) -> None:
     """`signingalgorithms: [RS256]` beside an elliptic key lets nobody in."""
     files = KeyFiles(bundle, None, frozenset({"RS256"}))
-    with pytest.raises(CannotAuthenticate, match="it signs by ES256, none of which is allowed"):
+    with pytest.raises(StartupError, match="it signs by ES256, none of which is allowed"):
         files.load()

@@ -18,11 +18,11 @@ from tests.auth.signing import ISSUER, SERVICE, Signer, b64, claims, pem
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes
 from tests.wire import OCI_MANIFEST
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.services import Auth, Token
 from moorage.config.sections.storage import Delete, Inmemory, Storage
+from moorage.startup import StartupError
 from moorage.types import Digest
 from moorage.wiring.app import App, build, check, make_authority
 
@@ -286,7 +286,7 @@ async def test_no_value_of_a_signed_claim_is_an_internal_error(client: Client, c
 def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
     for over in ({"rootcertbundle": str(tmp_path / "none")}, {"signingalgorithms": ("RS256",)}):
         settings = configured(tmp_path, **over)
-        with pytest.raises(CannotAuthenticate, match=r"auth\.token") as caught:
+        with pytest.raises(StartupError, match=r"auth\.token") as caught:
             make_authority(settings, b"secret")
         assert [(each.kind, each.message) for each in check(settings, b"secret")] == [("error", str(caught.value))]
     assert check(configured(tmp_path), b"secret") == []

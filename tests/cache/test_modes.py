@@ -16,10 +16,10 @@ from moorage.config.model import Settings
 from moorage.config.sections.services import Redis, RedisTls
 from moorage.config.sections.storage import Cache, Inmemory, Storage
 from moorage.registry.sizes import MemorySizes
+from moorage.startup import StartupError
 from moorage.types import Digest, RepoName
 from moorage.wiring.app import check
 from moorage.wiring.cache import make_sizes, redis_options
-from moorage.wiring.storage import CannotStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -188,7 +188,7 @@ def test_the_settings_choose_the_memory(tmp_path: Path) -> None:
         assert isinstance(make_sizes(settings("redis", several)), RedisSizes)
     (tmp_path / "none.pem").write_text("no certificate")
     for path in (tmp_path / "none.pem", tmp_path / "missing.pem"):
-        with pytest.raises(CannotStore, match=r"redis\.tls\.rootcas"):
+        with pytest.raises(StartupError, match=r"redis\.tls\.rootcas"):
             make_sizes(settings("redis", Redis(addrs=("h:1",), tls=RedisTls(rootcas=(str(path),)))))
 
 

@@ -81,7 +81,7 @@ CASES: Final = {
         environ={"OTEL_TRACES_EXPORTER": "jaeger"},
     ),
     "traces without their library": Case(
-        "_traces", http(), "the extra moorage[tracing], which is not installed; install it with: ",
+        "_traces", http(), "the extra moorage[tracing], which is not installed (no opentelemetry)",
         missing=("opentelemetry",), environ={"OTEL_TRACES_EXPORTER": "otlp"},
     ),
     "a directory of a socket that is missing": Case(
@@ -194,8 +194,7 @@ def without(monkeypatch: pytest.MonkeyPatch, modules: tuple[str, ...]) -> None:
     def found(name: str, package: str | None = None) -> object:
         return None if name in modules else find(name, package)
 
-    monkeypatch.setattr(importlib.util, "find_spec", found)
-    monkeypatch.setattr("moorage.server.housekeeper.supervisor.find_spec", found)
+    monkeypatch.setattr("moorage.extras.find_spec", found)
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -232,7 +231,7 @@ def test_every_start_check_has_a_case() -> None:
 def test_serve_has_no_other_refusals() -> None:
     """Besides the shared list only what takes an address or writes, which a check must not do."""
     source = inspect.getsource(server.run)
-    refusing = source[source.index("try:") : source.index("except Cannot")]
+    refusing = source[source.index("try:") : source.index("except StartupError")]
     called = set(re.findall(r"\b([a-z_.]+)\(", refusing)) - {"pace"}
     assert called == {
         "draw", "telemetry.observe", "inherited", "_bound", "engage", "_prepare",

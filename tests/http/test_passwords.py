@@ -10,11 +10,11 @@ import pytest
 from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, Client, codes, detail
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.config.model import Settings
 from moorage.config.sections.services import Auth, Guessing, Htpasswd, NoAuth, Silly
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.logs.log_setup import AccessLog
+from moorage.startup import StartupError
 from moorage.testing.builders import image
 from moorage.wiring import app
 from moorage.wiring.app import check, make_authority, prepare
@@ -218,13 +218,13 @@ def test_a_missing_file_is_made_once_with_a_user_and_told(tmp_path: Path) -> Non
 
 def test_only_the_step_before_the_workers_makes_a_file(tmp_path: Path) -> None:
     """Else each of them would print a password of its own."""
-    with pytest.raises(CannotAuthenticate, match="No such file"):
+    with pytest.raises(StartupError, match="No such file"):
         make_authority(settings(tmp_path / "htpasswd"), SECRET)
 
 
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(CannotAuthenticate, match=r"cannot make the password file .*: Not a directory"):
+    with pytest.raises(StartupError, match=r"cannot make the password file .*: Not a directory"):
         prepare(settings(tmp_path / "file" / "htpasswd"))
     (problem,) = check(settings(tmp_path / "file" / "htpasswd"), SECRET)
     assert problem.kind == "error"
@@ -265,5 +265,5 @@ def test_without_a_provider_nobody_is_asked() -> None:
 def test_a_provider_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry that lets everybody in, because it does not know the lock, would be the worst of answers."""
     monkeypatch.setattr(app, "_WAYS", {})
-    with pytest.raises(CannotAuthenticate, match=r"auth\.silly is not offered"):
+    with pytest.raises(StartupError, match=r"auth\.silly is not offered"):
         make_authority(Settings(auth=Auth(silly=Silly(realm="r", service="s"))), SECRET)

@@ -17,10 +17,10 @@ from tests.storage.middleware.test_ip_ranges import amazon
 from moorage.config.model import Settings
 from moorage.config.sections.services import Middleware, MiddlewareEntry
 from moorage.config.sections.storage import S3, Delete, Filesystem, Redirect, Storage
+from moorage.startup import StartupError
 from moorage.testing.builders import blob
 from moorage.wiring.app import make_driver
 from moorage.wiring.redirects import make_rules
-from moorage.wiring.storage import CannotStore
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -161,9 +161,9 @@ def test_a_key_that_cannot_be_used_is_told_at_start(tmp_path: Path) -> None:
     (tmp_path / "key.pem").write_text("none")
     options = {"baseurl": "h", "privatekey": str(tmp_path / "key.pem"), "keypairid": "K"}
     middleware = entries(("cloudfront", options))
-    with pytest.raises(CannotStore, match=r"middleware\.storage\[0\]\.options\.privatekey: .* no private key"):
+    with pytest.raises(StartupError, match=r"middleware\.storage\[0\]\.options\.privatekey: .* no private key"):
         make_rules(Settings(storage=Storage(s3=S3(bucket="b", region="r")), middleware=middleware))
-    with pytest.raises(CannotStore, match=r"needs storage\.s3"):
+    with pytest.raises(StartupError, match=r"needs storage\.s3"):
         make_rules(on_files(tmp_path, middleware))
-    with pytest.raises(CannotStore, match="baseurl: required"):
+    with pytest.raises(StartupError, match="baseurl: required"):
         make_rules(on_files(tmp_path, entries(("redirect", {}))))

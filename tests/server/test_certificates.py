@@ -14,8 +14,8 @@ from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
 from moorage.config.checks.files import unreadable
-from moorage.server.errors import Cannot
 from moorage.server.tls.certificates import Authorities, Pair, authorities, pair
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     import datetime as dt
@@ -106,7 +106,7 @@ def test_what_surrounds_a_key_does_not_matter(tmp_path: Path, leaf: Holder) -> N
 def test_a_key_that_cannot_be_served_is_refused_with_those_that_can(tmp_path: Path, kind: str, told: str) -> None:
     """No client could connect, or no worker could start."""
     holder = certs.self_signed(kind=kind)
-    with pytest.raises(Cannot, match=f"{told}; keys that can be served are RSA with at least 2048 bits"):
+    with pytest.raises(StartupError, match=f"{told}; keys that can be served are RSA with at least 2048 bits"):
         read(tmp_path, holder.chain, holder.key_pem())
 
 
@@ -129,21 +129,21 @@ def test_a_small_public_exponent_is_taken(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("form", [PrivateFormat.PKCS8, PrivateFormat.TraditionalOpenSSL])
 def test_an_encrypted_key_is_refused(tmp_path: Path, leaf: Holder, form: PrivateFormat) -> None:
-    with pytest.raises(Cannot, match="is encrypted; a server needs the key without a password"):
+    with pytest.raises(StartupError, match="is encrypted; a server needs the key without a password"):
         read(tmp_path, leaf.chain, leaf.key_pem(form, password=b"secret"))
 
 
 def test_a_broken_key_is_refused_without_a_word_of_it(tmp_path: Path, leaf: Holder) -> None:
     broken = leaf.key_pem().replace(b"\n", b"\nAAAA", 1)
-    with pytest.raises(Cannot, match=r"the private key in .* is broken") as refused:
+    with pytest.raises(StartupError, match=r"the private key in .* is broken") as refused:
         read(tmp_path, leaf.chain, broken)
     assert leaf.key_pem().splitlines()[1].decode() not in str(refused.value)
 
 
 def test_a_key_of_another_certificate_is_refused(tmp_path: Path, leaf: Holder, ca: Holder) -> None:
-    with pytest.raises(Cannot, match="does not belong to any of the 2 certificates in"):
+    with pytest.raises(StartupError, match="does not belong to any of the 2 certificates in"):
         read(tmp_path, leaf.chain, ca.key_pem())
-    with pytest.raises(Cannot, match=r"does not belong to CN=registry\.test in"):
+    with pytest.raises(StartupError, match=r"does not belong to CN=registry\.test in"):
         read(tmp_path, leaf.pem, ca.key_pem())
 
 
@@ -161,11 +161,11 @@ def test_files_of_another_kind_are_told_apart(tmp_path: Path, leaf: Holder) -> N
         (leaf.pem.replace(b"CERTIFICATE", b"X509 CRL"), leaf.key_pem(), "no PEM block CERTIFICATE, only X509 CRL"),
         (leaf.pem + leaf.pem.replace(b"MII", b"AAA", 1), leaf.key_pem(), "certificate 2 in .* cannot be used"),
     ):
-        with pytest.raises(Cannot, match=told):
+        with pytest.raises(StartupError, match=told):
             read(tmp_path, chain, key)
-    with pytest.raises(Cannot, match=r"certificate: cannot read .*missing: No such file"):
+    with pytest.raises(StartupError, match=r"certificate: cannot read .*missing: No such file"):
         pair(str(tmp_path / "missing"), str(tmp_path / "key"), NOW)
-    with pytest.raises(Cannot, match=r"cannot read .*: not a path"):
+    with pytest.raises(StartupError, match=r"cannot read .*: not a path"):
         pair("a\0b", str(tmp_path / "key"), NOW)
 
 
@@ -182,9 +182,9 @@ def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
         (tmp_path, "Is a directory"),
     ):
         leaf.write(tmp_path, "good")
-        with pytest.raises(Cannot, match=f"certificate: cannot read .*: {reason}"):
+        with pytest.raises(StartupError, match=f"certificate: cannot read .*: {reason}"):
             pair(str(path), str(tmp_path / "good.key"), NOW)
-        with pytest.raises(Cannot, match=f"key: cannot read .*: {reason}"):
+        with pytest.raises(StartupError, match=f"key: cannot read .*: {reason}"):
             pair(str(tmp_path / "good.crt"), str(path), NOW)
         assert unreadable(str(path)) == reason
 
@@ -323,7 +323,7 @@ def test_what_is_not_known_in_a_certificate_does_not_end_the_master(tmp_path: Pa
     assert names(read(tmp_path, other, leaf.key_pem())) == ["CN=registry.test"]
     x400_address = x509.UnrecognizedExtension(ExtensionOID.SUBJECT_ALTERNATIVE_NAME, b"\x30\x02\xa3\x00")
     strange = certs.self_signed(hosts=(), critical=x400_address)
-    with pytest.raises(Cannot, match=r"certificate 1 in .* cannot be used: x400Address"):
+    with pytest.raises(StartupError, match=r"certificate 1 in .* cannot be used: x400Address"):
         read(tmp_path, strange.chain, strange.key_pem())
 
 
@@ -375,13 +375,13 @@ def test_an_authority_that_has_expired_lets_nobody_in(tmp_path: Path, ca: Holder
     found = trusted(tmp_path, ca.pem + old.pem)
     assert names(found) == ["CN=test CA"]
     assert "CN=old in" in found.warnings[0]
-    with pytest.raises(Cannot, match=r"clientcas: every authority in .* has expired"):
+    with pytest.raises(StartupError, match=r"clientcas: every authority in .* has expired"):
         trusted(tmp_path, old.pem)
 
 
 def test_an_authority_whose_signatures_cannot_be_checked_is_refused(tmp_path: Path) -> None:
     """Else it would look as if all its clients were strangers."""
-    with pytest.raises(Cannot, match=r"clientcas\[0\]: signatures of CN=small in .* cannot be checked"):
+    with pytest.raises(StartupError, match=r"clientcas\[0\]: signatures of CN=small in .* cannot be checked"):
         trusted(tmp_path, certs.root("small", kind="RSA-1024").pem)
     for kind in ("P-521", "secp256k1", "Ed448", "RSA-2560"):
         assert trusted(tmp_path, certs.root("other", kind=kind).pem).warnings == []
@@ -394,7 +394,7 @@ def test_a_clients_own_certificate_is_not_an_authority(tmp_path: Path, ca: Holde
 
 
 def test_files_of_authorities_that_cannot_be_read_are_refused(tmp_path: Path) -> None:
-    with pytest.raises(Cannot, match=r"clientcas\[0\]: .* holds no PEM block"):
+    with pytest.raises(StartupError, match=r"clientcas\[0\]: .* holds no PEM block"):
         trusted(tmp_path, b"nothing")
-    with pytest.raises(Cannot, match=r"clientcas\[0\]: cannot read"):
+    with pytest.raises(StartupError, match=r"clientcas\[0\]: cannot read"):
         authorities([str(tmp_path / "missing")], NOW)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import http.client
-import importlib.util
 import os
 import signal
 import socket
@@ -22,8 +21,9 @@ from tests.server.debugging import LIMIT_S, Debugged, debug_port, debugged, get,
 from tests.server.serving import serving
 from tests.wire import Wire
 
-from moorage.server.errors import Cannot
+from moorage import extras
 from moorage.server.telemetry import check
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -247,9 +247,9 @@ def test_the_end_of_the_certificate_is_told(tmp_path: Path) -> None:
 
 
 def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
-    with pytest.raises(Cannot, match=r"moorage\[tracing\]"):
+    with pytest.raises(StartupError, match=r"moorage\[tracing\]"):
         check()
 
 

@@ -19,13 +19,13 @@ from tests.config.helpers import BASE, load_text
 from tests.ports import free_port
 from tests.server.serving import LIMIT_S, ROOT, Odd, serving, until
 
+from moorage import extras
 from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
 from moorage.acme.store import Store, prepare
-from moorage.server.errors import Cannot
-from moorage.server.housekeeper import supervisor
 from moorage.server.housekeeper.supervisor import engage, wanted
 from moorage.server.listeners import Sockets, bind
 from moorage.server.processes.worker_config import Plan, draw, redraw
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -73,14 +73,14 @@ def test_without_acme_there_is_no_companion(tmp_path: Path, sockets: Sockets) ->
 
 
 def test_a_missing_library_is_named(tmp_path: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "find_spec", lambda name: None)
-    with pytest.raises(Cannot, match=r"moorage\[letsencrypt\].* \(no acme and josepy\); install it with: "):
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
+    with pytest.raises(StartupError, match=r"moorage\[letsencrypt\].* \(no acme and josepy\); install it with: "):
         engage(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Pace())
 
 
 def test_a_directory_that_cannot_be_made_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
     """Not the first order, after which the key would be lost."""
-    with pytest.raises(Cannot, match="cannot use /proc/le: "):
+    with pytest.raises(StartupError, match="cannot use /proc/le: "):
         engage(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Pace())
 
 
@@ -88,7 +88,7 @@ def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> N
     """Where `http.net` says it, the configuration is refused already."""
     plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
     unix = bind("unix", str(tmp_path / "socket"), 1)
-    with contextlib.closing(unix), pytest.raises(Cannot, match="no authority can reach it"):
+    with contextlib.closing(unix), pytest.raises(StartupError, match="no authority can reach it"):
         engage(plan, unix, Pace())
 
 
@@ -96,7 +96,7 @@ def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, 
     with socket.create_server(("127.0.0.1", 0)) as other:
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test], http01: '{taken}'")
-        with pytest.raises(Cannot, match=f"cannot listen on {taken}: Address already in use"):
+        with pytest.raises(StartupError, match=f"cannot listen on {taken}: Address already in use"):
             engage(plan, sockets, Pace())
 
 
@@ -108,7 +108,7 @@ def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
     assert not old.awaiting
     (tmp_path / "other").mkdir()
     off = load_text(tmp_path / "other", BASE)
-    with pytest.raises(Cannot, match="switched on or off"):
+    with pytest.raises(StartupError, match="switched on or off"):
         redraw(old, off)
     more = load_text(tmp_path / "other", BASE + f"  tls: {{letsencrypt: {{{cache}, http01: ':80'}}}}\n")
     assert "http.tls.letsencrypt.http01 has changed: restart the registry to apply it" in redraw(old, more)[1]

@@ -15,8 +15,8 @@ import pytest
 from structlog.testing import capture_logs
 from tests.server.serving import LIMIT_S, ROOT, serving, until
 
-from moorage.server.errors import Cannot
 from moorage.server.listeners import bind, inherited
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -91,7 +91,7 @@ def test_a_port_in_use_is_refused_even_by_ourselves() -> None:
     """Two servers that share a port by accident would each miss the pushes to the other."""
     sockets = bind("tcp", "127.0.0.1:0", 2)
     try:
-        with pytest.raises(Cannot, match="in use"):
+        with pytest.raises(StartupError, match="in use"):
             bind("tcp", str(sockets), 2)
     finally:
         sockets.close()
@@ -99,7 +99,7 @@ def test_a_port_in_use_is_refused_even_by_ourselves() -> None:
 
 @pytest.mark.parametrize("addr", ["nonsense", "127.0.0.1:99999", "192.0.2.1:0", "no.such.host.invalid:0"])
 def test_an_address_that_cannot_be_is_refused(addr: str) -> None:
-    with pytest.raises(Cannot, match="cannot listen on"):
+    with pytest.raises(StartupError, match="cannot listen on"):
         bind("tcp", addr, 1)
 
 
@@ -130,7 +130,7 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
     stale.close()
     with serving(tmp_path / "home", http={"net": "unix", "addr": str(path)}) as served:
         assert {unix_get(path) for _ in range(8)} == {200}
-        with pytest.raises(Cannot, match="another server answers there"):
+        with pytest.raises(StartupError, match="another server answers there"):
             bind("unix", str(path), 1)
         assert served.stop() == 0
     assert not path.exists()
@@ -140,13 +140,13 @@ def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
     """A mistyped path must not cost somebody a file."""
     path = tmp_path / "precious"
     path.write_text("data")
-    with pytest.raises(Cannot, match="no socket"):
+    with pytest.raises(StartupError, match="no socket"):
         bind("unix", str(path), 1)
     assert path.read_text() == "data"
 
 
 def test_a_directory_that_does_not_exist_is_told(tmp_path: Path) -> None:
-    with pytest.raises(Cannot, match="No such file"):
+    with pytest.raises(StartupError, match="No such file"):
         bind("unix", str(tmp_path / "none" / "socket"), 1)
 
 
@@ -202,7 +202,7 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
 
 
 def test_more_than_one_socket_of_systemd_is_an_error() -> None:
-    with pytest.raises(Cannot, match="2 sockets"):
+    with pytest.raises(StartupError, match="2 sockets"):
         inherited({"LISTEN_PID": str(os.getpid()), "LISTEN_FDS": "2"})
 
 

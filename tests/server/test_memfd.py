@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from moorage.server.errors import Cannot
 from moorage.server.tls.memfd import SealedMemory
+from moorage.startup import StartupError
 
 
 def test_the_bytes_are_read_by_their_path_as_often_as_wanted() -> None:
@@ -53,7 +53,7 @@ def test_a_system_that_has_no_such_memory_is_told_of(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(os, "memfd_create", refuse)
     with pytest.raises(
-        Cannot, match=r"cannot keep certificates in memory: .*: needs memfd_create and /proc/self/fd"
+        StartupError, match=r"cannot keep certificates in memory: .*: needs memfd_create and /proc/self/fd"
     ):
         SealedMemory("a test", b"key")
 

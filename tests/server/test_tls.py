@@ -16,8 +16,8 @@ from tests.server.serving import Served, serving
 
 from moorage.config.cipher_suites import OFFERED
 from moorage.config.sections.http import Tls
-from moorage.server.errors import Cannot
 from moorage.server.tls.validation import check, files
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -115,9 +115,9 @@ def test_every_file_is_watched() -> None:
 
 
 def test_half_a_pair_is_refused() -> None:
-    with pytest.raises(Cannot, match=r"http\.tls.key is missing"):
+    with pytest.raises(StartupError, match=r"http\.tls.key is missing"):
         check(Tls(certificate="c"))
-    with pytest.raises(Cannot, match=r"http\.tls.certificate is missing"):
+    with pytest.raises(StartupError, match=r"http\.tls.certificate is missing"):
         check(Tls(key="k"))
 
 
@@ -140,7 +140,7 @@ def test_a_list_of_suites_must_name_those_of_the_key(tmp_path: Path) -> None:
     tls, _ = check(configured(paths, ciphersuites=OFFERED["RSA"]))
     assert tls is not None
     with pytest.raises(
-        Cannot, match=r"ciphersuites names no suite that a server with an RSA key can use.*tls1\.3"
+        StartupError, match=r"ciphersuites names no suite that a server with an RSA key can use.*tls1\.3"
     ):
         check(configured(paths, ciphersuites=OFFERED["ECDSA"]))
     check(configured(paths, ciphersuites=OFFERED["ECDSA"], minimumtls="tls1.3"))

@@ -15,9 +15,9 @@ from tests.server.certs import DAY, NOW, Holder
 from tests.server.serving import Served, serving, until
 
 from moorage.config.sections.http import CertificatePair, Tls
-from moorage.server.errors import Cannot
 from moorage.server.tls.provider import Certificates
 from moorage.server.tls.validation import check, files
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -82,7 +82,7 @@ def test_a_wrong_key_of_the_list_is_refused_with_its_place(tmp_path: Path, ca: H
     settings = section(tmp_path, ca.issue("a"), ca.issue("b"), ca.issue("c"))
     certs.self_signed().write(tmp_path, "other")
     Path(settings.certificates[1].key).write_bytes((tmp_path / "other.key").read_bytes())
-    with pytest.raises(Cannot, match=r"http\.tls\.certificates\[1\]"):
+    with pytest.raises(StartupError, match=r"http\.tls\.certificates\[1\]"):
         check(settings)
 
 

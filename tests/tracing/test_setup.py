@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.tracing import CannotTrace, exporters
+from moorage.startup import StartupError
+from moorage.tracing import exporters
 from moorage.tracing.setup import _Rarely, _resource, check
 
 if TYPE_CHECKING:
@@ -39,7 +40,7 @@ def test_the_sdk_can_be_switched_off() -> None:
 
 
 def test_an_unknown_exporter_is_refused() -> None:
-    with pytest.raises(CannotTrace, match="OTEL_TRACES_EXPORTER: expected otlp, console or none, found 'zipkin'"):
+    with pytest.raises(StartupError, match="OTEL_TRACES_EXPORTER: expected otlp, console or none, found 'zipkin'"):
         exporters({"OTEL_TRACES_EXPORTER": "zipkin"})
 
 
@@ -72,19 +73,19 @@ def test_a_value_that_cannot_be_honoured_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
     """The SDK would take its default and go on."""
-    with pytest.raises(CannotTrace) as caught:
+    with pytest.raises(StartupError) as caught:
         checked(monkeypatch, **{name: value})
     assert str(caught.value)
 
 
 def test_a_sampler_s_argument_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
-    with pytest.raises(CannotTrace, match="SAMPLER_ARG"):
+    with pytest.raises(StartupError, match="SAMPLER_ARG"):
         checked(monkeypatch, TRACES_SAMPLER="traceidratio", TRACES_SAMPLER_ARG="half")
 
 
 def test_headers_are_secrets_even_when_they_are_wrong(monkeypatch: pytest.MonkeyPatch) -> None:
     """They hold the collector's keys."""
-    with pytest.raises(CannotTrace) as caught:
+    with pytest.raises(StartupError) as caught:
         checked(monkeypatch, EXPORTER_OTLP_HEADERS="authorization hush")
     assert "hush" not in str(caught.value)
     assert "OTEL_EXPORTER_OTLP_HEADERS" in str(caught.value)

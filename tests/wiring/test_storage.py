@@ -11,10 +11,11 @@ from typer.testing import CliRunner
 
 from moorage import __version__
 from moorage.cli.commands import app
+from moorage.startup import StartupError
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
-from moorage.wiring.storage import CannotStore, make_driver, s3_options
+from moorage.wiring.storage import make_driver, s3_options
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -86,7 +87,7 @@ def test_what_is_not_given_is_left_to_the_store(tmp_path: Path) -> None:
 def test_without_the_extra_the_message_names_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """At start, in the log and from commands alike."""
     monkeypatch.setitem(sys.modules, "obstore.store", None)
-    with pytest.raises(CannotStore, match=r"moorage\[s3\]"):
+    with pytest.raises(StartupError, match=r"moorage\[s3\]"):
         make_driver(settings(tmp_path, "{s3: {bucket: b, region: r}}"))
     done = CliRunner().invoke(app, ["storage", "rebuild-referrers", str(tmp_path / "config.yml")])
     assert done.exit_code == 1

@@ -9,8 +9,9 @@ import pytest
 from tests.config.helpers import load_text
 
 from moorage import __version__
+from moorage.startup import StartupError
 from moorage.storage.object_store.driver import ObjectDriver
-from moorage.wiring.storage import CannotStore, azure_options, make_driver
+from moorage.wiring.storage import azure_options, make_driver
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -74,5 +75,5 @@ def test_without_the_extra_the_message_names_it(
 ) -> None:
     """At start, not at the first push."""
     monkeypatch.setitem(sys.modules, module, None)
-    with pytest.raises(CannotStore, match=r"moorage\[azure\].*not installed"):
+    with pytest.raises(StartupError, match=r"moorage\[azure\].*not installed"):
         make_driver(settings(tmp_path, KEYED))

@@ -30,7 +30,6 @@ __all__ = [
     "Authority",
     "Basic",
     "Bearer",
-    "CannotAuthenticate",
     "Credentials",
     "Grants",
     "Listed",
@@ -43,10 +42,6 @@ __all__ = [
 ]
 
 ALL_ACTIONS: Final = "*"
-
-
-class CannotAuthenticate(Exception):
-    """The configured way of authentication cannot work (a key file, a policy); the message is for the operator."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 import bcrypt
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.password_file import PASSWORD_LIMIT_BYTES
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -36,7 +36,7 @@ def entry(user: bytes, password: bytes, cost: int) -> bytes:
 def provide(path: Path) -> list[str]:
     """Make a missing file with one user and a random password, as the reference does; the warning that tells it.
 
-    Of several who start at once one makes it.  Raises CannotAuthenticate.
+    Of several who start at once one makes it.  Raises StartupError.
     """
     if os.path.lexists(path):
         return []
@@ -49,7 +49,7 @@ def provide(path: Path) -> list[str]:
     except FileExistsError:
         return []
     except OSError as error:
-        raise CannotAuthenticate(f"cannot make the password file {path}: {error.strerror}") from error
+        raise StartupError(f"cannot make the password file {path}: {error.strerror}") from error
     told = (
         f"the password file {path} was missing; it was made with user {FIRST_USER} and password {password}, which "
         "is told only now: log in with it, then make users of your own with `moorage htpasswd`"
@@ -60,15 +60,15 @@ def provide(path: Path) -> list[str]:
 def check_provision(path: Path) -> str:
     """Return the warning for a missing file that `provide` would make; nothing is changed.
 
-    Raises CannotAuthenticate where it could not be made.
+    Raises StartupError where it could not be made.
     """
     above = path.absolute().parent
     while not os.path.lexists(above):
         above = above.parent
     if not above.is_dir():
-        raise CannotAuthenticate(f"cannot make the password file {path}: {above} is not a directory")
+        raise StartupError(f"cannot make the password file {path}: {above} is not a directory")
     if not os.access(above, os.W_OK | os.X_OK):
-        raise CannotAuthenticate(
+        raise StartupError(
             f"cannot make the password file {path}: no permission to write in {above}; make it with "
             "`moorage htpasswd -Bc`, or correct the path or mount"
         )

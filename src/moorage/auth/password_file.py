@@ -32,10 +32,10 @@ from typing import TYPE_CHECKING, Final
 import bcrypt
 import structlog
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.file_log import FileLog
 from moorage.caches import TTLCache
 from moorage.errors import Unavailable
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -161,7 +161,7 @@ class PasswordFile:
     ) -> None:
         """Read the file; `warnings` has what is odd in it.
 
-        Raises CannotAuthenticate if the file cannot be read or understood.  A directory in its place is taken for
+        Raises StartupError if the file cannot be read or understood.  A directory in its place is taken for
         a file that cannot be read just now, as by CNCF Distribution: no user can log in before there is a file.
         """
         self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
@@ -178,7 +178,7 @@ class PasswordFile:
             self._data = b"" if self._path.is_dir() else self._path.read_bytes()
             self._passwords = parse(self._data)
         except (OSError, ValueError) as error:
-            raise CannotAuthenticate(f"cannot use the password file {path}: {_reason(error)}") from error
+            raise StartupError(f"cannot use the password file {path}: {_reason(error)}") from error
 
     @property
     def warnings(self) -> tuple[str, ...]:

@@ -13,19 +13,17 @@ import importlib.util
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from moorage import extras
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from moorage.cache.redis_options import RedisOptions
 
-__all__ = ["MissingLibrary", "RedisClient", "connect", "require_library"]
+__all__ = ["RedisClient", "connect", "require_library"]
 
 _ENVELOPE: Final = 2
 """Connections beside those that requests use at the same time: a ping, and one being replaced."""
-
-
-class MissingLibrary(Exception):
-    """An extra is not installed; the message names it."""
 
 
 class RedisClient:
@@ -58,12 +56,8 @@ async def _nothing_else() -> None:
 
 
 def require_library() -> None:
-    """Import redis-py.  Raises MissingLibrary."""
-    try:
-        import redis.asyncio  # noqa: F401
-    except ImportError as error:
-        message = f"storage.cache.blobdescriptor: redis needs the extra moorage[redis], which is missing: {error}"
-        raise MissingLibrary(message) from error
+    """Import redis-py.  Raises StartupError."""
+    extras.load("redis", "storage.cache.blobdescriptor: redis", "redis.asyncio")
 
 
 def connect(options: RedisOptions, *, clock: Callable[[], float] = time.monotonic) -> RedisClient:

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.redaction import in_text
 from moorage.server.announcement import store_fields
-from moorage.server.errors import Cannot
 from moorage.server.listeners import bind, check_socket
+from moorage.startup import StartupError
 from moorage.storage.filesystem.data_directory import check_writable
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def _take(net: str, addr: str) -> str:
         else:
             sockets = bind("tcp", addr, 1)
             sockets.close()
-    except Cannot as error:
+    except StartupError as error:
         raise _Failed(str(error)) from error
     return f"{addr} can be taken"
 

@@ -33,14 +33,14 @@ def carry_out(
     import asyncio
 
     from moorage.cli.progress import metre
+    from moorage.startup import StartupError
     from moorage.storage.driver import StorageError
-    from moorage.wiring.storage import CannotStore
 
     silence_library()
     try:
         with metre(quiet=quiet) as meter:
             return asyncio.run(work(meter))
-    except (StorageError, CannotStore) as error:
+    except (StorageError, StartupError) as error:
         typer.echo("\n".join(filter(None, (f"stopped: {error}", stopped))), err=True)
         raise typer.Exit(1) from None
     except KeyboardInterrupt:

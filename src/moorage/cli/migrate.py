@@ -152,16 +152,16 @@ async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice
 
     from moorage.migration.advice import Advice, Group
     from moorage.migration.contents import describe, survey
+    from moorage.startup import StartupError
     from moorage.storage.driver import StorageError
     from moorage.wiring.app import make_driver
-    from moorage.wiring.storage import CannotStore
 
     settings = examined.settings
     purging = settings.storage.maintenance.uploadpurging
     before = datetime.now(UTC) - timedelta(seconds=purging.age) if purging.enabled and not purging.dryrun else None
     try:
         driver = make_driver(settings)
-    except CannotStore:
+    except StartupError:
         return []  # the check of the configuration has reported it
     try:
         contents = await survey(driver, limit, lambda phase: meter.begin(phase, None), meter.advance)

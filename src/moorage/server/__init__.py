@@ -31,13 +31,13 @@ from moorage.config.checks.exposure import open_registry
 from moorage.logs import log_setup
 from moorage.server import preflight, telemetry
 from moorage.server.announcement import listening, start_fields
-from moorage.server.errors import Cannot
 from moorage.server.housekeeper.supervisor import engage
 from moorage.server.listeners import bind, inherited, is_inherited, is_loopback
 from moorage.server.processes.master import Master
 from moorage.server.processes.storage_monitor import StorageMonitor, check_at_start
 from moorage.server.processes.storage_report import SharedReport
 from moorage.server.processes.worker_config import draw, redraw, renew
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,7 +81,7 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
             _prepare(loaded.settings)
             monitor = StorageMonitor(SharedReport())
             check_at_start(loaded.settings, monitor.report)
-    except Cannot as error:
+    except StartupError as error:
         _log.critical(str(error))
         return 1
     for warning in warnings:
@@ -104,8 +104,8 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
 def _bound(net: str, addr: str, workers: int) -> Sockets:
     try:
         return bind(net, addr, workers)
-    except Cannot as error:
-        raise Cannot(f"http.addr: {error}") from error
+    except StartupError as error:
+        raise StartupError(str(error), "http.addr") from error
 
 
 def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[str] | None:
@@ -125,15 +125,10 @@ def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[st
 
 
 def _prepare(settings: Settings) -> None:
-    """Raises `Cannot`."""
-    from moorage.auth.access import CannotAuthenticate  # noqa: PLC0415
+    """Raises `StartupError`."""
     from moorage.wiring.app import prepare  # noqa: PLC0415  as above
 
-    try:
-        warnings = prepare(settings)
-    except CannotAuthenticate as error:
-        raise Cannot(str(error)) from error
-    for warning in warnings:
+    for warning in prepare(settings):
         _log.warning(warning)
 
 
@@ -145,7 +140,7 @@ def _application(plan: Plan, number: int, watches: Sequence[Watch]) -> Applicati
 
 
 def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only
-    """Read the configuration again.  `exposed`: other machines reach the address.  Raises `Cannot`."""
+    """Read the configuration again.  `exposed`: other machines reach the address.  Raises `StartupError`."""
     from moorage.config.load import load  # noqa: PLC0415  as above
     from moorage.config.problems import ConfigError  # noqa: PLC0415
 
@@ -154,7 +149,7 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
     except ConfigError as error:
         # The error first: a warning in front would look like the cause.
         ordered = sorted(error.problems, key=lambda problem: problem.kind != "error")
-        raise Cannot("; ".join(str(problem) for problem in ordered)) from error
+        raise StartupError("; ".join(str(problem) for problem in ordered)) from error
     plan, warnings = redraw(old, loaded)
     application = plan.build is _application
     found = preflight.problems(
@@ -166,7 +161,7 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
         data_directory=plan.settings.storage.filesystem != old.settings.storage.filesystem,
     )
     if refused := [str(problem) for problem in found if problem.kind == "error"]:
-        raise Cannot("; ".join(refused))
+        raise StartupError("; ".join(refused))
     if application:
         _prepare(plan.settings)
     warnings += [str(problem) for problem in found if str(problem) not in warnings]
@@ -180,7 +175,7 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
 
 
 def _renew(old: Plan) -> Plan:
-    """Read the certificates again.  Raises `Cannot`."""
+    """Read the certificates again.  Raises `StartupError`."""
     plan, warnings = renew(old)
     for warning in warnings:
         _log.warning(warning)

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.config.addresses import UNSPECIFIED, host_and_port
-from moorage.server.errors import Cannot
 from moorage.server.processes import reuseport
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, MutableMapping
@@ -141,12 +141,12 @@ class Sockets:
 
 
 def bind(net: str, addr: str, workers: int) -> Sockets:
-    """Listen on `http.addr`.  Raises `Cannot`."""
+    """Listen on `http.addr`.  Raises `StartupError`."""
     try:
         return _unix(addr) if net == "unix" else _tcp(addr, workers)
     except OSError as error:
         remedy = _REMEDIES.get(error.errno or 0, "")
-        raise Cannot(f"cannot listen on {addr}: {error.strerror or error}{remedy}") from error
+        raise StartupError(f"cannot listen on {addr}: {error.strerror or error}{remedy}") from error
 
 
 def is_loopback(sockets: Sockets) -> bool:
@@ -161,7 +161,7 @@ def is_inherited(environ: Mapping[str, str]) -> bool:
 
 
 def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
-    """Return the socket that systemd passed down, None if there is none.  Raises `Cannot` for more than one.
+    """Return the socket that systemd passed down, None if there is none.  Raises `StartupError` for more than one.
 
     The variables are removed from `environ`, so that children do not use them.
     """
@@ -171,7 +171,7 @@ def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
     if not there:
         return None
     if count != "1":
-        raise Cannot(
+        raise StartupError(
             f"systemd passed {count} sockets; only one can be served: "
             "leave one ListenStream= line in the socket unit"
         )
@@ -179,12 +179,14 @@ def inherited(environ: MutableMapping[str, str]) -> Sockets | None:
         found = socket.socket(fileno=_FIRST_INHERITED)
         found.set_inheritable(False)
         if found.type != socket.SOCK_STREAM:
-            raise Cannot("systemd passed a socket that is no stream socket: use ListenStream= in the socket unit")
+            raise StartupError(
+                "systemd passed a socket that is no stream socket: use ListenStream= in the socket unit"
+            )
         found.listen(BACKLOG)
         if found.family != socket.AF_UNIX:
             found.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     except OSError as error:
-        raise Cannot(f"systemd passed no usable socket: {error.strerror or error}") from error
+        raise StartupError(f"systemd passed no usable socket: {error.strerror or error}") from error
     return Sockets(shared=True, sockets=[found])
 
 
@@ -207,18 +209,18 @@ def _tcp(addr: str, workers: int) -> Sockets:
 def _resolve(addr: str) -> tuple[int, str, int]:
     """Return family, address and port; an empty or unspecified host is every interface of both families, as in Go.
 
-    Raises `Cannot`.
+    Raises `StartupError`.
     """
     try:
         host, port = host_and_port(addr)
     except ValueError as error:
-        raise Cannot(f"cannot listen on {addr!r}: {error}") from error
+        raise StartupError(f"cannot listen on {addr!r}: {error}") from error
     if host in UNSPECIFIED:
         return (socket.AF_INET6, "::", port) if _has_ipv6() else (socket.AF_INET, "0.0.0.0", port)  # noqa: S104
     try:
         found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except socket.gaierror as error:
-        raise Cannot(f"cannot listen on {addr}: {error.strerror}") from error
+        raise StartupError(f"cannot listen on {addr}: {error.strerror}") from error
     # Go listens on the first IPv4 address of a name, if it has one.
     family, _, _, _, address = min(found, key=lambda each: each[0] != socket.AF_INET)
     return family, str(address[0]), port
@@ -257,7 +259,7 @@ def _bound(family: int, host: str, port: int, *, share: bool) -> socket.socket:
 
 
 def _unix(path: str) -> Sockets:
-    """Raises `Cannot` and OSError."""
+    """Raises `StartupError` and OSError."""
     _clear(path)
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
@@ -270,7 +272,7 @@ def _unix(path: str) -> Sockets:
 
 
 def _clear(path: str) -> None:
-    """Remove the socket of a server that is gone; anything else is in the way.  Raises `Cannot`, OSError."""
+    """Remove the socket of a server that is gone; anything else is in the way.  Raises `StartupError`, OSError."""
     if check_socket(path):
         Path(path).unlink()
 
@@ -278,14 +280,14 @@ def _clear(path: str) -> None:
 def check_socket(path: str) -> bool:
     """Return whether the socket of a server that is gone is in the way.
 
-    Raises `Cannot` for another file and for a server that answers, OSError where it cannot be looked at.
+    Raises `StartupError` for another file and for a server that answers, OSError where it cannot be looked at.
     """
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
         return False
     if not stat.S_ISSOCK(mode):
-        raise Cannot(f"cannot listen on {path}: there is a file that is no socket")
+        raise StartupError(f"cannot listen on {path}: there is a file that is no socket")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)
@@ -293,4 +295,4 @@ def check_socket(path: str) -> bool:
             if error.errno == errno.ECONNREFUSED:
                 return True
             raise
-    raise Cannot(f"cannot listen on {path}: another server answers there")
+    raise StartupError(f"cannot listen on {path}: another server answers there")

@@ -21,10 +21,10 @@ from moorage.config.checks.exposure import beyond_loopback, open_registry
 from moorage.config.image_paths import in_image
 from moorage.config.problems import Problem
 from moorage.server import telemetry, volume
-from moorage.server.errors import Cannot
 from moorage.server.housekeeper.supervisor import require_library
 from moorage.server.processes.storage_monitor import require_readable
 from moorage.server.tls import validation
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -60,8 +60,8 @@ def problems(
     for check in checks:
         try:
             found += check(settings)
-        except Cannot as error:
-            found.append(Problem(str(error)))
+        except StartupError as error:
+            found.append(Problem(error.reason, error.setting))
     if application:
         from moorage.wiring.app import check as check_application  # noqa: PLC0415  heavy, and shared by all workers
 

@@ -21,9 +21,9 @@ import structlog
 from moorage import tracing
 from moorage.http.debug import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
-from moorage.server.errors import Cannot
 from moorage.server.http1 import Http1Options, Server
 from moorage.server.listeners import bind, is_loopback
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -59,15 +59,12 @@ class Observation:
 
 
 def check() -> None:
-    """Raise `Cannot` if the configured exporter is not usable."""
-    try:
-        tracing.check(os.environ)
-    except tracing.CannotTrace as error:
-        raise Cannot(str(error)) from error
+    """Raise `StartupError` if the configured exporter is not usable."""
+    tracing.check(os.environ)
 
 
 def observe(settings: Settings, workers: int) -> Observation | None:
-    """Bind the debug listener, if there is to be one.  Raises `Cannot`."""
+    """Bind the debug listener, if there is to be one.  Raises `StartupError`."""
     addr = settings.http.debug.addr
     if not addr:
         return None
@@ -75,8 +72,8 @@ def observe(settings: Settings, workers: int) -> Observation | None:
 
     try:
         sockets = bind("tcp", addr, 1)
-    except Cannot as error:
-        raise Cannot(f"http.debug.addr: {error}") from error
+    except StartupError as error:
+        raise StartupError(str(error), "http.debug.addr") from error
     _log.info(f"debug listener on http://{sockets}")
     if not is_loopback(sockets):
         _log.warning(

@@ -11,47 +11,41 @@ Source: reference/configuration.md section 15; the OpenTelemetry specification, 
 
 from __future__ import annotations
 
-import importlib.util
 from typing import TYPE_CHECKING
 
-from moorage.extras import remedy
+from moorage import extras
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["CannotTrace", "check", "exporters"]
-
-
-class CannotTrace(Exception):
-    """A variable cannot be honoured; the message is for the operator and holds no value that may be a secret."""
+__all__ = ["check", "exporters"]
 
 
 def exporters(environ: Mapping[str, str]) -> tuple[str, ...]:
-    """`otlp`, `console`, both or none.  Raises `CannotTrace`."""
+    """`otlp`, `console`, both or none.  Raises `StartupError`."""
     if environ.get("OTEL_SDK_DISABLED", "").strip().lower() == "true":
         return ()
     words = [word.strip().lower() for word in environ.get("OTEL_TRACES_EXPORTER", "").split(",")]
     wanted = tuple(dict.fromkeys(word for word in words if word not in {"", "none"}))
     for word in wanted:
         if word not in {"otlp", "console"}:
-            raise CannotTrace(f"OTEL_TRACES_EXPORTER: expected otlp, console or none, found {word!r}")
+            raise StartupError(f"OTEL_TRACES_EXPORTER: expected otlp, console or none, found {word!r}")
     return wanted
 
 
 def check(environ: Mapping[str, str]) -> bool:
-    """Whether there is anything to trace for.  Raises `CannotTrace` for what cannot be honoured.
+    """Whether there is anything to trace for.  Raises `StartupError` for what cannot be honoured.
 
     `environ` must be this process's: the SDK reads its own.
     """
     if not exporters(environ):
         return False
-    if importlib.util.find_spec("opentelemetry") is None:
-        message = "OTEL_TRACES_EXPORTER needs the extra moorage[tracing], which is not installed"
-        raise CannotTrace(f"{message}; {remedy('tracing')}")
+    extras.require("tracing", "OTEL_TRACES_EXPORTER", "opentelemetry")
     try:
         from moorage.tracing import setup  # noqa: PLC0415  only where it is wanted
     except ValueError as error:
         # The one variable that is read while the library is imported.
-        raise CannotTrace(f"OTEL_PROPAGATORS: {error}") from error
+        raise StartupError(f"OTEL_PROPAGATORS: {error}") from error
     setup.check(environ)
     return True

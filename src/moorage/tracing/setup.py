@@ -20,7 +20,8 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import BatchSpanProcessor, ConsoleSpanExporter
 
 from moorage import __version__
-from moorage.tracing import CannotTrace, exporters
+from moorage.startup import StartupError
+from moorage.tracing import exporters
 from moorage.tracing.spans import Spans
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Tracing:
 
 
 def check(environ: Mapping[str, str]) -> None:
-    """Raises `CannotTrace`.  `environ` must be this process's: the SDK reads its own."""
+    """Raises `StartupError`.  `environ` must be this process's: the SDK reads its own."""
     _check_protocol(environ)
     _check_batches(environ)
     _check_endpoint(environ)
@@ -71,11 +72,11 @@ def check(environ: Mapping[str, str]) -> None:
             _exporter(name).shutdown()
         TracerProvider(resource=_resource("check"), shutdown_on_exit=False)
     except Exception as error:
-        raise CannotTrace(f"OpenTelemetry: {error}") from error
+        raise StartupError(f"OpenTelemetry: {error}") from error
     finally:
         logger.removeHandler(heard)
     for message in heard.messages:
-        raise CannotTrace(f"OpenTelemetry: {message}")
+        raise StartupError(f"OpenTelemetry: {message}")
 
 
 def start(environ: Mapping[str, str], instance: str) -> Tracing:
@@ -108,7 +109,7 @@ def _resource(instance: str) -> Resource:
 def _check_protocol(environ: Mapping[str, str]) -> None:
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if (found := environ.get(name, "").strip()) not in {"", "http/protobuf"}:
-            raise CannotTrace(f"{name}: only http/protobuf is spoken, found {found!r}")
+            raise StartupError(f"{name}: only http/protobuf is spoken, found {found!r}")
 
 
 def _check_batches(environ: Mapping[str, str]) -> None:
@@ -117,11 +118,11 @@ def _check_batches(environ: Mapping[str, str]) -> None:
         text = environ.get(name, "").strip()
         numbers[name] = int(text) if text.isascii() and text.isdigit() else default
         if text and (not text.isdigit() or numbers[name] == 0):
-            raise CannotTrace(f"{name}: expected a whole number above 0, found {text!r}")
+            raise StartupError(f"{name}: expected a whole number above 0, found {text!r}")
         if name in environ and not text:
-            raise CannotTrace(f"{name}: expected a whole number above 0, found nothing; unset it for {default}")
+            raise StartupError(f"{name}: expected a whole number above 0, found nothing; unset it for {default}")
     if numbers["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] > numbers["OTEL_BSP_MAX_QUEUE_SIZE"]:
-        raise CannotTrace("OTEL_BSP_MAX_EXPORT_BATCH_SIZE: expected at most OTEL_BSP_MAX_QUEUE_SIZE")
+        raise StartupError("OTEL_BSP_MAX_EXPORT_BATCH_SIZE: expected at most OTEL_BSP_MAX_QUEUE_SIZE")
 
 
 def _check_endpoint(environ: Mapping[str, str]) -> None:
@@ -134,7 +135,7 @@ def _check_endpoint(environ: Mapping[str, str]) -> None:
         except ValueError:
             usable = False
         if not usable:
-            raise CannotTrace(f"{name}: expected an http or https URL such as http://localhost:4318")
+            raise StartupError(f"{name}: expected an http or https URL such as http://localhost:4318")
 
 
 def _check_files(environ: Mapping[str, str]) -> None:
@@ -145,7 +146,7 @@ def _check_files(environ: Mapping[str, str]) -> None:
                     with Path(path).open("rb") as file:
                         file.read(1)
                 except OSError as error:
-                    raise CannotTrace(f"{name}: cannot read {path}: {error.strerror}") from error
+                    raise StartupError(f"{name}: cannot read {path}: {error.strerror}") from error
 
 
 class _Heard(logging.Handler):

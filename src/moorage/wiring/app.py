@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.concurrency import AT_ONCE
 from moorage.config.problems import Problem
 from moorage.errors import RegistryError
@@ -29,12 +28,13 @@ from moorage.http.options import HttpOptions
 from moorage.registry.manifests import ValidationRules
 from moorage.registry.purge import Purger
 from moorage.registry.stored import StoredOptions, StoredRegistry
+from moorage.startup import StartupError
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.cache import prepare as prepare_cache
 from moorage.wiring.redirects import make_rules
-from moorage.wiring.storage import CannotStore, make_driver
+from moorage.wiring.storage import make_driver
 from moorage.wiring.storage import prepare as prepare_driver
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def make_registry(
 def prepare(settings: Settings) -> list[str]:
     """Make what is missing and made at start, once, before any worker starts: warnings for the log.
 
-    Raises `CannotAuthenticate`.
+    Raises `StartupError`.
     """
     if settings.auth.htpasswd is None:
         return []
@@ -196,8 +196,8 @@ def check(settings: Settings, secret: bytes) -> list[Problem]:
     for part in (_check_driver, _check_cache, _check_redirects, _check_authority):
         try:
             problems += part(settings, secret)
-        except (CannotAuthenticate, CannotStore) as error:
-            problems.append(Problem(str(error)))
+        except StartupError as error:
+            problems.append(Problem(error.reason, error.setting))
     return problems
 
 
@@ -225,9 +225,9 @@ def _check_authority(settings: Settings, secret: bytes) -> list[Problem]:
         return [Problem(warning, "auth.htpasswd.path", kind="warning")]
     try:
         _authority(settings, secret, problems, reports=True)
-    except CannotAuthenticate as error:
+    except StartupError as error:
         if all(problem.kind != "error" for problem in problems):
-            problems.append(Problem(str(error)))
+            problems.append(Problem(error.reason, error.setting))
     return problems
 
 
@@ -235,7 +235,7 @@ def make_authority(settings: Settings, secret: bytes, *, reports: bool = True) -
     """The one way of authentication that the `auth` section names, None if there is none.
 
     `reports`: whether this process logs what every worker of the node finds in changed files.  Raises
-    `CannotAuthenticate` where it cannot work.
+    `StartupError` where it cannot work.
     """
     return _authority(settings, secret, None, reports=reports)
 
@@ -248,7 +248,7 @@ def _authority(
     if provider == "none":
         return None
     if provider not in _WAYS:
-        raise CannotAuthenticate(f"auth.{provider} is not offered")
+        raise StartupError(f"auth.{provider} is not offered")
     return _WAYS[provider](settings, secret, problems, reports=reports)
 
 

@@ -11,9 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.config.checks.redis import redis_address, uses_tls
-from moorage.extras import remedy
 from moorage.registry.sizes import MemorySizes
-from moorage.wiring.storage import CannotStore
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from moorage.cache.redis_options import RedisOptions, RedisTls
@@ -31,7 +30,7 @@ _IDLE_S: Final = 1800.0
 
 
 def make_sizes(settings: Settings) -> Sizes:
-    """What remembers the sizes of blobs.  Nothing is connected yet.  Raises CannotStore."""
+    """What remembers the sizes of blobs.  Nothing is connected yet.  Raises StartupError."""
     if (options := prepare(settings)) is not None:
         from moorage.cache.redis_sizes import RedisSizes
 
@@ -42,21 +41,18 @@ def make_sizes(settings: Settings) -> Sizes:
 
 def prepare(settings: Settings) -> RedisOptions | None:
     """What a cache in Redis is made from, if one is configured: its files are read and its library is imported,
-    so that every worker shares it.  Raises CannotStore.
+    so that every worker shares it.  Raises StartupError.
     """
     if settings.storage.cache.blobdescriptor != "redis" or settings.redis is None:
         return None
-    from moorage.cache.redis_client import MissingLibrary, require_library
+    from moorage.cache.redis_client import require_library
 
-    try:
-        require_library()
-    except MissingLibrary as error:
-        raise CannotStore(f"{error}; {remedy('redis')}") from error
+    require_library()
     return redis_options(settings.redis)
 
 
 async def ping(settings: Settings) -> None:
-    """Ask the Redis that `storage.cache` uses for a sign of life.  Raises CannotStore, and redis-py's errors."""
+    """Ask the Redis that `storage.cache` uses for a sign of life.  Raises StartupError, and redis-py's errors."""
     options = prepare(settings)
     if options is None:
         return
@@ -70,7 +66,7 @@ async def ping(settings: Settings) -> None:
 
 
 def redis_options(redis: Redis) -> RedisOptions:
-    """The section in the cache's words; a 0 is the default, as in the reference.  Raises CannotStore."""
+    """The section in the cache's words; a 0 is the default, as in the reference.  Raises StartupError."""
     from moorage.cache.redis_options import RedisOptions
 
     answer = redis.readtimeout if redis.readtimeout > 0 else _ANSWER_S
@@ -106,7 +102,7 @@ def _tls(redis: Redis) -> RedisTls:
     try:
         authorities = "\n".join(Path(path).read_text(encoding="ascii") for path in redis.tls.rootcas)
     except (OSError, ValueError) as error:
-        raise CannotStore(f"redis.tls.rootcas: {error}") from error
+        raise StartupError(str(error), "redis.tls.rootcas") from error
     if redis.tls.rootcas and "-----BEGIN CERTIFICATE-----" not in authorities:
-        raise CannotStore("redis.tls.rootcas: no certificate in PEM in these files")
+        raise StartupError("no certificate in PEM in these files", "redis.tls.rootcas")
     return RedisTls(authorities=authorities, certificate=redis.tls.certificate, key=redis.tls.key)

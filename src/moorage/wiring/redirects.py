@@ -14,9 +14,10 @@ from moorage.config.checks.middleware import (
     enabled,
     read_options,
 )
+from moorage.startup import StartupError
 from moorage.storage.middleware.redirect import Redirect
 from moorage.storage.middleware.rewrite import Rewrite
-from moorage.wiring.storage import CannotStore, s3_options
+from moorage.wiring.storage import s3_options
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -26,13 +27,13 @@ __all__ = ["make_rules"]
 
 
 def make_rules(settings: Settings) -> tuple[Rule, ...]:
-    """In the order of the list.  Raises CannotStore, where a key cannot be used or an option is wrong."""
+    """In the order of the list.  Raises StartupError, where a key cannot be used or an option is wrong."""
     rules: list[Rule] = []
     for key, entry in enabled(settings):
         options, problems = read_options(entry, key)
         match options:
             case None:
-                raise CannotStore("; ".join(str(problem) for problem in problems))
+                raise StartupError("; ".join(str(problem) for problem in problems))
             case RedirectOptions(baseurl):
                 rules.append(Redirect(baseurl))
             case RewriteOptions(scheme, host, prefix):
@@ -43,15 +44,15 @@ def make_rules(settings: Settings) -> tuple[Rule, ...]:
 
 
 def _cloudfront(settings: Settings, key: str, options: CloudFrontOptions) -> Rule:
-    from moorage.storage.middleware.cloudfront import CannotSign, CloudFront, Signer, load_key
+    from moorage.storage.middleware.cloudfront import CloudFront, Signer, load_key
     from moorage.storage.middleware.ip_ranges import IpRanges
 
     if settings.storage.s3 is None:
-        raise CannotStore(f"{key}: cloudfront needs storage.s3")
+        raise StartupError("cloudfront needs storage.s3", key)
     try:
         private = load_key(options.privatekey)
-    except CannotSign as error:
-        raise CannotStore(f"{key}.options.privatekey: {error}") from error
+    except StartupError as error:
+        raise StartupError(str(error), f"{key}.options.privatekey") from error
     nearby = None
     if options.ipfilteredby != "none":
         nearby = IpRanges(options.iprangesurl, regions=options.regions, every_s=options.updatefrequency)

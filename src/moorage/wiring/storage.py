@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage import __version__
-from moorage.extras import remedy
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
@@ -22,18 +21,14 @@ if TYPE_CHECKING:
     from moorage.storage.gcs.options import GcsOptions
     from moorage.storage.s3.options import S3Options
 
-__all__ = ["CannotStore", "azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
+__all__ = ["azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
 
 _DEFAULT_CLASSES: Final = {"", "none", "standard"}
 _DEFAULT_ACLS: Final = {"", "private"}
 
 
-class CannotStore(Exception):
-    """The driver cannot be made here; the message says what to do."""
-
-
 def make_driver(settings: Settings, *, processors: int = 1) -> Driver:
-    """The one driver that the `storage` section names, on a host with `processors`.  Raises CannotStore."""
+    """The one driver that the `storage` section names, on a host with `processors`.  Raises StartupError."""
     prepare(settings)
     storage = settings.storage
     if storage.filesystem is not None:
@@ -61,39 +56,21 @@ def make_driver(settings: Settings, *, processors: int = 1) -> Driver:
 
 
 def prepare(settings: Settings) -> None:
-    """Import what the driver needs, so that every worker shares it.  Raises CannotStore."""
-    if settings.storage.s3 is not None:
-        from moorage.storage.s3.connection import MissingLibrary, require_libraries
+    """Import the libraries of the driver, so that the workers share them.  Raises StartupError."""
+    storage = settings.storage
+    if storage.s3 is not None:
+        from moorage.storage.s3 import connection as s3_connection
 
-        try:
-            require_libraries()
-        except MissingLibrary as error:
-            raise _missing("s3", error) from error
-    if settings.storage.gcs is not None:
-        _prepare_gcs(gcs_options(settings.storage.gcs))
-    if settings.storage.azure is not None:
+        s3_connection.require_libraries()
+    if storage.gcs is not None:
+        from moorage.storage.gcs import credentials as gcs_credentials
+
+        gcs_credentials.require_library()
+        gcs_credentials.identity_of(gcs_options(storage.gcs))
+    if storage.azure is not None:
         from moorage.storage.azure import connection as azure_connection
 
-        try:
-            azure_connection.require_libraries()
-        except azure_connection.MissingLibrary as error:
-            raise _missing("azure", error) from error
-
-
-def _prepare_gcs(options: GcsOptions) -> None:
-    from moorage.storage.gcs import credentials as gcs_credentials
-
-    try:
-        gcs_credentials.require_library()
-        gcs_credentials.identity_of(options)
-    except gcs_credentials.MissingLibrary as error:
-        raise _missing("gcs", error) from error
-    except gcs_credentials.CredentialsUnusable as error:
-        raise CannotStore(str(error)) from error
-
-
-def _missing(extra: str, error: Exception) -> CannotStore:
-    return CannotStore(f"{error}; {remedy(extra)}")
+        azure_connection.require_libraries()
 
 
 def gcs_options(gcs: Gcs) -> GcsOptions:

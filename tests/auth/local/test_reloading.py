@@ -9,9 +9,9 @@ import pytest
 from structlog.testing import capture_logs
 from tests.auth.local.helpers import Clock, may, policy_file
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.local.policy import ANONYMOUS
 from moorage.auth.local.policy_source import PolicySource
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -93,7 +93,7 @@ async def test_a_second_edit_in_the_same_tick_of_the_clock_is_seen(tmp_path: Pat
 def test_a_start_without_a_policy_is_refused_with_all_that_is_wrong(tmp_path: Path) -> None:
     """Nobody is served by a registry that does not know who may do what."""
     path = policy_file(tmp_path, "acess: []\ngroups: [a]\n")
-    with pytest.raises(CannotAuthenticate) as caught:
+    with pytest.raises(StartupError) as caught:
         PolicySource(str(path))
     assert "acess" in str(caught.value)
     assert "groups" in str(caught.value)

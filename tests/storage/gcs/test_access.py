@@ -21,12 +21,13 @@ from structlog.testing import capture_logs
 from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.storage.gcs.server import DROP, EMAIL, Request
 
+from moorage.startup import StartupError
 from moorage.storage.driver import Key, SignedUrl, StorageUnavailable
-from moorage.storage.gcs.credentials import CredentialsUnusable, identity_of
+from moorage.storage.gcs.credentials import identity_of
 from moorage.storage.gcs.options import GcsOptions
 from moorage.storage.gcs.signing import Signer
 from moorage.storage.object_store.driver import ObjectDriver
-from moorage.wiring.storage import CannotStore, gcs_options, make_driver, prepare
+from moorage.wiring.storage import gcs_options, make_driver, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -187,7 +188,7 @@ def test_credentials_that_cannot_be_used_are_refused_at_start(
         "storage.gcs.credentials": bucket.options(credentials=data),
         "GOOGLE_APPLICATION_CREDENTIALS": bucket.options(credentials={}),
     }.items():
-        with pytest.raises(CredentialsUnusable) as caught:
+        with pytest.raises(StartupError) as caught:
             identity_of(options)
         assert str(caught.value).startswith(f"{name}: ")
         assert said in str(caught.value)
@@ -200,7 +201,7 @@ def test_a_key_file_that_is_none_is_refused_at_start(
     path = tmp_path / "key.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(CredentialsUnusable, match=said):
+    with pytest.raises(StartupError, match=said):
         identity_of(bucket.options(key_file=str(path)))
 
 
@@ -211,10 +212,10 @@ def test_what_is_wrong_at_start_is_told_by_the_server(bucket: Bucket, monkeypatc
     def settings(**gcs: Any) -> Settings:
         return Settings.model_validate({"version": "0.1", "storage": {"gcs": {"bucket": "b", **gcs}}})
 
-    with pytest.raises(CannotStore, match=r"storage\.gcs\.credentials: expected"):
+    with pytest.raises(StartupError, match=r"storage\.gcs\.credentials: expected"):
         prepare(settings(credentials={"some": "thing"}))
     monkeypatch.setitem(sys.modules, "gcloud.aio.auth", None)
-    with pytest.raises(CannotStore, match=r"needs the extra moorage\[gcs\]"):
+    with pytest.raises(StartupError, match=r"needs the extra moorage\[gcs\]"):
         prepare(settings())
 
 

@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
 )
 
+from moorage.startup import StartupError
 from moorage.storage.driver import Key, SignedUrl
-from moorage.storage.middleware.cloudfront import CannotSign, CloudFront, Signer, load_key
+from moorage.storage.middleware.cloudfront import CloudFront, Signer, load_key
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -114,6 +115,6 @@ def test_a_key_that_cannot_sign_is_refused(tmp_path: Path, content: bytes | None
     path = tmp_path / "key.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(CannotSign, match=said) as caught:
+    with pytest.raises(StartupError, match=said) as caught:
         load_key(str(path))
     assert "hush" not in str(caught.value)

@@ -49,7 +49,7 @@ def make(
     *,
     reports: bool = True,
 ) -> LocalAuthority:
-    """Raises CannotAuthenticate where a file cannot be used.
+    """Raises StartupError where a file cannot be used.
 
     `reports`: whether this process logs what every worker finds in the files.
     """

@@ -11,9 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.file_log import FileLog
 from moorage.auth.local.policy_file import read
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -33,14 +33,14 @@ class PolicySource:
     """`clock` counts seconds from anywhere; `reports`: whether this process logs what every worker finds."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic, *, reports: bool = True) -> None:
-        """Raises CannotAuthenticate with everything that is wrong with the file."""
+        """Raises StartupError with everything that is wrong with the file."""
         self._path, self._clock, self._log = path, clock, FileLog(reports=reports)
         self._stamp = _stamp(path)
         self._young = _is_young(self._stamp)
         self._looked = clock()
         found = read(path)
         if found.policy is None:
-            raise CannotAuthenticate("; ".join(str(each) for each in found.problems if each.kind == "error"))
+            raise StartupError("; ".join(str(each) for each in found.problems if each.kind == "error"))
         self.warnings = [str(problem) for problem in found.problems]
         self._policy = found.policy
         self._told: tuple[str, ...] = ()

@@ -31,7 +31,7 @@ class TokenOptions:
 
 
 def make(options: TokenOptions, clock: Callable[[], float] = time.time, *, reports: bool = True) -> TokenAuthority:
-    """Raises CannotAuthenticate where no key results.  `reports`: see `KeyFiles`."""
+    """Raises StartupError where no key results.  `reports`: see `KeyFiles`."""
     files = _files(options, reports=reports)
     path = options.redirect_path
     rules = TokenRules(

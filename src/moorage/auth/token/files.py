@@ -9,10 +9,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moorage.auth.access import CannotAuthenticate
 from moorage.auth.file_log import FileLog
 from moorage.auth.token.chains import is_authority
 from moorage.auth.token.keys import KeyFileInvalid, Keys, join, read_bundle, read_jwks
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,16 +41,16 @@ class KeyFiles:
         self.keys = Keys({})
 
     def load(self) -> None:
-        """Read the files for the first time.  Raises CannotAuthenticate if no key results, or a file is broken."""
+        """Read the files for the first time.  Raises StartupError if no key results, or a file is broken."""
         for file in self._files:
             try:
                 file.read()
             except (OSError, KeyFileInvalid) as error:
-                raise CannotAuthenticate(f"auth.token.{file}: {_reason(error)}") from error
+                raise StartupError(f"auth.token.{file}: {_reason(error)}") from error
         self.keys = join(file.keys for file in self._files)
         if not _usable(self.keys):
             why = "; ".join(self.warnings) or "neither rootcertbundle nor jwks is given"
-            raise CannotAuthenticate(f"auth.token has no key that could sign a token: {why}")
+            raise StartupError(f"auth.token has no key that could sign a token: {why}")
 
     @property
     def warnings(self) -> list[str]:

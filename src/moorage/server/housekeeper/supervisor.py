@@ -11,19 +11,18 @@ import signal
 import socket
 import time
 from contextlib import suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NoReturn
 
 import structlog
 
+from moorage import extras
 from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
-from moorage.extras import remedy
-from moorage.server.errors import Cannot
 from moorage.server.housekeeper import process
 from moorage.server.housekeeper.process import AGAIN, END, ENDED, NEW, CompanionJob
 from moorage.server.listeners import bind
 from moorage.server.processes.restart_backoff import Retry
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -54,24 +53,19 @@ def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
 
 
 def require_library() -> None:
-    """Raise `Cannot` if the ACME client libraries are not installed."""
-    missing = [name for name in ("acme", "josepy") if find_spec(name) is None]
-    if missing:
-        raise Cannot(
-            "http.tls.letsencrypt needs the extra moorage[letsencrypt], which is not installed "
-            f"(no {' and '.join(missing)}); {remedy('letsencrypt')}"
-        )
+    """Raise `StartupError` if the ACME client libraries are not installed."""
+    extras.require("letsencrypt", "http.tls.letsencrypt", "acme", "josepy")
 
 
 def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
-    """Return the companion that the settings need, not started yet; None without ACME.  Raises `Cannot`."""
+    """Return the companion that the settings need, not started yet; None without ACME.  Raises `StartupError`."""
     acme = plan.settings.http.tls.letsencrypt
     if not acme.cachefile:
         return None
     require_library()
     asked = wanted(plan.settings, http=bool(acme.http01), unix=sockets.unix)
     if not asked.kinds:
-        raise Cannot(
+        raise StartupError(
             "http.tls.letsencrypt on a Unix socket: no authority can reach it; set http.tls.letsencrypt.http01"
         )
     from moorage.acme import store  # noqa: PLC0415  most servers do without
@@ -79,7 +73,9 @@ def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
     try:
         store.prepare(asked.folder)
     except OSError as error:
-        raise Cannot(f"http.tls.letsencrypt.cachefile: cannot use {asked.folder}: {error.strerror}") from error
+        raise StartupError(
+            f"http.tls.letsencrypt.cachefile: cannot use {asked.folder}: {error.strerror}"
+        ) from error
     http = bind("tcp", acme.http01, 1) if acme.http01 else None
     return Companion(None if http is None else http.of(0), pace, unix=sockets.unix)
 

@@ -26,9 +26,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.server.errors import Cannot
 from moorage.server.processes.systemd import notify, reloading
 from moorage.server.tls.file_watch import POLL_S
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -49,8 +49,8 @@ _log: Final = structlog.get_logger("moorage.server")
 class RollingRestart:
     """`plan` is the current one, from which dead workers are replaced.  `has_begun`: see `begin`.
 
-    `reload` and `renew` return another plan and raise `Cannot`.  `reload` reads the configuration again, `renew`
-    only the certificates; it returns the same plan if they are unchanged.
+    `reload` and `renew` return another plan and raise `StartupError`.  `reload` reads the configuration again,
+    `renew` only the certificates; it returns the same plan if they are unchanged.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class RollingRestart:
         reloading()
         try:
             self._next = self._load_again(self.plan)
-        except Cannot as error:
+        except StartupError as error:
             _log.error("the configuration is not taken; the old one stays", cause=str(error))
             notify("READY=1")
             return
@@ -169,7 +169,7 @@ class RollingRestart:
         watched, awaiting = self.plan.watched, self.plan.awaiting
         try:
             renewed = self._renew(self.plan)
-        except Cannot as error:
+        except StartupError as error:
             watched.refuse(str(error), now)
             if awaiting:
                 _log.error("the certificate cannot be served", cause=str(error))

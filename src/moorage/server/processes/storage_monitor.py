@@ -34,10 +34,10 @@ import structlog
 
 from moorage.health_checks import StorageReport, StorageSpace
 from moorage.logs import log_setup
-from moorage.server.errors import Cannot
 from moorage.server.processes.protocol import START_FAILED, die_with
 from moorage.server.processes.restart_backoff import Retry
 from moorage.server.processes.storage_report import SILENCE_LIMIT_S
+from moorage.startup import StartupError
 from moorage.storage.filesystem.data_directory import check_readable, check_writable, create, identify
 
 if TYPE_CHECKING:
@@ -155,7 +155,7 @@ def _failed(
 
 
 def check_at_start(settings: Settings, report: SharedReport) -> None:
-    """Check before anything is served: log an unwritable directory.  Raises `Cannot` for an unreadable one."""
+    """Check before anything is served: log an unwritable directory.  Raises StartupError for an unreadable one."""
     target = monitored(settings)
     if target is None:
         return
@@ -166,7 +166,7 @@ def check_at_start(settings: Settings, report: SharedReport) -> None:
 
 
 def require_readable(settings: Settings) -> None:
-    """Raises `Cannot` if the data directory is there and cannot be read; one that is missing is made by a push."""
+    """Raise `StartupError` if the data directory exists and cannot be read; a missing one is made by a push."""
     target = monitored(settings)
     if target is not None:
         _require(check(replace(target, write=False), StorageReport()))
@@ -174,7 +174,7 @@ def require_readable(settings: Settings) -> None:
 
 def _require(found: StorageReport) -> None:
     if not found.readable:
-        raise Cannot(f"storage.filesystem.rootdirectory cannot be used: {found.cause}: {found.reason}")
+        raise StartupError(f"storage.filesystem.rootdirectory cannot be used: {found.cause}: {found.reason}")
 
 
 def _log_change(before: StorageReport, now: StorageReport, root: str) -> None:

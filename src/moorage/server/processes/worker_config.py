@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.cgroups import Limits, limits, usable_processors
-from moorage.server.errors import Cannot
 from moorage.server.http1 import Http1Options
 from moorage.server.options import Challenges, ServerOptions
 from moorage.server.tls import validation
 from moorage.server.tls.file_watch import Watched
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -70,7 +70,7 @@ class Plan:
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
-    """Return the plan, and warnings for the log.  Raises `Cannot`."""
+    """Return the plan, and warnings for the log.  Raises `StartupError`."""
     settings = loaded.settings
     found = limits()
     workers, warnings = worker_count(settings, found)
@@ -104,12 +104,12 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
 
 
 def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
-    """Return the plan of a reload: sockets and the number of workers stay.  Raises `Cannot`."""
+    """Return the plan of a reload: sockets and the number of workers stay.  Raises `StartupError`."""
     secret = loaded.settings.http.secret.encode() or old.secret
     plan, warnings = draw(loaded, old.build, secret=secret, instance=old.instance)
     before, after = old.settings.http, plan.settings.http
     if bool(before.tls.letsencrypt.cachefile) != bool(after.tls.letsencrypt.cachefile):
-        raise Cannot("http.tls.letsencrypt was switched on or off: restart the registry to apply it")
+        raise StartupError("http.tls.letsencrypt was switched on or off: restart the registry to apply it")
     if before.tls.letsencrypt.http01 != after.tls.letsencrypt.http01:
         warnings.append("http.tls.letsencrypt.http01 has changed: restart the registry to apply it")
     if plan.awaiting and not old.awaiting:
@@ -129,7 +129,7 @@ def redraw(old: Plan, loaded: Loaded) -> tuple[Plan, list[str]]:
 def renew(old: Plan) -> tuple[Plan, list[str]]:
     """Return the plan with the current certificates; `old` itself if they are the same.
 
-    Raises `Cannot`.  The settings are those in force: a configuration that is being edited waits for SIGHUP.
+    Raises `StartupError`.  The settings are those in force: a configuration that is being edited waits for SIGHUP.
     """
     secured, warnings = validation.check(old.settings.http.tls)
     if secured == old.options.tls:

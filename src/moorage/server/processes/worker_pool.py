@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.server.errors import Cannot
 from moorage.server.processes.protocol import (
     CERTIFICATE,
     DRAINING,
@@ -44,6 +43,7 @@ from moorage.server.processes.restart_backoff import Retry
 from moorage.server.processes.shared_count import SharedCount
 from moorage.server.processes.worker import main
 from moorage.server.tls.memfd import SealedMemory
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -306,7 +306,7 @@ class WorkerPool:
             return
         try:
             data = SealedMemory("moorage certificates", pickle.dumps(tls))
-        except (Cannot, OSError) as error:
+        except (StartupError, OSError) as error:
             for worker in due:
                 self._exchange_later(worker, str(error))
             return

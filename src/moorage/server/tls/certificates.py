@@ -31,7 +31,7 @@ from cryptography.hazmat.primitives.serialization import (
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
 from moorage.config.checks.files import read_regular
-from moorage.server.errors import Cannot
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -88,7 +88,7 @@ class Authorities:
 
 
 def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -> Pair:
-    """Read and validate the certificate and key files of a section of the settings.  Raises `Cannot`."""
+    """Read and validate the certificate and key files of a section of the settings.  Raises `StartupError`."""
     found = _certificates(f"{section}.certificate", certificate)
     private = _key(f"{section}.key", key)
     chain, warnings = _chain(section, certificate, found, key, private)
@@ -102,7 +102,7 @@ def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -
 
 
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:
-    """Read the files of `http.tls.clientcas`.  Raises `Cannot`.
+    """Read the files of `http.tls.clientcas`.  Raises `StartupError`.
 
     An expired CA is left out: none of its clients could be verified.
     """
@@ -114,7 +114,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
                 warnings.append(f"the authority {_name(one)} in {path} has expired; its clients are refused")
                 continue
             if not _verifiable(_public(one)):
-                raise Cannot(
+                raise StartupError(
                     f"http.tls.clientcas[{index}]: signatures of {_name(one)} in {path} cannot be checked; "
                     "authorities may have RSA keys of at least 2048 bits, EC keys of at least 224, Ed25519, Ed448"
                 )
@@ -122,7 +122,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
                 warnings.append(f"{_name(one)} in {path} is not the certificate of an authority")
             usable.append(one)
     if not usable:
-        raise Cannot(f"http.tls.clientcas: every authority in {', '.join(paths)} has expired")
+        raise StartupError(f"http.tls.clientcas: every authority in {', '.join(paths)} has expired")
     return Authorities(_pem(usable), warnings)
 
 
@@ -130,21 +130,21 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
 
 
 def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
-    """Return label and text of each PEM block of a file.  Raises `Cannot`."""
+    """Return label and text of each PEM block of a file.  Raises `StartupError`."""
     try:
         data = read_regular(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise Cannot(f"{setting}: cannot read {path}: {reason}") from error
+        raise StartupError(f"{setting}: cannot read {path}: {reason}") from error
     found = [(match[1], match[0]) for match in _BLOCK.finditer(data)]
     if not found:
         hint = "; it looks like DER or PKCS#12, expected PEM" if data.startswith(_DER) else ""
-        raise Cannot(f"{setting}: {path} holds no PEM block (-----BEGIN ...){hint}")
+        raise StartupError(f"{setting}: {path} holds no PEM block (-----BEGIN ...){hint}")
     return found
 
 
 def _certificates(setting: str, path: str) -> list[x509.Certificate]:
-    """Return the certificates of a file, without duplicates, in order; at least one.  Raises `Cannot`."""
+    """Return the certificates of a file, without duplicates, in order; at least one.  Raises `StartupError`."""
     blocks = _blocks(setting, path)
     found: list[x509.Certificate] = []
     for number, text in enumerate((text for label, text in blocks if label in _CERTIFICATES), 1):
@@ -153,31 +153,35 @@ def _certificates(setting: str, path: str) -> list[x509.Certificate]:
             # Parsed only when asked for.
             _ = one.extensions, one.subject, one.issuer, one.version
         except (*_UNREADABLE, x509.DuplicateExtension, x509.InvalidVersion) as error:
-            raise Cannot(f"{setting}: certificate {number} in {path} cannot be used: {error}") from error
+            raise StartupError(f"{setting}: certificate {number} in {path} cannot be used: {error}") from error
         if one not in found:
             found.append(one)
     if found:
         return found
     if any(label.endswith(b"PRIVATE KEY") for label, _ in blocks):
-        raise Cannot(f"{setting}: {path} holds a private key and no PEM block CERTIFICATE; are the two mixed up?")
+        raise StartupError(
+            f"{setting}: {path} holds a private key and no PEM block CERTIFICATE; are the two mixed up?"
+        )
     labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
-    raise Cannot(f"{setting}: {path} holds no PEM block CERTIFICATE, only {labels}")
+    raise StartupError(f"{setting}: {path} holds no PEM block CERTIFICATE, only {labels}")
 
 
 def _key(setting: str, path: str) -> Key:
-    """Return the first private key of a file.  Raises `Cannot` for an unsupported kind."""
+    """Return the first private key of a file.  Raises `StartupError` for an unsupported kind."""
     blocks = _blocks(setting, path)
     text = next((text for label, text in blocks if label.endswith(b"PRIVATE KEY")), None)
     if text is None:
         labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
-        raise Cannot(f"{setting}: {path} holds no PEM block PRIVATE KEY, only {labels}")
+        raise StartupError(f"{setting}: {path} holds no PEM block PRIVATE KEY, only {labels}")
     try:
         found = load_pem_private_key(text, None)
     except TypeError as error:
-        raise Cannot(f"{setting}: {path} is encrypted; a server needs the key without a password") from error
+        raise StartupError(f"{setting}: {path} is encrypted; a server needs the key without a password") from error
     except _UNREADABLE as error:
         # The library's message is about ASN.1 structures, of no use to an operator.
-        raise Cannot(f"{setting}: the private key in {path} is broken or of a kind that is not known") from error
+        raise StartupError(
+            f"{setting}: the private key in {path} is broken or of a kind that is not known"
+        ) from error
     if isinstance(found, rsa.RSAPrivateKey):
         if found.key_size < _WEAK_BITS:
             raise _unserved(setting, path, f"RSA with {found.key_size} bits")
@@ -191,8 +195,8 @@ def _key(setting: str, path: str) -> Key:
     raise _unserved(setting, path, f"of the kind {type(found).__name__.removesuffix('PrivateKey').lstrip('_')}")
 
 
-def _unserved(setting: str, path: str, what: str) -> Cannot:
-    return Cannot(
+def _unserved(setting: str, path: str, what: str) -> StartupError:
+    return StartupError(
         f"{setting}: the key in {path} is {what}; "
         "keys that can be served are RSA with at least 2048 bits, EC on P-256, P-384 or P-521, Ed25519 and Ed448"
     )
@@ -204,7 +208,7 @@ def _unserved(setting: str, path: str, what: str) -> Cannot:
 def _chain(
     section: str, path: str, found: list[x509.Certificate], key_path: str, key: Key
 ) -> tuple[list[x509.Certificate], list[str]]:
-    """Return the leaf and its issuers in the order of RFC 8446, and warnings.  Raises `Cannot`.
+    """Return the leaf and its issuers in the order of RFC 8446, and warnings.  Raises `StartupError`.
 
     A file in a valid order is kept as it is: with cross-signed CAs there is more than one.
     """
@@ -212,7 +216,7 @@ def _chain(
     ours = [one for one in found if _spki(one) == spki]
     if not ours:
         of = _name(found[0]) if len(found) == 1 else f"any of the {len(found)} certificates"
-        raise Cannot(f"{section}: the key {key_path} does not belong to {of} in {path}")
+        raise StartupError(f"{section}: the key {key_path} does not belong to {of} in {path}")
     leaf = ours[0]
     chain = [leaf]
     rest = [one for one in found if one is not leaf]

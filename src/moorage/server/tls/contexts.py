@@ -20,9 +20,9 @@ import ssl
 from typing import TYPE_CHECKING, Final
 
 from moorage.config import cipher_suites
-from moorage.server.errors import Cannot
 from moorage.server.http1.client_hello import HTTP
 from moorage.server.options import Pair
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -56,7 +56,7 @@ class Contexts:
 
 
 def make_contexts(tls: Tls) -> Contexts:
-    """Return the contexts for new connections.  Raises `Cannot` where OpenSSL refuses a certificate or a suite."""
+    """Return the contexts for new connections.  Raises StartupError if OpenSSL refuses a certificate or suite."""
     pairs = (Pair(tls.certificate, tls.key, tls.names), *tls.more)
     contexts = [_context(tls, pair.certificate, pair.key, pair.names) for pair in pairs]
     return Contexts(contexts, (pair.names for pair in pairs))
@@ -73,12 +73,14 @@ def _context(tls: Tls, certificate: SealedMemory, key: SealedMemory, names: Sequ
         context.load_cert_chain(certificate.path, key.path)
     except OSError as error:  # of which ssl.SSLError is one
         whose = f"for {', '.join(names)}" if names else "without names"
-        raise Cannot(f"http.tls: OpenSSL cannot serve the certificate {whose}: {_reason(error)}") from error
+        raise StartupError(f"http.tls: OpenSSL cannot serve the certificate {whose}: {_reason(error)}") from error
     if tls.clients is not None:
         try:
             context.load_verify_locations(tls.clients.authorities.path)
         except OSError as error:
-            raise Cannot(f"http.tls.clientcas: OpenSSL cannot use the authorities: {_reason(error)}") from error
+            raise StartupError(
+                f"http.tls.clientcas: OpenSSL cannot use the authorities: {_reason(error)}"
+            ) from error
         context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
         # As in Go: each listed certificate is trusted by itself, so an intermediate will do without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
@@ -86,7 +88,7 @@ def _context(tls: Tls, certificate: SealedMemory, key: SealedMemory, names: Sequ
 
 
 def _set_suites(context: ssl.SSLContext, chosen: tuple[str, ...]) -> None:
-    """Set the suites of TLS 1.2.  Raises `Cannot` for a listed one that this OpenSSL does not offer."""
+    """Set the suites of TLS 1.2.  Raises `StartupError` for a listed one that this OpenSSL does not offer."""
     if not chosen:
         context.options &= ~ssl.OP_CIPHER_SERVER_PREFERENCE
         context.set_ciphers(":".join(cipher_suites.DEFAULT))
@@ -99,7 +101,7 @@ def _set_suites(context: ssl.SSLContext, chosen: tuple[str, ...]) -> None:
         offered = set()
     missing = [cipher_suites.go_name(name) for name in chosen if name not in offered]
     if missing:
-        raise Cannot(
+        raise StartupError(
             f"http.tls.ciphersuites: {' and '.join(missing)} cannot be offered by {ssl.OPENSSL_VERSION} at "
             f"security level {context.security_level}; remove it"
         )

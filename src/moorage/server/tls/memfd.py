@@ -12,7 +12,7 @@ import fcntl
 import os
 from typing import Final
 
-from moorage.server.errors import Cannot
+from moorage.startup import StartupError
 
 __all__ = ["SealedMemory", "read_sealed"]
 
@@ -34,7 +34,7 @@ _USED_UP: Final = {
 class SealedMemory:
     """`path` can be opened by this process and its children while this object exists.
 
-    `name` is shown in /proc.  Raises `Cannot`.
+    `name` is shown in /proc.  Raises `StartupError`.
     """
 
     __slots__ = ("_name", "descriptor", "path")
@@ -52,11 +52,11 @@ class SealedMemory:
             os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
             if error.errno in _USED_UP:
-                raise Cannot(
+                raise StartupError(
                     f"cannot keep certificates in memory: {error.strerror}: {_USED_UP[error.errno]}"
                 ) from error
             # A program with file capabilities (setcap) may not open its own descriptors again, see proc(5).
-            raise Cannot(
+            raise StartupError(
                 f"cannot keep certificates in memory: {error.strerror}: needs memfd_create and /proc/self/fd, "
                 "which a program with file capabilities has not; let systemd give them (AmbientCapabilities=)"
             ) from error

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 from moorage.acme.order_spec import served_file
 from moorage.config import cipher_suites
-from moorage.server.errors import Cannot
 from moorage.server.options import Clients, Pair, Tls
 from moorage.server.tls.memfd import SealedMemory
+from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Awaited", "check", "files"]
 
 
-class Awaited(Cannot):
+class Awaited(StartupError):
     """`http.tls.letsencrypt` has not obtained a usable certificate yet."""
 
 
@@ -43,13 +43,13 @@ def files(settings: TlsSettings) -> tuple[str, ...]:
 def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | None, list[str]]:
     """Return the TLS configuration (None for plain HTTP) and warnings.
 
-    `now` is an aware time.  Raises `Cannot`; `Awaited` only if nothing else is wrong.
+    `now` is an aware time.  Raises `StartupError`; `Awaited` only if nothing else is wrong.
     """
     certificate, key = _paths(settings)
     if not certificate and not key:
         return None, []
     if not certificate or not key:
-        raise Cannot(f"http.tls.{'certificate' if not certificate else 'key'} is missing")
+        raise StartupError(f"http.tls.{'certificate' if not certificate else 'key'} is missing")
     from moorage.server.tls import certificates  # noqa: PLC0415  heavy, and plain HTTP does without
 
     now = now or datetime.now(UTC)
@@ -67,7 +67,7 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
     ]
     try:
         pair = certificates.pair(certificate, key, now)
-    except Cannot as error:
+    except StartupError as error:
         if not settings.letsencrypt.cachefile:
             raise
         _check_suites(settings, ["ECDSA"])
@@ -115,14 +115,14 @@ def _paths(settings: TlsSettings) -> tuple[str, str]:
 
 
 def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
-    """Raise `Cannot` if the configured suites have none for a key of one of these kinds."""
+    """Raise `StartupError` if the configured suites have none for a key of one of these kinds."""
     if not settings.ciphersuites or settings.minimumtls == "tls1.3":
         return
     for kind in kinds:
         if not cipher_suites.for_kind(settings.ciphersuites, kind):
             key = "an RSA key" if kind == "RSA" else "an EC or Ed25519 key"
             offered = ", ".join(cipher_suites.OFFERED[kind])
-            raise Cannot(
+            raise StartupError(
                 f"http.tls.ciphersuites names no suite that a server with {key} can use, so no client could "
                 f"connect with TLS 1.2; add one of {offered}, remove the list, or set "
                 "http.tls.minimumtls to tls1.3"
@@ -130,7 +130,7 @@ def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
 
 
 def _check_by_openssl(tls: Tls) -> None:
-    """Raise `Cannot` if OpenSSL refuses to load the files at its security level."""
+    """Raise `StartupError` if OpenSSL refuses to load the files at its security level."""
     from moorage.server.tls.contexts import make_contexts  # noqa: PLC0415  plain HTTP does without
 
     make_contexts(tls)

@@ -19,7 +19,6 @@ Source: reference/object-storage.md section 1.3; Azure's "Create a user delegati
 from __future__ import annotations
 
 import asyncio
-import importlib
 import io
 import os
 import time
@@ -29,6 +28,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
+from moorage import extras
 from moorage.storage.azure.errors import Place, failure_of
 from moorage.storage.driver import StorageUnavailable
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.azure.options import AzureOptions
 
-__all__ = ["AzureConnection", "MissingLibrary", "require_libraries"]
+__all__ = ["AzureConnection", "require_libraries"]
 
 _AT_ONCE: Final = 16
 _CONNECT_S: Final = 10
@@ -53,20 +53,9 @@ _ASK_AGAIN_S: Final = 300.0
 _log: Final = structlog.get_logger("moorage.storage.azure")
 
 
-class MissingLibrary(Exception):
-    """`moorage[azure]` is not installed."""
-
-
 def require_libraries() -> None:
-    """Import what is needed, so that processes forked later share it.  Raises MissingLibrary."""
-    try:
-        importlib.import_module("azure.storage.blob.aio")
-        importlib.import_module("azure.identity.aio")
-        importlib.import_module("aiohttp")
-    except ImportError as error:
-        raise MissingLibrary(
-            f"storage.azure needs the extra moorage[azure], which is not installed (no module {error.name})"
-        ) from error
+    """Import what is needed, so that processes forked later share it.  Raises StartupError."""
+    extras.load("azure", "storage.azure", "azure.storage.blob.aio", "azure.identity.aio", "aiohttp")
 
 
 class AzureConnection:

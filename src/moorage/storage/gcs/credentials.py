@@ -15,13 +15,14 @@ Source: Google's "Application Default Credentials"; what the library does was re
 from __future__ import annotations
 
 import asyncio
-import importlib
 import io
 import json
 import os
 import time
 from typing import TYPE_CHECKING, Any, Final
 
+from moorage import extras
+from moorage.startup import StartupError
 from moorage.storage.gcs.options import GOOGLE
 
 if TYPE_CHECKING:
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["CredentialsUnusable", "Identity", "MissingLibrary", "endpoint_of", "identity_of", "require_library"]
+__all__ = ["Identity", "endpoint_of", "identity_of", "require_library"]
 
 _SCOPES: Final = ["https://www.googleapis.com/auth/devstorage.read_write"]
 _WIDE: Final = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -44,22 +45,9 @@ _NEEDED: Final = {
 }
 
 
-class MissingLibrary(Exception):
-    """`moorage[gcs]` is not installed."""
-
-
-class CredentialsUnusable(Exception):
-    """The credentials that were named cannot be used; the message says which and why, and holds none of them."""
-
-
 def require_library() -> None:
-    """Import what is needed, so that processes forked later share it.  Raises MissingLibrary."""
-    try:
-        importlib.import_module("gcloud.aio.auth")
-    except ImportError as error:
-        raise MissingLibrary(
-            f"storage.gcs needs the extra moorage[gcs], which is not installed (no module {error.name})"
-        ) from error
+    """Import what is needed, so that processes forked later share it.  Raises StartupError."""
+    extras.load("gcs", "storage.gcs", "gcloud.aio.auth")
 
 
 def endpoint_of(options: GcsOptions) -> str:
@@ -114,7 +102,7 @@ class Identity:
 
 
 def identity_of(options: GcsOptions) -> Identity:
-    """Raises CredentialsUnusable."""
+    """Raises StartupError."""
     if options.key_file:
         return Identity(_checked(_read(options.key_file, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
     if options.credentials:
@@ -132,27 +120,27 @@ def _read(path: str, name: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise CredentialsUnusable(f"{name}: cannot read {path!r}: {error.strerror}") from error
+        raise StartupError(f"{name}: cannot read {path!r}: {error.strerror}") from error
     except ValueError as error:
-        raise CredentialsUnusable(f"{name}: {path!r} is not a JSON file") from error
+        raise StartupError(f"{name}: {path!r} is not a JSON file") from error
 
 
 def _checked(data: Any, name: str) -> dict[str, Any]:
     """Whether it is of a kind that the library can make a token of, and whole."""
     if not isinstance(data, dict) or not isinstance(kind := data.get("type"), str):
-        raise CredentialsUnusable(f"{name}: expected what Google's JSON file of credentials holds, with a type")
+        raise StartupError(f"{name}: expected what Google's JSON file of credentials holds, with a type")
     needed = _NEEDED.get(kind)
     if needed is None:
         known = ", ".join(sorted(_NEEDED))
-        raise CredentialsUnusable(f"{name}: credentials of type {kind!r} cannot be used; expected {known}")
+        raise StartupError(f"{name}: credentials of type {kind!r} cannot be used; expected {known}")
     if missing := [field for field in needed if not data.get(field)]:
-        raise CredentialsUnusable(f"{name}: credentials of type {kind} without {', '.join(missing)}")
+        raise StartupError(f"{name}: credentials of type {kind} without {', '.join(missing)}")
     if kind == "service_account":
         _check_key(str(data["private_key"]), name)
     if kind == "external_account":
         _check_source(data["credential_source"], name)
     if kind == "impersonated_service_account" and data["source_credentials"].get("type") != "authorized_user":
-        raise CredentialsUnusable(f"{name}: a service account can be impersonated only by type authorized_user")
+        raise StartupError(f"{name}: a service account can be impersonated only by type authorized_user")
     return data
 
 
@@ -164,9 +152,9 @@ def _check_key(text: str, name: str) -> None:
     try:
         key = load_pem_private_key(text.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise CredentialsUnusable(f"{name}: private_key is not a private key in PEM form") from None
+        raise StartupError(f"{name}: private_key is not a private key in PEM form") from None
     if not isinstance(key, RSAPrivateKey):
-        raise CredentialsUnusable(f"{name}: private_key is not an RSA key")
+        raise StartupError(f"{name}: private_key is not an RSA key")
 
 
 def _check_source(source: Any, name: str) -> None:
@@ -176,8 +164,8 @@ def _check_source(source: Any, name: str) -> None:
         or not {"file", "url"} & source.keys()
         or str(source.get("environment_id", "")).startswith("aws")
     ):
-        raise CredentialsUnusable(
+        raise StartupError(
             f"{name}: the subject token must come from a file or a URL; from AWS or a program it cannot be had"
         )
     if "file" in source and (source.get("format") or {}).get("type", "text") != "text":
-        raise CredentialsUnusable(f"{name}: a subject token in a file must be plain text, not JSON")
+        raise StartupError(f"{name}: a subject token in a file must be plain text, not JSON")

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
+from moorage.startup import StartupError
 from moorage.storage.driver import SignedUrl
 
 if TYPE_CHECKING:
@@ -34,30 +35,26 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Key
     from moorage.storage.middleware.ip_ranges import IpRanges
 
-__all__ = ["CannotSign", "CloudFront", "Signer", "load_key"]
+__all__ = ["CloudFront", "Signer", "load_key"]
 
 _SPELT: Final = str.maketrans("+=/", "-_~")
 
 
-class CannotSign(Exception):
-    """The private key cannot be used; the message says why, and never what is in the file."""
-
-
 def load_key(path: str) -> RSAPrivateKey:
-    """An RSA key in PEM, PKCS#1 or PKCS#8, without a passphrase.  Raises CannotSign."""
+    """An RSA key in PEM, PKCS#1 or PKCS#8, without a passphrase.  Raises StartupError."""
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     try:
         key = load_pem_private_key(Path(path).read_bytes(), password=None)
     except OSError as error:
-        raise CannotSign(f"cannot read {path!r}: {error.strerror}") from error
+        raise StartupError(f"cannot read {path!r}: {error.strerror}") from error
     except Exception as error:
         # cryptography has half a dozen errors for what is no PEM, is encrypted, or is of an unknown kind.
         message = f"{path!r} holds no private key that can be used: expected RSA in PEM without a passphrase"
-        raise CannotSign(message) from error
+        raise StartupError(message) from error
     if not isinstance(key, RSAPrivateKey):
-        raise CannotSign(f"{path!r} holds a key that is not RSA")
+        raise StartupError(f"{path!r} holds a key that is not RSA")
     return key
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import importlib
 import os
 import time
 from contextlib import AsyncExitStack
@@ -24,6 +23,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
+from moorage import extras
 from moorage.storage.driver import StorageUnavailable
 from moorage.storage.s3.errors import Place, failure_of
 
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.s3.options import S3Options
 
-__all__ = ["MissingLibrary", "S3Connection", "Stores", "require_libraries"]
+__all__ = ["S3Connection", "Stores", "require_libraries"]
 
 _AT_ONCE: Final = 8
 _CONNECT_S: Final = 5
@@ -44,19 +44,9 @@ _SNAPSHOT_S: Final = 60.0
 _EXIT_S: Final = 0.2
 
 
-class MissingLibrary(Exception):
-    """`moorage[s3]` is not installed."""
-
-
 def require_libraries() -> None:
-    """Import what is needed, so that processes forked later share it.  Raises MissingLibrary."""
-    try:
-        importlib.import_module("aiobotocore.session")
-        importlib.import_module("obstore.store")
-    except ImportError as error:
-        raise MissingLibrary(
-            f"storage.s3 needs the extra moorage[s3], which is not installed (no module {error.name})"
-        ) from error
+    """Import what is needed, so that processes forked later share it.  Raises StartupError."""
+    extras.load("s3", "storage.s3", "aiobotocore.session", "obstore.store")
     # A thread of obstore that wakes up in an interpreter that is just going down aborts the process
     # (PyO3/pyo3-async-runtimes issue 40: 2 of 60 short processes, 0 of 60 with this).  Servers leave by _exit.
     if not _exit_hooks:
