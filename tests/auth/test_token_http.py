@@ -288,7 +288,7 @@ def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> Non
         settings = configured(tmp_path, **over)
         with pytest.raises(StartupError, match=r"auth\.token") as caught:
             make_authority(settings, b"secret")
-        assert [(each.kind, each.message) for each in check(settings, b"secret")] == [("error", str(caught.value))]
+        assert [(each.kind, str(each)) for each in check(settings, b"secret")] == [("error", str(caught.value))]
     assert check(configured(tmp_path), b"secret") == []
 
 

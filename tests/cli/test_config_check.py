@@ -81,7 +81,7 @@ CASES: Final = {
         environ={"OTEL_TRACES_EXPORTER": "jaeger"},
     ),
     "traces without their library": Case(
-        "_traces", http(), "the extra moorage[tracing], which is not installed (no opentelemetry)",
+        "_traces", http(), "moorage[tracing], which is not installed (no opentelemetry); install it with: ",
         missing=("opentelemetry",), environ={"OTEL_TRACES_EXPORTER": "otlp"},
     ),
     "a directory of a socket that is missing": Case(

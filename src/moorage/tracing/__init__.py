@@ -30,7 +30,7 @@ def exporters(environ: Mapping[str, str]) -> tuple[str, ...]:
     wanted = tuple(dict.fromkeys(word for word in words if word not in {"", "none"}))
     for word in wanted:
         if word not in {"otlp", "console"}:
-            raise StartupError(f"OTEL_TRACES_EXPORTER: expected otlp, console or none, found {word!r}")
+            raise StartupError(f"expected otlp, console or none, found {word!r}", "OTEL_TRACES_EXPORTER")
     return wanted
 
 
@@ -46,6 +46,6 @@ def check(environ: Mapping[str, str]) -> bool:
         from moorage.tracing import setup  # noqa: PLC0415  only where it is wanted
     except ValueError as error:
         # The one variable that is read while the library is imported.
-        raise StartupError(f"OTEL_PROPAGATORS: {error}") from error
+        raise StartupError(str(error), "OTEL_PROPAGATORS") from error
     setup.check(environ)
     return True

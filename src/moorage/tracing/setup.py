@@ -109,7 +109,7 @@ def _resource(instance: str) -> Resource:
 def _check_protocol(environ: Mapping[str, str]) -> None:
     for name in ("OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
         if (found := environ.get(name, "").strip()) not in {"", "http/protobuf"}:
-            raise StartupError(f"{name}: only http/protobuf is spoken, found {found!r}")
+            raise StartupError(f"only http/protobuf is spoken, found {found!r}", name)
 
 
 def _check_batches(environ: Mapping[str, str]) -> None:
@@ -118,11 +118,11 @@ def _check_batches(environ: Mapping[str, str]) -> None:
         text = environ.get(name, "").strip()
         numbers[name] = int(text) if text.isascii() and text.isdigit() else default
         if text and (not text.isdigit() or numbers[name] == 0):
-            raise StartupError(f"{name}: expected a whole number above 0, found {text!r}")
+            raise StartupError(f"expected a whole number above 0, found {text!r}", name)
         if name in environ and not text:
-            raise StartupError(f"{name}: expected a whole number above 0, found nothing; unset it for {default}")
+            raise StartupError(f"expected a whole number above 0, found nothing; unset it for {default}", name)
     if numbers["OTEL_BSP_MAX_EXPORT_BATCH_SIZE"] > numbers["OTEL_BSP_MAX_QUEUE_SIZE"]:
-        raise StartupError("OTEL_BSP_MAX_EXPORT_BATCH_SIZE: expected at most OTEL_BSP_MAX_QUEUE_SIZE")
+        raise StartupError("expected at most OTEL_BSP_MAX_QUEUE_SIZE", "OTEL_BSP_MAX_EXPORT_BATCH_SIZE")
 
 
 def _check_endpoint(environ: Mapping[str, str]) -> None:
@@ -135,7 +135,7 @@ def _check_endpoint(environ: Mapping[str, str]) -> None:
         except ValueError:
             usable = False
         if not usable:
-            raise StartupError(f"{name}: expected an http or https URL such as http://localhost:4318")
+            raise StartupError("expected an http or https URL such as http://localhost:4318", name)
 
 
 def _check_files(environ: Mapping[str, str]) -> None:
@@ -146,7 +146,7 @@ def _check_files(environ: Mapping[str, str]) -> None:
                     with Path(path).open("rb") as file:
                         file.read(1)
                 except OSError as error:
-                    raise StartupError(f"{name}: cannot read {path}: {error.strerror}") from error
+                    raise StartupError(f"cannot read {path}: {error.strerror}", name) from error
 
 
 class _Heard(logging.Handler):

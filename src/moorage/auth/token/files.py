@@ -46,7 +46,7 @@ class KeyFiles:
             try:
                 file.read()
             except (OSError, KeyFileInvalid) as error:
-                raise StartupError(f"auth.token.{file}: {_reason(error)}") from error
+                raise StartupError(_reason(error), f"auth.token.{file}") from error
         self.keys = join(file.keys for file in self._files)
         if not _usable(self.keys):
             why = "; ".join(self.warnings) or "neither rootcertbundle nor jwks is given"

@@ -122,7 +122,7 @@ def authorities(paths: Sequence[str], now: datetime) -> Authorities:
                 warnings.append(f"{_name(one)} in {path} is not the certificate of an authority")
             usable.append(one)
     if not usable:
-        raise StartupError(f"http.tls.clientcas: every authority in {', '.join(paths)} has expired")
+        raise StartupError(f"every authority in {', '.join(paths)} has expired", "http.tls.clientcas")
     return Authorities(_pem(usable), warnings)
 
 
@@ -135,11 +135,11 @@ def _blocks(setting: str, path: str) -> list[tuple[bytes, bytes]]:
         data = read_regular(path)
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else "not a path"
-        raise StartupError(f"{setting}: cannot read {path}: {reason}") from error
+        raise StartupError(f"cannot read {path}: {reason}", setting) from error
     found = [(match[1], match[0]) for match in _BLOCK.finditer(data)]
     if not found:
         hint = "; it looks like DER or PKCS#12, expected PEM" if data.startswith(_DER) else ""
-        raise StartupError(f"{setting}: {path} holds no PEM block (-----BEGIN ...){hint}")
+        raise StartupError(f"{path} holds no PEM block (-----BEGIN ...){hint}", setting)
     return found
 
 
@@ -153,7 +153,7 @@ def _certificates(setting: str, path: str) -> list[x509.Certificate]:
             # Parsed only when asked for.
             _ = one.extensions, one.subject, one.issuer, one.version
         except (*_UNREADABLE, x509.DuplicateExtension, x509.InvalidVersion) as error:
-            raise StartupError(f"{setting}: certificate {number} in {path} cannot be used: {error}") from error
+            raise StartupError(f"certificate {number} in {path} cannot be used: {error}", setting) from error
         if one not in found:
             found.append(one)
     if found:
@@ -163,7 +163,7 @@ def _certificates(setting: str, path: str) -> list[x509.Certificate]:
             f"{setting}: {path} holds a private key and no PEM block CERTIFICATE; are the two mixed up?"
         )
     labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
-    raise StartupError(f"{setting}: {path} holds no PEM block CERTIFICATE, only {labels}")
+    raise StartupError(f"{path} holds no PEM block CERTIFICATE, only {labels}", setting)
 
 
 def _key(setting: str, path: str) -> Key:
@@ -172,11 +172,11 @@ def _key(setting: str, path: str) -> Key:
     text = next((text for label, text in blocks if label.endswith(b"PRIVATE KEY")), None)
     if text is None:
         labels = ", ".join(sorted({label.decode() for label, _ in blocks}))
-        raise StartupError(f"{setting}: {path} holds no PEM block PRIVATE KEY, only {labels}")
+        raise StartupError(f"{path} holds no PEM block PRIVATE KEY, only {labels}", setting)
     try:
         found = load_pem_private_key(text, None)
     except TypeError as error:
-        raise StartupError(f"{setting}: {path} is encrypted; a server needs the key without a password") from error
+        raise StartupError(f"{path} is encrypted; a server needs the key without a password", setting) from error
     except _UNREADABLE as error:
         # The library's message is about ASN.1 structures, of no use to an operator.
         raise StartupError(
@@ -216,7 +216,7 @@ def _chain(
     ours = [one for one in found if _spki(one) == spki]
     if not ours:
         of = _name(found[0]) if len(found) == 1 else f"any of the {len(found)} certificates"
-        raise StartupError(f"{section}: the key {key_path} does not belong to {of} in {path}")
+        raise StartupError(f"the key {key_path} does not belong to {of} in {path}", section)
     leaf = ours[0]
     chain = [leaf]
     rest = [one for one in found if one is not leaf]

@@ -73,7 +73,9 @@ def _context(tls: Tls, certificate: SealedMemory, key: SealedMemory, names: Sequ
         context.load_cert_chain(certificate.path, key.path)
     except OSError as error:  # of which ssl.SSLError is one
         whose = f"for {', '.join(names)}" if names else "without names"
-        raise StartupError(f"http.tls: OpenSSL cannot serve the certificate {whose}: {_reason(error)}") from error
+        raise StartupError(
+            f"OpenSSL cannot serve the certificate {whose}: {_reason(error)}", "http.tls"
+        ) from error
     if tls.clients is not None:
         try:
             context.load_verify_locations(tls.clients.authorities.path)

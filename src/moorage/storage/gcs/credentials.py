@@ -120,27 +120,27 @@ def _read(path: str, name: str) -> Any:
         with open(path, encoding="utf-8") as file:
             return json.load(file)
     except OSError as error:
-        raise StartupError(f"{name}: cannot read {path!r}: {error.strerror}") from error
+        raise StartupError(f"cannot read {path!r}: {error.strerror}", name) from error
     except ValueError as error:
-        raise StartupError(f"{name}: {path!r} is not a JSON file") from error
+        raise StartupError(f"{path!r} is not a JSON file", name) from error
 
 
 def _checked(data: Any, name: str) -> dict[str, Any]:
     """Whether it is of a kind that the library can make a token of, and whole."""
     if not isinstance(data, dict) or not isinstance(kind := data.get("type"), str):
-        raise StartupError(f"{name}: expected what Google's JSON file of credentials holds, with a type")
+        raise StartupError("expected what Google's JSON file of credentials holds, with a type", name)
     needed = _NEEDED.get(kind)
     if needed is None:
         known = ", ".join(sorted(_NEEDED))
-        raise StartupError(f"{name}: credentials of type {kind!r} cannot be used; expected {known}")
+        raise StartupError(f"credentials of type {kind!r} cannot be used; expected {known}", name)
     if missing := [field for field in needed if not data.get(field)]:
-        raise StartupError(f"{name}: credentials of type {kind} without {', '.join(missing)}")
+        raise StartupError(f"credentials of type {kind} without {', '.join(missing)}", name)
     if kind == "service_account":
         _check_key(str(data["private_key"]), name)
     if kind == "external_account":
         _check_source(data["credential_source"], name)
     if kind == "impersonated_service_account" and data["source_credentials"].get("type") != "authorized_user":
-        raise StartupError(f"{name}: a service account can be impersonated only by type authorized_user")
+        raise StartupError("a service account can be impersonated only by type authorized_user", name)
     return data
 
 
@@ -152,9 +152,9 @@ def _check_key(text: str, name: str) -> None:
     try:
         key = load_pem_private_key(text.encode(), password=None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise StartupError(f"{name}: private_key is not a private key in PEM form") from None
+        raise StartupError("private_key is not a private key in PEM form", name) from None
     if not isinstance(key, RSAPrivateKey):
-        raise StartupError(f"{name}: private_key is not an RSA key")
+        raise StartupError("private_key is not an RSA key", name)
 
 
 def _check_source(source: Any, name: str) -> None:
@@ -168,4 +168,4 @@ def _check_source(source: Any, name: str) -> None:
             f"{name}: the subject token must come from a file or a URL; from AWS or a program it cannot be had"
         )
     if "file" in source and (source.get("format") or {}).get("type", "text") != "text":
-        raise StartupError(f"{name}: a subject token in a file must be plain text, not JSON")
+        raise StartupError("a subject token in a file must be plain text, not JSON", name)
