@@ -142,7 +142,7 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
     """A pull from a bucket waits for one request per layer; what is not linked here is still unknown."""
 
     class Remote(InstrumentedDriver):
-        remote = True
+        signs_urls = True
 
         def __init__(self, driver: Driver) -> None:
             super().__init__(driver)

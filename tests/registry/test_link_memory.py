@@ -19,7 +19,7 @@ from moorage.registry.link_memory import Links
 from moorage.registry.links import write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.driver import READ_LIMIT_BYTES
+from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost
 from moorage.storage.memory import MemoryDriver
 from moorage.types import Digest, RepoName, parse_tag
 
@@ -38,7 +38,8 @@ CONFIG, TAG = b"{}", parse_tag("v1")
 class Far(InstrumentedDriver):
     """A store that is far away, and what it was asked for."""
 
-    remote = True
+    request_cost = RequestCost.NETWORK
+    signs_urls = True
 
     def __init__(self, inner: MemoryDriver | None = None) -> None:
         super().__init__(inner or MemoryDriver())
@@ -136,11 +137,11 @@ async def test_a_deletion_is_answered_when_nobody_can_remember_any_more() -> Non
     assert await links.seen(LINK) is None, "here at once"
 
 
-@pytest.mark.parametrize(("remote", "lasts_s"), [(False, 2), (True, 0)])
-async def test_nothing_is_remembered_where_it_gains_nothing(*, remote: bool, lasts_s: float) -> None:
+@pytest.mark.parametrize(("cost", "lasts_s"), [(RequestCost.LOCAL, 2), (RequestCost.NETWORK, 0)])
+async def test_nothing_is_remembered_where_it_gains_nothing(*, cost: RequestCost, lasts_s: float) -> None:
     """A local disk, or a registry that is told not to: every link is read, and a deletion answered at once."""
     driver, sleep = Far(), Sleep()
-    driver.remote = remote
+    driver.request_cost = cost
     await linked(driver)
     links = Links(driver, lasts_s=lasts_s, clock=Clock(), sleep=sleep)
     assert await links.seen(LINK) == DIGEST
@@ -210,7 +211,7 @@ async def _story(
     await write_link(inner, LINK, DIGEST)
 
     class Late(InstrumentedDriver):
-        remote = True
+        request_cost = RequestCost.NETWORK
 
         async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
             there, back = next(late)

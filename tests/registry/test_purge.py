@@ -17,7 +17,7 @@ from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.purge import Purger, purge
 from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
-from moorage.storage.driver import Key, StorageUnavailable
+from moorage.storage.driver import Key, RequestCost, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
@@ -138,7 +138,7 @@ async def test_a_push_beside_the_removal_loses_nothing(half: Driver, moment: str
     """Whenever its link appears, the tag is there afterwards, with its history."""
 
     class Racing(InstrumentedDriver):
-        remote = half.remote
+        request_cost = half.request_cost
         pushed = False
 
         async def before(self, call: str) -> None:
@@ -177,7 +177,7 @@ async def test_in_a_bucket_tags_are_listed_and_not_asked_for(half: Driver) -> No
     calls: list[str] = []
 
     class Remote(InstrumentedDriver):
-        remote = True
+        request_cost = RequestCost.NETWORK
 
         async def before(self, call: str) -> None:
             calls.append(call)

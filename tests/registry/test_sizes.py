@@ -14,6 +14,7 @@ from moorage.registry.blobs import StoredBlobs
 from moorage.registry.interface import Blob
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
+from moorage.storage.driver import RequestCost
 from moorage.testing.builders import image
 from moorage.types import Digest, RepoName, Tag
 
@@ -70,7 +71,7 @@ async def test_the_least_recently_used_goes_first_and_nothing_is_kept_of_none() 
 async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
     """Workers with Redis, or tests with a memory between them."""
     counting, sizes = Counting(driver), MemorySizes(10)
-    counting.remote = True  # a file's size is compared once a second by each
+    counting.request_cost = RequestCost.NETWORK  # a file's size is compared once a second by each
     await put(driver)
     for _ in range(2):
         assert (await StoredBlobs(counting, sizes=sizes).stat(NAME, DIGEST)).size == len(DATA)

@@ -79,7 +79,8 @@ class Crashing(InstrumentedDriver):
     def __init__(self, driver: Driver, moment: int) -> None:
         super().__init__(driver)
         self._left = moment
-        self.name, self.remote = driver.name, driver.remote
+        self.name = driver.name
+        self.request_cost = driver.request_cost
 
     async def before(self, call: str) -> None:
         if call.startswith(("write", "delete", "clear")):

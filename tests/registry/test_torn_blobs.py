@@ -24,7 +24,7 @@ from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.driver import StorageExhausted
+from moorage.storage.driver import RequestCost, StorageExhausted
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
@@ -249,7 +249,7 @@ async def test_a_size_that_changed_is_never_served(store: Driver, data: bytes) -
             assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
             assert (await head(client)).status_code == 404
     assert [entry["log_level"] for entry in logs].count("error") == 2, "each worker reads it once"
-    if not store.remote:  # one that was started later finds the mark
+    if store.request_cost is RequestCost.LOCAL:  # one that was started later finds the mark
         assert (await head(remembering(store))).status_code == 404
     await workers[0].push_blob(LAYER, APP)
     for client in workers:
@@ -259,7 +259,7 @@ async def test_a_size_that_changed_is_never_served(store: Driver, data: bytes) -
 
 async def test_head_notices_within_a_second_what_became_of_a_file(store: Driver) -> None:
     """Another worker repairs a torn blob, or a crash empties a whole one: clients push by what HEAD says."""
-    if store.remote:
+    if store.request_cost is RequestCost.NETWORK:
         pytest.skip("in an object store the comparison would be a request")
     now = [0.0]
     await store.write(KEY, LAYER.data[:50_000])

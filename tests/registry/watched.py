@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
 from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 
 if TYPE_CHECKING:
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import (
         Content,
-        Driver,
         Key,
         LocalFile,
         Reader,
@@ -36,7 +35,9 @@ class InstrumentedDriver:
     """See `driver.Driver`.  A subclass may wait or raise in `before` and `after_change`; `changes` are kept."""
 
     name = "watched"
-    remote = False
+    request_cost = RequestCost.LOCAL
+    signs_urls = False
+    lists_unfinished = False
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -63,6 +64,8 @@ class InstrumentedDriver:
     async def stat(self, key: Key) -> Stat:
         await self.before(f"stat {key}")
         return await self._driver.stat(key)
+
+    find = Driver.find
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         await self._change(f"write {key}")

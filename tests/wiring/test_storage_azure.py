@@ -10,6 +10,7 @@ from tests.config.helpers import load_text
 
 from moorage import __version__
 from moorage.startup import StartupError
+from moorage.storage.driver import RequestCost
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.wiring.storage import azure_options, make_driver
 
@@ -36,7 +37,7 @@ def options(path: Path, azure: str) -> AzureOptions:
 async def test_the_section_makes_its_driver(tmp_path: Path) -> None:
     """`azure` is the name that the reference's metrics and health checks show."""
     driver = make_driver(settings(tmp_path, KEYED))
-    assert (type(driver), driver.name, driver.remote) == (ObjectDriver, "azure", True)
+    assert (type(driver), driver.name, driver.request_cost) == (ObjectDriver, "azure", RequestCost.NETWORK)
     await driver.close()
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from moorage.copy.progress import Tally, Watcher
-    from moorage.storage.driver import Driver, Key, Stat
+    from moorage.storage.driver import Driver
     from moorage.types import Digest
 
 __all__ = ["BlobMover", "Rules", "State"]
@@ -94,8 +94,8 @@ class BlobMover:
 
     async def _settle(self, digest: Digest) -> State:
         key = layout.blob_data(digest)
-        there = await _stat(self._target, key)
-        here = await _stat(self._source, key)
+        there = await self._target.find(key)
+        here = await self._source.find(key)
         if here is None:
             return State.WHOLE if there is not None and await self._is_whole(digest) else State.GONE
         if (
@@ -145,13 +145,6 @@ class BlobMover:
         self._tally.blobs += 1
         self._tally.blob_bytes += size
         return State.WHOLE
-
-
-async def _stat(driver: Driver, key: Key) -> Stat | None:
-    try:
-        return await driver.stat(key)
-    except KeyMissing:
-        return None
 
 
 async def _readable(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.registry import layout
 from moorage.registry.places import place_of
-from moorage.storage.driver import KeyMissing
 from moorage.types import Digest
 
 if TYPE_CHECKING:
@@ -87,10 +86,8 @@ class Inventory:
 
     async def size_now(self, digest: Digest) -> int | None:
         """As the store says in this moment."""
-        try:
-            return (await self.driver.stat(layout.blob_data(digest))).size
-        except KeyMissing:
-            return None
+        stat = await self.driver.find(layout.blob_data(digest))
+        return None if stat is None else stat.size
 
 
 def _size(known: int) -> int:

@@ -41,11 +41,7 @@ __all__ = [
 
 
 async def exists(driver: Driver, key: Key) -> bool:
-    try:
-        await driver.stat(key)
-    except KeyMissing:
-        return False
-    return True
+    return await driver.find(key) is not None
 
 
 async def overwrite(driver: Driver, key: Key, digest: Digest, when: When) -> bool:

@@ -31,7 +31,7 @@ from moorage.registry.links import read_link
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.torn_blobs import TornBlobs
-from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside, StorageError
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside, RequestCost, StorageError
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -73,7 +73,7 @@ class StoredBlobs:
         self._confirmed: Recent[Digest] = Recent(_CONFIRMED_S) if confirmed is None else confirmed
         self._redirects, self._expires_s = redirects, redirect_expires_s
         self._rules = rules
-        self.leads_elsewhere = redirects and (driver.remote or any(rule.makes for rule in rules))
+        self.leads_elsewhere = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
@@ -103,7 +103,7 @@ class StoredBlobs:
         size = await self._sizes.get(stored)
         if size is None or self._torn.is_suspect(stored, size):
             return await self._look(stored)
-        if self._driver.remote or self._confirmed.get(stored) == size:
+        if self._driver.request_cost is RequestCost.NETWORK or self._confirmed.get(stored) == size:
             return size
         found = await self._torn.size(stored)
         if found != size:

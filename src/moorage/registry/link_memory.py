@@ -33,6 +33,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import BoundedCache
 from moorage.coalescing import Coalescer
 from moorage.registry.links import has_link, read_link, write_link
+from moorage.storage.driver import RequestCost
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,8 +72,8 @@ class Links:
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._driver, self._clock, self._sleep = driver, clock, sleep
-        self._remote = driver.remote
-        self._lasts_s = lasts_s if driver.remote else 0
+        self._remote = driver.request_cost is RequestCost.NETWORK
+        self._lasts_s = lasts_s if self._remote else 0
         self._memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED)
         self.requests = self.hits = 0
         self._reads: Coalescer[Key, Digest | None] = Coalescer()

@@ -73,6 +73,7 @@ from moorage.storage.driver import (
     Conflict,
     KeyMissing,
     ObjectTooLarge,
+    RequestCost,
     StorageError,
     Unchanged,
     Write,
@@ -290,7 +291,7 @@ class StoredManifests:
             if (
                 condition is not None
                 or referrer is not None
-                or self._driver.remote
+                or self._driver.request_cost is RequestCost.NETWORK
                 or not await self._store_new(name, digest, data, tags)
             ):
                 await self._store(name, reference, digest, data, tags, referrer, condition)

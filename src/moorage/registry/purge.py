@@ -41,7 +41,7 @@ async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> A
         if not dry_run:
             await driver.uploads.discard(home)
         yield home
-    if not driver.remote:
+    if not driver.lists_unfinished:
         return
     for key in await driver.uploads.sweep(layout.ROOT, before, dry_run=dry_run):
         yield key

@@ -23,6 +23,7 @@ from moorage.registry.storage_errors import refusing
 from moorage.registry.tags import StoredTags
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.uploads import StoredUploads
+from moorage.storage.driver import RequestCost
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ class StoredRegistry:
         self._rules = rules
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
         self._links = links = Links(driver, lasts_s=options.links_s)
-        recent: Recent[Digest] = Recent(_RECENT_S if driver.remote else 0)
+        recent: Recent[Digest] = Recent(_RECENT_S if driver.request_cost is RequestCost.NETWORK else 0)
         torn = TornBlobs(driver)
         self.uploads = StoredUploads(
             driver,

@@ -33,7 +33,7 @@ from moorage.caches import BoundedCache
 from moorage.concurrency import gather_all
 from moorage.registry import layout
 from moorage.registry.contents import hashed
-from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageExhausted
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, RequestCost, StorageExhausted
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -85,7 +85,7 @@ class TornBlobs:
 
         Reads all bytes of an object of the size that such a one had, as `proven_size` does.
         """
-        if self._driver.remote:
+        if self._driver.request_cost is RequestCost.NETWORK:
             size, marked = await gather_all(self.size(digest), self._marked_size(digest))
         else:  # a local driver answers at once, and tasks would cost ten times as much
             size, marked = await self.size(digest), await self._marked_size(digest)
@@ -98,7 +98,9 @@ class TornBlobs:
 
     async def served_size(self, digest: Digest) -> int | None:
         """Return what `mountable_size` does; what `size` does where the mark would cost a request."""
-        return await (self.size(digest) if self._driver.remote else self.mountable_size(digest))
+        return await (
+            self.size(digest) if self._driver.request_cost is RequestCost.NETWORK else self.mountable_size(digest)
+        )
 
     async def _marked_size(self, digest: Digest) -> int | None:
         try:

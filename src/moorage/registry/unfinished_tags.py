@@ -22,7 +22,7 @@ from moorage.errors import TagInvalid
 from moorage.registry import layout
 from moorage.registry.links import read_link, write_link
 from moorage.registry.places import place_of
-from moorage.storage.driver import KeyMissing
+from moorage.storage.driver import RequestCost
 from moorage.types import Tag, parse_tag
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ async def unfinished_tags(driver: Driver, name: RepoName, before: datetime) -> A
     Costs a `stat` for each tag; in a bucket, a listing of all keys below the tags instead.
     Raises StorageUnavailable.
     """
-    if driver.remote:
+    if driver.request_cost is RequestCost.NETWORK:
         for tag in await _without_link_by_keys(driver, name):
             if await _entries(driver, name, tag, before) is not None:
                 yield tag
@@ -110,8 +110,4 @@ def _tag(text: str) -> Tag | None:
 
 
 async def _exists(driver: Driver, key: Key) -> bool:
-    try:
-        await driver.stat(key)
-    except KeyMissing:
-        return False
-    return True
+    return await driver.find(key) is not None

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.caches import BoundedCache
 from moorage.registry import layout
-from moorage.storage.driver import KeyMissing
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,7 +59,4 @@ class UnservedManifests:
         return self._clock()
 
     async def _stat(self, digest: Digest) -> Stat | None:
-        try:
-            return await self._driver.stat(layout.blob_data(digest))
-        except KeyMissing:
-            return None
+        return await self._driver.find(layout.blob_data(digest))

@@ -45,7 +45,7 @@ from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
-from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing, Write
+from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing, Write
 from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ class StoredUploads:
         self._sizes = sizes
         self._links = Links(driver) if links is None else links
         # Sizes that other processes share have to be right before the link is there.
-        self._in_one_step = not driver.remote and (sizes is None or isinstance(sizes, MemorySizes))
+        self._in_one_step = driver.request_cost is RequestCost.LOCAL and (
+            sizes is None or isinstance(sizes, MemorySizes)
+        )
         self._hashing = ThreadPoolExecutor(max(4, 2 * processors), "hashing")
         self._hashers: BoundedCache[Key, tuple[int, Version, dict[str, Hasher]]] = BoundedCache(_HASHERS)
         self._sending = 0  # requests that have written something and not ended

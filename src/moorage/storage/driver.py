@@ -52,6 +52,7 @@ __all__ = [
     "ObjectTooLarge",
     "RangeOutside",
     "Reader",
+    "RequestCost",
     "SignedUrl",
     "Stat",
     "StorageDenied",
@@ -231,6 +232,15 @@ class LocalFile:
     size: int
 
 
+class RequestCost(Enum):
+    """Order of magnitude of one call of a driver."""
+
+    LOCAL = "local"
+    """A system call of this host or less: microseconds.  Remembering results gains nothing."""
+    NETWORK = "network"
+    """A request to another host: milliseconds, and often a price.  Concurrent requests take no longer than one."""
+
+
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
     """The client may fetch the object here itself."""
@@ -379,8 +389,15 @@ class Driver(Protocol):
     name: str
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
 
-    remote: bool
-    """True if calls are requests to another host: `handover` may return URLs, and short-lived caching pays."""
+    request_cost: RequestCost
+    """Cost of one call, by which callers decide what to remember, to join and to do concurrently."""
+
+    signs_urls: bool
+    """False: `handover` always returns None.  True: it may return a URL."""
+
+    lists_unfinished: bool
+    """True: `Uploads.sweep` costs a few requests, because the store lists objects that were begun and never
+    completed.  False: it has nothing to find, or walks every directory to find it."""
 
     @property
     def uploads(self) -> Uploads: ...
@@ -411,6 +428,15 @@ class Driver(Protocol):
 
     async def stat(self, key: Key) -> Stat:
         """This object only; never reads its content.  Raises KeyMissing."""
+
+    async def find(self, key: Key) -> Stat | None:
+        """Return what `stat` does, or None if there is no object.  A driver may take this default over:
+        `find = Driver.find`.
+        """
+        try:
+            return await self.stat(key)
+        except KeyMissing:
+            return None
 
     async def delete(self, keys: Collection[Key]) -> None:
         """Remove objects, durably; missing ones are fine.  The directories left empty may stay."""

@@ -19,7 +19,7 @@ from __future__ import annotations
 from collections.abc import AsyncGenerator
 from typing import TYPE_CHECKING, Generic, TypeVar
 
-from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from moorage.storage.driver import (
         Appender,
         Content,
-        Driver,
         Key,
         LocalFile,
         Note,
@@ -58,7 +57,10 @@ class InstrumentedDriver:
     """See `driver.Driver`: does what `inner` does."""
 
     def __init__(self, inner: Driver, watch: Watch) -> None:
-        self.name, self.remote = inner.name, inner.remote
+        self.name = inner.name
+        self.request_cost = inner.request_cost
+        self.signs_urls = inner.signs_urls
+        self.lists_unfinished = inner.lists_unfinished
         self._inner = inner
         self._watch = watch
         self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
@@ -82,6 +84,8 @@ class InstrumentedDriver:
     async def stat(self, key: Key) -> Stat:
         with self._watch(self.name, "Stat", key):
             return await self._inner.stat(key)
+
+    find = Driver.find
 
     async def delete(self, keys: Collection[Key]) -> None:
         with self._watch(self.name, "Delete", next(iter(keys), "")):

@@ -19,10 +19,12 @@ from moorage.storage.driver import (
     READ_LIMIT_BYTES,
     Conflict,
     Content,
+    Driver,
     Key,
     KeyMissing,
     ObjectTooLarge,
     RangeOutside,
+    RequestCost,
     Stat,
     Unchanged,
     UploadBusy,
@@ -66,7 +68,9 @@ class MemoryDriver:
     """See `driver.Driver`."""
 
     name = "inmemory"
-    remote = False
+    request_cost = RequestCost.LOCAL
+    signs_urls = False
+    lists_unfinished = False
 
     def __init__(self) -> None:
         self._objects: dict[str, _Object] = {}
@@ -128,6 +132,8 @@ class MemoryDriver:
     async def stat(self, key: Key) -> Stat:
         found = self._object(key)
         return Stat(key, len(found.data), found.modified)
+
+    find = Driver.find
 
     async def delete(self, keys: Collection[Key]) -> None:
         for key in keys:

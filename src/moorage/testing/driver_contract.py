@@ -71,7 +71,7 @@ async def read_all(driver: Driver, key: Key, start: int = 0, stop: int | None = 
 
 
 class ObjectContract:
-    """`read`, `write`, `stat`, `delete`, `open`, `open_file`, `handover`, `create`."""
+    """`read`, `write`, `stat`, `find`, `delete`, `open`, `open_file`, `handover`, `create`."""
 
     exact_conditions = True
     """False for a store on which racing conditional writes may all win."""
@@ -91,6 +91,7 @@ class ObjectContract:
         await driver.write(KEY, b"12345")
         stat = await driver.stat(KEY)
         assert (stat.key, stat.size) == (KEY, 5)
+        assert await driver.find(KEY) == stat
         assert before <= stat.modified <= datetime.now(UTC) + timedelta(seconds=2)
 
     async def test_writing_replaces(self, driver: Driver, other: Driver) -> None:
@@ -111,6 +112,7 @@ class ObjectContract:
             await driver.read(key)
         with pytest.raises(KeyMissing):
             await driver.stat(key)
+        assert await driver.find(key) is None
         with pytest.raises(KeyMissing):
             await read_all(driver, key)
 
@@ -306,6 +308,7 @@ class ObjectContract:
             driver.read(bad),
             driver.write(bad, b""),
             driver.stat(bad),
+            driver.find(bad),
             driver.delete([Key("a"), bad]),
             driver.clear(bad),
             driver.prune(bad, datetime.now(UTC)),
@@ -399,6 +402,13 @@ class ObjectContract:
         if found is not None:
             found.file.close()
         return found is not None
+
+    async def test_only_a_driver_that_signs_urls_returns_one(self, driver: Driver) -> None:
+        """The registry skips its own look at a blob where a URL is to be expected."""
+        await driver.write(KEY, b"12345")
+        for method in ("GET", "HEAD"):
+            url = await driver.handover(KEY, method=method, expires_s=60)
+            assert url is None or driver.signs_urls
 
     async def test_a_new_object_is_invisible_until_commit(self, driver: Driver, other: Driver) -> None:
         """Nobody pulls half of a blob that is being copied here."""

@@ -29,6 +29,7 @@ from moorage.registry.manifests import ValidationRules
 from moorage.registry.purge import Purger
 from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.startup import StartupError
+from moorage.storage.driver import RequestCost
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.cache import make_sizes
@@ -154,7 +155,9 @@ def build(
     authority = make_authority(settings, secret, reports=worker == 0)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
     purger = _purger(driver, settings, worker)
-    return App(asgi, registry, purger, authority, bare, looks=bare.remote and worker == 0)
+    return App(
+        asgi, registry, purger, authority, bare, looks=bare.request_cost is RequestCost.NETWORK and worker == 0
+    )
 
 
 def make_registry(

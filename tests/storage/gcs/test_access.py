@@ -22,7 +22,7 @@ from tests.storage.gcs.bucket import Bucket, a_bucket
 from tests.storage.gcs.server import DROP, EMAIL, Request
 
 from moorage.startup import StartupError
-from moorage.storage.driver import Key, SignedUrl, StorageUnavailable
+from moorage.storage.driver import Key, RequestCost, SignedUrl, StorageUnavailable
 from moorage.storage.gcs.credentials import identity_of
 from moorage.storage.gcs.options import GcsOptions
 from moorage.storage.gcs.signing import Signer
@@ -236,7 +236,7 @@ async def test_every_parameter_reaches_the_driver(bucket: Bucket) -> None:
     assert gcs.keys() == type(section).model_fields.keys()
     plain = Settings.model_validate({"version": "0.1", "storage": {"gcs": {"bucket": "b"}}})
     driver = make_driver(plain)
-    assert (driver.name, driver.remote) == ("gcs", True)
+    assert (driver.name, driver.request_cost) == ("gcs", RequestCost.NETWORK)
     await driver.close()
 
 

@@ -26,11 +26,13 @@ from moorage.storage.driver import (
     ALWAYS,
     READ_LIMIT_BYTES,
     Content,
+    Driver,
     Key,
     KeyMissing,
     LocalFile,
     ObjectTooLarge,
     RangeOutside,
+    RequestCost,
     Stat,
     Version,
     Write,
@@ -76,7 +78,9 @@ class FilesystemDriver:
     """
 
     name = "filesystem"
-    remote = False
+    request_cost = RequestCost.LOCAL
+    signs_urls = False
+    lists_unfinished = False
 
     def __init__(self, root: Path, *, max_threads: int = 100, processors: int = 1) -> None:
         self._root = os.path.abspath(root)
@@ -160,6 +164,8 @@ class FilesystemDriver:
         if not stat.S_ISREG(status.st_mode):
             raise KeyMissing(key)
         return Stat(key, status.st_size, status.st_mtime)
+
+    find = Driver.find
 
     async def delete(self, keys: Collection[Key]) -> None:
         paths = [self._path(key) for key in keys]

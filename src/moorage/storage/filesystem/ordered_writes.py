@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from moorage.storage.driver import ABSENT, Conflict, KeyMissing, StorageError, Unchanged
+from moorage.storage.driver import ABSENT, Conflict, StorageError, Unchanged
 from moorage.storage.filesystem.durable import (
     create_file,
     exists,
@@ -184,10 +184,8 @@ async def one_after_another(driver: Driver, groups: Sequence[Sequence[Write]]) -
     """Implement `Driver.write_ordered` by single writes, concurrent within a group, after a check of `unless`."""
 
     async def one(write: Write) -> Version:
-        if write.unless is not None:
-            with suppress(KeyMissing):
-                await driver.stat(write.unless)
-                raise Conflict(f"{write.key}: {write.unless} exists")
+        if write.unless is not None and await driver.find(write.unless) is not None:
+            raise Conflict(f"{write.key}: {write.unless} exists")
         return await driver.write(write.key, write.data, write.when)
 
     versions: list[Version] = []

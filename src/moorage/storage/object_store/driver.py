@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast, overload
 
 from moorage.shielding import finished
-from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
 from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 from moorage.storage.keys import check_key
 from moorage.storage.object_store.chunk_log import ChunkLog
@@ -48,7 +48,9 @@ __all__ = ["ObjectDriver"]
 class ObjectDriver:
     """See `driver.Driver`."""
 
-    remote = True
+    request_cost = RequestCost.NETWORK
+    signs_urls = True
+    lists_unfinished = True
 
     @overload
     def __init__(self, objects: Objects) -> None: ...
@@ -78,6 +80,8 @@ class ObjectDriver:
     async def stat(self, key: Key) -> Stat:
         check_key(key)
         return await self._objects.head(key)
+
+    find = Driver.find
 
     async def delete(self, keys: Collection[Key]) -> None:
         for key in keys:
