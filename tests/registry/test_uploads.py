@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from moorage.storage.driver import Appender, Driver, Key, Reader, Uploads, UploadState
+    from moorage.storage.driver import Appender, Driver, Key, Reader, Stored, Uploads, UploadState
     from moorage.types import UploadStatus
 
 NAME = RepoName("library/app")
@@ -80,9 +80,9 @@ class _WatchedUploads:
         self._watched.reads += 1
         return self._inner.read(home, state)
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         self._watched.trip("publish")
-        await self._inner.publish(home, state, to)
+        return await self._inner.publish(home, state, to)
 
     async def discard(self, home: Key) -> None:
         self._watched.trip("discard")

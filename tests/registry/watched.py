@@ -16,10 +16,10 @@ if TYPE_CHECKING:
         Content,
         Key,
         LocalFile,
+        Published,
         Reader,
         SignedUrl,
         Stat,
-        StorageError,
         Uploads,
         UploadState,
         Version,
@@ -76,7 +76,7 @@ class InstrumentedDriver:
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
         return await one_after_another(self, groups)
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
 
     async def delete(self, keys: Collection[Key]) -> None:

@@ -12,7 +12,16 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.storage.test_durability import HOME, LAYER, LINK, Disk
 
-from moorage.storage.driver import ABSENT, Conflict, Key, StorageUnavailable, UploadMissing, Write
+from moorage.storage.driver import (
+    ABSENT,
+    Conflict,
+    Key,
+    Published,
+    StorageUnavailable,
+    Stored,
+    UploadMissing,
+    Write,
+)
 from moorage.storage.filesystem import durable, ordered_writes
 from moorage.storage.filesystem.driver import FilesystemDriver
 
@@ -91,7 +100,9 @@ async def test_a_layer_survives_before_its_link_is_visible(
             disk.keeps(tmp_path / "root" / blob)
 
     before_naming(monkeypatch, check)
-    assert await driver.publish(Key(HOME.format("1")), state, blob, Write(link, b"sha256:ab0")) is None
+    assert await driver.publish(Key(HOME.format("1")), state, blob, Write(link, b"sha256:ab0")) == Published(
+        Stored.WRITTEN
+    )
     for key in (blob, link):
         disk.keeps(tmp_path / "root" / key)
     assert files(tmp_path / "root") == [blob, link]
@@ -224,7 +235,8 @@ async def test_a_failure_to_discard_is_returned(
         raise OSError(errno.EIO, "Input/output error", path)
 
     monkeypatch.setattr("moorage.storage.filesystem.uploads._remove", fail)
-    assert isinstance(await driver.publish(home, state, blob, Write(link, b"x")), StorageUnavailable)
+    published = await driver.publish(home, state, blob, Write(link, b"x"))
+    assert isinstance(published.discard_error, StorageUnavailable)
     assert (tmp_path / "root" / link).exists()
     with pytest.raises(StorageUnavailable):
         await driver.uploads.discard(home)

@@ -225,10 +225,10 @@ class StoredUploads:
         try:
             if self._in_one_step:
                 link = Write(layout.layer_link(name, digest), str(digest).encode())
-                left_behind = await self._driver.publish(home, state, layout.blob_data(digest), link)
+                published = await self._driver.publish(home, state, layout.blob_data(digest), link)
                 await self._published(digest, state.offset)
-                if left_behind is not None:
-                    _warn_left_behind(home, left_behind)
+                if published.discard_error is not None:
+                    _warn_left_behind(home, published.discard_error)
             else:
                 await self._driver.uploads.publish(home, state, layout.blob_data(digest))
                 await self._published(digest, state.offset)

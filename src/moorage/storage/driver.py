@@ -50,6 +50,7 @@ __all__ = [
     "LocalFile",
     "Note",
     "ObjectTooLarge",
+    "Published",
     "RangeOutside",
     "Reader",
     "RequestCost",
@@ -60,6 +61,7 @@ __all__ = [
     "StorageExhausted",
     "StorageReadOnly",
     "StorageUnavailable",
+    "Stored",
     "TooManyOpenFiles",
     "Unchanged",
     "UploadBusy",
@@ -221,6 +223,25 @@ class Write:
     unless: Key | None = None
 
 
+class Stored(Enum):
+    """Result of storing an object whose key names its content.
+
+    WRITTEN: the object is the one that was just written.  KEPT: an object of the same size was under the key
+    already and was not replaced; also where a store cannot know which of the two happened.
+    """
+
+    WRITTEN = "written"
+    KEPT = "kept"
+
+
+@dataclass(frozen=True, slots=True)
+class Published:
+    """Result of `Driver.publish`.  `discard_error`: the upload could not be discarded; the rest has succeeded."""
+
+    stored: Stored
+    discard_error: StorageError | None = None
+
+
 @dataclass(frozen=True, slots=True)
 class LocalFile:
     """An object that is a file of this host, opened for reading: the server sends it by sendfile(2).
@@ -285,9 +306,9 @@ class Writer(Protocol):
     async def write(self, chunks: Sequence[bytes]) -> None:
         """Append.  The chunks must not be changed until this returns."""
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         """Make it visible and durable.  An object already under the key is replaced; a store may keep one of that
-        size, since keys written this way name their content.
+        size, since keys written this way name their content, and then returns KEPT.
         """
 
 
@@ -352,12 +373,12 @@ class Uploads(Protocol):
     def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
         """The first `state.offset` bytes, to be hashed again.  Raises UploadMissing, UploadChanged."""
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         """Exactly the bytes of `state` appear under `to`, durably, by the store itself.  An object already there
         is replaced, so that a push repairs wrong bytes; a store where this costs a request more may keep one of
-        that size.  A reader that has the old object open gets it whole, or an error.  Afterwards `state` raises
-        UploadMissing or returns the same offset, and nothing that is done with the upload reaches the object;
-        `discard` removes what is left.
+        that size, and then returns KEPT.  A reader that has the old object open gets it whole, or an error.
+        Afterwards `state` raises UploadMissing or returns the same offset, and nothing that is done with the
+        upload reaches the object; `discard` removes what is left.
 
         Raises UploadMissing, UploadBusy, UploadChanged.  A store whose uploads only ever grow by new objects may
         publish a state that another request has gone beyond: its bytes are still those of `state`.
@@ -418,10 +439,8 @@ class Driver(Protocol):
         objects may be.  A filesystem shares fsyncs and needs one thread for all.
         """
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         """`Uploads.publish`, then write `link` when the bytes are durable, then discard the upload.
-
-        Return the error of the discard, which is no failure of the others.
 
         Raises what `Uploads.publish` and `write` raise.
         """

@@ -33,10 +33,11 @@ if TYPE_CHECKING:
         Key,
         LocalFile,
         Note,
+        Published,
         Reader,
         SignedUrl,
         Stat,
-        StorageError,
+        Stored,
         Uploads,
         UploadState,
         Version,
@@ -77,7 +78,7 @@ class InstrumentedDriver:
         with self._watch(self.name, "PutContent", groups[-1][-1].key if groups and groups[-1] else ""):
             return await self._inner.write_ordered(groups)
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         with self._watch(self.name, "Move", to):
             return await self._inner.publish(home, state, to, link)
 
@@ -158,9 +159,9 @@ class _Uploads:
         opening = self._inner.read(home, state)
         return _Entered(opening, self._watch(self._name, "Reader", home), _same)
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         with self._watch(self._name, "Move", to):
-            await self._inner.publish(home, state, to)
+            return await self._inner.publish(home, state, to)
 
     async def discard(self, home: Key) -> None:
         with self._watch(self._name, "Delete", home):
@@ -184,9 +185,9 @@ class _Writer:
         with self._watch(self._name, "Write", self._key):
             await self._inner.write(chunks)
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         with self._watch(self._name, "Commit", self._key):
-            await self._inner.commit()
+            return await self._inner.commit()
 
 
 class _Appender:

@@ -26,6 +26,7 @@ from moorage.storage.driver import (
     RangeOutside,
     RequestCost,
     Stat,
+    Stored,
     Unchanged,
     UploadBusy,
     UploadChanged,
@@ -43,9 +44,9 @@ if TYPE_CHECKING:
         Appender,
         LocalFile,
         Note,
+        Published,
         Reader,
         SignedUrl,
-        StorageError,
         When,
         Write,
         Writer,
@@ -126,7 +127,7 @@ class MemoryDriver:
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
         return await one_after_another(self, groups)
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
@@ -212,8 +213,9 @@ class MemoryWriter:
         for chunk in chunks:
             self._data += chunk
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         self._driver.put(self._key, bytes(self._data))
+        return Stored.WRITTEN
 
 
 @dataclass(slots=True)
@@ -274,11 +276,12 @@ class MemoryUploads:
             raise UploadChanged(f"{home}: fewer than {state.offset} bytes are left")
         yield MemoryReader(Stat(home, state.offset, state.started), bytes(upload.data[: state.offset]))
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         upload = self._claim(home, state)
         check_key(to)
         self._driver.put(to, bytes(upload.data))
         del self._uploads[home]
+        return Stored.WRITTEN
 
     async def discard(self, home: Key) -> None:
         check_key(home)

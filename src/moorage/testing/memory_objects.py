@@ -25,6 +25,7 @@ from moorage.storage.driver import (
     RangeOutside,
     SignedUrl,
     Stat,
+    Stored,
     Unchanged,
     UploadChanged,
     UploadMissing,
@@ -173,7 +174,7 @@ class MemoryObjects:
         for start in range(0, len(found), _PAGE):
             yield found[start : start + _PAGE]
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
         del scratch
         async with self._call("join", to, *(source.key for source in sources)):
             data = bytearray()
@@ -189,6 +190,7 @@ class MemoryObjects:
                 assert self.any_length or last or fits, "S3 takes no such part there"
                 data += found.data
             self._bucket.store(to, bytes(data) + tail)
+            return Stored.WRITTEN
 
     @asynccontextmanager
     async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
@@ -256,6 +258,7 @@ class _Large:
     async def add(self, data: Sequence[bytes]) -> None:
         self._bucket.unfinished[self._number][2].extend(b"".join(data))
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         key, _, data = self._bucket.unfinished.pop(self._number)
         self._bucket.store(key, bytes(data))
+        return Stored.WRITTEN

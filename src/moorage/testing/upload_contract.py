@@ -19,6 +19,7 @@ from moorage.storage.driver import (
     Key,
     KeyMissing,
     Note,
+    Stored,
     UploadBusy,
     UploadChanged,
     UploadMissing,
@@ -257,7 +258,7 @@ class UploadContract:
         """The end of a push in one call: the bytes, then the link, and nothing is left of the upload."""
         link = Key(f"{REPOSITORIES}/some/name/_layers/sha256/abcd/link")
         state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
-        assert await other.publish(HOME, state, TO, Write(link, b"sha256:abcd")) is None
+        assert (await other.publish(HOME, state, TO, Write(link, b"sha256:abcd"))).discard_error is None
         assert (await driver.read(TO)).data == b"12345"
         assert (await driver.read(link)).data == b"sha256:abcd"
         assert await keys_below(driver, "docker") == {TO: 5, link: 11}
@@ -303,6 +304,34 @@ class UploadContract:
         state = await extend(other, state, data[3:])
         await other.uploads.publish(HOME, state, TO)
         assert (await driver.read(TO)).data == data
+
+    @pytest.mark.parametrize("size", [0, 5, 3_000])
+    async def test_a_store_reports_whether_it_kept_an_object(
+        self, driver: Driver, other: Driver, size: int
+    ) -> None:
+        """An object that was kept is as old as before: a collector may be about to remove it, and the layer with
+        it, although the push was answered with a 201.
+        """
+        data = b"12345" * (size // 5)
+
+        async def published() -> Stored:
+            state = await extend(driver, await driver.uploads.begin(HOME), data)
+            stored = await other.uploads.publish(HOME, state, TO)
+            await other.uploads.discard(HOME)
+            return stored
+
+        async def created() -> Stored:
+            async with other.create(TO) as writer:
+                await writer.write([data])
+                return await writer.commit()
+
+        for store in (published, created):
+            await driver.delete([TO])
+            assert await store() is Stored.WRITTEN
+            assert (await driver.read(TO)).data == data
+            await driver.write(TO, b"!" * size)
+            kept = await store() is Stored.KEPT
+            assert (await driver.read(TO)).data == (b"!" * size if kept else data)
 
     async def test_a_published_blob_is_beyond_the_uploads_reach(self, driver: Driver, other: Driver) -> None:
         """Whoever still holds the upload's URL cannot change what others pull."""
@@ -403,12 +432,12 @@ class ReplacingContract:
         data = b"12345" * (size // 5)
         await driver.write(TO, b"!" * size)
         state = await extend(driver, await driver.uploads.begin(HOME), data)
-        await other.uploads.publish(HOME, state, TO)
+        assert await other.uploads.publish(HOME, state, TO) is Stored.WRITTEN
         assert (await driver.read(TO)).data == data
         await driver.write(TO, b"!" * size)
         async with other.create(TO) as writer:
             await writer.write([data])
-            await writer.commit()
+            assert await writer.commit() is Stored.WRITTEN
         assert (await driver.read(TO)).data == data
 
     async def test_an_open_reader_survives_the_replacement(self, driver: Driver, other: Driver) -> None:

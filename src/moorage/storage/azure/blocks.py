@@ -21,6 +21,7 @@ from moorage.storage.driver import (
     Key,
     KeyMissing,
     StorageUnavailable,
+    Stored,
     Unchanged,
     UploadChanged,
     UploadMissing,
@@ -133,7 +134,9 @@ async def drop(objects: AzureObjects, key: Key) -> None:
     await objects.remove(key, version)
 
 
-async def copy(source: AzureObjects, key: Key, version: Version, size: int, target: AzureObjects, to: Key) -> None:
+async def copy(
+    source: AzureObjects, key: Key, version: Version, size: int, target: AzureObjects, to: Key
+) -> Stored:
     """Exactly this version of `key` appears under `to`; a whole blob of that size already there is kept.
 
     Copies in one account are usually done when the call returns.  One that takes longer is waited for as long as
@@ -151,7 +154,7 @@ async def copy(source: AzureObjects, key: Key, version: Version, size: int, targ
                 await _finish(target, to, "pending")
                 there = await _there(target, to)
             if there is not None and not there.copying and there.size == size:
-                return
+                return Stored.KEPT
             await _check(source, key, version)
             if there is not None and refusal.failure.other_type:
                 await target.remove(to, there.version)
@@ -160,7 +163,7 @@ async def copy(source: AzureObjects, key: Key, version: Version, size: int, targ
             await target.sleep(target.options.pause_s * attempt)
             continue
         await _finish(target, to, status)
-        return
+        return Stored.WRITTEN
     raise StorageUnavailable(f"{target.describe(to)}: others kept writing to it")
 
 
@@ -240,10 +243,10 @@ class LargeBlob:
         self._size += len(body)
         await stage(self._objects, self._key, name, body)
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         self._committed = True
         version = await commit(self._objects, self._key, self._names, ABSENT, {"session": self._session})
-        await copy(self._objects, self._key, version, self._size, self._objects, self._to)
+        return await copy(self._objects, self._key, version, self._size, self._objects, self._to)
 
     async def leave(self) -> None:
         if self._committed:

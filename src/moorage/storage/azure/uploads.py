@@ -43,6 +43,7 @@ from moorage.storage.driver import (
     KeyMissing,
     Note,
     Stat,
+    Stored,
     UploadChanged,
     UploadMissing,
     UploadState,
@@ -168,18 +169,19 @@ class AzureUploads:
         log = await self._log(home, state)
         yield _UploadReader(await self._layouts.primary(), home, log)
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         check_key(home)
         check_key(to)
         place = await self._layouts.primary()
         log = await self._log(home, state)
         if log.sealed is not None or not log.size:
-            await finished(_put(place, to, log.sealed or b""))
+            stored = await finished(_put(place, to, log.sealed or b""))
         else:
-            await finished(copy(place, _blocks(home), log.version, log.size, place, to))
+            stored = await finished(copy(place, _blocks(home), log.version, log.size, place, to))
         if not log.adopted:
             names = ["blocks", "startedat"] if log.dated else ["blocks"]
             self._published.put(home, [Key(f"{home}/{name}") for name in names])
+        return stored
 
     async def discard(self, home: Key) -> None:
         check_key(home)
@@ -226,17 +228,18 @@ class _UploadReader:
                 raise UploadChanged(f"{self._home}: another request has extended it") from error
 
 
-async def _put(place: AzureObjects, to: Key, data: bytes) -> None:
+async def _put(place: AzureObjects, to: Key, data: bytes) -> Stored:
     """A small blob at its final key; one of that size already there is kept, and goes on being read."""
     try:
         await place.put_blob(to, data, ABSENT)
     except Conflict:
         try:
             if (await place.whole(to)).size == len(data):
-                return
+                return Stored.KEPT
         except KeyMissing:
             pass  # a copy that was not finished, or was deleted this moment
         await place.put_blob(to, data)
+    return Stored.WRITTEN
 
 
 def _blocks(home: Key) -> Key:

@@ -31,9 +31,11 @@ from moorage.storage.driver import (
     KeyMissing,
     LocalFile,
     ObjectTooLarge,
+    Published,
     RangeOutside,
     RequestCost,
     Stat,
+    Stored,
     Version,
     Write,
 )
@@ -63,7 +65,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from moorage.storage.driver import Reader, SignedUrl, StorageError, UploadState, When, Writer
+    from moorage.storage.driver import Reader, SignedUrl, UploadState, When, Writer
 
 __all__ = ["FilesystemDriver"]
 
@@ -142,16 +144,16 @@ class FilesystemDriver:
         await self.pool.run(work)
         return [_version(write.data) for write in writes]
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         path = self._path(link.key)
 
-        def work() -> StorageError | None:
+        def work() -> Published:
             # The link is on disk under a temporary name before the bytes get theirs: one wait for the disk less.
             with translating("write", link.key, path, None), self._ordered([[link]]) as ordered:
                 names = self.uploads.move(home, state, to)
                 ordered.settle()
                 ordered.run()
-            return self.uploads.remove(home, names)
+            return Published(Stored.WRITTEN, self.uploads.remove(home, names))
 
         return await self.pool.run(work)
 

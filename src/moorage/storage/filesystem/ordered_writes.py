@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from moorage.storage.driver import ABSENT, Conflict, StorageError, Unchanged
+from moorage.storage.driver import ABSENT, Conflict, Published, StorageError, Unchanged
 from moorage.storage.filesystem.durable import (
     create_file,
     exists,
@@ -198,14 +198,12 @@ async def one_after_another(driver: Driver, groups: Sequence[Sequence[Write]]) -
     return versions
 
 
-async def publish_in_steps(
-    driver: Driver, home: Key, state: UploadState, to: Key, link: Write
-) -> StorageError | None:
+async def publish_in_steps(driver: Driver, home: Key, state: UploadState, to: Key, link: Write) -> Published:
     """Implement `Driver.publish` with its three steps."""
-    await driver.uploads.publish(home, state, to)
+    stored = await driver.uploads.publish(home, state, to)
     await driver.write_ordered([[link]])
     try:
         await driver.uploads.discard(home)
     except StorageError as error:
-        return error
-    return None
+        return Published(stored, error)
+    return Published(stored)

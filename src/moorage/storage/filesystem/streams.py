@@ -10,7 +10,7 @@ from contextlib import suppress
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.driver import StorageUnavailable
+from moorage.storage.driver import StorageUnavailable, Stored
 from moorage.storage.filesystem.durable import create_file, sync, sync_directory, temporary_beside, write_at
 from moorage.storage.filesystem.threads import translating
 
@@ -68,7 +68,7 @@ class FileWriter:
         with translating("write", self._key, self._temporary, None):
             self._size = await self._pool.run(lambda: write_at(self._fd, chunks, self._size))
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         directory = os.path.dirname(self._path)
 
         def work() -> None:
@@ -82,6 +82,7 @@ class FileWriter:
 
         with translating("commit", self._key, self._path, None):
             await self._pool.run(work)
+        return Stored.WRITTEN
 
     def abandon(self) -> None:
         """Close, and remove what was not committed."""

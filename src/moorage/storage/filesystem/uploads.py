@@ -38,6 +38,7 @@ from moorage.storage.driver import (
     Key,
     Stat,
     StorageError,
+    Stored,
     UploadChanged,
     UploadMissing,
     UploadState,
@@ -165,8 +166,9 @@ class FilesystemUploads:
             with translating("close upload", home, path, None):
                 os.close(fd)
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         await self._pool.run(lambda: self.move(home, state, to))
+        return Stored.WRITTEN
 
     def move(self, home: Key, state: UploadState, to: Key) -> Sequence[str]:
         """`publish`, in a thread.  Return the paths of what is left, as far as is known."""

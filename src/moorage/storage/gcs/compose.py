@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from moorage.shielding import finished
-from moorage.storage.driver import Key, KeyMissing, StorageError, UploadChanged, UploadMissing, Version
+from moorage.storage.driver import Key, KeyMissing, StorageError, Stored, UploadChanged, UploadMissing, Version
 from moorage.storage.gcs.connection import CallFailed
 from moorage.storage.object_store.interface import Source
 
@@ -46,18 +46,17 @@ class Joining:
     def __init__(self, objects: GcsObjects) -> None:
         self._objects, self._connection = objects, objects.connection
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
         size = sum(source.size for source in sources) + len(tail)
         if len(sources) == 1 and not tail:
-            await finished(self._last(to, sources, size))
-            return
+            return await finished(self._last(to, sources, size))
         most = self._connection.options.sources
         if len(sources) >= most and await self._size(to) == size:
-            return
+            return Stored.KEPT
         made: list[Key] = []
         try:
             few = await self._few(list(sources), tail, f"{scratch}/{secrets.token_hex(8)}", made)
-            await finished(self._last(to, few, size))
+            return await finished(self._last(to, few, size))
         finally:
             await finished(self._remove(made))
 
@@ -96,7 +95,7 @@ class Joining:
             raise self._told(error, target) from error
         return Source(target, sum(source.size for source in group), version)
 
-    async def _last(self, to: Key, sources: Sequence[Source], size: int) -> None:
+    async def _last(self, to: Key, sources: Sequence[Source], size: int) -> Stored:
         """Only if nothing is there; over it when it is not the blob (a torn object of some other program)."""
         make = self._rewrite if len(sources) == 1 else self._compose
         try:
@@ -106,13 +105,14 @@ class Joining:
                 raise self._told(error, to) from error
             found = await self._size(to)
             if found == size:
-                return
+                return Stored.KEPT
             if found is None:
                 raise self._told(error, to) from error
             try:
                 await make(to, sources, {})
             except CallFailed as again:
                 raise self._told(again, to) from again
+        return Stored.WRITTEN
 
     async def _compose(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
         wanted = {

@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
 
-    from moorage.storage.driver import Reader, When
+    from moorage.storage.driver import Reader, Stored, When
     from moorage.storage.gcs.connection import Answer
     from moorage.storage.gcs.errors import Failure
     from moorage.storage.gcs.options import GcsOptions
@@ -294,8 +294,8 @@ class GcsObjects:
                 return
             params["pageToken"] = token
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
-        await self._joining.join(to, sources, tail, scratch)
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
+        return await self._joining.join(to, sources, tail, scratch)
 
     def large(self, key: Key) -> AbstractAsyncContextManager[LargeWriter]:
         return self._sessions.large(key)

@@ -24,7 +24,7 @@ from urllib.parse import urlsplit
 import structlog
 
 from moorage.shielding import finished
-from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, Unchanged, UploadMissing
+from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, Stored, Unchanged, UploadMissing
 from moorage.storage.gcs.connection import CallFailed
 from moorage.storage.gcs.options import GOOGLE
 from moorage.storage.object_store.interface import Foreign, Source
@@ -231,10 +231,11 @@ class _Large:
         await self._sessions.send(self._key, self.address, piece, self._sent, None)
         self._sent += len(piece)
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         total = self._sent + len(self._last)
         await self._sessions.send(self._key, self.address, self._last, self._sent, total)
         self.committed = True
+        return Stored.WRITTEN
 
 
 def _kept(answer: Answer) -> int:

@@ -60,6 +60,7 @@ from moorage.storage.driver import (
     Stat,
     StorageError,
     StorageUnavailable,
+    Stored,
     Unchanged,
     UploadChanged,
     UploadMissing,
@@ -171,19 +172,21 @@ class ChunkLog:
         log, _ = await self.log(home, state)
         yield ChunkReader(self.objects, home, log)
 
-    async def publish(self, home: Key, state: UploadState, to: Key) -> None:
+    async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         check_key(home)
         check_key(to)
         log, _ = await self.log(home, state)
         if log.chunks:
             sources = [Source(below(home, chunk.name), chunk.size, chunk.version) for chunk in log.chunks]
-            await self.objects.join(to, sources, log.tail, below(home, "joining"))
+            stored = await self.objects.join(to, sources, log.tail, below(home, "joining"))
         else:
             # Over whatever is there: the key names these very bytes, and looking costs as much as writing.
             await finished(self.objects.put(to, [log.tail]))
+            stored = Stored.WRITTEN
         if log.adopted:
-            return
+            return stored
         self._published.put(home, [below(home, name) for name in log.names])
+        return stored
 
     async def discard(self, home: Key) -> None:
         check_key(home)

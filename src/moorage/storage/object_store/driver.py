@@ -14,7 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast, overload
 
 from moorage.shielding import finished
-from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost, Stored
 from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 from moorage.storage.keys import check_key
 from moorage.storage.object_store.chunk_log import ChunkLog
@@ -29,10 +29,10 @@ if TYPE_CHECKING:
         Content,
         Key,
         LocalFile,
+        Published,
         Reader,
         SignedUrl,
         Stat,
-        StorageError,
         Uploads,
         UploadState,
         Version,
@@ -74,7 +74,7 @@ class ObjectDriver:
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
         return await one_after_another(self, groups)
 
-    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> StorageError | None:
+    async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
@@ -176,13 +176,13 @@ class ObjectWriter:
         data, self._buffer, self._buffered = self._buffer, [], 0
         await finished(self._large.add(data))
 
-    async def commit(self) -> None:
+    async def commit(self) -> Stored:
         if self._large is None:
             await finished(self._objects.put(self._key, self._buffer))
-            return
+            return Stored.WRITTEN
         if self._buffered:
             await self._send()
-        await finished(self._large.commit())
+        return await finished(self._large.commit())
 
     async def leave(self) -> None:
         if self._context is not None:

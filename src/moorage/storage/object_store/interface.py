@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractAsyncContextManager
     from datetime import datetime
 
-    from moorage.storage.driver import Content, Key, Reader, SignedUrl, Stat, Version, When
+    from moorage.storage.driver import Content, Key, Reader, SignedUrl, Stat, Stored, Version, When
 
 __all__ = ["Foreign", "LargeWriter", "NamePage", "Objects", "Pages", "Plain", "Source"]
 
@@ -68,8 +68,8 @@ class LargeWriter(Protocol):
     async def add(self, data: Sequence[bytes]) -> None:
         """The next piece: exactly `Objects.chunk` bytes, or the last one."""
 
-    async def commit(self) -> None:
-        """The object is there, whole and durable."""
+    async def commit(self) -> Stored:
+        """The object is there, whole and durable; an object of its size may have been kept."""
 
 
 class Pages(Protocol):
@@ -136,8 +136,9 @@ class Objects(Plain, Protocol):
     def describe(self, key: str) -> str:
         """Return the object's name in the bucket, endpoint and bucket, for the log."""
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
-        """The sources one after the other, then `tail`, become one object, by the store itself and of any size.
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
+        """The sources one after the other, then `tail`, become one object, by the store itself and of any size;
+        an object of that size may be kept.
 
         Nothing is seen under `to` before it is whole.  `scratch` is a prefix for intermediate objects, which
         whoever clears the upload removes.  Raises UploadMissing, UploadChanged.  A failure or a cancellation

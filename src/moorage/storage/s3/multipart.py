@@ -28,6 +28,7 @@ from moorage.storage.driver import (
     KeyMissing,
     StorageError,
     StorageUnavailable,
+    Stored,
     UploadChanged,
     UploadMissing,
 )
@@ -142,7 +143,7 @@ class S3Multipart:
         if (await self._objects.versioned(source.key))[1] != source.version:
             raise UploadChanged(f"{source.key}: it is no longer what was written there")
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
         """`Objects.join`."""
         options = self._options
         kind = self._objects.storage_class(to)
@@ -151,18 +152,19 @@ class S3Multipart:
             if len(sources) == 1 and not tail and sources[0].size <= whole:
                 with suppress(UploadChanged):
                     await finished(self._copy_whole(to, sources[0], kind))
-                    return
+                    return Stored.WRITTEN
                 # Perhaps it is: see `_copy`, whose work nobody sees before it is known.
                 await self._unchanged(sources[0])
             size = sum(source.size for source in sources) + len(tail)
             if await self._size(to) == size:
-                return
+                return Stored.KEPT
             few, made = await self._few(sources, scratch)
-            await self._assemble(to, few, tail, kind)
+            stored = await self._assemble(to, few, tail, kind)
             if made:
                 await finished(self._objects.delete(made))
         except KeyMissing as error:
             raise UploadMissing(str(error)) from error
+        return stored
 
     async def _few(self, sources: Sequence[Source], scratch: Key) -> tuple[Sequence[Source], list[Key]]:
         """No more sources than an object has parts, and the intermediate objects that this took."""
@@ -187,7 +189,7 @@ class S3Multipart:
             sources = joined
         return sources, made
 
-    async def _assemble(self, to: Key, sources: Sequence[Source], tail: bytes, kind: str) -> None:
+    async def _assemble(self, to: Key, sources: Sequence[Source], tail: bytes, kind: str) -> Stored:
         """One object of copied parts, and the tail as the last one."""
         options = self._options
         parts = parts_of(
@@ -211,7 +213,7 @@ class S3Multipart:
             if tail:
                 number = len(parts) + 1
                 done[number] = await self._send(to, upload, number, tail)
-            await self._complete(to, upload, done, sum(source.size for source in sources) + len(tail))
+            return await self._complete(to, upload, done, sum(source.size for source in sources) + len(tail))
         except BaseException:
             await self._give_up(to, upload)
             raise
@@ -241,7 +243,7 @@ class S3Multipart:
             raise self._vanished(to) from error
         return str(said["ETag"])
 
-    async def _complete(self, to: Key, upload: str, done: dict[int, str], size: int) -> None:
+    async def _complete(self, to: Key, upload: str, done: dict[int, str], size: int) -> Stored:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
         try:
             await finished(
@@ -254,6 +256,8 @@ class S3Multipart:
             # A first attempt whose answer was lost may have done it.
             if await self._size(to) != size:
                 raise self._vanished(to) from error
+            return Stored.KEPT
+        return Stored.WRITTEN
 
     def _vanished(self, key: Key) -> StorageUnavailable:
         return StorageUnavailable(
@@ -367,7 +371,7 @@ class _Large:
     def __init__(
         self,
         send: Callable[[Key, str, int, bytes], Coroutine[Any, Any, str]],
-        complete: Callable[[Key, str, dict[int, str], int], Coroutine[Any, Any, None]],
+        complete: Callable[[Key, str, dict[int, str], int], Coroutine[Any, Any, Stored]],
         key: Key,
         upload: str,
     ) -> None:
@@ -381,9 +385,10 @@ class _Large:
         self._done[number] = await self._send(self._key, self._upload, number, piece)
         self._size += len(piece)
 
-    async def commit(self) -> None:
-        await self._complete(self._key, self._upload, self._done, self._size)
+    async def commit(self) -> Stored:
+        stored = await self._complete(self._key, self._upload, self._done, self._size)
         self.committed = True
+        return stored
 
 
 async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:

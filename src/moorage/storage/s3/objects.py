@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     from obstore import PutMode
 
-    from moorage.storage.driver import Reader, When
+    from moorage.storage.driver import Reader, Stored, When
     from moorage.storage.object_store.interface import Foreign, LargeWriter, Source
     from moorage.storage.s3.connection import Stores
     from moorage.storage.s3.options import S3Options
@@ -298,8 +298,8 @@ class S3Objects:
                 return
             wanted = {"Prefix": wanted["Prefix"], "ContinuationToken": said["NextContinuationToken"]}
 
-    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> None:
-        await self._multipart.join(to, sources, tail, scratch)
+    async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
+        return await self._multipart.join(to, sources, tail, scratch)
 
     def large(self, key: Key) -> AbstractAsyncContextManager[LargeWriter]:
         return self._multipart.large(key, self.storage_class(key))
