@@ -10,7 +10,7 @@ times in the time that one answer of its takes, however many ask.
     B asks ────► waits                     ╚══► A has it; ═══════ 2 ═══════╗
     C asks ───────► waits with B                                           ╚══► B and C have it
 
-Above: `registry/link_memory.py`.
+Above: `registry/links.py`, `registry/tags.py`.
 """
 
 from __future__ import annotations

@@ -15,8 +15,7 @@ from tests.wire import OCI_MANIFEST, image
 from moorage.errors import BlobUnknown, ManifestUnknown
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.link_memory import Links
-from moorage.registry.links import write_link
+from moorage.registry.links import LAYER, Links, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost
@@ -24,7 +23,7 @@ from moorage.storage.memory import MemoryDriver
 from moorage.types import Digest, RepoName, parse_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Collection, Coroutine, Sequence
 
     from moorage.storage.driver import Content, Key
 
@@ -76,14 +75,14 @@ async def test_what_was_seen_is_asked_for_again_when_its_time_is_over() -> None:
     await linked(driver)
     links = Links(driver, lasts_s=2, clock=clock)
     for _ in range(3):
-        assert await links.seen(LINK) == DIGEST
-        assert await links.exists(LINK, DIGEST)
+        assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
+        assert await links.exists_recent(LAYER, NAME, DIGEST)
     assert driver.asked == [f"read {LINK}"]
     clock.now += 1.999
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     clock.now += 0.001
-    assert await links.exists(LINK, DIGEST)
-    assert await links.seen(LINK) == DIGEST, "a look renews it as a reading does"
+    assert await links.exists_recent(LAYER, NAME, DIGEST)
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST, "a look renews it as a reading does"
     assert driver.asked == [f"read {LINK}", f"stat {LINK}"]
     assert (links.requests, links.hits) == (9, 7)
 
@@ -100,9 +99,9 @@ async def test_the_time_counts_from_before_the_reading() -> None:
     driver = Slow()
     await linked(driver)
     links = Links(driver, lasts_s=2, clock=clock)
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     clock.now += 0.5
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     assert len(driver.asked) == 2
 
 
@@ -110,19 +109,19 @@ async def test_absence_is_not_remembered() -> None:
     """Another node may push it the next moment."""
     driver = Far()
     links = Links(driver, lasts_s=2, clock=Clock())
-    assert await links.seen(LINK) is None
-    assert not await links.exists(LINK, DIGEST)
+    assert await links.recent(LAYER, NAME, DIGEST) is None
+    assert not await links.exists_recent(LAYER, NAME, DIGEST)
     await write_link(driver, LINK, DIGEST)
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
 
 
 async def test_what_it_wrote_it_has_seen() -> None:
     """The manifest that comes after its layers need not ask for each."""
     driver = Far()
     links = Links(driver, lasts_s=2, clock=Clock())
-    await links.write(LINK, DIGEST)
+    await links.set(LAYER, NAME, DIGEST)
     driver.asked.clear()
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     assert driver.asked == []
 
 
@@ -130,11 +129,10 @@ async def test_a_deletion_is_answered_when_nobody_can_remember_any_more() -> Non
     driver, sleep = Far(), Sleep()
     await linked(driver)
     links = Links(driver, lasts_s=2, clock=Clock(), sleep=sleep)
-    assert await links.seen(LINK) == DIGEST
-    await driver.delete([LINK])
-    await links.gone(LINK)
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
+    await links.remove(LAYER, NAME, DIGEST)
     assert sleep.slept == [pytest.approx(2.12)]
-    assert await links.seen(LINK) is None, "here at once"
+    assert await links.recent(LAYER, NAME, DIGEST) is None, "here at once"
 
 
 @pytest.mark.parametrize(("cost", "lasts_s"), [(RequestCost.LOCAL, 2), (RequestCost.NETWORK, 0)])
@@ -144,14 +142,13 @@ async def test_nothing_is_remembered_where_it_gains_nothing(*, cost: RequestCost
     driver.request_cost = cost
     await linked(driver)
     links = Links(driver, lasts_s=lasts_s, clock=Clock(), sleep=sleep)
-    assert await links.seen(LINK) == DIGEST
-    assert await links.exists(LINK, DIGEST)
-    assert await links.seen(LINK) == DIGEST
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
+    assert await links.exists_recent(LAYER, NAME, DIGEST)
+    assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     assert len(driver.asked) == 3
-    await driver.delete([LINK])
-    await links.gone(LINK)
+    await links.remove(LAYER, NAME, DIGEST)
     assert sleep.slept == []
-    assert await links.seen(LINK) is None
+    assert await links.recent(LAYER, NAME, DIGEST) is None
 
 
 class TimeLoop(asyncio.SelectorEventLoop):
@@ -221,6 +218,11 @@ async def _story(
             finally:
                 await asyncio.sleep(back)
 
+        async def delete(self, keys: Collection[Key]) -> None:
+            await asyncio.sleep(deleting[0])
+            await super().delete(keys)
+            await asyncio.sleep(deleting[1])
+
     def process(number: int) -> Links:
         speed = speeds[number]
         return Links(
@@ -234,16 +236,14 @@ async def _story(
     found: list[tuple[float, Digest | None]] = []
 
     async def delete() -> float:
-        await asyncio.sleep(deleted_at + deleting[0])
-        await inner.delete([LINK])
-        await asyncio.sleep(deleting[1])
-        await processes[2].gone(LINK)
+        await asyncio.sleep(deleted_at)
+        await processes[2].remove(LAYER, NAME, DIGEST)
         return loop.time()
 
     async def ask(at: float, number: int) -> None:
         await asyncio.sleep(at)
         began = loop.time()
-        found.append((began, await processes[number].seen(LINK)))
+        found.append((began, await processes[number].recent(LAYER, NAME, DIGEST)))
 
     # As long as the slowest deletion may take, and a little.
     asks = [ask(0.04 * turn, turn % 2) for turn in range(300)]

@@ -22,8 +22,8 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
+from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import IfMatch, Manifest
-from moorage.registry.lasting_writes import LastingWrites
 from moorage.registry.manifest_json import read_pushed, read_stored
 from moorage.registry.manifests import StoredManifests, ValidationRules
 from moorage.registry.tags import StoredTags
@@ -401,9 +401,9 @@ async def test_pushing_again_repairs(
     assert (await StoredManifests(driver).get(NAME, T1)).data == built.data
 
 
-async def test_lasting_writes_notice_a_change_by_others(driver: Driver) -> None:
+async def test_deduplicated_writes_notice_a_change_by_others(driver: Driver) -> None:
     """A tag that somebody else moved is moved back by a push, whatever this process remembers."""
-    writes, key = LastingWrites(driver), layout.tag_link(NAME, T1)
+    writes, key = DeduplicatedWrites(driver), layout.tag_link(NAME, T1)
     await writes.write(key, b"one", ABSENT)
     for theirs in (b"two", b""):
         await driver.write(key, theirs)

@@ -19,7 +19,7 @@ from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
 from moorage.http.app import create_app
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.link_memory import Links
+from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.torn_blobs import TornBlobs, is_empty_in_error

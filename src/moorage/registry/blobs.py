@@ -4,7 +4,7 @@ The bytes live once for the whole registry; a repository owns a link to them (`l
 blob that exists but is not linked from the repository asked for is BLOB_UNKNOWN, so that one tenant cannot
 probe what another has stored.
 
-The link is read for every request, or was a moment ago where the store is far away (`link_memory.py`): no request
+The link is read for every request, or was a moment ago where the store is far away (`links.py`): no request
 that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
 immutable, is remembered (`sizes.py`), and compared with that of a file once a second; in an object store that
 would be a request.  The existence of the bytes is checked when they are opened, so a GET
@@ -26,8 +26,7 @@ from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unavailable, Unsupported
 from moorage.registry import layout
 from moorage.registry.interface import Blob
-from moorage.registry.link_memory import Links
-from moorage.registry.links import read_link
+from moorage.registry.links import LAYER, Links
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.torn_blobs import TornBlobs
@@ -68,7 +67,7 @@ class StoredBlobs:
         self._driver = driver
         self._delete_enabled = delete_enabled
         self._sizes: Sizes = MemorySizes(10_000) if sizes is None else sizes
-        self._links = Links(driver) if links is None else links
+        self._links = Links(driver, sizes=self._sizes) if links is None else links
         self._torn = TornBlobs(driver) if torn is None else torn
         self._confirmed: Recent[Digest] = Recent(_CONFIRMED_S) if confirmed is None else confirmed
         self._redirects, self._expires_s = redirects, redirect_expires_s
@@ -77,7 +76,7 @@ class StoredBlobs:
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
-            stored = await self._links.seen(layout.layer_link(name, digest), digest)
+            stored = await self._links.recent(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, await self._size(stored), stored)
@@ -88,7 +87,7 @@ class StoredBlobs:
         if not self.leads_elsewhere:
             return None
         with refusing():
-            stored = await self._links.seen(layout.layer_link(name, digest), digest)
+            stored = await self._links.recent(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             return await self._signed(layout.blob_data(stored), "GET", client)
@@ -202,7 +201,7 @@ class StoredBlobs:
         with refusing():
             stored: Digest | None = digest
             if source is not None:
-                stored = await self._links.seen(layout.layer_link(source, digest), digest)
+                stored = await self._links.recent(LAYER, source, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
             size = await self._torn.mountable_size(stored)
@@ -211,17 +210,14 @@ class StoredBlobs:
                 raise BlobUnknown(str(digest))
             await self._sizes.put(stored, size)
             blob = Blob(digest, size, stored)
-            await self._links.write(layout.layer_link(name, digest), stored)
+            await self._links.set(LAYER, name, digest, stored)
             return blob
 
     async def delete(self, name: RepoName, digest: Digest) -> None:
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
-        key = layout.layer_link(name, digest)
         with refusing():
-            stored = await read_link(self._driver, key)
+            stored = await self._links.current(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            await self._driver.delete([key])
-            await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, stored))))
-            await self._links.gone(key)
+            await self._links.remove(LAYER, name, digest, stored)

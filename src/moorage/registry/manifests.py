@@ -57,10 +57,9 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
+from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import IfMatch, Manifest, Pushed
-from moorage.registry.lasting_writes import LastingWrites
-from moorage.registry.link_memory import Links
-from moorage.registry.links import has_link, read_link, resolve, write_link
+from moorage.registry.links import LAYER, REVISION, LinkKind, Links, read_link, resolve
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
 from moorage.registry.sizes import MemorySizes
@@ -171,14 +170,14 @@ class StoredManifests:
         torn: TornBlobs | None = None,
         unserved: UnservedManifests | None = None,
     ) -> None:
-        self._links = Links(driver) if links is None else links
         self._torn = TornBlobs(driver) if torn is None else torn
         self._driver, self._delete_enabled = driver, delete_enabled
         self._sizes: Sizes = MemorySizes(0) if sizes is None else sizes
         self._recent: Recent[Digest] = Recent(0) if recent is None else recent
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
-        self._lasting = LastingWrites(driver)
+        self._lasting = DeduplicatedWrites(driver)
+        self._links = Links(driver, sizes=self._sizes, writes=self._lasting) if links is None else links
         self._offload = Offload()
         self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
         self._proven: BoundedCache[Digest, int] = BoundedCache(_PROVEN)
@@ -192,7 +191,7 @@ class StoredManifests:
                 digest = reference
             else:
                 digest = await self._links.read(layout.tag_link(name, reference))
-            if digest is None or not await self._links.exists(layout.revision_link(name, digest), digest):
+            if digest is None or not await self._links.exists_recent(REVISION, name, digest):
                 raise ManifestUnknown(str(reference))
             return self.cache.get(digest) or await self._load(digest)
         except StorageError as error:
@@ -360,19 +359,12 @@ class StoredManifests:
 
     async def _revise(self, name: RepoName, digest: Digest) -> bool:
         """Make the revision link exist, without undoing a deletion that runs beside; true if it did not."""
-        key, data = layout.revision_link(name, digest), str(digest).encode()
-        while True:
-            found, when = await resolve(self._driver, key)
-            if found is None:
-                if await self._exists(layout.deleted_mark(name, digest)):
-                    await self._turn_dead_tags(name, digest)
-                await self._lasting.write(key, data)
-                return True
-            if self._lasting.wrote(key, when):
-                return False
-            with suppress(Conflict):
-                await self._lasting.write(key, data, when)
-                return False
+        if await self._links.renew(REVISION, name, digest):
+            return False
+        if await self._exists(layout.deleted_mark(name, digest)):
+            await self._turn_dead_tags(name, digest)
+        await self._links.set(REVISION, name, digest)
+        return True
 
     async def _exists(self, key: Key) -> bool:
         try:
@@ -396,7 +388,7 @@ class StoredManifests:
         if condition is None or isinstance(reference, Digest):
             return ALWAYS
         current, when = await resolve(self._driver, layout.tag_link(name, reference))
-        if current is not None and not await has_link(self._driver, layout.revision_link(name, current)):
+        if current is not None and not await self._links.exists(REVISION, name, current):
             current = None  # a dead tag
         if not _holds(condition, current):
             raise PreconditionFailed(f"the tag {reference} points at {current or 'nothing'}")
@@ -429,18 +421,15 @@ class StoredManifests:
         BuildKit's cache index has blobs as children, so both kinds of links count for one.  Raises
         ManifestInvalid if the blob is whole and has another size.
         """
-        links = [layout.layer_link(name, digest)]
-        if child:
-            links.insert(0, layout.revision_link(name, digest))
-        for link in links:
-            stored = await self._links.seen(link, digest)
+        for kind in (REVISION, LAYER) if child else (LAYER,):
+            stored = await self._links.recent(kind, name, digest)
             if stored is None:
                 continue
             found = self._recent.get(stored)
             if found is None or size not in {None, found}:
                 found = await self._torn.size(stored)
             if found is not None and size not in {None, found}:
-                found = await self._whole(name, link, digest, stored)
+                found = await self._whole(name, kind, digest, stored)
                 if found is not None and found != size:
                     raise ManifestInvalid(
                         f"the descriptor of {digest} has size {size}; the blob has {found} bytes"
@@ -452,7 +441,7 @@ class StoredManifests:
             await self._sizes.forget(stored)
         return False
 
-    async def _whole(self, name: RepoName, link: Key, digest: Digest, stored: Digest) -> int | None:
+    async def _whole(self, name: RepoName, kind: LinkKind, digest: Digest, stored: Digest) -> int | None:
         """Return the size of a blob whose bytes are those of its digest, by reading them; else unlink it.
 
         The link is what every process looks at, so from then on the blob is unknown to clients, and
@@ -462,13 +451,14 @@ class StoredManifests:
         found = await self._torn.proven_size(stored)
         if found is not None:
             return found
-        await self._driver.delete([link])
-        if (found := await self._torn.size(stored)) is not None:
-            await write_link(self._driver, link, stored)
-            return found
-        await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, stored))))
-        await self._links.gone(link)
-        return None
+
+        async def is_torn() -> bool:
+            nonlocal found
+            found = await self._torn.size(stored)
+            return found is None
+
+        await self._links.remove(kind, name, digest, stored, confirm=is_torn)
+        return found
 
     async def delete(self, name: RepoName, reference: Reference) -> None:
         if not self._delete_enabled:
@@ -480,15 +470,16 @@ class StoredManifests:
                 await self._delete_tag(name, reference)
 
     async def _delete_revision(self, name: RepoName, digest: Digest) -> None:
-        link = layout.revision_link(name, digest)
-        if not await has_link(self._driver, link):
+        if not await self._links.exists(REVISION, name, digest):
             raise ManifestUnknown(str(digest))
         await self._driver.write(layout.deleted_mark(name, digest), str(digest).encode())
-        await self._driver.delete([link])
-        await self._sizes.unlinked(name, (digest,))
-        await self._refer_no_more(name, digest)
-        self.cache.drop(digest)  # its bytes are read again if another repository has it
-        await self._links.gone(link)
+
+        async def unreferred() -> bool:
+            await self._refer_no_more(name, digest)
+            self.cache.drop(digest)  # its bytes are read again if another repository has it
+            return True
+
+        await self._links.remove(REVISION, name, digest, confirm=unreferred)
 
     async def _refer_no_more(self, name: RepoName, digest: Digest) -> None:
         """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
@@ -501,7 +492,7 @@ class StoredManifests:
             return
         key = layout.referrer_link(name, subject, digest)
         await self._driver.delete([key])
-        if await has_link(self._driver, layout.revision_link(name, digest)):  # pushed again meanwhile
+        if await self._links.exists(REVISION, name, digest):  # pushed again meanwhile
             referrer = await self._offload.run(
                 len(data), lambda: encode(digest, len(data), media.stored_description(data))
             )
@@ -510,7 +501,7 @@ class StoredManifests:
 
     async def _delete_tag(self, name: RepoName, tag: Tag) -> None:
         digest = await read_link(self._driver, layout.tag_link(name, tag))
-        alive = digest is not None and await has_link(self._driver, layout.revision_link(name, digest))
+        alive = digest is not None and await self._links.exists(REVISION, name, digest)
         # The link first: from then on the tag is gone, whatever happens to its history.
         await self._driver.delete([layout.tag_link(name, tag)])
         await self._driver.clear(layout.tag(name, tag))
@@ -519,7 +510,6 @@ class StoredManifests:
 
     async def _turn_dead_tags(self, name: RepoName, digest: Digest) -> None:
         """Tags that named `digest` when it was deleted lead nowhere from now on; see the module docstring."""
-        revision = layout.revision_link(name, digest)
 
         async def consider(tag: str) -> None:
             try:
@@ -527,11 +517,11 @@ class StoredManifests:
             except TagInvalid:
                 return  # not ours
             found, when = await resolve(self._driver, key)
-            if found != digest or await has_link(self._driver, revision):
+            if found != digest or await self._links.exists(REVISION, name, digest):
                 return
             with suppress(Conflict):
                 turned = await self._driver.write(key, str(NOWHERE).encode(), when)
-                if await has_link(self._driver, revision):
+                if await self._links.exists(REVISION, name, digest):
                     await self._driver.write(key, str(digest).encode(), Unchanged(turned))
 
         async for page in self._driver.children(layout.tags(name)):

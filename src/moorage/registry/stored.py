@@ -1,6 +1,6 @@
 """The stored registry: every part of `interface.Registry` over one storage driver.
 
-The parts share what they remember of the store: sizes of blobs (`sizes.py`), links (`link_memory.py`), torn blobs
+The parts share what they remember of the store: sizes of blobs (`sizes.py`), links (`links.py`), torn blobs
 (`torn_blobs.py`), and the blobs that uploads have just published.
 
 Above: `wiring/app.py`, which maps settings to `StoredOptions`.  Below: one module per part.
@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 from moorage.caches import Recent
 from moorage.concurrency import AT_ONCE
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.link_memory import Links
+from moorage.registry.links import Links
 from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
 from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
 from moorage.registry.repositories import StoredRepositories
@@ -94,7 +94,7 @@ class StoredRegistry:
         self._driver = driver
         self._rules = rules
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
-        self._links = links = Links(driver, lasts_s=options.links_s)
+        self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.request_cost is RequestCost.NETWORK else 0)
         torn = TornBlobs(driver)
         self.uploads = StoredUploads(

@@ -24,7 +24,7 @@ from moorage.concurrency import map_bounded
 from moorage.errors import NameUnknown, TagInvalid
 from moorage.registry import layout
 from moorage.registry.interface import Page
-from moorage.registry.link_memory import Links
+from moorage.registry.links import REVISION, Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.storage_errors import refusing
 from moorage.types import Tag, parse_tag
@@ -114,7 +114,7 @@ class StoredTags:
             seen = digest
 
     async def _is_served(self, name: RepoName, digest: Digest) -> bool:
-        if not await self._links.exists(layout.revision_link(name, digest), digest):
+        if not await self._links.exists_recent(REVISION, name, digest):
             return False
         if (served := await self._manifests.served(digest)) is None:
             async with self._proving:

@@ -40,12 +40,12 @@ from moorage.caches import BoundedCache
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
 from moorage.registry.interface import Blob
-from moorage.registry.link_memory import Links
+from moorage.registry.links import LAYER, Links
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
-from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing, Write
+from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing
 from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
@@ -224,7 +224,7 @@ class StoredUploads:
         home = layout.upload_home(name, uuid)
         try:
             if self._in_one_step:
-                link = Write(layout.layer_link(name, digest), str(digest).encode())
+                link = self._links.as_write(LAYER, name, digest)
                 published = await self._driver.publish(home, state, layout.blob_data(digest), link)
                 await self._published(digest, state.offset)
                 if published.discard_error is not None:
@@ -232,7 +232,7 @@ class StoredUploads:
             else:
                 await self._driver.uploads.publish(home, state, layout.blob_data(digest))
                 await self._published(digest, state.offset)
-                await self._links.write(layout.layer_link(name, digest), digest)
+                await self._links.set(LAYER, name, digest)
         except (UploadBusy, UploadChanged) as error:
             raise RangeInvalid("another request is writing to this upload") from error
         except UploadMissing as error:

@@ -1,6 +1,6 @@
 """Write deduplication: skips the write of a small object whose same bytes this process has made durable before.
 
-Above: `manifests.py`.
+Above: `blob_store.py`, `links.py`, `tags.py`, `manifests.py`.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, Key, Version, When, Write
 
-__all__ = ["LastingWrites"]
+__all__ = ["DeduplicatedWrites"]
 
 
-class LastingWrites:
+class DeduplicatedWrites:
     """Skips a write if the object exists unchanged and this process has written it durably.
 
     A readable object is not necessarily durable: another process may have written it just now, and not have synced
