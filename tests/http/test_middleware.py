@@ -13,7 +13,8 @@ import pytest
 import structlog
 
 from moorage.http.middleware import Observer, RequestLog, Traffic
-from moorage.logs.log_setup import AccessLog, request_id
+from moorage.logs.access_log import AccessLog
+from moorage.logs.log_setup import request_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable

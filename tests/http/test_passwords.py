@@ -13,7 +13,7 @@ from tests.http.client import ABSENT, NAME, Client, codes, detail
 from moorage.config.model import Settings
 from moorage.config.sections.services import Auth, Guessing, Htpasswd, NoAuth, Silly
 from moorage.http.middleware import RequestLog, Traffic
-from moorage.logs.log_setup import AccessLog
+from moorage.logs.access_log import AccessLog
 from moorage.startup import StartupError
 from moorage.testing.builders import image
 from moorage.wiring import app
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from tests.http.conftest import Serve
 
-    from moorage.logs.log_setup import Entry
+    from moorage.logs.access_log import Entry
 
 UPLOADS: Final = f"/v2/{NAME}/blobs/uploads/"
 SECRET: Final = b"shared by all workers"

@@ -13,7 +13,8 @@ from typing import Any, Final
 
 import pytest
 
-from moorage.logs.log_setup import PIPE_BUF, AccessLog, Entry, write_line
+from moorage.logs.access_log import AccessLog, Entry
+from moorage.logs.lines import PIPE_BUF, write_line
 
 _SAY = """
 import sys, structlog, logging, warnings

@@ -23,7 +23,8 @@ import structlog
 
 from moorage.http.clients import ANYBODY, Clients
 from moorage.http.headers import headers_of
-from moorage.logs.log_setup import AccessLog, Entry, request_id
+from moorage.logs.access_log import AccessLog, Entry
+from moorage.logs.log_setup import request_id
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Collection, MutableMapping, MutableSequence

@@ -1,66 +1,49 @@
-"""Logs: what the server has to say on standard error, who asked what on standard output.
+"""Application log: lines of this package and of libraries, on standard error.
 
     structlog ──┐
                 ├─► level ─► fields ─► hooks ─► text │ json │ logstash ─► one write(2) to fd 2
     logging ────┘
-    http/middleware.py ─► `AccessLog` ─► combined │ JSON object ─► one write(2) to fd 1
 
-Every line is one write, so lines of several processes do not mix: on files always, on pipes up to PIPE_BUF (4096
-bytes), which an access line never exceeds.  Lines look as logrus writes them for CNCF Distribution, so that what
-parses those keeps working.  No credentials: nothing here or above logs `Authorization`, and what a URL may hold
-of that kind, such as the `_state` of an upload, is struck out of both logs (`redaction.py`).  Control,
-bidirectional and invisible characters are escaped by every renderer.  `mail_hook.py` sends mail.
+Lines have the format of logrus as CNCF Distribution configures it, so that log parsers keep working.  No
+credentials: nothing logs `Authorization`, and secrets in URLs, such as the `_state` of an upload, are redacted
+(`redaction.py`).  Control, bidirectional and invisible characters are escaped by every renderer.
 
-Source: reference/configuration.md section 4.
+Beside: `access_log.py`.  Source: docs of CNCF Distribution, "log" (about/configuration.md).
 """
 
 from __future__ import annotations
 
 import json
 import logging
-import os
 import platform
 import re
-import select
 import sys
-import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
 
 from moorage import __version__, redaction
+from moorage.logs.lines import json_line, lines_without_controls, rfc3339, without_controls, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, MutableMapping, Sequence
+    from collections.abc import Mapping, MutableMapping, Sequence
 
     from moorage.config.sections.log import Hook
 
-__all__ = [
-    "AccessLog", "Entry", "configure", "lines_without_controls", "request_id", "trace_id", "without_controls",
-    "write_line",
-]  # fmt: skip
+__all__ = ["configure", "request_id", "trace_id"]
 
 request_id: ContextVar[str] = ContextVar("moorage_request_id", default="")
-"""The request that is being answered; on every line that is logged meanwhile, as `http.request.id`."""
+"""Id of the request that is being answered: `http.request.id` of every line that is logged meanwhile."""
 
 trace_id: ContextVar[str] = ContextVar("moorage_trace_id", default="")
-"""The trace that the request belongs to, if it is traced; on the same lines, and in the access log as JSON."""
+"""Id of the trace of that request, if it is traced; on the same lines, and in the access log as JSON."""
 
-PIPE_BUF: Final = 4096
 _LEVELS: Final = {"error": logging.ERROR, "warn": logging.WARNING, "info": logging.INFO, "debug": logging.DEBUG}
-# Made once: json.dumps makes a new encoder for each line, a third of the price of a line.
-_ENCODE: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=str).encode
 _ENCODE_TEXT: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
-_CONTROLS: Final = re.compile(
-    r"[\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff\ufff9-\ufffb]"
-)
-"""C0, DEL and C1 (escape sequences of terminals), line separators, bidirectional and invisible characters, BOM."""
-_UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\uffff\U00010000-\U0010ffff\"\\]")
 
 
 class Wanted(Protocol):
@@ -125,64 +108,6 @@ def _hooks(log: Wanted, instance: str) -> list[Any]:
     return [] if tell is None else [tell]
 
 
-class AccessLog:
-    """Writes one line for each request; `formatter` is `log.formatter`."""
-
-    def __init__(self, formatter: str, fd: int = 1) -> None:
-        self._fd = fd
-        self._format: Callable[[Entry], bytes] = _combined() if formatter in {"", "text"} else _access_json
-
-    def write(self, entry: Entry) -> None:
-        write_line(self._fd, self._format(entry))
-
-
-class Entry:
-    """One request in the access log.
-
-    `seconds` is how long the application took; `subject` is that of the client's certificate, "" without one.
-    """
-
-    __slots__ = (
-        "agent", "method", "protocol", "referer", "remote", "request", "seconds", "sent", "status", "subject",
-        "target", "user", "when",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        *,
-        when: float,
-        remote: str,
-        user: str,
-        method: str,
-        target: str,
-        protocol: str,
-        status: int,
-        sent: int,
-        seconds: float,
-        referer: str,
-        agent: str,
-        request: str,
-        subject: str = "",
-    ) -> None:
-        self.when, self.remote, self.user, self.method = when, remote, user, method
-        self.target = redaction.in_url(target)
-        self.protocol, self.status, self.sent, self.seconds = protocol, status, sent, seconds
-        self.referer, self.agent, self.request = redaction.in_url(referer), agent, request
-        self.subject = subject
-
-
-def write_line(fd: int, line: bytes) -> None:
-    """Write all of it, in one system call unless the receiver takes less.  A receiver that is gone is no error."""
-    while line:
-        try:
-            line = line[os.write(fd, line) :]
-        except BlockingIOError:
-            # Somebody made our terminal or pipe non-blocking; a log that drops lines under load misleads.
-            select.select([], [fd], [])
-        except OSError:
-            return
-
-
 class _StandardError:
     """The logger that structlog calls with a rendered line; its methods are named after the levels."""
 
@@ -242,12 +167,7 @@ def _renderers(formatter: str) -> list[Any]:
 
 
 def _now() -> str:
-    return _stamp(datetime.now(UTC))
-
-
-def _stamp(when: datetime) -> str:
-    """RFC 3339 with nine digits, as Go writes it; `isoformat` is five times as fast as `strftime`."""
-    return f"{when.replace(tzinfo=None).isoformat(timespec='microseconds')}000Z"
+    return rfc3339(datetime.now(UTC))
 
 
 def _level(event: MutableMapping[str, Any]) -> str:
@@ -262,12 +182,12 @@ def _text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
 
 
 def _json(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    return _dump({"level": _level(event), "msg": str(event.pop("event")), "time": _now(), **event})
+    return json_line({"level": _level(event), "msg": str(event.pop("event")), "time": _now(), **event})
 
 
 def _logstash(_: object, __: str, event: MutableMapping[str, Any]) -> str:
     head = {"@timestamp": _now(), "@version": "1", "level": _level(event), "message": str(event.pop("event"))}
-    return _dump({**head, **event})
+    return json_line({**head, **event})
 
 
 def _escape_for_terminal(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -279,24 +199,6 @@ def _escape_for_terminal(_: object, __: str, event: MutableMapping[str, Any]) ->
     return event
 
 
-def without_controls(text: str) -> str:
-    r"""`text` with an escape such as `\u202e`, as in JSON and Go's `%q`, for each control character."""
-    return text if text.isprintable() else _CONTROLS.sub(_escape_control, text)
-
-
-def lines_without_controls(text: str) -> str:
-    """The same for text of several lines, such as a traceback."""
-    return "\n".join(without_controls(line) for line in text.split("\n"))
-
-
-def _escape_control(match: re.Match[str]) -> str:
-    return f"\\u{ord(match.group()):04x}"
-
-
-def _dump(event: Mapping[str, Any]) -> str:
-    return without_controls(_ENCODE(event))
-
-
 def _word(value: object) -> str:
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -305,76 +207,3 @@ def _word(value: object) -> str:
 
 def _quoted(text: str) -> str:
     return text if _PLAIN.fullmatch(text) else without_controls(_ENCODE_TEXT(text))
-
-
-def _combined() -> Callable[[Entry], bytes]:
-    """Apache's combined form, then the seconds taken and the request's id, both without quotes.
-
-    The subject of a client's certificate, where there is one, is the last field, in quotes.
-    """
-    second, stamp = -1, ""
-
-    def render(entry: Entry) -> bytes:
-        nonlocal second, stamp
-        if int(entry.when) != second:
-            second = int(entry.when)
-            stamp = time.strftime("%d/%b/%Y:%H:%M:%S %z", time.localtime(second))
-        subject = f' "{_safe(entry.subject, 300)}"' if entry.subject else ""
-        return (
-            f"{_safe(entry.remote, 128)} - {_safe(entry.user, 256)} [{stamp}] "
-            f'"{_safe(entry.method, 32)} {_safe(entry.target, 2000)} HTTP/{entry.protocol}" '
-            f"{entry.status} {entry.sent or '-'} "
-            f'"{_safe(entry.referer, 500)}" "{_safe(entry.agent, 500)}" '
-            f"{entry.seconds:.6f} {entry.request}{subject}\n"
-        ).encode()
-
-    return render
-
-
-def _access_json(entry: Entry) -> bytes:
-    line = _access_object(entry, 2000)
-    # JSON's escapes take up to six bytes a character, so a hostile request may need a shorter cut.
-    return line if len(line) <= PIPE_BUF else _access_object(entry, 100)
-
-
-def _access_object(entry: Entry, limit: int) -> bytes:
-    fields = {
-        "time": _stamp(datetime.fromtimestamp(entry.when, UTC)),
-        "http.request.remoteaddr": entry.remote[:128],
-        "auth.user.name": entry.user[:limit],
-        "http.request.method": entry.method[:32],
-        "http.request.uri": entry.target[:limit],
-        "http.request.protocol": f"HTTP/{entry.protocol}",
-        "http.response.status": entry.status,
-        "http.response.written": entry.sent,
-        "http.response.duration": round(entry.seconds, 6),
-        "http.request.referer": entry.referer[: limit // 4],
-        "http.request.useragent": entry.agent[: limit // 4],
-        "http.request.id": entry.request,
-        "tls.client.subject": entry.subject[: limit // 4],
-        "trace_id": trace_id.get(),
-    }
-    return _dump({key: value for key, value in fields.items() if value != ""}).encode(errors="replace") + b"\n"
-
-
-def _safe(text: str, limit: int) -> str:
-    """Within a line and within quotes, as Apache escapes: nobody forges a line by sending one.
-
-    Cut to `limit` characters; "-" if empty.
-    """
-    return _escaped(text[:limit], limit) if text else "-"
-
-
-@lru_cache(maxsize=1024)
-def _escaped(text: str, limit: int) -> str:
-    """Remembered, since user agents, addresses and many targets come again and again."""
-    if _UNSAFE.search(text):
-        text = _UNSAFE.sub(_escape, text)
-    return text[:limit]
-
-
-def _escape(match: re.Match[str]) -> str:
-    character = match.group()
-    if character in '"\\':
-        return "\\" + character
-    return "".join(f"\\x{byte:02x}" for byte in character.encode(errors="surrogateescape"))

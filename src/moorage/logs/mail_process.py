@@ -27,6 +27,7 @@ import structlog
 
 from moorage import __version__
 from moorage.logs import log_setup, smtp
+from moorage.logs.lines import lines_without_controls, without_controls
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -88,9 +89,7 @@ class Digest:
         parts = [_shown(line) for line in self.lines]
         if self.others:
             counted = self.others.most_common()
-            rows = [
-                f"{count:8} {level} {log_setup.without_controls(message)}" for (level, message), count in counted
-            ]
+            rows = [f"{count:8} {level} {without_controls(message)}" for (level, message), count in counted]
             parts.append("\n".join(["Not shown, but counted:", *rows]))
         if self.lost:
             parts.append(f"{self.lost} more could not be told of: too many came at once.")
@@ -100,12 +99,10 @@ class Digest:
 
 def _shown(line: Mapping[str, Any]) -> str:
     when = datetime.fromtimestamp(line["time"], UTC).isoformat(timespec="milliseconds")
-    rows = [f"{when} {line['level']}: {log_setup.without_controls(line['message'])}"]
-    rows += [
-        f"    {name}: {log_setup.without_controls(str(value))}" for name, value in sorted(line["fields"].items())
-    ]
+    rows = [f"{when} {line['level']}: {without_controls(line['message'])}"]
+    rows += [f"    {name}: {without_controls(str(value))}" for name, value in sorted(line["fields"].items())]
     if "trace" in line:
-        rows += ["", log_setup.lines_without_controls(str(line["trace"]))]
+        rows += ["", lines_without_controls(str(line["trace"]))]
     return "\n".join(rows)
 
 

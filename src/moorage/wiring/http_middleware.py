@@ -13,7 +13,7 @@ from moorage.http.clients import Clients
 from moorage.http.cors import Cors, CorsRules
 from moorage.http.middleware import RequestLog
 from moorage.http.probes import PROBES, HealthGate
-from moorage.logs.log_setup import AccessLog
+from moorage.logs.access_log import AccessLog
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings

@@ -29,6 +29,7 @@ import uvloop
 from moorage.health_checks import Health, checks_of
 from moorage.http.middleware import Traffic
 from moorage.logs import log_setup
+from moorage.logs.lines import write_line
 from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Server
 from moorage.server.processes.protocol import (
@@ -278,4 +279,4 @@ def _dump_tasks() -> None:
                 f'  File "{frame.f_code.co_filename}", line {frame.f_lineno} in {frame.f_code.co_qualname}'
             )
             at = getattr(at, "cr_await", None)
-    log_setup.write_line(2, "".join(f"{line}\n" for line in lines).encode())
+    write_line(2, "".join(f"{line}\n" for line in lines).encode())
