@@ -8,7 +8,7 @@ Beside these, one process of the node checks the data directory (`server/process
 what changes. Each worker reads its `StorageReport`: unreadable is a failure like any other, unwritable degrades
 the registry, which then refuses pushes and serves pulls.
 
-Above: `http/probes.py`, which answers 503 meanwhile.  Source: reference/configuration.md section 12.
+Above: `http/probes.py`, which answers 503 meanwhile.  Source: docs/reference/configuration.md, section 12.
 """
 
 from __future__ import annotations

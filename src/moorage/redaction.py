@@ -4,7 +4,7 @@ The last line of defence, not the first: nothing hands a password or a token to 
 them (the state of an upload, signatures of buckets, tokens in a query, `user:password@`), and URLs end in lines
 about requests, in the errors of libraries and in the settings people print.
 
-Source: reference/auth.md section 7; RFC 6750 section 5.3; RFC 3986 section 3.2.1.
+Source: docs/reference/auth.md, section 7; RFC 6750 section 5.3; RFC 3986 section 3.2.1.
 """
 
 from __future__ import annotations

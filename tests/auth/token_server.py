@@ -8,8 +8,8 @@
 Whoever sends no credentials is anonymous and gets what `users[""]` may do.  More than allowed is never an error:
 the answer is what both hold.  `form` says how tokens name their key (`signing.Signer.header`).
 
-Source: reference/auth.md section 5; distribution's "Docker Registry v2 authentication via central service" and
-"Oauth2 Token Authentication".
+Source: docs/reference/auth.md, section 5; distribution's "Docker Registry v2 authentication via central service"
+and "Oauth2 Token Authentication".
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Make another process's system calls fail, or kill it inside one: strace's fault injection, attached for a while.
 
-Source: strace(1) "Tampering"; reference/testing.md section 6.
+Source: strace(1), "Tampering".
 """
 
 from __future__ import annotations

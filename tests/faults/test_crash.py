@@ -42,7 +42,7 @@ pytestmark = [pytest.mark.fault, pytest.mark.slow]
 
 @pytest.mark.timeout(LIMIT_S)
 def test_random_kills_lose_nothing_that_was_acknowledged(tmp_path: Path) -> None:
-    """Promise 1 of design.md: a registry that says 201 and forgets it is not worth running."""
+    """Invariant 1 of ARCHITECTURE.md: a registry that answers 201 and loses the image is not worth running."""
     moments, ledger, root = random.Random(SEED), Ledger.of(PUSHERS), tmp_path / "volume"
     for number in range(KILLS):
         with start_tested(root) as live:

@@ -88,7 +88,7 @@ def test_a_client_that_hangs_up_at_any_byte_goes_on_later(*, chunked: bool, rese
             offset = sent = 0
             for _ in range(4):
                 rest = DATA[offset:]
-                # Not one byte alone: "0-0" says none as well as one (reference/http-api.md section 7.1).
+                # Not one byte alone: "0-0" says none as well as one (docs/reference/http-api.md, section 7.1).
                 stop = moments.choice((0, 2, moments.randrange(2, 300_000), len(rest) - 1)) if len(rest) > 2 else 0
                 stop = min(stop, len(rest))
                 vanish(live.host, location, rest, stop, chunked=chunked, reset=reset)

@@ -3,7 +3,7 @@
 `Client.send` is one request; the methods below it are the requests that many tests need, and `push` asserts that
 all of it was taken.  Paths go out as they stand, except that httpx resolves `.` and `..`: write `%2e`.
 
-Source: reference/http-api.md 1.3 (the JSON of errors), 1.4 (headers), 1.6 (HEAD).
+Source: docs/reference/http-api.md, sections 1.3 (the JSON of errors), 1.4 (headers), 1.6 (HEAD).
 """
 
 from __future__ import annotations

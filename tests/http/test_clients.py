@@ -47,7 +47,7 @@ def forwarded_for(*lines: str) -> list[tuple[str, str]]:
     ],
 )
 def test_without_the_setting_logs_show_the_first_valid_address(headers: Any, client: Any, expected: str) -> None:
-    """reference/http-api.md section 11."""
+    """docs/reference/http-api.md, section 11."""
     assert ANYBODY.remote_address(scope(*headers, client=client)) == expected
 
 

@@ -79,7 +79,7 @@ async def test_what_is_no_endpoint_has_none(path: str) -> None:
 
 
 def test_the_reference_s_names_are_all_there() -> None:
-    """reference/configuration.md section 15."""
+    """docs/reference/configuration.md, section 15."""
     labels = {route.label for route in ROUTES}
     assert {"base", "blob", "blob_upload", "blob_upload_chunk", "catalog", "manifest", "tags"} <= labels
 

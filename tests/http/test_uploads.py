@@ -333,7 +333,7 @@ async def test_a_length_beyond_what_a_number_holds_is_a_refusal(client: Client, 
 
 
 async def test_an_inverted_span_is_a_416(client: Client) -> None:
-    """Start must not be after end (http-api.md 7.3)."""
+    """Start must not be after end (docs/reference/http-api.md, section 7.3)."""
     refused = await client.patch(await client.location(), b"x", "9-0")
     assert (refused.status_code, codes(refused)) == (416, ["RANGE_INVALID"])
 
@@ -407,7 +407,7 @@ async def test_a_mount_without_a_source_takes_it_from_anywhere(client: Client) -
     ],
 )  # fmt: skip
 async def test_a_mount_that_cannot_be_done_is_an_upload(client: Client, query: str) -> None:
-    """A client takes any refusal here for a failed push (http-api.md 14, trap 11)."""
+    """A client takes any refusal here for a failed push (docs/reference/http-api.md, section 7.2)."""
     await client.push_blob(BLOB, OTHER)
     answer = await client.start_upload(query=f"?{query}")
     assert answer.status_code == 202

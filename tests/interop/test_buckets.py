@@ -1,7 +1,7 @@
 """One bucket, two registries: Moorage and Debian's docker-registry 2.8, in either order and side by side.
 
 What `test_both_ways.py` shows of a volume, for S3.  One thing differs by decision: an upload that Moorage began is
-not continued by the reference (reference/object-storage.md section 4).
+not continued by the reference (docs/reference/object-storage.md, section 4).
 """
 
 from __future__ import annotations

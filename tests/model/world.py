@@ -1,7 +1,7 @@
 """What a registry should answer, in as few lines as it can be said: dictionaries and sets, no storage, no HTTP.
 
 Each method takes what a client asks for, changes the model and returns the expected status.  The rules are those
-of distribution-spec 1.1 and reference/http-api.md; where the server may choose, the choice is that of design.md.
+of distribution-spec 1.1 and docs/reference/http-api.md; where the server may choose, that of docs/api.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
 Whatever goes wrong is a `Failed` whose message says what the authority said, and of which host.  A refused nonce
 says nothing about the request, which is sent again, many times if need be.
 
-Source: RFC 8555, RFC 8737; reference/testing.md section 2 (what the library `acme` leaves to its users).
+Source: RFC 8555, RFC 8737; https://acme-python.readthedocs.io (what the library leaves to its users).
 """
 
 from __future__ import annotations

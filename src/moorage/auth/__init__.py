@@ -8,5 +8,5 @@
 
 `wiring/app.py` builds the one `Authority` that the configuration names, `http/auth.py` asks it for every request.
 
-Source: reference/auth.md.
+Source: docs/reference/auth.md.
 """

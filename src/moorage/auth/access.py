@@ -7,7 +7,7 @@
 A `Need` is one access record of the token protocol.  Everything is refused that is not granted; a refusal is the
 same for a repository that exists and one that does not, because nothing is looked up before.
 
-Above: `http/auth.py`.  Source: reference/auth.md section 1; distribution's token specification, "scope".
+Above: `http/auth.py`.  Source: docs/reference/auth.md, section 1; distribution's token specification, "scope".
 """
 
 from __future__ import annotations

@@ -2,7 +2,7 @@
 
 Credentials of another kind (a Bearer token) are as good as none.
 
-Used by: `wiring/app.py`.  Source: reference/auth.md section 2.
+Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 2.
 """
 
 from __future__ import annotations

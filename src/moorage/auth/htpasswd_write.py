@@ -1,6 +1,6 @@
 """Lines of a password file made, and the file written: whole or not at all.
 
-Used by: `cli/htpasswd.py`; `wiring/app.py`, which makes a file that is missing.  Source: reference/auth.md
+Used by: `cli/htpasswd.py`; `wiring/app.py`, which makes a file that is missing.  Source: docs/reference/auth.md,
 section 2.
 """
 

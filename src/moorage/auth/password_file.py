@@ -10,7 +10,7 @@ Bcrypt takes 50 ms and more, and Docker sends the password with every request of
 holds keyed hashes only, under a key that is drawn in each process.  A wrong password costs as much as one of an
 unknown user: as much as the most expensive entry of the file.
 
-Above: `wiring/app.py`, and whoever serves tokens.  Source: reference/auth.md section 2; measured there.
+Above: `wiring/app.py`, and whoever serves tokens.  Source: docs/reference/auth.md, section 2; measured there.
 """
 
 from __future__ import annotations

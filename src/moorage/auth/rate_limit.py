@@ -12,7 +12,7 @@ yesterday's password guesses nothing, and must not slow down its neighbours behi
 In memory, of one process: with N workers an address has N times as many tries.  An unknown address (a Unix socket
 without a proxy that tells) is never slowed: everybody would share it.
 
-Used by: `basic.py`, and whoever else takes passwords.  Source: reference/auth.md section 7.
+Used by: `basic.py`, and whoever else takes passwords.  Source: docs/reference/auth.md, section 7.
 """
 
 from __future__ import annotations

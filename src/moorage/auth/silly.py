@@ -1,6 +1,6 @@
 """`auth.silly`: whoever sends any Authorization header may do everything.  For tests of clients, and nothing else.
 
-Used by: `wiring/app.py`.  Source: reference/auth.md section 3.
+Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 3.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ must not remove anything.
 Entries of ours last a day, so that what a lost write or a restored dump left there does not stay.  What is not
 spelt as it should be (another digest, a size that is none) is as if it were not there.
 
-Source: reference/storage-layout.md section 6; docs/decisions/0007-shared-cache.md.
+Source: docs/reference/storage-layout.md, section 6; docs/decisions/0007-shared-cache.md.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ One file per command; `commands.py` joins them.  A command imports what it needs
 the address, reported on standard error without a traceback; 2 a mistake on the command line (CNCF Distribution
 exits with 0 then).
 
-Source: storage-layout.md section 9.
+Source: docs/reference/storage-layout.md, section 9.
 """
 
 from __future__ import annotations

@@ -3,5 +3,5 @@
 `load()` in `load.py` is the way in, `Settings` in `model.py` is what comes out.  Nobody else reads the file or
 `REGISTRY_*` variables.  Importing this package imports nothing heavy.
 
-Source: reference configuration.md.
+Source: docs/reference/configuration.md.
 """

@@ -4,7 +4,7 @@ Only suites of TLS 1.2 can be chosen.  Those of TLS 1.3 are always offered, all 
 Python before 3.15 can leave one out.  So a list may name all three, which changes nothing, and is refused if it
 names some.
 
-Source: reference/configuration.md section 9.1; crypto/tls of Go (`CipherSuites`, `InsecureCipherSuites`).
+Source: docs/reference/configuration.md, section 9.1; crypto/tls of Go (`CipherSuites`, `InsecureCipherSuites`).
 """
 
 from __future__ import annotations

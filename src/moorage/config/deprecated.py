@@ -3,7 +3,7 @@
 Most are declared in the models (`setting(..., instead="log.level")`); what needs more than a new place is
 here.  Everything changed is told in a warning.
 
-Source: configuration.md sections 3, 9, 11, 14 and 16.
+Source: docs/reference/configuration.md, sections 3, 9, 11, 14 and 16.
 """
 
 from __future__ import annotations

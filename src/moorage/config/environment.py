@@ -10,7 +10,7 @@ that are scalars; keys below `storage.maintenance`; a variable of one driver whi
 variable's driver is chosen, and `delete`, `cache`, `redirect`, `maintenance` and `tag` stay); header names in
 another case; ten list elements and more; the variables that Kubernetes adds for a service called registry-*.
 
-Source: configuration.md section 2.
+Source: docs/reference/configuration.md, section 2.
 """
 
 from __future__ import annotations

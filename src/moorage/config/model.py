@@ -3,7 +3,7 @@
 `Settings` is frozen; `settings.http.addr` is `http.addr` in the file.  Durations are seconds.  Code that needs
 settings in a test makes them directly: `Settings(storage=Storage(inmemory=Inmemory()))`.
 
-Source: configuration.md, sections 3 to 14.
+Source: docs/reference/configuration.md, sections 3 to 14.
 """
 
 from typing import Annotated, Literal

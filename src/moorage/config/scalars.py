@@ -4,7 +4,8 @@ A `Reader` stands in the annotation of every setting that is a single value: `An
 Reader("duration", read_duration)]`.  Its function gets the scalar as written and returns the value or raises
 `ValueError` with what was expected ("expected ..."), never with the value itself, which may be a secret.
 
-Source: configuration.md 1.2; go-yaml v2.4.0 resolve.go; Go's time.ParseDuration, strconv.ParseBool and fmt.
+Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 resolve.go; Go's time.ParseDuration,
+strconv.ParseBool and fmt.
 """
 
 from __future__ import annotations

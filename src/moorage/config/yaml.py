@@ -6,7 +6,8 @@ the first of several documents, so that a second `auth:` or a stray `---` switch
 reported as errors here.
 PyYAML's composer does the grammar; its own idea of scalars (12:30 is 750, 1e3 is text) is not used.
 
-Source: configuration.md 1.2; go-yaml v2.4.0 decode.go, and `docker-registry` 2.8.2 run on examples.
+Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 decode.go, and
+`docker-registry` 2.8.2 run on examples.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every answer carries `Docker-Distribution-API-Version`, by which old Docker engines know a registry; answers of a
 route also carry the configured `http.headers`.
 
-Source: reference/http-api.md section 1.
+Source: docs/reference/http-api.md, section 1.
 """
 
 from __future__ import annotations

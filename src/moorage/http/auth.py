@@ -3,7 +3,7 @@
 It runs after the route is found and the repository's name is parsed, before anything is looked up: a path
 without a route needs no credentials, and a 401 does not disclose what exists.
 
-Source: reference/auth.md section 1; RFC 7617 (Basic), RFC 6750 (Bearer).
+Source: docs/reference/auth.md, section 1; RFC 7617 (Basic), RFC 6750 (Bearer).
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ Of the headers with addresses only the first present one counts: X-Forwarded-For
 A proxy that sets a later one must remove those before it, or a client's own value would count.
 
 Used by `auth.py` and `middleware.py`; `urls.py` reads the headers that are left.
-Source: reference/http-api.md section 11, reference/auth.md section 7; RFC 7239.
+Source: docs/reference/http-api.md, section 11, docs/reference/auth.md, section 7; RFC 7239.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 This listener has no authentication, so its pages contain nothing confidential: no settings, no
 secrets, no memory.  The reference serves all of its settings at `/debug/vars` once Redis is configured.
 
-Source: reference/configuration.md sections 9 and 12.
+Source: docs/reference/configuration.md, sections 9 and 12.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The one table refusal → status, and the one place where errors become bytes.
 
-Source: distribution-spec 1.1 "Error Codes"; reference/http-api.md section 3.
+Source: distribution-spec 1.1 "Error Codes"; docs/reference/http-api.md, section 3.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Manifests: GET, HEAD, PUT and DELETE of `/v2/<name>/manifests/<reference>`.
 
 Source: distribution-spec 1.1 "Pulling manifests", "Pushing Manifests" and the next draft's `tag` parameters;
-reference/http-api.md section 5.
+docs/reference/http-api.md, section 5.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ would stop those as well.  `/readyz` is 200 with the reason then.
 They need no credentials and name no failing checks, whose reasons may hold names of internal hosts; those are on
 the debug listener (`debug.py`) and in the log.
 
-Source: reference/configuration.md section 12; Kubernetes' API server has the two names.
+Source: docs/reference/configuration.md, section 12; Kubernetes' API server has the two names.
 """
 
 from __future__ import annotations

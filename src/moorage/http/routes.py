@@ -4,7 +4,8 @@
 end.  Patterns are tried in this order; `tests/test_boundaries.py` checks that every row names its access, which
 `auth.py` enforces.
 
-Source: distribution-spec 1.1 "Endpoints"; reference/http-api.md 1.1 and auth.md section 1.
+Source: distribution-spec 1.1 "Endpoints"; docs/reference/http-api.md, section 1.1,
+and docs/reference/auth.md, section 1.
 """
 
 from __future__ import annotations

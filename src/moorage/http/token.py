@@ -6,7 +6,8 @@
 Without credentials the token has the anonymous rights; of a scope beyond the client's rights it has the granted
 part.  Wrong credentials are 401, the same for every reason.  Errors have the registry's form and OAuth 2.0's.
 
-Source: distribution's token and OAuth 2.0 specifications; RFC 6749; RFC 8693 (exchange); reference/auth.md 5.2.
+Source: distribution's token and OAuth 2.0 specifications; RFC 6749; RFC 8693 (exchange);
+docs/reference/auth.md, section 5.2.
 """
 
 from __future__ import annotations

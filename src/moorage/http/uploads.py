@@ -2,7 +2,7 @@
 
 Parameters come from the query only: a body sent as a form is the blob, not parameters.
 
-Source: distribution-spec 1.1 "Pushing blobs" and its next draft; reference/http-api.md section 7.
+Source: distribution-spec 1.1 "Pushing blobs" and its next draft; docs/reference/http-api.md, section 7.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ Order: `http.host`; `http.relativeurls`; else the request, as described by the p
 then `X-Forwarded-Proto` and `-Host`, then `Host`).  A caller can only poison its own answers with these headers,
 and nothing here is cached.  The configured prefix is always kept (the reference loses it with relative URLs).
 
-Source: reference/http-api.md section 11; RFC 7239.
+Source: docs/reference/http-api.md, section 11; RFC 7239.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ fit into the socket is dropped, and counted in the next mail.
 Levels are logrus's names, since configurations have those: `fatal` is our critical; `panic` is critical and every
 error with a traceback, which is what CNCF Distribution logs a panic of a handler as.
 
-Source: reference/configuration.md section 4.
+Source: docs/reference/configuration.md, section 4.
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Those named `registry_...` are CNCF Distribution's, so that its dashboards go on working; the rest is ours, and
 `process_...` has the meaning that Prometheus gives it.  Units are in the names: seconds, bytes.
 
-Source: reference/configuration.md section 15; docker/go-metrics; the output of docker-registry 2.8.2.
+Source: docs/reference/configuration.md, section 15; docker/go-metrics; the output of docker-registry 2.8.2.
 """
 
 from __future__ import annotations

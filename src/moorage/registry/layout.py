@@ -25,7 +25,7 @@ descriptor of its manifest (`referrer_links.py`).
 
 CNCF Distribution reads and writes the same tree and ignores what is marked "ours".
 
-Source: reference/storage-layout.md section 1 (registry/storage/paths.go of Distribution 2.8 and 3.1).
+Source: docs/reference/storage-layout.md, section 1 (registry/storage/paths.go of Distribution 2.8 and 3.1).
 """
 
 from __future__ import annotations

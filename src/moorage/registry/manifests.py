@@ -33,7 +33,7 @@ Races: a put that finds the revision link writes it again only on condition that
 cannot undo a deletion that comes between.  A put and a deletion of one digest both look again after their last
 change to the referrer link, so that a living manifest keeps it.
 
-Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; reference/http-api.md section 5.
+Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; docs/reference/http-api.md, section 5.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ only as far as the page reaches (a few directories beyond it are looked into at 
 What is spelt like no repository's name is not one: `_layers`, `lost+found`, or the upper-case names that
 Distribution took and clients cannot spell.
 
-Source: reference/http-api.md 9.2, reference/storage-layout.md 1.2.
+Source: docs/reference/http-api.md, section 9.2, docs/reference/storage-layout.md, section 1.2.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ a length that needs no `=`: clients take the URL apart and put it together in th
 unreserved characters come through all of them.  Other members of the JSON are ignored, as Go does; a later version
 that needs them read adds `"Moorage":2`, which is refused here (docs/formats.md).
 
-Source: reference/storage-layout.md section 9, reference/http-api.md 7.1.
+Source: docs/reference/storage-layout.md, section 9, docs/reference/http-api.md, section 7.1.
 """
 
 from __future__ import annotations

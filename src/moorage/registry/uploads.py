@@ -10,7 +10,7 @@ in memory at most, and a slow disk slows the client down, not the process.  Hand
 so a batch is 1 MiB while up to eight requests send, and less for each when more do: all batches of a process have
 16 MiB until 32 requests send at once, from then on half a MiB per request.
 
-What a crash leaves, step by step of `finish` (the order is what promise 1 of design.md rests on):
+What a crash leaves, step by step of `finish` (its order keeps invariant 1 of ARCHITECTURE.md):
 
     before it is sealed        the upload at its last checkpoint; the client continues from there
     after it is sealed         the same, or the upload whole; the client continues, or repeats the PUT
@@ -21,7 +21,7 @@ What a crash leaves, step by step of `finish` (the order is what promise 1 of de
 A client that hangs up, a timeout and a cancellation end in a checkpoint too: what arrived is kept.
 
 Beside: `hashing.py`, `upload_token.py`, `purge.py`.  Source: distribution-spec 1.1 "Pushing a blob in chunks";
-reference/http-api.md section 7.
+docs/reference/http-api.md, section 7.
 """
 
 from __future__ import annotations

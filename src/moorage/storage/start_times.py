@@ -1,7 +1,7 @@
 """When an upload began, as `HOME/startedat` says it: UTC, RFC 3339, whole seconds.
 
 The reference's purger goes by this file, and keeps an upload forever that has none it can read, so every driver
-writes it alike.  Source: reference/storage-layout.md sections 1 and 7.
+writes it alike.  Source: docs/reference/storage-layout.md, sections 1 and 7.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@
 Configured by OpenTelemetry's standard variables and by nothing else.  Unlike the reference, which sends to
 localhost:4318 unless told not to, no exporter is the default: silence is.
 
-Source: reference/configuration.md section 15; the OpenTelemetry specification, "Environment Variables".
+Source: docs/reference/configuration.md, section 15; the OpenTelemetry specification, "Environment Variables".
 """
 
 from __future__ import annotations

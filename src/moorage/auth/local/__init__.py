@@ -10,5 +10,5 @@
 `Policy.grants_of` is the one place that decides; API, tokens, web pages and `moorage auth explain` all ask it.
 Everything is refused that no rule grants.  Imported only where `auth.local` is configured.
 
-Source: reference/auth.md sections 5 to 7; docs/auth/local.md tells operators.
+Source: docs/reference/auth.md, sections 5 to 7; docs/auth/local.md tells operators.
 """

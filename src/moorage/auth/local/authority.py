@@ -7,7 +7,7 @@
 whether it has to log in, and would never send a password if it had not.
 
 A token holds the rights of the moment it was given out; rights that change, change with the next token.
-Source: reference/auth.md sections 4.2, 5 and 6.
+Source: docs/reference/auth.md, sections 4.2, 5 and 6.
 """
 
 from __future__ import annotations

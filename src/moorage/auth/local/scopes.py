@@ -1,6 +1,6 @@
 """What a client asks a token for, and what of it somebody gets: never more than asked, never more than granted.
 
-Source: distribution's token specification, "scope"; reference/auth.md 5.1.
+Source: distribution's token specification, "scope"; docs/reference/auth.md, section 5.1.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """The tokens we give out, and what they say when they come back.
 
-Access tokens are the token protocol's JWTs (reference/auth.md 5.4): what somebody may do, for some minutes.  The
+Access tokens are the token protocol's JWTs
+(docs/reference/auth.md, section 5.4): what a user may do, for some minutes.  The
 registry believes them without asking the policy again; that is why they are short.  Refresh tokens say only who
 somebody is ("identity token" in `docker login`): what he may do is looked up each time, and a changed password or
 secret ends them, because the fingerprint of its hash is inside.

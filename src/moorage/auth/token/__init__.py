@@ -9,5 +9,5 @@ A token is refused unless every step says yes; only the log says which one did n
 joserfc and cryptography, and always with a key from the configured files (or one that a certificate of them
 vouches for), by an algorithm that fits the key: what a token says of itself is never enough.
 
-Source: reference/auth.md section 4; RFC 7515, 7517, 7518, 7519, 7638; distribution's token specification.
+Source: docs/reference/auth.md, section 4; RFC 7515, 7517, 7518, 7519, 7638; distribution's token specification.
 """

@@ -8,7 +8,7 @@ Verifying runs on the event loop: 20 us for RSA of 2048 bits, 70 us for P-256, 0
 to 0.4 ms more for a chain (measured).  A thread would cost 40 us and gain nothing, since cryptography keeps the
 interpreter's lock meanwhile.  It happens once for each token, which is remembered until it ends.
 
-Source: reference/auth.md 4.2, 4.3; RFC 6750 section 3.
+Source: docs/reference/auth.md, sections 4.2, 4.3; RFC 6750 section 3.
 """
 
 from __future__ import annotations

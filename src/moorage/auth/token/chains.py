@@ -5,7 +5,7 @@ through the others that were sent.  The first case is by far the most frequent, 
 verifier: token servers put their self-signed certificate, which is no CA and names no host, into the bundle.
 The second is that of `cryptography.x509.verification`, told that any purpose will do.
 
-Source: reference/auth.md 4.4; RFC 7515 section 4.1.6 (x5c), RFC 5280 section 6.
+Source: docs/reference/auth.md, section 4.4; RFC 7515 section 4.1.6 (x5c), RFC 5280 section 6.
 """
 
 from __future__ import annotations

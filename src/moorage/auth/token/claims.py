@@ -3,7 +3,7 @@
 The signature has been checked; still, nothing is taken whose type is not as it should be.  The checks stand in the
 reference's order: issuer, audience, times, access.
 
-Source: reference/auth.md 4.4 "Claims"; RFC 7519 section 4.1; distribution's token specification.
+Source: docs/reference/auth.md, section 4.4 "Claims"; RFC 7519 section 4.1; distribution's token specification.
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@
 The order is the reference's.  Anybody can send anything here: every step refuses with a reason for the log, and
 none raises anything else.
 
-Source: reference/auth.md 4.4; RFC 7515 sections 4.1 and 5.2, RFC 7638.
+Source: docs/reference/auth.md, section 4.4; RFC 7515 sections 4.1 and 5.2, RFC 7638.
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@ A certificate's key is known by three ids, because token servers were written fo
 A key of a JWK Set is known by its `kid`, to the letter; one without `kid` by the three ids above.  Each key is
 bound to the algorithms of its type and size, so that no public key ever serves as a secret.
 
-Source: reference/auth.md 4.4; RFC 7517 section 5, RFC 7518 section 3.1, RFC 7638; libtrust's `keyIDFromCryptoKey`.
+Source: docs/reference/auth.md, section 4.4; RFC 7517 section 5, RFC 7518 section 3.1, RFC 7638;
+libtrust's `keyIDFromCryptoKey`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """What the settings of `storage.azure` must agree on.
 
-Above: `dependencies.py`.  Source: reference/configuration.md 5.6; Azure's rules for names of accounts and
-containers.
+Above: `dependencies.py`.  Source: docs/reference/configuration.md, section 5.6; Azure's rules for
+names of accounts and containers.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@ each, or problems with the option's own key.  `disabled: true` leaves an entry o
 reference does not look at it).
 
 Above: `dependencies.py`; `moorage.wiring.redirects` reads the values.
-Source: reference/configuration.md section 8.
+Source: docs/reference/configuration.md, section 8.
 """
 
 from __future__ import annotations

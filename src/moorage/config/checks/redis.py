@@ -4,7 +4,7 @@ Read by both majors' spellings (`config/deprecated.py` has turned those of 2.8 i
 the reference's client library is told and left; what would make answers wrong is refused.
 
 Above: `dependencies.py`.
-Source: reference/configuration.md section 11; go-redis v9 UniversalOptions.
+Source: docs/reference/configuration.md, section 11; go-redis v9 UniversalOptions.
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ Identities sign URLs with a user delegation key, which the service gives to thos
 Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY), for the service and for tokens.  Everything is made
 on first use, in the process and the event loop that use it.
 
-Source: reference/object-storage.md section 1.3; Azure's "Create a user delegation SAS".
+Source: docs/reference/object-storage.md, section 1.3; Azure's "Create a user delegation SAS".
 """
 
 from __future__ import annotations

@@ -13,8 +13,8 @@ Where there are both, an object is the one in `docker/...` if there is one there
 again, and deleting removes both, the older one first.  A version read from the older place begins with `/`:
 writing over it creates the newer one, so that of two writers still only one wins.
 
-Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: reference/storage-layout.md sections 3.1
-and 10.
+Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: docs/reference/storage-layout.md,
+sections 3.1 and 10.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ The reference appends to `HOME/data`, an append blob, which cannot be cut back t
 Uploads that it began are read there, and copied through us into blocks by the first request that extends or
 publishes them.  The reference does not go on with ours: the client begins that layer again.
 
-Above: `storage/object_store/driver.py`.  Source: reference/object-storage.md section 4, with blocks for the
+Above: `storage/object_store/driver.py`.  Source: docs/reference/object-storage.md, section 4, with blocks for the
 append blob because of the torn bytes that it keeps.
 """
 

@@ -8,7 +8,7 @@ object yet: a blob that is there already is kept, and what two racing publishers
 
 Intermediate objects have names that no other publication uses, and are removed whatever the end.
 
-Source: Google's "Composite objects", "Objects: rewrite"; reference/object-storage.md section 3.
+Source: Google's "Composite objects", "Objects: rewrite"; docs/reference/object-storage.md, section 3.
 """
 
 from __future__ import annotations

@@ -6,7 +6,7 @@ Joins are in `compose.py`, sessions in `resumable_upload.py`, signatures in `gcs
 The reference's unfinished uploads (objects of type `application/x-docker-upload-session`) are no objects here,
 except to `foreign`, `adopt`, `abort` and `unfinished`.
 
-Source: Google's JSON API v1; reference/object-storage.md sections 1.2, 3 and 6.
+Source: Google's JSON API v1; docs/reference/object-storage.md, sections 1.2, 3 and 6.
 """
 
 from __future__ import annotations

@@ -12,7 +12,7 @@ The path is that of the object in the bucket, the driver's root directory includ
 path empty.
 
 Source: Amazon CloudFront Developer Guide, "Create a signed URL using a canned policy";
-reference/configuration.md section 8.
+docs/reference/configuration.md, section 8.
 """
 
 from __future__ import annotations

@@ -34,7 +34,7 @@ Why nothing is torn or mixed:
 The reference's unfinished uploads have no `state`; `Objects.foreign` tells of them, and the first request that
 extends or publishes one adopts it as its first chunk.  The reference does not go on with ours.
 
-Above: `driver.py`.  Source: reference/object-storage.md section 4, with two changes: chunks named for their
+Above: `driver.py`.  Source: docs/reference/object-storage.md, section 4, with two changes: chunks named for their
 writer, because create-only puts are not exact everywhere, and small tails inside the state.
 """
 

@@ -12,7 +12,7 @@ Keys are `driver.Key`s; the store puts its root before them and takes it off aga
 `storage/driver.py`, and no other exception escapes.  A call that is cancelled may have happened or not; whoever
 must know waits for it to end (`shielding.py`).
 
-Source: reference/object-storage.md sections 3 to 6.
+Source: docs/reference/object-storage.md, sections 3 to 6.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ character.  So of a page of keys everything is known but the few names that the 
 whose own keys lie beyond it; those are asked for, and only if they belong to what is shown.  Every later key
 then has a name greater than all of this page's.
 
-Source: reference/object-storage.md 6.2; the argument is tested against sorted() in tests/storage.
+Source: docs/reference/object-storage.md, section 6.2; the argument is tested against sorted() in tests/storage.
 """
 
 from __future__ import annotations

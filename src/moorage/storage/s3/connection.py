@@ -8,7 +8,7 @@ asynchronous provider deadlocks the loop).
 
 Everything here is made on first use, in the process that uses it: a forked runtime of obstore would be dead.
 
-Source: reference/object-storage.md section 5.
+Source: docs/reference/object-storage.md, section 5.
 """
 
 from __future__ import annotations

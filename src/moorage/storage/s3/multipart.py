@@ -10,7 +10,7 @@ A multipart upload that is not completed is kept and billed, and no listing of o
 the work before its end, a failure or a cancellation, waits for the parts on their way and aborts; what a dead
 process leaves is aborted by age (`unfinished`).
 
-Source: reference/object-storage.md sections 3 and 4.
+Source: docs/reference/object-storage.md, sections 3 and 4.
 """
 
 from __future__ import annotations
