@@ -117,7 +117,7 @@ def write(
     done: Sequence[Measured],
     left_out: Sequence[LeftOut] = (),
 ) -> None:
-    """Write `results.json` with every number of every round, and `results.md` with the table."""
+    """Write `results.json` with every number of every round, and the table as Markdown."""
     folder.mkdir(parents=True, exist_ok=True)
     document = {
         "machine": dict(machine),

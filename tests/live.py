@@ -74,7 +74,7 @@ def require(name: str, *, optional: bool = False, how: str = "") -> str:
 
 
 def with_customized(folder: Path) -> dict[str, str]:
-    """The environment of a Python that imports the sitecustomize.py in `folder` first."""
+    """The environment of a Python that imports the module sitecustomize in `folder` first."""
     found = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{found}" if found else str(folder)}
 

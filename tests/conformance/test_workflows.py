@@ -1,7 +1,7 @@
 """The specification's workflows, from the first request to the last, against a live server of two workers.
 
 The official suites are Go programs; docs/testing.md says how to run them.  These are the same steps in our own
-words, so that every run of the tests takes them.  Source: distribution-spec 1.1, conformance/README.md.
+words, so that every run of the tests takes them.  Source: distribution-spec 1.1, its conformance tests.
 """
 
 from __future__ import annotations

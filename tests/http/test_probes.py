@@ -205,7 +205,7 @@ async def test_a_check_that_breaks_fails_the_registry() -> None:
 
 
 def test_two_checks_of_the_same_are_refused() -> None:
-    """The reference panics; the configuration refuses it before (dependencies.py), and so does this."""
+    """Distribution panics; `config/checks/dependencies.py` refuses it before, and so does this."""
     settings = Settings(file=(FileCheck(file="/x"), FileCheck(file="/x")))
     with pytest.raises(ValueError, match="/x"):
         Health(checks_of(settings, storage="filesystem", probe=fine))

@@ -16,7 +16,7 @@
             ├── startedat, data                     when it began; the bytes so far
             ├── hashstates/ALG/OFFSET               the hash's inner state at a checkpoint
             ├── offset.N                            ours: a checkpoint at byte N without a hash state
-            └── state, parts/..., joining/...       ours, in buckets, instead of data (`chunk_log.py`)
+            └── state, parts/..., joining/...       ours, in buckets, instead of data (storage/)
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
 reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:

@@ -12,8 +12,8 @@ building their values, at any nesting, and are not validated beyond their bracke
 by the members that are returned, its time by the size of the document.
 
 Above: `media.py`, `referrers.py`.
-Source: RFC 8259; https://pkg.go.dev/encoding/json#Unmarshal; image-spec 1.1 manifest.md, image-index.md and
-descriptor.md.
+Source: RFC 8259; https://pkg.go.dev/encoding/json#Unmarshal; image-spec 1.1 "Image Manifest", "Image
+Index" and "Content Descriptors".
 """
 
 from __future__ import annotations

@@ -8,7 +8,7 @@ What is pushed is held to the specification.  What was stored, perhaps by a regi
 whatever it holds if CNCF Distribution served it: a member that cannot be read is absent, a descriptor whose digest
 is not supported is left out (`manifest_json.py` has a reader for each).
 
-Source: image-spec 1.1 manifest.md and image-index.md.
+Source: image-spec 1.1 "Image Manifest" and "Image Index".
 """
 
 from __future__ import annotations

@@ -92,7 +92,7 @@ def check(target: Monitored, before: StorageReport, *, write: bool = True) -> St
     """Check once, and measure the space.  With `write=False` the last result of the write check is kept.
 
     A directory that never existed is created by the write check; one that has disappeared is not: usually its
-    volume is no longer mounted, and the mount point must not be filled instead (`data_directory.py`).
+    volume is no longer mounted, and the mount point must not be filled instead (see `data_directory`).
     """
     found = _check(target, before, write=write)
     return replace(found, space=_space(target.root) if found.readable else None)
