@@ -86,7 +86,7 @@ def packages(parent: str) -> dict[str, frozenset[str]]:
 
 
 def child_of(parent: str, name: str) -> str | None:
-    """Return the child of the package `parent` that contains the module `name`: modules count in `moorage` only."""
+    """Return the child of the package `parent` that contains `name`; modules count in `moorage` only."""
     prefix = f"{parent}." if parent else ""
     if not name or not name.startswith(prefix):
         return None
