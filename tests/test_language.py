@@ -1,4 +1,4 @@
-"""Docstrings are written in the field's terms, and a class name has one meaning (CONTRIBUTING.md, "Style in short")."""
+"""Docstrings use the words of the field, and a class name has one meaning (CONTRIBUTING.md, "Style in short")."""
 
 from __future__ import annotations
 
