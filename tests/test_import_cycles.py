@@ -16,8 +16,6 @@ SOURCE: Final = Path(moorage.__file__).parent
 KNOWN_MODULES: Final = {
     frozenset({"errors", "types"}),
     frozenset({"logs.log_setup", "logs.mail_hook"}),
-    frozenset({"server.http1.connection", "server.http1.exchange", "server.http1.file_sender",
-               "server.http1.server", "server.http1.tls_connection"}),
     frozenset({"storage.gcs.compose", "storage.gcs.objects", "storage.gcs.reader",
                "storage.gcs.resumable_upload"}),
     frozenset({"storage.s3.conditions", "storage.s3.multipart", "storage.s3.objects"}),

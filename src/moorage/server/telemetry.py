@@ -169,7 +169,7 @@ class Observing:
     def retire(self) -> None:
         """Stop accepting after a newer worker has taken over; each response closes its connection."""
         if self._server is not None:
-            self._server.accept_no_more()
+            self._server.stop_accepting()
             self._server.draining = True
             asyncio.get_running_loop().call_later(_INTERVAL_S, self._server.stop)
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from tests.server.http1.application import Seen
     from tests.server.http1.peer import Answer
 
-    from moorage.server.http1.tls_connection import TlsProvider
+    from moorage.server.http1.interfaces import TlsProvider
 
 __all__ = ["Outcome", "Running", "exchange", "get", "running", "until"]
 
@@ -83,7 +83,7 @@ async def running(
         for connection in list(server.connections):
             connection.abort()
         async with asyncio.timeout(LIMIT_S):
-            await server.stopped()
+            await server.wait_stopped()
     assert not failures, failures
 
 

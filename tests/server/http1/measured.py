@@ -36,12 +36,12 @@ from tests.server.http1.raw_tls import RawTlsPeer
 
 from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Http1Options, Server
+from moorage.server.http1.connection import Connection
 from moorage.server.processes.worker import _dump_tasks
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from moorage.server.http1.connection import Connection
 
 __all__ = ["Measured", "State", "measured"]
 
@@ -187,7 +187,9 @@ class _Application(Application):
     async def on_state(self, rest: str, scope: Any, receive: Any, send: Any) -> None:
         gc.collect()
         # Without the one of this request.
-        connections = [each for server in self.servers for each in server.connections]
+        connections = [
+            each for server in self.servers for each in server.connections if isinstance(each, Connection)
+        ]
         found = {
             **state(),
             "threads": threading.active_count(),

@@ -57,7 +57,7 @@ async def downloading(served: Running, certificate: Certificate, *, behind: byte
     await peer.read_until(b"\r\n\r\n")
     (connection,) = served.server.connections
     assert isinstance(connection, TlsConnection)
-    await until(lambda: connection._lent, "the thread to own the connection")
+    await until(lambda: connection._thread_owns_tls, "the thread to own the connection")
     return peer
 
 
@@ -119,7 +119,7 @@ async def test_a_closing_alert_within_a_file_ends_the_connection_after_it(
     async with await downloading(served, certificate) as peer:
         await peer.say_goodbye()
         await is_answered(served, certificate)
-        assert any(isinstance(each, TlsConnection) and each._lent for each in served.server.connections)
+        assert any(isinstance(each, TlsConnection) and each._thread_owns_tls for each in served.server.connections)
         await complete(peer)
         assert await peer.receive() == b""
         assert (peer.received, peer.closed, peer.reset) == (b"", True, False)
@@ -223,11 +223,11 @@ async def test_a_key_update_within_a_file_is_answered_after_it(served: Running, 
             await client.stdout.readuntil(b"\r\n\r\n")
             (connection,) = served.server.connections
             assert isinstance(connection, TlsConnection)
-            await until(lambda: connection._lent, "the thread to own the connection")
+            await until(lambda: connection._thread_owns_tls, "the thread to own the connection")
             for _ in range(3):
                 client.stdin.write(b"K\n")
                 await client.stderr.readuntil(b"KEYUPDATE\n")
-            assert connection._lent
+            assert connection._thread_owns_tls
             assert not (await client.stdout.readexactly(SIZE)).strip(b"\0")
             client.stdin.write(GET)
             assert (await client.stdout.readuntil(b"\r\n\r\n")).startswith(b"HTTP/1.1 200 ")

@@ -1,6 +1,6 @@
 """HTTP/1.1 server on uvloop for ASGI applications.
 
-Read in this order: `connection.py` (states of a connection), `exchange.py` (one request in ASGI),
+Read in this order: `interfaces.py`, `connection.py` (states of a connection), `exchange.py` (one request in ASGI),
 `request_head.py` and `request_body.py` (grammar), `file_sender.py` (files), `tls_connection.py`, `server.py`
 (accepting, timeouts, graceful shutdown).
 

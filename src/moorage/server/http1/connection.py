@@ -41,9 +41,9 @@ from moorage.server.http1.response_head import refusal
 
 if TYPE_CHECKING:
     from moorage.server.http1.file_sender import Cipher, FileJob
+    from moorage.server.http1.interfaces import ServerContext
     from moorage.server.http1.request_body import Body
     from moorage.server.http1.request_head import RequestHead
-    from moorage.server.http1.server import Server
 
 __all__ = ["Connection"]
 
@@ -77,17 +77,19 @@ class Connection(asyncio.BufferedProtocol):
 
     scheme = "http"
 
-    def __init__(self, server: Server, sock: socket.socket, client: tuple[str, int] | None) -> None:
+    def __init__(self, server: ServerContext, sock: socket.socket, client: tuple[str, int] | None) -> None:
         self.server = server
         self.sock = sock
         self.client = client
         self.loop = server.loop
         self.deadline = math.inf
-        self.eof = self.lost = False
+        self.eof = False
+        self.lost = False
         self.tls_subject = ""
         self.writing_paused = False
         self.write_waiter: asyncio.Future[None] | None = None
-        self.written = self.lost_unsent = 0
+        self.written = 0
+        self.lost_unsent = 0
         self._transport: Any = None
         self._state = _HEAD
         self._partial = bytearray()
@@ -107,7 +109,7 @@ class Connection(asyncio.BufferedProtocol):
     def connection_made(self, transport: Any) -> None:
         self._transport = transport
         transport.set_write_buffer_limits(high=_WRITE_LIMIT_BYTES, low=0)
-        self.server.connections.add(self)
+        self.server.connection_opened(self)
         self.deadline = self.loop.time() + self.server.options.header_timeout_s
 
     def get_buffer(self, sizehint: int) -> memoryview:
@@ -125,7 +127,7 @@ class Connection(asyncio.BufferedProtocol):
         if not owed or self._state not in {_BODY, _ANSWER}:
             self.close()
         elif self._state == _BODY and self._exchange is not None:
-            self._exchange.client_left()
+            self._exchange.client_disconnected()
         return True
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -133,10 +135,10 @@ class Connection(asyncio.BufferedProtocol):
         self.lost = True
         self._state = _CLOSED
         self.deadline = math.inf
-        self.server.forget(self)
+        self.server.connection_closed(self)
         self.resume_writing()
         if self._exchange is not None:
-            self._exchange.client_left()
+            self._exchange.client_disconnected()
 
     def pause_writing(self) -> None:
         self.writing_paused = True
@@ -162,7 +164,7 @@ class Connection(asyncio.BufferedProtocol):
         elif state == _BODY:
             self._read_body(view, at, end)
         elif state == _ANSWER:
-            self._keep(view, at, end)
+            self._buffer_next_request(view, at, end)
         elif state == _LINGER:
             self._lingered += end - at
             now = self.loop.time()
@@ -170,7 +172,7 @@ class Connection(asyncio.BufferedProtocol):
             if self._lingered > _LINGER_BYTES:
                 self.abort()
 
-    def _keep(self, view: memoryview, at: int, end: int) -> None:
+    def _buffer_next_request(self, view: memoryview, at: int, end: int) -> None:
         """Buffer bytes of the next request and pause reading until the current one is answered.
 
         Buffered bytes are not copied again: with a thousand pipelined requests each would copy all others.
@@ -261,7 +263,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.abort()
             else:
                 self._refuse(400, f"malformed request body: {error}")
-                exchange.client_left()
+                exchange.client_disconnected()
             return
         self._window_bytes += end - at
         if body.done:
@@ -276,7 +278,7 @@ class Connection(asyncio.BufferedProtocol):
         elif stop < end:
             self.received(view, stop, end)
 
-    def body_wanted(self) -> None:
+    def body_consumed(self) -> None:
         """Resume reading: the application has received all buffered pieces."""
         if self._state == _BODY and not self._reading:
             self._restart_window()
@@ -349,7 +351,7 @@ class Connection(asyncio.BufferedProtocol):
         left = self._body.left
         return left is not None and left <= _DRAINED_BODY_BYTES
 
-    def answered(self, *, keep: bool) -> None:
+    def response_sent(self, *, keep: bool) -> None:
         """End the exchange: read the next request, or close the connection."""
         if self.lost:
             return
@@ -362,13 +364,13 @@ class Connection(asyncio.BufferedProtocol):
             self._restart_window()
             self.resume_reading()
         else:
-            self._next()
+            self._next_request()
 
-    def dropped_body(self) -> None:
+    def body_discarded(self) -> None:
         """Read the next request: the rest of a body that the application did not read has been dropped."""
-        self._next()
+        self._next_request()
 
-    def _next(self) -> None:
+    def _next_request(self) -> None:
         self._exchange = None
         if self.eof or (self.server.stopping and self._rest is None):
             self._linger()
@@ -379,9 +381,9 @@ class Connection(asyncio.BufferedProtocol):
             self.resume_reading()
         else:
             # Not from here: a thousand requests sent at once would be as many frames deep.
-            self.loop.call_soon(self._again)
+            self.loop.call_soon(self._parse_buffered)
 
-    def _again(self) -> None:
+    def _parse_buffered(self) -> None:
         """Parse the buffered bytes of the next request."""
         if (rest := self._rest) is None or self._state != _HEAD:
             return
@@ -407,7 +409,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def _refuse(self, status: int, text: str) -> None:
         """Answer a malformed request and close the connection."""
-        self.server.refused(self, status, text)
+        self.server.log_client_error("refused a request that cannot be read", self, status=status, reason=text)
         self.write(refusal(status, text, self.server.date()))
         self._linger()
 
@@ -465,9 +467,9 @@ class Connection(asyncio.BufferedProtocol):
         elif self._state == _CLOSED:
             self.abort()
         elif self._exchange is not None and self._exchange.is_sending:
-            self._judge_sending(now)
+            self._check_send_rate(now)
         elif self._state == _BODY:
-            self._judge_body(now)
+            self._check_body_rate(now)
         else:
             self.deadline = math.inf
 
@@ -475,14 +477,14 @@ class Connection(asyncio.BufferedProtocol):
         """Return whether enough bytes have moved since the window began; none at all are never enough."""
         return 0 < moved_bytes >= self.server.options.least_rate * (now - self._window)
 
-    def _judge_sending(self, now: float) -> None:
+    def _check_send_rate(self, now: float) -> None:
         if self._keeps_least_rate(self.sent() - self._window_bytes, now):
             self._await_sending()
             return
-        self.server.note("a client is disconnected: it reads slower than http.leastrate", self)
+        self.server.log_client_error("a client is disconnected: it reads slower than http.leastrate", self)
         self.abort()
 
-    def _judge_body(self, now: float) -> None:
+    def _check_body_rate(self, now: float) -> None:
         exchange = self._exchange
         assert exchange is not None
         busy = not exchange.is_receiving and not exchange.is_over
@@ -492,4 +494,4 @@ class Connection(asyncio.BufferedProtocol):
             self.abort()
         else:
             self.deadline = math.inf
-            exchange.too_slow()
+            exchange.body_too_slow()

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
     import asyncio
     from collections.abc import MutableMapping
 
-    from moorage.server.http1.connection import Connection
     from moorage.server.http1.file_sender import FileJob
+    from moorage.server.http1.interfaces import ResponseConnection
     from moorage.server.http1.request_head import RequestHead
 
     Message = MutableMapping[str, Any]
@@ -65,25 +65,32 @@ class Exchange:
     """See the module docstring.  `waiting_bytes` counts body bytes that the application has not received."""
 
     __slots__ = (
-        "_body_over", "_body_written", "_chunked", "_connection", "_continue", "_ended", "_expected", "_gone",
-        "_headers", "_keep", "_last_given", "_pieces", "_request", "_scope", "_silent", "_slow", "_status",
-        "_task", "_waiter", "file_sent", "head_sent", "is_receiving", "is_sending", "waiting_bytes",
+        "_body_over", "_body_written", "_chunked", "_connection", "_continue", "_disconnected", "_ended",
+        "_expected", "_headers", "_keep", "_last_delivered", "_omits_body", "_pieces", "_request", "_scope",
+        "_slow", "_status", "_task", "_waiter", "file_sent", "head_sent", "is_receiving", "is_sending",
+        "waiting_bytes",
     )  # fmt: skip
 
-    def __init__(self, connection: Connection, request: RequestHead, *, has_body: bool) -> None:
-        self._connection, self._request = connection, request
+    def __init__(self, connection: ResponseConnection, request: RequestHead, *, has_body: bool) -> None:
+        self._connection = connection
+        self._request = request
         self._pieces: list[bytes] = []
         self.waiting_bytes = 0
         self.file_sent = 0
-        self.is_sending = self.is_receiving = False
+        self.is_sending = False
+        self.is_receiving = False
         self._body_over = not has_body
-        self._last_given = False
+        self._last_delivered = False
         self._continue = request.expects_continue and has_body
         self._waiter: asyncio.Future[None] | None = None
-        self._gone = self._slow = self._ended = False
+        self._disconnected = False
+        self._slow = False
+        self._ended = False
         self._status = 0
         self._headers: Any = ()
-        self.head_sent = self._chunked = self._silent = False
+        self.head_sent = False
+        self._chunked = False
+        self._omits_body = False
         self._expected: int | None = None
         self._keep = False
         self._body_written = 0
@@ -121,19 +128,19 @@ class Exchange:
             self._body_over = True
         if self._ended:
             if last:
-                self._connection.dropped_body()
+                self._connection.body_discarded()
             return
         if piece:
             self._pieces.append(piece)
             self.waiting_bytes += len(piece)
         self._wake()
 
-    def client_left(self) -> None:
+    def client_disconnected(self) -> None:
         """Record that the body stays incomplete, or that the client cannot read the response."""
-        self._gone = True
+        self._disconnected = True
         self._wake()
 
-    def too_slow(self) -> None:
+    def body_too_slow(self) -> None:
         """Make `receive` raise TimeoutError: the body arrives too slowly."""
         self._slow = True
         self._wake()
@@ -161,7 +168,7 @@ class Exchange:
         try:
             await self._connection.server.app(self._scope, self._receive, self._send)
         except Exception as error:  # noqa: BLE001  a bug of the application: logged with its traceback, the client gets a 500
-            if not (self._gone and isinstance(error, ConnectionError)):
+            if not (self._disconnected and isinstance(error, ConnectionError)):
                 _log.exception("unexpected error", method=self._request.method, path=self._request.path)
         if not self._ended:
             self._end_early()
@@ -173,21 +180,23 @@ class Exchange:
         if self.head_sent:
             # A truncated response must not look complete.
             connection.abort()
-        elif self._gone:
-            connection.answered(keep=False)
+        elif self._disconnected:
+            connection.response_sent(keep=False)
         else:
             self._status, self._headers = 500, [(b"content-type", b"text/plain; charset=utf-8")]
             self._keep = False
-            self._connection.write(self._head(len(_FAILED), more=False), b"" if self._silent else _FAILED)
-            connection.answered(keep=self._keep)
+            self._connection.write(self._head(len(_FAILED), more=False), b"" if self._omits_body else _FAILED)
+            connection.response_sent(keep=self._keep)
         self._wake()
 
     async def _receive(self) -> Message:
         if self._continue:
             self._continue = False
-            if not self.head_sent and not self._gone:
+            if not self.head_sent and not self._disconnected:
                 self._connection.write(CONTINUE)
-        while not (self._pieces or self._ended or self._gone or (self._body_over and not self._last_given)):
+        while not (
+            self._pieces or self._ended or self._disconnected or (self._body_over and not self._last_delivered)
+        ):
             if self._slow:
                 self._slow = False
                 raise TimeoutError("the request body arrives too slowly")
@@ -197,14 +206,14 @@ class Exchange:
                 await self._waiter
             finally:
                 self.is_receiving = False
-        if self._ended or (self._gone and not self._pieces):
+        if self._ended or (self._disconnected and not self._pieces):
             return {"type": "http.disconnect"}
         return self._take()
 
     def _take(self) -> Message:
         pieces, self._pieces = self._pieces, []
         self.waiting_bytes = 0
-        self._last_given = self._body_over
+        self._last_delivered = self._body_over
         message: Message = {"type": "http.request", "body": b"", "more_body": not self._body_over}
         if len(pieces) == 1:
             message["body"] = pieces[0]
@@ -213,12 +222,12 @@ class Exchange:
         else:
             message["body"] = b"".join(pieces)
         if not self._body_over:
-            self._connection.body_wanted()
+            self._connection.body_consumed()
         return message
 
     async def _send(self, message: Message) -> None:
         kind = message["type"]
-        if self._gone:
+        if self._disconnected:
             raise ConnectionResetError("the client has left")
         if kind == "http.response.start":
             if self._status:
@@ -236,9 +245,9 @@ class Exchange:
     async def _send_body(self, data: bytes, *, more: bool) -> None:
         connection = self._connection
         first = b"" if self.head_sent else self._head(len(data), more=more)
-        if self._silent:
+        if self._omits_body:
             data = b""
-        self._count(len(data))
+        self._count_body(len(data))
         if self._chunked:
             frames = [b"%x\r\n" % len(data), data, b"\r\n"] if data else []
             if not more:
@@ -273,17 +282,17 @@ class Exchange:
         job = self._prepare(message) if count else None
         try:
             first = b"" if self.head_sent else self._head(count, more=more)
-            self._count(0 if self._silent else count)
+            self._count_body(0 if self._omits_body else count)
             if self._chunked:
                 raise RuntimeError("http.response.zerocopysend needs a Content-Length, or more_body False")
             self.is_sending = True
-            if job is not None and not self._silent:
+            if job is not None and not self._omits_body:
                 await connection.send_file(job, first)
             elif first:
                 connection.write(first)
         except ConnectionError:
             # The thread notices it before the event loop, or instead of it: with TLS nothing is read meanwhile.
-            self._gone = True
+            self._disconnected = True
             raise
         finally:
             self.is_sending = False
@@ -308,7 +317,7 @@ class Exchange:
             self._status, self._headers = 0, ()
             raise Unavailable(_USED_UP, retry_after_s=_RETRY_AFTER_S) from error
 
-    def _count(self, size: int) -> None:
+    def _count_body(self, size: int) -> None:
         """Count body bytes.  Raises RuntimeError beyond the Content-Length."""
         if self._expected is not None:
             self._expected -= size
@@ -324,7 +333,7 @@ class Exchange:
             _log.error("a response is shorter than its Content-Length", path=self._request.path)
             self._connection.abort()
         else:
-            self._connection.answered(keep=self._keep)
+            self._connection.response_sent(keep=self._keep)
         self._wake()
 
     def _head(self, size: int, *, more: bool) -> bytes:
@@ -345,8 +354,8 @@ class Exchange:
             headers.append(header)
         extra = connection.server.date()
         head_only = request.method == "HEAD"
-        self._silent = head_only or self._status in _NO_BODY
-        if self._silent:
+        self._omits_body = head_only or self._status in _NO_BODY
+        if self._omits_body:
             self._expected = 0
         elif length is not None:
             self._expected = length

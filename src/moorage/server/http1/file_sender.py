@@ -31,9 +31,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.server.http1.exchange import Exchange
 
-__all__ = ["FileJob", "FileSender", "Sending"]
+__all__ = ["Cipher", "FileJob", "FileProgress", "FileSender", "Sending"]
 
 _SENDFILE_BYTES: Final = 4 << 20
 _PIECE_BYTES: Final = 128 << 10
@@ -59,6 +58,12 @@ class Sending(Protocol):
     def cipher(self) -> Cipher | None: ...
 
 
+class FileProgress(Protocol):
+    """`file_sent` counts the bytes of files that the kernel has taken."""
+
+    file_sent: int
+
+
 class FileJob:
     """Bytes `offset` to `offset + count` of one file for one client.  To be closed.
 
@@ -66,12 +71,15 @@ class FileJob:
     where there is no descriptor left.
     """
 
-    __slots__ = ("cipher", "count", "done", "error", "exchange", "file", "offset", "plain", "socket", "waiting")
+    __slots__ = ("cipher", "count", "done", "error", "file", "offset", "plain", "progress", "socket", "waiting")
 
-    def __init__(self, connection: Sending, exchange: Exchange, file: int, offset: int, count: int) -> None:
+    def __init__(self, connection: Sending, progress: FileProgress, file: int, offset: int, count: int) -> None:
         self.socket = connection.sock.dup()
-        self.cipher, self.exchange = connection.cipher, exchange
-        self.file, self.offset, self.count = file, offset, count
+        self.cipher = connection.cipher
+        self.progress = progress
+        self.file = file
+        self.offset = offset
+        self.count = count
         self.waiting = memoryview(b"")
         self.plain = 0  # bytes of the file that `waiting` holds, encrypted
         self.done = False
@@ -105,12 +113,12 @@ class FileJob:
             flags = socket.MSG_MORE if self.cipher is None and self.count else 0
             self.waiting = self.waiting[self.socket.send(self.waiting, flags) :]
             if not self.waiting:
-                self.exchange.file_sent += self.plain
+                self.progress.file_sent += self.plain
                 self.plain = 0
         elif self.cipher is None:
             sent = os.sendfile(self.socket.fileno(), self.file, self.offset, min(self.count, _SENDFILE_BYTES))
             self._advance(sent)
-            self.exchange.file_sent += sent
+            self.progress.file_sent += sent
         else:
             data = os.pread(self.file, min(self.count, _PIECE_BYTES), self.offset)
             self._advance(len(data))
@@ -133,14 +141,14 @@ class FileSender:
         self._most = threads
         self._running = 0
 
-    def prepare(self, connection: Sending, exchange: Exchange, file: int, offset: int, count: int) -> FileJob:
-        """Return the job for `send`; `exchange.file_sent` counts its bytes.
+    def prepare(self, connection: Sending, progress: FileProgress, file: int, offset: int, count: int) -> FileJob:
+        """Return the job for `send`; `progress.file_sent` counts its bytes.
 
         Raises OSError where a descriptor or the first thread is missing.
         """
         if not self._threads:
             self._start_thread(connection.loop)
-        return FileJob(connection, exchange, file, offset, count)
+        return FileJob(connection, progress, file, offset, count)
 
     async def send(self, job: FileJob, head: bytes, loop: asyncio.AbstractEventLoop) -> None:
         """Send `head`, then the bytes of the file.

@@ -1,6 +1,6 @@
 """HTTP/1.1 server of one worker: accepts connections, enforces timeouts, shuts down gracefully.
 
-    listen ─► accepting ─► accept_no_more ─► stop ─► stopped
+    listen ─► accepting ─► stop_accepting ─► stop ─► wait_stopped
                               │                └─ idle connections are closed, the others after their response
                               └─ another process accepts on the same socket; each response closes its connection
 
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Awaitable, Callable
 
-    from moorage.server.http1.tls_connection import TlsProvider
+    from moorage.server.http1.interfaces import ServedConnection, TlsProvider
 
 __all__ = ["Server"]
 
 _BUFFER_BYTES: Final = 512 << 10
 _SMALL_BYTES: Final = 64 << 10
 _ACCEPTS_PER_CALL: Final = 16
-_LAST_CALLS: Final = 128
+_FINAL_ACCEPTS: Final = 128
 """As many as empty a full listen backlog (`listen.BACKLOG`)."""
 
 _RESUME_ACCEPT_S: Final = 0.1
@@ -48,7 +48,7 @@ _LOG_LINES_PER_S: Final = 5
 _TRANSIENT: Final = frozenset({errno.ECONNABORTED, errno.EPROTO, errno.EINTR, errno.ENETDOWN, errno.EHOSTUNREACH})
 _DESCRIPTORS: Final = frozenset({errno.EMFILE, errno.ENFILE})
 _ACCEPT_ERROR_LOG_S: Final = 10.0
-_GRACE_S: Final = 0.5
+_IDLE_GRACE_S: Final = 0.5
 _HANDSHAKES: Final = 256
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -65,13 +65,15 @@ class Server:
         options: Http1Options | None = None,
         tls: TlsProvider | None = None,
     ) -> None:
-        self.app, self.tls = app, tls
+        self.app = app
+        self.tls = tls
         self.options = options or Http1Options()
         self.loop = asyncio.get_running_loop()
-        self.connections: set[Connection] = set()
-        self.handshakes: dict[Connection, None] = {}
+        self.connections: set[ServedConnection] = set()
+        self.handshakes: dict[ServedConnection, None] = {}
         self.address: tuple[str, int | None] | None = None
-        self.draining = self.stopping = False
+        self.draining = False
+        self.stopping = False
         self.buffer = memoryview(bytearray(_BUFFER_BYTES))
         self.small_buffer = self.buffer[:_SMALL_BYTES]
         # For one read, and what the BIO held before it.
@@ -128,7 +130,7 @@ class Server:
 
     def _accept(self, listening: socket.socket) -> bool:
         """Accept some connections; return whether more may be waiting and can be accepted at once."""
-        idle: list[Connection] | None = None
+        idle: list[ServedConnection] | None = None
         for _ in range(_ACCEPTS_PER_CALL):
             if full := self._is_full():
                 idle = self._longest_idle() if idle is None else idle
@@ -142,7 +144,7 @@ class Server:
             except OSError as error:
                 if error.errno in _TRANSIENT:
                     continue
-                self._cannot_accept(listening, error)
+                self._accept_failed(listening, error)
                 return False
             if full and idle:
                 idle.pop().close()
@@ -151,10 +153,10 @@ class Server:
             made = Connection(self, sock, client) if self.tls is None else TlsConnection(self, sock, client)
             task = self.loop.create_task(self._open(made, sock))
             self._opening[task] = made
-            task.add_done_callback(self._opened)
+            task.add_done_callback(self._open_done)
         return True
 
-    def _cannot_accept(self, listening: socket.socket, error: OSError) -> None:
+    def _accept_failed(self, listening: socket.socket, error: OSError) -> None:
         """Pause accepting, close an idle connection if descriptors are used up, and log it at a bounded rate."""
         now = self.loop.time()
         if now >= self._accept_error_logged_at:
@@ -175,7 +177,7 @@ class Server:
             # Accepted in the loop iteration in which the server was stopped: its request may have arrived already.
             self.loop.call_later(_RESUME_ACCEPT_S, self._close_if_idle, made)
 
-    def _opened(self, task: asyncio.Task[None]) -> None:
+    def _open_done(self, task: asyncio.Task[None]) -> None:
         del self._opening[task]
         self._update_empty()
         self._resume_all()
@@ -184,13 +186,17 @@ class Server:
         if not self.connections and not self._opening:
             self._empty.set()
 
-    def _longest_idle(self) -> list[Connection]:
+    def _longest_idle(self) -> list[ServedConnection]:
         """Return idle connections to close for new ones, the longest idle one last."""
-        before = self.loop.time() - _GRACE_S
+        before = self.loop.time() - _IDLE_GRACE_S
         idle = (each for each in self.connections if each.is_idle and each.idle_since <= before)
         return heapq.nsmallest(_ACCEPTS_PER_CALL, idle, key=_idle_since)[::-1]
 
-    def forget(self, connection: Connection) -> None:
+    def connection_opened(self, connection: ServedConnection) -> None:
+        """Register a connection."""
+        self.connections.add(connection)
+
+    def connection_closed(self, connection: ServedConnection) -> None:
         """Remove a closed connection."""
         self.connections.discard(connection)
         self.handshakes.pop(connection, None)
@@ -199,9 +205,9 @@ class Server:
 
     def _resume_all(self) -> None:
         if not self._is_full():
-            self._try_again()
+            self._retry_accepting()
 
-    def _try_again(self) -> None:
+    def _retry_accepting(self) -> None:
         """Accept again, if only to see that there is no room."""
         if len(self._accepting) < len(self._listening):
             for listening in self._listening:
@@ -209,7 +215,7 @@ class Server:
 
     # Shutdown
 
-    def accept_no_more(self) -> None:
+    def stop_accepting(self) -> None:
         """Stop accepting: other processes on the socket take new connections; accepted ones are still served."""
         for listening in self._listening:
             self._pause(listening)
@@ -222,10 +228,10 @@ class Server:
         Connections that wait in the queue are accepted first: closing the socket would reset them.
         """
         for listening in list(self._accepting):
-            for _ in range(_LAST_CALLS):
+            for _ in range(_FINAL_ACCEPTS):
                 if not self._accept(listening):
                     break
-        self.accept_no_more()
+        self.stop_accepting()
         self.draining = self.stopping = True
         # Data that has arrived by now is read in the next iteration of the loop.
         self.loop.call_later(0.01, self._close_idle)
@@ -234,16 +240,16 @@ class Server:
         for connection in list(self.connections):
             self._close_if_idle(connection)
 
-    def _close_if_idle(self, connection: Connection) -> None:
+    def _close_if_idle(self, connection: ServedConnection) -> None:
         if connection.is_idle and not connection.lost:
             connection.close()
 
-    async def stopped(self) -> None:
+    async def wait_stopped(self) -> None:
         """Wait until the last connection is closed, after `stop`."""
-        await self.deserted()
+        await self.wait_until_empty()
         self._sweeper.cancel()
 
-    async def deserted(self) -> None:
+    async def wait_until_empty(self) -> None:
         """Wait until no connection is open."""
         while self.connections or self._opening:
             self._empty.clear()
@@ -258,29 +264,29 @@ class Server:
             self._date = (now, b"date: %s\r\n" % formatdate(now, usegmt=True).encode())
         return self._date[1]
 
-    def begin_handshake(self, connection: Connection) -> None:
+    def handshake_started(self, connection: ServedConnection) -> None:
         """Register a TLS handshake; abort the oldest one when there are too many."""
         if len(self.handshakes) >= _HANDSHAKES:
             oldest = next(iter(self.handshakes))
             del self.handshakes[oldest]
-            self.note("too many concurrent TLS handshakes; the oldest one is aborted", oldest)
+            self.log_client_error("too many concurrent TLS handshakes; the oldest one is aborted", oldest)
             oldest.abort()
         self.handshakes[connection] = None
 
-    def refused(self, connection: Connection, status: int, reason: str) -> None:
-        """Log a malformed request."""
-        self.note("refused a request that cannot be read", connection, status=status, reason=reason)
+    def handshake_ended(self, connection: ServedConnection) -> None:
+        """Remove a TLS handshake that has ended."""
+        self.handshakes.pop(connection, None)
 
-    def note(self, text: str, connection: Connection, **fields: object) -> None:
+    def log_client_error(self, text: str, connection: ServedConnection, **fields: object) -> None:
         """Log a client error, rate-limited: any client can cause it."""
-        self._note_omissions()
+        self._log_omissions()
         second, count = self._logged
         self._logged = (second, count + 1)
         if count < _LOG_LINES_PER_S:
             remote = "" if connection.client is None else connection.client[0]
             _log.info(text, remote=remote, **fields)
 
-    def _note_omissions(self) -> None:
+    def _log_omissions(self) -> None:
         """Log how many lines of the last second were left out, once it is over."""
         second = int(time.monotonic())
         before, count = self._logged
@@ -293,16 +299,16 @@ class Server:
     def _sweep(self) -> None:
         """Expire the connections whose deadline has passed."""
         now = self.loop.time()
-        self._note_omissions()
+        self._log_omissions()
         for connection in [each for each in self.connections if each.deadline <= now]:
             try:
                 connection.expired(now)
             except Exception:  # noqa: BLE001  a bug: the timer is needed by the other connections
                 _log.exception("unexpected error")
                 connection.abort()
-        self._try_again()
+        self._retry_accepting()
         self._sweeper = self.loop.call_later(self._sweep_s, self._sweep)
 
 
-def _idle_since(connection: Connection) -> float:
+def _idle_since(connection: ServedConnection) -> float:
     return connection.idle_since

@@ -13,10 +13,10 @@ chosen per connection, and files are encrypted in threads.
 
 One owner at a time: an `SSLObject` must not be used by two threads at once.  It belongs to the event loop, except
 while `send_file` runs: then its thread owns it, the connection reads nothing (a KeyUpdate, a closing alert or the
-next request wait in the kernel) and writes nothing.  `_lent` marks that time; every method that touches the object
-checks it.
+next request wait in the kernel) and writes nothing.  `_thread_owns_tls` is true meanwhile; every method that
+touches the object checks it.
 
-Memory: a BIO never shrinks.  So what was read passes through it in slices of `_BIO_BYTES`, responses are encrypted
+Memory: a BIO never shrinks.  So received bytes pass through it in slices of `_BIO_BYTES`, responses are encrypted
 in pieces of `_WRITE_BYTES`, and files in those of `file_sender._PIECE_BYTES`.
 """
 
@@ -25,7 +25,7 @@ from __future__ import annotations
 import hashlib
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any, Final, Protocol, cast
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from moorage.server.http1 import client_hello
 from moorage.server.http1.connection import Connection
@@ -33,12 +33,11 @@ from moorage.server.http1.response_head import refusal
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Coroutine
 
     from moorage.server.http1.file_sender import FileJob
-    from moorage.server.http1.server import Server
+    from moorage.server.http1.interfaces import ServerContext, TlsProvider
 
-__all__ = ["TlsConnection", "TlsProvider"]
+__all__ = ["TlsConnection"]
 
 _WRITE_BYTES: Final = 128 << 10
 _BIO_BYTES: Final = 64 << 10
@@ -50,40 +49,20 @@ _HANDSHAKE_RECORD: Final = 0x16
 _HTTP_PREFIX: Final = b"http/1."
 _OFFERED_LIMIT_CHARS: Final = 100
 _FIRST, _HANDSHAKE, _OPEN, _PLAIN, _ENDED = range(5)
-
-
-class TlsProvider(Protocol):
-    """Chooses contexts.
-
-    `inspects`: they depend on the ClientHello.  `answers_challenges`: `acme-tls/1` is an offered protocol.
-    """
-
-    @property
-    def inspects(self) -> bool: ...
-
-    @property
-    def answers_challenges(self) -> bool: ...
-
-    def context(self, host: str) -> ssl.SSLContext | None:
-        """Return the context for a requested host name, "" for none; None while there is no certificate."""
-
-    async def challenge(self, host: str) -> ssl.SSLContext | None:
-        """Return the context that answers `acme-tls/1` for a host; None without a pending challenge.
-
-        Raises TimeoutError where the challenges cannot be read in time, OSError where no thread can be started.
-        """
+_EMPTY: Final = memoryview(b"")
 
 
 class TlsConnection(Connection):
     """See the module docstring."""
 
     __slots__ = (
-        "_first", "_hello", "_incoming", "_lent", "_outgoing", "_phase", "_proving", "_shut", "_tls", "_work",
+        "_answers_challenge", "_challenge_task", "_close_notify_sent", "_first", "_hello", "_incoming",
+        "_outgoing", "_phase", "_thread_owns_tls", "_tls",
     )  # fmt: skip
 
     scheme = "https"
 
-    def __init__(self, server: Server, sock: socket.socket, client: tuple[str, int] | None) -> None:
+    def __init__(self, server: ServerContext, sock: socket.socket, client: tuple[str, int] | None) -> None:
         super().__init__(server, sock, client)
         self._incoming = ssl.MemoryBIO()
         self._outgoing = ssl.MemoryBIO()
@@ -91,15 +70,17 @@ class TlsConnection(Connection):
         self._phase = _FIRST
         self._first = bytearray()
         self._hello: client_hello.Assembler | None = None
-        self._lent = self._proving = self._shut = False
-        self._work: Any = None
+        self._thread_owns_tls = False
+        self._answers_challenge = False
+        self._close_notify_sent = False
+        self._challenge_task: Any = None
 
     # asyncio's callbacks
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
         self.deadline = self.loop.time() + self.server.options.handshake_timeout_s
-        self.server.begin_handshake(self)
+        self.server.handshake_started(self)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         del sizehint
@@ -109,13 +90,13 @@ class TlsConnection(Connection):
         if self._phase == _PLAIN:
             self.received(self.server.buffer, 0, nbytes)
         elif self._phase == _FIRST:
-            self._look(self.server.buffer[:nbytes].tobytes())
+            self._inspect_first_bytes(self.server.buffer[:nbytes].tobytes())
         elif self._phase != _ENDED:
-            if self._shut:
+            if self._close_notify_sent:
                 # After our close_notify nothing is decrypted; LINGER counts the bytes.
                 self.received(self.server.buffer, 0, nbytes)
                 return
-            if self._phase == _OPEN and not self._lent:
+            if self._phase == _OPEN and not self._thread_owns_tls:
                 self._decrypt(self.server.buffer[:nbytes])
                 return
             self._incoming.write(self.server.buffer[:nbytes])
@@ -123,10 +104,8 @@ class TlsConnection(Connection):
 
     def eof_received(self) -> bool:
         if self._phase == _FIRST and not self._first:
-            # A health check that connects and no more; it is no failed handshake.
-            self._phase = _ENDED
-            self.server.handshakes.pop(self, None)
-            self._close_transport()
+            # A health check that only connects is no failed handshake.
+            self._end_handshake()
             return True
         if self._phase in {_FIRST, _HANDSHAKE}:
             self._fail("the client closed the connection during the handshake")
@@ -135,48 +114,44 @@ class TlsConnection(Connection):
 
     # Handshake
 
-    def _look(self, data: bytes) -> None:
+    def _inspect_first_bytes(self, data: bytes) -> None:
         """Inspect the first bytes: TLS or plain HTTP, and the context to use."""
         provider = self.server.tls
         assert provider is not None
         if not self._first and data[0] != _HANDSHAKE_RECORD:
             self._phase = _PLAIN
-            self.server.handshakes.pop(self, None)
+            self.server.handshake_ended(self)
             self._answer_plain()
             return
         self._first += data
         if self._hello is None:
             if not provider.inspects and _HTTP_PREFIX in data:
-                self._shake(provider.context(""))
+                self._begin_handshake(provider.context(""))
                 return
             self._hello = client_hello.Assembler()
         try:
             hello = self._hello.feed(data)
         except client_hello.NotTls:
-            self._shake(provider.context(""))
+            self._begin_handshake(provider.context(""))
             return
         if hello is not None:
-            self._choose(provider, hello)
+            self._choose_context(provider, hello)
 
-    def _choose(self, provider: TlsProvider, hello: client_hello.ClientHello) -> None:
+    def _choose_context(self, provider: TlsProvider, hello: client_hello.ClientHello) -> None:
         """Choose the context by the ClientHello."""
         if provider.answers_challenges and client_hello.ACME_TLS in hello.protocols:
             self._phase = _HANDSHAKE
             self.pause_reading()
-            self._start(self._prove(hello.host))
+            self._challenge_task = self.loop.create_task(self._answer_challenge(hello.host))
         elif hello.protocols and not set(client_hello.HTTP).intersection(hello.protocols):
             # RFC 7301 section 3.2
             offered = " ".join(one.decode("ascii", "backslashreplace") for one in hello.protocols)
             reason = f"the client offers no HTTP/1.1 by ALPN, only {offered[:_OFFERED_LIMIT_CHARS]}"
-            self.server.note("TLS handshake failed", self, reason=reason)
-            self._end_with_alert(client_hello.NO_APPLICATION_PROTOCOL)
+            self._fail(reason, client_hello.alert(client_hello.NO_APPLICATION_PROTOCOL))
         else:
-            self._shake(provider.context(hello.host))
+            self._begin_handshake(provider.context(hello.host))
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
-        self._work = self.loop.create_task(work)
-
-    async def _prove(self, host: str) -> None:
+    async def _answer_challenge(self, host: str) -> None:
         """Answer a TLS-ALPN-01 challenge (RFC 8737)."""
         provider = self.server.tls
         assert provider is not None
@@ -184,24 +159,26 @@ class TlsConnection(Connection):
             context = await provider.challenge(host)
         except OSError as error:  # of which TimeoutError is one
             cause = str(error) or "the directory of http.tls.letsencrypt does not respond"
-            self.server.note("acme-tls/1 is refused: the challenge cannot be read", self, host=host, cause=cause)
+            self.server.log_client_error(
+                "acme-tls/1 is refused: the challenge cannot be read", self, host=host, cause=cause
+            )
             if not self.lost and self._phase == _HANDSHAKE:
-                self._end_with_alert(client_hello.INTERNAL_ERROR)
+                self._end_handshake(client_hello.alert(client_hello.INTERNAL_ERROR))
             return
         if self.lost or self._phase != _HANDSHAKE:
             return
         if context is None:
-            self.server.note("acme-tls/1 for a host without a pending challenge", self, host=host)
-            self._end_with_alert(client_hello.UNRECOGNIZED_NAME)
+            self.server.log_client_error("acme-tls/1 for a host without a pending challenge", self, host=host)
+            self._end_handshake(client_hello.alert(client_hello.UNRECOGNIZED_NAME))
             return
-        self._proving = True
+        self._answers_challenge = True
         self.resume_reading()
-        self._shake(context)
+        self._begin_handshake(context)
 
-    def _shake(self, context: ssl.SSLContext | None) -> None:
+    def _begin_handshake(self, context: ssl.SSLContext | None) -> None:
         if context is None:
-            self.server.note("TLS handshake refused: there is no certificate yet", self)
-            self._end_with_alert(client_hello.INTERNAL_ERROR)
+            self.server.log_client_error("TLS handshake refused: there is no certificate yet", self)
+            self._end_handshake(client_hello.alert(client_hello.INTERNAL_ERROR))
             return
         self._tls = context.wrap_bio(self._incoming, self._outgoing, server_side=True)
         self._phase = _HANDSHAKE
@@ -211,7 +188,7 @@ class TlsConnection(Connection):
 
     def _advance(self) -> None:
         """Advance the handshake, or decrypt received bytes."""
-        if self._lent or self._tls is None:
+        if self._thread_owns_tls or self._tls is None:
             return
         if self._phase == _HANDSHAKE:
             try:
@@ -223,16 +200,16 @@ class TlsConnection(Connection):
                 self._flush()
                 self._fail(_reason(error))
                 return
-            self._opened(self._tls)
+            self._complete_handshake(self._tls)
             if self._phase != _OPEN:
                 return
         self._decrypt()
 
-    def _opened(self, tls: ssl.SSLObject) -> None:
+    def _complete_handshake(self, tls: ssl.SSLObject) -> None:
         """Switch to HTTP after the handshake."""
-        self.server.handshakes.pop(self, None)
+        self.server.handshake_ended(self)
         self._flush()
-        if self._proving:
+        if self._answers_challenge:
             # The authority has the certificate and closes the connection.
             self._phase = _ENDED
             self.deadline = self.loop.time() + self.server.options.handshake_timeout_s
@@ -251,53 +228,51 @@ class TlsConnection(Connection):
     def is_idle(self) -> bool:
         return self._phase == _OPEN and super().is_idle
 
-    def _fail(self, reason: str) -> None:
+    def _fail(self, reason: str, alert: bytes = b"") -> None:
         """Log a failed handshake and close the connection."""
-        self._phase = _ENDED
-        self.server.handshakes.pop(self, None)
-        self.server.note("TLS handshake failed", self, reason=reason)
-        self._close_transport()
+        self.server.log_client_error("TLS handshake failed", self, reason=reason)
+        self._end_handshake(alert)
 
-    def _end_with_alert(self, description: int) -> None:
+    def _end_handshake(self, alert: bytes = b"") -> None:
+        """Close the connection instead of a handshake's completion, after sending an alert."""
         self._phase = _ENDED
-        self.server.handshakes.pop(self, None)
-        self._transport.write(client_hello.alert(description))
-        self._close_transport()
-
-    def _close_transport(self) -> None:
+        self.server.handshake_ended(self)
+        if alert:
+            self._transport.write(alert)
         super().close()
 
     def _answer_plain(self) -> None:
-        self.server.note("plain HTTP on a port that serves HTTPS", self)
+        self.server.log_client_error("plain HTTP on a port that serves HTTPS", self)
         text = "plain HTTP was sent to a port that serves HTTPS; use https://"
         Connection.write(self, refusal(400, text, self.server.date()))
         self._linger()
 
     # Reading
 
-    def _decrypt(self, data: memoryview | None = None) -> None:
-        """Decrypt what the incoming BIO holds, then `data`, and handle all of it at once."""
+    def _decrypt(self, data: memoryview = _EMPTY) -> None:
+        """Decrypt the content of the incoming BIO, then `data`, and handle all of it at once."""
         buffer = self.server.plain_buffer
         size, ended = 0, False
         try:
             if self._incoming.pending or not data:
                 size, ended = self._read_records(buffer)
-            for at in range(0, len(data) if data else 0, _BIO_BYTES):
-                assert data is not None
+            for at in range(0, len(data), _BIO_BYTES):
                 if ended:
                     break
                 self._incoming.write(data[at : at + _BIO_BYTES])
                 count, ended = self._read_records(buffer[size:])
                 size += count
         except ssl.SSLError as error:
-            self.server.note("TLS failed", self, reason=_reason(error))
+            self.server.log_client_error("TLS failed", self, reason=_reason(error))
             self._send_alert()
             self.abort()
             return
         self._flush()
         if self.unsent() > _UNREAD_LIMIT_BYTES:
             # Each KeyUpdate is answered; this client does not read the answers.
-            self.server.note("a client sends TLS messages and reads no answers; it is disconnected", self)
+            self.server.log_client_error(
+                "a client sends TLS messages and reads no answers; it is disconnected", self
+            )
             self.abort()
             return
         if size:
@@ -306,7 +281,7 @@ class TlsConnection(Connection):
             super().eof_received()
 
     def _read_records(self, buffer: memoryview) -> tuple[int, bool]:
-        """Decrypt what the incoming BIO holds; return the number of bytes, and whether TLS has ended.
+        """Decrypt the content of the incoming BIO; return the number of bytes, and whether TLS has ended.
 
         Raises ssl.SSLError.
         """
@@ -333,7 +308,7 @@ class TlsConnection(Connection):
     def resume_reading(self) -> None:
         super().resume_reading()
         # Decrypted bytes may wait in the object while the transport has nothing to report.
-        if self._incoming.pending and self._phase == _OPEN and not self._shut and not self.lost:
+        if self._incoming.pending and self._phase == _OPEN and not self._close_notify_sent and not self.lost:
             self.loop.call_soon(self._advance)
 
     # Writing
@@ -354,7 +329,7 @@ class TlsConnection(Connection):
         return self
 
     def write(self, *data: bytes) -> None:
-        assert not self._lent
+        assert not self._thread_owns_tls
         joined = data[0] if len(data) == 1 else b"".join(data)
         self.written += len(joined)
         if self._phase == _PLAIN or self._tls is None:
@@ -365,27 +340,33 @@ class TlsConnection(Connection):
 
     async def send_file(self, job: FileJob, head: bytes) -> None:
         self.pause_reading()
-        self._lent = True
+        self._thread_owns_tls = True
         try:
             await super().send_file(job, head)
         finally:
-            self._lent = False
+            self._thread_owns_tls = False
             if not self.lost:
                 self.resume_reading()
 
     def shut_down_sending(self) -> None:
-        self._say_goodbye()
+        self._send_close_notify()
         super().shut_down_sending()
 
     def close(self) -> None:
-        self._say_goodbye()
+        self._send_close_notify()
         super().close()
 
-    def _say_goodbye(self) -> None:
+    def _send_close_notify(self) -> None:
         """Send close_notify once, so that the client can detect truncation (RFC 8446 section 6.1)."""
-        if self._phase != _OPEN or self._shut or self._lent or self._tls is None or self.lost:
+        if (
+            self._phase != _OPEN
+            or self._close_notify_sent
+            or self._thread_owns_tls
+            or self._tls is None
+            or self.lost
+        ):
             return
-        self._shut = True
+        self._close_notify_sent = True
         with suppress(ssl.SSLError, ValueError):  # the client's close_notify is not awaited
             self._tls.unwrap()
         self._flush()

@@ -132,7 +132,7 @@ class _Worker:
         traffic.stopping = self._ends_at is not None
         if self._ends_at is None:
             observing.retire()
-            server.accept_no_more()
+            server.stop_accepting()
             server.draining = True
             await self._linger(server)
         else:
@@ -234,7 +234,7 @@ class _Worker:
         Closing them while they are idle would now and then meet a request on its way, and clients do not send a
         POST again.  Each answer ends its connection, and one without requests is kept for the idle timeout.
         """
-        empty = asyncio.create_task(server.deserted())
+        empty = asyncio.create_task(server.wait_until_empty())
         told = asyncio.create_task(self._terminated.wait())
         limit = self._job.settings.http.idletimeout
         await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
@@ -251,7 +251,7 @@ class _Worker:
         server.stop()
         try:
             async with asyncio.timeout_at(self._ends_at) as self._limit:
-                await server.stopped()
+                await server.wait_stopped()
         except TimeoutError:
             if self._job.settings.http.draintimeout == 0:
                 return 0

@@ -25,7 +25,7 @@ _READ_LIMIT_S: Final = 5.0
 
 
 class Certificates:
-    """Implements `http1.tls_connection.TlsProvider`.
+    """Implements `http1.interfaces.TlsProvider`.
 
     Open connections keep their context.  A pending challenge is stored in the directory that all workers
     of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may lie on a
