@@ -16,8 +16,8 @@ from tests.registry.images import NAME, everything, push
 from tests.registry.watched import InstrumentedDriver
 
 from moorage.registry import layout, media
+from moorage.registry.layout import ParsedKey, parse_key
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.places import Place, place_of
 from moorage.registry.referrers import StoredReferrers, fallback_tag
 from moorage.storage.driver import READ_LIMIT_BYTES, Key
 from moorage.storage.memory import MemoryDriver
@@ -66,8 +66,8 @@ class Counting(InstrumentedDriver):
 
 
 def _kind(key: str) -> str:
-    place = place_of(Key(key))
-    return "list" if place is None else place.kind
+    parsed = parse_key(Key(key))
+    return "list" if parsed is None else parsed.kind
 
 
 def bare(built: Built) -> Key:
@@ -192,7 +192,7 @@ async def test_large_manifests_are_read_once_for_all_requests(
     class Yielding(Counting):
         async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
             nonlocal reading, most
-            if place_of(key) != Place("blob", digest=built[0].digest) or limit < READ_LIMIT_BYTES:
+            if parse_key(key) != ParsedKey("blob", digest=built[0].digest) or limit < READ_LIMIT_BYTES:
                 return await super().read(key, limit=limit)
             reading += 1
             most = max(most, reading)

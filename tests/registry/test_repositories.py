@@ -10,7 +10,7 @@ from tests.registry.watched import InstrumentedDriver
 
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.repositories import StoredRepositories, walk
+from moorage.registry.repositories import StoredRepositories, repository_names
 from moorage.storage.driver import Driver, Key
 from moorage.testing.builders import image
 from moorage.types import Digest, RepoName, Tag
@@ -140,7 +140,7 @@ async def test_directories_that_are_none_cost_few_listings(driver: Driver) -> No
 async def test_the_whole_tree_can_be_walked(driver: Driver) -> None:
     """Collectors and rebuilds use it."""
     await fill(driver, *ORDERED)
-    assert [name async for name in walk(driver, page=2)] == list(ORDERED)
+    assert [name async for name in repository_names(driver, page=2)] == list(ORDERED)
 
 
 class Counting(InstrumentedDriver):

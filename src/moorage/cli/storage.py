@@ -12,6 +12,7 @@ from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 if TYPE_CHECKING:
     from moorage.cli.progress import Meter
     from moorage.config.model import Settings
+    from moorage.types import RepoName
 
 __all__ = ["app"]
 
@@ -49,12 +50,17 @@ async def _rebuild(settings: Settings, meter: Meter) -> tuple[int, int]:
 
     driver = make_driver(settings)
     repositories = links = 0
+
+    def rebuilt(name: RepoName, written: int) -> None:
+        nonlocal repositories, links
+        repositories += 1
+        links += written
+        meter.advance(1)
+        meter.describe(f"{links} links written; last {name}")
+
     try:
         meter.begin("repositories", None)
-        async for name, written in rebuild(driver, StoredManifests(driver)):
-            repositories, links = repositories + 1, links + written
-            meter.advance(1)
-            meter.describe(f"{links} links written; last {name}")
+        await rebuild(driver, StoredManifests(driver), rebuilt)
     finally:
         await driver.close()
     return repositories, links

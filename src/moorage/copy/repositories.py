@@ -26,28 +26,29 @@ from __future__ import annotations
 import asyncio
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from moorage.caches import BoundedCache
-from moorage.concurrency import for_each
+from moorage.concurrency import for_each, one_page
 from moorage.copy.blobs import BlobMover, Rules, State
 from moorage.copy.progress import Tally
 from moorage.copy.single_flight import Shared
-from moorage.errors import ManifestInvalid, TagInvalid
+from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.places import digests, place_of
 from moorage.registry.referrer_links import encode
-from moorage.registry.repositories import homes
+from moorage.registry.walk import RepositoryListing, blobs, repositories, requests_in_flight
 from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
-from moorage.types import Digest, parse_tag
+from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Sequence
 
     from moorage.copy.progress import Watcher
     from moorage.registry.media import Parsed
+    from moorage.registry.walk import Blob
     from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName, Tag
 
@@ -107,28 +108,19 @@ class Copier:
             self._watcher.planned(sum(stat.size for stat in page))
 
     async def _copy(self) -> None:
-        async def names() -> AsyncIterator[Sequence[RepoName]]:
-            async for name in homes(self._source):
-                if self._is_wanted(name):
-                    yield [name]
-
-        await for_each(names(), self._repository, at_once=self._options.at_once)
+        # Four visits for each transfer: links and manifests are not held up by blobs on their way.
+        visits = max(requests_in_flight(self._source, self._target), 4 * self._options.at_once)
+        await repositories(self._source, self._repository, in_flight=visits)
         if self._options.all_blobs:
-            await self._rest()
+            await blobs(self._source, self._unlinked_blobs)
 
     def _is_wanted(self, name: RepoName) -> bool:
         patterns = self._options.repositories
         return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
-    async def _rest(self) -> None:
-        """Blobs that no repository links."""
-
-        async def all_digests() -> AsyncIterator[Sequence[Digest]]:
-            async for page in self._source.scan(layout.BLOBS):
-                places = [place_of(stat.key) for stat in page]
-                yield [place.digest for place in places if place is not None and place.digest is not None]
-
-        await for_each(all_digests(), self._blobs.ensure)
+    async def _unlinked_blobs(self, page: Sequence[Blob]) -> None:
+        """Blobs of which some are linked by no repository."""
+        await for_each(one_page(blob.digest for blob in page), self._blobs.ensure)
 
     def _problem(self, where: str, text: str) -> None:
         if self._told.get(where) is not None:
@@ -143,12 +135,13 @@ class Copier:
             self.tally.kept += 1
             self._watcher.note(where, text)
 
-    async def _repository(self, name: RepoName) -> None:
-        layers = layout.layers(name)
-        await for_each(digests(self._source, layers), lambda digest: self._layer(name, digest))
-        revisions = layout.revisions(name)
-        await for_each(digests(self._source, revisions), lambda digest: self._manifest(name, digest))
-        await for_each(self._source.children(layout.tags(name)), lambda tag: self._tag(name, tag))
+    async def _repository(self, repository: RepositoryListing) -> None:
+        name = repository.name
+        if not self._is_wanted(name):
+            return
+        await repository.each_layer(partial(self._layer, name))
+        await repository.each_manifest(partial(self._manifest, name))
+        await repository.each_tag(partial(self._tag, name))
         self.tally.repositories += 1
         self._watcher.settled(self.tally)
 
@@ -267,11 +260,7 @@ class Copier:
             return await self._layer(name, digest)
         return True
 
-    async def _tag(self, name: RepoName, text: str) -> None:
-        try:
-            tag = parse_tag(text)
-        except TagInvalid:
-            return  # not ours
+    async def _tag(self, name: RepoName, tag: Tag) -> None:
         for _ in range(_TRIES):
             digest = await self._named(name, tag)
             if digest is None:

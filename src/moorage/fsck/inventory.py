@@ -10,13 +10,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry import layout
-from moorage.registry.places import place_of
+from moorage.registry.walk import objects
 from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from moorage.storage.driver import Driver, Key, Stat
+    from moorage.registry.walk import Object
+    from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName
 
 __all__ = ["LINK_SIZES", "Inventory", "take"]
@@ -30,32 +31,35 @@ LINK_SIZES: Final = {71, 72, 135, 136}
 class Inventory:
     """What lies in the store.
 
-    `strangers` are keys that no registry writes, `torn_histories` entries of tags that hold no digest.
+    `strangers` are keys that no registry writes; `torn_histories` entries of tags that hold no digest, each with
+    the digest in its path.
     """
 
     driver: Driver
     names: set[RepoName] = field(default_factory=set)
     strangers: list[Key] = field(default_factory=list)
-    torn_histories: list[Key] = field(default_factory=list)
+    torn_histories: list[tuple[Key, Digest]] = field(default_factory=list)
     objects: int = 0
     blob_bytes: int = 0
     _known: dict[bytes, int] = field(default_factory=dict)
     """Raw digest to size; the complement of it, which is negative, once something links the blob.  (A `Digest` and
     its texts would be three times as large.)"""
 
-    def add(self, stat: Stat) -> None:
+    def add(self, found: Object) -> None:
+        stat, parsed = found
         self.objects += 1
-        place = place_of(stat.key)
-        if place is None:
+        if parsed is None:
             self.strangers.append(stat.key)
             return
-        if place.name is not None:
-            self.names.add(place.name)
-        if place.kind == "blob" and place.digest is not None:
-            self._known[bytes.fromhex(place.digest.hex)] = stat.size
+        if parsed.name is not None:
+            self.names.add(parsed.name)
+        if parsed.digest is None:
+            return
+        if parsed.kind == "blob":
+            self._known[bytes.fromhex(parsed.digest.hex)] = stat.size
             self.blob_bytes += stat.size
-        elif place.kind == "history" and stat.size not in LINK_SIZES:
-            self.torn_histories.append(stat.key)
+        elif parsed.kind == "history" and stat.size not in LINK_SIZES:
+            self.torn_histories.append((stat.key, parsed.digest))
 
     @property
     def blobs(self) -> int:
@@ -97,8 +101,8 @@ def _size(known: int) -> int:
 async def take(driver: Driver, seen: Callable[[int], None]) -> Inventory:
     """List everything; `seen` is told how many objects each page had."""
     found = Inventory(driver)
-    async for page in driver.scan(layout.ROOT):
-        for stat in page:
-            found.add(stat)
+    async for page in objects(driver):
+        for each in page:
+            found.add(each)
         seen(len(page))
     return found

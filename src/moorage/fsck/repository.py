@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moorage.concurrency import for_each, one_page
 from moorage.errors import ManifestInvalid
 from moorage.fsck.repairs import (
     drop_referrer,
@@ -24,7 +23,6 @@ from moorage.fsck.repairs import (
 )
 from moorage.registry import layout, media
 from moorage.registry.links import has_link, resolve
-from moorage.registry.places import digests
 from moorage.registry.referrer_links import encode
 from moorage.storage.driver import ABSENT, KeyMissing, ObjectTooLarge, StorageUnavailable
 from moorage.types import Digest
@@ -33,6 +31,7 @@ if TYPE_CHECKING:
     from moorage.fsck.context import Context
     from moorage.registry.media import Child, Layer, Parsed
     from moorage.registry.referrer_links import ReferrerLink
+    from moorage.registry.walk import RepositoryListing
     from moorage.storage.driver import Key
     from moorage.types import RepoName
 
@@ -49,13 +48,12 @@ class RepositoryCheck:
     revisions: set[Digest] = field(default_factory=set)
     subjects: dict[Digest, Digest] = field(default_factory=dict)
 
-    async def run(self) -> None:
+    async def run(self, listing: RepositoryListing) -> None:
         """Everything but the tags."""
-        driver = self.context.driver
-        await for_each(digests(driver, layout.layers(self.name)), self._layer)
-        await for_each(digests(driver, layout.revisions(self.name)), self._revision)
-        await for_each(one_page(sorted(self.revisions)), self.manifest)
-        await for_each(digests(driver, layout.referrers(self.name)), self._referrers)
+        await listing.each_layer(self._layer)
+        await listing.each_manifest(self._revision)
+        await listing.each(sorted(self.revisions), self.manifest)
+        await listing.each_referrer(self._referrer)
 
     async def _blob(self, digest: Digest) -> int | None:
         """Size of the bytes; asked again before it is said that there are none."""
@@ -234,10 +232,6 @@ class RepositoryCheck:
             await self.context.found("referrer-bare", key, "the link has no descriptor", fix)
         elif found != link.content:
             await self.context.found("referrer-torn", key, "it does not hold the manifest's descriptor", fix)
-
-    async def _referrers(self, subject: Digest) -> None:
-        prefix = layout.referrers_of(self.name, subject)
-        await for_each(digests(self.context.driver, prefix), partial(self._referrer, subject))
 
     async def _referrer(self, subject: Digest, digest: Digest) -> None:
         """A link, of which `_has_referrer` has looked at those of manifests that can be read."""

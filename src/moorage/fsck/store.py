@@ -12,13 +12,13 @@ from moorage.fsck.findings import Finding, Outcome, Severity
 from moorage.fsck.inventory import take
 from moorage.fsck.repairs import exists, overwrite
 from moorage.fsck.repository import RepositoryCheck
-from moorage.fsck.tags import check_tags
+from moorage.fsck.tags import check_tag
 from moorage.registry import layout
 from moorage.registry.contents import hashed
 from moorage.registry.links import resolve
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.places import place_of
 from moorage.registry.torn_blobs import is_empty_in_error
+from moorage.registry.walk import RepositoryListing, repositories
 from moorage.storage.driver import ABSENT, KeyMissing, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -26,11 +26,10 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.storage.driver import Driver, Key
-    from moorage.types import Digest, RepoName
+    from moorage.types import Digest
 
 __all__ = ["Options", "Summary", "Watcher", "check"]
 
-_REPOSITORIES: Final = 4
 _HASHED: Final = 4
 
 
@@ -91,8 +90,7 @@ async def check(driver: Driver, options: Options, watcher: Watcher) -> Summary:
     context = Context(driver, StoredManifests(driver), inventory, options.settled_before, options.repair, tell)
     await _listed(context)
     watcher.phase("repositories", len(inventory.names))
-    names = one_page(sorted(inventory.names))
-    await for_each(names, partial(_repository, context, watcher), at_once=_REPOSITORIES)
+    await repositories(driver, partial(_repository, context, watcher), names=inventory.names)
     await _blobs(context, watcher, digests=options.digests)
     watcher.phase("leftovers", None)
     await _leftovers(context, options.stale_before, watcher.advanced)
@@ -107,18 +105,17 @@ async def _listed(context: Context) -> None:
     for key in context.inventory.strangers:
         if await exists(context.driver, key):
             await context.found("unknown-key", key, "no registry writes such a key")
-    for key in context.inventory.torn_histories:
-        place = place_of(key)
+    for key, digest in context.inventory.torn_histories:
         found, when = await resolve(context.driver, key)
-        if found is None and when is not ABSENT and place is not None and place.digest is not None:
-            fix = partial(overwrite, context.driver, key, place.digest, when)
+        if found is None and when is not ABSENT:
+            fix = partial(overwrite, context.driver, key, digest, when)
             await context.found("history-torn", key, "the link holds no digest", fix)
 
 
-async def _repository(context: Context, watcher: Watcher, name: RepoName) -> None:
-    repository = RepositoryCheck(context, name)
-    await repository.run()
-    await check_tags(repository)
+async def _repository(context: Context, watcher: Watcher, listing: RepositoryListing) -> None:
+    repository = RepositoryCheck(context, listing.name)
+    await repository.run(listing)
+    await listing.each_tag(partial(check_tag, repository))
     watcher.advanced(1)
 
 

@@ -10,17 +10,14 @@ from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING
 
-from moorage.concurrency import for_each
-from moorage.errors import TagInvalid
 from moorage.fsck.repairs import exists, overwrite, point_at_nothing, write_absent
 from moorage.registry import layout
 from moorage.registry.links import has_link, read_link, resolve
 from moorage.registry.manifests import NOWHERE
-from moorage.registry.places import digests
 from moorage.registry.referrer_links import encode
 from moorage.registry.unfinished_tags import remove_unfinished
+from moorage.registry.walk import list_digests
 from moorage.storage.driver import ABSENT, KeyMissing
-from moorage.types import parse_tag
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +26,11 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Stat, When
     from moorage.types import Digest, Tag
 
-__all__ = ["check_tags"]
+__all__ = ["check_tag"]
 
 
-async def check_tags(repository: RepositoryCheck) -> None:
+async def check_tag(repository: RepositoryCheck, tag: Tag) -> None:
     """Run after `RepositoryCheck.run`."""
-    children = repository.context.driver.children(layout.tags(repository.name))
-    await for_each(children, partial(_check, repository))
-
-
-async def _check(repository: RepositoryCheck, text: str) -> None:
-    try:
-        tag = parse_tag(text)
-    except TagInvalid:
-        return  # not ours; what lies there is told of by the inventory
     context, name = repository.context, repository.name
     key = layout.tag_link(name, tag)
     digest, when = await resolve(context.driver, key)
@@ -96,7 +84,7 @@ async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
 async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Digest, Stat]]:
     """Every manifest that the tag ever named, and when its entry was last written."""
     driver, found = repository.context.driver, []
-    async for page in digests(driver, layout.tag_history(repository.name, tag)):
+    async for page in list_digests(driver, layout.tag_history(repository.name, tag)):
         for digest in page:
             with suppress(KeyMissing):
                 found.append((digest, await driver.stat(layout.tag_history_link(repository.name, tag, digest))))

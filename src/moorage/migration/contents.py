@@ -15,15 +15,16 @@ from moorage.errors import ManifestInvalid
 from moorage.fsck.inventory import LINK_SIZES, Inventory
 from moorage.migration.advice import Advice, Group
 from moorage.registry import layout, media
-from moorage.registry.places import place_of
 from moorage.registry.torn_blobs import is_empty_in_error
+from moorage.registry.walk import objects
 from moorage.storage.driver import KeyMissing, ObjectTooLarge
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from datetime import datetime
 
-    from moorage.registry.places import Place
+    from moorage.registry.layout import ParsedKey
+    from moorage.registry.walk import Object
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import Digest, RepoName
 
@@ -62,34 +63,33 @@ class Contents:
     unreadable: list[str] = field(default_factory=list)
     manifests_read: int = 0
 
-    def add(self, found: Stat) -> None:
+    def add(self, found: Object) -> None:
         self.inventory.add(found)
-        place = place_of(found.key)
-        if place is None:
+        stat, parsed = found
+        if parsed is None:
             return
-        self.kinds[place.kind] += 1
-        if place.kind == "upload":
-            self._add_upload(found)
-        elif place.kind in _LINKS and found.size not in LINK_SIZES:
+        self.kinds[parsed.kind] += 1
+        if parsed.kind == "upload" and parsed.name is not None:
+            self._add_upload(layout.upload_home(parsed.name, parsed.upload), stat)
+        elif parsed.kind in _LINKS and stat.size not in LINK_SIZES:
             self.torn_count += 1
             if len(self.torn) < _SAMPLES:
-                self.torn.append(found.key)
-        if place.kind == "revision":
-            self._add_revision(place)
+                self.torn.append(stat.key)
+        if parsed.kind == "revision":
+            self._add_revision(parsed)
 
-    def _add_upload(self, found: Stat) -> None:
-        before, _, after = found.key.partition("/_uploads/")
-        uuid, _, rest = after.partition("/")
-        upload = self.uploads.setdefault(f"{before}/_uploads/{uuid}", _Upload())
-        if rest == "startedat" or upload.began is None or found.modified < upload.began:
-            upload.began = found.modified
+    def _add_upload(self, home: Key, stat: Stat) -> None:
+        rest = stat.key.removeprefix(f"{home}/")
+        upload = self.uploads.setdefault(home, _Upload())
+        if rest == "startedat" or upload.began is None or stat.modified < upload.began:
+            upload.began = stat.modified
         upload.state |= rest.startswith(_STATES)
         if not rest.startswith("hashstates/"):
-            upload.size += found.size
+            upload.size += stat.size
 
-    def _add_revision(self, place: Place) -> None:
-        if len(self.revisions) < _MANIFESTS and place.name is not None and place.digest is not None:
-            self.revisions[place.name, place.digest] = None
+    def _add_revision(self, parsed: ParsedKey) -> None:
+        if len(self.revisions) < _MANIFESTS and parsed.name is not None and parsed.digest is not None:
+            self.revisions[parsed.name, parsed.digest] = None
 
 
 async def survey(
@@ -101,7 +101,7 @@ async def survey(
     """
     contents = Contents(Inventory(driver))
     begin("objects listed")
-    async for page in driver.scan(layout.ROOT):
+    async for page in objects(driver):
         for found in page:
             contents.add(found)
         advanced(len(page))
@@ -155,7 +155,7 @@ def describe(contents: Contents, *, purged_before: datetime | None, secret: bool
             "before the switch, pull them from the old registry and push them with a Docker of 2017 or later",
         )
     yield from _damage(contents)
-    if contents.kinds["referrer"] or contents.kinds["mark"]:
+    if contents.kinds["referrer"] or contents.kinds["deleted"]:
         text = "Moorage has served this store before; the old registry ignored what it added"
         yield Advice(Group.KEPT, "served-before", "store", text)
 

@@ -30,24 +30,27 @@ Source: docs/reference/storage-layout.md, section 1 (registry/storage/paths.go o
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+import re
+from dataclasses import dataclass
+from typing import Final
 
+from moorage.errors import RegistryError
 from moorage.storage.driver import Key
-
-if TYPE_CHECKING:
-    from moorage.types import Digest, RepoName, Tag
+from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
 
 __all__ = [
     "BLOBS",
     "MANIFESTS_NAME",
     "REPOSITORIES",
     "ROOT",
+    "ParsedKey",
     "below",
     "blob_data",
     "deleted_mark",
     "layer_link",
     "layers",
     "manifests",
+    "parse_key",
     "referrer_link",
     "referrers",
     "referrers_of",
@@ -151,3 +154,61 @@ def uploads(name: RepoName) -> Key:
 
 def upload_home(name: RepoName, uuid: str) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_uploads/{uuid}")
+
+
+_DIGEST: Final = r"(?P<algorithm>[a-z0-9]+)/(?P<hex>[a-f0-9]+)"
+_IN_BLOBS: Final = r"blobs/(?P<algorithm>[a-z0-9]+)/(?P<first>[a-f0-9]{2})/(?P<hex>(?P=first)[a-f0-9]+)"
+_IN_REPOSITORY: Final = r"repositories/(?P<name>.+)"
+_FORMS: Final = {
+    "blob": re.compile(rf"{_IN_BLOBS}/data"),
+    "torn": re.compile(rf"{_IN_BLOBS}/torn"),
+    "layer": re.compile(rf"{_IN_REPOSITORY}/_layers/{_DIGEST}/link"),
+    "revision": re.compile(rf"{_IN_REPOSITORY}/_manifests/revisions/{_DIGEST}/link"),
+    "tag": re.compile(rf"{_IN_REPOSITORY}/_manifests/tags/(?P<tag>[^/]+)/current/link"),
+    "history": re.compile(rf"{_IN_REPOSITORY}/_manifests/tags/(?P<tag>[^/]+)/index/{_DIGEST}/link"),
+    "deleted": re.compile(rf"{_IN_REPOSITORY}/_manifests/_deleted/{_DIGEST}"),
+    "referrer": re.compile(rf"{_IN_REPOSITORY}/_referrers/(?P<subject>[a-z0-9]+/[a-f0-9]+)/{_DIGEST}/link"),
+    "upload": re.compile(rf"{_IN_REPOSITORY}/_uploads/(?P<upload>[^/]+)/.+"),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ParsedKey:
+    """The parts of a key.  `kind` is one of blob, torn, layer, revision, tag, history, deleted, referrer, upload.
+
+    `digest` is the one in the path, which is usually also the content of the link; `upload` the upload's UUID.
+    """
+
+    kind: str
+    name: RepoName | None = None
+    digest: Digest | None = None
+    tag: Tag | None = None
+    subject: Digest | None = None
+    upload: str = ""
+
+
+def parse_key(key: Key) -> ParsedKey | None:
+    """Return the parts of a key; None for one that neither this registry nor CNCF Distribution writes."""
+    rest = key.removeprefix(f"{ROOT}/")
+    if rest == key:
+        return None
+    for kind, form in _FORMS.items():
+        match = form.fullmatch(rest)
+        if match is not None:
+            try:
+                return _parsed(kind, match.groupdict())
+            except RegistryError:
+                return None
+    return None
+
+
+def _parsed(kind: str, parts: dict[str, str]) -> ParsedKey:
+    """Raises RegistryError for a name, digest or tag that clients cannot use."""
+    return ParsedKey(
+        kind,
+        name=parse_repo_name(parts["name"]) if "name" in parts else None,
+        digest=Digest.parse(f"{parts['algorithm']}:{parts['hex']}") if "hex" in parts else None,
+        tag=parse_tag(parts["tag"]) if "tag" in parts else None,
+        subject=Digest.parse(parts["subject"].replace("/", ":")) if "subject" in parts else None,
+        upload=parts.get("upload", ""),
+    )

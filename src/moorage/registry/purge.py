@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.registry import layout
-from moorage.registry.repositories import walk
+from moorage.registry.repositories import repository_names
 from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
 from moorage.storage.driver import StorageError
 
@@ -49,7 +49,7 @@ async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> A
 
 async def purge_tags(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
     """Remove, or with `dry_run` only name, what pushes that died before `before` left of tags."""
-    async for name in walk(driver):
+    async for name in repository_names(driver):
         async for tag in unfinished_tags(driver, name, before):
             if dry_run or await remove_unfinished(driver, name, tag, before):
                 yield layout.tag(name, tag)

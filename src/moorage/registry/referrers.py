@@ -37,15 +37,14 @@ from moorage.registry import layout, media
 from moorage.registry.interface import ReferrersPage
 from moorage.registry.links import has_link
 from moorage.registry.offload import Offload
-from moorage.registry.places import digests
 from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, decode, describe, encode
-from moorage.registry.repositories import walk
 from moorage.registry.storage_errors import refusing
+from moorage.registry.walk import RepositoryListing, list_digests, repositories
 from moorage.storage.driver import READ_LIMIT_BYTES, KeyMissing, ObjectTooLarge
 from moorage.types import Digest, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import Callable, Sequence
 
     from moorage.registry.interface import Manifest
     from moorage.registry.manifests import StoredManifests
@@ -136,7 +135,7 @@ class StoredReferrers:
         """Digest texts after `after` in order, at most `_LOOKED_AT`, and whether there are more."""
         linked: list[str] = []
         below = layout.referrers_of(request.name, request.subject)
-        async with aclosing(digests(self._driver, below, after=after)) as pages:
+        async with aclosing(list_digests(self._driver, below, after=after)) as pages:
             async for page in pages:
                 linked += map(str, page)
                 if len(linked) > _LOOKED_AT:
@@ -243,19 +242,30 @@ def _children(data: bytes) -> tuple[str, ...]:
         return ()
 
 
-async def rebuild(driver: Driver, manifests: StoredManifests) -> AsyncIterator[tuple[RepoName, int]]:
-    """Write the missing links of every repository, and those without a descriptor; yields (repository, links
-    written) as it goes.
+async def rebuild(driver: Driver, manifests: StoredManifests, rebuilt: Callable[[RepoName, int], None]) -> None:
+    """Write the missing links of every repository, and those without a descriptor; call `rebuilt` with each
+    repository and the number of links written to it.
 
-    Safe beside pushes and deletions: a link too many is ignored by listings, which check every entry.
-    What cannot be read as a manifest (torn, or schema 1) has no subject that anybody could ask for.
+    Safe beside pushes and deletions: a link too many is ignored by listings, which check every entry.  A manifest
+    that cannot be read (torn, or schema 1) has no subject that a client could request.
     Raises StorageUnavailable; what was written until then stays.
     """
-    async for name in walk(driver):
+
+    async def visit(repository: RepositoryListing) -> None:
         written = 0
-        async for digest in _revisions(driver, name):
-            written += await _relink(driver, manifests, name, digest)
-        yield name, written
+
+        async def relink(digest: Digest) -> None:
+            nonlocal written
+            # Not `written += await ...`, which adds to the count as it was before the visits of that time.
+            if await has_link(driver, layout.revision_link(repository.name, digest)) and await _relink(
+                driver, manifests, repository.name, digest
+            ):
+                written += 1
+
+        await repository.each_manifest(relink)
+        rebuilt(repository.name, written)
+
+    await repositories(driver, visit, with_manifests=True)
 
 
 async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, digest: Digest) -> bool:
@@ -272,10 +282,3 @@ async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, di
             return False
     await driver.write(key, link.content)
     return True
-
-
-async def _revisions(driver: Driver, name: RepoName) -> AsyncIterator[Digest]:
-    async for found in digests(driver, layout.revisions(name)):
-        for digest in found:
-            if await has_link(driver, layout.revision_link(name, digest)):
-                yield digest

@@ -1,9 +1,9 @@
 """The catalog: every repository that ever held a manifest, component by component.
 
-`/` sorts before every other character: `a`, `a/b`, `a-b`.  The tree is walked in that order from `last` on, and
-only as far as the page reaches (a few directories beyond it are looked into at once); `last` need not exist.
-What is spelt like no repository's name is not one: `_layers`, `lost+found`, or the upper-case names that
-Distribution took and clients cannot spell.
+`/` sorts before every other character: `a`, `a/b`, `a-b`.  The tree is listed in that order from `last` on, and
+only as far as the page reaches (16 directories beyond it are listed at once); `last` need not exist.  A name that
+breaks the specification's grammar is no repository: `_layers`, `lost+found`, or the upper-case names that CNCF
+Distribution accepted and clients cannot send.
 
 Source: docs/reference/http-api.md, section 9.2, docs/reference/storage-layout.md, section 1.2.
 """
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver
 
-__all__ = ["StoredRepositories", "homes", "walk"]
+__all__ = ["StoredRepositories", "repository_names"]
 
 _AHEAD: Final = 16
 _PAGE: Final = 1000
@@ -34,75 +34,75 @@ _RESERVED: Final = "_"
 _RESERVED_LIMIT: Final = 16
 
 
-async def walk(driver: Driver, *, last: str = "", page: int = _PAGE) -> AsyncIterator[RepoName]:
-    """Repositories after `last`, lazily; `page` names of a directory are asked for at first."""
-    async for name in _after(driver, "", last.split("/") if last else [], page):
-        yield name
+async def repository_names(
+    driver: Driver, *, after: str = "", with_manifests: bool = True, page: int = _PAGE
+) -> AsyncIterator[RepoName]:
+    """Yield the repositories after `after`, lazily and in order.
 
-
-async def homes(driver: Driver) -> AsyncIterator[RepoName]:
-    """Every repository that holds anything, also one of blobs without a manifest, which `walk` leaves out; in no
-    order that matters.
+    Those of the catalog; without `with_manifests` every one that holds anything, such as layers only.  `page` is
+    the number of names that are requested of a directory at first.  Raises StorageUnavailable.
     """
-    waiting = [""]
-    while waiting:
-        above = waiting.pop()
-        held = False
-        key = layout.repository(RepoName(above)) if above else layout.REPOSITORIES
-        async for names in driver.children(key):
-            held = held or any(name.startswith(_RESERVED) for name in names)
-            paths = (_join(above, name) for name in names if _is_component(name))
-            waiting += [path for path in paths if _fits(path)]
-        if held and above:
-            yield RepoName(above)
-
-
-async def _after(driver: Driver, above: str, last: Sequence[str], page: int) -> AsyncIterator[RepoName]:
-    """Repositories below `above` that come after `above` + `last`."""
-    after = ""
-    if last:
-        after = last[0]
-        if _is_component(after):
-            async for name in _after(driver, _join(above, after), last[1:], page):
-                yield name
-    async for name in _below(driver, above, await _children(driver, above, after, page), page):
+    tree = _Tree(driver, with_manifests=with_manifests, page=page)
+    async for name in tree.after("", after.split("/") if after else []):
         yield name
 
 
-async def _below(driver: Driver, above: str, names: Sequence[str], page: int) -> AsyncIterator[RepoName]:
-    """Repositories below `above`, of which `names` are the first `page` children."""
-    size = page
-    while True:
-        paths = [path for path in (_join(above, name) for name in names if _is_component(name)) if _fits(path)]
-        ahead = min(_AHEAD, page)
-        for start in range(0, len(paths), ahead):
-            few = paths[start : start + ahead]
-            insides = await gather_all(*(_children(driver, path, "", page) for path in few))
-            for path, inside in zip(few, insides, strict=True):
-                if await _is_repository(driver, path, inside, page):
-                    yield RepoName(path)
-                if any(_is_component(name) for name in inside):
-                    async for name in _below(driver, path, inside, page):
-                        yield name
-        if len(names) < size:
-            return
-        # Where most names are no repositories, small pages would list a large directory again and again.
-        size, after = min(size * 4, _LARGEST), names[-1]
-        names = await _children(driver, above, after, size)
+class _Tree:
+    """The directories below `repositories/`, of which some are repositories."""
 
+    def __init__(self, driver: Driver, *, with_manifests: bool, page: int) -> None:
+        self._driver = driver
+        self._with_manifests = with_manifests
+        self._page = page
 
-async def _is_repository(driver: Driver, path: str, inside: Sequence[str], page: int) -> bool:
-    if layout.MANIFESTS_NAME in inside or len(inside) < page:
-        return layout.MANIFESTS_NAME in inside
-    return layout.MANIFESTS_NAME in await _children(driver, path, _RESERVED, _RESERVED_LIMIT)
+    async def after(self, above: str, last: Sequence[str]) -> AsyncIterator[RepoName]:
+        """Yield the repositories below `above` that come after `above` + `last`."""
+        start = ""
+        if last:
+            start = last[0]
+            if _is_component(start):
+                async for name in self.after(_join(above, start), last[1:]):
+                    yield name
+        async for name in self._below(above, await self._children(above, start, self._page)):
+            yield name
 
+    async def _below(self, above: str, names: Sequence[str]) -> AsyncIterator[RepoName]:
+        """Yield the repositories below `above`, of which `names` are the first children."""
+        size = self._page
+        while True:
+            paths = [path for path in (_join(above, name) for name in names if _is_component(name)) if _fits(path)]
+            ahead = min(_AHEAD, self._page)
+            for start in range(0, len(paths), ahead):
+                few = paths[start : start + ahead]
+                insides = await gather_all(*(self._children(path, "", self._page) for path in few))
+                for path, inside in zip(few, insides, strict=True):
+                    if await self._is_repository(path, inside):
+                        yield RepoName(path)
+                    if any(_is_component(name) for name in inside):
+                        async for name in self._below(path, inside):
+                            yield name
+            if len(names) < size:
+                return
+            # Where most names are no repositories, small pages would list a large directory again and again.
+            size, after = min(size * 4, _LARGEST), names[-1]
+            names = await self._children(above, after, size)
 
-async def _children(driver: Driver, path: str, after: str, limit: int) -> Sequence[str]:
-    key = layout.repository(RepoName(path)) if path else layout.REPOSITORIES
-    found: list[str] = []
-    async for names in driver.children(key, after=after, limit=limit):
-        found += names
-    return found
+    async def _is_repository(self, path: str, inside: Sequence[str]) -> bool:
+        if self._holds(inside) or len(inside) < self._page:
+            return self._holds(inside)
+        return self._holds(await self._children(path, _RESERVED, _RESERVED_LIMIT))
+
+    def _holds(self, names: Sequence[str]) -> bool:
+        if self._with_manifests:
+            return layout.MANIFESTS_NAME in names
+        return any(name.startswith(_RESERVED) for name in names)
+
+    async def _children(self, path: str, after: str, limit: int) -> Sequence[str]:
+        key = layout.repository(RepoName(path)) if path else layout.REPOSITORIES
+        found: list[str] = []
+        async for names in self._driver.children(key, after=after, limit=limit):
+            found += names
+        return found
 
 
 def _is_component(name: str) -> bool:
@@ -132,7 +132,7 @@ class StoredRepositories:
     async def list(self, *, last: str = "", limit: int) -> Page:
         found: list[RepoName] = []
         with refusing():
-            async for name in walk(self._driver, last=last, page=limit + 8):
+            async for name in repository_names(self._driver, after=last, page=limit + 8):
                 found.append(name)
                 if len(found) > limit:
                     break

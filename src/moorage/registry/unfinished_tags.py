@@ -21,7 +21,6 @@ from moorage.concurrency import map_bounded
 from moorage.errors import TagInvalid
 from moorage.registry import layout
 from moorage.registry.links import read_link, write_link
-from moorage.registry.places import place_of
 from moorage.storage.driver import RequestCost
 from moorage.types import Tag, parse_tag
 
@@ -85,7 +84,7 @@ async def _entries(driver: Driver, name: RepoName, tag: Tag, before: datetime) -
     found: list[Key] = []
     async for page in driver.scan(layout.tag(name, tag)):
         for stat in page:
-            place = place_of(stat.key)
+            place = layout.parse_key(stat.key)
             if place is None or place.kind != "history" or stat.modified >= before:
                 return None
             found.append(stat.key)
@@ -97,7 +96,7 @@ async def _without_link_by_keys(driver: Driver, name: RepoName) -> Sequence[Tag]
     linked: dict[Tag, bool] = {}
     async for page in driver.scan(layout.tags(name)):
         for stat in page:
-            place = place_of(stat.key)
+            place = layout.parse_key(stat.key)
             if place is not None and place.tag is not None:
                 linked[place.tag] = linked.get(place.tag, False) or place.kind == "tag"
     return sorted(tag for tag, alive in linked.items() if not alive)
