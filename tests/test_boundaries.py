@@ -60,6 +60,7 @@ BELOW: Final = {
     "metrics": {"storage"},
     "migration": {"config", "errors", "fsck", "registry", "storage", "types"},
     "redaction": set[str](),
+    "reloading": set[str](),
     "registry": {"storage", "types", "errors"},
     "server": {
         "acme",

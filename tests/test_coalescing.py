@@ -30,7 +30,7 @@ class Source:
 
 async def test_a_crowd_is_two_reads() -> None:
     """A tag that a thousand nodes pull at once must not be a thousand requests to a bucket."""
-    source, joined = Source(), Coalescer[str, int](at_once=1)
+    source, joined = Source(), Coalescer[str, int](limit=1)
     first = asyncio.create_task(joined.read("tag", source.read))
     await source.settle()
     crowd = [asyncio.create_task(joined.read("tag", source.read)) for _ in range(50)]
@@ -47,7 +47,7 @@ async def test_a_crowd_is_two_reads() -> None:
 
 async def test_no_answer_is_older_than_its_question() -> None:
     """Or a push that was acknowledged is not seen by who pulls after it."""
-    source, joined = Source(), Coalescer[str, int](at_once=2)
+    source, joined = Source(), Coalescer[str, int](limit=2)
     asked: list[tuple[int, asyncio.Task[int]]] = []
     for _ in range(40):
         asked.append((source.reads, asyncio.create_task(joined.read("tag", source.read))))
@@ -66,7 +66,7 @@ async def test_no_answer_is_older_than_its_question() -> None:
 
 async def test_a_few_run_beside_one_another() -> None:
     """The second of two does not wait for the first: it would take twice as long for no gain."""
-    source, joined = Source(), Coalescer[str, int](at_once=4)
+    source, joined = Source(), Coalescer[str, int](limit=4)
     tasks = [asyncio.create_task(joined.read("tag", source.read)) for _ in range(4)]
     await source.settle()
     assert source.reads == 4
@@ -76,7 +76,7 @@ async def test_a_few_run_beside_one_another() -> None:
 
 
 async def test_other_keys_do_not_wait() -> None:
-    source, joined = Source(), Coalescer[str, int](at_once=1)
+    source, joined = Source(), Coalescer[str, int](limit=1)
     tasks = [asyncio.create_task(joined.read(key, source.read)) for key in "abc"]
     await source.settle()
     assert source.reads == 3
@@ -87,7 +87,7 @@ async def test_other_keys_do_not_wait() -> None:
 
 async def test_who_is_cancelled_takes_nobody_along() -> None:
     """A client that hangs up costs no other one its answer: whether its read runs or it waits."""
-    source, joined = Source(), Coalescer[str, int](at_once=1)
+    source, joined = Source(), Coalescer[str, int](limit=1)
     first = asyncio.create_task(joined.read("tag", source.read))
     await source.settle()
     leaving, staying = (asyncio.create_task(joined.read("tag", source.read)) for _ in range(2))
@@ -104,7 +104,7 @@ async def test_who_is_cancelled_takes_nobody_along() -> None:
 
 
 async def test_an_error_is_everybodys_and_not_remembered(caplog: pytest.LogCaptureFixture) -> None:
-    joined = Coalescer[str, int](at_once=1)
+    joined = Coalescer[str, int](limit=1)
     turn = asyncio.Event()
 
     async def slow() -> int:

@@ -345,7 +345,7 @@ async def test_an_edit_that_the_clock_does_not_show_holds_at_once(
     seen = path.stat()  # noqa: ASYNC240  nothing else runs
     file = PasswordFile(path, wall=Clock(seen.st_mtime + 1))
     with monkeypatch.context() as patch:
-        patch.setattr("moorage.auth.password_file.os.stat", lambda _: seen)
+        patch.setattr("moorage.reloading.os.stat", lambda _: seen)
         assert await file.verify(b"alice", b"secret")
         put(path, b"alice:" + hashed(b"public") + b"\n")
         assert not await file.verify(b"alice", b"secret")
@@ -360,7 +360,7 @@ async def test_a_file_that_did_not_change_is_not_read_again(
     file = users(ALICE)
     assert await file.verify(b"alice", b"secret")
     with monkeypatch.context() as patch:
-        patch.setattr("pathlib.Path.read_bytes", lambda _: pytest.fail("read"))
+        patch.setattr("moorage.reloading.read_regular", lambda *_: pytest.fail("read"))
         assert await file.verify(b"alice", b"secret")
     put(path, BOB)
     assert not await file.verify(b"alice", b"secret")

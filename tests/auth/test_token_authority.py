@@ -249,7 +249,7 @@ async def test_a_remembered_token_ends_with_its_key(world: World) -> None:
     token = SIGNER.token(claims())
     await world.admit(token)
     world.bundle.write_bytes(pem(OTHER.certificate))
-    world.clock.now += module.LOOK_EVERY_S
+    world.clock.now += module.RELOAD_EVERY_S
     with pytest.raises(Unauthorized), structlog.testing.capture_logs():
         await world.admit(token)
     await world.admit(OTHER.token(claims()))
@@ -268,14 +268,14 @@ async def test_a_new_key_counts_at_once(world: World, form: str) -> None:
 async def test_many_requests_share_one_look_at_the_files(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     """A flood of tokens of unknown keys must not become a flood of file reads."""
     looks = 0
-    look = world.authority._files.look
+    reload = world.authority._files.reload
 
     def counted() -> bool:
         nonlocal looks
         looks += 1
-        return look()
+        return reload()
 
-    monkeypatch.setattr(world.authority._files, "look", counted)
+    monkeypatch.setattr(world.authority._files, "reload", counted)
     token = OTHER.token(claims(), kid="unknown")
     with structlog.testing.capture_logs():
         answers = await asyncio.gather(*(world.admit(token) for _ in range(50)), return_exceptions=True)

@@ -39,11 +39,11 @@ def keyset(signer: Signer, kid: str) -> str:
 def test_new_keys_are_taken_over_and_old_ones_dropped(bundle: Path) -> None:
     """A key is rotated, or withdrawn because it leaked: nobody should have to restart for that."""
     files = loaded(bundle)
-    assert not files.look()
+    assert not files.reload()
     bundle.write_bytes(pem(NEW.certificate))
     with structlog.testing.capture_logs() as logs:
-        assert files.look()
-        assert not files.look()
+        assert files.reload()
+        assert not files.reload()
     assert NEW.thumbprint in files.keys.by_id
     assert OLD.thumbprint not in files.keys.by_id
     assert files.keys.roots == (NEW.certificate,)
@@ -55,7 +55,7 @@ def test_keys_of_the_other_file_stay(bundle: Path, tmp_path: Path) -> None:
     jwks.write_text(keyset(OLD, "old"))
     files = loaded(bundle, jwks)
     jwks.write_text(keyset(NEW, "new"))
-    assert files.look()
+    assert files.reload()
     assert {"new", OLD.thumbprint} <= files.keys.by_id.keys()
     assert "old" not in files.keys.by_id
 
@@ -73,8 +73,8 @@ def test_a_broken_file_leaves_the_old_keys_and_is_told_of_once(bundle: Path, bro
     files = loaded(bundle)
     with structlog.testing.capture_logs() as logs:
         bundle.write_bytes(broken)
-        assert not files.look()
-        assert not files.look()
+        assert not files.reload()
+        assert not files.reload()
         (line,) = logs
         assert line["event"] == "the old keys for tokens stay in force"
         assert line["log_level"] == "error"
@@ -82,7 +82,7 @@ def test_a_broken_file_leaves_the_old_keys_and_is_told_of_once(bundle: Path, bro
         assert why in line["error"]
         assert OLD.thumbprint in files.keys.by_id
         bundle.write_bytes(pem(NEW.certificate))
-        assert files.look()
+        assert files.reload()
     assert NEW.thumbprint in files.keys.by_id
 
 
@@ -93,10 +93,10 @@ def test_a_file_that_is_gone_leaves_the_old_keys_and_is_told_of_once(bundle: Pat
     with structlog.testing.capture_logs() as logs:
         for _ in range(2):
             bundle.unlink()
-            assert not files.look()
-            assert not files.look()
+            assert not files.reload()
+            assert not files.reload()
             bundle.write_bytes(content)
-            assert not files.look()
+            assert not files.reload()
     assert [line["error"] for line in logs] == ["No such file or directory"] * 2
     assert OLD.thumbprint in files.keys.by_id
 
@@ -108,7 +108,7 @@ def test_a_broken_key_set_leaves_the_old_keys(tmp_path: Path) -> None:
     for text in ('{"keys": [', '{"keys": []}', '{"keys": [{"kty": "new"}]}'):
         jwks.write_text(text)
         with structlog.testing.capture_logs() as logs:
-            assert not files.look()
+            assert not files.reload()
         assert len(logs) == 1
         assert "old" in files.keys.by_id
 
@@ -119,7 +119,7 @@ def test_a_new_file_with_odd_keys_warns(tmp_path: Path) -> None:
     files = loaded(None, jwks)
     jwks.write_text(json.dumps({"keys": [{**NEW.jwk, "kid": "new"}, {"kty": "future"}]}))
     with structlog.testing.capture_logs() as logs:
-        assert files.look()
+        assert files.reload()
     assert logs[-1]["log_level"] == "warning"
     assert logs[-1]["event"] == f"auth.token.jwks {jwks}: key 1 is left out: its kty is not known"
 

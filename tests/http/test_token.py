@@ -84,7 +84,7 @@ class Server:
     def edit(self, policy: str) -> None:
         """A new policy; the second is over after which it is looked at."""
         policy_file(self.folder, policy)
-        self.authority._policies._looked = float("-inf")
+        self.authority._policies._checked = float("-inf")
 
     async def token(self, *scopes: str, user: str = "", password: str = "", **fields: str) -> httpx.Response:
         """GET /token, with Basic if there is a user."""

@@ -186,7 +186,7 @@ def test_a_file_without_an_end_is_refused(tmp_path: Path) -> None:
             pair(str(path), str(tmp_path / "good.key"), NOW)
         with pytest.raises(StartupError, match=f"key: cannot read .*: {reason}"):
             pair(str(tmp_path / "good.crt"), str(path), NOW)
-        assert unreadable(str(path)) == reason
+        assert unreadable(str(path)).startswith(reason)
 
 
 # Order

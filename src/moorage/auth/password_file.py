@@ -20,7 +20,6 @@ import codecs
 import errno
 import hashlib
 import hmac
-import os
 import re
 import secrets
 import time
@@ -34,14 +33,16 @@ import structlog
 
 from moorage.auth.file_log import FileLog
 from moorage.caches import TTLCache
+from moorage.coalescing import SingleFlight
 from moorage.errors import Unavailable
+from moorage.reloading import Reload, ReloadedFile, reason_of
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from pathlib import Path
 
-__all__ = ["PASSWORD_LIMIT_BYTES", "PasswordFile", "fits", "parse", "read_line"]
+__all__ = ["PASSWORD_LIMIT_BYTES", "SIZE_LIMIT_BYTES", "PasswordFile", "fits", "parse", "read_line"]
 
 PASSWORD_LIMIT_BYTES: Final = 72
 """Bcrypt looks no further; Go's compares the rest away in silence, so longer passwords work in the reference."""
@@ -73,8 +74,8 @@ _THREADS: Final = 2
 _WAITING_LIMIT: Final = 256
 """Some ten seconds of work; a client would wait no longer."""
 
-_YOUNG_S: Final = 2.0
-"""A file is read again at every request while it is younger: a second edit may not move a coarse clock's time."""
+SIZE_LIMIT_BYTES: Final = 64 << 20
+"""Some 800,000 users."""
 
 _OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 """What keeps one worker from reading a file that the others can read."""
@@ -164,26 +165,25 @@ class PasswordFile:
         Raises StartupError if the file cannot be read or understood.  A directory in its place is taken for
         a file that cannot be read just now, as by CNCF Distribution: no user can log in before there is a file.
         """
-        self._path, self._name, self._clock, self._wall = path, str(path), clock, wall
+        self._path = path
+        self._file = ReloadedFile(str(path), parse, Entries({}, 0, ()), limit_bytes=SIZE_LIMIT_BYTES, wall=wall)
         self._file_log = FileLog(reports=reports)
         self._key = secrets.token_bytes(32)
         self._verified: TTLCache[bytes, bool] = TTLCache(_REMEMBERED, _LIFETIME_S, clock=clock)  # by keyed hash
-        self._waiting: dict[bytes, asyncio.Task[bool]] = {}
+        self._checks: SingleFlight[bytes, bool] = SingleFlight("password check")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bcrypt")
         self._overloaded = False
-        self._seen: tuple[int, ...] | None = None
-        self._young = True
-        self._trouble = ""
+        if path.is_dir():
+            return
         try:
-            self._data = b"" if self._path.is_dir() else self._path.read_bytes()
-            self._passwords = parse(self._data)
+            self._file.load()
         except (OSError, ValueError) as error:
-            raise StartupError(f"cannot use the password file {path}: {_reason(error)}") from error
+            raise StartupError(f"cannot use the password file {path}: {reason_of(error)}") from error
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """What never matches in the file as it was read last."""
-        return tuple(f"{self._path}: {text}" for text in self._passwords.warnings)
+        return tuple(f"{self._path}: {text}" for text in self._file.value.warnings)
 
     def knows(self, user: bytes, password: bytes) -> bool:
         """Whether the pair was right a moment ago, and still is by the file; costs microseconds, never bcrypt.
@@ -208,11 +208,9 @@ class PasswordFile:
         key = self._keyed(stored, user, password)
         if self._verified.get(key):
             return True
-        task = self._waiting.get(key)
-        if task is None:
-            task = self._waiting[key] = self._check(key, stored, password, passwords.cost)
-        # Whoever hangs up leaves the others their answer.
-        return await asyncio.shield(task)
+        if key not in self._checks:
+            self._check_load()
+        return await self._checks.run(key, lambda: self._check(key, stored, password, passwords.cost))
 
     def stored(self, user: bytes) -> bytes | None:
         """The hash of a user's password, None for nobody.  Raises Unavailable where the file cannot be read."""
@@ -225,8 +223,7 @@ class PasswordFile:
 
     async def close(self) -> None:
         """Checks on their way end with their threads; nobody waits for them."""
-        for task in self._waiting.values():
-            task.cancel()
+        await self._checks.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
     # The memory
@@ -237,18 +234,16 @@ class PasswordFile:
 
     # Bcrypt
 
-    def _check(self, key: bytes, stored: bytes, password: bytes, highest: int) -> asyncio.Task[bool]:
-        if len(self._waiting) >= _WAITING_LIMIT:
+    def _check_load(self) -> None:
+        """Raises Unavailable if too many passwords wait to be checked."""
+        if len(self._checks) >= _WAITING_LIMIT:
             if not self._overloaded:
                 _log.error("too many passwords wait to be checked; further ones are refused", limit=_WAITING_LIMIT)
             self._overloaded = True
             raise Unavailable("too many passwords wait to be checked")
         self._overloaded = False
-        task = asyncio.create_task(self._checked(key, stored, password, highest), name="password check")
-        task.add_done_callback(lambda _: self._waiting.pop(key, None))
-        return task
 
-    async def _checked(self, key: bytes, stored: bytes, password: bytes, highest: int) -> bool:
+    async def _check(self, key: bytes, stored: bytes, password: bytes, highest: int) -> bool:
         loop = asyncio.get_running_loop()
         right = await loop.run_in_executor(self._threads, _matches, password, stored, highest)
         if right:
@@ -258,58 +253,35 @@ class PasswordFile:
     # The file
 
     def _current(self) -> Entries:
-        """What the file says now; what it said last, if its newest edit is broken.  Raises Unavailable.
+        """Return the entries of the file, those of its last valid version if it is malformed.  Raises Unavailable.
 
-        On the event loop: looking is a microsecond, and reading a thousand users anew two milliseconds.
+        On the event loop: stat(2) takes a microsecond, and reading a thousand users two milliseconds.
         """
-        try:
-            # Before the bytes: what is written in between changes these again.
-            found = os.stat(self._name)  # noqa: PTH116  half the time of Path.stat, on every request
-            seen = (found.st_mtime_ns, found.st_ctime_ns, found.st_ino, found.st_size)
-            if seen != self._seen or self._young:
-                self._take(self._path.read_bytes())
-                self._seen = seen
-                self._young = 0 <= self._wall() - found.st_mtime < _YOUNG_S
-        except OSError as error:
-            self._seen = None
-            self._tell(_reason(error), ours=error.errno in _OURS)
-            raise Unavailable("passwords cannot be checked") from error
-        self._tell("")
-        return self._passwords
+        before = self._file.problem
+        outcome = self._file.reload()
+        if outcome is not Reload.NOTHING:
+            self._log_reload(outcome, before)
+        if isinstance(self._file.problem, OSError):
+            raise Unavailable("passwords cannot be checked") from self._file.problem
+        return self._file.value
 
-    def _take(self, data: bytes) -> None:
-        if data == self._data:
+    def _log_reload(self, outcome: Reload, before: OSError | ValueError | None) -> None:
+        problem = self._file.problem
+        path = str(self._path)
+        if isinstance(problem, OSError):
+            log = _log if problem.errno in _OURS else self._file_log
+            log.error("password file cannot be read; credentials are refused", file=path, cause=reason_of(problem))
             return
-        self._data = data
-        try:
-            self._passwords = parse(data)
-        except ValueError as error:
+        if problem is not None:
             self._file_log.error(
-                "password file is broken; what it said before stays in force",
-                file=str(self._path),
-                cause=str(error),
+                "password file is broken; what it said before stays in force", file=path, cause=str(problem)
             )
-            return
-        self._file_log.info(
-            "password file was read again", file=str(self._path), users=len(self._passwords.hashes)
-        )
-        for warning in self.warnings:
-            self._file_log.warning(warning)
-
-    def _tell(self, trouble: str, *, ours: bool = False) -> None:
-        """Log once when it begins and once when it is over; `ours`: other workers may read the file."""
-        if trouble == self._trouble:
-            return
-        self._trouble = trouble
-        if trouble:
-            log = _log if ours else self._file_log
-            log.error("password file cannot be read; credentials are refused", file=str(self._path), cause=trouble)
-        else:
-            self._file_log.info("password file can be read again", file=str(self._path))
-
-
-def _reason(error: OSError | ValueError) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+        elif outcome is Reload.CHANGED:
+            self._file_log.info("password file was read again", file=path, users=len(self._file.value.hashes))
+            for warning in self.warnings:
+                self._file_log.warning(warning)
+        if isinstance(before, OSError):
+            self._file_log.info("password file can be read again", file=path)
 
 
 def fits(password: bytes, stored: bytes) -> bool:

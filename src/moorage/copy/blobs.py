@@ -13,8 +13,8 @@ from enum import Enum
 from typing import TYPE_CHECKING, Final
 
 from moorage.caches import BoundedCache
+from moorage.coalescing import SingleFlight
 from moorage.concurrency import gather_all
-from moorage.copy.single_flight import Shared
 from moorage.registry import hashing, layout
 from moorage.registry.contents import hashed, pieces
 from moorage.storage.driver import KeyMissing, StorageUnavailable
@@ -63,7 +63,7 @@ class BlobMover:
         self._turn = asyncio.Semaphore(at_once)
         self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
         self._failed: dict[Digest, State] = {}
-        self._running: Shared[Digest, State] = Shared()
+        self._running: SingleFlight[Digest, State] = SingleFlight()
 
     async def ensure(self, digest: Digest) -> State:
         """Make the blob whole at the destination.  A failure is told once, and remembered for this run.

@@ -30,10 +30,10 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from moorage.caches import BoundedCache
+from moorage.coalescing import SingleFlight
 from moorage.concurrency import for_each, one_page
 from moorage.copy.blobs import BlobMover, Rules, State
 from moorage.copy.progress import Tally
-from moorage.copy.single_flight import Shared
 from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
 from moorage.registry.links import has_link, read_link, resolve, write_link
@@ -85,7 +85,7 @@ class Copier:
         rules = Rules(recheck=options.recheck, dry_run=options.dry_run)
         self._blobs = BlobMover(source, target, rules, self.tally, watcher, at_once=options.at_once)
         self._manifests = StoredManifests(target)
-        self._running: Shared[tuple[RepoName, Digest], bool] = Shared()
+        self._running: SingleFlight[tuple[RepoName, Digest], bool] = SingleFlight()
         self._linked: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
         self._told: BoundedCache[str, bool] = BoundedCache(_REMEMBERED)
         self._done: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)

@@ -163,7 +163,7 @@ def build(
 def make_registry(
     driver: Driver, settings: Settings, secret: bytes, resources: Resources | None = None
 ) -> StoredRegistry:
-    """Return the stored registry over `driver`.  Raises CannotStore."""
+    """Return the stored registry over `driver`.  Raises StartupError."""
     resources = resources or Resources()
     storage = settings.storage
     options = StoredOptions(

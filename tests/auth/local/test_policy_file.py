@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from tests.auth.local.helpers import may, policy_file, users_file
 
-from moorage.auth.local import policy_yaml
+from moorage.auth.local import policy_file as policy_file_module
 from moorage.auth.local.build import problems_of
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.policy_file import read
@@ -143,7 +143,7 @@ def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_read_is_one_line(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, said: str
 ) -> None:
-    monkeypatch.setattr(policy_yaml, "_SIZE_LIMIT_BYTES", 50)
+    monkeypatch.setattr(policy_file_module, "SIZE_LIMIT_BYTES", 50)
     if data is not None:
         (tmp_path / "policy.yml").write_bytes(data)
     (problem,) = read(str(tmp_path / "policy.yml")).problems

@@ -18,8 +18,9 @@ from moorage.auth.local.policy import ROBOT_PREFIX
 from moorage.auth.local.policy_file import read
 from moorage.auth.local.policy_source import PolicySource
 from moorage.auth.local.tokens import Tokens
-from moorage.auth.password_file import PasswordFile, parse
+from moorage.auth.password_file import SIZE_LIMIT_BYTES, PasswordFile, parse
 from moorage.config.problems import Origin, Problem, nearest
+from moorage.reloading import read_regular
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -95,7 +96,7 @@ def _users(path: str) -> tuple[set[str] | None, list[Problem]]:
     if not path:
         return set(), []
     try:
-        passwords = parse(Path(path).read_bytes())
+        passwords = parse(read_regular(path, SIZE_LIMIT_BYTES))
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else str(error)
         return None, [Problem(f"cannot be used: {reason}", origin=Origin(path))]

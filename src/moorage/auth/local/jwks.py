@@ -18,13 +18,13 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 from urllib.parse import urlsplit
 
 import structlog
 
 from moorage.auth.token.keys import ALGORITHMS, KeyFileInvalid, read_jwks
+from moorage.reloading import Reload, ReloadedFile, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +37,7 @@ __all__ = ["PUBLIC", "Fetch", "FileKeys", "KeySource", "KeysUnavailable", "Remot
 PUBLIC: Final = frozenset(name for name in ALGORITHMS if not name.startswith("HS"))
 """What a foreign token may be signed with: nothing where who verifies could also sign."""
 
+_FILE_EVERY_S: Final = 1.0
 _AGE_LIMIT_S: Final = 3600.0
 _AGAIN_S: Final = 30.0
 _AGAIN_WITHOUT_KEYS_S: Final = 5.0
@@ -72,39 +73,27 @@ def source_of(issuer: Issuer, clock: Callable[[], float]) -> KeySource:
 
 
 class FileKeys:
-    """A JWK Set in a file; looked at once a second at most."""
+    """A JWK Set in a file; checked once a second at most."""
 
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
-        self._path, self._clock = Path(path), clock
-        self._keys: Keys | None = None
-        self._looked: float | None = None
-        self._trouble = ""
-        self._stamp: tuple[int, int, int] | None = None
+        self._file: ReloadedFile[Keys | None] = ReloadedFile(path, _parsed, None)
+        self._clock = clock
+        self._checked: float | None = None
 
     async def keys(self, kid: str) -> Keys:
         del kid
         now = self._clock()
-        if self._looked is None or not 0 <= now - self._looked < 1:
-            self._looked = now
-            self._read_if_changed()
-        if self._keys is None:
-            raise KeysUnavailable(f"{self._path} holds no keys that can be used")
-        return self._keys
+        if self._checked is None or not 0 <= now - self._checked < _FILE_EVERY_S:
+            self._checked = now
+            self._reload()
+        if self._file.value is None:
+            raise KeysUnavailable(f"{self._file.path} holds no keys that can be used")
+        return self._file.value
 
-    def _read_if_changed(self) -> None:
-        try:
-            status = self._path.stat()
-            stamp = (status.st_mtime_ns, status.st_size, status.st_ino)
-            if stamp == self._stamp:
-                return
-            self._stamp = stamp
-            self._keys = _parsed(self._path.read_bytes())
-        except (OSError, ValueError) as error:
-            if str(error) != self._trouble:
-                _log.error("cannot read an issuer's keys", file=str(self._path), cause=str(error))
-            self._trouble = str(error)
-        else:
-            self._trouble = ""
+    def _reload(self) -> None:
+        if self._file.reload() is Reload.FAILED and self._file.problem is not None:
+            cause = reason_of(self._file.problem)
+            _log.error("cannot read an issuer's keys", file=self._file.path, cause=cause)
 
     async def close(self) -> None:
         pass

@@ -21,20 +21,22 @@ from moorage.auth.local.patterns import Glob, RepositoryPattern
 from moorage.auth.local.policy import ACTIONS, Condition, Issuer, Policy, Robot, Rule
 from moorage.auth.local.policy_yaml import Reading, tree_of
 from moorage.auth.local.robot_secrets import HASH, parse_expiry
-from moorage.config.problems import Origin, nearest
+from moorage.config.problems import Origin, Problem, nearest
 from moorage.config.tree import List, describe, is_null
+from moorage.reloading import read_regular, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from moorage.config.problems import Problem
     from moorage.config.tree import Map, Node
 
-__all__ = ["NAME", "FileRead", "read"]
+__all__ = ["NAME", "SIZE_LIMIT_BYTES", "FileRead", "parse", "read", "unreadable"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 """What groups, robots and issuers may be called."""
+
+SIZE_LIMIT_BYTES: Final = 4 << 20
 
 _WORDS: Final = ("anonymous", "authenticated")
 _KINDS: Final = ("user", "group", "robot")
@@ -54,7 +56,22 @@ class FileRead:
 
 def read(path: str) -> FileRead:
     """Read the whole file; nothing is raised for what is wrong with it."""
-    tree, problems = tree_of(path)
+    try:
+        data = read_regular(path, SIZE_LIMIT_BYTES)
+    except (OSError, ValueError) as error:
+        return FileRead(None, (unreadable(path, error),))
+    return parse(data, path)
+
+
+def unreadable(path: str, error: OSError | ValueError) -> Problem:
+    """Return the problem of a file that cannot be read."""
+    reason = reason_of(error) if isinstance(error, OSError) else "not a path"
+    return Problem(f"cannot be read: {reason}", origin=Origin(path))
+
+
+def parse(data: bytes, path: str) -> FileRead:
+    """Parse the content of the policy file `path`, which locates its problems; raises nothing."""
+    tree, problems = tree_of(data, path)
     file = _File(Reading(problems), path)
     policy = file.policy(tree) if tree is not None else None
     problems = file.reading.problems
@@ -252,10 +269,9 @@ class _File:
             return ""
         path = Path(self._path).parent / text
         try:
-            with path.open("rb"):
-                pass
+            read_regular(str(path))
         except (OSError, ValueError) as error:
-            reason = error.strerror if isinstance(error, OSError) else "not a path"
+            reason = reason_of(error) if isinstance(error, OSError) else "not a path"
             self.reading.note(f"{key}.{name}", f"cannot read {str(path)!r}: {reason}", entry[name].origin)
         return str(path)
 

@@ -6,8 +6,7 @@ would silently not be in force.
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from moorage.config import yaml
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
@@ -21,24 +20,15 @@ if TYPE_CHECKING:
 
 __all__ = ["Reading", "tree_of"]
 
-_SIZE_LIMIT_BYTES: Final = 4 << 20
 
-
-def tree_of(path: str) -> tuple[Map | None, list[Problem]]:
-    """The file's tree, None where there is none, and what is wrong with it as a file."""
+def tree_of(data: bytes, path: str) -> tuple[Map | None, list[Problem]]:
+    """Return the tree of a file with this content, None if it is malformed, and its problems."""
     origin = Origin(path)
     try:
-        with Path(path).open("rb") as file:
-            data = file.read(_SIZE_LIMIT_BYTES + 1)
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         return None, [Problem("not UTF-8; save it in that encoding", origin=Origin(path, line))]
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "not a path"
-        return None, [Problem(f"cannot be read: {reason}", origin=origin)]
-    if len(data) > _SIZE_LIMIT_BYTES:
-        return None, [Problem(f"larger than {_SIZE_LIMIT_BYTES} bytes", origin=origin)]
     problems: list[Problem] = []
     try:
         node, _ = yaml.read(text, path, problems)

@@ -27,6 +27,7 @@ from moorage.auth.access import Bearer, Principal, challenge, missing, scopes
 from moorage.auth.token.claims import read
 from moorage.auth.token.jose import Refused, verify
 from moorage.caches import TTLCache
+from moorage.coalescing import SingleFlight
 from moorage.errors import Unauthorized
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 __all__ = ["TokenAuthority", "TokenRules"]
 
-LOOK_EVERY_S: Final = 1.0
+RELOAD_EVERY_S: Final = 1.0
 REMEMBERED_BYTES: Final = 8 << 20
 """Of tokens; a principal takes about as much memory as the token it came from."""
 
@@ -65,8 +66,8 @@ class TokenAuthority:
         self._remembered: TTLCache[bytes, Principal] = TTLCache(
             REMEMBERED_BYTES, clock=clock
         )  # by digest of the token
-        self._looked = clock()
-        self._looking: asyncio.Task[None] | None = None
+        self._reloaded = clock()
+        self._reloads: SingleFlight[None, None] = SingleFlight("reload of the keys for tokens")
 
     @property
     def warnings(self) -> list[str]:
@@ -77,8 +78,8 @@ class TokenAuthority:
         if not isinstance(credentials, Bearer):
             raise self._without_token(asked)
         now = self._clock()
-        if not 0 <= now - self._looked < LOOK_EVERY_S:
-            await self._look()
+        if not 0 <= now - self._reloaded < RELOAD_EVERY_S:
+            await self._reload_keys()
         # The digest, so that what is remembered has one size; the token itself is nowhere kept.
         digest = hashlib.sha256(credentials.token.encode(errors="replace")).digest()
         principal = self._remembered.get(digest)
@@ -90,11 +91,10 @@ class TokenAuthority:
         return principal
 
     async def refresh(self) -> None:
-        await self._look()
+        await self._reload_keys()
 
     async def close(self) -> None:
-        if self._looking is not None:
-            await asyncio.wait([self._looking])
+        await self._reloads.close()
 
     async def _prove(self, token: str, digest: bytes, asked: Asked) -> Principal:
         """Verify a token that is not remembered, with keys as new as can be.  Raises Unauthorized."""
@@ -106,7 +106,7 @@ class TokenAuthority:
                 if not refused.keys:
                     raise
                 # The token server may have begun to use another key a moment ago.
-                await self._look()
+                await self._reload_keys()
                 if self._files.keys is keys:
                     raise
                 return self._verify(token, digest)
@@ -132,20 +132,17 @@ class TokenAuthority:
         self._remembered.put(digest, principal, len(token), expires_at=min(claims.until, signed.until))
         return principal
 
-    async def _look(self) -> None:
-        """Read the key files again, in a thread.  Who comes meanwhile waits for the same."""
-        if self._looking is None:
-            self._looking = asyncio.create_task(self._read_files(), name="look at the keys for tokens")
-        await asyncio.shield(self._looking)
+    async def _reload_keys(self) -> None:
+        """Read the key files again if they changed, in a thread, once for all requests that wait for it."""
+        await self._reloads.run(None, self._reload)
 
-    async def _read_files(self) -> None:
+    async def _reload(self) -> None:
         try:
-            if await asyncio.to_thread(self._files.look):
-                # What an old key vouched for has to be vouched for again.
+            if await asyncio.to_thread(self._files.reload):
+                # Tokens are verified again, because their keys may have been removed.
                 self._remembered.clear()
         finally:
-            self._looked = self._clock()
-            self._looking = None
+            self._reloaded = self._clock()
 
     def _without_token(self, asked: Asked) -> Unauthorized:
         reason = "the Authorization header holds no bearer token" if asked.given else "no token"

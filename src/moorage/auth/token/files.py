@@ -1,8 +1,7 @@
-"""The files that hold the keys, read again when they change.
+"""Files of keys for tokens, read again when they change.
 
-A file that cannot be read or understood after a change leaves its old keys in force and is told of once; so does
-one without a usable key.  The whole content is compared, not the file's times: keys are swapped by renaming,
-by symbolic links (Kubernetes) and by writing in place, and the files are small.
+If a file cannot be read or parsed after a change, or has no usable key, its old keys stay in force, and the reason
+is logged once.
 """
 
 from __future__ import annotations
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING
 from moorage.auth.file_log import FileLog
 from moorage.auth.token.chains import is_authority
 from moorage.auth.token.keys import KeyFileInvalid, Keys, join, read_bundle, read_jwks
+from moorage.reloading import Reload, ReloadedFile, reason_of
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
@@ -31,22 +31,22 @@ class KeyFiles:
         self, rootcertbundle: Path | None, jwks: Path | None, allowed: frozenset[str], *, reports: bool = True
     ) -> None:
         self._log = log = FileLog(reports=reports)
-        self._files: list[_File] = []
+        self._files: list[_KeyFile] = []
         if rootcertbundle is not None:
             self._files.append(
-                _File("rootcertbundle", rootcertbundle, lambda data: read_bundle(data, allowed), log)
+                _KeyFile("rootcertbundle", rootcertbundle, lambda data: read_bundle(data, allowed), log)
             )
         if jwks is not None:
-            self._files.append(_File("jwks", jwks, lambda data: read_jwks(data, allowed), log))
+            self._files.append(_KeyFile("jwks", jwks, lambda data: read_jwks(data, allowed), log))
         self.keys = Keys({})
 
     def load(self) -> None:
         """Read the files for the first time.  Raises StartupError if no key results, or a file is broken."""
         for file in self._files:
             try:
-                file.read()
-            except (OSError, KeyFileInvalid) as error:
-                raise StartupError(_reason(error), f"auth.token.{file}") from error
+                file.load()
+            except (OSError, ValueError) as error:
+                raise StartupError(reason_of(error), f"auth.token.{file}") from error
         self.keys = join(file.keys for file in self._files)
         if not _usable(self.keys):
             why = "; ".join(self.warnings) or "neither rootcertbundle nor jwks is given"
@@ -57,9 +57,12 @@ class KeyFiles:
         """What is odd about the keys in force."""
         return [f"auth.token.{file}: {note}" for file in self._files for note in file.keys.notes]
 
-    def look(self) -> bool:
-        """Read the files again; whether the keys are others now.  Blocks, and is not called twice at once."""
-        changed = [file for file in self._files if file.look()]
+    def reload(self) -> bool:
+        """Read the files again if they changed; return whether there are other keys now.
+
+        Blocks; called by one thread at a time.
+        """
+        changed = [file for file in self._files if file.reload()]
         if not changed:
             return False
         self.keys = join(file.keys for file in self._files)
@@ -69,53 +72,39 @@ class KeyFiles:
         return True
 
 
-class _File:
-    def __init__(self, name: str, path: Path, parse: Callable[[bytes], Keys], log: FileLog) -> None:
-        self._name, self._path, self._parse, self._log = name, path, parse, log
-        self._content = b""
-        self._refused: object = None
-        self.keys = Keys({})
+class _KeyFile:
+    def __init__(self, name: str, path: Path, read: Callable[[bytes], Keys], log: FileLog) -> None:
+        self._name = name
+        self._read = read
+        self._log = log
+        self._file = ReloadedFile(str(path), self._parse, Keys({}))
 
     def __str__(self) -> str:
-        return f"{self._name} {self._path}"
+        return f"{self._name} {self._file.path}"
 
-    def read(self) -> None:
-        """Raises OSError and KeyFileInvalid."""
-        content = self._path.read_bytes()
-        self.keys, self._content = self._parse(content), content
+    @property
+    def keys(self) -> Keys:
+        return self._file.value
 
-    def look(self) -> bool:
-        """Whether there are other keys now.  Trouble is logged when it begins."""
-        refused: object
-        problem: Exception
-        try:
-            content = self._path.read_bytes()
-            if content == self._content:
-                self._refused = None
-                return False
-            refused = content
-            if content == self._refused:
-                return False
-            keys = self._parse(content)
-            if not _usable(keys) and _usable(self.keys):
-                raise KeyFileInvalid("no key that could sign a token")
-        except OSError as error:
-            refused, problem = error.errno, error
-        except KeyFileInvalid as error:
-            problem = error
-        else:
-            self.keys, self._content, self._refused = keys, content, None
-            return True
-        if refused != self._refused:
-            self._refused = refused
-            self._log.error("the old keys for tokens stay in force", file=str(self), error=_reason(problem))
-        return False
+    def load(self) -> None:
+        """Read the file for the first time.  Raises OSError and ValueError."""
+        self._file.load()
+
+    def reload(self) -> bool:
+        """Read the file again if it changed; return whether it has other keys now.  Logs a new problem."""
+        outcome = self._file.reload()
+        if outcome is Reload.FAILED and self._file.problem is not None:
+            reason = reason_of(self._file.problem)
+            self._log.error("the old keys for tokens stay in force", file=str(self), error=reason)
+        return outcome is Reload.CHANGED
+
+    def _parse(self, data: bytes) -> Keys:
+        keys = self._read(data)
+        if not _usable(keys) and _usable(self.keys):
+            raise KeyFileInvalid("no key that could sign a token")
+        return keys
 
 
 def _usable(keys: Keys) -> bool:
     """A certificate whose own key signs no tokens may still vouch for one whose does."""
     return bool(keys.by_id) or any(is_authority(root) for root in keys.roots)
-
-
-def _reason(error: Exception) -> str:
-    return error.strerror or str(error) if isinstance(error, OSError) else str(error)

@@ -64,7 +64,7 @@ _MEMBERS: Final = frozenset({"kty", "n", "e", "crv", "x", "y", "k"})
 _FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
 
 
-class KeyFileInvalid(Exception):
+class KeyFileInvalid(ValueError):
     """A file of keys cannot be understood; the message says why, without the file's name."""
 
 

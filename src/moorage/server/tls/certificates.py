@@ -30,7 +30,7 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import ExtendedKeyUsageOID, ExtensionOID
 
-from moorage.config.checks.files import read_regular
+from moorage.reloading import read_regular
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:

@@ -6,9 +6,7 @@
 The one rule: no file is read while it changes.  A tool that writes certificate and key one after the other, or a
 long chain piece by piece, is waited for; files that do not match in between are neither used nor reported.
 
-A change is a different result of stat(2), links followed, so a new file under the old name (certbot's
-rename), a link that points elsewhere (secrets of Kubernetes are two links deep) and a file written over are all
-noticed.  inotify would be quicker, and blind on network file systems.
+A change is a different stamp of a file (`moorage/reloading.py`).
 
 The companion (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
 Above: `server/processes/rolling_restart.py`.  Made by: `server/processes/worker_config.py`.
@@ -16,13 +14,14 @@ Above: `server/processes/rolling_restart.py`.  Made by: `server/processes/worker
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Final
+
+from moorage.reloading import stamp_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    Mark = tuple[int, int, int, int] | None
+    from moorage.reloading import Stamp
 
 __all__ = ["POLL_S", "Watched"]
 
@@ -84,14 +83,5 @@ class Watched:
         self._reported = True
         return self._cause
 
-    def _look(self) -> tuple[Mark, ...]:
-        return tuple(_mark(path) for path in self.paths)
-
-
-def _mark(path: str) -> Mark:
-    """Return the identity, size and time of a file; None if stat(2) fails."""
-    try:
-        found = Path(path).stat()
-    except (OSError, ValueError):
-        return None
-    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+    def _look(self) -> tuple[Stamp | None, ...]:
+        return tuple(stamp_of(path) for path in self.paths)

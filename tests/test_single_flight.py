@@ -6,11 +6,11 @@ import asyncio
 
 import pytest
 
-from moorage.copy.single_flight import Shared
+from moorage.coalescing import SingleFlight
 
 
 async def test_it_is_done_once_and_again_later() -> None:
-    shared: Shared[str, int] = Shared()
+    shared: SingleFlight[str, int] = SingleFlight()
     runs, release = 0, asyncio.Event()
 
     async def work() -> int:
@@ -27,7 +27,7 @@ async def test_it_is_done_once_and_again_later() -> None:
 
 
 async def test_one_that_is_cancelled_does_not_end_it_for_the_others() -> None:
-    shared: Shared[str, str] = Shared()
+    shared: SingleFlight[str, str] = SingleFlight()
     release = asyncio.Event()
 
     async def work() -> str:
@@ -44,7 +44,7 @@ async def test_one_that_is_cancelled_does_not_end_it_for_the_others() -> None:
 
 
 async def test_a_failure_reaches_everybody_and_closing_ends_the_rest() -> None:
-    shared: Shared[str, str] = Shared()
+    shared: SingleFlight[str, str] = SingleFlight()
 
     async def fail() -> str:
         raise LookupError
