@@ -187,7 +187,7 @@ def allows_class(grants: Grants, repository: str, kind: str) -> bool:
 
 def missing(grants: Grants, asked: Asked) -> tuple[Need, ...]:
     """The needs that are not granted; none: go ahead.  The one decision, asked by whoever serves anything."""
-    left = tuple(need for need in asked.needs if not grants.allows(need))
+    left = tuple([need for need in asked.needs if not grants.allows(need)])
     if left and asked.instead and all(grants.allows(need) for need in asked.instead):
         return ()
     return left

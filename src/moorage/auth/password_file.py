@@ -168,7 +168,7 @@ class PasswordFile:
         self._path = path
         self._file = ReloadedFile(str(path), parse, Entries({}, 0, ()), limit_bytes=SIZE_LIMIT_BYTES, wall=wall)
         self._file_log = FileLog(reports=reports)
-        self._key = secrets.token_bytes(32)
+        self._keyed_hash = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
         self._verified: TTLCache[bytes, bool] = TTLCache(_REMEMBERED, _LIFETIME_S, clock=clock)  # by keyed hash
         self._checks: SingleFlight[bytes, bool] = SingleFlight("password check")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bcrypt")
@@ -230,7 +230,9 @@ class PasswordFile:
 
     def _keyed(self, stored: bytes, user: bytes, password: bytes) -> bytes:
         # Unambiguous: a hash has 60 characters, and no user of the file has a colon.
-        return hashlib.blake2b(stored + user + b":" + password, key=self._key, digest_size=32).digest()
+        keyed = self._keyed_hash.copy()  # saves a quarter of the time of a new one
+        keyed.update(stored + user + b":" + password)
+        return keyed.digest()
 
     # Bcrypt
 
@@ -257,15 +259,18 @@ class PasswordFile:
 
         On the event loop: stat(2) takes a microsecond, and reading a thousand users two milliseconds.
         """
+        file = self._file
+        if file.is_changed():
+            self._reload()
+        if isinstance(file.problem, OSError):
+            raise Unavailable("passwords cannot be checked") from file.problem
+        return file.value
+
+    def _reload(self) -> None:
         before = self._file.problem
         outcome = self._file.reload()
-        if outcome is not Reload.NOTHING:
-            self._log_reload(outcome, before)
-        if isinstance(self._file.problem, OSError):
-            raise Unavailable("passwords cannot be checked") from self._file.problem
-        return self._file.value
-
-    def _log_reload(self, outcome: Reload, before: OSError | ValueError | None) -> None:
+        if outcome is Reload.NOTHING:
+            return
         problem = self._file.problem
         path = str(self._path)
         if isinstance(problem, OSError):
