@@ -45,11 +45,12 @@ from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
 from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing
 from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from moorage.caches import Recent
     from moorage.registry.hashing import Hasher
@@ -172,7 +173,7 @@ class StoredUploads:
             yield part
         finally:
             if part.claimed:
-                await _to_the_end(part.leave())
+                await run_to_completion(part.leave())
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
         home = _home(name, uuid)
@@ -454,15 +455,6 @@ class StoredPart:
         except UploadChanged as error:  # a store without locks let another request in, and that was faster
             raise RangeInvalid("another request is writing to this upload") from error
         self._written = self._state.offset
-
-
-async def _to_the_end(work: Coroutine[None, None, None]) -> None:
-    """Run `work` to its end despite cancellation: the upload stays locked until nothing writes to its file."""
-    task = asyncio.ensure_future(work)
-    while not task.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([task])
-    task.result()
 
 
 def _warn_left_behind(home: Key, error: StorageError) -> None:

@@ -12,6 +12,7 @@ from contextlib import suppress
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
+from moorage.shielding import wait_settled
 from moorage.storage.driver import StorageUnavailable
 from moorage.storage.error_messages import of_system
 
@@ -143,11 +144,11 @@ class Pool:
             ended = job.future
             if ended.cancelled():  # else the work ended in the same loop iteration as the cancellation
                 job.ended = ended = job.ended or loop.create_future()
-            await _settled(ended)
+            await wait_settled(ended)
             if ended.exception() is None and undo is not None:
                 rest = _Job(lambda: undo(ended.result()), loop)
                 self._submit(rest)
-                await _settled(rest.future)
+                await wait_settled(rest.future)
             raise
         finally:
             self._running -= 1
@@ -220,10 +221,3 @@ class Pool:
         for thread in self._threads:
             thread.join()
         self._threads.clear()
-
-
-async def _settled(future: asyncio.Future[_T]) -> None:
-    """Wait until `future` is done, through further cancellations."""
-    while not future.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait([future])
