@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 
 import moorage
 from moorage.http import routes
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 SOURCE: Final = Path(moorage.__file__).parent
 
@@ -64,7 +68,6 @@ BELOW: Final = {
     "registry": {"storage", "types", "errors"},
     "server": {
         "acme",
-        "auth",
         "cgroups",
         "config",
         "errors",
@@ -74,7 +77,6 @@ BELOW: Final = {
         "metrics",
         "storage",
         "tracing",
-        "wiring",
     },
     "shielding": set[str](),
     "startup": set[str](),
@@ -83,8 +85,10 @@ BELOW: Final = {
     "tracing": {"logs"},
     "types": {"errors"},
     "wiring": {
+        "acme",
         "auth",
         "cache",
+        "cgroups",
         "config",
         "errors",
         "health_checks",
@@ -94,7 +98,6 @@ BELOW: Final = {
         "registry",
         "server",
         "storage",
-        "types",
     },
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""
@@ -147,6 +150,45 @@ def test_imports_point_down(name: str) -> None:
     if room == "http":
         storage = {module for module in imports(FILES[name]) if room_of(module) == "storage"}
         assert storage <= HANDED_OVER
+
+
+BUILT: Final = re.compile(r"Stored[A-Z]\w*|[A-Z]\w*(Driver|Authority|Objects)|create_app")
+"""The parts of a registry: constructors and functions that a room builds for another one."""
+
+UNSERVED: Final = {room: {"StoredManifests"} for room in ("cli", "copy", "fsck")}
+"""By room: what it builds over a driver that serves no clients, with the defaults."""
+
+
+def test_only_wiring_joins_rooms() -> None:
+    """Parts that are built in several places get different options, and a setting is honoured by some of them."""
+    homes = {name: room for name, room in definitions() if BUILT.fullmatch(name)}
+    assert {"FilesystemDriver", "ObjectDriver", "LocalAuthority", "StoredRegistry", "create_app"} <= homes.keys()
+    built = {
+        f"{name} builds {called}"
+        for name, path in FILES.items()
+        for called in calls(path) & homes.keys() - UNSERVED.get(room_of_file(name), set())
+        if room_of_file(name) not in {homes[called], "wiring", "testing"}
+    }
+    assert not built, "call a function of wiring/ instead"
+
+
+def definitions() -> Iterator[tuple[str, str]]:
+    """Yield the classes and functions of all modules, with their rooms."""
+    for name, path in FILES.items():
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ClassDef | ast.FunctionDef):
+                yield node.name, room_of_file(name)
+
+
+def calls(path: Path) -> set[str]:
+    """Return the names that a file calls."""
+    called = (node.func for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Call))
+    names = {getattr(func, "id", None) or getattr(func, "attr", None) for func in called}
+    return {name for name in names if name is not None}
+
+
+def room_of_file(name: str) -> str:
+    return Path(name).parts[0].removesuffix(".py")
 
 
 def test_only_one_file_depends_on_the_parser() -> None:

@@ -50,7 +50,8 @@ async def test_results_and_errors_of_the_work_are_its_callers() -> None:
 
 async def test_chunks_are_not_used_any_more_when_the_work_fails() -> None:
     """A buffer that is filled again while a thread hashes it gives a wrong digest."""
-    begun, release, seen = threading.Event(), threading.Event(), []
+    begun, release = threading.Event(), threading.Event()
+    seen: list[bytes] = []
 
     def hash_chunks(chunks: Sequence[bytes]) -> None:
         begun.set()

@@ -1,7 +1,7 @@
 """Shielding from cancellation: a request to a store that was sent is awaited before CancelledError is raised.
 
-A request cannot be taken back.  If its caller did not wait, the store might still write after the caller has cleaned
-up.  Rule 1 in docs/drivers.md: a call that is cancelled has either happened or not when it raises.
+A request cannot be taken back.  If its caller did not wait, the store might still write after the caller has
+cleaned up.  Rule 1 in docs/drivers.md: a call that is cancelled has either happened or not when it raises.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from tests.acme.serving import PACE
-from tests.server.serving import Odd
+from tests.server.serving import service
 
 
 def _main() -> int:
@@ -20,7 +20,7 @@ def _main() -> int:
 
     path = Path(sys.argv[1])
     pace = replace(PACE, first_retry_s=3600, last_retry_s=3600) if "PATIENT" in os.environ else PACE
-    return run(load(path, os.environ), lambda plan, number, watches: Odd(path.parent, number), pace)
+    return run(load(path, os.environ), service(path.parent), pace)
 
 
 if __name__ == "__main__":

@@ -26,7 +26,7 @@ PACE: Final = Pace(
 
 def _main() -> int:
     from moorage.config.load import load
-    from moorage.server import run
+    from moorage.wiring.serving import run
 
     return run(load(Path(sys.argv[1]), os.environ), pace=PACE)
 

@@ -14,7 +14,7 @@ from moorage.auth.rate_limit import LoginRateLimit
 from moorage.config.model import Settings
 from moorage.config.sections.services import Guessing
 from moorage.errors import TooManyRequests
-from moorage.wiring.app import make_slowing
+from moorage.wiring.authentication import login_rate_limit
 
 ATTACKER = "192.0.2.1"
 
@@ -71,7 +71,7 @@ async def test_waits_double_up_to_the_longest() -> None:
 async def test_the_settings_bound_the_failures_and_the_longest_wait() -> None:
     """`guessing.failures` and `guessing.longestwait`, as the configuration has them."""
     world = World()
-    world.slowing = make_slowing(Settings(guessing=Guessing(failures=2, longestwait=4.0)))
+    world.slowing = login_rate_limit(Settings(guessing=Guessing(failures=2, longestwait=4.0)))
     world.slowing._clock = lambda: world.now
     await world.wrong(times=2)
     waits = []

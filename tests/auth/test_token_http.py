@@ -24,7 +24,8 @@ from moorage.config.sections.services import Auth, Token
 from moorage.config.sections.storage import Delete, Inmemory, Storage
 from moorage.startup import StartupError
 from moorage.types import Digest
-from moorage.wiring.app import App, build, check, make_authority
+from moorage.wiring.app import App, build, check
+from moorage.wiring.authentication import make_authority
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator

@@ -17,7 +17,7 @@ from moorage import server
 from moorage.config.load import load
 from moorage.logs import log_setup
 from moorage.server import preflight
-from moorage.wiring import app
+from moorage.wiring import app, serving
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -133,34 +133,34 @@ CASES: Final = {
         "_check_redirects", CLOUDFRONT, "middleware.storage[0].options.privatekey: ", {"key": b"x"},
     ),
     "a password file without colons": Case(
-        "_check_authority", auth("htpasswd: {realm: r, path: '{home}/users'}"),
+        "check_authority", auth("htpasswd: {realm: r, path: '{home}/users'}"),
         "cannot use the password file {home}/users: line 2 has no colon", {"users": b"# me\nalice\n"},
     ),
     "a password file in UTF-16": Case(
-        "_check_authority", auth("htpasswd: {realm: r, path: '{home}/users'}"), "it is UTF-16",
+        "check_authority", auth("htpasswd: {realm: r, path: '{home}/users'}"), "it is UTF-16",
         {"users": f"\ufeffalice:{BCRYPT}".encode("utf-16-le")},
     ),
     "a password file that cannot be made": Case(
-        "_check_authority", auth("htpasswd: {realm: r, path: '{home}/file/users'}"),
+        "check_authority", auth("htpasswd: {realm: r, path: '{home}/file/users'}"),
         "cannot make the password file {home}/file/users: {home}/file is not a directory", {"file": b""},
     ),
     "keys of a token server that are none": Case(
-        "_check_authority", auth(TOKEN % "rootcertbundle: '{home}/ca'"), "auth.token.rootcertbundle ",
+        "check_authority", auth(TOKEN % "rootcertbundle: '{home}/ca'"), "auth.token.rootcertbundle ",
         {"ca": b"x"},
     ),
     "a key set that is none": Case(
-        "_check_authority", auth(TOKEN % "jwks: '{home}/jwks'"), "auth.token.jwks {home}/jwks: it is no JSON",
+        "check_authority", auth(TOKEN % "jwks: '{home}/jwks'"), "auth.token.jwks {home}/jwks: it is no JSON",
         {"jwks": b"x"},
     ),
     "a policy with mistakes": Case(
-        "_check_authority", auth(LOCAL), "{home}/policy:1: acess: unknown key",
+        "check_authority", auth(LOCAL), "{home}/policy:1: acess: unknown key",
         {"policy": b"acess: []\n", "users": b""},
     ),
     "users of a policy that are missing": Case(
-        "_check_authority", auth(LOCAL), "{home}/users: cannot be used: No such file", {"policy": b"access: []\n"},
+        "check_authority", auth(LOCAL), "{home}/users: cannot be used: No such file", {"policy": b"access: []\n"},
     ),
     "users of a policy without colons": Case(
-        "_check_authority", auth(LOCAL), "{home}/users: cannot be used: line 1 has no colon",
+        "check_authority", auth(LOCAL), "{home}/users: cannot be used: line 1 has no colon",
         {"policy": b"access: []\n", "users": b"alice"},
     ),
 }  # fmt: skip
@@ -210,7 +210,7 @@ def test_what_serve_refuses_is_reported_by_check(
     monkeypatch.setattr(log_setup, "configure", lambda *_, **__: None)
     monkeypatch.setattr(server, "Master", lambda *_: pytest.fail("it was started"))
     with capture_logs() as logged:
-        assert server.run(load(file, {})) == 1
+        assert serving.run(load(file, {})) == 1
     refused = [str(line["event"]) for line in logged if line["log_level"] == "critical"]
     assert refused
     assert case.said.replace("{home}", str(home)) in refused[0]
@@ -224,7 +224,7 @@ def test_every_start_check_has_a_case() -> None:
     """A check without one could refuse nothing, or be left out of one of the two."""
     checks = {check.__name__ for check in preflight._CHECKS} | {"_socket", "_data_directory"}
     source = inspect.getsource(app.check)
-    checks |= set(re.findall(r"_check_\w+", source))
+    checks |= set(re.findall(r"_?check_\w+", source))
     assert checks == {case.check for case in CASES.values()}
 
 
@@ -246,7 +246,7 @@ def test_all_that_is_wrong_is_told_at_once(run: Run, home: Path, monkeypatch: py
     file = written(case, home)
     monkeypatch.setattr(log_setup, "configure", lambda *_, **__: None)
     with capture_logs() as logged:
-        assert server.run(load(file, {})) == 1
+        assert serving.run(load(file, {})) == 1
     assert [line["log_level"] for line in logged] == ["critical", "critical"]
     assert run("config", "check", file).stderr.endswith("2 errors\n")
 

@@ -17,7 +17,8 @@ from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.memory_objects import Bucket, MemoryObjects
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

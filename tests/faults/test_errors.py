@@ -33,7 +33,8 @@ from moorage.http.app import create_app
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing import builders
 from moorage.types import Digest
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator

@@ -11,7 +11,8 @@ from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

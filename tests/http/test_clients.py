@@ -11,7 +11,7 @@ from moorage.config.model import Settings
 from moorage.config.sections.clients import PROXY_WORDS
 from moorage.config.sections.http import Http
 from moorage.http.clients import ANYBODY, SHORTHANDS, Clients, _canonical
-from moorage.wiring.app import http_options
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve

@@ -20,8 +20,8 @@ from moorage.http.app import create_app
 from moorage.http.middleware import Traffic
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob
-from moorage.wiring.app import http_options, make_registry
-from moorage.wiring.http_middleware import surround
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import build_stack, http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -66,7 +66,7 @@ async def asking() -> AsyncIterator[Asking]:
         if failing:
             health.failing[failing] = "on purpose"
         app = create_app(registry, http_options(settings), Closed() if closed else None)
-        transport = httpx.ASGITransport(surround(app, health, Traffic(), settings))
+        transport = httpx.ASGITransport(build_stack(app, health, Traffic(), settings))
         registries.append(registry)
         clients.append(httpx.AsyncClient(transport=transport, base_url="http://registry.test"))
         return clients[-1]

@@ -23,7 +23,7 @@ from moorage.storage.driver import StorageExhausted, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image
 from moorage.types import Digest
-from moorage.wiring.app import http_options
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable

@@ -12,7 +12,7 @@ from tests.http.client import ABSENT, NAME, Client, codes, detail, links
 from tests.http.conftest import DELETABLE
 
 from moorage.testing.builders import Built, artifact, image
-from moorage.wiring.app import http_options
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     import httpx

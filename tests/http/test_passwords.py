@@ -16,8 +16,9 @@ from moorage.http.middleware import RequestLog, Traffic
 from moorage.logs.access_log import AccessLog
 from moorage.startup import StartupError
 from moorage.testing.builders import image
-from moorage.wiring import app
-from moorage.wiring.app import check, make_authority, prepare
+from moorage.wiring import authentication
+from moorage.wiring.app import check
+from moorage.wiring.authentication import make_authority, make_password_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -203,7 +204,7 @@ async def test_the_access_log_names_who_was_proven(client: Client) -> None:
 def test_a_missing_file_is_made_once_with_a_user_and_told(tmp_path: Path) -> None:
     """As the reference does; its file has no last newline, so that the next user is glued to the first."""
     path = tmp_path / "new" / "auth" / "htpasswd"
-    (warning,) = prepare(settings(path))
+    (warning,) = make_password_file(settings(path))
     data = path.read_bytes()
     assert data.startswith(b"docker:$2y$10$")
     assert data.endswith(b"\n")
@@ -212,7 +213,7 @@ def test_a_missing_file_is_made_once_with_a_user_and_told(tmp_path: Path) -> Non
     ]  # fmt: skip
     password = warning.partition("password ")[2].partition(",")[0].rpartition(" ")[2]
     assert bcrypt.checkpw(password.encode(), data.strip().removeprefix(b"docker:"))
-    assert prepare(settings(path)) == []
+    assert make_password_file(settings(path)) == []
     assert path.read_bytes() == data
 
 
@@ -225,7 +226,7 @@ def test_only_the_step_before_the_workers_makes_a_file(tmp_path: Path) -> None:
 def test_a_file_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(StartupError, match=r"cannot make the password file .*: Not a directory"):
-        prepare(settings(tmp_path / "file" / "htpasswd"))
+        make_password_file(settings(tmp_path / "file" / "htpasswd"))
     (problem,) = check(settings(tmp_path / "file" / "htpasswd"), SECRET)
     assert problem.kind == "error"
     assert problem.message.endswith(f"{tmp_path / 'file'} is not a directory")
@@ -244,7 +245,7 @@ def test_a_directory_in_the_place_of_the_file_is_told_and_starts(tmp_path: Path)
     (problem,) = check(settings(tmp_path), SECRET)
     assert (problem.key, problem.kind) == ("auth.htpasswd.path", "fault")
     assert f"moorage htpasswd -Bc {tmp_path}/htpasswd USER" in problem.message
-    assert prepare(settings(tmp_path)) == []
+    assert make_password_file(settings(tmp_path)) == []
     assert make_authority(settings(tmp_path), SECRET) is not None
 
 
@@ -264,6 +265,6 @@ def test_without_a_provider_nobody_is_asked() -> None:
 
 def test_a_provider_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry that lets everybody in, because it does not know the lock, would be the worst of answers."""
-    monkeypatch.setattr(app, "_WAYS", {})
+    monkeypatch.setattr(authentication, "_PROVIDERS", {})
     with pytest.raises(StartupError, match=r"auth\.silly is not offered"):
         make_authority(Settings(auth=Auth(silly=Silly(realm="r", service="s"))), SECRET)

@@ -18,7 +18,7 @@ from tests.live import start_moorage
 
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Filesystem, Storage
-from moorage.wiring.app import make_driver
+from moorage.wiring.storage import make_driver
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -19,8 +19,8 @@ from moorage.config.sections.services import Middleware, MiddlewareEntry
 from moorage.config.sections.storage import S3, Delete, Filesystem, Redirect, Storage
 from moorage.startup import StartupError
 from moorage.testing.builders import blob
-from moorage.wiring.app import make_driver
 from moorage.wiring.redirects import make_rules
+from moorage.wiring.storage import make_driver
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,8 @@ from moorage.errors import RouteUnknown, Unauthorized
 from moorage.http.app import create_app
 from moorage.http.routes import ROUTES, find
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from moorage.auth.access import Asked, Authority, Credentials, Principal

@@ -32,7 +32,7 @@ from moorage.config.sections.http import Http
 from moorage.http.token import FORM_TIMEOUT_S, TokenEndpoint
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
-from moorage.wiring.app import http_options
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

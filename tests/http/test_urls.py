@@ -11,7 +11,7 @@ from tests.http.conftest import DELETABLE
 
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
-from moorage.wiring.app import http_options
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from tests.http.conftest import Serve

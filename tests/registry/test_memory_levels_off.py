@@ -23,7 +23,8 @@ from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.keys import check_key
 from moorage.testing import builders
 from moorage.types import Digest
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from pathlib import Path

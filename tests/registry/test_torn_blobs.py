@@ -29,7 +29,8 @@ from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.types import Digest, RepoName, Tag
-from moorage.wiring.app import http_options, make_registry
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from moorage.http.middleware import Receive, Scope, Send
+    from moorage.server.application import Service
 
 LIMIT_S: Final = 60.0
 ROOT: Final = Path(__file__).resolve().parents[2]
@@ -112,6 +113,14 @@ class Odd:
 
     async def on_break(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         raise RuntimeError("broken on purpose")
+
+
+def service(home: Path) -> Service:
+    """`Odd` as the server takes it."""
+    from moorage.server.application import Service
+    from moorage.wiring.serving import WorkerApplication
+
+    return Service(lambda plan, number, context: WorkerApplication(Odd(home, number), plan.settings, context))
 
 
 async def reply(scope: Scope, send: Send, body: bytes, status: int = 200) -> None:
@@ -274,8 +283,7 @@ def _main() -> int:
 
     path = Path(sys.argv[1])
     loaded = load(path, os.environ)
-    home = path.parent
-    return run(loaded, lambda plan, number, watches: Odd(home, number))
+    return run(loaded, service(path.parent))
 
 
 if __name__ == "__main__":

@@ -16,6 +16,7 @@ from moorage.server.announcement import start_fields
 from moorage.server.options import ServerOptions
 from moorage.server.processes.worker_config import Plan
 from moorage.server.tls import validation
+from moorage.wiring.description import describe
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -28,7 +29,8 @@ TLS = "version: 0.1\nstorage: inmemory\nhttp: {{addr: ':5000', tls: {{certificat
 def fields(directory: Path, text: str) -> dict[str, str | int]:
     settings = load_text(directory, text).settings
     options = ServerOptions(tls=validation.check(settings.http.tls)[0])
-    return start_fields(Plan(settings, "config.yml", b"", "", 3, options, lambda *_: pytest.fail("built")))
+    plan = Plan(settings, "config.yml", b"", "", 3, options, lambda *_: pytest.fail("built"))
+    return start_fields(plan, describe(settings))
 
 
 def settings_of(directory: Path, text: str) -> Settings:

@@ -17,7 +17,7 @@ from tests.acme.certificates import Authority
 from tests.acme.listening import listening
 from tests.config.helpers import BASE, load_text
 from tests.ports import free_port
-from tests.server.serving import LIMIT_S, ROOT, Odd, serving, until
+from tests.server.serving import LIMIT_S, ROOT, service, serving, until
 
 from moorage import extras
 from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
@@ -37,7 +37,7 @@ NOWHERE = "https://127.0.0.1:9/dir"
 def plan_of(tmp_path: Path, letsencrypt: str, home: str = "config") -> Plan:
     (tmp_path / home).mkdir(exist_ok=True)
     loaded = load_text(tmp_path / home, BASE + f"  tls: {{letsencrypt: {{{letsencrypt}}}}}\n")
-    plan, _ = draw(loaded, lambda *_: Odd(tmp_path, 0), secret=b"", instance="")
+    plan, _ = draw(loaded, service(tmp_path).build, secret=b"", instance="")
     return plan
 
 

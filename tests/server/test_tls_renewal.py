@@ -22,13 +22,12 @@ from moorage.server.processes.worker_config import draw, renew
 from moorage.server.tls.file_watch import PATIENCE_S
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
 
     from tests.server.certs import Holder
 
-    from moorage.server.processes.protocol import Application
+    from moorage.server.application import Application, WorkerContext
     from moorage.server.processes.worker_config import Plan
-    from moorage.storage.instrumented import Watch
 
 SIZE = 24 << 20
 """Of a file that is being downloaded: more than all buffers between server and client hold."""
@@ -226,7 +225,7 @@ def test_files_that_are_only_touched_replace_nobody(
     assert renewed.watched is plan.watched
 
 
-def _no_application(_: Plan, __: int, ___: Sequence[Watch]) -> Application:
+def _no_application(_: Plan, __: int, ___: WorkerContext) -> Application:
     raise AssertionError
 
 

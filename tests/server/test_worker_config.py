@@ -20,11 +20,9 @@ from moorage.storage.memory import MemoryDriver
 from moorage.wiring.app import Resources, make_registry
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
-    from moorage.server.processes.protocol import Application
-    from moorage.storage.instrumented import Watch
+    from moorage.server.application import Application, WorkerContext
 
 MIB = 1 << 20
 
@@ -42,7 +40,7 @@ def drawn(
     return draw(load_text(directory, text), _no_application, secret=b"s", instance="i")
 
 
-def _no_application(_: Plan, __: int, ___: Sequence[Watch]) -> Application:
+def _no_application(_: Plan, __: int, ___: WorkerContext) -> Application:
     raise AssertionError("no worker is started")
 
 
@@ -98,9 +96,9 @@ def test_a_limit_that_is_low_is_reported(
 
 
 def test_the_start_line_has_the_limits_in_force(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    without = start_fields(drawn(tmp_path, monkeypatch, Limits())[0])
+    without = start_fields(drawn(tmp_path, monkeypatch, Limits())[0], {})
     assert {"cpu_limit", "memory_limit"}.isdisjoint(without)
-    fields = start_fields(drawn(tmp_path, monkeypatch, Limits(1.5, 512 * MIB))[0])
+    fields = start_fields(drawn(tmp_path, monkeypatch, Limits(1.5, 512 * MIB))[0], {})
     assert (fields["workers"], fields["cpu_limit"], fields["memory_limit"]) == (2, "1.5", "512 MiB")
 
 

@@ -66,13 +66,10 @@ def check(
 
 async def _work(settings: Settings, options: Options, meter: Meter, *, as_json: bool, notes: bool) -> Summary:
     from moorage.fsck import store
-    from moorage.wiring.app import make_driver
+    from moorage.wiring.storage import opened_driver
 
-    driver = make_driver(settings)
-    try:
+    async with opened_driver(settings) as driver:
         return await store.check(driver, options, _Watcher(meter, as_json=as_json, notes=notes))
-    finally:
-        await driver.close()
 
 
 class _Watcher:

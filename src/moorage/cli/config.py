@@ -47,7 +47,9 @@ def check(
     except ConfigError as error:
         problems = list(error.problems)
     else:
-        problems = [*loaded.warnings, *_start_problems(loaded.settings)]
+        from moorage.wiring import serving
+
+        problems = [*loaded.warnings, *serving.problems(loaded.settings)]
     tell(problems, unknown_as="error")
     refused = any(problem.kind == "error" for problem in problems)
     if deep and refused:
@@ -59,14 +61,6 @@ def check(
         typer.echo(f"{wrong} {'error' if wrong == 1 else 'errors'}", err=True)
         raise typer.Exit(1)
     typer.echo(f"{loaded.source}: no errors")
-
-
-def _start_problems(settings: Settings) -> list[Problem]:
-    """What `serve` would find."""
-    from moorage.server import preflight
-
-    secret = settings.http.secret.encode() or bytes(32)
-    return [*preflight.problems(settings, secret), *preflight.warning_of_an_open_registry(settings)]
 
 
 def _probed(settings: Settings) -> list[Problem]:

@@ -113,18 +113,11 @@ def _same(one: Settings, other: Settings) -> bool:
 
 async def _work(here: Settings, there: Settings, options: Options, meter: Meter) -> Tally:
     from moorage.copy.repositories import Copier
-    from moorage.wiring.app import make_driver
+    from moorage.wiring.storage import opened_driver
 
-    source = make_driver(here)
-    try:
-        target = make_driver(there)
-        try:
-            meter.begin("copying", None, is_bytes=True)
-            return await Copier(source, target, options, _Watcher(meter)).run()
-        finally:
-            await target.close()
-    finally:
-        await source.close()
+    async with opened_driver(here) as source, opened_driver(there) as target:
+        meter.begin("copying", None, is_bytes=True)
+        return await Copier(source, target, options, _Watcher(meter)).run()
 
 
 class _Watcher:

@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.redaction import in_text
-from moorage.server.announcement import store_fields
 from moorage.server.listeners import bind, check_socket
 from moorage.startup import StartupError
 from moorage.storage.filesystem.data_directory import check_writable
+from moorage.wiring.description import store_fields
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -103,14 +103,11 @@ def _take(net: str, addr: str) -> str:
 
 def _store(settings: Settings) -> str:
     """Ask the store for something; write to a data directory unless it is only read."""
-    from moorage.wiring.storage import make_driver
+    from moorage.wiring.storage import opened_driver
 
     async def ask() -> None:
-        driver = make_driver(settings)
-        try:
+        async with opened_driver(settings) as driver:
             await driver.probe()
-        finally:
-            await driver.close()
 
     asyncio.run(ask())
     where = ", ".join(f"{name} {value}" for name, value in store_fields(settings).items() if value)

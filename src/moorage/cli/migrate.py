@@ -103,12 +103,10 @@ def _configuration(examined: Examined) -> Iterator[Advice]:
     yield from newly_effective(os.environ, [problem.origin.source for problem in examined.problems])
     problems = list(examined.problems)
     if not examined.refused:
-        from moorage.server import preflight
+        from moorage.wiring import serving
 
         # The data directory is examined by itself, in more detail.
-        secret = examined.settings.http.secret.encode() or bytes(32)
-        problems += preflight.problems(examined.settings, secret, data_directory=False)
-        problems += preflight.warning_of_an_open_registry(examined.settings)
+        problems += serving.problems(examined.settings, data_directory=False)
     yield from of_problems(problems)
 
 
@@ -154,7 +152,7 @@ async def _contents(examined: Examined, limit: int, meter: Meter) -> list[Advice
     from moorage.migration.contents import describe, survey
     from moorage.startup import StartupError
     from moorage.storage.driver import StorageError
-    from moorage.wiring.app import make_driver
+    from moorage.wiring.storage import make_driver
 
     settings = examined.settings
     purging = settings.storage.maintenance.uploadpurging

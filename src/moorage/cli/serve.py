@@ -58,6 +58,6 @@ def serve(
         who = "no authentication" if provider == "none" else f"authentication by {provider}"
         typer.echo(f"no configuration file; data in {where}, {who}", err=True)
 
-    from moorage.server import run
+    from moorage.wiring.serving import run
 
     raise typer.Exit(run(loaded))

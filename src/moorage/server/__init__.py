@@ -8,7 +8,7 @@
               ├──► housekeeper/supervisor.py       certificates by ACME
               └──► processes/worker_pool.py ──fork──► processes/worker.py ──► http1/
                                                         ├──► telemetry.py  metrics, traces, debug
-                                                        └──► moorage.wiring.app.build
+                                                        └──► application.py    interface of what is served
 
 docs/operations.md is the description for operators.
 """
@@ -26,7 +26,6 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.acme.order_spec import Pace
-from moorage.cgroups import usable_processors
 from moorage.config.checks.exposure import open_registry
 from moorage.logs import log_setup
 from moorage.server import preflight, telemetry
@@ -40,45 +39,41 @@ from moorage.server.processes.worker_config import draw, redraw, renew
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
+    from moorage.config.problems import Problem
+    from moorage.server.application import Service
     from moorage.server.listeners import Sockets
-    from moorage.server.processes.protocol import Application
-    from moorage.server.processes.worker_config import Build, Plan
-    from moorage.storage.instrumented import Watch
+    from moorage.server.processes.worker_config import Plan
 
 __all__ = ["run"]
 
 _log: Final = structlog.get_logger("moorage.server")
 
 
-def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) -> int:
-    """Serve until SIGTERM or SIGINT; return the exit status.
+def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
+    """Serve `service` until SIGTERM or SIGINT; return the exit status.
 
     0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
     cannot be used, no worker could start, or requests were cut off.
-    `build` makes the application of one worker, by default with `moorage.wiring.app.build`; tests pass their
-    own, and shorter intervals for ACME (`pace`).
+    `pace` are the intervals of ACME; tests pass shorter ones.
     """
     instance = str(uuid.uuid4())
     log_setup.configure(loaded.settings.log, instance=instance)
     _raise_file_limit()
     secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
-    application = build is None
-    warned = _refusals(loaded.settings, secret, application=application)
+    warned = _refusals(loaded.settings, secret, service)
     if warned is None:
         return 1
     try:
-        plan, warnings = draw(loaded, build or _application, secret=secret, instance=instance)
+        plan, warnings = draw(loaded, service.build, secret=secret, instance=instance)
         http = loaded.settings.http
         observation = telemetry.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or _bound(http.net, http.addr, plan.workers)
         companion = engage(plan, sockets, pace or Pace())
         monitor = None
-        if application:
-            _prepare(loaded.settings)
+        _prepare(loaded.settings, service)
+        if service.stores:
             monitor = StorageMonitor(SharedReport())
             check_at_start(loaded.settings, monitor.report)
     except StartupError as error:
@@ -94,8 +89,8 @@ def run(loaded: Loaded, build: Build | None = None, pace: Pace | None = None) ->
     # Objects that exist by now stay shared with the workers, since the collector does not write to them.
     gc.freeze()
     gc.enable()
-    reload = partial(_reload, loaded, exposed)
-    master = Master(plan, sockets, reload, _renew, _announce, observation, companion, monitor)
+    reload = partial(_reload, loaded, exposed, service)
+    master = Master(plan, sockets, reload, _renew, partial(_announce, service), observation, companion, monitor)
     # No reference is kept here: the first reload frees the plan and its private key.
     del plan
     return master.run()
@@ -108,14 +103,12 @@ def _bound(net: str, addr: str, workers: int) -> Sockets:
         raise StartupError(str(error), "http.addr") from error
 
 
-def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[str] | None:
-    """Log what the start checks find: the texts of the warnings, or None if nothing may start.
+def _refusals(settings: Settings, secret: bytes, service: Service) -> set[str] | None:
+    """Log the problems that the start checks find; return the texts of the warnings, None if nothing may start.
 
-    Imports what the workers need, once here instead of once in every worker: that is most of the time until the
-    first answer.  Tests of the server go without the registry.
+    The checks import the libraries of the workers once, here: that is most of the time until the first response.
     """
-    binding = not is_inherited(os.environ)
-    found = preflight.problems(settings, secret, application=application, binding=binding)
+    found = _problems(settings, secret, service, binding=not is_inherited(os.environ), data_directory=True)
     for problem in found:
         log = {"error": _log.critical, "fault": _log.error}.get(problem.kind, _log.warning)
         log(str(problem))
@@ -124,22 +117,20 @@ def _refusals(settings: Settings, secret: bytes, *, application: bool) -> set[st
     return {str(problem) for problem in found}
 
 
-def _prepare(settings: Settings) -> None:
-    """Raises `StartupError`."""
-    from moorage.wiring.app import prepare  # noqa: PLC0415  as above
+def _problems(
+    settings: Settings, secret: bytes, service: Service, *, binding: bool, data_directory: bool
+) -> list[Problem]:
+    found = preflight.problems(settings, binding=binding, data_directory=data_directory and service.stores)
+    return found + service.check(settings, secret)
 
-    for warning in prepare(settings):
+
+def _prepare(settings: Settings, service: Service) -> None:
+    """Create missing files.  Raises `StartupError`."""
+    for warning in service.prepare(settings):
         _log.warning(warning)
 
 
-def _application(plan: Plan, number: int, watches: Sequence[Watch]) -> Application:
-    from moorage.wiring.app import Resources, build  # noqa: PLC0415  as above
-
-    resources = Resources(usable_processors(plan.limits), plan.cache_bytes)
-    return build(plan.settings, plan.secret, worker=number, watches=watches, resources=resources)
-
-
-def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only
+def _reload(first: Loaded, exposed: bool, service: Service, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only
     """Read the configuration again.  `exposed`: other machines reach the address.  Raises `StartupError`."""
     from moorage.config.load import load  # noqa: PLC0415  as above
     from moorage.config.problems import ConfigError  # noqa: PLC0415
@@ -151,19 +142,17 @@ def _reload(first: Loaded, exposed: bool, old: Plan) -> Plan:  # noqa: FBT001  b
         ordered = sorted(error.problems, key=lambda problem: problem.kind != "error")
         raise StartupError("; ".join(str(problem) for problem in ordered)) from error
     plan, warnings = redraw(old, loaded)
-    application = plan.build is _application
-    found = preflight.problems(
+    found = _problems(
         plan.settings,
         plan.secret,
-        application=application,
+        service,
         binding=False,
         # That in force is not checked: a reload may be what mends everything else.
         data_directory=plan.settings.storage.filesystem != old.settings.storage.filesystem,
     )
     if refused := [str(problem) for problem in found if problem.kind == "error"]:
         raise StartupError("; ".join(refused))
-    if application:
-        _prepare(plan.settings)
+    _prepare(plan.settings, service)
     warnings += [str(problem) for problem in found if str(problem) not in warnings]
     log_setup.configure(plan.settings.log, instance=plan.instance)
     opened = open_registry(plan.settings, "the registry") if exposed else None
@@ -182,8 +171,8 @@ def _renew(old: Plan) -> Plan:
     return plan
 
 
-def _announce(plan: Plan, sockets: Sockets) -> None:
-    _log.info(listening(plan, sockets), **start_fields(plan))
+def _announce(service: Service, plan: Plan, sockets: Sockets) -> None:
+    _log.info(listening(plan, sockets), **start_fields(plan, service.describe(plan.settings)))
 
 
 def _warn_of_secret(loaded: Loaded) -> None:

@@ -37,35 +37,23 @@ _SOCKET_PATH_LIMIT_BYTES: Final = 107
 """`sun_path` of unix(7) without its final NUL."""
 
 
-def problems(
-    settings: Settings,
-    secret: bytes,
-    *,
-    application: bool = True,
-    binding: bool = True,
-    data_directory: bool = True,
-) -> list[Problem]:
-    """Return everything that keeps `settings` from being served, and what is odd; nothing is changed.
+def problems(settings: Settings, *, binding: bool = True, data_directory: bool = True) -> list[Problem]:
+    """Return every problem that keeps the server from starting, and warnings; changes nothing.
 
-    `application` False leaves out what the registry itself needs, for tests that serve something else; `binding`
-    False what `http.addr` needs, for sockets that are there already; `data_directory` False the data directory,
-    for one that is served already.
+    `binding` False leaves out the checks of `http.addr`, for sockets that are bound already; `data_directory`
+    False those of the data directory.  The problems of the application itself are those of `Service.check`.
     """
     found: list[Problem] = []
     checks = [*_CHECKS]
     if binding:
         checks.append(_socket)
-    if application and data_directory:
+    if data_directory:
         checks.append(_data_directory)
     for check in checks:
         try:
             found += check(settings)
         except StartupError as error:
             found.append(Problem(error.reason, error.setting))
-    if application:
-        from moorage.wiring.app import check as check_application  # noqa: PLC0415  heavy, and shared by all workers
-
-        found += check_application(settings, secret)
     return found
 
 

@@ -1,58 +1,80 @@
-"""Settings become the one driver that the `storage` section names.
+"""Storage: settings become the driver that the `storage` section names.
 
-What a driver needs beyond the standard library is imported here when its section is there, and not before: a
-registry on files pays nothing for buckets.
+The libraries of a driver are imported only if its section is configured: a registry on files neither loads nor
+needs those of object stores.
 """
 
 from __future__ import annotations
 
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage import __version__
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+
     from moorage.config.model import Settings
-    from moorage.config.sections.storage import S3, Azure, Gcs
+    from moorage.config.sections.storage import S3, Azure, Filesystem, Gcs
+    from moorage.metrics.recorder import Reading
     from moorage.storage.azure.options import AzureOptions
     from moorage.storage.driver import Driver
     from moorage.storage.gcs.options import GcsOptions
     from moorage.storage.s3.options import S3Options
 
-__all__ = ["azure_options", "gcs_options", "make_driver", "prepare", "s3_options"]
+__all__ = [
+    "Store",
+    "azure_options",
+    "gcs_options",
+    "make_driver",
+    "open_store",
+    "opened_driver",
+    "prepare",
+    "s3_options",
+]
 
 _DEFAULT_CLASSES: Final = {"", "none", "standard"}
 _DEFAULT_ACLS: Final = {"", "private"}
 
 
-def make_driver(settings: Settings, *, processors: int = 1) -> Driver:
-    """The one driver that the `storage` section names, on a host with `processors`.  Raises StartupError."""
+class Store(NamedTuple):
+    """A driver, and the current values of metrics that only its kind has."""
+
+    driver: Driver
+    readings: Callable[[], Iterable[Reading]] = tuple
+
+
+def open_store(settings: Settings, *, processors: int = 1) -> Store:
+    """Return the driver of the `storage` section, for a node with `processors`.  Raises StartupError."""
     prepare(settings)
     storage = settings.storage
     if storage.filesystem is not None:
-        files = storage.filesystem
-        return FilesystemDriver(Path(files.rootdirectory), max_threads=files.maxthreads, processors=processors)
+        return _filesystem(storage.filesystem, processors)
     if storage.s3 is not None:
-        from moorage.storage.object_store.driver import ObjectDriver
-        from moorage.storage.s3.objects import S3Objects
-
-        return ObjectDriver(S3Objects(s3_options(storage.s3)))
+        return Store(_s3(storage.s3))
     if storage.gcs is not None:
-        from moorage.storage.gcs.objects import GcsObjects
-        from moorage.storage.object_store.driver import ObjectDriver
-
-        return ObjectDriver(GcsObjects(gcs_options(storage.gcs)))
+        return Store(_gcs(storage.gcs))
     if storage.azure is not None:
-        from moorage.storage.azure.connection import AzureConnection
-        from moorage.storage.azure.legacy_names import AzureLayouts
-        from moorage.storage.azure.uploads import AzureUploads
-        from moorage.storage.object_store.driver import ObjectDriver
+        return Store(_azure(storage.azure))
+    return Store(MemoryDriver())
 
-        layouts = AzureLayouts(AzureConnection(azure_options(storage.azure)))
-        return ObjectDriver(layouts, AzureUploads(layouts))
-    return MemoryDriver()
+
+def make_driver(settings: Settings) -> Driver:
+    """Return the driver of the `storage` section.  Raises StartupError."""
+    return open_store(settings).driver
+
+
+@asynccontextmanager
+async def opened_driver(settings: Settings) -> AsyncIterator[Driver]:
+    """Yield the driver of the `storage` section and close it at the end.  Raises StartupError."""
+    driver = make_driver(settings)
+    try:
+        yield driver
+    finally:
+        await driver.close()
 
 
 def prepare(settings: Settings) -> None:
@@ -71,6 +93,40 @@ def prepare(settings: Settings) -> None:
         from moorage.storage.azure import connection as azure_connection
 
         azure_connection.require_libraries()
+
+
+def _filesystem(files: Filesystem, processors: int) -> Store:
+    driver = FilesystemDriver(Path(files.rootdirectory), max_threads=files.maxthreads, processors=processors)
+
+    def readings() -> Iterator[Reading]:
+        yield "moorage_storage_threads", (), driver.pool.threads
+        yield "moorage_storage_queue_length", (), driver.pool.waiting
+
+    return Store(driver, readings)
+
+
+def _s3(s3: S3) -> Driver:
+    from moorage.storage.object_store.driver import ObjectDriver
+    from moorage.storage.s3.objects import S3Objects
+
+    return ObjectDriver(S3Objects(s3_options(s3)))
+
+
+def _gcs(gcs: Gcs) -> Driver:
+    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.object_store.driver import ObjectDriver
+
+    return ObjectDriver(GcsObjects(gcs_options(gcs)))
+
+
+def _azure(azure: Azure) -> Driver:
+    from moorage.storage.azure.connection import AzureConnection
+    from moorage.storage.azure.legacy_names import AzureLayouts
+    from moorage.storage.azure.uploads import AzureUploads
+    from moorage.storage.object_store.driver import ObjectDriver
+
+    layouts = AzureLayouts(AzureConnection(azure_options(azure)))
+    return ObjectDriver(layouts, AzureUploads(layouts))
 
 
 def gcs_options(gcs: Gcs) -> GcsOptions:

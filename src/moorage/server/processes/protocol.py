@@ -19,23 +19,21 @@ import os
 import signal
 import sys
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable
 
     from moorage.config.model import Settings
-    from moorage.http.middleware import ASGIApp
     from moorage.metrics.board import Board
-    from moorage.metrics.recorder import Reading
+    from moorage.server.application import Application, WorkerContext
     from moorage.server.options import ServerOptions
     from moorage.server.processes.shared_count import SharedCount
     from moorage.server.processes.storage_report import SharedReport
-    from moorage.storage.instrumented import Watch
 
 __all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "EXCLUDED", "HEARTBEAT"]
-__all__ += ["HEARTBEAT_S", "READY", "RETIRE", "START_FAILED", "Application", "Job", "die_with"]
+__all__ += ["HEARTBEAT_S", "READY", "RETIRE", "START_FAILED", "Job", "die_with"]
 
 READY: Final = b"R"
 DRAINING: Final = b"D"
@@ -52,32 +50,18 @@ START_FAILED: Final = 3
 _PR_SET_PDEATHSIG: Final = 1
 
 
-class Application(Protocol):
-    """The application of one worker, made by `moorage.wiring.app.build`.
-
-    `probe` checks the storage and raises if that fails.  `readings` returns the application's own metrics.
-    """
-
-    @property
-    def asgi(self) -> ASGIApp: ...
-    async def start(self) -> None: ...
-    async def close(self) -> None: ...
-    async def probe(self) -> None: ...
-    def readings(self) -> Iterable[Reading]: ...
-
-
 @dataclass(frozen=True, slots=True)
 class Job:
     """Arguments of a worker.  `number` counts from 0; `master` is the parent's process id.
 
-    `build` is called with the observers of storage actions.  `debug` is the debug listener's socket, for worker 0;
+    `build` builds the application.  `debug` is the debug listener's socket, for worker 0;
     `board` and `place` are where the worker publishes its metrics, if there is a debug listener.  `storage` is the
     last report of the storage monitor, `in_flight` the number of the worker's running requests, for the master.
     """
 
     number: int
     settings: Settings
-    build: Callable[[Sequence[Watch]], Application]
+    build: Callable[[WorkerContext], Application]
     listening: socket.socket
     control: socket.socket
     options: ServerOptions

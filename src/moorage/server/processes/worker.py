@@ -26,11 +26,11 @@ from typing import TYPE_CHECKING, Final, NoReturn
 import structlog
 import uvloop
 
-from moorage.health_checks import Health, checks_of
 from moorage.http.middleware import Traffic
 from moorage.logs import log_setup
 from moorage.logs.lines import write_line
 from moorage.server.allocator import keep_buffers
+from moorage.server.application import WorkerContext
 from moorage.server.http1 import Server
 from moorage.server.processes.protocol import (
     CERTIFICATE,
@@ -49,7 +49,6 @@ from moorage.server.processes.protocol import (
 from moorage.server.telemetry import Observing
 from moorage.server.tls.memfd import read_sealed
 from moorage.server.tls.provider import Certificates
-from moorage.wiring.http_middleware import surround
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
@@ -105,20 +104,18 @@ class _Worker:
         job, loop = self._job, asyncio.get_running_loop()
         self._listen_for_signals()
         observing = Observing(job)
-        app = job.build(observing.watches())
-        checks = checks_of(job.settings.health, storage=job.settings.storage.driver, probe=app.probe)
-        health = Health(checks) if job.storage is None else Health(checks, job.storage.current)
         traffic = self._traffic
-        self._asgi = observing.around(surround(app.asgi, health, traffic, job.settings, observing.observer))
+        storage = None if job.storage is None else job.storage.current
+        app = job.build(WorkerContext(traffic, observing.observer, observing.watches(), storage))
+        self._asgi = observing.around(app.asgi)
 
         await app.start()
-        await health.start()
         if job.options.https:
             self._certificates = Certificates(job.options.tls, job.options.challenges)
         self._server = server = Server(self._asgi, job.options.http1, self._certificates)
         server.listen(job.listening)
         job.listening.close()
-        observing.start(health, traffic, app.readings, self._certificates)
+        observing.start(app.health, traffic, app.readings, self._certificates)
         job.control.setblocking(False)
         loop.add_reader(job.control.fileno(), self._hear)
         # What is loaded by now stays; leaving it out makes each collection cheap.
@@ -141,7 +138,6 @@ class _Worker:
         status = await self._drain(server, traffic)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
-                await health.close()
                 await app.close()
         await observing.close()
         # Here, not after the event loop: that would cancel what still runs, and clients would get a 500 where a

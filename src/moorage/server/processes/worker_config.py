@@ -17,14 +17,11 @@ from moorage.server.tls.file_watch import Watched
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Mapping
 
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
-    from moorage.server.processes.protocol import Application
-    from moorage.storage.instrumented import Watch
-
-    Build = Callable[["Plan", int, Sequence[Watch]], Application]
+    from moorage.server.application import Application, Build, WorkerContext
 
 __all__ = ["Plan", "draw", "redraw", "renew", "worker_count"]
 
@@ -65,8 +62,8 @@ class Plan:
         memory = self.limits.memory_bytes
         return None if memory is None else int(memory * _CACHES_SHARE) // self.workers
 
-    def builder(self, number: int) -> Callable[[Sequence[Watch]], Application]:
-        return lambda watches: self.build(self, number, watches)
+    def builder(self, number: int) -> Callable[[WorkerContext], Application]:
+        return lambda context: self.build(self, number, context)
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:

@@ -1,0 +1,89 @@
+"""The registry as a service: the server runs it, `moorage config check` checks it.
+
+    moorage serve ──► run ──► server.run(Service) ──fork──► build_worker ──► app.build, health checks, middleware
+
+`server/` imports nothing of this package; it calls the functions of the `Service`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from moorage import server
+from moorage.cgroups import usable_processors
+from moorage.health_checks import Health, checks_of
+from moorage.server import preflight
+from moorage.server.application import Service, WorkerContext
+from moorage.wiring.app import Resources, build, check
+from moorage.wiring.authentication import make_password_file
+from moorage.wiring.description import describe
+from moorage.wiring.http import build_stack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Protocol
+
+    from moorage.acme.order_spec import Pace
+    from moorage.config.load import Loaded
+    from moorage.config.model import Settings
+    from moorage.config.problems import Problem
+    from moorage.http.middleware import ASGIApp
+    from moorage.metrics.recorder import Reading
+    from moorage.server.processes.worker_config import Plan
+
+    class Inner(Protocol):
+        """An application without health checks and middleware: `app.App`.  `probe` checks the storage."""
+
+        @property
+        def asgi(self) -> ASGIApp: ...
+        async def start(self) -> None: ...
+        async def close(self) -> None: ...
+        async def probe(self) -> None: ...
+        def readings(self) -> Iterable[Reading]: ...
+
+
+__all__ = ["WorkerApplication", "build_worker", "problems", "run"]
+
+
+def run(loaded: Loaded, pace: Pace | None = None) -> int:
+    """Serve the registry until SIGTERM or SIGINT; see `moorage.server.run`."""
+    service = Service(build_worker, check=check, prepare=make_password_file, describe=describe, stores=True)
+    return server.run(loaded, service, pace)
+
+
+def problems(settings: Settings, *, data_directory: bool = True) -> list[Problem]:
+    """Return every problem that `moorage serve` would report before its start; changes nothing.
+
+    `data_directory` False leaves out the checks of the data directory.
+    """
+    secret = settings.http.secret.encode() or bytes(32)
+    found = [*preflight.problems(settings, data_directory=data_directory), *check(settings, secret)]
+    return [*found, *preflight.warning_of_an_open_registry(settings)]
+
+
+def build_worker(plan: Plan, number: int, context: WorkerContext) -> WorkerApplication:
+    """Return the application of worker `number`, in its process.  Raises `StartupError`."""
+    resources = Resources(usable_processors(plan.limits), plan.cache_bytes)
+    app = build(plan.settings, plan.secret, worker=number, watches=context.watches, resources=resources)
+    return WorkerApplication(app, plan.settings, context)
+
+
+class WorkerApplication:
+    """See `server.application.Application`: `app` with the configured health checks and middleware."""
+
+    def __init__(self, app: Inner, settings: Settings, context: WorkerContext) -> None:
+        self._app = app
+        checks = checks_of(settings.health, storage=settings.storage.driver, probe=app.probe)
+        self.health = Health(checks) if context.storage is None else Health(checks, context.storage)
+        self.asgi = build_stack(app.asgi, self.health, context.traffic, settings, context.observer)
+
+    async def start(self) -> None:
+        await self._app.start()
+        await self.health.start()
+
+    async def close(self) -> None:
+        await self.health.close()
+        await self._app.close()
+
+    def readings(self) -> Iterable[Reading]:
+        return self._app.readings()
