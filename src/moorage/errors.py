@@ -44,8 +44,6 @@ from typing import TYPE_CHECKING, Any, ClassVar, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.types import UploadStatus
-
 __all__ = [
     "BlobUnknown",
     "BlobUploadInvalid",
@@ -234,17 +232,20 @@ class PreconditionFailed(RegistryError):
 
 
 class RangeInvalid(RegistryError):
-    """A chunk does not start where the upload stands, or another request is writing to it.
+    """A chunk does not start at the upload's offset, or another request is writing to the upload.
 
-    `status`, when known, says where the upload stands, so that the answer can tell the client.
+    `uuid`, `offset` and `state` are those of the upload (`registry.interface.UploadStatus`), so that the client
+    can continue; `uuid` is "" if they are unknown.
     """
 
     code = "RANGE_INVALID"
     message = "invalid content range"
 
-    def __init__(self, subject: str, *, status: UploadStatus | None = None) -> None:
+    def __init__(self, subject: str, *, uuid: str = "", offset: int = 0, state: str = "") -> None:
         super().__init__(subject)
-        self.status = status
+        self.uuid = uuid
+        self.offset = offset
+        self.state = state
 
 
 class RangeNotSatisfiable(RegistryError):

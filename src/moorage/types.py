@@ -24,7 +24,6 @@ __all__ = [
     "Referrer",
     "RepoName",
     "Tag",
-    "UploadStatus",
     "parse_reference",
     "parse_repo_name",
     "parse_tag",
@@ -97,15 +96,6 @@ class Referrer:
     digest: Digest
     artifact_type: str | None
     descriptor: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class UploadStatus:
-    """An upload: `offset` bytes are kept; `state` is the signed token for the next request's URL."""
-
-    uuid: str
-    offset: int
-    state: str
 
 
 @lru_cache(maxsize=4096)

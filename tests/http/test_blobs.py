@@ -262,8 +262,10 @@ async def test_deletion_is_off_unless_it_is_switched_on(serve: Serve) -> None:
     assert (await client.blob(BLOB)).status_code == 200
 
 
-class ElsewhereDriver(MemoryDriver):
-    """A store that lets clients fetch for themselves, as S3 does."""
+class RedirectingDriver(MemoryDriver):
+    """A store from which clients can fetch, as S3."""
+
+    remote = True
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         return SignedUrl(f"https://bucket.test/{key}?signature=x")
@@ -271,7 +273,7 @@ class ElsewhereDriver(MemoryDriver):
 
 async def test_a_store_that_can_sends_the_client_there(serve: Serve) -> None:
     """Large layers then do not pass through the registry; HEAD is answered here, since clients need the length."""
-    client = serve(driver=ElsewhereDriver())
+    client = serve(driver=RedirectingDriver())
     await client.push_blob(BIG)
     answer = await client.blob(BIG)
     assert answer.status_code == 307
@@ -324,7 +326,7 @@ async def test_preconditions_are_evaluated_in_the_order_of_the_rfc(client: Clien
 
 async def test_a_request_with_if_match_is_not_sent_to_a_store(serve: Serve) -> None:
     """The client would repeat If-Match there, and a store has its own entity tags: a 412 for the right blob."""
-    client = serve(driver=ElsewhereDriver())
+    client = serve(driver=RedirectingDriver())
     await client.push_blob(BIG)
     assert (await client.blob(BIG, if_match=f'"{BIG.digest}"')).content == BIG.data
     assert (await client.blob(BIG, if_match=f'"{ABSENT}"')).status_code == 412

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from io import FileIO
 from typing import TYPE_CHECKING
 
 import pytest
@@ -11,7 +12,9 @@ from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.storage.driver import LocalFile, SignedUrl
+from moorage.registry.interface import Blob, FoundBlob, Redirect
+from moorage.storage.driver import KeyMissing, SignedUrl
+from moorage.testing.registry_contract import content_of
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
@@ -33,11 +36,8 @@ async def put(driver: Driver, digest: Digest, data: bytes, name: RepoName = NAME
     await driver.write(layout.layer_link(name, digest), str(digest).encode())
 
 
-async def whole(
-    blobs: StoredBlobs, name: RepoName, digest: Digest, start: int = 0, stop: int | None = None
-) -> bytes:
-    async with blobs.open(name, await blobs.stat(name, digest), start, stop) as pieces:
-        return b"".join([piece async for piece in pieces])
+async def whole(blobs: StoredBlobs, name: RepoName, digest: Digest, part: range | None = None) -> bytes:
+    return await content_of(await blobs.fetch(name, digest, select=lambda _: part))
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
@@ -45,11 +45,10 @@ async def test_a_linked_blob_is_found_and_read(driver: Driver, algorithm: str) -
     digest = Digest.of(DATA, algorithm)
     await put(driver, digest, DATA)
     blobs = StoredBlobs(driver)
-    found = await blobs.stat(NAME, digest)
-    assert (found.digest, found.size, found.stored) == (digest, len(DATA), digest)
-    assert await blobs.read(found) == DATA
+    assert await blobs.stat(NAME, digest) == Blob(digest, len(DATA))
     assert await whole(blobs, NAME, digest) == DATA
-    assert await whole(blobs, NAME, digest, 5, 25) == DATA[5:25]
+    assert await whole(blobs, NAME, digest, range(len(DATA))) == DATA
+    assert await whole(blobs, NAME, digest, range(5, 25)) == DATA[5:25]
 
 
 async def test_without_a_link_a_blob_is_unknown(blobs: StoredBlobs) -> None:
@@ -78,9 +77,10 @@ async def test_a_sha512_link_of_the_reference_leads_to_its_sha256_blob(driver: D
     """It keeps the bytes under their sha256 only."""
     digest = Digest.of(DATA, "sha512")
     await driver.write(layout.layer_link(NAME, digest), f"{DIGEST}\n".encode())
-    found = await blobs.stat(NAME, digest)
-    assert (found.digest, found.stored) == (digest, DIGEST)
-    assert await blobs.read(found) == DATA
+    assert await blobs.stat(NAME, digest) == Blob(digest, len(DATA))
+    assert await whole(blobs, NAME, digest) == DATA
+    with pytest.raises(KeyMissing):
+        await driver.stat(layout.blob_data(digest))
 
 
 async def test_the_size_is_asked_for_once(driver: Driver) -> None:
@@ -100,27 +100,29 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
 
 async def test_a_blob_that_goes_after_it_was_remembered_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
     """A collector beside us takes bytes; a 200 with a length and nothing after it would follow."""
-    found = await blobs.stat(NAME, DIGEST)
+    confirmed = Recent[Digest](3600)
+    blobs = StoredBlobs(driver, confirmed=confirmed)
+    await blobs.stat(NAME, DIGEST)
     await driver.delete([layout.blob_data(DIGEST)])
-    with pytest.raises(BlobUnknown):
-        await blobs.read(found)
+    assert (await blobs.stat(NAME, DIGEST)).size == len(DATA), "compared a moment ago"
     with pytest.raises(BlobUnknown):
         await whole(blobs, NAME, DIGEST)
+    with pytest.raises(BlobUnknown):
+        await whole(blobs, NAME, DIGEST, range(5))
     with pytest.raises(BlobUnknown):
         await blobs.stat(NAME, DIGEST)
 
 
 async def test_a_file_that_is_gone_is_not_handed_over(driver: Driver, blobs: StoredBlobs) -> None:
     """It is opened before the status line goes out, so that the client gets a 404."""
-    found = await blobs.stat(NAME, DIGEST)
-    out = await blobs.open_file(found)
-    assert (driver.name == "filesystem") == isinstance(out, LocalFile)
+    found = await blobs.fetch(NAME, DIGEST, select=range, files=True)
+    assert isinstance(found, FoundBlob)
+    assert (driver.name == "filesystem") == isinstance(found.content, FileIO)
     await driver.delete([layout.blob_data(DIGEST)])
-    if out is not None:
-        with out.file as file:
-            assert file.read() == DATA, "a download that has begun is not cut short by a collector"
-        with pytest.raises(BlobUnknown):
-            await blobs.open_file(found)
+    if isinstance(found.content, FileIO):
+        assert await content_of(found) == DATA, "a download that has begun is not cut short by a collector"
+    with pytest.raises(BlobUnknown):
+        await content_of(await blobs.fetch(NAME, DIGEST, select=range, files=True))
 
 
 @pytest.mark.parametrize("redirects", [True, False])
@@ -128,14 +130,16 @@ async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool)
     """`storage.redirect.disable`: clients that cannot reach the store get the bytes from us."""
 
     class Signing(InstrumentedDriver):
+        remote = True
+
         async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
             return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
 
     await put(driver, DIGEST, DATA)
     blobs = StoredBlobs(Signing(driver), redirects=redirects)
-    out = await blobs.handover(await blobs.stat(NAME, DIGEST), method="GET")
-    expected = SignedUrl(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
-    assert out == (expected if redirects else None)
+    expected = Redirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    assert await blobs.fetch(NAME, DIGEST) == (expected if redirects else FoundBlob(len(DATA), None, DATA))
+    assert await blobs.fetch(NAME, DIGEST, redirect=False) == FoundBlob(len(DATA), None, DATA)
 
 
 async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
@@ -156,13 +160,11 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
 
     await put(driver, DIGEST, DATA)
     remote = Remote(driver)
-    there = await StoredBlobs(remote).elsewhere(NAME, DIGEST)
-    assert there == SignedUrl(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    found = await StoredBlobs(remote).fetch(NAME, DIGEST)
+    assert found == Redirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
     assert remote.asked == [f"read {layout.layer_link(NAME, DIGEST)}"]
     with pytest.raises(BlobUnknown):
-        await StoredBlobs(remote).elsewhere(OTHER, DIGEST)
-    assert await StoredBlobs(remote, redirects=False).elsewhere(NAME, DIGEST) is None
-    assert await StoredBlobs(driver).elsewhere(NAME, DIGEST) is None
+        await StoredBlobs(remote).fetch(OTHER, DIGEST)
 
 
 async def test_mounting_links_without_copying(blobs: StoredBlobs) -> None:

@@ -15,10 +15,11 @@ from tests.wire import OCI_MANIFEST, image
 from moorage.errors import BlobUnknown, ManifestUnknown
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.interface import Redirect
 from moorage.registry.links import LAYER, Links, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost
+from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost, SignedUrl
 from moorage.storage.memory import MemoryDriver
 from moorage.types import Digest, RepoName, parse_tag
 
@@ -46,6 +47,9 @@ class Far(InstrumentedDriver):
 
     async def before(self, call: str) -> None:
         self.asked.append(call)
+
+    async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
+        return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
 
 
 class Clock:
@@ -279,7 +283,7 @@ async def test_what_a_pull_asks_the_store_for() -> None:
         await manifests.get(NAME, TAG)
         await manifests.get(NAME, digest)
         for data in (CONFIG, DATA):
-            await blobs.elsewhere(NAME, Digest.of(data))
+            assert isinstance(await blobs.fetch(NAME, Digest.of(data)), Redirect)
         return driver.asked
 
     tag, revision = f"read {layout.tag_link(NAME, TAG)}", f"stat {layout.revision_link(NAME, digest)}"
@@ -318,5 +322,5 @@ async def test_a_mounted_blob_is_seen() -> None:
     blobs = StoredBlobs(driver, links=links)
     await blobs.mount(OTHER, DIGEST, NAME)
     driver.asked.clear()
-    await blobs.elsewhere(OTHER, DIGEST)
+    assert isinstance(await blobs.fetch(OTHER, DIGEST), Redirect)
     assert driver.asked == []

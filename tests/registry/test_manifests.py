@@ -146,7 +146,7 @@ async def test_what_is_missing_beyond_a_hundred_is_not_looked_up(driver: Driver)
 
 async def test_a_push_is_parsed_once(driver: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
     """The check of its class reads what was parsed for all other checks."""
-    parsed, classes = list[bytes](), list[str]()
+    parsed = list[bytes]()
 
     def counted(data: bytes) -> dict[str, object]:
         parsed.append(data)
@@ -155,9 +155,11 @@ async def test_a_push_is_parsed_once(driver: Driver, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(media, "read_pushed", counted)
     await add_blobs(driver, ONE)
     manifests = StoredManifests(driver, rules=ValidationRules(classes=frozenset({"image"})))
-    await manifests.put(NAME, T1, ONE.media_type, ONE.data, check_class=classes.append)
+    await manifests.put(NAME, T1, ONE.media_type, ONE.data, classes={"image"})
     assert (await manifests.get(NAME, T1)).data == ONE.data
-    assert (parsed, classes) == ([ONE.data], ["image"])
+    with pytest.raises(Denied, match="another class of content than image"):
+        await manifests.put(NAME, T1, ONE.media_type, ONE.data, classes={"plugin"})
+    assert parsed == [ONE.data] * 2
 
 
 @pytest.mark.parametrize("size_bytes", [1_000, 100_000])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 from tests.registry.watched import InstrumentedDriver
@@ -11,15 +11,15 @@ from moorage.caches import Recent
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.interface import Blob
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import RequestCost
 from moorage.testing.builders import image
+from moorage.testing.registry_contract import content_of
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Sequence
 
     from moorage.storage.driver import Driver
 
@@ -124,22 +124,24 @@ async def test_links_that_go_are_told(driver: Driver) -> None:
 @pytest.mark.parametrize("size", [3, 5_000])
 async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driver, size: int) -> None:
     """Each way out checks it before the first byte leaves."""
-    sizes = MemorySizes(10)
-    blobs = StoredBlobs(driver, sizes=sizes)
+    sizes, confirmed = MemorySizes(10), Recent[Digest](3600)
+    blobs = StoredBlobs(driver, sizes=sizes, confirmed=confirmed)
     await put(driver)
-    wrong = Blob(DIGEST, size, DIGEST)
 
-    async def opened(start: int = 0) -> None:
-        async with blobs.open(NAME, wrong, start):
-            raise AssertionError("it was opened")
+    async def fetched(start: int | None, *, files: bool = False) -> bytes:
+        def select(size: int) -> range | None:
+            return None if start is None else range(start, size)
 
-    ways: list[Coroutine[Any, Any, object]] = [blobs.read(wrong), opened(), opened(4_000)]
+        return await content_of(await blobs.fetch(NAME, DIGEST, select=select, files=files))
+
+    ways = [fetched(None), fetched(0), fetched(4_000)]
     if driver.name == "filesystem":
-        ways.append(blobs.open_file(wrong))
+        ways.append(fetched(0, files=True))
     for way in ways:
         await sizes.put(DIGEST, size)
+        confirmed.note(DIGEST, size)
         with pytest.raises(Unavailable):
             await way
         assert await sizes.get(DIGEST) == len(DATA)
-    right = await blobs.stat(NAME, DIGEST)
-    assert await blobs.read(right) == DATA
+    confirmed.note(DIGEST, len(DATA))
+    assert await fetched(None) == DATA

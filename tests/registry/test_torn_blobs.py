@@ -28,6 +28,7 @@ from moorage.storage.driver import RequestCost, StorageExhausted
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
+from moorage.testing.registry_contract import content_of
 from moorage.types import Digest, RepoName, Tag
 from moorage.wiring.app import make_registry
 from moorage.wiring.http import http_options
@@ -359,10 +360,8 @@ async def test_an_upload_replaces_the_size_of_a_torn_blob(store: Driver) -> None
         await part.write(LAYER.data)
         await part.finish(LAYER.digest)
     uploads.close()
-    found = await blobs.stat(APP, LAYER.digest)
-    assert found.size == LAYER.size
-    async with blobs.open(APP, found) as opened_blob:
-        assert b"".join([piece async for piece in opened_blob]) == LAYER.data
+    assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size
+    assert await content_of(await blobs.fetch(APP, LAYER.digest, redirect=False)) == LAYER.data
 
 
 async def test_bytes_written_again_are_judged_again(store: Driver) -> None:

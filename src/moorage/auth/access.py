@@ -35,8 +35,8 @@ __all__ = [
     "Listed",
     "Need",
     "Principal",
-    "allows_class",
     "challenge",
+    "classes_of",
     "missing",
     "scopes",
 ]
@@ -82,7 +82,7 @@ EVERYTHING: Final[Grants] = _Everything()
 class Listed:
     """Exactly what was listed: actions by type and name; the action `*` stands for all of them.
 
-    `classes` of content by repository: see `allows_class`.
+    `classes` of content by repository: see `classes_of`.
     """
 
     actions: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
@@ -175,14 +175,13 @@ class Authority(Protocol):
         ...
 
 
-def allows_class(grants: Grants, repository: str, kind: str) -> bool:
-    """Whether content of that class (`image`, `plugin`) may be pushed, where the class of a grant matters at all.
+def classes_of(grants: Grants, repository: str) -> frozenset[str] | None:
+    """Return the classes of content (`image`, `plugin`) that may be pushed, where classes matter; None: all.
 
-    As in the reference: a grant without a class is for images; whoever holds none for the repository by name is
-    not held to one.
+    As in the reference: a grant without a class is for images; without a grant for the repository by name, content
+    of every class is allowed.
     """
-    classes = grants.classes.get(repository) if isinstance(grants, Listed) else None
-    return classes is None or kind in classes
+    return grants.classes.get(repository) if isinstance(grants, Listed) else None
 
 
 def missing(grants: Grants, asked: Asked) -> tuple[Need, ...]:

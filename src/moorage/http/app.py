@@ -33,6 +33,7 @@ from moorage.http.reply import Answer, Reply
 from moorage.http.streaming import ClientGone
 from moorage.http.uploads import place_headers
 from moorage.http.urls import path_outside
+from moorage.registry.interface import UploadStatus
 from moorage.types import parse_repo_name
 
 if TYPE_CHECKING:
@@ -214,8 +215,9 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
         return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, RangeNotSatisfiable):
         return {"content-range": f"bytes */{error.size}"}
-    if isinstance(error, RangeInvalid) and error.status is not None and call is not None:
-        headers = place_headers(call, parse_repo_name(call.params["name"]), error.status)
+    if isinstance(error, RangeInvalid) and error.uuid and call is not None:
+        status = UploadStatus(error.uuid, error.offset, error.state)
+        headers = place_headers(call, parse_repo_name(call.params["name"]), status)
         del headers["content-length"]
         return headers
     return {}

@@ -8,10 +8,13 @@ from typing import TYPE_CHECKING, Final
 from starlette.datastructures import QueryParams
 
 from moorage.auth.access import ANYBODY
-from moorage.errors import NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
+from moorage.errors import DigestInvalid, NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
 from moorage.http.headers import headers_of, lines_of
 from moorage.http.ranges import parse_decimal
 from moorage.http.urls import location, path_outside
+from moorage.logs.log_setup import request_id
+from moorage.registry.interface import Caller
+from moorage.registry.media import essence
 from moorage.types import NAME_LIMIT_CHARS, Digest, parse_reference, parse_repo_name
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Call"]
 
+_ANY_TYPE: Final = {"*/*", "application/*"}
 _DIGEST_SHAPE: Final = re.compile(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+", re.ASCII)
 
 
@@ -57,11 +61,14 @@ class Call:
             raise NotAName(text) from error
 
     def digest(self) -> Digest:
-        """Raises DigestInvalid; what has no digest's shape is no route."""
+        """Return the digest of a blob.  Raises DigestInvalid; RouteUnknown for a text without the form of one."""
         text = self.params["digest"]
-        if _DIGEST_SHAPE.fullmatch(text) is None:
-            raise RouteUnknown(text)
-        return Digest.parse(text)
+        try:
+            return Digest.parse(text)
+        except DigestInvalid as error:
+            if _DIGEST_SHAPE.fullmatch(text) is None:
+                raise RouteUnknown(text) from error
+            raise
 
     def subject(self) -> Digest:
         """The digest whose referrers are listed.  Raises DigestInvalid for anything else: the specification
@@ -112,8 +119,17 @@ class Call:
             return length > 0
         return b"transfer-encoding" in self.headers or self.scope.get("http_version") == "2"
 
-    def client(self) -> str:
-        """The address of the client, by trusted proxies' word only; "" for a Unix socket."""
+    def accepts(self, media_type: str) -> bool:
+        """Return whether the `Accept` header covers a media type; a missing or empty one covers all."""
+        values = (self.list_header(b"accept") or "").split(",")
+        accepted = {essence(value) for value in values if value.strip()}
+        return not accepted or media_type in accepted or bool(accepted & _ANY_TYPE)
+
+    def caller(self) -> Caller:
+        """Return the client, for operations of the registry that depend on it or record it."""
+        return Caller(self.principal.name, self._client_address, request_id.get())
+
+    def _client_address(self) -> str:
         return self.options.clients.decisive_address(self.scope)
 
     def location(self, path: str) -> str:

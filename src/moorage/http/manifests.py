@@ -6,33 +6,27 @@ docs/reference/http-api.md, section 5.
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 from starlette.responses import Response
 
-from moorage.auth.access import allows_class
-from moorage.errors import Denied, DigestInvalid, ManifestUnknown, TooManyTags
+from moorage.auth.access import classes_of
+from moorage.errors import DigestInvalid, TooManyTags
 from moorage.http.ranges import check_match, entity_tags, matches
 from moorage.http.reply import Reply
 from moorage.http.streaming import read_body
-from moorage.registry import media
 from moorage.registry.interface import IfMatch
 from moorage.types import Digest, parse_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from moorage.http.context import Call
     from moorage.http.reply import Answer
-    from moorage.registry.interface import Manifest
-    from moorage.types import RepoName, Tag
+    from moorage.types import Tag
 
 __all__ = ["delete_manifest", "get_manifest", "put_manifest"]
 
 _TAGS_AT_ONCE: Final = 100
-_DEFAULT_PLATFORM: Final = ("linux", "amd64")
 
 
 async def get_manifest(call: Call) -> Answer:
@@ -40,10 +34,7 @@ async def get_manifest(call: Call) -> Answer:
 
     Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412).
     """
-    name, reference = call.name(), call.reference()
-    manifest = await call.registry.manifests.get(name, reference)
-    if manifest.media_type == media.DOCKER_LIST and not isinstance(reference, Digest):
-        manifest = await _acceptable(call, manifest)
+    manifest = await call.registry.manifests.get(call.name(), call.reference(), accepts=call.accepts)
     digest = str(manifest.digest).encode()
     headers = [
         (b"content-type", manifest.media_type.encode("latin-1")),
@@ -56,23 +47,6 @@ async def get_manifest(call: Call) -> Answer:
         return Reply(304, headers)
     headers.append((b"content-length", b"%d" % len(manifest.data)))
     return Reply(200, headers, manifest.data)
-
-
-async def _acceptable(call: Call, manifest: Manifest) -> Manifest:
-    """Docker of before 2016 asks by tag without taking a list: it gets the image for linux/amd64."""
-    accepted = _accepted(call)
-    if not accepted or manifest.media_type in accepted or accepted & {"*/*", "application/*"}:
-        return manifest
-    parsed = await asyncio.to_thread(media.parse, manifest.data)
-    for child in parsed.children:
-        if child.platform == _DEFAULT_PLATFORM:
-            return await call.registry.manifests.get(call.name(), child.digest)
-    raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
-
-
-def _accepted(call: Call) -> set[str]:
-    values = (call.list_header(b"accept") or "").split(",")
-    return {media.essence(value) for value in values if value.strip()}
 
 
 async def put_manifest(call: Call) -> Response:
@@ -91,7 +65,8 @@ async def put_manifest(call: Call) -> Response:
         data,
         tags=tags,
         condition=_condition(call),
-        check_class=_class_check(call, name) if options.classes_matter else None,
+        classes=classes_of(call.principal.grants, name) if options.classes_matter else None,
+        caller=call.caller(),
     )
     headers = {
         "location": call.location(f"v2/{quote(name)}/manifests/{pushed.digest}"),
@@ -103,16 +78,6 @@ async def put_manifest(call: Call) -> Response:
     if tags:
         headers["oci-tag"] = ", ".join(tags)
     return Response(status_code=201, headers=headers)
-
-
-def _class_check(call: Call, name: RepoName) -> Callable[[str], None]:
-    """With policy.repository.classes, a token for plugins pushes no images: the check raises Denied."""
-
-    def check(kind: str) -> None:
-        if not allows_class(call.principal.grants, name, kind):
-            raise Denied(f"the token is for another class of content than {kind}")
-
-    return check
 
 
 def _tags(call: Call) -> tuple[Tag, ...]:
@@ -156,5 +121,5 @@ async def delete_manifest(call: Call) -> Response:
     name, reference = call.name(), call.reference()
     if (match := call.list_header(b"if-match")) is not None:
         check_match(match, (await call.registry.manifests.get(name, reference)).digest)
-    await call.registry.manifests.delete(name, reference)
+    await call.registry.manifests.delete(name, reference, caller=call.caller())
     return Response(status_code=202, headers={"content-length": "0"})

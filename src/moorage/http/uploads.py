@@ -26,8 +26,8 @@ from moorage.types import ALGORITHMS, Digest, parse_repo_name
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
-    from moorage.registry.interface import Blob, UploadPart
-    from moorage.types import RepoName, UploadStatus
+    from moorage.registry.interface import Mounted, Uploaded, UploadPart, UploadStatus
+    from moorage.types import RepoName
 
 __all__ = ["cancel_upload", "get_upload", "patch_upload", "place_headers", "put_upload", "start_upload"]
 
@@ -53,7 +53,7 @@ async def start_upload(call: Call) -> Response:
     return Response(status_code=202, headers=place_headers(call, name, status))
 
 
-async def _mount(call: Call, name: RepoName) -> Blob | None:
+async def _mount(call: Call, name: RepoName) -> Mounted | None:
     """Mount a blob; return None if that fails for any reason, so that the request starts an upload."""
     wanted, source = call.query("mount"), call.query("from")
     if not wanted:
@@ -63,18 +63,18 @@ async def _mount(call: Call, name: RepoName) -> Blob | None:
         if repository is None and not call.principal.grants.reads_everything:
             # From anywhere would be from where this caller may not read.
             return None
-        return await call.registry.blobs.mount(name, Digest.parse(wanted), repository)
+        return await call.registry.blobs.mount(name, Digest.parse(wanted), repository, caller=call.caller())
     return None
 
 
-async def _whole(call: Call, name: RepoName, digest: Digest) -> Blob:
+async def _whole(call: Call, name: RepoName, digest: Digest) -> Uploaded:
     """Store the blob in the POST.  If it fails the client knows no upload to continue, so none is kept."""
     uploads = call.registry.uploads
     status = await uploads.start(name, algorithm=digest.algorithm)
     try:
         async with uploads.extend(name, status.uuid, status.state, algorithm=digest.algorithm) as part:
             await _receive(call, part)
-            return await part.finish(digest)
+            return await part.finish(digest, caller=call.caller())
     except BaseException:
         with suppress(RegistryError):  # the client gets the first failure
             await uploads.cancel(name, status.uuid, status.state)
@@ -115,7 +115,7 @@ async def put_upload(call: Call) -> Response:
         name, call.params["uuid"], call.query("_state") or "", start=start, algorithm=digest.algorithm
     ) as part:
         await _receive(call, part, span)
-        blob = await part.finish(digest)
+        blob = await part.finish(digest, caller=call.caller())
     return _created(call, name, blob)
 
 
@@ -164,7 +164,7 @@ def place_headers(call: Call, name: RepoName, status: UploadStatus) -> dict[str,
     }
 
 
-def _created(call: Call, name: RepoName, blob: Blob) -> Response:
+def _created(call: Call, name: RepoName, blob: Mounted | Uploaded) -> Response:
     headers = {
         "location": call.location(f"v2/{quote(name)}/blobs/{blob.digest}"),
         "docker-content-digest": str(blob.digest),

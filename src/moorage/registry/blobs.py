@@ -1,19 +1,25 @@
 """Blobs: bytes named by their digest, stored once, visible through each repository.
 
-The bytes live once for the whole registry; a repository owns a link to them (`layout.py` draws both keys).  A
-blob that exists but is not linked from the repository asked for is BLOB_UNKNOWN, so that one tenant cannot
-probe what another has stored.
+The bytes are stored once for the whole registry; a repository owns a link to them (`layout.py` draws both keys).
+A blob that exists but is not linked from the requested repository is BLOB_UNKNOWN, so that one tenant cannot probe
+the content of another.
 
-The link is read for every request, or was a moment ago where the store is far away (`links.py`): no request
-that comes after an acknowledged deletion, on whatever worker or node, finds it.  The size, which the digest makes
+The link is read for every request, or was a moment ago if the store is remote (`links.py`): no request
+that comes after an acknowledged deletion, at any worker or node, finds it.  The size, which the digest makes
 immutable, is remembered (`sizes.py`), and compared with that of a file once a second; in an object store that
-would be a request.  The existence of the bytes is checked when they are opened, so a GET
-costs at most one read of a link, one stat, and one open.  An object of no bytes under another digest than theirs
-is unknown like one that is missing, so that clients upload it again, and so is one that has another size than the
-one remembered and, when it is read, another digest (`torn_blobs.py`).
+would be a request.  The existence of the bytes is checked when they are opened, so a GET costs at most one read of
+a link, one stat, and one open.  An object of no bytes under the digest of other content is unknown like a missing
+one, so that clients upload it again, and so is one that has another size than the remembered one and, when it is
+read, another digest (`torn_blobs.py`).
 
-Above: `http/blobs.py`, `manifests.py`.  Below: `storage/driver.py`; `storage/middleware/` says where
-clients are sent.
+`fetch` chooses the way of the bytes to the client:
+
+    redirect    to the store, or where the last rule leads; asks for the link only
+    bytes       a whole blob of at most 64 KiB, in one read
+    open file   if the store has files and the caller can send them
+    stream      everything else
+
+Above: `http/blobs.py`.  Below: `storage/driver.py`, `storage/middleware/` (rules for redirects).
 Source: distribution-spec 1.1, "Pulling blobs", "Mounting a blob from another repository".
 """
 
@@ -25,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unavailable, Unsupported
 from moorage.registry import layout
-from moorage.registry.interface import Blob
+from moorage.registry.interface import UNKNOWN_CALLER, Blob, Deleted, FoundBlob, Mounted, Redirect
 from moorage.registry.links import LAYER, Links
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refuse, refusing
@@ -33,10 +39,12 @@ from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, RangeOutside, RequestCost, StorageError
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
+    from io import FileIO
 
+    from moorage.registry.interface import Caller
     from moorage.registry.sizes import Sizes
-    from moorage.storage.driver import Driver, Key, LocalFile, SignedUrl
+    from moorage.storage.driver import Driver
     from moorage.storage.middleware.rule import Rule
     from moorage.types import Digest, RepoName
 
@@ -44,11 +52,14 @@ __all__ = ["StoredBlobs"]
 
 _CONFIRMED_S: Final = 1.0
 """Seconds for which a cached size is not compared with the store, which costs 3.5 us (6% of a HEAD)."""
+_WHOLE_BYTES: Final = 64 << 10
 
 
 class StoredBlobs:
-    """See `interface.Blobs`.  `redirects` lets a client fetch from the store, or from where the last of `rules`
-    sends it.  Sizes in `confirmed` are not compared with those of files.
+    """See `interface.Blobs`.
+
+    `redirects`: clients may be redirected to the store, or where the last of `rules` leads.  Sizes in `confirmed`
+    are not compared with those of files.
     """
 
     def __init__(
@@ -70,33 +81,53 @@ class StoredBlobs:
         self._links = Links(driver, sizes=self._sizes) if links is None else links
         self._torn = TornBlobs(driver) if torn is None else torn
         self._confirmed: Recent[Digest] = Recent(_CONFIRMED_S) if confirmed is None else confirmed
-        self._redirects, self._expires_s = redirects, redirect_expires_s
+        self._redirects = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
+        self._expires_s = redirect_expires_s
         self._rules = rules
-        self.leads_elsewhere = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
             stored = await self._links.recent(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            return Blob(digest, await self._size(stored), stored)
+            return Blob(digest, await self._size(stored))
         except StorageError as error:
             refuse(error)
 
-    async def elsewhere(self, name: RepoName, digest: Digest, *, client: str = "") -> SignedUrl | None:
-        if not self.leads_elsewhere:
-            return None
-        with refusing():
+    async def fetch(
+        self,
+        name: RepoName,
+        digest: Digest,
+        *,
+        select: Callable[[int], range | None] | None = None,
+        redirect: bool = True,
+        files: bool = False,
+        caller: Caller = UNKNOWN_CALLER,
+    ) -> Redirect | FoundBlob:
+        try:
+            # The digest that the bytes are stored under is another one for the sha512 links of CNCF Distribution,
+            # which name a sha256 digest.
             stored = await self._links.recent(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
-            return await self._signed(layout.blob_data(stored), "GET", client)
+            if redirect and self._redirects and (found := await self._redirect(stored, caller)) is not None:
+                return found
+            size = await self._size(stored)
+            span = None if select is None else select(size)
+            if span is None and size <= _WHOLE_BYTES:
+                return FoundBlob(size, None, await self._read(digest, stored, size))
+            if files and (file := await self._open_file(digest, stored, size)) is not None:
+                return FoundBlob(size, span, file)
+        except StorageError as error:
+            refuse(error)
+        return FoundBlob(size, span, self._open(digest, stored, size, span or range(size)))
 
-    async def _signed(self, key: Key, method: str, client: str) -> SignedUrl | None:
-        found = await self._driver.handover(key, method=method, expires_s=self._expires_s)
+    async def _redirect(self, stored: Digest, caller: Caller) -> Redirect | None:
+        key = layout.blob_data(stored)
+        found = await self._driver.handover(key, method="GET", expires_s=self._expires_s)
         for rule in self._rules:
-            found = await rule.apply(found, key, client)
-        return found
+            found = await rule.apply(found, key, caller.address)
+        return None if found is None else Redirect(found.url)
 
     async def _size(self, stored: Digest) -> int:
         size = await self._sizes.get(stored)
@@ -136,68 +167,67 @@ class StoredBlobs:
         self._confirmed.note(stored, size)
         return size
 
-    async def _check(self, blob: Blob, size: int) -> None:
-        """Raise what `_differs` returns if `size` in storage is not the remembered one: no answer may be torn."""
-        if size != blob.size:
-            raise await self._differs(blob)
+    async def _differs(self, digest: Digest, stored: Digest, size: int) -> BlobUnknown | Unavailable:
+        """Return the refusal for a blob whose size in storage is not `size`: unknown if it is torn.
 
-    async def _differs(self, blob: Blob) -> BlobUnknown | Unavailable:
-        """Return the refusal for a blob whose size in storage is not the remembered one: unknown if it is torn."""
-        size = await self._proven(blob.stored)
-        if size is None:
-            return BlobUnknown(str(blob.digest))
-        return Unavailable(f"{blob.stored} has {size} bytes and not {blob.size}; ask again")
+        Raised before the first byte is sent, so that no response is torn.
+        """
+        found = await self._proven(stored)
+        if found is None:
+            return BlobUnknown(str(digest))
+        return Unavailable(f"{stored} has {found} bytes and not {size}; ask again")
 
     @asynccontextmanager
-    async def open(
-        self, name: RepoName, blob: Blob, start: int = 0, stop: int | None = None
+    async def _open(
+        self, digest: Digest, stored: Digest, size: int, span: range
     ) -> AsyncIterator[AsyncIterator[bytes]]:
-        del name  # the caller's `stat` proved that the repository links it
         with refusing():
             try:
-                async with self._driver.open(layout.blob_data(blob.stored), start=start, stop=stop) as reader:
-                    await self._check(blob, reader.stat.size)
+                key = layout.blob_data(stored)
+                async with self._driver.open(key, start=span.start, stop=span.stop) as reader:
+                    if reader.stat.size != size:
+                        raise await self._differs(digest, stored, size)
                     yield aiter(reader)
             except RangeOutside as error:
-                raise await self._differs(blob) from error
+                raise await self._differs(digest, stored, size) from error
             except KeyMissing:
-                await self._sizes.forget(blob.stored)
-                raise BlobUnknown(str(blob.digest)) from None
+                await self._sizes.forget(stored)
+                raise BlobUnknown(str(digest)) from None
 
-    async def read(self, blob: Blob) -> bytes:
+    async def _read(self, digest: Digest, stored: Digest, size: int) -> bytes:
         try:
-            data = (await self._driver.read(layout.blob_data(blob.stored), limit=blob.size)).data
-            if len(data) == blob.size:
+            data = (await self._driver.read(layout.blob_data(stored), limit=size)).data
+            if len(data) == size:
                 return data
         except ObjectTooLarge:
             pass
         except KeyMissing:
-            await self._sizes.forget(blob.stored)
-            raise BlobUnknown(str(blob.digest)) from None
-        except StorageError as error:
-            refuse(error)
-        with refusing():
-            raise await self._differs(blob)
+            await self._sizes.forget(stored)
+            raise BlobUnknown(str(digest)) from None
+        raise await self._differs(digest, stored, size)
 
-    async def open_file(self, blob: Blob) -> LocalFile | None:
-        with refusing():
-            try:
-                found = await self._driver.open_file(layout.blob_data(blob.stored))
-            except KeyMissing:
-                await self._sizes.forget(blob.stored)
-                raise BlobUnknown(str(blob.digest)) from None
-            if found is not None and found.size != blob.size:
-                found.file.close()
-                raise await self._differs(blob)
-            return found
-
-    async def handover(self, blob: Blob, *, method: str, client: str = "") -> SignedUrl | None:
-        if not self._redirects:
+    async def _open_file(self, digest: Digest, stored: Digest, size: int) -> FileIO | None:
+        try:
+            found = await self._driver.open_file(layout.blob_data(stored))
+        except KeyMissing:
+            await self._sizes.forget(stored)
+            raise BlobUnknown(str(digest)) from None
+        if found is None:
             return None
-        with refusing():
-            return await self._signed(layout.blob_data(blob.stored), method, client)
+        if found.size != size:
+            found.file.close()
+            raise await self._differs(digest, stored, size)
+        return found.file
 
-    async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:
+    async def mount(
+        self,
+        name: RepoName,
+        digest: Digest,
+        source: RepoName | None,
+        *,
+        caller: Caller = UNKNOWN_CALLER,
+    ) -> Mounted:
+        del caller
         with refusing():
             stored: Digest | None = digest
             if source is not None:
@@ -209,11 +239,11 @@ class StoredBlobs:
                 await self._sizes.forget(stored)
                 raise BlobUnknown(str(digest))
             await self._sizes.put(stored, size)
-            blob = Blob(digest, size, stored)
             await self._links.set(LAYER, name, digest, stored)
-            return blob
+            return Mounted(digest, size, source)
 
-    async def delete(self, name: RepoName, digest: Digest) -> None:
+    async def delete(self, name: RepoName, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
+        del caller
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
@@ -221,3 +251,4 @@ class StoredBlobs:
             if stored is None:
                 raise BlobUnknown(str(digest))
             await self._links.remove(LAYER, name, digest, stored)
+            return Deleted(digest)

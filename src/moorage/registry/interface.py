@@ -1,46 +1,83 @@
 """Registry interface: repositories with blobs, manifests, tags and uploads.
 
-`Registry` has six parts.  `http/`, `cli/` and later the web pages call only these; the stored registry
-(`registry/*.py`) and the pull-through cache (`proxy/`, later) implement them.  Everything passed in has been
-parsed (`types.py`); everything refused is a `RegistryError` (`errors.py`), named at each method.  Any method
-may also raise `Unavailable` or `StorageFull`.
+`http/` and the commands use a registry through these Protocols only, so that the stored registry (`stored.py`) and
+a registry that answers from an upstream one are interchangeable.  Every implementation passes
+`moorage.testing.registry_contract`.
 
-Sizes and offsets are bytes.  Times are aware UTC.  Lists are in byte order of the name.
+Arguments have been parsed (`types.py`).  Errors are `RegistryError`s (`errors.py`), named at each method; any
+method may also raise `Unavailable` or `StorageFull`.  Sizes and offsets are bytes.  Times are aware UTC.  Lists
+are in byte order of the name.  A `Caller` is passed to operations whose result or record depends on the client.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Sequence
     from contextlib import AbstractAsyncContextManager
+    from io import FileIO
 
-    from moorage.storage.driver import LocalFile, SignedUrl
-    from moorage.types import Digest, Reference, Referrer, RepoName, Tag, UploadStatus
+    from moorage.types import Digest, Reference, Referrer, RepoName, Tag
+
+    BlobContent = bytes | FileIO | AbstractAsyncContextManager[AsyncIterator[bytes]]
 
 __all__ = [
+    "UNKNOWN_CALLER",
     "Blob",
+    "BlobContent",
     "Blobs",
+    "Caller",
+    "Deleted",
+    "FoundBlob",
     "IfMatch",
     "Manifest",
     "Manifests",
+    "Mounted",
     "Page",
     "Pushed",
+    "Redirect",
     "Referrers",
     "ReferrersPage",
     "Registry",
     "Repositories",
     "Tags",
     "UploadPart",
+    "UploadStatus",
+    "Uploaded",
     "Uploads",
 ]
 
 
+class Caller:
+    """Client of a request; an immutable value.
+
+    `user` is "" without authentication; `address` is reported by trusted proxies only, "" if unknown; `request_id`
+    is that of the access log, "" outside a request.  The address may be given as a function, which is called once
+    it is needed: behind a proxy it costs 3 us.
+    """
+
+    __slots__ = ("_address", "request_id", "user")
+
+    def __init__(self, user: str = "", address: str | Callable[[], str] = "", request_id: str = "") -> None:
+        self.user: Final = user
+        self._address = address
+        self.request_id: Final = request_id
+
+    @property
+    def address(self) -> str:
+        if not isinstance(self._address, str):
+            self._address = self._address()
+        return self._address
+
+
+UNKNOWN_CALLER: Final = Caller()
+
+
 @dataclass(frozen=True, slots=True)
 class Page:
-    """Names, in byte order, and whether at least one more follows the last of them."""
+    """Names, in byte order; `more`: at least one more name follows the last of them."""
 
     names: tuple[str, ...]
     more: bool
@@ -48,9 +85,9 @@ class Page:
 
 @dataclass(frozen=True, slots=True)
 class ReferrersPage:
-    """Descriptors that together stay below 4 MiB; `next` is the `after` of the next page, None at the end.
+    """Descriptors that together are below 4 MiB; `next` is the `after` of the next page, None at the end.
 
-    A page may be short, even empty, and another one follow: the work for each is bounded, too.
+    A page may be short, even empty, and not be the last one: the work for each is bounded as well.
     """
 
     entries: tuple[Referrer, ...]
@@ -59,20 +96,64 @@ class ReferrersPage:
 
 @dataclass(frozen=True, slots=True)
 class Blob:
-    """A blob as one repository sees it.
-
-    `digest` is the one asked for; `stored` the one its bytes lie under, which differs only for the sha512
-    links that CNCF Distribution writes (they name a sha256 digest).
-    """
+    """A blob of a repository; `digest` is the requested one."""
 
     digest: Digest
     size: int
-    stored: Digest
+
+
+@dataclass(slots=True)  # frozen costs half a microsecond for each pull
+class FoundBlob:
+    """Content of a blob of `size` bytes; `span` is the selected part of it, None for the whole blob.
+
+    `content` is one of
+        bytes           the whole blob, which is small
+        an open file    of exactly `size` bytes, which the receiver closes; `span` is a part of it
+        a stream        of the span, in pieces of 1 B to 1 MiB; entering it raises BlobUnknown if they vanished
+    """
+
+    size: int
+    span: range | None
+    content: BlobContent
+
+
+@dataclass(frozen=True, slots=True)
+class Redirect:
+    """URL from which the client can fetch the blob."""
+
+    url: str
+
+
+@dataclass(frozen=True, slots=True)
+class Mounted:
+    """A blob that was linked into another repository; `source` is None for a mount from any repository."""
+
+    digest: Digest
+    size: int
+    source: RepoName | None
+
+
+@dataclass(frozen=True, slots=True)
+class Uploaded:
+    """A blob that an upload became.  `new`: False if its bytes were stored before, None if that is unknown."""
+
+    digest: Digest
+    size: int
+    new: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UploadStatus:
+    """An upload: `offset` bytes are kept; `state` is the signed token for the next request's URL."""
+
+    uuid: str
+    offset: int
+    state: str
 
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest as it was pushed, byte for byte; `digest` is the one asked for, or the tag's."""
+    """A manifest as it was pushed, byte for byte; `digest` is the requested one, or that of the tag."""
 
     digest: Digest
     media_type: str
@@ -81,16 +162,29 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Pushed:
-    """A manifest that was stored: its digest as pushed, its subject if it names one, the tags now at it."""
+    """A manifest that was stored: its digest as pushed, its subject if it has one, and the tags that were set."""
 
     digest: Digest
     subject: Digest | None
     tags: tuple[Tag, ...]
+    size: int
+    media_type: str
+
+
+@dataclass(frozen=True, slots=True)
+class Deleted:
+    """A blob or manifest that was removed from a repository, or the `tags` that were removed from a manifest.
+
+    A deletion by digest does not look up the tags that it removes: `tags` is empty.
+    """
+
+    digest: Digest
+    tags: tuple[Tag, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class IfMatch:
-    """The conditions of a PUT by tag (RFC 9110 section 13.1): digests the tag may, or may not, point at.
+    """Conditions of a PUT by tag (RFC 9110 section 13.1): digests that the tag must, or must not, point to.
 
     An empty tuple is `*` (any manifest); None: the header is absent.
     """
@@ -102,71 +196,69 @@ class IfMatch:
 class Blobs(Protocol):
     """Bytes named by their digest, visible through each repository that links them."""
 
-    @property
-    def leads_elsewhere(self) -> bool:
-        """False where `elsewhere` returns None for every blob."""
-
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
-        """Never reads content.  Raises BlobUnknown."""
+        """Return the size, without reading content.  Raises BlobUnknown."""
 
-    def open(
-        self, name: RepoName, blob: Blob, start: int = 0, stop: int | None = None
-    ) -> AbstractAsyncContextManager[AsyncIterator[bytes]]:
-        """Bytes [start, stop) in pieces of 1 B to 1 MiB; entering raises BlobUnknown if it vanished."""
+    async def fetch(
+        self,
+        name: RepoName,
+        digest: Digest,
+        *,
+        select: Callable[[int], range | None] | None = None,
+        redirect: bool = True,
+        files: bool = False,
+        caller: Caller = UNKNOWN_CALLER,
+    ) -> Redirect | FoundBlob:
+        """Return the content of a blob, or with `redirect` the URL from which the client can fetch it.
 
-    async def elsewhere(self, name: RepoName, digest: Digest, *, client: str = "") -> SignedUrl | None:
-        """Where a client may fetch the blob itself, if the store serves clients; asks only for the link, so that
-        a blob whose bytes are gone is a 404 of the store's.  `client` is its address, by which the place may be
-        chosen; "" if unknown.  Raises BlobUnknown.
+        `select` is called with the size and returns the requested part of the blob, None for all of it; its errors
+        are raised.  It is not called before a redirect: the client requests the part there again.  `files`: the
+        content may be an open file.  The choice of a URL may depend on the address of the `caller`.
+
+        Raises BlobUnknown.  A redirect may lead to a blob whose bytes have vanished: a 404 of the store.
         """
 
-    async def read(self, blob: Blob) -> bytes:
-        """The whole of a small blob (up to 64 KiB), at once.  Raises BlobUnknown if it vanished."""
-
-    async def open_file(self, blob: Blob) -> LocalFile | None:
-        """The blob as an open file of exactly `blob.size` bytes, which the caller closes; None where blobs are not
-        files of this host.  Raises BlobUnknown if it vanished or is torn.
+    async def mount(
+        self,
+        name: RepoName,
+        digest: Digest,
+        source: RepoName | None,
+        *,
+        caller: Caller = UNKNOWN_CALLER,
+    ) -> Mounted:
+        """Link a blob of `source` into `name`; a `source` of None is any repository, and is passed only for a
+        caller who may read them all.  Raises BlobUnknown, after which a client uploads the blob.
         """
 
-    async def handover(self, blob: Blob, *, method: str, client: str = "") -> SignedUrl | None:
-        """URL at which the client can fetch the bytes from the store, if it serves clients; asked after `stat`
-        found the blob.
-        """
-
-    async def mount(self, name: RepoName, digest: Digest, source: RepoName | None) -> Blob:
-        """Link a blob of `source` into `name`; `source` None stands for any repository and is passed only
-        for a caller who may read them all.  Raises BlobUnknown, upon which a client uploads it.
-        """
-
-    async def delete(self, name: RepoName, digest: Digest) -> None:
-        """Remove this repository's link only.  Raises BlobUnknown, Unsupported."""
+    async def delete(self, name: RepoName, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
+        """Remove the blob from this repository only.  Raises BlobUnknown, Unsupported."""
 
 
 class UploadPart(Protocol):
-    """One request's share of an upload.  Leaving the context keeps, durably, what was written."""
+    """One request's part of an upload.  Leaving the context keeps, durably, the bytes that were written."""
 
     async def write(self, chunk: bytes | Sequence[bytes]) -> None:
-        """Hash and store one chunk, or the chunks that one receive brought, in order.
+        """Hash and store one chunk, or the chunks of one receive, in order.
 
         Return at once until a batch waits behind the one being stored, then as fast as the disk.  Chunks are
-        kept without a copy until they are stored; a list of them is the caller's again when this returns.
+        kept without a copy until they are stored; a list of them may be reused when this returns.
         """
 
     async def commit(self) -> UploadStatus:
         """Make all bytes durable; return the new status."""
 
-    async def finish(self, digest: Digest) -> Blob:
-        """All of it durable, proven to be `digest`, published and linked; the upload is gone.
+    async def finish(self, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Uploaded:
+        """Prove that all bytes are those of `digest`, publish the blob durably and link it; the upload is gone.
 
-        Raises DigestInvalid (the upload is then gone as well: its bytes are not what the client meant).
+        Raises DigestInvalid; the upload is then gone as well, since its bytes are of no use.
         """
 
 
 class Uploads(Protocol):
-    """Blobs on their way in.  Any request may reach any process."""
+    """Uploads of blobs.  Each request may reach another process."""
 
     async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
-        """A new upload; `algorithm` is a hint that its digest will be of that kind."""
+        """Start an upload; `algorithm` is a hint for the digest of its blob."""
 
     async def status(self, name: RepoName, uuid: str) -> UploadStatus:
         """Return the status of an upload.  Raises BlobUploadUnknown."""
@@ -174,22 +266,28 @@ class Uploads(Protocol):
     def extend(
         self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
     ) -> AbstractAsyncContextManager[UploadPart]:
-        """Go on.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
+        """Continue an upload.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
 
-        Entering raises BlobUploadUnknown, BlobUploadInvalid (forged or foreign token) and, with the
-        current status in it, RangeInvalid when token or `start` is not the upload's offset.  The first
-        `write` raises RangeInvalid when another request is writing.  Nothing has been stored then.
+        Entering raises BlobUploadUnknown, BlobUploadInvalid (a forged token, or one of another upload) and, with
+        the current status, RangeInvalid if token or `start` is not the upload's offset.  The first `write` raises
+        RangeInvalid if another request is writing.  Nothing has been stored then.
         """
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
-        """Raises BlobUploadUnknown, BlobUploadInvalid."""
+        """Remove an upload.  Raises BlobUploadUnknown, BlobUploadInvalid."""
 
 
 class Manifests(Protocol):
     """Manifests, stored byte for byte."""
 
-    async def get(self, name: RepoName, reference: Reference) -> Manifest:
-        """Raises ManifestUnknown."""
+    async def get(
+        self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
+    ) -> Manifest:
+        """Return a manifest, or the tag's.  Raises ManifestUnknown.
+
+        `accepts` returns whether the client accepts a media type; None: every one.  For the tag of a Docker
+        manifest list that it does not accept, the list's image for linux/amd64 is returned.
+        """
 
     async def put(
         self,
@@ -200,45 +298,51 @@ class Manifests(Protocol):
         *,
         tags: Sequence[Tag] = (),
         condition: IfMatch | None = None,
-        check_class: Callable[[str], None] | None = None,
+        classes: Collection[str] | None = None,
+        caller: Caller = UNKNOWN_CALLER,
     ) -> Pushed:
         """Check, store, link, then tag with `reference` (if a tag) and `tags`.
 
-        `check_class` is called with the class of an image's config (`media.class_of`) and may raise Denied;
-        perhaps in another thread.
-        Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, PreconditionFailed: nothing is stored
-        then.  A tag never points at a manifest that is not whole.
+        `classes` are the classes of images (`media.class_of`) that the caller may push here; None: all.
+        Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, Denied, PreconditionFailed; nothing is stored
+        then.  A tag never points to an incomplete manifest.
         """
 
-    async def delete(self, name: RepoName, reference: Reference) -> None:
-        """A tag: that tag only.  A digest: the manifest and every tag that points at it, at once.
+    async def delete(self, name: RepoName, reference: Reference, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
+        """Remove a tag, and that tag only; or by its digest a manifest and every tag that points to it, at once.
 
         Raises ManifestUnknown, Unsupported.
         """
 
 
 class Tags(Protocol):
+    """Names of manifests."""
+
     async def list(self, name: RepoName, *, last: str = "", limit: int | None = None) -> Page:
-        """Tags after `last`, at most `limit`.  Raises NameUnknown if the repository never held a manifest."""
+        """Return tags after `last`, at most `limit`.  Raises NameUnknown if there never was a manifest."""
 
 
 class Referrers(Protocol):
+    """Manifests by their subject."""
+
     async def list(
         self, name: RepoName, subject: Digest, *, artifact_types: Sequence[str] = (), after: str = ""
     ) -> ReferrersPage:
-        """Manifests of this repository whose subject is `subject`, ordered by digest text, those after the
+        """Return manifests of this repository whose subject is `subject`, ordered by digest text, those after the
         digest text `after`, with an artifact type among `artifact_types` if any are given.  An unknown subject
         has none.
         """
 
 
 class Repositories(Protocol):
+    """The catalog."""
+
     async def list(self, *, last: str = "", limit: int) -> Page:
-        """Repositories that ever held a manifest, after `last`, by component: `a/b` before `a-b`."""
+        """Return repositories that ever had a manifest, after `last`, by component: `a/b` before `a-b`."""
 
 
 class Registry(Protocol):
-    """The six parts, and what the endpoint of the whole thing needs."""
+    """A registry: its six parts, its health, its end."""
 
     @property
     def repositories(self) -> Repositories: ...
@@ -254,6 +358,7 @@ class Registry(Protocol):
     def referrers(self) -> Referrers: ...
 
     async def probe(self) -> None:
-        """Is the storage there?  Raises Unavailable."""
+        """Check that requests can be served.  Raises Unavailable."""
 
-    async def close(self) -> None: ...
+    async def close(self) -> None:
+        """Free connections and threads; the registry is not used after."""

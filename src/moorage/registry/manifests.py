@@ -58,7 +58,7 @@ from moorage.errors import (
 )
 from moorage.registry import layout, media
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
-from moorage.registry.interface import IfMatch, Manifest, Pushed
+from moorage.registry.interface import UNKNOWN_CALLER, Deleted, IfMatch, Manifest, Pushed
 from moorage.registry.links import LAYER, REVISION, LinkKind, Links, read_link, resolve
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
@@ -81,8 +81,9 @@ from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
     import re
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.sizes import Sizes
@@ -184,7 +185,9 @@ class StoredManifests:
         self._damaged: BoundedCache[Digest, bool] = BoundedCache(_DAMAGED)
         self._unserved = UnservedManifests(driver) if unserved is None else unserved
 
-    async def get(self, name: RepoName, reference: Reference) -> Manifest:
+    async def get(
+        self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
+    ) -> Manifest:
         digest: Digest | None
         try:
             if isinstance(reference, Digest):
@@ -193,9 +196,20 @@ class StoredManifests:
                 digest = await self._links.read(layout.tag_link(name, reference))
             if digest is None or not await self._links.exists_recent(REVISION, name, digest):
                 raise ManifestUnknown(str(reference))
-            return self.cache.get(digest) or await self._load(digest)
+            manifest = self.cache.get(digest) or await self._load(digest)
         except StorageError as error:
             refuse(error)
+        if accepts is None or manifest.media_type != media.DOCKER_LIST or isinstance(reference, Digest):
+            return manifest
+        return manifest if accepts(media.DOCKER_LIST) else await self._default_image(name, manifest)
+
+    async def _default_image(self, name: RepoName, manifest: Manifest) -> Manifest:
+        """Docker of before 2016 requests a tag without accepting a list: it gets the image for linux/amd64."""
+        data = manifest.data
+        digest = await self._offload.run(len(data), lambda: media.default_image(data))
+        if digest is None:
+            raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
+        return await self.get(name, digest)
 
     async def load(self, digest: Digest) -> Manifest:
         """The manifest's bytes, whoever may see them; proven to be what `digest` says when read from storage.
@@ -268,12 +282,14 @@ class StoredManifests:
         *,
         tags: Sequence[Tag] = (),
         condition: IfMatch | None = None,
-        check_class: Callable[[str], None] | None = None,
+        classes: Collection[str] | None = None,
+        caller: Caller = UNKNOWN_CALLER,
     ) -> Pushed:
+        del caller
+
         def examine() -> tuple[Parsed, Digest, ReferrerLink | None]:
             parsed = media.parse(data, media_type)
-            if check_class is not None and parsed.config_type is not None:
-                check_class(media.class_of(parsed.config_type))
+            media.check_class(parsed, classes)
             self._rules.check(parsed)
             digest = Digest.of(data, reference.algorithm if isinstance(reference, Digest) else "sha256")
             return parsed, digest, encode(digest, len(data), parsed)
@@ -295,7 +311,7 @@ class StoredManifests:
             ):
                 await self._store(name, reference, digest, data, tags, referrer, condition)
         self.cache.put(digest, Manifest(digest, parsed.media_type, data), len(data) + _ENTRY_BYTES)
-        return Pushed(digest, parsed.subject, tags)
+        return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
 
     async def _store(
         self,
@@ -460,14 +476,15 @@ class StoredManifests:
         await self._links.remove(kind, name, digest, stored, confirm=is_torn)
         return found
 
-    async def delete(self, name: RepoName, reference: Reference) -> None:
+    async def delete(self, name: RepoName, reference: Reference, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
+        del caller
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
             if isinstance(reference, Digest):
                 await self._delete_revision(name, reference)
-            else:
-                await self._delete_tag(name, reference)
+                return Deleted(reference)
+            return Deleted(await self._delete_tag(name, reference), (reference,))
 
     async def _delete_revision(self, name: RepoName, digest: Digest) -> None:
         if not await self._links.exists(REVISION, name, digest):
@@ -499,14 +516,15 @@ class StoredManifests:
             if referrer is not None:
                 await self._driver.write(key, referrer.content)
 
-    async def _delete_tag(self, name: RepoName, tag: Tag) -> None:
+    async def _delete_tag(self, name: RepoName, tag: Tag) -> Digest:
         digest = await read_link(self._driver, layout.tag_link(name, tag))
         alive = digest is not None and await self._links.exists(REVISION, name, digest)
         # The link first: from then on the tag is gone, whatever happens to its history.
         await self._driver.delete([layout.tag_link(name, tag)])
         await self._driver.clear(layout.tag(name, tag))
-        if not alive:
+        if digest is None or not alive:
             raise ManifestUnknown(tag)
+        return digest
 
     async def _turn_dead_tags(self, name: RepoName, digest: Digest) -> None:
         """Tags that named `digest` when it was deleted lead nowhere from now on; see the module docstring."""

@@ -15,12 +15,15 @@ from __future__ import annotations
 
 from binascii import a2b_base64
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import urlsplit
 
-from moorage.errors import DigestInvalid, ManifestInvalid
+from moorage.errors import Denied, DigestInvalid, ManifestInvalid
 from moorage.registry.manifest_json import read_pushed, read_stored, well_formed
 from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
 
 __all__ = [
     "DESCRIPTORS_LIMIT",
@@ -33,7 +36,9 @@ __all__ = [
     "Child",
     "Layer",
     "Parsed",
+    "check_class",
     "class_of",
+    "default_image",
     "essence",
     "is_schema_1",
     "is_web_url",
@@ -60,6 +65,7 @@ _SCHEMA_1: Final = frozenset(
     }
 )
 _SCHEMA_VERSION: Final = 2
+_DEFAULT_PLATFORM: Final = ("linux", "amd64")
 _DOCKER_FOREIGN: Final = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
 _OCI_FOREIGN: Final = "application/vnd.oci.image.layer.nondistributable.v1.tar"
 _SIZE_LIMIT: Final = 1 << 63
@@ -144,6 +150,23 @@ def class_of(config_type: str) -> str:
     }:
         return "image"
     return "plugin" if config_type == "application/vnd.docker.plugin.v1+json" else config_type
+
+
+def check_class(parsed: Parsed, classes: Collection[str] | None) -> None:
+    """Raise Denied for an image of a class that is not in `classes`; None allows every class."""
+    if classes is None or parsed.config_type is None:
+        return
+    found = class_of(parsed.config_type)
+    if found not in classes:
+        raise Denied(f"the token is for another class of content than {found}")
+
+
+def default_image(index: bytes) -> Digest | None:
+    """Return the first image for linux/amd64 of a stored index.  Raises ManifestInvalid as `stored_type`."""
+    for child in parse(index).children:
+        if child.platform == _DEFAULT_PLATFORM:
+            return child.digest
+    return None
 
 
 def stored_type(data: bytes) -> str:

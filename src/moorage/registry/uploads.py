@@ -39,7 +39,7 @@ import structlog
 from moorage.caches import BoundedCache
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
-from moorage.registry.interface import Blob
+from moorage.registry.interface import UNKNOWN_CALLER, Uploaded, UploadStatus
 from moorage.registry.links import LAYER, Links
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
@@ -47,14 +47,13 @@ from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.shielding import run_to_completion
 from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing
-from moorage.types import UploadStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
     from moorage.caches import Recent
     from moorage.registry.hashing import Hasher
-    from moorage.registry.interface import UploadPart
+    from moorage.registry.interface import Caller, UploadPart
     from moorage.registry.sizes import Sizes
     from moorage.storage import driver as storage
     from moorage.storage.driver import Appender, Driver, Key, UploadState, Version
@@ -166,7 +165,9 @@ class StoredUploads:
             current = await self._state(home)
         if expected != current.offset or start not in {None, current.offset}:
             status = self.status_of(name, uuid, current)
-            raise RangeInvalid(f"the upload's offset is {current.offset}", status=status)
+            raise RangeInvalid(
+                f"the upload's offset is {status.offset}", uuid=uuid, offset=status.offset, state=status.state
+            )
         hashers = _hashers(current, algorithm) or self._kept_hashers(home, current)
         part = StoredPart(self, self._driver.uploads, name, uuid, current, hashers)
         try:
@@ -220,7 +221,7 @@ class StoredUploads:
                     await loop.run_in_executor(self._hashing, hasher.update, [piece])
         return hasher
 
-    async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Blob:
+    async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Uploaded:
         """Data, then link, then the upload's end; see the module docstring."""
         home = layout.upload_home(name, uuid)
         try:
@@ -243,7 +244,7 @@ class StoredUploads:
             raise
         if not self._in_one_step:
             await self.discard_quietly(home)
-        return Blob(digest, state.offset, digest)
+        return Uploaded(digest, state.offset)
 
     async def _published(self, digest: Digest, size: int) -> None:
         """Replace what this process remembers of the digest, which may be of a torn object."""
@@ -329,7 +330,12 @@ class StoredPart:
             appender = await self._stack.enter_async_context(self._storage.append(self._home, self._state))
         except (UploadBusy, UploadChanged) as error:
             status = self._uploads.status_of(self._name, self._uuid, self._state)
-            raise RangeInvalid("another request is writing to this upload", status=status) from error
+            raise RangeInvalid(
+                "another request is writing to this upload",
+                uuid=status.uuid,
+                offset=status.offset,
+                state=status.state,
+            ) from error
         except UploadMissing as error:
             raise BlobUploadUnknown(self._uuid) from error
         self._stack.enter_context(self._uploads.sending())
@@ -342,7 +348,8 @@ class StoredPart:
             await self._checkpoint()
         return self._uploads.status_of(self._name, self._uuid, self._state)
 
-    async def finish(self, digest: Digest) -> Blob:
+    async def finish(self, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Uploaded:
+        del caller
         with self._refusing():
             await self._seal()
             hasher = self._hashers.get(digest.algorithm)
