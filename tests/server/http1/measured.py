@@ -32,7 +32,7 @@ import uvloop
 from tests.server import certs
 from tests.server.http1.application import Application, reply, state
 from tests.server.http1.peer import LIMIT_S, Peer
-from tests.server.http1.raw_tls import RawTlsPeer
+from tests.server.http1.tls_peer import TlsPeer
 
 from moorage.server.allocator import keep_buffers
 from moorage.server.http1 import Http1Options, Server
@@ -91,7 +91,7 @@ class Measured:
 
     async def connect(self, *, tls: bool, receive_bytes: int = 0) -> Peer:
         if tls:
-            return await RawTlsPeer.open(self.ports["tls"], self.context, receive_bytes=receive_bytes)
+            return await TlsPeer.open(self.ports["tls"], self.context, receive_bytes=receive_bytes)
         return await Peer.connect(self.ports["plain"], receive_bytes=receive_bytes)
 
     async def ask(self, target: str) -> bytes:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 
 from tests.server.http1.generator import mutated, stream
 from tests.server.http1.peer import Peer
-from tests.server.http1.raw_tls import RawTlsPeer
+from tests.server.http1.tls_peer import TlsPeer
 
 if TYPE_CHECKING:
     import random
@@ -304,7 +304,7 @@ async def _impatient(actor: Actor) -> Peer | None:
     if actor.target.context is None:
         return await Peer.connect(actor.target.impatient)
     try:
-        return await RawTlsPeer.open(actor.target.impatient, actor.target.context)
+        return await TlsPeer.open(actor.target.impatient, actor.target.context)
     except (ConnectionError, ssl.SSLError):
         return None
 
@@ -344,7 +344,7 @@ async def _fail_in_openssl(actor: Actor, *, trusts: bool) -> None:
         # The server's key is on a curve, not RSA.
         context.set_ciphers("AES128-GCM-SHA256")
     try:
-        peer = await RawTlsPeer.open(actor.target.port, context)
+        peer = await TlsPeer.open(actor.target.port, context)
     except (ssl.SSLError, ConnectionResetError):
         return
     peer.close()
@@ -354,7 +354,7 @@ async def _fail_in_openssl(actor: Actor, *, trusts: bool) -> None:
 async def break_tls(actor: Actor) -> None:
     """Bytes that are no record, behind a good handshake."""
     assert actor.target.context is not None
-    async with await RawTlsPeer.open(actor.target.port, actor.target.context) as peer:
+    async with await TlsPeer.open(actor.target.port, actor.target.context) as peer:
         if actor.chance(0.5):
             await actor.send(peer, "GET", actor.target.file)
         await peer.send_raw(actor.source.randbytes(actor.source.randrange(1, 100)))

@@ -20,7 +20,7 @@ from tests.live import start_moorage
 from tests.server import certs
 from tests.server.http1.measured import measured
 from tests.server.http1.peer import Peer
-from tests.server.http1.raw_tls import RawTlsPeer
+from tests.server.http1.tls_peer import TlsPeer
 from tests.wire import Wire
 
 from moorage.types import Digest
@@ -85,7 +85,7 @@ class Target:
     async def connect(self, *, receive_bytes: int = 0) -> Peer:
         if self.context is None:
             return await Peer.connect(self.port, receive_bytes=receive_bytes)
-        return await RawTlsPeer.open(self.port, self.context, receive_bytes=receive_bytes)
+        return await TlsPeer.open(self.port, self.context, receive_bytes=receive_bytes)
 
 
 class _Process:

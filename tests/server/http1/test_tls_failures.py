@@ -18,7 +18,6 @@ from tests.server.http1.tls_client import (
     ALERT,
     TLS12,
     TLS13,
-    TlsPeer,
     alert_of,
     client_hello,
     provider,
@@ -26,15 +25,15 @@ from tests.server.http1.tls_client import (
     split,
     trusting,
 )
+from tests.server.http1.tls_peer import TlsPeer
 
 from moorage.server.http1 import server as server_module
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.server.certs import Holder
-    from tests.server.http1.harness import Running
 
     from moorage.server.tls.provider import Certificates
 
@@ -66,15 +65,6 @@ class Clock:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.now = 1000.0
         monkeypatch.setattr(server_module, "time", SimpleNamespace(monotonic=lambda: self.now, time=time.time))
-
-
-@contextlib.asynccontextmanager
-async def opened(served: Running, context: ssl.SSLContext) -> AsyncIterator[TlsPeer]:
-    """A client after its handshake."""
-    async with await served.connect() as peer:
-        client = TlsPeer(peer, context, "registry.test")
-        await client.shake()
-        yield client
 
 
 # What is logged
@@ -219,7 +209,7 @@ async def test_the_timeout_ends_with_the_handshake(certificates: Certificates, c
             header_timeout_s=10 * LIMIT_S,
             idle_timeout_s=20 * LIMIT_S,
         ) as served,
-        opened(served, trusting(ca)) as client,
+        await TlsPeer.open(served.port, trusting(ca)) as client,
     ):
         (connection,) = served.server.connections
         await until(lambda: not served.server.handshakes, "the end of the handshake")
@@ -266,13 +256,13 @@ async def test_bytes_that_are_not_tls_end_the_connection(
 ) -> None:  # fmt: skip
     """Idle, before an answer and within one; the client gets an alert, and the application notices the end."""
     async with running(tls=certificates) as served:
-        async with opened(served, trusting(ca, version=version)) as client:
+        async with await TlsPeer.open(served.port, trusting(ca, version=version)) as client:
             if target:
                 await client.send(f"GET {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
                 await served.app.waiting.wait()
-            await client.peer.send(garbage)
+            await client.send_raw(garbage)
             with pytest.raises(ssl.SSLError, match=alert):
-                await client.read_to_end()
+                await client.read_to_close_notify()
         await until(lambda: not served.server.connections, "the end of the connection")
         served.app.gate.set()
         await until(lambda: served.app.ended == bool(target), "the end of the request")
@@ -288,12 +278,12 @@ async def test_garbage_during_a_download_ends_the_connection_after_it(
     """A thread encrypts the file meanwhile, and nothing is read."""
     size = 8 << 20
     async with running(tls=certificates) as served:
-        async with opened(served, trusting(ca)) as client:
+        async with await TlsPeer.open(served.port, trusting(ca)) as client:
             await client.send(f"GET /file/{size} HTTP/1.1\r\nHost: h\r\n\r\n".encode())
             await client.receive()
-            await client.peer.send(RECORD)
+            await client.send_raw(RECORD)
             with pytest.raises(ssl.SSLError):
-                await client.read_to_end()
+                await client.read_to_close_notify()
         await until(lambda: not served.server.connections, "the end of the connection")
         assert client.received_bytes > size
     assert [line["event"] for line in lines] == ["TLS failed"]

@@ -12,7 +12,8 @@ import pytest
 from tests.server.http1.application import state
 from tests.server.http1.harness import running, until
 from tests.server.http1.peer import LIMIT_S
-from tests.server.http1.tls_peer import Certificate, TlsPeer
+from tests.server.http1.tls_client import Certificate
+from tests.server.http1.tls_peer import TlsPeer
 
 from moorage.server.http1.tls_connection import TlsConnection
 
@@ -38,7 +39,7 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> Certificate:
 async def served(certificate: Certificate) -> AsyncIterator[Running]:
     """A server that must be as it was before when the test ends."""
     async with running(tls=certificate) as server:
-        async with await TlsPeer.shaken(server.port, certificate) as peer:  # what lasts is made: threads, buffers
+        async with await connected(server.port, certificate) as peer:  # what lasts is made: threads, buffers
             await peer.send(b"GET /file/10 HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n")
             await peer.read_to_end()
         await until(lambda: not server.server.connections, "the connection to be forgotten")
@@ -50,9 +51,14 @@ async def served(certificate: Certificate) -> AsyncIterator[Running]:
             await until(lambda name=name: state()[name] <= before[name], f"{name} to come back")  # type: ignore[misc]
 
 
+async def connected(port: int, certificate: Certificate, *, receive_bytes: int = 0) -> TlsPeer:
+    """Return a client after its handshake."""
+    return await TlsPeer.open(port, certificate.client, "registry.test", receive_bytes=receive_bytes)
+
+
 async def downloading(served: Running, certificate: Certificate, *, behind: bytes = b"") -> TlsPeer:
     """Return a client that has read the first bytes of a file, while a thread owns the server's connection."""
-    peer = await TlsPeer.shaken(served.port, certificate, receive_bytes=1 << 16)
+    peer = await connected(served.port, certificate, receive_bytes=1 << 16)
     await peer.send(FILE + behind)
     await peer.read_until(b"\r\n\r\n")
     (connection,) = served.server.connections
@@ -77,7 +83,7 @@ async def complete(peer: TlsPeer) -> None:
 
 async def is_answered(served: Running, certificate: Certificate) -> None:
     """Assert that the server answers on another connection."""
-    async with await TlsPeer.shaken(served.port, certificate) as other:
+    async with await connected(served.port, certificate) as other:
         await other.send(GET)
         assert (await other.read_answer()).status == 200
 
@@ -117,7 +123,7 @@ async def test_a_closing_alert_within_a_file_ends_the_connection_after_it(
 ) -> None:
     """RFC 8446 section 6.1: the other direction goes on, so the file is owed."""
     async with await downloading(served, certificate) as peer:
-        await peer.say_goodbye()
+        await peer.send_close_notify()
         await is_answered(served, certificate)
         assert any(isinstance(each, TlsConnection) and each._thread_owns_tls for each in served.server.connections)
         await complete(peer)
@@ -136,7 +142,7 @@ async def test_a_client_that_leaves_within_a_file(served: Running, certificate: 
             peer.close()
         else:
             # Noticed after the file, which arrives whole.
-            await super(TlsPeer, peer).send(b"\xff" * 1000)
+            await peer.send_raw(b"\xff" * 1000)
             await complete(peer)
             with pytest.raises(ssl.SSLError, match="ALERT"):
                 await peer.receive()
@@ -150,7 +156,7 @@ async def test_a_client_that_leaves_within_a_file(served: Running, certificate: 
 async def test_a_client_that_reads_too_slowly_is_disconnected(certificate: Certificate, target: bytes) -> None:
     """`http.sendtimeout` and `http.leastrate` hold for encrypted bytes as for others."""
     async with running(tls=certificate, send_timeout_s=SHORT_S) as served:
-        peer = await TlsPeer.shaken(served.port, certificate, receive_bytes=4096)
+        peer = await connected(served.port, certificate, receive_bytes=4096)
         async with peer:
             await peer.send(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % target)
             await until(lambda: served.app.errors, "the answer to be broken off")
@@ -167,7 +173,7 @@ async def test_a_client_that_reads_below_the_least_rate_is_disconnected(
 ) -> None:
     """A byte now and then would keep a thread's job, a file and a connection for ever."""
     async with running(tls=certificate, send_timeout_s=SHORT_S, least_rate=1 << 40) as served:  # noqa: SIM117
-        async with await TlsPeer.shaken(served.port, certificate, receive_bytes=4096) as peer:
+        async with await connected(served.port, certificate, receive_bytes=4096) as peer:
             await peer.send(b"GET %s HTTP/1.1\r\nHost: h\r\n\r\n" % target)
             while not served.app.errors:
                 peer.received = b""
@@ -182,7 +188,7 @@ async def test_a_client_that_reads_below_the_least_rate_is_disconnected(
 async def test_a_client_that_reads_with_pauses_gets_everything(certificate: Certificate) -> None:
     """Any rate above `http.leastrate` will do, also while most of the file waits in buffers."""
     async with running(tls=certificate, send_timeout_s=LIMIT_S, least_rate=1) as served:
-        peer = await TlsPeer.shaken(served.port, certificate, receive_bytes=1 << 16)
+        peer = await connected(served.port, certificate, receive_bytes=1 << 16)
         async with peer:
             await peer.send(FILE)
             for _ in range(20):
@@ -195,7 +201,7 @@ async def test_a_client_that_reads_with_pauses_gets_everything(certificate: Cert
 async def test_a_client_that_sends_too_slowly_is_refused(certificate: Certificate) -> None:
     """It would hold an upload and its lock for ever."""
     async with running(tls=certificate, body_timeout_s=SHORT_S) as served:  # noqa: SIM117
-        async with await TlsPeer.shaken(served.port, certificate) as peer:
+        async with await connected(served.port, certificate) as peer:
             await peer.send(b"POST /x HTTP/1.1\r\nHost: h\r\nContent-Length: 99\r\n\r\nhello")
             await until(lambda: served.app.errors, "the upload to be broken off")
             await peer.read_to_end()

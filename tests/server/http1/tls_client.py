@@ -1,6 +1,6 @@
-"""The client's side of the tests of TLS: certificates for a server, whole handshakes, raw ClientHello messages.
+"""Tests of TLS: certificates for a server, handshakes of blocking clients, raw ClientHello messages.
 
-The server runs in the test's event loop, so blocking clients run in threads.
+The server runs in the test's event loop, so blocking clients run in threads; those of `tls_peer.py` do not block.
 """
 
 from __future__ import annotations
@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
-from tests.server.http1.peer import LIMIT_S, Peer
+from tests.server import certs
+from tests.server.http1.peer import LIMIT_S
 
 from moorage.config.sections.http import CertificatePair
 from moorage.config.sections.http import Tls as TlsSettings
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from moorage.server.options import Challenges, Tls
 
 __all__ = [
-    "ALERT", "TLS12", "TLS13", "Shaken", "TlsPeer", "alert_of", "certificates_in", "client_hello", "provider",
+    "ALERT", "TLS12", "TLS13", "Certificate", "Shaken", "alert_of", "certificates_in", "client_hello", "provider",
     "shake", "split", "tls", "trusting",
 ]  # fmt: skip
 
@@ -58,6 +59,28 @@ def provider(
 ) -> Certificates:
     """Return the certificates of a server."""
     return Certificates(tls(folder, *holders, **settings), challenges)
+
+
+class Certificate:
+    """A `TlsProvider` with one certificate, and the context of a client that trusts it."""
+
+    inspects = False
+    answers_challenges = False
+
+    def __init__(self, folder: Path) -> None:
+        holder = certs.self_signed()
+        paths = holder.write(folder, "server")
+        self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        self._server.load_cert_chain(paths["certificate"], paths["key"])
+        self.client = ssl.create_default_context(cadata=holder.pem.decode())
+        self.path = paths["certificate"]
+
+    def context(self, host: str) -> ssl.SSLContext:
+        del host
+        return self._server
+
+    async def challenge(self, host: str) -> ssl.SSLContext | None:
+        raise AssertionError(host)
 
 
 # Whole handshakes
@@ -129,54 +152,6 @@ def handshake(
             client.session,
             response,
         )
-
-
-class TlsPeer:
-    """A client in the test's event loop whose encrypted bytes can be disturbed by way of `peer`."""
-
-    def __init__(self, peer: Peer, context: ssl.SSLContext, host: str | None) -> None:
-        self.peer = peer
-        self.received_bytes = 0
-        self._incoming, self._outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        self._client = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
-
-    async def shake(self) -> None:
-        """Make the handshake.  Raises SSLError."""
-        while True:
-            try:
-                self._client.do_handshake()
-            except ssl.SSLWantReadError:
-                await self.peer.send(self._outgoing.read())
-                await self._feed()
-            else:
-                await self.peer.send(self._outgoing.read())
-                return
-
-    async def send(self, data: bytes) -> None:
-        self._client.write(data)
-        await self.peer.send(self._outgoing.read())
-
-    async def receive(self) -> bytes:
-        """Return some decrypted bytes.  Raises SSLError for an alert, and for an end without close_notify."""
-        while True:
-            try:
-                data = self._client.read(1 << 16)
-            except ssl.SSLWantReadError:
-                await self._feed()
-            else:
-                self.received_bytes += len(data)
-                return data
-
-    async def read_to_end(self) -> None:
-        """Read and drop everything.  Raises SSLError as `receive` does."""
-        while await self.receive():
-            pass
-
-    async def _feed(self) -> None:
-        if data := await self.peer.receive():
-            self._incoming.write(data)
-        else:
-            self._incoming.write_eof()
 
 
 # Raw messages

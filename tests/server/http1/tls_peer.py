@@ -1,108 +1,130 @@
-"""The client's side of tests with TLS, with every record under control; and the certificate of the server."""
+"""A TLS client in the test's event loop: the test decides which bytes are sent, and how the connection ends."""
 
 from __future__ import annotations
 
+import contextlib
 import ssl
-from contextlib import suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from tests.server import certs
 from tests.server.http1.peer import Peer
 
 if TYPE_CHECKING:
-    from pathlib import Path
-    from typing import Self
+    import socket
 
-__all__ = ["Certificate", "TlsPeer"]
+__all__ = ["TlsPeer"]
 
-_RECORDS_BYTES = 1 << 16
-
-
-class Certificate:
-    """A `TlsProvider` with one certificate, and the context of a client that trusts it."""
-
-    inspects = answers_challenges = False
-
-    def __init__(self, folder: Path) -> None:
-        holder = certs.self_signed()
-        paths = holder.write(folder, "server")
-        self._server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        self._server.load_cert_chain(paths["certificate"], paths["key"])
-        self.client = ssl.create_default_context(cadata=holder.pem.decode())
-        self.path = paths["certificate"]
-
-    def context(self, host: str) -> ssl.SSLContext:
-        del host
-        return self._server
-
-    async def challenge(self, host: str) -> ssl.SSLContext | None:
-        raise AssertionError(host)
+_PIECE_BYTES = 64 << 10
 
 
 class TlsPeer(Peer):
-    """`received` is decrypted.  `closed`: the server's closing alert has come."""
+    """`send`, `receive` and `received` are plain text; `send_raw` bypasses TLS.
 
-    closed = False
+    `closed`: the server's close_notify has arrived.  `received_bytes` counts decrypted bytes.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        super().__init__(sock)
+        self.closed = False
+        self.received_bytes = 0
+        self._incoming = ssl.MemoryBIO()
+        self._outgoing = ssl.MemoryBIO()
+        self._tls: ssl.SSLObject | None = None
 
     @classmethod
-    async def shaken(cls, port: int, certificate: Certificate, *, receive_bytes: int = 0) -> Self:
-        """Connect, and complete the handshake."""
-        plain = await Peer.connect(port, receive_bytes=receive_bytes)
-        peer = cls(plain.sock)
-        peer.incoming, peer.outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
-        peer.tls = certificate.client.wrap_bio(peer.incoming, peer.outgoing, server_hostname="registry.test")
+    async def open(
+        cls, port: int, context: ssl.SSLContext, host: str = "localhost", *, receive_bytes: int = 0
+    ) -> Self:
+        """Connect and complete the handshake.  Raises ssl.SSLError, ConnectionResetError."""
+        sock = (await Peer.connect(port, receive_bytes=receive_bytes)).sock
+        peer = cls(sock)
+        try:
+            await peer.handshake(context, host)
+        except BaseException:
+            peer.close()
+            raise
+        return peer
+
+    async def handshake(self, context: ssl.SSLContext, host: str) -> None:
+        tls = context.wrap_bio(self._incoming, self._outgoing, server_hostname=host)
         while True:
             try:
-                peer.tls.do_handshake()
+                tls.do_handshake()
             except ssl.SSLWantReadError:
-                await peer.send_records()
-                data = await Peer.receive(peer, _RECORDS_BYTES)
-                assert data, "the connection ended during the handshake"
-                peer.incoming.write(data)
+                await self._flush()
+                if not await self._read_raw():
+                    raise ConnectionResetError("the connection ended during the handshake") from None
+            except ssl.SSLError:
+                await self._flush()  # the alert
+                raise
             else:
-                await peer.send_records()
-                peer.received = b""
-                return peer
+                break
+        await self._flush()
+        self._tls = tls
 
-    incoming: ssl.MemoryBIO
-    outgoing: ssl.MemoryBIO
-    tls: ssl.SSLObject
-
-    async def send_records(self) -> bool:
-        """Send what the TLS object has made."""
-        return await Peer.send(self, self.outgoing.read())
+    async def send_raw(self, data: bytes) -> bool:
+        """Send bytes without encryption; False when the server has ended the connection."""
+        return await super().send(data)
 
     async def send(self, data: bytes) -> bool:
-        self.tls.write(data)
-        return await self.send_records()
+        assert self._tls is not None
+        for at in range(0, len(data), _PIECE_BYTES):
+            self._tls.write(data[at : at + _PIECE_BYTES])
+            if not await self._flush():
+                return False
+        return True
 
-    async def receive(self, size: int = _RECORDS_BYTES) -> bytes:
-        """Return some decrypted bytes; b"" at the end, of TLS or of the connection."""
+    async def receive(self, size: int = 1 << 16) -> bytes:
+        """Return some decrypted bytes; b"" at the end of TLS or of the connection.  Raises ssl.SSLError."""
+        assert self._tls is not None
         while True:
             try:
-                data = self.tls.read(size)
+                data = self._tls.read(size)
             except ssl.SSLWantReadError:
-                before = self.received
-                records = await Peer.receive(self, size)
-                self.received = before
-                if not records:
+                if not await self._read_raw(size):
                     return b""
-                self.incoming.write(records)
             except ssl.SSLZeroReturnError:
-                data = b""
                 self.closed = True
-                return data
+                return b""
             else:
                 self.closed = self.closed or not data
                 self.received += data
+                self.received_bytes += len(data)
                 return data
 
-    async def say_goodbye(self) -> None:
-        """Send close_notify, and go on reading."""
-        with suppress(ssl.SSLWantReadError):  # `unwrap` fails on records that are not alerts
+    async def read_to_close_notify(self) -> None:
+        """Read and drop everything.  Raises ssl.SSLError for an alert, and for an end without close_notify."""
+        while await self.receive():
+            self.received = b""
+        if not self.closed:
+            raise ssl.SSLEOFError("the connection ended without close_notify")
+
+    async def send_close_notify(self) -> None:
+        """Send close_notify; the other direction stays open."""
+        assert self._tls is not None
+        with contextlib.suppress(ssl.SSLWantReadError):  # `unwrap` fails on records that are not alerts
             while True:
-                self.received += self.tls.read(_RECORDS_BYTES)
-        with suppress(ssl.SSLWantReadError):  # the server's own is not here yet
-            self.tls.unwrap()
-        assert self.outgoing.pending
-        await self.send_records()
+                self.received += self._tls.read(_PIECE_BYTES)
+        with contextlib.suppress(ssl.SSLWantReadError):  # the server's own has not arrived
+            self._tls.unwrap()
+        assert self._outgoing.pending
+        await self._flush()
+
+    def half_close(self) -> None:
+        """Send close_notify, and shut down the sending side."""
+        if self._tls is not None:
+            with contextlib.suppress(ssl.SSLError):
+                self._tls.unwrap()
+            with contextlib.suppress(OSError):
+                self.sock.send(self._outgoing.read())
+        super().half_close()
+
+    async def _flush(self) -> bool:
+        data = self._outgoing.read()
+        return await super().send(data) if data else True
+
+    async def _read_raw(self, size: int = _PIECE_BYTES) -> bytes:
+        before = self.received
+        data = await super().receive(size)
+        self.received = before
+        self._incoming.write(data)
+        return data
