@@ -265,7 +265,7 @@ async def test_deletion_is_off_unless_it_is_switched_on(serve: Serve) -> None:
 class RedirectingDriver(MemoryDriver):
     """A store from which clients can fetch, as S3."""
 
-    remote = True
+    signs_urls = True
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         return SignedUrl(f"https://bucket.test/{key}?signature=x")

@@ -130,7 +130,7 @@ async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool)
     """`storage.redirect.disable`: clients that cannot reach the store get the bytes from us."""
 
     class Signing(InstrumentedDriver):
-        remote = True
+        signs_urls = True
 
         async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
             return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")

@@ -11,7 +11,7 @@ from tests.registry.watched import InstrumentedDriver
 
 from moorage.registry import layout, walk
 from moorage.registry.manifests import StoredManifests
-from moorage.storage.driver import StorageUnavailable
+from moorage.storage.driver import RequestCost, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import artifact, image
@@ -35,7 +35,7 @@ class Interrupted(Exception):
 
 
 class Remote(InstrumentedDriver):
-    remote = True
+    request_cost = RequestCost.NETWORK
 
 
 async def fill(driver: Driver, *names: str) -> None:

@@ -8,7 +8,7 @@ Lines have the format of logrus as CNCF Distribution configures it, so that log 
 credentials: nothing logs `Authorization`, and secrets in URLs, such as the `_state` of an upload, are redacted
 (`redaction.py`).  Control, bidirectional and invisible characters are escaped by every renderer.
 
-Beside: `access_log.py`.  Source: docs of CNCF Distribution, "log" (about/configuration.md).
+Beside: `access_log.py`.  Source: docs of CNCF Distribution, "log" in its page on configuration.
 """
 
 from __future__ import annotations
