@@ -14,7 +14,7 @@ from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.interface import Blob, FoundBlob, Redirect
 from moorage.storage.driver import KeyMissing, SignedUrl
-from moorage.testing.registry_contract import content_of
+from moorage.testing.registry_fixtures import content_of
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
@@ -38,23 +38,6 @@ async def put(driver: Driver, digest: Digest, data: bytes, name: RepoName = NAME
 
 async def whole(blobs: StoredBlobs, name: RepoName, digest: Digest, part: range | None = None) -> bytes:
     return await content_of(await blobs.fetch(name, digest, select=lambda _: part))
-
-
-@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-async def test_a_linked_blob_is_found_and_read(driver: Driver, algorithm: str) -> None:
-    digest = Digest.of(DATA, algorithm)
-    await put(driver, digest, DATA)
-    blobs = StoredBlobs(driver)
-    assert await blobs.stat(NAME, digest) == Blob(digest, len(DATA))
-    assert await whole(blobs, NAME, digest) == DATA
-    assert await whole(blobs, NAME, digest, range(len(DATA))) == DATA
-    assert await whole(blobs, NAME, digest, range(5, 25)) == DATA[5:25]
-
-
-async def test_without_a_link_a_blob_is_unknown(blobs: StoredBlobs) -> None:
-    """One tenant must not learn what another has stored."""
-    with pytest.raises(BlobUnknown):
-        await blobs.stat(OTHER, DIGEST)
 
 
 async def test_a_link_without_bytes_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
@@ -167,12 +150,6 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
         await StoredBlobs(remote).fetch(OTHER, DIGEST)
 
 
-async def test_mounting_links_without_copying(blobs: StoredBlobs) -> None:
-    found = await blobs.mount(OTHER, DIGEST, NAME)
-    assert found.size == len(DATA)
-    assert await whole(blobs, OTHER, DIGEST) == DATA
-
-
 async def test_a_mount_from_anywhere_needs_the_bytes_only(driver: Driver, blobs: StoredBlobs) -> None:
     """The draft's anonymous mount; http/ asks for it only where every caller may read everything."""
     await driver.delete([layout.layer_link(NAME, DIGEST)])
@@ -189,16 +166,6 @@ async def test_what_the_source_does_not_have_cannot_be_mounted(driver: Driver, b
             await blobs.mount(OTHER, digest, source)
         with pytest.raises(BlobUnknown):
             await blobs.stat(OTHER, digest)
-
-
-async def test_deleting_takes_one_repositorys_link(blobs: StoredBlobs) -> None:
-    await blobs.mount(OTHER, DIGEST, NAME)
-    await blobs.delete(NAME, DIGEST)
-    with pytest.raises(BlobUnknown):
-        await blobs.stat(NAME, DIGEST)
-    assert await whole(blobs, OTHER, DIGEST) == DATA
-    with pytest.raises(BlobUnknown):
-        await blobs.delete(NAME, DIGEST)
 
 
 async def test_deleting_can_be_switched_off(driver: Driver, blobs: StoredBlobs) -> None:

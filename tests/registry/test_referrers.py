@@ -6,7 +6,7 @@ import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.registry.images import NAME, T1, push
+from tests.registry.images import NAME, push
 from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import Unavailable
@@ -69,13 +69,6 @@ async def pages(referrers: StoredReferrers, *types: str) -> Sequence[Sequence[Re
         after = page.next
 
 
-async def test_nobody_refers_to_the_unknown(driver: Driver, manifests: StoredManifests) -> None:
-    """Clients ask before anything is pushed; an unknown repository or subject has none, and is no error."""
-    assert await listed(driver) == []
-    await push(driver, manifests, OTHER, T1)
-    assert await listed(driver) == []
-
-
 async def test_every_manifest_with_the_subject_is_listed(driver: Driver, manifests: StoredManifests) -> None:
     """Images and indexes, tagged or not, before the subject exists, with all that a client decides by."""
     for built in (SIGNATURE, SBOM, PLAIN, INDEX, artifact("x/y", subject=OTHER), artifact("x/y")):
@@ -104,12 +97,6 @@ async def test_the_filter_takes_any_of_the_types_and_nothing_else(
     both = await listed(driver, SUBJECT, "application/vnd.example.sbom", OCI_CONFIG)
     assert digests(both) == {SBOM.digest, PLAIN.digest}
     assert await listed(driver, SUBJECT, "application/vnd.example") == []
-
-
-async def test_repositories_do_not_mix(driver: Driver, manifests: StoredManifests) -> None:
-    """A signature in another tenant's repository is none of ours."""
-    await push(driver, manifests, SIGNATURE, name=RepoName("else/where"))
-    assert await listed(driver) == []
 
 
 async def test_sha512_subjects_and_referrers(driver: Driver, manifests: StoredManifests) -> None:

@@ -15,7 +15,7 @@ from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import RequestCost
 from moorage.testing.builders import image
-from moorage.testing.registry_contract import content_of
+from moorage.testing.registry_fixtures import content_of
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:

@@ -28,7 +28,7 @@ from moorage.storage.driver import RequestCost, StorageExhausted
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob, image
 from moorage.testing.memory_objects import Bucket, MemoryObjects
-from moorage.testing.registry_contract import content_of
+from moorage.testing.registry_fixtures import content_of
 from moorage.types import Digest, RepoName, Tag
 from moorage.wiring.app import make_registry
 from moorage.wiring.http import http_options

@@ -1,27 +1,29 @@
-"""Contract suite for implementations of `registry.interface.Registry`."""
+"""Contract suite that every implementation of `registry.interface.Registry` passes.  It joins with one fixture:
+
+    class TestMyRegistry(RegistryContract):
+        @pytest.fixture
+        def connect(self, tmp_path: Path) -> Callable[[], Registry]:
+            return lambda: MyRegistry(tmp_path)
+
+`connect` makes a registry of the same, at first empty, content each time it is called, as each process of a server
+does; deletions must be allowed.  A registry that takes no pushes passes `PullContract`, with a fixture `publish`
+that fills it (`registry_fixtures.py`).
+
+This file joins `pull_contract.py` (blobs, manifests, lists) and `push_contract.py` (uploads, mounts, pushes,
+deletions).
+"""
 
 from __future__ import annotations
 
-import os
-from io import FileIO
-from typing import TYPE_CHECKING
+import pytest
 
-from moorage.registry.interface import FoundBlob
+from moorage.testing.pull_contract import PullContract, content_of
+from moorage.testing.push_contract import DeleteContract, ManifestPushContract, UploadPushContract
 
-if TYPE_CHECKING:
-    from moorage.registry.interface import Redirect
-
-__all__ = ["content_of"]
+__all__ = ["PullContract", "RegistryContract", "content_of"]
 
 
-async def content_of(found: Redirect | FoundBlob) -> bytes:
-    """Return the selected bytes of a blob; an open file is closed."""
-    assert isinstance(found, FoundBlob)
-    content, span = found.content, range(found.size) if found.span is None else found.span
-    if isinstance(content, bytes):
-        return content
-    if isinstance(content, FileIO):
-        with content:
-            return os.pread(content.fileno(), len(span), span.start)
-    async with content as pieces:
-        return b"".join([piece async for piece in pieces])
+class RegistryContract(PullContract, UploadPushContract, ManifestPushContract, DeleteContract):
+    """All promises of `registry/interface.py`; see the module docstring."""
+
+    pytestmark = pytest.mark.asyncio
