@@ -32,6 +32,7 @@ def test_keys_are_those_of_the_reference() -> None:
 def test_our_additions_lie_where_the_reference_does_not_look() -> None:
     """It enumerates `revisions` and `tags`, so ours stand beside them."""
     assert layout.referrer_link(NAME, DIGEST, DIGEST) == f"{REPOSITORY}/_referrers/sha256/{HEX}/sha256/{HEX}/link"
+    assert layout.lease("purging") == "docker/registry/v2/_moorage/leases/purging"
     assert layout.deleted_mark(NAME, DIGEST) == f"{REPOSITORY}/_manifests/_deleted/sha256/{HEX}"
 
 
@@ -47,6 +48,7 @@ def test_our_additions_lie_where_the_reference_does_not_look() -> None:
         (layout.tag_history_link(NESTED, TAG, ONE), layout.ParsedKey("history", NESTED, ONE, TAG)),
         (layout.deleted_mark(NESTED, ONE), layout.ParsedKey("deleted", NESTED, ONE)),
         (layout.referrer_link(NESTED, STRONG, ONE), layout.ParsedKey("referrer", NESTED, ONE, subject=STRONG)),
+        (layout.lease("upload-purging"), layout.ParsedKey("lease")),
         (
             layout.below(layout.upload_home(NESTED, "some-id"), "hashstates/sha256/0"),
             layout.ParsedKey("upload", NESTED, upload="some-id"),

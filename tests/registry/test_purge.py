@@ -14,10 +14,11 @@ from tests.registry.watched import InstrumentedDriver
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Inmemory, Maintenance, Storage, UploadPurging
 from moorage.registry import layout
+from moorage.registry.lease import Lease
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.purge import Purger, purge
 from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
-from moorage.storage.driver import Key, RequestCost, StorageUnavailable
+from moorage.storage.driver import ALWAYS, Key, RequestCost, StorageDenied, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
     from pathlib import Path
 
-    from moorage.storage.driver import Driver, Stat, Uploads
+    from moorage.storage.driver import Driver, Stat, Uploads, Version, When
 
 HOMES = [layout.upload_home(RepoName(name), f"0000000{number}-0000-7000-8000-000000000000")
          for number, name in enumerate(("library/app", "a/b/c/d", "library/app/tools"))]  # fmt: skip
@@ -216,6 +217,60 @@ async def test_it_runs_once_in_the_first_hour_and_then_at_its_interval(filled: D
     assert 0 <= first <= 3600
     assert rest == [7200, 7200]
     assert await left(filled) == set()
+
+
+class Enough(Exception):
+    pass
+
+
+async def passes(driver: Driver, owner: str, times: int, ahead_s: float = 0.0) -> int:
+    """Let a node with a lease wake up `times` times; return how often it listed the store."""
+    listed = 0
+    slept = 0
+
+    class Counting(InstrumentedDriver):
+        @property
+        def uploads(self) -> Uploads:
+            nonlocal listed
+            listed += 1
+            return super().uploads
+
+    async def sleep(_: float) -> None:
+        nonlocal slept
+        slept += 1
+        if slept > times:
+            raise Enough
+
+    lease = Lease(
+        driver, "purging", owner, term_s=5400, now=lambda: datetime.now(UTC) + timedelta(seconds=ahead_s)
+    )
+    purger = Purger(Counting(driver), age_s=3600, interval_s=3600, dry_run=False, lease=lease, sleep=sleep)
+    with pytest.raises(Enough):
+        await purger.run()
+    return listed
+
+
+async def test_one_node_purges_until_it_ends(driver: Driver) -> None:
+    """Ten nodes over one bucket list it once a day, not ten times; and a node that has left is replaced."""
+    other = Lease(driver, "purging", "other", term_s=5400)
+    assert await other.acquire()
+    assert await passes(driver, "node", 3) == 0
+    assert await passes(driver, "node", 3, ahead_s=6000) == 3, "the other one is dead"
+    assert await other.acquire(), "released at its end"
+
+
+async def test_a_store_that_takes_no_lease_is_purged_all_the_same(driver: Driver) -> None:
+    """By every node, as long as leases fail: that is harmless.  One line says so, not one a day."""
+
+    class NoLease(InstrumentedDriver):
+        async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+            raise StorageDenied("no permission")
+
+    with capture_logs() as logs:
+        assert await passes(NoLease(driver), "node", 3) == 3
+    assert [line["event"] for line in logs] == [
+        "upload purging runs without a lease; other nodes may purge as well"
+    ]
 
 
 @pytest.mark.parametrize("dry", [True, False])

@@ -17,6 +17,8 @@
             ├── hashstates/ALG/OFFSET               the hash's inner state at a checkpoint
             ├── offset.N                            ours: a checkpoint at byte N without a hash state
             └── state, parts/..., joining/...       ours, in buckets, instead of data (storage/)
+    docker/registry/v2/_moorage/
+    └── leases/NAME                                 ours: the node that does some background work (`lease.py`)
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
 reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:
@@ -49,6 +51,7 @@ __all__ = [
     "deleted_mark",
     "layer_link",
     "layers",
+    "lease",
     "manifests",
     "parse_key",
     "referrer_link",
@@ -97,6 +100,10 @@ def layers(name: RepoName) -> Key:
 
 def layer_link(name: RepoName, digest: Digest) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link")
+
+
+def lease(name: str) -> Key:
+    return Key(f"{ROOT}/_moorage/leases/{name}")
 
 
 def manifests(name: RepoName) -> Key:
@@ -168,13 +175,15 @@ _FORMS: Final = {
     "history": re.compile(rf"{_IN_REPOSITORY}/_manifests/tags/(?P<tag>[^/]+)/index/{_DIGEST}/link"),
     "deleted": re.compile(rf"{_IN_REPOSITORY}/_manifests/_deleted/{_DIGEST}"),
     "referrer": re.compile(rf"{_IN_REPOSITORY}/_referrers/(?P<subject>[a-z0-9]+/[a-f0-9]+)/{_DIGEST}/link"),
+    "lease": re.compile(r"_moorage/leases/[^/]+"),
     "upload": re.compile(rf"{_IN_REPOSITORY}/_uploads/(?P<upload>[^/]+)/.+"),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
-    """The parts of a key.  `kind` is one of blob, torn, layer, revision, tag, history, deleted, referrer, upload.
+    """The parts of a key.  `kind` is one of blob, torn, layer, revision, tag, history, deleted, referrer, lease,
+    upload.
 
     `digest` is the one in the path, which is usually also the content of the link; `upload` the upload's UUID.
     """

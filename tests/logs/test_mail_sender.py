@@ -7,6 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.logs.mail_process import Digest, Mailer
+
 from moorage.logs.smtp import Server
 
 if TYPE_CHECKING:

@@ -1,0 +1,103 @@
+"""Lease: background work that is to run on one node of a cluster holds a small object in the store.
+
+    absent, or released ──acquire──► held ──acquire by the owner──► held for another term
+                                       └──── older than its term ──acquire by another──► held by that one
+
+An optimization and no lock: two nodes may hold a lease at once, so the work must be harmless when it runs twice.
+Nothing here relies on conditional writes, which some object stores lack: after writing, the owner reads the object
+back, and the last writer holds the lease.  Two nodes that write and read at the same moment may both read their
+own name.
+
+Expiry compares the clock of this node with the modification time of the store: they are assumed to differ by less
+than the part of the term that the owner leaves unused.  A larger difference makes a node take over early, or late
+by as much.
+
+Source of the key: `layout.py`; CNCF Distribution never lists it.
+"""
+
+from __future__ import annotations
+
+import json
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Final
+
+from moorage.registry import layout
+from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, Unchanged
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from moorage.storage.driver import Driver, When
+
+__all__ = ["Lease"]
+
+_LIMIT_BYTES: Final = 4096
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+class Lease:
+    """The lease `name` on behalf of `owner`, a text that no other process uses.
+
+    A lease that is not acquired again within `term_s` seconds may be taken by another owner.
+    """
+
+    def __init__(
+        self, driver: Driver, name: str, owner: str, *, term_s: float, now: Callable[[], datetime] = _now
+    ) -> None:
+        self._driver = driver
+        self._key = layout.lease(name)
+        self._owner = owner
+        self._term_s = term_s
+        self._now = now
+        self._held = False
+
+    async def acquire(self) -> bool:
+        """Take the lease, or extend it by a term; return whether this owner holds it.  Raises StorageError."""
+        self._held = False
+        try:
+            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
+            when: When = Unchanged(found.version)
+            if _owner(found.data) != self._owner and not await self._has_expired():
+                return False
+        except KeyMissing:
+            when = ABSENT
+        except ObjectTooLarge:
+            return False
+        try:
+            await self._driver.write(self._key, self._content(), when)
+            self._held = _owner((await self._driver.read(self._key, limit=_LIMIT_BYTES)).data) == self._owner
+        except (Conflict, KeyMissing, ObjectTooLarge):
+            return False
+        return self._held
+
+    async def release(self) -> None:
+        """Let another node take the lease at once, if this owner holds it.  Raises StorageError."""
+        if not self._held:
+            return
+        self._held = False
+        try:
+            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
+        except (KeyMissing, ObjectTooLarge):
+            return
+        if _owner(found.data) == self._owner:
+            await self._driver.delete([self._key])
+
+    async def _has_expired(self) -> bool:
+        """Raises KeyMissing."""
+        modified = (await self._driver.stat(self._key)).modified
+        return (self._now() - modified).total_seconds() >= self._term_s
+
+    def _content(self) -> bytes:
+        return json.dumps({"version": 1, "owner": self._owner, "term_s": self._term_s}).encode()
+
+
+def _owner(data: bytes) -> str:
+    """Return the owner in a lease; "" for content that is none."""
+    try:
+        content = json.loads(data)
+    except ValueError:
+        return ""
+    return str(content.get("owner", "")) if isinstance(content, dict) else ""
