@@ -106,13 +106,13 @@ def test_in_the_slim_image_the_full_one_is_named(extra: str) -> None:
 
 def test_a_missing_extra_ends_the_start_in_the_slim_image(monkeypatch: pytest.MonkeyPatch) -> None:
     """The whole sentence, as the log has it."""
-    from moorage.server.housekeeper import supervisor
+    from moorage.server.housekeeper import acme_job
     from moorage.startup import StartupError
 
     monkeypatch.setenv("MOORAGE_IMAGE", "slim")
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(StartupError) as caught:
-        supervisor.require_library()
+        acme_job.require_library()
     assert str(caught.value) == (
         "http.tls.letsencrypt needs the extra moorage[letsencrypt], which is not installed (no acme and josepy); "
         f"the slim image leaves it out; run the full image (moorage:{__version__}) instead"

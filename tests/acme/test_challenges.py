@@ -18,7 +18,7 @@ import pytest
 from tests.acme.certificates import Authority
 from tests.acme.listening import listening
 from tests.server.descriptors import links
-from tests.server.serving import LIMIT_S, Served, serving, until
+from tests.server.serving import LIMIT_S, Served, serving
 
 from moorage.acme import pem
 from moorage.acme.store import Store, prepare
@@ -35,10 +35,10 @@ class Site:
     def __init__(self, served: Served, store: Store, authority: Authority) -> None:
         self.served, self.store, self.authority = served, store, authority
 
-    def companion(self) -> int:
-        """Return the child that does not listen on the registry's port."""
-        until(lambda: len(self.served.children()) == 3, "three processes", lambda: self.served.err)
-        (found,) = (pid for pid in self.served.children() if self.served.port not in listening(pid))
+    def housekeeper(self) -> int:
+        """Return the process that does not listen on the registry's port."""
+        found = self.served.helper("housekeeper")
+        assert self.served.port not in listening(found)
         return found
 
     def connect(self) -> http.client.HTTPSConnection:
@@ -163,11 +163,11 @@ def test_names_of_others_are_no_names_of_files(site: Site) -> None:
             site.prove(host)
 
 
-def test_the_companion_does_not_hold_the_listeners_key(site: Site) -> None:
+def test_the_housekeeper_does_not_hold_the_listeners_key(site: Site) -> None:
     """It talks to an authority, and needs the keys of the directory only."""
-    assert not [link for link in links(site.companion()) if "memfd:moorage" in link]
+    assert not [link for link in links(site.housekeeper()) if "memfd:moorage" in link]
     for name in ("environ", "cmdline"):
-        assert b"PRIVATE KEY" not in (Path("/proc") / str(site.companion()) / name).read_bytes()
+        assert b"PRIVATE KEY" not in (Path("/proc") / str(site.housekeeper()) / name).read_bytes()
 
 
 def test_a_directory_that_hangs_costs_the_authority_only(site: Site) -> None:
@@ -181,12 +181,12 @@ def test_a_directory_that_hangs_costs_the_authority_only(site: Site) -> None:
     assert site.served.stop() == 0
 
 
-def test_a_companion_that_dies_is_replaced(site: Site) -> None:
+def test_a_housekeeper_that_dies_is_replaced(site: Site) -> None:
     """At once the first time, then after longer and longer pauses; clients do not notice."""
     stream = Stream(site)
     for times in (1, 2):
-        os.kill(site.companion(), signal.SIGKILL)
-        site.served.logged("the certificate process died", times)
-    assert site.companion()
+        os.kill(site.housekeeper(), signal.SIGKILL)
+        site.served.logged("the housekeeper died", times)
+    assert site.housekeeper()
     stream.stop()
     assert site.served.stop() == 0

@@ -230,11 +230,11 @@ def test_every_start_check_has_a_case() -> None:
 
 def test_serve_has_no_other_refusals() -> None:
     """Besides the shared list only what takes an address or writes, which a check must not do."""
-    source = inspect.getsource(server.run)
+    source = inspect.getsource(server._serve)
     refusing = source[source.index("try:") : source.index("except StartupError")]
     called = set(re.findall(r"\b([a-z_.]+)\(", refusing)) - {"pace"}
     assert called == {
-        "draw", "telemetry.observe", "inherited", "_bound", "engage", "_prepare",
+        "draw", "telemetry.observe", "inherited", "_bound", "prepare_acme", "_prepare",
         "check_at_start",  # logs a directory that cannot be written to; an unreadable one is in the list
     }  # fmt: skip
 

@@ -1,8 +1,7 @@
-"""From a log line to a mail, through real processes: who is told of what, and that nobody waits for it."""
+"""From a log line to a mail, through real processes: each hook gets its levels, and logging never waits."""
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
@@ -15,33 +14,52 @@ from typing import Any, Final
 
 import pytest
 from tests.server.serving import serving, until
-from tests.smtp import post_office
+from tests.smtp import Post, post_office
 
-from moorage.logs.mail_hook import RECORD_LIMIT_BYTES, encoded
+from moorage.config.sections.log import Hook, Log
+from moorage.logs.mail_hook import RECORD_LIMIT_BYTES, MailQueue, encoded
 
 pytestmark = pytest.mark.slow
 
 _SAY: Final = """
-import json, os, signal, sys, time
+import json, os, signal, socket, sys, time
 import structlog
 from moorage.config.sections.log import Hook, Log, MailOptions, Smtp
-from moorage.logs import mail_hook
 from moorage.logs.log_setup import configure
+from moorage.logs.mail_hook import MailQueue
+from moorage.server.housekeeper import process
+from moorage.server.housekeeper.mail_job import mail_jobs
 told = json.loads(sys.argv[1])
 def hook(levels, to, disabled=False):
     options = MailOptions(smtp=Smtp(addr=told["addr"]), from_="r@example.com", to=(to,))
     return Hook(type="mail", disabled=disabled, levels=tuple(levels), options=options)
 hooks = tuple(hook(*each) for each in told["hooks"])
 log_settings = Log(level="debug", hooks=hooks, formatter="json")
-configure(log_settings, instance="i-1")
+queue = MailQueue()
+processors = queue.processors(log_settings)
+configure(log_settings, instance="i-1", processors=processors)
+control, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+parameters = process.HousekeeperParameters(
+    tuple(mail_jobs(log_settings, queue)), log_settings, "i-1", processors
+)
+housekeeper = os.fork()
+if housekeeper == 0:
+    control.close()
+    process.main(parameters, child_end, os.getppid())
+child_end.close()
 log = structlog.get_logger("moorage.test")
+"""
+
+_END: Final = """
+control.close()
+os.waitpid(housekeeper, 0)
 """
 
 
 def say(addr: str, code: str, *hooks: tuple[Any, ...], limit_s: float = 60) -> subprocess.CompletedProcess[str]:
-    """Run `code` with these hooks, each (levels, receiver)."""
+    """Run `code` with these hooks, each (levels, receiver), beside a housekeeper, as the master does."""
     told = json.dumps({"addr": addr, "hooks": hooks})
-    command = [sys.executable, "-c", _SAY + code, told]
+    command = [sys.executable, "-c", _SAY + code + _END, told]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
 
 
@@ -90,7 +108,7 @@ def test_a_flood_waits_for_nobody_and_is_counted() -> None:
     text = "".join(mail.text for mail in mails)
     shown = text.count("error: flood")
     counted = sum(int(found) for found in re.findall(r"(\d+) error flood", text))
-    lost = sum(int(found) for found in re.findall(r"(\d+) more could not", text))
+    lost = sum(int(found) for found in re.findall(r"(\d+) more lines were dropped", text))
     assert 20 <= shown <= 20 * len(mails)
     # What was lost after the last line that got through is known to nobody.
     assert 20 < shown + counted + lost <= 5000
@@ -125,56 +143,33 @@ def test_the_mail_of_a_process_that_is_killed_is_sent() -> None:
         assert "the end" in office.wait()[0].text
 
 
-def test_a_mailer_that_was_killed_is_replaced() -> None:
-    with post_office() as office:
-        code = """
-mail_hook._AGAIN_AFTER_S = 0.0
-mail_hook._running._mailer._process.kill()
-mail_hook._running._mailer._process.wait()
-log.error("lost")
-log.error("told")
-"""
-        done = say(office.addr, code, (["error"], "a@example.com"))
-        assert done.returncode == 0, done.stderr
-        (mail,) = office.wait()
-    assert "error: told" in mail.text
-    assert "error: lost" not in mail.text
-    assert "1 more could not be told of" in mail.text
+def test_what_does_not_fit_into_the_queue_is_counted() -> None:
+    """Without a reader logging goes on, and the next mail reports how many lines are missing."""
+    queue = MailQueue()
+    (hook,) = queue.processors(Log(hooks=(Hook(type="mail", levels=("error",)),)))
+
+    def log(text: str) -> None:
+        hook(None, "", {"level": "error", "event": text})
+
+    while not hook._lost:
+        log("x" * 1000)
+    lost = hook._lost
+    log("x" * 1000)
+    assert len(list(queue.receive())) > 10
+    log("after")
+    log("later")
+    after, later = (json.loads(data) for data in queue.receive())
+    queue.close()
+    assert (after["message"], after["lost"]) == ("after", lost + 1)
+    assert "lost" not in later
 
 
-def test_a_mailer_that_cannot_start_stops_nothing() -> None:
-    """A machine out of processes is in trouble enough; the mail is sent when it can be."""
-    with post_office() as office:
-        code = """
-python, sys.executable = sys.executable, "/nowhere/python"
-mail_hook._running = None
-configure(log_settings, instance="i-2")
-log.error("lost")
-mail_hook._AGAIN_AFTER_S, sys.executable = 0.0, python
-log.error("lost, too")
-log.error("told")
-"""
-        done = say(office.addr, code, (["error"], "a@example.com"))
-        assert done.returncode == 0, done.stderr
-        assert "2 more could not be told of" in office.wait()[0].text
-
-
-def test_a_program_in_the_working_directory_is_not_run(tmp_path: Path) -> None:
-    """`python -m` looks there first, and a registry may be started anywhere."""
-    (tmp_path / "smtplib.py").write_text("raise SystemExit('taken over')")
-    with post_office() as office:
-        code = f"os.chdir({str(tmp_path)!r}); configure(log_settings, instance='i-2'); log.error('it broke')"
-        assert say(office.addr, code, (["error"], "a@example.com")).returncode == 0
-        assert "it broke" in office.wait()[0].text
-
-
-def test_nothing_runs_where_there_are_no_hooks() -> None:
+def test_without_hooks_there_are_no_sockets_and_no_mail_library() -> None:
     """A plain registry pays nothing for what it does not use."""
-    code = "names = ('moorage.logs.smtp', 'smtplib', 'moorage.logs.mail_process')"
-    code += "; print([name for name in names if name in sys.modules])"
-    code += "; print(mail_hook.telling(log_settings, 'i'))"
+    code = "print([name for name in ('smtplib', 'moorage.logs.mail_sender') if name in sys.modules])"
+    code += "; print(queue.processors(log_settings), queue.sender, parameters.jobs)"
     done = say("127.0.0.1:1", code, (["error"], "a@example.com", True))
-    assert done.stdout.splitlines() == ["[]", "None"]
+    assert done.stdout.splitlines() == ["[]", "[] None ()"], done.stderr
 
 
 @pytest.mark.parametrize("filling", ["x", '"', "\x01", "é", "\U0001f600"])
@@ -191,45 +186,56 @@ def test_a_line_always_fits_into_one_datagram(filling: str) -> None:
         assert ours.send(data, socket.MSG_DONTWAIT) == len(data)
 
 
-def test_a_server_has_one_mailer_which_its_workers_use(tmp_path: Path) -> None:
-    """Master and workers tell it; a reload without hooks ends it, and so does the end of the server."""
-    with post_office() as office:
-        options = {"smtp": {"addr": office.addr}, "from": "r@example.com", "to": ["a@example.com"]}
-        hook = {"type": "mail", "levels": ["panic"], "options": options}
-        with serving(tmp_path / "home", log={"hooks": [hook]}) as served:
-            assert len(mailers()) == 1
-            assert served.get("/break")[0] == 500
-            (mail,) = office.wait()
-            assert "RuntimeError: broken on purpose" in mail.text
-            assert re.search(r"worker: \d", mail.text)
-            (before,) = mailers()
-            served.signal(signal.SIGHUP)
-            served.logged("configuration reloaded")
-            assert mailers() == [before]
-            served.configure(log={"hooks": []})
-            served.signal(signal.SIGHUP)
-            served.logged("configuration reloaded", times=2)
-            until(lambda: not mailers(), "the mailer to end")
-            assert served.stop() == 0
+def mail_hook(office: Post, *levels: str) -> dict[str, Any]:
+    options = {"smtp": {"addr": office.addr}, "from": "r@example.com", "to": ["a@example.com"]}
+    return {"hooks": [{"type": "mail", "levels": list(levels), "options": options}]}
 
 
-def mailers() -> list[int]:
-    """The processes below this one that send mails."""
-    found = []
-    for entry in Path("/proc").iterdir():
-        with contextlib.suppress(OSError):
-            if (
-                entry.name.isdecimal()
-                and b"moorage.logs.mail_process" in (entry / "cmdline").read_bytes()
-                and _is_ours(entry)
-            ):
-                found.append(int(entry.name))
-    return found
+def test_the_housekeeper_sends_the_mails_of_all_processes(tmp_path: Path) -> None:
+    """Master and workers queue lines; a reload without hooks ends the process, as the end of the server does."""
+    with post_office() as office, serving(tmp_path / "home", log=mail_hook(office, "panic")) as served:
+        before = served.helper("housekeeper")
+        assert served.get("/break")[0] == 500
+        (mail,) = office.wait()
+        assert "RuntimeError: broken on purpose" in mail.text
+        assert re.search(r"worker: \d", mail.text)
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded")
+        assert served.helper("housekeeper") == before
+        served.configure(log={"hooks": []})
+        served.signal(signal.SIGHUP)
+        served.logged("configuration reloaded", times=2)
+        until(lambda: before not in served.all_children(), "the housekeeper to end")
+        assert served.stop() == 0
 
 
-def _is_ours(process: Path) -> bool:
-    while process.name not in {"0", "1"}:
-        if process.name == str(os.getpid()):
-            return True
-        process = process.with_name((process / "stat").read_text().rpartition(")")[2].split()[1])
-    return False
+def test_a_line_that_waits_is_mailed_when_the_server_stops(tmp_path: Path) -> None:
+    """The minute between two mails is longer than most shutdowns."""
+    with post_office() as office, serving(tmp_path / "home", log=mail_hook(office, "panic", "info")) as served:
+        office.wait()
+        assert served.get("/break")[0] == 500
+        assert served.stop() == 0
+        assert "broken on purpose" in "".join(mail.text for mail in office.wait(2))
+
+
+@pytest.mark.parametrize("victim", ["master", "housekeeper"])
+def test_no_line_is_lost_with_a_process_that_is_killed(tmp_path: Path, victim: str) -> None:
+    """The line before a crash is the one that matters: the queue outlives its reader, the reader the master."""
+    with post_office() as office, serving(tmp_path / "home", log=mail_hook(office, "panic")) as served:
+        housekeeper = served.helper("housekeeper")
+        if victim == "housekeeper":
+            os.kill(housekeeper, signal.SIGSTOP)
+        assert served.get("/break")[0] == 500
+        os.kill(served.process.pid if victim == "master" else housekeeper, signal.SIGKILL)
+        assert "broken on purpose" in office.wait()[0].text
+        if victim == "master":
+            until(lambda: not Path(f"/proc/{housekeeper}").exists(), "the housekeeper to end")
+
+
+def test_a_server_that_cannot_start_reports_that_by_mail(tmp_path: Path) -> None:
+    """Before there is a housekeeper, the master sends the mail itself."""
+    with post_office() as office, socket.create_server(("127.0.0.1", 0)) as taken:
+        http = {"addr": f"127.0.0.1:{taken.getsockname()[1]}"}
+        with serving(tmp_path / "home", wait=False, log=mail_hook(office, "fatal"), http=http) as served:
+            assert served.ended() == 1
+        assert "Address already in use" in office.wait()[0].text

@@ -6,9 +6,8 @@ import json
 import socket
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.logs.mail_process import Digest, Mailer
-
-from moorage.logs.smtp import Server
+from moorage.config.sections.log import Hook, MailOptions, Smtp
+from moorage.logs.mail_sender import Digest, MailSender
 
 if TYPE_CHECKING:
     import pytest
@@ -16,7 +15,19 @@ from tests.smtp import Post, post_office
 
 
 def line(message: str = "it broke", **more: Any) -> dict[str, Any]:
-    return {"to": [0], "time": 1_700_000_000.5, "level": "error", "message": message, "fields": {}, **more}
+    return {
+        "levels": ["error"],
+        "time": 1_700_000_000.5,
+        "level": "error",
+        "message": message,
+        "fields": {},
+        **more,
+    }
+
+
+def hook(office: Post, *levels: str) -> Hook:
+    options = MailOptions(smtp=Smtp(addr=office.addr), from_="registry@example.com", to=("a@example.com",))
+    return Hook(type="mail", levels=levels or ("error",), options=options)
 
 
 class Clock:
@@ -31,11 +42,10 @@ class Office:
 
     def __init__(self, office: Post) -> None:
         self.office, self.clock = office, Clock()
-        hook = Server(office.addr, "registry@example.com", ["a@example.com"])
-        self.mailer = Mailer([hook], host="node1", clock=self.clock)
+        self.mailer = MailSender([hook(office)], host="node1", clock=self.clock)
 
     def tell(self, **more: Any) -> None:
-        self.mailer.take(json.dumps(line(**more)).encode())
+        self.mailer.add(json.dumps(line(**more)).encode())
 
     def at(self, now: float) -> int:
         """How many mails have gone out by then."""
@@ -77,7 +87,7 @@ def test_a_mail_shows_some_lines_and_counts_the_others() -> None:
     assert text.count("error: kind") == 20
     counted = [int(row.split()[0]) for row in text.splitlines() if " error kind " in row]
     assert sum(counted) == 980
-    assert "1 more could not be told of" in text
+    assert "1 more lines were dropped" in text
     assert digest.subject("node1") == "[error] node1: kind 0 (and 999 more)"
 
 
@@ -127,7 +137,9 @@ def test_a_dead_mail_server_is_tried_ever_more_rarely(capfd: pytest.CaptureFixtu
             assert it.clock.now + (it.mailer.wait_s() or 0) == again
         it.mailer.send_all()
     with post_office() as office:
-        it.mailer._hooks[0] = (Server(office.addr, "r@example.com", ["a@example.com"]), it.mailer._hooks[0][1])
+        levels, _, digest = it.mailer._hooks[0]
+        _, server, _ = MailSender([hook(office)])._hooks[0]
+        it.mailer._hooks[0] = (levels, server, digest)
         it.clock.now = 10_000.0
         it.mailer.send_due()
         assert len(office.mails) == 1

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 LIMIT_S: Final = 60.0
 ROOT: Final = Path(__file__).resolve().parents[2]
+HELPERS: Final = {"housekeeper", "storage-monitor"}
 
 
 class Odd:
@@ -151,10 +152,25 @@ class Served:
     def url(self) -> str:
         return f"{'https' if self.tls else 'http'}://127.0.0.1:{self.port}"
 
-    def children(self) -> list[int]:
-        """The workers' process ids, without those that are dead and not buried."""
+    def all_children(self) -> list[int]:
+        """The process ids of workers and helper processes, without those that have ended."""
         pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         return [int(pid) for pid in pids if _state(int(pid)) not in {"Z", ""}]
+
+    def children(self) -> list[int]:
+        """The workers' process ids, without those that have ended."""
+        return [pid for pid in self.all_children() if _name(pid) not in HELPERS]
+
+    def helper(self, name: str) -> int:
+        """Wait for a helper process and return its id."""
+        found: list[int] = []
+
+        def exists() -> bool:
+            found[:] = [pid for pid in self.all_children() if _name(pid) == name]
+            return bool(found)
+
+        until(exists, f"the {name}", lambda: self.err)
+        return found[0]
 
     def get(self, path: str = "/", **headers: str) -> tuple[int, dict[str, str], bytes]:
         """On a connection of its own."""
@@ -258,6 +274,13 @@ def _wait_until_listening(served: Served) -> None:
         return True
 
     until(listening, "the server to listen", lambda: served.err)
+
+
+def _name(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def _state(pid: int) -> str:

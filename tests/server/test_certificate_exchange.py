@@ -21,6 +21,7 @@ from tests.server.descriptors import only_free
 from tests.server.serving import LIMIT_S, Served, serving
 
 from moorage.config.sections.http import Tls
+from moorage.logs.mail_hook import MailQueue
 from moorage.server.processes.protocol import CERTIFICATE, EXCHANGE_FAILED, EXCHANGED
 from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool
 from moorage.server.tls import validation
@@ -45,7 +46,7 @@ class Pair:
         self.worker_end.setblocking(False)
         selector = selectors.DefaultSelector()
         unused: Any = None
-        self.crew = WorkerPool([Slot(0)], unused, selector, unused, None)
+        self.crew = WorkerPool([Slot(0)], unused, selector, unused, None, MailQueue())
         self.worker = Worker(1, self.crew.slots[0], ours, 0.0, ready=True)
         self.crew.workers[1] = self.worker
         selector.register(ours, selectors.EVENT_READ, self.worker)

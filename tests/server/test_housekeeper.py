@@ -22,7 +22,7 @@ from tests.server.serving import LIMIT_S, ROOT, service, serving, until
 from moorage import extras
 from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
 from moorage.acme.store import Store, prepare
-from moorage.server.housekeeper.supervisor import engage, wanted
+from moorage.server.housekeeper.acme_job import certificate_order, prepare_acme
 from moorage.server.listeners import Sockets, bind
 from moorage.server.processes.worker_config import Plan, draw, redraw
 from moorage.startup import StartupError
@@ -56,7 +56,7 @@ def acme(tmp_path: Path, **more: Any) -> dict[str, Any]:
 def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
     """Host names are file names, so they have one spelling, independent of their case in the settings."""
     some = "cachedir: sub/le, hosts: [R.test, s.test, r.test], email: a@x.test, directoryurl: 'https://ca.x/dir'"
-    found = wanted(plan_of(tmp_path, some).settings, http=True, unix=False)
+    found = certificate_order(plan_of(tmp_path, some).settings, http=True, unix=False)
     assert found.hosts == ("r.test", "s.test")
     assert found.folder == os.path.abspath("sub/le")  # noqa: PTH100  what pathlib would do is under test
     assert (found.email, found.directory, found.kinds) == (
@@ -64,24 +64,24 @@ def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
         "https://ca.x/dir",
         (HTTP_01, TLS_ALPN_01),
     )
-    few = wanted(plan_of(tmp_path, "cachefile: le, hosts: [r.test]").settings, http=False, unix=False)
+    few = certificate_order(plan_of(tmp_path, "cachefile: le, hosts: [r.test]").settings, http=False, unix=False)
     assert (few.email, few.directory, few.kinds) == ("", LETS_ENCRYPT, (TLS_ALPN_01,))
 
 
-def test_without_acme_there_is_no_companion(tmp_path: Path, sockets: Sockets) -> None:
-    assert engage(plan_of(tmp_path, "email: ''"), sockets, Pace()) is None
+def test_without_acme_there_is_no_job(tmp_path: Path, sockets: Sockets) -> None:
+    assert prepare_acme(plan_of(tmp_path, "email: ''"), sockets, Pace()) is None
 
 
 def test_a_missing_library_is_named(tmp_path: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(StartupError, match=r"moorage\[letsencrypt\].* \(no acme and josepy\); install it with: "):
-        engage(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Pace())
+        prepare_acme(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Pace())
 
 
 def test_a_directory_that_cannot_be_made_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
     """Not the first order, after which the key would be lost."""
     with pytest.raises(StartupError, match="cannot use /proc/le: "):
-        engage(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Pace())
+        prepare_acme(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Pace())
 
 
 def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> N
     plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
     unix = bind("unix", str(tmp_path / "socket"), 1)
     with contextlib.closing(unix), pytest.raises(StartupError, match="no authority can reach it"):
-        engage(plan, unix, Pace())
+        prepare_acme(plan, unix, Pace())
 
 
 def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
@@ -97,7 +97,7 @@ def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, 
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test], http01: '{taken}'")
         with pytest.raises(StartupError, match=f"cannot listen on {taken}: Address already in use"):
-            engage(plan, sockets, Pace())
+            prepare_acme(plan, sockets, Pace())
 
 
 def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
@@ -185,18 +185,17 @@ def test_a_reload_ends_a_pause(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_companion_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> None:
+def test_a_housekeeper_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> None:
     """Clients that come before there is a certificate get an alert, and are not kept hanging."""
     port = free_port()
     http = {**acme(tmp_path), "addr": f"127.0.0.1:{port}"}
     with serving(tmp_path / "home", wait=False, module="tests.acme.odd", http=http) as served:
         served.logged("cannot reach")
-        (dead,) = (pid for pid in served.children() if port not in listening(pid))
+        dead = served.helper("housekeeper")
+        assert port not in listening(dead)
         os.kill(dead, signal.SIGKILL)
-        served.logged("the certificate process died")
-        until(
-            lambda: {port not in listening(pid) for pid in served.children()} == {True, False}, "another process"
-        )
+        served.logged("the housekeeper died")
+        until(lambda: served.helper("housekeeper") != dead, "another process")
         with socket.create_connection(("127.0.0.1", port), LIMIT_S) as plain:
             context = ssl.create_default_context()
             with (

@@ -1,4 +1,4 @@
 """Application log, access log, and mails of log lines.
 
-Read `log_setup.py` first, then `mail_hook.py` and `mail_process.py`.
+Read `log_setup.py` first, then `access_log.py`, `mail_hook.py` and `mail_sender.py`.
 """

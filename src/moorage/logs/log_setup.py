@@ -1,14 +1,15 @@
 """Application log: lines of this package and of libraries, on standard error.
 
     structlog ──┐
-                ├─► level ─► fields ─► hooks ─► text │ json │ logstash ─► one write(2) to fd 2
+                ├─► level ─► fields ─► processors ─► text │ json │ logstash ─► one write(2) to fd 2
     logging ────┘
 
 Lines have the format of logrus as CNCF Distribution configures it, so that log parsers keep working.  No
 credentials: nothing logs `Authorization`, and secrets in URLs, such as the `_state` of an upload, are redacted
 (`redaction.py`).  Control, bidirectional and invisible characters are escaped by every renderer.
 
-Beside: `access_log.py`.  Source: docs of CNCF Distribution, "log" in its page on configuration.
+Beside: `access_log.py`; `mail_hook.py` has a processor.  Source: docs of CNCF Distribution, "log"
+in its page on configuration.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import re
 import sys
 from contextvars import ContextVar
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 from structlog.processors import CallsiteParameter, CallsiteParameterAdder
@@ -29,9 +30,11 @@ from moorage import __version__, redaction
 from moorage.logs.lines import json_line, lines_without_controls, rfc3339, without_controls, write_line
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping, Sequence
+    from collections.abc import MutableMapping, Sequence
 
-    from moorage.config.sections.log import Hook
+    from structlog.typing import Processor
+
+    from moorage.config.sections.log import Log
 
 __all__ = ["configure", "request_id", "trace_id"]
 
@@ -46,25 +49,11 @@ _ENCODE_TEXT: Final = json.JSONEncoder(ensure_ascii=False).encode
 _PLAIN: Final = re.compile(r"[A-Za-z0-9\-._/@^+]+", re.ASCII)
 
 
-class Wanted(Protocol):
-    """The `log` section, as far as it is read here."""
+def configure(log: Log, *, instance: str, worker: int | None = None, processors: Sequence[Processor] = ()) -> None:
+    """Set up structlog and the standard library's logging for this process by the `log` section.
 
-    @property
-    def level(self) -> str: ...
-    @property
-    def formatter(self) -> str: ...
-    @property
-    def fields(self) -> Mapping[str, Any]: ...
-    @property
-    def reportcaller(self) -> bool: ...
-    @property
-    def hooks(self) -> Sequence[Hook]: ...
-
-
-def configure(log: Wanted, *, instance: str, worker: int | None = None) -> None:
-    """Set up structlog and the standard library's logging for this process, as the `log` section says.
-
-    May be called again; loggers made before obey the last call.
+    `processors` of structlog run on each line before it is rendered, with all its fields.  May be called again;
+    existing loggers use the newest configuration.
     """
     level = _LEVELS[log.level]
     fixed = {"instance.id": instance, "python.version": platform.python_version(), "version": __version__}
@@ -89,7 +78,7 @@ def configure(log: Wanted, *, instance: str, worker: int | None = None) -> None:
             *caller,
             structlog.processors.StackInfoRenderer(),
             add_fields,
-            *_hooks(log, instance),
+            *processors,
             *_renderers(log.formatter),
         ],
         wrapper_class=structlog.make_filtering_bound_logger(level),
@@ -97,15 +86,6 @@ def configure(log: Wanted, *, instance: str, worker: int | None = None) -> None:
         cache_logger_on_first_use=False,
     )
     _adopt_standard_logging()
-
-
-def _hooks(log: Wanted, instance: str) -> list[Any]:
-    if not log.hooks and "moorage.logs.mail_hook" not in sys.modules:
-        return []
-    from moorage.logs.mail_hook import telling  # noqa: PLC0415  few have hooks; a reload may have taken them away
-
-    tell = telling(log, instance)
-    return [] if tell is None else [tell]
 
 
 class _StandardError:

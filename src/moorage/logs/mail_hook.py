@@ -1,28 +1,25 @@
-"""`log.hooks`: what is told of log lines of some levels, which is people, by mail.
+"""`log.hooks`: a structlog processor that queues log lines of some levels to be sent by mail.
 
-    every process ─ a line of a wanted level ─► one datagram, without waiting ─► mail_process.py ─► mail server
+    every process ─ a line of such a level ─► `MailQueue`: one datagram, no waiting ─► housekeeper ─► mail server
 
-The mails of a node are sent by one process of their own (`mail_process.py`), which master and workers reach by
-a socket that the workers inherit.  So logging never waits for a mail server, a flood of errors in eight workers
-is one mail a minute, and the mail of a worker that has just been killed is sent all the same.  What does not
-fit into the socket is dropped, and counted in the next mail.
+The housekeeper sends the mails of all processes of a node (`mail_sender.py`), so logging never waits for a mail
+server, a flood of errors in eight workers is one mail a minute, and the last line of a killed worker is sent.  The
+queue is a pair of sockets that the master creates and all processes inherit; the kernel bounds it.  A line that
+does not fit is dropped, and counted in the next one.
 
-Levels are logrus's names, since configurations have those: `fatal` is our critical; `panic` is critical and every
-error with a traceback, which is what CNCF Distribution logs a panic of a handler as.
+Levels have the names of logrus: `fatal` is critical; `panic` is critical, and every error with a traceback, which
+is how CNCF Distribution logs a panic of a handler.
 
 Source: docs/reference/configuration.md, section 4.
 """
 
 from __future__ import annotations
 
-import atexit
 import json
-import os
 import socket
-import subprocess
-import sys
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -30,128 +27,115 @@ import structlog
 from moorage.redaction import in_text
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Iterator, Mapping, MutableMapping, Sequence
 
-    from moorage.config.sections.log import Hook
-    from moorage.logs.log_setup import Wanted
+    from moorage.config.sections.log import Hook, Log
 
-__all__ = ["RECORD_LIMIT_BYTES", "Tell", "telling"]
+__all__ = ["RECORD_LIMIT_BYTES", "MailHook", "MailQueue", "encoded", "has_hooks", "hook_levels", "not_mailed"]
 
 RECORD_LIMIT_BYTES: Final = 32 << 10
 _WORD_LIMIT_CHARS: Final = 2000
 _SHORT_CHARS: Final = 100
 _SHOWN_LIMIT: Final = 40
-_AGAIN_AFTER_S: Final = 60.0
-_END_LIMIT_S: Final = 5.0
+_DATAGRAM_BYTES: Final = 1 << 20
+
+_suppressed: ContextVar[bool] = ContextVar("moorage_not_mailed", default=False)
 
 
-class Tell:
-    """A processor of structlog that hands lines on; `log` says which and to whom."""
+class MailQueue:
+    """Queue of log lines between the processes of a node.  The sockets exist from the first configured hook on."""
 
-    def __init__(self, log: Wanted, instance: str) -> None:
-        self.description = _description(log, instance)
-        self._wanted = [_names(hook) for hook in log.hooks]
-        self._any = frozenset[str]().union(*self._wanted)
-        self._mailer: _Mailer | None = None
-        self._begun = -_AGAIN_AFTER_S
+    def __init__(self) -> None:
+        self.sender: socket.socket | None = None
+        self.receiver: socket.socket | None = None
+        self.hooks: Sequence[Hook] = ()
+        """The hooks in force in this process."""
+
+    def processors(self, log: Log) -> list[MailHook]:
+        """Return the processor for `log_setup.configure`, if a hook is active.
+
+        Call it in the master first: processes forked later inherit the queue.
+        """
+        self.hooks = log.hooks
+        if not has_hooks(log):
+            return []
+        if self.sender is None:
+            # Out of descriptors: lines are logged all the same.
+            with suppress(OSError):
+                self.sender, self.receiver = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                self.sender.setblocking(False)
+                self.receiver.setblocking(False)
+        return [] if self.sender is None else [MailHook(log, self.sender)]
+
+    def close(self) -> None:
+        """Close the sockets of this process."""
+        for one in (self.sender, self.receiver):
+            if one is not None:
+                one.close()
+        self.sender = None
+        self.receiver = None
+
+    def receive(self) -> Iterator[bytes]:
+        """Yield the queued lines, as `encoded`, without waiting for more."""
+        while self.receiver is not None:
+            try:
+                data = self.receiver.recv(_DATAGRAM_BYTES)
+            except OSError:
+                return
+            if not data:
+                return
+            yield data
+
+
+class MailHook:
+    """A structlog processor that queues the lines of the levels of any active hook."""
+
+    def __init__(self, log: Log, sender: socket.socket) -> None:
+        self._levels = frozenset[str]().union(*(hook_levels(hook) for hook in log.hooks))
+        self._sender = sender
         self._lost = 0
 
-    def begin(self) -> None:
-        """Start the process that sends the mails; a minute later again, if the system cannot now."""
-        self._begun = time.monotonic()
-        with suppress(OSError):
-            self._mailer = _Mailer(self.description)
-
-    def end(self) -> None:
-        """Let it send what it has, and leave it to itself."""
-        if self._mailer is not None:
-            self._mailer.close()
-
-    def wait(self) -> None:
-        """Let it send what it has; returns when it has, or after a while."""
-        if self._mailer is not None:
-            self._mailer.wait(_END_LIMIT_S)
-
     def __call__(self, _: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
-        names = _names_of(event)
-        if not names.isdisjoint(self._any):
-            to = [index for index, wanted in enumerate(self._wanted) if not names.isdisjoint(wanted)]
-            self._send(_record(event, to))
+        levels = _levels_of(event)
+        if not levels.isdisjoint(self._levels) and not _suppressed.get():
+            self._send(_record(event, levels))
         return event
 
     def _send(self, record: dict[str, Any]) -> None:
         if self._lost:
             record["lost"] = self._lost
-        data = encoded(record)
         try:
-            fitted = self._mailer is not None and self._mailer.send(data)
-        except OSError:
-            self._mailer, fitted = None, False
-        self._lost = 0 if fitted else self._lost + 1
-        if self._mailer is None and time.monotonic() - self._begun >= _AGAIN_AFTER_S:
-            # It was killed, or could not start.  The new one is this process's alone.
-            self.begin()
+            self._sender.send(encoded(record), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
+        except OSError:  # a full queue, or no process that reads it
+            self._lost += 1
+        else:
+            self._lost = 0
 
 
-class _Mailer:
-    """The other process, seen from here; it ends when all who could tell it something have closed."""
-
-    def __init__(self, description: bytes) -> None:
-        self._ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        self._owner = os.getpid()
-        with theirs:
-            # -P: whatever lies in the working directory is not ours to import.  A session of its own: neither
-            # Ctrl-C nor a service manager's signal to the group may end it before it has sent what it has.
-            self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "moorage.logs.mail_process"],
-                stdin=theirs.fileno(),
-                stdout=subprocess.DEVNULL,
-                start_new_session=True,
-            )
-        self._ours.send(description)
-
-    def send(self, data: bytes) -> bool:
-        """Whether it fitted.  Raises OSError if nobody is there."""
-        try:
-            self._ours.send(data, socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-        except BlockingIOError:
-            return False
-        return True
-
-    def close(self) -> None:
-        self._ours.close()
-
-    def wait(self, limit_s: float) -> None:
-        self._ours.close()
-        if os.getpid() == self._owner:
-            with suppress(subprocess.TimeoutExpired):
-                self._process.wait(limit_s)
+@contextmanager
+def not_mailed() -> Iterator[None]:
+    """Queue no lines in this context: a failed mail must not cause another one."""
+    token = _suppressed.set(True)
+    try:
+        yield
+    finally:
+        _suppressed.reset(token)
 
 
-_running: Tell | None = None
+def has_hooks(log: Log) -> bool:
+    """Return whether a hook is configured and not disabled."""
+    return any(not hook.disabled for hook in log.hooks)
 
 
-def telling(log: Wanted, instance: str) -> Tell | None:
-    """The processor for these settings, None if nobody is to be told.
-
-    The same one as before where nothing has changed, so that a worker uses what the master has started.
-    """
-    global _running  # noqa: PLW0603  one for each process, like the logging that it belongs to
-    active = [hook for hook in log.hooks if not hook.disabled]
-    if _running is not None and _running.description == _description(log, instance):
-        return _running
-    if _running is not None:
-        _running.end()
-        _running = None
-    if active:
-        _running = Tell(log, instance)
-        _running.begin()
-        atexit.register(_running.wait)
-    return _running
+def hook_levels(hook: Hook) -> frozenset[str]:
+    """Return the levels of a hook, in one spelling; none if it is disabled."""
+    if hook.disabled:
+        return frozenset()
+    return frozenset({"warn": "warning"}.get(level.lower(), level.lower()) for level in hook.levels)
 
 
 def encoded(record: dict[str, Any]) -> bytes:
-    """As JSON, cut to what a datagram holds."""
+    """Return `record` as JSON, cut to what fits into one datagram."""
     data = _json(record)
     if len(data) > RECORD_LIMIT_BYTES:
         fields = {name[:_SHORT_CHARS]: value[:_SHORT_CHARS] for name, value in record["fields"].items()}
@@ -167,52 +151,30 @@ def _json(record: dict[str, Any]) -> bytes:
     return json.dumps(record, separators=(",", ":"), ensure_ascii=False).encode(errors="replace")
 
 
-def _names(hook: Hook) -> frozenset[str]:
-    if hook.disabled:
-        return frozenset()
-    return frozenset({"warn": "warning"}.get(level.lower(), level.lower()) for level in hook.levels)
-
-
-def _names_of(event: Mapping[str, Any]) -> set[str]:
-    """What logrus would call the event's level, by all its names."""
+def _levels_of(event: Mapping[str, Any]) -> set[str]:
+    """Return the names that logrus has for the level of `event`."""
     level = str(event["level"])
     if level == "critical":
         return {"fatal", "panic"}
     return {level, "panic"} if level == "error" and event.get("exc_info") else {level}
 
 
-def _record(event: Mapping[str, Any], to: list[int]) -> dict[str, Any]:
-    told = structlog.processors.format_exc_info(None, "", dict(event))
-    level = str(told.pop("level"))
-    trace = str(told.pop("exception", ""))
+def _record(event: Mapping[str, Any], levels: set[str]) -> dict[str, Any]:
+    rest = structlog.processors.format_exc_info(None, "", dict(event))
+    level = str(rest.pop("level"))
+    trace = str(rest.pop("exception", ""))
     record: dict[str, Any] = {
-        "to": to,
+        "levels": sorted(levels),
         "time": time.time(),
         "level": {"critical": "fatal"}.get(level, level),
-        "message": _cut(told.pop("event")),
-        "fields": {str(name): _cut(value) for name, value in told.items()},
+        "message": _cut(rest.pop("event")),
+        "fields": {str(name): _cut(value) for name, value in rest.items()},
     }
     if trace:
-        # The end of a traceback says what happened.
+        # The end of a traceback names the error.
         record["trace"] = in_text(trace)[-4 * _WORD_LIMIT_CHARS :]
     return record
 
 
 def _cut(value: object) -> str:
     return in_text(str(value))[:_WORD_LIMIT_CHARS]
-
-
-def _description(log: Wanted, instance: str) -> bytes:
-    """All that the other process is made from; by the socket, since arguments can be read by other users."""
-    hooks = [
-        {
-            "addr": hook.options.smtp.addr, "username": hook.options.smtp.username,
-            "password": hook.options.smtp.password, "insecure": hook.options.smtp.insecure,
-            "sender": hook.options.from_, "receivers": list(hook.options.to),
-        }
-        for hook in log.hooks
-    ]  # fmt: skip
-    fields = {str(name): str(value) for name, value in log.fields.items()}
-    form: dict[str, Any] = {"level": log.level, "formatter": log.formatter, "fields": fields, "instance": instance}
-    form["levels"] = [sorted(_names(hook)) for hook in log.hooks]
-    return _json({"hooks": hooks, **form})

@@ -3,7 +3,7 @@
 TLS: from the start on port 465, else by STARTTLS where the server offers it.  The certificate is verified unless
 `insecure`, which the reference reads and never uses.  A password goes over TLS or to this machine, never else.
 
-Above: `mail_process.py`.  Source: docs/reference/configuration.md, section 4; RFC 5321, RFC 3207, RFC 8314.
+Above: `mail_sender.py`.  Source: docs/reference/configuration.md, section 4; RFC 5321, RFC 3207, RFC 8314.
 """
 
 from __future__ import annotations

@@ -5,7 +5,7 @@
             processes/master.py           signals, children, shutdown
               ├──► processes/rolling_restart.py
               ├──► processes/storage_monitor.py    data directory
-              ├──► housekeeper/supervisor.py       certificates by ACME
+              ├──► housekeeper/supervisor.py       background work
               └──► processes/worker_pool.py ──fork──► processes/worker.py ──► http1/
                                                         ├──► telemetry.py  metrics, traces, debug
                                                         └──► application.py    interface of what is served
@@ -28,9 +28,11 @@ import structlog
 from moorage.acme.order_spec import Pace
 from moorage.config.checks.exposure import open_registry
 from moorage.logs import log_setup
+from moorage.logs.mail_hook import MailQueue
 from moorage.server import preflight, telemetry
 from moorage.server.announcement import listening, start_fields
-from moorage.server.housekeeper.supervisor import engage
+from moorage.server.housekeeper.acme_job import prepare_acme
+from moorage.server.housekeeper.supervisor import Housekeeper
 from moorage.server.listeners import bind, inherited, is_inherited, is_loopback
 from moorage.server.processes.master import Master
 from moorage.server.processes.storage_monitor import StorageMonitor, check_at_start
@@ -39,10 +41,14 @@ from moorage.server.processes.worker_config import draw, redraw, renew
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
     from moorage.config.problems import Problem
     from moorage.server.application import Service
+    from moorage.server.housekeeper.jobs import Job
+    from moorage.server.housekeeper.supervisor import JobSource
     from moorage.server.listeners import Sockets
     from moorage.server.processes.worker_config import Plan
 
@@ -58,8 +64,19 @@ def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
     cannot be used, no worker could start, or requests were cut off.
     `pace` are the intervals of ACME; tests pass shorter ones.
     """
+    mail = MailQueue()
+    try:
+        return _serve(loaded, service, pace or Pace(), mail)
+    finally:
+        # What the housekeeper has not read: the reason why it was not started, or the last lines of the master.
+        if mail.receiver is not None:
+            _send_remaining(mail)
+        mail.close()
+
+
+def _serve(loaded: Loaded, service: Service, pace: Pace, mail: MailQueue) -> int:
     instance = str(uuid.uuid4())
-    log_setup.configure(loaded.settings.log, instance=instance)
+    log_setup.configure(loaded.settings.log, instance=instance, processors=mail.processors(loaded.settings.log))
     _raise_file_limit()
     secret = loaded.settings.http.secret.encode() or secrets.token_bytes(32)
     warned = _refusals(loaded.settings, secret, service)
@@ -70,11 +87,11 @@ def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
         http = loaded.settings.http
         observation = telemetry.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or _bound(http.net, http.addr, plan.workers)
-        companion = engage(plan, sockets, pace or Pace())
+        acme = prepare_acme(plan, sockets, pace)
         monitor = None
         _prepare(loaded.settings, service)
         if service.stores:
-            monitor = StorageMonitor(SharedReport())
+            monitor = StorageMonitor(SharedReport(), mail)
             check_at_start(loaded.settings, monitor.report)
     except StartupError as error:
         _log.critical(str(error))
@@ -89,8 +106,14 @@ def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
     # Objects that exist by now stay shared with the workers, since the collector does not write to them.
     gc.freeze()
     gc.enable()
-    reload = partial(_reload, loaded, exposed, service)
-    master = Master(plan, sockets, reload, _renew, partial(_announce, service), observation, companion, monitor)
+    reload = partial(_reload, loaded, exposed, service, mail)
+    sources: list[JobSource] = [partial(_jobs, service)]
+    if acme is not None:
+        sources.append(acme)
+    housekeeper = Housekeeper(sources, mail, None if acme is None else acme.http)
+    master = Master(
+        plan, sockets, reload, _renew, partial(_announce, service), observation, housekeeper, monitor, mail
+    )
     # No reference is kept here: the first reload frees the plan and its private key.
     del plan
     return master.run()
@@ -130,7 +153,23 @@ def _prepare(settings: Settings, service: Service) -> None:
         _log.warning(warning)
 
 
-def _reload(first: Loaded, exposed: bool, service: Service, old: Plan) -> Plan:  # noqa: FBT001  by `partial` only
+def _jobs(service: Service, plan: Plan) -> Sequence[Job]:
+    return service.jobs(plan.settings, plan.instance)
+
+
+def _send_remaining(mail: MailQueue) -> None:
+    from moorage.logs.mail_sender import send_remaining  # noqa: PLC0415  smtplib: only where hooks are configured
+
+    send_remaining(mail)
+
+
+def _reload(
+    first: Loaded,
+    exposed: bool,  # noqa: FBT001  by `partial` only
+    service: Service,
+    mail: MailQueue,
+    old: Plan,
+) -> Plan:
     """Read the configuration again.  `exposed`: other machines reach the address.  Raises `StartupError`."""
     from moorage.config.load import load  # noqa: PLC0415  as above
     from moorage.config.problems import ConfigError  # noqa: PLC0415
@@ -154,7 +193,8 @@ def _reload(first: Loaded, exposed: bool, service: Service, old: Plan) -> Plan: 
         raise StartupError("; ".join(refused))
     _prepare(plan.settings, service)
     warnings += [str(problem) for problem in found if str(problem) not in warnings]
-    log_setup.configure(plan.settings.log, instance=plan.instance)
+    log = plan.settings.log
+    log_setup.configure(log, instance=plan.instance, processors=mail.processors(log))
     opened = open_registry(plan.settings, "the registry") if exposed else None
     if opened and open_registry(old.settings, "") is None:
         warnings.append(opened)

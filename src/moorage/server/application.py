@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from moorage.health_checks import Health, StorageReport
     from moorage.http.middleware import ASGIApp, Observer, Traffic
     from moorage.metrics.recorder import Reading
+    from moorage.server.housekeeper.jobs import Job
     from moorage.server.processes.worker_config import Plan
     from moorage.storage.instrumented import Watch
 
@@ -65,12 +66,17 @@ def _no_fields(_: Settings) -> dict[str, str]:
     return {}
 
 
+def _no_jobs(_: Settings, __: str) -> Sequence[Job]:
+    return ()
+
+
 @dataclass(frozen=True, slots=True)
 class Service:
     """An application as the server needs it.
 
     `check` returns every problem that keeps workers from starting, and warnings; it changes nothing.  `prepare`
     creates missing files, once, before any worker starts, and returns warnings; it raises `StartupError`.
+    `jobs` returns the background work that the settings need; its second argument names this start of the server.
     `describe` returns fields for the start line, without secrets.  `stores`: the application keeps data in
     `storage`, so the data directory is checked and monitored.
     """
@@ -79,4 +85,5 @@ class Service:
     check: Callable[[Settings, bytes], list[Problem]] = _no_problems
     prepare: Callable[[Settings], list[str]] = _nothing_to_prepare
     describe: Callable[[Settings], dict[str, str]] = _no_fields
+    jobs: Callable[[Settings, str], Sequence[Job]] = _no_jobs
     stores: bool = False

@@ -21,7 +21,7 @@ from moorage.config.checks.exposure import beyond_loopback, open_registry
 from moorage.config.image_paths import in_image
 from moorage.config.problems import Problem
 from moorage.server import telemetry, volume
-from moorage.server.housekeeper.supervisor import require_library
+from moorage.server.housekeeper.acme_job import require_library
 from moorage.server.processes.storage_monitor import require_readable
 from moorage.server.tls import validation
 from moorage.startup import StartupError

@@ -17,6 +17,7 @@ from moorage.server.application import Service, WorkerContext
 from moorage.wiring.app import Resources, build, check
 from moorage.wiring.authentication import make_password_file
 from moorage.wiring.description import describe
+from moorage.wiring.housekeeping import jobs
 from moorage.wiring.http import build_stack
 
 if TYPE_CHECKING:
@@ -47,7 +48,9 @@ __all__ = ["WorkerApplication", "build_worker", "problems", "run"]
 
 def run(loaded: Loaded, pace: Pace | None = None) -> int:
     """Serve the registry until SIGTERM or SIGINT; see `moorage.server.run`."""
-    service = Service(build_worker, check=check, prepare=make_password_file, describe=describe, stores=True)
+    service = Service(
+        build_worker, check=check, prepare=make_password_file, describe=describe, jobs=jobs, stores=True
+    )
     return server.run(loaded, service, pace)
 
 

@@ -1,132 +1,138 @@
-"""The companion: the process that obtains and renews certificates by ACME.  It serves no requests of the registry.
+"""The housekeeper process: one event loop that runs the jobs.
 
 Messages on the control socket, one per packet:
 
-    to the master     NEW            there is a new certificate in the directory
-                      ENDED          pending challenges are withdrawn, after END
-    to the companion  AGAIN          end a pause, unless the authority has requested it (Retry-After)
-                      END            the server stops
+    to the master       CERTIFICATE_WRITTEN   the ACME job has written a certificate to its directory
+                        STOPPED               all jobs but those that run last have ended, after STOP
+    to the housekeeper  RELOADED              the configuration was read again; the jobs are the same
+                        STOP                  the server begins to stop
+    end of file                               the master has ended, or another housekeeper takes the place: the
+                                              remaining jobs are cancelled, and the process exits
 
-TLS-ALPN-01 is answered by the workers, which read the directory; HTTP-01 here.
-
-SIGTERM is ignored: service managers send it to every process of the group.  The master ends this process.
+Secrets in its memory: the settings (`http.secret`, credentials of the storage, passwords of Redis and mail
+servers), and with ACME the account key and the keys that it obtains.  It never holds the private key of
+`http.tls`: the master forks it without (`Master._fork_helper`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import faulthandler
 import os
-import signal
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, NoReturn
 
-import structlog
 import uvloop
 
-from moorage.acme.order_spec import Pace
-from moorage.logs import log_setup
-from moorage.server.processes.protocol import CUT_OFF, START_FAILED, die_with
+from moorage.server.housekeeper.jobs import JobContext, keep_running
+from moorage.server.processes.helper_process import run_helper
 
 if TYPE_CHECKING:
     import socket
+    from collections.abc import Sequence
 
-    from moorage.acme.order_spec import Wanted
-    from moorage.acme.store import Store
-    from moorage.config.model import Settings
+    from structlog.typing import Processor
 
-__all__ = ["AGAIN", "END", "ENDED", "NEW", "CompanionJob", "main"]
+    from moorage.config.sections.log import Log
+    from moorage.server.housekeeper.jobs import Job
 
-NEW: Final = b"new"
-ENDED: Final = b"ended"
-AGAIN: Final = b"again"
-END: Final = b"end"
+__all__ = ["CERTIFICATE_WRITTEN", "NAME", "RELOADED", "STOP", "STOPPED", "HousekeeperParameters", "main"]
 
-_log: Final = structlog.get_logger("moorage.acme")
+NAME: Final = "housekeeper"
+CERTIFICATE_WRITTEN: Final = b"certificate written"
+STOPPED: Final = b"stopped"
+RELOADED: Final = b"reloaded"
+STOP: Final = b"stop"
+
+_MESSAGE_BYTES: Final = 64
+_CANCEL_LIMIT_S: Final = 2.0
+"""Seconds for cancelled jobs to clean up; a store that hangs must not delay the shutdown."""
 
 
 @dataclass(frozen=True, slots=True)
-class CompanionJob:
-    """Settings and sockets of the companion.  `serving`: workers serve a certificate of the directory already."""
+class HousekeeperParameters:
+    """Everything the process is made from.  `processors` are those of the log."""
 
-    settings: Settings
-    wanted: Wanted
-    control: socket.socket
-    http: socket.socket | None
-    serving: bool
+    jobs: tuple[Job, ...]
+    log: Log
     instance: str
-    master: int
-    pace: Pace = field(default_factory=Pace)
+    processors: Sequence[Processor] = field(default=(), compare=False)
+
+    @property
+    def has_last_job(self) -> bool:
+        return any(job.runs_last for job in self.jobs)
 
 
-def main(job: CompanionJob) -> NoReturn:
-    """Run until the master ends the process."""
-    try:
-        die_with(job.master)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        log_setup.configure(job.settings.log, instance=job.instance)
+def main(parameters: HousekeeperParameters, control: socket.socket, master: int) -> NoReturn:
+    """Run the jobs until the control socket is closed; `master` is the parent's process id."""
+
+    def run() -> None:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            runner.run(_Companion(job).run())
-    except BaseException:  # noqa: BLE001  logged: the process ends
-        _log.exception("the certificate process failed")
-    finally:
-        os._exit(START_FAILED)
+            runner.run(_Housekeeper(parameters, control).run())
+
+    run_helper(
+        NAME,
+        run,
+        log=parameters.log,
+        instance=parameters.instance,
+        master=master,
+        processors=parameters.processors,
+        # Lines that wait for their mail would be lost with the master.
+        outlives_master=parameters.has_last_job,
+    )
 
 
-class _Companion:
-    """Connects the certificate keeper to the master."""
+class _Housekeeper:
+    """Runs the jobs, and connects them to the master."""
 
-    def __init__(self, job: CompanionJob) -> None:
-        from moorage.acme.authority import obtain, trust  # noqa: PLC0415  heavy: not before the fork
-        from moorage.acme.renewal import Keeper  # noqa: PLC0415  as above
-        from moorage.acme.store import Store  # noqa: PLC0415  as above
+    def __init__(self, parameters: HousekeeperParameters, control: socket.socket) -> None:
+        self._parameters = parameters
+        self._control = control
+        self._contexts: list[JobContext] = []
+        self._stop_requested = asyncio.Event()
+        self._disconnected = asyncio.Event()
 
-        trust()
-        self._job = job
-        self._store = Store(job.wanted.folder)
-        self._ended = asyncio.Event()
-        self._keeper = Keeper(
-            job.wanted, self._store, lambda: self._report(NEW), serving=job.serving, pace=job.pace, obtain=obtain
-        )
+    async def run(self) -> NoReturn:
+        self._control.setblocking(False)
+        asyncio.get_running_loop().add_reader(self._control.fileno(), self._receive)
+        tasks = {job: self._start(job) for job in self._parameters.jobs}
+        await self._stop_requested.wait()
+        await _cancel([task for job, task in tasks.items() if not job.runs_last], _CANCEL_LIMIT_S)
+        self._report(STOPPED)
+        await self._disconnected.wait()
+        await _cancel(list(tasks.values()), None)
+        os._exit(0)
 
-    async def run(self) -> None:
-        job = self._job
-        job.control.setblocking(False)
-        asyncio.get_running_loop().add_reader(job.control.fileno(), self._hear)
-        server = None if job.http is None else await self._listen(self._store, job.http)
-        keeping = asyncio.create_task(self._keeper.run(), name="keeper")
-        ended = asyncio.create_task(self._ended.wait(), name="end requested")
-        await asyncio.wait([keeping, ended], return_when=asyncio.FIRST_COMPLETED)
-        if keeping.done():
-            keeping.result()
-        keeping.cancel()
-        if server is not None:
-            server.close()
-        # The master ends this process with its last worker.
-        await asyncio.Event().wait()
+    def _start(self, job: Job) -> asyncio.Task[None]:
+        context = JobContext(self._report)
+        self._contexts.append(context)
+        return asyncio.create_task(keep_running(job, context), name=job.name)
 
-    async def _listen(self, store: Store, http: socket.socket) -> asyncio.Server:
-        from moorage.acme.http01 import HttpChallenges  # noqa: PLC0415  as above
-
-        challenges = HttpChallenges(store, self._job.wanted.hosts, self._job.settings.http.host)
-        return await challenges.start(http)
-
-    def _report(self, word: bytes) -> None:
+    def _report(self, message: bytes) -> None:
         # The master reads whenever it is idle, so the socket buffer (about two hundred packets) never fills.
-        self._job.control.send(word)
+        with suppress(OSError):
+            self._control.send(message)
 
-    def _hear(self) -> None:
+    def _receive(self) -> None:
         try:
-            word = self._job.control.recv(16)
+            message = self._control.recv(_MESSAGE_BYTES)
         except BlockingIOError:
             return
-        if not word:
-            os._exit(CUT_OFF)
-        if word == AGAIN:
-            self._keeper.again()
-        elif word == END:
-            self._keeper.end()
-            self._ended.set()
-            self._report(ENDED)
+        except OSError:
+            message = b""
+        if message == RELOADED:
+            for context in self._contexts:
+                context.on_reload()
+            return
+        if not message:
+            asyncio.get_running_loop().remove_reader(self._control.fileno())
+            self._disconnected.set()
+        self._stop_requested.set()
+
+
+async def _cancel(tasks: Sequence[asyncio.Task[None]], limit_s: float | None) -> None:
+    """Cancel `tasks` and wait until they have ended, at most `limit_s` seconds."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(tasks, timeout=limit_s)

@@ -1,217 +1,200 @@
-"""The master's side of ACME: starts the companion process (`process.py`) and restarts it when it dies.
-
-Before the first certificate the workers answer challenges only, and refuse other handshakes.
-"""
+"""The master's side of the housekeeper: starts it if there is a job, restarts it, and reads its messages."""
 
 from __future__ import annotations
 
 import os
+import select
 import selectors
-import signal
 import socket
 import time
 from contextlib import suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final
 
-import structlog
-
-from moorage import extras
-from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
 from moorage.server.housekeeper import process
-from moorage.server.housekeeper.process import AGAIN, END, ENDED, NEW, CompanionJob
-from moorage.server.listeners import bind
-from moorage.server.processes.restart_backoff import Retry
-from moorage.startup import StartupError
+from moorage.server.housekeeper.mail_job import mail_jobs
+from moorage.server.housekeeper.process import (
+    CERTIFICATE_WRITTEN,
+    NAME,
+    RELOADED,
+    STOP,
+    STOPPED,
+    HousekeeperParameters,
+)
+from moorage.server.processes.helper_process import HelperProcess, wait_for_exit
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+    from typing import NoReturn
 
     from moorage.config.model import Settings
-    from moorage.server.listeners import Sockets
+    from moorage.logs.mail_hook import MailQueue
+    from moorage.server.housekeeper.jobs import Job
     from moorage.server.processes.worker_config import Plan
 
-__all__ = ["Companion", "engage", "require_library", "wanted"]
+    JobSource = Callable[[Plan], Sequence[Job]]
 
-_log: Final = structlog.get_logger("moorage.server")
+__all__ = ["Housekeeper", "JobSource"]
+
+_REPLACE_LIMIT_S: Final = 30.0
+"""Seconds until a housekeeper that is to be replaced is killed; it may be sending mails."""
+_EXIT_LIMIT_S: Final = 5.0
+"""Seconds that the shutdown waits for the last mails; the process goes on sending for as long as it takes."""
+_STOP_LIMIT_S: Final = 3.0
+"""Seconds until a process that does not confirm STOP is killed; its jobs have two to clean up."""
+_MESSAGE_BYTES: Final = 64
 
 
-def wanted(settings: Settings, *, http: bool, unix: bool) -> Wanted:
-    """Return the certificate order that `http.tls.letsencrypt` configures.
+class Housekeeper(HelperProcess[HousekeeperParameters]):
+    """`sources` return the jobs that a plan needs; `mail` is the queue of log lines for `log.hooks`.
 
-    HTTP-01 needs a listener of its own, TLS-ALPN-01 a socket of the registry that the authority can reach.
+    `http` is the listening socket for challenges of ACME, which no other process keeps.
     """
-    acme = settings.http.tls.letsencrypt
-    kinds = (*((HTTP_01,) if http else ()), *(() if unix else (TLS_ALPN_01,)))
-    return Wanted(
-        hosts=acme.names,
-        folder=str(Path(acme.cachefile).absolute()),
-        kinds=kinds,
-        email=acme.email,
-        directory=acme.directoryurl or LETS_ENCRYPT,
-    )
 
+    name: ClassVar[str] = NAME
 
-def require_library() -> None:
-    """Raise `StartupError` if the ACME client libraries are not installed."""
-    extras.require("letsencrypt", "http.tls.letsencrypt", "acme", "josepy")
-
-
-def engage(plan: Plan, sockets: Sockets, pace: Pace) -> Companion | None:
-    """Return the companion that the settings need, not started yet; None without ACME.  Raises `StartupError`."""
-    acme = plan.settings.http.tls.letsencrypt
-    if not acme.cachefile:
-        return None
-    require_library()
-    asked = wanted(plan.settings, http=bool(acme.http01), unix=sockets.unix)
-    if not asked.kinds:
-        raise StartupError(
-            "http.tls.letsencrypt on a Unix socket: no authority can reach it; set http.tls.letsencrypt.http01"
-        )
-    from moorage.acme import store  # noqa: PLC0415  most servers do without
-
-    try:
-        store.prepare(asked.folder)
-    except OSError as error:
-        raise StartupError(
-            f"http.tls.letsencrypt.cachefile: cannot use {asked.folder}: {error.strerror}"
-        ) from error
-    http = bind("tcp", acme.http01, 1) if acme.http01 else None
-    return Companion(None if http is None else http.of(0), pace, unix=sockets.unix)
-
-
-class Companion:
-    """One companion process at a time, restarted when it dies.  `http` is the listening socket for HTTP-01."""
-
-    def __init__(self, http: socket.socket | None, pace: Pace, *, unix: bool) -> None:
-        self.control: socket.socket | None = None
-        self.pid: int | None = None
-        self.retry = Retry()
-        self.http = http
-        self._pace, self._unix = pace, unix
-        self._started = 0.0
-        self._replaced = False
-        self._ending = False
-        self._has_ended = False
+    def __init__(self, sources: Sequence[JobSource], mail: MailQueue, http: socket.socket | None = None) -> None:
+        super().__init__()
+        self._sources = sources
+        self._mail = mail
+        self._http = http
+        self._computed_for: tuple[Settings, bool] | None = None
+        self._computed: HousekeeperParameters | None = None
+        self._control: socket.socket | None = None
+        self._child_end: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
+        self._has_stopped = False
+
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Register the control socket of each process with `selector`; the data of its key is this object."""
+        self._selector = selector
 
     # The process
 
-    def start(
-        self, plan: Plan, selector: selectors.BaseSelector, fork: Callable[[Callable[[], NoReturn]], int]
-    ) -> None:
-        """Fork the process and register its control socket with `selector`."""
-        if plan.awaiting:
-            acme = plan.settings.http.tls.letsencrypt
-            _log.info("waiting for a certificate; nothing is served before", hosts=", ".join(acme.names))
-        try:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        except OSError as error:
-            self.died(str(error))
-            return
-        ours.setblocking(False)
-        job = CompanionJob(
-            settings=plan.settings,
-            wanted=wanted(plan.settings, http=self.http is not None, unix=self._unix),
-            control=theirs,
-            http=self.http,
-            serving=not plan.awaiting,
-            instance=plan.instance,
-            master=os.getpid(),
-            pace=self._pace,
-        )
+    def parameters(self, plan: Plan) -> HousekeeperParameters | None:
+        # Called several times a second.
+        if self._computed_for is None or self._computed_for != (plan.settings, plan.awaiting):
+            self._computed_for = (plan.settings, plan.awaiting)
+            self._computed = self._compute(plan)
+        return self._computed
 
-        # The companion does not need the private key of the plan.
-        del plan
+    def _compute(self, plan: Plan) -> HousekeeperParameters | None:
+        log = plan.settings.log
+        jobs = (*(job for source in self._sources for job in source(plan)), *mail_jobs(log, self._mail))
+        if not jobs:
+            return None
+        return HousekeeperParameters(jobs, log, plan.instance, self._mail.processors(log))
+
+    def main(self, parameters: HousekeeperParameters) -> Callable[[], NoReturn]:
+        control, child_end = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        control.setblocking(False)
+        self._control = control
+        self._child_end = child_end
+        master = os.getpid()
 
         def become() -> NoReturn:
-            ours.close()
-            process.main(job)
+            control.close()
+            process.main(parameters, child_end, master)
 
-        self.pid = fork(become)
-        theirs.close()
-        self.control, self._started = ours, time.monotonic()
-        self.retry.cancel()
-        self._selector = selector
-        selector.register(ours, selectors.EVENT_READ, self)
+        return become
 
-    def died(self, how: str) -> None:
-        """Clean up after the process and schedule a restart, unless the server stops."""
-        if self.control is not None:
-            if self._selector is not None:
-                self._selector.unregister(self.control)
-            self.control.close()
-        self.control, self.pid = None, None
-        if self._ending:
-            return
-        now = time.monotonic()
-        wait_s = self.retry.after(now, now - self._started)
-        if self._replaced:
-            self._replaced = False
-            return
-        _log.error("the certificate process died; another takes its place", ended=how, in_seconds=wait_s)
+    @property
+    def inherited(self) -> tuple[socket.socket | None, ...]:
+        return (self._http,)
 
-    def again(self) -> None:
-        """Make it retry now instead of after its pause."""
-        self._send(AGAIN)
+    def forked(self) -> None:
+        self._close_child_end()
+        assert self._control is not None
+        if self._selector is not None:
+            self._selector.register(self._control, selectors.EVENT_READ, self)
 
-    def replace(self) -> None:
-        """Kill the process; it is restarted with new settings."""
-        self._replaced = self.pid is not None
-        self.retry.forgive()
-        if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
+    def died(self, how: str, now: float) -> None:
+        self._close_child_end()
+        self._disconnect()
+        super().died(how, now)
+
+    def end(self, now: float) -> None:
+        self._disconnect()
+        self._kill_at = now + _REPLACE_LIMIT_S
 
     def kill(self) -> None:
-        """Kill the process for good and reap it."""
-        self._ending = True
-        if self.pid is not None:
-            with suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-            self.pid = None
+        """End the process: it sends the last mails, if there are hooks; others are killed."""
+        self.stop()
+        if self.pid is not None and self._parameters is not None and self._parameters.has_last_job:
+            responds = self._wait_stopped()
+            self._disconnect()
+            if wait_for_exit(self.pid, _EXIT_LIMIT_S) or responds:
+                self.pid = None
+        self._disconnect()
+        super().kill()
 
-    def end(self) -> None:
-        """Shut down: no more orders, and pending challenges are withdrawn."""
-        self._ending = True
-        self.retry.cancel()
-        self._send(END)
-        if self.http is not None:
-            self.http.close()
-
-    def forget(self, keep: tuple[socket.socket | None, ...]) -> None:
-        """Close inherited sockets in a child of the master, except those in `keep`."""
-        if self.control is not None:
-            self.control.close()
-        if self.http is not None and self.http not in keep:
-            self.http.close()
+    def _wait_stopped(self) -> bool:
+        """Return whether the process confirms the shutdown in time; one that hangs does not."""
+        deadline = time.monotonic() + _STOP_LIMIT_S
+        while self._control is not None and not self._has_stopped:
+            readable, _, _ = select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))
+            if not readable:
+                break
+            self.receive()
+        return self._has_stopped
 
     # Messages
 
     @property
-    def ended(self) -> bool:
-        """Return whether pending challenges are withdrawn, after `end`."""
-        return self.pid is None or self._has_ended
+    def has_stopped(self) -> bool:
+        """Return whether all jobs but the last ones have ended, after `stop`."""
+        return self.pid is None or self._has_stopped
 
-    def hear(self) -> bool:
-        """Read its messages; return whether there is a new certificate."""
-        assert self.control is not None
-        new = False
-        while True:
+    def reloaded(self) -> None:
+        """Report that the configuration was read again: a job that waits after a failure may try again now."""
+        self._send(RELOADED)
+
+    def stop(self) -> None:
+        if not self._stopping:
+            self._send(STOP)
+            if self._http is not None:
+                self._http.close()
+        super().stop()
+
+    def receive(self) -> bool:
+        """Read the messages of the process; return whether there is a new certificate."""
+        written = False
+        while self._control is not None:
             try:
-                word = self.control.recv(16)
+                message = self._control.recv(_MESSAGE_BYTES)
             except OSError:
-                return new
-            if not word:
-                return new
-            if word == NEW:
-                new = True
-            elif word == ENDED:
-                self._has_ended = self._ending
+                break
+            if not message:
+                # The process is reaped soon.
+                self._disconnect()
+            elif message == CERTIFICATE_WRITTEN:
+                written = True
+            elif message == STOPPED:
+                self._has_stopped = self._stopping
+        return written
 
-    def _send(self, word: bytes) -> None:
-        if self.control is not None:
+    def _send(self, message: bytes) -> None:
+        if self._control is not None:
             # A dead process is reaped soon.
             with suppress(OSError):
-                self.control.send(word)
+                self._control.send(message)
+
+    # Sockets
+
+    def close_in_child(self, keep: tuple[socket.socket | None, ...]) -> None:
+        if self._control is not None:
+            self._control.close()
+        if self._http is not None and self._http not in keep:
+            self._http.close()
+
+    def _disconnect(self) -> None:
+        """Close the control socket: a process that still runs cleans up and exits."""
+        if self._control is not None:
+            if self._selector is not None and self._control.fileno() in self._selector.get_map():
+                self._selector.unregister(self._control)
+            self._control.close()
+            self._control = None
+
+    def _close_child_end(self) -> None:
+        if self._child_end is not None:
+            self._child_end.close()
+            self._child_end = None

@@ -12,7 +12,7 @@ SIGCHLD           reap dead children and replace them
 
     master.py ──► rolling_restart.py   the current plan, and the rolling restart to another one
               ──► worker_pool.py         the workers
-              ──► server/housekeeper/supervisor.py    one more process if certificates come by ACME
+              ──► server/housekeeper/supervisor.py    one more process for background work
               ──► storage_monitor.py  one more process if the storage is a directory
 
 One thread, one loop: signals and control sockets wake it, and being single-threaded it may fork at any time.  Its
@@ -28,7 +28,8 @@ import signal
 import socket
 import time
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import NoReturn
 
-    from moorage.server.housekeeper.supervisor import Companion
+    from moorage.logs.mail_hook import MailQueue
+    from moorage.server.housekeeper.supervisor import Housekeeper
     from moorage.server.listeners import Sockets
+    from moorage.server.processes.helper_process import HelperProcess
     from moorage.server.processes.storage_monitor import StorageMonitor
     from moorage.server.processes.worker_config import Plan
     from moorage.server.telemetry import Observation
@@ -70,16 +73,21 @@ class Master:
         reload: Callable[[Plan], Plan],
         renew: Callable[[Plan], Plan],
         announce: Callable[[Plan, Sockets], None],
-        observation: Observation | None = None,
-        companion: Companion | None = None,
-        monitor: StorageMonitor | None = None,
+        observation: Observation | None,
+        housekeeper: Housekeeper,
+        monitor: StorageMonitor | None,
+        mail: MailQueue,
     ) -> None:
-        self._sockets, self._announce, self._companion, self._monitor = sockets, announce, companion, monitor
+        self._sockets = sockets
+        self._announce = announce
+        self._housekeeper = housekeeper
+        self._helpers: list[HelperProcess[Any]] = [housekeeper, *([] if monitor is None else [monitor])]
         self._selector = selectors.DefaultSelector()
+        housekeeper.register(self._selector)
         slots = [Slot(number) for number in range(plan.workers)]
         storage = None if monitor is None else monitor.report
-        self._crew = WorkerPool(slots, sockets, self._selector, self._fork, observation, storage)
-        self._succession = RollingRestart(plan, self._crew, reload, renew, companion)
+        self._crew = WorkerPool(slots, sockets, self._selector, self._fork, observation, mail, storage)
+        self._succession = RollingRestart(plan, self._crew, reload, renew, housekeeper.reloaded)
         self._stop_at: float | None = None
         self._stopping_since = 0.0
         self._status = 0
@@ -95,7 +103,6 @@ class Master:
         signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
         self._selector.register(ours, selectors.EVENT_READ, None)
         try:
-            self._start_companion()
             self._crew.start_all(self._succession.plan)
             while not self._finished():
                 self._step(ours)
@@ -110,7 +117,7 @@ class Master:
         return self._status
 
     def _finished(self) -> bool:
-        gone = not self._crew.workers and (self._companion is None or self._companion.ended)
+        gone = not self._crew.workers and self._housekeeper.has_stopped
         return self._failed_start or (self._stop_at is not None and gone)
 
     def _step(self, wakeups: socket.socket) -> None:
@@ -121,7 +128,7 @@ class Master:
                 if self._crew.hear(key.data):
                     self._crew.take_over(key.data)
                     self._succession.taken_over()
-            elif self._companion is not None and self._companion.hear():
+            elif self._housekeeper.receive():
                 self._succession.certificate_written()
         # Without waiting for a signal: one may get lost when many come at once.
         self._bury()
@@ -131,10 +138,8 @@ class Master:
     def _wait_s(self) -> float | None:
         """Return the seconds until the next deadline; None without one."""
         due = [*self._crew.due(), *self._succession.due()]
-        if self._companion is not None and self._companion.retry.at is not None:
-            due.append(self._companion.retry.at)
-        if self._monitor is not None:
-            due += self._monitor.due()
+        for helper in self._helpers:
+            due += helper.due()
         if self._stop_at is not None:
             due = [self._stop_at]
         return max(0.0, min(due) - time.monotonic()) if due else None
@@ -158,10 +163,9 @@ class Master:
             if pid == 0:
                 return
             status = os.waitstatus_to_exitcode(waited)
-            if self._companion is not None and pid == self._companion.pid:
-                self._companion.died(ended(status))
-            elif self._monitor is not None and pid == self._monitor.pid:
-                self._monitor.died(ended(status), time.monotonic())
+            helper = next((helper for helper in self._helpers if helper.pid == pid), None)
+            if helper is not None:
+                helper.died(ended(status), time.monotonic())
             elif (worker := self._crew.bury(pid)) is not None:
                 self._died(worker, status)
             # As process 1 of a container the master also reaps orphans of other processes.
@@ -181,10 +185,8 @@ class Master:
                     self._status = 1
                 self._kill_all()
             return
-        if self._companion is not None and self._companion.retry.is_due(now):
-            self._start_companion()
-        if self._monitor is not None:
-            self._monitor.settle(self._succession.plan, self._fork_helper, now)
+        for helper in self._helpers:
+            helper.settle(self._succession.plan, partial(self._fork_helper, helper), now)
         self._crew.kill_late(now)
         self._crew.check_heartbeats(now)
         self._crew.exchange_due(self._succession.plan, now)
@@ -211,18 +213,9 @@ class Master:
 
     # Children
 
-    def _start_companion(self) -> None:
-        if (companion := self._companion) is None:
-            return
-
-        def fork(become: Callable[[], NoReturn]) -> int:
-            return self._fork_helper(become, (companion.http,))
-
-        companion.start(self._succession.plan, self._selector, fork)
-
-    def _fork_helper(self, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...] = ()) -> int:
+    def _fork_helper(self, helper: HelperProcess[Any], become: Callable[[], NoReturn]) -> int:
         """Fork a process that serves no requests, without the private key."""
-        return self._fork(replace(self._succession.plan, options=ServerOptions()), become, keep)
+        return self._fork(replace(self._succession.plan, options=ServerOptions()), become, helper.inherited)
 
     def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
         """Fork a child that runs `become` with `plan` (`crew.Fork`)."""
@@ -250,8 +243,8 @@ class Master:
             signal.signal(number, signal.SIG_IGN)
         self._selector.close()
         self._crew.forget(keep)
-        if self._companion is not None:
-            self._companion.forget(keep)
+        for helper in self._helpers:
+            helper.close_in_child(keep)
 
     # Shutdown
 
@@ -268,17 +261,15 @@ class Master:
         self._stop_at = self._stopping_since + limit + _KILL_AFTER_S
         self._succession.end()
         self._crew.close_sockets()
-        if self._companion is not None:
-            self._companion.end()
+        for helper in self._helpers:
+            helper.stop()
         self._crew.tell_all(signal.SIGTERM)
 
     def _kill_all(self) -> None:
         """Kill all children and wait for their end."""
         self._crew.kill_all()
-        if self._companion is not None:
-            self._companion.kill()
-        if self._monitor is not None:
-            self._monitor.kill()
+        for helper in self._helpers:
+            helper.kill()
 
 
 def _noted(_: int, __: object) -> None:

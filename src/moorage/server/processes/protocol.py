@@ -7,9 +7,8 @@
                     EXCHANGE_FAILED, after which the master sends it again
     exit status     0 (all requests were answered), CUT_OFF (some were not in time), START_FAILED
 
-The companion has the same exit statuses.  No child outlives the master: `die_with`.
-Above: `worker_pool.py` and `server/housekeeper/supervisor.py` on the master's side, `worker.py` and
-`server/housekeeper/process.py` on the other.
+No worker outlives the master: `die_with`.
+Above: `worker_pool.py` on the master's side, `worker.py` on the other.
 """
 
 from __future__ import annotations
@@ -23,7 +22,9 @@ from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
+
+    from structlog.typing import Processor
 
     from moorage.config.model import Settings
     from moorage.metrics.board import Board
@@ -57,6 +58,7 @@ class Job:
     `build` builds the application.  `debug` is the debug listener's socket, for worker 0;
     `board` and `place` are where the worker publishes its metrics, if there is a debug listener.  `storage` is the
     last report of the storage monitor, `in_flight` the number of the worker's running requests, for the master.
+    `processors` are those of the log.
     """
 
     number: int
@@ -72,6 +74,7 @@ class Job:
     place: int | None = None
     storage: SharedReport | None = None
     in_flight: SharedCount | None = None
+    processors: Sequence[Processor] = ()
 
 
 def die_with(master: int) -> None:

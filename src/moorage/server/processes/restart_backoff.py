@@ -1,8 +1,8 @@
-"""When a process that has died is started again: at once, then after 1, 2, 4, 8, 15 and 30 seconds.
+"""Back-off before something that failed is started again: at once, then after 1, 2, 4, 8, 15 and 30 seconds.
 
-What cannot start must not eat the machine, and what ran well for a while is not blamed for what was before.
-Above: `worker_pool.py` for each worker, `server/housekeeper/supervisor.py`.  Times are seconds of a monotonic
-clock, passed in.
+A process that cannot start must not use up the machine; one that ran for a while starts again at once.
+Above: `worker_pool.py` for each worker, `helper_process.py`, `server/housekeeper/jobs.py`.  Times are seconds of a
+monotonic clock, passed in.
 """
 
 from __future__ import annotations
@@ -11,15 +11,15 @@ from typing import Final
 
 from moorage.backoff import Backoff
 
-__all__ = ["Retry"]
+__all__ = ["RestartBackoff"]
 
 _BACKOFF: Final = Backoff((0.0, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0))
 _STEADY_S: Final = 30.0
-"""Whoever lived longer has not failed to start, whatever became of it later."""
+"""Longer runs do not count as failed starts."""
 
 
-class Retry:
-    """`at`: when to start it, None while there is nothing to start."""
+class RestartBackoff:
+    """`at` is when to start again; None while nothing is to be started."""
 
     __slots__ = ("_failures", "at")
 
@@ -28,7 +28,7 @@ class Retry:
         self._failures = 0
 
     def after(self, now: float, lived_s: float = 0.0) -> float:
-        """It has died, or could not even be started: how many seconds from `now` it is to be started again."""
+        """Record an end after `lived_s` seconds, or a failed start; return the seconds until the next start."""
         if lived_s > _STEADY_S:
             self._failures = 0
         self._failures += 1
@@ -40,9 +40,9 @@ class Retry:
         return self.at is not None and now >= self.at
 
     def cancel(self) -> None:
-        """It is being started, or never will be again."""
+        """Schedule nothing: it is being started, or never will be again."""
         self.at = None
 
     def forgive(self) -> None:
-        """The next wait is the shortest."""
+        """Make the next wait the shortest."""
         self._failures = 0

@@ -33,8 +33,6 @@ from moorage.startup import StartupError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.config.model import Settings
-    from moorage.server.housekeeper.supervisor import Companion
     from moorage.server.processes.worker_config import Plan
     from moorage.server.processes.worker_pool import Slot, WorkerPool
 
@@ -50,7 +48,8 @@ class RollingRestart:
     """`plan` is the current one, from which dead workers are replaced.  `has_begun`: see `begin`.
 
     `reload` and `renew` return another plan and raise `StartupError`.  `reload` reads the configuration again,
-    `renew` only the certificates; it returns the same plan if they are unchanged.
+    `renew` only the certificates; it returns the same plan if they are unchanged.  `reloaded` is called when
+    another configuration is in force.
     """
 
     def __init__(
@@ -59,11 +58,12 @@ class RollingRestart:
         crew: WorkerPool,
         reload: Callable[[Plan], Plan],
         renew: Callable[[Plan], Plan],
-        companion: Companion | None,
+        reloaded: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.has_begun = False
-        self._crew, self._companion = crew, companion
+        self._crew = crew
+        self._reloaded = reloaded
         self._load_again, self._renew = reload, renew
         self._next: Plan | None = None
         self._to_replace: list[Slot] = []
@@ -101,7 +101,7 @@ class RollingRestart:
             self._look(now)
 
     def certificate_written(self) -> None:
-        """Use the certificate that the companion has written completely, without waiting for a second poll."""
+        """Use the certificate that the housekeeper has written completely, without waiting for a second poll."""
         now = time.monotonic()
         if self._has_ended:
             return
@@ -139,16 +139,6 @@ class RollingRestart:
         if self._reload_later:
             self._reload_later = False
             self.reload()
-
-    def _update_companion(self, old: Settings) -> None:
-        """Apply a reloaded configuration to the companion."""
-        before, after = old.http, self.plan.settings.http
-        if self._companion is None:
-            return
-        if before.tls.letsencrypt == after.tls.letsencrypt and before.host == after.host:
-            self._companion.again()
-        else:
-            self._companion.replace()
 
     # Certificates
 
@@ -217,7 +207,7 @@ class RollingRestart:
         if self._next is not None:
             before, self.plan = self.plan.settings, self._next
             if before is not self.plan.settings:
-                self._update_companion(before)
+                self._reloaded()
 
     def abort(self) -> None:
         """Stop the replacement after a failed start: the remaining workers keep the old plan."""

@@ -21,22 +21,18 @@ Above: `master.py`.  Below: `moorage.storage.filesystem.data_directory`.
 from __future__ import annotations
 
 import errno
-import faulthandler
 import os
-import signal
 import time
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NoReturn
+from typing import TYPE_CHECKING, ClassVar, Final, NoReturn
 
 import structlog
 
 from moorage.health_checks import StorageReport, StorageSpace
-from moorage.logs import log_setup
-from moorage.server.processes.protocol import START_FAILED, die_with
-from moorage.server.processes.restart_backoff import Retry
-from moorage.server.processes.storage_report import SILENCE_LIMIT_S
+from moorage.logs.mail_hook import MailQueue
+from moorage.server.processes.helper_process import HelperProcess, run_helper
+from moorage.server.processes.storage_report import STALE_AFTER_S
 from moorage.startup import StartupError
 from moorage.storage.filesystem.data_directory import check_readable, check_writable, create, identify
 
@@ -44,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.config.model import Settings
+    from moorage.config.sections.log import Log
     from moorage.server.processes.storage_report import SharedReport
     from moorage.server.processes.worker_config import Plan
     from moorage.storage.filesystem.data_directory import Identity
@@ -215,106 +212,65 @@ def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None
         now += wait_s
 
 
-def _main(target: Monitored, report: SharedReport, settings: Settings, instance: str, master: int) -> NoReturn:
-    """Run until killed.  SIGTERM is ignored: service managers send it to every process, and the master decides."""
-    try:
-        die_with(master)
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        faulthandler.register(signal.SIGQUIT, all_threads=True)
-        signal.pthread_sigmask(signal.SIG_SETMASK, set())
-        log_setup.configure(settings.log, instance=instance)
-        watch(target, report)
-    except BaseException:  # noqa: BLE001  all of them end in the log
-        _log.exception("the storage monitor failed")
-    finally:
-        os._exit(START_FAILED)
+@dataclass(frozen=True, slots=True)
+class MonitorParameters:
+    """Everything the process is made from."""
+
+    target: Monitored
+    log: Log
+    instance: str
 
 
-class StorageMonitor:
+class StorageMonitor(HelperProcess[MonitorParameters]):
     """The master's side: starts the process, again when it dies, hangs, or a reload has changed its settings."""
 
-    def __init__(self, report: SharedReport) -> None:
+    name: ClassVar[str] = "storage monitor"
+
+    def __init__(self, report: SharedReport, mail: MailQueue | None = None) -> None:
+        super().__init__()
         self.report = report
-        self.pid: int | None = None
-        self.retry = Retry()
-        self._target: Monitored | None = None
-        self._started = 0.0
-        self._replaced = False
+        self._mail = mail or MailQueue()
         self._silent = False
 
-    def due(self) -> list[float]:
-        """Return when `settle` has something to do, in seconds of the monotonic clock."""
-        times = [] if self.retry.at is None else [self.retry.at]
-        if self.pid is not None and not self._replaced:
-            times.append(self._heard() + SILENCE_LIMIT_S)
-        return times
-
-    def _heard(self) -> float:
-        return max(self._started, self.report.heard)
-
-    def settle(self, plan: Plan, fork: Callable[[Callable[[], NoReturn]], int], now: float) -> None:
-        """Start, replace or leave the process, as `plan` requires.  `now` is seconds of the monotonic clock."""
+    def parameters(self, plan: Plan) -> MonitorParameters | None:
         target = monitored(plan.settings)
-        changed = self._target is not None and target != self._target
-        if self.pid is not None:
-            if changed and not self._replaced:
-                self._replaced = True
-                self._send_kill()
-            elif not self._replaced:
-                self._check_heartbeat(now)
-            return
-        if changed:
-            self._target = None
-            self.report.write(StorageReport())
-        if target is None or (self.retry.at is not None and not self.retry.is_due(now)):
-            return
-        self._target, self._started = target, now
-        self.retry.cancel()
-        settings, instance, master, report = plan.settings, plan.instance, os.getpid(), self.report
-        # The process has no use for the private key that lies in its memory.
-        del plan
+        return None if target is None else MonitorParameters(target, plan.settings.log, plan.instance)
+
+    def main(self, parameters: MonitorParameters) -> Callable[[], NoReturn]:
+        master, report, processors = os.getpid(), self.report, self._mail.processors(parameters.log)
 
         def become() -> NoReturn:
-            _main(target, report, settings, instance, master)
+            run_helper(
+                self.name, lambda: watch(parameters.target, report),
+                log=parameters.log, instance=parameters.instance, master=master, processors=processors,
+            )  # fmt: skip
 
-        try:
-            self.pid = fork(become)
-        except OSError as error:
-            self.died(str(error), now)
+        return become
 
-    def _check_heartbeat(self, now: float) -> None:
+    def due(self) -> list[float]:
+        times = super().due()
+        if self.pid is not None and not self._replacing:
+            times.append(self._last_heartbeat() + STALE_AFTER_S)
+        return times
+
+    def _last_heartbeat(self) -> float:
+        return max(self.started, self.report.heard)
+
+    def check(self, now: float) -> None:
         """Replace a process that hangs.  Logs once until one responds again, however many hang."""
-        if self._silent and self.report.heard > self._started:
+        if self._silent and self.report.heard > self.started:
             self._silent = False
             _log.info("the storage monitor responds again")
-        if now < self._heard() + SILENCE_LIMIT_S:
+        if now < self._last_heartbeat() + STALE_AFTER_S:
             return
         if not self._silent:
             self._silent = True
             _log.error(
                 "the storage monitor does not respond: the state of the data directory is unknown",
-                seconds=SILENCE_LIMIT_S, remedy="check whether the disk or its file system hangs",
+                seconds=STALE_AFTER_S, remedy="check whether the disk or its file system hangs",
             )  # fmt: skip
-        self._replaced = True
-        self._send_kill()
+        self._replacing = True
+        self.send_kill()
 
-    def died(self, how: str, now: float) -> None:
-        """The process has ended, or could not be forked; it is started again when `retry` is due."""
-        self.pid = None
-        if self._replaced:
-            self._replaced = False
-            return
-        wait_s = self.retry.after(now, now - self._started)
-        _log.error("the storage monitor died; another takes its place", ended=how, in_seconds=wait_s)
-
-    def kill(self) -> None:
-        """End it and wait until it is gone."""
-        if self.pid is not None:
-            self._send_kill()
-            os.waitpid(self.pid, 0)
-            self.pid = None
-
-    def _send_kill(self) -> None:
-        assert self.pid is not None
-        with suppress(ProcessLookupError):
-            os.kill(self.pid, signal.SIGKILL)
+    def reset(self) -> None:
+        self.report.write(StorageReport())

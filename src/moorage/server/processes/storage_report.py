@@ -24,9 +24,9 @@ from moorage.health_checks import StorageReport, StorageSpace
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["SILENCE_LIMIT_S", "SharedReport"]
+__all__ = ["STALE_AFTER_S", "SharedReport"]
 
-SILENCE_LIMIT_S: Final = 60.0
+STALE_AFTER_S: Final = 60.0
 """The monitor is heard every 10 seconds, or when its check ends: a busy disk may take half a minute to sync."""
 
 _SEQUENCE: Final = struct.Struct("<Q")
@@ -63,7 +63,7 @@ class SharedReport:
 
     def current(self) -> StorageReport:
         """Return the newest report, for requests; an unknown state after 60 seconds without a heartbeat."""
-        if self._clock() >= self._heartbeats[0] + SILENCE_LIMIT_S:
+        if self._clock() >= self._heartbeats[0] + STALE_AFTER_S:
             return _UNKNOWN
         return self._report if self._sequences[0] == self._sequence else self.read()
 

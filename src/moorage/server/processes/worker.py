@@ -69,7 +69,7 @@ def main(job: Job) -> NoReturn:
     try:
         die_with(job.master)
         keep_buffers()
-        log_setup.configure(job.settings.log, instance=job.instance, worker=job.number)
+        log_setup.configure(job.settings.log, instance=job.instance, worker=job.number, processors=job.processors)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(job).run())
     except BaseException:  # noqa: BLE001  all of them end in the log

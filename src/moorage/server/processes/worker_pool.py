@@ -39,7 +39,7 @@ from moorage.server.processes.protocol import (
     START_FAILED,
     Job,
 )
-from moorage.server.processes.restart_backoff import Retry
+from moorage.server.processes.restart_backoff import RestartBackoff
 from moorage.server.processes.shared_count import SharedCount
 from moorage.server.processes.worker import main
 from moorage.server.tls.memfd import SealedMemory
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from typing import NoReturn
 
+    from moorage.logs.mail_hook import MailQueue
     from moorage.metrics.board import Board
     from moorage.server.listeners import Sockets
     from moorage.server.processes.storage_report import SharedReport
@@ -81,7 +82,7 @@ class Worker:
     in_flight: SharedCount = field(default_factory=SharedCount)
     ready: bool = False
     retiring: bool = False
-    exchange: Retry = field(default_factory=Retry)
+    exchange: RestartBackoff = field(default_factory=RestartBackoff)
     exchanging: bool = False
     exchange_failed: bool = False
     heard: float = 0.0
@@ -95,7 +96,7 @@ class Slot:
     number: int
     current: Worker | None = None
     fresh: Worker | None = None
-    retry: Retry = field(default_factory=Retry)
+    retry: RestartBackoff = field(default_factory=RestartBackoff)
 
 
 class Fork(Protocol):
@@ -115,7 +116,7 @@ class WorkerPool:
     """`slots` are as many as there are to be workers; `workers` those that live, by process id.
 
     `selector` tells when one of them speaks, with the worker as its data.  `observation` and `storage` are shared
-    by all workers, if there is a debug listener or a storage monitor.
+    by all workers, if there is a debug listener or a storage monitor.  `mail` is the queue of log lines for mails.
     """
 
     slots: list[Slot]
@@ -123,6 +124,7 @@ class WorkerPool:
     selector: selectors.BaseSelector
     fork: Fork
     observation: Observation | None
+    mail: MailQueue
     storage: SharedReport | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     checked: float = field(default_factory=time.monotonic)
@@ -144,7 +146,7 @@ class WorkerPool:
         in_flight = SharedCount()
         job = Job(
             slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options, plan.instance,
-            os.getpid(), debug, board, place, self.storage, in_flight,
+            os.getpid(), debug, board, place, self.storage, in_flight, self.mail.processors(plan.settings.log),
         )  # fmt: skip
 
         def become() -> NoReturn:

@@ -8,7 +8,7 @@ long chain piece by piece, is waited for; files that do not match in between are
 
 A change is a different stamp of a file (`moorage/reloading.py`).
 
-The companion (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
+The housekeeper (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
 Above: `server/processes/rolling_restart.py`.  Made by: `server/processes/worker_config.py`.
 """
 

@@ -1,0 +1,99 @@
+"""Background jobs of the registry, run by the housekeeper of each node (`server/housekeeper/`).
+
+Each job opens a storage driver of its own when it runs.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, ClassVar, Final
+
+from moorage.errors import RegistryError
+from moorage.registry.lease import Lease
+from moorage.registry.purge import Purger
+from moorage.registry.storage_errors import refusing
+from moorage.server.housekeeper.jobs import Job, JobContext
+from moorage.wiring.storage import make_driver
+
+if TYPE_CHECKING:
+    from moorage.config.model import Settings
+    from moorage.config.sections.storage import Storage
+    from moorage.storage.driver import Driver
+
+__all__ = ["StorageProbe", "UploadPurging", "jobs", "make_purger"]
+
+_TERM_INTERVALS: Final = 1.5
+"""Term of the purging lease, in intervals: the owner extends it once per interval, and clocks differ."""
+
+
+def jobs(settings: Settings, instance: str) -> list[Job]:
+    """Return the jobs that `settings` need; `instance` names this start of the server in leases.
+
+    The data of `storage.inmemory` is in its one worker, which purges it itself (`wiring/app.py`).
+    """
+    storage = settings.storage
+    found: list[Job] = []
+    if storage.driver == "inmemory":
+        return found
+    if storage.filesystem is None:
+        found.append(StorageProbe(storage, settings))
+    if _purges(settings):
+        found.append(UploadPurging(storage, instance, settings))
+    return found
+
+
+def make_purger(driver: Driver, settings: Settings, lease: Lease | None = None) -> Purger | None:
+    """Return the purger that `storage.maintenance.uploadpurging` configures, if any."""
+    if not _purges(settings):
+        return None
+    purging = settings.storage.maintenance.uploadpurging
+    return Purger(driver, age_s=purging.age, interval_s=purging.interval, dry_run=purging.dryrun, lease=lease)
+
+
+def _purges(settings: Settings) -> bool:
+    maintenance = settings.storage.maintenance
+    return maintenance.uploadpurging.enabled and not maintenance.readonly.enabled
+
+
+@dataclass(frozen=True)
+class StorageProbe(Job):
+    """Accesses a bucket once at start: an unusable one is logged now, not at the first push."""
+
+    name: ClassVar[str] = "first storage probe"
+
+    storage: Storage
+    settings: Settings = field(compare=False, repr=False)
+
+    async def run(self, context: JobContext) -> None:
+        del context
+        driver = make_driver(self.settings)
+        try:
+            # `refusing` has logged the cause.
+            with suppress(RegistryError), refusing():
+                await driver.probe()
+        finally:
+            await driver.close()
+
+
+@dataclass(frozen=True)
+class UploadPurging(Job):
+    """Purges uploads and half-written tags by age, on one node of the cluster at a time."""
+
+    name: ClassVar[str] = "upload purging"
+
+    storage: Storage
+    instance: str
+    settings: Settings = field(compare=False, repr=False)
+
+    async def run(self, context: JobContext) -> None:
+        del context
+        driver = make_driver(self.settings)
+        try:
+            term_s = _TERM_INTERVALS * self.storage.maintenance.uploadpurging.interval
+            lease = Lease(driver, "upload-purging", self.instance, term_s=term_s)
+            purger = make_purger(driver, self.settings, lease)
+            if purger is not None:
+                await purger.run()
+        finally:
+            await driver.close()
