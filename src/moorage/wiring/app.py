@@ -1,8 +1,6 @@
 """The application of one process, built from settings.
 
     settings ──► driver ──► StoredRegistry ──► ASGI application ◄── authority
-                                │
-                                └──► upload purger (one worker of the node runs it)
 
 Above: `serving.py`, which adds health checks and middleware and runs the server.  Below: one module per part.
 """
@@ -19,17 +17,15 @@ import structlog
 
 from moorage.concurrency import AT_ONCE
 from moorage.config.problems import Problem
-from moorage.errors import RegistryError
 from moorage.http.app import create_app
 from moorage.registry.manifests import ValidationRules
-from moorage.registry.purge import Purger
 from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.startup import StartupError
-from moorage.storage.driver import RequestCost
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.authentication import check_authority, make_authority
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.cache import prepare as prepare_cache
+from moorage.wiring.housekeeping import make_purger
 from moorage.wiring.http import http_options, token_endpoint
 from moorage.wiring.redirects import make_rules
 from moorage.wiring.storage import open_store
@@ -43,6 +39,7 @@ if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.config.model import Settings
     from moorage.metrics.recorder import Reading
+    from moorage.registry.purge import Purger
     from moorage.storage.driver import Driver
     from moorage.storage.instrumented import Watch
 
@@ -69,23 +66,14 @@ class App:
     purger: Purger | None
     authority: Authority | None = None
     store_readings: Callable[[], Iterable[Reading]] = tuple
-    looks: bool = False
-    """The storage is probed at the start."""
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
-        """Start the background tasks."""
-        if self.looks:
-            self._tasks.append(asyncio.create_task(self._look(), name="first look at the storage"))
+        """Start the tasks that run beside the requests."""
         if self.authority is not None:
             self._tasks.append(asyncio.create_task(_refresh(self.authority), name="files of the authority"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
-
-    async def _look(self) -> None:
-        """Report an unusable bucket at the start instead of at the first push; `refusing` logs the cause."""
-        with suppress(RegistryError):
-            await self.registry.probe()
 
     async def probe(self) -> None:
         """Check the storage.  Raises the `RegistryError` that a client would get."""
@@ -128,7 +116,7 @@ def build(
 ) -> App:
     """Return the application of one process.  Raises `StartupError`.
 
-    `worker` counts from 0; only worker 0 purges uploads and logs problems of files.  `watches` observe every call
+    `worker` counts from 0; only worker 0 logs problems of files.  `watches` observe every call
     of the driver.
     """
     store = open_store(settings, processors=resources.processors if resources else 1)
@@ -138,9 +126,9 @@ def build(
     registry = make_registry(driver, settings, secret, resources)
     authority = make_authority(settings, secret, reports=worker == 0)
     asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
-    purger = _purger(driver, settings, worker)
-    looks = store.driver.request_cost is RequestCost.NETWORK and worker == 0
-    return App(asgi, registry, purger, authority, store.readings, looks=looks)
+    # The data of `storage.inmemory` is in this process alone; all others are purged by the housekeeper.
+    purger = make_purger(driver, settings) if settings.storage.driver == "inmemory" else None
+    return App(asgi, registry, purger, authority, store.readings)
 
 
 def make_registry(
@@ -188,13 +176,6 @@ def _check_cache(settings: Settings, _: bytes) -> list[Problem]:
 def _check_redirects(settings: Settings, _: bytes) -> list[Problem]:
     make_rules(settings)
     return []
-
-
-def _purger(driver: Driver, settings: Settings, worker: int) -> Purger | None:
-    purging = settings.storage.maintenance.uploadpurging
-    if worker != 0 or not purging.enabled or settings.storage.maintenance.readonly.enabled:
-        return None
-    return Purger(driver, age_s=purging.age, interval_s=purging.interval, dry_run=purging.dryrun)
 
 
 def _rules(settings: Settings) -> ValidationRules:
