@@ -191,6 +191,25 @@ def test_only_one_file_depends_on_the_parser() -> None:
     assert users == {"server/http1/request_head.py"}
 
 
+OWNERS: Final = {
+    "blob_data": {"registry/blob_store.py"},
+    "torn_mark": {"registry/blob_store.py"},
+}
+"""Functions of `registry/layout.py`, and the only modules that may use them."""
+
+
+@pytest.mark.parametrize("key", OWNERS)
+def test_keys_are_built_by_their_owner(key: str) -> None:
+    """A link to bytes that are about to be removed is made wherever a module decides by itself that they exist."""
+    users = {
+        name
+        for name, path in FILES.items()
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and node.attr == key
+    }
+    assert users == OWNERS[key]
+
+
 def imported_roots(path: Path) -> set[str]:
     roots = set()
     for node in ast.walk(ast.parse(path.read_text())):

@@ -19,9 +19,9 @@ from tests.wire import image as wire_image
 
 from moorage.errors import ManifestUnknown
 from moorage.registry import hashing, layout
+from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers
-from moorage.registry.torn_blobs import TornBlobs
 from moorage.storage.azure.appender import BlockLog, decode
 from moorage.storage.azure.objects import Found
 from moorage.storage.driver import Key, StorageUnavailable, Version
@@ -146,7 +146,7 @@ async def test_a_mark_of_a_torn_blob_of_a_later_format_is_as_none(text: bytes) -
     driver, whole = MemoryDriver(), blob(size=100_000, seed=3)
     await driver.write(layout.blob_data(whole.digest), whole.data)
     await driver.write(layout.torn_mark(whole.digest), text)
-    assert await TornBlobs(driver).mountable_size(whole.digest) == 100_000
+    assert await BlobStore(driver).rely(whole.digest, Purpose.LINK) == 100_000
 
 
 async def test_a_mark_of_a_deletion_counts_by_its_name() -> None:

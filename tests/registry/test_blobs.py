@@ -11,6 +11,7 @@ from tests.registry.watched import InstrumentedDriver
 from moorage.caches import Recent
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.interface import Blob, FoundBlob, Redirect
 from moorage.storage.driver import KeyMissing, SignedUrl
@@ -75,7 +76,8 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
             calls.append(call.partition(" ")[0])
 
     await put(driver, DIGEST, DATA)
-    blobs = StoredBlobs(Counting(driver), confirmed=Recent(3600))
+    counting = Counting(driver)
+    blobs = StoredBlobs(counting, store=BlobStore(counting, confirmed=Recent(3600)))
     for _ in range(3):
         await blobs.stat(NAME, DIGEST)
     assert calls == ["read", "stat", "read", "read", "read"], "the second one is that of the mark of a torn blob"
@@ -84,7 +86,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
 async def test_a_blob_that_goes_after_it_was_remembered_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
     """A collector beside us takes bytes; a 200 with a length and nothing after it would follow."""
     confirmed = Recent[Digest](3600)
-    blobs = StoredBlobs(driver, confirmed=confirmed)
+    blobs = StoredBlobs(driver, store=BlobStore(driver, confirmed=confirmed))
     await blobs.stat(NAME, DIGEST)
     await driver.delete([layout.blob_data(DIGEST)])
     assert (await blobs.stat(NAME, DIGEST)).size == len(DATA), "compared a moment ago"

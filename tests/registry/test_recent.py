@@ -9,6 +9,7 @@ from tests.wire import image
 from moorage.caches import Recent
 from moorage.errors import ManifestBlobUnknown
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.memory import MemoryDriver
@@ -38,7 +39,7 @@ class Asked(InstrumentedDriver):
 
 
 async def push(driver: Asked, recent: Recent[Digest]) -> None:
-    uploads = StoredUploads(driver, b"secret", recent=recent)
+    uploads = StoredUploads(driver, b"secret", store=BlobStore(driver, recent=recent))
     for data in (LAYER, CONFIG):
         status = await uploads.start(NAME)
         async with uploads.extend(NAME, status.uuid, status.state) as part:
@@ -48,7 +49,7 @@ async def push(driver: Asked, recent: Recent[Digest]) -> None:
 
 
 async def put(driver: Asked, recent: Recent[Digest]) -> None:
-    manifests = StoredManifests(driver, recent=recent)
+    manifests = StoredManifests(driver, store=BlobStore(driver, recent=recent))
     await manifests.put(
         NAME, parse_tag("v1"), "application/vnd.oci.image.manifest.v1+json", image(CONFIG, [LAYER])
     )

@@ -10,7 +10,9 @@ from tests.registry.watched import InstrumentedDriver
 from moorage.caches import Recent
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import RequestCost
@@ -74,14 +76,16 @@ async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
     counting.request_cost = RequestCost.NETWORK  # a file's size is compared once a second by each
     await put(driver)
     for _ in range(2):
-        assert (await StoredBlobs(counting, sizes=sizes).stat(NAME, DIGEST)).size == len(DATA)
+        assert (
+            await StoredBlobs(counting, store=BlobStore(counting, sizes=sizes)).stat(NAME, DIGEST)
+        ).size == len(DATA)
     assert counting.stats == 1
 
 
 async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver) -> None:
     """Whoever mounts does not upload, so the bytes must be there."""
     sizes = MemorySizes(10)
-    blobs = StoredBlobs(driver, sizes=sizes)
+    blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes))
     await put(driver)
     await blobs.stat(NAME, DIGEST)
     await driver.delete([layout.blob_data(DIGEST)])
@@ -93,15 +97,16 @@ async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver)
 async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(driver: Driver) -> None:
     """Or HEAD would say for ever that nobody needs to upload them."""
     sizes, built = MemorySizes(10), image()
-    blobs = StoredBlobs(driver, sizes=sizes, confirmed=Recent(3600))
+    blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=Recent(3600)))
     for part in built.closure[:-1]:
         await put(driver, part.digest, part.data)
         await blobs.stat(NAME, part.digest)
     layer = built.closure[0].digest
     await driver.delete([layout.blob_data(layer)])
     assert (await blobs.stat(NAME, layer)).size
+    manifests = StoredManifests(driver, store=BlobStore(driver, sizes=sizes))
     with pytest.raises(ManifestBlobUnknown):
-        await StoredManifests(driver, sizes=sizes).put(NAME, Tag("t"), built.media_type, built.data)
+        await manifests.put(NAME, Tag("t"), built.media_type, built.data)
     with pytest.raises(BlobUnknown):
         await blobs.stat(NAME, layer)
 
@@ -112,10 +117,11 @@ async def test_links_that_go_are_told(driver: Driver) -> None:
     alias = Digest.of(DATA, "sha512")
     await driver.write(layout.blob_data(DIGEST), DATA)
     await driver.write(layout.layer_link(NAME, alias), str(DIGEST).encode())
-    await StoredBlobs(driver, sizes=sizes, delete_enabled=True).delete(NAME, alias)
+    links = Links(driver, sizes=sizes)
+    await StoredBlobs(driver, links=links, delete_enabled=True).delete(NAME, alias)
     for part in built.closure[:-1]:
         await put(driver, part.digest, part.data)
-    manifests = StoredManifests(driver, sizes=sizes, delete_enabled=True)
+    manifests = StoredManifests(driver, links=links, delete_enabled=True)
     await manifests.put(NAME, Tag("t"), built.media_type, built.data)
     await manifests.delete(NAME, built.digest)
     assert sizes.links == [(NAME, (alias, DIGEST)), (NAME, (built.digest,))]
@@ -125,7 +131,7 @@ async def test_links_that_go_are_told(driver: Driver) -> None:
 async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driver, size: int) -> None:
     """Each way out checks it before the first byte leaves."""
     sizes, confirmed = MemorySizes(10), Recent[Digest](3600)
-    blobs = StoredBlobs(driver, sizes=sizes, confirmed=confirmed)
+    blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=confirmed))
     await put(driver)
 
     async def fetched(start: int | None, *, files: bool = False) -> bytes:

@@ -14,6 +14,7 @@ from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.tags import StoredTags
 from moorage.registry.unserved_manifests import UnservedManifests
@@ -219,7 +220,7 @@ async def test_what_is_not_served_is_read_once(driver: Driver, limit: int | None
     await driver.write(layout.blob_data(ONE.digest), SCHEMA_1)
     await driver.write(layout.blob_data(OTHER.digest), b"other bytes")
     watched = Counting(driver)
-    unserved = UnservedManifests(watched, clock=lambda: now[0])
+    unserved = UnservedManifests(BlobStore(watched), clock=lambda: now[0])
     tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
     assert (await tags.list(NAME, limit=limit)).names == ()
     first = watched.bodies
@@ -238,7 +239,7 @@ async def test_an_object_written_a_moment_ago_is_read_again(driver: Driver) -> N
     await driver.write(layout.blob_data(ONE.digest), b"!" * len(ONE.data))
     watched = Counting(driver)
     written = (await driver.stat(layout.blob_data(ONE.digest))).modified.timestamp()
-    unserved = UnservedManifests(watched, clock=lambda: written + 1)
+    unserved = UnservedManifests(BlobStore(watched), clock=lambda: written + 1)
     tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
     for reads in (1, 2):
         assert (await tags.list(NAME)).names == ()

@@ -18,6 +18,7 @@ from moorage.config.sections.storage import Cache, Redirect, Storage
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
 from moorage.http.app import create_app
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
@@ -266,7 +267,7 @@ async def test_head_notices_within_a_second_what_became_of_a_file(store: Driver)
     now = [0.0]
     await store.write(KEY, LAYER.data[:50_000])
     sizes = MemorySizes(10)
-    blobs = StoredBlobs(store, sizes=sizes, confirmed=Recent(1, clock=lambda: now[0]))
+    blobs = StoredBlobs(store, store=BlobStore(store, sizes=sizes, confirmed=Recent(1, clock=lambda: now[0])))
     assert (await blobs.stat(APP, LAYER.digest)).size == 50_000, "nobody knows its size"
     await serving(store).push_blob(LAYER, APP)
     now[0] = 2
@@ -323,18 +324,19 @@ async def test_a_full_disk_does_not_hide_that_a_blob_is_torn(store: Driver) -> N
                 raise StorageExhausted(call)
 
     await store.write(KEY, LAYER.data[:-1])
-    assert await TornBlobs(Full(store)).proven_size(LAYER.digest) is None
+    assert await BlobStore(Full(store)).prove(LAYER.digest) is None
 
 
 async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:
     """Sizes from Redis or memory and what was seen a moment ago: neither stands for bytes that are not there."""
-    sizes, torn = MemorySizes(10), TornBlobs(store)
-    blobs = StoredBlobs(store, sizes=sizes, torn=torn)
+    sizes = MemorySizes(10)
+    recent: Recent[Digest] = Recent(60)
+    shared = BlobStore(store, sizes=sizes, recent=recent)
+    blobs = StoredBlobs(store, store=shared)
     await sizes.put(LAYER.digest, 0)
     assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size, "another node saw it empty"
-    recent: Recent[Digest] = Recent(60)
     recent.note(LAYER.digest, LAYER.size - 1)
-    manifests = StoredManifests(store, sizes=sizes, torn=torn, recent=recent)
+    manifests = StoredManifests(store, store=shared)
     await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
     await store.write(KEY, LAYER.data[:-1])
     await sizes.put(LAYER.digest, LAYER.size - 1)
@@ -352,9 +354,10 @@ async def test_an_upload_replaces_the_size_of_a_torn_blob(store: Driver) -> None
     """A remembered wrong length would fail the first pull after the repair."""
     sizes = MemorySizes(10)
     await store.write(KEY, LAYER.data[:-1])
-    blobs = StoredBlobs(store, sizes=sizes)
+    shared = BlobStore(store, sizes=sizes)
+    blobs = StoredBlobs(store, store=shared)
     assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size - 1
-    uploads = StoredUploads(store, b"secret", sizes=sizes)
+    uploads = StoredUploads(store, b"secret", store=shared)
     status = await uploads.start(APP)
     async with uploads.extend(APP, status.uuid, status.state) as part:
         await part.write(LAYER.data)
@@ -366,14 +369,26 @@ async def test_an_upload_replaces_the_size_of_a_torn_blob(store: Driver) -> None
 
 async def test_bytes_written_again_are_judged_again(store: Driver) -> None:
     """An operator restores the blob from a backup, in a running registry."""
-    torn = TornBlobs(store)
+    sizes = MemorySizes(10)
+    blobs = BlobStore(store, sizes=sizes)
     await store.write(KEY, b"!" * LAYER.size)
-    assert await torn.proven_size(LAYER.digest) is None
-    assert await torn.size(LAYER.digest) is None
-    assert torn.is_suspect(LAYER.digest, LAYER.size)
-    torn.published(LAYER.digest)
-    assert await torn.size(LAYER.digest) == LAYER.size
+    assert await blobs.prove(LAYER.digest) is None
+    assert await blobs.rely(LAYER.digest, Purpose.REFER) is None
+    await sizes.put(LAYER.digest, LAYER.size)
+    assert await blobs.rely(LAYER.digest) is None, "another process saw the size of the torn object"
     await store.write(KEY, LAYER.data)
-    assert await torn.proven_size(LAYER.digest) == LAYER.size
+    assert await blobs.prove(LAYER.digest) == LAYER.size
+    for purpose in Purpose:
+        assert await blobs.rely(LAYER.digest, purpose) == LAYER.size
     await store.delete([KEY])
-    assert await torn.proven_size(LAYER.digest) is None
+    assert await blobs.prove(LAYER.digest) is None
+
+
+async def test_an_upload_ends_what_was_known_of_a_torn_blob(store: Driver) -> None:
+    """The time of the new object may be that of the torn one, where times have a resolution of a second."""
+    torn, stat = TornBlobs(), await store.stat(KEY)
+    torn.note(LAYER.digest, stat.size, stat.modified, whole=False)
+    assert torn.size_of(LAYER.digest, stat) is None
+    assert torn.is_suspect(LAYER.digest, stat.size)
+    torn.forget(LAYER.digest)
+    assert torn.size_of(LAYER.digest, stat) == LAYER.size

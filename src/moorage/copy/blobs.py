@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import BoundedCache
 from moorage.coalescing import SingleFlight
 from moorage.concurrency import gather_all
-from moorage.registry import hashing, layout
-from moorage.registry.contents import hashed, pieces
+from moorage.registry import hashing
+from moorage.registry.blob_store import BlobStore
 from moorage.storage.driver import KeyMissing, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -58,7 +58,9 @@ class BlobMover:
     def __init__(
         self, source: Driver, target: Driver, rules: Rules, tally: Tally, watcher: Watcher, *, at_once: int
     ) -> None:
-        self._source, self._target, self._rules = source, target, rules
+        self._source, self._rules = source, rules
+        self._from = BlobStore(source)
+        self._to = BlobStore(target)
         self._tally, self._watcher = tally, watcher
         self._turn = asyncio.Semaphore(at_once)
         self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
@@ -93,9 +95,8 @@ class BlobMover:
         return state
 
     async def _settle(self, digest: Digest) -> State:
-        key = layout.blob_data(digest)
-        there = await self._target.find(key)
-        here = await self._source.find(key)
+        there = await self._to.stat(digest)
+        here = await self._from.stat(digest)
         if here is None:
             return State.WHOLE if there is not None and await self._is_whole(digest) else State.GONE
         if (
@@ -120,26 +121,29 @@ class BlobMover:
 
     async def _is_whole(self, digest: Digest) -> bool:
         with suppress(KeyMissing):
-            found, _ = await hashed(self._target, layout.blob_data(digest), digest.algorithm)
+            found, _ = await self._to.hashed(digest)
             return found == digest.hex
         return False
 
     async def _copy(self, digest: Digest, *, replace: bool) -> State:
         """Raises KeyMissing, _CannotRead."""
-        key, hasher = layout.blob_data(digest), hashing.new(digest.algorithm)
+        hasher = hashing.new(digest.algorithm)
         if self._rules.dry_run:
-            size = (await self._source.stat(key)).size
+            stat = await self._from.stat(digest)
+            if stat is None:
+                return State.GONE
+            size = stat.size
             self._watcher.moved(size, copied=True)
         else:
-            async with self._target.create(key) as writer:
-                async for batch in _readable(pieces(self._source, key)):
+            async with self._to.create(digest) as writer:
+                async for batch in _readable(self._from.pieces(digest)):
                     await gather_all(writer.write(batch), asyncio.to_thread(hasher.update, batch))
                     self._watcher.moved(sum(map(len, batch)), copied=True)
                 if hasher.hexdigest() != digest.hex:
                     return State.CORRUPT
                 if replace:
                     # A commit keeps an object that is there and has the right size: these bytes are wrong.
-                    await self._target.delete([key])
+                    await self._to.remove(digest)
                 await writer.commit()
             size = hasher.length
         self._tally.blobs += 1

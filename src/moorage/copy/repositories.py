@@ -36,6 +36,7 @@ from moorage.copy.blobs import BlobMover, Rules, State
 from moorage.copy.progress import Tally
 from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrer_links import encode
@@ -81,6 +82,7 @@ class Copier:
 
     def __init__(self, source: Driver, target: Driver, options: Options, watcher: Watcher) -> None:
         self._source, self._target, self._options, self._watcher = source, target, options, watcher
+        self._stored = BlobStore(source)
         self.tally = Tally()
         rules = Rules(recheck=options.recheck, dry_run=options.dry_run)
         self._blobs = BlobMover(source, target, rules, self.tally, watcher, at_once=options.at_once)
@@ -222,9 +224,8 @@ class Copier:
         return True
 
     async def _read(self, name: RepoName, digest: Digest) -> bytes | None:
-        key = layout.blob_data(digest)
         try:
-            data = (await self._source.read(key)).data
+            data = await self._stored.content(digest)
         except KeyMissing:
             if await has_link(self._source, layout.revision_link(name, digest)):
                 self._problem(f"{name}@{digest}", State.GONE.value)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.fsck.inventory import Inventory
+    from moorage.registry.blob_store import BlobStore
     from moorage.registry.manifests import StoredManifests
     from moorage.storage.driver import Driver, Key
 
@@ -28,6 +29,10 @@ class Context:
     settled_before: datetime
     repair: bool
     tell: Callable[[Finding], None]
+
+    @property
+    def blobs(self) -> BlobStore:
+        return self.inventory.store
 
     async def found(
         self, kind: str, key: Key, problem: str, fix: Callable[[], Awaitable[bool]] | None = None

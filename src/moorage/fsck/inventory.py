@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.walk import objects
 from moorage.types import Digest
 
@@ -36,6 +36,7 @@ class Inventory:
     """
 
     driver: Driver
+    store: BlobStore = field(init=False)
     names: set[RepoName] = field(default_factory=set)
     strangers: list[Key] = field(default_factory=list)
     torn_histories: list[tuple[Key, Digest]] = field(default_factory=list)
@@ -44,6 +45,9 @@ class Inventory:
     _known: dict[bytes, int] = field(default_factory=dict)
     """Raw digest to size; the complement of it, which is negative, once something links the blob.  (A `Digest` and
     its texts would be three times as large.)"""
+
+    def __post_init__(self) -> None:
+        self.store = BlobStore(self.driver)
 
     def add(self, found: Object) -> None:
         stat, parsed = found
@@ -90,7 +94,7 @@ class Inventory:
 
     async def size_now(self, digest: Digest) -> int | None:
         """As the store says in this moment."""
-        stat = await self.driver.find(layout.blob_data(digest))
+        stat = await self.store.stat(digest)
         return None if stat is None else stat.size
 
 

@@ -105,7 +105,7 @@ class RepositoryCheck:
     async def _read(self, digest: Digest) -> bytes | None:
         """None for what is not there, is too large for a manifest, or lies on a bad sector."""
         try:
-            return (await self.context.driver.read(layout.blob_data(digest))).data
+            return await self.context.blobs.content(digest)
         except (KeyMissing, ObjectTooLarge):
             return None
         except StorageUnavailable:
@@ -122,7 +122,7 @@ class RepositoryCheck:
                 return  # deleted meanwhile
             if await self._is_there(digest):
                 await self.context.found(
-                    "manifest-corrupt", layout.blob_data(digest), f"not the manifest that {self.name} links"
+                    "manifest-corrupt", self.context.blobs.key(digest), f"not the manifest that {self.name} links"
                 )
             else:
                 await self.context.found("manifest-missing", link, f"there are no bytes of {digest}")
@@ -181,7 +181,7 @@ class RepositoryCheck:
                 revision = layout.revision_link(self.name, manifest)
                 await self.context.found("content-missing", revision, f"there are no bytes of {layer.digest}")
         else:
-            await self._size(manifest, layer.digest, layout.blob_data(stored), layer.size, size)
+            await self._size(manifest, layer.digest, self.context.blobs.key(stored), layer.size, size)
 
     async def _unlinked(self, manifest: Digest, layer: Layer) -> bool:
         """Content that the repository does not link; whether there is more to look at."""
@@ -218,7 +218,7 @@ class RepositoryCheck:
             stored = found
         size = await self._blob(stored)
         if size is not None:  # else its own link is told of
-            await self._size(manifest, child.digest, layout.blob_data(stored), child.size, size)
+            await self._size(manifest, child.digest, self.context.blobs.key(stored), child.size, size)
 
     async def _has_referrer(self, digest: Digest, link: ReferrerLink) -> None:
         """A manifest with a subject, which therefore has a link below the subject."""

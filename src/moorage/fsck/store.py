@@ -14,7 +14,6 @@ from moorage.fsck.repairs import exists, overwrite
 from moorage.fsck.repository import RepositoryCheck
 from moorage.fsck.tags import check_tag
 from moorage.registry import layout
-from moorage.registry.contents import hashed
 from moorage.registry.links import resolve
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.torn_blobs import is_empty_in_error
@@ -125,7 +124,7 @@ async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
     for digest in [digest for digest, size in inventory.all() if is_empty_in_error(digest, size)]:
         if await inventory.size_now(digest) == 0:
             empty.add(digest)
-            await context.found("blob-empty", layout.blob_data(digest), "it has no bytes")
+            await context.found("blob-empty", context.blobs.key(digest), "it has no bytes")
     if digests:
         watcher.phase("bytes hashed", inventory.blob_bytes)
         filled = (digest for digest, _ in inventory.all() if digest not in empty)
@@ -133,9 +132,9 @@ async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
 
 
 async def _hash(context: Context, advanced: Callable[[int], None], digest: Digest) -> None:
-    key = layout.blob_data(digest)
+    key = context.blobs.key(digest)
     try:
-        found, size = await hashed(context.driver, key, digest.algorithm, advanced)
+        found, size = await context.blobs.hashed(digest, advanced)
     except KeyMissing:
         return  # collected meanwhile
     except StorageUnavailable as error:

@@ -112,7 +112,7 @@ async def survey(
 
     async def read(revision: tuple[RepoName, Digest]) -> None:
         name, digest = revision
-        await _judge(driver, contents, f"{name}@{digest}", layout.blob_data(digest))
+        await _judge(contents, f"{name}@{digest}", digest)
         advanced(1)
 
     await for_each(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
@@ -123,9 +123,9 @@ async def survey(
     return contents
 
 
-async def _judge(driver: Driver, contents: Contents, shown: str, key: Key) -> None:
+async def _judge(contents: Contents, shown: str, digest: Digest) -> None:
     try:
-        data = (await driver.read(key)).data
+        data = await contents.inventory.store.content(digest)
     except (KeyMissing, ObjectTooLarge):
         contents.unreadable.append(shown)
         return

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.caches import BoundedCache, Recent
+from moorage.caches import BoundedCache
 from moorage.concurrency import AT_ONCE, gather_all, map_bounded
 from moorage.errors import (
     Denied,
@@ -57,14 +57,13 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
+from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import UNKNOWN_CALLER, Deleted, IfMatch, Manifest, Pushed
 from moorage.registry.links import LAYER, REVISION, LinkKind, Links, read_link, resolve
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
-from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refuse, refusing
-from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.unserved_manifests import UnservedManifests
 from moorage.storage.driver import (
     ABSENT,
@@ -86,7 +85,6 @@ if TYPE_CHECKING:
     from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
     from moorage.registry.referrer_links import ReferrerLink
-    from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver, Key, When
     from moorage.types import Reference, RepoName
 
@@ -153,8 +151,7 @@ class ValidationRules:
 class StoredManifests:
     """See `interface.Manifests`.  Bytes of up to `cache_bytes` stay in memory; tags are read each time.
 
-    `tags_at_once` of a repository's tags are read together where all have to be looked at.  Blobs in `recent` are
-    taken to have their bytes.
+    `tags_at_once` of a repository's tags are read together where all have to be looked at.
     """
 
     def __init__(
@@ -165,25 +162,22 @@ class StoredManifests:
         rules: ValidationRules | None = None,
         cache_bytes: int = MANIFESTS_BYTES,
         tags_at_once: int = AT_ONCE,
-        recent: Recent[Digest] | None = None,
-        sizes: Sizes | None = None,
+        store: BlobStore | None = None,
         links: Links | None = None,
-        torn: TornBlobs | None = None,
+        writes: DeduplicatedWrites | None = None,
         unserved: UnservedManifests | None = None,
     ) -> None:
-        self._torn = TornBlobs(driver) if torn is None else torn
         self._driver, self._delete_enabled = driver, delete_enabled
-        self._sizes: Sizes = MemorySizes(0) if sizes is None else sizes
-        self._recent: Recent[Digest] = Recent(0) if recent is None else recent
         self._tags_at_once = tags_at_once
         self._rules = rules or ValidationRules()
-        self._lasting = DeduplicatedWrites(driver)
-        self._links = Links(driver, sizes=self._sizes, writes=self._lasting) if links is None else links
+        self._lasting = DeduplicatedWrites(driver) if writes is None else writes
+        self._links = Links(driver, writes=self._lasting) if links is None else links
+        self._blobs = BlobStore(driver, writes=self._lasting) if store is None else store
         self._offload = Offload()
         self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
         self._proven: BoundedCache[Digest, int] = BoundedCache(_PROVEN)
         self._damaged: BoundedCache[Digest, bool] = BoundedCache(_DAMAGED)
-        self._unserved = UnservedManifests(driver) if unserved is None else unserved
+        self._unserved = UnservedManifests(self._blobs) if unserved is None else unserved
 
     async def get(
         self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
@@ -220,7 +214,7 @@ class StoredManifests:
 
     async def _load(self, digest: Digest) -> Manifest:
         try:
-            data = (await self._driver.read(layout.blob_data(digest))).data
+            data = await self._blobs.content(digest)
             actual = await self._offload.run(len(data), lambda: Digest.of(data, digest.algorithm))
             damage = "" if actual == digest else "its bytes are not those of its digest"
         except (KeyMissing, ObjectTooLarge) as error:
@@ -255,13 +249,11 @@ class StoredManifests:
         size = self._proven.get(digest)
         if size is None:
             return False if await self._unserved.holds(digest) else None
-        try:
-            found = (await self._driver.stat(layout.blob_data(digest))).size
-        except KeyMissing:
-            found = -1
-        if found != size:
-            self._proven.drop(digest)
-        return found == size
+        stat = await self._blobs.stat(digest)
+        if stat is not None and stat.size == size:
+            return True
+        self._proven.drop(digest)
+        return False
 
     async def prove(self, digest: Digest) -> bool:
         """Return whether `load` returns the manifest, by reading it."""
@@ -324,7 +316,7 @@ class StoredManifests:
         condition: IfMatch | None,
     ) -> None:
         """Bytes, links and tags, each step of its own; see the module docstring."""
-        await self._lasting.ensure(layout.blob_data(digest), data)
+        await self._blobs.write(digest, data)
         link = str(digest).encode()
         history = [layout.tag_history_link(name, tag, digest) for tag in tags]
         await gather_all(self.link(name, digest, referrer), *(self._lasting.ensure(key, link) for key in history))
@@ -346,7 +338,7 @@ class StoredManifests:
             return False
         link = str(digest).encode()
         groups = [
-            [Write(layout.blob_data(digest), data)],
+            [self._blobs.as_write(digest, data)],
             [
                 Write(revision, link, ABSENT, unless=mark),
                 *(Write(layout.tag_history_link(name, tag, digest), link) for tag in tags),
@@ -441,9 +433,7 @@ class StoredManifests:
             stored = await self._links.recent(kind, name, digest)
             if stored is None:
                 continue
-            found = self._recent.get(stored)
-            if found is None or size not in {None, found}:
-                found = await self._torn.size(stored)
+            found = await self._blobs.rely(stored, Purpose.REFER, expected=size)
             if found is not None and size not in {None, found}:
                 found = await self._whole(name, kind, digest, stored)
                 if found is not None and found != size:
@@ -451,10 +441,7 @@ class StoredManifests:
                         f"the descriptor of {digest} has size {size}; the blob has {found} bytes"
                     )
             if found is not None:
-                self._recent.note(stored, found)
                 return True
-            # A process that remembers its size must not answer clients with it, or it is never uploaded again.
-            await self._sizes.forget(stored)
         return False
 
     async def _whole(self, name: RepoName, kind: LinkKind, digest: Digest, stored: Digest) -> int | None:
@@ -464,16 +451,17 @@ class StoredManifests:
         upload it again.  An upload publishes the bytes before it writes the link: if another one has replaced them
         by the time the link is gone, the link is written again.
         """
-        found = await self._torn.proven_size(stored)
+        found = await self._blobs.prove(stored)
         if found is not None:
             return found
 
         async def is_torn() -> bool:
             nonlocal found
-            found = await self._torn.size(stored)
+            found = await self._blobs.rely(stored, Purpose.LINK)
             return found is None
 
-        await self._links.remove(kind, name, digest, stored, confirm=is_torn)
+        if await self._links.remove(kind, name, digest, stored, confirm=is_torn):
+            await self._blobs.forget(stored)  # another process may have shared it meanwhile
         return found
 
     async def delete(self, name: RepoName, reference: Reference, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:

@@ -34,8 +34,9 @@ from moorage.caches import BoundedCache
 from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import layout, media
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.interface import ReferrersPage
-from moorage.registry.links import has_link
+from moorage.registry.links import REVISION, Links
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, decode, describe, encode
 from moorage.registry.storage_errors import refusing
@@ -97,6 +98,8 @@ class StoredReferrers:
 
     def __init__(self, driver: Driver, manifests: StoredManifests, *, cache_bytes: int = REFERRERS_BYTES) -> None:
         self._driver, self._manifests = driver, manifests
+        self._blobs = BlobStore(driver)
+        self._links = Links(driver)
         self.cache: BoundedCache[Digest, _Described] = BoundedCache(cache_bytes * 2 // 3)
         self._indexes: BoundedCache[Digest, tuple[str, ...]] = BoundedCache(cache_bytes // 3)
         self._large = asyncio.Lock()
@@ -166,7 +169,7 @@ class StoredReferrers:
 
     async def _look(self, request: _Request, digest: Digest) -> _Described | None:
         """Nothing described if the manifest is not in the repository; None if a large object has to be read."""
-        if not await has_link(self._driver, layout.revision_link(request.name, digest)):
+        if not await self._links.exists(REVISION, request.name, digest):
             return _Described()
         try:
             return self.cache.get(digest) or await self._describe(request, digest, _SMALL_BYTES)
@@ -209,7 +212,7 @@ class StoredReferrers:
     async def _manifest(self, request: _Request, digest: Digest, limit: int) -> bytes | None:
         """The manifest's bytes, None if they are missing or damaged."""
         try:
-            data = (await self._driver.read(layout.blob_data(digest), limit=limit)).data
+            data = await self._blobs.content(digest, limit=limit)
         except KeyMissing:
             return None
         except ObjectTooLarge:
@@ -250,6 +253,7 @@ async def rebuild(driver: Driver, manifests: StoredManifests, rebuilt: Callable[
     that cannot be read (torn, or schema 1) has no subject that a client could request.
     Raises StorageUnavailable; what was written until then stays.
     """
+    links = Links(driver)
 
     async def visit(repository: RepositoryListing) -> None:
         written = 0
@@ -257,7 +261,7 @@ async def rebuild(driver: Driver, manifests: StoredManifests, rebuilt: Callable[
         async def relink(digest: Digest) -> None:
             nonlocal written
             # Not `written += await ...`, which adds to the count as it was before the visits of that time.
-            if await has_link(driver, layout.revision_link(repository.name, digest)) and await _relink(
+            if await links.exists(REVISION, repository.name, digest) and await _relink(
                 driver, manifests, repository.name, digest
             ):
                 written += 1

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from moorage.caches import Recent
 from moorage.concurrency import AT_ONCE
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import Links
 from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
 from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
@@ -21,7 +23,6 @@ from moorage.registry.repositories import StoredRepositories
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
 from moorage.registry.tags import StoredTags
-from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.driver import RequestCost
 
@@ -94,16 +95,15 @@ class StoredRegistry:
         self._driver = driver
         self._rules = rules
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
-        self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes)
+        writes = DeduplicatedWrites(driver)
+        self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes, writes=writes)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.request_cost is RequestCost.NETWORK else 0)
-        torn = TornBlobs(driver)
+        store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
         self.uploads = StoredUploads(
             driver,
             secret,
-            recent=recent,
-            sizes=self._sizes,
+            store=store,
             links=links,
-            torn=torn,
             processors=options.processors,
         )
         self.manifests = StoredManifests(
@@ -112,17 +112,15 @@ class StoredRegistry:
             rules=options.validation,
             cache_bytes=options.cache_share(MANIFESTS_BYTES),
             tags_at_once=options.tags_at_once,
-            recent=recent,
-            sizes=self._sizes,
+            store=store,
             links=links,
-            torn=torn,
+            writes=writes,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=options.delete_enabled,
-            sizes=self._sizes,
+            store=store,
             links=links,
-            torn=torn,
             redirects=options.redirects,
             rules=rules,
         )

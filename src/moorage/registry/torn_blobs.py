@@ -1,52 +1,32 @@
-"""Blobs whose stored bytes are not those of their digest: torn by a crash or a full disk of whatever wrote them.
+"""Results of reading blobs whose bytes might not be those of their digest, kept per process.
 
-An object of no bytes is torn, unless its digest is that of no bytes.  Of any other object only its bytes tell, and
-to read them for each request would cost more than it finds.  So they are read when two sizes differ: a manifest is
-pushed whose descriptor has another size than the store, or the store has another size than it had when it was last
-asked (`blobs.py`).  The result is remembered until the object is written again, so each blob is read once in a
-process, and one at a time.
+An object of no bytes is torn, unless its digest is that of no bytes.  Any other object is torn or not only by its
+bytes, and reading them for each request would cost more than it finds.  `blob_store.py` has the occasions on which
+they are read, and the mark that other processes find.
 
-A mark beside the bytes holds the size that they had, for other processes: such an object is not mounted, and
-where a look at the mark costs no request to another host, not served.  A push also removes its repository's link
-to a torn blob (`manifests.py`); a pull does not, since an operator may be restoring the file.  An old mark does no
-harm: an object of another size is another one, and one of that size is read, and loses the mark if it is whole.
-A mark that is not a number alone, as a later version may write one, is as if it were not there.
+A result is kept until the object is written again, so each blob is read once in a process.
 
-What is torn counts as missing: clients upload it again, and a published upload replaces the object.
-Not found: a blob cut short before its size was first asked for, and one with other bytes of the same length.
-`moorage storage check` finds both.
-
-Above: `blobs.py`, `manifests.py`, `uploads.py`.  Below: `contents.py`.
+Above: `blob_store.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
 import hashlib
-from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-import structlog
-
 from moorage.caches import BoundedCache
-from moorage.concurrency import gather_all
-from moorage.registry import layout
-from moorage.registry.contents import hashed
-from moorage.storage.driver import KeyMissing, ObjectTooLarge, RequestCost, StorageExhausted
 
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from moorage.storage.driver import Driver, Stat
+    from moorage.storage.driver import Stat
     from moorage.types import Digest
 
 __all__ = ["TornBlobs", "is_empty_in_error"]
 
 _EMPTY: Final = {name: hashlib.new(name).hexdigest() for name in ("sha256", "sha512")}
 _REMEMBERED: Final = 10_000
-_MARK_BYTES: Final = 32
-_log: Final = structlog.get_logger("moorage.registry")
 
 
 def is_empty_in_error(digest: Digest, size: int) -> bool:
@@ -55,100 +35,41 @@ def is_empty_in_error(digest: Digest, size: int) -> bool:
 
 
 class TornBlobs:
-    """Torn blobs known to this process.  Digests are those under which the bytes are stored; sizes are bytes.
+    """Blobs that this process has read.  Digests are those under which the bytes are stored; sizes are bytes."""
 
-    Methods raise StorageUnavailable.
-    """
-
-    def __init__(self, driver: Driver) -> None:
-        self._driver = driver
-        self._proven: BoundedCache[Digest, _Proof] = BoundedCache(_REMEMBERED)
-        self._reading = asyncio.Lock()
+    def __init__(self) -> None:
+        self._known: BoundedCache[Digest, _Proof] = BoundedCache(_REMEMBERED)
 
     def is_suspect(self, digest: Digest, size: int) -> bool:
         """Return whether a remembered `size` may be that of a torn object, so that the store must be asked."""
-        if size and not len(self._proven):
+        if size and not len(self._known):
             return False  # nearly always
-        known = self._proven.get(digest)
+        known = self._known.get(digest)
         return is_empty_in_error(digest, size) or (known is not None and not known.whole and known.size == size)
 
-    async def size(self, digest: Digest) -> int | None:
-        """Return the size in the store; None if there is no object or it is known to be torn."""
-        stat = await self._stat(digest)
-        if stat is None or is_empty_in_error(digest, stat.size):
+    def size_of(self, digest: Digest, stat: Stat) -> int | None:
+        """Return the size of an object in the store; None if it is known to be torn."""
+        if is_empty_in_error(digest, stat.size):
             return None
-        known = self._proven.get(digest)
-        return None if known is not None and known.is_of(stat) and not known.whole else stat.size
+        return None if self.is_whole(digest, stat) is False else stat.size
 
-    async def mountable_size(self, digest: Digest) -> int | None:
-        """Return what `size` does, but None for an object that any process has found to be torn.
+    def is_whole(self, digest: Digest, stat: Stat) -> bool | None:
+        """Return whether the object has the bytes of its digest; None if it was not read since it was written."""
+        known = self._known.get(digest)
+        return known.whole if known is not None and known.is_of(stat) else None
 
-        Reads all bytes of an object of the size that such a one had, as `proven_size` does.
-        """
-        if self._driver.request_cost is RequestCost.NETWORK:
-            size, marked = await gather_all(self.size(digest), self._marked_size(digest))
-        else:  # a local driver answers at once, and tasks would cost ten times as much
-            size, marked = await self.size(digest), await self._marked_size(digest)
-        if size is None or size != marked:
-            return size
-        if (size := await self.proven_size(digest)) is not None:
-            with suppress(StorageExhausted):  # read-only: the next process reads it again
-                await self._driver.delete([layout.torn_mark(digest)])
-        return size
+    def note(self, digest: Digest, size: int, modified: datetime, *, whole: bool) -> None:
+        """Keep the result of reading an object of this time, which had `size` bytes."""
+        self._known.put(digest, _Proof(size, modified, whole=whole))
 
-    async def served_size(self, digest: Digest) -> int | None:
-        """Return what `mountable_size` does; what `size` does where the mark would cost a request."""
-        return await (
-            self.size(digest) if self._driver.request_cost is RequestCost.NETWORK else self.mountable_size(digest)
-        )
-
-    async def _marked_size(self, digest: Digest) -> int | None:
-        try:
-            return int((await self._driver.read(layout.torn_mark(digest), limit=_MARK_BYTES)).data)
-        except (KeyMissing, ObjectTooLarge, ValueError):
-            return None
-
-    async def proven_size(self, digest: Digest) -> int | None:
-        """Return the size in the store; None if there is no object or its bytes are not those of `digest`.
-
-        Reads all bytes, unless that was done since they were written.
-        """
-        async with self._reading:
-            stat = await self._stat(digest)
-            if stat is None:
-                return None
-            known = self._proven.get(digest)
-            if known is None or not known.is_of(stat):
-                try:
-                    found, size = await hashed(self._driver, stat.key, digest.algorithm)
-                except KeyMissing:
-                    return None
-                known = _Proof(size, stat.modified, whole=found == digest.hex)
-                self._proven.put(digest, known)
-                if not known.whole:
-                    _log.error(
-                        "a blob is torn and counts as missing; pushing it again repairs it",
-                        digest=str(digest),
-                        size=size,
-                    )
-                    with suppress(StorageExhausted):  # full or read-only: each process finds it by itself
-                        await self._driver.write(layout.torn_mark(digest), str(size).encode())
-        return known.size if known.whole else None
-
-    def published(self, digest: Digest) -> None:
-        """Forget what was known: an upload has just proven bytes of `digest`."""
-        self._proven.drop(digest)
-
-    async def _stat(self, digest: Digest) -> Stat | None:
-        try:
-            return await self._driver.stat(layout.blob_data(digest))
-        except KeyMissing:
-            return None
+    def forget(self, digest: Digest) -> None:
+        """Forget the result: an upload has just replaced the object by proven bytes."""
+        self._known.drop(digest)
 
 
 @dataclass(frozen=True, slots=True)
 class _Proof:
-    """What reading an object showed; it holds as long as the object has this size and time."""
+    """Result of reading an object; valid as long as the object has this size and time."""
 
     size: int
     modified: datetime

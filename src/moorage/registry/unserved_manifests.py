@@ -5,7 +5,7 @@ object exists, and the result of reading it holds while its size and time are th
 file that is restored from a backup may have the time of the one that it replaces.  An object written a moment ago
 is not remembered, since the next write may get the same time.
 
-Above: `manifests.py`.  Below: `storage/driver.py`.
+Above: `manifests.py`.  Below: `blob_store.py`.
 """
 
 from __future__ import annotations
@@ -14,12 +14,12 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from moorage.caches import BoundedCache
-from moorage.registry import layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.storage.driver import Driver, Stat
+    from moorage.registry.blob_store import BlobStore
+    from moorage.storage.driver import Stat
     from moorage.types import Digest
 
 __all__ = ["UnservedManifests"]
@@ -34,13 +34,14 @@ _SETTLED_S: Final = 2.0
 class UnservedManifests:
     """`clock` returns seconds since the epoch.  Methods raise StorageUnavailable."""
 
-    def __init__(self, driver: Driver, *, clock: Callable[[], float] = time.time) -> None:
-        self._driver, self._clock = driver, clock
+    def __init__(self, store: BlobStore, *, clock: Callable[[], float] = time.time) -> None:
+        self._store = store
+        self._clock = clock
         self._known: BoundedCache[Digest, tuple[Stat, float]] = BoundedCache(_REMEMBERED)
 
     async def note(self, digest: Digest, began: float) -> None:
         """Remember that reading the object, which began at `began`, showed that it is not served."""
-        stat = await self._stat(digest)
+        stat = await self._store.stat(digest)
         if stat is not None and stat.modified.timestamp() < began - _SETTLED_S:
             self._known.put(digest, (stat, began))
 
@@ -49,7 +50,7 @@ class UnservedManifests:
         stat, noted = self._known.get(digest) or (None, 0.0)
         if stat is None:
             return False
-        if 0 <= self._clock() - noted < _LASTS_S and await self._stat(digest) == stat:
+        if 0 <= self._clock() - noted < _LASTS_S and await self._store.stat(digest) == stat:
             return True
         self._known.drop(digest)
         return False
@@ -57,6 +58,3 @@ class UnservedManifests:
     def now(self) -> float:
         """Return the time of the clock, for `note`."""
         return self._clock()
-
-    async def _stat(self, digest: Digest) -> Stat | None:
-        return await self._driver.find(layout.blob_data(digest))

@@ -39,22 +39,19 @@ import structlog
 from moorage.caches import BoundedCache
 from moorage.errors import BlobUploadUnknown, DigestInvalid, RangeInvalid, RegistryError
 from moorage.registry import hashing, layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.interface import UNKNOWN_CALLER, Uploaded, UploadStatus
 from moorage.registry.links import LAYER, Links
-from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
-from moorage.registry.torn_blobs import TornBlobs
 from moorage.registry.upload_token import UploadToken, offset_of
 from moorage.shielding import run_to_completion
-from moorage.storage.driver import Note, RequestCost, StorageError, UploadBusy, UploadChanged, UploadMissing
+from moorage.storage.driver import Note, StorageError, UploadBusy, UploadChanged, UploadMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 
-    from moorage.caches import Recent
     from moorage.registry.hashing import Hasher
     from moorage.registry.interface import Caller, UploadPart
-    from moorage.registry.sizes import Sizes
     from moorage.storage import driver as storage
     from moorage.storage.driver import Appender, Driver, Key, UploadState, Version
     from moorage.types import Digest, RepoName
@@ -85,10 +82,7 @@ def new_upload_id() -> str:
 
 
 class StoredUploads:
-    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it.
-
-    `recent`, `sizes` and `torn` are updated for every published blob.
-    """
+    """See `interface.Uploads`.  `secret` signs the tokens; every process that may get the next request has it."""
 
     def __init__(
         self,
@@ -96,21 +90,13 @@ class StoredUploads:
         secret: bytes,
         *,
         clock: Callable[[], float] = time.monotonic,
-        recent: Recent[Digest] | None = None,
-        sizes: Sizes | None = None,
+        store: BlobStore | None = None,
         links: Links | None = None,
-        torn: TornBlobs | None = None,
         processors: int = 1,
     ) -> None:
         self._driver, self._secret, self._clock = driver, secret, clock
-        self._torn = TornBlobs(driver) if torn is None else torn
-        self._recent = recent
-        self._sizes = sizes
+        self._blobs = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
-        # Sizes that other processes share have to be right before the link is there.
-        self._in_one_step = driver.request_cost is RequestCost.LOCAL and (
-            sizes is None or isinstance(sizes, MemorySizes)
-        )
         self._hashing = ThreadPoolExecutor(max(4, 2 * processors), "hashing")
         self._hashers: BoundedCache[Key, tuple[int, Version, dict[str, Hasher]]] = BoundedCache(_HASHERS)
         self._sending = 0  # requests that have written something and not ended
@@ -225,15 +211,13 @@ class StoredUploads:
         """Data, then link, then the upload's end; see the module docstring."""
         home = layout.upload_home(name, uuid)
         try:
-            if self._in_one_step:
+            if self._blobs.publishes_with_link:
                 link = self._links.as_write(LAYER, name, digest)
-                published = await self._driver.publish(home, state, layout.blob_data(digest), link)
-                await self._published(digest, state.offset)
+                published = await self._blobs.publish_with_link(home, state, digest, link)
                 if published.discard_error is not None:
                     _warn_left_behind(home, published.discard_error)
             else:
-                await self._driver.uploads.publish(home, state, layout.blob_data(digest))
-                await self._published(digest, state.offset)
+                await self._blobs.publish(home, state, digest)
                 await self._links.set(LAYER, name, digest)
         except (UploadBusy, UploadChanged) as error:
             raise RangeInvalid("another request is writing to this upload") from error
@@ -242,17 +226,9 @@ class StoredUploads:
         except StorageError:
             await self._discard_without_bytes(home)
             raise
-        if not self._in_one_step:
+        if not self._blobs.publishes_with_link:
             await self.discard_quietly(home)
         return Uploaded(digest, state.offset)
-
-    async def _published(self, digest: Digest, size: int) -> None:
-        """Replace what this process remembers of the digest, which may be of a torn object."""
-        if self._recent is not None:
-            self._recent.note(digest, size)
-        self._torn.published(digest)
-        if self._sizes is not None:
-            await self._sizes.put(digest, size)
 
     @property
     def now(self) -> float:
