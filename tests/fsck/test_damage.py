@@ -17,7 +17,7 @@ from tests.s3 import a_bucket
 from moorage.fsck.findings import KINDS, Finding, Outcome, Severity
 from moorage.fsck.store import Options, Summary, check
 from moorage.registry import layout
-from moorage.registry.manifests import NOWHERE
+from moorage.registry.tags import NOWHERE
 from moorage.storage.driver import ALWAYS, Conflict, Key, KeyMissing, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image, index

@@ -22,11 +22,14 @@ from moorage.errors import (
     Unsupported,
 )
 from moorage.registry import layout, media
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import IfMatch, Manifest
+from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.manifest_json import read_pushed, read_stored
-from moorage.registry.manifests import StoredManifests, ValidationRules
-from moorage.registry.tags import StoredTags
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.tag_list import StoredTags
+from moorage.registry.validation import ValidationRules
 from moorage.storage.driver import ABSENT, KeyMissing
 from moorage.testing.builders import EMPTY, artifact, blob, encode, image, index
 from moorage.types import Digest, RepoName, Tag
@@ -80,7 +83,8 @@ async def test_every_worker_serves_the_pushed_bytes(
     """By tag and by digest, also where nothing is cached, under the type they were pushed as."""
     await push(driver, manifests, built, T1)
     expected = Manifest(built.digest, built.media_type, built.data)
-    for worker in (manifests, StoredManifests(driver, cache_bytes=0), StoredManifests(driver)):
+    uncached = StoredManifests(driver, contents=ManifestContents(BlobStore(driver), cache_bytes=0))
+    for worker in (manifests, uncached, StoredManifests(driver)):
         assert await worker.get(NAME, T1) == expected
         assert await worker.get(NAME, built.digest) == expected
 

@@ -21,7 +21,7 @@ from moorage.registry.interface import IfMatch, Pushed
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrer_links import decode
 from moorage.registry.referrers import StoredReferrers
-from moorage.registry.tags import StoredTags
+from moorage.registry.tag_list import StoredTags
 from moorage.storage.driver import (
     ALWAYS,
     READ_LIMIT_BYTES,

@@ -78,9 +78,9 @@ async def test_pushes_and_deletes_do_not_grow_a_process_for_ever(
     monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk is not what is measured
     monkeypatch.setattr(os, "fdatasync", lambda _: None)
     registry = make_registry(FilesystemDriver(tmp_path), SETTINGS, b"secret")
-    registry.manifests.cache = BoundedCache(64 << 10)
-    registry.manifests._lasting._versions = BoundedCache(64)
-    registry.manifests._proven = BoundedCache(64)
+    registry.manifests.contents.cache = BoundedCache(64 << 10)
+    registry.manifests._writes._versions = BoundedCache(64)
+    registry.manifests.contents._proven = BoundedCache(64)
     registry.referrers.cache = BoundedCache(32 << 10)
     client = Client(create_app(registry, http_options(SETTINGS)))
     held = []

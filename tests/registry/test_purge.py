@@ -17,7 +17,7 @@ from moorage.registry import layout
 from moorage.registry.lease import Lease
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.purge import Purger, purge
-from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
+from moorage.registry.tags import TagStore
 from moorage.storage.driver import ALWAYS, Key, RequestCost, StorageDenied, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -121,8 +121,8 @@ async def test_half_written_tags_are_removed_by_age(half: Driver) -> None:
 async def test_one_young_entry_keeps_the_tag(half: Driver) -> None:
     """A push in progress has written its entry, and is about to write the link."""
     cut = (await half.stat(layout.tag_history_link(NAME, DEAD, OTHER.digest))).modified
-    assert not await remove_unfinished(half, NAME, DEAD, cut)
-    assert [tag async for tag in unfinished_tags(half, NAME, cut)] == []
+    assert not await TagStore(half).remove_unfinished(NAME, DEAD, cut)
+    assert [tag async for tag in TagStore(half).unfinished(NAME, cut)] == []
     assert "dead" in await names(half)
 
 
@@ -156,7 +156,7 @@ async def test_a_push_beside_the_removal_loses_nothing(half: Driver, moment: str
                 yield page
 
     racing = Racing(half)
-    assert not await remove_unfinished(racing, NAME, DEAD, datetime.now(UTC) + LATER)
+    assert not await TagStore(racing).remove_unfinished(NAME, DEAD, datetime.now(UTC) + LATER)
     assert racing.pushed
     assert (await StoredManifests(half).get(NAME, DEAD)).data == ONE.data
     assert layout.tag_history_link(NAME, DEAD, ONE.digest) in await everything(half)
@@ -183,7 +183,7 @@ async def test_in_a_bucket_tags_are_listed_and_not_asked_for(half: Driver) -> No
         async def before(self, call: str) -> None:
             calls.append(call)
 
-    assert [tag async for tag in unfinished_tags(Remote(half), NAME, datetime.now(UTC) + LATER)] == [DEAD]
+    assert [tag async for tag in TagStore(Remote(half)).unfinished(NAME, datetime.now(UTC) + LATER)] == [DEAD]
     assert calls == [f"stat {layout.tag(NAME, DEAD)}"], "only what has no link is looked at"
 
 

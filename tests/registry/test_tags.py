@@ -15,8 +15,9 @@ from tests.registry.watched import InstrumentedDriver
 from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.manifests import StoredManifests
-from moorage.registry.tags import StoredTags
+from moorage.registry.tag_list import StoredTags
 from moorage.registry.unserved_manifests import UnservedManifests
 from moorage.storage.driver import READ_LIMIT_BYTES, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
@@ -154,8 +155,8 @@ async def test_all_tags_at_once_cost_one_read_each_and_two_for_each_manifest(dri
     manifests = await fill(driver, ORDERED)
     await push(driver, manifests, OTHER, Tag("A"))
     watched = Counting(driver)
-    proving = StoredManifests(watched, cache_bytes=0)
-    tags = StoredTags(watched, manifests=proving)
+    proving = ManifestContents(BlobStore(watched), cache_bytes=0)
+    tags = StoredTags(watched, contents=proving)
     assert (await tags.list(NAME)).names == ORDERED
     assert watched.bodies == 2
     watched.listings = watched.reads = 0
@@ -220,8 +221,9 @@ async def test_what_is_not_served_is_read_once(driver: Driver, limit: int | None
     await driver.write(layout.blob_data(ONE.digest), SCHEMA_1)
     await driver.write(layout.blob_data(OTHER.digest), b"other bytes")
     watched = Counting(driver)
-    unserved = UnservedManifests(BlobStore(watched), clock=lambda: now[0])
-    tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
+    store = BlobStore(watched)
+    unserved = UnservedManifests(store, clock=lambda: now[0])
+    tags = StoredTags(watched, contents=ManifestContents(store, unserved=unserved))
     assert (await tags.list(NAME, limit=limit)).names == ()
     first = watched.bodies
     assert (await tags.list(NAME, limit=limit)).names == ()
@@ -239,8 +241,9 @@ async def test_an_object_written_a_moment_ago_is_read_again(driver: Driver) -> N
     await driver.write(layout.blob_data(ONE.digest), b"!" * len(ONE.data))
     watched = Counting(driver)
     written = (await driver.stat(layout.blob_data(ONE.digest))).modified.timestamp()
-    unserved = UnservedManifests(BlobStore(watched), clock=lambda: written + 1)
-    tags = StoredTags(watched, manifests=StoredManifests(watched, unserved=unserved))
+    store = BlobStore(watched)
+    unserved = UnservedManifests(store, clock=lambda: written + 1)
+    tags = StoredTags(watched, contents=ManifestContents(store, unserved=unserved))
     for reads in (1, 2):
         assert (await tags.list(NAME)).names == ()
         assert watched.bodies == reads

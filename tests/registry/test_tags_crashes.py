@@ -11,8 +11,11 @@ from tests.registry.watched import InstrumentedDriver
 
 from moorage.errors import ManifestUnknown
 from moorage.registry import layout
-from moorage.registry.manifests import NOWHERE, StoredManifests
-from moorage.registry.tags import StoredTags
+from moorage.registry.blob_store import BlobStore
+from moorage.registry.manifest_contents import ManifestContents
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.tag_list import StoredTags
+from moorage.registry.tags import NOWHERE
 from moorage.testing.builders import image
 from moorage.types import Digest, RepoName, Tag
 
@@ -175,8 +178,8 @@ async def test_a_manifest_without_its_bytes(store: Driver, data: bytes | None) -
 
 async def test_bytes_that_vanish_beside_a_serving_registry(store: Driver) -> None:
     """A list and a request agree within a process: both go by what it remembers, and both find out."""
-    manifests = StoredManifests(store, cache_bytes=0)
-    tags = StoredTags(store, manifests=manifests)
+    contents = ManifestContents(BlobStore(store), cache_bytes=0)
+    tags = StoredTags(store, contents=contents)
     assert (await tags.list(APP)).names == ("kept", "other", "v1")
     await store.write(layout.blob_data(ONE.digest), ONE.data[:-1])
     assert (await tags.list(APP)).names == ("other",)

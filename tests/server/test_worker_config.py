@@ -10,7 +10,7 @@ import pytest
 from tests.config.helpers import BASE, load_text
 
 from moorage.cgroups import Limits
-from moorage.registry.manifests import MANIFESTS_BYTES
+from moorage.registry.manifest_contents import MANIFESTS_BYTES
 from moorage.registry.referrers import REFERRERS_BYTES
 from moorage.registry.stored import CACHES_BYTES, StoredOptions
 from moorage.server.announcement import start_fields
@@ -127,7 +127,7 @@ async def test_little_memory_makes_every_cache_smaller(tmp_path: Path) -> None:
     """In proportion; together they take what the plan says."""
     settings = load_text(tmp_path, BASE).settings
     registry = make_registry(MemoryDriver(), settings, b"s", Resources(cache_bytes=11 * MIB))
-    assert registry.manifests.cache._limit == 8 * MIB
+    assert registry.manifests.contents.cache._limit == 8 * MIB
     assert registry.referrers.cache._limit == 2 * MIB
     assert CACHES_BYTES == 88 * MIB
     await registry.close()

@@ -3,9 +3,9 @@
 Three rules:
 
 * What can be written is written on condition that it is still as it was seen.  A push that was faster wins.
-* The link of a tag is never removed.  One that leads nowhere is pointed at nothing (`manifests.NOWHERE`), on the
+* The link of a tag is never removed.  One that leads nowhere is pointed at nothing (`tags.NOWHERE`), on the
   same condition, as the registry itself does with tags of deleted manifests.  What a push left of a tag that has
-  no link is removed (`registry/unfinished_tags.py`).
+  no link is removed (`registry/tags.py`).
 * A link that has to be removed is removed without a condition, because no store has one.  So afterwards the bytes
   are looked for: a push writes them before the link, and if they are there by now, the link is written again.
 
@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from moorage.registry import layout
 from moorage.registry.links import has_link, resolve, write_link
-from moorage.registry.manifests import NOWHERE
+from moorage.registry.tags import NOWHERE
 from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, ObjectTooLarge, Unchanged
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The tags of one repository: each must lead to a manifest that is there, or to nothing on purpose.
 
-Tags that name a manifest which was deleted by digest are dead on purpose (`registry/manifests.py`); the mark of
+Tags that name a manifest which was deleted by digest are dead on purpose (`registry/tags.py`); the mark of
 the deletion tells, and nothing is wrong with them.
 """
 
@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING
 from moorage.fsck.repairs import exists, overwrite, point_at_nothing, write_absent
 from moorage.registry import layout
 from moorage.registry.links import has_link, read_link, resolve
-from moorage.registry.manifests import NOWHERE
 from moorage.registry.referrer_links import encode
-from moorage.registry.unfinished_tags import remove_unfinished
+from moorage.registry.tags import NOWHERE, TagStore
 from moorage.registry.walk import list_digests
 from moorage.storage.driver import ABSENT, KeyMissing
 
@@ -76,7 +75,7 @@ async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> 
 async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
     """Remove what a push that died left of a tag; true as well if another push has set it meanwhile."""
     context, name = repository.context, repository.name
-    if await remove_unfinished(context.driver, name, tag, context.settled_before):
+    if await TagStore(context.driver).remove_unfinished(name, tag, context.settled_before):
         return True
     return await read_link(context.driver, layout.tag_link(name, tag)) is not None
 

@@ -22,7 +22,7 @@
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
 reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:
-its manifest was deleted and pushed again without it (`manifests.py`).  The link of a referrer also holds the
+its manifest was deleted and pushed again without it (`tags.py`).  The link of a referrer also holds the
 descriptor of its manifest (`referrer_links.py`).
 
 CNCF Distribution reads and writes the same tree and ignores what is marked "ours".

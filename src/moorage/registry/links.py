@@ -248,9 +248,11 @@ class Links:
                 await self._writes.write(key, str(digest).encode(), when)
                 return True
 
-    def as_write(self, kind: LinkKind, name: RepoName, digest: Digest) -> Write:
+    def as_write(
+        self, kind: LinkKind, name: RepoName, digest: Digest, when: When = ALWAYS, *, unless: Key | None = None
+    ) -> Write:
         """Return the write of a link, for a driver that stores it together with other objects."""
-        return Write(kind(name, digest), str(digest).encode())
+        return Write(kind(name, digest), str(digest).encode(), when, unless)
 
     async def remove(
         self,
@@ -277,19 +279,6 @@ class Links:
         if self._lasts_s:
             await self._sleep(self._lasts_s * _WAIT + _WAIT_MORE_S)
         return True
-
-    async def read(self, key: Key, expected: Digest | None = None) -> Digest | None:
-        """Return the digest of a link of any kind, as it has it now."""
-        if not self._remote:
-            return await read_link(self._driver, key, expected)
-        try:
-            content = await self._reads.read(key, partial(self._driver.read, key, limit=_LIMIT_BYTES))
-        except KeyMissing:
-            return None
-        except ObjectTooLarge:
-            _warn(key)
-            return None
-        return _decode(key, content.data, expected)
 
     def _remembered(self, key: Key, now: float) -> Digest | None:
         if not self._lasts_s:

@@ -3,7 +3,7 @@
 Two nodes may do this at once: removing an upload twice is harmless, and one that is being extended was begun too
 recently to be old.  A lease lets one node of a cluster do it, so that N nodes do not list a bucket N times.
 Uploads without a start time, which CNCF Distribution keeps for ever, are purged by the time of their last write.
-Tags: `unfinished_tags.py`.
+Tags: `tags.py`.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 
 from moorage.registry import layout
 from moorage.registry.repositories import repository_names
-from moorage.registry.unfinished_tags import remove_unfinished, unfinished_tags
+from moorage.registry.tags import TagStore
 from moorage.storage.driver import StorageError
 
 if TYPE_CHECKING:
@@ -53,10 +53,11 @@ async def purge(driver: Driver, *, before: datetime, dry_run: bool = False) -> A
 
 async def purge_tags(driver: Driver, *, before: datetime, dry_run: bool = False) -> AsyncIterator[Key]:
     """Remove what pushes interrupted before `before` left of tags; yield the tags.  `dry_run` removes nothing."""
+    tags = TagStore(driver)
     async for name in repository_names(driver):
-        async for tag in unfinished_tags(driver, name, before):
-            if dry_run or await remove_unfinished(driver, name, tag, before):
-                yield layout.tag(name, tag)
+        async for tag in tags.unfinished(name, before):
+            if dry_run or await tags.remove_unfinished(name, tag, before):
+                yield tags.key(name, tag)
 
 
 class Purger:

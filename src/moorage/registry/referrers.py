@@ -274,7 +274,7 @@ async def rebuild(driver: Driver, manifests: StoredManifests, rebuilt: Callable[
 
 async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, digest: Digest) -> bool:
     try:
-        data = (await manifests.load(digest)).data
+        data = (await manifests.contents.load(digest)).data
         link = encode(digest, len(data), media.stored_description(data))
     except (ManifestUnknown, ManifestInvalid):
         return False

@@ -17,13 +17,16 @@ from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import Links
-from moorage.registry.manifests import MANIFESTS_BYTES, StoredManifests, ValidationRules
+from moorage.registry.manifest_contents import MANIFESTS_BYTES, ManifestContents
+from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
 from moorage.registry.repositories import StoredRepositories
 from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
-from moorage.registry.tags import StoredTags
+from moorage.registry.tag_list import StoredTags
+from moorage.registry.tags import TagStore
 from moorage.registry.uploads import StoredUploads
+from moorage.registry.validation import ValidationRules
 from moorage.storage.driver import RequestCost
 
 if TYPE_CHECKING:
@@ -99,6 +102,8 @@ class StoredRegistry:
         self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes, writes=writes)
         recent: Recent[Digest] = Recent(_RECENT_S if driver.request_cost is RequestCost.NETWORK else 0)
         store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
+        tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once)
+        contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
         self.uploads = StoredUploads(
             driver,
             secret,
@@ -110,10 +115,10 @@ class StoredRegistry:
             driver,
             delete_enabled=options.delete_enabled,
             rules=options.validation,
-            cache_bytes=options.cache_share(MANIFESTS_BYTES),
-            tags_at_once=options.tags_at_once,
             store=store,
             links=links,
+            tags=tags,
+            contents=contents,
             writes=writes,
         )
         self.blobs = StoredBlobs(
@@ -124,7 +129,7 @@ class StoredRegistry:
             redirects=options.redirects,
             rules=rules,
         )
-        self.tags = StoredTags(driver, manifests=self.manifests, links=links)
+        self.tags = StoredTags(driver, tags=tags, links=links, contents=contents)
         referrers_bytes = options.cache_share(REFERRERS_BYTES)
         self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
         self.repositories = StoredRepositories(driver)
@@ -137,7 +142,7 @@ class StoredRegistry:
         """Return the counters of every cache."""
         yield _counts("blobs", self._sizes)
         yield _counts("links", self._links)
-        yield _counts("manifests", self.manifests.cache)
+        yield _counts("manifests", self.manifests.contents.cache)
         yield _counts("referrers", self.referrers.cache)
 
     async def close(self) -> None:

@@ -1,133 +1,270 @@
-"""Tags: a list holds exactly the tags whose manifest a request for it would answer with 200.
+"""Tags: names of manifests, which a push moves.  Owner of all keys of tags, and of deletion marks.
 
-The names below `_manifests/tags` are not that list.  A push that died leaves a name without a link (CNCF
-Distribution lists such a tag for ever, issue 936), a crash of version 2.8 a torn link, a deletion by digest tags
-whose manifest is gone (`manifests.py` has the reason), an operator anything at all.  So each name is checked as a
-request for it is answered: its link is read, the revision link is looked for, and the manifest's bytes are proven,
-which is remembered (`StoredManifests.served`).  A page of at most `limit` tags checks only its own names, and is
-filled up again.
+    set       history entry ──► tag link               after the revision link of the manifest (`manifests.py`)
+    delete    tag link goes ──► history goes
+    resolve   read the tag link; the tag is alive only while the revision link of that digest exists
 
-A list is not a snapshot: each tag is shown or left out as it was at some moment of the request.  A tag that is
-alive throughout is never left out, also while pushes move it and the manifest that it named before is deleted.
+Dead tags.  Deleting a manifest by digest does not look for the tags that point to it: a repository may have
+100,000 of them, and no deletion may cost their number.  Removing the one revision link kills them all at once,
+since every request for a tag asks for both links.  Pushing the same manifest again must not bring dead tags back
+to life.  The mark `_manifests/_deleted/ALG/HEX` is written before the revision link is removed, and stays as dead
+tags do.  A push that finds it points every tag that still names the digest to `NOWHERE` before the revision link
+returns; only here the price is their number.  These tags are not removed, because no store removes a link on
+condition: a concurrent push may have set that very tag a moment ago, and its client has got a 201.
 
-Cost of a tag: one read; of each manifest: one `stat`, and once in a process one read of its bytes (once a minute
-for one that is not served).
-Why: docs/decisions/0009-tag-lists.md.
+The tags that are changed are those whose link, still the same when it is overwritten, named the digest while there
+was no revision link.  A push writes its tag after the revision link, so such a tag was set before the deletion or
+concurrently.  One doubt is left, since a version names bytes: another push may have brought the revision link back
+and set the tag again in the instant between.  So the revision link is looked for once more, and if it exists the
+tag is set back.  No tag of a finished push is lost (unless this process dies in that instant); at worst two pushes
+of a deleted manifest that race leave one of its old tags alive.
+
+Unfinished tags.  A crash between history and link leaves a name with a history and no link; on a filesystem also
+empty directories.  CNCF Distribution lists such a tag for ever (issue 936).  Removed are only entries of the
+history, and only if all of them are older than any running push; never a link.  So a push that sets the tag
+meanwhile loses nothing: if the link exists afterwards, its entry is written again.  (Only a process that failed
+between the two writes long ago, and repeats the push in that very moment, leaves a tag without an entry, which no
+client notices and `moorage storage check --repair` writes.)
+
+Above: `manifests.py`, `tag_list.py`, `purge.py`, `fsck/`.  Below: `links.py`, `coalescing.py`.
 """
 
 from __future__ import annotations
 
-import asyncio
+from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from moorage.concurrency import map_bounded
-from moorage.errors import NameUnknown, TagInvalid
+from moorage.coalescing import Coalescer
+from moorage.concurrency import AT_ONCE, map_bounded
+from moorage.errors import PreconditionFailed, TagInvalid
 from moorage.registry import layout
-from moorage.registry.interface import Page
-from moorage.registry.links import REVISION, Links
-from moorage.registry.manifests import StoredManifests
-from moorage.registry.storage_errors import refusing
-from moorage.types import Tag, parse_tag
+from moorage.registry.deduplicated_writes import DeduplicatedWrites
+from moorage.registry.links import REVISION, Links, read_link, resolve, write_link
+from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, RequestCost, Unchanged, Write
+from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterable, Sequence
+    from datetime import datetime
 
-    from moorage.storage.driver import Driver, Key
-    from moorage.types import Digest, RepoName
+    from moorage.registry.interface import IfMatch
+    from moorage.storage.driver import Driver, Key, When
+    from moorage.types import RepoName
 
-__all__ = ["StoredTags", "any_child"]
+__all__ = ["NOWHERE", "TagStore", "as_tag"]
 
-_AT_ONCE: Final = 64
-"""Tags checked before other requests get a turn: about 2 ms on a local disk."""
+NOWHERE: Final = Digest("sha256", "0" * 64)
+"""Target of dead tags: a valid digest, so that CNCF Distribution as well answers that it is unknown."""
 
-_PROVEN_AT_ONCE: Final = 8
-"""Manifests whose bytes are read at the same time, by all lists of the process: each may have 4 MiB."""
-
-_LARGEST: Final = 1 << 16
-
-
-async def any_child(driver: Driver, prefix: Key) -> bool:
-    """Return whether anything lies below `prefix`."""
-    async for names in driver.children(prefix, limit=1):
-        return bool(names)
-    return False
+_UNFINISHED_AT_ONCE: Final = 64
 
 
-class StoredTags:
-    """See `interface.Tags`.  `manifests` and `links` are those that requests for manifests are answered from."""
+def as_tag(name: str) -> Tag | None:
+    """Return a name below `_manifests/tags` as a tag; None for one that an operator left there."""
+    with suppress(TagInvalid):
+        return parse_tag(name)
+    return None
+
+
+class TagStore:
+    """The tags of one driver.  Methods raise StorageUnavailable.
+
+    `at_once` tags of a repository are read together where all have to be examined.
+    """
 
     def __init__(
-        self, driver: Driver, *, manifests: StoredManifests | None = None, links: Links | None = None
+        self,
+        driver: Driver,
+        *,
+        links: Links | None = None,
+        writes: DeduplicatedWrites | None = None,
+        at_once: int = AT_ONCE,
     ) -> None:
         self._driver = driver
-        self._links = Links(driver) if links is None else links
-        self._manifests = StoredManifests(driver, links=self._links) if manifests is None else manifests
-        self._proving = asyncio.Semaphore(_PROVEN_AT_ONCE)
+        self._remote = driver.request_cost is RequestCost.NETWORK
+        self._writes = DeduplicatedWrites(driver) if writes is None else writes
+        self._links = Links(driver, writes=self._writes) if links is None else links
+        self._at_once = at_once
+        self._reads: Coalescer[Key, Digest | None] = Coalescer()
 
-    async def list(self, name: RepoName, *, last: str = "", limit: int | None = None) -> Page:
-        with refusing():
-            found = await self._all(name, last) if limit is None else await self._first(name, last, limit + 1)
-            if not found and not await any_child(self._driver, layout.manifests(name)):
-                raise NameUnknown(name, detail={"name": name})
-        return Page(tuple(found[:limit]), more=limit is not None and len(found) > limit)
+    def key(self, name: RepoName, tag: Tag) -> Key:
+        """Return the prefix of all that is stored for the tag, for reports of tools."""
+        return layout.tag(name, tag)
 
-    async def _all(self, name: RepoName, last: str) -> Sequence[str]:
-        found: list[str] = []
-        alive: set[Digest] = set()
-        async for names in self._driver.children(layout.tags(name), after=last):
-            found += await self._shown(name, names, alive)
+    async def resolve(self, name: RepoName, tag: Tag) -> Digest | None:
+        """Return the digest that the tag names now, None without a tag; its manifest may have been deleted."""
+        key = layout.tag_link(name, tag)
+        if not self._remote:
+            return await read_link(self._driver, key)
+        return await self._reads.read(key, partial(read_link, self._driver, key))
+
+    async def names(
+        self, name: RepoName, *, after: str = "", limit: int | None = None
+    ) -> AsyncIterator[Sequence[str]]:
+        """Yield pages of the names below `_manifests/tags`, in order; not all of them are tags, or alive."""
+        async for page in self._driver.children(layout.tags(name), after=after, limit=limit):
+            yield page
+
+    # Setting and deleting.
+
+    async def check(self, name: RepoName, tag: Tag, condition: IfMatch) -> When:
+        """Check If-Match and If-None-Match now, and return the condition for `set` to check them again.
+
+        Raises PreconditionFailed.
+        """
+        current, when = await resolve(self._driver, layout.tag_link(name, tag))
+        if current is not None and not await self._links.exists(REVISION, name, current):
+            current = None  # a dead tag
+        if not _holds(condition, current):
+            raise PreconditionFailed(f"the tag {tag} points at {current or 'nothing'}")
+        return when
+
+    async def record(self, name: RepoName, tag: Tag, digest: Digest) -> None:
+        """Write the history entry, durably: the tag names, or is about to name, the manifest."""
+        await self._writes.ensure(layout.tag_history_link(name, tag, digest), str(digest).encode())
+
+    async def set(self, name: RepoName, tag: Tag, digest: Digest, when: When = ALWAYS) -> None:
+        """Point the tag to a manifest, durably.  The history entry and the revision link exist already.
+
+        Raises PreconditionFailed if another push moved the tag since `check` returned `when`.
+        """
+        key, data = layout.tag_link(name, tag), str(digest).encode()
+        if when is ALWAYS:
+            await self._writes.ensure(key, data)
+            return
+        try:
+            await self._writes.write(key, data, when)
+        except Conflict as error:
+            raise PreconditionFailed(f"the tag {tag} was moved by another push meanwhile") from error
+
+    def as_writes(self, name: RepoName, tags: Iterable[Tag], digest: Digest) -> tuple[list[Write], list[Write]]:
+        """Return the writes of `record` and of `set` for a driver that stores objects in order."""
+        data = str(digest).encode()
+        tags = tuple(tags)
+        history = [Write(layout.tag_history_link(name, tag, digest), data) for tag in tags]
+        return history, [Write(layout.tag_link(name, tag), data) for tag in tags]
+
+    async def delete(self, name: RepoName, tag: Tag) -> Digest | None:
+        """Delete the tag and its history; return the manifest that it named, None if it was dead or not there."""
+        digest = await read_link(self._driver, layout.tag_link(name, tag))
+        alive = digest is not None and await self._links.exists(REVISION, name, digest)
+        # The link first: from then on the tag is gone, whatever happens to its history.
+        await self._driver.delete([layout.tag_link(name, tag)])
+        await self._driver.clear(layout.tag(name, tag))
+        return digest if alive else None
+
+    # Tags of deleted manifests.
+
+    def deletion_mark(self, name: RepoName, digest: Digest) -> Key:
+        """Return the key of the mark, which exists if the manifest was deleted while tags might name it."""
+        return layout.deleted_mark(name, digest)
+
+    async def was_deleted(self, name: RepoName, digest: Digest) -> bool:
+        """Return whether there is a mark."""
+        return await self._exists(layout.deleted_mark(name, digest))
+
+    async def mark_deleted(self, name: RepoName, digest: Digest) -> None:
+        """Write the mark, before the revision link is removed."""
+        await self._driver.write(layout.deleted_mark(name, digest), str(digest).encode())
+
+    async def unset_dead(self, name: RepoName, digest: Digest) -> None:
+        """Point tags that named `digest` when it was deleted to `NOWHERE`, before its revision link returns."""
+        if not await self.was_deleted(name, digest):
+            return
+
+        async def consider(text: str) -> None:
+            tag = as_tag(text)
+            if tag is None:
+                return
+            key = layout.tag_link(name, tag)
+            found, when = await resolve(self._driver, key)
+            if found != digest or await self._links.exists(REVISION, name, digest):
+                return
+            with suppress(Conflict):
+                changed = await self._driver.write(key, str(NOWHERE).encode(), when)
+                if await self._links.exists(REVISION, name, digest):
+                    await self._driver.write(key, str(digest).encode(), Unchanged(changed))
+
+        async for page in self.names(name):
+            await map_bounded(page, consider, at_once=self._at_once)
+
+    async def _exists(self, key: Key) -> bool:
+        try:
+            await self._driver.stat(key)
+        except KeyMissing:
+            return False
+        return True
+
+    # Tags whose push died.
+
+    async def unfinished(self, name: RepoName, before: datetime) -> AsyncIterator[Tag]:
+        """Yield tags without a link, whose history was last written before `before`.
+
+        Costs a `stat` for each tag; in a bucket, a listing of all keys below the tags instead.
+        """
+        if self._remote:
+            for tag in await self._without_link_by_keys(name):
+                if await self._entries(name, tag, before) is not None:
+                    yield tag
+            return
+
+        async def without_link(tag: Tag) -> bool:
+            return not await self._exists(layout.tag_link(name, tag))
+
+        async for page in self.names(name):
+            tags = list(filter(None, map(as_tag, page)))
+            unlinked = await map_bounded(tags, without_link, at_once=_UNFINISHED_AT_ONCE)
+            for tag, unfinished in zip(tags, unlinked, strict=True):
+                if unfinished and await self._entries(name, tag, before) is not None:
+                    yield tag
+
+    async def remove_unfinished(self, name: RepoName, tag: Tag, before: datetime) -> bool:
+        """Remove the history of a tag that has no link, and its empty directories; False if it has one, or a push
+        has written to it since `before`.
+        """
+        link = layout.tag_link(name, tag)
+        if await self._exists(link):
+            return False
+        entries = await self._entries(name, tag, before)
+        if entries is None:
+            return False
+        await self._driver.delete(entries)
+        await self._driver.prune(layout.tag(name, tag), before)
+        digest = await read_link(self._driver, link)
+        if digest is not None:  # a push that found its entry before it was removed
+            await write_link(self._driver, layout.tag_history_link(name, tag, digest), digest)
+        return digest is None
+
+    async def _entries(self, name: RepoName, tag: Tag, before: datetime) -> Sequence[Key] | None:
+        """Return the tag's history; None if an entry was written at or after `before`, or is none."""
+        if await self._exists(layout.tag(name, tag)):  # an operator's file
+            return None
+        found: list[Key] = []
+        async for page in self._driver.scan(layout.tag(name, tag)):
+            for stat in page:
+                parsed = layout.parse_key(stat.key)
+                if parsed is None or parsed.kind != "history" or stat.modified >= before:
+                    return None
+                found.append(stat.key)
         return found
 
-    async def _first(self, name: RepoName, last: str, wanted: int) -> Sequence[str]:
-        found: list[str] = []
-        alive: set[Digest] = set()
-        size = wanted
-        while True:
-            names: list[str] = []
-            async for page in self._driver.children(layout.tags(name), after=last, limit=size):
-                names += page
-            found += await self._shown(name, names, alive)
-            if len(names) < size or len(found) >= wanted:
-                return found
-            # Where most tags are dead, pages of the asked size would list the directory again and again.
-            last, size = names[-1], min(size * 4, _LARGEST)
-
-    async def _shown(self, name: RepoName, names: Sequence[str], alive: set[Digest]) -> Sequence[str]:
-        tags = [tag for tag in names if _is_tag(tag)]
-        shown = await map_bounded(tags, lambda tag: self._is_alive(name, Tag(tag), alive), at_once=_AT_ONCE)
-        return [tag for tag, shows in zip(tags, shown, strict=True) if shows]
-
-    async def _is_alive(self, name: RepoName, tag: Tag, alive: set[Digest]) -> bool:
-        """Return whether the tag leads to a manifest; `alive` collects those found to be served in this request.
-
-        One that is not served counts only while the tag still names it: a push may have moved the tag meanwhile,
-        and a deletion removed what it named before.  For the same reason absence is never remembered in `alive`.
-        """
-        seen: Digest | None = None
-        while True:
-            digest = await self._links.read(layout.tag_link(name, tag))
-            if digest is None or digest == seen:
-                return False
-            if digest in alive or await self._is_served(name, digest):
-                alive.add(digest)
-                return True
-            seen = digest
-
-    async def _is_served(self, name: RepoName, digest: Digest) -> bool:
-        if not await self._links.exists_recent(REVISION, name, digest):
-            return False
-        if (served := await self._manifests.served(digest)) is None:
-            async with self._proving:
-                if (served := await self._manifests.served(digest)) is None:  # another tag may have led to it
-                    served = await self._manifests.prove(digest)
-                await asyncio.sleep(0)  # a local disk answers at once, and other requests need their turn
-        return served
+    async def _without_link_by_keys(self, name: RepoName) -> Sequence[Tag]:
+        """Memory: the names of the repository's tags."""
+        linked: dict[Tag, bool] = {}
+        async for page in self._driver.scan(layout.tags(name)):
+            for stat in page:
+                parsed = layout.parse_key(stat.key)
+                if parsed is not None and parsed.tag is not None:
+                    linked[parsed.tag] = linked.get(parsed.tag, False) or parsed.kind == "tag"
+        return sorted(tag for tag, alive in linked.items() if not alive)
 
 
-def _is_tag(name: str) -> bool:
-    """False for what an operator left there under another name."""
-    try:
-        parse_tag(name)
-    except TagInvalid:
+def _holds(condition: IfMatch, current: Digest | None) -> bool:
+    def matches(digests: Iterable[Digest]) -> bool:
+        digests = tuple(digests)
+        return current is not None and (not digests or current in digests)
+
+    if condition.match is not None and not matches(condition.match):
         return False
-    return True
+    return condition.none_match is None or not matches(condition.none_match)

@@ -5,7 +5,7 @@ object exists, and the result of reading it holds while its size and time are th
 file that is restored from a backup may have the time of the one that it replaces.  An object written a moment ago
 is not remembered, since the next write may get the same time.
 
-Above: `manifests.py`.  Below: `blob_store.py`.
+Above: `manifest_contents.py`.  Below: `blob_store.py`.
 """
 
 from __future__ import annotations

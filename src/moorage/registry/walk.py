@@ -37,11 +37,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 from moorage.concurrency import for_each, one_page
-from moorage.errors import DigestInvalid, TagInvalid
+from moorage.errors import DigestInvalid
 from moorage.registry import layout
 from moorage.registry.repositories import repository_names
+from moorage.registry.tags import TagStore, as_tag
 from moorage.storage.driver import RequestCost
-from moorage.types import Digest, parse_tag
+from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Iterable, Sequence
@@ -137,12 +138,8 @@ class RepositoryListing:
         await self._limits.each(one_page(items), visit)
 
     async def _tags(self) -> AsyncIterator[Sequence[Tag]]:
-        async for names in self._driver.children(layout.tags(self.name)):
-            found: list[Tag] = []
-            for name in names:
-                with suppress(TagInvalid):
-                    found.append(parse_tag(name))
-            yield found
+        async for names in TagStore(self._driver).names(self.name):
+            yield [tag for tag in map(as_tag, names) if tag is not None]
 
 
 async def repositories(

@@ -18,8 +18,8 @@ import structlog
 from moorage.concurrency import AT_ONCE
 from moorage.config.problems import Problem
 from moorage.http.app import create_app
-from moorage.registry.manifests import ValidationRules
 from moorage.registry.stored import StoredOptions, StoredRegistry
+from moorage.registry.validation import ValidationRules
 from moorage.startup import StartupError
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.authentication import check_authority, make_authority
