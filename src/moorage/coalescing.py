@@ -89,35 +89,40 @@ class Coalescer(Generic[_K, _R]):
 
         An error is raised to all callers that share the read.  A caller that is cancelled cancels no other.
         """
-        if self._running.get(key, 0) < self._limit:
-            return await self._run(key, work)
+        running = self._running.get(key, 0)
+        if running < self._limit:
+            self._running[key] = running + 1
+            try:
+                return await work()
+            finally:
+                self._ended(key)
         waiting = self._next.get(key)
         if waiting is None:
             waiting = self._next[key] = (asyncio.get_running_loop().create_future(), work)
         return await asyncio.shield(waiting[0])
 
-    async def _run(self, key: _K, work: Callable[[], Awaitable[_R]]) -> _R:
-        self._running[key] = self._running.get(key, 0) + 1
-        try:
-            return await work()
-        finally:
-            self._running[key] -= 1
-            if not self._running[key]:
-                del self._running[key]
-            waiting = self._next.pop(key, None)
-            if waiting is not None:
-                self._begin(key, *waiting)
+    def _ended(self, key: _K) -> None:
+        """Count a read that has ended, and begin the next one."""
+        self._running[key] -= 1
+        if not self._running[key]:
+            del self._running[key]
+        waiting = self._next.pop(key, None)
+        if waiting is not None:
+            self._begin(key, *waiting)
 
     def _begin(self, key: _K, result: asyncio.Future[_R], work: Callable[[], Awaitable[_R]]) -> None:
         async def share() -> None:
+            self._running[key] = self._running.get(key, 0) + 1
             try:
-                result.set_result(await self._run(key, work))
+                result.set_result(await work())
             except asyncio.CancelledError:
                 result.cancel()
                 raise
             except Exception as error:  # noqa: BLE001  raised to the callers that wait
                 result.set_exception(error)
                 result.exception()  # asyncio would log it if all callers were cancelled
+            finally:
+                self._ended(key)
 
         # A context of its own: the read belongs to no single request, nor do its trace and log lines.
         task = asyncio.get_running_loop().create_task(share(), context=contextvars.Context())

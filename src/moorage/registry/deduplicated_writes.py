@@ -52,4 +52,4 @@ class DeduplicatedWrites:
                 found = await self._driver.read(key)
                 if found.data == data and self.wrote(key, Unchanged(found.version)):
                     return
-        await self.write(key, data)
+        self._versions.put(key, await self._driver.write(key, data))
