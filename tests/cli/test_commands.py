@@ -181,10 +181,11 @@ def test_a_file_that_was_found_says_so_when_it_is_wrong(
     found = run("serve")
     assert found.returncode == 1
     assert found.stderr.splitlines()[-1] == (
-        f"{file} was not named but found; name another file, or start without one: moorage serve --defaults"
+        f"{file} was found in a default location; "
+        "name another file, or start without one: moorage serve --defaults"
     )
-    assert "was not named" not in run("serve", file).stderr
-    assert "was not named" not in run("serve", REGISTRY_CONFIGURATION_PATH=str(file)).stderr
+    assert "default location" not in run("serve", file).stderr
+    assert "default location" not in run("serve", REGISTRY_CONFIGURATION_PATH=str(file)).stderr
 
 
 def test_check_is_content_with_a_good_file(run: Run, tmp_path: Path) -> None:

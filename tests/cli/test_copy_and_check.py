@@ -149,7 +149,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         (("--from", one, "--to", same), 2, "it is the same store as --from"),
         (("--from", one, "--to", other, "--all-blobs", "--repository", "a"), 2, "--all-blobs"),
         (("--from", one, "--to", other, "--concurrency", "0"), 2, "--concurrency"),
-        (("--from", memory, "--to", other), 1, "storage.inmemory lives in the memory of one process"),
+        (("--from", memory, "--to", other), 1, "storage.inmemory is the memory of one process"),
         (("--from", one, "--to", tmp_path / "absent.yml"), 1, "no such file"),
         (("--from", one), 2, "--to"),
     ):
@@ -169,7 +169,7 @@ def test_damage_at_the_source_gives_status_1_and_the_rest_is_copied(tmp_path: Pa
     assert status == 1
     assert f"error: {Digest.of(b'a layer')}: its bytes in the source are not those of its digest\n" in err
     assert "error: team/app:bad: left out" in err
-    assert "3 problems, told above" in out
+    assert "3 problems, listed above" in out
     assert (tmp_path / "new" / layout.tag_link(NAME, Tag("good"))).exists()
     assert not (tmp_path / "new" / layout.tag_link(NAME, Tag("bad"))).exists()
 
@@ -206,7 +206,7 @@ def test_an_interrupted_copy_says_so_and_leaves_no_half_files(tmp_path: Path) ->
         pass
     process.send_signal(signal.SIGINT)
     out, err = process.communicate(timeout=60)
-    assert (process.returncode, out, err) == (130, "", "interrupted; run the same command again to go on\n")
+    assert (process.returncode, out, err) == (130, "", "interrupted; run the same command again to continue\n")
     assert not list((tmp_path / "new").rglob("*.tmp"))
 
 

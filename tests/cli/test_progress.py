@@ -4,10 +4,16 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import TYPE_CHECKING
 
 import pytest
+import typer
 
-from moorage.cli.progress import metre, readable
+from moorage.cli.progress import format_bytes, progress_meter, run_with_progress
+from moorage.storage.driver import StorageUnavailable
+
+if TYPE_CHECKING:
+    from moorage.cli.progress import Meter
 
 
 @pytest.mark.parametrize(
@@ -15,13 +21,13 @@ from moorage.cli.progress import metre, readable
     [(0, "0 B"), (1023, "1023 B"), (1024, "1.0 KiB"), (5 << 20, "5.0 MiB"), (3 << 50, "3072.0 TiB")],
 )
 def test_sizes(size: int, text: str) -> None:
-    assert readable(size) == text
+    assert format_bytes(size) == text
 
 
 def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
     """A log of a nightly job must show that it goes on, and not be one line per blob."""
     now = [100.0]
-    with metre(quiet=False, clock=lambda: now[0]) as meter:
+    with progress_meter(quiet=False, clock=lambda: now[0]) as meter:
         meter.begin("copying", None, is_bytes=True)
         meter.grow(3 << 20)
         for _ in range(100):
@@ -42,7 +48,7 @@ def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.Captu
 def test_each_part_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
     """Whatever is over in less than ten seconds has no other line with a number; nor has what is interrupted."""
     now = [100.0]
-    with pytest.raises(KeyboardInterrupt), metre(quiet=False, clock=lambda: now[0]) as meter:  # noqa: PT012
+    with pytest.raises(KeyboardInterrupt), progress_meter(quiet=False, clock=lambda: now[0]) as meter:  # noqa: PT012
         meter.begin("objects listed", None)
         meter.advance(7)
         now[0] += 1.25
@@ -58,13 +64,13 @@ def test_each_part_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> 
 
 
 def test_nothing_begun_is_nothing_written(capsys: pytest.CaptureFixture[str]) -> None:
-    with metre(quiet=False):
+    with progress_meter(quiet=False):
         pass
     assert capsys.readouterr() == ("", "")
 
 
 def test_quiet_is_quiet(capsys: pytest.CaptureFixture[str]) -> None:
-    with metre(quiet=True) as meter:
+    with progress_meter(quiet=True) as meter:
         meter.begin("copying", 5)
         meter.grow(5)
         meter.advance(5)
@@ -83,10 +89,52 @@ def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("COLUMNS", "120")
-    with metre(quiet=False) as meter:
+    with progress_meter(quiet=False) as meter:
         meter.begin("copying", None, is_bytes=True)
         meter.grow(4 << 20)
         meter.advance(1 << 20)
         meter.describe("3 repositories")
     assert "1.0 MiB of 4.0 MiB" in terminal.getvalue()
     assert "3 repositories" in terminal.getvalue()
+
+
+def test_what_the_work_returns_comes_back(capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output has the results of the command and nothing else."""
+
+    async def work(meter: Meter) -> int:
+        meter.begin("counting", 3)
+        return 3
+
+    assert run_with_progress(work, quiet=False, interrupted="") == 3
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.startswith("counting\ncounting: 0 of 3 in ")
+
+
+@pytest.mark.parametrize(
+    ("advice", "message"), [("", "stopped: away\n"), ("run it again", "stopped: away\nrun it again\n")]
+)
+def test_a_store_that_fails_is_reported_without_a_traceback(
+    advice: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Cron mails it to an operator who need not read Python."""
+
+    async def work(_: Meter) -> None:
+        raise StorageUnavailable("away")
+
+    with pytest.raises(typer.Exit) as ended:
+        run_with_progress(work, quiet=True, interrupted="no", stopped=advice)
+    assert ended.value.exit_code == 1
+    assert capsys.readouterr() == ("", message)
+
+
+def test_an_interruption_has_the_status_that_shells_know(capsys: pytest.CaptureFixture[str]) -> None:
+    """A script that runs the command in a loop ends with it."""
+
+    async def work(_: Meter) -> None:
+        raise KeyboardInterrupt
+
+    with pytest.raises(typer.Exit) as ended:
+        run_with_progress(work, quiet=True, interrupted="what was reported holds", stopped="no")
+    assert ended.value.exit_code == 130
+    assert capsys.readouterr() == ("", "interrupted; what was reported holds\n")

@@ -25,7 +25,7 @@ from tests.live import Live, start_moorage
 from tests.s3 import a_bucket
 from tests.wire import Answer, Wire
 
-from moorage.fsck.store import Options, check
+from moorage.fsck.store import CheckOptions, check
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.types import Digest
 
@@ -62,7 +62,7 @@ class Cluster:
         async def look() -> Told:
             driver, told, now = self.open_driver(), Told(), datetime.now(UTC)
             try:
-                options = Options(now - timedelta(hours=1), now - timedelta(hours=1), digests=True)
+                options = CheckOptions(now - timedelta(hours=1), now - timedelta(hours=1), digests=True)
                 summary = await check(driver, options, told)
             finally:
                 await driver.close()

@@ -10,7 +10,7 @@ from tests.copy.worlds import Told, copied, opened, serving
 from tests.registry.images import everything
 from tests.registry.watched import InstrumentedDriver
 
-from moorage.copy.repositories import Options
+from moorage.copy.repositories import CopyOptions
 from moorage.registry import layout
 from moorage.storage.driver import KeyMissing, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
@@ -93,7 +93,7 @@ async def test_everything_that_clients_see_comes_along(here: str, there: str, tm
 async def test_only_the_repositories_that_were_asked_for() -> None:
     source, target = MemoryDriver(), MemoryDriver()
     await fill(serving(source))
-    await copied(source, target, Options(repositories=("team/*",)))
+    await copied(source, target, CopyOptions(repositories=("team/*",)))
     catalog = (await serving(target).get("/v2/_catalog")).json()["repositories"]
     assert catalog == [APP, f"{APP}/nested.x"]
 
@@ -105,14 +105,14 @@ async def test_garbage_stays_behind_unless_asked_for() -> None:
     await copied(source, target)
     with pytest.raises(KeyMissing):
         await target.stat(layout.blob_data(garbage.digest))
-    await copied(source, target, Options(all_blobs=True))
+    await copied(source, target, CopyOptions(all_blobs=True))
     assert (await target.stat(layout.blob_data(garbage.digest))).size == garbage.size
 
 
 async def test_a_dry_run_counts_and_writes_nothing() -> None:
     source, target = MemoryDriver(), MemoryDriver()
     await fill(serving(source))
-    counted = await copied(source, target, Options(dry_run=True))
+    counted = await copied(source, target, CopyOptions(dry_run=True))
     assert await everything(target) == {}
     done = await copied(source, target)
     assert (counted.blobs, counted.blob_bytes, counted.links, counted.manifests, counted.tags) == (
@@ -192,7 +192,7 @@ async def test_a_corrupt_blob_is_told_and_its_images_are_left_out() -> None:
     assert (await after.manifest("good", APP)).status_code == 200
     with pytest.raises(KeyMissing):
         await target.stat(layout.blob_data(layer.digest))
-    await copied(source, target, Options(incomplete=True), Told())
+    await copied(source, target, CopyOptions(incomplete=True), Told())
     assert (await after.manifest("bad", APP)).status_code == 200
     assert (await after.blob(layer, APP)).status_code == 404
 
@@ -209,7 +209,7 @@ async def test_rechecking_replaces_what_is_damaged_at_the_destination() -> None:
     await target.write(layout.blob_data(built.digest), bytes(built.size))
     first = await copied(source, target)
     assert first.blobs == 1, "a wrong size is seen without hashing"
-    second = await copied(source, target, Options(recheck=True))
+    second = await copied(source, target, CopyOptions(recheck=True))
     assert second.blobs == 2
     await assert_served(serving(target), {f"{APP}:v1": built})
 
@@ -255,7 +255,7 @@ async def test_what_clients_did_at_the_destination_stands() -> None:
     assert [where for where, _ in told.notes] == [f"{APP}@{gone.digest}"]
     assert (await after.manifest("v", APP)).content == new.data
     assert (await after.manifest("gone", APP)).status_code == 404
-    await copied(source, target, Options(overwrite=True))
+    await copied(source, target, CopyOptions(overwrite=True))
     assert (await after.manifest("v", APP)).content == old.data
     assert (await after.manifest("gone", APP)).content == gone.data
 

@@ -11,7 +11,7 @@ from tests.s3 import a_bucket
 
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Redirect, Storage
-from moorage.copy.repositories import Copier, Options
+from moorage.copy.repositories import Copier, CopyOptions
 from moorage.http.app import create_app
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -34,7 +34,7 @@ _SETTINGS = Settings(storage=Storage(delete=Delete(enabled=True), redirect=Redir
 
 @dataclass
 class Told:
-    """See `moving.tally.Watcher`."""
+    """See `copy.progress.CopyReporter`."""
 
     problems: list[tuple[str, str]] = field(default_factory=list)
     notes: list[tuple[str, str]] = field(default_factory=list)
@@ -59,14 +59,14 @@ class Told:
 
 
 async def copied(
-    source: Driver, target: Driver, options: Options | None = None, told: Told | None = None
+    source: Driver, target: Driver, options: CopyOptions | None = None, told: Told | None = None
 ) -> Tally:
     """One run of the copier; without `told` it must go without any problem."""
-    watcher = Told() if told is None else told
-    tally = await Copier(source, target, options or Options(), watcher).run()
-    assert tally.problems == len(watcher.problems)
+    reporter = Told() if told is None else told
+    tally = await Copier(source, target, options or CopyOptions(), reporter).run()
+    assert tally.problems == len(reporter.problems)
     if told is None:
-        assert not watcher.problems
+        assert not reporter.problems
     return tally
 
 

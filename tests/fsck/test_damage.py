@@ -15,7 +15,7 @@ from tests.registry.watched import InstrumentedDriver
 from tests.s3 import a_bucket
 
 from moorage.fsck.findings import KINDS, Finding, Outcome, Severity
-from moorage.fsck.store import Options, Summary, check
+from moorage.fsck.store import CheckOptions, CheckSummary, check
 from moorage.registry import layout
 from moorage.registry.tags import NOWHERE
 from moorage.storage.driver import ALWAYS, Conflict, Key, KeyMissing, StorageUnavailable
@@ -44,7 +44,7 @@ REFERRER = layout.referrer_link(APP, BUILT.digest, SIGNATURE.digest)
 
 @dataclass
 class Told:
-    """See `checking.store.Watcher`."""
+    """See `fsck.store.CheckReporter`."""
 
     findings: list[Finding] = field(default_factory=list)
     phases: list[str] = field(default_factory=list)
@@ -66,10 +66,10 @@ class Told:
 
 async def checked(
     driver: Driver, *, repair: bool = False, digests: bool = False, later: timedelta = timedelta(hours=2)
-) -> tuple[Told, Summary]:
+) -> tuple[Told, CheckSummary]:
     """A check that runs `later` than everything was written."""
     told, now = Told(), datetime.now(UTC) + later
-    options = Options(now - timedelta(hours=1), now - timedelta(minutes=90), digests=digests, repair=repair)
+    options = CheckOptions(now - timedelta(hours=1), now - timedelta(minutes=90), digests=digests, repair=repair)
     return told, await check(driver, options, told)
 
 

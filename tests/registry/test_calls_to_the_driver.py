@@ -17,7 +17,8 @@ from moorage.config.model import Settings
 from moorage.http.app import create_app
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
-from moorage.wiring.app import StoredRegistry, http_options
+from moorage.wiring.app import make_registry
+from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,7 +89,7 @@ class Recording(InstrumentedDriver):
 
 def serving(inner: Driver, calls: Calls, *, remote: bool) -> Client:
     settings = Settings()
-    registry = StoredRegistry(Recording(inner, calls, remote=remote), settings, b"secret")
+    registry = make_registry(Recording(inner, calls, remote=remote), settings, b"secret")
     return Client(create_app(registry, http_options(settings)))
 
 

@@ -1,9 +1,10 @@
-"""The command line: `moorage`, and `registry` for those who have typed that for years.
+"""The command line: `moorage`, and `registry`, the name of CNCF Distribution's program.
 
-One file per command; `commands.py` joins them.  A command imports what it needs when it runs, so that
-`moorage version` and the help are quick.  Exit status: 0 done; 1 a problem with the configuration, the storage or
-the address, reported on standard error without a traceback; 2 a mistake on the command line (CNCF Distribution
-exits with 0 then).
+One file per command, named after it (`storage_check.py`); `commands.py` joins them.  Shared: `problems.py`,
+`progress.py`.  A command imports what it needs when it runs, so that `moorage version` and the help are quick.
+
+Exit status: 0 done; 1 a problem with the configuration, the storage or the address, reported on standard error
+without a traceback; 2 a mistake on the command line (CNCF Distribution exits with 0 then).
 
 Source: docs/reference/storage-layout.md, section 9.
 """
@@ -17,7 +18,7 @@ __all__ = ["main"]
 
 
 def main() -> None:
-    """The entry point of both names."""
+    """Run the command line; the entry point of both names."""
     if sys.argv[1:2] == ["health"]:
         # Called every few seconds: without Typer it takes half the CPU.
         from moorage.cli import liveness

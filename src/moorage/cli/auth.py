@@ -1,4 +1,4 @@
-"""`moorage auth`: who may do what by the policy of `auth.local`, and secrets for robots."""
+"""`moorage auth`: explains the policy of `auth.local`, and makes secrets for robots."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ if TYPE_CHECKING:
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Explain who may do what, and make secrets for robots.", no_args_is_help=True,
+app = typer.Typer(help="Explain the access rules, and make secrets for robots.", no_args_is_help=True,
                   rich_markup_mode=None)  # fmt: skip
 
-_WHO_HELP = "A user, robot+NAME, anonymous, or issuer:NAME with --claim."
+_USER_HELP = "A user, robot+NAME, anonymous, or issuer:NAME with --claim."
 
 
 @app.command("explain", short_help="Report whether a user may do something, and why.")
 def explain(
-    user: Annotated[str, typer.Argument(metavar="USER", help=_WHO_HELP)],
+    user: Annotated[str, typer.Argument(metavar="USER", help=_USER_HELP)],
     action: Annotated[str, typer.Argument(metavar="ACTION", help="pull, push, delete, or catalog.")],
     repository: Annotated[str, typer.Argument(metavar="REPOSITORY", help="Its name; - for catalog.")],
     config: Config = None,
@@ -32,9 +32,9 @@ def explain(
         list[str] | None, typer.Option("--claim", metavar="NAME=VALUE", help="A claim of the issuer's token.")
     ] = None,
 ) -> None:
-    """Say whether somebody may do something by `auth.local`, and which rules allow it; exit status 1 if not.
+    """Report whether `auth.local` allows a user an action, and by which rules; exit status 1 if not.
 
-    Pushing needs pull as well, from whatever rule.
+    Pushing needs pull as well; another rule may grant it.
 
     Example: moorage auth explain anonymous pull library/app
     """
@@ -69,7 +69,7 @@ def explain(
 
 
 def _explain(need: Need, identity: Identity, policy: Policy) -> None:
-    """The rules that grant one need, or those that are about this one at all."""
+    """Print the rules that grant one need, or else those that concern this user."""
     action = need.action if need.type == "repository" else "catalog"
     because = policy.grants_of(identity).because(need)
     for rule in because:
@@ -77,32 +77,31 @@ def _explain(need: Need, identity: Identity, policy: Policy) -> None:
     if because:
         return
     near = policy.rules_for(identity)
-    rest = "; those about this one are" if near else ", and none is about this one"
+    rest = "; those that concern this user are" if near else ", and none concerns this user"
     typer.echo(f"  {action}: no rule grants it{rest}")
     for rule in near:
         typer.echo(f"    {rule.where} ({rule.shown})")
 
 
 def _policy(config: Path | None) -> tuple[Local, Policy]:
-    """The policy as the file has it now; tells what is wrong with it and exits with 1."""
+    """Return the policy that the file contains now; reports its errors and exits with status 1."""
     from moorage.auth.local.policy_file import read
-    from moorage.cli.loading import load_or_exit
-    from moorage.cli.problems import tell
+    from moorage.cli.problems import load_or_exit, report
 
     loaded = load_or_exit(config)
     local = loaded.settings.auth.local
     if local is None:
-        typer.echo(f"{loaded.source}: auth.local is not configured, so there is no policy to ask", err=True)
+        typer.echo(f"{loaded.source}: auth.local is not configured, so there is no policy to explain", err=True)
         raise typer.Exit(1)
     found = read(local.policy)
     if found.policy is None:
-        tell(found.problems)
+        report(found.problems)
         raise typer.Exit(1)
     return local, found.policy
 
 
 def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple[Identity, str]:
-    """Who is meant, and why he cannot log in; "" if he can."""
+    """Return the identity of USER, and the reason why it cannot log in, "" if it can."""
     from datetime import UTC, datetime
 
     from moorage.auth.local.build import names_in
@@ -138,14 +137,14 @@ def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, st
     identity = Identity("foreign", "", name, tuple(sorted(values.items())))
     if name not in policy.issuers:
         return identity, f"there is no issuer {name!r}"
-    return identity, "" if policy.knows(identity) else "no rule is about these claims: nobody is let in by them"
+    return identity, "" if policy.knows(identity) else "no rule concerns these claims, so they grant no access"
 
 
 @app.command("robot", short_help="Make a secret for a robot account.")
 def robot(
     name: Annotated[str, typer.Argument(metavar="NAME", help="The robot's name; it logs in as robot+NAME.")],
     expires: Annotated[
-        str, typer.Option("--expires", metavar="WHEN", help="A term such as 90d, a day, or never.")
+        str, typer.Option("--expires", metavar="WHEN", help="A duration such as 90d, a date, or never.")
     ] = "90d",
 ) -> None:
     """Make a secret for a robot: shown once, with the lines for the policy file, which hold only its digest.

@@ -1,4 +1,4 @@
-"""All commands of the command line, as Typer has them."""
+"""The table of all commands."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import auth, collect, config, health, htpasswd, migrate, serve, storage, version
+from moorage.cli import auth, config, garbage_collect, health, htpasswd, migrate, serve, storage, version
 
 __all__ = ["app"]
 
@@ -29,9 +29,9 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
-        # The reference's form: the name it was called by, its package, its version.
+def _print_version(requested: bool) -> None:
+    if requested:
+        # CNCF Distribution's form: the name of the program as it was called, its package, its version.
         typer.echo(f"{Path(sys.argv[0]).name} moorage {__version__}")
         raise typer.Exit
 
@@ -43,7 +43,7 @@ def root(
         typer.Option("--version", "-v", callback=_print_version, is_eager=True, help="Show the version and exit."),
     ] = False,
 ) -> None:
-    # The help of the whole program is given to Typer above.
+    # Declares --version; the help is an argument of `typer.Typer` above.
     pass
 
 
@@ -58,7 +58,7 @@ app.command("version")(version.version)
 app.command(
     "garbage-collect",
     context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(collect.garbage_collect)
+)(garbage_collect.garbage_collect)
 
 
 @app.command("help")

@@ -1,4 +1,4 @@
-"""`moorage config`: look at a configuration without serving with it."""
+"""`moorage config`: checks and shows the configuration without serving with it."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ def check(
     deep: Annotated[
         bool,
         typer.Option(
-            "--deep", help="Also take each address for a moment, write to the data directory, ask store and Redis."
+            "--deep", help="Also bind each address briefly, write to the data directory, query store and Redis."
         ),
     ] = False,
 ) -> None:
-    """Tell everything that is wrong, at once; exit status 1 if anything is.
+    """Report every error at once; exit status 1 if there is one.
 
-    A mistake has file and line (or the variable), the key, and what was expected. A key or variable that nothing
+    An error has file and line (or the variable), the key, and what was expected. A key or variable that nothing
     reads is an error here. The files that the configuration names are read as `serve` does before it starts.
 
     Example: moorage config check /etc/docker/registry/config.yml
     """
     import os
 
-    from moorage.cli.problems import tell
+    from moorage.cli.problems import report
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
 
@@ -50,10 +50,10 @@ def check(
         from moorage.wiring import serving
 
         problems = [*loaded.warnings, *serving.problems(loaded.settings)]
-    tell(problems, unknown_as="error")
+    report(problems, unknown_as="error")
     refused = any(problem.kind == "error" for problem in problems)
     if deep and refused:
-        typer.echo("--deep was left out; correct the errors first", err=True)
+        typer.echo("--deep was skipped; correct the errors first", err=True)
     elif deep and loaded is not None:
         problems += _probed(loaded.settings)
     wrong = sum(problem.kind != "warning" for problem in problems)
@@ -64,21 +64,20 @@ def check(
 
 
 def _probed(settings: Settings) -> list[Problem]:
-    """A line for each probe, as soon as it has ended; those that failed."""
-    from moorage.cli import deep
-    from moorage.cli.jobs import silence_library
-    from moorage.cli.problems import tell
+    """Print a line for each probe as soon as it has ended; return those that failed."""
+    from moorage.cli import config_check_deep
+    from moorage.cli.problems import log_errors_only, report
     from moorage.config.problems import Problem
 
-    silence_library()
+    log_errors_only()
     failed = []
-    for probe in deep.probes(settings):
-        result = deep.run(probe)
+    for probe in config_check_deep.probes(settings):
+        result = config_check_deep.run(probe)
         if result.ok:
             typer.echo(f"ok: {result.key}: {result.text}")
         else:
             failed.append(Problem(result.text, result.key))
-            tell(failed[-1:])
+            report(failed[-1:])
     return failed
 
 
@@ -88,10 +87,9 @@ def show(config: Config = None) -> None:
 
     Example: REGISTRY_LOG_LEVEL=debug moorage config show
     """
-    from moorage.cli.loading import load_or_exit
-    from moorage.cli.problems import tell
+    from moorage.cli.problems import load_or_exit, report
     from moorage.config.show import render
 
     loaded = load_or_exit(config)
-    tell(loaded.warnings)
+    report(loaded.warnings)
     typer.echo(f"# from {loaded.source} and the environment\n{render(loaded.settings)}", nl=False)

@@ -18,10 +18,10 @@ def health(
         float, typer.Option("--timeout", min=0.001, max=3600, metavar="SECONDS", help="Longest time to wait.")
     ] = liveness.DEFAULT_TIMEOUT_S,
 ) -> None:
-    """Ask the running registry for /livez; exit status 0 or 1.
+    """Query /livez of the running registry; exit status 0 or 1.
 
-    Reads the configuration that `serve` reads, and asks at http.addr. For HEALTHCHECK of a container image: full
-    disks, health checks that fail and caches that are down do not matter, since a restart would mend none of them.
+    Reads the configuration that `serve` reads, and connects to http.addr. For HEALTHCHECK of a container image:
+    full disks, failed health checks and unreachable caches do not matter, since a restart repairs none of them.
 
     Example: moorage health --timeout 3
     """

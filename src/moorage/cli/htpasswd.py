@@ -1,8 +1,8 @@
-"""`moorage htpasswd`: Apache's program of that name, as far as it serves a registry.
+"""`moorage htpasswd`: creates and edits password files, with the interface of Apache's htpasswd.
 
-Flags, messages and exit statuses are Apache's, so that `docker run --entrypoint htpasswd httpd:2 -Bbn ...` has its
-equivalent in one line.  It differs in that every password is hashed with bcrypt, the only kind that a registry
-takes, in that a file is replaced as a whole, and in refusing names that could not be read back.
+Flags, messages and exit statuses are Apache's, so that it replaces `docker run --entrypoint htpasswd httpd:2 -Bbn
+...`.  Differences: every password is hashed with bcrypt, the only scheme that a registry accepts; a file is
+replaced as a whole; names that could not be read back are refused.
 
 Exit status: 0 done; 1 the file cannot be read or written; 2 a mistake on the command line; 3 the password is
 wrong, or was typed differently twice; 5 it is too long; 6 the user is unknown, or has an impossible name; 7 the
@@ -45,11 +45,23 @@ Usage:
  -v  Verify password for the specified user.
 """
 
-_OTHERS: Final = {"-m": "MD5", "-d": "CRYPT", "-s": "SHA-1", "-p": "plain text", "-2": "SHA-256", "-5": "SHA-512"}
+_UNSUPPORTED_SCHEMES: Final = {
+    "-m": "MD5",
+    "-d": "CRYPT",
+    "-s": "SHA-1",
+    "-p": "plain text",
+    "-2": "SHA-256",
+    "-5": "SHA-512",
+}
 _COSTS: Final = range(4, 18)
 _LIMIT_BYTES: Final = 255
-_FILE, _SYNTAX, _PASSWORD, _TOO_LONG, _USER, _INVALID = 1, 2, 3, 5, 6, 7
-
+_FILE: Final = 1
+_SYNTAX: Final = 2
+_PASSWORD: Final = 3
+_TOO_LONG: Final = 5
+_USER: Final = 6
+_INVALID: Final = 7
+"""Exit statuses, as above."""
 
 _FLAGS: Final = (
     ("-c", "Create the file, or replace it."),
@@ -65,10 +77,7 @@ _FLAGS: Final = (
 
 
 class Unparsed(TyperCommand):
-    """Takes its arguments as they are and leaves them to `getopt`: a password may begin with a hyphen.
-
-    The help names them all the same.
-    """
+    """Passes its arguments to `getopt` unparsed: a password may begin with a hyphen; the help lists them."""
 
     def collect_usage_pieces(self, ctx: Any) -> list[str]:
         del ctx
@@ -93,7 +102,7 @@ class _Failed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class _Asked:
+class _Request:
     """`source` is b (the command line), i (standard input) or "" (typed); `action` one of c, n, v, D or ""."""
 
     action: str
@@ -107,7 +116,7 @@ class _Asked:
 def htpasswd(context: typer.Context) -> None:
     """Make and change password files for auth.htpasswd, with the flags of Apache's htpasswd.
 
-    Every password is hashed with bcrypt. Without -b and -i it is asked for, twice. With -n there is no
+    Every password is hashed with bcrypt. Without -b and -i it is prompted for, twice. With -n there is no
     PASSWORDFILE, and PASSWORD is for -b only.
 
     Example: moorage htpasswd -Bbn testuser testpassword > auth/htpasswd
@@ -120,18 +129,18 @@ def htpasswd(context: typer.Context) -> None:
         raise typer.Exit(failed.status) from None
 
 
-def _read(arguments: list[str]) -> _Asked:
-    """What the arguments ask for, checked as far as that goes without looking at a file."""
+def _read(arguments: list[str]) -> _Request:
+    """Parse the arguments; everything is checked that needs no file."""
     try:
         options, operands = getopt.getopt(arguments, "cnmBC:r:25dpsDvib")
     except getopt.GetoptError as error:
         problem = "illegal option" if "not recognized" in error.msg else "missing argument for option"
         raise _Failed(_SYNTAX, f"htpasswd: {problem} -- {error.opt}\n{_USAGE.rstrip()}") from None
     given = {name for name, _ in options}
-    for name, scheme in _OTHERS.items():
+    for name, scheme in _UNSUPPORTED_SCHEMES.items():
         if name in given:
-            told = f"{name} ({scheme}) never matches in a registry; leave it out: bcrypt (-B) is what is used"
-            raise _Failed(_SYNTAX, f"htpasswd: {told}")
+            reason = f"{name} ({scheme}) never matches in a registry; leave it out: bcrypt (-B) is what is used"
+            raise _Failed(_SYNTAX, f"htpasswd: {reason}")
     if "-r" in given:
         raise _Failed(_SYNTAX, "htpasswd: -r is for SHA-256 and SHA-512; the cost of bcrypt is set by -C")
     actions = [name for name in ("-c", "-n", "-v", "-D") if name in given]
@@ -146,7 +155,9 @@ def _read(arguments: list[str]) -> _Asked:
     path = Path() if action == "n" else Path(operands.pop(0))
     user = os.fsencode(operands.pop(0))
     _check_user(user)
-    return _Asked(action, source, _cost(dict(options)), path, user, os.fsencode(operands[0]) if operands else None)
+    return _Request(
+        action, source, _cost(dict(options)), path, user, os.fsencode(operands[0]) if operands else None
+    )
 
 
 def _check_user(user: bytes) -> None:
@@ -170,55 +181,55 @@ def _cost(options: dict[str, str]) -> int:
     return int(text)
 
 
-def _run(asked: _Asked) -> None:
+def _run(request: _Request) -> None:
     from moorage.auth.htpasswd_write import entry
 
-    if asked.action == "n":
+    if request.action == "n":
         # The empty line after it is Apache's.
-        typer.echo(entry(asked.user, _password(asked), asked.cost) + b"\n\n", nl=False)
+        typer.echo(entry(request.user, _password(request), request.cost) + b"\n\n", nl=False)
         return
-    old = _existing(asked)
-    if asked.action == "v":
-        _verify(asked, old)
+    old = _existing(request)
+    if request.action == "v":
+        _verify(request, old)
         return
-    name = asked.user.decode(errors="backslashreplace")
-    if asked.action == "D":
-        if not _has(old, asked.user):
+    name = request.user.decode(errors="backslashreplace")
+    if request.action == "D":
+        if not _has(old, request.user):
             raise _Failed(0, f"User {name} not found")
-        _write(asked, [line for line in old if not _is(line, asked.user)])
+        _write(request, [line for line in old if not _is(line, request.user)])
         typer.echo(f"Deleting password for user {name}", err=True)
         return
-    made = entry(asked.user, _password(asked), asked.cost) + b"\n"
-    if _has(old, asked.user):
-        _write(asked, [made if _is(line, asked.user) else line for line in old])
+    made = entry(request.user, _password(request), request.cost) + b"\n"
+    if _has(old, request.user):
+        _write(request, [made if _is(line, request.user) else line for line in old])
         typer.echo(f"Updating password for user {name}", err=True)
     else:
-        _write(asked, [*old, made])
+        _write(request, [*old, made])
         typer.echo(f"Adding password for user {name}", err=True)
 
 
-def _existing(asked: _Asked) -> list[bytes]:
-    """The lines of the file, each with its end; none if it is to be created."""
+def _existing(request: _Request) -> list[bytes]:
+    """Return the lines of the file, each with its newline; none if it is to be created."""
     from moorage.auth.password_file import parse
 
     try:
-        data = asked.path.read_bytes()
+        data = request.path.read_bytes()
     except FileNotFoundError:
-        if asked.action != "c":
-            raise _Failed(_FILE, f"htpasswd: cannot modify file {asked.path}; use '-c' to create it") from None
+        if request.action != "c":
+            raise _Failed(_FILE, f"htpasswd: cannot modify file {request.path}; use '-c' to create it") from None
         return []
     except OSError as error:
-        raise _Failed(_FILE, f"htpasswd: cannot read file {asked.path}: {error.strerror}") from None
-    if asked.action == "c":
+        raise _Failed(_FILE, f"htpasswd: cannot read file {request.path}: {error.strerror}") from None
+    if request.action == "c":
         return []
     try:
         parse(data)
     except ValueError as error:
-        told = f"The file {asked.path} does not appear to be a valid htpasswd file: {error}."
-        raise _Failed(_INVALID, f"htpasswd: {told}") from None
-    # A mark that an editor of Windows left would be part of the first user's name.
+        reason = f"The file {request.path} does not appear to be a valid htpasswd file: {error}."
+        raise _Failed(_INVALID, f"htpasswd: {reason}") from None
+    # A byte order mark, which editors on Windows write, would be part of the first user's name.
     data = data.removeprefix(codecs.BOM_UTF8)
-    # What the last line lacks, the next one would be glued to.
+    # Without a newline at the end, the next entry would be joined to the last line.
     return [line + b"\n" for line in data.removesuffix(b"\n").split(b"\n")] if data else []
 
 
@@ -233,46 +244,46 @@ def _has(lines: list[bytes], user: bytes) -> bool:
     return any(_is(line, user) for line in lines)
 
 
-def _write(asked: _Asked, lines: list[bytes]) -> None:
+def _write(request: _Request, lines: list[bytes]) -> None:
     from moorage.auth.htpasswd_write import replace
 
     try:
-        replace(asked.path, b"".join(lines))
+        replace(request.path, b"".join(lines))
     except OSError as error:
-        what = "create" if asked.action == "c" else "modify"
-        raise _Failed(_FILE, f"htpasswd: cannot {what} file {asked.path}: {error.strerror}") from None
+        what = "create" if request.action == "c" else "modify"
+        raise _Failed(_FILE, f"htpasswd: cannot {what} file {request.path}: {error.strerror}") from None
 
 
-def _verify(asked: _Asked, lines: list[bytes]) -> None:
+def _verify(request: _Request, lines: list[bytes]) -> None:
     from moorage.auth.password_file import PASSWORD_LIMIT_BYTES, fits, parse
 
-    password = _password(asked)
-    name = asked.user.decode(errors="backslashreplace")
-    mine = [line for line in lines if _is(line, asked.user)]
-    if not mine:
+    password = _password(request)
+    name = request.user.decode(errors="backslashreplace")
+    entries = [line for line in lines if _is(line, request.user)]
+    if not entries:
         raise _Failed(_USER, f"User {name} not found")
-    found = parse(b"".join(mine))
+    found = parse(b"".join(entries))
     for warning in found.warnings:
         raise _Failed(_PASSWORD, f"htpasswd: {warning.partition(': ')[2]}")
-    if not fits(password[:PASSWORD_LIMIT_BYTES], found.hashes[asked.user]):
+    if not fits(password[:PASSWORD_LIMIT_BYTES], found.hashes[request.user]):
         raise _Failed(_PASSWORD, "password verification failed")
     typer.echo(f"Password for user {name} correct.", err=True)
 
 
-def _password(asked: _Asked) -> bytes:
+def _password(request: _Request) -> bytes:
     from moorage.auth.password_file import PASSWORD_LIMIT_BYTES
 
-    if asked.password is not None:
-        password = asked.password
-    elif asked.source == "i":
+    if request.password is not None:
+        password = request.password
+    elif request.source == "i":
         password = sys.stdin.buffer.read().removesuffix(b"\n").removesuffix(b"\r")
     else:
-        password = _typed(twice=asked.action != "v")
+        password = _typed(twice=request.action != "v")
     if len(password) > _LIMIT_BYTES:
         raise _Failed(_TOO_LONG, f"htpasswd: password too long (> {_LIMIT_BYTES})")
     if b"\0" in password:
         raise _Failed(_PASSWORD, "htpasswd: the password contains a NUL, where bcrypt would end it")
-    if asked.action != "v":
+    if request.action != "v":
         if not password:
             typer.echo("Warning: the password is empty.", err=True)
         if len(password) > PASSWORD_LIMIT_BYTES:

@@ -1,4 +1,4 @@
-"""`moorage migrate check`: what a deployment of CNCF Distribution must change before Moorage serves it."""
+"""`moorage migrate check`: reports what a deployment of CNCF Distribution must change before Moorage serves it."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def check(
         ),
     ] = "",
     limit: Annotated[
-        int, typer.Option(min=0, help="Most files, and most objects, looked at in the store; 0: all.")
+        int, typer.Option(min=0, help="Maximum of files, and of objects, examined in the store; 0: all.")
     ] = _LIMIT,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
@@ -61,7 +61,7 @@ def check(
     """
     import os
 
-    from moorage.cli.problems import tell
+    from moorage.cli.problems import report
     from moorage.config.load import examine
     from moorage.config.problems import ConfigError
     from moorage.migration.accounts import UnknownUser
@@ -73,7 +73,7 @@ def check(
     try:
         examined = examine(config, os.environ)
     except ConfigError as error:
-        tell(error.problems)
+        report(error.problems)
         raise typer.Exit(1) from None
     found = [*_configuration(examined), *_store(examined, account, limit, quiet=quiet)]
     _show(found, examined, as_json=as_json)
@@ -112,13 +112,13 @@ def _configuration(examined: Examined) -> Iterator[Advice]:
 
 def _store(examined: Examined, account: Account, limit: int, *, quiet: bool) -> list[Advice]:
     """Return what the files and the store of the old registry show."""
-    from moorage.cli.jobs import carry_out
+    from moorage.cli.progress import run_with_progress
     from moorage.migration.configuration import files_of
     from moorage.migration.volume import files_to_read
 
     found = [*files_to_read(files_of(examined), account)]
     if examined.settings.storage.driver in {"filesystem", "s3", "gcs", "azure"}:
-        found += carry_out(
+        found += run_with_progress(
             lambda meter: _look(examined, account, limit, meter), quiet=quiet, interrupted="nothing was changed"
         )
     return found

@@ -1,6 +1,6 @@
-"""How far long work has come: a bar on a terminal, a line now and then elsewhere, nothing when asked to be quiet.
+"""Progress of commands that take minutes or hours: a bar on a terminal, else a line every ten seconds.
 
-Everything here goes to standard error; standard output is for results.
+It is written to standard error; standard output is for results.
 """
 
 from __future__ import annotations
@@ -8,23 +8,53 @@ from __future__ import annotations
 import sys
 import time
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Coroutine, Iterator
 
     from rich.progress import Progress
 
-__all__ = ["Meter", "metre", "readable"]
+__all__ = ["Meter", "format_bytes", "progress_meter", "run_with_progress"]
 
 _LINE_EVERY_S: Final = 10.0
 _KIBI: Final = 1024
+_INTERRUPTED: Final = 130
+"""128 + SIGINT, the exit status that shells use."""
+
+_T = TypeVar("_T")
 
 
-def readable(size: float) -> str:
-    """`12.3 MiB`."""
+def run_with_progress(
+    work: Callable[[Meter], Coroutine[Any, Any, _T]], *, quiet: bool, interrupted: str, stopped: str = ""
+) -> _T:
+    """Run `work` in an event loop of its own and return its result.
+
+    Exits with status 1 where the store fails or cannot be made, 130 after Ctrl-C.  `stopped` and `interrupted` are
+    added to the message then: what the user can do, or what is kept.
+    """
+    import asyncio
+
+    from moorage.cli.problems import log_errors_only
+    from moorage.startup import StartupError
+    from moorage.storage.driver import StorageError
+
+    log_errors_only()
+    try:
+        with progress_meter(quiet=quiet) as meter:
+            return asyncio.run(work(meter))
+    except (StorageError, StartupError) as error:
+        typer.echo("\n".join(filter(None, (f"stopped: {error}", stopped))), err=True)
+        raise typer.Exit(1) from None
+    except KeyboardInterrupt:
+        typer.echo(f"interrupted; {interrupted}", err=True)
+        raise typer.Exit(_INTERRUPTED) from None
+
+
+def format_bytes(size: float) -> str:
+    """Return a size in bytes as `12.3 MiB`."""
     for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
         if size < _KIBI or unit == "TiB":
             break
@@ -33,20 +63,23 @@ def readable(size: float) -> str:
 
 
 class Meter(Protocol):
-    """One bar at a time."""
+    """Progress of one phase at a time."""
 
-    def begin(self, what: str, total: int | None, *, is_bytes: bool = False) -> None: ...
+    def begin(self, phase: str, total: int | None, *, is_bytes: bool = False) -> None:
+        """End the phase before and begin another; `total` is None if it is not known."""
 
     def grow(self, count: int) -> None:
-        """The total is larger than was known."""
+        """Add to the total."""
 
-    def advance(self, count: int) -> None: ...
+    def advance(self, count: int) -> None:
+        """Add to what is done."""
 
-    def describe(self, text: str) -> None: ...
+    def describe(self, text: str) -> None:
+        """Replace the text that is shown beside the figures."""
 
 
 class _Silent:
-    def begin(self, what: str, total: int | None, *, is_bytes: bool = False) -> None: ...
+    def begin(self, phase: str, total: int | None, *, is_bytes: bool = False) -> None: ...
 
     def grow(self, count: int) -> None: ...
 
@@ -56,54 +89,63 @@ class _Silent:
 
 
 class _Lines:
-    """A line when something begins, one every ten seconds, and the final figures when it ends."""
+    """A line when a phase begins, one every ten seconds, and the final figures when it ends."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
-        self._what, self._total, self._done, self._text = "", 0, 0, ""
+        self._phase = ""
+        self._total = 0
+        self._done = 0
+        self._text = ""
         self._bytes = False
-        self._began = self._told = clock()
+        self._began = clock()
+        self._last_line = self._began
 
-    def begin(self, what: str, total: int | None, *, is_bytes: bool = False) -> None:
+    def begin(self, phase: str, total: int | None, *, is_bytes: bool = False) -> None:
         self.end()
-        self._what, self._total, self._done, self._text, self._bytes = what, total or 0, 0, "", is_bytes
-        self._began = self._told = self._clock()
-        typer.echo(what, err=True)
+        self._phase = phase
+        self._total = total or 0
+        self._done = 0
+        self._text = ""
+        self._bytes = is_bytes
+        self._began = self._clock()
+        self._last_line = self._began
+        typer.echo(phase, err=True)
 
     def grow(self, count: int) -> None:
         self._total += count
 
     def advance(self, count: int) -> None:
         self._done += count
-        self._tell()
+        self._print_line()
 
     def describe(self, text: str) -> None:
         self._text = text
-        self._tell()
+        self._print_line()
 
-    def _tell(self) -> None:
+    def _print_line(self) -> None:
         now = self._clock()
-        if now - self._told < _LINE_EVERY_S:
+        if now - self._last_line < _LINE_EVERY_S:
             return
-        self._told = now
+        self._last_line = now
         rate = self._done / max(now - self._began, 1e-9)
-        typer.echo(f"{self._what}: {self._figures()}, {self._shown(rate)}/s{self._more()}", err=True)
+        typer.echo(f"{self._phase}: {self._figures()}, {self._format(rate)}/s{self._suffix()}", err=True)
 
     def end(self) -> None:
-        """Write the figures of what began last, if anything did."""
-        if self._what:
+        """Print the final figures of the current phase, if there is one."""
+        if self._phase:
             seconds = self._clock() - self._began
-            typer.echo(f"{self._what}: {self._figures()} in {seconds:.1f} s{self._more()}", err=True)
-        self._what = ""
+            typer.echo(f"{self._phase}: {self._figures()} in {seconds:.1f} s{self._suffix()}", err=True)
+        self._phase = ""
 
     def _figures(self) -> str:
-        total = f" of {self._shown(self._total)}" if self._total else ""
-        return f"{self._shown(self._done)}{total}"
+        total = f" of {self._format(self._total)}" if self._total else ""
+        return f"{self._format(self._done)}{total}"
 
-    def _shown(self, count: float) -> str:
-        return readable(count) if self._bytes else f"{count:.0f}"
+    def _format(self, count: float) -> str:
+        return format_bytes(count) if self._bytes else f"{count:.0f}"
 
-    def _more(self) -> str:
+    def _suffix(self) -> str:
         return f"; {self._text}" if self._text else ""
 
 
@@ -113,9 +155,9 @@ class _Bar:
         self._task = progress.add_task("", total=None, unit="")
         self._total: float = 0
 
-    def begin(self, what: str, total: int | None, *, is_bytes: bool = False) -> None:
+    def begin(self, phase: str, total: int | None, *, is_bytes: bool = False) -> None:
         self._progress.remove_task(self._task)
-        self._task = self._progress.add_task(what, total=total, unit="bytes" if is_bytes else "")
+        self._task = self._progress.add_task(phase, total=total, unit="bytes" if is_bytes else "")
         self._total = total or 0
 
     def grow(self, count: int) -> None:
@@ -130,8 +172,8 @@ class _Bar:
 
 
 @contextmanager
-def metre(*, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Meter]:
-    """A bar where standard error is a terminal, else lines by `clock`, in seconds."""
+def progress_meter(*, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterator[Meter]:
+    """Show a bar if standard error is a terminal, else lines, timed by `clock` (seconds); nothing if `quiet`."""
     if quiet:
         yield _Silent()
         return
@@ -160,7 +202,7 @@ def metre(*, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterat
 
         def render(self, task: Task) -> Text:
             shown: Callable[[float], str]
-            shown = readable if task.fields["unit"] == "bytes" else lambda count: f"{count:.0f}"
+            shown = format_bytes if task.fields["unit"] == "bytes" else lambda count: f"{count:.0f}"
             total = f" of {shown(task.total)}" if task.total else ""
             rate = f", {shown(task.speed)}/s" if task.speed else ""
             return Text(f"{shown(task.completed)}{total}{rate}")
@@ -172,7 +214,7 @@ def metre(*, quiet: bool, clock: Callable[[], float] = time.monotonic) -> Iterat
         Amount(table_column=Column(no_wrap=True)),
         TimeRemainingColumn(compact=True),
     )
-    # Lines of results are shown above the bar, but only where they go to the same terminal.
+    # Results are printed above the bar, but only where standard output is the same terminal.
     with Progress(
         *columns, console=Console(stderr=True), transient=True, expand=True, redirect_stdout=sys.stdout.isatty()
     ) as progress:

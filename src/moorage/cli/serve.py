@@ -1,4 +1,4 @@
-"""`moorage serve`: the registry itself."""
+"""`moorage serve`: runs the registry."""
 
 from __future__ import annotations
 
@@ -10,19 +10,19 @@ import typer
 __all__ = ["Config", "serve"]
 
 _HELP = (
-    "Configuration file; else what REGISTRY_CONFIGURATION_PATH names, /etc/docker/registry/config.yml, "
+    "Configuration file; else the one that REGISTRY_CONFIGURATION_PATH names, /etc/docker/registry/config.yml, "
     "/etc/distribution/config.yml, or the built-in defaults. REGISTRY_* variables apply to all of them."
 )
 
-# A file that cannot be read is a problem with the configuration (status 1), not a mistake on the command line, as
-# Click would have it.
+# Not checked by Click: a file that cannot be read is an error of the configuration (status 1), not of the command
+# line (status 2).
 Config = Annotated[Path | None, typer.Argument(metavar="CONFIG", help=_HELP, readable=False)]
 
 
 def serve(
     config: Config = None,
     defaults: Annotated[
-        bool, typer.Option("--defaults", help="Read no configuration file, also none that would be found.")
+        bool, typer.Option("--defaults", help="Read no configuration file, not even one in a default location.")
     ] = False,
 ) -> None:
     """Run the registry until SIGTERM or SIGINT.
@@ -33,7 +33,7 @@ def serve(
     import os
 
     gc.disable()  # until `run` has built everything
-    from moorage.cli.problems import tell
+    from moorage.cli.problems import report
     from moorage.config.image_paths import in_image
     from moorage.config.load import load
     from moorage.config.problems import ConfigError
@@ -44,19 +44,19 @@ def serve(
     try:
         loaded = load(config, os.environ, defaults=defaults)
     except ConfigError as error:
-        tell(error.problems)
+        report(error.problems)
         unnamed = not (config or defaults or in_image(os.environ) or os.environ.get("REGISTRY_CONFIGURATION_PATH"))
         if unnamed and (place := found()):
             hint = "name another file, or start without one: moorage serve --defaults"
-            typer.echo(f"{place} was not named but found; {hint}", err=True)
+            typer.echo(f"{place} was found in a default location; {hint}", err=True)
         raise typer.Exit(1) from None
-    tell(loaded.warnings)
+    report(loaded.warnings)
     if loaded.path is None:
         storage = loaded.settings.storage
         where = storage.filesystem.rootdirectory if storage.filesystem else storage.driver
         provider = loaded.settings.auth.provider
-        who = "no authentication" if provider == "none" else f"authentication by {provider}"
-        typer.echo(f"no configuration file; data in {where}, {who}", err=True)
+        access = "no authentication" if provider == "none" else f"authentication by {provider}"
+        typer.echo(f"no configuration file; data in {where}, {access}", err=True)
 
     from moorage.wiring.serving import run
 

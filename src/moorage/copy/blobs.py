@@ -22,16 +22,16 @@ from moorage.storage.driver import KeyMissing, StorageUnavailable
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from moorage.copy.progress import Tally, Watcher
+    from moorage.copy.progress import CopyReporter, Tally
     from moorage.storage.driver import Driver
     from moorage.types import Digest
 
-__all__ = ["BlobMover", "Rules", "State"]
+__all__ = ["BlobMover", "BlobRules", "BlobState"]
 
 _REMEMBERED: Final = 200_000
 
 
-class State(Enum):
+class BlobState(Enum):
     """How it ended for one blob."""
 
     WHOLE = "whole"
@@ -45,7 +45,7 @@ class _CannotRead(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Rules:
+class BlobRules:
     """`recheck`: hash what the destination has; `dry_run`: write nothing."""
 
     recheck: bool = False
@@ -56,24 +56,31 @@ class BlobMover:
     """Brings blobs from `source` to `target`, at most `at_once` together."""
 
     def __init__(
-        self, source: Driver, target: Driver, rules: Rules, tally: Tally, watcher: Watcher, *, at_once: int
+        self,
+        source: Driver,
+        target: Driver,
+        rules: BlobRules,
+        tally: Tally,
+        reporter: CopyReporter,
+        *,
+        at_once: int,
     ) -> None:
         self._source, self._rules = source, rules
         self._from = BlobStore(source)
         self._to = BlobStore(target)
-        self._tally, self._watcher = tally, watcher
+        self._tally, self._reporter = tally, reporter
         self._turn = asyncio.Semaphore(at_once)
         self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
-        self._failed: dict[Digest, State] = {}
-        self._running: SingleFlight[Digest, State] = SingleFlight()
+        self._failed: dict[Digest, BlobState] = {}
+        self._running: SingleFlight[Digest, BlobState] = SingleFlight()
 
-    async def ensure(self, digest: Digest) -> State:
+    async def ensure(self, digest: Digest) -> BlobState:
         """Make the blob whole at the destination.  A failure is told once, and remembered for this run.
 
         Raises StorageError for what concerns more than this blob.
         """
         if self._whole.get(digest) is not None:
-            return State.WHOLE
+            return BlobState.WHOLE
         if (failed := self._failed.get(digest)) is not None:
             return failed
         return await self._running.run(digest, lambda: self._bring(digest))
@@ -82,23 +89,23 @@ class BlobMover:
         """End what is under way; nothing of it is visible."""
         await self._running.close()
 
-    async def _bring(self, digest: Digest) -> State:
+    async def _bring(self, digest: Digest) -> BlobState:
         async with self._turn:
             state = await self._settle(digest)
-        if state is State.WHOLE:
+        if state is BlobState.WHOLE:
             self._whole.put(digest, value=True)
-        elif state is not State.GONE:  # that may be a deletion; whoever needed the blob tells
+        elif state is not BlobState.GONE:  # that may be a deletion; whoever needed the blob tells
             self._failed[digest] = state
             self._tally.problems += 1
-            self._watcher.problem(str(digest), state.value)
-        self._watcher.settled(self._tally)
+            self._reporter.problem(str(digest), state.value)
+        self._reporter.settled(self._tally)
         return state
 
-    async def _settle(self, digest: Digest) -> State:
+    async def _settle(self, digest: Digest) -> BlobState:
         there = await self._to.stat(digest)
         here = await self._from.stat(digest)
         if here is None:
-            return State.WHOLE if there is not None and await self._is_whole(digest) else State.GONE
+            return BlobState.WHOLE if there is not None and await self._is_whole(digest) else BlobState.GONE
         if (
             there is not None
             and there.size == here.size
@@ -106,17 +113,17 @@ class BlobMover:
         ):
             self._tally.present += 1
             self._tally.present_bytes += here.size
-            self._watcher.moved(here.size, copied=False)
-            return State.WHOLE
+            self._reporter.moved(here.size, copied=False)
+            return BlobState.WHOLE
         try:
             state = await self._copy(digest, replace=there is not None and there.size == here.size)
         except _CannotRead:
             await self._source.probe()  # one bad sector is this blob's trouble; a dead store is everybody's
-            state = State.UNREADABLE
+            state = BlobState.UNREADABLE
         except KeyMissing:
-            state = State.GONE
-        if state is not State.WHOLE and there is not None and await self._is_whole(digest):
-            return State.WHOLE
+            state = BlobState.GONE
+        if state is not BlobState.WHOLE and there is not None and await self._is_whole(digest):
+            return BlobState.WHOLE
         return state
 
     async def _is_whole(self, digest: Digest) -> bool:
@@ -125,22 +132,22 @@ class BlobMover:
             return found == digest.hex
         return False
 
-    async def _copy(self, digest: Digest, *, replace: bool) -> State:
+    async def _copy(self, digest: Digest, *, replace: bool) -> BlobState:
         """Raises KeyMissing, _CannotRead."""
         hasher = hashing.new(digest.algorithm)
         if self._rules.dry_run:
             stat = await self._from.stat(digest)
             if stat is None:
-                return State.GONE
+                return BlobState.GONE
             size = stat.size
-            self._watcher.moved(size, copied=True)
+            self._reporter.moved(size, copied=True)
         else:
             async with self._to.create(digest) as writer:
                 async for batch in _readable(self._from.pieces(digest)):
                     await gather_all(writer.write(batch), asyncio.to_thread(hasher.update, batch))
-                    self._watcher.moved(sum(map(len, batch)), copied=True)
+                    self._reporter.moved(sum(map(len, batch)), copied=True)
                 if hasher.hexdigest() != digest.hex:
-                    return State.CORRUPT
+                    return BlobState.CORRUPT
                 if replace:
                     # A commit keeps an object that is there and has the right size: these bytes are wrong.
                     await self._to.remove(digest)
@@ -148,7 +155,7 @@ class BlobMover:
             size = hasher.length
         self._tally.blobs += 1
         self._tally.blob_bytes += size
-        return State.WHOLE
+        return BlobState.WHOLE
 
 
 async def _readable(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-__all__ = ["Tally", "Watcher"]
+__all__ = ["CopyReporter", "Tally"]
 
 
 @dataclass(slots=True)
@@ -24,7 +24,7 @@ class Tally:
     problems: int = 0
 
 
-class Watcher(Protocol):
+class CopyReporter(Protocol):
     """Told while the copy goes on; must not block."""
 
     def planned(self, size: int) -> None:

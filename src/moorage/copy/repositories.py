@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import BoundedCache
 from moorage.coalescing import SingleFlight
 from moorage.concurrency import for_each, one_page
-from moorage.copy.blobs import BlobMover, Rules, State
+from moorage.copy.blobs import BlobMover, BlobRules, BlobState
 from moorage.copy.progress import Tally
 from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
@@ -47,13 +47,13 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.copy.progress import Watcher
+    from moorage.copy.progress import CopyReporter
     from moorage.registry.media import Parsed
     from moorage.registry.walk import Blob
     from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName, Tag
 
-__all__ = ["Copier", "Options"]
+__all__ = ["Copier", "CopyOptions"]
 
 _DEPTH: Final = 32
 """Indexes within indexes; nobody has been seen to use more than two."""
@@ -65,7 +65,7 @@ _TRIES: Final = 100
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CopyOptions:
     """`repositories`: shell patterns of names, none for all; `at_once`: transfers of blobs at the same time."""
 
     repositories: tuple[str, ...] = ()
@@ -80,12 +80,12 @@ class Options:
 class Copier:
     """One run.  `run` raises StorageError when a store fails; what is done until then stays and is right."""
 
-    def __init__(self, source: Driver, target: Driver, options: Options, watcher: Watcher) -> None:
-        self._source, self._target, self._options, self._watcher = source, target, options, watcher
+    def __init__(self, source: Driver, target: Driver, options: CopyOptions, reporter: CopyReporter) -> None:
+        self._source, self._target, self._options, self._reporter = source, target, options, reporter
         self._stored = BlobStore(source)
         self.tally = Tally()
-        rules = Rules(recheck=options.recheck, dry_run=options.dry_run)
-        self._blobs = BlobMover(source, target, rules, self.tally, watcher, at_once=options.at_once)
+        rules = BlobRules(recheck=options.recheck, dry_run=options.dry_run)
+        self._blobs = BlobMover(source, target, rules, self.tally, reporter, at_once=options.at_once)
         self._manifests = StoredManifests(target)
         self._running: SingleFlight[tuple[RepoName, Digest], bool] = SingleFlight()
         self._linked: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
@@ -107,7 +107,7 @@ class Copier:
 
     async def _plan(self) -> None:
         async for page in self._source.scan(layout.BLOBS):
-            self._watcher.planned(sum(stat.size for stat in page))
+            self._reporter.planned(sum(stat.size for stat in page))
 
     async def _copy(self) -> None:
         # Four visits for each transfer: links and manifests are not held up by blobs on their way.
@@ -129,13 +129,13 @@ class Copier:
             return
         self._told.put(where, value=True)
         self.tally.problems += 1
-        self._watcher.problem(where, text)
+        self._reporter.problem(where, text)
 
     def _keep(self, where: str, text: str) -> None:
         if self._told.get(where) is None:
             self._told.put(where, value=True)
             self.tally.kept += 1
-            self._watcher.note(where, text)
+            self._reporter.note(where, text)
 
     async def _repository(self, repository: RepositoryListing) -> None:
         name = repository.name
@@ -145,7 +145,7 @@ class Copier:
         await repository.each_manifest(partial(self._manifest, name))
         await repository.each_tag(partial(self._tag, name))
         self.tally.repositories += 1
-        self._watcher.settled(self.tally)
+        self._reporter.settled(self.tally)
 
     async def _layer(self, name: RepoName, digest: Digest) -> bool:
         """Whether the blob can be read in that repository of the destination when this returns."""
@@ -158,13 +158,13 @@ class Copier:
                 self._problem(key, _TORN)
             return False
         state = await self._blobs.ensure(stored)
-        if state is State.WHOLE:
+        if state is BlobState.WHOLE:
             await self._link(key, stored)
-        elif state is State.GONE and await has_link(self._source, key):
+        elif state is BlobState.GONE and await has_link(self._source, key):
             self._problem(key, f"{stored}: {state.value}")
-        if state is State.WHOLE:
+        if state is BlobState.WHOLE:
             self._linked.put((name, digest), value=True)
-        return state is State.WHOLE
+        return state is BlobState.WHOLE
 
     async def _link(self, key: Key, digest: Digest) -> None:
         if await read_link(self._target, key) == digest:
@@ -181,7 +181,7 @@ class Copier:
         whole = await self._running.run((name, digest), lambda: self._bring(name, digest, depth))
         if whole:  # what is not, a push may be completing
             self._done.put((name, digest), value=True)
-        self._watcher.settled(self.tally)
+        self._reporter.settled(self.tally)
         return whole
 
     async def _bring(self, name: RepoName, digest: Digest, depth: int) -> bool:
@@ -192,7 +192,7 @@ class Copier:
                 self._problem(link, _TORN)
             return False
         there = await read_link(self._target, link) == digest
-        if there and not self._options.recheck and await self._blobs.ensure(digest) is State.WHOLE:
+        if there and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.WHOLE:
             return True  # it was linked after everything that it names
         if not there and not self._options.overwrite and await self._is_deleted(name, digest):
             self._keep(f"{name}@{digest}", "was deleted at the destination and stays so")
@@ -207,7 +207,7 @@ class Copier:
         if parsed is not None and not await self._bring_content(name, digest, parsed, depth):
             return False
         state = await self._blobs.ensure(digest)
-        if state is not State.WHOLE:
+        if state is not BlobState.WHOLE:
             return False
         if not there:
             if not self._options.dry_run:
@@ -228,17 +228,17 @@ class Copier:
             data = await self._stored.content(digest)
         except KeyMissing:
             if await has_link(self._source, layout.revision_link(name, digest)):
-                self._problem(f"{name}@{digest}", State.GONE.value)
+                self._problem(f"{name}@{digest}", BlobState.GONE.value)
             return None
         except ObjectTooLarge:
             self._problem(f"{name}@{digest}", "it is larger than any manifest")
             return None
         except StorageUnavailable:
             await self._source.probe()  # raises if more than this manifest cannot be read
-            self._problem(f"{name}@{digest}", State.UNREADABLE.value)
+            self._problem(f"{name}@{digest}", BlobState.UNREADABLE.value)
             return None
         if Digest.of(data, digest.algorithm) != digest:
-            self._problem(f"{name}@{digest}", State.CORRUPT.value)
+            self._problem(f"{name}@{digest}", BlobState.CORRUPT.value)
             return None
         return data
 

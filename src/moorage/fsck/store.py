@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key
     from moorage.types import Digest
 
-__all__ = ["Options", "Summary", "Watcher", "check"]
+__all__ = ["CheckOptions", "CheckReporter", "CheckSummary", "check"]
 
 _HASHED: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
-class Options:
+class CheckOptions:
     """`settled_before`: what was written later may belong to a running push; `stale_before`: uploads and temporary
     files that began earlier were abandoned.
     """
@@ -45,7 +45,7 @@ class Options:
 
 
 @dataclass(slots=True)
-class Summary:
+class CheckSummary:
     """What was looked at and what came of it; `counts` are findings that are still there, by severity."""
 
     objects: int = 0
@@ -62,7 +62,7 @@ class Summary:
         return not (self.counts[Severity.ERROR] or self.counts[Severity.WARNING])
 
 
-class Watcher(Protocol):
+class CheckReporter(Protocol):
     """Told while the check goes on; must not block."""
 
     def phase(self, name: str, total: int | None) -> None:
@@ -73,26 +73,26 @@ class Watcher(Protocol):
     def found(self, finding: Finding) -> None: ...
 
 
-async def check(driver: Driver, options: Options, watcher: Watcher) -> Summary:
+async def check(driver: Driver, options: CheckOptions, reporter: CheckReporter) -> CheckSummary:
     """Raises StorageError when the store fails; what was told until then holds."""
-    summary = Summary()
+    summary = CheckSummary()
 
     def tell(finding: Finding) -> None:
         if finding.outcome is Outcome.REPAIRED:
             summary.repaired += 1
         else:
             summary.counts[finding.severity] += 1
-        watcher.found(finding)
+        reporter.found(finding)
 
-    watcher.phase("objects listed", None)
-    inventory = await take(driver, watcher.advanced)
+    reporter.phase("objects listed", None)
+    inventory = await take(driver, reporter.advanced)
     context = Context(driver, StoredManifests(driver), inventory, options.settled_before, options.repair, tell)
     await _listed(context)
-    watcher.phase("repositories", len(inventory.names))
-    await repositories(driver, partial(_repository, context, watcher), names=inventory.names)
-    await _blobs(context, watcher, digests=options.digests)
-    watcher.phase("leftovers", None)
-    await _leftovers(context, options.stale_before, watcher.advanced)
+    reporter.phase("repositories", len(inventory.names))
+    await repositories(driver, partial(_repository, context, reporter), names=inventory.names)
+    await _blobs(context, reporter, digests=options.digests)
+    reporter.phase("leftovers", None)
+    await _leftovers(context, options.stale_before, reporter.advanced)
     summary.objects, summary.repositories = inventory.objects, len(inventory.names)
     summary.blobs, summary.blob_bytes = inventory.blobs, inventory.blob_bytes
     summary.unlinked, summary.unlinked_bytes = inventory.unlinked
@@ -111,14 +111,14 @@ async def _listed(context: Context) -> None:
             await context.found("history-torn", key, "the link holds no digest", fix)
 
 
-async def _repository(context: Context, watcher: Watcher, listing: RepositoryListing) -> None:
+async def _repository(context: Context, reporter: CheckReporter, listing: RepositoryListing) -> None:
     repository = RepositoryCheck(context, listing.name)
     await repository.run(listing)
     await listing.each_tag(partial(check_tag, repository))
-    watcher.advanced(1)
+    reporter.advanced(1)
 
 
-async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
+async def _blobs(context: Context, reporter: CheckReporter, *, digests: bool) -> None:
     inventory = context.inventory
     empty = set()
     for digest in [digest for digest, size in inventory.all() if is_empty_in_error(digest, size)]:
@@ -126,9 +126,9 @@ async def _blobs(context: Context, watcher: Watcher, *, digests: bool) -> None:
             empty.add(digest)
             await context.found("blob-empty", context.blobs.key(digest), "it has no bytes")
     if digests:
-        watcher.phase("bytes hashed", inventory.blob_bytes)
+        reporter.phase("bytes hashed", inventory.blob_bytes)
         filled = (digest for digest, _ in inventory.all() if digest not in empty)
-        await for_each(one_page(filled), partial(_hash, context, watcher.advanced), at_once=_HASHED)
+        await for_each(one_page(filled), partial(_hash, context, reporter.advanced), at_once=_HASHED)
 
 
 async def _hash(context: Context, advanced: Callable[[int], None], digest: Digest) -> None:

@@ -1,8 +1,8 @@
-"""`moorage config check --deep`: the addresses can be taken, and the store and Redis answer.
+"""`moorage config check --deep`: binds the addresses, writes to the store, connects to Redis.
 
     settings ──► probes ──► one after the other, each in a thread and within a time limit ──► a result line each
 
-Beside what `serve` does at its start: the store is listed, which needs credentials and a bucket, and a block is
+More than `serve` does at its start: the store is listed, which needs credentials and a bucket, and a block is
 written to a data directory.  Nothing is left behind.
 
 Above: `config.py`.  Below: `moorage.server.listeners`, `moorage.wiring.storage`, `moorage.wiring.cache`.
@@ -41,7 +41,7 @@ class _Failed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Probe:
-    """`work` blocks, returns what was found, and raises `_Failed` or any other exception."""
+    """`work` blocks, returns the result, and raises `_Failed` or any other exception."""
 
     key: str
     work: Callable[[], str]
@@ -49,7 +49,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """`text` is what was found, or why it failed."""
+    """`text` is the result, or the reason of the failure."""
 
     key: str
     ok: bool
@@ -57,22 +57,22 @@ class Result:
 
 
 def probes(settings: Settings) -> Iterator[Probe]:
-    """What `settings` need beyond this process's own files."""
+    """Yield a probe for each address and each service that `settings` name."""
     http = settings.http
     if http.addr:
-        yield Probe("http.addr", lambda: _take(http.net, http.addr))
+        yield Probe("http.addr", lambda: _bind(http.net, http.addr))
     if http.debug.addr:
-        yield Probe("http.debug.addr", lambda: _take("tcp", http.debug.addr))
+        yield Probe("http.debug.addr", lambda: _bind("tcp", http.debug.addr))
     acme = http.tls.letsencrypt
     if acme.cachefile and acme.http01:
-        yield Probe("http.tls.letsencrypt.http01", lambda: _take("tcp", acme.http01))
+        yield Probe("http.tls.letsencrypt.http01", lambda: _bind("tcp", acme.http01))
     yield Probe(f"storage.{settings.storage.driver}", lambda: _store(settings))
     if settings.storage.cache.blobdescriptor == "redis":
         yield Probe("redis", lambda: _redis(settings))
 
 
 def run(probe: Probe, limit_s: float = LIMIT_S) -> Result:
-    """Run one probe; one that takes longer is left behind in its thread, which ends with the process."""
+    """Run one probe; one that takes longer is abandoned in its thread, which ends with the process."""
     results: list[Result] = []
 
     def work() -> None:
@@ -88,8 +88,8 @@ def run(probe: Probe, limit_s: float = LIMIT_S) -> Result:
     return results[0] if results else Result(probe.key, ok=False, text=f"no answer within {limit_s:g}s")
 
 
-def _take(net: str, addr: str) -> str:
-    """Take an address and give it back."""
+def _bind(net: str, addr: str) -> str:
+    """Bind an address and release it."""
     try:
         if net == "unix":
             check_socket(addr)
@@ -98,18 +98,18 @@ def _take(net: str, addr: str) -> str:
             sockets.close()
     except StartupError as error:
         raise _Failed(str(error)) from error
-    return f"{addr} can be taken"
+    return f"{addr} can be bound"
 
 
 def _store(settings: Settings) -> str:
-    """Ask the store for something; write to a data directory unless it is only read."""
+    """Query the store; write to a data directory unless it is only read."""
     from moorage.wiring.storage import opened_driver
 
-    async def ask() -> None:
+    async def query() -> None:
         async with opened_driver(settings) as driver:
             await driver.probe()
 
-    asyncio.run(ask())
+    asyncio.run(query())
     where = ", ".join(f"{name} {value}" for name, value in store_fields(settings).items() if value)
     if settings.storage.filesystem is None:
         return f"{where}: answers"
@@ -119,19 +119,20 @@ def _store(settings: Settings) -> str:
 
 
 def _write(root: Path) -> str:
-    """Write a block where pushes write, or where the directory will be made."""
-    root = there = root.absolute()
-    while not os.path.lexists(there):
-        there = there.parent
+    """Write a block where pushes write, or where the directory will be created."""
+    root = root.absolute()
+    existing = root
+    while not os.path.lexists(existing):
+        existing = existing.parent
     try:
-        if there == root:
+        if existing == root:
             check_writable(str(root))
         else:
-            with tempfile.TemporaryFile(dir=there):
+            with tempfile.TemporaryFile(dir=existing):
                 pass
     except OSError as error:
-        raise _Failed(f"cannot write to {there}: {error.strerror}; pushes would be refused") from error
-    return "can be written" if there == root else f"does not exist yet, and can be made in {there}"
+        raise _Failed(f"cannot write to {existing}: {error.strerror}; pushes would be refused") from error
+    return "can be written" if existing == root else f"does not exist yet, and can be created in {existing}"
 
 
 def _redis(settings: Settings) -> str:

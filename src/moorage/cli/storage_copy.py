@@ -1,4 +1,4 @@
-"""`moorage storage copy`: a registry moves to another store."""
+"""`moorage storage copy`: copies a registry to another store."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ if TYPE_CHECKING:
     from moorage.cli.progress import Meter
     from moorage.config.model import Settings
     from moorage.copy.progress import Tally
-    from moorage.copy.repositories import Options
+    from moorage.copy.repositories import CopyOptions
 
 __all__ = ["copy"]
 
-_GO_ON: Final = "run the same command again to go on"
+_RESUME: Final = "run the same command again to continue"
 
 
 def copy(
@@ -41,10 +41,12 @@ def copy(
     ] = False,
     overwrite: Annotated[
         bool,
-        typer.Option("--overwrite", help="Also tags that were moved, and images deleted, at the destination."),
+        typer.Option(
+            "--overwrite", help="Also tags that were moved, and images that were deleted, at the destination."
+        ),
     ] = False,
     recheck: Annotated[
-        bool, typer.Option("--recheck", help="Hash what the destination has already; replace what is damaged.")
+        bool, typer.Option("--recheck", help="Hash what the destination already has; replace what is damaged.")
     ] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only count what would be copied.")] = False,
     concurrency: Annotated[int, typer.Option(min=1, max=64, help="Blobs copied at the same time.")] = 4,
@@ -52,8 +54,8 @@ def copy(
 ) -> None:
     """Copy repositories, blobs, manifests and tags from one store to another, verified by digest.
 
-    Both may be serving meanwhile. Run it again after an interruption, or to bring what was pushed since: what is
-    there already is not copied twice. Exit status 1 if something was not copied.
+    Both may be serving meanwhile. Run it again after an interruption, or to copy what was pushed since: what the
+    destination already has is not copied twice. Exit status 1 if something was not copied.
 
     REGISTRY_* variables apply to neither configuration; FROM_REGISTRY_* and TO_REGISTRY_* do.
 
@@ -61,15 +63,16 @@ def copy(
     """
     import os
 
-    from moorage.cli.jobs import carry_out
-    from moorage.copy.repositories import Options
+    from moorage.cli.progress import run_with_progress
+    from moorage.copy.repositories import CopyOptions
 
     if all_blobs and repository:
         raise typer.BadParameter("it would copy the blobs of all repositories", param_hint="--all-blobs")
-    here, there = _load(source, os.environ, "FROM_"), _load(target, os.environ, "TO_")
-    if _same(here, there):
+    source_settings = _load(source, os.environ, "FROM_")
+    target_settings = _load(target, os.environ, "TO_")
+    if _is_same_store(source_settings, target_settings):
         raise typer.BadParameter("it is the same store as --from", param_hint="--to")
-    options = Options(
+    options = CopyOptions(
         repositories=tuple(repository or ()),
         all_blobs=all_blobs,
         incomplete=incomplete,
@@ -78,29 +81,33 @@ def copy(
         dry_run=dry_run,
         at_once=concurrency,
     )
-    tally = carry_out(
-        lambda meter: _work(here, there, options, meter), quiet=quiet, interrupted=_GO_ON, stopped=_GO_ON
+    tally = run_with_progress(
+        lambda meter: _work(source_settings, target_settings, options, meter),
+        quiet=quiet,
+        interrupted=_RESUME,
+        stopped=_RESUME,
     )
     _summary(tally, dry_run=dry_run)
     raise typer.Exit(1 if tally.problems else 0)
 
 
 def _load(path: Path, environ: Mapping[str, str], prefix: str) -> Settings:
-    from moorage.cli.loading import load_or_exit, require_directory
+    from moorage.cli.problems import load_or_exit, require_data_directory
 
-    wanted = f"{prefix}REGISTRY_"
-    own = {name.removeprefix(prefix): value for name, value in environ.items() if name.startswith(wanted)}
-    settings = load_or_exit(path, own).settings
+    variables = {
+        name.removeprefix(prefix): value
+        for name, value in environ.items()
+        if name.startswith(f"{prefix}REGISTRY_")
+    }
+    settings = load_or_exit(path, variables).settings
     if settings.storage.driver == "inmemory":
-        typer.echo(
-            f"{path}: storage.inmemory lives in the memory of one process; there is nothing to copy", err=True
-        )
+        typer.echo(f"{path}: storage.inmemory is the memory of one process; there is nothing to copy", err=True)
         raise typer.Exit(1)
-    require_directory(settings, may_be_missing=prefix == "TO_")
+    require_data_directory(settings, may_be_missing=prefix == "TO_")
     return settings
 
 
-def _same(one: Settings, other: Settings) -> bool:
+def _is_same_store(one: Settings, other: Settings) -> bool:
     import os
 
     if one.storage.driver != other.storage.driver:
@@ -111,17 +118,17 @@ def _same(one: Settings, other: Settings) -> bool:
     return bool(getattr(one.storage, one.storage.driver) == getattr(other.storage, other.storage.driver))
 
 
-async def _work(here: Settings, there: Settings, options: Options, meter: Meter) -> Tally:
+async def _work(source_settings: Settings, target_settings: Settings, options: CopyOptions, meter: Meter) -> Tally:
     from moorage.copy.repositories import Copier
     from moorage.wiring.storage import opened_driver
 
-    async with opened_driver(here) as source, opened_driver(there) as target:
+    async with opened_driver(source_settings) as source, opened_driver(target_settings) as target:
         meter.begin("copying", None, is_bytes=True)
-        return await Copier(source, target, options, _Watcher(meter)).run()
+        return await Copier(source, target, options, _Reporter(meter)).run()
 
 
-class _Watcher:
-    """See `moving.tally.Watcher`."""
+class _Reporter:
+    """See `copy.progress.CopyReporter`."""
 
     def __init__(self, meter: Meter) -> None:
         self._meter = meter
@@ -144,15 +151,15 @@ class _Watcher:
 
 
 def _summary(tally: Tally, *, dry_run: bool) -> None:
-    from moorage.cli.progress import readable
+    from moorage.cli.progress import format_bytes
 
     done = "would copy" if dry_run else "copied"
     typer.echo(
-        f"{tally.repositories} repositories: {done} {tally.blobs} blobs ({readable(tally.blob_bytes)}), "
+        f"{tally.repositories} repositories: {done} {tally.blobs} blobs ({format_bytes(tally.blob_bytes)}), "
         f"{tally.links} links, {tally.manifests} manifests, {tally.tags} tags; "
-        f"{tally.present} blobs ({readable(tally.present_bytes)}) were there already"
+        f"{tally.present} blobs ({format_bytes(tally.present_bytes)}) were there already"
     )
     if tally.kept:
         typer.echo(f"{tally.kept} tags and manifests were changed at the destination and left alone")
     if tally.problems:
-        typer.echo(f"{tally.problems} problems, told above; what they name was not copied")
+        typer.echo(f"{tally.problems} problems, listed above; what they name was not copied")

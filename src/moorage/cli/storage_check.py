@@ -1,4 +1,4 @@
-"""`moorage storage check`: what is damaged in a store, what clients see of it, and what can be mended."""
+"""`moorage storage check`: finds damage in a store, with its consequence for clients, and repairs it."""
 
 from __future__ import annotations
 
@@ -12,25 +12,25 @@ if TYPE_CHECKING:
     from moorage.cli.progress import Meter
     from moorage.config.model import Settings
     from moorage.fsck.findings import Finding
-    from moorage.fsck.store import Options, Summary
+    from moorage.fsck.store import CheckOptions, CheckSummary
 
 __all__ = ["check"]
 
 _SETTLED_MINUTES: Final = 60
-"""Longer than any push waits between the history of a tag and the tag."""
+"""Longer than the time between a push's writes of a tag's history and of the tag."""
 
 
 def check(
     config: Config = None,
     digests: Annotated[bool, typer.Option("--digests", help="Read every blob and compute its digest.")] = False,
     repair: Annotated[
-        bool, typer.Option("--repair", help="Mend what can be mended without losing anything.")
+        bool, typer.Option("--repair", help="Repair what can be repaired without losing anything.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
-    notes: Annotated[bool, typer.Option("--notes", help="Tell also what is only unusual.")] = False,
+    notes: Annotated[bool, typer.Option("--notes", help="Report also what is only unusual.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Look over everything that is stored, beside a serving registry or without one.
+    """Check everything that is stored; the registry may be serving meanwhile.
 
     Each line has what is wrong, where, what clients see of it and what --repair would do. Exit status 0 if nothing
     is wrong, or nothing is left wrong after --repair; 1 otherwise.
@@ -39,44 +39,48 @@ def check(
     """
     from datetime import UTC, datetime, timedelta
 
-    from moorage.cli.jobs import carry_out
-    from moorage.cli.loading import load_or_exit, require_directory
-    from moorage.fsck.store import Options
+    from moorage.cli.problems import load_or_exit, require_data_directory
+    from moorage.cli.progress import run_with_progress
+    from moorage.fsck.store import CheckOptions
 
     settings = load_or_exit(config).settings
     if settings.storage.driver == "inmemory":
-        typer.echo("storage.inmemory lives in the memory of one process; there is nothing to check", err=True)
+        typer.echo("storage.inmemory is the memory of one process; there is nothing to check", err=True)
         raise typer.Exit(1)
-    require_directory(settings)
+    require_data_directory(settings)
     now = datetime.now(UTC)
-    options = Options(
+    options = CheckOptions(
         settled_before=now - timedelta(minutes=_SETTLED_MINUTES),
         stale_before=now - timedelta(seconds=settings.storage.maintenance.uploadpurging.age),
         digests=digests,
         repair=repair,
     )
-    summary = carry_out(
+    summary = run_with_progress(
         lambda meter: _work(settings, options, meter, as_json=as_json, notes=notes),
         quiet=quiet,
-        interrupted="what was told holds",
+        interrupted="what was reported holds",
     )
     _show_summary(summary, as_json=as_json)
     raise typer.Exit(0 if summary.clean else 1)
 
 
-async def _work(settings: Settings, options: Options, meter: Meter, *, as_json: bool, notes: bool) -> Summary:
+async def _work(
+    settings: Settings, options: CheckOptions, meter: Meter, *, as_json: bool, notes: bool
+) -> CheckSummary:
     from moorage.fsck import store
     from moorage.wiring.storage import opened_driver
 
     async with opened_driver(settings) as driver:
-        return await store.check(driver, options, _Watcher(meter, as_json=as_json, notes=notes))
+        return await store.check(driver, options, _Reporter(meter, as_json=as_json, notes=notes))
 
 
-class _Watcher:
-    """See `checking.store.Watcher`."""
+class _Reporter:
+    """See `fsck.store.CheckReporter`."""
 
     def __init__(self, meter: Meter, *, as_json: bool, notes: bool) -> None:
-        self._meter, self._json, self._notes = meter, as_json, notes
+        self._meter = meter
+        self._json = as_json
+        self._notes = notes
 
     def phase(self, name: str, total: int | None) -> None:
         self._meter.begin(name, total, is_bytes="bytes" in name)
@@ -120,10 +124,10 @@ def _as_json(finding: Finding) -> str:
     )
 
 
-def _show_summary(summary: Summary, *, as_json: bool) -> None:
+def _show_summary(summary: CheckSummary, *, as_json: bool) -> None:
     import json
 
-    from moorage.cli.progress import readable
+    from moorage.cli.progress import format_bytes
 
     counts = {f"{severity.value}s": count for severity, count in summary.counts.items()}
     if as_json:
@@ -140,9 +144,9 @@ def _show_summary(summary: Summary, *, as_json: bool) -> None:
         typer.echo(json.dumps({"summary": facts}))
         return
     typer.echo(
-        f"{summary.repositories} repositories, {summary.blobs} blobs ({readable(summary.blob_bytes)}), "
+        f"{summary.repositories} repositories, {summary.blobs} blobs ({format_bytes(summary.blob_bytes)}), "
         f"{summary.objects} objects; "
-        f"{summary.unlinked} blobs ({readable(summary.unlinked_bytes)}) that nothing links"
+        f"{summary.unlinked} blobs ({format_bytes(summary.unlinked_bytes)}) that nothing links"
     )
-    told = ", ".join(f"{count} {name}" for name, count in counts.items())
-    typer.echo(f"{told}{f', {summary.repaired} repaired' if summary.repaired else ''}")
+    found = ", ".join(f"{count} {name}" for name, count in counts.items())
+    typer.echo(f"{found}{f', {summary.repaired} repaired' if summary.repaired else ''}")

@@ -1,4 +1,4 @@
-"""`registry garbage-collect`: known by name, so that a cron job learns why nothing happened."""
+"""`registry garbage-collect`: fails with a reason, so that a cron job for CNCF Distribution is noticed."""
 
 from __future__ import annotations
 

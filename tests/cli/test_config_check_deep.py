@@ -13,8 +13,8 @@ import pytest
 from tests.config.helpers import load_text
 from tests.redis_servers import a_redis
 
-from moorage.cli import deep
-from moorage.cli.deep import Probe, Result, probes
+from moorage.cli import config_check_deep
+from moorage.cli.config_check_deep import Probe, Result, probes
 from moorage.storage.driver import StorageUnavailable
 from moorage.wiring import storage
 
@@ -41,7 +41,7 @@ def taken() -> Iterator[socket.socket]:
 
 def results(directory: Path, text: str) -> dict[str, Result]:
     settings = load_text(directory, text).settings
-    return {probe.key: deep.run(probe) for probe in probes(settings)}
+    return {probe.key: config_check_deep.run(probe) for probe in probes(settings)}
 
 
 def test_each_probe_has_a_line_and_the_exit_status_tells(run: Run, tmp_path: Path, taken: socket.socket) -> None:
@@ -51,7 +51,7 @@ def test_each_probe_has_a_line_and_the_exit_status_tells(run: Run, tmp_path: Pat
     result = run("config", "check", "--deep", file)
     assert (result.returncode, result.stderr) == (0, "")
     assert result.stdout == (
-        "ok: http.addr: 127.0.0.1:0 can be taken\n"
+        "ok: http.addr: 127.0.0.1:0 can be bound\n"
         "ok: storage.inmemory: storage inmemory: answers\n"
         f"{file}: no errors\n"
     )
@@ -74,7 +74,7 @@ def test_nothing_is_tried_while_there_are_errors(run: Run, tmp_path: Path) -> No
         file.write_text(text)
         result = run("config", "check", "--deep", file)
         assert (result.returncode, result.stdout) == (1, "")
-        assert result.stderr.endswith(f"--deep was left out; correct the errors first\n{count} error\n")
+        assert result.stderr.endswith(f"--deep was skipped; correct the errors first\n{count} error\n")
 
 
 def test_what_does_not_keep_serve_from_starting_keeps_nothing_from_being_tried(run: Run, tmp_path: Path) -> None:
@@ -117,7 +117,7 @@ def test_a_data_directory_is_written_to_and_left_as_it_was(tmp_path: Path) -> No
     root = tmp_path / "data"
     found = results(tmp_path, FILES % (root, ""))["storage.filesystem"]
     assert found.ok
-    assert found.text == f"storage filesystem, path {root}: does not exist yet, and can be made in {tmp_path}"
+    assert found.text == f"storage filesystem, path {root}: does not exist yet, and can be created in {tmp_path}"
     assert not root.exists()
     root.mkdir()
     found = results(tmp_path, FILES % (root, ""))["storage.filesystem"]
@@ -132,7 +132,7 @@ def test_a_data_directory_that_takes_nothing_is_an_error(tmp_path: Path, monkeyp
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(tempfile, "TemporaryFile", refuse)
-    monkeypatch.setattr(deep, "check_writable", refuse)
+    monkeypatch.setattr(config_check_deep, "check_writable", refuse)
     for root in (tmp_path, tmp_path / "new" / "data"):
         found = results(tmp_path, FILES % (root, ""))["storage.filesystem"]
         assert not found.ok
@@ -175,7 +175,7 @@ def test_a_bucket_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work
 def test_a_store_that_hangs_is_given_up() -> None:
     """A firewall that drops packets must not hang a pipeline."""
     release = threading.Event()
-    found = deep.run(Probe("storage.s3", lambda: str(release.wait())), limit_s=0.02)
+    found = config_check_deep.run(Probe("storage.s3", lambda: str(release.wait())), limit_s=0.02)
     release.set()
     assert found == Result("storage.s3", ok=False, text="no answer within 0.02s")
 
