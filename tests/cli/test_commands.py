@@ -180,10 +180,8 @@ def test_a_file_that_was_found_says_so_when_it_is_wrong(
     monkeypatch.setattr(source, "PLACES", (file,))
     found = run("serve")
     assert found.returncode == 1
-    assert found.stderr.splitlines()[-1] == (
-        f"{file} was found in a default location; "
-        "name another file, or start without one: moorage serve --defaults"
-    )
+    hint = "name another file, or start without one: moorage serve --defaults"
+    assert found.stderr.splitlines()[-1] == f"{file} was found in a default location; {hint}"
     assert "default location" not in run("serve", file).stderr
     assert "default location" not in run("serve", REGISTRY_CONFIGURATION_PATH=str(file)).stderr
 

@@ -1,16 +1,17 @@
-"""Looking a whole store over, and mending what can be mended without losing anything.
+"""Checks a whole store, and repairs what can be repaired without losing anything.
 
-    inventory.py    one listing of every object: sizes of blobs, what is no part of a registry, torn histories
-    repository.py   each repository: links, manifests with what they name, referrers, tags
-    store.py        the two together, blobs' bytes if asked, and what crashes left behind
+    inventory.py    one listing of every object: sizes of blobs, unknown keys, torn histories
+    repository.py   each repository: links, manifests and their content, referrers
+    tags.py         the tags of a repository
+    store.py        the check as a whole; also the digests of blobs, and leftovers of crashes
     repairs.py      every change that `--repair` makes
-    findings.py     each kind of damage: what clients see of it, what repair does
+    findings.py     each kind of damage, its consequence for clients and its repair
 
-The rule not to miss: **a check may run beside a serving registry.**  What looks wrong is looked at once more
-before it is told, since it may have been pushed or deleted meanwhile; the order in which everything is written
-(data, link, tag) makes what is really there look right the second time.  Repairs are conditional writes wherever
-they can be, and what has to be removed is put back if a push turns out to have needed it (`repairs.py`).  No
-repair deletes a blob's bytes, and none takes away anything that a client could get before.
+**A check may run beside a serving registry.**  An apparent error is read a second time before it is reported,
+since a client may have pushed or deleted the object meanwhile; because data is written before its link and the
+link before the tag, an object that is intact is then seen as intact.  Repairs are conditional writes wherever
+possible, and what has to be removed is restored if a concurrent push needs it (`repairs.py`).  No repair deletes
+the bytes of a blob, or anything that a client could read before.
 
-Below: `registry/`, `storage/`.  Above: `cli/check.py`.
+Below: `registry/walk.py`, `registry/`, `storage/`.  Above: `cli/storage_check.py`.
 """

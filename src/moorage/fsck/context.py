@@ -1,4 +1,4 @@
-"""What every part of a check is given: the store, what was listed, whether to repair, and whom to tell."""
+"""The state that all parts of a check share."""
 
 from __future__ import annotations
 
@@ -16,30 +16,33 @@ if TYPE_CHECKING:
     from moorage.registry.manifests import StoredManifests
     from moorage.storage.driver import Driver, Key
 
-__all__ = ["Context"]
+__all__ = ["CheckContext"]
 
 
 @dataclass(frozen=True, slots=True)
-class Context:
-    """`settled_before`: what was written later may belong to a push that has not ended yet."""
+class CheckContext:
+    """Store, inventory and options of one check.
+
+    `settled_before`: an object written later may belong to a push that has not ended yet.
+    """
 
     driver: Driver
     manifests: StoredManifests
     inventory: Inventory
     settled_before: datetime
     repair: bool
-    tell: Callable[[Finding], None]
+    reported: Callable[[Finding], None]
 
     @property
     def blobs(self) -> BlobStore:
         return self.inventory.store
 
-    async def found(
+    async def report(
         self, kind: str, key: Key, problem: str, fix: Callable[[], Awaitable[bool]] | None = None
     ) -> bool:
-        """Tell of it, after mending it where that is wanted and possible; whether it is right now."""
-        mended = False
+        """Report a finding, repaired by `fix` if the check repairs; return whether it was repaired."""
+        repaired = False
         if self.repair and fix is not None and KINDS[kind].repair:
-            mended = await fix()
-        self.tell(Finding(kind, key, problem, Outcome.REPAIRED if mended else Outcome.FOUND))
-        return mended
+            repaired = await fix()
+        self.reported(Finding(kind, key, problem, Outcome.REPAIRED if repaired else Outcome.FOUND))
+        return repaired

@@ -1,4 +1,4 @@
-"""Each kind of damage: how bad it is, what clients see of it, and what a repair does about it.
+"""Each kind of damage: its severity, its consequence for clients, and its repair.
 
 docs/storage/checking.md shows this table, and a test keeps them equal.
 """
@@ -16,9 +16,7 @@ __all__ = ["KINDS", "Finding", "Kind", "Outcome", "Severity"]
 
 
 class Severity(Enum):
-    """`error`: a client does not get what it should; `warning`: something is off, and clients are served;
-    `note`: as it may be.
-    """
+    """`error`: clients fail; `warning`: an error that no client notices; `note`: unusual and valid."""
 
     ERROR = "error"
     WARNING = "warning"
@@ -26,7 +24,7 @@ class Severity(Enum):
 
 
 class Outcome(Enum):
-    """What became of a finding."""
+    """The state of a finding at the end of the check."""
 
     FOUND = "found"
     REPAIRED = "repaired"
@@ -34,7 +32,7 @@ class Outcome(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """`repair` is empty where nothing safe can be done."""
+    """`clients` is the consequence; `repair` is empty where no repair is safe."""
 
     severity: Severity
     clients: str
@@ -89,7 +87,7 @@ KINDS: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is wrong: the key where it lies and what was seen there."""
+    """One damaged object: its key, and the problem in words."""
 
     kind: str
     key: Key

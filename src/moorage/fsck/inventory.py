@@ -1,7 +1,7 @@
-"""One listing of the whole store, taken first: what there is, and how large.
+"""Inventory: one listing of the whole store, with the size of every blob, made before the check.
 
-Memory: about 200 bytes for each blob.  Whatever is pushed or deleted after the listing passed it is not known
-here; whoever does not find what it looks for asks the store itself.
+Memory: about 200 bytes for each blob, 100 for each repository.  It lacks what was pushed after the listing, and
+contains what was deleted after it, so a blob that is not in it is looked up in the store.
 """
 
 from __future__ import annotations
@@ -24,12 +24,12 @@ __all__ = ["LINK_SIZES", "Inventory", "take"]
 
 _SHA256_BYTES: Final = 32
 LINK_SIZES: Final = {71, 72, 135, 136}
-"""sha256 and sha512, and with the newline that scripts leave."""
+"""Bytes of a link: sha256 and sha512, without and with the newline that scripts write."""
 
 
 @dataclass(slots=True)
 class Inventory:
-    """What lies in the store.
+    """The objects of a store.
 
     `strangers` are keys that no registry writes; `torn_histories` entries of tags that hold no digest, each with
     the digest in its path.
@@ -43,8 +43,8 @@ class Inventory:
     objects: int = 0
     blob_bytes: int = 0
     _known: dict[bytes, int] = field(default_factory=dict)
-    """Raw digest to size; the complement of it, which is negative, once something links the blob.  (A `Digest` and
-    its texts would be three times as large.)"""
+    """Raw digest to size, or to its complement, which is negative, once a link to the blob was found.  (A `Digest`
+    with its texts would be three times as large.)"""
 
     def __post_init__(self) -> None:
         self.store = BlobStore(self.driver)
@@ -71,29 +71,29 @@ class Inventory:
 
     @property
     def unlinked(self) -> tuple[int, int]:
-        """Blobs that no link was found for, and their bytes: what a garbage collector may remove."""
+        """The number of blobs without a link, and their bytes: what a garbage collector may remove."""
         sizes = [known for known in self._known.values() if known >= 0]
         return len(sizes), sum(sizes)
 
     def all(self) -> Iterator[tuple[Digest, int]]:
-        """Every blob that was listed, and its size."""
+        """Yield every listed blob and its size in bytes."""
         for raw, known in self._known.items():
             algorithm = "sha256" if len(raw) == _SHA256_BYTES else "sha512"
             yield Digest(algorithm, raw.hex()), _size(known)
 
     async def size(self, digest: Digest) -> int | None:
-        """Bytes of the blob, which something links; None if it is not there."""
+        """Return the size of a blob in bytes and mark it as linked; None if there is no such blob."""
         raw = bytes.fromhex(digest.hex)
         known = self._known.get(raw)
         if known is None:
             return await self.size_now(digest)
         size = _size(known)
         self._known[raw] = ~size
-        # Listings show no bytes for an object that Swift joins from others when it is read.
+        # Swift lists an object in segments with 0 bytes.
         return size or await self.size_now(digest)
 
     async def size_now(self, digest: Digest) -> int | None:
-        """As the store says in this moment."""
+        """Return the size that the store reports at this moment; None if there is no such blob."""
         stat = await self.store.stat(digest)
         return None if stat is None else stat.size
 
@@ -103,10 +103,10 @@ def _size(known: int) -> int:
 
 
 async def take(driver: Driver, seen: Callable[[int], None]) -> Inventory:
-    """List everything; `seen` is told how many objects each page had."""
-    found = Inventory(driver)
+    """List everything; `seen` is called with the number of objects of each page."""
+    inventory = Inventory(driver)
     async for page in objects(driver):
         for each in page:
-            found.add(each)
+            inventory.add(each)
         seen(len(page))
-    return found
+    return inventory

@@ -2,14 +2,14 @@
 
 Three rules:
 
-* What can be written is written on condition that it is still as it was seen.  A push that was faster wins.
-* The link of a tag is never removed.  One that leads nowhere is pointed at nothing (`tags.NOWHERE`), on the
-  same condition, as the registry itself does with tags of deleted manifests.  What a push left of a tag that has
-  no link is removed (`registry/tags.py`).
-* A link that has to be removed is removed without a condition, because no store has one.  So afterwards the bytes
-  are looked for: a push writes them before the link, and if they are there by now, the link is written again.
+* A write is conditional on the state that was read before.  A concurrent push wins.
+* The link of a tag is never removed.  One whose manifest does not exist is pointed at nothing
+  (`tags.NOWHERE`), on the same condition, as the registry itself does with tags of deleted manifests.  The
+  history of a tag that has no link is removed (`registry/tags.py`).
+* The removal of a link cannot be conditional, because no store offers that.  So the bytes are looked up
+  afterwards: a push writes them before the link, and if they exist by then, the link is written again.
 
-Each returns whether what was wrong is right when it returns, whoever did it.
+Each function returns whether the damage is gone when it returns, also if a concurrent push has repaired it.
 """
 
 from __future__ import annotations
@@ -31,22 +31,24 @@ if TYPE_CHECKING:
 __all__ = [
     "drop_referrer",
     "exists",
-    "mend",
     "overwrite",
     "point_at_nothing",
     "referrer_content",
+    "repair_torn",
     "write_absent",
     "write_referrer",
 ]
 
 
 async def exists(driver: Driver, key: Key) -> bool:
+    """Return whether there is an object under `key`."""
     return await driver.find(key) is not None
 
 
 async def overwrite(driver: Driver, key: Key, digest: Digest, when: When) -> bool:
-    """The link names `digest`, unless somebody else wrote it since `when` was seen; False if nobody did and the
-    store refused all the same.
+    """Write a link to `digest` unless another writer has changed it since `when`.
+
+    False only if the store refused the condition although the link is unchanged.
     """
     try:
         await driver.write(key, str(digest).encode(), when)
@@ -56,7 +58,7 @@ async def overwrite(driver: Driver, key: Key, digest: Digest, when: When) -> boo
 
 
 async def referrer_content(driver: Driver, key: Key) -> tuple[bytes | None, When]:
-    """The bytes of a referrer link, None if there is none or it is too large; and the condition that they are."""
+    """Return the bytes of a referrer link, None if missing or too large, and the condition for replacing it."""
     try:
         content = await driver.read(key)
     except KeyMissing:
@@ -67,7 +69,7 @@ async def referrer_content(driver: Driver, key: Key) -> tuple[bytes | None, When
 
 
 async def write_referrer(driver: Driver, key: Key, link: ReferrerLink, when: When) -> bool:
-    """As `overwrite`, for a referrer link with its descriptor."""
+    """Write a referrer link with its descriptor, as `overwrite` does."""
     try:
         await driver.write(key, link.content, when)
     except Conflict:
@@ -76,32 +78,34 @@ async def write_referrer(driver: Driver, key: Key, link: ReferrerLink, when: Whe
 
 
 async def write_absent(driver: Driver, key: Key, digest: Digest) -> bool:
-    """A link that is missing."""
+    """Write a missing link."""
     return await overwrite(driver, key, digest, ABSENT)
 
 
-async def mend(driver: Driver, key: Key, digest: Digest, *, blob_there: Callable[[], Awaitable[bool]]) -> bool:
-    """A torn link whose path says that it named `digest`: written if the bytes are there, else removed."""
+async def repair_torn(
+    driver: Driver, key: Key, digest: Digest, *, blob_exists: Callable[[], Awaitable[bool]]
+) -> bool:
+    """Write a torn link again, with the digest of its path, if the bytes exist; else remove it."""
     found, when = await resolve(driver, key)
     if found is not None or when is ABSENT:
         return True
-    if await blob_there():
+    if await blob_exists():
         return await overwrite(driver, key, digest, when)
     await driver.delete([key])
-    if await blob_there() and not await has_link(driver, key):
+    if await blob_exists() and not await has_link(driver, key):
         await write_link(driver, key, digest)
     return True
 
 
 async def point_at_nothing(driver: Driver, name: RepoName, tag: Tag, when: When) -> bool:
-    """Make the tag a dead one, unless another process moved it since `when` was seen."""
+    """Point the tag at nothing, unless another process has moved it since `when`."""
     return await overwrite(driver, layout.tag_link(name, tag), NOWHERE, when)
 
 
 async def drop_referrer(driver: Driver, name: RepoName, key: Key, referrer: Digest, *, valid: bool) -> bool:
-    """A referrer link of a manifest that is not there, or (`valid` False) that names another subject."""
+    """Remove the referrer link of a manifest that is missing or, with `valid` False, has another subject."""
     await driver.delete([key])
     if valid and await has_link(driver, layout.revision_link(name, referrer)):
-        # Pushed again meanwhile.  Without the descriptor, which listings then take from the manifest.
+        # Pushed again meanwhile.  Listings take the descriptor from the manifest then.
         await write_link(driver, key, referrer)
     return True

@@ -1,8 +1,9 @@
-"""One repository: its links, its manifests with all that they name, its referrers.  Tags: `tags.py`.
+"""Checks one repository: its links, its manifests and their content, its referrers.  Tags: `tags.py`.
 
-    layer links ──► manifests (revision links first, then what each names) ──► referrers ──► tags
+    layer links ──► revision links ──► manifests and their content ──► referrers ──► tags
 
-Memory: the digests of one repository's links.
+Memory: the digests of one repository's links, about 0.4 KiB each; manifests of up to 4 MiB, one for each visit of
+the walk.
 """
 
 from __future__ import annotations
@@ -15,9 +16,9 @@ from moorage.errors import ManifestInvalid
 from moorage.fsck.repairs import (
     drop_referrer,
     exists,
-    mend,
     overwrite,
     referrer_content,
+    repair_torn,
     write_absent,
     write_referrer,
 )
@@ -28,7 +29,7 @@ from moorage.storage.driver import ABSENT, KeyMissing, ObjectTooLarge, StorageUn
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from moorage.fsck.context import Context
+    from moorage.fsck.context import CheckContext
     from moorage.registry.media import Child, Layer, Parsed
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.walk import RepositoryListing
@@ -40,26 +41,26 @@ __all__ = ["RepositoryCheck"]
 
 @dataclass(slots=True)
 class RepositoryCheck:
-    """What is known of one repository while it is checked."""
+    """State of the check of one repository; `layers` maps the digest of a link's path to the one it holds."""
 
-    context: Context
+    context: CheckContext
     name: RepoName
     layers: dict[Digest, Digest] = field(default_factory=dict)
     revisions: set[Digest] = field(default_factory=set)
     subjects: dict[Digest, Digest] = field(default_factory=dict)
 
     async def run(self, listing: RepositoryListing) -> None:
-        """Everything but the tags."""
+        """Check everything but the tags."""
         await listing.each_layer(self._layer)
         await listing.each_manifest(self._revision)
         await listing.each(sorted(self.revisions), self.manifest)
         await listing.each_referrer(self._referrer)
 
     async def _blob(self, digest: Digest) -> int | None:
-        """Size of the bytes; asked again before it is said that there are none."""
+        """Return the size in bytes, None if the blob is missing now."""
         return await self.context.inventory.size(digest)
 
-    async def _is_there(self, digest: Digest) -> bool:
+    async def _blob_exists(self, digest: Digest) -> bool:
         return await self.context.inventory.size_now(digest) is not None
 
     async def _layer(self, digest: Digest) -> None:
@@ -67,18 +68,17 @@ class RepositoryCheck:
         stored, when = await resolve(driver, key)
         if stored is None:
             if when is not ABSENT:
-                fix = partial(mend, driver, key, digest, blob_there=partial(self._is_there, digest))
-                if await self.context.found("layer-torn", key, "the link holds no digest", fix):
+                fix = partial(repair_torn, driver, key, digest, blob_exists=partial(self._blob_exists, digest))
+                if await self.context.report("layer-torn", key, "the link holds no digest", fix):
                     await self._remember(key, digest)
             return
         if stored != digest and stored.algorithm == digest.algorithm:
-            there = await self._is_there(digest)
-            again = partial(overwrite, driver, key, digest, when) if there else None
-            if await self.context.found("layer-astray", key, f"the link names {stored}", again):
+            again = partial(overwrite, driver, key, digest, when) if await self._blob_exists(digest) else None
+            if await self.context.report("layer-astray", key, f"the link names {stored}", again):
                 stored = digest
         self.layers[digest] = stored
         if await self._blob(stored) is None and await has_link(driver, key):
-            await self.context.found("layer-missing", key, f"there are no bytes of {stored}")
+            await self.context.report("layer-missing", key, f"there are no bytes of {stored}")
 
     async def _remember(self, key: Key, digest: Digest) -> None:
         if await has_link(self.context.driver, key):
@@ -90,59 +90,58 @@ class RepositoryCheck:
         if found is None and when is ABSENT:
             return  # a directory that a deletion left
         if found is None:
-            fix = partial(mend, driver, key, digest, blob_there=partial(self._is_right, digest))
-            await self.context.found("revision-torn", key, "the link holds no digest", fix)
+            fix = partial(repair_torn, driver, key, digest, blob_exists=partial(self._is_intact, digest))
+            await self.context.report("revision-torn", key, "the link holds no digest", fix)
         elif found != digest:
-            again = partial(overwrite, driver, key, digest, when) if await self._is_right(digest) else None
-            await self.context.found("revision-astray", key, f"the link names {found}", again)
+            again = partial(overwrite, driver, key, digest, when) if await self._is_intact(digest) else None
+            await self.context.report("revision-astray", key, f"the link names {found}", again)
         if await has_link(driver, key):
             self.revisions.add(digest)
 
-    async def _is_right(self, digest: Digest) -> bool:
+    async def _is_intact(self, digest: Digest) -> bool:
         data = await self._read(digest)
         return data is not None and Digest.of(data, digest.algorithm) == digest
 
     async def _read(self, digest: Digest) -> bytes | None:
-        """None for what is not there, is too large for a manifest, or lies on a bad sector."""
+        """Return the bytes; None if they are missing, too large for a manifest, or on a bad sector."""
         try:
             return await self.context.blobs.content(digest)
         except (KeyMissing, ObjectTooLarge):
             return None
         except StorageUnavailable:
-            await self.context.driver.probe()  # raises if more than this cannot be read
+            await self.context.driver.probe()  # raises if the whole store cannot be read
             return None
 
     async def manifest(self, digest: Digest) -> None:
-        """A manifest that has a revision link, and what it names."""
+        """Check a manifest that has a revision link, and its content."""
         link = layout.revision_link(self.name, digest)
         await self._blob(digest)
         data = await self._read(digest)
         if data is None or Digest.of(data, digest.algorithm) != digest:
             if not await has_link(self.context.driver, link):
                 return  # deleted meanwhile
-            if await self._is_there(digest):
-                await self.context.found(
+            if await self._blob_exists(digest):
+                await self.context.report(
                     "manifest-corrupt", self.context.blobs.key(digest), f"not the manifest that {self.name} links"
                 )
             else:
-                await self.context.found("manifest-missing", link, f"there are no bytes of {digest}")
+                await self.context.report("manifest-missing", link, f"there are no bytes of {digest}")
             return
         try:
             parsed = media.parse(data)
         except ManifestInvalid as error:
-            # A blob that some client linked as a manifest says nothing that could be checked.
-            await self.context.found("manifest-unreadable", link, str(error.detail or error))
+            await self.context.report("manifest-unreadable", link, str(error.detail or error))
             return
         if parsed.unsupported:
             names = ", ".join(parsed.unsupported)
-            await self.context.found("content-unsupported", link, f"digests that are not supported: {names}")
+            await self.context.report("content-unsupported", link, f"digests that are not supported: {names}")
         await self._content(digest, parsed)
         if (referrer := encode(digest, len(data), parsed)) is not None:
             self.subjects[digest] = referrer.subject
-            await self._has_referrer(digest, referrer)
+            await self._referrer_link(digest, referrer)
 
-    async def whole(self, digest: Digest) -> tuple[int, Parsed] | None:
-        """Size and content of a manifest without a link, if all that it names has its bytes."""
+    async def complete(self, digest: Digest) -> tuple[int, Parsed] | None:
+        """Return size and content of a manifest without a link; None unless all of its content exists."""
         data = await self._read(digest)
         if data is None or Digest.of(data, digest.algorithm) != digest:
             return None
@@ -162,12 +161,12 @@ class RepositoryCheck:
     async def _content(self, digest: Digest, parsed: Parsed) -> None:
         for layer in dict.fromkeys(parsed.blobs):
             if not layer.elsewhere:
-                await self._named(digest, layer)
+                await self._layer_of(digest, layer)
         for child in dict.fromkeys(parsed.children):
             await self._child(digest, child)
 
-    async def _named(self, manifest: Digest, layer: Layer) -> None:
-        """A config or layer: linked here, there, and of the size that the manifest says."""
+    async def _layer_of(self, manifest: Digest, layer: Layer) -> None:
+        """Check a config or layer: it is linked in the repository, exists, and has the size in the manifest."""
         link = layout.layer_link(self.name, layer.digest)
         stored = self.layers.get(layer.digest)
         if stored is None:
@@ -179,12 +178,12 @@ class RepositoryCheck:
         if size is None:
             if await has_link(self.context.driver, layout.revision_link(self.name, manifest)):
                 revision = layout.revision_link(self.name, manifest)
-                await self.context.found("content-missing", revision, f"there are no bytes of {layer.digest}")
+                await self.context.report("content-missing", revision, f"there are no bytes of {layer.digest}")
         else:
             await self._size(manifest, layer.digest, self.context.blobs.key(stored), layer.size, size)
 
     async def _unlinked(self, manifest: Digest, layer: Layer) -> bool:
-        """Content that the repository does not link; whether there is more to look at."""
+        """Check content that the repository does not link; return whether to check it further."""
         revision = layout.revision_link(self.name, manifest)
         if not await has_link(self.context.driver, revision):
             return False  # deleted meanwhile
@@ -195,14 +194,14 @@ class RepositoryCheck:
         fix = None
         if layer.size in {None, size}:
             fix = partial(write_absent, self.context.driver, link, layer.digest)
-        if await self.context.found("content-unlinked", link, f"{self.name}@{manifest} names it", fix):
+        if await self.context.report("content-unlinked", link, f"{self.name}@{manifest} names it", fix):
             self.layers[layer.digest] = layer.digest
         return True
 
-    async def _size(self, manifest: Digest, named: Digest, key: Key, said: int | None, size: int) -> None:
-        if said is not None and said != size:
-            text = f"{self.name}@{manifest} says that {named} has {said} bytes; {size} are stored"
-            await self.context.found("blob-size", key, text)
+    async def _size(self, manifest: Digest, named: Digest, key: Key, expected: int | None, size: int) -> None:
+        if expected is not None and expected != size:
+            text = f"{self.name}@{manifest} names {named} with {expected} bytes; {size} are stored"
+            await self.context.report("blob-size", key, text)
 
     async def _child(self, manifest: Digest, child: Child) -> None:
         revision = layout.revision_link(self.name, child.digest)
@@ -213,28 +212,28 @@ class RepositoryCheck:
             found, _ = await resolve(driver, layout.layer_link(self.name, child.digest))
             if found is None:
                 key = layout.revision_link(self.name, manifest)
-                await self.context.found("child-absent", key, f"{child.digest} is not in this repository")
+                await self.context.report("child-absent", key, f"{child.digest} is not in this repository")
                 return
             stored = found
         size = await self._blob(stored)
-        if size is not None:  # else its own link is told of
+        if size is not None:  # else reported for its own link
             await self._size(manifest, child.digest, self.context.blobs.key(stored), child.size, size)
 
-    async def _has_referrer(self, digest: Digest, link: ReferrerLink) -> None:
-        """A manifest with a subject, which therefore has a link below the subject."""
+    async def _referrer_link(self, digest: Digest, link: ReferrerLink) -> None:
+        """Check the referrer link of a manifest with a subject."""
         key, driver = layout.referrer_link(self.name, link.subject, digest), self.context.driver
         found, when = await referrer_content(driver, key)
         fix = partial(write_referrer, driver, key, link, when)
         if found is None and when is ABSENT:
             if await has_link(driver, layout.revision_link(self.name, digest)):
-                await self.context.found("referrer-missing", key, f"{digest} is about {link.subject}", fix)
+                await self.context.report("referrer-missing", key, f"{digest} has the subject {link.subject}", fix)
         elif found == str(digest).encode():
-            await self.context.found("referrer-bare", key, "the link has no descriptor", fix)
+            await self.context.report("referrer-bare", key, "the link has no descriptor", fix)
         elif found != link.content:
-            await self.context.found("referrer-torn", key, "it does not hold the manifest's descriptor", fix)
+            await self.context.report("referrer-torn", key, "it does not hold the manifest's descriptor", fix)
 
     async def _referrer(self, subject: Digest, digest: Digest) -> None:
-        """A link, of which `_has_referrer` has looked at those of manifests that can be read."""
+        """Check that a referrer link belongs to a manifest; `_referrer_link` has compared its content."""
         key, driver = layout.referrer_link(self.name, subject, digest), self.context.driver
         if not await exists(driver, key):
             return  # a directory that a deletion left
@@ -242,5 +241,5 @@ class RepositoryCheck:
         valid = self.subjects.get(digest, subject) == subject
         if not alive or not valid:
             fix = partial(drop_referrer, driver, self.name, key, digest, valid=valid)
-            why = "its manifest is about another subject" if alive else "its manifest is not here"
-            await self.context.found("referrer-stale", key, why, fix)
+            why = "its manifest has another subject" if alive else "its manifest is not in this repository"
+            await self.context.report("referrer-stale", key, why, fix)

@@ -1,7 +1,7 @@
-"""The tags of one repository: each must lead to a manifest that is there, or to nothing on purpose.
+"""Checks the tags of one repository: each names a manifest of the repository, or was deleted.
 
-Tags that name a manifest which was deleted by digest are dead on purpose (`registry/tags.py`); the mark of
-the deletion tells, and nothing is wrong with them.
+A tag whose manifest was deleted by digest keeps its link (`registry/tags.py`); the mark of the deletion shows
+it, and it is no damage.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["check_tag"]
 
 
 async def check_tag(repository: RepositoryCheck, tag: Tag) -> None:
-    """Run after `RepositoryCheck.run`."""
+    """Check one tag; `RepositoryCheck.run` must have ended."""
     context, name = repository.context, repository.name
     key = layout.tag_link(name, tag)
     digest, when = await resolve(context.driver, key)
@@ -42,12 +42,12 @@ async def check_tag(repository: RepositoryCheck, tag: Tag) -> None:
             return
         if await read_link(context.driver, key) == digest and not await has_link(context.driver, revision):
             fix = partial(_revive, repository, tag, digest, when)
-            await context.found("tag-dangling", key, f"{digest} is not a manifest of this repository", fix)
+            await context.report("tag-dangling", key, f"{digest} is not a manifest of this repository", fix)
         return
     history = layout.tag_history_link(name, tag, digest)
     if not await exists(context.driver, history) and await read_link(context.driver, key) == digest:
         fix = partial(write_absent, context.driver, history, digest)
-        await context.found("history-missing", history, f"the tag points at {digest}", fix)
+        await context.report("history-missing", history, f"the tag points at {digest}", fix)
 
 
 async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> None:
@@ -55,25 +55,25 @@ async def _without_digest(repository: RepositoryCheck, tag: Tag, when: When) -> 
     key = layout.tag_link(name, tag)
     history = await _history(repository, tag)
     if when is ABSENT and any(stat.modified >= context.settled_before for _, stat in history):
-        return  # a push that may not have ended
+        return  # the push may not have ended
     if when is ABSENT and await exists(context.driver, layout.tag(name, tag)):
-        return  # an operator's file; the inventory reports it
+        return  # a file of an operator, which the inventory reports
     last = max(history, key=lambda entry: entry[1].modified)[0] if history else None
-    seen = f"; the last manifest pushed to it is {last}" if last is not None else ""
+    hint = f"; the last manifest pushed to it is {last}" if last is not None else ""
     if when is ABSENT:
         fix = partial(_remove, repository, tag)
-        await context.found("tag-half", key, f"there is no link{seen}", fix)
+        await context.report("tag-half", key, f"there is no link{hint}", fix)
         return
     alive = [digest for digest, _ in history if digest in repository.revisions]
     if len(history) == 1 and alive:
         fix = partial(overwrite, context.driver, key, alive[0], when)
     else:
         fix = partial(point_at_nothing, context.driver, name, tag, when)
-    await context.found("tag-torn", key, f"the link holds no digest{seen}", fix)
+    await context.report("tag-torn", key, f"the link holds no digest{hint}", fix)
 
 
 async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
-    """Remove what a push that died left of a tag; true as well if another push has set it meanwhile."""
+    """Remove what an interrupted push left of a tag; true also if another push has set the tag meanwhile."""
     context, name = repository.context, repository.name
     if await TagStore(context.driver).remove_unfinished(name, tag, context.settled_before):
         return True
@@ -81,7 +81,7 @@ async def _remove(repository: RepositoryCheck, tag: Tag) -> bool:
 
 
 async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Digest, Stat]]:
-    """Every manifest that the tag ever named, and when its entry was last written."""
+    """Return every manifest that the tag ever named, with the object of its entry."""
     driver, found = repository.context.driver, []
     async for page in list_digests(driver, layout.tag_history(repository.name, tag)):
         for digest in page:
@@ -91,12 +91,12 @@ async def _history(repository: RepositoryCheck, tag: Tag) -> Sequence[tuple[Dige
 
 
 async def _revive(repository: RepositoryCheck, tag: Tag, digest: Digest, when: When) -> bool:
-    """Link the manifest again if it is whole; else point the tag at nothing."""
+    """Link the manifest again if it is complete; else point the tag at nothing."""
     context, name = repository.context, repository.name
-    whole = await repository.whole(digest)
-    if whole is None:
+    complete = await repository.complete(digest)
+    if complete is None:
         return await point_at_nothing(context.driver, name, tag, when)
-    await context.manifests.link(name, digest, encode(digest, *whole))
+    await context.manifests.link(name, digest, encode(digest, *complete))
     repository.revisions.add(digest)
     await repository.manifest(digest)
     return True
