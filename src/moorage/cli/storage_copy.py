@@ -160,6 +160,6 @@ def _summary(tally: Tally, *, dry_run: bool) -> None:
         f"{tally.present} blobs ({format_bytes(tally.present_bytes)}) were there already"
     )
     if tally.kept:
-        typer.echo(f"{tally.kept} tags and manifests were changed at the destination and left alone")
+        typer.echo(f"{tally.kept} tags and manifests were changed at the destination and are kept")
     if tally.problems:
         typer.echo(f"{tally.problems} problems, listed above; what they name was not copied")

@@ -1,16 +1,16 @@
-"""Moving a registry from one store to another, whatever they are, while both may be serving.
+"""Copies a registry from one store to another of any kind, while both may be serving.
 
     links of a repository ──► blobs ──► layer links ──► manifests (children first) ──► tags
                               blobs.py                  repositories.py
 
-The rule not to miss: **at the destination, what is visible is whole, at every moment.**  A link is written when
-the bytes it names lie there and were hashed on their way; a manifest's link when everything that the manifest
-names is linked; a tag when its manifest is.  So the destination may be killed, served from and looked at while it
-is filled, and whoever runs the copy again goes on where it stopped: what is there is not copied twice.
+**At the destination everything visible is complete at every moment.**  A link is written after its bytes, which
+are hashed during the transfer; the link of a manifest after the links of everything that the manifest names; a tag
+after its manifest.  So the destination may serve while it is filled, the copy may be killed, and the next run
+continues: what the destination has is not copied twice.
 
-Nothing is locked and no state is kept.  What is pushed to the source meanwhile may be missed, and the next run
-brings it; what is deleted there meanwhile is left out and is no failure.  Nothing at the destination is ever
-deleted, and what clients did there since the first run stands (`repositories.py` says how that is known).
+Nothing is locked and no state is kept.  A push to the source during the copy may be missed, and the next run
+copies it; what is deleted there during the copy is left out and is no failure.  Nothing at the destination is
+deleted, and the changes of clients there since the first run are kept (`repositories.py` has the rule).
 
-Below: `registry/`, `storage/`.  Above: `cli/copy.py`.
+Below: `registry/walk.py`, `registry/`, `storage/`.  Above: `cli/storage_copy.py`.
 """

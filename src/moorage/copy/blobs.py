@@ -1,7 +1,7 @@
-"""One blob from one store to the other: hashed while it streams, and visible only when the digest is right.
+"""Transfers blobs from one store to another: hashed while they stream, visible only with the right digest.
 
-Two repositories that want the same blob at the same time share one transfer.  Memory: `at_once` transfers, each
-with a piece of 1 MiB and what the destination's writer holds (a part of `chunksize`, twice, for S3).
+Two repositories that need the same blob at the same time share one transfer.  Memory: `at_once` transfers, each
+with a piece of 1 MiB and the buffer of the destination's writer (two parts of `chunksize` for S3).
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import Digest
 
-__all__ = ["BlobMover", "BlobRules", "BlobState"]
+__all__ = ["BlobRules", "BlobState", "BlobTransfer"]
 
 _REMEMBERED: Final = 200_000
 
 
 class BlobState(Enum):
-    """How it ended for one blob."""
+    """The result of the transfer of one blob."""
 
     WHOLE = "whole"
     GONE = "its bytes are not in the source"
@@ -41,19 +41,19 @@ class BlobState(Enum):
 
 
 class _CannotRead(Exception):
-    """The source gave up within one object; `str()` says why."""
+    """The source failed while it read one object; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobRules:
-    """`recheck`: hash what the destination has; `dry_run`: write nothing."""
+    """`recheck`: hash blobs that the destination already has; `dry_run`: write nothing."""
 
     recheck: bool = False
     dry_run: bool = False
 
 
-class BlobMover:
-    """Brings blobs from `source` to `target`, at most `at_once` together."""
+class BlobTransfer:
+    """Transfers blobs from `source` to `target`, at most `at_once` at the same time."""
 
     def __init__(
         self,
@@ -65,36 +65,38 @@ class BlobMover:
         *,
         at_once: int,
     ) -> None:
-        self._source, self._rules = source, rules
+        self._source = source
+        self._rules = rules
         self._from = BlobStore(source)
         self._to = BlobStore(target)
-        self._tally, self._reporter = tally, reporter
+        self._tally = tally
+        self._reporter = reporter
         self._turn = asyncio.Semaphore(at_once)
         self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
         self._failed: dict[Digest, BlobState] = {}
         self._running: SingleFlight[Digest, BlobState] = SingleFlight()
 
     async def ensure(self, digest: Digest) -> BlobState:
-        """Make the blob whole at the destination.  A failure is told once, and remembered for this run.
+        """Ensure that the destination has the blob.  A failure is reported once and cached for this run.
 
-        Raises StorageError for what concerns more than this blob.
+        Raises StorageError for a failure that concerns more than this blob.
         """
         if self._whole.get(digest) is not None:
             return BlobState.WHOLE
         if (failed := self._failed.get(digest)) is not None:
             return failed
-        return await self._running.run(digest, lambda: self._bring(digest))
+        return await self._running.run(digest, lambda: self._ensure(digest))
 
     async def close(self) -> None:
-        """End what is under way; nothing of it is visible."""
+        """Cancel the transfers that are running; nothing of them is visible."""
         await self._running.close()
 
-    async def _bring(self, digest: Digest) -> BlobState:
+    async def _ensure(self, digest: Digest) -> BlobState:
         async with self._turn:
             state = await self._settle(digest)
         if state is BlobState.WHOLE:
             self._whole.put(digest, value=True)
-        elif state is not BlobState.GONE:  # that may be a deletion; whoever needed the blob tells
+        elif state is not BlobState.GONE:  # GONE may be a deletion, which the caller checks
             self._failed[digest] = state
             self._tally.problems += 1
             self._reporter.problem(str(digest), state.value)
@@ -102,27 +104,24 @@ class BlobMover:
         return state
 
     async def _settle(self, digest: Digest) -> BlobState:
-        there = await self._to.stat(digest)
-        here = await self._from.stat(digest)
-        if here is None:
-            return BlobState.WHOLE if there is not None and await self._is_whole(digest) else BlobState.GONE
-        if (
-            there is not None
-            and there.size == here.size
-            and (not self._rules.recheck or await self._is_whole(digest))
-        ):
+        existing = await self._to.stat(digest)
+        original = await self._from.stat(digest)
+        if original is None:
+            return BlobState.WHOLE if existing is not None and await self._is_whole(digest) else BlobState.GONE
+        same_size = existing is not None and existing.size == original.size
+        if same_size and (not self._rules.recheck or await self._is_whole(digest)):
             self._tally.present += 1
-            self._tally.present_bytes += here.size
-            self._reporter.moved(here.size, copied=False)
+            self._tally.present_bytes += original.size
+            self._reporter.moved(original.size, copied=False)
             return BlobState.WHOLE
         try:
-            state = await self._copy(digest, replace=there is not None and there.size == here.size)
+            state = await self._copy(digest, replace=same_size)
         except _CannotRead:
-            await self._source.probe()  # one bad sector is this blob's trouble; a dead store is everybody's
+            await self._source.probe()  # raises if the whole store cannot be read
             state = BlobState.UNREADABLE
         except KeyMissing:
             state = BlobState.GONE
-        if state is not BlobState.WHOLE and there is not None and await self._is_whole(digest):
+        if state is not BlobState.WHOLE and existing is not None and await self._is_whole(digest):
             return BlobState.WHOLE
         return state
 
@@ -149,7 +148,7 @@ class BlobMover:
                 if hasher.hexdigest() != digest.hex:
                     return BlobState.CORRUPT
                 if replace:
-                    # A commit keeps an object that is there and has the right size: these bytes are wrong.
+                    # A commit may keep an existing object of the same size, whose bytes are wrong here.
                     await self._to.remove(digest)
                 await writer.commit()
             size = hasher.length
@@ -159,7 +158,7 @@ class BlobMover:
 
 
 async def _readable(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:
-    """So that a failure to read is told from one to write."""
+    """Raise `_CannotRead` for errors of the source, so that they differ from errors of the destination."""
     while True:
         try:
             batch = await anext(batches)

@@ -1,4 +1,4 @@
-"""What a copy did, for the summary, and whom it tells meanwhile."""
+"""Totals of a copy, and the interface that receives its progress."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["CopyReporter", "Tally"]
 
 @dataclass(slots=True)
 class Tally:
-    """Counts; sizes in bytes.  `present` was at the destination already, `problems` were told one by one."""
+    """Totals; sizes in bytes.  `present` blobs were at the destination before; each of `problems` was reported."""
 
     repositories: int = 0
     blobs: int = 0
@@ -25,19 +25,19 @@ class Tally:
 
 
 class CopyReporter(Protocol):
-    """Told while the copy goes on; must not block."""
+    """Receives progress and problems while the copy runs; must not block."""
 
     def planned(self, size: int) -> None:
-        """So many bytes more are in the source.  What no repository links is among them."""
+        """The source has `size` more bytes, including blobs that no repository links."""
 
     def moved(self, size: int, *, copied: bool) -> None:
-        """So many bytes were copied, or found at the destination."""
+        """`size` bytes were copied, or found at the destination."""
 
     def settled(self, tally: Tally) -> None:
         """One more object is done."""
 
     def problem(self, where: str, text: str) -> None:
-        """Something was not copied, which makes the copy incomplete."""
+        """Something was not copied, so the copy is incomplete."""
 
     def note(self, where: str, text: str) -> None:
-        """Something was left alone on purpose."""
+        """Something was left unchanged by rule."""

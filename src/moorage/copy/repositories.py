@@ -1,24 +1,24 @@
-"""A whole registry, or some repositories of it, from one store to another.
+"""Copies a whole registry, or some of its repositories, from one store to another.
 
-Each repository for itself, several at once: its blobs with their layer links, then its manifests, children before
-the index that names them, then its tags.  The package's docstring has the one rule.
+Several repositories at the same time, and of each first the blobs with their layer links, then the manifests,
+children before the index that names them, then the tags.
 
-A manifest is brought only with everything that the source repository shows of it: config and layers (not foreign
-ones, whose bytes are elsewhere) and those children of an index that the source has.  One that lacks something is
-told of and left out, with the tags that point at it, unless `incomplete` asks for it.  What is no manifest that
-this registry can read (schema 1) is brought as it is.  Referrer links are made from the manifests, so artifacts
-that CNCF Distribution kept no list of are listed at the destination.
+A manifest is copied only with its content: config and layers (not foreign ones, whose bytes another server has)
+and those children of an index that are in the source repository.  An incomplete one is reported and left out, with
+the tags that point at it, unless `incomplete` is set.  A manifest that this registry cannot read (schema 1) is
+copied as it is.  Referrer links are made from the manifests, so artifacts that CNCF Distribution has no list of are
+listed at the destination.
 
-What clients did at the destination since an earlier run stands, unless `overwrite` says otherwise:
+Changes of clients at the destination since an earlier run are kept, unless `overwrite` is set:
 
-* A tag that points at something else there is moved only if the source's tag was there before, which the tag's
-  history in the source tells: then the destination is merely behind.  Otherwise a client moved it.
+* A tag that points at another manifest there is moved only if that manifest is in the history of the source's tag:
+  then the destination is merely behind.  Otherwise a client has moved it.
 * A manifest that was deleted there by digest has left a mark, and stays deleted.
 
-The tag is written on condition that it has not changed since it was looked at, and the source's is read once more
-afterwards, so a tag that moves during the copy ends where the source's ended.
+The tag is written on condition that it is unchanged since it was read, and the source's tag is read again
+afterwards, so the copy of a tag that moves during the copy ends at the source's last manifest.
 
-Not brought: unfinished uploads, histories of tags but for where each points, marks of deletions, dead tags.
+Not copied: unfinished uploads, the history of a tag before its current manifest, marks of deletions, dead tags.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import BoundedCache
 from moorage.coalescing import SingleFlight
 from moorage.concurrency import for_each, one_page
-from moorage.copy.blobs import BlobMover, BlobRules, BlobState
+from moorage.copy.blobs import BlobRules, BlobState, BlobTransfer
 from moorage.copy.progress import Tally
 from moorage.errors import ManifestInvalid
 from moorage.registry import layout, media
@@ -56,12 +56,13 @@ if TYPE_CHECKING:
 __all__ = ["Copier", "CopyOptions"]
 
 _DEPTH: Final = 32
-"""Indexes within indexes; nobody has been seen to use more than two."""
+"""Nesting of indexes; more than two levels are not known from practice."""
 _REMEMBERED: Final = 100_000
-_TORN: Final = "the link is torn; `moorage storage check --repair` may mend it"
+_TORN: Final = "the link is torn; `moorage storage check --repair` may repair it"
 _SHOWN: Final = 3
+"""Missing digests in one message."""
 _TRIES: Final = 100
-"""Moves of one tag while it is being copied."""
+"""Moves of one tag during its copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,21 +79,28 @@ class CopyOptions:
 
 
 class Copier:
-    """One run.  `run` raises StorageError when a store fails; what is done until then stays and is right."""
+    """One run of the copy."""
 
     def __init__(self, source: Driver, target: Driver, options: CopyOptions, reporter: CopyReporter) -> None:
-        self._source, self._target, self._options, self._reporter = source, target, options, reporter
+        self._source = source
+        self._target = target
+        self._options = options
+        self._reporter = reporter
         self._stored = BlobStore(source)
         self.tally = Tally()
         rules = BlobRules(recheck=options.recheck, dry_run=options.dry_run)
-        self._blobs = BlobMover(source, target, rules, self.tally, reporter, at_once=options.at_once)
+        self._blobs = BlobTransfer(source, target, rules, self.tally, reporter, at_once=options.at_once)
         self._manifests = StoredManifests(target)
         self._running: SingleFlight[tuple[RepoName, Digest], bool] = SingleFlight()
         self._linked: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
-        self._told: BoundedCache[str, bool] = BoundedCache(_REMEMBERED)
+        self._reported: BoundedCache[str, bool] = BoundedCache(_REMEMBERED)
         self._done: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
 
     async def run(self) -> Tally:
+        """Copy, and return the totals.
+
+        Raises StorageError when a store fails; what was copied until then is complete and stays.
+        """
         try:
             async with asyncio.TaskGroup() as tasks:
                 if not self._options.repositories:
@@ -116,30 +124,30 @@ class Copier:
         if self._options.all_blobs:
             await blobs(self._source, self._unlinked_blobs)
 
-    def _is_wanted(self, name: RepoName) -> bool:
+    def _is_selected(self, name: RepoName) -> bool:
         patterns = self._options.repositories
         return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
     async def _unlinked_blobs(self, page: Sequence[Blob]) -> None:
-        """Blobs of which some are linked by no repository."""
+        """Copy a page of blobs, of which some are linked by no repository."""
         await for_each(one_page(blob.digest for blob in page), self._blobs.ensure)
 
     def _problem(self, where: str, text: str) -> None:
-        if self._told.get(where) is not None:
+        if self._reported.get(where) is not None:
             return
-        self._told.put(where, value=True)
+        self._reported.put(where, value=True)
         self.tally.problems += 1
         self._reporter.problem(where, text)
 
     def _keep(self, where: str, text: str) -> None:
-        if self._told.get(where) is None:
-            self._told.put(where, value=True)
+        if self._reported.get(where) is None:
+            self._reported.put(where, value=True)
             self.tally.kept += 1
             self._reporter.note(where, text)
 
     async def _repository(self, repository: RepositoryListing) -> None:
         name = repository.name
-        if not self._is_wanted(name):
+        if not self._is_selected(name):
             return
         await repository.each_layer(partial(self._layer, name))
         await repository.each_manifest(partial(self._manifest, name))
@@ -148,7 +156,7 @@ class Copier:
         self._reporter.settled(self.tally)
 
     async def _layer(self, name: RepoName, digest: Digest) -> bool:
-        """Whether the blob can be read in that repository of the destination when this returns."""
+        """Copy a blob with its link; return whether the repository at the destination has it."""
         if self._linked.get((name, digest)) is not None:
             return True
         key = layout.layer_link(name, digest)
@@ -174,28 +182,28 @@ class Copier:
         self.tally.links += 1
 
     async def _manifest(self, name: RepoName, digest: Digest, depth: int = 0) -> bool:
-        """Whether the destination has it, with all that belongs to it, when this returns."""
+        """Copy a manifest with its content; return whether the destination has all of it."""
         if self._done.get((name, digest)) is not None:
             return True
-        # A child is asked for by its index and by the list of all manifests.
-        whole = await self._running.run((name, digest), lambda: self._bring(name, digest, depth))
-        if whole:  # what is not, a push may be completing
+        # A child is copied for its index, and for the list of all manifests, perhaps at the same time.
+        whole = await self._running.run((name, digest), lambda: self._copy_manifest(name, digest, depth))
+        if whole:  # a push may complete what is not
             self._done.put((name, digest), value=True)
         self._reporter.settled(self.tally)
         return whole
 
-    async def _bring(self, name: RepoName, digest: Digest, depth: int) -> bool:
+    async def _copy_manifest(self, name: RepoName, digest: Digest, depth: int) -> bool:
         link = layout.revision_link(name, digest)
         found, when = await resolve(self._source, link)
         if found is None:
             if when is not ABSENT:
                 self._problem(link, _TORN)
             return False
-        there = await read_link(self._target, link) == digest
-        if there and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.WHOLE:
-            return True  # it was linked after everything that it names
-        if not there and not self._options.overwrite and await self._is_deleted(name, digest):
-            self._keep(f"{name}@{digest}", "was deleted at the destination and stays so")
+        exists = await read_link(self._target, link) == digest
+        if exists and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.WHOLE:
+            return True  # its link was written after all of its content
+        if not exists and not self._options.overwrite and await self._is_deleted(name, digest):
+            self._keep(f"{name}@{digest}", "was deleted at the destination and stays deleted")
             return False
         data = await self._read(name, digest)
         if data is None:
@@ -204,12 +212,12 @@ class Copier:
             parsed = media.parse(data)
         except ManifestInvalid:
             parsed = None
-        if parsed is not None and not await self._bring_content(name, digest, parsed, depth):
+        if parsed is not None and not await self._copy_content(name, digest, parsed, depth):
             return False
         state = await self._blobs.ensure(digest)
         if state is not BlobState.WHOLE:
             return False
-        if not there:
+        if not exists:
             if not self._options.dry_run:
                 referrer = None if parsed is None else encode(digest, len(data), parsed)
                 await self._manifests.link(name, digest, referrer)
@@ -242,19 +250,19 @@ class Copier:
             return None
         return data
 
-    async def _bring_content(self, name: RepoName, digest: Digest, parsed: Parsed, depth: int) -> bool:
-        wanted = [layer.digest for layer in parsed.blobs if not layer.elsewhere]
-        missing = [layer for layer in wanted if not await self._layer(name, layer)]
+    async def _copy_content(self, name: RepoName, digest: Digest, parsed: Parsed, depth: int) -> bool:
+        layers = [layer.digest for layer in parsed.blobs if not layer.elsewhere]
+        missing = [layer for layer in layers if not await self._layer(name, layer)]
         missing += [child.digest for child in parsed.children if not await self._child(name, child.digest, depth)]
         if not missing or self._options.incomplete:
             return True
         if await has_link(self._source, layout.revision_link(name, digest)):
             shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
-            self._problem(f"{name}@{digest}", f"left out: the source does not have all of it whole: {shown}")
+            self._problem(f"{name}@{digest}", f"left out: the source lacks some of its content: {shown}")
         return False
 
     async def _child(self, name: RepoName, digest: Digest, depth: int) -> bool:
-        """A child that the source does not have is no loss: an index may name images of other places."""
+        """Copy a child of an index; True also if the source lacks it: an index may name images of other places."""
         if await has_link(self._source, layout.revision_link(name, digest)):
             return depth < _DEPTH and await self._manifest(name, digest, depth + 1)
         if await has_link(self._source, layout.layer_link(name, digest)):  # BuildKit's cache
@@ -263,21 +271,21 @@ class Copier:
 
     async def _tag(self, name: RepoName, tag: Tag) -> None:
         for _ in range(_TRIES):
-            digest = await self._named(name, tag)
+            digest = await self._source_digest(name, tag)
             if digest is None:
                 return
-            brought = await self._manifest(name, digest)
-            if brought and not await self._point(name, tag, digest):
+            copied = await self._manifest(name, digest)
+            if copied and not await self._point(name, tag, digest):
                 continue
-            if await self._named(name, tag) not in {digest, None}:
+            if await self._source_digest(name, tag) not in {digest, None}:
                 continue  # moved meanwhile
-            if not brought and not await self._is_deleted(name, digest):
+            if not copied and not await self._is_deleted(name, digest):
                 self._problem(f"{name}:{tag}", f"left out, as {digest} is")
             return
-        self._problem(f"{name}:{tag}", "it moved too often while it was copied")
+        self._problem(f"{name}:{tag}", "it was moved too often during the copy")
 
-    async def _named(self, name: RepoName, tag: Tag) -> Digest | None:
-        """What the source's tag points at; None for one that is dead, gone or torn."""
+    async def _source_digest(self, name: RepoName, tag: Tag) -> Digest | None:
+        """Return the manifest that the source's tag points at; None if the tag is dead, deleted or torn."""
         key = layout.tag_link(name, tag)
         digest, when = await resolve(self._source, key)
         if digest is None and when is not ABSENT:
@@ -287,27 +295,27 @@ class Copier:
         return digest
 
     async def _point(self, name: RepoName, tag: Tag, digest: Digest) -> bool:
-        """Move the destination's tag; False if somebody else moved it in that moment."""
+        """Move the destination's tag; False if another process moved it at the same moment."""
         key = layout.tag_link(name, tag)
         found, when = await resolve(self._target, key)
         if found == digest:
-            await self._remember(name, tag, digest)
+            await self._write_history(name, tag, digest)
             return True
         if found is not None and not await self._may_move(name, tag, found):
             self.tally.kept += 1
-            self._problem(f"{name}:{tag}", f"left alone: it was moved to {found} at the destination")
+            self._problem(f"{name}:{tag}", f"left unchanged: it was moved to {found} at the destination")
             return True
         if not self._options.dry_run:
             try:
                 await self._target.write(key, str(digest).encode(), when)
             except Conflict:
                 return False
-            await self._remember(name, tag, digest)
+            await self._write_history(name, tag, digest)
         self.tally.tags += 1
         return True
 
-    async def _remember(self, name: RepoName, tag: Tag, digest: Digest) -> None:
-        """The tag's history, after the tag: a list of all tags shows one that has only a history."""
+    async def _write_history(self, name: RepoName, tag: Tag, digest: Digest) -> None:
+        """Write the tag's history, after the tag: CNCF Distribution lists a tag that has only a history."""
         key = layout.tag_history_link(name, tag, digest)
         if not self._options.dry_run and not await has_link(self._target, key):
             await write_link(self._target, key, digest)
