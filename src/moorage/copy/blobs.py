@@ -34,7 +34,7 @@ _REMEMBERED: Final = 200_000
 class BlobState(Enum):
     """The result of the transfer of one blob."""
 
-    WHOLE = "whole"
+    INTACT = "intact"
     GONE = "its bytes are not in the source"
     CORRUPT = "its bytes in the source are not those of its digest"
     UNREADABLE = "the source cannot read its bytes"
@@ -71,8 +71,8 @@ class BlobTransfer:
         self._to = BlobStore(target)
         self._tally = tally
         self._reporter = reporter
-        self._turn = asyncio.Semaphore(at_once)
-        self._whole: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
+        self._turns = asyncio.Semaphore(at_once)
+        self._intact: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
         self._failed: dict[Digest, BlobState] = {}
         self._running: SingleFlight[Digest, BlobState] = SingleFlight()
 
@@ -81,8 +81,8 @@ class BlobTransfer:
 
         Raises StorageError for a failure that concerns more than this blob.
         """
-        if self._whole.get(digest) is not None:
-            return BlobState.WHOLE
+        if self._intact.get(digest) is not None:
+            return BlobState.INTACT
         if (failed := self._failed.get(digest)) is not None:
             return failed
         return await self._running.run(digest, lambda: self._ensure(digest))
@@ -92,10 +92,10 @@ class BlobTransfer:
         await self._running.close()
 
     async def _ensure(self, digest: Digest) -> BlobState:
-        async with self._turn:
-            state = await self._settle(digest)
-        if state is BlobState.WHOLE:
-            self._whole.put(digest, value=True)
+        async with self._turns:
+            state = await self._transfer(digest)
+        if state is BlobState.INTACT:
+            self._intact.put(digest, value=True)
         elif state is not BlobState.GONE:  # GONE may be a deletion, which the caller checks
             self._failed[digest] = state
             self._tally.problems += 1
@@ -103,17 +103,17 @@ class BlobTransfer:
         self._reporter.settled(self._tally)
         return state
 
-    async def _settle(self, digest: Digest) -> BlobState:
+    async def _transfer(self, digest: Digest) -> BlobState:
         existing = await self._to.stat(digest)
         original = await self._from.stat(digest)
         if original is None:
-            return BlobState.WHOLE if existing is not None and await self._is_whole(digest) else BlobState.GONE
+            return BlobState.INTACT if existing is not None and await self._is_intact(digest) else BlobState.GONE
         same_size = existing is not None and existing.size == original.size
-        if same_size and (not self._rules.recheck or await self._is_whole(digest)):
+        if same_size and (not self._rules.recheck or await self._is_intact(digest)):
             self._tally.present += 1
             self._tally.present_bytes += original.size
             self._reporter.moved(original.size, copied=False)
-            return BlobState.WHOLE
+            return BlobState.INTACT
         try:
             state = await self._copy(digest, replace=same_size)
         except _CannotRead:
@@ -121,11 +121,11 @@ class BlobTransfer:
             state = BlobState.UNREADABLE
         except KeyMissing:
             state = BlobState.GONE
-        if state is not BlobState.WHOLE and existing is not None and await self._is_whole(digest):
-            return BlobState.WHOLE
+        if state is not BlobState.INTACT and existing is not None and await self._is_intact(digest):
+            return BlobState.INTACT
         return state
 
-    async def _is_whole(self, digest: Digest) -> bool:
+    async def _is_intact(self, digest: Digest) -> bool:
         with suppress(KeyMissing):
             found, _ = await self._to.hashed(digest)
             return found == digest.hex
@@ -154,7 +154,7 @@ class BlobTransfer:
             size = hasher.length
         self._tally.blobs += 1
         self._tally.blob_bytes += size
-        return BlobState.WHOLE
+        return BlobState.INTACT
 
 
 async def _readable(batches: AsyncIterator[list[bytes]]) -> AsyncIterator[list[bytes]]:

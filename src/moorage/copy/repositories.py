@@ -6,8 +6,8 @@ children before the index that names them, then the tags.
 A manifest is copied only with its content: config and layers (not foreign ones, whose bytes another server has)
 and those children of an index that are in the source repository.  An incomplete one is reported and left out, with
 the tags that point at it, unless `incomplete` is set.  A manifest that this registry cannot read (schema 1) is
-copied as it is.  Referrer links are made from the manifests, so artifacts that CNCF Distribution has no list of are
-listed at the destination.
+copied as it is.  Referrer links are made from the manifests, so artifacts that CNCF Distribution has no list of
+are listed at the destination.
 
 Changes of clients at the destination since an earlier run are kept, unless `overwrite` is set:
 
@@ -166,13 +166,13 @@ class Copier:
                 self._problem(key, _TORN)
             return False
         state = await self._blobs.ensure(stored)
-        if state is BlobState.WHOLE:
+        if state is BlobState.INTACT:
             await self._link(key, stored)
         elif state is BlobState.GONE and await has_link(self._source, key):
             self._problem(key, f"{stored}: {state.value}")
-        if state is BlobState.WHOLE:
+        if state is BlobState.INTACT:
             self._linked.put((name, digest), value=True)
-        return state is BlobState.WHOLE
+        return state is BlobState.INTACT
 
     async def _link(self, key: Key, digest: Digest) -> None:
         if await read_link(self._target, key) == digest:
@@ -186,11 +186,11 @@ class Copier:
         if self._done.get((name, digest)) is not None:
             return True
         # A child is copied for its index, and for the list of all manifests, perhaps at the same time.
-        whole = await self._running.run((name, digest), lambda: self._copy_manifest(name, digest, depth))
-        if whole:  # a push may complete what is not
+        complete = await self._running.run((name, digest), lambda: self._copy_manifest(name, digest, depth))
+        if complete:  # a push may complete what is not
             self._done.put((name, digest), value=True)
         self._reporter.settled(self.tally)
-        return whole
+        return complete
 
     async def _copy_manifest(self, name: RepoName, digest: Digest, depth: int) -> bool:
         link = layout.revision_link(name, digest)
@@ -200,7 +200,7 @@ class Copier:
                 self._problem(link, _TORN)
             return False
         exists = await read_link(self._target, link) == digest
-        if exists and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.WHOLE:
+        if exists and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.INTACT:
             return True  # its link was written after all of its content
         if not exists and not self._options.overwrite and await self._is_deleted(name, digest):
             self._keep(f"{name}@{digest}", "was deleted at the destination and stays deleted")
@@ -215,7 +215,7 @@ class Copier:
         if parsed is not None and not await self._copy_content(name, digest, parsed, depth):
             return False
         state = await self._blobs.ensure(digest)
-        if state is not BlobState.WHOLE:
+        if state is not BlobState.INTACT:
             return False
         if not exists:
             if not self._options.dry_run:
