@@ -109,7 +109,7 @@ def test_a_copy_tells_what_it_did_and_a_second_one_finds_nothing_to_do(tmp_path:
     assert status == 0
     assert re.fullmatch(r"copying\ncopying: .* of .* in [0-9.]+ s; 6 copied, 0 there, 1 repositories\n", err), err
     assert out.startswith("1 repositories: copied 6 blobs ("), out
-    assert "4 links, 2 manifests, 2 tags; 0 blobs (0 B) were there already" in out
+    assert "4 links, 2 manifests, 2 tags; 0 blobs (0 B) were already present" in out
     assert tree(tmp_path / "new") == tree(tmp_path / "old")
     status, out, err = run("copy", "--from", old, "--to", new, "--quiet")
     assert (status, err) == (0, "")

@@ -105,7 +105,7 @@ def test_a_client_certificate_that_is_missing_is_a_sign_of_life(secured: Served,
     (files,) = [secured.config["http"]["tls"]]
     file = configured(tmp_path, f"127.0.0.1:{secured.port}", tls=files)
     said = check(file, {}, 10)
-    assert said == f"https://127.0.0.1:{secured.port} answers, and asks for a client's certificate"
+    assert said == f"https://127.0.0.1:{secured.port} answers, and requires a client certificate"
 
 
 def test_https_is_spoken_where_a_variable_says_so(secured: Served, tmp_path: Path) -> None:
@@ -205,7 +205,7 @@ def test_a_configuration_that_cannot_be_used_is_one_sentence(run: Run, tmp_path:
     file.write_text("version: 0.1\nstorage: inmemory\nhttp: [\n")
     result = run("health", file)
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr.startswith(f"not known to be alive: the configuration cannot be used: {file}:4: not YAML")
+    assert result.stderr.startswith(f"liveness unknown: the configuration cannot be used: {file}:4: not YAML")
     assert len(result.stderr.splitlines()) == 1
 
 

@@ -1,4 +1,4 @@
-"""docs/storage/checking.md lists every finding as it is told."""
+"""docs/storage/checking.md lists every finding as it is reported."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from moorage.fsck.findings import KINDS
 
 
 def test_the_page_has_every_kind() -> None:
-    """Whoever reads a finding at night looks it up there."""
+    """An operator looks up a finding there."""
     page = (Path(__file__).parents[2] / "docs" / "storage" / "checking.md").read_text()
     rows = [
         line.strip("| ").split(" | ")
@@ -16,5 +16,7 @@ def test_the_page_has_every_kind() -> None:
         if line.startswith("| `") and line.count("|") == 5
     ]
     documented = {row[0].strip("`"): tuple(row[1:]) for row in rows}
-    told = {name: (kind.severity.value, kind.clients, kind.repair or "nothing") for name, kind in KINDS.items()}
-    assert documented == told
+    reported = {
+        name: (kind.severity.value, kind.clients, kind.repair or "nothing") for name, kind in KINDS.items()
+    }
+    assert documented == reported

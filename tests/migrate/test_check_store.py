@@ -229,10 +229,10 @@ def test_root_asks_for_the_user_of_the_unit(
 def test_a_limit_bounds_the_look_and_is_told(root: Path, check: Callable[..., Result]) -> None:
     """A tree of ten million files must not take an hour before the first line."""
     found = kinds(check(root, "--json", "--limit", "5"))
-    assert found["permissions"]["text"].endswith("5 entries looked at; --limit 0 looks at all")
+    assert found["permissions"]["text"].endswith("5 entries examined; --limit 0 examines all")
     assert found["contents"]["text"].endswith("only a part was listed, --limit 0 lists all")
     entries = 1 + sum(1 for _ in root.rglob("*"))
-    assert f"{entries} entries looked at" in kinds(check(root, "--json", "--limit", "0"))["permissions"]["text"]
+    assert f"{entries} entries examined" in kinds(check(root, "--json", "--limit", "0"))["permissions"]["text"]
 
 
 def test_a_link_to_another_disk_is_followed_once(root: Path, check: Callable[..., Result], tmp_path: Path) -> None:
@@ -243,7 +243,7 @@ def test_a_link_to_another_disk_is_followed_once(root: Path, check: Callable[...
     (tmp_path / "blobs" / "sha256" / "again").symlink_to(tmp_path / "blobs")
     tree = volume.walk(root, current(), 0, lambda _: None)
     assert tree.complete
-    assert "entries looked at" in before
+    assert "entries examined" in before
 
 
 def replace_by_a_file(root: Path) -> None:
@@ -375,7 +375,7 @@ def test_progress_goes_to_standard_error(root: Path, run: Run, tmp_path: Path) -
     }
     (tmp_path / "c.yml").write_text(json.dumps(document))
     result = run("migrate", "check", "--json", tmp_path / "c.yml")
-    assert "files looked at: " in result.stderr
+    assert "files examined: " in result.stderr
     assert "manifests read: 3 in " in result.stderr
     assert all(json.loads(line) for line in result.stdout.splitlines())
 

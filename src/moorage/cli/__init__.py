@@ -20,7 +20,7 @@ __all__ = ["main"]
 def main() -> None:
     """Run the command line; the entry point of both names."""
     if sys.argv[1:2] == ["health"]:
-        # Called every few seconds: without Typer it takes half the CPU.
+        # Run every few seconds by orchestrators: without Typer it costs half the CPU time.
         from moorage.cli import liveness
 
         if arguments := liveness.parse(sys.argv[2:]):

@@ -120,9 +120,9 @@ def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple
             over = f"its account ended on {robot.expires}" if robot.is_over(datetime.now(UTC)) else ""
             return Identity("robot", name), over
     name = user.removeprefix("user:")
-    known = names_in(users)
-    there = known is None or name in known
-    return Identity("user", name), "" if there else f"there is no user {name!r} in {users or 'any file'}"
+    names = names_in(users)
+    exists = names is None or name in names
+    return Identity("user", name), "" if exists else f"there is no user {name!r} in {users or 'any file'}"
 
 
 def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, str]:

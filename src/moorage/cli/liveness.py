@@ -1,4 +1,4 @@
-"""Liveness check of the registry on this machine, for `moorage health`: asks the running server for `/livez`.
+"""Liveness check of the registry on this machine, for `moorage health`: requests `/livez` of the running server.
 
 Imports little, because orchestrators call it every few seconds.
 """
@@ -63,7 +63,7 @@ def run(config: Path | None, timeout_s: float) -> int:
         sys.stdout.write(f"alive: {check(config, os.environ, timeout_s)}\n")
     except ConfigError as error:
         reason = str(error).replace("\n", "; ")
-        sys.stderr.write(f"not known to be alive: the configuration cannot be used: {reason}\n")
+        sys.stderr.write(f"liveness unknown: the configuration cannot be used: {reason}\n")
         return 1
     except Dead as error:
         sys.stderr.write(f"not alive: {error}\n")
@@ -98,7 +98,7 @@ def check(config: Path | None, environ: Mapping[str, str], timeout_s: float) -> 
 def served_configuration(process: str = "/proc/1") -> _Source | None:
     """Return what the first process of this container was started with, if it is a registry.
 
-    `docker run IMAGE serve FILE` names a file that the health check of the image does not know.
+    `docker run IMAGE serve FILE` names a file that the health check of the image is not given.
     """
     try:
         words = Path(process, "cmdline").read_bytes().decode(errors="surrogateescape").split("\0")[:-1]
@@ -121,7 +121,7 @@ def served_configuration(process: str = "/proc/1") -> _Source | None:
 
 
 def _targets(found: Listener) -> Iterator[tuple[str, str | tuple[str, int]]]:
-    """Name and address of each place to ask; on every interface, both loopback addresses.  Raises `Dead`."""
+    """Yield name and address of each endpoint to try; both loopback addresses for `0.0.0.0`.  Raises `Dead`."""
     if found.net == "unix":
         yield found.addr, found.addr
         return
@@ -138,7 +138,7 @@ def _targets(found: Listener) -> Iterator[tuple[str, str | tuple[str, int]]]:
 
 
 def _connect(target: str | tuple[str, int], deadline: float) -> socket.socket:
-    """Raises OSError."""
+    """Return a connection.  Raises OSError."""
     if isinstance(target, tuple):
         return socket.create_connection(target, timeout=_left(deadline))
     made = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
@@ -162,7 +162,7 @@ def _ask(connection: socket.socket, found: Listener, deadline: float) -> str:
             return "awaits its certificate"
     import ssl
 
-    # This machine asks itself, under a name that no certificate has.
+    # Connects to this machine, by an address that no certificate names.
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     context.verify_mode = ssl.CERT_NONE
@@ -171,9 +171,9 @@ def _ask(connection: socket.socket, found: Listener, deadline: float) -> str:
         with context.wrap_socket(connection) as secured:
             return _answered(secured, deadline)
     except ssl.SSLError as error:
-        # TimeoutError is another class.  A server that asks for a certificate refuses a client without.
+        # TimeoutError is another class.  A server that requires a client certificate refuses one without.
         if "ALERT" in (error.reason or ""):
-            return "answers, and asks for a client's certificate"
+            return "answers, and requires a client certificate"
         if isinstance(error, ssl.SSLEOFError):
             raise Dead("closed without an answer") from error
         raise Dead(f"http.tls is configured, but the answer is not TLS: {error.reason or error}") from error

@@ -137,7 +137,7 @@ async def _look(examined: Examined, account: Account, limit: int, meter: Meter) 
     if any(advice.kind == "store-missing" for advice in found):
         return found
     found += volume.free_space(root)
-    meter.begin("files looked at", None)
+    meter.begin("files examined", None)
     tree = await asyncio.to_thread(volume.walk, root, account, limit, meter.advance)
     found += volume.ownership(root, tree, account)
     if not any(advice.kind == "store-empty" for advice in found):

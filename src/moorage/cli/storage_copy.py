@@ -157,7 +157,7 @@ def _summary(tally: Tally, *, dry_run: bool) -> None:
     typer.echo(
         f"{tally.repositories} repositories: {done} {tally.blobs} blobs ({format_bytes(tally.blob_bytes)}), "
         f"{tally.links} links, {tally.manifests} manifests, {tally.tags} tags; "
-        f"{tally.present} blobs ({format_bytes(tally.present_bytes)}) were there already"
+        f"{tally.present} blobs ({format_bytes(tally.present_bytes)}) were already present"
     )
     if tally.kept:
         typer.echo(f"{tally.kept} tags and manifests were changed at the destination and are kept")

@@ -132,7 +132,7 @@ class BlobTransfer:
         return False
 
     async def _copy(self, digest: Digest, *, replace: bool) -> BlobState:
-        """Raises KeyMissing, _CannotRead."""
+        """Transfer a blob that the destination lacks.  Raises KeyMissing, _CannotRead."""
         hasher = hashing.new(digest.algorithm)
         if self._rules.dry_run:
             stat = await self._from.stat(digest)

@@ -42,13 +42,13 @@ class Kind:
 _ERROR, _WARNING, _NOTE = Severity.ERROR, Severity.WARNING, Severity.NOTE
 
 KINDS: Final = {
-    "blob-empty": Kind(_ERROR, "the blob is unknown; clients that push it again bring it back"),
+    "blob-empty": Kind(_ERROR, "the blob is unknown; a push of it restores it"),
     "blob-corrupt": Kind(_ERROR, "pulls of images with this blob fail with a wrong digest"),
     "blob-unreadable": Kind(_ERROR, "pulls of images with this blob fail"),
     "blob-size": Kind(_ERROR, "pulls of this image fail with a wrong size or digest"),
     "layer-torn": Kind(_ERROR, "the blob is unknown in this repository", "writes the link, or removes it"),
     "layer-astray": Kind(_ERROR, "a pull of this digest gets other bytes", "writes the link"),
-    "layer-missing": Kind(_ERROR, "the blob is unknown; clients that push it again bring it back"),
+    "layer-missing": Kind(_ERROR, "the blob is unknown; a push of it restores it"),
     "revision-torn": Kind(_ERROR, "the manifest is unknown", "writes the link, or removes it"),
     "revision-astray": Kind(_ERROR, "the manifest may be unknown", "writes the link"),
     "manifest-missing": Kind(_ERROR, "the manifest and its tags are unknown"),
@@ -57,7 +57,9 @@ KINDS: Final = {
     "content-unsupported": Kind(_WARNING, "the manifest is served, but not what it names by sha384, for instance"),
     "content-missing": Kind(_ERROR, "pulls of this image fail"),
     "content-unlinked": Kind(_ERROR, "pulls of this image fail", "writes the link"),
-    "child-absent": Kind(_NOTE, "this platform cannot be pulled from here; an index may name images elsewhere"),
+    "child-absent": Kind(
+        _NOTE, "this platform cannot be pulled from here; an index may name images of other registries"
+    ),
     "referrer-missing": Kind(_WARNING, "the artifact is not listed with its subject", "writes the link"),
     "referrer-torn": Kind(_WARNING, "none: the list is made from the manifest", "writes the link"),
     "referrer-bare": Kind(
@@ -71,17 +73,23 @@ KINDS: Final = {
         "the tag is unknown",
         "points it at the one manifest it ever named, or at nothing",
     ),
-    "tag-half": Kind(_WARNING, "none; the old registry lists a tag that it does not know", "removes its history"),
+    "tag-half": Kind(
+        _WARNING, "none; CNCF Distribution lists a tag that it answers with 404", "removes its history"
+    ),
     "tag-dangling": Kind(
         _ERROR,
         "the tag is unknown",
-        "links its manifest again if that is whole, else points the tag at nothing",
+        "links its manifest again if its content is complete, else points the tag at nothing",
     ),
-    "history-missing": Kind(_WARNING, "none; the old registry's garbage collector needs it", "writes the link"),
-    "history-torn": Kind(_WARNING, "none; the old registry's garbage collector stops at it", "writes the link"),
-    "upload-stale": Kind(_WARNING, "none; it takes space", "removes the upload"),
-    "temporary-stale": Kind(_WARNING, "none; it takes space", "removes what a crash left"),
-    "unknown-key": Kind(_WARNING, "none; no part of a registry"),
+    "history-missing": Kind(
+        _WARNING, "none; the garbage collector of CNCF Distribution needs it", "writes the link"
+    ),
+    "history-torn": Kind(
+        _WARNING, "none; the garbage collector of CNCF Distribution stops at it", "writes the link"
+    ),
+    "upload-stale": Kind(_WARNING, "none; it occupies space", "removes the upload"),
+    "temporary-stale": Kind(_WARNING, "none; it occupies space", "removes the file or the parts"),
+    "unknown-key": Kind(_WARNING, "none; not part of a registry"),
 }
 
 

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName
 
-__all__ = ["LINK_SIZES", "Inventory", "take"]
+__all__ = ["LINK_SIZES", "Inventory", "make_inventory"]
 
 _SHA256_BYTES: Final = 32
 LINK_SIZES: Final = {71, 72, 135, 136}
@@ -102,11 +102,11 @@ def _size(known: int) -> int:
     return known if known >= 0 else ~known
 
 
-async def take(driver: Driver, seen: Callable[[int], None]) -> Inventory:
-    """List everything; `seen` is called with the number of objects of each page."""
+async def make_inventory(driver: Driver, listed: Callable[[int], None]) -> Inventory:
+    """List everything; `listed` is called with the number of objects of each page."""
     inventory = Inventory(driver)
     async for page in objects(driver):
         for each in page:
             inventory.add(each)
-        seen(len(page))
+        listed(len(page))
     return inventory

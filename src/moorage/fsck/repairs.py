@@ -1,4 +1,4 @@
-"""Every change that a repair makes, each safe beside a serving registry.
+"""The changes that a repair makes, each safe beside a serving registry.
 
 Three rules:
 

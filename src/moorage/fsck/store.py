@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from moorage.concurrency import for_each, one_page
 from moorage.fsck.context import CheckContext
 from moorage.fsck.findings import Finding, Outcome, Severity
-from moorage.fsck.inventory import take
+from moorage.fsck.inventory import make_inventory
 from moorage.fsck.repairs import exists, overwrite
 from moorage.fsck.repository import RepositoryCheck
 from moorage.fsck.tags import check_tag
@@ -87,7 +87,7 @@ async def check(driver: Driver, options: CheckOptions, reporter: CheckReporter) 
         reporter.found(finding)
 
     reporter.phase("objects listed", None)
-    inventory = await take(driver, reporter.advanced)
+    inventory = await make_inventory(driver, reporter.advanced)
     context = CheckContext(
         driver, StoredManifests(driver), inventory, options.settled_before, options.repair, reported
     )
@@ -151,9 +151,9 @@ async def _hash(context: CheckContext, advanced: Callable[[int], None], digest: 
 
 async def _check_leftovers(context: CheckContext, before: datetime, advanced: Callable[[int], None]) -> None:
     uploads = context.driver.uploads
-    async for home in uploads.abandoned(layout.REPOSITORIES, before):
-        fix = partial(_discard, context, home)
-        await context.report("upload-stale", home, f"begun before {before:%Y-%m-%d %H:%M} UTC", fix)
+    async for upload in uploads.abandoned(layout.REPOSITORIES, before):
+        fix = partial(_discard, context, upload)
+        await context.report("upload-stale", upload, f"begun before {before:%Y-%m-%d %H:%M} UTC", fix)
         advanced(1)
     keys: Sequence[Key] = await uploads.sweep(layout.ROOT, before, dry_run=not context.repair)
     for key in keys:
@@ -161,8 +161,8 @@ async def _check_leftovers(context: CheckContext, before: datetime, advanced: Ca
         advanced(1)
 
 
-async def _discard(context: CheckContext, home: Key) -> bool:
-    await context.driver.uploads.discard(home)
+async def _discard(context: CheckContext, upload: Key) -> bool:
+    await context.driver.uploads.discard(upload)
     return True
 
 

@@ -9,7 +9,7 @@ __all__ = ["Advice", "Group"]
 
 
 class Group(Enum):
-    """In the order of the report."""
+    """Groups of the report, in its order."""
 
     KEPT = "kept"
     CHANGED = "changed"

@@ -117,7 +117,7 @@ def _access(settings: Settings) -> Iterator[Advice]:
         text = "certificate and key are used as they are; a renewed pair is read without a restart"
         yield Advice(Group.KEPT, "tls", "http.tls", text)
     if http.tls.letsencrypt.cachefile:
-        text = "account and certificates of version 3 are taken over from the directory, and can be taken back"
+        text = "account and certificates of version 3 are used from the directory, and version 3 can use it again"
         yield Advice(Group.KEPT, "tls", "http.tls.letsencrypt", text)
 
 

@@ -1,7 +1,7 @@
-"""A quick look at what is stored: uploads in progress, schema 1, empty blobs, torn links, foreign objects.
+"""A bounded survey of the store: uploads in progress, schema 1, empty blobs, torn links, foreign objects.
 
-One listing, at most `limit` objects of it, and the bytes of a bounded number of manifests.  Sizes tell of damage
-without reading: a blob of no bytes, a link that is no digest.  `moorage storage check` reads the rest.
+One listing, at most `limit` objects of it, and the bytes of a bounded number of manifests.  Damage shows
+in sizes: a blob of no bytes, a link that is no digest.  `moorage storage check` reads the rest.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MANIFESTS: Final = 2000
 _AT_ONCE: Final = 16
 _LINKS: Final = {"layer", "revision", "tag"}
 _STATES: Final = ("hashstates/", "state", "blocks")
-"""Below an upload's home: what lets another process continue it without hashing its bytes again."""
+"""Objects of an upload by which another process continues it without hashing its bytes again."""
 
 
 @dataclass(slots=True)
@@ -117,7 +117,7 @@ async def survey(
 
     await for_each(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
     for digest, size in contents.inventory.all():
-        # Asked again: a push may have come since, and Swift lists no bytes for an object in several segments.
+        # Read again: the blob may have been pushed since, and Swift lists an object in segments with 0 bytes.
         if is_empty_in_error(digest, size) and await contents.inventory.size_now(digest) == 0:
             contents.empty.append(str(digest))
     return contents
@@ -187,7 +187,7 @@ def _uploads(contents: Contents, purged_before: datetime | None, *, secret: bool
 
 def _damage(contents: Contents) -> Iterator[Advice]:
     """Damage that the old registry has as well: the switch may happen with it, so nothing of it is required."""
-    remedy = "run `moorage storage check CONFIG`; --repair mends what can be mended"
+    remedy = "run `moorage storage check CONFIG`; --repair repairs what can be repaired"
     empty = contents.empty
     if empty:
         text = f"{len(empty)} blobs have no bytes (a crash): unknown here, so that the next push replaces them"

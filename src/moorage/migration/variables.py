@@ -20,7 +20,7 @@ __all__ = ["newly_effective"]
 _REASONS: Final = (
     (
         re.compile(r"REGISTRY_HEALTH_(?:FILE|HTTP|TCP)_.+"),
-        "2.8 and 3 know the section by another name (FILECHECKERS, HTTPCHECKERS, TCPCHECKERS) and ignore it",
+        "2.8 and 3 name the section differently (FILECHECKERS, HTTPCHECKERS, TCPCHECKERS) and ignore it",
     ),
     (
         re.compile(r"REGISTRY_STORAGE_MAINTENANCE_[A-Z]+_.+"),
@@ -32,11 +32,11 @@ _REASONS: Final = (
     ),
     (
         re.compile(r"REGISTRY_NOTIFICATIONS_EVENTS_.+"),
-        "2.8 and 3 know it as REGISTRY_NOTIFICATIONS_EVENTCONFIG_...",
+        "2.8 and 3 name it REGISTRY_NOTIFICATIONS_EVENTCONFIG_...",
     ),
     (
         re.compile(r"(?!REGISTRY_HEALTH_FILECHECKERS_[0-9]+_FILE$)REGISTRY_.+_FILE"),
-        "it names a file with the value; 2.8 and 3 know no such variables",
+        "it names a file with the value; 2.8 and 3 have no such variables",
     ),
     (re.compile(r"REGISTRY_.+_[0-9]+(?:_.+)?"), "2.8 ignores variables for an element of a list"),
 )

@@ -41,13 +41,13 @@ _TEXTS: Final = {
     "directory": "directories that the user cannot list and write to: pushes and deletions below them fail",
     "file": "files that the user cannot read: pulls of these images fail",
     "upload": "uploads in progress that the user cannot continue",
-    "hidden": "paths that this command could not look at, by permission or for an error of the disk",
+    "hidden": "paths that this command could not examine, for lack of permission or an error of the disk",
 }
 
 
 @dataclass(slots=True)
 class Tree:
-    """What was found; `owners` counts entries by user id, `samples` has the first paths of each problem."""
+    """The result of a walk; `owners` counts entries by user id, `samples` has the first paths of each problem."""
 
     entries: int = 0
     complete: bool = True
@@ -72,14 +72,14 @@ def location(root: Path, *, readonly: bool) -> Iterator[Advice]:
     try:
         is_directory = stat.S_ISDIR(root.stat().st_mode)
     except (FileNotFoundError, NotADirectoryError):
-        elsewhere = [str(place) for place in _USUAL if place != root and (place / LAYOUT).is_dir()]
-        hint = f"; there is a registry in {' and in '.join(elsewhere)}" if elsewhere else ""
+        others = [str(place) for place in _USUAL if place != root and (place / LAYOUT).is_dir()]
+        hint = f"; there is a registry in {' and in '.join(others)}" if others else ""
         text = f"there is no such directory{hint}"
         remedy = "mount the volume of the old registry, or correct storage.filesystem.rootdirectory"
         yield Advice(Group.TO_DO, "store-missing", str(root), text, remedy)
         return
     except OSError as error:
-        text = f"this command cannot look into it: {error.strerror}"
+        text = f"this command cannot read it: {error.strerror}"
         yield Advice(Group.TO_DO, "store-missing", str(root), text, "run this command as root; nothing is written")
         return
     if not is_directory:
@@ -127,7 +127,7 @@ def free_space(root: Path) -> Iterator[Advice]:
 
 
 def walk(root: Path, account: Account, limit: int, advanced: Callable[[int], None]) -> Tree:
-    """Look at `root`, what leads to it, and at most `limit` entries below it (0: all)."""
+    """Examine `root`, the directories above it, and at most `limit` entries below it (0: all)."""
     tree = Tree()
     for above in reversed(root.parents):
         if not account.may(above.stat(), EXECUTE):
@@ -144,7 +144,7 @@ class _Walk:
     def run(self, root: str) -> None:
         self._judge(root, Path(root).stat(), in_upload=False)
         waiting = [(root, False)]
-        untold = 0
+        unreported = 0
         while waiting:
             directory, in_upload = waiting.pop()
             for path, status, linked in self._entries(directory):
@@ -156,20 +156,20 @@ class _Walk:
                 self._judge(path, status, in_upload=upload)
                 if stat.S_ISDIR(status.st_mode) and self._enters(status, linked=linked):
                     waiting.append((path, upload))
-                untold += 1
-                if untold == _STEP:
-                    self._advanced(untold)
-                    untold = 0
-        self._advanced(untold)
+                unreported += 1
+                if unreported == _STEP:
+                    self._advanced(unreported)
+                    unreported = 0
+        self._advanced(unreported)
 
     def _enters(self, status: os.stat_result, *, linked: bool) -> bool:
-        """Return whether to look into a directory: one behind a symbolic link only once."""
+        """Return whether to enter a directory: one behind a symbolic link only once."""
         if not linked:
             return True
         identity = (status.st_dev, status.st_ino)
-        known = identity in self._followed
+        visited = identity in self._followed
         self._followed.add(identity)
-        return not known
+        return not visited
 
     def _entries(self, directory: str) -> Iterator[tuple[str, os.stat_result, bool]]:
         """Yield path, status and whether it is a symbolic link; what vanishes meanwhile is left out."""
@@ -204,7 +204,7 @@ class _Walk:
 
 def ownership(root: Path, tree: Tree, account: Account) -> Iterator[Advice]:
     """Yield what the walk found for the service's user."""
-    looked = f"{tree.entries} entries looked at" + ("" if tree.complete else "; --limit 0 looks at all")
+    looked = f"{tree.entries} entries examined" + ("" if tree.complete else "; --limit 0 examines all")
     who = f"{account.name} (uid {account.uid}, from {account.source})"
     problems = [kind for kind in ("directory", "file", "upload") if tree.counts[kind]]
     if tree.counts["above"]:

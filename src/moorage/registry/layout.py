@@ -1,31 +1,31 @@
-"""Every storage key.  Nobody else joins keys.
+"""The layout of the store: builds and parses every key; no other module joins keys.
 
     docker/registry/v2/
     ├── blobs/ALG/HH/HEX/
     │   ├── data                                    the bytes; HH = first two characters of HEX
-    │   └── torn                                    ours: the size that data had when its digest was another
+    │   └── torn                                    (M) the size that data had when its digest was another
     └── repositories/NAME/                          NAME with its slashes; a component never starts with _
         ├── _layers/ALG/HEX/link                    "this repository has that blob"
         ├── _manifests/
         │   ├── revisions/ALG/HEX/link              "... has that manifest"
         │   ├── tags/TAG/current/link               where the tag points
-        │   ├── tags/TAG/index/ALG/HEX/link         where it ever pointed
-        │   └── _deleted/ALG/HEX                    ours: deleted by digest while tags may still name it
-        ├── _referrers/ALG/HEX/ALG/HEX/link         ours: subject first, then the manifest that refers to it
+        │   ├── tags/TAG/index/ALG/HEX/link         its history: every manifest it pointed at
+        │   └── _deleted/ALG/HEX                    (M) deleted by digest while tags may still name it
+        ├── _referrers/ALG/HEX/ALG/HEX/link         (M) subject first, then the manifest that refers to it
         └── _uploads/UUID/
-            ├── startedat, data                     when it began; the bytes so far
+            ├── startedat, data                     time of its start; the bytes so far
             ├── hashstates/ALG/OFFSET               the hash's inner state at a checkpoint
-            ├── offset.N                            ours: a checkpoint at byte N without a hash state
-            └── state, parts/..., joining/...       ours, in buckets, instead of data (storage/)
+            ├── offset.N                            (M) a checkpoint at byte N without a hash state
+            └── state, parts/..., joining/...       (M) in buckets, instead of data (storage/)
     docker/registry/v2/_moorage/
-    └── leases/NAME                                 ours: the node that does some background work (`lease.py`)
+    └── leases/NAME                                 (M) the node that does some background work (`lease.py`)
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
 reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:
-its manifest was deleted and pushed again without it (`tags.py`).  The link of a referrer also holds the
+its manifest was deleted, and pushed again without the tag (`tags.py`).  The link of a referrer also holds the
 descriptor of its manifest (`referrer_links.py`).
 
-CNCF Distribution reads and writes the same tree and ignores what is marked "ours".
+CNCF Distribution reads and writes the same tree and ignores the keys marked (M), which are Moorage's.
 
 Source: docs/reference/storage-layout.md, section 1 (registry/storage/paths.go of Distribution 2.8 and 3.1).
 """
@@ -78,7 +78,7 @@ MANIFESTS_NAME: Final = "_manifests"
 
 
 def below(prefix: Key, name: str) -> Key:
-    """A child that a listing of `prefix` named."""
+    """Return the key of a child that a listing of `prefix` has returned."""
     return Key(f"{prefix}/{name}")
 
 
@@ -107,7 +107,7 @@ def lease(name: str) -> Key:
 
 
 def manifests(name: RepoName) -> Key:
-    """Exists as a prefix iff the repository ever held a manifest: the catalog's criterion."""
+    """Return the prefix that exists if the repository ever held a manifest: the criterion of the catalog."""
     return Key(f"{REPOSITORIES}/{name}/_manifests")
 
 
@@ -212,7 +212,7 @@ def parse_key(key: Key) -> ParsedKey | None:
 
 
 def _parsed(kind: str, parts: dict[str, str]) -> ParsedKey:
-    """Raises RegistryError for a name, digest or tag that clients cannot use."""
+    """Return the parsed parts.  Raises RegistryError for a name, digest or tag that clients cannot use."""
     return ParsedKey(
         kind,
         name=parse_repo_name(parts["name"]) if "name" in parts else None,

@@ -20,9 +20,9 @@ walk may have visited more than its position states; visits must bear repetition
 host; few on a local disk, where a read is answered on the event loop and many at once would delay the requests of
 a process that also serves.
 
-**Memory**, whatever is stored: the names of one directory on each level above the position, at most 65,536 each;
-`WINDOW` names that were begun; for each repository in work (a quarter of the visits) a page of digests (about
-0.3 KiB each, 1,000 in a page); what the visitors hold.
+**Memory** is independent of the size of the store: the names of one directory on each level of the position, at
+most 65,536 each, and of 16 directories ahead, 1,000 each; `WINDOW` positions that were begun; for each repository
+in work (a quarter of the visits) one page of at most 1,000 digests, about 0.3 KiB each; and what the visitors hold.
 
 Above: `fsck/`, `copy/`, `migration/`, `referrers.py`.  Below: `layout.py`, `repositories.py`.
 """
