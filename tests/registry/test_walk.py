@@ -21,7 +21,7 @@ from moorage.types import Digest, RepoName, Tag
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.registry.walk import Blob, RepositoryListing
+    from moorage.registry.walk import ListedBlob, RepositoryListing
     from moorage.storage.driver import Driver
 
 ONE, STRONG = Digest.of(b"one"), Digest.of(b"two", "sha512")
@@ -53,7 +53,7 @@ async def visited(driver: Driver, *, after: str = "", with_manifests: bool = Fal
     async def visit(repository: RepositoryListing) -> None:
         found.append(repository.name)
 
-    await walk.repositories(driver, visit, after=after, with_manifests=with_manifests, in_flight=1)
+    await walk.visit_repositories(driver, visit, after=after, with_manifests=with_manifests, in_flight=1)
     return found
 
 
@@ -103,7 +103,7 @@ async def test_each_family_is_listed_for_the_visitor_that_asks_for_it(driver: Dr
         await repository.each_upload(lambda upload: add("upload", upload))
         await repository.each_referrer(lambda subject, digest: add("referrer", subject, digest))
 
-    await walk.repositories(driver, visit)
+    await walk.visit_repositories(driver, visit)
     assert found == {
         *(("layer", part.digest) for part in (*built.blobs, *signature.blobs)),
         ("manifest", built.digest),
@@ -127,7 +127,7 @@ async def test_a_family_that_no_visitor_asks_for_is_not_listed(driver: Driver) -
     async def nothing(_: object) -> None:
         pass
 
-    await walk.repositories(Counting(driver), lambda repository: repository.each_tag(nothing))
+    await walk.visit_repositories(Counting(driver), lambda repository: repository.each_tag(nothing))
     assert [call for call in calls if "/_" in call] == [f"children {layout.tags(NAME)}"]
 
 
@@ -147,7 +147,7 @@ async def test_an_interrupted_walk_continues_after_its_position(
         first.append(repository.name)
 
     with pytest.raises(Interrupted):
-        await walk.repositories(driver, fail, reached=positions.append, in_flight=in_flight)
+        await walk.visit_repositories(driver, fail, reached=positions.append, in_flight=in_flight)
     stored = positions[-1]
     before = list(NAMES[: NAMES.index(failing)])
     assert stored == (before[-1] if before else "")
@@ -174,7 +174,7 @@ async def test_the_position_waits_for_the_repository_that_takes_longest(driver: 
         if len(done) == len(NAMES) - 1:
             others.set()
 
-    await walk.repositories(driver, visit, reached=positions.append, in_flight=16)
+    await walk.visit_repositories(driver, visit, reached=positions.append, in_flight=16)
     assert positions == [NAMES[-1]]
 
 
@@ -191,10 +191,10 @@ async def test_names_in_hand_are_visited_without_a_listing(driver: Driver) -> No
     async def visit(repository: RepositoryListing) -> None:
         found.append(repository.name)
 
-    await walk.repositories(Unlisted(driver), visit, names=set(NAMES), in_flight=1)
+    await walk.visit_repositories(Unlisted(driver), visit, names=set(NAMES), in_flight=1)
     assert found == list(NAMES)
     found.clear()
-    await walk.repositories(Unlisted(driver), visit, names=set(NAMES), after=NAMES[5], in_flight=1)
+    await walk.visit_repositories(Unlisted(driver), visit, names=set(NAMES), after=NAMES[5], in_flight=1)
     assert found == list(NAMES[6:])
 
 
@@ -213,7 +213,7 @@ async def test_positions_held_behind_a_long_visit_are_bounded(monkeypatch: pytes
         if repository.name == NAMES[0]:
             await release.wait()
 
-    running = asyncio.create_task(walk.repositories(driver, visit, in_flight=64))
+    running = asyncio.create_task(walk.visit_repositories(driver, visit, in_flight=64))
     await settled.wait()
     for _ in range(100):
         await asyncio.sleep(0)
@@ -242,7 +242,7 @@ async def test_as_many_visits_run_as_the_store_is_worth(*, remote: bool) -> None
             await asyncio.sleep(0)
         running -= 1
 
-    await walk.repositories(driver, lambda repository: repository.each_layer(each))
+    await walk.visit_repositories(driver, lambda repository: repository.each_layer(each))
     assert most == walk.requests_in_flight(driver) == (64 if remote else 8)
     assert walk.requests_in_flight(store, driver) == most
 
@@ -262,7 +262,7 @@ async def test_the_narrowest_walk_ends(driver: Driver) -> None:
         await repository.each_referrer(add)
 
     async with asyncio.timeout(60):
-        await walk.repositories(driver, visit, in_flight=1)
+        await walk.visit_repositories(driver, visit, in_flight=1)
     assert len(found) == 60
 
 
@@ -279,7 +279,7 @@ async def test_a_failing_store_ends_the_walk(driver: Driver) -> None:
         pass
 
     with pytest.raises(StorageUnavailable):
-        await walk.repositories(Failing(driver), lambda repository: repository.each_layer(nothing))
+        await walk.visit_repositories(Failing(driver), lambda repository: repository.each_layer(nothing))
 
 
 @pytest.mark.parametrize("in_flight", [1, 64])
@@ -298,18 +298,18 @@ async def test_blobs_are_visited_by_prefix_and_resumed(driver: Driver, in_flight
     first: list[Digest] = []
     rest: list[Digest] = []
 
-    async def fail(page: Sequence[Blob]) -> None:
+    async def fail(page: Sequence[ListedBlob]) -> None:
         assert {blob.stat.size for blob in page} == {5}
         if failing in (blob.digest for blob in page):
             raise Interrupted
         first.extend(blob.digest for blob in page)
 
-    async def collect(page: Sequence[Blob]) -> None:
+    async def collect(page: Sequence[ListedBlob]) -> None:
         rest.extend(blob.digest for blob in page)
 
     with pytest.raises(Interrupted):
-        await walk.blobs(driver, fail, reached=positions.append, in_flight=in_flight)
-    await walk.blobs(driver, collect, after=positions[-1], in_flight=in_flight)
+        await walk.visit_blobs(driver, fail, reached=positions.append, in_flight=in_flight)
+    await walk.visit_blobs(driver, collect, after=positions[-1], in_flight=in_flight)
     assert sorted(rest) == [digest for digest in stored if prefix(digest) > positions[-1]]
     assert set(first) | set(rest) == set(stored)
     assert positions[-1] < prefix(failing)
@@ -321,7 +321,7 @@ async def test_objects_are_all_listed_and_parsed(driver: Driver) -> None:
     """What is not listed is not checked."""
     await push(driver, StoredManifests(driver), image(), Tag("v1"))
     await driver.write(layout.below(layout.ROOT, "stray/file"), b"12")
-    found = [entry async for page in walk.objects(driver) for entry in page]
+    found = [entry async for page in walk.list_objects(driver) for entry in page]
     keys = [stat.key async for page in driver.scan(layout.ROOT) for stat in page]
     assert sorted(entry.stat.key for entry in found) == sorted(keys)
     assert [entry.stat.size for entry in found if entry.parsed is None] == [2]

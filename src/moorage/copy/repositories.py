@@ -40,7 +40,7 @@ from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrer_links import encode
-from moorage.registry.walk import RepositoryListing, blobs, repositories, requests_in_flight
+from moorage.registry.walk import RepositoryListing, requests_in_flight, visit_blobs, visit_repositories
 from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, StorageUnavailable
 from moorage.types import Digest
 
@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
     from moorage.copy.progress import CopyReporter
     from moorage.registry.media import Parsed
-    from moorage.registry.walk import Blob
+    from moorage.registry.walk import ListedBlob
     from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName, Tag
 
@@ -120,15 +120,15 @@ class Copier:
     async def _copy(self) -> None:
         # Four visits for each transfer: links and manifests are not held up by blobs on their way.
         visits = max(requests_in_flight(self._source, self._target), 4 * self._options.at_once)
-        await repositories(self._source, self._repository, in_flight=visits)
+        await visit_repositories(self._source, self._repository, in_flight=visits)
         if self._options.all_blobs:
-            await blobs(self._source, self._unlinked_blobs)
+            await visit_blobs(self._source, self._unlinked_blobs)
 
     def _is_selected(self, name: RepoName) -> bool:
         patterns = self._options.repositories
         return not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)
 
-    async def _unlinked_blobs(self, page: Sequence[Blob]) -> None:
+    async def _unlinked_blobs(self, page: Sequence[ListedBlob]) -> None:
         """Copy a page of blobs, of which some are linked by no repository."""
         await for_each(one_page(blob.digest for blob in page), self._blobs.ensure)
 

@@ -10,13 +10,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry.blob_store import BlobStore
-from moorage.registry.walk import objects
+from moorage.registry.walk import list_objects
 from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from moorage.registry.walk import Object
+    from moorage.registry.walk import ListedObject
     from moorage.storage.driver import Driver, Key
     from moorage.types import RepoName
 
@@ -49,7 +49,7 @@ class Inventory:
     def __post_init__(self) -> None:
         self.store = BlobStore(self.driver)
 
-    def add(self, found: Object) -> None:
+    def add(self, found: ListedObject) -> None:
         stat, parsed = found
         self.objects += 1
         if parsed is None:
@@ -105,7 +105,7 @@ def _size(known: int) -> int:
 async def make_inventory(driver: Driver, listed: Callable[[int], None]) -> Inventory:
     """List everything; `listed` is called with the number of objects of each page."""
     inventory = Inventory(driver)
-    async for page in objects(driver):
+    async for page in list_objects(driver):
         for each in page:
             inventory.add(each)
         listed(len(page))

@@ -17,7 +17,7 @@ from moorage.registry import layout
 from moorage.registry.links import resolve
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.torn_blobs import is_empty_in_error
-from moorage.registry.walk import RepositoryListing, repositories
+from moorage.registry.walk import RepositoryListing, visit_repositories
 from moorage.storage.driver import ABSENT, KeyMissing, StorageUnavailable
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ async def check(driver: Driver, options: CheckOptions, reporter: CheckReporter) 
     )
     await _check_inventory(context)
     reporter.phase("repositories", len(inventory.names))
-    await repositories(driver, partial(_check_repository, context, reporter), names=inventory.names)
+    await visit_repositories(driver, partial(_check_repository, context, reporter), names=inventory.names)
     await _check_blobs(context, reporter, digests=options.digests)
     reporter.phase("leftovers", None)
     await _check_leftovers(context, options.stale_before, reporter.advanced)

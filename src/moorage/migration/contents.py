@@ -16,7 +16,7 @@ from moorage.fsck.inventory import LINK_SIZES, Inventory
 from moorage.migration.advice import Advice, Group
 from moorage.registry import layout, media
 from moorage.registry.torn_blobs import is_empty_in_error
-from moorage.registry.walk import objects
+from moorage.registry.walk import list_objects
 from moorage.storage.driver import KeyMissing, ObjectTooLarge
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.registry.layout import ParsedKey
-    from moorage.registry.walk import Object
+    from moorage.registry.walk import ListedObject
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import Digest, RepoName
 
@@ -63,7 +63,7 @@ class Contents:
     unreadable: list[str] = field(default_factory=list)
     manifests_read: int = 0
 
-    def add(self, found: Object) -> None:
+    def add(self, found: ListedObject) -> None:
         self.inventory.add(found)
         stat, parsed = found
         if parsed is None:
@@ -101,7 +101,7 @@ async def survey(
     """
     contents = Contents(Inventory(driver))
     begin("objects listed")
-    async for page in objects(driver):
+    async for page in list_objects(driver):
         for found in page:
             contents.add(found)
         advanced(len(page))

@@ -40,7 +40,7 @@ from moorage.registry.links import REVISION, Links
 from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import PAGE_LIMIT_BYTES, decode, describe, encode
 from moorage.registry.storage_errors import refusing
-from moorage.registry.walk import RepositoryListing, list_digests, repositories
+from moorage.registry.walk import RepositoryListing, list_digests, visit_repositories
 from moorage.storage.driver import READ_LIMIT_BYTES, KeyMissing, ObjectTooLarge
 from moorage.types import Digest, Tag
 
@@ -269,7 +269,7 @@ async def rebuild(driver: Driver, manifests: StoredManifests, rebuilt: Callable[
         await repository.each_manifest(relink)
         rebuilt(repository.name, written)
 
-    await repositories(driver, visit, with_manifests=True)
+    await visit_repositories(driver, visit, with_manifests=True)
 
 
 async def _relink(driver: Driver, manifests: StoredManifests, name: RepoName, digest: Digest) -> bool:

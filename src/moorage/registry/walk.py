@@ -1,8 +1,8 @@
 """Walks over a whole registry: its repositories, its blobs, its objects.
 
-    repositories()   one visit for each repository, in the order of the catalog    fsck, copy, rebuild-referrers
-    blobs()          one visit for each page of blobs, prefix by prefix             copy --all-blobs
-    objects()        every key, parsed; in the order of the store                   fsck, migrate check
+    visit_repositories   a visit for each repository, in the order of the catalog    fsck, copy, rebuild-referrers
+    visit_blobs          a visit for each page of blobs, prefix by prefix            copy --all-blobs
+    list_objects         every key, parsed; in the order of the store                fsck, migrate check
 
 A visitor is a coroutine function.  That of a repository receives a `RepositoryListing` and calls the methods for
 what it needs (`each_layer`, `each_manifest`, ...) in the order in which it needs it; what it does not call is not
@@ -22,7 +22,7 @@ a process that also serves.
 
 **Memory** is independent of the size of the store: the names of one directory on each level of the position, at
 most 65,536 each, and of 16 directories ahead, 1,000 each; `WINDOW` positions that were begun; for each repository
-in work (a quarter of the visits) one page of at most 1,000 digests, about 0.3 KiB each; and what the visitors hold.
+in work (a quarter of the visits) one page of at most 1,000 digests, about 0.3 KiB each; what the visitors hold.
 
 Above: `fsck/`, `copy/`, `migration/`, `referrers.py`.  Below: `layout.py`, `repositories.py`.
 """
@@ -53,14 +53,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WINDOW",
-    "Blob",
-    "Object",
+    "ListedBlob",
+    "ListedObject",
     "RepositoryListing",
-    "blobs",
     "list_digests",
-    "objects",
-    "repositories",
+    "list_objects",
     "requests_in_flight",
+    "visit_blobs",
+    "visit_repositories",
 ]
 
 _T = TypeVar("_T")
@@ -74,14 +74,14 @@ _HEX: Final = re.compile(r"[a-f0-9]+")
 _FIRST_BYTE: Final = re.compile(r"[a-f0-9]{2}")
 
 
-class Blob(NamedTuple):
+class ListedBlob(NamedTuple):
     """A blob, with the size and time of its object.  A listing of Swift shows 0 bytes for a blob in segments."""
 
     digest: Digest
     stat: Stat
 
 
-class Object(NamedTuple):
+class ListedObject(NamedTuple):
     """Any object; `parsed` is None if no registry writes such a key."""
 
     stat: Stat
@@ -142,7 +142,7 @@ class RepositoryListing:
             yield [tag for tag in map(as_tag, names) if tag is not None]
 
 
-async def repositories(
+async def visit_repositories(
     driver: Driver,
     visit: Callable[[RepositoryListing], Awaitable[object]],
     *,
@@ -174,9 +174,9 @@ async def repositories(
     await for_each(begun(), one, at_once=limits.repositories)
 
 
-async def blobs(
+async def visit_blobs(
     driver: Driver,
-    visit: Callable[[Sequence[Blob]], Awaitable[object]],
+    visit: Callable[[Sequence[ListedBlob]], Awaitable[object]],
     *,
     after: str = "",
     reached: Callable[[str], None] | None = None,
@@ -198,7 +198,7 @@ async def blobs(
     async def one(prefix: str) -> None:
         async for page in driver.scan(layout.below(layout.BLOBS, prefix)):
             found = [
-                Blob(parsed.digest, stat)
+                ListedBlob(parsed.digest, stat)
                 for stat, parsed in map(_parsed, page)
                 if parsed is not None and parsed.kind == "blob" and parsed.digest is not None
             ]
@@ -209,7 +209,7 @@ async def blobs(
     await for_each(begun(), one, at_once=limits.repositories)
 
 
-async def objects(driver: Driver) -> AsyncIterator[Sequence[Object]]:
+async def list_objects(driver: Driver) -> AsyncIterator[Sequence[ListedObject]]:
     """Yield every object of the registry, in pages, in any order.  Raises StorageUnavailable."""
     async for page in driver.scan(layout.ROOT):
         yield [_parsed(stat) for stat in page]
@@ -300,5 +300,5 @@ async def _blob_prefixes(driver: Driver, after: str) -> AsyncIterator[str]:
                         yield f"{algorithm}/{name}"
 
 
-def _parsed(stat: Stat) -> Object:
-    return Object(stat, layout.parse_key(stat.key))
+def _parsed(stat: Stat) -> ListedObject:
+    return ListedObject(stat, layout.parse_key(stat.key))
