@@ -542,7 +542,7 @@ async def test_a_fast_request_leaves_checkpoints_by_size(
     watched: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A layer of gigabytes within the time of one checkpoint: a crash loses a bounded part of it."""
-    monkeypatch.setattr("moorage.registry.uploads._CHECKPOINT_BYTES", 2 << 20)
+    monkeypatch.setattr("moorage.registry.upload_part._CHECKPOINT_BYTES", 2 << 20)
     uploads = StoredUploads(watched, SECRET, clock=lambda: 0.0)
     at = await uploads.start(NAME)
     async with uploads.extend(NAME, at.uuid, at.state) as part:
