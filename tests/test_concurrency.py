@@ -24,7 +24,7 @@ async def test_the_next_begins_as_soon_as_one_ends() -> None:
         if item == 9:
             slow.set()
 
-    await for_each(one_page(range(10)), work, at_once=2)
+    await for_each(one_page(range(10)), work, limit=2)
     assert done == [*range(1, 10), 0]
 
 
@@ -39,7 +39,7 @@ async def test_never_more_than_asked_for() -> None:
         await asyncio.sleep(0)
         running -= 1
 
-    await for_each(one_page(range(50)), work, at_once=3)
+    await for_each(one_page(range(50)), work, limit=3)
     assert most == 3
 
 

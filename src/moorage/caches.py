@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-__all__ = ["BoundedCache", "LRUCache", "Recent", "TTLCache"]
+__all__ = ["LRUCache", "TTLCache"]
 
 _K = TypeVar("_K")
 _V = TypeVar("_V")
@@ -121,17 +121,3 @@ class TTLCache(LRUCache[_K, _V]):
     def put(self, key: _K, value: _V, weight: int = 1, *, expires_at: float | None = None) -> None:
         """Add or replace an entry; `expires_at` is a time of `clock`, by default `ttl_s` from now."""
         self._put(key, value, weight, self._clock() + self._ttl_s if expires_at is None else expires_at)
-
-
-BoundedCache = LRUCache
-
-
-class Recent(TTLCache[_K, int]):
-    """Sizes in bytes of what was seen in the last `lasts_s` seconds."""
-
-    def __init__(self, lasts_s: float, *, clock: Callable[[], float] = time.monotonic) -> None:
-        super().__init__(10_000, lasts_s, clock=clock)
-
-    def note(self, key: _K, size: int) -> None:
-        """Remember that `size` bytes were seen now."""
-        self.put(key, size)

@@ -1,7 +1,7 @@
-"""Many small jobs, few at a time: neither the store nor the other requests are kept waiting for long.
+"""Bounded concurrency: many small tasks, a few at a time.
 
-A driver may answer without ever giving up the event loop (the filesystem's small reads do), so thousands of jobs
-started at once would run in one go; between two slices everybody else has a turn.
+A driver may answer without giving up the event loop (small reads of the filesystem do), so thousands of tasks
+started together would run in one go; with a limit other requests have a turn in between.
 """
 
 from __future__ import annotations
@@ -12,60 +12,64 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Iterable
 
-__all__ = ["AT_ONCE", "for_each", "gather_all", "map_bounded", "one_page"]
+__all__ = ["DEFAULT_LIMIT", "for_each", "gather_all", "map_bounded", "one_page"]
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
-AT_ONCE: Final = 16
+DEFAULT_LIMIT: Final = 16
 
 
 async def map_bounded(
-    items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, at_once: int = AT_ONCE
+    items: Iterable[_T], work: Callable[[_T], Awaitable[_R]], *, limit: int = DEFAULT_LIMIT
 ) -> list[_R]:
-    """The results of `work` on each item, in order."""
-    waiting, found = list(items), []
-    for start in range(0, len(waiting), at_once):
-        found += await gather_all(*(work(item) for item in waiting[start : start + at_once]))
-    return found
+    """Return the results of `work` on each item, in order; run in batches of `limit`.
+
+    The first error of a batch is raised when the batch has ended.
+    """
+    waiting = list(items)
+    results: list[_R] = []
+    for start in range(0, len(waiting), limit):
+        results += await gather_all(*(work(item) for item in waiting[start : start + limit]))
+    return results
 
 
 async def for_each(
-    pages: AsyncIterator[Iterable[_T]], work: Callable[[_T], Awaitable[object]], *, at_once: int = AT_ONCE
+    pages: AsyncIterator[Iterable[_T]], work: Callable[[_T], Awaitable[object]], *, limit: int = DEFAULT_LIMIT
 ) -> None:
-    """`work` on each item of each page; the next begins as soon as one ends, so a slow one holds up no others.
+    """Run `work` on each item of each page, `limit` at a time; the next begins as soon as one ends.
 
-    The first failure ends the rest and is raised when nothing is running any more.
+    The first error cancels the others, and is raised when they have ended.
     """
-    turn = asyncio.Semaphore(at_once)
+    slots = asyncio.Semaphore(limit)
 
     async def one(item: _T) -> None:
         try:
             await work(item)
         finally:
-            turn.release()
+            slots.release()
 
     try:
         async with asyncio.TaskGroup() as tasks:
             async for page in pages:
                 for item in page:
-                    await turn.acquire()
+                    await slots.acquire()
                     tasks.create_task(one(item))
-    except BaseExceptionGroup as failures:
-        raise failures.exceptions[0] from None
+    except BaseExceptionGroup as errors:
+        raise errors.exceptions[0] from None
 
 
 async def one_page(items: Iterable[_T]) -> AsyncIterator[Iterable[_T]]:
-    """For `flowing`, when the items are in hand."""
+    """Yield `items` as the only page; for `for_each`."""
     yield items
 
 
 async def gather_all(*works: Awaitable[_R]) -> list[_R]:
-    """All at once; the first failure is raised when none of them is running any more."""
-    found = await asyncio.gather(*works, return_exceptions=True)
-    done: list[_R] = []
-    for result in found:
-        if isinstance(result, BaseException):
-            raise result
-        done.append(result)
-    return done
+    """Run all concurrently and return their results; the first error is raised when all have ended."""
+    outcomes = await asyncio.gather(*works, return_exceptions=True)
+    results: list[_R] = []
+    for outcome in outcomes:
+        if isinstance(outcome, BaseException):
+            raise outcome
+        results.append(outcome)
+    return results

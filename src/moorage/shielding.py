@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
-__all__ = ["beside", "finished", "run_to_completion", "run_with_thread", "settled", "wait_settled"]
+__all__ = ["run_to_completion", "run_with_thread", "wait_settled"]
 
 _T = TypeVar("_T")
 
@@ -60,8 +60,3 @@ async def wait_settled(*tasks: asyncio.Future[Any]) -> None:
     for task in tasks:
         if not task.cancelled():
             task.exception()  # asyncio would log it as never retrieved
-
-
-finished = run_to_completion
-settled = wait_settled
-beside = run_with_thread

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.registry.watched import InstrumentedDriver
 
-from moorage.caches import Recent
+from moorage.caches import TTLCache
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
@@ -77,7 +77,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
 
     await put(driver, DIGEST, DATA)
     counting = Counting(driver)
-    blobs = StoredBlobs(counting, store=BlobStore(counting, confirmed=Recent(3600)))
+    blobs = StoredBlobs(counting, store=BlobStore(counting, confirmed=TTLCache(10_000, 3600)))
     for _ in range(3):
         await blobs.stat(NAME, DIGEST)
     assert calls == ["read", "stat", "read", "read", "read"], "the second one is that of the mark of a torn blob"
@@ -85,7 +85,7 @@ async def test_the_size_is_asked_for_once(driver: Driver) -> None:
 
 async def test_a_blob_that_goes_after_it_was_remembered_is_unknown(driver: Driver, blobs: StoredBlobs) -> None:
     """A collector beside us takes bytes; a 200 with a length and nothing after it would follow."""
-    confirmed = Recent[Digest](3600)
+    confirmed = TTLCache[Digest, int](10_000, 3600)
     blobs = StoredBlobs(driver, store=BlobStore(driver, confirmed=confirmed))
     await blobs.stat(NAME, DIGEST)
     await driver.delete([layout.blob_data(DIGEST)])

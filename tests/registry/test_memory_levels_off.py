@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.http.client import Client
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
 from moorage.http.app import create_app
@@ -78,10 +78,10 @@ async def test_pushes_and_deletes_do_not_grow_a_process_for_ever(
     monkeypatch.setattr(os, "fsync", lambda _: None)  # the disk is not what is measured
     monkeypatch.setattr(os, "fdatasync", lambda _: None)
     registry = make_registry(FilesystemDriver(tmp_path), SETTINGS, b"secret")
-    registry.manifests.contents.cache = BoundedCache(64 << 10)
-    registry.manifests._writes._versions = BoundedCache(64)
-    registry.manifests.contents._proven = BoundedCache(64)
-    registry.referrers.cache = BoundedCache(32 << 10)
+    registry.manifests.contents.cache = LRUCache(64 << 10)
+    registry.manifests._writes._versions = LRUCache(64)
+    registry.manifests.contents._proven = LRUCache(64)
+    registry.referrers.cache = LRUCache(32 << 10)
     client = Client(create_app(registry, http_options(SETTINGS)))
     held = []
     tracemalloc.start()

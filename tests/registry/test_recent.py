@@ -6,7 +6,7 @@ import pytest
 from tests.registry.watched import InstrumentedDriver
 from tests.wire import image
 
-from moorage.caches import Recent
+from moorage.caches import TTLCache
 from moorage.errors import ManifestBlobUnknown
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
@@ -38,7 +38,7 @@ class Asked(InstrumentedDriver):
             self.asked.append(call)
 
 
-async def push(driver: Asked, recent: Recent[Digest]) -> None:
+async def push(driver: Asked, recent: TTLCache[Digest, int]) -> None:
     uploads = StoredUploads(driver, b"secret", store=BlobStore(driver, recent=recent))
     for data in (LAYER, CONFIG):
         status = await uploads.start(NAME)
@@ -48,7 +48,7 @@ async def push(driver: Asked, recent: Recent[Digest]) -> None:
     uploads.close()
 
 
-async def put(driver: Asked, recent: Recent[Digest]) -> None:
+async def put(driver: Asked, recent: TTLCache[Digest, int]) -> None:
     manifests = StoredManifests(driver, store=BlobStore(driver, recent=recent))
     await manifests.put(
         NAME, parse_tag("v1"), "application/vnd.oci.image.manifest.v1+json", image(CONFIG, [LAYER])
@@ -58,7 +58,7 @@ async def put(driver: Asked, recent: Recent[Digest]) -> None:
 async def test_what_was_pushed_a_moment_ago_is_not_asked_for() -> None:
     """Forty layers are forty requests less, on the way of a client that waits."""
     clock, driver = Clock(), Asked()
-    recent: Recent[Digest] = Recent(60, clock=clock)
+    recent: TTLCache[Digest, int] = TTLCache(10_000, 60, clock=clock)
     await push(driver, recent)
     await put(driver, recent)
     assert driver.asked == []
@@ -70,7 +70,7 @@ async def test_what_was_pushed_a_moment_ago_is_not_asked_for() -> None:
 async def test_links_are_asked_for_however_recent_the_bytes() -> None:
     """Another node may have been told to delete the layer from this repository."""
     driver = Asked()
-    recent: Recent[Digest] = Recent(60)
+    recent: TTLCache[Digest, int] = TTLCache(10_000, 60)
     await push(driver, recent)
     await driver.delete([layout.layer_link(NAME, Digest.of(LAYER))])
     with pytest.raises(ManifestBlobUnknown):
@@ -80,7 +80,7 @@ async def test_links_are_asked_for_however_recent_the_bytes() -> None:
 async def test_a_store_that_is_near_is_always_asked() -> None:
     """A stat of a file is cheaper than being wrong."""
     driver = Asked()
-    recent: Recent[Digest] = Recent(0)
+    recent: TTLCache[Digest, int] = TTLCache(0)
     await push(driver, recent)
     await put(driver, recent)
     assert len(driver.asked) == 2

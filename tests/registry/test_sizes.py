@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.registry.watched import InstrumentedDriver
 
-from moorage.caches import Recent
+from moorage.caches import TTLCache
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
@@ -97,7 +97,7 @@ async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver)
 async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(driver: Driver) -> None:
     """Or HEAD would say for ever that nobody needs to upload them."""
     sizes, built = MemorySizes(10), image()
-    blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=Recent(3600)))
+    blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=TTLCache(10_000, 3600)))
     for part in built.closure[:-1]:
         await put(driver, part.digest, part.data)
         await blobs.stat(NAME, part.digest)
@@ -130,7 +130,7 @@ async def test_links_that_go_are_told(driver: Driver) -> None:
 @pytest.mark.parametrize("size", [3, 5_000])
 async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driver, size: int) -> None:
     """Each way out checks it before the first byte leaves."""
-    sizes, confirmed = MemorySizes(10), Recent[Digest](3600)
+    sizes, confirmed = MemorySizes(10), TTLCache[Digest, int](10_000, 3600)
     blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=confirmed))
     await put(driver)
 
@@ -145,9 +145,9 @@ async def test_a_size_that_is_not_that_of_the_bytes_tears_no_answer(driver: Driv
         ways.append(fetched(0, files=True))
     for way in ways:
         await sizes.put(DIGEST, size)
-        confirmed.note(DIGEST, size)
+        confirmed.put(DIGEST, size)
         with pytest.raises(Unavailable):
             await way
         assert await sizes.get(DIGEST) == len(DATA)
-    confirmed.note(DIGEST, len(DATA))
+    confirmed.put(DIGEST, len(DATA))
     assert await fetched(None) == DATA

@@ -12,7 +12,7 @@ from tests.http.client import Client, codes, detail
 from tests.registry.images import everything
 from tests.registry.watched import InstrumentedDriver
 
-from moorage.caches import Recent
+from moorage.caches import TTLCache
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Cache, Redirect, Storage
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, ManifestInvalid
@@ -267,7 +267,9 @@ async def test_head_notices_within_a_second_what_became_of_a_file(store: Driver)
     now = [0.0]
     await store.write(KEY, LAYER.data[:50_000])
     sizes = MemorySizes(10)
-    blobs = StoredBlobs(store, store=BlobStore(store, sizes=sizes, confirmed=Recent(1, clock=lambda: now[0])))
+    blobs = StoredBlobs(
+        store, store=BlobStore(store, sizes=sizes, confirmed=TTLCache(10_000, 1, clock=lambda: now[0]))
+    )
     assert (await blobs.stat(APP, LAYER.digest)).size == 50_000, "nobody knows its size"
     await serving(store).push_blob(LAYER, APP)
     now[0] = 2
@@ -330,17 +332,17 @@ async def test_a_full_disk_does_not_hide_that_a_blob_is_torn(store: Driver) -> N
 async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:
     """Sizes from Redis or memory and what was seen a moment ago: neither stands for bytes that are not there."""
     sizes = MemorySizes(10)
-    recent: Recent[Digest] = Recent(60)
+    recent: TTLCache[Digest, int] = TTLCache(10_000, 60)
     shared = BlobStore(store, sizes=sizes, recent=recent)
     blobs = StoredBlobs(store, store=shared)
     await sizes.put(LAYER.digest, 0)
     assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size, "another node saw it empty"
-    recent.note(LAYER.digest, LAYER.size - 1)
+    recent.put(LAYER.digest, LAYER.size - 1)
     manifests = StoredManifests(store, store=shared)
     await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
     await store.write(KEY, LAYER.data[:-1])
     await sizes.put(LAYER.digest, LAYER.size - 1)
-    recent.note(LAYER.digest, LAYER.size - 1)
+    recent.put(LAYER.digest, LAYER.size - 1)
     with pytest.raises(ManifestBlobUnknown):
         await manifests.put(APP, Tag("v1"), BUILT.media_type, BUILT.data)
     assert await sizes.get(LAYER.digest) is None

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING, Final
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.coalescing import SingleFlight
 from moorage.concurrency import gather_all
 from moorage.registry import hashing
@@ -72,7 +72,7 @@ class BlobTransfer:
         self._tally = tally
         self._reporter = reporter
         self._turns = asyncio.Semaphore(at_once)
-        self._intact: BoundedCache[Digest, bool] = BoundedCache(_REMEMBERED)
+        self._intact: LRUCache[Digest, bool] = LRUCache(_REMEMBERED)
         self._failed: dict[Digest, BlobState] = {}
         self._running: SingleFlight[Digest, BlobState] = SingleFlight()
 

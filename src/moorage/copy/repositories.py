@@ -29,7 +29,7 @@ from fnmatch import fnmatchcase
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.coalescing import SingleFlight
 from moorage.concurrency import for_each, one_page
 from moorage.copy.blobs import BlobRules, BlobState, BlobTransfer
@@ -92,9 +92,9 @@ class Copier:
         self._blobs = BlobTransfer(source, target, rules, self.tally, reporter, at_once=options.at_once)
         self._manifests = StoredManifests(target)
         self._running: SingleFlight[tuple[RepoName, Digest], bool] = SingleFlight()
-        self._linked: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
-        self._reported: BoundedCache[str, bool] = BoundedCache(_REMEMBERED)
-        self._done: BoundedCache[tuple[RepoName, Digest], bool] = BoundedCache(_REMEMBERED)
+        self._linked: LRUCache[tuple[RepoName, Digest], bool] = LRUCache(_REMEMBERED)
+        self._reported: LRUCache[str, bool] = LRUCache(_REMEMBERED)
+        self._done: LRUCache[tuple[RepoName, Digest], bool] = LRUCache(_REMEMBERED)
 
     async def run(self) -> Tally:
         """Copy, and return the totals.

@@ -132,7 +132,7 @@ async def _check_blobs(context: CheckContext, reporter: CheckReporter, *, digest
     if digests:
         reporter.phase("bytes hashed", inventory.blob_bytes)
         filled = (digest for digest, _ in inventory.all() if digest not in empty)
-        await for_each(one_page(filled), partial(_hash, context, reporter.advanced), at_once=_HASHED)
+        await for_each(one_page(filled), partial(_hash, context, reporter.advanced), limit=_HASHED)
 
 
 async def _hash(context: CheckContext, advanced: Callable[[int], None], digest: Digest) -> None:

@@ -115,7 +115,7 @@ async def survey(
         await _judge(contents, f"{name}@{digest}", digest)
         advanced(1)
 
-    await for_each(one_page(list(contents.revisions)), read, at_once=_AT_ONCE)
+    await for_each(one_page(list(contents.revisions)), read, limit=_AT_ONCE)
     for digest, size in contents.inventory.all():
         # Read again: the blob may have been pushed since, and Swift lists an object in segments with 0 bytes.
         if is_empty_in_error(digest, size) and await contents.inventory.size_now(digest) == 0:

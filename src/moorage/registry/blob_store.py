@@ -35,7 +35,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.caches import Recent
+from moorage.caches import TTLCache
 from moorage.concurrency import gather_all
 from moorage.errors import BlobUnknown, Unavailable
 from moorage.registry import contents, layout
@@ -110,14 +110,14 @@ class BlobStore:
         driver: Driver,
         *,
         sizes: Sizes | None = None,
-        recent: Recent[Digest] | None = None,
-        confirmed: Recent[Digest] | None = None,
+        recent: TTLCache[Digest, int] | None = None,
+        confirmed: TTLCache[Digest, int] | None = None,
         writes: DeduplicatedWrites | None = None,
     ) -> None:
         self._driver = driver
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
-        self._recent: Recent[Digest] = Recent(0) if recent is None else recent
-        self._confirmed: Recent[Digest] = Recent(_CONFIRMED_S) if confirmed is None else confirmed
+        self._recent: TTLCache[Digest, int] = TTLCache(0) if recent is None else recent
+        self._confirmed: TTLCache[Digest, int] = TTLCache(10_000, _CONFIRMED_S) if confirmed is None else confirmed
         self._writes = DeduplicatedWrites(driver) if writes is None else writes
         self._torn = TornBlobs()
         self._reading = asyncio.Lock()
@@ -144,7 +144,7 @@ class BlobStore:
                 # A process that remembers its size must not answer clients with it, or it is never uploaded again.
                 await self._sizes.forget(digest)
             elif expected in {None, size}:
-                self._recent.note(digest, size)
+                self._recent.put(digest, size)
             return size
         if purpose is _SERVE:
             size = await self._sizes.get(digest)
@@ -155,7 +155,7 @@ class BlobStore:
                 if found is None:
                     await self._sizes.forget(digest)
                 elif found == size or (found := await self.prove(digest)) is not None:
-                    self._confirmed.note(digest, found)
+                    self._confirmed.put(digest, found)
                 return found
         return await self._ask(digest, purpose)
 
@@ -183,7 +183,7 @@ class BlobStore:
             await self._sizes.forget(digest)
         else:
             await self._sizes.put(digest, size)
-            self._confirmed.note(digest, size)
+            self._confirmed.put(digest, size)
         return size
 
     async def prove(self, digest: Digest) -> int | None:
@@ -315,7 +315,7 @@ class BlobStore:
 
     async def _published(self, digest: Digest, size: int) -> None:
         """Replace everything that this process remembers of the digest, which may be of a torn object."""
-        self._recent.note(digest, size)
+        self._recent.put(digest, size)
         self._torn.forget(digest)
         await self._sizes.put(digest, size)
 

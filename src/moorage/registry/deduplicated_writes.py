@@ -8,7 +8,7 @@ from __future__ import annotations
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.storage.driver import ALWAYS, KeyMissing, ObjectTooLarge, Unchanged
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ class DeduplicatedWrites:
 
     def __init__(self, driver: Driver, *, remembered: int = 20_000) -> None:
         self._driver = driver
-        self._versions: BoundedCache[Key, Version] = BoundedCache(remembered)
+        self._versions: LRUCache[Key, Version] = LRUCache(remembered)
 
     def wrote(self, key: Key, when: When) -> bool:
         """Return whether `when` is the version that this process last wrote to `key`."""

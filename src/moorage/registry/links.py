@@ -24,7 +24,7 @@ waited for.
 A tool that removes links (`moorage storage check --repair`), and CNCF Distribution on the same bucket, do not
 wait: a link that they remove may be served for `lasts_s` more.
 
-Above: `blobs.py`, `manifests.py`, `references.py`, `uploads.py`, `tags.py`.  Below: `coalescing.py`, `layout.py`.
+Above: `blobs.py`, `manifests.py`, `validation.py`, `uploads.py`, `tags.py`.  Below: `coalescing.py`, `layout.py`.
 Why: docs/decisions/0008-links.md.
 """
 
@@ -39,7 +39,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.coalescing import Coalescer
 from moorage.errors import DigestInvalid
 from moorage.registry import layout
@@ -78,7 +78,7 @@ _WAIT: Final = 1.05
 _WAIT_MORE_S: Final = 0.02
 _log: Final = structlog.get_logger("moorage.registry")
 
-_warned: Final[BoundedCache[Key, bool]] = BoundedCache(1000)
+_warned: Final[LRUCache[Key, bool]] = LRUCache(1000)
 """Per process, as its log is: a broken link that is requested all day is worth one line."""
 
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
@@ -169,7 +169,7 @@ class Links:
         self._writes = DeduplicatedWrites(driver) if writes is None else writes
         self._clock = clock
         self._sleep = sleep
-        self._memory: BoundedCache[Key, tuple[Digest, float]] = BoundedCache(_REMEMBERED)
+        self._memory: LRUCache[Key, tuple[Digest, float]] = LRUCache(_REMEMBERED)
         self.requests = 0
         self.hits = 0
         self._reads: Coalescer[Key, Content] = Coalescer()

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import media
 from moorage.registry.interface import Manifest
@@ -53,9 +53,9 @@ class ManifestContents:
         self._store = store
         self._unserved = UnservedManifests(store) if unserved is None else unserved
         self._offload = Offload() if offload is None else offload
-        self.cache: BoundedCache[Digest, Manifest] = BoundedCache(cache_bytes)
-        self._proven: BoundedCache[Digest, int] = BoundedCache(_PROVEN)
-        self._damaged: BoundedCache[Digest, bool] = BoundedCache(_DAMAGED)
+        self.cache: LRUCache[Digest, Manifest] = LRUCache(cache_bytes)
+        self._proven: LRUCache[Digest, int] = LRUCache(_PROVEN)
+        self._damaged: LRUCache[Digest, bool] = LRUCache(_DAMAGED)
 
     def keep(self, manifest: Manifest) -> None:
         """Keep a manifest that was pushed a moment ago."""

@@ -28,7 +28,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import gather_all, map_bounded
-from moorage.errors import DigestInvalid, ManifestInvalid, ManifestUnknown, Unsupported
+from moorage.errors import (
+    DigestInvalid,
+    ManifestInvalid,
+    ManifestUnknown,
+    Unsupported,
+)
 from moorage.registry import layout, media
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.deduplicated_writes import DeduplicatedWrites

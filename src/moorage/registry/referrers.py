@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid, ManifestUnknown
 from moorage.registry import layout, media
@@ -100,8 +100,8 @@ class StoredReferrers:
         self._driver, self._manifests = driver, manifests
         self._blobs = BlobStore(driver)
         self._links = Links(driver)
-        self.cache: BoundedCache[Digest, _Described] = BoundedCache(cache_bytes * 2 // 3)
-        self._indexes: BoundedCache[Digest, tuple[str, ...]] = BoundedCache(cache_bytes // 3)
+        self.cache: LRUCache[Digest, _Described] = LRUCache(cache_bytes * 2 // 3)
+        self._indexes: LRUCache[Digest, tuple[str, ...]] = LRUCache(cache_bytes // 3)
         self._large = asyncio.Lock()
         self._offload = Offload(inline_bytes=_INLINE_BYTES)
 
@@ -119,7 +119,7 @@ class StoredReferrers:
             candidates, more = await self._candidates(request, after)
             for start in range(0, len(candidates), _AT_ONCE):
                 batch = candidates[start : start + _AT_ONCE]
-                for text, seen in zip(batch, await map_bounded(batch, look, at_once=_AT_ONCE), strict=True):
+                for text, seen in zip(batch, await map_bounded(batch, look, limit=_AT_ONCE), strict=True):
                     if seen is None and request.read >= _READ_BYTES:
                         return ReferrersPage(tuple(found), last)
                     described = seen or await self._look_at_large(request, Digest.parse(text))

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -69,7 +69,7 @@ class MemorySizes:
     """See `Sizes`.  Of this process alone, at most `limit`; 0 remembers nothing."""
 
     def __init__(self, limit: int) -> None:
-        self._sizes: BoundedCache[Digest, int] = BoundedCache(limit)
+        self._sizes: LRUCache[Digest, int] = LRUCache(limit)
 
     @property
     def requests(self) -> int:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from moorage.caches import Recent
-from moorage.concurrency import AT_ONCE
+from moorage.caches import TTLCache
+from moorage.concurrency import DEFAULT_LIMIT
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
@@ -32,7 +32,7 @@ from moorage.storage.driver import RequestCost
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from moorage.caches import BoundedCache
+    from moorage.caches import LRUCache
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
     from moorage.storage.middleware.rule import Rule
@@ -59,7 +59,7 @@ class StoredOptions:
     delete_enabled: bool = False
     redirects: bool = True
     links_s: float = 2.0
-    tags_at_once: int = AT_ONCE
+    tags_at_once: int = DEFAULT_LIMIT
     validation: ValidationRules = field(default_factory=ValidationRules)
     processors: int = 1
     cache_bytes: int | None = None
@@ -100,7 +100,9 @@ class StoredRegistry:
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
         writes = DeduplicatedWrites(driver)
         self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes, writes=writes)
-        recent: Recent[Digest] = Recent(_RECENT_S if driver.request_cost is RequestCost.NETWORK else 0)
+        recent: TTLCache[Digest, int] = TTLCache(
+            10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
+        )
         store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
         tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once)
         contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
@@ -153,5 +155,5 @@ class StoredRegistry:
         await self._driver.close()
 
 
-def _counts(name: str, cache: BoundedCache[Any, Any] | Sizes | Links) -> CacheCounts:
+def _counts(name: str, cache: LRUCache[Any, Any] | Sizes | Links) -> CacheCounts:
     return CacheCounts(name, cache.requests, cache.hits)

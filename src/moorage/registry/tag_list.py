@@ -103,7 +103,7 @@ class StoredTags:
 
     async def _shown(self, name: RepoName, names: Sequence[str], alive: set[Digest]) -> Sequence[str]:
         tags = list(filter(None, map(as_tag, names)))
-        shown = await map_bounded(tags, lambda tag: self._is_alive(name, tag, alive), at_once=_AT_ONCE)
+        shown = await map_bounded(tags, lambda tag: self._is_alive(name, tag, alive), limit=_AT_ONCE)
         return [tag for tag, shows in zip(tags, shown, strict=True) if shows]
 
     async def _is_alive(self, name: RepoName, tag: Tag, alive: set[Digest]) -> bool:

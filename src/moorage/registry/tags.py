@@ -36,7 +36,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from moorage.coalescing import Coalescer
-from moorage.concurrency import AT_ONCE, map_bounded
+from moorage.concurrency import DEFAULT_LIMIT, map_bounded
 from moorage.errors import PreconditionFailed, TagInvalid
 from moorage.registry import layout
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
@@ -79,7 +79,7 @@ class TagStore:
         *,
         links: Links | None = None,
         writes: DeduplicatedWrites | None = None,
-        at_once: int = AT_ONCE,
+        at_once: int = DEFAULT_LIMIT,
     ) -> None:
         self._driver = driver
         self._remote = driver.request_cost is RequestCost.NETWORK
@@ -187,7 +187,7 @@ class TagStore:
                     await self._driver.write(key, str(digest).encode(), Unchanged(changed))
 
         async for page in self.names(name):
-            await map_bounded(page, consider, at_once=self._at_once)
+            await map_bounded(page, consider, limit=self._at_once)
 
     async def _exists(self, key: Key) -> bool:
         try:
@@ -214,7 +214,7 @@ class TagStore:
 
         async for page in self.names(name):
             tags = list(filter(None, map(as_tag, page)))
-            unlinked = await map_bounded(tags, without_link, at_once=_UNFINISHED_AT_ONCE)
+            unlinked = await map_bounded(tags, without_link, limit=_UNFINISHED_AT_ONCE)
             for tag, unfinished in zip(tags, unlinked, strict=True):
                 if unfinished and await self._entries(name, tag, before) is not None:
                     yield tag

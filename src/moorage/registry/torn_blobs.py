@@ -15,7 +15,7 @@ import hashlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -38,7 +38,7 @@ class TornBlobs:
     """Blobs that this process has read.  Digests are those under which the bytes are stored; sizes are bytes."""
 
     def __init__(self) -> None:
-        self._known: BoundedCache[Digest, _Proof] = BoundedCache(_REMEMBERED)
+        self._known: LRUCache[Digest, _Proof] = LRUCache(_REMEMBERED)
 
     def is_suspect(self, digest: Digest, size: int) -> bool:
         """Return whether a remembered `size` may be that of a torn object, so that the store must be asked."""

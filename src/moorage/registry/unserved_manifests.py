@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,7 +37,7 @@ class UnservedManifests:
     def __init__(self, store: BlobStore, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
-        self._known: BoundedCache[Digest, tuple[Stat, float]] = BoundedCache(_REMEMBERED)
+        self._known: LRUCache[Digest, tuple[Stat, float]] = LRUCache(_REMEMBERED)
 
     async def note(self, digest: Digest, began: float) -> None:
         """Remember that reading the object, which began at `began`, showed that it is not served."""

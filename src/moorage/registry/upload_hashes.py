@@ -13,7 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Final
 
-from moorage.caches import BoundedCache
+from moorage.caches import LRUCache
 from moorage.registry import hashing
 from moorage.storage.driver import Note
 
@@ -38,7 +38,7 @@ class UploadHashes:
     def __init__(self, uploads: Uploads, *, threads: int) -> None:
         self._uploads = uploads
         self._pool = ThreadPoolExecutor(threads, "hashing")
-        self._kept: BoundedCache[Key, tuple[int, Version, Hashers]] = BoundedCache(_KEPT)
+        self._kept: LRUCache[Key, tuple[int, Version, Hashers]] = LRUCache(_KEPT)
 
     def restore(self, home: Key, state: UploadState, algorithm: str) -> Hashers:
         """Return hashers that continue at the offset: new ones at 0, else those that were stored or kept.

@@ -131,7 +131,7 @@ class RepositoryListing:
                 await self._limits.each(referrers, partial(visit, subject))
 
         subjects = list_digests(self._driver, layout.referrers(self.name))
-        await for_each(subjects, referrers_of, at_once=self._limits.repositories)
+        await for_each(subjects, referrers_of, limit=self._limits.repositories)
 
     async def each(self, items: Iterable[_T], visit: Callable[[_T], Awaitable[object]]) -> None:
         """Visit items that the visitor has collected itself, under the same limit as those that are listed."""
@@ -171,7 +171,7 @@ async def visit_repositories(
         await visit(RepositoryListing(driver, name, limits))
         progress.finish(name)
 
-    await for_each(begun(), one, at_once=limits.repositories)
+    await for_each(begun(), one, limit=limits.repositories)
 
 
 async def visit_blobs(
@@ -206,7 +206,7 @@ async def visit_blobs(
                 await visit(found)
         progress.finish(prefix)
 
-    await for_each(begun(), one, at_once=limits.repositories)
+    await for_each(begun(), one, limit=limits.repositories)
 
 
 async def list_objects(driver: Driver) -> AsyncIterator[Sequence[ListedObject]]:
@@ -253,7 +253,7 @@ class _Limits:
             async with self._visits:
                 await visit(item)
 
-        await for_each(pages, one, at_once=self._in_flight)
+        await for_each(pages, one, limit=self._in_flight)
 
 
 class _Progress:

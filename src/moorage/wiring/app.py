@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.concurrency import AT_ONCE
+from moorage.concurrency import DEFAULT_LIMIT
 from moorage.config.problems import Problem
 from moorage.http.app import create_app
 from moorage.registry.stored import StoredOptions, StoredRegistry
@@ -141,7 +141,7 @@ def make_registry(
         delete_enabled=storage.delete.enabled,
         redirects=not storage.redirect.disable,
         links_s=storage.cache.links,
-        tags_at_once=storage.tag.concurrencylimit or AT_ONCE,
+        tags_at_once=storage.tag.concurrencylimit or DEFAULT_LIMIT,
         validation=_rules(settings),
         processors=resources.processors,
         cache_bytes=resources.cache_bytes,

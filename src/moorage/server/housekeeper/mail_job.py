@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from moorage.logs.mail_hook import has_hooks
 from moorage.server.housekeeper.jobs import Job, JobContext
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 
 if TYPE_CHECKING:
     import socket
@@ -51,7 +51,7 @@ class MailJob(Job):
                 for line in islice(self.queue.receive(), _LINES_AT_ONCE):
                     sender.add(line)
                 # A thread that is sending uses the digests until it ends.
-                await finished(asyncio.to_thread(sender.send_due))
+                await run_to_completion(asyncio.to_thread(sender.send_due))
         finally:
             for line in self.queue.receive():
                 sender.add(line)

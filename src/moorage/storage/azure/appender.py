@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from moorage.shielding import beside, finished, settled
+from moorage.shielding import run_to_completion, run_with_thread, wait_settled
 from moorage.storage.azure.blocks import Block, block_name, commit, drop, new_session, stage
 from moorage.storage.azure.objects import Replaced
 from moorage.storage.driver import (
@@ -116,7 +116,7 @@ class AzureAppender:
         self._gone = False
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        await beside(self._take(chunks), chunks, also)
+        await run_with_thread(self._take(chunks), chunks, also)
 
     async def _take(self, chunks: Sequence[bytes]) -> None:
         if not any(chunks):
@@ -166,7 +166,7 @@ class AzureAppender:
         also: Callable[[Sequence[bytes]], None] | None = None,
     ) -> UploadState:
         await self._gather(chunks, also)
-        await finished(self._commit(replace(self._log, notes=tuple(notes)), dated=True))
+        await run_to_completion(self._commit(replace(self._log, notes=tuple(notes)), dated=True))
         return self._log.shown()
 
     async def seal(
@@ -176,7 +176,7 @@ class AzureAppender:
         if not self._live:  # it is all here: published in one request
             whole = self._pieces.joined()
             return replace(self._log, size=len(whole), notes=(), sealed=whole).shown()
-        await finished(self._commit(replace(self._log, notes=()), dated=False))
+        await run_to_completion(self._commit(replace(self._log, notes=()), dated=False))
         return self._log.shown()
 
     async def _gather(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
@@ -204,7 +204,7 @@ class AzureAppender:
             raise UploadChanged(f"{self._home}: another request has extended it") from error
         finally:
             if dating is not None:
-                await settled(dating)
+                await wait_settled(dating)
         if dating is not None:
             dating.result()
         self._log, self._sent = log, False

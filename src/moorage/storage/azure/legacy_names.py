@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 from moorage.storage.azure.blocks import WRITING, LargeBlob, drop
 from moorage.storage.azure.objects import AzureObjects
 from moorage.storage.driver import (
@@ -188,7 +188,7 @@ class AzureLayouts:
         try:
             yield writer
         finally:
-            await finished(_left(writer))
+            await run_to_completion(_left(writer))
 
     async def sign(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         del method  # a URL for reading is good for GET and HEAD

@@ -32,7 +32,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.caches import LRUCache
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 from moorage.storage.azure.appender import AzureAppender, BlockLog, decode
 from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, new_session, stage
 from moorage.storage.azure.objects import Replaced
@@ -77,7 +77,7 @@ class AzureUploads:
         check_key(home)
         log = BlockLog(datetime.now(UTC).replace(microsecond=0))
         place = await self._layouts.primary()
-        version = await finished(place.put_blob(_blocks(home), b"", metadata=log.metadata()))
+        version = await run_to_completion(place.put_blob(_blocks(home), b"", metadata=log.metadata()))
         return replace(log, version=version).shown()
 
     async def state(self, home: Key) -> UploadState:
@@ -113,7 +113,7 @@ class AzureUploads:
         if found.offset != state.offset:
             raise UploadChanged(f"{home}: its offset is {found.offset}, not {state.offset}")
         if not isinstance(found.held, BlockLog):
-            return await finished(self._adopt(home, found))
+            return await run_to_completion(self._adopt(home, found))
         return found.held
 
     async def _adopt(self, home: Key, found: UploadState) -> BlockLog:
@@ -149,7 +149,7 @@ class AzureUploads:
         try:
             yield appender
         finally:
-            await finished(appender.leave())
+            await run_to_completion(appender.leave())
 
     async def _with_blocks(self, home: Key, place: AzureObjects, log: BlockLog) -> BlockLog:
         if log.blocks is not None:
@@ -175,9 +175,9 @@ class AzureUploads:
         place = await self._layouts.primary()
         log = await self._log(home, state)
         if log.sealed is not None or not log.size:
-            stored = await finished(_put(place, to, log.sealed or b""))
+            stored = await run_to_completion(_put(place, to, log.sealed or b""))
         else:
-            stored = await finished(copy(place, _blocks(home), log.version, log.size, place, to))
+            stored = await run_to_completion(copy(place, _blocks(home), log.version, log.size, place, to))
         if not log.adopted:
             names = ["blocks", "startedat"] if log.dated else ["blocks"]
             self._published.put(home, [Key(f"{home}/{name}") for name in names])
@@ -186,7 +186,7 @@ class AzureUploads:
     async def discard(self, home: Key) -> None:
         check_key(home)
         known = self._published.drop(home)
-        await finished(self._clear(home) if known is None else self._layouts.delete(known))
+        await run_to_completion(self._clear(home) if known is None else self._layouts.delete(known))
 
     async def _clear(self, home: Key) -> None:
         place, blocks, started = await self._layouts.primary(), _blocks(home), Key(f"{home}/startedat")

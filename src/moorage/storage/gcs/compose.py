@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import Key, KeyMissing, StorageError, Stored, UploadChanged, UploadMissing, Version
 from moorage.storage.gcs.connection import CallFailed
 from moorage.storage.object_store.interface import Source
@@ -49,23 +49,23 @@ class Joining:
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
         size = sum(source.size for source in sources) + len(tail)
         if len(sources) == 1 and not tail:
-            return await finished(self._last(to, sources, size))
+            return await run_to_completion(self._last(to, sources, size))
         most = self._connection.options.sources
         if len(sources) >= most and await self._size(to) == size:
             return Stored.KEPT
         made: list[Key] = []
         try:
             few = await self._few(list(sources), tail, f"{scratch}/{secrets.token_hex(8)}", made)
-            return await finished(self._last(to, few, size))
+            return await run_to_completion(self._last(to, few, size))
         finally:
-            await finished(self._remove(made))
+            await run_to_completion(self._remove(made))
 
     async def _few(self, sources: list[Source], tail: bytes, scratch: str, made: list[Key]) -> list[Source]:
         """No more sources than one compose takes; the objects that this takes are added to `made` beforehand."""
         if tail:
             key = Key(f"{scratch}.tail")
             made.append(key)
-            sources.append(Source(key, len(tail), await finished(self._objects.put(key, [tail]))))
+            sources.append(Source(key, len(tail), await run_to_completion(self._objects.put(key, [tail]))))
         most, level = self._connection.options.sources, 0
         while len(sources) > most:
             level += 1
@@ -75,7 +75,7 @@ class Joining:
             for start in range(0, len(groups), _AT_ONCE):
                 batch = list(zip(targets, groups, strict=True))[start : start + _AT_ONCE]
                 made += [target for target, group in batch if len(group) > 1]
-                sources += await finished(self._batch(batch))
+                sources += await run_to_completion(self._batch(batch))
         return sources
 
     async def _batch(self, batch: Sequence[tuple[Key, list[Source]]]) -> list[Source]:

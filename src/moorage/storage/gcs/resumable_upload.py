@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, Stored, Unchanged, UploadMissing
 from moorage.storage.gcs.connection import CallFailed
 from moorage.storage.gcs.options import GOOGLE
@@ -63,12 +63,12 @@ class Sessions:
     @asynccontextmanager
     async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
         """`Objects.large`."""
-        writer = _Large(self, key, await finished(self._begin(key)))
+        writer = _Large(self, key, await run_to_completion(self._begin(key)))
         try:
             yield writer
         finally:
             if not writer.committed:
-                await finished(self._cancel(writer.address))
+                await run_to_completion(self._cancel(writer.address))
 
     async def _begin(self, key: Key) -> str:
         """The address of a new session."""

@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
-from moorage.shielding import settled
+from moorage.shielding import wait_settled
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
@@ -79,5 +79,5 @@ class Pieces:
     async def close(self) -> None:
         """Nothing is on its way any more, and nothing held; how the last piece fared interests nobody."""
         if self._flight is not None:
-            await settled(self._flight)
+            await wait_settled(self._flight)
         self.hold(())

@@ -50,7 +50,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.caches import LRUCache
-from moorage.shielding import beside, finished, settled
+from moorage.shielding import run_to_completion, run_with_thread, wait_settled
 from moorage.storage.driver import (
     ABSENT,
     Conflict,
@@ -103,7 +103,7 @@ class ChunkLog:
         check_key(home)
         started = datetime.now(UTC).replace(microsecond=0)
         log = LogState(started, self.objects.chunk, new_session())
-        version = await finished(self.objects.put(below(home, "state"), [log.encode()]))
+        version = await run_to_completion(self.objects.put(below(home, "state"), [log.encode()]))
         return shown(log, version)
 
     async def state(self, home: Key) -> UploadState:
@@ -138,7 +138,7 @@ class ChunkLog:
         if found.offset != state.offset:
             raise UploadChanged(f"{home}: its offset is {found.offset}, not {state.offset}")
         if not isinstance(found.held, LogState):
-            return await finished(self._adopt(home, found))
+            return await run_to_completion(self._adopt(home, found))
         return found.held, found.version
 
     async def _adopt(self, home: Key, found: UploadState) -> tuple[LogState, Version]:
@@ -164,7 +164,7 @@ class ChunkLog:
         try:
             yield appender
         finally:
-            await finished(appender.leave())
+            await run_to_completion(appender.leave())
 
     @asynccontextmanager
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
@@ -181,7 +181,7 @@ class ChunkLog:
             stored = await self.objects.join(to, sources, log.tail, below(home, "joining"))
         else:
             # Over whatever is there: the key names these very bytes, and looking costs as much as writing.
-            await finished(self.objects.put(to, [log.tail]))
+            await run_to_completion(self.objects.put(to, [log.tail]))
             stored = Stored.WRITTEN
         if log.adopted:
             return stored
@@ -191,7 +191,7 @@ class ChunkLog:
     async def discard(self, home: Key) -> None:
         check_key(home)
         known = self._published.drop(home)
-        await finished(self._clear(home) if known is None else self.objects.delete(known))
+        await run_to_completion(self._clear(home) if known is None else self.objects.delete(known))
 
     async def _clear(self, home: Key) -> None:
         state, started = below(home, "state"), below(home, "startedat")
@@ -250,7 +250,7 @@ class ChunkAppender:
         self._torn = False
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        await beside(self._take(chunks), chunks, also)
+        await run_with_thread(self._take(chunks), chunks, also)
 
     async def _take(self, chunks: Sequence[bytes]) -> None:
         if not any(chunks):
@@ -302,7 +302,7 @@ class ChunkAppender:
             await self._pieces.landed()
             self._short = not self._objects.any_length
         log = self._next(notes)
-        await finished(self._write(log))
+        await run_to_completion(self._write(log))
         return shown(self._log, self._version)
 
     async def seal(
@@ -344,7 +344,7 @@ class ChunkAppender:
             raise UploadChanged(f"{self._home}: another request has extended it") from error
         finally:
             if dating is not None:
-                await settled(dating)
+                await wait_settled(dating)
         if dating is not None:
             dating.result()
         self._log, self._version = log, version

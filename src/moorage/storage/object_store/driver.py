@@ -13,7 +13,7 @@ from __future__ import annotations
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, cast, overload
 
-from moorage.shielding import finished
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost, Stored
 from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
 from moorage.storage.keys import check_key
@@ -69,7 +69,7 @@ class ObjectDriver:
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         check_key(key)
-        return await finished(self._objects.put(key, [data], when))
+        return await run_to_completion(self._objects.put(key, [data], when))
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
         return await one_after_another(self, groups)
@@ -87,11 +87,11 @@ class ObjectDriver:
         for key in keys:
             check_key(key)
         if keys:
-            await finished(self._objects.delete(list(keys)))
+            await run_to_completion(self._objects.delete(list(keys)))
 
     async def clear(self, prefix: Key) -> None:
         check_key(prefix)
-        await finished(self._clear(prefix))
+        await run_to_completion(self._clear(prefix))
 
     async def _clear(self, prefix: Key) -> None:
         async for page in self._objects.walk(prefix):
@@ -125,7 +125,7 @@ class ObjectDriver:
         try:
             yield writer
         finally:
-            await finished(writer.leave())
+            await run_to_completion(writer.leave())
 
     async def children(
         self, prefix: Key, *, after: str = "", limit: int | None = None
@@ -174,15 +174,15 @@ class ObjectWriter:
             self._context = self._objects.large(self._key)
             self._large = await self._context.__aenter__()
         data, self._buffer, self._buffered = self._buffer, [], 0
-        await finished(self._large.add(data))
+        await run_to_completion(self._large.add(data))
 
     async def commit(self) -> Stored:
         if self._large is None:
-            await finished(self._objects.put(self._key, self._buffer))
+            await run_to_completion(self._objects.put(self._key, self._buffer))
             return Stored.WRITTEN
         if self._buffered:
             await self._send()
-        return await finished(self._large.commit())
+        return await run_to_completion(self._large.commit())
 
     async def leave(self) -> None:
         if self._context is not None:

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from moorage.shielding import finished, settled
+from moorage.shielding import run_to_completion, wait_settled
 from moorage.storage.driver import (
     Key,
     KeyMissing,
@@ -151,7 +151,7 @@ class S3Multipart:
         try:
             if len(sources) == 1 and not tail and sources[0].size <= whole:
                 with suppress(UploadChanged):
-                    await finished(self._copy_whole(to, sources[0], kind))
+                    await run_to_completion(self._copy_whole(to, sources[0], kind))
                     return Stored.WRITTEN
                 # Perhaps it is: see `_copy`, whose work nobody sees before it is known.
                 await self._unchanged(sources[0])
@@ -161,7 +161,7 @@ class S3Multipart:
             few, made = await self._few(sources, scratch)
             stored = await self._assemble(to, few, tail, kind)
             if made:
-                await finished(self._objects.delete(made))
+                await run_to_completion(self._objects.delete(made))
         except KeyMissing as error:
             raise UploadMissing(str(error)) from error
         return stored
@@ -226,14 +226,14 @@ class S3Multipart:
         try:
             return str((await asyncio.shield(begun))["UploadId"])
         except asyncio.CancelledError:
-            await settled(begun)
+            await wait_settled(begun)
             if not begun.cancelled() and begun.exception() is None:
                 await self._give_up(to, str(begun.result()["UploadId"]))
             raise
 
     async def _send(self, to: Key, upload: str, number: int, data: bytes) -> str:
         try:
-            said = await finished(
+            said = await run_to_completion(
                 self.call(
                     "upload_part", to, Key=self._path(to), UploadId=upload, PartNumber=number, Body=data,
                     ContentLength=len(data),
@@ -246,7 +246,7 @@ class S3Multipart:
     async def _complete(self, to: Key, upload: str, done: dict[int, str], size: int) -> Stored:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
         try:
-            await finished(
+            await run_to_completion(
                 self.call(
                     "complete_multipart_upload", to, Key=self._path(to), UploadId=upload,
                     MultipartUpload={"Parts": parts},
@@ -267,7 +267,7 @@ class S3Multipart:
     async def _give_up(self, to: Key, upload: str) -> None:
         """Abort; that failing leaves parts that `unfinished` finds by age."""
         try:
-            await finished(self.call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
+            await run_to_completion(self.call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
         except (_NoUpload, KeyMissing):
             return
         except StorageError as error:
@@ -413,5 +413,5 @@ async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:
     except BaseException:
         while waiting:
             waiting.pop().close()
-        await settled(*tasks)
+        await wait_settled(*tasks)
         raise
