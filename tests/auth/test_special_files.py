@@ -20,7 +20,7 @@ from moorage.auth.local.policy_file import read
 from moorage.auth.local.policy_source import PolicySource
 from moorage.auth.password_file import PasswordFile
 from moorage.auth.token.files import KeyFiles
-from moorage.auth.token.keys import ALGORITHMS
+from moorage.auth.token.trusted_keys import ALGORITHMS
 from moorage.errors import Unavailable
 from moorage.startup import StartupError
 

@@ -12,7 +12,7 @@ import pytest
 import structlog
 from tests.auth.signing import ISSUER, SERVICE, Signer, claims, pem
 
-from moorage.auth.access import Asked, Basic, Bearer, Need
+from moorage.auth.access import AccessRequest, Basic, Bearer, Need
 from moorage.auth.token import authority as module
 from moorage.auth.token.build import TokenOptions, make
 from moorage.errors import Unauthorized
@@ -53,7 +53,7 @@ class World:
 
     async def admit(self, token: str | Credentials | None, *needs: Need, **asked: Any) -> Principal:
         credentials = Bearer(token) if isinstance(token, str) else token
-        return await self.authority.admit(credentials, Asked(needs or (PULL,), **asked))
+        return await self.authority.admit(credentials, AccessRequest(needs or (PULL,), **asked))
 
     async def refuse(self, token: str | Credentials | None, *needs: Need, **asked: Any) -> Refusal:
         with structlog.testing.capture_logs() as logs, pytest.raises(Unauthorized) as caught:
@@ -114,7 +114,7 @@ async def test_scopes_come_in_a_fixed_order_with_the_target_first(world: World) 
     refusal = await world.refuse(None, PULL, PUSH, Need("repository", "from/there", "pull"))
     assert refusal.told["scope"] == f"repository:{NAME}:pull,push repository:from/there:pull"
     with pytest.raises(Unauthorized) as caught:
-        await world.authority.admit(None, Asked())
+        await world.authority.admit(None, AccessRequest())
     assert caught.value.challenge == f'Bearer realm="{REALM}",service="{SERVICE}"'
 
 
@@ -131,14 +131,14 @@ async def test_a_token_that_is_not_enough_is_told_what_would_be(world: World) ->
 
 async def test_a_token_without_access_is_enough_where_only_a_name_is_asked(world: World) -> None:
     """`docker login` asks for no scope and wants 200 of /v2/."""
-    principal = await world.authority.admit(Bearer(SIGNER.token(claims(access=None))), Asked())
+    principal = await world.authority.admit(Bearer(SIGNER.token(claims(access=None))), AccessRequest())
     assert principal.name == "alice"
 
 
 async def test_what_may_be_granted_instead_is(world: World) -> None:
     delete = Need("repository", NAME, "delete")
     token = SIGNER.token(claims(access=[{"type": "repository", "name": NAME, "actions": ["delete"]}]))
-    asked = Asked((PULL, PUSH), instead=(delete,))
+    asked = AccessRequest((PULL, PUSH), instead=(delete,))
     assert (await world.authority.admit(Bearer(token), asked)).name == "alice"
 
 

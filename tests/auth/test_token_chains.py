@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.auth.signing import Signer, certificate
 
-from moorage.auth.token.chains import ChainInvalid, Vouched, follow
+from moorage.auth.token.chains import ChainInvalid, VerifiedChain, verify_chain
 
 if TYPE_CHECKING:
     from tests.auth.signing import PrivateKey
@@ -32,13 +32,13 @@ def sent(*certificates: x509.Certificate) -> list[object]:
     return [base64.b64encode(found.public_bytes(Encoding.DER)).decode() for found in certificates]
 
 
-def vouched(chain: list[object], *roots: x509.Certificate, now: float = NOW) -> Vouched:
-    return follow(chain, roots, now)
+def vouched(chain: list[object], *roots: x509.Certificate, now: float = NOW) -> VerifiedChain:
+    return verify_chain(chain, roots, now)
 
 
 def why(chain: list[object], *roots: x509.Certificate, now: float = NOW) -> str:
     with pytest.raises(ChainInvalid) as caught:
-        follow(chain, roots, now)
+        verify_chain(chain, roots, now)
     return str(caught.value)
 
 

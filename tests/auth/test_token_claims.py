@@ -13,7 +13,7 @@ from tests.auth.signing import ISSUER, SERVICE
 
 from moorage.auth.access import CATALOG, Need
 from moorage.auth.token.claims import LEEWAY_S, Claims, read
-from moorage.auth.token.jose import Refused
+from moorage.auth.token.jose import TokenRefused
 
 NOW: Final = 1_700_000_000.25
 PULL, PUSH, DELETE = (Need("repository", "a", action) for action in ("pull", "push", "delete"))
@@ -29,7 +29,7 @@ def claims(**over: Any) -> Claims:
 
 
 def why(**over: Any) -> str:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TokenRefused) as caught:
         claims(**over)
     return str(caught.value)
 
@@ -70,7 +70,7 @@ def test_times_may_have_fractions() -> None:
 
 
 def test_only_an_honest_clients_token_expires() -> None:
-    with pytest.raises(Refused) as caught:
+    with pytest.raises(TokenRefused) as caught:
         claims(exp=1)
     assert caught.value.ordinary
     assert caught.value.subject == "alice"
@@ -85,7 +85,7 @@ def test_what_is_no_time_is_refused(value: Any) -> None:
 def test_endless_numbers_are_no_times() -> None:
     for text in ("NaN", "Infinity", "1e999"):
         data = json.dumps(document(exp=5)).replace(": 5", f": {text}").encode()
-        with pytest.raises(Refused, match="malformed"):
+        with pytest.raises(TokenRefused, match="malformed"):
             read(data, issuer=ISSUER, service=SERVICE, now=NOW)
 
 
@@ -113,7 +113,7 @@ def test_claims_of_the_wrong_type_are_refused(over: dict[str, Any], message: str
 
 @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"{", b"\xff", b'{"iss":"a","iss":"b"}', b"[" * 99_999])
 def test_what_is_no_json_object_is_refused(payload: bytes) -> None:
-    with pytest.raises(Refused, match="malformed: its payload"):
+    with pytest.raises(TokenRefused, match="malformed: its payload"):
         read(payload, issuer=ISSUER, service=SERVICE, now=NOW)
 
 
@@ -167,12 +167,12 @@ JSON: Final = st.recursive(
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "access"]), JSON))
 def test_any_signed_claims_are_understood_or_refused(over: dict[str, Any]) -> None:
     """A token server's mistake is a 401 with a reason in the log, never an error of ours."""
-    with contextlib.suppress(Refused):
+    with contextlib.suppress(TokenRefused):
         assert claims(**over).until >= NOW
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_signed_bytes_are_refused(payload: bytes) -> None:
-    with pytest.raises(Refused):
+    with pytest.raises(TokenRefused):
         read(payload, issuer=ISSUER, service=SERVICE, now=NOW)

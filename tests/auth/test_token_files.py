@@ -10,7 +10,7 @@ import structlog
 from tests.auth.signing import Signer, pem
 
 from moorage.auth.token.files import KeyFiles
-from moorage.auth.token.keys import ALGORITHMS
+from moorage.auth.token.trusted_keys import ALGORITHMS
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:

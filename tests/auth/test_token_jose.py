@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 from tests.auth.signing import Signer, b64, certificate, claims, compact, pem
 
-from moorage.auth.token.jose import Refused, Signed, read_json, verify
-from moorage.auth.token.keys import ALGORITHMS, Keys, join, read_bundle, read_jwks
+from moorage.auth.token.jose import TokenRefused, VerifiedPayload, read_json, verify
+from moorage.auth.token.trusted_keys import ALGORITHMS, TrustedKeys, join, read_bundle, read_jwks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -35,23 +35,23 @@ RSA_ALGORITHMS: Final = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512")
 SECRET: Final = b"a secret that both sides know; it is long enough for each of the hashes"
 
 
-def bundle(kinds: Iterable[str] = KINDS) -> Keys:
+def bundle(kinds: Iterable[str] = KINDS) -> TrustedKeys:
     return read_bundle(pem(*(Signer.of(kind).certificate for kind in kinds)), ALGORITHMS)
 
 
-def keyset(*keys: dict[str, Any]) -> Keys:
+def keyset(*keys: dict[str, Any]) -> TrustedKeys:
     return read_jwks(json.dumps({"keys": keys}).encode(), ALGORITHMS)
 
 
 ALL: Final = join([bundle(), keyset({"kty": "oct", "kid": "secret", "k": b64(SECRET)})])
 
 
-def check(token: str, keys: Keys = ALL, allowed: frozenset[str] = ALGORITHMS) -> Signed:
+def check(token: str, keys: TrustedKeys = ALL, allowed: frozenset[str] = ALGORITHMS) -> VerifiedPayload:
     return verify(token, keys, allowed, time.time())
 
 
-def refused(token: str, keys: Keys = ALL, allowed: frozenset[str] = ALGORITHMS) -> Refused:
-    with pytest.raises(Refused) as caught:
+def refused(token: str, keys: TrustedKeys = ALL, allowed: frozenset[str] = ALGORITHMS) -> TokenRefused:
+    with pytest.raises(TokenRefused) as caught:
         check(token, keys, allowed)
     return caught.value
 

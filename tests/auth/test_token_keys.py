@@ -14,10 +14,10 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.jwk import ECKey, RSAKey
 from tests.auth.signing import Signer, b64, certificate, libtrust_id, pem
 
-from moorage.auth.token.keys import ALGORITHMS, KeyFileInvalid, ids_of, join, read_bundle, read_jwks, trust
+from moorage.auth.token.trusted_keys import ALGORITHMS, KeyFileInvalid, ids_of, join, read_bundle, read_jwks, trust
 
 if TYPE_CHECKING:
-    from moorage.auth.token.keys import Keys
+    from moorage.auth.token.trusted_keys import TrustedKeys
 
 SECRET = b64(b"s" * 64)
 
@@ -26,7 +26,7 @@ def jwks(*keys: Any) -> bytes:
     return json.dumps({"keys": keys}).encode()
 
 
-def algorithms(keys: Keys, key_id: str) -> frozenset[str]:
+def algorithms(keys: TrustedKeys, key_id: str) -> frozenset[str]:
     (key,) = keys.by_id[key_id]
     return key.algorithms
 

@@ -8,7 +8,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.redis_servers import until
 
-from moorage.cache.circuit_breaker import CircuitOpen, Guard
+from moorage.cache.circuit_breaker import CircuitBreaker, CircuitOpen
 
 
 class Refused(Exception):
@@ -57,8 +57,8 @@ def server() -> Server:
 
 
 @pytest.fixture
-def guard(server: Server) -> Guard:
-    return Guard(
+def guard(server: Server) -> CircuitBreaker:
+    return CircuitBreaker(
         server.ping,
         what="redis",
         refusals=Refused,
@@ -71,19 +71,19 @@ def guard(server: Server) -> Guard:
     )
 
 
-async def refused(guard: Guard, server: Server) -> str:
+async def refused(guard: CircuitBreaker, server: Server) -> str:
     with pytest.raises(CircuitOpen) as caught:
         await guard.ask(server.call)
     return str(caught.value)
 
 
-async def test_an_answer_is_passed_on(guard: Guard, server: Server) -> None:
+async def test_an_answer_is_passed_on(guard: CircuitBreaker, server: Server) -> None:
     assert await guard.ask(server.call) == "yes"
     assert not guard.away
 
 
 async def test_after_a_broken_connection_nobody_tries_until_a_ping_is_answered(
-    guard: Guard, server: Server
+    guard: CircuitBreaker, server: Server
 ) -> None:
     """A dead Redis must not cost every request a connection attempt."""
     server.trouble = ConnectionError("refused")
@@ -103,7 +103,7 @@ async def test_after_a_broken_connection_nobody_tries_until_a_ping_is_answered(
     await guard.close()
 
 
-async def test_who_is_away_again_and_again_is_left_alone_for_longer(guard: Guard, server: Server) -> None:
+async def test_who_is_away_again_and_again_is_left_alone_for_longer(guard: CircuitBreaker, server: Server) -> None:
     """One dead node of a cluster must not fill the log with its comings and goings."""
     for back_for in (0, 0, 0, 0, 0, 70, 0):
         server.trouble = ConnectionError("one node")
@@ -116,7 +116,7 @@ async def test_who_is_away_again_and_again_is_left_alone_for_longer(guard: Guard
     assert server.pauses == [5, 10, 20, 40, 60, 60, 5]
 
 
-async def test_a_slow_server_is_left_alone_after_three_calls(guard: Guard, server: Server) -> None:
+async def test_a_slow_server_is_left_alone_after_three_calls(guard: CircuitBreaker, server: Server) -> None:
     """One slow answer is an accident of the network, three are a state."""
     server.silent = True
     for _ in range(2):
@@ -129,7 +129,7 @@ async def test_a_slow_server_is_left_alone_after_three_calls(guard: Guard, serve
     await guard.close()
 
 
-async def test_an_answer_between_makes_slow_ones_accidents(guard: Guard, server: Server) -> None:
+async def test_an_answer_between_makes_slow_ones_accidents(guard: CircuitBreaker, server: Server) -> None:
     for _ in range(3):
         server.silent = True
         await refused(guard, server)
@@ -139,7 +139,7 @@ async def test_an_answer_between_makes_slow_ones_accidents(guard: Guard, server:
     assert not guard.away
 
 
-async def test_waiting_for_a_slot_ends_as_well(guard: Guard, server: Server) -> None:
+async def test_waiting_for_a_slot_ends_as_well(guard: CircuitBreaker, server: Server) -> None:
     """A hundred requests at a slow Redis wait as long as one does, not a hundred times."""
     server.silent = True
     holding = [asyncio.create_task(guard.ask(server.call, patience_s=3600)) for _ in range(2)]
@@ -153,7 +153,7 @@ async def test_waiting_for_a_slot_ends_as_well(guard: Guard, server: Server) -> 
     await guard.close()
 
 
-async def test_a_refusal_is_told_once_and_the_server_stays(guard: Guard, server: Server) -> None:
+async def test_a_refusal_is_told_once_and_the_server_stays(guard: CircuitBreaker, server: Server) -> None:
     """NOPERM for one command must not switch off what is permitted, nor fill the log."""
     server.trouble = Refused("NOPERM this user has no permissions")
     with capture_logs() as logs:
@@ -165,7 +165,7 @@ async def test_a_refusal_is_told_once_and_the_server_stays(guard: Guard, server:
     assert await guard.ask(server.call) == "yes"
 
 
-async def test_a_client_that_leaves_is_no_trouble_of_the_server(guard: Guard, server: Server) -> None:
+async def test_a_client_that_leaves_is_no_trouble_of_the_server(guard: CircuitBreaker, server: Server) -> None:
     server.silent = True
     request = asyncio.create_task(guard.ask(server.call, patience_s=60))
     await until(lambda: server.calls == 1)
@@ -176,7 +176,7 @@ async def test_a_client_that_leaves_is_no_trouble_of_the_server(guard: Guard, se
     assert await guard.ask(server.call) == "yes"
 
 
-async def test_closing_ends_the_watch(guard: Guard, server: Server) -> None:
+async def test_closing_ends_the_watch(guard: CircuitBreaker, server: Server) -> None:
     server.trouble = OSError("gone")
     await refused(guard, server)
     await guard.close()

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from tests.http.client import ABSENT, NAME, OTHER, Client
 
-from moorage.auth.access import ANYBODY, NOTHING, Basic, Bearer, Listed, Need, Principal, missing
+from moorage.auth.access import NOTHING, UNRESTRICTED, Basic, Bearer, ListedGrants, Need, Principal, missing
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
 from moorage.errors import Unauthorized
@@ -20,7 +20,7 @@ from moorage.testing.builders import blob
 if TYPE_CHECKING:
     from tests.http.conftest import Serve
 
-    from moorage.auth.access import Asked, Credentials, Grants
+    from moorage.auth.access import AccessRequest, Credentials, Grants
 
 UPLOAD: Final = f"/v2/{NAME}/blobs/uploads/01a20a26-8953-77b5-b9c0-2d429fdb74f0"
 PULL, PUSH, DELETE = (Need("repository", NAME, action) for action in ("pull", "push", "delete"))
@@ -31,10 +31,10 @@ class Recording:
 
     def __init__(self, grants: Grants = NOTHING) -> None:
         self.grants = grants
-        self.asked: list[Asked] = []
+        self.asked: list[AccessRequest] = []
         self.credentials: list[Credentials | None] = []
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         self.asked.append(asked)
         self.credentials.append(credentials)
         if missing(self.grants, asked):
@@ -85,9 +85,9 @@ async def test_each_endpoint_needs_what_the_reference_needs(
 async def test_an_upload_is_cancelled_by_whoever_may_push_or_delete(serve: Serve) -> None:
     """Clients that push hold no right to delete, and those of the reference that cancel hold only that."""
     for actions in ({"pull", "push"}, {"delete"}):
-        authority = Recording(Listed({("repository", NAME): frozenset(actions)}))
+        authority = Recording(ListedGrants({("repository", NAME): frozenset(actions)}))
         assert (await serve(authority=authority).send("DELETE", UPLOAD)).status_code == 404
-    authority = Recording(Listed({("repository", NAME): frozenset({"pull"})}))
+    authority = Recording(ListedGrants({("repository", NAME): frozenset({"pull"})}))
     assert (await serve(authority=authority).send("DELETE", UPLOAD)).status_code == 401
 
 
@@ -102,14 +102,14 @@ async def test_what_is_no_route_needs_no_credentials(serve: Serve, target: str) 
 async def test_a_blob_is_mounted_from_anywhere_only_by_those_who_may_read_everything(serve: Serve) -> None:
     """Whoever knows a digest would otherwise get at the layers of repositories he may not see."""
     content = blob(size=100)
-    everybody = Recording(ANYBODY.grants)
+    everybody = Recording(UNRESTRICTED.grants)
     client: Client = serve(authority=everybody)
     await client.push_blob(content, OTHER)
     query = f"?mount={content.digest}"
-    everybody.grants = Listed({("repository", NAME): frozenset({"*"})})
+    everybody.grants = ListedGrants({("repository", NAME): frozenset({"*"})})
     assert (await client.start_upload(NAME, query)).status_code == 202
     assert (await client.blob(content, NAME)).status_code == 404
-    everybody.grants = ANYBODY.grants
+    everybody.grants = UNRESTRICTED.grants
     assert (await client.start_upload(NAME, query)).status_code == 201
 
 
@@ -153,7 +153,7 @@ async def test_whoever_is_let_in_pays_only_for_that(serve: Serve, monkeypatch: p
     def never(*_: object) -> None:
         raise AssertionError("looked up for nothing")
 
-    client = serve(authority=Recording(ANYBODY.grants))
+    client = serve(authority=Recording(UNRESTRICTED.grants))
     monkeypatch.setattr(guard, "seen_from_outside", never)
     monkeypatch.setattr(Clients, "decisive_address", never)
     assert (await client.get("/v2/")).status_code == 200

@@ -16,7 +16,7 @@ from moorage.wiring.http import http_options
 if TYPE_CHECKING:
     from tests.http.conftest import Serve
 
-    from moorage.auth.access import Asked, Credentials, Principal
+    from moorage.auth.access import AccessRequest, Credentials, Principal
 
 PEER: Final = "192.0.2.1"
 
@@ -195,10 +195,10 @@ class Recording:
     """Remembers what was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[Asked] = []
+        self.asked: list[AccessRequest] = []
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
-        from moorage.auth.access import ANYBODY as EVERYBODY
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+        from moorage.auth.access import UNRESTRICTED as EVERYBODY
 
         self.asked.append(asked)
         return EVERYBODY

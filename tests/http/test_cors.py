@@ -9,7 +9,7 @@ import pytest
 from tests.http.client import ABSENT, NAME
 from tests.http.conftest import DELETABLE
 
-from moorage.auth.access import Listed as Granted
+from moorage.auth.access import ListedGrants as Granted
 from moorage.auth.access import Principal, missing
 from moorage.config.sections.clients import Cors
 from moorage.config.sections.http import Http
@@ -26,7 +26,7 @@ from moorage.wiring.http import build_stack, http_options
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from moorage.auth.access import Asked, Credentials
+    from moorage.auth.access import AccessRequest, Credentials
     from moorage.registry.stored import StoredRegistry
 
     Asking = Callable[..., httpx.AsyncClient]
@@ -39,7 +39,7 @@ PREFLIGHT: Final = {"origin": UI, "access-control-request-method": "GET"}
 class Closed:
     """Lets in whoever has credentials, to pull."""
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         grants = Granted({("repository", NAME): frozenset({"pull"})})
         if credentials is None or missing(grants, asked):
             raise Unauthorized('Basic realm="r"', [(need.type, need.name, need.action) for need in asked.needs])

@@ -31,8 +31,8 @@ if TYPE_CHECKING:
     import httpx
     from tests.http.conftest import Serve
 
-    from moorage.auth.access import Asked, Credentials, Principal
-    from moorage.auth.local.authority import Issued, Wish
+    from moorage.auth.access import AccessRequest, Credentials, Principal
+    from moorage.auth.local.authority import IssuedToken, TokenRequest
 
     Provoked = Callable[[Serve], Awaitable[httpx.Response]]
 
@@ -60,7 +60,7 @@ class Refusing:
     def __init__(self, error: errors.RegistryError) -> None:
         self._error = error
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         raise self._error
 
     async def refresh(self) -> None:
@@ -84,7 +84,7 @@ class NobodyAsks:
 
     service = "moorage"
 
-    async def issue(self, wish: Wish) -> Issued:
+    async def issue(self, wish: TokenRequest) -> IssuedToken:
         raise AssertionError
 
 

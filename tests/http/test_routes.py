@@ -16,7 +16,7 @@ from moorage.wiring.app import make_registry
 from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
-    from moorage.auth.access import Asked, Authority, Credentials, Principal
+    from moorage.auth.access import AccessRequest, Authority, Credentials, Principal
     from moorage.http.middleware import Message
 
 HEX = "0" * 64
@@ -25,7 +25,7 @@ HEX = "0" * 64
 class Closed:
     """Lets nobody in."""
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         raise Unauthorized('Basic realm="r"')
 
     async def refresh(self) -> None:

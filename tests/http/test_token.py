@@ -25,7 +25,7 @@ from tests.auth.local.helpers import (
 from tests.auth.signing import compact
 from tests.http.client import ABSENT, Client, codes
 
-from moorage.auth.local.authority import LocalAuthority, Place
+from moorage.auth.local.authority import LocalAuthority, TokenRealm
 from moorage.auth.local.robot_secrets import digest_of
 from moorage.config.model import Settings
 from moorage.config.sections.http import Http
@@ -702,15 +702,19 @@ async def test_keys_rotate_under_running_clients(start: Start) -> None:
 @pytest.mark.parametrize(
     ("place", "headers", "realm"),
     [
-        (Place("moorage"), {}, "http://registry.test/token"),
-        (Place("moorage"), {"x-forwarded-proto": "https"}, "https://registry.test/token"),
-        (Place("moorage"), {"forwarded": "proto=https;host=r.example"}, "https://r.example/token"),
-        (Place("moorage", host="https://r.example/"), {"host": "inner"}, "https://r.example/token"),
-        (Place("moorage", "https://auth.example/t"), {"x-forwarded-proto": "https"}, "https://auth.example/t"),
+        (TokenRealm("moorage"), {}, "http://registry.test/token"),
+        (TokenRealm("moorage"), {"x-forwarded-proto": "https"}, "https://registry.test/token"),
+        (TokenRealm("moorage"), {"forwarded": "proto=https;host=r.example"}, "https://r.example/token"),
+        (TokenRealm("moorage", host="https://r.example/"), {"host": "inner"}, "https://r.example/token"),
+        (
+            TokenRealm("moorage", "https://auth.example/t"),
+            {"x-forwarded-proto": "https"},
+            "https://auth.example/t",
+        ),
     ],
 )
 async def test_clients_are_sent_where_they_can_reach_us(
-    start: Start, place: Place, headers: dict[str, str], realm: str
+    start: Start, place: TokenRealm, headers: dict[str, str], realm: str
 ) -> None:
     """As `Location` is: behind a proxy that ends TLS, `http://` there would send the password in the clear."""
     server = await start(place=place)
@@ -721,7 +725,7 @@ async def test_clients_are_sent_where_they_can_reach_us(
 async def test_a_prefix_counts_for_tokens_too(start: Start) -> None:
     """A proxy that serves `/registry/` to us serves nothing else."""
     server = await start(
-        settings=Settings(http=Http(prefix="/registry/")), place=Place("moorage", prefix="/registry/")
+        settings=Settings(http=Http(prefix="/registry/")), place=TokenRealm("moorage", prefix="/registry/")
     )
     answer = await server.client.get("/registry/v2/")
     assert 'realm="http://registry.test/registry/token"' in answer.headers["www-authenticate"]

@@ -22,17 +22,17 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ALL_ACTIONS",
-    "ANYBODY",
     "CATALOG",
     "EVERYTHING",
     "NOTHING",
-    "Asked",
+    "UNRESTRICTED",
+    "AccessRequest",
     "Authority",
     "Basic",
     "Bearer",
     "Credentials",
     "Grants",
-    "Listed",
+    "ListedGrants",
     "Need",
     "Principal",
     "challenge",
@@ -79,7 +79,7 @@ EVERYTHING: Final[Grants] = _Everything()
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
+class ListedGrants:
     """Exactly what was listed: actions by type and name; the action `*` stands for all of them.
 
     `classes` of content by repository: see `classes_of`.
@@ -90,7 +90,7 @@ class Listed:
     classes: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
     @classmethod
-    def of_claim(cls, access: Iterable[Mapping[str, Any]]) -> Listed:
+    def of_claim(cls, access: Iterable[Mapping[str, Any]]) -> ListedGrants:
         """From the `access` claim of a token, already checked for its JSON types; equal entries add up."""
         actions: dict[tuple[str, str], frozenset[str]] = {}
         classes: dict[str, frozenset[str]] = {}
@@ -106,7 +106,7 @@ class Listed:
         return actions is not None and (need.action in actions or ALL_ACTIONS in actions)
 
 
-NOTHING: Final[Grants] = Listed()
+NOTHING: Final[Grants] = ListedGrants()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +117,7 @@ class Principal:
     grants: Grants
 
 
-ANYBODY: Final = Principal("", EVERYTHING)
+UNRESTRICTED: Final = Principal("", EVERYTHING)
 """Who everybody is where no authentication is configured."""
 
 
@@ -138,7 +138,7 @@ Credentials = Basic | Bearer
 
 
 @dataclass(slots=True)  # frozen costs a microsecond for each request
-class Asked:
+class AccessRequest:
     """What a request asks for, and the little of its surroundings that authentication looks at.
 
     `needs` must all be granted, or else all of `instead` where there are any.  `host` and `scheme` are those the
@@ -158,7 +158,7 @@ class Asked:
 class Authority(Protocol):
     """One way of proving who you are."""
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         """Who asks, proven and allowed all of `asked.needs`; never blocks the event loop.
 
         Raises Unauthorized with the challenge, TooManyRequests where guessing is slowed down, and Unavailable
@@ -181,10 +181,10 @@ def classes_of(grants: Grants, repository: str) -> frozenset[str] | None:
     As in the reference: a grant without a class is for images; without a grant for the repository by name, content
     of every class is allowed.
     """
-    return grants.classes.get(repository) if isinstance(grants, Listed) else None
+    return grants.classes.get(repository) if isinstance(grants, ListedGrants) else None
 
 
-def missing(grants: Grants, asked: Asked) -> tuple[Need, ...]:
+def missing(grants: Grants, asked: AccessRequest) -> tuple[Need, ...]:
     """The needs that are not granted; none: go ahead.  The one decision, asked by whoever serves anything."""
     left = tuple([need for need in asked.needs if not grants.allows(need)])
     if left and asked.instead and all(grants.allows(need) for need in asked.instead):

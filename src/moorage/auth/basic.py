@@ -14,7 +14,7 @@ from moorage.auth.access import EVERYTHING, Basic, Principal, challenge
 from moorage.errors import Unauthorized
 
 if TYPE_CHECKING:
-    from moorage.auth.access import Asked, Credentials
+    from moorage.auth.access import AccessRequest, Credentials
     from moorage.auth.password_file import PasswordFile
     from moorage.auth.rate_limit import LoginRateLimit
 
@@ -28,7 +28,7 @@ class HtpasswdAuthority:
         self._challenge = challenge("Basic", realm=realm)
         self._users, self._slowing = users, slowing
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         if isinstance(credentials, Basic) and (
             self._users.knows(credentials.user, credentials.password)
             or await self._slowing.guess(asked.remote, credentials, self._users.verify)

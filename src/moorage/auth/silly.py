@@ -11,7 +11,7 @@ from moorage.auth.access import EVERYTHING, Principal, challenge
 from moorage.errors import Unauthorized
 
 if TYPE_CHECKING:
-    from moorage.auth.access import Asked, Credentials
+    from moorage.auth.access import AccessRequest, Credentials
 
 __all__ = ["WARNING", "SillyAuthority"]
 
@@ -27,7 +27,7 @@ class SillyAuthority:
     def __init__(self, realm: str, service: str) -> None:
         self._realm, self._service = realm, service
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         del credentials
         if asked.given:
             return Principal("silly", EVERYTHING)

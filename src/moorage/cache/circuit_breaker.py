@@ -24,7 +24,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-__all__ = ["CircuitOpen", "Guard"]
+__all__ = ["CircuitBreaker", "CircuitOpen"]
 
 _T = TypeVar("_T")
 _SLOW_ANSWERS: Final = 3
@@ -36,7 +36,7 @@ class CircuitOpen(Exception):
     """No answer; says why."""
 
 
-class Guard:
+class CircuitBreaker:
     """Every call goes through `ask`, at most `at_once` at the same time.
 
     `refusals` are the errors by which the server itself says no.  `returned` is awaited when it answers again.

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["RedisOptions", "RedisTls"]
+__all__ = ["RedisOptions", "RedisTlsOptions"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class RedisTls:
+class RedisTlsOptions:
     """PEM texts of authorities ("" for the system's), and files of a client's certificate."""
 
     authorities: str = ""
@@ -45,7 +45,7 @@ class RedisOptions:
     age_s: float = 0.0
     """An older connection is replaced; 0: never."""
     identify: bool = True
-    tls: RedisTls | None = None
+    tls: RedisTlsOptions | None = None
 
     @property
     def is_cluster(self) -> bool:

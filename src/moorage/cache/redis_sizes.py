@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from moorage.cache.circuit_breaker import CircuitOpen, Guard
+from moorage.cache.circuit_breaker import CircuitBreaker, CircuitOpen
 from moorage.cache.redis_client import connect
 from moorage.registry.sizes import NotForgotten
 
@@ -79,7 +79,7 @@ class RedisSizes:
 
         self._client = connect(options) if client is None else client
         self._longer_s = options.connect_s + options.answer_s
-        self._guard = Guard(
+        self._guard = CircuitBreaker(
             lambda: self._client.call("PING"),
             what=options.where,
             refusals=ResponseError,

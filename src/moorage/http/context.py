@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Final
 
 from starlette.datastructures import QueryParams
 
-from moorage.auth.access import ANYBODY
+from moorage.auth.access import UNRESTRICTED
 from moorage.errors import DigestInvalid, NameInvalid, NotAName, NotATag, RouteUnknown, TagInvalid
 from moorage.http.headers import headers_of, lines_of
 from moorage.http.ranges import parse_decimal
@@ -46,7 +46,7 @@ class Call:
         self.params = params
         self.method: str = scope["method"]
         self.headers = headers_of(scope)
-        self.principal: Principal = ANYBODY
+        self.principal: Principal = UNRESTRICTED
 
     def name(self) -> RepoName:
         """The repository.  A path that cannot hold one is no route (404), except for referrers; one that is too

@@ -22,8 +22,8 @@ from urllib.parse import parse_qs
 from starlette.responses import Response
 
 from moorage.auth.access import Basic, challenge
-from moorage.auth.local.authority import Wish
-from moorage.auth.local.identities import Refused
+from moorage.auth.local.authority import TokenRequest
+from moorage.auth.local.identities import LoginRefused
 from moorage.auth.local.scopes import TooManyScopes
 from moorage.errors import MethodUnknown, RequestTimeout, TokenRequestInvalid, Unauthorized
 from moorage.http.auth import credentials_of
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-    from moorage.auth.local.authority import Issued
+    from moorage.auth.local.authority import IssuedToken
     from moorage.http.clients import Clients
     from moorage.http.reply import Answer
 
@@ -62,7 +62,7 @@ class TokenIssuer(Protocol):
     @property
     def service(self) -> str: ...
 
-    async def issue(self, wish: Wish) -> Issued: ...
+    async def issue(self, wish: TokenRequest) -> IssuedToken: ...
 
 
 class TokenEndpoint:
@@ -91,7 +91,7 @@ class TokenEndpoint:
             posted = request.method == "POST"
             wish = self._posted(fields, request) if posted else self._got(fields, request)
             issued = await self._issuer.issue(wish)
-        except Refused:
+        except LoginRefused:
             return self._unauthorized(request)
         except TooManyScopes as error:
             return _bad("invalid_scope", str(error))
@@ -131,11 +131,11 @@ class TokenEndpoint:
             raise _BadRequest(f"the form did not arrive within {self._form_timeout_s:g} s") from error
         return data.decode(errors="surrogateescape")
 
-    def _got(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
+    def _got(self, fields: Mapping[str, Sequence[str]], request: Request) -> TokenRequest:
         header = request.headers.get("authorization")
         basic = credentials_of(header)
         if header and not isinstance(basic, Basic):
-            raise Refused("expected Basic credentials")
+            raise LoginRefused("expected Basic credentials")
         assert basic is None or isinstance(basic, Basic)
         account = _one(fields, "account")
         if basic is not None and account and basic.user not in {_bytes(text) for text in _spellings(account)}:
@@ -143,24 +143,24 @@ class TokenEndpoint:
         self._check_service(fields)
         offline = _one(fields, "offline_token").lower() in {"true", "1"}
         remote = self._clients.decisive_address(request.scope)
-        return Wish(basic, scopes=fields.get("scope", ()), offline=offline, remote=remote)
+        return TokenRequest(basic, scopes=fields.get("scope", ()), offline=offline, remote=remote)
 
-    def _posted(self, fields: Mapping[str, Sequence[str]], request: Request) -> Wish:
+    def _posted(self, fields: Mapping[str, Sequence[str]], request: Request) -> TokenRequest:
         self._check_service(fields)
         offline, remote = _one(fields, "access_type") == "offline", self._clients.decisive_address(request.scope)
         scopes = fields.get("scope", ())
         match _one(fields, "grant_type"):
             case "password":
                 basic = Basic(_bytes(_needed(fields, "username")), _bytes(_needed(fields, "password")))
-                return Wish(basic, scopes=scopes, offline=offline, remote=remote)
+                return TokenRequest(basic, scopes=scopes, offline=offline, remote=remote)
             case "refresh_token":
                 token = _needed(fields, "refresh_token")
-                return Wish(refresh_token=token, scopes=scopes, offline=offline, remote=remote)
+                return TokenRequest(refresh_token=token, scopes=scopes, offline=offline, remote=remote)
             case grant if grant == _EXCHANGE:
                 if _needed(fields, "subject_token_type") not in _SUBJECTS:
                     raise _BadRequest(f"expected a subject_token_type of {' or '.join(sorted(_SUBJECTS))}")
                 token = _needed(fields, "subject_token")
-                return Wish(foreign_token=token, scopes=scopes, offline=offline, remote=remote)
+                return TokenRequest(oidc_token=token, scopes=scopes, offline=offline, remote=remote)
             case "":
                 raise _BadRequest("expected grant_type")
             case _:
@@ -193,7 +193,7 @@ def _bad(code: str, message: str) -> Answer:
     return to_response(TokenRequestInvalid(message), _PRIVATE, {"error": code, "error_description": message})
 
 
-def _given(issued: Issued, fields: Mapping[str, Sequence[str]], *, posted: bool) -> Response:
+def _given(issued: IssuedToken, fields: Mapping[str, Sequence[str]], *, posted: bool) -> Response:
     answer: dict[str, Any] = {
         "token": issued.token,
         "access_token": issued.token,

@@ -203,7 +203,7 @@ class _Local:
         return problems
 
     def build(self, *, reports: bool) -> LocalAuthority:
-        from moorage.auth.local.authority import Place
+        from moorage.auth.local.authority import TokenRealm
         from moorage.auth.local.build import LocalOptions, make
 
         local = self.settings.auth.local
@@ -211,7 +211,9 @@ class _Local:
         options = LocalOptions(
             policy=local.policy,
             users=local.users,
-            place=Place(local.service, local.realm, self.settings.http.host, http_options(self.settings).prefix),
+            place=TokenRealm(
+                local.service, local.realm, self.settings.http.host, http_options(self.settings).prefix
+            ),
             token_s=local.tokenlifetime,
             login_s=local.loginlifetime,
             rotation_s=local.keyrotation,

@@ -15,7 +15,7 @@ from moorage.registry.sizes import MemorySizes
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
-    from moorage.cache.redis_options import RedisOptions, RedisTls
+    from moorage.cache.redis_options import RedisOptions, RedisTlsOptions
     from moorage.config.model import Settings
     from moorage.config.sections.services import Redis
     from moorage.registry.sizes import Sizes
@@ -96,8 +96,8 @@ def redis_options(redis: Redis) -> RedisOptions:
     )
 
 
-def _tls(redis: Redis) -> RedisTls:
-    from moorage.cache.redis_options import RedisTls
+def _tls(redis: Redis) -> RedisTlsOptions:
+    from moorage.cache.redis_options import RedisTlsOptions
 
     try:
         authorities = "\n".join(Path(path).read_text(encoding="ascii") for path in redis.tls.rootcas)
@@ -105,4 +105,4 @@ def _tls(redis: Redis) -> RedisTls:
         raise StartupError(str(error), "redis.tls.rootcas") from error
     if redis.tls.rootcas and "-----BEGIN CERTIFICATE-----" not in authorities:
         raise StartupError("no certificate in PEM in these files", "redis.tls.rootcas")
-    return RedisTls(authorities=authorities, certificate=redis.tls.certificate, key=redis.tls.key)
+    return RedisTlsOptions(authorities=authorities, certificate=redis.tls.certificate, key=redis.tls.key)

@@ -10,7 +10,7 @@ from joserfc import jwt
 from joserfc.jwk import ECKey, KeySet
 
 from moorage.auth.access import Need
-from moorage.auth.local.authority import LocalAuthority, Place
+from moorage.auth.local.authority import LocalAuthority, TokenRealm
 from moorage.auth.local.build import LocalOptions, make
 from moorage.auth.local.policy import ACTIONS, Policy
 from moorage.auth.local.policy_file import read
@@ -94,7 +94,7 @@ def authority(
     usual: dict[str, Any] = {
         "policy": str(folder / "policy.yml"),
         "users": str(users) if users.exists() else "",
-        "place": Place("moorage"),
+        "place": TokenRealm("moorage"),
         "token_s": 300.0,
         "login_s": 0.0,
         "rotation_s": 86400.0,

@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from tests.auth.local.helpers import AUDIENCE, ISSUER, NOW, SECRET, Clock, FakeIssuer, policy
 from tests.auth.signing import b64, compact
 
-from moorage.auth.local.keys import Keys
-from moorage.auth.local.oidc_tokens import Foreign
+from moorage.auth.local.oidc_tokens import OidcVerifier
+from moorage.auth.local.signing_keys import SigningKeys
 from moorage.auth.local.tokens import InvalidToken, Tokens
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 async def proven(token: str, rules: Policy) -> Identity | None:
     """The identity, None for a refused token.  Tokens of ours are signed for the identity and read again."""
-    foreign, tokens = Foreign(Clock()), Tokens(Keys(SECRET, 86400, Clock()), "moorage", 300, Clock())
+    foreign, tokens = OidcVerifier(Clock()), Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     try:
         identity = await foreign.prove(token, rules)
     except InvalidToken:
@@ -129,7 +129,7 @@ def test_no_claims_are_an_internal_error(rules: Policy, claims: dict[str, str]) 
 @given(st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "x5c", "b64"]), JSON), JSON)
 def test_no_header_is_an_internal_error(rules: Policy, header: dict[str, str], payload: str) -> None:
     """Also for the readers of our own tokens."""
-    tokens = Tokens(Keys(SECRET, 86400, Clock()), "moorage", 300, Clock())
+    tokens = Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     text = ",".join(f'"{name}":{value}' for name, value in {"alg": '"HS256"', "kid": '"0"', **header}.items())
     token = f"{b64(f'{{{text}}}'.encode())}.{b64(payload.encode())}.{b64(b'x')}"
     assert asyncio.run(proven(token, rules)) is None
@@ -140,7 +140,7 @@ def test_no_header_is_an_internal_error(rules: Policy, header: dict[str, str], p
 
 @pytest.mark.parametrize("value", VALUES)
 def test_no_header_of_a_token_of_ours_is_an_internal_error(value: str) -> None:
-    tokens = Tokens(Keys(SECRET, 86400, Clock()), "moorage", 300, Clock())
+    tokens = Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     for head in (value, f'{{"alg":"HS256","kid":{value}}}', f'{{"alg":{value},"kid":"0"}}'):
         token = f"{b64(head.encode())}.{b64(b'{}')}.{b64(b'x')}"
         for read in (tokens.read_access, tokens.read_refresh):

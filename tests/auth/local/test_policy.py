@@ -12,7 +12,7 @@ from tests.auth.local.helpers import may, policy
 from moorage.auth.access import CATALOG, Need
 from moorage.auth.local import policy as policies
 from moorage.auth.local.patterns import RepositoryPattern
-from moorage.auth.local.policy import ACTIONS, ANONYMOUS, Identity, Policy, Rule
+from moorage.auth.local.policy import ACTIONS, ANONYMOUS, AccessRule, Identity, Policy
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -163,7 +163,9 @@ def test_a_rule_says_what_it_says(tmp_path: Path) -> None:
 
 SUBJECTS = st.sampled_from(["anonymous", "authenticated", "user:ann", "group:dev", "robot:ci"])
 RULES = st.builds(
-    lambda who, pattern, allow: Rule("here", who, (RepositoryPattern.parse(pattern, lambda _: True),), allow),
+    lambda who, pattern, allow: AccessRule(
+        "here", who, (RepositoryPattern.parse(pattern, lambda _: True),), allow
+    ),
     st.frozensets(SUBJECTS, min_size=1),
     st.sampled_from(["a/*", "a/**", "**", "a/b", "{user}/**", "*"]),
     st.frozensets(st.sampled_from(ACTIONS), min_size=1),
@@ -178,7 +180,7 @@ OF: Final = {
 
 
 @given(st.lists(RULES, max_size=6), st.sampled_from(sorted(OF, key=str)))
-def test_rules_add_up_whatever_their_order(rules: list[Rule], identity: Identity) -> None:
+def test_rules_add_up_whatever_their_order(rules: list[AccessRule], identity: Identity) -> None:
     """What somebody may do is what the single rules that name him allow, and never more."""
     groups = {"dev": frozenset({"ann"})}
     together = Policy(groups, rules=tuple(rules)).grants_of(identity)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.auth.access import CATALOG, EVERYTHING, Listed, Need, scopes
+from moorage.auth.access import CATALOG, EVERYTHING, ListedGrants, Need, scopes
 from moorage.auth.local.policy import ACTIONS
 from moorage.auth.local.scopes import TooManyScopes, granted, needs_of
 
@@ -56,7 +56,7 @@ def test_what_is_no_scope_takes_none_after_it_along() -> None:
 
 def test_a_token_holds_the_intersection() -> None:
     """Never more than asked, never more than granted."""
-    grants = Listed({("repository", "a"): frozenset({"pull"}), ("repository", "b"): frozenset({"push"})})
+    grants = ListedGrants({("repository", "a"): frozenset({"pull"}), ("repository", "b"): frozenset({"push"})})
     needs = needs_of(["repository:a:pull,push repository:c:pull registry:catalog:*"])
     assert granted(needs, grants) == [{"type": "repository", "name": "a", "actions": ["pull"]}]
     assert granted([], EVERYTHING) == []
@@ -69,6 +69,6 @@ def test_whatever_is_asked_only_known_words_come_out(texts: list[str]) -> None:
     for need in needs_of(texts):
         assert need == CATALOG or (need.type == "repository" and need.action in ACTIONS)
     access = granted(needs_of(texts), EVERYTHING)
-    listed = Listed.of_claim(access)
+    listed = ListedGrants.of_claim(access)
     assert not listed.allows(Need("repository", "never/asked", "pull"))
     assert all(listed.allows(need) for need in needs_of(texts))

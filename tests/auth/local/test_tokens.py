@@ -1,4 +1,4 @@
-"""Keys and tokens: what one process signs every other takes, for so long and for nothing else."""
+"""SigningKeys and tokens: what one process signs every other takes, for so long and for nothing else."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ from tests.auth.local.helpers import NOW, SECRET, Clock
 
 from moorage.auth.access import Need
 from moorage.auth.local import tokens as module
-from moorage.auth.local.keys import Keys
 from moorage.auth.local.policy import Identity
+from moorage.auth.local.signing_keys import SigningKeys
 from moorage.auth.local.tokens import InvalidToken, Tokens
 
 DAY: Final = 86400.0
@@ -24,7 +24,7 @@ JOB: Final = Identity("foreign", "job", "ci", (("ref", ("main",)),))
 
 
 def make(clock: Clock, secret: bytes = SECRET, *, service: str = "moorage", lifetime_s: float = 300) -> Tokens:
-    return Tokens(Keys(secret, DAY, clock), service, lifetime_s, clock)
+    return Tokens(SigningKeys(secret, DAY, clock), service, lifetime_s, clock)
 
 
 def claims_of(token: str) -> dict[str, Any]:
@@ -98,7 +98,7 @@ def test_keys_change_with_the_clock_and_the_last_one_still_counts() -> None:
     assert int(kids[1]) - int(kids[0]) == DAY
     for reader in (tokens, make(clock)):
         assert reader.read_access(before).name == reader.read_access(after).name == "ann"
-    keys = Keys(SECRET, DAY, clock)
+    keys = SigningKeys(SECRET, DAY, clock)
     assert keys.named("access", kids[0], lasts_s=330) is not None
     clock.now += 500
     assert keys.named("access", kids[0], lasts_s=330) is None
@@ -119,7 +119,7 @@ def test_nodes_whose_clocks_are_a_little_apart_agree() -> None:
 
 @pytest.mark.parametrize("kid", [None, 5, "", "x", "-1", "1e9", "9" * 13, "٣"])
 def test_no_other_name_of_a_key_is_taken(kid: object) -> None:
-    assert Keys(SECRET, DAY, Clock()).named("access", kid, lasts_s=None) is None
+    assert SigningKeys(SECRET, DAY, Clock()).named("access", kid, lasts_s=None) is None
 
 
 def test_a_key_serves_one_purpose() -> None:
@@ -161,7 +161,7 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
 
 def signed(claims: dict[str, Any], *, begun: float) -> str:
     """A token with these claims and a good signature of the key that began at `begun`."""
-    key = Keys(SECRET, DAY, Clock(begun)).signing("access")
+    key = SigningKeys(SECRET, DAY, Clock(begun)).signing("access")
     return jwt.encode({"alg": "HS256", "kid": key.kid}, claims, key, ["HS256"])
 
 
@@ -248,9 +248,9 @@ def test_a_refresh_token_without_an_end_lasts_through_any_rotation() -> None:
 
 def test_a_fingerprint_tells_hashes_apart_and_nothing_about_them() -> None:
     """It stands in a token that lies in a file on somebody's disk."""
-    keys = Keys(SECRET, DAY, Clock())
-    assert keys.fingerprint(b"a") == Keys(SECRET, 60, Clock(1)).fingerprint(b"a") != keys.fingerprint(b"b")
-    assert keys.fingerprint(b"a") != Keys(b"other", DAY, Clock()).fingerprint(b"a")
+    keys = SigningKeys(SECRET, DAY, Clock())
+    assert keys.fingerprint(b"a") == SigningKeys(SECRET, 60, Clock(1)).fingerprint(b"a") != keys.fingerprint(b"b")
+    assert keys.fingerprint(b"a") != SigningKeys(b"other", DAY, Clock()).fingerprint(b"a")
 
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

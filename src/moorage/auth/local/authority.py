@@ -19,7 +19,7 @@ from urllib.parse import urljoin
 import structlog
 
 from moorage.auth.access import Basic, Principal, challenge, missing, scopes
-from moorage.auth.local.identities import Login, Refused
+from moorage.auth.local.identities import Login, LoginRefused
 from moorage.auth.local.policy import ANONYMOUS
 from moorage.auth.local.scopes import granted, needs_of
 from moorage.auth.local.tokens import InvalidToken
@@ -28,21 +28,21 @@ from moorage.errors import Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from moorage.auth.access import Asked, Credentials
-    from moorage.auth.local.identities import Logins, Users
-    from moorage.auth.local.oidc_tokens import Foreign
+    from moorage.auth.access import AccessRequest, Credentials
+    from moorage.auth.local.identities import LoginVerifier, Users
+    from moorage.auth.local.oidc_tokens import OidcVerifier
     from moorage.auth.local.policy import Policy
     from moorage.auth.local.policy_source import PolicySource
     from moorage.auth.local.tokens import Tokens
     from moorage.auth.password_file import PasswordFile
 
-__all__ = ["Issued", "LocalAuthority", "Place", "Wish"]
+__all__ = ["IssuedToken", "LocalAuthority", "TokenRealm", "TokenRequest"]
 
 _log: Final = structlog.get_logger("moorage.auth")
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TokenRealm:
     """Where clients get tokens: `realm` if set, else `/token` below `host` (`http.host`) or where they are."""
 
     service: str
@@ -50,7 +50,7 @@ class Place:
     host: str = ""
     prefix: str = "/"
 
-    def realm_for(self, asked: Asked) -> str:
+    def realm_for(self, asked: AccessRequest) -> str:
         if self.realm:
             return self.realm
         if self.host:
@@ -59,19 +59,19 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
-class Wish:
+class TokenRequest:
     """What somebody who wants a token shows and asks for; at most one of the three ways to prove who he is."""
 
     basic: Basic | None = None
     refresh_token: str = field(default="", repr=False)
-    foreign_token: str = field(default="", repr=False)
+    oidc_token: str = field(default="", repr=False)
     scopes: Sequence[str] = ()
     offline: bool = False
     remote: str = ""
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedToken:
     """`refresh_token` is "" where none was asked for, or none can be had."""
 
     name: str
@@ -88,14 +88,14 @@ class LocalAuthority:
     def __init__(
         self,
         policies: PolicySource,
-        logins: Logins,
+        logins: LoginVerifier,
         tokens: Tokens,
-        place: Place,
+        place: TokenRealm,
         clock: Callable[[], float],
         *,
         login_s: float | None,
         files: Sequence[PolicySource | PasswordFile] = (),
-        closing: Sequence[Users | Foreign] = (),
+        closing: Sequence[Users | OidcVerifier] = (),
     ) -> None:
         self._policies, self._logins, self._tokens, self._place = policies, logins, tokens, place
         self._clock, self._login_s, self._files, self._closing = clock, login_s, files, closing
@@ -104,7 +104,7 @@ class LocalAuthority:
     def service(self) -> str:
         return self._place.service
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         if credentials is None and (asked.given or not asked.needs):
             self._refuse(asked)
         principal = await self._principal(credentials, asked)
@@ -112,14 +112,14 @@ class LocalAuthority:
             self._refuse(asked, "" if credentials is None else "insufficient_scope")
         return principal
 
-    async def _principal(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def _principal(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         if credentials is None:
             return Principal("", (await self._policies.current()).grants_of(ANONYMOUS))
         if isinstance(credentials, Basic):
             policy = await self._policies.current()
             try:
                 login = await self._login(credentials, policy, asked.remote)
-            except Refused:
+            except LoginRefused:
                 self._refuse(asked)
             return Principal(login.identity.shown, policy.grants_of(login.identity))
         try:
@@ -130,7 +130,7 @@ class LocalAuthority:
             self._refuse(asked, "invalid_token")
         return Principal(access.name, access.grants)
 
-    def _refuse(self, asked: Asked, error: str = "") -> NoReturn:
+    def _refuse(self, asked: AccessRequest, error: str = "") -> NoReturn:
         """`error` only for those who showed something: it makes clients throw away what they have."""
         value = challenge(
             "Bearer",
@@ -142,17 +142,17 @@ class LocalAuthority:
         raise Unauthorized(value, [(need.type, need.name, need.action) for need in asked.needs])
 
     async def _login(self, basic: Basic, policy: Policy, remote: str) -> Login:
-        """Raises Refused, Unavailable, TooManyRequests."""
+        """Raises LoginRefused, Unavailable, TooManyRequests."""
         try:
             return await self._logins.prove(basic, policy, remote)
-        except Refused as error:
+        except LoginRefused as error:
             if not error.told:
                 user = basic.user.decode(errors="backslashreplace")
                 _log.warning("login refused", user=user, remote=remote, cause=str(error))
             raise
 
-    async def issue(self, wish: Wish) -> Issued:
-        """A token.  Raises Refused, TooManyScopes, Unavailable, TooManyRequests."""
+    async def issue(self, wish: TokenRequest) -> IssuedToken:
+        """A token.  Raises LoginRefused, TooManyScopes, Unavailable, TooManyRequests."""
         needs = needs_of(wish.scopes)
         policy = await self._policies.current()
         login = await self._prove(wish, policy)
@@ -160,22 +160,22 @@ class LocalAuthority:
         issued_at = self._clock()
         token, expires_in_s = self._tokens.access(login.identity.shown, access, login.ends)
         shown = tuple(f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in access)
-        return Issued(login.identity.shown, token, issued_at, expires_in_s, shown, self._refresh(wish, login))
+        return IssuedToken(login.identity.shown, token, issued_at, expires_in_s, shown, self._refresh(wish, login))
 
-    async def _prove(self, wish: Wish, policy: Policy) -> Login:
+    async def _prove(self, wish: TokenRequest, policy: Policy) -> Login:
         if wish.basic is not None:
             return await self._login(wish.basic, policy, wish.remote)
         try:
-            if wish.foreign_token:
-                return await self._logins.prove_foreign(wish.foreign_token, policy)
+            if wish.oidc_token:
+                return await self._logins.authenticate_oidc(wish.oidc_token, policy)
             if wish.refresh_token:
                 return await self._logins.still(self._tokens.read_refresh(wish.refresh_token), policy)
-        except (Refused, InvalidToken) as error:
+        except (LoginRefused, InvalidToken) as error:
             _log.warning("token refused", remote=wish.remote, cause=str(error))
-            raise Refused(str(error)) from error
+            raise LoginRefused(str(error)) from error
         return Login(ANONYMOUS)
 
-    def _refresh(self, wish: Wish, login: Login) -> str:
+    def _refresh(self, wish: TokenRequest, login: Login) -> str:
         if not wish.offline or login.identity == ANONYMOUS:
             return ""
         if wish.refresh_token:

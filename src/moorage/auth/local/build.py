@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from moorage.auth.local.authority import LocalAuthority, Place
-from moorage.auth.local.identities import FOREIGN_USER, Logins
-from moorage.auth.local.keys import Keys
-from moorage.auth.local.oidc_tokens import Foreign
+from moorage.auth.local.authority import LocalAuthority, TokenRealm
+from moorage.auth.local.identities import OIDC_USER, LoginVerifier
+from moorage.auth.local.oidc_tokens import OidcVerifier
 from moorage.auth.local.policy import ROBOT_PREFIX
 from moorage.auth.local.policy_file import read
 from moorage.auth.local.policy_source import PolicySource
+from moorage.auth.local.signing_keys import SigningKeys
 from moorage.auth.local.tokens import Tokens
 from moorage.auth.password_file import SIZE_LIMIT_BYTES, PasswordFile, parse
 from moorage.config.problems import Origin, Problem, nearest
@@ -36,7 +36,7 @@ class LocalOptions:
 
     policy: str
     users: str
-    place: Place
+    place: TokenRealm
     token_s: float
     login_s: float
     rotation_s: float
@@ -56,11 +56,11 @@ def make(
     """
     users = PasswordFile(Path(options.users), reports=reports) if options.users else None
     policies = PolicySource(options.policy, reports=reports)
-    keys = Keys(secret, options.rotation_s, clock)
-    foreign = Foreign(clock)
+    keys = SigningKeys(secret, options.rotation_s, clock)
+    foreign = OidcVerifier(clock)
     return LocalAuthority(
         policies,
-        Logins(users, foreign, slowing, keys, clock),
+        LoginVerifier(users, foreign, slowing, keys, clock),
         Tokens(keys, options.place.service, options.token_s, clock),
         options.place,
         clock,
@@ -103,7 +103,7 @@ def _users(path: str) -> tuple[set[str] | None, list[Problem]]:
     problems = [Problem(text, origin=Origin(path), kind="warning") for text in passwords.warnings]
     names = {user.decode(errors="replace") for user in passwords.hashes}
     for name in sorted(names):
-        if name == FOREIGN_USER or name.startswith(ROBOT_PREFIX):
+        if name == OIDC_USER or name.startswith(ROBOT_PREFIX):
             message = f"the user {name!r} cannot log in: the name is taken for robots and foreign tokens"
             problems.append(Problem(message, origin=Origin(path), kind="warning"))
     return names, problems

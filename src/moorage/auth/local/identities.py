@@ -24,19 +24,19 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.auth.access import Basic
-    from moorage.auth.local.keys import Keys
-    from moorage.auth.local.oidc_tokens import Foreign
+    from moorage.auth.local.oidc_tokens import OidcVerifier
     from moorage.auth.local.policy import Policy
-    from moorage.auth.local.tokens import Refresh
+    from moorage.auth.local.signing_keys import SigningKeys
+    from moorage.auth.local.tokens import RefreshToken
     from moorage.auth.rate_limit import LoginRateLimit
 
-__all__ = ["FOREIGN_USER", "Login", "Logins", "Refused", "Users"]
+__all__ = ["OIDC_USER", "Login", "LoginRefused", "LoginVerifier", "Users"]
 
-FOREIGN_USER: Final = "oidc"
+OIDC_USER: Final = "oidc"
 """The user name beside a foreign token: `docker login -u oidc`."""
 
 
-class Refused(Exception):
+class LoginRefused(Exception):
     """Wrong, over, or nobody we know; the message is for the log, the client is told nothing of it.
 
     `told`: the log has it already.
@@ -72,7 +72,7 @@ class Login:
     ends: float | None = None
 
 
-class Logins:
+class LoginVerifier:
     """`users` None: there are only robots and foreign tokens.
 
     Guessing is slowed down for what people think up; of robots' secrets and signatures there is nothing to guess.
@@ -81,76 +81,76 @@ class Logins:
     def __init__(
         self,
         users: Users | None,
-        foreign: Foreign,
+        foreign: OidcVerifier,
         slowing: LoginRateLimit,
-        keys: Keys,
+        keys: SigningKeys,
         clock: Callable[[], float],
     ) -> None:
         self._users, self._foreign, self._slowing = users, foreign, slowing
         self._keys, self._clock = keys, clock
 
     async def prove(self, basic: Basic, policy: Policy, remote: str) -> Login:
-        """Raises Refused, TooManyRequests, and Unavailable where nobody can tell."""
+        """Raises LoginRefused, TooManyRequests, and Unavailable where nobody can tell."""
         try:
             name = basic.user.decode()
         except UnicodeDecodeError:
-            raise Refused("its name is not UTF-8") from None
+            raise LoginRefused("its name is not UTF-8") from None
         if name.startswith(ROBOT_PREFIX):
             return self._robot(name.removeprefix(ROBOT_PREFIX), basic.password, policy)
-        if name == FOREIGN_USER:
-            return await self.prove_foreign(basic.password.decode("latin-1"), policy)
+        if name == OIDC_USER:
+            return await self.authenticate_oidc(basic.password.decode("latin-1"), policy)
         if self._users is None:
-            raise Refused("there is no users file")
+            raise LoginRefused("there is no users file")
         if not self._users.knows(basic.user, basic.password) and not await self._slowing.guess(
             remote, basic, self._users.verify
         ):
-            raise Refused("wrong user or password", told=True)
+            raise LoginRefused("wrong user or password", told=True)
         stored = self._users.stored(basic.user)
         if stored is None:
-            raise Refused("removed in this moment")
+            raise LoginRefused("removed in this moment")
         return Login(Identity("user", name), self._keys.fingerprint(stored))
 
-    async def prove_foreign(self, token: str, policy: Policy) -> Login:
-        """By a token of another issuer.  Raises Refused, Unavailable."""
+    async def authenticate_oidc(self, token: str, policy: Policy) -> Login:
+        """By a token of another issuer.  Raises LoginRefused, Unavailable."""
         try:
             identity = await self._foreign.prove(token, policy)
         except InvalidToken as error:
-            raise Refused(f"the token {error}") from error
+            raise LoginRefused(f"the token {error}") from error
         except KeysUnavailable as error:
             raise Unavailable(str(error)) from error
         return Login(identity, ends=self._clock() + policy.issuers[identity.issuer].session_s)
 
-    async def still(self, refresh: Refresh, policy: Policy) -> Login:
-        """Whoever a refresh token was given to, if he would still get one.  Raises Refused."""
+    async def still(self, refresh: RefreshToken, policy: Policy) -> Login:
+        """Whoever a refresh token was given to, if he would still get one.  Raises LoginRefused."""
         identity = refresh.identity
         if identity.kind == "user":
             stored = None if self._users is None else self._users.stored(identity.name.encode())
             if stored is None or self._keys.fingerprint(stored) != refresh.fingerprint:
-                raise Refused("the user is gone, or has another password")
+                raise LoginRefused("the user is gone, or has another password")
             return Login(identity, refresh.fingerprint, refresh.ends)
         if identity.kind == "robot":
             robot = policy.robots.get(identity.name)
             known = () if robot is None else (self._keys.fingerprint(each.encode()) for each in robot.secrets)
             if robot is None or refresh.fingerprint not in known:
-                raise Refused("the robot is gone, or has another secret")
+                raise LoginRefused("the robot is gone, or has another secret")
             self._check_end(robot.name, policy)
             return Login(identity, refresh.fingerprint, self._end(robot.name, policy))
         if identity.issuer not in policy.issuers or not policy.knows(identity):
-            raise Refused("no rule is about its claims any more")
+            raise LoginRefused("no rule is about its claims any more")
         return Login(identity, ends=refresh.ends)
 
     def _robot(self, name: str, secret: bytes, policy: Policy) -> Login:
         robot = policy.robots.get(name)
         known = None if robot is None else knows(robot, secret)
         if known is None:
-            raise Refused("no such robot, or a wrong secret")
+            raise LoginRefused("no such robot, or a wrong secret")
         self._check_end(name, policy)
         fingerprint = self._keys.fingerprint(known.encode())
         return Login(Identity("robot", name), fingerprint, self._end(name, policy))
 
     def _check_end(self, name: str, policy: Policy) -> None:
         if policy.robots[name].is_over(datetime.fromtimestamp(self._clock(), UTC)):
-            raise Refused("the robot's account is over")
+            raise LoginRefused("the robot's account is over")
 
     def _end(self, name: str, policy: Policy) -> float | None:
         expires = policy.robots[name].expires

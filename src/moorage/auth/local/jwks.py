@@ -23,14 +23,14 @@ from urllib.parse import urlsplit
 
 import structlog
 
-from moorage.auth.token.keys import ALGORITHMS, KeyFileInvalid, read_jwks
+from moorage.auth.token.trusted_keys import ALGORITHMS, KeyFileInvalid, read_jwks
 from moorage.reloading import Reload, ReloadedFile, reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.auth.local.policy import Issuer
-    from moorage.auth.token.keys import Keys
+    from moorage.auth.token.trusted_keys import TrustedKeys
 
 __all__ = ["PUBLIC", "Fetch", "FileKeys", "KeySource", "KeysUnavailable", "RemoteKeys", "fetch", "source_of"]
 
@@ -53,7 +53,7 @@ class KeysUnavailable(Exception):
 
 
 class KeySource(Protocol):
-    async def keys(self, kid: str) -> Keys:
+    async def keys(self, kid: str) -> TrustedKeys:
         """All keys; looks for newer ones where `kid` is not among them.  Raises KeysUnavailable."""
         ...
 
@@ -76,11 +76,11 @@ class FileKeys:
     """A JWK Set in a file; checked once a second at most."""
 
     def __init__(self, path: str, clock: Callable[[], float]) -> None:
-        self._file: ReloadedFile[Keys | None] = ReloadedFile(path, _parsed, None)
+        self._file: ReloadedFile[TrustedKeys | None] = ReloadedFile(path, _parsed, None)
         self._clock = clock
         self._checked: float | None = None
 
-    async def keys(self, kid: str) -> Keys:
+    async def keys(self, kid: str) -> TrustedKeys:
         del kid
         now = self._clock()
         if self._checked is None or not 0 <= now - self._checked < _FILE_EVERY_S:
@@ -104,11 +104,11 @@ class RemoteKeys:
 
     def __init__(self, issuer: Issuer, get: Fetch, clock: Callable[[], float]) -> None:
         self._issuer, self._get, self._clock = issuer, get, clock
-        self._keys: Keys | None = None
+        self._keys: TrustedKeys | None = None
         self._fetched = self._tried = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
 
-    async def keys(self, kid: str) -> Keys:
+    async def keys(self, kid: str) -> TrustedKeys:
         known = self._keys
         if known is None or kid not in known.by_id:
             await self._refresh()
@@ -146,7 +146,7 @@ class RemoteKeys:
             cause = str(error) or type(error).__name__
             _log.error("cannot fetch an issuer's keys", issuer=self._issuer.url, cause=cause)
 
-    def _load(self) -> Keys:
+    def _load(self) -> TrustedKeys:
         issuer = self._issuer
         address = issuer.keys
         if not address:
@@ -162,7 +162,7 @@ class RemoteKeys:
         return _parsed(self._get(address, issuer.ca))
 
 
-def _parsed(data: bytes) -> Keys:
+def _parsed(data: bytes) -> TrustedKeys:
     """The public keys of a JWK Set; a secret in it would let everybody sign.  Raises ValueError if none's left."""
     try:
         keys = read_jwks(data, PUBLIC)

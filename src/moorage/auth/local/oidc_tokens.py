@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from moorage.auth.local.jwks import PUBLIC, source_of
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.tokens import InvalidToken
-from moorage.auth.token.jose import Refused, numeric_date, read_json, verify
+from moorage.auth.token.jose import TokenRefused, numeric_date, read_json, verify
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moorage.auth.local.jwks import KeySource
     from moorage.auth.local.policy import Issuer, Policy
 
-__all__ = ["Foreign"]
+__all__ = ["OidcVerifier"]
 
 _LIMIT_CHARS: Final = 16 << 10
 _NAME_LIMIT_CHARS: Final = 255
@@ -31,7 +31,7 @@ _CLOCKS_APART_S: Final = 60.0
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
-class Foreign:
+class OidcVerifier:
     """Verifies tokens by the issuers of the policy in force."""
 
     def __init__(
@@ -52,7 +52,7 @@ class Foreign:
         try:
             signed = verify(token, keys, PUBLIC, self._clock())
             claims = read_json(signed.payload, "payload")
-        except Refused as error:
+        except TokenRefused as error:
             raise InvalidToken(f"is refused: {error}") from error
         self._check(claims, issuer)
         used = policy.claims_of(issuer.name)
@@ -101,7 +101,7 @@ def _unverified(token: str) -> tuple[str, object]:
             read_json(base64.b64decode(part + "=" * (-len(part) % 4), altchars=b"-_", validate=True), "text")
             for part in parts[:2]
         )
-    except (Refused, ValueError) as error:
+    except (TokenRefused, ValueError) as error:
         raise InvalidToken("is no JWT") from error
     kid = header.get("kid")
     if not isinstance(kid, str) or not kid:

@@ -1,6 +1,6 @@
 """Who may do what: rules that add up, and the one place that decides by them.
 
-    Identity ──► its subjects (user:ann, group:dev, ...) ──► the rules that name one of them ──► Granted
+    Identity ──► its subjects (user:ann, group:dev, ...) ──► the rules that name one of them ──► PolicyGrants
 
 Rules only grant.  There is no rule that takes something away: so their order does not matter, what somebody may do
 is the sum of the rules that name him, and whoever adds a rule cannot lock out or let in anybody whom it does not
@@ -26,13 +26,13 @@ __all__ = [
     "ACTIONS",
     "ANONYMOUS",
     "ROBOT_PREFIX",
-    "Condition",
-    "Granted",
+    "AccessRule",
+    "ClaimCondition",
     "Identity",
     "Issuer",
     "Policy",
+    "PolicyGrants",
     "Robot",
-    "Rule",
 ]
 
 ACTIONS: Final = ("pull", "push", "delete")
@@ -65,7 +65,7 @@ ANONYMOUS: Final = Identity("anonymous")
 
 
 @dataclass(frozen=True, slots=True)
-class Condition:
+class ClaimCondition:
     """A claim, and the patterns one of which one of its values must match."""
 
     claim: str
@@ -76,7 +76,7 @@ class Condition:
 
 
 @dataclass(frozen=True, slots=True)
-class Rule:
+class AccessRule:
     """One entry of the file; `where` is its place there.
 
     It reaches everybody who is one of `who` ("user:ann", "group:dev", "robot:ci", "authenticated", "anonymous", or
@@ -88,7 +88,7 @@ class Rule:
     repositories: tuple[RepositoryPattern, ...] = ()
     allow: frozenset[str] = frozenset()
     catalog: bool = False
-    conditions: tuple[Condition, ...] = ()
+    conditions: tuple[ClaimCondition, ...] = ()
 
     @property
     def shown(self) -> str:
@@ -133,10 +133,10 @@ class Issuer:
 
 
 @dataclass(frozen=True, slots=True)
-class _Reaching:
+class _ResolvedRule:
     """A rule for one identity: with its places filled in."""
 
-    rule: Rule
+    rule: AccessRule
     globs: tuple[Glob, ...]
     everything: bool
 
@@ -151,10 +151,10 @@ class _Reaching:
 
 
 @dataclass(frozen=True, slots=True)
-class Granted:
+class PolicyGrants:
     """What the rules allow one identity; see `access.Grants`."""
 
-    rules: tuple[_Reaching, ...] = ()
+    rules: tuple[_ResolvedRule, ...] = ()
     _known: dict[Need, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @property
@@ -169,7 +169,7 @@ class Granted:
             known = self._known[need] = any(each.allows(need) for each in self.rules)
         return known
 
-    def because(self, need: Need) -> list[Rule]:
+    def because(self, need: Need) -> list[AccessRule]:
         """The rules that grant it."""
         return [each.rule for each in self.rules if each.allows(need)]
 
@@ -184,10 +184,10 @@ class Policy:
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
     robots: Mapping[str, Robot] = field(default_factory=dict)
     issuers: Mapping[str, Issuer] = field(default_factory=dict)
-    rules: tuple[Rule, ...] = ()
-    _grants: dict[Identity, Granted] = field(default_factory=dict, compare=False, repr=False)
+    rules: tuple[AccessRule, ...] = ()
+    _grants: dict[Identity, PolicyGrants] = field(default_factory=dict, compare=False, repr=False)
 
-    def grants_of(self, identity: Identity) -> Granted:
+    def grants_of(self, identity: Identity) -> PolicyGrants:
         """Everything that this identity may do."""
         found = self._grants.get(identity)
         if found is None:
@@ -209,7 +209,7 @@ class Policy:
         looked_at = {condition.claim for rule in rules for condition in rule.conditions}
         return frozenset(looked_at.union(*(pattern.places for rule in rules for pattern in rule.repositories)))
 
-    def rules_for(self, identity: Identity) -> list[Rule]:
+    def rules_for(self, identity: Identity) -> list[AccessRule]:
         """The rules that name this identity, whatever they grant."""
         subjects = self._subjects(identity)
         return [rule for rule in self.rules if _reaches(rule, identity, subjects)]
@@ -231,16 +231,16 @@ class Policy:
             case _:
                 return frozenset({"anonymous"})
 
-    def _decide(self, identity: Identity) -> Granted:
-        reaching: list[_Reaching] = []
+    def _decide(self, identity: Identity) -> PolicyGrants:
+        reaching: list[_ResolvedRule] = []
         for rule in self.rules_for(identity):
             globs = [pattern.glob(lambda place: _fill(identity, place)) for pattern in rule.repositories]
             everything = any(pattern.is_everything for pattern in rule.repositories)
-            reaching.append(_Reaching(rule, tuple(glob for glob in globs if glob is not None), everything))
-        return Granted(tuple(reaching))
+            reaching.append(_ResolvedRule(rule, tuple(glob for glob in globs if glob is not None), everything))
+        return PolicyGrants(tuple(reaching))
 
 
-def _reaches(rule: Rule, identity: Identity, subjects: frozenset[str]) -> bool:
+def _reaches(rule: AccessRule, identity: Identity, subjects: frozenset[str]) -> bool:
     if not rule.who & subjects:
         return False
     claims = dict(identity.claims)

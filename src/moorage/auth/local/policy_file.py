@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from moorage.auth.local.patterns import Glob, RepositoryPattern
-from moorage.auth.local.policy import ACTIONS, Condition, Issuer, Policy, Robot, Rule
+from moorage.auth.local.policy import ACTIONS, AccessRule, ClaimCondition, Issuer, Policy, Robot
 from moorage.auth.local.policy_yaml import Reading, tree_of
 from moorage.auth.local.robot_secrets import HASH, parse_expiry
 from moorage.config.problems import Origin, Problem, nearest
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from moorage.config.tree import Map, Node
 
-__all__ = ["NAME", "SIZE_LIMIT_BYTES", "FileRead", "parse", "read", "unreadable"]
+__all__ = ["NAME", "SIZE_LIMIT_BYTES", "ParsedPolicy", "parse", "read", "unreadable"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
 """What groups, robots and issuers may be called."""
@@ -46,7 +46,7 @@ _RULE: Final = ("repositories", "allow", "catalog")
 
 
 @dataclass(frozen=True, slots=True)
-class FileRead:
+class ParsedPolicy:
     """`policy` is None when a problem is an error.  `users`: the user names in it, with key and place."""
 
     policy: Policy | None
@@ -54,12 +54,12 @@ class FileRead:
     users: Mapping[str, tuple[str, Origin]] = field(default_factory=dict)
 
 
-def read(path: str) -> FileRead:
+def read(path: str) -> ParsedPolicy:
     """Read the whole file; nothing is raised for what is wrong with it."""
     try:
         data = read_regular(path, SIZE_LIMIT_BYTES)
     except (OSError, ValueError) as error:
-        return FileRead(None, (unreadable(path, error),))
+        return ParsedPolicy(None, (unreadable(path, error),))
     return parse(data, path)
 
 
@@ -69,14 +69,14 @@ def unreadable(path: str, error: OSError | ValueError) -> Problem:
     return Problem(f"cannot be read: {reason}", origin=Origin(path))
 
 
-def parse(data: bytes, path: str) -> FileRead:
+def parse(data: bytes, path: str) -> ParsedPolicy:
     """Parse the content of the policy file `path`, which locates its problems; raises nothing."""
     tree, problems = tree_of(data, path)
     file = _File(Reading(problems), path)
     policy = file.policy(tree) if tree is not None else None
     problems = file.reading.problems
     wrong = any(problem.kind == "error" for problem in problems)
-    return FileRead(None if wrong else policy, tuple(problems), file.users)
+    return ParsedPolicy(None if wrong else policy, tuple(problems), file.users)
 
 
 class _File:
@@ -86,7 +86,7 @@ class _File:
         self._groups: dict[str, frozenset[str]] = {}
         self._robots: dict[str, Robot] = {}
         self._issuers: dict[str, Issuer] = {}
-        self._rules: list[Rule] = []
+        self._rules: list[AccessRule] = []
 
     def policy(self, tree: Map) -> Policy:
         top = self.reading.mapping(tree, "", ("groups", "robots", "issuers", "access"))
@@ -192,7 +192,7 @@ class _File:
         origin: Origin,
         who: frozenset[str],
         places: Callable[[str], bool],
-        conditions: tuple[Condition, ...] = (),
+        conditions: tuple[ClaimCondition, ...] = (),
     ) -> None:
         allow = self._actions(entry.get("allow"), f"{key}.allow")
         catalog = self.reading.flag(entry.get("catalog"), f"{key}.catalog")
@@ -212,7 +212,7 @@ class _File:
         if "anonymous" in who and allow - {"pull"}:
             self.reading.warn(key, f"lets anybody {' and '.join(sorted(allow - {'pull'}))}", origin)
         where = f"{origin}: {key}"
-        self._rules.append(Rule(where, who, tuple(patterns), allow, catalog, conditions))
+        self._rules.append(AccessRule(where, who, tuple(patterns), allow, catalog, conditions))
 
     def _actions(self, node: Node | None, key: str) -> frozenset[str]:
         found = set[str]()
@@ -296,10 +296,10 @@ class _File:
         for index, rule in enumerate(rules):
             here = f"{key}.rules[{index}]"
             entry = self.reading.mapping(rule, here, ("claims", *_RULE))
-            conditions: list[Condition] = []
+            conditions: list[ClaimCondition] = []
             for claim, values in self.reading.mapping(entry.get("claims"), f"{here}.claims").items():
                 globs = self._globs(values, f"{here}.claims.{claim}")
-                conditions.append(Condition(claim, globs))
+                conditions.append(ClaimCondition(claim, globs))
             if not conditions:
                 message = "required and missing; else every token of this issuer, whoever it is for, would get in"
                 self.reading.note(f"{here}.claims", message, rule.origin)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, Final
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from moorage.auth.access import Listed
+from moorage.auth.access import ListedGrants
 from moorage.auth.local.policy import Identity
 from moorage.caches import LRUCache
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
 
     from joserfc.jwk import GuestProtocol, OctKey
 
-    from moorage.auth.local.keys import Keys
+    from moorage.auth.local.signing_keys import SigningKeys
 
-__all__ = ["Access", "InvalidToken", "Refresh", "Tokens"]
+__all__ = ["AccessToken", "InvalidToken", "RefreshToken", "Tokens"]
 
 _ALGORITHMS: Final = ("HS256",)
 _ACCESS: Final = "access"
@@ -56,16 +56,16 @@ class InvalidToken(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Access:
+class AccessToken:
     """What an access token says."""
 
     name: str
-    grants: Listed
+    grants: ListedGrants
     ends: float
 
 
 @dataclass(frozen=True, slots=True)
-class Refresh:
+class RefreshToken:
     """What a refresh token says.  `ends`: when, None for never."""
 
     identity: Identity
@@ -76,10 +76,10 @@ class Refresh:
 class Tokens:
     """`service` is both issuer and audience; `lifetime_s` that of access tokens."""
 
-    def __init__(self, keys: Keys, service: str, lifetime_s: float, clock: Callable[[], float]) -> None:
+    def __init__(self, keys: SigningKeys, service: str, lifetime_s: float, clock: Callable[[], float]) -> None:
         self._keys, self._service, self._clock = keys, service, clock
         self.lifetime_s = int(lifetime_s)
-        self._read: LRUCache[str, Access] = LRUCache(_REMEMBERED)
+        self._read: LRUCache[str, AccessToken] = LRUCache(_REMEMBERED)
 
     def access(self, name: str, granted: Sequence[Mapping[str, Any]], ends: float | None) -> tuple[str, int]:
         """A token, and the seconds its client may count on; never beyond `ends`."""
@@ -91,14 +91,14 @@ class Tokens:
         claims = {"sub": name, "exp": int(exp), "nbf": int(now) - _EARLIER_S, "access": list(granted)}
         return self._sign(_ACCESS, "JWT", claims), max(0, int(lasts_s))
 
-    def read_access(self, token: str) -> Access:
+    def read_access(self, token: str) -> AccessToken:
         """Raises InvalidToken."""
         found = self._read.get(token)
         if found is None:
             claims = self._verify(_ACCESS, token, self.lifetime_s + _GRACE_S)
             if self._clock() < claims["nbf"]:
                 raise InvalidToken("is not yet good: the clocks of the nodes are apart")
-            found = Access(claims["sub"], _listed(claims["access"]), float(claims["exp"]))
+            found = AccessToken(claims["sub"], _listed(claims["access"]), float(claims["exp"]))
             self._read.put(token, found)
         if self._clock() >= found.ends:
             self._read.drop(token)
@@ -112,7 +112,7 @@ class Tokens:
             claims["exp"] = int(ends)
         return self._sign(_REFRESH, "refresh+jwt", claims)
 
-    def read_refresh(self, token: str) -> Refresh:
+    def read_refresh(self, token: str) -> RefreshToken:
         """Raises InvalidToken; whether the fingerprint is still right is for the caller to see."""
         claims = self._verify(_REFRESH, token, None)
         ends = float(claims["exp"]) if "exp" in claims else None
@@ -120,7 +120,7 @@ class Tokens:
             raise InvalidToken("is over", ordinary=True)
         foreign = tuple(sorted((claim, tuple(values)) for claim, values in claims["claims"].items()))
         identity = Identity(claims["kind"], claims["name"], claims["issuer"], foreign)
-        return Refresh(identity, claims["fingerprint"], ends)
+        return RefreshToken(identity, claims["fingerprint"], ends)
 
     def _sign(self, purpose: str, kind: str, claims: Mapping[str, Any]) -> str:
         key = self._keys.signing(purpose)
@@ -154,6 +154,6 @@ class Tokens:
         return claims
 
 
-def _listed(access: Sequence[Mapping[str, Any]]) -> Listed:
+def _listed(access: Sequence[Mapping[str, Any]]) -> ListedGrants:
     """The rights alone: our tokens say nothing of classes of content, so they are not held to one."""
-    return Listed(Listed.of_claim(access).actions)
+    return ListedGrants(ListedGrants.of_claim(access).actions)

@@ -25,7 +25,7 @@ import structlog
 
 from moorage.auth.access import Bearer, Principal, challenge, missing, scopes
 from moorage.auth.token.claims import read
-from moorage.auth.token.jose import Refused, verify
+from moorage.auth.token.jose import TokenRefused, verify
 from moorage.caches import TTLCache
 from moorage.coalescing import SingleFlight
 from moorage.errors import Unauthorized
@@ -33,7 +33,7 @@ from moorage.errors import Unauthorized
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.auth.access import Asked, Credentials, Need
+    from moorage.auth.access import AccessRequest, Credentials, Need
     from moorage.auth.token.files import KeyFiles
 
 __all__ = ["TokenAuthority", "TokenRules"]
@@ -74,7 +74,7 @@ class TokenAuthority:
         """What an operator should know of the keys."""
         return self._files.warnings
 
-    async def admit(self, credentials: Credentials | None, asked: Asked) -> Principal:
+    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
         if not isinstance(credentials, Bearer):
             raise self._without_token(asked)
         now = self._clock()
@@ -96,13 +96,13 @@ class TokenAuthority:
     async def close(self) -> None:
         await self._reloads.close()
 
-    async def _prove(self, token: str, digest: bytes, asked: Asked) -> Principal:
+    async def _prove(self, token: str, digest: bytes, asked: AccessRequest) -> Principal:
         """Verify a token that is not remembered, with keys as new as can be.  Raises Unauthorized."""
         keys = self._files.keys
         try:
             try:
                 return self._verify(token, digest)
-            except Refused as refused:
+            except TokenRefused as refused:
                 if not refused.keys:
                     raise
                 # The token server may have begun to use another key a moment ago.
@@ -110,7 +110,7 @@ class TokenAuthority:
                 if self._files.keys is keys:
                     raise
                 return self._verify(token, digest)
-        except Refused as refused:
+        except TokenRefused as refused:
             raise self._refusal(
                 asked,
                 "invalid_token",
@@ -125,7 +125,7 @@ class TokenAuthority:
         signed = verify(token, self._files.keys, rules.algorithms, now)
         try:
             claims = read(signed.payload, issuer=rules.issuer, service=rules.service, now=now)
-        except Refused as refused:
+        except TokenRefused as refused:
             refused.key_id = signed.key_id
             raise
         principal = Principal(claims.subject, claims.grants)
@@ -144,13 +144,13 @@ class TokenAuthority:
         finally:
             self._reloaded = self._clock()
 
-    def _without_token(self, asked: Asked) -> Unauthorized:
+    def _without_token(self, asked: AccessRequest) -> Unauthorized:
         reason = "the Authorization header holds no bearer token" if asked.given else "no token"
         return self._refusal(asked, "", reason, ordinary=True)
 
     def _refusal(
         self,
-        asked: Asked,
+        asked: AccessRequest,
         error: str,
         reason: str,
         *,
@@ -174,7 +174,7 @@ class TokenAuthority:
         parameters = {"realm": self._realm(asked), "service": self._rules.service, "scope": wanted, "error": error}
         return Unauthorized(challenge("Bearer", **parameters), [_record(need) for need in asked.needs])
 
-    def _realm(self, asked: Asked) -> str:
+    def _realm(self, asked: AccessRequest) -> str:
         path = self._rules.redirect_path
         if path is None or not asked.host:
             return self._rules.realm

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from moorage.auth.token.authority import TokenAuthority, TokenRules
 from moorage.auth.token.files import KeyFiles
-from moorage.auth.token.keys import ALGORITHMS
+from moorage.auth.token.trusted_keys import ALGORITHMS
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from cryptography.x509.verification import Policy
 
-__all__ = ["ChainInvalid", "Vouched", "follow", "is_authority"]
+__all__ = ["ChainInvalid", "VerifiedChain", "is_authority", "verify_chain"]
 
 _SENT_LIMIT: Final = 5
 _INTERMEDIATES_LIMIT: Final = 3
@@ -35,7 +35,7 @@ class ChainInvalid(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Vouched:
+class VerifiedChain:
     """The key of the certificate that signs, whose it is, and until when this holds (seconds since the epoch)."""
 
     public: object
@@ -43,7 +43,7 @@ class Vouched:
     until: float
 
 
-def follow(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float) -> Vouched:
+def verify_chain(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float) -> VerifiedChain:
     """Check an `x5c` list, the signer first.  Raises ChainInvalid."""
     if not roots:
         raise ChainInvalid("the token brings a certificate, and no rootcertbundle is configured")
@@ -52,7 +52,7 @@ def follow(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float
     try:
         leaf, *others = (_read(text) for text in sent)
         until = _vouched_until(leaf, others, roots, now)
-        return Vouched(leaf.public_key(), leaf.subject.rfc4514_string(), until)
+        return VerifiedChain(leaf.public_key(), leaf.subject.rfc4514_string(), until)
     except ChainInvalid:
         raise
     except Exception as error:

@@ -11,8 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.auth.access import Listed
-from moorage.auth.token.jose import Refused, numeric_date, read_json
+from moorage.auth.access import ListedGrants
+from moorage.auth.token.jose import TokenRefused, numeric_date, read_json
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,20 +28,20 @@ class Claims:
     """`until` is in seconds since the epoch, leeway included."""
 
     subject: str
-    grants: Listed
+    grants: ListedGrants
     until: float
 
 
 def read(payload: bytes, *, issuer: str, service: str, now: float) -> Claims:
-    """Raises Refused."""
+    """Raises TokenRefused."""
     claims = read_json(payload, "payload")
     # What cannot be written to a log as UTF-8 (half a surrogate pair) is shown as "?".
     subject = _text(claims, "sub").encode(errors="replace").decode()
     try:
         _check_parties(claims, issuer, service)
         until = _check_times(claims, now)
-        return Claims(subject, Listed.of_claim(_access(claims)), until)
-    except Refused as refused:
+        return Claims(subject, ListedGrants.of_claim(_access(claims)), until)
+    except TokenRefused as refused:
         refused.subject = subject
         raise
 
@@ -49,24 +49,24 @@ def read(payload: bytes, *, issuer: str, service: str, now: float) -> Claims:
 def _check_parties(claims: Mapping[str, Any], issuer: str, service: str) -> None:
     found = _text(claims, "iss")
     if found != issuer:
-        raise Refused(f"issued by {found[:100]!r}, not by {issuer!r}")
+        raise TokenRefused(f"issued by {found[:100]!r}, not by {issuer!r}")
     audience = claims.get("aud", [])
     if isinstance(audience, str):
         audience = [audience]
     if not isinstance(audience, list) or not all(isinstance(name, str) for name in audience):
-        raise Refused("malformed: its aud is neither text nor a list of text")
+        raise TokenRefused("malformed: its aud is neither text nor a list of text")
     if service not in audience:
-        raise Refused(f"meant for {', '.join(audience)[:100]!r}, not for {service!r}")
+        raise TokenRefused(f"meant for {', '.join(audience)[:100]!r}, not for {service!r}")
 
 
 def _check_times(claims: Mapping[str, Any], now: float) -> float:
     end, begin = _time(claims, "exp"), _time(claims, "nbf")
     if end is None:
-        raise Refused("it has no exp")
+        raise TokenRefused("it has no exp")
     if now > end + LEEWAY_S:
-        raise Refused(f"expired {now - end:.0f} s ago", ordinary=True)
+        raise TokenRefused(f"expired {now - end:.0f} s ago", ordinary=True)
     if begin is not None and now < begin - LEEWAY_S:
-        raise Refused(f"not valid before {begin - now:.0f} s from now; do the clocks agree?")
+        raise TokenRefused(f"not valid before {begin - now:.0f} s from now; do the clocks agree?")
     return end + LEEWAY_S
 
 
@@ -76,31 +76,31 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
     if value is None:
         return None
     if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Refused(f"malformed: its {name} is no number")
+        raise TokenRefused(f"malformed: its {name} is no number")
     seconds = numeric_date(value)
     if seconds is None:
-        raise Refused(f"malformed: its {name} is no time")
+        raise TokenRefused(f"malformed: its {name} is no time")
     return seconds
 
 
 def _access(claims: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """As `Listed.of_claim` takes it: null and what is missing are nothing, as in Go."""
+    """As `ListedGrants.of_claim` takes it: null and what is missing are nothing, as in Go."""
     entries = claims.get("access")
     if entries is None:
         return []
     if not isinstance(entries, list):
-        raise Refused("malformed: its access is no list")
+        raise TokenRefused("malformed: its access is no list")
     return [_entry(entry) for entry in entries]
 
 
 def _entry(entry: object) -> dict[str, Any]:
     if not isinstance(entry, dict):
-        raise Refused("malformed: an entry of its access is no JSON object")
+        raise TokenRefused("malformed: an entry of its access is no JSON object")
     actions = entry.get("actions")
     if actions is None:
         actions = []
     if not isinstance(actions, list) or not all(isinstance(action, str) for action in actions):
-        raise Refused("malformed: the actions of an entry of its access are no list of text")
+        raise TokenRefused("malformed: the actions of an entry of its access are no list of text")
     texts = {name: _text(entry, name) for name in ("type", "name", "class")}
     return {**texts, "actions": actions}
 
@@ -110,5 +110,5 @@ def _text(claims: Mapping[str, Any], name: str) -> str:
     if value is None:
         return ""
     if not isinstance(value, str):
-        raise Refused(f"malformed: its {name} is not text")
+        raise TokenRefused(f"malformed: its {name} is not text")
     return value

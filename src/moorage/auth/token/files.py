@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from moorage.auth.file_log import FileLog
 from moorage.auth.token.chains import is_authority
-from moorage.auth.token.keys import KeyFileInvalid, Keys, join, read_bundle, read_jwks
+from moorage.auth.token.trusted_keys import KeyFileInvalid, TrustedKeys, join, read_bundle, read_jwks
 from moorage.reloading import Reload, ReloadedFile, reason_of
 from moorage.startup import StartupError
 
@@ -38,7 +38,7 @@ class KeyFiles:
             )
         if jwks is not None:
             self._files.append(_KeyFile("jwks", jwks, lambda data: read_jwks(data, allowed), log))
-        self.keys = Keys({})
+        self.keys = TrustedKeys({})
 
     def load(self) -> None:
         """Read the files for the first time.  Raises StartupError if no key results, or a file is broken."""
@@ -73,17 +73,17 @@ class KeyFiles:
 
 
 class _KeyFile:
-    def __init__(self, name: str, path: Path, read: Callable[[bytes], Keys], log: FileLog) -> None:
+    def __init__(self, name: str, path: Path, read: Callable[[bytes], TrustedKeys], log: FileLog) -> None:
         self._name = name
         self._read = read
         self._log = log
-        self._file = ReloadedFile(str(path), self._parse, Keys({}))
+        self._file = ReloadedFile(str(path), self._parse, TrustedKeys({}))
 
     def __str__(self) -> str:
         return f"{self._name} {self._file.path}"
 
     @property
-    def keys(self) -> Keys:
+    def keys(self) -> TrustedKeys:
         return self._file.value
 
     def load(self) -> None:
@@ -98,13 +98,13 @@ class _KeyFile:
             self._log.error("the old keys for tokens stay in force", file=str(self), error=reason)
         return outcome is Reload.CHANGED
 
-    def _parse(self, data: bytes) -> Keys:
+    def _parse(self, data: bytes) -> TrustedKeys:
         keys = self._read(data)
         if not _usable(keys) and _usable(self.keys):
             raise KeyFileInvalid("no key that could sign a token")
         return keys
 
 
-def _usable(keys: Keys) -> bool:
+def _usable(keys: TrustedKeys) -> bool:
     """A certificate whose own key signs no tokens may still vouch for one whose does."""
     return bool(keys.by_id) or any(is_authority(root) for root in keys.roots)

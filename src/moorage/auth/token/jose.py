@@ -24,22 +24,22 @@ from joserfc.errors import JoseError
 from joserfc.jwk import thumbprint
 from joserfc.jws import JWSRegistry
 
-from moorage.auth.token.chains import ChainInvalid, follow
-from moorage.auth.token.keys import ALGORITHMS, trust
+from moorage.auth.token.chains import ChainInvalid, verify_chain
+from moorage.auth.token.trusted_keys import ALGORITHMS, trust
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moorage.auth.token.keys import Keys, TrustedKey
+    from moorage.auth.token.trusted_keys import TrustedKey, TrustedKeys
 
-__all__ = ["Refused", "Signed", "numeric_date", "read_json", "verify"]
+__all__ = ["TokenRefused", "VerifiedPayload", "numeric_date", "read_json", "verify"]
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _EMBEDDED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
 _FOR_EVER: Final = math.inf
 
 
-class Refused(Exception):
+class TokenRefused(Exception):
     """The token proves nothing; the message says why and is for the log alone.
 
     `key_id` and `subject` are what is known of it by then.  `keys` says that other keys might change the verdict,
@@ -54,7 +54,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Signed:
+class VerifiedPayload:
     """What a trusted key has signed; `until` (seconds since the epoch) is how long the key itself is trusted."""
 
     payload: bytes
@@ -62,36 +62,36 @@ class Signed:
     until: float
 
 
-def verify(token: str, keys: Keys, allowed: frozenset[str], now: float) -> Signed:
-    """The payload of a token in compact form.  Raises Refused."""
+def verify(token: str, keys: TrustedKeys, allowed: frozenset[str], now: float) -> VerifiedPayload:
+    """The payload of a token in compact form.  Raises TokenRefused."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004  RFC 7515 section 7.1
-        raise Refused(f"malformed: {len(parts)} parts instead of 3")
+        raise TokenRefused(f"malformed: {len(parts)} parts instead of 3")
     head, payload, signature = (_decoded(part) for part in parts)
     header = read_json(head, "header")
     algorithm = header.get("alg")
     if not isinstance(algorithm, str) or algorithm not in ALGORITHMS:
-        raise Refused(f"the algorithm {str(algorithm)[:20]!r} is not known")
+        raise TokenRefused(f"the algorithm {str(algorithm)[:20]!r} is not known")
     if "crit" in header or "b64" in header:
-        raise Refused("its header asks for an extension (crit, b64) that is not known")
+        raise TokenRefused("its header asks for an extension (crit, b64) that is not known")
     key_id, candidates, until = _candidates(header, keys, allowed, now)
     fitting = [candidate for candidate in candidates if algorithm in candidate.algorithms]
     if not fitting:
-        raise Refused(f"{algorithm} is not allowed with this key", key_id=key_id, keys=True)
+        raise TokenRefused(f"{algorithm} is not allowed with this key", key_id=key_id, keys=True)
     signing_input = f"{parts[0]}.{parts[1]}".encode()
     if not any(_signed(candidate, algorithm, signing_input, signature) for candidate in fitting):
-        raise Refused("the signature is wrong", key_id=key_id, keys=True)
-    return Signed(payload, key_id, until)
+        raise TokenRefused("the signature is wrong", key_id=key_id, keys=True)
+    return VerifiedPayload(payload, key_id, until)
 
 
 def read_json(data: bytes, part: str) -> dict[str, Any]:
-    """A JSON object in UTF-8, each name once.  Raises Refused."""
+    """A JSON object in UTF-8, each name once.  Raises TokenRefused."""
     try:
         found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
-        raise Refused(f"malformed: its {part} is no JSON") from error
+        raise TokenRefused(f"malformed: its {part} is no JSON") from error
     if not isinstance(found, dict):
-        raise Refused(f"malformed: its {part} is no JSON object")
+        raise TokenRefused(f"malformed: its {part} is no JSON object")
     return found
 
 
@@ -119,12 +119,12 @@ def _no_number(name: str) -> float:
 
 def _decoded(part: str) -> bytes:
     if _PART.fullmatch(part) is None or len(part) % 4 == 1:
-        raise Refused("malformed: a part is no base64url")
+        raise TokenRefused("malformed: a part is no base64url")
     return base64.urlsafe_b64decode(part + "=" * (-len(part) % 4))
 
 
 def _candidates(
-    header: Mapping[str, Any], keys: Keys, allowed: frozenset[str], now: float
+    header: Mapping[str, Any], keys: TrustedKeys, allowed: frozenset[str], now: float
 ) -> tuple[str, tuple[TrustedKey, ...], float]:
     """The id by which the key was found, the trusted keys of that id, and until when they are."""
     kid = _text(header, "kid")
@@ -133,29 +133,29 @@ def _candidates(
     if "jwk" in header:
         jwk = header["jwk"]
         if not isinstance(jwk, dict):
-            raise Refused("malformed: the jwk in its header is no JSON object")
+            raise TokenRefused("malformed: the jwk in its header is no JSON object")
         kid = _text(jwk, "kid") or kid
         if chain := _list(jwk, "x5c"):
             return _by_chain(chain, kid, keys, allowed, now)
         kid = kid or _embedded_id(jwk)
     if not kid:
-        raise Refused("its header names no key (x5c, jwk, kid)")
+        raise TokenRefused("its header names no key (x5c, jwk, kid)")
     found = keys.by_id.get(kid)
     if found is None:
-        raise Refused("signed by an unknown key", key_id=kid, keys=True)
+        raise TokenRefused("signed by an unknown key", key_id=kid, keys=True)
     return kid, found, _FOR_EVER
 
 
 def _by_chain(
-    chain: list[object], kid: str, keys: Keys, allowed: frozenset[str], now: float
+    chain: list[object], kid: str, keys: TrustedKeys, allowed: frozenset[str], now: float
 ) -> tuple[str, tuple[TrustedKey, ...], float]:
     try:
-        vouched = follow(chain, keys.roots, now)
+        vouched = verify_chain(chain, keys.roots, now)
     except ChainInvalid as error:
-        raise Refused(str(error), key_id=kid, keys=True) from error
+        raise TokenRefused(str(error), key_id=kid, keys=True) from error
     trusted = trust(vouched.public, allowed)
     if isinstance(trusted, str):
-        raise Refused(f"the key of its certificate cannot serve: {trusted}", key_id=kid)
+        raise TokenRefused(f"the key of its certificate cannot serve: {trusted}", key_id=kid)
     return kid or vouched.name, (trusted,), vouched.until
 
 
@@ -164,7 +164,7 @@ def _embedded_id(jwk: Mapping[str, Any]) -> str:
     names = _EMBEDDED.get(str(jwk.get("kty")), ())
     members = {name: jwk.get(name) for name in names}
     if not members or not all(isinstance(value, str) for value in members.values()):
-        raise Refused("malformed: the jwk in its header is no public key")
+        raise TokenRefused("malformed: the jwk in its header is no public key")
     return thumbprint(members)
 
 
@@ -180,12 +180,12 @@ def _signed(candidate: TrustedKey, algorithm: str, signing_input: bytes, signatu
 def _text(header: Mapping[str, Any], name: str) -> str:
     value = header.get(name, "")
     if not isinstance(value, str):
-        raise Refused(f"malformed: the {name} in its header is not text")
+        raise TokenRefused(f"malformed: the {name} in its header is not text")
     return value
 
 
 def _list(header: Mapping[str, Any], name: str) -> list[object]:
     value = header.get(name, [])
     if not isinstance(value, list):
-        raise Refused(f"malformed: the {name} in its header is no list")
+        raise TokenRefused(f"malformed: the {name} in its header is no list")
     return value

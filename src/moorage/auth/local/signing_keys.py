@@ -21,16 +21,16 @@ from joserfc.jwk import OctKey
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["CLOCKS_APART_S", "Keys"]
+__all__ = ["CLOCK_SKEW_S", "SigningKeys"]
 
-CLOCKS_APART_S: Final = 60.0
+CLOCK_SKEW_S: Final = 60.0
 """How far the clocks of nodes may be apart."""
 
 _SALT: Final = b"moorage auth.local 1"
 _KID: Final = re.compile(r"[0-9]{1,12}", re.ASCII)
 
 
-class Keys:
+class SigningKeys:
     """`period_s`: how long each key signs; `clock`: seconds since 1970."""
 
     def __init__(self, secret: bytes, period_s: float, clock: Callable[[], float]) -> None:
@@ -49,9 +49,9 @@ class Keys:
         if not isinstance(kid, str) or _KID.fullmatch(kid) is None:
             return None
         begun, now = int(kid), self._clock()
-        if begun > now + CLOCKS_APART_S:
+        if begun > now + CLOCK_SKEW_S:
             return None
-        if lasts_s is not None and begun + self._period_s + lasts_s + CLOCKS_APART_S < now:
+        if lasts_s is not None and begun + self._period_s + lasts_s + CLOCK_SKEW_S < now:
             return None
         return self._derived(purpose, begun)
 

@@ -38,8 +38,8 @@ if TYPE_CHECKING:
 __all__ = [
     "ALGORITHMS",
     "KeyFileInvalid",
-    "Keys",
     "TrustedKey",
+    "TrustedKeys",
     "ids_of",
     "join",
     "read_bundle",
@@ -77,7 +77,7 @@ class TrustedKey:
 
 
 @dataclass(frozen=True, slots=True)
-class Keys:
+class TrustedKeys:
     """What one file, or all of them, give.
 
     `by_id` may hold several keys of different types under one id (RFC 7517 section 4.5).  `roots` are the bundle's
@@ -89,7 +89,7 @@ class Keys:
     notes: tuple[str, ...] = ()
 
 
-def join(parts: Iterable[Keys]) -> Keys:
+def join(parts: Iterable[TrustedKeys]) -> TrustedKeys:
     by_id: dict[str, tuple[TrustedKey, ...]] = {}
     roots: list[x509.Certificate] = []
     notes: list[str] = []
@@ -98,13 +98,13 @@ def join(parts: Iterable[Keys]) -> Keys:
             by_id[key_id] = (*by_id.get(key_id, ()), *found)
         roots += part.roots
         notes += part.notes
-    return Keys(by_id, tuple(roots), tuple(notes))
+    return TrustedKeys(by_id, tuple(roots), tuple(notes))
 
 
-def read_bundle(data: bytes, allowed: frozenset[str]) -> Keys:
+def read_bundle(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
     """The certificates of a PEM file; its other blocks are skipped.  Raises KeyFileInvalid."""
     if b"-----BEGIN CERTIFICATE-----" not in data:
-        return Keys({}, (), ("it holds no certificate",))
+        return TrustedKeys({}, (), ("it holds no certificate",))
     try:
         roots = x509.load_pem_x509_certificates(data)
         names = [f"certificate {root.subject.rfc4514_string()[:_SHOWN_CHARS]!r}" for root in roots]
@@ -125,10 +125,10 @@ def read_bundle(data: bytes, allowed: frozenset[str]) -> Keys:
         notes += _weakness(named, public)
         for key_id in ids_of(trusted.key):
             by_id[key_id] = (trusted,)
-    return Keys(by_id, tuple(roots), tuple(notes))
+    return TrustedKeys(by_id, tuple(roots), tuple(notes))
 
 
-def read_jwks(data: bytes, allowed: frozenset[str]) -> Keys:
+def read_jwks(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
     """The keys of a JWK Set; what is not understood is left out (RFC 7517 section 5).  Raises KeyFileInvalid."""
     try:
         document = json.loads(data)
@@ -150,7 +150,7 @@ def read_jwks(data: bytes, allowed: frozenset[str]) -> Keys:
             notes.append(f"{named} holds its private part, which belongs to the token server alone")
         for key_id in (kid,) if kid else ids_of(trusted.key):
             by_id[key_id] = (*by_id.get(key_id, ()), trusted)
-    return Keys(by_id, (), tuple(notes) if by_id or notes else ("it holds no key",))
+    return TrustedKeys(by_id, (), tuple(notes) if by_id or notes else ("it holds no key",))
 
 
 def trust(public: object, allowed: frozenset[str]) -> TrustedKey | str:
