@@ -28,7 +28,7 @@ pytestmark = pytest.mark.slow
 
 NAME = RepoName("library/app")
 DIGESTS = [Digest.of(str(number).encode()) for number in range(30)]
-PATIENCE_S = 20.0
+TIMEOUT_S = 20.0
 
 PERMITTED = (
     *("on", ">hush", "~blobs::*", "~repository::*", "-@all", "+hmget", "+hset", "+hdel", "+hexists", "+hsetnx"),
@@ -38,7 +38,7 @@ PERMITTED = (
 
 
 def sizes_of(**keys: Any) -> RedisSizes:
-    return RedisSizes(redis_options(Redis(**keys)), patience_s=PATIENCE_S, pause_s=0.05)
+    return RedisSizes(redis_options(Redis(**keys)), timeout_s=TIMEOUT_S, pause_s=0.05)
 
 
 async def assert_works(sizes: RedisSizes) -> None:
@@ -48,7 +48,7 @@ async def assert_works(sizes: RedisSizes) -> None:
     await sizes.unlinked(NAME, DIGESTS)
     await sizes.collecting(DIGESTS[:10])
     assert [await sizes.get(digest) for digest in DIGESTS] == [None] * 10 + list(range(10, 30))
-    assert not sizes.away
+    assert not sizes.is_down
     await sizes.close()
 
 

@@ -39,13 +39,13 @@ def server(shared: RedisServer) -> RedisServer:
 @pytest.fixture
 async def sizes(server: RedisServer) -> AsyncIterator[RedisSizes]:
     # Patience for a busy machine: what is short is tested in test_circuit_breaker.py.
-    found = RedisSizes(server.options(), patience_s=20, pause_s=0.05)
+    found = RedisSizes(server.options(), timeout_s=20, pause_s=0.05)
     yield found
     await found.close()
 
 
 async def eventually_up(sizes: RedisSizes) -> None:
-    await until(lambda: not sizes.away)
+    await until(lambda: not sizes.is_down)
 
 
 async def test_a_size_is_written_as_the_reference_writes_it(sizes: RedisSizes, server: RedisServer) -> None:
@@ -79,7 +79,7 @@ async def test_an_entry_that_is_not_right_does_not_count(
     """Somebody else's data under these keys must never become the length of a download."""
     server.ask("HSET", KEY, *fields)
     assert await sizes.get(DIGEST) is None
-    assert not sizes.away
+    assert not sizes.is_down
 
 
 async def test_a_key_of_another_kind_costs_one_line_in_the_log(sizes: RedisSizes, server: RedisServer) -> None:
@@ -136,7 +136,7 @@ async def test_nobody_writes_a_size_back_after_a_collector_took_the_bytes(
 async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer) -> None:
     """SIGKILL, then a new one on the same port: requests go on, and the cache comes back by itself."""
     with a_redis(server.folder / "own") as own:
-        sizes = RedisSizes(own.options(retries=0), patience_s=20, pause_s=0.05)
+        sizes = RedisSizes(own.options(retries=0), timeout_s=20, pause_s=0.05)
         await sizes.put(DIGEST, 12)
         own.kill()
         with capture_logs() as logs:
@@ -144,7 +144,7 @@ async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer
                 assert await sizes.get(DIGEST) is None
                 await sizes.put(DIGEST, 12)
                 await sizes.forget(DIGEST)
-            assert sizes.away
+            assert sizes.is_down
             with pytest.raises(NotForgotten):
                 await sizes.collecting([DIGEST])
             own.start(own.port)
@@ -158,13 +158,13 @@ async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer
 async def test_a_restarted_redis_costs_nobody_anything(server: RedisServer) -> None:
     """The connection that it cut is replaced within the same lookup."""
     with a_redis(server.folder / "own") as own:
-        sizes = RedisSizes(own.options(), patience_s=20)
+        sizes = RedisSizes(own.options(), timeout_s=20)
         await sizes.put(DIGEST, 12)
         own.kill()
         own.start(own.port)
         await sizes.put(DIGEST, 12)
         assert await sizes.get(DIGEST) == 12
-        assert not sizes.away
+        assert not sizes.is_down
         await sizes.close()
 
 
@@ -172,16 +172,16 @@ async def test_late_answers_of_a_slow_redis_reach_nobody(server: RedisServer) ->
     """A connection whose caller gave up must not hand its answer to the next one."""
     others = [Digest.of(str(number).encode()) for number in range(20)]
     with a_redis(server.folder / "own") as own:
-        filling = RedisSizes(own.options(), patience_s=20)
+        filling = RedisSizes(own.options(), timeout_s=20)
         for number, digest in enumerate(others):
             await filling.put(digest, number)
-        sizes = RedisSizes(own.options(connections=2), patience_s=0.05, pause_s=0.05)
+        sizes = RedisSizes(own.options(connections=2), timeout_s=0.05, pause_s=0.05)
         for _ in range(2):  # so that there are connections; whether these are answered in time does not matter
             await sizes.get(others[0])
         await eventually_up(sizes)
         own.freeze()
         assert await asyncio.gather(*(sizes.get(digest) for digest in others)) == [None] * 20
-        assert sizes.away
+        assert sizes.is_down
         own.thaw()
         await eventually_up(sizes)
         found = [await filling.get(digest) for digest in others]
@@ -197,29 +197,29 @@ async def test_a_deletion_that_redis_missed_is_told_when_it_is_back(server: Redi
     known = f"repository::{NAME}::blobs"
     with a_redis(server.folder / "own") as own:
         own.ask("SADD", known, str(DIGEST))
-        sizes = RedisSizes(own.options(), patience_s=0.05, pause_s=0.05)
+        sizes = RedisSizes(own.options(), timeout_s=0.05, pause_s=0.05)
         own.freeze()
-        while not sizes.away:
+        while not sizes.is_down:
             await sizes.get(DIGEST)
         await sizes.unlinked(NAME, (DIGEST,))
         own.thaw()
         # Not until the key is gone: Redis may have done it, and its answer may come too late to count.
-        await until(lambda: not sizes.owes)
+        await until(lambda: not sizes.has_pending)
         assert own.ask("EXISTS", known) == "0"
         with capture_logs() as logs:
             await sizes.close()
         assert logs == []
 
 
-async def test_a_deletion_that_redis_never_learns_of_is_told_to_the_operator(server: RedisServer) -> None:
+async def test_a_deletion_that_is_never_sent_to_redis_is_logged(server: RedisServer) -> None:
     with a_redis(server.folder / "own") as own:
-        sizes = RedisSizes(own.options(retries=0), patience_s=20, pause_s=3600)
+        sizes = RedisSizes(own.options(retries=0), timeout_s=20, pause_s=3600)
         own.kill()
         with capture_logs() as logs:
             await sizes.unlinked(NAME, (DIGEST,))
             await sizes.close()
-    (told,) = [entry for entry in logs if "never told" in entry["event"]]
-    assert (told["repository"], told["digests"]) == (NAME, [str(DIGEST)])
+    (logged,) = [entry for entry in logs if "never sent" in entry["event"]]
+    assert (logged["repository"], logged["digests"]) == (NAME, [str(DIGEST)])
 
 
 async def test_a_connection_that_was_idle_for_too_long_is_replaced(server: RedisServer) -> None:
@@ -228,7 +228,7 @@ async def test_a_connection_that_was_idle_for_too_long_is_replaced(server: Redis
 
     now = 0.0
     client = connect(server.options(idle_s=60, age_s=150), clock=lambda: now)
-    sizes = RedisSizes(server.options(), patience_s=20, client=client)
+    sizes = RedisSizes(server.options(), timeout_s=20, client=client)
 
     async def connection() -> int:
         return int(await client.call("CLIENT", "ID"))

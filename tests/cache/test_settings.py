@@ -77,7 +77,7 @@ async def test_pooltimeout_bounds_the_wait_of_a_lookup(tmp_path: Path) -> None:
     """With a Redis that hangs and one connection a request waits for so long, and not for `readtimeout`."""
     with a_redis(tmp_path) as server:
         options = redis_options(Redis(addrs=(server.address,), poolsize=1, readtimeout=30.0, pooltimeout=0.05))
-        sizes = RedisSizes(options, patience_s=20.0)
+        sizes = RedisSizes(options, timeout_s=20.0)
         server.freeze()
         with capture_logs() as logs:
             for _ in range(3):

@@ -129,7 +129,7 @@ async def test_what_we_collect_is_unknown_to_the_reference(
     """The mark that keeps sizes from coming back reads as an entry without content."""
     digest = push(theirs)
     assert head(theirs, digest)[0] == 200
-    sizes = RedisSizes(redis.options(), patience_s=20)
+    sizes = RedisSizes(redis.options(), timeout_s=20)
     await sizes.collecting([digest])
     assert head(theirs, digest)[0] == 200, "the bytes are still there"
     await sizes.collecting([digest])

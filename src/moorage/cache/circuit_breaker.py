@@ -1,15 +1,14 @@
-"""A server that may be dead, slow or out of its mind, and must cost nobody an answer.
+"""Circuit breaker: a dead or slow Redis never delays or fails a client request.
 
-    up ──► away     a connection that failed, or `_SLOW_ANSWERS` calls in a row that took longer than `patience_s`
-    away ──► up     a ping every `pause_s`, beside the requests, that is answered
+    closed ──► open     a connection that failed, or `_SLOW_CALLS` calls in a row that exceeded their timeout
+    open ──► closed     a ping that is answered; it is sent every `pause_s`, independently of requests
 
-Who is away again within a minute (one node of a cluster is dead, the others answer) is left alone twice as long
-each time, up to a minute.  A ping may take `ping_s`, since it also has to connect.
+While the circuit is open, calls fail at once.  If it opens again within a minute (one node of a cluster is dead,
+the others answer), the pause doubles each time, up to a minute.  A ping may take `ping_s`, since it also
+connects.
 
-While it is away nobody waits for it.  A refusal (no permission, no memory left, a key of another kind) comes
-from a server that is up: it ends the one call and is told in the log once per kind.
-
-Each change is one line in the log, however many requests saw it.
+A refusal (no permission, out of memory, a key of another type) comes from a server that is up: it fails the one
+call, and is logged once per kind.  Each change of state is one log line, however many requests saw it.
 """
 
 from __future__ import annotations
@@ -21,120 +20,134 @@ from typing import TYPE_CHECKING, Final, TypeVar
 
 import structlog
 
+from moorage.backoff import Backoff
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
 __all__ = ["CircuitBreaker", "CircuitOpen"]
 
 _T = TypeVar("_T")
-_SLOW_ANSWERS: Final = 3
+_SLOW_CALLS: Final = 3
 _LONGEST_PAUSE_S: Final = 60.0
 _log: Final = structlog.get_logger("moorage.cache")
 
 
 class CircuitOpen(Exception):
-    """No answer; says why."""
+    """The call failed or was not made; the message has the reason."""
 
 
 class CircuitBreaker:
-    """Every call goes through `ask`, at most `at_once` at the same time.
+    """Every call goes through `call`, at most `concurrency` at the same time.
 
-    `refusals` are the errors by which the server itself says no.  `returned` is awaited when it answers again.
+    `server` names the server in the log.  `refusals` are the errors by which the server itself refuses a call.
+    `timeout_s` limits a call, in seconds.  `on_close` is awaited when the server answers again.
     """
 
     def __init__(
         self,
         ping: Callable[[], Awaitable[object]],
         *,
-        what: str,
+        server: str,
         refusals: type[Exception],
-        at_once: int = 10,
-        patience_s: float = 0.2,
+        concurrency: int = 10,
+        timeout_s: float = 0.2,
         pause_s: float = 5.0,
         ping_s: float = 5.0,
-        returned: Callable[[], Awaitable[None]] | None = None,
+        on_close: Callable[[], Awaitable[None]] | None = None,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._ping, self._what, self._refusals = ping, what, refusals
-        self._patience_s, self._pause_s, self._sleep = patience_s, pause_s, sleep
-        self._ping_s, self._returned, self._clock = ping_s, returned, clock
-        self._next_pause_s = pause_s
-        self._back_since: float | None = None
-        self._slots = asyncio.Semaphore(at_once)
-        self._slow = 0
-        self._told: set[str] = set()
-        self._away = self._closed = False
-        self._watching: asyncio.Task[None] | None = None
+        self._ping = ping
+        self._server = server
+        self._refusals = refusals
+        self._timeout_s = timeout_s
+        self._ping_s = ping_s
+        self._on_close = on_close
+        self._sleep = sleep
+        self._clock = clock
+        self._backoff = Backoff.exponential(pause_s, max(_LONGEST_PAUSE_S, pause_s))
+        self._openings = 0  # in a row, each within a minute of the last recovery
+        self._recovered_at: float | None = None
+        self._slots = asyncio.Semaphore(concurrency)
+        self._slow_calls = 0
+        self._logged_refusals: set[str] = set()
+        self._is_open = False
+        self._is_closing = False
+        self._recovery: asyncio.Task[None] | None = None
 
     @property
-    def away(self) -> bool:
-        return self._away
+    def is_open(self) -> bool:
+        """Return whether calls fail at once, because the server is down or slow."""
+        return self._is_open
 
-    async def ask(self, call: Callable[[], Awaitable[_T]], *, patience_s: float | None = None) -> _T:
-        """What `call` returns.  Raises Away: at once while the server is away, else after `patience_s` at most."""
-        if self._away or self._closed:
-            raise CircuitOpen(f"{self._what} is away")
-        limit = self._patience_s if patience_s is None else patience_s
+    async def call(self, work: Callable[[], Awaitable[_T]], *, timeout_s: float | None = None) -> _T:
+        """Return the result of `work`.  Raises CircuitOpen, after `timeout_s` seconds at most."""
+        if self._is_open or self._is_closing:
+            raise CircuitOpen(f"{self._server} is down")
+        limit_s = self._timeout_s if timeout_s is None else timeout_s
         try:
-            # A wait for a free slot counts: where all wait for the server, one more has no better prospects.
-            async with asyncio.timeout(limit), self._slots:
-                found = await call()
+            # The wait for a free slot counts: where all wait for the server, one more call would not be faster.
+            async with asyncio.timeout(limit_s), self._slots:
+                result = await work()
         except TimeoutError as error:
-            self._slow += 1
-            if self._slow >= _SLOW_ANSWERS:
-                self._leave(f"no answer within {limit:g} s, {self._slow} times in a row")
-            raise CircuitOpen(f"{self._what} gave no answer within {limit:g} s") from error
+            self._slow_calls += 1
+            if self._slow_calls >= _SLOW_CALLS:
+                self._open(f"no answer within {limit_s:g} s, {self._slow_calls} times in a row")
+            raise CircuitOpen(f"{self._server} gave no answer within {limit_s:g} s") from error
         except self._refusals as error:
-            self._refused(error)
-            raise CircuitOpen(f"{self._what} refused: {error}") from error
+            self._log_refusal(error)
+            raise CircuitOpen(f"{self._server} refused: {error}") from error
         except Exception as error:
-            # Whatever the library raises for a server in an odd state: it must not become a client's error.
-            self._leave(f"{type(error).__name__}: {error}")
-            raise CircuitOpen(f"{self._what} failed: {error}") from error
-        self._slow = 0
-        return found
+            # Any error of the library for a server in an unexpected state: it must not become a client's error.
+            self._open(f"{type(error).__name__}: {error}")
+            raise CircuitOpen(f"{self._server} failed: {error}") from error
+        self._slow_calls = 0
+        return result
 
-    def _refused(self, error: Exception) -> None:
+    def _log_refusal(self, error: Exception) -> None:
         kind = str(error).partition(" ")[0]
-        if kind not in self._told:
-            self._told.add(kind)
-            _log.warning(
-                "Redis refuses what is asked of it; that part of the cache does nothing", error=str(error)
-            )
+        if kind not in self._logged_refusals:
+            self._logged_refusals.add(kind)
+            _log.warning("Redis refuses a command; that part of the cache is not used", error=str(error))
 
-    def _leave(self, why: str) -> None:
-        if not self._away and not self._closed:
-            self._away = True
-            again = self._back_since is not None and self._clock() - self._back_since < _LONGEST_PAUSE_S
-            doubled = min(2 * self._next_pause_s, max(_LONGEST_PAUSE_S, self._pause_s))
-            self._next_pause_s = doubled if again else self._pause_s
-            _log.warning("Redis does not answer; going on without it", server=self._what, error=why)
-            self._watching = asyncio.create_task(self._watch(), name="waiting for Redis")
+    def _open(self, reason: str) -> None:
+        if self._is_open or self._is_closing:
+            return
+        self._is_open = True
+        recovered_at = self._recovered_at
+        again = recovered_at is not None and self._clock() - recovered_at < _LONGEST_PAUSE_S
+        self._openings = self._openings + 1 if again else 1
+        _log.warning("Redis does not answer; continuing without it", server=self._server, error=reason)
+        self._recovery = asyncio.create_task(self._recover(), name="waiting for Redis")
 
-    async def _watch(self) -> None:
+    async def _recover(self) -> None:
         answered = False
         while not answered:
-            await self._sleep(self._next_pause_s)
+            await self._sleep(self._backoff.delay_s(self._openings))
             answered = await self._answers()
-        self._slow, self._away, self._back_since = 0, False, self._clock()
-        self._told.clear()
-        _log.info("Redis answers again", server=self._what)
-        if self._returned is not None:
-            await self._returned()
+        self._slow_calls = 0
+        self._is_open = False
+        self._recovered_at = self._clock()
+        self._logged_refusals.clear()
+        _log.info("Redis answers again", server=self._server)
+        if self._on_close is not None:
+            await self._on_close()
 
     async def _answers(self) -> bool:
         try:
             async with asyncio.timeout(self._ping_s):
                 await self._ping()
-        except Exception as error:  # noqa: BLE001  see `ask`
-            _log.debug("Redis still does not answer", server=self._what, error=f"{type(error).__name__}: {error}")
+        except Exception as error:  # noqa: BLE001  see `call`
+            reason = f"{type(error).__name__}: {error}"
+            _log.debug("Redis still does not answer", server=self._server, error=reason)
             return False
         return True
 
     async def close(self) -> None:
-        self._closed = True
-        if self._watching is not None:
-            self._watching.cancel()
+        """Stop the pings; later calls fail."""
+        self._is_closing = True
+        if self._recovery is not None:
+            self._recovery.cancel()
             with suppress(asyncio.CancelledError):
-                await self._watching
+                await self._recovery

@@ -1,10 +1,10 @@
-"""A client of Redis as the settings want it: one server, the master that sentinels name, or a cluster.
+"""Redis client for the settings: one server, the master that sentinels name, or a cluster.
 
-Nothing is connected before the first call.  redis-py is imported here and nowhere else, when a cache in Redis is
-configured; its replies are checked by `redis_sizes.py`, and its errors and delays are `circuit_breaker.py`'s.
+Nothing is connected before the first call.  This is the only module that imports redis-py, if a cache in Redis is
+configured.  `redis_sizes.py` checks the replies, `circuit_breaker.py` handles errors and delays.
 
-A connection that was cut while it was idle is replaced by a retry; `idle_s` and `age_s` replace it before, so
-that a firewall that forgets connections in silence costs nobody a timeout.
+A connection that was cut while idle is replaced by a retry; `idle_s` and `age_s` replace it earlier, so that a
+firewall that drops idle connections silently causes no timeouts.
 """
 
 from __future__ import annotations
@@ -22,37 +22,38 @@ if TYPE_CHECKING:
 
 __all__ = ["RedisClient", "connect", "require_library"]
 
-_ENVELOPE: Final = 2
-"""Connections beside those that requests use at the same time: a ping, and one being replaced."""
+_SPARE_CONNECTIONS: Final = 2
+"""In addition to those of requests: one for a ping, and one that is being replaced."""
 
 
 class RedisClient:
-    """`redis.asyncio.Redis` or `RedisCluster`, which share no type; of both only what is here is used.
+    """The operations that are used of `redis.asyncio.Redis` and `RedisCluster`, which share no type.
 
-    Replies and errors are redis-py's.
+    Replies and errors are those of redis-py.
     """
 
     def __init__(self, client: Any, closing: Callable[[], Awaitable[None]]) -> None:
         self._client, self._closing = client, closing
 
     async def call(self, *command: Any) -> Any:
+        """Return the reply to one command."""
         return await self._client.execute_command(*command)
 
-    async def together(self, commands: Sequence[tuple[Any, ...]]) -> None:
-        """In one round trip (to each node of a cluster); not all or nothing.  Raises the first refusal."""
+    async def pipeline(self, commands: Sequence[tuple[Any, ...]]) -> None:
+        """Send commands in one round trip (to each node of a cluster); not atomic.  Raises the first error."""
         pipeline = self._client.pipeline(transaction=False)
         for command in commands:
             pipeline.execute_command(*command)
         await pipeline.execute()
 
     async def close(self) -> None:
-        """End every connection."""
+        """Close every connection."""
         await self._client.aclose()
         await self._closing()
 
 
-async def _nothing_else() -> None:
-    """One server's pool is closed with its client."""
+async def _close_nothing() -> None:
+    """Do nothing: the pool of one server is closed with its client."""
 
 
 def require_library() -> None:
@@ -61,7 +62,7 @@ def require_library() -> None:
 
 
 def connect(options: RedisOptions, *, clock: Callable[[], float] = time.monotonic) -> RedisClient:
-    """The client; nothing is connected before its first call."""
+    """Return the client; nothing is connected before its first call."""
     if options.is_cluster:
         return _cluster(options, clock)
     if options.master_name:
@@ -76,44 +77,44 @@ def _single(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     host, port = options.addresses[0]
     base: type[Any] = SSLConnection if options.tls else Connection
     pool: Any = ConnectionPool(
-        connection_class=_ageing(base, options, clock),
-        max_connections=options.connections + _ENVELOPE,
+        connection_class=_expiring(base, options, clock),
+        max_connections=options.connections + _SPARE_CONNECTIONS,
         host=host,
         port=port,
         retry=_retry(options),
         **_login(options),
         **_common(options),
     )
-    return RedisClient(Redis.from_pool(pool), _nothing_else)
+    return RedisClient(Redis.from_pool(pool), _close_nothing)
 
 
 def _sentinel(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     from redis.asyncio.sentinel import Sentinel, SentinelManagedConnection, SentinelManagedSSLConnection
 
     base: type[Any] = SentinelManagedSSLConnection if options.tls else SentinelManagedConnection
-    at_sentinels = {**_common(options), "retry": _retry(options)}
+    sentinel_options = {**_common(options), "retry": _retry(options)}
     if options.tls:
-        at_sentinels["ssl"] = True
+        sentinel_options["ssl"] = True
     if options.sentinel_password:
-        at_sentinels["password"] = options.sentinel_password
-        at_sentinels["username"] = options.sentinel_username or None
-    # Here the retries ask the sentinels again, which is how a failover is found.
+        sentinel_options["password"] = options.sentinel_password
+        sentinel_options["username"] = options.sentinel_username or None
+    # Each retry asks the sentinels again, which is how a failover is noticed.
     sentinel: Any = Sentinel  # redis-py leaves it untyped
-    found = sentinel(list(options.addresses), sentinel_kwargs=at_sentinels)
+    found = sentinel(list(options.addresses), sentinel_kwargs=sentinel_options)
     master = found.master_for(
         options.master_name,
-        connection_class=_ageing(base, options, clock),
-        max_connections=options.connections + _ENVELOPE,
+        connection_class=_expiring(base, options, clock),
+        max_connections=options.connections + _SPARE_CONNECTIONS,
         retry=_retry(options),
         **_login(options),
         **_common(options),
     )
 
-    async def leave_sentinels() -> None:
+    async def close_sentinels() -> None:
         for each in found.sentinels:
             await each.aclose()
 
-    return RedisClient(master, leave_sentinels)
+    return RedisClient(master, close_sentinels)
 
 
 def _cluster(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
@@ -124,25 +125,25 @@ def _cluster(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     del login["db"]  # a cluster has one
     found: Any = RedisCluster(
         startup_nodes=[ClusterNode(host, port) for host, port in options.addresses],
-        max_connections=options.connections + _ENVELOPE,
+        max_connections=options.connections + _SPARE_CONNECTIONS,
         retry=_retry(options),
-        # A slot without a node makes those keys unknown; the others are still of use.
+        # A slot without a node makes its keys unavailable; the others can be used.
         require_full_coverage=False,
         ssl=options.tls is not None,
         **login,
         **_common(options),
     )
-    kind = _ageing(SSLConnection if options.tls else Connection, options, clock)
+    kind = _expiring(SSLConnection if options.tls else Connection, options, clock)
     found.connection_kwargs["connection_class"] = kind
     for node in found.startup_nodes:
         node.connection_class = kind
 
-    async def leave_nodes() -> None:
-        # `aclose` leaves connections of a client that is just finding out anew who is in the cluster.
+    async def close_nodes() -> None:
+        # `aclose` misses connections of a client that is just rediscovering the cluster.
         for attribute in ("nodes_cache", "startup_nodes"):
             await found.nodes_manager.aclose(attribute)
 
-    return RedisClient(found, leave_nodes)
+    return RedisClient(found, close_nodes)
 
 
 def _login(options: RedisOptions) -> dict[str, Any]:
@@ -155,7 +156,7 @@ def _login(options: RedisOptions) -> dict[str, Any]:
 
 
 def _common(options: RedisOptions) -> dict[str, Any]:
-    """Of connections to servers and to sentinels."""
+    """Return options of connections to servers and to sentinels."""
     found: dict[str, Any] = {
         "protocol": options.protocol,
         "socket_connect_timeout": options.connect_s,
@@ -163,7 +164,7 @@ def _common(options: RedisOptions) -> dict[str, Any]:
         "socket_keepalive": True,
     }
     if not options.identify:
-        # Newer versions of redis-py have the first, and warn of the other two.
+        # Newer versions of redis-py have the first and deprecate the other two.
         known = importlib.util.find_spec("redis.driver_info") is not None
         found |= {"driver_info": None} if known else {"lib_name": None, "lib_version": None}
     if options.tls is not None:
@@ -182,30 +183,30 @@ def _retry(options: RedisOptions) -> Any:
     from redis.backoff import ExponentialBackoff
     from redis.exceptions import ConnectionError as Broken
 
-    # A connection that broke is worth another try; a server that is silent is not, since somebody is waiting.
-    # redis-py doubles the base before the first pause already.
+    # A broken connection is retried; a silent server is not, since a client is waiting.
+    # redis-py doubles the base before the first pause.
     backoff = ExponentialBackoff(cap=options.longest_pause_s, base=options.first_pause_s / 2)
     return Retry(backoff, options.retries, supported_errors=(Broken,))
 
 
-def _ageing(base: type[Any], options: RedisOptions, clock: Callable[[], float]) -> type[Any]:
-    """`base`, whose connections are replaced before a command when they are too old or were idle for too long."""
+def _expiring(base: type[Any], options: RedisOptions, clock: Callable[[], float]) -> type[Any]:
+    """Return a subclass of `base` that replaces a connection if it is too old or was idle too long."""
 
-    class Ageing(base):  # type: ignore[misc]  # the base is one of redis-py's, chosen while running
-        born: float | None = None
-        used = 0.0
+    class ExpiringConnection(base):  # type: ignore[misc]  # the base is one of redis-py's, chosen while running
+        created_at: float | None = None
+        used_at = 0.0
 
         async def send_packed_command(self, command: Any, check_health: bool = True) -> None:  # noqa: FBT001, FBT002
             now = clock()
-            if self.is_connected and self.born is not None and self._spent(now, self.born):
+            if self.is_connected and self.created_at is not None and self._is_expired(now, self.created_at):
                 await self.disconnect(nowait=True)
-            if self.born is None or not self.is_connected:
-                self.born = now
-            self.used = now
+            if self.created_at is None or not self.is_connected:
+                self.created_at = now
+            self.used_at = now
             await super().send_packed_command(command, check_health)
 
-        def _spent(self, now: float, born: float) -> bool:
-            idle = options.idle_s and now - self.used > options.idle_s
-            return bool(idle or (options.age_s and now - born > options.age_s))
+        def _is_expired(self, now: float, created_at: float) -> bool:
+            idle = options.idle_s and now - self.used_at > options.idle_s
+            return bool(idle or (options.age_s and now - created_at > options.age_s))
 
-    return Ageing
+    return ExpiringConnection

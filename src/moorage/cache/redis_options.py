@@ -1,4 +1,4 @@
-"""The `redis` section in the words of this room."""
+"""Options of the Redis client, made from the `redis` section of the settings."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ __all__ = ["RedisOptions", "RedisTlsOptions"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisTlsOptions:
-    """PEM texts of authorities ("" for the system's), and files of a client's certificate."""
+    """PEM text of the certificate authorities ("" for the system's), and files of a client certificate."""
 
     authorities: str = ""
     certificate: str = ""
@@ -18,9 +18,9 @@ class RedisTlsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisOptions:
-    """One address: a server; several: a cluster; with `master_name` they are those of sentinels.
+    """One address is a server, several are a cluster; with `master_name` they are sentinels.
 
-    Times are seconds.  `connections` is the most of one worker at a time, to one server.
+    Times are in seconds.  `connections` is the maximum per worker and server.
     """
 
     addresses: tuple[tuple[str, int], ...]
@@ -39,9 +39,9 @@ class RedisOptions:
     longest_pause_s: float = 0.512
     connections: int = 10
     wait_s: float = 4.0
-    """For a free connection."""
+    """Maximum wait for a free connection."""
     idle_s: float = 1800.0
-    """A connection unused for longer is replaced; 0: never."""
+    """A connection that was idle for longer is replaced; 0: never."""
     age_s: float = 0.0
     """An older connection is replaced; 0: never."""
     identify: bool = True
@@ -53,6 +53,6 @@ class RedisOptions:
 
     @property
     def where(self) -> str:
-        """For the log."""
+        """Return the name of the server for the log."""
         hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
         return f"{self.master_name}@{hosts}" if self.master_name else hosts

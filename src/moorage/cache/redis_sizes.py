@@ -1,25 +1,25 @@
 """Sizes of blobs in Redis, shared by all workers and nodes, under the keys of CNCF Distribution.
 
-    key                                     kind   fields
-    blobs::DIGEST                           hash   digest, size, mediatype; ours also: gone
-    repository::NAME::blobs                 set    digests; theirs, which we only remove from
-    repository::NAME::blobs::DIGEST         hash   mediatype; theirs, which we only remove
+    key                                     type   fields
+    blobs::DIGEST                           hash   digest, size, mediatype; gone (only Moorage)
+    repository::NAME::blobs                 set    digests; of CNCF Distribution, entries are only removed here
+    repository::NAME::blobs::DIGEST         hash   mediatype; of CNCF Distribution, only removed here
 
-The rule that nobody may miss: **only `blobs::DIGEST` is read or written here, never the repository's keys**, by
-which CNCF Distribution decides who may read what.  2.8 and 3.0 leave them when a blob is deleted; a failover
-of Redis may bring them back; a deletion while Redis is away cannot remove them.  Each of these would serve
-deleted content.  The link in storage is read instead; what Redis saves is the look at the bytes.  The other
-registry may rely on what is written here, since it reads the link in storage before it writes those keys
-itself; and a deletion here removes them, so that it does not go on serving what was deleted here.  Where Redis
-is away just then, the removal is owed, and done when it is back.
+Invariant: **only `blobs::DIGEST` is read or written here, never the repository's keys**, by which CNCF
+Distribution decides access.  2.8 and 3.0 leave them when a blob is deleted; a failover of Redis may restore
+them; a deletion while Redis is down cannot remove them.  Each of these would serve deleted content.  So the link
+in storage is always read; Redis only saves the stat of the blob.  The other registry may rely on what is written
+here, since it reads the link in storage before it writes those keys itself.  A deletion here removes the keys,
+so that the other registry stops serving what was deleted.  If Redis is down at that moment, the removal is
+pending and is done when Redis answers again.
 
-Collection.  `collecting` marks the hash `gone` *before* the bytes go, and whoever looked at the bytes before that
-finds the mark when it comes to write the size (a script, so that nothing comes between).  The mark lasts an hour,
-which is longer than any request, and makes the entry unknown to both registries.  A collector that cannot set it
-must not remove anything.
+Collection.  `collecting` marks the hash `gone` *before* the bytes are removed; a request that read the size before
+finds the mark when it writes the size (a script, so that it is atomic).  The mark lasts an hour, which is longer
+than any request, and makes the entry unknown to both registries.  A collector that cannot set it must not remove
+anything.
 
-Entries of ours last a day, so that what a lost write or a restored dump left there does not stay.  What is not
-spelt as it should be (another digest, a size that is none) is as if it were not there.
+Entries written here expire after a day, which also removes those of a lost write or a restored dump.  A malformed
+entry (another digest, an invalid size) counts as missing.
 
 Source: docs/reference/storage-layout.md, section 6; docs/decisions/0007-shared-cache.md.
 """
@@ -27,6 +27,7 @@ Source: docs/reference/storage-layout.md, section 6; docs/decisions/0007-shared-
 from __future__ import annotations
 
 import re
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -42,15 +43,15 @@ if TYPE_CHECKING:
     from moorage.cache.redis_options import RedisOptions
     from moorage.types import Digest, RepoName
 
-__all__ = ["PATIENCE_S", "RedisSizes"]
+__all__ = ["TIMEOUT_S", "RedisSizes"]
 
-PATIENCE_S: Final = 0.2
-"""For one lookup: more than a store that is far away takes to tell the size itself is more than it can save."""
+TIMEOUT_S: Final = 0.2
+"""For one lookup, in seconds: a remote store returns the size itself in less."""
 
-_LASTS_S: Final = 24 * 3600
+_LIFETIME_S: Final = 24 * 3600
 _GONE_S: Final = 3600
-_OWED_LIMIT: Final = 10_000
-_TOGETHER: Final = 500
+_PENDING_LIMIT: Final = 10_000
+_BATCH: Final = 500
 _SIZE: Final = re.compile(rb"[0-9]{1,18}")
 _MEDIA_TYPE: Final = "application/octet-stream"
 _log: Final = structlog.get_logger("moorage.cache")
@@ -71,36 +72,36 @@ class RedisSizes:
         self,
         options: RedisOptions,
         *,
-        patience_s: float = PATIENCE_S,
+        timeout_s: float = TIMEOUT_S,
         pause_s: float = 5.0,
         client: RedisClient | None = None,
     ) -> None:
         from redis.exceptions import ResponseError
 
         self._client = connect(options) if client is None else client
-        self._longer_s = options.connect_s + options.answer_s
-        self._guard = CircuitBreaker(
+        self._slow_timeout_s = options.connect_s + options.answer_s
+        self._breaker = CircuitBreaker(
             lambda: self._client.call("PING"),
-            what=options.where,
+            server=options.where,
             refusals=ResponseError,
-            at_once=options.connections,
-            patience_s=min(patience_s, options.answer_s, options.wait_s),
+            concurrency=options.connections,
+            timeout_s=min(timeout_s, options.answer_s, options.wait_s),
             pause_s=pause_s,
-            ping_s=self._longer_s,
-            returned=self._pay,
+            ping_s=self._slow_timeout_s,
+            on_close=self._remove_pending,
         )
-        self._owed: dict[tuple[RepoName, tuple[Digest, ...]], None] = {}
+        self._pending: dict[tuple[RepoName, tuple[Digest, ...]], None] = {}
         self.requests = self.hits = 0
 
     @property
-    def away(self) -> bool:
-        """Whether Redis is left alone for now."""
-        return self._guard.away
+    def is_down(self) -> bool:
+        """Return whether calls fail at once, because Redis is down or slow."""
+        return self._breaker.is_open
 
     @property
-    def owes(self) -> bool:
-        """Whether there are deletions that Redis has not confirmed yet."""
-        return bool(self._owed)
+    def has_pending(self) -> bool:
+        """Return whether there are deletions that Redis has not confirmed yet."""
+        return bool(self._pending)
 
     async def get(self, digest: Digest) -> int | None:
         self.requests += 1
@@ -114,7 +115,7 @@ class RedisSizes:
 
     async def put(self, digest: Digest, size: int) -> None:
         try:
-            await self._call("EVAL", _PUT, 1, _blob(digest), str(digest), size, _MEDIA_TYPE, _LASTS_S)
+            await self._call("EVAL", _PUT, 1, _blob(digest), str(digest), size, _MEDIA_TYPE, _LIFETIME_S)
         except CircuitOpen as error:
             _log.debug("a size was not written to Redis", digest=str(digest), why=str(error))
 
@@ -122,65 +123,65 @@ class RedisSizes:
         try:
             await self._call("DEL", _blob(digest))
         except CircuitOpen as error:
-            # Whoever misses the bytes next comes here again.
+            # The next request that finds the bytes missing calls this again.
             _log.debug("a size was not removed from Redis", digest=str(digest), why=str(error))
 
     async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
         try:
             await self._unlink(name, digests)
         except CircuitOpen as error:
-            _log.debug("a deletion is to be told to Redis later", repository=name, why=str(error))
-            self._owe(name, tuple(digests))
+            _log.debug("a deletion will be sent to Redis later", repository=name, why=str(error))
+            self._add_pending(name, tuple(digests))
 
     async def _unlink(self, name: RepoName, digests: Sequence[Digest]) -> None:
         known = f"repository::{name}::blobs"
         calls: list[tuple[Any, ...]] = [("SREM", known, *map(str, digests))]
         calls += [("DEL", f"{known}::{digest}") for digest in digests]
-        await self._guard.ask(lambda: self._client.together(calls))
+        await self._breaker.call(lambda: self._client.pipeline(calls))
 
-    def _owe(self, name: RepoName, digests: tuple[Digest, ...]) -> None:
-        self._owed[name, digests] = None
-        if len(self._owed) > _OWED_LIMIT:
-            dropped = next(iter(self._owed))
-            del self._owed[dropped]
-            _tell_unpaid(dropped[0], [str(digest) for digest in dropped[1]])
+    def _add_pending(self, name: RepoName, digests: tuple[Digest, ...]) -> None:
+        self._pending[name, digests] = None
+        if len(self._pending) > _PENDING_LIMIT:
+            dropped = next(iter(self._pending))
+            del self._pending[dropped]
+            _log_lost(dropped[0], [str(digest) for digest in dropped[1]])
 
-    async def _pay(self) -> None:
-        """Redis is back: tell it of what was deleted meanwhile."""
-        for name, digests in list(self._owed):
+    async def _remove_pending(self) -> None:
+        """Send the deletions that were made while Redis was down."""
+        for name, digests in list(self._pending):
             try:
                 await self._unlink(name, digests)
             except CircuitOpen:
-                return  # it has gone again, and this is called again when it is back
-            self._owed.pop((name, digests), None)
+                return  # down again; called again when it answers
+            self._pending.pop((name, digests), None)
 
     async def collecting(self, digests: Sequence[Digest]) -> None:
-        for start in range(0, len(digests), _TOGETHER):
+        for start in range(0, len(digests), _BATCH):
             calls: list[tuple[Any, ...]] = []
-            for digest in digests[start : start + _TOGETHER]:
+            for digest in digests[start : start + _BATCH]:
                 key = _blob(digest)
                 # The mark first: from then on nothing in the hash counts.
                 calls += [("HSET", key, "gone", "1"), ("HDEL", key, "digest", "size", "mediatype")]
                 calls.append(("EXPIRE", key, _GONE_S))
             try:
-                await self._guard.ask(lambda calls=calls: self._client.together(calls), patience_s=self._longer_s)  # type: ignore[misc]  # mypy does not infer a lambda's default
+                await self._breaker.call(partial(self._client.pipeline, calls), timeout_s=self._slow_timeout_s)
             except CircuitOpen as error:
                 raise NotForgotten(str(error)) from error
 
     async def _call(self, *arguments: Any) -> Any:
         run: Callable[[], Awaitable[Any]] = lambda: self._client.call(*arguments)  # noqa: E731
-        return await self._guard.ask(run)
+        return await self._breaker.call(run)
 
     async def close(self) -> None:
-        await self._guard.close()
-        for name, digests in self._owed:
-            _tell_unpaid(name, [str(digest) for digest in digests])
+        await self._breaker.close()
+        for name, digests in self._pending:
+            _log_lost(name, [str(digest) for digest in digests])
         await self._client.close()
 
 
-def _tell_unpaid(name: str, digests: Sequence[str]) -> None:
+def _log_lost(name: str, digests: Sequence[str]) -> None:
     _log.warning(
-        "Redis was never told of a deletion; a CNCF Distribution registry that shares it may go on serving this",
+        "a deletion was never sent to Redis; a CNCF Distribution registry that shares it may still serve this",
         repository=name,
         digests=list(digests),
     )
@@ -191,11 +192,11 @@ def _blob(digest: Digest) -> str:
 
 
 def _size(digest: Digest, found: object) -> int | None:
-    """What the hash says, if it is about `digest` and can be a size."""
+    """Return the size in the hash, None if it is missing, marked as gone, or malformed."""
     match found:
         case [None, _, _] | [_, None, _] | [_, _, bytes()]:
             return None
         case [bytes() as named, bytes() as size, None] if named == str(digest).encode() and _SIZE.fullmatch(size):
             return int(size)
-    _log.debug("an entry in Redis is not what it should be and does not count", digest=str(digest))
+    _log.debug("an entry in Redis is malformed and is ignored", digest=str(digest))
     return None

@@ -1,7 +1,7 @@
-"""Imported by a Python that has this folder on PYTHONPATH: its registry waits longer for Redis than any should.
+"""Imported by a Python with this folder on PYTHONPATH: its registry waits longer for Redis than usual.
 
-What is remembered in Redis is seen by what only Redis can say.  A busy machine may need longer than the fifth of a
-second that a request waits, and then the truth is told, which is right, and not what such a test is about.
+Tests notice a hit in Redis by a size that only Redis has.  A busy machine may need longer than the 0.2 s that a
+request waits, and then the size comes from the store, which is right, but not what such a test is about.
 """
 
 from __future__ import annotations
@@ -10,5 +10,5 @@ from moorage.cache.redis_sizes import RedisSizes
 
 _named = RedisSizes.__init__.__kwdefaults__
 assert _named is not None
-assert "patience_s" in _named
-_named["patience_s"] = 2.0
+assert "timeout_s" in _named
+_named["timeout_s"] = 2.0
