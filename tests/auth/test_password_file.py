@@ -118,7 +118,7 @@ async def test_a_byte_order_mark_does_not_lock_out_the_first_user(users: Users) 
     file = users(b"\xef\xbb\xbf" + ALICE + BOB)
     assert await file.verify(b"alice", b"secret")
     assert await file.verify(b"bob", b"letmein")
-    assert file.stored(b"\xef\xbb\xbfalice") is None
+    assert file.hash_of(b"\xef\xbb\xbfalice") is None
 
 
 @pytest.mark.parametrize("encoding", ["utf-16-le", "utf-16-be"])
@@ -254,7 +254,7 @@ async def test_a_wrong_pair_is_never_remembered(users: Users, counted: Counted) 
 async def test_the_memory_is_bounded_and_drops_whom_nobody_asked_for(
     users: Users, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(password_file, "_REMEMBERED", 2)
+    monkeypatch.setattr(password_file, "_CACHED_PAIRS", 2)
     file = users(b"".join(b"u%d:%b\n" % (number, hashed(b"p")) for number in range(3)))
     for user in (b"u0", b"u1", b"u0", b"u2", b"u0"):
         assert await file.verify(user, b"p")

@@ -25,18 +25,20 @@ class World:
     def __init__(self, *, limit: int = 3, window_s: float = 60.0, longest_s: float = 60.0) -> None:
         self.now = 1000.0
         self.checked = 0
-        self.slowing = LoginRateLimit(limit=limit, window_s=window_s, longest_s=longest_s, clock=lambda: self.now)
+        self.rate_limit = LoginRateLimit(
+            limit=limit, window_s=window_s, longest_s=longest_s, clock=lambda: self.now
+        )
 
     async def check(self, user: bytes, password: bytes) -> bool:
         self.checked += 1
         return password == b"right"
 
     async def right(self, remote: str = ATTACKER, user: bytes = b"alice") -> bool:
-        return await self.slowing.guess(remote, Basic(user, b"right"), self.check)
+        return await self.rate_limit.check(remote, Basic(user, b"right"), self.check)
 
     async def wrong(self, remote: str = ATTACKER, times: int = 1, user: bytes = b"alice") -> None:
         for _ in range(times):
-            assert not await self.slowing.guess(remote, Basic(user, random.randbytes(8)), self.check)
+            assert not await self.rate_limit.check(remote, Basic(user, random.randbytes(8)), self.check)
 
     async def wait(self, remote: str = ATTACKER) -> int:
         """The seconds that a client there is told to wait, 0 if none."""
@@ -71,8 +73,8 @@ async def test_waits_double_up_to_the_longest() -> None:
 async def test_the_settings_bound_the_failures_and_the_longest_wait() -> None:
     """`guessing.failures` and `guessing.longestwait`, as the configuration has them."""
     world = World()
-    world.slowing = login_rate_limit(Settings(guessing=Guessing(failures=2, longestwait=4.0)))
-    world.slowing._clock = lambda: world.now
+    world.rate_limit = login_rate_limit(Settings(guessing=Guessing(failures=2, longestwait=4.0)))
+    world.rate_limit._clock = lambda: world.now
     await world.wrong(times=2)
     waits = []
     for _ in range(4):
@@ -129,7 +131,7 @@ async def test_the_same_wrong_pair_counts_once() -> None:
     """A machine with yesterday's password must not slow down everybody behind the same address."""
     world = World()
     for _ in range(50):
-        assert not await world.slowing.guess(ATTACKER, Basic(b"cron", b"old"), world.check)
+        assert not await world.rate_limit.check(ATTACKER, Basic(b"cron", b"old"), world.check)
     await world.wrong()
     assert await world.wait() == 0
     await world.wrong(user=b"cron")
@@ -181,7 +183,7 @@ async def test_failures_are_logged_with_name_and_address_and_never_the_password(
     world = World(limit=2)
     with capture_logs() as logs:
         for password in (b"hush1", b"hush2"):
-            assert not await world.slowing.guess(ATTACKER, Basic("jürgen\n".encode(), password), world.check)
+            assert not await world.rate_limit.check(ATTACKER, Basic("jürgen\n".encode(), password), world.check)
         await world.right("192.0.2.9")
     assert [(line["event"], line["log_level"], line.get("user"), line["remote"]) for line in logs] == [
         ("wrong user or password", "warning", "jürgen\n", ATTACKER),
@@ -203,10 +205,10 @@ async def test_after_a_wait_one_pair_is_checked_at_a_time() -> None:
         await go_on.wait()
         return password == b"right"
 
-    asked = [asyncio.create_task(world.slowing.guess(ATTACKER, Basic(b"a", b"right"), held)) for _ in range(3)]
+    asked = [asyncio.create_task(world.rate_limit.check(ATTACKER, Basic(b"a", b"right"), held)) for _ in range(3)]
     await begun.wait()
     with pytest.raises(TooManyRequests) as refused:
-        await world.slowing.guess(ATTACKER, Basic(b"a", b"other"), held)
+        await world.rate_limit.check(ATTACKER, Basic(b"a", b"other"), held)
     assert refused.value.retry_after_s == 1
     go_on.set()
     assert await asyncio.gather(*asked) == [True] * 3
@@ -223,7 +225,7 @@ async def test_no_more_than_the_limit_is_checked_at_once() -> None:
         return await world.check(user, password)
 
     def guess(remote: str, password: bytes) -> asyncio.Task[bool]:
-        return asyncio.create_task(world.slowing.guess(remote, Basic(b"a", password), held))
+        return asyncio.create_task(world.rate_limit.check(remote, Basic(b"a", password), held))
 
     asked = [guess(ATTACKER, b"%d" % (number % 3)) for number in range(30)]
     await asyncio.sleep(0)
@@ -234,7 +236,7 @@ async def test_no_more_than_the_limit_is_checked_at_once() -> None:
     assert await asyncio.gather(*asked) == [False] * 30
     assert await other
     assert await world.wait() == 1
-    assert world.slowing._checking == {}
+    assert world.rate_limit._checking == {}
 
 
 async def test_a_check_that_fails_leaves_the_place_free() -> None:
@@ -246,7 +248,7 @@ async def test_a_check_that_fails_leaves_the_place_free() -> None:
         raise OSError
 
     with pytest.raises(OSError):
-        await world.slowing.guess(ATTACKER, Basic(b"a", b"b"), broken)
+        await world.rate_limit.check(ATTACKER, Basic(b"a", b"b"), broken)
     assert await world.right()
 
 
@@ -257,11 +259,11 @@ async def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     for number in range(50):
         await world.wrong(f"192.0.2.{number}", times=1)
     await world.wrong("192.0.2.49", times=2)
-    assert len(world.slowing._addresses) == 10
+    assert len(world.rate_limit._addresses) == 10
     assert await world.wait("192.0.2.49") == 1
     for _ in range(200):
         world.now += 60
         await world.wrong("192.0.2.49")
-    state = world.slowing._addresses.get("192.0.2.49")
+    state = world.rate_limit._addresses.get("192.0.2.49")
     assert state is not None
-    assert len(state.wrong) == 3
+    assert len(state.failed) == 3

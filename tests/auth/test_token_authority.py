@@ -104,7 +104,7 @@ async def test_without_a_token_the_challenge_says_where_to_get_one(world: World)
 @pytest.mark.parametrize(("credentials", "given"), [(Basic(b"alice", b"secret"), True), (None, True)])
 async def test_other_credentials_are_no_token(world: World, credentials: Credentials | None, given: bool) -> None:
     """Basic is what a client tries that remembers another registry's password; it is not looked at."""
-    refusal = await world.refuse(credentials, given=given)
+    refusal = await world.refuse(credentials, has_credentials=given)
     assert "error" not in refusal.told
     assert refusal.reason == "the Authorization header holds no bearer token"
 
@@ -138,7 +138,7 @@ async def test_a_token_without_access_is_enough_where_only_a_name_is_asked(world
 async def test_what_may_be_granted_instead_is(world: World) -> None:
     delete = Need("repository", NAME, "delete")
     token = SIGNER.token(claims(access=[{"type": "repository", "name": NAME, "actions": ["delete"]}]))
-    asked = AccessRequest((PULL, PUSH), instead=(delete,))
+    asked = AccessRequest((PULL, PUSH), alternative=(delete,))
     assert (await world.authority.admit(Bearer(token), asked)).name == "alice"
 
 
@@ -231,7 +231,7 @@ async def test_a_token_is_verified_once(world: World, monkeypatch: pytest.Monkey
     def never(*_: object) -> None:
         raise AssertionError("verified again")
 
-    monkeypatch.setattr(module, "verify", never)
+    monkeypatch.setattr(module, "verify_signature", never)
     assert await world.admit(token) is first
     assert (await world.refuse(token, PUSH)).told["error"] == "insufficient_scope"
 
@@ -286,9 +286,9 @@ async def test_many_requests_share_one_look_at_the_files(world: World, monkeypat
 async def test_what_is_remembered_is_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The least recently used go first, and what was refused is not remembered at all."""
     tokens = [SIGNER.token(claims(sub=f"user{number}")) for number in range(4)]
-    monkeypatch.setattr(module, "REMEMBERED_BYTES", 3 * len(tokens[0]))
+    monkeypatch.setattr(module, "CACHED_BYTES", 3 * len(tokens[0]))
     world = World(tmp_path)
-    remembered = world.authority._remembered._entries
+    remembered = world.authority._principals._entries
     for token in tokens[:3]:
         await world.admit(token)
     await world.admit(tokens[0])

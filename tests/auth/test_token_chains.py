@@ -143,7 +143,7 @@ def test_a_certificate_is_good_from_its_first_second_to_its_last() -> None:
     begin, end = int(NOW) - 60, int(NOW) + 60
     own = certificate("own", LEAF, begin=begin, end=end)
     for now in (begin, end):
-        assert vouched(sent(own), own, now=now).until == end
+        assert vouched(sent(own), own, now=now).expires_at == end
     for outside in (begin - 1, begin - 0.001, end + 0.001, end + 1):
         assert "is not in date" in why(sent(own), own, now=outside)
 
@@ -162,7 +162,7 @@ def test_every_certificate_has_to_be_in_date() -> None:
 
 def test_a_chain_is_good_until_its_first_certificate_ends() -> None:
     middle = certificate("middle", MIDDLE, "root", ROOT, authority=True, end=int(NOW) + 70)
-    assert vouched(sent(SIGNER, middle), AUTHORITY).until == int(NOW) + 70
+    assert vouched(sent(SIGNER, middle), AUTHORITY).expires_at == int(NOW) + 70
 
 
 def test_a_renewed_certificate_of_the_same_key_is_vouched_for_if_the_old_one_is_an_authority() -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from tests.auth.signing import ISSUER, SERVICE
 
 from moorage.auth.access import CATALOG, Need
-from moorage.auth.token.claims import LEEWAY_S, Claims, read
+from moorage.auth.token.claims import LEEWAY_S, Claims, read_claims
 from moorage.auth.token.jose import TokenRefused
 
 NOW: Final = 1_700_000_000.25
@@ -25,7 +25,7 @@ def document(**over: Any) -> dict[str, Any]:
 
 
 def claims(**over: Any) -> Claims:
-    return read(json.dumps(document(**over)).encode(), issuer=ISSUER, service=SERVICE, now=NOW)
+    return read_claims(json.dumps(document(**over)).encode(), issuer=ISSUER, service=SERVICE, now=NOW)
 
 
 def why(**over: Any) -> str:
@@ -52,7 +52,7 @@ def test_a_token_for_another_service_is_refused(audience: Any) -> None:
 
 
 def test_clocks_may_be_a_minute_apart() -> None:
-    assert claims(exp=NOW - LEEWAY_S).until == NOW
+    assert claims(exp=NOW - LEEWAY_S).expires_at == NOW
     assert why(exp=NOW - LEEWAY_S - 0.5).startswith("expired 60 s ago")
     assert claims(nbf=NOW + LEEWAY_S).subject == "alice"
     assert "do the clocks agree?" in why(nbf=NOW + LEEWAY_S + 0.5)
@@ -66,7 +66,7 @@ def test_a_token_ends_and_need_not_say_when_it_began() -> None:
 
 def test_times_may_have_fractions() -> None:
     """RFC 7519 allows them, Python's and JavaScript's clocks give them; the reference refuses them."""
-    assert claims(exp=NOW + 0.125).until == NOW + 60.125
+    assert claims(exp=NOW + 0.125).expires_at == NOW + 60.125
 
 
 def test_only_an_honest_clients_token_expires() -> None:
@@ -86,7 +86,7 @@ def test_endless_numbers_are_no_times() -> None:
     for text in ("NaN", "Infinity", "1e999"):
         data = json.dumps(document(exp=5)).replace(": 5", f": {text}").encode()
         with pytest.raises(TokenRefused, match="malformed"):
-            read(data, issuer=ISSUER, service=SERVICE, now=NOW)
+            read_claims(data, issuer=ISSUER, service=SERVICE, now=NOW)
 
 
 @pytest.mark.parametrize(
@@ -114,7 +114,7 @@ def test_claims_of_the_wrong_type_are_refused(over: dict[str, Any], message: str
 @pytest.mark.parametrize("payload", [b"", b"[]", b"null", b"{", b"\xff", b'{"iss":"a","iss":"b"}', b"[" * 99_999])
 def test_what_is_no_json_object_is_refused(payload: bytes) -> None:
     with pytest.raises(TokenRefused, match="malformed: its payload"):
-        read(payload, issuer=ISSUER, service=SERVICE, now=NOW)
+        read_claims(payload, issuer=ISSUER, service=SERVICE, now=NOW)
 
 
 def test_a_name_may_be_missing_or_odd() -> None:
@@ -168,11 +168,11 @@ JSON: Final = st.recursive(
 def test_any_signed_claims_are_understood_or_refused(over: dict[str, Any]) -> None:
     """A token server's mistake is a 401 with a reason in the log, never an error of ours."""
     with contextlib.suppress(TokenRefused):
-        assert claims(**over).until >= NOW
+        assert claims(**over).expires_at >= NOW
 
 
 @settings(deadline=None)
 @given(st.binary(max_size=200))
 def test_any_signed_bytes_are_refused(payload: bytes) -> None:
     with pytest.raises(TokenRefused):
-        read(payload, issuer=ISSUER, service=SERVICE, now=NOW)
+        read_claims(payload, issuer=ISSUER, service=SERVICE, now=NOW)

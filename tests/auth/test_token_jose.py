@@ -15,8 +15,8 @@ from hypothesis import strategies as st
 from joserfc.jwk import OctKey
 from tests.auth.signing import Signer, b64, certificate, claims, compact, pem
 
-from moorage.auth.token.jose import TokenRefused, VerifiedPayload, read_json, verify
-from moorage.auth.token.trusted_keys import ALGORITHMS, TrustedKeys, join, read_bundle, read_jwks
+from moorage.auth.token.jose import TokenRefused, VerifiedPayload, read_json, verify_signature
+from moorage.auth.token.trusted_keys import ALGORITHMS, TrustedKeys, merge, read_bundle, read_jwks
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -43,11 +43,11 @@ def keyset(*keys: dict[str, Any]) -> TrustedKeys:
     return read_jwks(json.dumps({"keys": keys}).encode(), ALGORITHMS)
 
 
-ALL: Final = join([bundle(), keyset({"kty": "oct", "kid": "secret", "k": b64(SECRET)})])
+ALL: Final = merge([bundle(), keyset({"kty": "oct", "kid": "secret", "k": b64(SECRET)})])
 
 
 def check(token: str, keys: TrustedKeys = ALL, allowed: frozenset[str] = ALGORITHMS) -> VerifiedPayload:
-    return verify(token, keys, allowed, time.time())
+    return verify_signature(token, keys, allowed, time.time())
 
 
 def refused(token: str, keys: TrustedKeys = ALL, allowed: frozenset[str] = ALGORITHMS) -> TokenRefused:
@@ -134,7 +134,7 @@ def test_an_unknown_key_is_unknown_by_every_name(kind: str, form: str) -> None:
     signer = Signer.of(kind, 1)
     why = refused(signer.token(claims(), **signer.header(form)))
     assert str(why) == "signed by an unknown key"
-    assert why.keys
+    assert why.needs_keys
     assert why.key_id in {signer.thumbprint, signer.libtrust}
 
 
@@ -158,7 +158,7 @@ def test_a_chain_that_fails_is_final() -> None:
     for header in ({"x5c": bad.x5c, "kid": good.thumbprint}, {"jwk": {"x5c": bad.x5c, "kid": good.thumbprint}}):
         why = refused(good.token(claims(), **header))
         assert "vouches for" in str(why)
-        assert why.keys
+        assert why.needs_keys
 
 
 def test_a_chain_is_nothing_where_only_a_key_set_is_configured() -> None:
@@ -180,7 +180,7 @@ def test_a_signature_ends_with_the_certificates_that_vouch_for_it() -> None:
     signer = Signer.of("P-256")
     short = Signer(signer.private, certificate("short", signer.private, end=end), "ES256")
     keys = read_bundle(pem(short.certificate), ALGORITHMS)
-    assert check(short.token(claims()), keys).until == end
+    assert check(short.token(claims()), keys).expires_at == end
 
 
 def test_of_two_keys_with_one_id_the_one_that_signed_is_found() -> None:

@@ -14,7 +14,15 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from joserfc.jwk import ECKey, RSAKey
 from tests.auth.signing import Signer, b64, certificate, libtrust_id, pem
 
-from moorage.auth.token.trusted_keys import ALGORITHMS, KeyFileInvalid, ids_of, join, read_bundle, read_jwks, trust
+from moorage.auth.token.trusted_keys import (
+    ALGORITHMS,
+    KeyFileInvalid,
+    ids_of,
+    merge,
+    read_bundle,
+    read_jwks,
+    trust,
+)
 
 if TYPE_CHECKING:
     from moorage.auth.token.trusted_keys import TrustedKeys
@@ -216,7 +224,7 @@ def test_only_the_configured_algorithms_are_allowed() -> None:
 def test_all_files_together_know_all_keys() -> None:
     bundle = read_bundle(pem(Signer.of("P-256").certificate), ALGORITHMS)
     keyset = read_jwks(jwks({**Signer.of("Ed25519").jwk, "kid": Signer.of("P-256").thumbprint}), ALGORITHMS)
-    both = join([bundle, keyset])
+    both = merge([bundle, keyset])
     assert len(both.by_id[Signer.of("P-256").thumbprint]) == 2
     assert both.roots == bundle.roots
 

@@ -34,11 +34,11 @@ class Recording:
         self.asked: list[AccessRequest] = []
         self.credentials: list[Credentials | None] = []
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
-        self.asked.append(asked)
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
+        self.asked.append(request)
         self.credentials.append(credentials)
-        if missing(self.grants, asked):
-            raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in asked.needs])
+        if missing(self.grants, request):
+            raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in request.needs])
         return Principal("somebody", self.grants)
 
     async def refresh(self) -> None:
@@ -142,9 +142,14 @@ async def test_where_a_request_comes_from_is_known_to_whoever_asks(serve: Serve)
     await client.get("/v2/", headers={"x-forwarded-proto": "https", "x-forwarded-host": "outside.test",
                                       "x-forwarded-for": "192.0.2.9", "authorization": "Digest x"})  # fmt: skip
     direct, proxied = authority.asked
-    assert (direct.scheme, direct.host, direct.forwarded, direct.given) == ("http", "reg.test:5000", False, False)
+    assert (direct.scheme, direct.host, direct.forwarded, direct.has_credentials) == (
+        "http",
+        "reg.test:5000",
+        False,
+        False,
+    )
     assert (proxied.scheme, proxied.host, proxied.forwarded) == ("https", "outside.test", True)
-    assert (proxied.remote, proxied.given) == ("192.0.2.9", True)
+    assert (proxied.remote, proxied.has_credentials) == ("192.0.2.9", True)
 
 
 async def test_whoever_is_let_in_pays_only_for_that(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:

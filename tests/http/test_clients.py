@@ -197,10 +197,10 @@ class Recording:
     def __init__(self) -> None:
         self.asked: list[AccessRequest] = []
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         from moorage.auth.access import UNRESTRICTED as EVERYBODY
 
-        self.asked.append(asked)
+        self.asked.append(request)
         return EVERYBODY
 
     async def refresh(self) -> None:

@@ -39,10 +39,10 @@ PREFLIGHT: Final = {"origin": UI, "access-control-request-method": "GET"}
 class Closed:
     """Lets in whoever has credentials, to pull."""
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         grants = Granted({("repository", NAME): frozenset({"pull"})})
-        if credentials is None or missing(grants, asked):
-            raise Unauthorized('Basic realm="r"', [(need.type, need.name, need.action) for need in asked.needs])
+        if credentials is None or missing(grants, request):
+            raise Unauthorized('Basic realm="r"', [(need.type, need.name, need.action) for need in request.needs])
         return Principal("somebody", grants)
 
     async def refresh(self) -> None:

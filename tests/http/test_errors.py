@@ -60,7 +60,7 @@ class Refusing:
     def __init__(self, error: errors.RegistryError) -> None:
         self._error = error
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         raise self._error
 
     async def refresh(self) -> None:

@@ -25,7 +25,7 @@ HEX = "0" * 64
 class Closed:
     """Lets nobody in."""
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         raise Unauthorized('Basic realm="r"')
 
     async def refresh(self) -> None:

@@ -1,12 +1,18 @@
-"""Who may do what; knows nothing of HTTP.
+"""Authentication and authorization: who sends a request, and may it be served.  No HTTP here.
 
-    access.py      the words: Need, Principal, Grants, Credentials, Authority
-    silly.py basic.py token/ local/      one for each way of proving who you are
-    password_file.py    the password file: read anew when it changes, bcrypt in threads
-    htpasswd_write.py     its lines made and written
-    rate_limit.py     guessing slowed down
+`wiring/` builds the one `Authority` that the configuration names (`silly`, `htpasswd`, `token` or `local`), and
+`http/auth.py` calls it for every request.  What is not granted is refused, and a refusal is the same whether the
+repository exists or not.
 
-`wiring/app.py` builds the one `Authority` that the configuration names, `http/auth.py` asks it for every request.
+Read first:
 
-Source: docs/reference/auth.md.
+    access.py          Authority, AccessRequest, Need, Principal, Grants; the one place that decides
+    basic.py           the smallest authority: htpasswd
+    token/             tokens of an external token server (its `__init__` has a reading order)
+    local/             Moorage's own token server (likewise)
+    password_file.py   passwords: reload, bcrypt in threads, cache of verified pairs
+    rate_limit.py      limit of failed logins per client address
+
+Source: distribution's docs, "Registry configuration, auth" and "Token authentication specification"
+(https://distribution.github.io/distribution/spec/auth/).
 """

@@ -1,11 +1,11 @@
-"""Who may do what: the words that every way of proving who you are speaks, and the one place that decides.
+"""Access control: the types shared by all methods of authentication, and the one place that decides.
 
     credentials ──► Authority.admit ──► Principal ──► its Grants ──► does it allow each Need?
        (Basic, Bearer, none)                 │
                                              └──► or Unauthorized, with the challenge for the client
 
-A `Need` is one access record of the token protocol.  Everything is refused that is not granted; a refusal is the
-same for a repository that exists and one that does not, because nothing is looked up before.
+A `Need` is one access record of the token protocol.  What is not granted is refused; a refusal is the same whether
+the repository exists or not, because nothing is looked up before.
 
 Above: `http/auth.py`.  Source: docs/reference/auth.md, section 1; distribution's token specification, "scope".
 """
@@ -46,7 +46,7 @@ ALL_ACTIONS: Final = "*"
 
 @dataclass(frozen=True, slots=True)
 class Need:
-    """One thing that a request needs: `action` on `name`, which is a repository or `registry:catalog`."""
+    """One permission that a request needs: `action` on the resource `type`:`name`."""
 
     type: str
     name: str
@@ -57,14 +57,16 @@ CATALOG: Final = Need("registry", "catalog", ALL_ACTIONS)
 
 
 class Grants(Protocol):
-    """What somebody was allowed."""
+    """Permissions of a principal."""
 
     @property
     def reads_everything(self) -> bool:
-        """Whether every repository may be pulled from, those to come included."""
+        """Return whether every repository may be pulled from, future ones included."""
         ...
 
-    def allows(self, need: Need) -> bool: ...
+    def allows(self, need: Need) -> bool:
+        """Return whether a permission is granted."""
+        ...
 
 
 class _Everything:
@@ -80,9 +82,9 @@ EVERYTHING: Final[Grants] = _Everything()
 
 @dataclass(frozen=True, slots=True)
 class ListedGrants:
-    """Exactly what was listed: actions by type and name; the action `*` stands for all of them.
+    """An explicit list of permissions: actions by type and name; the action `*` means all.
 
-    `classes` of content by repository: see `classes_of`.
+    `classes`: classes of content by repository, see `classes_of`.
     """
 
     actions: Mapping[tuple[str, str], frozenset[str]] = field(default_factory=dict)
@@ -91,7 +93,7 @@ class ListedGrants:
 
     @classmethod
     def of_claim(cls, access: Iterable[Mapping[str, Any]]) -> ListedGrants:
-        """From the `access` claim of a token, already checked for its JSON types; equal entries add up."""
+        """Return the grants of an `access` claim, whose JSON types were checked; equal entries add up."""
         actions: dict[tuple[str, str], frozenset[str]] = {}
         classes: dict[str, frozenset[str]] = {}
         for entry in access:
@@ -111,19 +113,19 @@ NOTHING: Final[Grants] = ListedGrants()
 
 @dataclass(frozen=True, slots=True)
 class Principal:
-    """Somebody, proven.  `name` is "" for the anonymous; it goes to logs and events."""
+    """An authenticated client.  `name` is for logs and events; "" if anonymous."""
 
     name: str
     grants: Grants
 
 
 UNRESTRICTED: Final = Principal("", EVERYTHING)
-"""Who everybody is where no authentication is configured."""
+"""The principal of every request if no authentication is configured."""
 
 
 @dataclass(frozen=True, slots=True)
 class Basic:
-    """As they were sent: names and passwords may be UTF-8 or anything else, without NUL."""
+    """User name and password as they were sent: any bytes but NUL, usually UTF-8."""
 
     user: bytes
     password: bytes = field(repr=False)
@@ -139,39 +141,40 @@ Credentials = Basic | Bearer
 
 @dataclass(slots=True)  # frozen costs a microsecond for each request
 class AccessRequest:
-    """What a request asks for, and the little of its surroundings that authentication looks at.
+    """The permissions that a request needs, and its origin.
 
-    `needs` must all be granted, or else all of `instead` where there are any.  `host` and `scheme` are those the
-    client used, as far as they are known, and `forwarded` that a proxy said so; `remote` is its address, from
-    trusted proxies only.  `given`: there was an Authorization header, whatever its form.
+    All `needs` must be granted, or all of `alternative` if there are any.  `host` and `scheme` are those that
+    the client used, as far as known; `forwarded`: a proxy reported them.  `remote` is the client's address,
+    reported by trusted proxies only.  `has_credentials`: there was an Authorization header, even a malformed
+    one.
     """
 
     needs: tuple[Need, ...] = ()
-    instead: tuple[Need, ...] = ()
+    alternative: tuple[Need, ...] = ()
     host: str = ""
     scheme: str = ""
     remote: str = ""
-    given: bool = False
+    has_credentials: bool = False
     forwarded: bool = False
 
 
 class Authority(Protocol):
-    """One way of proving who you are."""
+    """One method of authentication."""
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
-        """Who asks, proven and allowed all of `asked.needs`; never blocks the event loop.
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
+        """Authenticate the client and check that it has the permissions; never blocks the event loop.
 
-        Raises Unauthorized with the challenge, TooManyRequests where guessing is slowed down, and Unavailable
-        where it cannot be decided (the log says why).
+        Raises Unauthorized with the challenge, TooManyRequests after too many failed logins, and Unavailable if
+        this cannot be decided (the log has the reason).
         """
         ...
 
     async def refresh(self) -> None:
-        """Read files again that have changed, and log what was found; called every second.  Raises nothing."""
+        """Read files again that have changed, and log the outcome; called every second.  Raises nothing."""
         ...
 
     async def close(self) -> None:
-        """Free threads and tasks."""
+        """End threads and tasks."""
         ...
 
 
@@ -184,18 +187,18 @@ def classes_of(grants: Grants, repository: str) -> frozenset[str] | None:
     return grants.classes.get(repository) if isinstance(grants, ListedGrants) else None
 
 
-def missing(grants: Grants, asked: AccessRequest) -> tuple[Need, ...]:
-    """The needs that are not granted; none: go ahead.  The one decision, asked by whoever serves anything."""
-    left = tuple([need for need in asked.needs if not grants.allows(need)])
-    if left and asked.instead and all(grants.allows(need) for need in asked.instead):
+def missing(grants: Grants, request: AccessRequest) -> tuple[Need, ...]:
+    """Return the needs that are not granted, none if the request is allowed.  The only place that decides."""
+    left = tuple([need for need in request.needs if not grants.allows(need)])
+    if left and request.alternative and all(grants.allows(need) for need in request.alternative):
         return ()
     return left
 
 
 def scopes(needs: Sequence[Need]) -> list[str]:
-    """`repository:a:pull,push` for each resource, in order of first mention.
+    """Return a scope such as `repository:a:pull,push` for each resource, in order of first mention.
 
-    The repository asked for comes first: some token servers read only that (a comment in crane).
+    The requested repository comes first: some token servers read only the first scope (a comment in crane).
     """
     actions: dict[tuple[str, str], list[str]] = {}
     for need in needs:
@@ -204,13 +207,13 @@ def scopes(needs: Sequence[Need]) -> list[str]:
 
 
 def challenge(scheme: str, **parameters: str) -> str:
-    """The value of WWW-Authenticate; empty parameters are left out (RFC 9110 section 11.6.1)."""
+    """Return the value of WWW-Authenticate, without empty parameters (RFC 9110 section 11.6.1)."""
     shown = ",".join(f'{name}="{_quoted(value)}"' for name, value in parameters.items() if value)
     return f"{scheme} {shown}" if shown else scheme
 
 
 @lru_cache(maxsize=1024)
 def _quoted(text: str) -> str:
-    """As a quoted-string: what would end it is escaped, what would end the header is left out."""
+    """Return the inside of a quoted-string: quotes are escaped, control characters are left out."""
     printable = re.sub(r"[^\x20-\x7e]", "", text)
     return re.sub(r'(["\\])', r"\\\1", printable)

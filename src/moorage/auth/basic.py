@@ -1,6 +1,6 @@
-"""`auth.htpasswd`: names and passwords of a file with every request; who is in it may do everything.
+"""`auth.htpasswd`: Basic authentication against a password file; every user in it may do everything.
 
-Credentials of another kind (a Bearer token) are as good as none.
+Credentials of another kind (a Bearer token) count as none.
 
 Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 2.
 """
@@ -22,19 +22,20 @@ __all__ = ["HtpasswdAuthority"]
 
 
 class HtpasswdAuthority:
-    """See `access.Authority`."""
+    """Authenticates by password; see `access.Authority`."""
 
-    def __init__(self, realm: str, users: PasswordFile, slowing: LoginRateLimit) -> None:
+    def __init__(self, realm: str, users: PasswordFile, rate_limit: LoginRateLimit) -> None:
         self._challenge = challenge("Basic", realm=realm)
-        self._users, self._slowing = users, slowing
+        self._users = users
+        self._rate_limit = rate_limit
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         if isinstance(credentials, Basic) and (
-            self._users.knows(credentials.user, credentials.password)
-            or await self._slowing.guess(asked.remote, credentials, self._users.verify)
+            self._users.is_verified(credentials.user, credentials.password)
+            or await self._rate_limit.check(request.remote, credentials, self._users.verify)
         ):
             return _principal(credentials.user)
-        raise Unauthorized(self._challenge, [(need.type, need.name, need.action) for need in asked.needs])
+        raise Unauthorized(self._challenge, [(need.type, need.name, need.action) for need in request.needs])
 
     async def refresh(self) -> None:
         await self._users.refresh()

@@ -1,4 +1,4 @@
-"""Log lines about changed files: every worker of a node reads the same files, and one worker reports them."""
+"""Log lines about changed files: every worker of a node reads the same files, and one of them reports."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _log: Final = structlog.get_logger("moorage.auth")
 
 
 class FileLog:
-    """Logs at the level that is asked for if this process `reports`, else at debug level."""
+    """Logs at the level of the method if this process `reports`, else at debug level."""
 
     __slots__ = ("_reports",)
 

@@ -1,4 +1,4 @@
-"""Lines of a password file made, and the file written: whole or not at all.
+"""Writes password files: makes lines, creates a missing file, replaces a file atomically.
 
 Used by: `cli/htpasswd.py`; `wiring/app.py`, which makes a file that is missing.  Source: docs/reference/auth.md,
 section 2.
@@ -28,39 +28,40 @@ _FIRST_COST: Final = 10
 
 
 def entry(user: bytes, password: bytes, cost: int) -> bytes:
-    """The line, without its end.  `2y` is how Apache marks what is the same as `2b`."""
+    """Return the line of a user, without line end.  `2y` is Apache's name for `2b`."""
     salt = bcrypt.gensalt(cost, b"2b")
     return user + b":$2y$" + bcrypt.hashpw(password[:PASSWORD_LIMIT_BYTES], salt).removeprefix(b"$2b$")
 
 
 def provide(path: Path) -> list[str]:
-    """Make a missing file with one user and a random password, as the reference does; the warning that tells it.
+    """Create a missing file with one user and a random password, as CNCF Distribution does.
 
-    Of several who start at once one makes it.  Raises StartupError.
+    Return the warning with the password, none if the file exists.  Of several processes that start together one
+    creates it.  Raises StartupError.
     """
     if os.path.lexists(path):
         return []
     password = secrets.token_urlsafe(32)
     try:
         _make_folders(path.parent)
-        # With the final newline that the reference leaves out, so that `htpasswd ... >> FILE` adds a user.
+        # With the final newline that CNCF Distribution leaves out, so that `htpasswd ... >> FILE` adds a user.
         line = entry(FIRST_USER.encode(), password.encode(), _FIRST_COST) + b"\n"
         _write(path, line, _put_first)
     except FileExistsError:
         return []
     except OSError as error:
         raise StartupError(f"cannot make the password file {path}: {error.strerror}") from error
-    told = (
+    warning = (
         f"the password file {path} was missing; it was made with user {FIRST_USER} and password {password}, which "
-        "is told only now: log in with it, then make users of your own with `moorage htpasswd`"
+        "is shown only now: log in with it, then make users of your own with `moorage htpasswd`"
     )
-    return [told]
+    return [warning]
 
 
 def check_provision(path: Path) -> str:
-    """Return the warning for a missing file that `provide` would make; nothing is changed.
+    """Return the warning for a missing file that `provide` would create; nothing is changed.
 
-    Raises StartupError where it could not be made.
+    Raises StartupError if it could not be created.
     """
     above = path.absolute().parent
     while not os.path.lexists(above):
@@ -76,21 +77,21 @@ def check_provision(path: Path) -> str:
 
 
 def replace(path: Path, data: bytes) -> None:
-    """The file's new content, with its mode and owner as they were; whoever reads it sees the old one or the new.
+    """Replace the content of a file atomically; its mode and owner stay.
 
-    A symbolic link stays one.  Raises OSError.
+    A symbolic link is followed, and stays.  Raises OSError.
     """
     _write(Path(os.path.realpath(path)), data, os.replace)
 
 
 def _put_first(name: str, path: Path) -> None:
-    """Raises FileExistsError if there is a file by now."""
+    """Move the file to `path` unless that exists by now; raises FileExistsError."""
     try:
         os.link(name, path)
     except FileExistsError:
         raise
     except OSError:
-        # Not every file system has hard links.  Whoever makes the empty file replaces it.
+        # Not every file system has hard links.  The process that creates the empty file replaces it.
         os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
         Path(name).replace(path)
 
@@ -104,7 +105,10 @@ def _make_folders(folder: Path) -> None:
 
 
 def _write(path: Path, data: bytes, put: Callable[[str, Path], None]) -> None:
-    """A file beside it, made durable, then put in its place by `put`; 0600 unless there is one to take after."""
+    """Write a temporary file, fsync it, and move it to `path` with `put`.
+
+    Mode and owner are those of the old file; 0600 if there is none.
+    """
     descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:

@@ -1,14 +1,14 @@
-"""Users and bcrypt passwords in a file, as Apache's `htpasswd -B` writes it.
+"""Password file: users and bcrypt hashes, as Apache's `htpasswd -B` writes it.
 
-    verify ──► is the file as it was? ──► verified a moment ago? ──► one bcrypt in a thread, shared by all who
-                (else read it again)                                 wait for the same pair
+    verify ──► file changed? ──► pair verified in the last minutes? ──► one bcrypt in a thread, shared by all
+               (reload it)                                              requests with the same pair
 
-The rule not to miss: a pair is remembered together with the stored hash that it matched, so that whatever changes
-in the file holds for the next request.
+Invariant: a verified pair is cached together with the stored hash that it matched, so a change of the file takes
+effect with the next request.
 
-Bcrypt takes 50 ms and more, and Docker sends the password with every request of a pull: hence the memory, which
-holds keyed hashes only, under a key that is drawn in each process.  A wrong password costs as much as one of an
-unknown user: as much as the most expensive entry of the file.
+Bcrypt takes 50 ms and more, and Docker sends the password with every request of a pull: hence the cache.  It holds
+only keyed hashes, under a key that is random in each process.  A wrong password takes as long as one of an unknown
+user: as long as the most expensive entry of the file.
 
 Above: `wiring/app.py`, and whoever serves tokens.  Source: docs/reference/auth.md, section 2; measured there.
 """
@@ -45,11 +45,11 @@ if TYPE_CHECKING:
 __all__ = ["PASSWORD_LIMIT_BYTES", "SIZE_LIMIT_BYTES", "PasswordFile", "fits", "parse", "read_line"]
 
 PASSWORD_LIMIT_BYTES: Final = 72
-"""Bcrypt looks no further; Go's compares the rest away in silence, so longer passwords work in the reference."""
+"""Bcrypt ignores the rest, as does CNCF Distribution, so longer passwords match there too."""
 
 _HASH_CHARS: Final = 60
 _SALT_CHARS: Final = 29
-_NOBODY: Final = bytes(_HASH_CHARS)
+_UNKNOWN: Final = bytes(_HASH_CHARS)
 _BCRYPT: Final = re.compile(rb"\$2[aby]\$(0[4-9]|[12][0-9]|3[01])\$[./A-Za-z0-9]{53}")
 _UTF_16: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _ALPHABET: Final = b"./ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789"
@@ -66,28 +66,28 @@ _SCHEMES: Final = (
     (rb"[./A-Za-z0-9]{13}$", "DES crypt"),
 )
 
-_REMEMBERED: Final = 4096
+_CACHED_PAIRS: Final = 4096
 _LIFETIME_S: Final = 300.0
 _THREADS: Final = 2
-"""Of each worker, of which there is one for each core: guesses must not take the cores from everybody else."""
+"""Per worker, of which there is one per core: failed logins must not take the cores from other requests."""
 
 _WAITING_LIMIT: Final = 256
-"""Some ten seconds of work; a client would wait no longer."""
+"""About ten seconds of work; a client would not wait longer."""
 
 SIZE_LIMIT_BYTES: Final = 64 << 20
 """Some 800,000 users."""
 
-_OURS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
-"""What keeps one worker from reading a file that the others can read."""
+_PROCESS_ERRORS: Final = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+"""Errors of one process: other workers can still read the file, so each worker reports its own."""
 
 _log: Final = structlog.get_logger("moorage.auth")
 
 
 @dataclass(frozen=True, slots=True)
 class Entries:
-    """What a file says.
+    """Content of a password file.
 
-    `hashes` by user, cut to 60 bytes; a user whose hash is no bcrypt is told of in `warnings` only.  `cost` is the
+    `hashes` by user, cut to 60 bytes; a user whose hash is not bcrypt is only named in `warnings`.  `cost` is the
     highest of the hashes, 0 if there are none.
     """
 
@@ -97,10 +97,10 @@ class Entries:
 
 
 def parse(data: bytes) -> Entries:
-    """The rules of the reference: a later line of the same user wins, `#` begins a comment.
+    """Parse a file by the rules of CNCF Distribution: the last line of a user wins, `#` begins a comment.
 
-    A byte order mark, which editors of Windows put before the first user, is not part of that name.  Raises
-    ValueError that names the line without a colon, or for UTF-16.
+    A byte order mark, which editors of Windows write, is not part of the first user's name.  Raises ValueError for
+    a line without a colon, and for UTF-16.
     """
     if data.startswith(_UTF_16):
         raise ValueError("it is UTF-16, as PowerShell writes it; save it as UTF-8 or ASCII")
@@ -127,7 +127,7 @@ def parse(data: bytes) -> Entries:
 
 
 def read_line(line: bytes) -> tuple[bytes, bytes] | None:
-    """User and hash; None for a comment and an empty line.  Raises ValueError for a line without a colon."""
+    """Return user and hash, None for a comment or empty line.  Raises ValueError for a line without a colon."""
     text = line.strip()
     if not text or text.startswith(b"#"):
         return None
@@ -146,10 +146,10 @@ def _cost(stored: bytes) -> int:
 
 
 class PasswordFile:
-    """The users of one file, which is read again as soon as it changes.
+    """Users of one file, which is read again as soon as it changes.
 
-    `clock` counts seconds, `wall` is the time that files are stamped with.  `reports`: whether this process logs
-    what every worker finds in the file.  Of one event loop.
+    `clock` counts seconds, `wall` returns seconds since the epoch.  `reports`: this process logs what all workers
+    find in the file.  Of one event loop.
     """
 
     def __init__(
@@ -160,16 +160,16 @@ class PasswordFile:
         wall: Callable[[], float] = time.time,
         reports: bool = True,
     ) -> None:
-        """Read the file; `warnings` has what is odd in it.
+        """Read the file.
 
-        Raises StartupError if the file cannot be read or understood.  A directory in its place is taken for
-        a file that cannot be read just now, as by CNCF Distribution: no user can log in before there is a file.
+        Raises StartupError if the file cannot be read or parsed.  A directory in its place counts as a file
+        that cannot be read at the moment, as in CNCF Distribution: no user can log in until there is a file.
         """
         self._path = path
         self._file = ReloadedFile(str(path), parse, Entries({}, 0, ()), limit_bytes=SIZE_LIMIT_BYTES, wall=wall)
         self._file_log = FileLog(reports=reports)
         self._keyed_hash = hashlib.blake2b(key=secrets.token_bytes(32), digest_size=32)
-        self._verified: TTLCache[bytes, bool] = TTLCache(_REMEMBERED, _LIFETIME_S, clock=clock)  # by keyed hash
+        self._verified: TTLCache[bytes, bool] = TTLCache(_CACHED_PAIRS, _LIFETIME_S, clock=clock)  # by keyed hash
         self._checks: SingleFlight[bytes, bool] = SingleFlight("password check")
         self._threads = ThreadPoolExecutor(_THREADS, thread_name_prefix="bcrypt")
         self._overloaded = False
@@ -182,13 +182,13 @@ class PasswordFile:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What never matches in the file as it was read last."""
+        """Return a warning for each entry that never matches a password."""
         return tuple(f"{self._path}: {text}" for text in self._file.value.warnings)
 
-    def knows(self, user: bytes, password: bytes) -> bool:
-        """Whether the pair was right a moment ago, and still is by the file; costs microseconds, never bcrypt.
+    def is_verified(self, user: bytes, password: bytes) -> bool:
+        """Return whether the pair was verified in the last minutes and the hash is unchanged; never runs bcrypt.
 
-        Raises Unavailable where the file cannot be read.
+        Raises Unavailable if the file cannot be read.
         """
         stored = self._current().hashes.get(user)
         if stored is None:
@@ -196,15 +196,15 @@ class PasswordFile:
         return self._verified.get(self._keyed(stored, user, password[:PASSWORD_LIMIT_BYTES])) is not None
 
     async def verify(self, user: bytes, password: bytes) -> bool:
-        """Whether the file, as it is now, has this user with this password.
+        """Return whether the file has this user with this password.
 
-        Raises Unavailable where the file cannot be read, or where too many passwords wait to be checked.
+        Raises Unavailable if the file cannot be read, or if too many passwords wait to be checked.
         """
         passwords = self._current()
         if b"\0" in password or passwords.cost == 0:
             return False
         password = password[:PASSWORD_LIMIT_BYTES]
-        stored = passwords.hashes.get(user, _NOBODY)
+        stored = passwords.hashes.get(user, _UNKNOWN)
         key = self._keyed(stored, user, password)
         if self._verified.get(key):
             return True
@@ -212,8 +212,11 @@ class PasswordFile:
             self._check_load()
         return await self._checks.run(key, lambda: self._check(key, stored, password, passwords.cost))
 
-    def stored(self, user: bytes) -> bytes | None:
-        """The hash of a user's password, None for nobody.  Raises Unavailable where the file cannot be read."""
+    def hash_of(self, user: bytes) -> bytes | None:
+        """Return the hash of a user's password, None for an unknown user.
+
+        Raises Unavailable if the file cannot be read.
+        """
         return self._current().hashes.get(user)
 
     async def refresh(self) -> None:
@@ -222,11 +225,11 @@ class PasswordFile:
             self._current()
 
     async def close(self) -> None:
-        """Checks on their way end with their threads; nobody waits for them."""
+        """Cancel waiting checks; a running one ends with its thread."""
         await self._checks.close()
         self._threads.shutdown(wait=False, cancel_futures=True)
 
-    # The memory
+    # The cache of verified pairs
 
     def _keyed(self, stored: bytes, user: bytes, password: bytes) -> bytes:
         # Unambiguous: a hash has 60 characters, and no user of the file has a colon.
@@ -274,12 +277,12 @@ class PasswordFile:
         problem = self._file.problem
         path = str(self._path)
         if isinstance(problem, OSError):
-            log = _log if problem.errno in _OURS else self._file_log
+            log = _log if problem.errno in _PROCESS_ERRORS else self._file_log
             log.error("password file cannot be read; credentials are refused", file=path, cause=reason_of(problem))
             return
         if problem is not None:
             self._file_log.error(
-                "password file is broken; what it said before stays in force", file=path, cause=str(problem)
+                "password file is broken; its last valid version stays in force", file=path, cause=str(problem)
             )
         elif outcome is Reload.CHANGED:
             self._file_log.info("password file was read again", file=path, users=len(self._file.value.hashes))
@@ -290,17 +293,17 @@ class PasswordFile:
 
 
 def fits(password: bytes, stored: bytes) -> bool:
-    """Whether a bcrypt hash of 60 characters is that of a password of 72 bytes at most, without NUL."""
+    """Return whether a password (at most 72 bytes, without NUL) matches a bcrypt hash of 60 characters."""
     made = bcrypt.hashpw(password, _salt(stored))
     return hmac.compare_digest(made[_SALT_CHARS:], stored[_SALT_CHARS:])
 
 
 def _matches(password: bytes, stored: bytes, highest: int) -> bool:
-    """In a thread; bcrypt lets go of the interpreter's lock.  `stored` is `_NOBODY` for an unknown user.
+    """Run bcrypt, in a thread; it releases the interpreter's lock.  `stored` is `_UNKNOWN` for an unknown user.
 
-    A wrong password costs 2 to the `highest`, whatever its entry costs: c, then c, c+1, ... up to highest - 1.
+    A wrong password takes 2^`highest` rounds for every user: c, then c, c+1, ... up to highest - 1.
     """
-    if stored == _NOBODY:
+    if stored == _UNKNOWN:
         bcrypt.hashpw(password, _dummy(highest))
         return False
     if fits(password, stored):
@@ -315,9 +318,9 @@ def _dummy(cost: int) -> bytes:
 
 
 def _salt(stored: bytes) -> bytes:
-    """The first 29 characters, with the salt's last four bits at 0: bcrypt looks at 128 of its 132 bits.
+    """Return the first 29 characters, with the last four bits of the salt at 0: bcrypt uses 128 of its 132 bits.
 
-    Old versions of passlib set them, the reference does not mind, and the bcrypt that we use refuses.
+    Old versions of passlib set these bits; CNCF Distribution ignores them, the bcrypt package refuses them.
     """
     last = _ALPHABET[_ALPHABET.index(stored[_SALT_CHARS - 1]) & 0b110000]
     return stored[: _SALT_CHARS - 1] + bytes([last])

@@ -1,16 +1,16 @@
-"""Guessing slowed down: whoever is wrong too often has to wait, by address, never by name.
+"""Rate limit of failed logins, per client address (never per user name).
 
-    wrong pairs of an address within a window < limit     nothing happens
-    as many, and each one after them                      wait 1, 2, 4 ... seconds, at most `longest_s`
-    ten windows after the last wait                       forgotten
+    failed pairs of an address within a window < limit    no limit
+    the limit is reached, and each failure after that     wait 1, 2, 4 ... seconds, at most `longest_s`
+    ten windows after the last wait                       reset
 
-While an address waits, its credentials are not looked at (429), and afterwards one pair at a time; before, `limit`
-pairs at once, or else hundreds would be checked before the first of them counts.  No name is ever locked, so that
-no stranger can keep its owner out.  What counts is different pairs: a machine that asks every minute with
-yesterday's password guesses nothing, and must not slow down its neighbours behind the same address.
+During a wait credentials of the address are not checked (429), and afterwards one pair at a time; before, `limit`
+pairs concurrently, or hundreds would be checked before the first of them counts.  No user name is ever locked, so
+an attacker cannot lock out its owner.  Distinct pairs are counted: a machine that sends yesterday's password every
+minute does not guess, and must not slow down others behind the same address.
 
-In memory, of one process: with N workers an address has N times as many tries.  An unknown address (a Unix socket
-without a proxy that tells) is never slowed: everybody would share it.
+State is kept in memory per process: with N workers an address has N times as many attempts.  An unknown address (a
+Unix socket without a proxy that reports addresses) is never limited, because all clients would share it.
 
 Used by: `basic.py`, and whoever else takes passwords.  Source: docs/reference/auth.md, section 7.
 """
@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.backoff import Backoff
 from moorage.caches import LRUCache
 from moorage.errors import TooManyRequests
 
@@ -39,50 +40,57 @@ if TYPE_CHECKING:
 __all__ = ["LoginRateLimit"]
 
 _ADDRESSES: Final = 10_000
-_FORGOTTEN_WINDOWS: Final = 10
+_RESET_WINDOWS: Final = 10
 _IPV6_BITS: Final = 64
-"""What one customer of a provider has: a single machine in it may take any address."""
+"""The prefix of one customer of a provider: a single machine may use any address in it."""
 
 _log: Final = structlog.get_logger("moorage.auth")
 
 
 @dataclass(slots=True)
 class _Address:
-    """`wrong`: fingerprints of what was wrong since `begun`, `limit` at most; `until`: when its last wait ends."""
+    """`failed`: fingerprints of failed pairs since `begun`, `limit` at most; `until`: end of the last wait."""
 
     begun: float
-    wrong: set[bytes] = field(default_factory=set)
+    failed: set[bytes] = field(default_factory=set)
     waits: int = 0
     until: float = 0.0
 
 
 class LoginRateLimit:
-    """Counts the wrong credentials of addresses; with a `limit` of 0 it only logs them.  Of one event loop."""
+    """Counts failed logins per address; with a `limit` of 0 it only logs them.
+
+    Times are seconds.  Of one event loop.
+    """
 
     def __init__(
         self, *, limit: int, window_s: float, longest_s: float, clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._limit, self._window_s, self._longest_s, self._clock = limit, window_s, longest_s, clock
+        self._limit = limit
+        self._window_s = window_s
+        self._backoff = Backoff.exponential(1.0, longest_s)
+        self._clock = clock
         self._key = secrets.token_bytes(32)
         self._addresses: LRUCache[str, _Address] = LRUCache(_ADDRESSES)
-        self._checking: dict[str, Counter[bytes]] = {}  # by address: how many requests wait for which pair
+        self._checking: dict[str, Counter[bytes]] = {}  # by address: number of requests that wait for a pair
 
-    async def guess(
-        self, remote: str, credentials: Basic, check: Callable[[bytes, bytes], Awaitable[bool]]
+    async def check(
+        self, remote: str, credentials: Basic, verify: Callable[[bytes, bytes], Awaitable[bool]]
     ) -> bool:
-        """What `check(user, password)` returns; wrong ones are logged, and count for `remote`.
+        """Return the result of `verify(user, password)`; log a failed login and count it for `remote`.
 
-        Raises TooManyRequests, without checking anything, while `remote` has to wait.
+        Raises TooManyRequests, without a check, while `remote` has to wait.
         """
-        network, pair = _network(remote), self._fingerprint(credentials)
+        network = _network(remote)
+        pair = self._fingerprint(credentials)
         if self._limit == 0 or not network:
-            right = await check(credentials.user, credentials.password)
+            right = await verify(credentials.user, credentials.password)
         else:
             self._hold_back(network, pair)
             checking = self._checking.setdefault(network, Counter())
             checking[pair] += 1
             try:
-                right = await check(credentials.user, credentials.password)
+                right = await verify(credentials.user, credentials.password)
             finally:
                 checking[pair] -= 1
                 if checking[pair] == 0:
@@ -97,15 +105,17 @@ class LoginRateLimit:
         return right
 
     def _is_suspect(self, state: _Address) -> bool:
-        return state.waits > 0 and self._clock() < state.until + _FORGOTTEN_WINDOWS * self._window_s
+        return state.waits > 0 and self._clock() < state.until + _RESET_WINDOWS * self._window_s
 
     def _hold_back(self, network: str, pair: bytes) -> None:
         state = self._addresses.get(network)
-        left_s, at_once = 0.0, self._limit
+        left_s = 0.0
+        concurrency = self._limit
         if state is not None and self._is_suspect(state):
-            left_s, at_once = state.until - self._clock(), 1
+            left_s = state.until - self._clock()
+            concurrency = 1
         checking = self._checking.get(network, ())
-        if left_s <= 0 and (pair in checking or len(checking) < at_once):
+        if left_s <= 0 and (pair in checking or len(checking) < concurrency):
             return
         seconds = max(1, math.ceil(left_s))
         raise TooManyRequests(
@@ -118,15 +128,14 @@ class LoginRateLimit:
         if state is None or not (self._is_suspect(state) or now < state.begun + self._window_s):
             state = _Address(now)
             self._addresses.put(network, state)
-        if pair in state.wrong:
+        if pair in state.failed:
             return
-        if len(state.wrong) < self._limit:
-            state.wrong.add(pair)
-        if len(state.wrong) < self._limit:
+        if len(state.failed) < self._limit:
+            state.failed.add(pair)
+        if len(state.failed) < self._limit:
             return
-        wait_s = min(self._longest_s, 2.0**state.waits)
-        # Beyond what doubles to a year there is nothing to count.
-        state.waits = min(state.waits + 1, 25)
+        state.waits += 1
+        wait_s = self._backoff.delay_s(state.waits)
         state.until = now + wait_s
         _log.warning("too many wrong credentials; the next ones have to wait", remote=network, seconds=wait_s)
 
@@ -136,7 +145,7 @@ class LoginRateLimit:
 
 
 def _network(remote: str) -> str:
-    """What counts as one address; "" if it is unknown."""
+    """Return the address or network that counts as one client; "" if it is unknown."""
     try:
         address = ipaddress.ip_address(remote)
     except ValueError:

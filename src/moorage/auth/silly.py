@@ -1,4 +1,4 @@
-"""`auth.silly`: whoever sends any Authorization header may do everything.  For tests of clients, and nothing else.
+"""`auth.silly`: any Authorization header grants everything.  Only for tests of clients.
 
 Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 3.
 """
@@ -22,19 +22,20 @@ WARNING: Final = (
 
 
 class SillyAuthority:
-    """See `access.Authority`."""
+    """Admits any credentials; see `access.Authority`."""
 
     def __init__(self, realm: str, service: str) -> None:
-        self._realm, self._service = realm, service
+        self._realm = realm
+        self._service = service
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         del credentials
-        if asked.given:
+        if request.has_credentials:
             return Principal("silly", EVERYTHING)
-        # One scope for each record, not one for each repository: the reference's silly provider does not merge.
-        scope = " ".join(f"{need.type}:{need.name}:{need.action}" for need in asked.needs)
-        told = challenge("Bearer", realm=self._realm, service=self._service, scope=scope)
-        raise Unauthorized(told, [(need.type, need.name, need.action) for need in asked.needs])
+        # One scope for each record, not for each repository: CNCF Distribution's silly provider does not merge.
+        scope = " ".join(f"{need.type}:{need.name}:{need.action}" for need in request.needs)
+        value = challenge("Bearer", realm=self._realm, service=self._service, scope=scope)
+        raise Unauthorized(value, [(need.type, need.name, need.action) for need in request.needs])
 
     async def refresh(self) -> None:
         pass

@@ -71,16 +71,16 @@ def explain(
 def _explain(need: Need, identity: Identity, policy: Policy) -> None:
     """Print the rules that grant one need, or else those that concern this user."""
     action = need.action if need.type == "repository" else "catalog"
-    because = policy.grants_of(identity).because(need)
+    because = policy.grants_of(identity).rules_granting(need)
     for rule in because:
-        typer.echo(f"  {action}: granted by {rule.where} ({rule.shown})")
+        typer.echo(f"  {action}: granted by {rule.where} ({rule.summary})")
     if because:
         return
     near = policy.rules_for(identity)
     rest = "; those that concern this user are" if near else ", and none concerns this user"
     typer.echo(f"  {action}: no rule grants it{rest}")
     for rule in near:
-        typer.echo(f"    {rule.where} ({rule.shown})")
+        typer.echo(f"    {rule.where} ({rule.summary})")
 
 
 def _policy(config: Path | None) -> tuple[Local, Policy]:
@@ -117,7 +117,7 @@ def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple
             robot = policy.robots.get(name)
             if robot is None:
                 return Identity("robot", name), f"there is no robot {name!r}"
-            over = f"its account ended on {robot.expires}" if robot.is_over(datetime.now(UTC)) else ""
+            over = f"its account ended on {robot.expires}" if robot.is_expired(datetime.now(UTC)) else ""
             return Identity("robot", name), over
     name = user.removeprefix("user:")
     names = names_in(users)
@@ -137,7 +137,8 @@ def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, st
     identity = Identity("foreign", "", name, tuple(sorted(values.items())))
     if name not in policy.issuers:
         return identity, f"there is no issuer {name!r}"
-    return identity, "" if policy.knows(identity) else "no rule concerns these claims, so they grant no access"
+    problem = "" if policy.has_rule_for(identity) else "no rule matches these claims: they grant no login"
+    return identity, problem
 
 
 @app.command("robot", short_help="Make a secret for a robot account.")

@@ -41,8 +41,13 @@ class _LazyAccessRequest(AccessRequest):
 
     __slots__ = ("_call",)
 
-    def __init__(self, call: Call, needs: tuple[Need, ...], instead: tuple[Need, ...], *, given: bool) -> None:
-        self._call, self.needs, self.instead, self.given = call, needs, instead, given
+    def __init__(
+        self, call: Call, needs: tuple[Need, ...], alternative: tuple[Need, ...], *, has_credentials: bool
+    ) -> None:
+        self._call = call
+        self.needs = needs
+        self.alternative = alternative
+        self.has_credentials = has_credentials
 
     @property
     def host(self) -> str:  # type: ignore[override]  # a field in the base class
@@ -71,9 +76,9 @@ class Guard:
     async def admit(self, call: Call, access: Access) -> Principal:
         """Raises Unauthorized, TooManyRequests, Unavailable, and what `Call.name` raises."""
         header = call.header(b"authorization")
-        instead = (Need("repository", call.name(), "delete"),) if access is Access.CANCEL else ()
-        asked = _LazyAccessRequest(call, self._needs(call, access), instead, given=bool(header))
-        return await self._authority.admit(credentials_of(header), asked)
+        alternative = (Need("repository", call.name(), "delete"),) if access is Access.CANCEL else ()
+        request = _LazyAccessRequest(call, self._needs(call, access), alternative, has_credentials=bool(header))
+        return await self._authority.admit(credentials_of(header), request)
 
     def _needs(self, call: Call, access: Access) -> tuple[Need, ...]:
         if access is Access.CATALOG:

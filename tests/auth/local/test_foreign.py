@@ -19,7 +19,7 @@ from joserfc.jwk import ECKey, RSAKey
 from tests.auth.local.helpers import AUDIENCE, ISSUER, NOW, Clock, FakeIssuer, may, policy
 
 from moorage.auth.local import jwks
-from moorage.auth.local.jwks import FileKeys, KeysUnavailable, RemoteKeys, fetch, source_of
+from moorage.auth.local.jwks import FileKeys, KeysUnavailable, RemoteKeys, fetch, key_source
 from moorage.auth.local.oidc_tokens import OidcVerifier
 from moorage.auth.local.policy import Identity, Issuer, Policy
 from moorage.auth.local.tokens import InvalidToken
@@ -68,16 +68,16 @@ async def foreign() -> AsyncIterator[OidcVerifier]:
 
 async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: Policy, foreign: OidcVerifier) -> None:
     """Lists match by any of their values, true and false as they are written; what no rule needs is not kept."""
-    identity = await foreign.prove(ci.token(**GOOD), rules)
+    identity = await foreign.verify(ci.token(**GOOD), rules)
     assert identity == Identity(
         "foreign", "job-1", "ci",
         (("groups", ("dev", "ops")), ("project_path", ("acme/app",)), ("protected", ("true",))),
     )  # fmt: skip
     assert may(rules.grants_of(identity), "acme/app") == "pull push"
-    await foreign.prove(ci.token(**GOOD, aud=["x", "other.example"]), rules)
-    await foreign.prove(ci.token(**GOOD, exp=NOW - 59), rules)
-    await foreign.prove(ci.token(**GOOD, nbf=NOW + 59, exp=NOW + 100.5), rules)
-    await foreign.prove(ci.token(**GOOD, nbf=None), rules)
+    await foreign.verify(ci.token(**GOOD, aud=["x", "other.example"]), rules)
+    await foreign.verify(ci.token(**GOOD, exp=NOW - 59), rules)
+    await foreign.verify(ci.token(**GOOD, nbf=NOW + 59, exp=NOW + 100.5), rules)
+    await foreign.verify(ci.token(**GOOD, nbf=None), rules)
 
 
 @pytest.mark.parametrize(
@@ -96,7 +96,7 @@ async def test_another_token_lets_nobody_in(
 ) -> None:
     """A token for another audience is somebody's secret that was sent elsewhere."""
     with pytest.raises(InvalidToken):
-        await foreign.prove(ci.token(**{**GOOD, **claims}), rules)
+        await foreign.verify(ci.token(**{**GOOD, **claims}), rules)
 
 
 async def test_a_token_that_the_issuers_key_did_not_sign_lets_nobody_in(
@@ -126,14 +126,14 @@ async def test_a_token_that_the_issuers_key_did_not_sign_lets_nobody_in(
         signed(RSAKey.generate_key(2048), alg="RS256", kid="key-1"), "x" * 20_000 + ".a.b", good + ".x",
     ):  # fmt: skip
         with pytest.raises(InvalidToken):
-            await foreign.prove(bad, rules)
+            await foreign.verify(bad, rules)
 
 
 async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: Policy, foreign: OidcVerifier) -> None:
     """All issuers do; without it every key would have to be tried."""
     for header in ({}, {"kid": ""}):
         with pytest.raises(InvalidToken, match="names no key"):
-            await foreign.prove(ci.token(header, **GOOD), rules)
+            await foreign.verify(ci.token(header, **GOOD), rules)
 
 
 @pytest.mark.parametrize(
@@ -144,18 +144,18 @@ async def test_a_subject_cannot_write_in_logs(
     ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, sub: Any, name: str
 ) -> None:
     """It names a branch, and everybody names his branches as he likes."""
-    assert (await foreign.prove(ci.token(**GOOD, sub=sub), rules)).name == name
+    assert (await foreign.verify(ci.token(**GOOD, sub=sub), rules)).name == name
 
 
 async def test_an_issuer_that_the_policy_drops_is_dropped(
     ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, tmp_path: Path
 ) -> None:
     """The policy in force decides, also for keys that are already here."""
-    await foreign.prove(ci.token(**GOOD), rules)
+    await foreign.verify(ci.token(**GOOD), rules)
     with pytest.raises(InvalidToken):
-        await foreign.prove(ci.token(**GOOD), policy(tmp_path, ""))
+        await foreign.verify(ci.token(**GOOD), policy(tmp_path, ""))
     moved = policy(tmp_path, POLICY.replace("name: ci", "name: other"))
-    assert (await foreign.prove(ci.token(**GOOD), moved)).issuer == "other"
+    assert (await foreign.verify(ci.token(**GOOD), moved)).issuer == "other"
     assert [issuer.name for issuer in foreign._sources] == ["other"]
 
 
@@ -293,7 +293,7 @@ async def test_without_keys_nobody_is_let_in_and_it_is_tried_again(url: str, ans
 
 async def test_an_issuer_that_never_answers_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """Clients would wait with us, and their pipelines with them."""
-    monkeypatch.setattr(jwks, "_WHOLE_TIMEOUT_S", 0.01)
+    monkeypatch.setattr(jwks, "_TOTAL_TIMEOUT_S", 0.01)
     network = remote(FakeIssuer())
     network.hold.clear()
     source = RemoteKeys(Issuer("ci", ISSUER, (AUDIENCE,), KEYS), network, Clock())
@@ -304,9 +304,9 @@ async def test_an_issuer_that_never_answers_is_given_up(monkeypatch: pytest.Monk
 
 
 def test_where_keys_come_from(tmp_path: Path) -> None:
-    assert isinstance(source_of(Issuer("ci", ISSUER, (), str(tmp_path / "x")), Clock()), FileKeys)
+    assert isinstance(key_source(Issuer("ci", ISSUER, (), str(tmp_path / "x")), Clock()), FileKeys)
     for keys in ("", KEYS):
-        assert isinstance(source_of(Issuer("ci", ISSUER, (), keys), Clock()), RemoteKeys)
+        assert isinstance(key_source(Issuer("ci", ISSUER, (), keys), Clock()), RemoteKeys)
 
 
 @contextmanager
@@ -381,7 +381,7 @@ def test_what_is_no_http_is_an_ordinary_failure(said: bytes) -> None:
 
 def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """A thread that waits for ever is one less for everybody."""
-    monkeypatch.setattr(jwks, "_WHOLE_TIMEOUT_S", -1.0)
+    monkeypatch.setattr(jwks, "_TOTAL_TIMEOUT_S", -1.0)
     with web(lambda _: (200, {}, b"{}")) as url, pytest.raises(TimeoutError, match="to answer"):
         fetch(url, "")
 

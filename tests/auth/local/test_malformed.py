@@ -76,13 +76,13 @@ async def proven(token: str, rules: Policy) -> Identity | None:
     """The identity, None for a refused token.  Tokens of ours are signed for the identity and read again."""
     foreign, tokens = OidcVerifier(Clock()), Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     try:
-        identity = await foreign.prove(token, rules)
+        identity = await foreign.verify(token, rules)
     except InvalidToken:
         return None
     finally:
         await foreign.close()
     rules.grants_of(identity)
-    assert tokens.read_access(tokens.access(identity.shown, [], None)[0]).name == identity.shown
+    assert tokens.read_access(tokens.access(identity.display_name, [], None)[0]).name == identity.display_name
     assert tokens.read_refresh(tokens.refresh(identity, "", None)).identity == identity
     return identity
 

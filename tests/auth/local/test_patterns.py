@@ -75,7 +75,7 @@ def test_places_are_filled_with_what_can_stand_there_and_never_read_as_a_pattern
     assert not matches("{user|lower}/**", "ann/app")
     assert matches("ci/{project_path}/*", "ci/acme/app/x", project_path="acme/app")
     assert not matches("ci/{project_path}/*", "ci/acme/app/x", project_path="acme/*")
-    assert parse("{user}/x/{project_path|lower}").places == {"user", "project_path"}
+    assert parse("{user}/x/{project_path|lower}").placeholders == {"user", "project_path"}
 
 
 def test_everything_around_several_places_counts() -> None:
@@ -132,7 +132,7 @@ def test_whatever_is_accepted_matches_names_only(text: str, user: str) -> None:
         try:
             parse_repo_name(glob.text)
         except NameInvalid:
-            assert pattern.places, "a literal that is no name was to be refused"
+            assert pattern.placeholders, "a literal that is no name was to be refused"
 
 
 def test_matching_takes_no_longer_than_the_name_is_long() -> None:

@@ -200,4 +200,7 @@ def test_the_example_in_the_documentation_is_right(tmp_path: Path) -> None:
     ]  # fmt: skip
     claims = (("ref", ("refs/heads/main",)), ("repository", ("Acme/App",)))
     job = Identity("foreign", "job", "github", claims)
-    assert (found.policy.knows(job), may(found.policy.grants_of(job), "acme/app/web")) == (True, "pull push")
+    assert (found.policy.has_rule_for(job), may(found.policy.grants_of(job), "acme/app/web")) == (
+        True,
+        "pull push",
+    )

@@ -7,7 +7,14 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from moorage.auth.local.policy import Robot
-from moorage.auth.local.robot_secrets import HASH, digest_of, knows, make_secret, parse_expiry, parse_term
+from moorage.auth.local.robot_secrets import (
+    HASH,
+    digest_of,
+    make_secret,
+    matching_digest,
+    parse_expiry,
+    parse_term,
+)
 
 NOON = datetime(2026, 11, 24, 12, tzinfo=UTC)
 
@@ -18,10 +25,10 @@ def test_a_secret_is_known_by_its_digest_and_nothing_else_is() -> None:
     assert secret != other
     assert len(secret) > 43
     robot = Robot("ci", (digest_of(other), digest_of(secret)), None)
-    assert knows(robot, secret.encode()) == robot.secrets[1]
-    assert knows(robot, other.encode()) == robot.secrets[0]
+    assert matching_digest(robot, secret.encode()) == robot.secrets[1]
+    assert matching_digest(robot, other.encode()) == robot.secrets[0]
     for wrong in (b"", secret[:-1].encode(), robot.secrets[1].encode(), b"\xff", (secret + " ").encode()):
-        assert knows(robot, wrong) is None
+        assert matching_digest(robot, wrong) is None
     assert secret not in "".join(robot.secrets)
     assert robot.secrets[0] not in repr(robot)
 
@@ -56,9 +63,9 @@ def test_another_end_is_refused(text: str) -> None:
 
 def test_an_account_is_over_at_its_end_and_not_before() -> None:
     robot = Robot("ci", (), NOON)
-    assert not robot.is_over(NOON - timedelta(seconds=1))
-    assert robot.is_over(NOON)
-    assert not Robot("ci", (), None).is_over(NOON)
+    assert not robot.is_expired(NOON - timedelta(seconds=1))
+    assert robot.is_expired(NOON)
+    assert not Robot("ci", (), None).is_expired(NOON)
 
 
 @pytest.mark.parametrize(

@@ -99,10 +99,10 @@ def test_keys_change_with_the_clock_and_the_last_one_still_counts() -> None:
     for reader in (tokens, make(clock)):
         assert reader.read_access(before).name == reader.read_access(after).name == "ann"
     keys = SigningKeys(SECRET, DAY, clock)
-    assert keys.named("access", kids[0], lasts_s=330) is not None
+    assert keys.find("access", kids[0], lifetime_s=330) is not None
     clock.now += 500
-    assert keys.named("access", kids[0], lasts_s=330) is None
-    assert keys.named("access", kids[0], lasts_s=None) is not None
+    assert keys.find("access", kids[0], lifetime_s=330) is None
+    assert keys.find("access", kids[0], lifetime_s=None) is not None
 
 
 def test_nodes_whose_clocks_are_a_little_apart_agree() -> None:
@@ -119,7 +119,7 @@ def test_nodes_whose_clocks_are_a_little_apart_agree() -> None:
 
 @pytest.mark.parametrize("kid", [None, 5, "", "x", "-1", "1e9", "9" * 13, "٣"])
 def test_no_other_name_of_a_key_is_taken(kid: object) -> None:
-    assert SigningKeys(SECRET, DAY, Clock()).named("access", kid, lasts_s=None) is None
+    assert SigningKeys(SECRET, DAY, Clock()).find("access", kid, lifetime_s=None) is None
 
 
 def test_a_key_serves_one_purpose() -> None:
@@ -161,7 +161,7 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
 
 def signed(claims: dict[str, Any], *, begun: float) -> str:
     """A token with these claims and a good signature of the key that began at `begun`."""
-    key = SigningKeys(SECRET, DAY, Clock(begun)).signing("access")
+    key = SigningKeys(SECRET, DAY, Clock(begun)).current("access")
     return jwt.encode({"alg": "HS256", "kid": key.kid}, claims, key, ["HS256"])
 
 
@@ -229,7 +229,7 @@ def test_a_refresh_token_says_who_and_nothing_of_what() -> None:
     for identity, ends in ((ANN, None), (JOB, NOW + 60), (Identity("robot", "ci"), NOW + 60)):
         token = tokens.refresh(identity, "print", ends)
         found = make(Clock()).read_refresh(token)
-        assert (found.identity, found.fingerprint, found.ends) == (identity, "print", ends)
+        assert (found.identity, found.fingerprint, found.expires_at) == (identity, "print", ends)
         assert "access" not in claims_of(token)
     with pytest.raises(InvalidToken):
         make(Clock(), service="other").read_refresh(token)
@@ -255,7 +255,7 @@ def test_a_fingerprint_tells_hashes_apart_and_nothing_about_them() -> None:
 
 def test_memory_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     """A registry reads millions of tokens in its life."""
-    monkeypatch.setattr(module, "_REMEMBERED", 3)
+    monkeypatch.setattr(module, "_CACHED_TOKENS", 3)
     tokens = make(Clock())
     for _ in range(10):
         tokens.read_access(tokens.access("ann", ACCESS, None)[0])

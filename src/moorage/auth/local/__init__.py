@@ -1,14 +1,21 @@
-"""Moorage's own token server (`auth.local`): who may do what is a file, and no other program is needed.
+"""Moorage's own token server (`auth.local`): a policy file grants permissions to users, robots and CI jobs.
 
-    users, robots, issuers ──► identities.py ──► Identity ──► policy.py ──► Grants
-       (who is it?)                                              ▲
-                                              policy_file.py ────┘ (the file, reloaded)
+    password, robot secret,       identities.py            policy.py
+    OIDC token            ──────────────────────► Identity ─────────► Grants
+                                                               ▲
+                                             policy_source.py ─┘ (the file, reloaded)
 
-    authority.py   admits requests to the registry, and gives out tokens at /token (`http/token.py`)
-    tokens.py      signs and reads the tokens; keys.py: with which key
+`Policy.grants_of` is the only place that decides; requests, tokens and `moorage auth explain` use it.  What no
+rule grants is refused.  Imported only if `auth.local` is configured.
 
-`Policy.grants_of` is the one place that decides; API, tokens, web pages and `moorage auth explain` all ask it.
-Everything is refused that no rule grants.  Imported only where `auth.local` is configured.
+Read first:
 
-Source: docs/reference/auth.md, sections 5 to 7; docs/auth/local.md tells operators.
+    authority.py      admits requests to the registry, and issues tokens at /token (`http/token.py`)
+    identities.py     authenticates a login
+    policy.py         rules and their decision; `policy_file.py` parses them
+    tokens.py         signs and verifies tokens, with keys of `signing_keys.py`
+    oidc_tokens.py    tokens of other issuers, verified with keys of `jwks.py`
+
+Source: distribution's token and OAuth 2.0 specifications (https://distribution.github.io/distribution/spec/auth/);
+docs/auth/local.md is for operators.
 """

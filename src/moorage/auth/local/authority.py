@@ -1,13 +1,15 @@
-"""Who asks, and may he?  For requests to the registry, and for those that want a token.
+"""Authority of `auth.local`: admits requests to the registry, and issues tokens.
 
-    admit    no credentials, Basic (what curl sends), or a token of ours ──► Principal, or a 401
-    issue    Basic, a refresh token, or a token of another issuer        ──► an access token
+    admit    no credentials, Basic (curl), or an access token         ──► Principal, or a 401
+    issue    Basic, a refresh token, or a token of another issuer     ──► an access token
 
-`/v2/` itself is 401 without credentials, although some repositories may be open to everybody: Docker asks there
-whether it has to log in, and would never send a password if it had not.
+`/v2/` is 401 without credentials, even if some repositories are open to anonymous clients: Docker requests it to
+find out whether to log in, and never sends a password otherwise.
 
-A token holds the rights of the moment it was given out; rights that change, change with the next token.
-Source: docs/reference/auth.md, sections 4.2, 5 and 6.
+A token has the permissions of the time when it was issued; a change of the policy takes effect with the next
+token.
+
+Source: distribution's token specification; RFC 6750 section 3.1 (errors).
 """
 
 from __future__ import annotations
@@ -43,24 +45,31 @@ _log: Final = structlog.get_logger("moorage.auth")
 
 @dataclass(frozen=True, slots=True)
 class TokenRealm:
-    """Where clients get tokens: `realm` if set, else `/token` below `host` (`http.host`) or where they are."""
+    """URL where clients get tokens.
+
+    It is `realm` if set, else `/token` below `host` (the setting `http.host`) or the requested host.
+    """
 
     service: str
     realm: str = ""
     host: str = ""
     prefix: str = "/"
 
-    def realm_for(self, asked: AccessRequest) -> str:
+    def realm_for(self, request: AccessRequest) -> str:
+        """Return the URL for the challenge, "" if the host is unknown."""
         if self.realm:
             return self.realm
         if self.host:
             return urljoin(self.host, "token")
-        return f"{asked.scheme}://{asked.host}{self.prefix}token" if asked.host else ""
+        return f"{request.scheme}://{request.host}{self.prefix}token" if request.host else ""
 
 
 @dataclass(frozen=True, slots=True)
 class TokenRequest:
-    """What somebody who wants a token shows and asks for; at most one of the three ways to prove who he is."""
+    """A request for a token, with at most one of three kinds of credentials.
+
+    `offline`: a refresh token is requested too.
+    """
 
     basic: Basic | None = None
     refresh_token: str = field(default="", repr=False)
@@ -72,7 +81,7 @@ class TokenRequest:
 
 @dataclass(frozen=True, slots=True)
 class IssuedToken:
-    """`refresh_token` is "" where none was asked for, or none can be had."""
+    """A new token; times are seconds.  `refresh_token` is "" if none was requested or none can be issued."""
 
     name: str
     token: str = field(repr=False)
@@ -83,106 +92,115 @@ class IssuedToken:
 
 
 class LocalAuthority:
-    """See `access.Authority`.  `login_s`: how long refresh tokens last at most, None for no limit of their own."""
+    """See `access.Authority`.  `login_s`: longest lifetime of refresh tokens in seconds, None for no limit."""
 
     def __init__(
         self,
         policies: PolicySource,
         logins: LoginVerifier,
         tokens: Tokens,
-        place: TokenRealm,
+        token_realm: TokenRealm,
         clock: Callable[[], float],
         *,
         login_s: float | None,
         files: Sequence[PolicySource | PasswordFile] = (),
         closing: Sequence[Users | OidcVerifier] = (),
     ) -> None:
-        self._policies, self._logins, self._tokens, self._place = policies, logins, tokens, place
-        self._clock, self._login_s, self._files, self._closing = clock, login_s, files, closing
+        self._policies = policies
+        self._logins = logins
+        self._tokens = tokens
+        self._token_realm = token_realm
+        self._clock = clock
+        self._login_s = login_s
+        self._files = files
+        self._closing = closing
 
     @property
     def service(self) -> str:
-        return self._place.service
+        """Return the service name in challenges and tokens."""
+        return self._token_realm.service
 
-    async def admit(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
-        if credentials is None and (asked.given or not asked.needs):
-            self._refuse(asked)
-        principal = await self._principal(credentials, asked)
-        if missing(principal.grants, asked):
-            self._refuse(asked, "" if credentials is None else "insufficient_scope")
+    async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
+        if credentials is None and (request.has_credentials or not request.needs):
+            self._refuse(request)
+        principal = await self._principal(credentials, request)
+        if missing(principal.grants, request):
+            self._refuse(request, "" if credentials is None else "insufficient_scope")
         return principal
 
-    async def _principal(self, credentials: Credentials | None, asked: AccessRequest) -> Principal:
+    async def _principal(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         if credentials is None:
             return Principal("", (await self._policies.current()).grants_of(ANONYMOUS))
         if isinstance(credentials, Basic):
             policy = await self._policies.current()
             try:
-                login = await self._login(credentials, policy, asked.remote)
+                login = await self._login(credentials, policy, request.remote)
             except LoginRefused:
-                self._refuse(asked)
-            return Principal(login.identity.shown, policy.grants_of(login.identity))
+                self._refuse(request)
+            return Principal(login.identity.display_name, policy.grants_of(login.identity))
         try:
             access = self._tokens.read_access(credentials.token)
         except InvalidToken as error:
             if not error.ordinary:
-                _log.warning("token refused", remote=asked.remote, cause=f"it {error}")
-            self._refuse(asked, "invalid_token")
+                _log.warning("token refused", remote=request.remote, cause=f"it {error}")
+            self._refuse(request, "invalid_token")
         return Principal(access.name, access.grants)
 
-    def _refuse(self, asked: AccessRequest, error: str = "") -> NoReturn:
-        """`error` only for those who showed something: it makes clients throw away what they have."""
+    def _refuse(self, request: AccessRequest, error: str = "") -> NoReturn:
+        """Raise Unauthorized; `error` only if there were credentials, since clients discard them because of it."""
         value = challenge(
             "Bearer",
-            realm=self._place.realm_for(asked),
-            service=self._place.service,
-            scope=" ".join(scopes(asked.needs)),
+            realm=self._token_realm.realm_for(request),
+            service=self._token_realm.service,
+            scope=" ".join(scopes(request.needs)),
             error=error,
         )
-        raise Unauthorized(value, [(need.type, need.name, need.action) for need in asked.needs])
+        raise Unauthorized(value, [(need.type, need.name, need.action) for need in request.needs])
 
     async def _login(self, basic: Basic, policy: Policy, remote: str) -> Login:
         """Raises LoginRefused, Unavailable, TooManyRequests."""
         try:
-            return await self._logins.prove(basic, policy, remote)
+            return await self._logins.authenticate(basic, policy, remote)
         except LoginRefused as error:
-            if not error.told:
+            if not error.is_logged:
                 user = basic.user.decode(errors="backslashreplace")
                 _log.warning("login refused", user=user, remote=remote, cause=str(error))
             raise
 
-    async def issue(self, wish: TokenRequest) -> IssuedToken:
-        """A token.  Raises LoginRefused, TooManyScopes, Unavailable, TooManyRequests."""
-        needs = needs_of(wish.scopes)
+    async def issue(self, request: TokenRequest) -> IssuedToken:
+        """Issue a token.  Raises LoginRefused, TooManyScopes, Unavailable, TooManyRequests."""
+        needs = needs_of(request.scopes)
         policy = await self._policies.current()
-        login = await self._prove(wish, policy)
+        login = await self._authenticate(request, policy)
         access: list[Mapping[str, Any]] = granted(needs, policy.grants_of(login.identity))
         issued_at = self._clock()
-        token, expires_in_s = self._tokens.access(login.identity.shown, access, login.ends)
+        token, expires_in_s = self._tokens.access(login.identity.display_name, access, login.expires_at)
         shown = tuple(f"{each['type']}:{each['name']}:{','.join(each['actions'])}" for each in access)
-        return IssuedToken(login.identity.shown, token, issued_at, expires_in_s, shown, self._refresh(wish, login))
+        return IssuedToken(
+            login.identity.display_name, token, issued_at, expires_in_s, shown, self._refresh(request, login)
+        )
 
-    async def _prove(self, wish: TokenRequest, policy: Policy) -> Login:
-        if wish.basic is not None:
-            return await self._login(wish.basic, policy, wish.remote)
+    async def _authenticate(self, request: TokenRequest, policy: Policy) -> Login:
+        if request.basic is not None:
+            return await self._login(request.basic, policy, request.remote)
         try:
-            if wish.oidc_token:
-                return await self._logins.authenticate_oidc(wish.oidc_token, policy)
-            if wish.refresh_token:
-                return await self._logins.still(self._tokens.read_refresh(wish.refresh_token), policy)
+            if request.oidc_token:
+                return await self._logins.authenticate_oidc(request.oidc_token, policy)
+            if request.refresh_token:
+                return await self._logins.renew(self._tokens.read_refresh(request.refresh_token), policy)
         except (LoginRefused, InvalidToken) as error:
-            _log.warning("token refused", remote=wish.remote, cause=str(error))
+            _log.warning("token refused", remote=request.remote, cause=str(error))
             raise LoginRefused(str(error)) from error
         return Login(ANONYMOUS)
 
-    def _refresh(self, wish: TokenRequest, login: Login) -> str:
-        if not wish.offline or login.identity == ANONYMOUS:
+    def _refresh(self, request: TokenRequest, login: Login) -> str:
+        if not request.offline or login.identity == ANONYMOUS:
             return ""
-        if wish.refresh_token:
-            return wish.refresh_token
+        if request.refresh_token:
+            return request.refresh_token
         limit = None if self._login_s is None else self._clock() + self._login_s
-        ends = min((end for end in (limit, login.ends) if end is not None), default=None)
-        return self._tokens.refresh(login.identity, login.fingerprint, ends)
+        expires_at = min((end for end in (limit, login.expires_at) if end is not None), default=None)
+        return self._tokens.refresh(login.identity, login.fingerprint, expires_at)
 
     async def refresh(self) -> None:
         for file in self._files:

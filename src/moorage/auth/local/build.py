@@ -45,7 +45,7 @@ class LocalOptions:
 def make(
     options: LocalOptions,
     secret: bytes,
-    slowing: LoginRateLimit,
+    rate_limit: LoginRateLimit,
     clock: Callable[[], float] = time.time,
     *,
     reports: bool = True,
@@ -60,7 +60,7 @@ def make(
     foreign = OidcVerifier(clock)
     return LocalAuthority(
         policies,
-        LoginVerifier(users, foreign, slowing, keys, clock),
+        LoginVerifier(users, foreign, rate_limit, keys, clock),
         Tokens(keys, options.place.service, options.token_s, clock),
         options.place,
         clock,

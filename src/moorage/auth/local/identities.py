@@ -1,11 +1,12 @@
-"""From a name and a password to who somebody is: people, robots, and jobs with a token of another issuer.
+"""Authenticates logins: users, robots, and CI jobs with a token of another issuer.
 
-    robot+NAME     a robot of the policy, with its secret
-    oidc           a token of one of the policy's issuers as the password
-    anything else  a user of the users file
+    user name      password
+    robot+NAME     the secret of a robot of the policy
+    oidc           a token of one of the policy's issuers
+    other          the password of a user of the users file
 
-A `Login` also says how long it may be relied on: `fingerprint` changes with the stored password or secret, and
-`ends` is when a robot's account or a job's session is over.
+A `Login` is valid as long as its `fingerprint` matches the stored password or secret, and until `expires_at`, when
+a robot's account or a job's session ends.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 from moorage.auth.local.jwks import KeysUnavailable
 from moorage.auth.local.policy import ROBOT_PREFIX, Identity
-from moorage.auth.local.robot_secrets import knows
+from moorage.auth.local.robot_secrets import matching_digest
 from moorage.auth.local.tokens import InvalidToken
 from moorage.errors import Unavailable
 
@@ -33,33 +34,33 @@ if TYPE_CHECKING:
 __all__ = ["OIDC_USER", "Login", "LoginRefused", "LoginVerifier", "Users"]
 
 OIDC_USER: Final = "oidc"
-"""The user name beside a foreign token: `docker login -u oidc`."""
+"""User name for a login with a token of another issuer: `docker login -u oidc`."""
 
 
 class LoginRefused(Exception):
-    """Wrong, over, or nobody we know; the message is for the log, the client is told nothing of it.
+    """Wrong, expired or unknown credentials; the message is for the log, and not sent to the client.
 
-    `told`: the log has it already.
+    `is_logged`: the log has it already.
     """
 
-    def __init__(self, reason: str, *, told: bool = False) -> None:
+    def __init__(self, reason: str, *, is_logged: bool = False) -> None:
         super().__init__(reason)
-        self.told = told
+        self.is_logged = is_logged
 
 
 class Users(Protocol):
-    """People and their passwords."""
+    """Users and their passwords; see `PasswordFile`."""
 
-    def knows(self, user: bytes, password: bytes) -> bool:
-        """Whether they were found to belong together a moment ago, and still do.  Raises Unavailable."""
+    def is_verified(self, user: bytes, password: bytes) -> bool:
+        """Return whether the pair was verified in the last minutes and is still valid.  Raises Unavailable."""
         ...
 
     async def verify(self, user: bytes, password: bytes) -> bool:
-        """Whether they belong together; as slow for a user that there is not.  Raises Unavailable."""
+        """Return whether the password is the user's; takes as long for an unknown user.  Raises Unavailable."""
         ...
 
-    def stored(self, user: bytes) -> bytes | None:
-        """The hash of a user's password, None for nobody.  Raises Unavailable."""
+    def hash_of(self, user: bytes) -> bytes | None:
+        """Return the hash of a user's password, None for an unknown user.  Raises Unavailable."""
         ...
 
     async def close(self) -> None: ...
@@ -67,30 +68,35 @@ class Users(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Login:
+    """An authenticated identity; `expires_at` is in seconds since the epoch, None for never."""
+
     identity: Identity
     fingerprint: str = ""
-    ends: float | None = None
+    expires_at: float | None = None
 
 
 class LoginVerifier:
-    """`users` None: there are only robots and foreign tokens.
+    """Authenticates logins.  `users` None: only robots and tokens of other issuers can log in.
 
-    Guessing is slowed down for what people think up; of robots' secrets and signatures there is nothing to guess.
+    Failed logins are rate-limited for passwords only; robots' secrets and signatures cannot be guessed.
     """
 
     def __init__(
         self,
         users: Users | None,
-        foreign: OidcVerifier,
-        slowing: LoginRateLimit,
+        oidc: OidcVerifier,
+        rate_limit: LoginRateLimit,
         keys: SigningKeys,
         clock: Callable[[], float],
     ) -> None:
-        self._users, self._foreign, self._slowing = users, foreign, slowing
-        self._keys, self._clock = keys, clock
+        self._users = users
+        self._oidc = oidc
+        self._rate_limit = rate_limit
+        self._keys = keys
+        self._clock = clock
 
-    async def prove(self, basic: Basic, policy: Policy, remote: str) -> Login:
-        """Raises LoginRefused, TooManyRequests, and Unavailable where nobody can tell."""
+    async def authenticate(self, basic: Basic, policy: Policy, remote: str) -> Login:
+        """Authenticate a user name and password.  Raises LoginRefused, TooManyRequests, Unavailable."""
         try:
             name = basic.user.decode()
         except UnicodeDecodeError:
@@ -101,57 +107,57 @@ class LoginVerifier:
             return await self.authenticate_oidc(basic.password.decode("latin-1"), policy)
         if self._users is None:
             raise LoginRefused("there is no users file")
-        if not self._users.knows(basic.user, basic.password) and not await self._slowing.guess(
+        if not self._users.is_verified(basic.user, basic.password) and not await self._rate_limit.check(
             remote, basic, self._users.verify
         ):
-            raise LoginRefused("wrong user or password", told=True)
-        stored = self._users.stored(basic.user)
+            raise LoginRefused("wrong user or password", is_logged=True)
+        stored = self._users.hash_of(basic.user)
         if stored is None:
             raise LoginRefused("removed in this moment")
         return Login(Identity("user", name), self._keys.fingerprint(stored))
 
     async def authenticate_oidc(self, token: str, policy: Policy) -> Login:
-        """By a token of another issuer.  Raises LoginRefused, Unavailable."""
+        """Authenticate a token of another issuer.  Raises LoginRefused, Unavailable."""
         try:
-            identity = await self._foreign.prove(token, policy)
+            identity = await self._oidc.verify(token, policy)
         except InvalidToken as error:
             raise LoginRefused(f"the token {error}") from error
         except KeysUnavailable as error:
             raise Unavailable(str(error)) from error
-        return Login(identity, ends=self._clock() + policy.issuers[identity.issuer].session_s)
+        return Login(identity, expires_at=self._clock() + policy.issuers[identity.issuer].session_s)
 
-    async def still(self, refresh: RefreshToken, policy: Policy) -> Login:
-        """Whoever a refresh token was given to, if he would still get one.  Raises LoginRefused."""
+    async def renew(self, refresh: RefreshToken, policy: Policy) -> Login:
+        """Return the login of a refresh token if it is still valid.  Raises LoginRefused."""
         identity = refresh.identity
         if identity.kind == "user":
-            stored = None if self._users is None else self._users.stored(identity.name.encode())
+            stored = None if self._users is None else self._users.hash_of(identity.name.encode())
             if stored is None or self._keys.fingerprint(stored) != refresh.fingerprint:
                 raise LoginRefused("the user is gone, or has another password")
-            return Login(identity, refresh.fingerprint, refresh.ends)
+            return Login(identity, refresh.fingerprint, refresh.expires_at)
         if identity.kind == "robot":
             robot = policy.robots.get(identity.name)
             known = () if robot is None else (self._keys.fingerprint(each.encode()) for each in robot.secrets)
             if robot is None or refresh.fingerprint not in known:
                 raise LoginRefused("the robot is gone, or has another secret")
-            self._check_end(robot.name, policy)
-            return Login(identity, refresh.fingerprint, self._end(robot.name, policy))
-        if identity.issuer not in policy.issuers or not policy.knows(identity):
+            self._check_expiry(robot.name, policy)
+            return Login(identity, refresh.fingerprint, self._expiry(robot.name, policy))
+        if identity.issuer not in policy.issuers or not policy.has_rule_for(identity):
             raise LoginRefused("no rule is about its claims any more")
-        return Login(identity, ends=refresh.ends)
+        return Login(identity, expires_at=refresh.expires_at)
 
     def _robot(self, name: str, secret: bytes, policy: Policy) -> Login:
         robot = policy.robots.get(name)
-        known = None if robot is None else knows(robot, secret)
+        known = None if robot is None else matching_digest(robot, secret)
         if known is None:
             raise LoginRefused("no such robot, or a wrong secret")
-        self._check_end(name, policy)
+        self._check_expiry(name, policy)
         fingerprint = self._keys.fingerprint(known.encode())
-        return Login(Identity("robot", name), fingerprint, self._end(name, policy))
+        return Login(Identity("robot", name), fingerprint, self._expiry(name, policy))
 
-    def _check_end(self, name: str, policy: Policy) -> None:
-        if policy.robots[name].is_over(datetime.fromtimestamp(self._clock(), UTC)):
+    def _check_expiry(self, name: str, policy: Policy) -> None:
+        if policy.robots[name].is_expired(datetime.fromtimestamp(self._clock(), UTC)):
             raise LoginRefused("the robot's account is over")
 
-    def _end(self, name: str, policy: Policy) -> float | None:
+    def _expiry(self, name: str, policy: Policy) -> float | None:
         expires = policy.robots[name].expires
         return None if expires is None else expires.timestamp()

@@ -1,10 +1,10 @@
-"""The public keys of foreign issuers: out of a file, or fetched and kept.
+"""Public keys of other issuers: from a file, or fetched and cached.
 
     file  ──────────────────────────────► read again when it changes
     URL, or the issuer's discovery ─────► fetched in a thread; again in the background after an hour, and at once
-                                          (but not more often than every 30 s) for a key that is not known
+                                          (but at most every 30 s) for an unknown key
 
-An issuer that is down costs nobody a login whose key is known: old keys are used until new ones come.
+Logins with a known key work while the issuer is down: old keys are used until new ones are fetched.
 
 Source: OpenID Connect Discovery 1.0 section 4; RFC 7517.
 """
@@ -32,41 +32,46 @@ if TYPE_CHECKING:
     from moorage.auth.local.policy import Issuer
     from moorage.auth.token.trusted_keys import TrustedKeys
 
-__all__ = ["PUBLIC", "Fetch", "FileKeys", "KeySource", "KeysUnavailable", "RemoteKeys", "fetch", "source_of"]
+__all__ = ["PUBLIC", "Fetch", "FileKeys", "KeySource", "KeysUnavailable", "RemoteKeys", "fetch", "key_source"]
 
 PUBLIC: Final = frozenset(name for name in ALGORITHMS if not name.startswith("HS"))
-"""What a foreign token may be signed with: nothing where who verifies could also sign."""
+"""Algorithms of tokens of other issuers: no HMAC, whose verifiers could also sign."""
 
 _FILE_EVERY_S: Final = 1.0
 _AGE_LIMIT_S: Final = 3600.0
-_AGAIN_S: Final = 30.0
-_AGAIN_WITHOUT_KEYS_S: Final = 5.0
+_RETRY_S: Final = 30.0
+_RETRY_WITHOUT_KEYS_S: Final = 5.0
 _TIMEOUT_S: Final = 5.0
-_WHOLE_TIMEOUT_S: Final = 15.0
+_TOTAL_TIMEOUT_S: Final = 15.0
 _SIZE_LIMIT_BYTES: Final = 1 << 20
-_PIECE_BYTES: Final = 64 << 10
+_CHUNK_BYTES: Final = 64 << 10
 _log: Final = structlog.get_logger("moorage.auth")
 
 
 class KeysUnavailable(Exception):
-    """There are no keys to verify with; the message is for the operator."""
+    """No keys to verify with; the message is for the operator."""
 
 
 class KeySource(Protocol):
+    """Keys of one issuer."""
+
     async def keys(self, kid: str) -> TrustedKeys:
-        """All keys; looks for newer ones where `kid` is not among them.  Raises KeysUnavailable."""
+        """Return all keys; reload them if `kid` is unknown.  Raises KeysUnavailable."""
         ...
 
     async def close(self) -> None: ...
 
 
 class Fetch(Protocol):
+    """Type of `fetch`."""
+
     def __call__(self, url: str, ca: str) -> bytes:
-        """The body of an answer of 200; blocks.  Raises OSError or ValueError."""
+        """Return the body of a 200 response; blocks.  Raises OSError or ValueError."""
         ...
 
 
-def source_of(issuer: Issuer, clock: Callable[[], float]) -> KeySource:
+def key_source(issuer: Issuer, clock: Callable[[], float]) -> KeySource:
+    """Return the source of keys that the policy configures for an issuer."""
     if issuer.keys and "://" not in issuer.keys:
         return FileKeys(issuer.keys, clock)
     return RemoteKeys(issuer, fetch, clock)
@@ -103,7 +108,9 @@ class RemoteKeys:
     """An issuer's keys, fetched by HTTP."""
 
     def __init__(self, issuer: Issuer, get: Fetch, clock: Callable[[], float]) -> None:
-        self._issuer, self._get, self._clock = issuer, get, clock
+        self._issuer = issuer
+        self._get = get
+        self._clock = clock
         self._keys: TrustedKeys | None = None
         self._fetched = self._tried = float("-inf")
         self._fetching: asyncio.Task[None] | None = None
@@ -123,14 +130,15 @@ class RemoteKeys:
             self._fetching.cancel()
 
     async def _refresh(self) -> None:
-        if (task := self._start()) is not None:
+        task = self._start()
+        if task is not None:
             await asyncio.shield(task)
 
     def _start(self) -> asyncio.Task[None] | None:
-        """The fetch under way, one that begins now, or None where the last one was a moment ago."""
+        """Return the running fetch, or a new one; None if the last one began a moment ago."""
         if self._fetching is not None and not self._fetching.done():
             return self._fetching
-        pause_s = _AGAIN_WITHOUT_KEYS_S if self._keys is None else _AGAIN_S
+        pause_s = _RETRY_WITHOUT_KEYS_S if self._keys is None else _RETRY_S
         if self._clock() - self._tried < pause_s:
             return None
         self._tried = self._clock()
@@ -139,7 +147,7 @@ class RemoteKeys:
 
     async def _work(self) -> None:
         try:
-            async with asyncio.timeout(_WHOLE_TIMEOUT_S):
+            async with asyncio.timeout(_TOTAL_TIMEOUT_S):
                 self._keys = await asyncio.to_thread(self._load)
             self._fetched = self._clock()
         except (OSError, ValueError, RecursionError) as error:  # TimeoutError is an OSError
@@ -163,7 +171,7 @@ class RemoteKeys:
 
 
 def _parsed(data: bytes) -> TrustedKeys:
-    """The public keys of a JWK Set; a secret in it would let everybody sign.  Raises ValueError if none's left."""
+    """Return the public keys of a JWK Set, without secrets.  Raises ValueError if there are none."""
     try:
         keys = read_jwks(data, PUBLIC)
     except KeyFileInvalid as error:
@@ -179,23 +187,23 @@ class _NoRedirect(urllib.request.HTTPRedirectHandler):
 
 
 def fetch(url: str, ca: str) -> bytes:
-    """See `Fetch`.  Proxies of the environment are used; redirections are not followed."""
+    """Fetch a document; see `Fetch`.  Proxies of the environment are used; redirects are not followed."""
     if urlsplit(url).scheme not in {"http", "https"}:
         raise ValueError(f"expected an http or https URL, found {url!r}")
     context = ssl.create_default_context(cafile=ca or None)
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context), _NoRedirect)
     request = urllib.request.Request(url, headers={"accept": "application/json"})  # noqa: S310  checked above
-    until = time.monotonic() + _WHOLE_TIMEOUT_S
+    until = time.monotonic() + _TOTAL_TIMEOUT_S
     data = bytearray()
     try:
         with opener.open(request, timeout=_TIMEOUT_S) as answer:
-            # Piece by piece: one that sends a byte every second would hold this thread for ever.
-            while piece := answer.read1(_PIECE_BYTES):
-                data += piece
+            # In pieces: a server that sends a byte every second would block this thread for ever.
+            while chunk := answer.read1(_CHUNK_BYTES):
+                data += chunk
                 if len(data) > _SIZE_LIMIT_BYTES:
                     raise ValueError(f"{url} answered with more than {_SIZE_LIMIT_BYTES} bytes")
                 if time.monotonic() > until:
-                    raise TimeoutError(f"{url} takes more than {_WHOLE_TIMEOUT_S:g} s to answer")
+                    raise TimeoutError(f"{url} takes more than {_TOTAL_TIMEOUT_S:g} s to answer")
     except urllib.error.HTTPError as error:
         with error:
             raise ValueError(f"{url} answered {error.code}") from error

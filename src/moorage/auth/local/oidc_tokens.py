@@ -1,7 +1,7 @@
-"""Tokens of other issuers: a CI system says who a job is, and the policy's rules say what such a job may do.
+"""Verifies tokens of other issuers: a CI system identifies a job, and the policy's rules grant its permissions.
 
-Only what the policy names gets in: the issuer, one of its audiences, a signature by one of its public keys, times
-that are right, and claims that a rule is about.  Which claims those are is kept; the rest of the token is not.
+A token is accepted if the policy has its issuer and one of its audiences, the signature is by one of the issuer's
+public keys, the times are valid, and a rule matches its claims.  Only claims that rules use are kept.
 
 Source: OpenID Connect Core 1.0 section 3.1.3.7; RFC 8725 (JWT best current practices).
 """
@@ -12,10 +12,10 @@ import base64
 import re
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.auth.local.jwks import PUBLIC, source_of
+from moorage.auth.local.jwks import PUBLIC, key_source
 from moorage.auth.local.policy import Identity
 from moorage.auth.local.tokens import InvalidToken
-from moorage.auth.token.jose import TokenRefused, numeric_date, read_json, verify
+from moorage.auth.token.jose import TokenRefused, numeric_date, read_json, verify_signature
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -27,30 +27,31 @@ __all__ = ["OidcVerifier"]
 
 _LIMIT_CHARS: Final = 16 << 10
 _NAME_LIMIT_CHARS: Final = 255
-_CLOCKS_APART_S: Final = 60.0
+_CLOCK_SKEW_S: Final = 60.0
 _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 
 class OidcVerifier:
-    """Verifies tokens by the issuers of the policy in force."""
+    """Verifies tokens of the issuers in the policy."""
 
     def __init__(
         self,
         clock: Callable[[], float],
-        make_source: Callable[[Issuer, Callable[[], float]], KeySource] = source_of,
+        make_source: Callable[[Issuer, Callable[[], float]], KeySource] = key_source,
     ) -> None:
-        self._clock, self._make_source = clock, make_source
+        self._clock = clock
+        self._make_source = make_source
         self._sources: dict[Issuer, KeySource] = {}
 
-    async def prove(self, token: str, policy: Policy) -> Identity:
-        """Who a token is about.  Raises InvalidToken, KeysUnavailable."""
+    async def verify(self, token: str, policy: Policy) -> Identity:
+        """Return the identity of a token.  Raises InvalidToken, KeysUnavailable."""
         kid, claimed = _unverified(token)
         issuer = next((each for each in policy.issuers.values() if each.url == claimed), None)
         if issuer is None:
             raise InvalidToken("is of an issuer that the policy does not name")
         keys = await (await self._source(issuer, policy)).keys(kid)
         try:
-            signed = verify(token, keys, PUBLIC, self._clock())
+            signed = verify_signature(token, keys, PUBLIC, self._clock())
             claims = read_json(signed.payload, "payload")
         except TokenRefused as error:
             raise InvalidToken(f"is refused: {error}") from error
@@ -58,7 +59,7 @@ class OidcVerifier:
         used = policy.claims_of(issuer.name)
         kept = tuple(sorted((name, values) for name in used if (values := _texts(claims.get(name)))))
         identity = Identity("foreign", _subject(claims), issuer.name, kept)
-        if not policy.knows(identity):
+        if not policy.has_rule_for(identity):
             raise InvalidToken("has claims that no rule is about")
         return identity
 
@@ -69,7 +70,7 @@ class OidcVerifier:
     async def _source(self, issuer: Issuer, policy: Policy) -> KeySource:
         source = self._sources.get(issuer)
         if source is None:
-            # What an earlier policy named differently is not asked any more.
+            # Issuers that the policy changed or removed are not used any more.
             for gone in self._sources.keys() - set(policy.issuers.values()):
                 await self._sources.pop(gone).close()
             source = self._sources[issuer] = self._make_source(issuer, self._clock)
@@ -85,14 +86,14 @@ class OidcVerifier:
         ends, begins = numeric_date(claims.get("exp")), numeric_date(claims.get("nbf", 0))
         if ends is None or begins is None:
             raise InvalidToken("has no end")
-        if now >= ends + _CLOCKS_APART_S:
+        if now >= ends + _CLOCK_SKEW_S:
             raise InvalidToken("is over")
-        if now < begins - _CLOCKS_APART_S:
+        if now < begins - _CLOCK_SKEW_S:
             raise InvalidToken("is not yet good")
 
 
 def _unverified(token: str) -> tuple[str, object]:
-    """The key and the issuer that a token names, to find keys by; neither is believed.  Raises InvalidToken."""
+    """Return key id and issuer of a token, unverified, to find the keys.  Raises InvalidToken."""
     parts = token.split(".")
     if len(token) > _LIMIT_CHARS or len(parts) != 3:  # noqa: PLR2004  header, claims, signature
         raise InvalidToken("is no JWT")
@@ -110,15 +111,15 @@ def _unverified(token: str) -> tuple[str, object]:
 
 
 def _subject(claims: dict[str, Any]) -> str:
-    """`sub` as a name in logs and events: in one line, without blanks, and not too long."""
+    """Return `sub` as a name for logs and events: one line, without blanks, of limited length."""
     text = claims.get("sub")
     return re.sub(r"[^\x21-\x7e]", "?", text)[:_NAME_LIMIT_CHARS] if isinstance(text, str) else ""
 
 
 def _texts(value: object) -> tuple[str, ...]:
-    """A claim's values as texts: of a list each, of numbers and true and false how JSON writes them.
+    """Return the values of a claim as text: each of a list; numbers and booleans as in JSON.
 
-    Text with half a surrogate pair is no Unicode: it has no UTF-8, so no token of ours could hold it.
+    Text with half a surrogate pair is left out: it has no UTF-8, so no token could contain it.
     """
     if isinstance(value, list):
         return tuple(text for item in value if not isinstance(item, list) for text in _texts(item))

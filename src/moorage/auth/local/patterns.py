@@ -1,9 +1,8 @@
-"""Patterns: `team/*` is one component of a name, `team/**` one or more, `app-*` a part of one.
+"""Patterns of repository names and claims: `*` matches within a component, `**` across slashes.
 
-Anything else stands for itself.  There are no regular expressions: what a pattern grants is read off it, and
-matching takes time in proportion to pattern times name, whatever either holds.
-
-The values of a foreign token's claims are matched by the same rule: `*` stops at a slash, `**` does not.
+`team/*` matches one component of a name, `team/**` one or more, `app-*` a part of one; other characters match
+themselves.  There are no regular expressions: a pattern can be understood at a glance, and matching takes time
+proportional to pattern times name for every input.
 """
 
 from __future__ import annotations
@@ -21,21 +20,21 @@ if TYPE_CHECKING:
 __all__ = ["Glob", "RepositoryPattern"]
 
 _STARS: Final = re.compile(r"(\*+)")
-_PLACE: Final = re.compile(r"\{([A-Za-z0-9_.:/-]+)(\|lower)?\}", re.ASCII)
+_PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_.:/-]+)(\|lower)?\}", re.ASCII)
 _COMPONENT: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", re.ASCII)
 _NAME_PART: Final = re.compile(r"[a-z0-9._/-]*", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
 class Glob:
-    """Literal text, and stars between: `parts` are "*", "**" and literals in their order."""
+    """A pattern of literal text and stars: `parts` are "*", "**" and literals, in order."""
 
     text: str
     parts: tuple[str, ...]
 
     @classmethod
     def parse(cls, text: str) -> Glob:
-        """Raises ValueError for more than two stars in a row, and for nothing at all."""
+        """Parse a pattern.  Raises ValueError for more than two stars in a row, and for an empty text."""
         if not text:
             raise ValueError("expected a pattern, found nothing")
         if "***" in text:
@@ -44,10 +43,11 @@ class Glob:
 
     @property
     def is_literal(self) -> bool:
+        """Return whether the pattern has no stars."""
         return "*" not in self.text
 
     def matches(self, value: str) -> bool:
-        """Whether the whole of `value` is what the pattern stands for."""
+        """Return whether the pattern matches the whole of `value`."""
         if self.is_literal:
             return value == self.text
         ends = {0}
@@ -59,7 +59,7 @@ class Glob:
 
 
 def _after(part: str, value: str, starts: set[int]) -> set[int]:
-    """Where `part` can end in `value` if it begins at one of `starts`."""
+    """Return the positions where `part` can end in `value` if it begins at one of `starts`."""
     if part == "**":
         return set(range(min(starts), len(value) + 1))
     if part != "*":
@@ -67,7 +67,7 @@ def _after(part: str, value: str, starts: set[int]) -> set[int]:
     ends: set[int] = set()
     reached = -1
     for start in sorted(starts):
-        if start <= reached:  # the run to the next slash was walked already
+        if start <= reached:  # covered by an earlier start
             continue
         slash = value.find("/", start)
         reached = len(value) if slash < 0 else slash
@@ -77,29 +77,29 @@ def _after(part: str, value: str, starts: set[int]) -> set[int]:
 
 @dataclass(frozen=True, slots=True)
 class RepositoryPattern:
-    """A pattern of repositories' names, maybe with places such as `{user}` that whoever asks fills in.
+    """A pattern of repository names, possibly with placeholders such as `{user}`, filled in per identity.
 
-    `**` must be a whole component, so that `team**` cannot be taken for `team/**`.  A place is filled with what
-    may stand there in a repository's name, and never read as a pattern; where it cannot be filled (an anonymous
-    has no user name, a name with capitals is in no repository) the pattern matches nothing.
+    `**` must be a whole component, so that `team**` is not mistaken for `team/**`.  The value of a placeholder
+    must be valid in a repository name, and is never interpreted as a pattern; if it is not valid or missing
+    (anonymous clients have no user name, repository names have no capitals), the pattern matches nothing.
     """
 
     text: str
     fixed: Glob | None
-    """The pattern itself, if it has no places."""
+    """The parsed pattern, if it has no placeholders."""
 
     @classmethod
-    def parse(cls, text: str, places: Callable[[str], bool]) -> RepositoryPattern:
-        """`places` tells whether a place of that name can be filled.  Raises ValueError."""
+    def parse(cls, text: str, is_placeholder: Callable[[str], bool]) -> RepositoryPattern:
+        """Parse a pattern; `is_placeholder` returns whether a name can be filled in.  Raises ValueError."""
         if not text:
             raise ValueError("expected a pattern such as team/** or **, found nothing")
-        bare = _PLACE.sub("", text)
+        bare = _PLACEHOLDER.sub("", text)
         if "{" in bare or "}" in bare:
             raise ValueError("expected the name of what is filled in between { and }")
-        for match in _PLACE.finditer(text):
-            if not places(match[1]):
+        for match in _PLACEHOLDER.finditer(text):
+            if not is_placeholder(match[1]):
                 raise ValueError(f"{match[0]} is nothing that can be filled in here")
-        for component in _PLACE.sub("x", text).split("/"):
+        for component in _PLACEHOLDER.sub("x", text).split("/"):
             if not component:
                 raise ValueError("expected components joined by single slashes, such as team/**")
             if "**" in component and component != "**":
@@ -118,23 +118,25 @@ class RepositoryPattern:
 
     @property
     def is_everything(self) -> bool:
+        """Return whether the pattern matches every repository."""
         return self.text == "**"
 
     @property
-    def places(self) -> frozenset[str]:
-        return frozenset(match[1] for match in _PLACE.finditer(self.text))
+    def placeholders(self) -> frozenset[str]:
+        """Return the names of the placeholders."""
+        return frozenset(match[1] for match in _PLACEHOLDER.finditer(self.text))
 
     def glob(self, fill: Callable[[str], str | None]) -> Glob | None:
-        """The pattern for whoever `fill` tells the places' values of; None: it matches nothing for them."""
+        """Return the pattern with the values that `fill` returns for placeholders; None if it matches nothing."""
         if self.fixed is not None:
             return self.fixed
         parts: list[str] = []
         position = 0
-        for match in _PLACE.finditer(self.text):
+        for match in _PLACEHOLDER.finditer(self.text):
             value = fill(match[1])
             if value is not None and match[2]:
                 value = value.lower()
-            if value is None or not _fills(value, single=match[1] == "user"):
+            if value is None or not _is_valid(value, single=match[1] == "user"):
                 return None
             parts += [*_STARS.split(self.text[position : match.start()]), value]
             position = match.end()
@@ -143,7 +145,7 @@ class RepositoryPattern:
         return Glob("".join(filled), filled)
 
 
-def _fills(value: str, *, single: bool) -> bool:
-    """Whether a value can stand in a repository's name: one component of it for a user, else one or more."""
+def _is_valid(value: str, *, single: bool) -> bool:
+    """Return whether a value is valid in a repository name: as one component (`single`), or as one or more."""
     components = [value] if single else value.split("/")
     return all(_COMPONENT.fullmatch(component) is not None for component in components)

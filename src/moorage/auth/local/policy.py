@@ -1,12 +1,11 @@
-"""Who may do what: rules that add up, and the one place that decides by them.
+"""Access policy: rules that grant permissions to identities.
 
     Identity ──► its subjects (user:ann, group:dev, ...) ──► the rules that name one of them ──► PolicyGrants
 
-Rules only grant.  There is no rule that takes something away: so their order does not matter, what somebody may do
-is the sum of the rules that name him, and whoever adds a rule cannot lock out or let in anybody whom it does not
-name.  What no rule grants is refused.
+Rules only grant; no rule denies.  So their order does not matter, the permissions of an identity are the sum of
+the rules that name it, and a new rule affects only identities that it names.  What no rule grants is refused.
 
-Pure: no files, no clock, no tokens.  Above: `authority.py`, `cli/auth.py`.
+Pure: no files, no clock, no tokens.  Used by `authority.py` and `cli/auth.py`.
 """
 
 from __future__ import annotations
@@ -37,12 +36,12 @@ __all__ = [
 
 ACTIONS: Final = ("pull", "push", "delete")
 ROBOT_PREFIX: Final = "robot+"
-"""What the name that a robot logs in with begins with; `$` and the like need quoting in shells."""
+"""Prefix of a robot's user name; `$` and other characters would need quoting in shells."""
 
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """Who somebody was proven to be.  `claims` are those of a foreign token that the policy's rules look at."""
+    """An authenticated identity; `foreign`: of another issuer, whose `claims` are those that rules use."""
 
     kind: Literal["anonymous", "user", "robot", "foreign"]
     name: str = ""
@@ -50,8 +49,8 @@ class Identity:
     claims: tuple[tuple[str, tuple[str, ...]], ...] = ()
 
     @property
-    def shown(self) -> str:
-        """The name in logs, events and tokens; "" for the anonymous."""
+    def display_name(self) -> str:
+        """Return the name for logs, events and tokens; "" if anonymous."""
         match self.kind:
             case "robot":
                 return f"{ROBOT_PREFIX}{self.name}"
@@ -66,20 +65,21 @@ ANONYMOUS: Final = Identity("anonymous")
 
 @dataclass(frozen=True, slots=True)
 class ClaimCondition:
-    """A claim, and the patterns one of which one of its values must match."""
+    """A claim, one of whose values must match one of the patterns."""
 
     claim: str
     patterns: tuple[Glob, ...]
 
     def holds(self, claims: Mapping[str, Sequence[str]]) -> bool:
+        """Return whether the claims fulfil the condition."""
         return any(pattern.matches(value) for value in claims.get(self.claim, ()) for pattern in self.patterns)
 
 
 @dataclass(frozen=True, slots=True)
 class AccessRule:
-    """One entry of the file; `where` is its place there.
+    """One entry of the policy file; `where` is its position there.
 
-    It reaches everybody who is one of `who` ("user:ann", "group:dev", "robot:ci", "authenticated", "anonymous", or
+    It applies to subjects in `who` ("user:ann", "group:dev", "robot:ci", "authenticated", "anonymous", or
     "issuer:ci"), if all `conditions` hold for the claims.
     """
 
@@ -91,8 +91,8 @@ class AccessRule:
     conditions: tuple[ClaimCondition, ...] = ()
 
     @property
-    def shown(self) -> str:
-        """What it says, in a line."""
+    def summary(self) -> str:
+        """Return the rule as one line of text."""
         parts = [f"who {', '.join(sorted(self.who))}"]
         if self.repositories:
             parts.append(f"repositories {', '.join(pattern.text for pattern in self.repositories)}")
@@ -106,22 +106,23 @@ class AccessRule:
 
 @dataclass(frozen=True, slots=True)
 class Robot:
-    """A program's account: the digests of its secrets, and when it ends (None: never)."""
+    """Account of a program: digests of its secrets, and its expiry (None: never)."""
 
     name: str
     secrets: tuple[str, ...] = field(repr=False)
     expires: datetime | None
 
-    def is_over(self, now: datetime) -> bool:
+    def is_expired(self, now: datetime) -> bool:
+        """Return whether the account has expired."""
         return self.expires is not None and now >= self.expires
 
 
 @dataclass(frozen=True, slots=True)
 class Issuer:
-    """Somebody else whose tokens are taken: `url` and `audience` as they must stand in them.
+    """Another issuer whose tokens are accepted: `url` and `audience` must be their `iss` and `aud`.
 
-    `keys` is a file or the address of a key set, "" for what the issuer's own discovery document names; `ca` a
-    file with the authorities for that address.  `session_s`: how long after the exchange a client may go on.
+    `keys` is a file or the URL of a JWK Set, "" for the one in the issuer's discovery document; `ca` is a file
+    with the certificate authorities for that URL.  `session_s`: lifetime of a login in seconds.
     """
 
     name: str
@@ -134,13 +135,14 @@ class Issuer:
 
 @dataclass(frozen=True, slots=True)
 class _ResolvedRule:
-    """A rule for one identity: with its places filled in."""
+    """A rule for one identity, with its placeholders filled in."""
 
     rule: AccessRule
     globs: tuple[Glob, ...]
     everything: bool
 
     def allows(self, need: Need) -> bool:
+        """Return whether the rule grants a permission."""
         if need.type == CATALOG.type:
             return need == CATALOG and self.rule.catalog
         return (
@@ -152,34 +154,34 @@ class _ResolvedRule:
 
 @dataclass(frozen=True, slots=True)
 class PolicyGrants:
-    """What the rules allow one identity; see `access.Grants`."""
+    """Permissions of one identity; see `access.Grants`."""
 
     rules: tuple[_ResolvedRule, ...] = ()
-    _known: dict[Need, bool] = field(default_factory=dict, compare=False, repr=False)
+    _decided: dict[Need, bool] = field(default_factory=dict, compare=False, repr=False)
 
     @property
     def reads_everything(self) -> bool:
         return any(each.everything and "pull" in each.rule.allow for each in self.rules)
 
     def allows(self, need: Need) -> bool:
-        known = self._known.get(need)
+        known = self._decided.get(need)
         if known is None:
-            if len(self._known) >= _REMEMBERED:
-                self._known.clear()
-            known = self._known[need] = any(each.allows(need) for each in self.rules)
+            if len(self._decided) >= _CACHED:
+                self._decided.clear()
+            known = self._decided[need] = any(each.allows(need) for each in self.rules)
         return known
 
-    def because(self, need: Need) -> list[AccessRule]:
-        """The rules that grant it."""
+    def rules_granting(self, need: Need) -> list[AccessRule]:
+        """Return the rules that grant a permission."""
         return [each.rule for each in self.rules if each.allows(need)]
 
 
-_REMEMBERED: Final = 1024
+_CACHED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """What the file says."""
+    """Content of a policy file."""
 
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)
     robots: Mapping[str, Robot] = field(default_factory=dict)
@@ -188,37 +190,37 @@ class Policy:
     _grants: dict[Identity, PolicyGrants] = field(default_factory=dict, compare=False, repr=False)
 
     def grants_of(self, identity: Identity) -> PolicyGrants:
-        """Everything that this identity may do."""
+        """Return the permissions of an identity."""
         found = self._grants.get(identity)
         if found is None:
-            if len(self._grants) >= _REMEMBERED:
+            if len(self._grants) >= _CACHED:
                 self._grants.clear()
             found = self._grants[identity] = self._decide(identity)
         return found
 
-    def knows(self, identity: Identity) -> bool:
-        """For a foreign identity: whether a rule of its issuer is about it.  Nobody else gets in.
+    def has_rule_for(self, identity: Identity) -> bool:
+        """Return whether a rule of its issuer applies to an identity of another issuer; others cannot log in.
 
-        Anybody can get a token of a public CI system; without a rule for its claims it proves nothing to us.
+        Anyone can get a token of a public CI system; without a rule for its claims it proves nothing.
         """
-        return any(_reaches(rule, identity, self._subjects(identity)) for rule in self.rules if rule.conditions)
+        return any(_applies(rule, identity, self._subjects(identity)) for rule in self.rules if rule.conditions)
 
     def claims_of(self, issuer: str) -> frozenset[str]:
-        """The claims that the rules for this issuer's tokens look at."""
+        """Return the names of the claims that rules for tokens of this issuer use."""
         rules = [rule for rule in self.rules if f"issuer:{issuer}" in rule.who]
-        looked_at = {condition.claim for rule in rules for condition in rule.conditions}
-        return frozenset(looked_at.union(*(pattern.places for rule in rules for pattern in rule.repositories)))
+        claims = {condition.claim for rule in rules for condition in rule.conditions}
+        return frozenset(claims.union(*(pattern.placeholders for rule in rules for pattern in rule.repositories)))
 
     def rules_for(self, identity: Identity) -> list[AccessRule]:
-        """The rules that name this identity, whatever they grant."""
+        """Return the rules that apply to this identity."""
         subjects = self._subjects(identity)
-        return [rule for rule in self.rules if _reaches(rule, identity, subjects)]
+        return [rule for rule in self.rules if _applies(rule, identity, subjects)]
 
     def _subjects(self, identity: Identity) -> frozenset[str]:
-        """The words by which rules name an identity.
+        """Return the subjects by which rules name an identity.
 
-        Whoever logs in keeps what the anonymous have.  "authenticated" are people: a robot or a CI job is to
-        have exactly what it was given by name.
+        All identities have the permissions of "anonymous".  "authenticated" are users: a robot or a CI job has
+        exactly the permissions that are granted to it by name.
         """
         match identity.kind:
             case "user":
@@ -232,26 +234,26 @@ class Policy:
                 return frozenset({"anonymous"})
 
     def _decide(self, identity: Identity) -> PolicyGrants:
-        reaching: list[_ResolvedRule] = []
+        resolved: list[_ResolvedRule] = []
         for rule in self.rules_for(identity):
-            globs = [pattern.glob(lambda place: _fill(identity, place)) for pattern in rule.repositories]
+            globs = [pattern.glob(lambda name: _fill(identity, name)) for pattern in rule.repositories]
             everything = any(pattern.is_everything for pattern in rule.repositories)
-            reaching.append(_ResolvedRule(rule, tuple(glob for glob in globs if glob is not None), everything))
-        return PolicyGrants(tuple(reaching))
+            resolved.append(_ResolvedRule(rule, tuple(glob for glob in globs if glob is not None), everything))
+        return PolicyGrants(tuple(resolved))
 
 
-def _reaches(rule: AccessRule, identity: Identity, subjects: frozenset[str]) -> bool:
+def _applies(rule: AccessRule, identity: Identity, subjects: frozenset[str]) -> bool:
     if not rule.who & subjects:
         return False
     claims = dict(identity.claims)
     return all(condition.holds(claims) for condition in rule.conditions)
 
 
-def _fill(identity: Identity, place: str) -> str | None:
-    """What stands for `{place}`: the user's name, or a claim that has exactly one value."""
-    if identity.kind == "user" and place == "user":
+def _fill(identity: Identity, placeholder: str) -> str | None:
+    """Return the value of a placeholder: the user's name, or a claim that has exactly one value."""
+    if identity.kind == "user" and placeholder == "user":
         return identity.name
     if identity.kind == "foreign":
-        values = dict(identity.claims).get(place, ())
+        values = dict(identity.claims).get(placeholder, ())
         return values[0] if len(values) == 1 else None
     return None

@@ -1,12 +1,12 @@
-"""The policy file: groups, robots, issuers and rules, read with every mistake told by line and key.
+"""Parses the policy file: groups, robots, issuers and rules; reports every mistake with its line and key.
 
     groups:  {NAME: [USER, ...]}
     robots:  {NAME: {secret: HASH or [HASH, ...], expires: DAY, access: [RULE without who, ...]}}
     issuers: [{name, issuer, audience, jwks or jwks_uri, ca, session, rules: [RULE with claims, ...]}]
     access:  [RULE]        RULE: {who, repositories, allow, catalog}
 
-A file with a mistake is not used at all: half a policy is none.  Below: `policy_yaml.py`.  docs/auth/local.md
-has the annotated example.
+A file with a mistake is not used at all.  Values are read by `policy_yaml.py`; docs/auth/local.md has an annotated
+example.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from urllib.parse import urlsplit
 
 from moorage.auth.local.patterns import Glob, RepositoryPattern
 from moorage.auth.local.policy import ACTIONS, AccessRule, ClaimCondition, Issuer, Policy, Robot
-from moorage.auth.local.policy_yaml import Reading, tree_of
+from moorage.auth.local.policy_yaml import YamlReader, tree_of
 from moorage.auth.local.robot_secrets import HASH, parse_expiry
 from moorage.config.problems import Origin, Problem, nearest
 from moorage.config.tree import List, describe, is_null
@@ -34,20 +34,23 @@ if TYPE_CHECKING:
 __all__ = ["NAME", "SIZE_LIMIT_BYTES", "ParsedPolicy", "parse", "read", "unreadable"]
 
 NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}", re.ASCII)
-"""What groups, robots and issuers may be called."""
+"""Names of groups, robots and issuers."""
 
 SIZE_LIMIT_BYTES: Final = 4 << 20
 
-_WORDS: Final = ("anonymous", "authenticated")
+_SPECIAL_SUBJECTS: Final = ("anonymous", "authenticated")
 _KINDS: Final = ("user", "group", "robot")
-_SESSION_LEAST_S: Final = 60.0
-"""Clients take a shorter life of a token for this one."""
+_SESSION_MIN_S: Final = 60.0
+"""Clients assume this lifetime for tokens with a shorter one."""
 _RULE: Final = ("repositories", "allow", "catalog")
 
 
 @dataclass(frozen=True, slots=True)
 class ParsedPolicy:
-    """`policy` is None when a problem is an error.  `users`: the user names in it, with key and place."""
+    """Result of parsing; `policy` is None if a problem is an error.
+
+    `users`: the user names, with key and position.
+    """
 
     policy: Policy | None
     problems: tuple[Problem, ...]
@@ -55,7 +58,7 @@ class ParsedPolicy:
 
 
 def read(path: str) -> ParsedPolicy:
-    """Read the whole file; nothing is raised for what is wrong with it."""
+    """Read and parse a file; raises nothing, all mistakes are in `problems`."""
     try:
         data = read_regular(path, SIZE_LIMIT_BYTES)
     except (OSError, ValueError) as error:
@@ -72,15 +75,15 @@ def unreadable(path: str, error: OSError | ValueError) -> Problem:
 def parse(data: bytes, path: str) -> ParsedPolicy:
     """Parse the content of the policy file `path`, which locates its problems; raises nothing."""
     tree, problems = tree_of(data, path)
-    file = _File(Reading(problems), path)
+    file = _PolicyParser(YamlReader(problems), path)
     policy = file.policy(tree) if tree is not None else None
     problems = file.reading.problems
     wrong = any(problem.kind == "error" for problem in problems)
     return ParsedPolicy(None if wrong else policy, tuple(problems), file.users)
 
 
-class _File:
-    def __init__(self, reading: Reading, path: str) -> None:
+class _PolicyParser:
+    def __init__(self, reading: YamlReader, path: str) -> None:
         self.reading, self._path = reading, path
         self.users: dict[str, tuple[str, Origin]] = {}
         self._groups: dict[str, frozenset[str]] = {}
@@ -100,13 +103,13 @@ class _File:
             self._rule(entry, key, node.origin, who, _is_user)
         return Policy(self._groups, self._robots, self._issuers, tuple(self._rules))
 
-    def _named(self, name: str, key: str, origin: Origin) -> bool:
+    def _check_name(self, name: str, key: str, origin: Origin) -> bool:
         if NAME.fullmatch(name) is not None:
             return True
         self.reading.note(key, "expected a name of A-Z a-z 0-9 . _ - that begins with a letter or digit", origin)
         return False
 
-    def _user(self, name: str, key: str, origin: Origin) -> bool:
+    def _check_user(self, name: str, key: str, origin: Origin) -> bool:
         if not name or ":" in name or not name.isprintable():
             self.reading.note(key, f"expected a user's name, found {name!r}", origin)
             return False
@@ -117,17 +120,19 @@ class _File:
         for name, members in self.reading.mapping(node, "groups").items():
             key = f"groups.{name}"
             found = self.reading.texts(members, key)
-            if self._named(name, key, members.origin):
-                self._groups[name] = frozenset(text for text, here, at in found if self._user(text, here, at))
+            if self._check_name(name, key, members.origin):
+                self._groups[name] = frozenset(
+                    text for text, here, at in found if self._check_user(text, here, at)
+                )
 
     def _read_robots(self, node: Node | None) -> None:
         for name, node_ in self.reading.mapping(node, "robots").items():
             key = f"robots.{name}"
             entry = self.reading.mapping(node_, key, ("secret", "expires", "access"))
-            if not self._named(name, key, node_.origin):
+            if not self._check_name(name, key, node_.origin):
                 continue
             found = self.reading.texts(entry.get("secret"), f"{key}.secret")
-            secrets = [text for text, here, at in found if self._secret(text, here, at)]
+            secrets = [text for text, here, at in found if self._check_secret(text, here, at)]
             if _is_empty(entry.get("secret")):
                 self.reading.note(
                     f"{key}.secret", "required and missing; moorage auth robot makes one", node_.origin
@@ -137,9 +142,9 @@ class _File:
             for index, rule in enumerate(self.reading.sequence(entry.get("access"), f"{key}.access")):
                 here = f"{key}.access[{index}]"
                 fields = self.reading.mapping(rule, here, _RULE)
-                self._rule(fields, here, rule.origin, frozenset({f"robot:{name}"}), _nobody)
+                self._rule(fields, here, rule.origin, frozenset({f"robot:{name}"}), _no_placeholder)
 
-    def _secret(self, text: str, key: str, origin: Origin) -> bool:
+    def _check_secret(self, text: str, key: str, origin: Origin) -> bool:
         if HASH.fullmatch(text) is not None:
             return True
         self.reading.note(key, "expected sha256:SALT:DIGEST as moorage auth robot prints it", origin)
@@ -163,8 +168,8 @@ class _File:
         return frozenset(word for text, here, at in found if (word := self._subject(text, here, at)))
 
     def _subject(self, text: str, key: str, origin: Origin) -> str:
-        """`ann` is `user:ann`; "" for what is nobody, which was told."""
-        if text in _WORDS:
+        """Return `user:ann` for `ann`; "" for an unknown subject, which is reported."""
+        if text in _SPECIAL_SUBJECTS:
             return text
         kind, colon, name = text.partition(":")
         if not colon:
@@ -176,12 +181,12 @@ class _File:
             )
             return ""
         if kind == "user":
-            return f"user:{name}" if self._user(name, key, origin) else ""
-        known_names = self._groups if kind == "group" else self._robots
-        if name not in known_names:
-            meant = nearest(name, known_names)
+            return f"user:{name}" if self._check_user(name, key, origin) else ""
+        defined = self._groups if kind == "group" else self._robots
+        if name not in defined:
+            near = nearest(name, defined)
             message = f"there is no {name!r} in {kind}s"
-            self.reading.note(key, message, origin, f"{kind}:{meant}" if meant else None)
+            self.reading.note(key, message, origin, f"{kind}:{near}" if near else None)
             return ""
         return f"{kind}:{name}"
 
@@ -191,7 +196,7 @@ class _File:
         key: str,
         origin: Origin,
         who: frozenset[str],
-        places: Callable[[str], bool],
+        is_placeholder: Callable[[str], bool],
         conditions: tuple[ClaimCondition, ...] = (),
     ) -> None:
         allow = self._actions(entry.get("allow"), f"{key}.allow")
@@ -199,7 +204,7 @@ class _File:
         patterns: list[RepositoryPattern] = []
         for text, here, at in self.reading.texts(entry.get("repositories"), f"{key}.repositories"):
             try:
-                patterns.append(RepositoryPattern.parse(text, places))
+                patterns.append(RepositoryPattern.parse(text, is_placeholder))
             except ValueError as error:
                 self.reading.note(here, f"{error}, found {text!r}", at)
         has_allow, has_names = not _is_empty(entry.get("allow")), not _is_empty(entry.get("repositories"))
@@ -235,15 +240,15 @@ class _File:
             if not audience:
                 message = "required and missing; what the tokens' aud must be, such as this registry's address"
                 self.reading.note(f"{key}.audience", message, node_.origin)
-            if name and self._named(name, f"{key}.name", node_.origin) and name in self._issuers:
+            if name and self._check_name(name, f"{key}.name", node_.origin) and name in self._issuers:
                 self.reading.note(f"{key}.name", f"{name!r} is there already", node_.origin)
             if any(url == other.url for other in self._issuers.values()):
                 self.reading.note(f"{key}.issuer", "is there already; put its rules into one entry", node_.origin)
-            self._usable(url, f"{key}.issuer", node_.origin)
+            self._check_url(url, f"{key}.issuer", node_.origin)
             session_s = self.reading.seconds(entry.get("session"), f"{key}.session", 3600.0)
-            if session_s < _SESSION_LEAST_S:
+            if session_s < _SESSION_MIN_S:
                 self.reading.note(f"{key}.session", "expected at least 1m", entry["session"].origin)
-            keys, ca = self._keys(entry, key, node_.origin), self._beside(entry, "ca", key)
+            keys, ca = self._keys(entry, key, node_.origin), self._file(entry, "ca", key)
             self._issuers[name] = Issuer(name, url, audience, keys, ca, session_s)
             self._read_issuer_rules(entry.get("rules"), key, name, node_.origin)
 
@@ -254,16 +259,16 @@ class _File:
         return text
 
     def _keys(self, entry: Mapping[str, Node], key: str, origin: Origin) -> str:
-        """Where an issuer's keys are: a URL, a file's path, or "" for its discovery document."""
+        """Return the location of an issuer's keys: a URL, the path of a file, or "" for its discovery document."""
         address = self.reading.text(entry.get("jwks_uri"), f"{key}.jwks_uri")
-        file = self._beside(entry, "jwks", key)
+        file = self._file(entry, "jwks", key)
         if address and file:
             self.reading.note(key, "expected either jwks or jwks_uri", origin)
-        self._usable(address, f"{key}.jwks_uri", origin)
+        self._check_url(address, f"{key}.jwks_uri", origin)
         return address or file
 
-    def _beside(self, entry: Mapping[str, Node], name: str, key: str) -> str:
-        """A file named in the policy; its path begins where the policy lies."""
+    def _file(self, entry: Mapping[str, Node], name: str, key: str) -> str:
+        """Return the path of a file named in the policy, relative to the policy's directory."""
         text = self.reading.text(entry.get(name), f"{key}.{name}")
         if not text:
             return ""
@@ -275,8 +280,8 @@ class _File:
             self.reading.note(f"{key}.{name}", f"cannot read {str(path)!r}: {reason}", entry[name].origin)
         return str(path)
 
-    def _usable(self, url: str, key: str, origin: Origin) -> None:
-        """Keys that come over plain HTTP are whoever's sits in between."""
+    def _check_url(self, url: str, key: str, origin: Origin) -> None:
+        """Check that a URL is HTTPS: keys fetched over plain HTTP can be replaced on the way."""
         if not url:
             return
         try:
@@ -322,14 +327,14 @@ def _is_empty(node: Node | None) -> bool:
     return is_null(node) or (isinstance(node, List) and not node.items)
 
 
-def _is_user(place: str) -> bool:
-    return place == "user"
+def _is_user(placeholder: str) -> bool:
+    return placeholder == "user"
 
 
-def _is_claim(place: str) -> bool:
-    return bool(place)
+def _is_claim(placeholder: str) -> bool:
+    return bool(placeholder)
 
 
-def _nobody(place: str) -> bool:
-    del place
+def _no_placeholder(placeholder: str) -> bool:
+    del placeholder
     return False

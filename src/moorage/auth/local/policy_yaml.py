@@ -1,7 +1,7 @@
-"""Reading a YAML file whose every mistake is told with its line, its key and what was expected.
+"""Reads values of a YAML file; reports every mistake with its line, its key and the expected value.
 
-The dialect is the configuration's (`config/yaml.py`), where duplicate keys are errors: of two lists of rules one
-would silently not be in force.
+The dialect is that of the configuration (`config/yaml.py`), where duplicate keys are errors: of two lists of rules
+one would silently be ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moorage.config.tree import Node
 
-__all__ = ["Reading", "tree_of"]
+__all__ = ["YamlReader", "tree_of"]
 
 
 def tree_of(data: bytes, path: str) -> tuple[Map | None, list[Problem]]:
@@ -41,20 +41,22 @@ def tree_of(data: bytes, path: str) -> tuple[Map | None, list[Problem]]:
     return node, problems
 
 
-class Reading:
-    """Takes values out of a tree and keeps what was wrong; what cannot be read is left out."""
+class YamlReader:
+    """Reads values of a tree, and collects the problems; invalid values are left out."""
 
     def __init__(self, problems: Iterable[Problem] = ()) -> None:
         self.problems = list(problems)
 
     def note(self, key: str, message: str, origin: Origin, meant: str | None = None) -> None:
+        """Add an error; `meant` is the nearest known value."""
         self.problems.append(Problem(message, key, origin, nearest=meant))
 
     def warn(self, key: str, message: str, origin: Origin) -> None:
+        """Add a warning."""
         self.problems.append(Problem(message, key, origin, "warning"))
 
     def mapping(self, node: Node | None, key: str, known: Iterable[str] | None = None) -> Mapping[str, Node]:
-        """The entries, empty if there are none; with `known`, other keys are told."""
+        """Return the entries of a mapping; keys that are not in `known` are errors."""
         if is_null(node):
             return {}
         assert node is not None
@@ -69,6 +71,7 @@ class Reading:
         return {name: value for name, value in node.entries.items() if name in names}
 
     def sequence(self, node: Node | None, key: str) -> list[Node]:
+        """Return the items of a list."""
         if is_null(node):
             return []
         assert node is not None
@@ -78,7 +81,7 @@ class Reading:
         return []
 
     def texts(self, node: Node | None, key: str) -> list[tuple[str, str, Origin]]:
-        """Each text of a list with its key and place; a single one may stand without its list."""
+        """Return each text of a list with its key and position; a single text counts as a list."""
         if node is None:
             return []
         if isinstance(node, Scalar) and not is_null(node):
@@ -93,7 +96,7 @@ class Reading:
         return found
 
     def text(self, node: Node | None, key: str) -> str:
-        """"" for nothing."""  # fmt: skip
+        """Return a text, "" if there is none."""
         if node is None or is_null(node):
             return ""
         if isinstance(node, Scalar):
@@ -102,6 +105,7 @@ class Reading:
         return ""
 
     def flag(self, node: Node | None, key: str) -> bool:
+        """Return a boolean, False if there is none."""
         if node is None or is_null(node):
             return False
         if isinstance(node, Scalar):
@@ -114,7 +118,7 @@ class Reading:
         return False
 
     def seconds(self, node: Node | None, key: str, default: float) -> float:
-        """A duration such as `30m`."""
+        """Return a duration such as `30m` in seconds."""
         if node is None or is_null(node):
             return default
         if isinstance(node, Scalar):

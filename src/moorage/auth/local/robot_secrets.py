@@ -1,8 +1,8 @@
-"""Robots: accounts of programs, whose secrets we make, show once, and end on a day that is written down.
+"""Robot accounts: makes and verifies their secrets, and parses their expiry.
 
-A secret is 32 random bytes, so the file keeps a salted SHA-256 of it: slow hashes such as bcrypt are for what
-people think up, where guessing is worth trying; here they would cost every login a tenth of a second and protect
-nothing.  The prefix lets scanners for leaked secrets know one when they see it.
+A secret is 32 random bytes, so the policy file has a salted SHA-256 of it: slow hashes such as bcrypt protect
+passwords that can be guessed; here they would cost each login a tenth of a second and protect nothing.  The prefix
+lets scanners recognise leaked secrets.
 """
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from moorage.auth.local.policy import Robot
 
-__all__ = ["HASH", "digest_of", "knows", "make_secret", "parse_expiry", "parse_term"]
+__all__ = ["HASH", "digest_of", "make_secret", "matching_digest", "parse_expiry", "parse_term"]
 
 HASH: Final = re.compile(r"sha256:([A-Za-z0-9_-]{16,64}):([0-9a-f]{64})", re.ASCII)
-"""A secret as the file has it: salt and digest."""
+"""Hash of a secret in the policy file: salt and digest."""
 
 _PREFIX: Final = "moorage_"
 _NEVER: Final = "never"
@@ -29,21 +29,22 @@ _HOURS: Final = {"h": 1, "d": 24, "w": 7 * 24}
 
 
 def make_secret() -> str:
+    """Return a new random secret."""
     return _PREFIX + secrets.token_urlsafe(32)
 
 
 def digest_of(secret: str, salt: str | None = None) -> str:
-    """What the policy file has in the secret's place."""
+    """Return the hash of a secret for the policy file."""
     salt = secrets.token_urlsafe(16) if salt is None else salt
     return f"sha256:{salt}:{hashlib.sha256(f'{salt}:{secret}'.encode()).hexdigest()}"
 
 
-def knows(robot: Robot, secret: bytes) -> str | None:
-    """The digest that `secret` belongs to; every one is compared, in constant time."""
+def matching_digest(robot: Robot, secret: bytes) -> str | None:
+    """Return the digest that `secret` matches, None if there is none; compares all, in constant time."""
     found = None
     for known in robot.secrets:
         match = HASH.fullmatch(known)
-        assert match is not None, "the reader of the file has checked it"
+        assert match is not None, "checked when the policy is parsed"
         given = hashlib.sha256(match[1].encode() + b":" + secret).hexdigest()
         if hmac.compare_digest(given, match[2]):
             found = known
@@ -51,7 +52,7 @@ def knows(robot: Robot, secret: bytes) -> str | None:
 
 
 def parse_expiry(text: str) -> datetime | None:
-    """`2027-01-31` (that day is the last, in UTC), a time with `T`, or `never` (None).  Raises ValueError."""
+    """Parse `2027-01-31` (the last day, in UTC), a time with `T`, or `never` (None).  Raises ValueError."""
     if text == _NEVER:
         return None
     try:
@@ -66,7 +67,7 @@ def parse_expiry(text: str) -> datetime | None:
 
 
 def parse_term(text: str, now: datetime) -> str:
-    """What `expires` is to say for a term such as `90d`; a day or `never` stays itself.  Raises ValueError."""
+    """Return the value of `expires` for a term such as `90d`; other values stay.  Raises ValueError."""
     match = _TERM.fullmatch(text)
     if match is None:
         try:

@@ -1,4 +1,4 @@
-"""What a client asks a token for, and what of it somebody gets: never more than asked, never more than granted.
+"""Scopes of a token request: parses them, and returns the granted part.
 
 Source: distribution's token specification, "scope"; docs/reference/auth.md, section 5.1.
 """
@@ -21,20 +21,20 @@ if TYPE_CHECKING:
 __all__ = ["TooManyScopes", "granted", "needs_of"]
 
 _SCOPE: Final = re.compile(r"([a-z0-9]+)(?:\([a-z0-9]+\))?:(.+):([a-z*,]+)", re.ASCII)
-_MOST: Final = 100
+_RESOURCES_LIMIT: Final = 100
 """Resources in one token: each makes it longer, and it is sent with every request."""
 
 
 class TooManyScopes(Exception):
-    """More resources than one token is made for."""
+    """More resources than one token may have."""
 
 
 def needs_of(texts: Iterable[str]) -> list[Need]:
-    """Each thing asked for, once, in order; `texts` are parameters, each of which may hold several scopes.
+    """Return the requested permissions, each once, in order; a text may contain several scopes.
 
-    What is no scope, no repository or no action that there is asks for nothing: a client hears from what it gets
-    that it was not understood.  `*` on a repository is each of its actions by name, so that a token never holds a
-    right that was not looked up.  Raises TooManyScopes.
+    Malformed scopes and unknown actions are ignored: the client sees from the token what was granted.  `*` on a
+    repository means each of its actions by name, so a token never contains a permission that was not checked.
+    Raises TooManyScopes.
     """
     needs: dict[Need, None] = {}
     resources = set[tuple[str, str]]()
@@ -47,8 +47,8 @@ def needs_of(texts: Iterable[str]) -> list[Need]:
             found = _known(kind, name, actions)
             needs |= dict.fromkeys(found)
             resources |= {(need.type, need.name) for need in found}
-            if len(resources) > _MOST:
-                raise TooManyScopes(f"more than {_MOST} repositories in one token")
+            if len(resources) > _RESOURCES_LIMIT:
+                raise TooManyScopes(f"more than {_RESOURCES_LIMIT} repositories in one token")
     return list(needs)
 
 
@@ -61,12 +61,12 @@ def _known(kind: str, name: str, actions: list[str]) -> list[Need]:
         parse_repo_name(name)
     except NameInvalid:
         return []
-    wanted = ACTIONS if ALL_ACTIONS in actions else [action for action in actions if action in ACTIONS]
-    return [Need(kind, name, action) for action in wanted]
+    requested = ACTIONS if ALL_ACTIONS in actions else [action for action in actions if action in ACTIONS]
+    return [Need(kind, name, action) for action in requested]
 
 
 def granted(needs: Iterable[Need], grants: Grants) -> list[Mapping[str, Any]]:
-    """The `access` claim: of what was asked what is granted."""
+    """Return the `access` claim: the granted part of the requested permissions."""
     found: dict[tuple[str, str], list[str]] = {}
     for need in needs:
         if grants.allows(need):

@@ -1,13 +1,16 @@
-"""Tokens of a token server elsewhere: who signed them, what they allow, and what a client is told without one.
+"""`auth.token`: tokens of an external token server.
 
-    Bearer ──► jose.py: three parts, header ──► which key? ──► signature ──► claims.py: whose, for whom, until when
-                                                  │  chains.py: certificates in the header        │
-                                                  ▼                                               ▼
-               files.py ──► keys.py: rootcertbundle, jwks, by id              authority.py: remembers, challenges
+    Bearer ──► jose.py: header ──► key ──► signature ──► claims.py: issuer, audience, times, access
+                                    │ chains.py: certificates in the header        │
+                                    ▼                                              ▼
+          files.py ──► trusted_keys.py: rootcertbundle, jwks             authority.py: cache, challenge
 
-A token is refused unless every step says yes; only the log says which one did not.  The signature is checked by
-joserfc and cryptography, and always with a key from the configured files (or one that a certificate of them
-vouches for), by an algorithm that fits the key: what a token says of itself is never enough.
+A token is refused unless every check succeeds; the reason is only logged.  The signature is verified by joserfc
+and cryptography, always with a key of the configured files (or of a certificate that chains to them), and with
+an algorithm that fits the key; nothing in the token alone is trusted.
 
-Source: docs/reference/auth.md, section 4; RFC 7515, 7517, 7518, 7519, 7638; distribution's token specification.
+Read first: `authority.py`, `jose.py`, `claims.py`, `trusted_keys.py`.
+
+Source: distribution's token specification (https://distribution.github.io/distribution/spec/auth/token/);
+RFC 7515, 7517, 7518, 7519, 7638.
 """

@@ -1,9 +1,9 @@
-"""Certificates that come with a token: does one of ours vouch for them?
+"""Certificate chains in tokens (`x5c`): verifies that a chain leads to a certificate of the bundle.
 
-The first certificate signs the token.  It must be one of the bundle itself, in date, or lead to one of the bundle
-through the others that were sent.  The first case is by far the most frequent, and is no business of a PKIX
-verifier: token servers put their self-signed certificate, which is no CA and names no host, into the bundle.
-The second is that of `cryptography.x509.verification`, told that any purpose will do.
+The first certificate signs the token.  It must be in the bundle itself and valid, or chain to one in the bundle
+through the others that were sent.  The first case is by far the most frequent, and not one for a PKIX verifier:
+token servers put their self-signed certificate, which is not a CA and has no host name, into the bundle.  The
+second is verified by `cryptography.x509.verification`, for any purpose.
 
 Source: docs/reference/auth.md, section 4.4; RFC 7515 section 4.1.6 (x5c), RFC 5280 section 6.
 """
@@ -23,45 +23,46 @@ if TYPE_CHECKING:
 
     from cryptography.x509.verification import Policy
 
-__all__ = ["ChainInvalid", "VerifiedChain", "is_authority", "verify_chain"]
+__all__ = ["ChainInvalid", "VerifiedChain", "is_ca", "verify_chain"]
 
-_SENT_LIMIT: Final = 5
+_CERTIFICATES_LIMIT: Final = 5
 _INTERMEDIATES_LIMIT: Final = 3
-"""Bounds what a hostile chain costs: certificates that may all have signed each other are tried in every order."""
+"""Limits the cost of a hostile chain: certificates that may have signed each other are tried in every order."""
 
 
 class ChainInvalid(Exception):
-    """No certificate of ours vouches for the key; the message is for the log."""
+    """The chain does not lead to a certificate of the bundle; the message is for the log."""
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedChain:
-    """The key of the certificate that signs, whose it is, and until when this holds (seconds since the epoch)."""
+    """Public key and subject of the signing certificate, and expiry of the chain in seconds since the epoch."""
 
     public: object
     name: str
-    until: float
+    expires_at: float
 
 
 def verify_chain(sent: Sequence[object], roots: Sequence[x509.Certificate], now: float) -> VerifiedChain:
-    """Check an `x5c` list, the signer first.  Raises ChainInvalid."""
+    """Verify an `x5c` list, the signer first.  Raises ChainInvalid."""
     if not roots:
         raise ChainInvalid("the token brings a certificate, and no rootcertbundle is configured")
-    if len(sent) > _SENT_LIMIT:
-        raise ChainInvalid(f"more than {_SENT_LIMIT} certificates in the token")
+    if len(sent) > _CERTIFICATES_LIMIT:
+        raise ChainInvalid(f"more than {_CERTIFICATES_LIMIT} certificates in the token")
     try:
         leaf, *others = (_read(text) for text in sent)
-        until = _vouched_until(leaf, others, roots, now)
-        return VerifiedChain(leaf.public_key(), leaf.subject.rfc4514_string(), until)
+        expires_at = _expiry_of_chain(leaf, others, roots, now)
+        return VerifiedChain(leaf.public_key(), leaf.subject.rfc4514_string(), expires_at)
     except ChainInvalid:
         raise
     except Exception as error:
-        # Of broken certificates the library makes ValueError, TypeError, InvalidVersion, UnsupportedAlgorithm ...
+        # For malformed certificates the library raises ValueError, TypeError, InvalidVersion,
+        # UnsupportedAlgorithm...
         why = f"{type(error).__name__}: {error}"
         raise ChainInvalid(f"a certificate in the token cannot be read: {why}") from error
 
 
-def _vouched_until(
+def _expiry_of_chain(
     leaf: x509.Certificate, others: list[x509.Certificate], roots: Sequence[x509.Certificate], now: float
 ) -> float:
     moment = datetime.fromtimestamp(now, UTC)
@@ -84,8 +85,8 @@ def _vouched_until(
     return min(certificate.not_valid_after_utc.timestamp() for certificate in chain)
 
 
-def is_authority(certificate: x509.Certificate) -> bool:
-    """Whether it may vouch for another one."""
+def is_ca(certificate: x509.Certificate) -> bool:
+    """Return whether a certificate is that of a CA."""
     try:
         return certificate.extensions.get_extension_for_class(x509.BasicConstraints).value.ca
     except (ValueError, x509.ExtensionNotFound, x509.DuplicateExtension):

@@ -1,7 +1,7 @@
-"""A token's inside: issued by whom, for whom, until when, and what it allows.
+"""Claims of a token: checks issuer, audience and times, and reads the access.
 
-The signature has been checked; still, nothing is taken whose type is not as it should be.  The checks stand in the
-reference's order: issuer, audience, times, access.
+The signature has been verified; still, every type is checked.  The order of the checks is that of CNCF
+Distribution.
 
 Source: docs/reference/auth.md, section 4.4 "Claims"; RFC 7519 section 4.1; distribution's token specification.
 """
@@ -17,30 +17,30 @@ from moorage.auth.token.jose import TokenRefused, numeric_date, read_json
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-__all__ = ["LEEWAY_S", "Claims", "read"]
+__all__ = ["LEEWAY_S", "Claims", "read_claims"]
 
 LEEWAY_S: Final = 60
-"""How far the clocks of token server and registry may be apart, as in the reference."""
+"""Largest difference between the clocks of token server and registry, as in CNCF Distribution."""
 
 
 @dataclass(frozen=True, slots=True)
 class Claims:
-    """`until` is in seconds since the epoch, leeway included."""
+    """Verified claims; `expires_at` is in seconds since the epoch, leeway included."""
 
     subject: str
     grants: ListedGrants
-    until: float
+    expires_at: float
 
 
-def read(payload: bytes, *, issuer: str, service: str, now: float) -> Claims:
-    """Raises TokenRefused."""
+def read_claims(payload: bytes, *, issuer: str, service: str, now: float) -> Claims:
+    """Check and return the claims.  Raises TokenRefused."""
     claims = read_json(payload, "payload")
-    # What cannot be written to a log as UTF-8 (half a surrogate pair) is shown as "?".
+    # Characters that have no UTF-8 (half a surrogate pair) are logged as "?".
     subject = _text(claims, "sub").encode(errors="replace").decode()
     try:
         _check_parties(claims, issuer, service)
-        until = _check_times(claims, now)
-        return Claims(subject, ListedGrants.of_claim(_access(claims)), until)
+        expires_at = _check_times(claims, now)
+        return Claims(subject, ListedGrants.of_claim(_access(claims)), expires_at)
     except TokenRefused as refused:
         refused.subject = subject
         raise
@@ -71,7 +71,7 @@ def _check_times(claims: Mapping[str, Any], now: float) -> float:
 
 
 def _time(claims: Mapping[str, Any], name: str) -> float | None:
-    """Seconds since the epoch; None if there is none."""
+    """Return a time in seconds since the epoch; None if there is none."""
     value = claims.get(name)
     if value is None:
         return None
@@ -84,7 +84,7 @@ def _time(claims: Mapping[str, Any], name: str) -> float | None:
 
 
 def _access(claims: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """As `ListedGrants.of_claim` takes it: null and what is missing are nothing, as in Go."""
+    """Return the access entries for `ListedGrants.of_claim`; null and missing values are empty, as in Go."""
     entries = claims.get("access")
     if entries is None:
         return []

@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.auth.file_log import FileLog
-from moorage.auth.token.chains import is_authority
-from moorage.auth.token.trusted_keys import KeyFileInvalid, TrustedKeys, join, read_bundle, read_jwks
+from moorage.auth.token.chains import is_ca
+from moorage.auth.token.trusted_keys import KeyFileInvalid, TrustedKeys, merge, read_bundle, read_jwks
 from moorage.reloading import Reload, ReloadedFile, reason_of
 from moorage.startup import StartupError
 
@@ -22,9 +22,9 @@ __all__ = ["KeyFiles"]
 
 
 class KeyFiles:
-    """`keys` are those in force; `rootcertbundle` or `jwks` must be given, `allowed` are the algorithms to use.
+    """The files of `auth.token`, at least one; `allowed` are the algorithms.  `keys` are the current keys of both.
 
-    `reports`: whether this process logs what every worker finds in the files.
+    `reports`: this process logs what all workers find in the files.
     """
 
     def __init__(
@@ -47,14 +47,14 @@ class KeyFiles:
                 file.load()
             except (OSError, ValueError) as error:
                 raise StartupError(reason_of(error), f"auth.token.{file}") from error
-        self.keys = join(file.keys for file in self._files)
+        self.keys = merge(file.keys for file in self._files)
         if not _usable(self.keys):
             why = "; ".join(self.warnings) or "neither rootcertbundle nor jwks is given"
             raise StartupError(f"auth.token has no key that could sign a token: {why}")
 
     @property
     def warnings(self) -> list[str]:
-        """What is odd about the keys in force."""
+        """Return warnings about the current keys."""
         return [f"auth.token.{file}: {note}" for file in self._files for note in file.keys.notes]
 
     def reload(self) -> bool:
@@ -65,7 +65,7 @@ class KeyFiles:
         changed = [file for file in self._files if file.reload()]
         if not changed:
             return False
-        self.keys = join(file.keys for file in self._files)
+        self.keys = merge(file.keys for file in self._files)
         self._log.info("keys for tokens read again", files=", ".join(str(file) for file in changed))
         for warning in self.warnings:
             self._log.warning(warning)
@@ -106,5 +106,5 @@ class _KeyFile:
 
 
 def _usable(keys: TrustedKeys) -> bool:
-    """A certificate whose own key signs no tokens may still vouch for one whose does."""
-    return bool(keys.by_id) or any(is_authority(root) for root in keys.roots)
+    """Return whether tokens can be verified with the keys; a CA without a usable key of its own is enough."""
+    return bool(keys.by_id) or any(is_ca(root) for root in keys.roots)

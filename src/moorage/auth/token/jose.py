@@ -1,12 +1,12 @@
-"""A token's outside: its three parts, which key has to have signed it, and whether that key did.
+"""JWS in compact form: finds the key that must have signed a token, and verifies the signature.
 
-    x5c in the header          a chain to the bundle; one that fails is final
+    x5c in the header          a chain to the bundle; no fallback if it is invalid
     else jwk in the header     its own x5c as above; else the *configured* key of its kid, or of its own thumbprint
     else kid                   the configured key of that id
-    else                       nothing can be known
+    else                       refused
 
-The order is the reference's.  Anybody can send anything here: every step refuses with a reason for the log, and
-none raises anything else.
+The order is that of CNCF Distribution.  The input is untrusted: every step refuses with a reason for the log, and
+raises nothing else.
 
 Source: docs/reference/auth.md, section 4.4; RFC 7515 sections 4.1 and 5.2, RFC 7638.
 """
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.token.trusted_keys import TrustedKey, TrustedKeys
 
-__all__ = ["TokenRefused", "VerifiedPayload", "numeric_date", "read_json", "verify"]
+__all__ = ["TokenRefused", "VerifiedPayload", "numeric_date", "read_json", "verify_signature"]
 
 _PART: Final = re.compile(r"[A-Za-z0-9_-]*", re.ASCII)
 _EMBEDDED: Final = {"RSA": ("e", "kty", "n"), "EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x")}
@@ -40,30 +40,33 @@ _FOR_EVER: Final = math.inf
 
 
 class TokenRefused(Exception):
-    """The token proves nothing; the message says why and is for the log alone.
+    """The token is not accepted; the message is for the log only.
 
-    `key_id` and `subject` are what is known of it by then.  `keys` says that other keys might change the verdict,
-    `ordinary` that it happens to honest clients every day.
+    `key_id` and `subject` are known parts of the token.  `needs_keys`: newer keys might change the result.
+    `ordinary`: happens to well-behaved clients every day.
     """
 
     def __init__(
-        self, reason: str, *, key_id: str = "", subject: str = "", keys: bool = False, ordinary: bool = False
+        self, reason: str, *, key_id: str = "", subject: str = "", needs_keys: bool = False, ordinary: bool = False
     ) -> None:
         super().__init__(reason)
-        self.key_id, self.subject, self.keys, self.ordinary = key_id, subject, keys, ordinary
+        self.key_id = key_id
+        self.subject = subject
+        self.needs_keys = needs_keys
+        self.ordinary = ordinary
 
 
 @dataclass(frozen=True, slots=True)
 class VerifiedPayload:
-    """What a trusted key has signed; `until` (seconds since the epoch) is how long the key itself is trusted."""
+    """Payload signed by a trusted key; `expires_at` (seconds since the epoch) is the expiry of the key."""
 
     payload: bytes
     key_id: str
-    until: float
+    expires_at: float
 
 
-def verify(token: str, keys: TrustedKeys, allowed: frozenset[str], now: float) -> VerifiedPayload:
-    """The payload of a token in compact form.  Raises TokenRefused."""
+def verify_signature(token: str, keys: TrustedKeys, allowed: frozenset[str], now: float) -> VerifiedPayload:
+    """Return the payload of a token in compact form.  Raises TokenRefused."""
     parts = token.split(".")
     if len(parts) != 3:  # noqa: PLR2004  RFC 7515 section 7.1
         raise TokenRefused(f"malformed: {len(parts)} parts instead of 3")
@@ -74,18 +77,18 @@ def verify(token: str, keys: TrustedKeys, allowed: frozenset[str], now: float) -
         raise TokenRefused(f"the algorithm {str(algorithm)[:20]!r} is not known")
     if "crit" in header or "b64" in header:
         raise TokenRefused("its header asks for an extension (crit, b64) that is not known")
-    key_id, candidates, until = _candidates(header, keys, allowed, now)
+    key_id, candidates, expires_at = _candidates(header, keys, allowed, now)
     fitting = [candidate for candidate in candidates if algorithm in candidate.algorithms]
     if not fitting:
-        raise TokenRefused(f"{algorithm} is not allowed with this key", key_id=key_id, keys=True)
+        raise TokenRefused(f"{algorithm} is not allowed with this key", key_id=key_id, needs_keys=True)
     signing_input = f"{parts[0]}.{parts[1]}".encode()
     if not any(_signed(candidate, algorithm, signing_input, signature) for candidate in fitting):
-        raise TokenRefused("the signature is wrong", key_id=key_id, keys=True)
-    return VerifiedPayload(payload, key_id, until)
+        raise TokenRefused("the signature is wrong", key_id=key_id, needs_keys=True)
+    return VerifiedPayload(payload, key_id, expires_at)
 
 
 def read_json(data: bytes, part: str) -> dict[str, Any]:
-    """A JSON object in UTF-8, each name once.  Raises TokenRefused."""
+    """Parse a JSON object in UTF-8 without duplicate names.  Raises TokenRefused."""
     try:
         found = json.loads(data.decode(), object_pairs_hook=_once, parse_constant=_no_number)
     except (ValueError, RecursionError) as error:
@@ -96,7 +99,7 @@ def read_json(data: bytes, part: str) -> dict[str, Any]:
 
 
 def numeric_date(value: object) -> float | None:
-    """Seconds since the epoch, whole or not (RFC 7519 "NumericDate"); None for anything but a finite number."""
+    """Return seconds since the epoch (RFC 7519 "NumericDate"); None for other values than a finite number."""
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
@@ -126,41 +129,41 @@ def _decoded(part: str) -> bytes:
 def _candidates(
     header: Mapping[str, Any], keys: TrustedKeys, allowed: frozenset[str], now: float
 ) -> tuple[str, tuple[TrustedKey, ...], float]:
-    """The id by which the key was found, the trusted keys of that id, and until when they are."""
+    """Return the id by which the key was found, the trusted keys of that id, and their expiry."""
     kid = _text(header, "kid")
-    if chain := _list(header, "x5c"):
-        return _by_chain(chain, kid, keys, allowed, now)
+    if x5c := _list(header, "x5c"):
+        return _by_chain(x5c, kid, keys, allowed, now)
     if "jwk" in header:
         jwk = header["jwk"]
         if not isinstance(jwk, dict):
             raise TokenRefused("malformed: the jwk in its header is no JSON object")
         kid = _text(jwk, "kid") or kid
-        if chain := _list(jwk, "x5c"):
-            return _by_chain(chain, kid, keys, allowed, now)
+        if x5c := _list(jwk, "x5c"):
+            return _by_chain(x5c, kid, keys, allowed, now)
         kid = kid or _embedded_id(jwk)
     if not kid:
         raise TokenRefused("its header names no key (x5c, jwk, kid)")
     found = keys.by_id.get(kid)
     if found is None:
-        raise TokenRefused("signed by an unknown key", key_id=kid, keys=True)
+        raise TokenRefused("signed by an unknown key", key_id=kid, needs_keys=True)
     return kid, found, _FOR_EVER
 
 
 def _by_chain(
-    chain: list[object], kid: str, keys: TrustedKeys, allowed: frozenset[str], now: float
+    x5c: list[object], kid: str, keys: TrustedKeys, allowed: frozenset[str], now: float
 ) -> tuple[str, tuple[TrustedKey, ...], float]:
     try:
-        vouched = verify_chain(chain, keys.roots, now)
+        chain = verify_chain(x5c, keys.roots, now)
     except ChainInvalid as error:
-        raise TokenRefused(str(error), key_id=kid, keys=True) from error
-    trusted = trust(vouched.public, allowed)
+        raise TokenRefused(str(error), key_id=kid, needs_keys=True) from error
+    trusted = trust(chain.public, allowed)
     if isinstance(trusted, str):
         raise TokenRefused(f"the key of its certificate cannot serve: {trusted}", key_id=kid)
-    return kid or vouched.name, (trusted,), vouched.until
+    return kid or chain.name, (trusted,), chain.expires_at
 
 
 def _embedded_id(jwk: Mapping[str, Any]) -> str:
-    """The thumbprint of a key that a token for the second generation carries whole; our own copy of it is used."""
+    """Return the thumbprint of a key in the header, which finds its configured copy (older token servers)."""
     names = _EMBEDDED.get(str(jwk.get("kty")), ())
     members = {name: jwk.get(name) for name in names}
     if not members or not all(isinstance(value, str) for value in members.values()):

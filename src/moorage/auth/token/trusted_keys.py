@@ -1,13 +1,14 @@
-"""The keys that may sign tokens, and the names by which tokens speak of them.
+"""Keys that may sign tokens, and the ids by which tokens refer to them.
 
-A certificate's key is known by three ids, because token servers were written for two generations of the reference:
+The key of a certificate has three ids, because token servers were written for two generations of CNCF
+Distribution:
 
     RFC 7638 thumbprint          CNCF Distribution 3, and whatever uses a JOSE library
     the same, coordinates cut    3 drops leading zeroes of elliptic coordinates: about one such key in 128 differs
     libtrust id                  CNCF Distribution 2, Docker's own token server
 
-A key of a JWK Set is known by its `kid`, to the letter; one without `kid` by the three ids above.  Each key is
-bound to the algorithms of its type and size, so that no public key ever serves as a secret.
+A key of a JWK Set has its `kid` as id; one without `kid` has the three ids above.  Each key is bound to the
+algorithms of its type and size, so that a public key is never used as a secret.
 
 Source: docs/reference/auth.md, section 4.4; RFC 7517 section 5, RFC 7518 section 3.1, RFC 7638;
 libtrust's `keyIDFromCryptoKey`.
@@ -41,7 +42,7 @@ __all__ = [
     "TrustedKey",
     "TrustedKeys",
     "ids_of",
-    "join",
+    "merge",
     "read_bundle",
     "read_jwks",
     "trust",
@@ -50,13 +51,13 @@ __all__ = [
 _RSA: Final = frozenset({"RS256", "RS384", "RS512", "PS256", "PS384", "PS512"})
 _EC: Final = {"secp256r1": "ES256", "secp384r1": "ES384", "secp521r1": "ES512"}
 _HMAC: Final = {"HS256": 32, "HS384": 48, "HS512": 64}
-"""Least bytes of the secret: the size of the hash (RFC 7518 section 3.2)."""
+"""Minimum size of the secret in bytes: that of the hash (RFC 7518 section 3.2)."""
 
 ALGORITHMS: Final = frozenset({*_RSA, *_EC.values(), *_HMAC, "EdDSA"})
-"""All that a token may be signed with; what is not here does not exist, `none` above all."""
+"""All supported algorithms; `none` is not among them."""
 
-_RSA_LEAST_BITS: Final = 1024
-"""As Go's library has it since 1.24; RFC 7518 wants 2048, which is told in a warning."""
+_RSA_MIN_BITS: Final = 1024
+"""As in Go since 1.24; RFC 7518 demands 2048, so smaller keys cause a warning."""
 _RSA_GOOD_BITS: Final = 2048
 _SHOWN_CHARS: Final = 80
 
@@ -65,12 +66,12 @@ _FAMILIES: Final[dict[str, type[RSAKey | ECKey | OKPKey]]] = {"RSA": RSAKey, "EC
 
 
 class KeyFileInvalid(ValueError):
-    """A file of keys cannot be understood; the message says why, without the file's name."""
+    """A file of keys is malformed; the message does not name the file."""
 
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """A key, and the algorithms it may be used with."""
+    """A key and the algorithms that it may be used with."""
 
     key: Key
     algorithms: frozenset[str]
@@ -78,10 +79,11 @@ class TrustedKey:
 
 @dataclass(frozen=True, slots=True)
 class TrustedKeys:
-    """What one file, or all of them, give.
+    """Keys of one file, or of all.
 
-    `by_id` may hold several keys of different types under one id (RFC 7517 section 4.5).  `roots` are the bundle's
-    certificates, which chains in tokens end at.  `notes` are for the log: keys left out, and why.
+    `by_id` may have several keys of different types under one id (RFC 7517 section 4.5).  `roots` are the
+    certificates of the bundle, to which chains in tokens must lead.  `notes` are for the log: keys left out, and
+    why.
     """
 
     by_id: dict[str, tuple[TrustedKey, ...]]
@@ -89,7 +91,8 @@ class TrustedKeys:
     notes: tuple[str, ...] = ()
 
 
-def join(parts: Iterable[TrustedKeys]) -> TrustedKeys:
+def merge(parts: Iterable[TrustedKeys]) -> TrustedKeys:
+    """Return the keys of all files."""
     by_id: dict[str, tuple[TrustedKey, ...]] = {}
     roots: list[x509.Certificate] = []
     notes: list[str] = []
@@ -102,7 +105,7 @@ def join(parts: Iterable[TrustedKeys]) -> TrustedKeys:
 
 
 def read_bundle(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
-    """The certificates of a PEM file; its other blocks are skipped.  Raises KeyFileInvalid."""
+    """Return the keys of the certificates of a PEM file; other blocks are skipped.  Raises KeyFileInvalid."""
     if b"-----BEGIN CERTIFICATE-----" not in data:
         return TrustedKeys({}, (), ("it holds no certificate",))
     try:
@@ -129,7 +132,7 @@ def read_bundle(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
 
 
 def read_jwks(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
-    """The keys of a JWK Set; what is not understood is left out (RFC 7517 section 5).  Raises KeyFileInvalid."""
+    """Return the keys of a JWK Set, without unknown ones (RFC 7517 section 5).  Raises KeyFileInvalid."""
     try:
         document = json.loads(data)
     except (ValueError, RecursionError) as error:
@@ -154,12 +157,12 @@ def read_jwks(data: bytes, allowed: frozenset[str]) -> TrustedKeys:
 
 
 def trust(public: object, allowed: frozenset[str]) -> TrustedKey | str:
-    """A public key of cryptography's with those algorithms of `allowed` that fit it; else why it cannot serve."""
+    """Return a public key with the allowed algorithms that fit it, or the reason why it cannot be used."""
     key: Key
     if isinstance(public, RSAPublicKey):
-        if public.key_size < _RSA_LEAST_BITS:
+        if public.key_size < _RSA_MIN_BITS:
             return f"an RSA key of {public.key_size} bits is no protection"
-        # Made directly: `import_key` says by a Python warning what `_weakness` tells the operator.
+        # Not by `import_key`, which raises a Python warning for what `_weakness` reports to the operator.
         key, fitting = RSAKey(public, public), _RSA
     elif isinstance(public, EllipticCurvePublicKey):
         if public.curve.name not in _EC:
@@ -173,7 +176,7 @@ def trust(public: object, allowed: frozenset[str]) -> TrustedKey | str:
 
 
 def ids_of(key: Key) -> tuple[str, ...]:
-    """The names under which token servers know a key, without doubles."""
+    """Return the ids by which token servers refer to a key, without duplicates."""
     public = key.public_key
     if isinstance(public, bytes):
         return ()  # a secret has no public name
@@ -189,7 +192,7 @@ def ids_of(key: Key) -> tuple[str, ...]:
 
 
 def _unpadded(number: int) -> str:
-    """As Go's `big.Int.Bytes` gives it to the reference: no leading zeroes."""
+    """Return a number as Go's `big.Int.Bytes`: no leading zeroes."""
     data = number.to_bytes((number.bit_length() + 7) // 8, "big")
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
 
@@ -204,7 +207,7 @@ def _of_jwk(entry: object, allowed: frozenset[str]) -> TrustedKey | str:
     operations = entry.get("key_ops", ["verify"])
     if not isinstance(operations, list) or not {"sign", "verify"}.intersection(map(str, operations)):
         return "its key_ops are neither sign nor verify"
-    # What was looked at above is not given to the library, which is stricter: a private key may not verify there.
+    # Members that were checked above are not passed to the library, which refuses to verify with a private key.
     bare = {name: value for name, value in entry.items() if name in _MEMBERS}
     if "alg" in entry:
         allowed &= frozenset({str(entry["alg"])})
@@ -236,5 +239,7 @@ def _bound(key: Key, fitting: frozenset[str], allowed: frozenset[str]) -> Truste
 
 def _weakness(named: str, public: object) -> list[str]:
     if isinstance(public, RSAPublicKey) and public.key_size < _RSA_GOOD_BITS:
-        return [f"{named} has an RSA key of only {public.key_size} bits; RFC 7518 wants {_RSA_GOOD_BITS} at least"]
+        return [
+            f"{named} has an RSA key of only {public.key_size} bits; RFC 7518 demands {_RSA_GOOD_BITS} at least"
+        ]
     return []
