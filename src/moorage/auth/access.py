@@ -189,10 +189,10 @@ def classes_of(grants: Grants, repository: str) -> frozenset[str] | None:
 
 def missing(grants: Grants, request: AccessRequest) -> tuple[Need, ...]:
     """Return the needs that are not granted, none if the request is allowed.  The only place that decides."""
-    left = tuple([need for need in request.needs if not grants.allows(need)])
-    if left and request.alternative and all(grants.allows(need) for need in request.alternative):
+    left = [need for need in request.needs if not grants.allows(need)]
+    if not left or (request.alternative and all(grants.allows(need) for need in request.alternative)):
         return ()
-    return left
+    return tuple(left)
 
 
 def scopes(needs: Sequence[Need]) -> list[str]:

@@ -82,7 +82,10 @@ async def proven(token: str, rules: Policy) -> Identity | None:
     finally:
         await foreign.close()
     rules.grants_of(identity)
-    assert tokens.read_access(tokens.access(identity.display_name, [], None)[0]).name == identity.display_name
+    assert (
+        tokens.read_access(tokens.access(identity.display_name, [], None)[0]).principal.name
+        == identity.display_name
+    )
     assert tokens.read_refresh(tokens.refresh(identity, "", None)).identity == identity
     return identity
 

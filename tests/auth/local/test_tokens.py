@@ -38,9 +38,9 @@ def test_every_process_with_the_secret_takes_a_token_and_no_other() -> None:
     clock = Clock()
     token, lasts_s = make(clock).access("ann", ACCESS, None)
     other = make(Clock()).read_access(token)
-    assert (other.name, lasts_s) == ("ann", 300)
-    assert other.grants.allows(Need("repository", "team/app", "pull"))
-    assert not other.grants.allows(Need("repository", "team/app", "push"))
+    assert (other.principal.name, lasts_s) == ("ann", 300)
+    assert other.principal.grants.allows(Need("repository", "team/app", "pull"))
+    assert not other.principal.grants.allows(Need("repository", "team/app", "push"))
     for stranger in (make(clock, b"another secret"), make(clock, service="other")):
         with pytest.raises(InvalidToken):
             stranger.read_access(token)
@@ -97,7 +97,7 @@ def test_keys_change_with_the_clock_and_the_last_one_still_counts() -> None:
     kids = [json.loads(base64.urlsafe_b64decode(token.split(".")[0] + "=="))["kid"] for token in (before, after)]
     assert int(kids[1]) - int(kids[0]) == DAY
     for reader in (tokens, make(clock)):
-        assert reader.read_access(before).name == reader.read_access(after).name == "ann"
+        assert reader.read_access(before).principal.name == reader.read_access(after).principal.name == "ann"
     keys = SigningKeys(SECRET, DAY, clock)
     assert keys.find("access", kids[0], lifetime_s=330) is not None
     clock.now += 500
@@ -156,7 +156,7 @@ def test_what_is_not_signed_by_us_is_nothing() -> None:
     ):  # fmt: skip
         with pytest.raises(InvalidToken):
             tokens.read_access(bad)
-    assert tokens.read_access(good).name == "ann"
+    assert tokens.read_access(good).principal.name == "ann"
 
 
 def signed(claims: dict[str, Any], *, begun: float) -> str:

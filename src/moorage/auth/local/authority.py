@@ -144,7 +144,7 @@ class LocalAuthority:
             if not error.ordinary:
                 _log.warning("token refused", remote=request.remote, cause=f"it {error}")
             self._refuse(request, "invalid_token")
-        return Principal(access.name, access.grants)
+        return access.principal
 
     def _refuse(self, request: AccessRequest, error: str = "") -> NoReturn:
         """Raise Unauthorized; `error` only if there were credentials, since clients discard them because of it."""

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final
 from joserfc import jwt
 from joserfc.errors import JoseError
 
-from moorage.auth.access import ListedGrants
+from moorage.auth.access import ListedGrants, Principal
 from moorage.auth.local.policy import Identity
 from moorage.caches import LRUCache
 
@@ -60,8 +60,7 @@ class InvalidToken(Exception):
 class AccessToken:
     """A verified access token; `expires_at` is in seconds since the epoch."""
 
-    name: str
-    grants: ListedGrants
+    principal: Principal
     expires_at: float
 
 
@@ -101,7 +100,8 @@ class Tokens:
             claims = self._verify(_ACCESS, token, self.lifetime_s + _GRACE_S)
             if self._clock() < claims["nbf"]:
                 raise InvalidToken("is not yet good: the clocks of the nodes are apart")
-            found = AccessToken(claims["sub"], _listed(claims["access"]), float(claims["exp"]))
+            principal = Principal(claims["sub"], _listed(claims["access"]))
+            found = AccessToken(principal, float(claims["exp"]))
             self._read.put(token, found)
         if self._clock() >= found.expires_at:
             self._read.drop(token)

@@ -83,7 +83,7 @@ class TokenAuthority:
         if not 0 <= now - self._reloaded < RELOAD_EVERY_S:
             await self._reload_keys()
         # Cached by digest, so that all keys have one size; the token itself is not kept.
-        digest = hashlib.sha256(credentials.token.encode(errors="replace")).digest()
+        digest = hashlib.sha256(credentials.token.encode("utf-8", "replace")).digest()
         principal = self._principals.get(digest)
         if principal is None:
             principal = await self._authenticate(credentials.token, digest, request)
