@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "limits", "usable_processors"]
 
 _UNLIMITED_BYTES: Final = 1 << 60
-"""What v1 shows for no limit is the largest number of pages, which depends on the size of a page."""
+"""Version 1 shows the largest number of pages for no limit, which depends on the size of a page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +104,7 @@ def _unescaped(path: str) -> str:
 def _directories(
     controller: str, groups: dict[str, PurePosixPath], mounts: list[_Mount], root: str
 ) -> Iterator[tuple[Path, int]]:
-    """The directories of the process's group and of those above it, in each version that has the controller."""
+    """Yield the directories of the process's group and its ancestors, in each version with the controller."""
     for version, name in ((1, controller), (2, "")):
         group = groups.get(name)
         for mount in mounts:

@@ -100,5 +100,5 @@ def test_guessers_are_slowed_down_by_their_address(tmp_path: Path) -> None:
 def test_silly_is_shouted_about(tmp_path: Path) -> None:
     """Somebody forgot it in a file that he copied."""
     with start(tmp_path, auth={"silly": {"realm": "r", "service": "s"}}) as live:
-        assert live.logs().count("lets EVERYBODY do EVERYTHING") == 1
+        assert live.logs().count("grants EVERYTHING to EVERY request") == 1
         assert statuses(live, "any", "body") == {200}

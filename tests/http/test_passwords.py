@@ -255,7 +255,7 @@ def test_what_never_matches_and_what_is_silly_is_told_at_start(path: Path) -> No
     assert "line 1: the password of 'old' is MD5 (apr1)" in warning.message
     silly = Settings(auth=Auth(silly=Silly(realm="r", service="s")))
     (warning,) = check(silly, SECRET)
-    assert "lets EVERYBODY do EVERYTHING" in warning.message
+    assert "grants EVERYTHING to EVERY request" in warning.message
 
 
 def test_without_a_provider_nobody_is_asked() -> None:

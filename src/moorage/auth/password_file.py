@@ -240,7 +240,7 @@ class PasswordFile:
     # Bcrypt
 
     def _check_load(self) -> None:
-        """Raises Unavailable if too many passwords wait to be checked."""
+        """Raise Unavailable if too many passwords wait to be checked."""
         if len(self._checks) >= _WAITING_LIMIT:
             if not self._overloaded:
                 _log.error("too many passwords wait to be checked; further ones are refused", limit=_WAITING_LIMIT)

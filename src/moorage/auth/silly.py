@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 __all__ = ["WARNING", "SillyAuthority"]
 
 WARNING: Final = (
-    "auth.silly lets EVERYBODY do EVERYTHING who sends any Authorization header, whatever is in it: "
-    "it is for tests of clients; use auth.htpasswd or auth.token to keep strangers out"
+    "auth.silly grants EVERYTHING to EVERY request with an Authorization header, without checking its value: "
+    "it is for tests of clients; use auth.htpasswd or auth.token to restrict access"
 )
 
 

@@ -33,7 +33,8 @@ class RedisClient:
     """
 
     def __init__(self, client: Any, closing: Callable[[], Awaitable[None]]) -> None:
-        self._client, self._closing = client, closing
+        self._client = client
+        self._closing = closing
 
     async def call(self, *command: Any) -> Any:
         """Return the reply to one command."""

@@ -158,7 +158,7 @@ class LocalAuthority:
         raise Unauthorized(value, [(need.type, need.name, need.action) for need in request.needs])
 
     async def _login(self, basic: Basic, policy: Policy, remote: str) -> Login:
-        """Raises LoginRefused, Unavailable, TooManyRequests."""
+        """Authenticate a password.  Raises LoginRefused, Unavailable, TooManyRequests."""
         try:
             return await self._logins.authenticate(basic, policy, remote)
         except LoginRefused as error:

@@ -77,7 +77,7 @@ class OidcVerifier:
         return source
 
     def _check(self, claims: dict[str, Any], issuer: Issuer) -> None:
-        """Raises InvalidToken."""
+        """Check issuer, audience and times.  Raises InvalidToken."""
         now = self._clock()
         if claims.get("iss") != issuer.url:
             raise InvalidToken("is of another issuer")

@@ -84,7 +84,8 @@ def parse(data: bytes, path: str) -> ParsedPolicy:
 
 class _PolicyParser:
     def __init__(self, reading: YamlReader, path: str) -> None:
-        self.reading, self._path = reading, path
+        self.reading = reading
+        self._path = path
         self.users: dict[str, tuple[str, Origin]] = {}
         self._groups: dict[str, frozenset[str]] = {}
         self._robots: dict[str, Robot] = {}
@@ -215,7 +216,7 @@ class _PolicyParser:
         if not has_allow and not has_names and not catalog:
             self.reading.note(key, "grants nothing; expected repositories and allow, or catalog: true", origin)
         if "anonymous" in who and allow - {"pull"}:
-            self.reading.warn(key, f"lets anybody {' and '.join(sorted(allow - {'pull'}))}", origin)
+            self.reading.warn(key, f"lets anonymous clients {' and '.join(sorted(allow - {'pull'}))}", origin)
         where = f"{origin}: {key}"
         self._rules.append(AccessRule(where, who, tuple(patterns), allow, catalog, conditions))
 
@@ -297,7 +298,9 @@ class _PolicyParser:
     def _read_issuer_rules(self, node: Node | None, key: str, name: str, origin: Origin) -> None:
         rules = self.reading.sequence(node, f"{key}.rules")
         if not rules:
-            self.reading.note(f"{key}.rules", "required and missing; without a rule nobody gets in", origin)
+            self.reading.note(
+                f"{key}.rules", "required and missing; without a rule no token of this issuer is accepted", origin
+            )
         for index, rule in enumerate(rules):
             here = f"{key}.rules[{index}]"
             entry = self.reading.mapping(rule, here, ("claims", *_RULE))
@@ -306,7 +309,7 @@ class _PolicyParser:
                 globs = self._globs(values, f"{here}.claims.{claim}")
                 conditions.append(ClaimCondition(claim, globs))
             if not conditions:
-                message = "required and missing; else every token of this issuer, whoever it is for, would get in"
+                message = "required and missing; else every token of this issuer would be accepted"
                 self.reading.note(f"{here}.claims", message, rule.origin)
             who = frozenset({f"issuer:{name}"})
             self._rule(entry, here, rule.origin, who, _is_claim, tuple(conditions))

@@ -30,7 +30,7 @@ class PolicySource:
     """`clock` counts seconds from any start; `reports`: this process logs what all workers find in the file."""
 
     def __init__(self, path: str, clock: Callable[[], float] = time.monotonic, *, reports: bool = True) -> None:
-        """Raises StartupError with all mistakes in the file."""
+        """Read the file.  Raises StartupError with all its mistakes."""
         self._path = path
         self._clock = clock
         self._log = FileLog(reports=reports)

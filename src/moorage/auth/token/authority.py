@@ -40,7 +40,7 @@ __all__ = ["TokenAuthority", "TokenRules"]
 
 RELOAD_EVERY_S: Final = 1.0
 CACHED_BYTES: Final = 8 << 20
-"""Of tokens; a principal takes about as much memory as its token."""
+"""Limit of the cache, in bytes of tokens; a principal takes about as much memory as its token."""
 
 _SHOWN_CHARS: Final = 200
 _REASON_CHARS: Final = 500

@@ -3,7 +3,7 @@
 The key of a certificate has three ids, because token servers were written for two generations of CNCF
 Distribution:
 
-    RFC 7638 thumbprint          CNCF Distribution 3, and whatever uses a JOSE library
+    RFC 7638 thumbprint          CNCF Distribution 3, and servers that use a JOSE library
     the same, coordinates cut    3 drops leading zeroes of elliptic coordinates: about one such key in 128 differs
     libtrust id                  CNCF Distribution 2, Docker's own token server
 
@@ -57,7 +57,7 @@ ALGORITHMS: Final = frozenset({*_RSA, *_EC.values(), *_HMAC, "EdDSA"})
 """All supported algorithms; `none` is not among them."""
 
 _RSA_MIN_BITS: Final = 1024
-"""As in Go since 1.24; RFC 7518 demands 2048, so smaller keys cause a warning."""
+"""Minimum, as in Go since 1.24; RFC 7518 demands 2048, so smaller keys cause a warning."""
 _RSA_GOOD_BITS: Final = 2048
 _SHOWN_CHARS: Final = 80
 
