@@ -29,9 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.legacy_names import AzureLayouts
-from moorage.storage.azure.objects import AzureObjects
 from moorage.storage.azure.options import AzureOptions
+from moorage.storage.azure.requests import AzureRequests
+from moorage.storage.azure.store import AzureStore
 from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.object_store.driver import ObjectDriver
 from tests.live import require
@@ -246,10 +246,10 @@ def _understood(method: str, target: str, headers: list[tuple[str, str]], accoun
     return list(said.items())
 
 
-class _Decided(AzureLayouts):
+class _Decided(AzureStore):
     def __init__(self, connection: AzureConnection, prefixes: tuple[str, ...]) -> None:
         super().__init__(connection)
-        self._found = tuple(AzureObjects(connection, prefix) for prefix in prefixes)
+        self._found = tuple(AzureRequests(connection, prefix) for prefix in prefixes)
 
 
 @dataclass(frozen=True)
@@ -261,18 +261,18 @@ class Container:
 
     def options(self, **other: Any) -> AzureOptions:
         usual: dict[str, Any] = {
-            "account": self.server.account,
-            "account_key": ACCOUNT_KEY,
+            "accountname": self.server.account,
+            "accountkey": ACCOUNT_KEY,
             "container": self.name,
-            "service_url": self.server.endpoint,
-            "pause_s": 0.001,
+            "serviceurl": self.server.endpoint,
+            "retry_delay": 0.001,
         }
         return AzureOptions(**{**usual, **other})
 
     def driver(self, prefixes: tuple[str, ...] = (), **other: Any) -> ObjectDriver:
         """`prefixes`: what stands before the keys, as if the container had been found so."""
         connection = AzureConnection(self.options(**other))
-        layouts = _Decided(connection, prefixes) if prefixes else AzureLayouts(connection)
+        layouts = _Decided(connection, prefixes) if prefixes else AzureStore(connection)
         return ObjectDriver(layouts, AzureUploads(layouts))
 
     def settings(self, **other: Any) -> dict[str, Any]:

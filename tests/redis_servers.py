@@ -54,7 +54,7 @@ class RedisServer:
 
     def options(self, **other: object) -> RedisOptions:
         """For a client without TLS and password."""
-        return RedisOptions(addresses=(("127.0.0.1", self.port),), **other)  # type: ignore[arg-type]
+        return RedisOptions(addrs=(("127.0.0.1", self.port),), **other)  # type: ignore[arg-type]
 
     def start(self, port: int | None = None) -> None:
         """Raises AssertionError with the log if it does not come up."""

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 import pytest
 
 from moorage.storage.object_store.driver import ObjectDriver
-from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Options
+from moorage.storage.s3.store import S3Store
 from tests.stores.forwarding import forwarding
 
 if TYPE_CHECKING:
@@ -203,15 +203,15 @@ class Bucket:
     def options(self, **other: Any) -> S3Options:
         usual: dict[str, Any] = {
             "bucket": self.name,
-            "endpoint": self.endpoint,
-            "access_key": self.access_key,
-            "secret_key": self.secret_key,
+            "regionendpoint": self.endpoint,
+            "accesskey": self.access_key,
+            "secretkey": self.secret_key,
             "region": self.region,
         }
         return S3Options(**{**usual, **other})
 
     def driver(self, **other: Any) -> ObjectDriver:
-        return ObjectDriver(S3Objects(self.options(**other)))
+        return ObjectDriver.with_chunk_log(S3Store(self.options(**other)))
 
     def settings(self, **other: Any) -> dict[str, Any]:
         """The section `storage.s3`."""

@@ -26,6 +26,7 @@ SHARED: Final = {
     "reloading",
     "shielding",
     "startup",
+    "system_errors",
 }
 """Modules that every room may import; they import each other only."""
 
@@ -80,6 +81,7 @@ BELOW: Final = {
     },
     "shielding": set[str](),
     "startup": set[str](),
+    "system_errors": set[str](),
     "storage": set[str](),
     "testing": {"errors", "registry", "storage", "types"},
     "tracing": {"logs"},

@@ -205,14 +205,14 @@ def test_a_missing_library_is_told_by_the_name_of_its_extra(monkeypatch: pytest.
 
 def test_zeros_and_negatives_mean_what_they_mean_to_the_reference() -> None:
     usual = redis_options(Redis(addrs=("h:6379",)))
-    assert (usual.addresses, usual.connections, usual.answer_s, usual.retries) == ((("h", 6379),), 10, 3.0, 3)
+    assert (usual.addrs, usual.poolsize, usual.readtimeout, usual.maxretries) == ((("h", 6379),), 10, 3.0, 3)
     zero = redis_options(
         Redis(addrs=("h:6379",), dialtimeout=0, readtimeout=0, maxretries=0, connmaxidletime=0, poolsize=0)
     )
     assert zero == usual
     off = redis_options(Redis(addrs=(":1", "[::1]:2"), maxretries=-1, connmaxidletime=-1e-9, maxactiveconns=4))
-    assert (off.retries, off.idle_s, off.connections) == (0, 0.0, 4)
-    assert off.addresses == (("localhost", 1), ("::1", 2))
+    assert (off.maxretries, off.connmaxidletime, off.poolsize) == (0, 0.0, 4)
+    assert off.addrs == (("localhost", 1), ("::1", 2))
     assert off.is_cluster
-    assert redis_options(Redis(addrs=("h:1",), writetimeout=1, readtimeout=2)).answer_s == 1
+    assert redis_options(Redis(addrs=("h:1",), writetimeout=1, readtimeout=2)).readtimeout == 1
     assert "hush" not in repr(redis_options(Redis(addrs=("h:1",), password="hush", sentinelpassword="hush")))

@@ -136,7 +136,7 @@ async def test_nobody_writes_a_size_back_after_a_collector_took_the_bytes(
 async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer) -> None:
     """SIGKILL, then a new one on the same port: requests go on, and the cache comes back by itself."""
     with a_redis(server.folder / "own") as own:
-        sizes = RedisSizes(own.options(retries=0), timeout_s=20, pause_s=0.05)
+        sizes = RedisSizes(own.options(maxretries=0), timeout_s=20, pause_s=0.05)
         await sizes.put(DIGEST, 12)
         own.kill()
         with capture_logs() as logs:
@@ -175,7 +175,7 @@ async def test_late_answers_of_a_slow_redis_reach_nobody(server: RedisServer) ->
         filling = RedisSizes(own.options(), timeout_s=20)
         for number, digest in enumerate(others):
             await filling.put(digest, number)
-        sizes = RedisSizes(own.options(connections=2), timeout_s=0.05, pause_s=0.05)
+        sizes = RedisSizes(own.options(poolsize=2), timeout_s=0.05, pause_s=0.05)
         for _ in range(2):  # so that there are connections; whether these are answered in time does not matter
             await sizes.get(others[0])
         await eventually_up(sizes)
@@ -213,7 +213,7 @@ async def test_a_deletion_that_redis_missed_is_told_when_it_is_back(server: Redi
 
 async def test_a_deletion_that_is_never_sent_to_redis_is_logged(server: RedisServer) -> None:
     with a_redis(server.folder / "own") as own:
-        sizes = RedisSizes(own.options(retries=0), timeout_s=20, pause_s=3600)
+        sizes = RedisSizes(own.options(maxretries=0), timeout_s=20, pause_s=3600)
         own.kill()
         with capture_logs() as logs:
             await sizes.unlinked(NAME, (DIGEST,))
@@ -227,7 +227,7 @@ async def test_a_connection_that_was_idle_for_too_long_is_replaced(server: Redis
     from moorage.cache.redis_client import connect
 
     now = 0.0
-    client = connect(server.options(idle_s=60, age_s=150), clock=lambda: now)
+    client = connect(server.options(connmaxidletime=60, connmaxlifetime=150), clock=lambda: now)
     sizes = RedisSizes(server.options(), timeout_s=20, client=client)
 
     async def connection() -> int:

@@ -74,7 +74,7 @@ async def copied(
 async def opened(kind: str, folder: Path) -> AsyncIterator[Driver]:
     """An empty store: `memory`, `filesystem`, `s3`, or `objects`, what every object store has in common."""
     if kind == "objects":
-        yield ObjectDriver(MemoryObjects(Bucket()))
+        yield ObjectDriver.with_chunk_log(MemoryObjects(Bucket()))
         return
     if kind == "s3":
         with a_bucket() as bucket:

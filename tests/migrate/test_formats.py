@@ -23,7 +23,7 @@ from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers
 from moorage.storage.azure.appender import BlockLog, decode
-from moorage.storage.azure.objects import Found
+from moorage.storage.azure.requests import Found
 from moorage.storage.driver import Key, StorageUnavailable, Version
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -104,7 +104,7 @@ def test_a_client_is_asked_to_retry_an_upload_of_a_later_format(live_moorage: Li
 
 
 async def test_a_state_of_a_later_format_in_a_bucket_is_refused() -> None:
-    driver = ObjectDriver(MemoryObjects(Bucket()))
+    driver = ObjectDriver.with_chunk_log(MemoryObjects(Bucket()))
     state = await begun(driver)
     key = Key(f"{HOME}/state")
     stored = (await driver.read(key)).data
@@ -209,7 +209,7 @@ def test_the_page_has_every_key_that_is_written(live_moorage: Live) -> None:
 
 
 async def test_the_page_has_every_key_of_a_bucket() -> None:
-    driver = ObjectDriver(MemoryObjects(Bucket()))
+    driver = ObjectDriver.with_chunk_log(MemoryObjects(Bucket()))
     state = await driver.uploads.begin(HOME)
     async with driver.uploads.append(HOME, state) as appender:
         await appender.checkpoint((), [bytes(3 << 20)])

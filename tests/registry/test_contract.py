@@ -47,4 +47,4 @@ class TestObjects(RegistryContract):
     @pytest.fixture
     def connect(self) -> Callable[[], Registry]:
         bucket = Bucket()
-        return lambda: stored(ObjectDriver(MemoryObjects(bucket, chunk=1000)))
+        return lambda: stored(ObjectDriver.with_chunk_log(MemoryObjects(bucket, chunk=1000)))

@@ -33,7 +33,7 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     if request.param == "filesystem":
         found = FilesystemDriver(tmp_path / "store")
     elif request.param == "objects":
-        found = ObjectDriver(MemoryObjects(Bucket()))
+        found = ObjectDriver.with_chunk_log(MemoryObjects(Bucket()))
     yield found
     await found.close()
 

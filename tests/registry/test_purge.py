@@ -95,7 +95,7 @@ async def half(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[
     if request.param == "filesystem":
         found = FilesystemDriver(tmp_path / "store")
     elif request.param == "objects":
-        found = ObjectDriver(MemoryObjects(Bucket()))
+        found = ObjectDriver.with_chunk_log(MemoryObjects(Bucket()))
     await push(found, StoredManifests(found), ONE, tags=(Tag("kept"), Tag("v1")))
     for built in (ONE, OTHER):
         await found.write(layout.tag_history_link(NAME, DEAD, built.digest), str(built.digest).encode())

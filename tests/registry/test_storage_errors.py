@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 from moorage.errors import RegistryError
 from moorage.http.errors import status_of
 from moorage.registry.storage_errors import refusing
-from moorage.storage.error_messages import of_system
+from moorage.storage.filesystem.errors import storage_error
 
 OPERATIONS: Final = Path(__file__).parents[2] / "docs/operations.md"
 ROW: Final = re.compile(r"\| ([^|]+) \| ([0-9]{3}) \| ([^|]+) \| ([^|]+) \|")
@@ -40,7 +40,7 @@ def test_each_errno_is_refused_as_documented(number: int) -> None:
     status, text, event = TABLE.get(number, TABLE[0])
     error = OSError(number, os.strerror(number))
     with capture_logs() as logs, pytest.raises(RegistryError) as caught, refusing():
-        raise of_system(error, "write", "/var/lib/registry/docker/link")
+        raise storage_error(error, "write", "/var/lib/registry/docker/link")
     assert status_of(caught.value) == status
     assert caught.value.entries() == [{"code": "UNAVAILABLE", "message": "service unavailable", "detail": text}]
     (line,) = logs
@@ -69,7 +69,7 @@ def test_the_table_is_the_one_that_was_decided() -> None:
 )
 def test_the_remedy_is_in_the_log(number: int, remedy: str) -> None:
     """The one who reads the line at night should not have to guess which limit it was."""
-    assert remedy in str(of_system(OSError(number, os.strerror(number)), "write", "/var/lib/registry"))
+    assert remedy in str(storage_error(OSError(number, os.strerror(number)), "write", "/var/lib/registry"))
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_the_remedy_is_in_the_log(number: int, remedy: str) -> None:
 def test_the_path_that_the_system_names_is_told(other: str, said: str) -> None:
     """The operator has to look at the directory that cannot be made, not at the file that belongs in it."""
     error = OSError(errno.EACCES, os.strerror(errno.EACCES), other)
-    assert str(of_system(error, "write", "/srv/docker/link")).startswith(f"{said}Permission denied (EACCES)")
+    assert str(storage_error(error, "write", "/srv/docker/link")).startswith(f"{said}Permission denied (EACCES)")

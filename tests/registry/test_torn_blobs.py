@@ -224,7 +224,7 @@ async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driv
 
 async def test_the_refusal_waits_until_no_node_remembers_the_link() -> None:
     """Else the client that retries at once is told by another node that the torn layer is there."""
-    driver, slept = ObjectDriver(MemoryObjects(Bucket())), []
+    driver, slept = ObjectDriver.with_chunk_log(MemoryObjects(Bucket())), []
 
     async def sleep(seconds: float) -> None:
         assert LINK not in await everything(driver)

@@ -431,7 +431,7 @@ async def test_an_upload_with_its_bytes_is_kept(uploads: Requests, watched: Watc
 
 async def test_a_bucket_keeps_the_upload_until_the_link_is_there() -> None:
     """Its chunks stay where they are while the store joins them: a link that fails costs no second upload."""
-    bucket = Watched(ObjectDriver(MemoryObjects(Bucket())))
+    bucket = Watched(ObjectDriver.with_chunk_log(MemoryObjects(Bucket())))
     uploads = Requests(bucket)
     at = await uploads.patch(await uploads.start(NAME), SMALL)
     bucket.fails_at = "write"

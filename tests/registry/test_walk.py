@@ -60,7 +60,7 @@ async def visited(driver: Driver, *, after: str = "", with_manifests: bool = Fal
 @pytest.mark.parametrize("kind", ["bucket", "store"])
 async def test_every_repository_is_visited_once_and_in_order(driver: Driver, kind: str) -> None:
     """One that is left out is not copied, and its blobs would be collected."""
-    store = ObjectDriver(MemoryObjects(Bucket())) if kind == "bucket" else driver
+    store = ObjectDriver.with_chunk_log(MemoryObjects(Bucket())) if kind == "bucket" else driver
     await fill(store, *reversed(NAMES))
     await store.write(layout.below(layout.REPOSITORIES, "UPPER/_layers/file"), b"")
     await store.write(layout.below(layout.REPOSITORIES, "empty/file"), b"")

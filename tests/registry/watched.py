@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
-from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
+from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -74,7 +74,7 @@ class InstrumentedDriver:
         return version
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
-        return await one_after_another(self, groups)
+        return await write_one_by_one(self, groups)
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)

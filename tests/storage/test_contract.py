@@ -44,7 +44,7 @@ class TestObjects(DriverContract, ReplacingContract):
     @pytest.fixture(params=[False, True], ids=["equal-parts", "any-length"])
     def connect(self, request: pytest.FixtureRequest) -> Callable[[], Driver]:
         bucket = Bucket()
-        return lambda: ObjectDriver(MemoryObjects(bucket, chunk=1000, any_length=request.param))
+        return lambda: ObjectDriver.with_chunk_log(MemoryObjects(bucket, chunk=1000, any_length=request.param))
 
 
 class TestObjectsAtOnce(DriverContract, ReplacingContract):
@@ -53,7 +53,7 @@ class TestObjectsAtOnce(DriverContract, ReplacingContract):
     @pytest.fixture
     def connect(self) -> Callable[[], Driver]:
         bucket = Bucket()
-        return lambda: ObjectDriver(MemoryObjects(bucket))
+        return lambda: ObjectDriver.with_chunk_log(MemoryObjects(bucket))
 
 
 class TestS3(DriverContract, ReplacingContract):
@@ -92,7 +92,7 @@ class TestGcs(DriverContract):
                 return
             bucket.server.quantum, bucket.server.open_to_all = 1000, True
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.server.endpoint)
-            yield lambda: bucket.driver(chunk=1000, sources=3, endpoint="", credentials={})
+            yield lambda: bucket.driver(chunksize=1000, sources=3, endpoint="", credentials={})
 
 
 class TestAzure(DriverContract):

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from moorage.storage.object_store.chunk_buffer import Pieces
+from moorage.storage.object_store.chunk_buffer import ChunkBuffer
 
 
 class Store:
@@ -30,7 +30,7 @@ class Store:
 async def test_pieces_are_of_one_size_however_the_bytes_come() -> None:
     """A chunk of another size could not be joined by every store."""
     store = Store()
-    pieces = Pieces(4, store.send, [b"0"])
+    pieces = ChunkBuffer(4, store.send, [b"0"])
     await pieces.add([b"1", b"", b"23456789ab", b"cd"])
     await pieces.landed()
     assert store.arrived == [b"0123", b"4567", b"89ab"]
@@ -41,7 +41,7 @@ async def test_a_third_piece_waits_for_the_first() -> None:
     """Else a fast client and a slow store would fill the memory."""
     store = Store()
     store.open.clear()
-    pieces = Pieces(4, store.send)
+    pieces = ChunkBuffer(4, store.send)
     await pieces.add([b"aaaa", b"bbb"])
     adding = asyncio.create_task(pieces.add([b"bcccc"]))
     await asyncio.sleep(0)
@@ -57,7 +57,7 @@ async def test_what_could_not_be_sent_is_told_until_the_end() -> None:
     """Nobody may take an upload with a hole for whole."""
     store = Store()
     store.failure = OSError("away")
-    pieces = Pieces(4, store.send)
+    pieces = ChunkBuffer(4, store.send)
     await pieces.add([b"aaaa"])
     for _ in range(2):
         with pytest.raises(OSError, match="away"):
@@ -71,7 +71,7 @@ async def test_what_could_not_be_sent_is_told_until_the_end() -> None:
 async def test_what_is_sent_may_be_held_on_to() -> None:
     """Where a short piece will be superseded by one that begins with it."""
     store = Store()
-    pieces = Pieces(4, store.send)
+    pieces = ChunkBuffer(4, store.send)
     await pieces.add([b"ab"])
     await pieces.send(keep=True)
     await pieces.add([b"c"])
@@ -86,7 +86,7 @@ async def test_a_request_that_is_cancelled_leaves_its_piece_on_its_way_and_waits
     """The store might still write it after whoever cleans up has gone."""
     store = Store()
     store.open.clear()
-    pieces = Pieces(4, store.send)
+    pieces = ChunkBuffer(4, store.send)
     await pieces.add([b"aaaab"])
     waiting = asyncio.create_task(pieces.landed())
     await asyncio.sleep(0)

@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.filesystem.threads import Pool
+from moorage.storage.filesystem.threads import ThreadPool
 
 
 def limit_threads(patch: pytest.MonkeyPatch, most: int) -> None:
@@ -26,7 +26,7 @@ def limit_threads(patch: pytest.MonkeyPatch, most: int) -> None:
 
 async def test_without_any_thread_the_storage_is_unavailable(monkeypatch: pytest.MonkeyPatch) -> None:
     """503 with the limit in the log, not a traceback; and it works as soon as there is a thread again."""
-    pool = Pool(10)
+    pool = ThreadPool(10)
     with monkeypatch.context() as patch:
         limit_threads(patch, 0)
         with pytest.raises(StorageUnavailable, match=r"ulimit -u"):
@@ -37,7 +37,7 @@ async def test_without_any_thread_the_storage_is_unavailable(monkeypatch: pytest
 
 async def test_with_one_thread_the_work_waits_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A host that is short of threads for a moment slows a registry down and fails no request."""
-    pool, gate = Pool(10), threading.Event()
+    pool, gate = ThreadPool(10), threading.Event()
     limit_threads(monkeypatch, 1)
     first = asyncio.ensure_future(pool.run(gate.wait))
     second = asyncio.ensure_future(pool.run(lambda: 2))
@@ -50,7 +50,7 @@ async def test_with_one_thread_the_work_waits_for_it(monkeypatch: pytest.MonkeyP
 
 async def test_work_beside_runs_in_another_thread_at_the_same_time() -> None:
     """Hashing and writing of one upload take two processors: in one thread a single push is a third slower."""
-    pool, meeting = Pool(10, 4), threading.Barrier(2)
+    pool, meeting = ThreadPool(10, 4), threading.Barrier(2)
     threads = []
 
     def meet() -> int:
@@ -66,7 +66,7 @@ async def test_work_beside_runs_in_another_thread_at_the_same_time() -> None:
 
 async def test_work_beside_needs_no_second_thread(monkeypatch: pytest.MonkeyPatch) -> None:
     """If every thread waited for work in the queue, all uploads would stop for good."""
-    pool = Pool(10, 4)
+    pool = ThreadPool(10, 4)
     limit_threads(monkeypatch, 1)
     done: list[int] = []
 
@@ -82,7 +82,7 @@ async def test_work_beside_needs_no_second_thread(monkeypatch: pytest.MonkeyPatc
 @pytest.mark.parametrize("failing", ["work", "beside"])
 async def test_a_failure_of_either_is_raised_when_both_have_ended(failing: str) -> None:
     """A thread that still hashes chunks of a request that was answered already would spoil a later one's state."""
-    pool, gate = Pool(10, 4), threading.Event()
+    pool, gate = ThreadPool(10, 4), threading.Event()
     ended = []
 
     def work(name: str) -> None:
@@ -101,7 +101,7 @@ async def test_a_failure_of_either_is_raised_when_both_have_ended(failing: str) 
 
 async def test_a_cancelled_caller_waits_for_both() -> None:
     """The descriptor is closed afterwards: a thread that still wrote to it could write to another file."""
-    pool, gate, begun, ended = Pool(10, 4), threading.Event(), threading.Event(), list[str]()
+    pool, gate, begun, ended = ThreadPool(10, 4), threading.Event(), threading.Event(), list[str]()
 
     def beside() -> None:
         begun.set()
@@ -123,12 +123,12 @@ async def test_a_cancelled_caller_waits_for_both() -> None:
 
 async def test_where_all_processors_are_busy_work_is_not_split() -> None:
     """With as many uploads as processors a second thread for each is only two switches more."""
-    pool, gate = Pool(10, 2), threading.Event()
+    pool, gate = ThreadPool(10, 2), threading.Event()
     before = pool.has_idle_processor
     busy = asyncio.ensure_future(pool.run(gate.wait))
     await asyncio.sleep(0)
     assert (before, pool.has_idle_processor) == (True, False)
     gate.set()
     await busy
-    assert not Pool(10, 1).has_idle_processor
+    assert not ThreadPool(10, 1).has_idle_processor
     pool.close()

@@ -63,24 +63,28 @@ def test_every_parameter_of_s3_reaches_the_driver(tmp_path: Path) -> None:
         "useragent: agent, loglevel: debug",
     )
     assert (made.region, made.endpoint_url, made.style) == ("r", "http://h:9000", "virtual")
-    assert (made.redirect_endpoint, made.access_key, made.secret_key, made.session_token) == (
+    assert (made.redirectendpoint, made.accesskey, made.secretkey, made.sessiontoken) == (
         "https://cdn", "a", "s", "t",
     )  # fmt: skip
-    assert (made.encrypt, made.kms_key, made.verify, made.chunk) == (True, "k", False, 6_291_456)
-    assert (made.copy_chunk, made.copy_concurrency, made.copy_threshold) == (7_340_032, 3, 0)
-    assert (made.prefix, made.storage_class, made.acl) == ("root/", "ONEZONE_IA", "public-read")
-    assert (made.user_agent, made.log_requests) == ("agent", True)
+    assert (made.encrypt, made.keyid, not made.skipverify, made.chunksize) == (True, "k", False, 6_291_456)
+    assert (made.multipartcopychunksize, made.multipartcopymaxconcurrency, made.multipartcopythresholdsize) == (
+        7_340_032,
+        3,
+        0,
+    )
+    assert (made.prefix, made.storageclass, made.objectacl) == ("root/", "ONEZONE_IA", "public-read")
+    assert (made.useragent, made.log_requests) == ("agent", True)
     assert "secret_key" not in repr(made), "nor does it show where it is printed"
     amazon = options(tmp_path, "region: r, usedualstack: true, accelerate: true, usefipsendpoint: true")
-    assert (amazon.dual_stack, amazon.accelerate, amazon.fips) == (True, True, True)
+    assert (amazon.usedualstack, amazon.accelerate, amazon.usefipsendpoint) == (True, True, True)
 
 
 def test_what_is_not_given_is_left_to_the_store(tmp_path: Path) -> None:
     """The default class and list are the store's own; to name them is an error at some."""
     for text in ("region: r", "region: r, storageclass: STANDARD", "region: r, storageclass: none, objectacl: ''"):
         made = options(tmp_path, text)
-        assert (made.storage_class, made.acl, made.prefix) == ("", "", "")
-        assert made.user_agent == f"moorage/{__version__}"
+        assert (made.storageclass, made.objectacl, made.prefix) == ("", "", "")
+        assert made.useragent == f"moorage/{__version__}"
         assert not made.log_requests
 
 

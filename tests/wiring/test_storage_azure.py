@@ -51,17 +51,26 @@ def test_every_parameter_of_azure_reaches_the_driver(tmp_path: Path) -> None:
         "realm: core.chinacloudapi.cn, rootdirectory: /root/, retry_delay: 2s, skipverify: true, "
         f"cabundle: {bundle}, useragent: agent",
     )
-    assert (made.account, made.container, made.url) == ("abc", "images", "https://abc.blob.core.chinacloudapi.cn")
-    assert (made.credentials, made.tenant, made.client, made.secret) == ("client_secret", "t", "c", "s3cret")
-    assert (made.prefix, made.attempts, made.pause_s) == ("root/", 7, 2.0)
-    assert (made.verify, made.ca_bundle, made.user_agent) == (False, str(bundle), "agent")
+    assert (made.accountname, made.container, made.url) == (
+        "abc",
+        "images",
+        "https://abc.blob.core.chinacloudapi.cn",
+    )
+    assert (made.credential_type, made.tenantid, made.clientid, made.secret) == (
+        "client_secret",
+        "t",
+        "c",
+        "s3cret",
+    )
+    assert (made.prefix, made.attempts, made.retry_delay) == ("root/", 7, 2.0)
+    assert (not made.skipverify, made.cabundle, made.useragent) == (False, str(bundle), "agent")
     assert "s3cret" not in repr(made), "nor does it show where it is printed"
     keyed = options(tmp_path, f"{KEYED}, serviceurl: 'http://127.0.0.1:10000/abc/'")
-    assert (keyed.credentials, keyed.account_key, keyed.url) == (
+    assert (keyed.credential_type, keyed.accountkey, keyed.url) == (
         "shared_key", "a2V5", "http://127.0.0.1:10000/abc",
     )  # fmt: skip
     assert options(tmp_path, f"{KEYED}, serviceurl: 'blobs.example'").url == "https://blobs.example"
-    assert keyed.user_agent == f"moorage/{__version__}"
+    assert keyed.useragent == f"moorage/{__version__}"
 
 
 @pytest.mark.parametrize(("given", "attempts"), [("", 5), (", max_retries: 0", 5), (", max_retries: -1", 1)])

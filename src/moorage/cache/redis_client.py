@@ -66,7 +66,7 @@ def connect(options: RedisOptions, *, clock: Callable[[], float] = time.monotoni
     """Return the client; nothing is connected before its first call."""
     if options.is_cluster:
         return _cluster(options, clock)
-    if options.master_name:
+    if options.mastername:
         return _sentinel(options, clock)
     return _single(options, clock)
 
@@ -75,11 +75,11 @@ def _single(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     from redis.asyncio import ConnectionPool, Redis
     from redis.asyncio.connection import Connection, SSLConnection
 
-    host, port = options.addresses[0]
+    host, port = options.addrs[0]
     base: type[Any] = SSLConnection if options.tls else Connection
     pool: Any = ConnectionPool(
         connection_class=_expiring(base, options, clock),
-        max_connections=options.connections + _SPARE_CONNECTIONS,
+        max_connections=options.poolsize + _SPARE_CONNECTIONS,
         host=host,
         port=port,
         retry=_retry(options),
@@ -96,16 +96,16 @@ def _sentinel(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     sentinel_options = {**_common(options), "retry": _retry(options)}
     if options.tls:
         sentinel_options["ssl"] = True
-    if options.sentinel_password:
-        sentinel_options["password"] = options.sentinel_password
-        sentinel_options["username"] = options.sentinel_username or None
+    if options.sentinelpassword:
+        sentinel_options["password"] = options.sentinelpassword
+        sentinel_options["username"] = options.sentinelusername or None
     # Each retry asks the sentinels again, which is how a failover is noticed.
     sentinel: Any = Sentinel  # redis-py leaves it untyped
-    found = sentinel(list(options.addresses), sentinel_kwargs=sentinel_options)
+    found = sentinel(list(options.addrs), sentinel_kwargs=sentinel_options)
     master = found.master_for(
-        options.master_name,
+        options.mastername,
         connection_class=_expiring(base, options, clock),
-        max_connections=options.connections + _SPARE_CONNECTIONS,
+        max_connections=options.poolsize + _SPARE_CONNECTIONS,
         retry=_retry(options),
         **_login(options),
         **_common(options),
@@ -125,8 +125,8 @@ def _cluster(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     login = _login(options)
     del login["db"]  # a cluster has one
     found: Any = RedisCluster(
-        startup_nodes=[ClusterNode(host, port) for host, port in options.addresses],
-        max_connections=options.connections + _SPARE_CONNECTIONS,
+        startup_nodes=[ClusterNode(host, port) for host, port in options.addrs],
+        max_connections=options.poolsize + _SPARE_CONNECTIONS,
         retry=_retry(options),
         # A slot without a node makes its keys unavailable; the others can be used.
         require_full_coverage=False,
@@ -149,10 +149,10 @@ def _cluster(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
 
 def _login(options: RedisOptions) -> dict[str, Any]:
     return {
-        "db": options.database,
+        "db": options.db,
         "username": options.username or None,
         "password": options.password or None,
-        "client_name": options.client_name or None,
+        "client_name": options.clientname or None,
     }
 
 
@@ -160,11 +160,11 @@ def _common(options: RedisOptions) -> dict[str, Any]:
     """Return options of connections to servers and to sentinels."""
     found: dict[str, Any] = {
         "protocol": options.protocol,
-        "socket_connect_timeout": options.connect_s,
-        "socket_timeout": options.answer_s,
+        "socket_connect_timeout": options.dialtimeout,
+        "socket_timeout": options.readtimeout,
         "socket_keepalive": True,
     }
-    if not options.identify:
+    if options.disableidentity:
         # Newer versions of redis-py have the first and deprecate the other two.
         known = importlib.util.find_spec("redis.driver_info") is not None
         found |= {"driver_info": None} if known else {"lib_name": None, "lib_version": None}
@@ -186,8 +186,8 @@ def _retry(options: RedisOptions) -> Any:
 
     # A broken connection is retried; a silent server is not, since a client is waiting.
     # redis-py doubles the base before the first pause.
-    backoff = ExponentialBackoff(cap=options.longest_pause_s, base=options.first_pause_s / 2)
-    return Retry(backoff, options.retries, supported_errors=(Broken,))
+    backoff = ExponentialBackoff(cap=options.maxretrybackoff, base=options.minretrybackoff / 2)
+    return Retry(backoff, options.maxretries, supported_errors=(Broken,))
 
 
 def _expiring(base: type[Any], options: RedisOptions, clock: Callable[[], float]) -> type[Any]:
@@ -207,7 +207,7 @@ def _expiring(base: type[Any], options: RedisOptions, clock: Callable[[], float]
             await super().send_packed_command(command, check_health)
 
         def _is_expired(self, now: float, created_at: float) -> bool:
-            idle = options.idle_s and now - self.used_at > options.idle_s
-            return bool(idle or (options.age_s and now - created_at > options.age_s))
+            idle = options.connmaxidletime and now - self.used_at > options.connmaxidletime
+            return bool(idle or (options.connmaxlifetime and now - created_at > options.connmaxlifetime))
 
     return ExpiringConnection

@@ -1,4 +1,4 @@
-"""Options of the Redis client, made from the `redis` section of the settings."""
+"""Options of the Redis client; a field named as a setting of `redis` has its value."""
 
 from __future__ import annotations
 
@@ -18,41 +18,41 @@ class RedisTlsOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisOptions:
-    """One address is a server, several are a cluster; with `master_name` they are sentinels.
+    """One address is a server, several are a cluster; with `mastername` they are sentinels.
 
-    Times are in seconds.  `connections` is the maximum per worker and server.
+    Times are in seconds.  `readtimeout` limits writing as well.  `poolsize` is the maximum per worker and server.
     """
 
-    addresses: tuple[tuple[str, int], ...]
-    master_name: str = ""
-    client_name: str = ""
+    addrs: tuple[tuple[str, int], ...]
+    mastername: str = ""
+    clientname: str = ""
     username: str = ""
     password: str = field(default="", repr=False)
-    sentinel_username: str = ""
-    sentinel_password: str = field(default="", repr=False)
-    database: int = 0
+    sentinelusername: str = ""
+    sentinelpassword: str = field(default="", repr=False)
+    db: int = 0
     protocol: int = 3
-    connect_s: float = 5.0
-    answer_s: float = 3.0
-    retries: int = 3
-    first_pause_s: float = 0.008
-    longest_pause_s: float = 0.512
-    connections: int = 10
-    wait_s: float = 4.0
+    dialtimeout: float = 5.0
+    readtimeout: float = 3.0
+    maxretries: int = 3
+    minretrybackoff: float = 0.008
+    maxretrybackoff: float = 0.512
+    poolsize: int = 10
+    pooltimeout: float = 4.0
     """Maximum wait for a free connection."""
-    idle_s: float = 1800.0
+    connmaxidletime: float = 1800.0
     """A connection that was idle for longer is replaced; 0: never."""
-    age_s: float = 0.0
+    connmaxlifetime: float = 0.0
     """An older connection is replaced; 0: never."""
-    identify: bool = True
+    disableidentity: bool = False
     tls: RedisTlsOptions | None = None
 
     @property
     def is_cluster(self) -> bool:
-        return len(self.addresses) > 1 and not self.master_name
+        return len(self.addrs) > 1 and not self.mastername
 
     @property
     def where(self) -> str:
         """Return the name of the server for the log."""
-        hosts = ",".join(f"{host}:{port}" for host, port in self.addresses)
-        return f"{self.master_name}@{hosts}" if self.master_name else hosts
+        hosts = ",".join(f"{host}:{port}" for host, port in self.addrs)
+        return f"{self.mastername}@{hosts}" if self.mastername else hosts

@@ -79,13 +79,13 @@ class RedisSizes:
         from redis.exceptions import ResponseError
 
         self._client = connect(options) if client is None else client
-        self._slow_timeout_s = options.connect_s + options.answer_s
+        self._slow_timeout_s = options.dialtimeout + options.readtimeout
         self._breaker = CircuitBreaker(
             lambda: self._client.call("PING"),
             server=options.where,
             refusals=ResponseError,
-            concurrency=options.connections,
-            timeout_s=min(timeout_s, options.answer_s, options.wait_s),
+            concurrency=options.poolsize,
+            timeout_s=min(timeout_s, options.readtimeout, options.pooltimeout),
             pause_s=pause_s,
             ping_s=self._slow_timeout_s,
             on_close=self._remove_pending,

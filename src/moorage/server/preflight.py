@@ -5,7 +5,7 @@
     moorage config check  ──► problems ──► all of them are printed
 
 One list for all of them, so that `config check` passes nothing that `serve` refuses.  A check reads files and
-imports libraries; it changes nothing, binds no address and asks no other machine (`cli/deep.py` does).
+imports libraries; it changes nothing, binds no address and asks no other machine.  `cli/config_check_deep.py` does.
 
 What the settings alone show is in `moorage.config.checks.dependencies`, which both run before this.
 """

@@ -34,7 +34,7 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
+from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
 from moorage.storage.keys import check_key
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class MemoryDriver:
         return self.put(key, data)
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
-        return await one_after_another(self, groups)
+        return await write_one_by_one(self, groups)
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)

@@ -32,7 +32,7 @@ from moorage.storage.driver import (
     Version,
 )
 from moorage.storage.memory import MemoryReader
-from moorage.storage.object_store.interface import Foreign, NamePage, Source
+from moorage.storage.object_store.interface import NamePage, Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -74,7 +74,7 @@ async def _nothing(name: str, keys: Sequence[Key]) -> None:
 
 
 class MemoryObjects:
-    """See `objects.Objects`."""
+    """See `interface.JoiningStore`."""
 
     name = "memory-objects"
 
@@ -209,12 +209,12 @@ class MemoryObjects:
         """Leave an upload there as the reference would."""
         self._bucket.unfinished[next(self._bucket.numbers)] = (data, datetime.now(UTC), bytearray(content))
 
-    async def foreign(self, data: Key) -> Foreign | None:
+    async def legacy_size(self, data: Key) -> int | None:
         async with self._call("foreign", data):
             if (found := self._bucket.objects.get(data)) is not None:
-                return Foreign(len(found.data))
+                return len(found.data)
             sizes = [len(content) for key, _, content in self._bucket.unfinished.values() if key == data]
-            return Foreign(sizes[-1]) if sizes else None
+            return sizes[-1] if sizes else None
 
     async def adopt(self, data: Key) -> Source | None:
         async with self._call("adopt", data):

@@ -66,32 +66,32 @@ async def ping(settings: Settings) -> None:
 
 
 def redis_options(redis: Redis) -> RedisOptions:
-    """The section in the cache's words; a 0 is the default, as in the reference.  Raises StartupError."""
+    """Return the options of the client; a 0 is the default, as in CNCF Distribution.  Raises StartupError."""
     from moorage.cache.redis_options import RedisOptions
 
     answer = redis.readtimeout if redis.readtimeout > 0 else _ANSWER_S
     send = redis.writetimeout if redis.writetimeout > 0 else answer
     size = redis.poolsize if redis.poolsize > 0 else _CONNECTIONS
     return RedisOptions(
-        addresses=tuple(redis_address(text) for text in redis.addrs),
-        master_name=redis.mastername,
-        client_name=redis.clientname,
+        addrs=tuple(redis_address(text) for text in redis.addrs),
+        mastername=redis.mastername,
+        clientname=redis.clientname,
         username=redis.username,
         password=redis.password,
-        sentinel_username=redis.sentinelusername,
-        sentinel_password=redis.sentinelpassword,
-        database=redis.db,
+        sentinelusername=redis.sentinelusername,
+        sentinelpassword=redis.sentinelpassword,
+        db=redis.db,
         protocol=redis.protocol,
-        connect_s=redis.dialtimeout if redis.dialtimeout > 0 else _CONNECT_S,
-        answer_s=min(answer, send),
-        retries=redis.maxretries if redis.maxretries > 0 else (_RETRIES if redis.maxretries == 0 else 0),
-        first_pause_s=max(0.0, redis.minretrybackoff),
-        longest_pause_s=max(0.0, redis.maxretrybackoff),
-        connections=min(size, redis.maxactiveconns) if redis.maxactiveconns > 0 else size,
-        wait_s=redis.pooltimeout if redis.pooltimeout > 0 else answer + 1,
-        idle_s=_IDLE_S if redis.connmaxidletime == 0 else max(0.0, redis.connmaxidletime),
-        age_s=max(0.0, redis.connmaxlifetime),
-        identify=not redis.disableidentity,
+        dialtimeout=redis.dialtimeout if redis.dialtimeout > 0 else _CONNECT_S,
+        readtimeout=min(answer, send),
+        maxretries=redis.maxretries if redis.maxretries > 0 else (_RETRIES if redis.maxretries == 0 else 0),
+        minretrybackoff=max(0.0, redis.minretrybackoff),
+        maxretrybackoff=max(0.0, redis.maxretrybackoff),
+        poolsize=min(size, redis.maxactiveconns) if redis.maxactiveconns > 0 else size,
+        pooltimeout=redis.pooltimeout if redis.pooltimeout > 0 else answer + 1,
+        connmaxidletime=_IDLE_S if redis.connmaxidletime == 0 else max(0.0, redis.connmaxidletime),
+        connmaxlifetime=max(0.0, redis.connmaxlifetime),
+        disableidentity=redis.disableidentity,
         tls=_tls(redis) if uses_tls(redis) else None,
     )
 

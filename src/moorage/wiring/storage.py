@@ -107,97 +107,97 @@ def _filesystem(files: Filesystem, processors: int) -> Store:
 
 def _s3(s3: S3) -> Driver:
     from moorage.storage.object_store.driver import ObjectDriver
-    from moorage.storage.s3.objects import S3Objects
+    from moorage.storage.s3.store import S3Store
 
-    return ObjectDriver(S3Objects(s3_options(s3)))
+    return ObjectDriver.with_chunk_log(S3Store(s3_options(s3)))
 
 
 def _gcs(gcs: Gcs) -> Driver:
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
     from moorage.storage.object_store.driver import ObjectDriver
 
-    return ObjectDriver(GcsObjects(gcs_options(gcs)))
+    return ObjectDriver.with_chunk_log(GcsStore(gcs_options(gcs)))
 
 
 def _azure(azure: Azure) -> Driver:
     from moorage.storage.azure.connection import AzureConnection
-    from moorage.storage.azure.legacy_names import AzureLayouts
+    from moorage.storage.azure.store import AzureStore
     from moorage.storage.azure.uploads import AzureUploads
     from moorage.storage.object_store.driver import ObjectDriver
 
-    layouts = AzureLayouts(AzureConnection(azure_options(azure)))
-    return ObjectDriver(layouts, AzureUploads(layouts))
+    store = AzureStore(AzureConnection(azure_options(azure)))
+    return ObjectDriver(store, AzureUploads(store))
 
 
 def gcs_options(gcs: Gcs) -> GcsOptions:
-    """The section in the driver's words."""
+    """Return the options of the driver: the section, with its defaults filled in."""
     from moorage.storage.gcs.options import GcsOptions
 
     return GcsOptions(
         bucket=gcs.bucket,
-        root=gcs.rootdirectory,
+        rootdirectory=gcs.rootdirectory,
         endpoint=gcs.endpoint,
-        key_file=gcs.keyfile,
+        keyfile=gcs.keyfile,
         credentials=gcs.credentials,
-        ca_bundle=gcs.cabundle,
-        user_agent=gcs.useragent or f"moorage/{__version__}",
-        chunk=gcs.chunksize,
-        concurrency=gcs.maxconcurrency,
+        cabundle=gcs.cabundle,
+        useragent=gcs.useragent or f"moorage/{__version__}",
+        chunksize=gcs.chunksize,
+        maxconcurrency=gcs.maxconcurrency,
     )
 
 
 def azure_options(azure: Azure) -> AzureOptions:
-    """The section in the driver's words."""
+    """Return the options of the driver: the section, with its defaults filled in."""
     from moorage.storage.azure.options import AzureOptions
 
     url = azure.serviceurl
     return AzureOptions(
-        account=azure.accountname,
+        accountname=azure.accountname,
         container=azure.container,
-        credentials=azure.credential_type,
-        account_key=azure.accountkey,
-        tenant=azure.credentials.tenantid,
-        client=azure.credentials.clientid,
+        credential_type=azure.credential_type,
+        accountkey=azure.accountkey,
+        tenantid=azure.credentials.tenantid,
+        clientid=azure.credentials.clientid,
         secret=azure.credentials.secret,
         realm=azure.realm,
-        service_url=url if "://" in url or not url else f"https://{url}",
-        root=azure.rootdirectory,
-        verify=not azure.skipverify,
-        ca_bundle=azure.cabundle,
-        user_agent=azure.useragent or f"moorage/{__version__}",
+        serviceurl=url if "://" in url or not url else f"https://{url}",
+        rootdirectory=azure.rootdirectory,
+        skipverify=azure.skipverify,
+        cabundle=azure.cabundle,
+        useragent=azure.useragent or f"moorage/{__version__}",
         attempts=max(1, azure.max_retries or 5),
-        pause_s=azure.retry_delay,
+        retry_delay=azure.retry_delay,
     )
 
 
 def s3_options(s3: S3) -> S3Options:
-    """The section in the driver's words."""
+    """Return the options of the driver: the section, with its defaults filled in."""
     from moorage.storage.s3.options import S3Options
 
     return S3Options(
         bucket=s3.bucket,
-        root=s3.rootdirectory,
+        rootdirectory=s3.rootdirectory,
         region=s3.region,
-        endpoint=s3.regionendpoint,
-        path_style=s3.forcepathstyle,
-        redirect_endpoint=s3.redirectendpoint.rstrip("/"),
-        access_key=s3.accesskey,
-        secret_key=s3.secretkey,
-        session_token=s3.sessiontoken,
+        regionendpoint=s3.regionendpoint,
+        forcepathstyle=s3.forcepathstyle,
+        redirectendpoint=s3.redirectendpoint.rstrip("/"),
+        accesskey=s3.accesskey,
+        secretkey=s3.secretkey,
+        sessiontoken=s3.sessiontoken,
         secure=s3.secure,
-        verify=not s3.skipverify,
-        ca_bundle=s3.cabundle,
+        skipverify=s3.skipverify,
+        cabundle=s3.cabundle,
         encrypt=s3.encrypt,
-        kms_key=s3.keyid,
-        storage_class="" if s3.storageclass in _DEFAULT_CLASSES else s3.storageclass.upper(),
-        acl="" if s3.objectacl in _DEFAULT_ACLS else s3.objectacl,
-        user_agent=s3.useragent or f"moorage/{__version__}",
-        dual_stack=s3.usedualstack,
+        keyid=s3.keyid,
+        storageclass="" if s3.storageclass in _DEFAULT_CLASSES else s3.storageclass.upper(),
+        objectacl="" if s3.objectacl in _DEFAULT_ACLS else s3.objectacl,
+        useragent=s3.useragent or f"moorage/{__version__}",
+        usedualstack=s3.usedualstack,
         accelerate=s3.accelerate,
-        fips=s3.usefipsendpoint,
+        usefipsendpoint=s3.usefipsendpoint,
         log_requests=s3.loglevel.startswith("debug"),
-        chunk=s3.chunksize,
-        copy_chunk=s3.multipartcopychunksize,
-        copy_concurrency=s3.multipartcopymaxconcurrency,
-        copy_threshold=s3.multipartcopythresholdsize,
+        chunksize=s3.chunksize,
+        multipartcopychunksize=s3.multipartcopychunksize,
+        multipartcopymaxconcurrency=s3.multipartcopymaxconcurrency,
+        multipartcopythresholdsize=s3.multipartcopythresholdsize,
     )

@@ -27,8 +27,8 @@ from azure.storage.blob import _shared_access_signature as signatures
 from tests.azure import ACCOUNT, ACCOUNT_KEY, Container, a_container, start_azurite
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.legacy_names import AzureLayouts
 from moorage.storage.azure.options import AzureOptions
+from moorage.storage.azure.store import AzureStore
 from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.driver import Key, SignedUrl, StorageUnavailable
 from moorage.storage.object_store.driver import ObjectDriver
@@ -65,9 +65,15 @@ class Private:
 
     def driver(self, container: str, **other: Any) -> ObjectDriver:
         options = AzureOptions(
-            **{"account": ACCOUNT, "container": container, "service_url": self.url, "pause_s": 0.001, **other}
+            **{
+                "accountname": ACCOUNT,
+                "container": container,
+                "serviceurl": self.url,
+                "retry_delay": 0.001,
+                **other,
+            }
         )
-        layouts = AzureLayouts(AzureConnection(options))
+        layouts = AzureStore(AzureConnection(options))
         return ObjectDriver(layouts, AzureUploads(layouts))
 
 
@@ -194,9 +200,9 @@ def fetch(url: str, private: Private) -> bytes:
 async def test_a_private_authority_is_trusted_when_it_is_given(private: Private, name: str) -> None:
     """Without it the certificate is refused; with `skipverify` nothing is asked."""
     with pytest.raises(StorageUnavailable, match=r"(?i)certificate"):
-        await use(private.driver(name, account_key=ACCOUNT_KEY, attempts=2), private)
-    await use(private.driver(name, account_key=ACCOUNT_KEY, ca_bundle=private.ca_file), private)
-    await use(private.driver(name, account_key=ACCOUNT_KEY, verify=False), private)
+        await use(private.driver(name, accountkey=ACCOUNT_KEY, attempts=2), private)
+    await use(private.driver(name, accountkey=ACCOUNT_KEY, cabundle=private.ca_file), private)
+    await use(private.driver(name, accountkey=ACCOUNT_KEY, skipverify=True), private)
 
 
 async def test_an_application_with_a_secret(private: Private, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -204,8 +210,8 @@ async def test_an_application_with_a_secret(private: Private, name: str, monkeyp
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{private.provider.host}")
     private.provider.asked.clear()
     driver = private.driver(
-        name, credentials="client_secret", tenant="the-tenant", client="the-client", secret="s3cret",
-        ca_bundle=private.ca_file,
+        name, credential_type="client_secret", tenantid="the-tenant", clientid="the-client", secret="s3cret",
+        cabundle=private.ca_file,
     )  # fmt: skip
     await use(driver, private)
     ((path, said),) = private.provider.asked
@@ -224,7 +230,7 @@ async def test_a_workload_identity(
     monkeypatch.setenv("AZURE_CLIENT_ID", "the-client")
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
     private.provider.asked.clear()
-    await use(private.driver(name, credentials="default_credentials", ca_bundle=private.ca_file), private)
+    await use(private.driver(name, credential_type="default_credentials", cabundle=private.ca_file), private)
     said = private.provider.asked[-1][1]
     assert said["client_assertion"] == "of the cluster"
 
@@ -235,7 +241,8 @@ async def test_an_identity_that_gets_no_token_is_told(
     """The log names the provider's answer, not the secret."""
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", "https://127.0.0.1:1")
     driver = private.driver(
-        name, credentials="client_secret", tenant="t", client="c", secret="s3cret", ca_bundle=private.ca_file,
+        name, credential_type="client_secret", tenantid="t", clientid="c", secret="s3cret",
+        cabundle=private.ca_file,
         attempts=1,
     )  # fmt: skip
     with pytest.raises(StorageUnavailable) as caught:
@@ -253,7 +260,7 @@ async def test_the_environments_proxy_is_used(monkeypatch: pytest.MonkeyPatch) -
         for variable in ("NO_PROXY", "no_proxy"):
             monkeypatch.delenv(variable, raising=False)
         url = f"http://blobs.example/{ACCOUNT}"
-        driver = container.driver(service_url=url)
+        driver = container.driver(serviceurl=url)
         await driver.write(KEY, b"text")
         assert (await driver.read(KEY)).data == b"text"
         await driver.close()
@@ -313,7 +320,7 @@ def a_proxy(container: Container, seen: list[str]) -> Iterator[str]:
 
 def test_other_clouds_have_other_authorities() -> None:
     """An identity of Azure China is unknown to the public cloud."""
-    options = AzureOptions(account="abc", container="images", realm="core.chinacloudapi.cn")
+    options = AzureOptions(accountname="abc", container="images", realm="core.chinacloudapi.cn")
     assert options.url == "https://abc.blob.core.chinacloudapi.cn"
     assert options.authority == "login.chinacloudapi.cn"
-    assert AzureOptions(account="abc", container="images").authority == ""
+    assert AzureOptions(accountname="abc", container="images").authority == ""

@@ -14,7 +14,7 @@ from tests.azure import ACCOUNT_KEY, Container, Request, a_container
 
 from moorage.storage.azure import blocks as azure_blocks
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.objects import AzureObjects
+from moorage.storage.azure.requests import AzureRequests
 from moorage.storage.driver import (
     ABSENT,
     Conflict,
@@ -32,7 +32,7 @@ from moorage.testing.listing_contract import flat, keys_below
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from moorage.storage.azure.objects import Found
+    from moorage.storage.azure.requests import Found
     from moorage.storage.object_store.driver import ObjectDriver
 
 pytestmark = pytest.mark.slow
@@ -76,7 +76,7 @@ def fetch(url: str, method: str = "GET") -> tuple[int, bytes]:
 )
 async def test_keys_are_the_references(container: Container, root: str, prefix: str) -> None:
     """CNCF Distribution 3 is pointed at our container, or we at its, with one `rootdirectory`."""
-    driver = container.driver(root=root)
+    driver = container.driver(rootdirectory=root)
     await driver.write(TAG, b"text")
     assert container.blobs() == {f"{prefix}{TAG}": 4}
     assert await keys_below(driver, "docker") == {TAG: 4}
@@ -99,7 +99,7 @@ async def test_a_container_of_2_8_stays_one(container: Container) -> None:
 async def test_a_root_is_never_of_2_8(container: Container) -> None:
     """It had no `rootdirectory`: what lies beside the root is none of ours."""
     leave(container, f"/{TAG}", b"old")
-    driver = container.driver(root="images")
+    driver = container.driver(rootdirectory="images")
     with pytest.raises(KeyMissing):
         await driver.read(TAG)
     await driver.close()
@@ -227,21 +227,21 @@ class Slow:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, turns: int, ending: str = "") -> None:
         self.turns, self.ending, self.begun = turns, ending, False
-        self.started, self.found = azure_blocks._start, AzureObjects.find
+        self.started, self.found = azure_blocks._start, AzureRequests.properties
         monkeypatch.setattr(azure_blocks, "_start", self.start)
         slow = self
 
-        async def find(place: AzureObjects, key: Key) -> Found:
+        async def find(place: AzureRequests, key: Key) -> Found:
             return await slow.find(place, key)
 
-        monkeypatch.setattr(AzureObjects, "find", find)
+        monkeypatch.setattr(AzureRequests, "properties", find)
 
     async def start(self, *arguments: Any) -> str:
         status = await self.started(*arguments)
         self.begun = True
         return "pending" if self.turns else status
 
-    async def find(self, place: AzureObjects, key: Key) -> Found:
+    async def find(self, place: AzureRequests, key: Key) -> Found:
         found = await self.found(place, key)
         if key != TO or not self.begun:
             return found
@@ -391,13 +391,13 @@ async def test_what_a_dead_process_left_of_a_large_blob_is_swept(container: Cont
     """Nothing that is paid for stays where no listing of the registry looks."""
     driver = container.driver(chunk=1000)
     for step in ("staged", "committed"):
-        leave_large = azure_blocks.LargeBlob(AzureObjects(AzureConnection(container.options()), ""), TO)
+        leave_large = azure_blocks.LargeBlob(AzureRequests(AzureConnection(container.options()), ""), TO)
         await leave_large.add([b"x" * 1000])
         if step == "committed":
             await azure_blocks.commit(
-                leave_large._objects, leave_large._key, leave_large._names, ABSENT, {"session": "x"}
+                leave_large._requests, leave_large._key, leave_large._names, ABSENT, {"session": "x"}
             )
-        await leave_large._objects.connection.close()
+        await leave_large._requests.connection.close()
     assert sorted(container.blobs(begun=True).values()) == [0, 1000]
     now = datetime.now(UTC)
     assert await driver.uploads.sweep(Key("docker"), now - timedelta(hours=1)) == []
@@ -440,17 +440,17 @@ async def test_a_closed_driver_opens_nothing(container: Container) -> None:
 async def test_a_connection_that_cannot_be_made_leaves_nothing_open(container: Container) -> None:
     """Each request tried again, and each kept the sessions that it had opened before it failed."""
     connection = AzureConnection(
-        container.options(credentials="client_secret", tenant="no tenant!", client="c", secret="s")
+        container.options(credential_type="client_secret", tenantid="no tenant!", clientid="c", secret="s")
     )
-    objects = AzureObjects(connection, "")
+    objects = AzureRequests(connection, "")
     for _ in range(2):
         with pytest.raises(StorageUnavailable, match="tenant"):
-            await objects.find(TAG)
+            await objects.properties(TAG)
 
 
 async def test_a_page_of_names_is_asked_for_from_where_it_begins(container: Container) -> None:
     """The thousandth page of tags costs what the first does, on the service; azurite does not know `startFrom`."""
-    driver = container.driver(user_agent="my-registry/7")
+    driver = container.driver(useragent="my-registry/7")
     for name in ("v1", "v2", "v3"):
         await driver.write(Key(f"tags/{name}/link"), b"")
     container.server.requests.clear()
@@ -501,7 +501,7 @@ async def test_memory_and_content_of_a_layer_of_many_blocks(container: Container
             piece = bytes([number]) * 300_001
             hasher.update(piece)
             await appender.write([piece])
-            assert appender._pieces.length < 1 << 20  # type: ignore[attr-defined]  # ours
+            assert appender._buffer.length < 1 << 20  # type: ignore[attr-defined]  # ours
         state = await appender.checkpoint()
     await driver.uploads.publish(HOME, state, TO)
     found = hashlib.sha256()

@@ -13,8 +13,8 @@ import pytest
 from tests.azure import Container, Request, a_container
 
 from moorage.storage.azure.connection import AzureConnection
-from moorage.storage.azure.legacy_names import AzureLayouts
-from moorage.storage.azure.objects import AzureObjects
+from moorage.storage.azure.requests import AzureRequests
+from moorage.storage.azure.store import AzureStore
 from moorage.storage.azure.uploads import AzureUploads
 from moorage.storage.driver import Key, KeyMissing, Note, UploadBusy, UploadChanged, UploadMissing, UploadState
 from moorage.storage.object_store.driver import ObjectDriver
@@ -35,21 +35,21 @@ class Died(BaseException):
     """The process is gone: not even its cleanups run to their end."""
 
 
-class Stepped(AzureObjects):
+class Stepped(AzureRequests):
     """Calls `before` and `after` around every request."""
 
     before: Callable[[], Awaitable[int]]
     after: Callable[[int], Awaitable[None]]
 
-    async def _again(self, operation: str, key: str, once: Callable[[], Awaitable[Any]]) -> Any:
+    async def _retried(self, operation: str, key: str, request: Callable[[], Awaitable[Any]]) -> Any:
         number = await self.before()
         try:
-            return await super()._again(operation, key, once)
+            return await super()._retried(operation, key, request)
         finally:
             await self.after(number)
 
 
-class Steps(AzureLayouts):
+class Steps(AzureStore):
     """A node that does `what` at request `at`, before it is made or when it is done."""
 
     def __init__(

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from tests.storage.gcs.server import NUMBERS, GcsServer, Request, Stored, server
 
-from moorage.storage.gcs.objects import GcsObjects
 from moorage.storage.gcs.options import GcsOptions
+from moorage.storage.gcs.store import GcsStore
 from moorage.storage.object_store.driver import ObjectDriver
 
 if TYPE_CHECKING:
@@ -44,16 +44,16 @@ class Bucket:
         }
         return GcsOptions(**{**usual, **other})
 
-    def store(self, **other: Any) -> GcsObjects:
+    def store(self, **other: Any) -> GcsStore:
         """Pauses between attempts take no time."""
 
         async def sleep(_: float) -> None:
             await asyncio.sleep(0)
 
-        return GcsObjects(self.options(**other), sleep=sleep)
+        return GcsStore(self.options(**other), sleep=sleep)
 
     def driver(self, **other: Any) -> ObjectDriver:
-        return ObjectDriver(self.store(**other))
+        return ObjectDriver.with_chunk_log(self.store(**other))
 
     def settings(self, **other: Any) -> dict[str, Any]:
         """The section `storage.gcs`."""
@@ -75,7 +75,7 @@ def a_bucket() -> Iterator[Bucket]:
         del found.buckets[name]
 
 
-async def read_all(store: GcsObjects, key: Key, **part: int) -> bytes:
+async def read_all(store: GcsStore, key: Key, **part: int) -> bytes:
     async with store.stream(key, **part) as reader:
         return b"".join([piece async for piece in reader])
 

@@ -10,7 +10,7 @@ from tests.storage.gcs.bucket import Bucket, a_bucket
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
 
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def bucket() -> Iterator[Bucket]:
 
 
 @pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
+async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsStore]]:
     """Stores on the bucket, closed at the end."""
-    made: list[GcsObjects] = []
+    made: list[GcsStore] = []
 
-    def store(**options: Any) -> GcsObjects:
-        made.append(bucket.store(**{"chunk": 1000, "sources": 3, **options}))
+    def store(**options: Any) -> GcsStore:
+        made.append(bucket.store(**{"chunksize": 1000, "sources": 3, **options}))
         return made[-1]
 
     yield store

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
     from pathlib import Path
 
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
 
 pytestmark = pytest.mark.slow
 
@@ -59,11 +59,11 @@ def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
 
 
 @pytest.fixture
-async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsObjects]]:
+async def make(bucket: Bucket) -> AsyncIterator[Callable[..., GcsStore]]:
     """Stores on the bucket, closed at the end."""
-    made: list[GcsObjects] = []
+    made: list[GcsStore] = []
 
-    def store(**options: Any) -> GcsObjects:
+    def store(**options: Any) -> GcsStore:
         made.append(bucket.store(**options))
         return made[-1]
 
@@ -88,7 +88,7 @@ async def fetched(url: str | None, method: str = "GET") -> tuple[int, bytes]:
     return await asyncio.to_thread(fetch, url, method)
 
 
-async def use(store: GcsObjects) -> None:
+async def use(store: GcsStore) -> None:
     await store.put(KEY, [DATA])
     assert (await store.get(KEY, limit=len(DATA))).data == DATA
 
@@ -110,14 +110,14 @@ def external_account(bucket: Bucket, path: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize("how", ["keyfile", "credentials", "environment", "gcloud", "metadata", "external"])
 async def test_every_source_of_credentials(
-    make: Callable[..., GcsObjects], bucket: Bucket, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., GcsStore], bucket: Bucket, how: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Those of the reference, in its order, and what an instance, a pod or another cloud gives."""
     path = tmp_path / "key.json"
     path.write_text(json.dumps(bucket.server.key_file()))
     options: dict[str, Any] = {"credentials": {}}
     if how == "keyfile":
-        options = {"key_file": str(path), "credentials": {"type": "nonsense that the file wins over"}}
+        options = {"keyfile": str(path), "credentials": {"type": "nonsense that the file wins over"}}
     elif how == "credentials":
         options = {}
     elif how == "environment":
@@ -133,7 +133,7 @@ async def test_every_source_of_credentials(
 
 
 async def test_an_emulator_is_reached_without_credentials(
-    make: Callable[..., GcsObjects], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., GcsStore], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The variable of Google's own libraries, with and without a scheme; nothing is signed there."""
     bucket.server.open_to_all = True
@@ -184,7 +184,7 @@ def test_credentials_that_cannot_be_used_are_refused_at_start(
     path.write_text(json.dumps(data))
     monkeypatch.setenv("GOOGLE_APPLICATION_CREDENTIALS", str(path))
     for name, options in {
-        "storage.gcs.keyfile": bucket.options(key_file=str(path)),
+        "storage.gcs.keyfile": bucket.options(keyfile=str(path)),
         "storage.gcs.credentials": bucket.options(credentials=data),
         "GOOGLE_APPLICATION_CREDENTIALS": bucket.options(credentials={}),
     }.items():
@@ -202,7 +202,7 @@ def test_a_key_file_that_is_none_is_refused_at_start(
     if text is not None:
         path.write_text(text)
     with pytest.raises(StartupError, match=said):
-        identity_of(bucket.options(key_file=str(path)))
+        identity_of(bucket.options(keyfile=str(path)))
 
 
 def test_what_is_wrong_at_start_is_told_by_the_server(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -230,8 +230,8 @@ async def test_every_parameter_reaches_the_driver(bucket: Bucket) -> None:
     section = Settings.model_validate({"version": "0.1", "storage": {"gcs": gcs}}).storage.gcs
     assert section is not None
     assert gcs_options(section) == GcsOptions(
-        bucket="b", endpoint="https://h", key_file="k", credentials={"type": "t"}, ca_bundle="c", root="/r/",
-        chunk=5 << 20, concurrency=30, user_agent="u",
+        bucket="b", endpoint="https://h", keyfile="k", credentials={"type": "t"}, cabundle="c",
+        rootdirectory="/r/", chunksize=5 << 20, maxconcurrency=30, useragent="u",
     )  # fmt: skip
     assert gcs.keys() == type(section).model_fields.keys()
     plain = Settings.model_validate({"version": "0.1", "storage": {"gcs": {"bucket": "b"}}})
@@ -248,7 +248,7 @@ def test_a_registry_on_files_does_not_load_the_library() -> None:
 
 
 async def test_without_a_token_the_message_says_what_to_give(
-    make: Callable[..., GcsObjects], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., GcsStore], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And holds nothing of the key."""
 
@@ -266,7 +266,7 @@ async def test_without_a_token_the_message_says_what_to_give(
 
 
 async def test_a_cancelled_request_does_not_end_the_renewal_that_others_wait_for(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """One client hangs up in the second in which the token is renewed; the others get their blobs."""
     store = make()
@@ -295,13 +295,13 @@ async def test_a_cancelled_request_does_not_end_the_renewal_that_others_wait_for
 @pytest.mark.parametrize("how", ["key", "iam"])
 @pytest.mark.parametrize("root", ["", "with blank/ü+%"])
 async def test_a_signed_url_is_good_for_what_it_was_signed_for(
-    make: Callable[..., GcsObjects], bucket: Bucket, how: str, root: str
+    make: Callable[..., GcsStore], bucket: Bucket, how: str, root: str
 ) -> None:
     """Whoever was redirected needs nothing else; whoever changes a letter of it gets nothing."""
-    store = make(root=root, **({"credentials": {}} if how == "iam" else {}))
+    store = make(rootdirectory=root, **({"credentials": {}} if how == "iam" else {}))
     await store.put(KEY, [DATA])
     for method, expected in (("GET", DATA), ("HEAD", b"")):
-        found = await ObjectDriver(store).handover(KEY, method=method, expires_s=600)
+        found = await ObjectDriver.with_chunk_log(store).handover(KEY, method=method, expires_s=600)
         assert isinstance(found, SignedUrl)
         assert await fetched(found.url, method) == (200, expected)
         assert (await fetched(found.url, "HEAD" if method == "GET" else "GET"))[0] == 403
@@ -317,7 +317,7 @@ async def test_a_signed_url_is_good_for_what_it_was_signed_for(
 
 
 async def test_urls_expire_and_are_given_out_again_for_a_while(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """A layer that a thousand hosts pull at once costs one signature; each URL lives as long as was promised."""
     store = make()
@@ -338,7 +338,7 @@ async def test_urls_expire_and_are_given_out_again_for_a_while(
 
 @pytest.mark.parametrize("how", ["refused", "no account"])
 async def test_where_nobody_signs_blobs_are_streamed_with_one_warning(
-    make: Callable[..., GcsObjects], bucket: Bucket, how: str, tmp_path: Path
+    make: Callable[..., GcsStore], bucket: Bucket, how: str, tmp_path: Path
 ) -> None:
     """The reference answers such pulls with 500."""
     credentials = external_account(bucket, tmp_path / "subject") if how == "no account" else {}
@@ -365,7 +365,7 @@ async def test_where_nobody_signs_blobs_are_streamed_with_one_warning(
 
 
 async def test_a_private_authority_is_trusted_where_it_is_named(
-    make: Callable[..., GcsObjects], bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., GcsStore], bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A gateway of the house has a certificate of the house; nobody else's is taken."""
     authority = trustme.CA()
@@ -375,14 +375,14 @@ async def test_a_private_authority_is_trusted_where_it_is_named(
     async with bucket.server.over_tls(context) as url:
         with pytest.raises(StorageUnavailable, match="certificate"):
             await make(endpoint=url, attempts=1).head(KEY)
-        await use(make(endpoint=url, ca_bundle=str(tmp_path / "ca.pem")))
+        await use(make(endpoint=url, cabundle=str(tmp_path / "ca.pem")))
         monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "ca.pem"))
         await use(make(endpoint=url))
 
 
 @pytest.mark.parametrize("how", ["key", "metadata"])
 async def test_a_proxy_of_the_environment_is_used(
-    make: Callable[..., GcsObjects], bucket: Bucket, how: str, monkeypatch: pytest.MonkeyPatch
+    make: Callable[..., GcsStore], bucket: Bucket, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Registries behind a firewall reach the store by the proxy alone, and the metadata server never by it."""
     for name in ("HTTP_PROXY", "http_proxy"):
@@ -394,11 +394,11 @@ async def test_a_proxy_of_the_environment_is_used(
     if how == "metadata":
         for name in ("HTTP_PROXY", "http_proxy"):
             monkeypatch.setenv(name, "http://127.0.0.1:1")
-        await make(**options).connection._bearer(fresh=False)
+        await make(**options).connection._authorized({})
 
 
-async def test_the_user_agent_is_told(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
-    await use(make(user_agent="moorage/test"))
+async def test_the_user_agent_is_told(make: Callable[..., GcsStore], bucket: Bucket) -> None:
+    await use(make(useragent="moorage/test"))
     assert {request.headers["user-agent"] for request in bucket.server.requests} == {"moorage/test"}
 
 

@@ -44,7 +44,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Bucket]:
 
 def node(bucket: Bucket) -> ObjectDriver:
     """With one attempt a request, so that the first loss is the end."""
-    store = bucket.store(endpoint="", credentials={}, chunk=500, sources=3, attempts=1)
+    store = bucket.store(endpoint="", credentials={}, chunksize=500, sources=3, attempts=1)
     return ObjectDriver(store, ChunkLog(store, tail_bytes=50))
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.storage.driver import Key, KeyMissing, RangeOutside
-from moorage.storage.gcs.objects import GcsObjects
 from moorage.storage.gcs.options import GcsOptions
+from moorage.storage.gcs.store import GcsStore
 from moorage.storage.object_store.chunk_log import ChunkLog
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob
@@ -44,7 +44,7 @@ def emulator() -> Iterator[str]:
 async def driver(emulator: str, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[ObjectDriver]:
     monkeypatch.setenv("STORAGE_EMULATOR_HOST", emulator)
     monkeypatch.delenv("GOOGLE_APPLICATION_CREDENTIALS", raising=False)
-    store = GcsObjects(GcsOptions(bucket="moorage", root="/a root/", chunk=256 * 1024, sources=3))
+    store = GcsStore(GcsOptions(bucket="moorage", rootdirectory="/a root/", chunksize=256 * 1024, sources=3))
     driver = ObjectDriver(store, ChunkLog(store, tail_bytes=1000))
     yield driver
     await driver.clear(Key("docker"))

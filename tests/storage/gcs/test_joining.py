@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from tests.storage.gcs.server import Request
 
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
 
 pytestmark = pytest.mark.slow
 
@@ -31,7 +31,7 @@ DATA = blob(size=23_456).data
 SCRATCH = Key(f"{HOME}/joining")
 
 
-async def sources_of(store: GcsObjects, data: bytes, size: int) -> list[Source]:
+async def sources_of(store: GcsStore, data: bytes, size: int) -> list[Source]:
     """`data` in objects of `size` bytes."""
     found = []
     for number, start in enumerate(range(0, len(data), size)):
@@ -43,7 +43,7 @@ async def sources_of(store: GcsObjects, data: bytes, size: int) -> list[Source]:
 @pytest.mark.parametrize("tail", [b"", b"tail"])
 @pytest.mark.parametrize("count", [1, 2, 32, 33, 70])
 async def test_any_number_of_chunks_is_joined(
-    make: Callable[..., GcsObjects], bucket: Bucket, count: int, tail: bytes
+    make: Callable[..., GcsStore], bucket: Bucket, count: int, tail: bytes
 ) -> None:
     """Google refuses more than 32 sources in a call; a layer has as many chunks as it has."""
     store = make(sources=32)
@@ -56,7 +56,7 @@ async def test_any_number_of_chunks_is_joined(
 
 
 async def test_a_rewrite_that_takes_several_calls_is_done_to_its_end(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """Between storage classes or places Google copies for 30 s and hands out a token to go on with."""
     bucket.server.rewritten = 10_000
@@ -68,7 +68,7 @@ async def test_a_rewrite_that_takes_several_calls_is_done_to_its_end(
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
-async def test_a_blob_that_is_there_is_kept(make: Callable[..., GcsObjects], bucket: Bucket, count: int) -> None:
+async def test_a_blob_that_is_there_is_kept(make: Callable[..., GcsStore], bucket: Bucket, count: int) -> None:
     """A layer that somebody else has pushed meanwhile is not written again under a reader."""
     store = make()
     sources = await sources_of(store, DATA[:800], 800 // count)
@@ -80,7 +80,7 @@ async def test_a_blob_that_is_there_is_kept(make: Callable[..., GcsObjects], buc
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 async def test_what_is_there_and_is_not_the_blob_is_replaced(
-    make: Callable[..., GcsObjects], bucket: Bucket, count: int
+    make: Callable[..., GcsStore], bucket: Bucket, count: int
 ) -> None:
     """What some other program tore does not stand in the way of the whole layer for ever."""
     store = make()
@@ -93,7 +93,7 @@ async def test_what_is_there_and_is_not_the_blob_is_replaced(
 @pytest.mark.parametrize("count", [1, 3, 8])
 @pytest.mark.parametrize("there", [None, b"torn"])
 async def test_a_chunk_overwritten_behind_our_back_is_refused(
-    make: Callable[..., GcsObjects], bucket: Bucket, count: int, there: bytes | None
+    make: Callable[..., GcsStore], bucket: Bucket, count: int, there: bytes | None
 ) -> None:
     """A blob is exactly what its writer hashed, or nothing."""
     store = make()
@@ -110,7 +110,7 @@ async def test_a_chunk_overwritten_behind_our_back_is_refused(
     assert not [key for key in bucket.objects if key.startswith(SCRATCH)]
 
 
-async def test_a_failing_join_leaves_nothing_between(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_a_failing_join_leaves_nothing_between(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """Every object that is left behind is billed every month."""
     store = make()
     sources = await sources_of(store, DATA[:3000], 100)
@@ -126,7 +126,7 @@ async def test_a_failing_join_leaves_nothing_between(make: Callable[..., GcsObje
     assert set(bucket.keys()) == {source.key for source in sources}
 
 
-async def test_a_cancelled_join_leaves_nothing_between(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_a_cancelled_join_leaves_nothing_between(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """A client that hangs up while its layer is joined."""
     store = make()
     sources = await sources_of(store, DATA[:3000], 100)
@@ -146,7 +146,7 @@ async def test_a_cancelled_join_leaves_nothing_between(make: Callable[..., GcsOb
     assert set(bucket.keys()) == {source.key for source in sources}
 
 
-async def test_racing_publishers_make_one_blob(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_racing_publishers_make_one_blob(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """Two clients push one layer; the one that comes second is answered 201 all the same."""
     nodes = [make(), make()]
     lists = [await sources_of(nodes[0], DATA[:3000], 1000) for _ in nodes][-1:] * 2

@@ -21,7 +21,7 @@ from moorage.storage.driver import (
     Unchanged,
     Version,
 )
-from moorage.storage.gcs.resumable_upload import SESSION_TYPE
+from moorage.storage.gcs.requests import SESSION_TYPE
 from moorage.storage.object_store.chunk_log import ChunkLog
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.storage.object_store.interface import Source
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
     from moorage.storage.driver import UploadState, When
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
 
 pytestmark = pytest.mark.slow
 
@@ -43,7 +43,7 @@ SCRATCH = Key(f"{HOME}/joining")
 
 @pytest.mark.parametrize("trouble", [DROP, LOSE, (503, "backendError"), (429, "rateLimitExceeded")])
 async def test_a_condition_is_not_made_false_by_our_own_lost_attempt(
-    make: Callable[..., GcsObjects], bucket: Bucket, trouble: tuple[int, str]
+    make: Callable[..., GcsStore], bucket: Bucket, trouble: tuple[int, str]
 ) -> None:
     """A tag that was written, and whose answer was lost, is no conflict."""
     store = make()
@@ -58,7 +58,7 @@ async def test_a_condition_is_not_made_false_by_our_own_lost_attempt(
     assert bucket.objects[KEY].data == b"mine too"
 
 
-async def test_versions_of_other_stores_never_match(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_versions_of_other_stores_never_match(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """After a move from another back end a remembered version is simply old; 0 would mean "create"."""
     store = make()
     for version in ("", "0", '"d41d8cd98f00b204e9800998ecf8427e"', "-1"):
@@ -67,7 +67,7 @@ async def test_versions_of_other_stores_never_match(make: Callable[..., GcsObjec
     assert bucket.keys() == {}
 
 
-async def test_racing_creators_have_one_winner(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_racing_creators_have_one_winner(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """Two pushes of one tag that must not exist yet."""
     stores = [make() for _ in range(6)]
     done = await asyncio.gather(
@@ -81,12 +81,12 @@ async def test_racing_creators_have_one_winner(make: Callable[..., GcsObjects], 
 
 
 async def test_listings_of_many_pages_miss_and_repeat_nothing(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """Tags sort otherwise as keys than as names, and Google may end a page anywhere."""
     bucket.server.page = 3
     store = make()
-    driver = ObjectDriver(store)
+    driver = ObjectDriver.with_chunk_log(store)
     names = [f"{major}{rest}" for major in ("1.0", "v1", "v10") for rest in ("", "-alpine", ".1", "_x", "0")]
     for name in names:
         for below in ("current/link", "index/sha256/ab/link"):
@@ -103,14 +103,14 @@ async def test_listings_of_many_pages_miss_and_repeat_nothing(
     assert len([stat async for page in driver.scan(tags) for stat in page]) == 2 * len(set(names))
 
 
-async def test_a_listing_reads_only_what_it_shows(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_a_listing_reads_only_what_it_shows(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """The catalog of a large registry is one request a page, of names and nothing else."""
     store = make()
     for number in range(50):
         bucket.server._store(bucket.name, f"repositories/r{number:03}/deep/down/link", Stored(b"", "x"))
     await store.get(Key("repositories/r000/deep/down/link"), limit=10)
     bucket.server.requests.clear()
-    driver = ObjectDriver(store)
+    driver = ObjectDriver.with_chunk_log(store)
     found = [name async for page in driver.children(Key("repositories"), after="r009", limit=5) for name in page]
     assert found == ["r010", "r011", "r012", "r013", "r014"]
     (request,) = bucket.server.requests
@@ -119,9 +119,7 @@ async def test_a_listing_reads_only_what_it_shows(make: Callable[..., GcsObjects
     assert "name" in request.query["fields"]
 
 
-async def test_an_empty_page_that_is_not_the_last_is_no_end(
-    make: Callable[..., GcsObjects], bucket: Bucket
-) -> None:
+async def test_an_empty_page_that_is_not_the_last_is_no_end(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """A page may hold nothing but the reference's sessions."""
     bucket.server.page = 1
     store = make()
@@ -135,10 +133,10 @@ async def test_an_empty_page_that_is_not_the_last_is_no_end(
     [("", ""), ("/", ""), ("a", "a/"), ("/a/b/", "a/b/"), ("//a//b//", "a//b/"), ("blank s/ü", "blank s/ü/")],
 )
 async def test_a_root_stands_before_every_key(
-    make: Callable[..., GcsObjects], bucket: Bucket, root: str, prefix: str
+    make: Callable[..., GcsStore], bucket: Bucket, root: str, prefix: str
 ) -> None:
     """As the reference places them: another spelling would start an empty registry over a full bucket."""
-    driver = ObjectDriver(make(root=root))
+    driver = ObjectDriver.with_chunk_log(make(rootdirectory=root))
     await driver.write(KEY, b"text")
     assert list(bucket.keys()) == [f"{prefix}{KEY}"]
     assert [stat.key async for page in driver.scan(Key("docker")) for stat in page] == [KEY]
@@ -148,7 +146,7 @@ async def test_a_root_stands_before_every_key(
 
 @pytest.mark.parametrize("cut", [0, 1, 5000])
 async def test_a_download_that_breaks_is_taken_up_where_it_broke(
-    make: Callable[..., GcsObjects], bucket: Bucket, cut: int
+    make: Callable[..., GcsStore], bucket: Bucket, cut: int
 ) -> None:
     """A pull of gigabytes survives a connection that does not."""
     store = make()
@@ -165,7 +163,7 @@ async def test_a_download_that_breaks_is_taken_up_where_it_broke(
 
 
 async def test_a_download_is_never_put_together_of_two_objects(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """Whoever replaces the object meanwhile ends the download, and does not change its second half."""
     store = make()
@@ -180,7 +178,7 @@ async def test_a_download_is_never_put_together_of_two_objects(
 
 @pytest.mark.parametrize("trouble", [DROP, (503, "backendError"), (429, "rateLimitExceeded"), (408, "")])
 async def test_passing_failures_are_tried_again(
-    make: Callable[..., GcsObjects], bucket: Bucket, trouble: tuple[int, str]
+    make: Callable[..., GcsStore], bucket: Bucket, trouble: tuple[int, str]
 ) -> None:
     store = make()
     await store.put(KEY, [DATA[:100]])
@@ -210,7 +208,7 @@ async def test_passing_failures_are_tried_again(
     ],
 )
 async def test_lasting_failures_are_told_with_place_and_reason(
-    make: Callable[..., GcsObjects], bucket: Bucket, answer: tuple[int, str], kind: type[Exception], said: str
+    make: Callable[..., GcsStore], bucket: Bucket, answer: tuple[int, str], kind: type[Exception], said: str
 ) -> None:
     """The log of a failed push says which bucket, which key and what to do, and holds no token."""
     store = make()
@@ -223,7 +221,7 @@ async def test_lasting_failures_are_told_with_place_and_reason(
     assert "uploadType" not in str(caught.value)
 
 
-async def test_a_token_that_is_no_longer_taken_is_renewed(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_a_token_that_is_no_longer_taken_is_renewed(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """A key that was rotated, a server whose clock went wrong: one request more, not an hour of failures."""
     store = make()
     await store.put(KEY, [b"text"])
@@ -231,9 +229,9 @@ async def test_a_token_that_is_no_longer_taken_is_renewed(make: Callable[..., Gc
     assert (await store.get(KEY, limit=10)).data == b"text"
 
 
-async def test_a_bucket_that_is_not_there_is_told(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_a_bucket_that_is_not_there_is_told(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """An object that is missing and a bucket that is missing are both 404."""
-    driver = ObjectDriver(make(bucket="no-such-bucket"))
+    driver = ObjectDriver.with_chunk_log(make(bucket="no-such-bucket"))
     for ask in (driver.probe(), driver.stat(KEY), driver.read(KEY), driver.write(KEY, b""), driver.delete([KEY])):
         with pytest.raises(StorageUnavailable, match="there is no such bucket"):
             await ask
@@ -241,7 +239,7 @@ async def test_a_bucket_that_is_not_there_is_told(make: Callable[..., GcsObjects
         _ = [page async for page in driver.children(Key("docker"))]
 
 
-async def test_an_answer_that_is_not_googles_is_told(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_an_answer_that_is_not_googles_is_told(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """An endpoint that is some other web server."""
     store = make()
     await store.put(KEY, [b"text"])
@@ -268,7 +266,7 @@ async def test_a_closed_store_opens_nothing(bucket: Bucket) -> None:
         await store.close()
 
 
-async def test_memory_of_an_upload_is_bounded(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
+async def test_memory_of_an_upload_is_bounded(make: Callable[..., GcsStore], bucket: Bucket) -> None:
     """Two chunks at most are on their way: the third is taken only when the first has been put."""
     driver = ObjectDriver(store := make(), ChunkLog(store, tail_bytes=0))
     on_way = most = 0
@@ -283,7 +281,7 @@ async def test_memory_of_an_upload_is_bounded(make: Callable[..., GcsObjects], b
         finally:
             on_way -= sum(map(len, data))
 
-    store.put = counted  # type: ignore[method-assign]
+    store.put = counted
     state: UploadState = await driver.uploads.begin(HOME)
     async with driver.uploads.append(HOME, state) as appender:
         for start in range(0, 20_000, 100):

@@ -15,7 +15,7 @@ from moorage.storage.driver import (
     StorageUnavailable,
     UploadMissing,
 )
-from moorage.storage.gcs.resumable_upload import SESSION_TYPE
+from moorage.storage.gcs.requests import SESSION_TYPE
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO, extend
@@ -23,7 +23,7 @@ from moorage.testing.upload_contract import HOME, TO, extend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.store import GcsStore
 
 pytestmark = pytest.mark.slow
 
@@ -35,11 +35,11 @@ KEY = Key("docker/registry/v2/some/key")
 @pytest.mark.parametrize("size", [1000, 1001, 5000, 5432])
 @pytest.mark.parametrize("trouble", [None, DROP, LOSE, (503, "backendError")])
 async def test_a_large_object_goes_piece_by_piece(
-    make: Callable[..., GcsObjects], bucket: Bucket, size: int, keeps: int | None, trouble: tuple[int, str] | None
+    make: Callable[..., GcsStore], bucket: Bucket, size: int, keeps: int | None, trouble: tuple[int, str] | None
 ) -> None:
     """Google may keep less than it was sent, and answers get lost; the object is whole or not there."""
     bucket.server.keeps = keeps
-    driver = ObjectDriver(make(chunk=2000))
+    driver = ObjectDriver.with_chunk_log(make(chunksize=2000))
     if trouble is not None:
         bucket.server.trouble = first("session", trouble)
     async with driver.create(TO) as writer:
@@ -51,10 +51,10 @@ async def test_a_large_object_goes_piece_by_piece(
 
 
 async def test_a_large_object_that_is_given_up_leaves_no_session(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """A copy that fails halfway."""
-    driver = ObjectDriver(make())
+    driver = ObjectDriver.with_chunk_log(make())
     with pytest.raises(ZeroDivisionError):  # noqa: PT012  the refusal comes from inside the context
         async with driver.create(TO) as writer:
             await writer.write([DATA])
@@ -63,8 +63,8 @@ async def test_a_large_object_that_is_given_up_leaves_no_session(
     assert (bucket.keys(), bucket.server.sessions) == ({}, {})
 
 
-async def test_a_session_that_is_gone_fails(make: Callable[..., GcsObjects], bucket: Bucket) -> None:
-    driver = ObjectDriver(make())
+async def test_a_session_that_is_gone_fails(make: Callable[..., GcsStore], bucket: Bucket) -> None:
+    driver = ObjectDriver.with_chunk_log(make())
     with pytest.raises(StorageUnavailable, match="404"):  # noqa: PT012  the refusal comes from inside the context
         async with driver.create(TO) as writer:
             await writer.write([DATA])
@@ -74,14 +74,14 @@ async def test_a_session_that_is_gone_fails(make: Callable[..., GcsObjects], buc
 
 
 async def left_behind(
-    store: GcsObjects, bucket: Bucket, sent: bytes, tail: bytes, *, gone: bool = False, address: str = ""
+    store: GcsStore, bucket: Bucket, sent: bytes, tail: bytes, *, gone: bool = False, address: str = ""
 ) -> None:
     """An upload as CNCF Distribution leaves it between two requests."""
     data = Key(f"{HOME}/data")
     uri = address
     if sent:
-        uri = uri or await store._sessions._begin(data)
-        await store._sessions.deliver(data, uri, sent, 0, None)
+        uri = uri or await store._uploads._begin(data)
+        await store._uploads.deliver(data, uri, sent, 0, None)
     if gone:
         bucket.server.sessions.clear()
     stored = Stored(tail, SESSION_TYPE, {"Session-URI": uri, "Offset": str(len(sent)) if sent else ""})
@@ -91,11 +91,11 @@ async def left_behind(
 
 @pytest.mark.parametrize(("sent", "tail"), [(2000, 345), (2000, 0), (0, 345), (0, 0)])
 async def test_the_references_unfinished_upload_is_taken_over(
-    make: Callable[..., GcsObjects], bucket: Bucket, sent: int, tail: int
+    make: Callable[..., GcsStore], bucket: Bucket, sent: int, tail: int
 ) -> None:
     """On the day of the migration clients are in the middle of their layers."""
     store = make()
-    driver = ObjectDriver(store)
+    driver = ObjectDriver.with_chunk_log(store)
     await left_behind(store, bucket, DATA[:sent], DATA[sent : sent + tail])
     with pytest.raises(KeyMissing):
         await driver.stat(Key(f"{HOME}/data"))
@@ -116,13 +116,13 @@ async def test_the_references_unfinished_upload_is_taken_over(
 
 
 async def test_a_session_that_the_reference_finished_is_an_object(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     """It commits first and moves then; a crash between leaves a whole object in the upload."""
     store = make()
     await store.put(Key(f"{HOME}/data"), [DATA])
     await store.put(Key(f"{HOME}/startedat"), [b"2026-01-02T03:04:05Z"])
-    driver = ObjectDriver(store)
+    driver = ObjectDriver.with_chunk_log(store)
     state = await driver.uploads.state(HOME)
     await driver.uploads.publish(HOME, state, TO)
     assert await read_all(store, TO) == DATA
@@ -130,7 +130,7 @@ async def test_a_session_that_the_reference_finished_is_an_object(
 
 @pytest.mark.parametrize("how", ["gone", "elsewhere", "no address"])
 async def test_a_session_that_cannot_be_finished_is_a_missing_upload(
-    make: Callable[..., GcsObjects], bucket: Bucket, how: str
+    make: Callable[..., GcsStore], bucket: Bucket, how: str
 ) -> None:
     """The client sends the layer anew.  And nobody who may write to the bucket makes us send bytes to a host of
     his choice.
@@ -140,7 +140,7 @@ async def test_a_session_that_cannot_be_finished_is_a_missing_upload(
     if how != "gone":
         address = "http://169.254.169.254/session/1" if how == "elsewhere" else "not an [address"
         bucket.objects[f"{HOME}/data"].metadata["Session-URI"] = address
-    driver = ObjectDriver(store)
+    driver = ObjectDriver.with_chunk_log(store)
     state = await driver.uploads.state(HOME)
     with pytest.raises(UploadMissing):
         await driver.uploads.publish(HOME, state, TO)
@@ -150,12 +150,12 @@ async def test_a_session_that_cannot_be_finished_is_a_missing_upload(
 
 @pytest.mark.parametrize("root", ["", "ro[o]t*"])
 async def test_what_the_reference_began_goes_when_it_is_old(
-    make: Callable[..., GcsObjects], bucket: Bucket, root: str
+    make: Callable[..., GcsStore], bucket: Bucket, root: str
 ) -> None:
     """Session objects are in no listing of ours, so only the sweep finds one whose start is not told."""
-    store = make(root=root)
-    driver = ObjectDriver(store)
-    data = store.path(f"{HOME}/data")
+    store = make(rootdirectory=root)
+    driver = ObjectDriver.with_chunk_log(store)
+    data = store.connection.location.path(f"{HOME}/data")
     bucket.server._store(bucket.name, data, Stored(b"tail", SESSION_TYPE, {}))
     await driver.write(KEY, b"stays")
     now = datetime.now(UTC)
@@ -164,13 +164,13 @@ async def test_what_the_reference_began_goes_when_it_is_old(
     assert await driver.uploads.sweep(ours, now + timedelta(hours=1), dry_run=True) == [f"{HOME}/data"]
     assert data in bucket.objects
     assert await driver.uploads.sweep(ours, now + timedelta(hours=1)) == [f"{HOME}/data"]
-    assert bucket.keys() == {store.path(KEY): 5}
+    assert bucket.keys() == {store.connection.location.path(KEY): 5}
 
 
 async def test_a_cancelled_foreign_upload_leaves_neither_object_nor_session(
-    make: Callable[..., GcsObjects], bucket: Bucket
+    make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
     store = make()
     await left_behind(store, bucket, DATA[:2000], b"tail")
-    await ObjectDriver(store).uploads.discard(HOME)
+    await ObjectDriver.with_chunk_log(store).uploads.discard(HOME)
     assert (bucket.keys(), bucket.server.sessions) == ({}, {})

@@ -96,12 +96,12 @@ async def use_both_libraries(driver: ObjectDriver) -> None:
     assert await flat(driver.children(Key("docker"))) == ["link"]
 
 
-NONE = {"access_key": "", "secret_key": ""}
+NONE = {"accesskey": "", "secretkey": ""}
 
 
 async def test_static_keys_with_a_session_token(make: Callable[..., ObjectDriver], nowhere: None) -> None:
     """Temporary keys from a vault; neither major of the reference takes the token."""
-    await use_both_libraries(make(session_token="token"))
+    await use_both_libraries(make(sessiontoken="token"))
     assert keys_used() == {("AK", "token")}
 
 
@@ -112,7 +112,7 @@ async def test_credentials_of_the_environment(
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "ENV")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
     monkeypatch.setenv("AWS_SESSION_TOKEN", "session")
-    await use_both_libraries(make(access_key="alone", secret_key=""))
+    await use_both_libraries(make(accesskey="alone", secretkey=""))
     assert keys_used() == {("ENV", "session")}
 
 

@@ -54,17 +54,18 @@ async def use_both_libraries(driver: ObjectDriver) -> None:
         ({"region": "eu-west-1"}, "the-bucket.s3.eu-west-1.amazonaws.com", "/docker/link"),
         ({"region": "brand-new-1"}, "the-bucket.s3.brand-new-1.amazonaws.com", "/docker/link"),
         ({"region": "cn-north-1"}, "the-bucket.s3.cn-north-1.amazonaws.com.cn", "/docker/link"),
-        ({"region": "eu-west-1", "path_style": True}, "s3.eu-west-1.amazonaws.com", "/the-bucket/docker/link"),
+        ({"region": "eu-west-1", "forcepathstyle": True}, "s3.eu-west-1.amazonaws.com", "/the-bucket/docker/link"),
         ({"region": "eu-west-1", "bucket": "with.dots"}, "s3.eu-west-1.amazonaws.com", "/with.dots/docker/link"),
-        ({"region": "eu-west-1", "dual_stack": True}, "the-bucket.s3.dualstack.eu-west-1.amazonaws.com",
+        ({"region": "eu-west-1", "usedualstack": True}, "the-bucket.s3.dualstack.eu-west-1.amazonaws.com",
          "/docker/link"),
-        ({"region": "us-east-1", "fips": True}, "the-bucket.s3-fips.us-east-1.amazonaws.com", "/docker/link"),
+        ({"region": "us-east-1", "usefipsendpoint": True}, "the-bucket.s3-fips.us-east-1.amazonaws.com",
+         "/docker/link"),
         ({"region": "eu-west-1", "accelerate": True}, "the-bucket.s3-accelerate.amazonaws.com", "/docker/link"),
     ],
 )  # fmt: skip
 async def test_amazons_addresses(bucket: Bucket, options: dict[str, Any], host: str, path: str) -> None:
     """As botocore resolves them, for both libraries; regions that no list knows yet are taken."""
-    driver = bucket.driver(**{"endpoint": "", "bucket": "the-bucket", **options})
+    driver = bucket.driver(**{"regionendpoint": "", "bucket": "the-bucket", **options})
     found = await driver.handover(KEY, method="GET", expires_s=60)
     await driver.close()
     assert isinstance(found, SignedUrl)
@@ -96,18 +97,18 @@ async def test_a_private_authority_is_trusted_where_it_is_named(
     """A MinIO or Ceph of the house has a certificate of the house."""
     options: dict[str, Any] = {}
     if how == "cabundle":
-        options["ca_bundle"] = authority[1]
+        options["cabundle"] = authority[1]
     elif how == "skipverify":
-        options["verify"] = False
+        options["skipverify"] = True
     else:
         monkeypatch.setenv(how, authority[1])
-    await use_both_libraries(bucket.driver(endpoint=secure, **options))
+    await use_both_libraries(bucket.driver(regionendpoint=secure, **options))
 
 
 async def test_an_authority_that_nobody_named_is_not_trusted(bucket: Bucket, secure: str) -> None:
     """Else anybody in between could read and change every layer."""
     for call in ("write", "children"):
-        driver = bucket.driver(endpoint=secure, attempts=1)
+        driver = bucket.driver(regionendpoint=secure, attempts=1)
         with pytest.raises(StorageUnavailable, match="no answer"):
             await (driver.write(KEY, b"") if call == "write" else flat(driver.children(Key("docker"))))
         await driver.close()
@@ -162,6 +163,6 @@ async def test_a_proxy_of_the_environment_is_used(bucket: Bucket, monkeypatch: p
     with a_proxy(front().endpoint) as (url, asked), monkeypatch.context() as patch:
         patch.setenv("HTTP_PROXY", url)
         patch.setenv("http_proxy", url)
-        await use_both_libraries(bucket.driver(endpoint="http://store.invalid"))
+        await use_both_libraries(bucket.driver(regionendpoint="http://store.invalid"))
     assert len(asked) == 3
     assert all(path.startswith("http://store.invalid/") for path in asked)

@@ -88,7 +88,7 @@ async def test_more_chunks_than_an_object_has_parts_are_joined(
 ) -> None:
     """A layer above 97 GiB is published like any other; the reference's upload fails at its 10,000th part."""
     limits = S3Limits(part_bytes=3 * unit, parts=5, group_bytes=3 * unit)
-    driver, data = make(chunk=unit, limits=limits, copy_threshold=3 * unit), data_of(unit, units)
+    driver, data = make(chunksize=unit, limits=limits, multipartcopythresholdsize=3 * unit), data_of(unit, units)
     chunks(driver)
     state = await upload(driver, data)
     await driver.uploads.publish(HOME, state, TO)
@@ -106,7 +106,7 @@ async def test_an_object_above_the_copy_limit_is_copied_in_parts(
     data, more = data_of(unit, 7.456), b"and more" * (unit // 2)
     begin_as_the_reference(bucket, [data[: 4 * unit], data[4 * unit :]])
     limits = S3Limits(part_bytes=3 * unit, parts=100)
-    driver = make(chunk=unit, limits=limits, copy_chunk=unit, copy_threshold=2 * unit)
+    driver = make(chunksize=unit, limits=limits, multipartcopychunksize=unit, multipartcopythresholdsize=2 * unit)
     state = await driver.uploads.state(HOME)
     assert state.offset == len(data)
     async with driver.uploads.append(HOME, state) as appender:
@@ -134,7 +134,7 @@ async def test_the_references_unfinished_upload_is_taken_over(
 ) -> None:
     """A client whose upload the old registry began goes on with it at ours."""
     begin_as_the_reference(bucket, parts)
-    driver, begun = make(chunk=5 << 20), b"".join(parts)
+    driver, begun = make(chunksize=5 << 20), b"".join(parts)
     state = await driver.uploads.state(HOME)
     assert (state.offset, state.started) == (len(begun), datetime(2026, 11, 24, 15, 18, 3, tzinfo=UTC))
     async with driver.uploads.append(HOME, state) as appender:
@@ -177,7 +177,7 @@ async def test_a_large_object_is_written_in_parts_and_leaves_none(
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
     """What a mirror fetches is invisible until it is whole, and gone when the fetch fails."""
-    driver, data = make(chunk=5 << 20), blob(size=11 << 20).data
+    driver, data = make(chunksize=5 << 20), blob(size=11 << 20).data
     for key, commit in ((TO, True), (Key("other"), False)):
         async with driver.create(key) as writer:
             await writer.write([data[: 7 << 20], data[7 << 20 :]])
@@ -195,7 +195,7 @@ async def test_a_failed_publication_leaves_no_parts(
     make: Callable[..., ObjectDriver], bucket: Bucket, unit: int
 ) -> None:
     """The store fails in the middle; the upload stands, and the next try succeeds."""
-    driver, data = make(chunk=unit, attempts=1), data_of(unit, 5.456)
+    driver, data = make(chunksize=unit, attempts=1), data_of(unit, 5.456)
     state = await upload(driver, data)
 
     def trouble(request: Request) -> Trouble | None:
@@ -208,7 +208,7 @@ async def test_a_failed_publication_leaves_no_parts(
     front().trouble = None
     with pytest.raises(KeyMissing):
         await driver.stat(TO)
-    await make(chunk=unit).uploads.publish(HOME, await driver.uploads.state(HOME), TO)
+    await make(chunksize=unit).uploads.publish(HOME, await driver.uploads.state(HOME), TO)
     assert await read_all(driver, TO) == data
 
 
@@ -218,7 +218,7 @@ async def test_a_cancelled_publication_leaves_no_parts(
     make: Callable[..., ObjectDriver], bucket: Bucket, unit: int, moment: int
 ) -> None:
     """A client that hangs up in any moment of the join costs nothing that lasts, and may try again."""
-    driver, data = make(chunk=unit), data_of(unit, 5.456)
+    driver, data = make(chunksize=unit), data_of(unit, 5.456)
     state = await upload(driver, data)
     loop, count = asyncio.get_running_loop(), 0
     publishing = asyncio.ensure_future(driver.uploads.publish(HOME, state, TO))
@@ -234,14 +234,14 @@ async def test_a_cancelled_publication_leaves_no_parts(
     front().trouble = None
     assert bucket.in_progress() == []
     assert bucket.keys().get(TO, len(data)) == len(data)
-    await make(chunk=unit).uploads.publish(HOME, await driver.uploads.state(HOME), TO)
+    await make(chunksize=unit).uploads.publish(HOME, await driver.uploads.state(HOME), TO)
     assert await read_all(driver, TO) == data
 
 
 @pytest.mark.usefixtures("watched")
 async def test_a_blob_that_is_there_is_not_joined_again(make: Callable[..., ObjectDriver], unit: int) -> None:
     """Base layers come with every image; looking costs one request, joining many."""
-    driver, data = make(chunk=unit), data_of(unit, 3.456)
+    driver, data = make(chunksize=unit), data_of(unit, 3.456)
     await driver.uploads.publish(HOME, await upload(driver, data), TO)
     again = Key(f"{HOME}2")
     state = await upload(driver, data, again)
@@ -254,7 +254,7 @@ async def test_a_chunk_overwritten_behind_our_back_is_refused_where_the_store_ca
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
     """Bytes that nobody hashed become no blob.  moto does not compare the ETags of what it copies."""
-    driver = make(chunk=5 << 20)
+    driver = make(chunksize=5 << 20)
     chunks(driver)
     state = await upload(driver, DATA)
     assert isinstance(state.held, LogState)
@@ -310,12 +310,12 @@ async def test_a_closed_driver_opens_nothing(bucket: Bucket) -> None:
 
 async def test_urls_may_name_another_host(make: Callable[..., ObjectDriver], bucket: Bucket) -> None:
     """The registry reaches the store by an inner address, and clients by an outer one."""
-    url = await make(redirect_endpoint="https://cdn.example:8443").handover(TO, method="GET", expires_s=60)
+    url = await make(redirectendpoint="https://cdn.example:8443").handover(TO, method="GET", expires_s=60)
     assert isinstance(url, SignedUrl)
     assert url.url.startswith(f"https://cdn.example:8443/{bucket.name}/{TO}?X-Amz-")
     assert "X-Amz-Expires=60" in url.url
     assert bucket.secret_key not in url.url
-    host = await make(redirect_endpoint="https://cdn.example", path_style=False).handover(
+    host = await make(redirectendpoint="https://cdn.example", forcepathstyle=False).handover(
         TO, method="GET", expires_s=60
     )
     assert isinstance(host, SignedUrl)
@@ -327,7 +327,7 @@ async def test_a_root_stands_before_every_key(
     make: Callable[..., ObjectDriver], bucket: Bucket, root: str
 ) -> None:
     """Several registries share a bucket, under the very keys that the reference would use."""
-    driver, beside = make(root=root), make(root="registries/main2")
+    driver, beside = make(rootdirectory=root), make(rootdirectory="registries/main2")
     await driver.write(Key("docker/a/b"), b"text")
     await beside.write(Key("docker/c"), b"text")
     assert set(bucket.keys()) == {"registries/main/docker/a/b", "registries/main2/docker/c"}
@@ -365,8 +365,8 @@ async def test_class_encryption_and_access_list_go_with_what_is_kept(make: Calla
     if not is_moto():
         cannot_hold("it has no key service and no such storage class")
     driver = make(
-        chunk=1000, storage_class="STANDARD_IA", acl="bucket-owner-full-control", encrypt=True, kms_key="key-id",
-        user_agent="moorage/test",
+        chunksize=1000, storageclass="STANDARD_IA", objectacl="bucket-owner-full-control", encrypt=True,
+        keyid="key-id", useragent="moorage/test",
     )  # fmt: skip
     chunks(driver)
     await driver.write(Key("docker/link"), b"text")
@@ -411,12 +411,12 @@ def test_parts_of_a_large_source_are_neither_too_small_nor_too_many() -> None:
 @pytest.mark.parametrize(
     ("given", "url", "style"),
     [
-        ({"endpoint": "minio:9000", "secure": False}, "http://minio:9000", "path"),
-        ({"endpoint": "minio:9000"}, "https://minio:9000", "path"),
-        ({"endpoint": "http://minio:9000/"}, "http://minio:9000", "path"),
-        ({"endpoint": "https://r2.example", "path_style": False}, "https://r2.example", "virtual"),
+        ({"regionendpoint": "minio:9000", "secure": False}, "http://minio:9000", "path"),
+        ({"regionendpoint": "minio:9000"}, "https://minio:9000", "path"),
+        ({"regionendpoint": "http://minio:9000/"}, "http://minio:9000", "path"),
+        ({"regionendpoint": "https://r2.example", "forcepathstyle": False}, "https://r2.example", "virtual"),
         ({"region": "eu-west-1"}, "", "virtual"),
-        ({"region": "eu-west-1", "path_style": True}, "", "path"),
+        ({"region": "eu-west-1", "forcepathstyle": True}, "", "path"),
     ],
 )
 def test_addresses_and_styles(given: dict[str, Any], url: str, style: str) -> None:

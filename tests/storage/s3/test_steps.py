@@ -18,8 +18,8 @@ from tests.storage.pushing import Client
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, UploadMissing
 from moorage.storage.object_store.chunk_log import ChunkLog
 from moorage.storage.object_store.driver import ObjectDriver
-from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Limits
+from moorage.storage.s3.store import S3Store
 from moorage.testing.builders import blob
 from moorage.testing.upload_contract import HOME, TO
 
@@ -56,9 +56,13 @@ class World:
         """With one attempt a request, so that the first loss is the end."""
         limits = S3Limits(part_bytes=3 * self.unit, parts=PARTS, group_bytes=2 * self.unit)
         options = self.bucket.options(
-            chunk=self.unit, limits=limits, copy_threshold=3 * self.unit, copy_concurrency=1, attempts=1
+            chunksize=self.unit,
+            limits=limits,
+            multipartcopythresholdsize=3 * self.unit,
+            multipartcopymaxconcurrency=1,
+            attempts=1,
         )
-        store = S3Objects(options)
+        store = S3Store(options)
         return ObjectDriver(store, ChunkLog(store, tail_bytes=self.unit // 10))
 
     def clear(self) -> None:

@@ -30,8 +30,8 @@ from moorage.storage.driver import (
 )
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.storage.s3 import connection as s3_connection
-from moorage.storage.s3.objects import S3Objects
 from moorage.storage.s3.options import S3Limits
+from moorage.storage.s3.store import S3Store
 from moorage.testing.listing_contract import flat
 from moorage.testing.upload_contract import HOME, TO, extend
 
@@ -58,7 +58,7 @@ async def make(bucket: Bucket) -> AsyncIterator[Callable[..., ObjectDriver]]:
     made: list[ObjectDriver] = []
 
     def driver(**options: Any) -> ObjectDriver:
-        made.append(ObjectDriver(S3Objects(bucket.options(**options), sleep=at_once)))
+        made.append(ObjectDriver.with_chunk_log(S3Store(bucket.options(**options), sleep=at_once)))
         return made[-1]
 
     yield driver
@@ -167,7 +167,7 @@ async def test_a_state_of_an_upload_that_cannot_be_read_is_named_with_its_bucket
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
     """No request failed, so only the message tells where to look: object, endpoint and bucket."""
-    driver = make(root="some/root")
+    driver = make(rootdirectory="some/root")
     await driver.write(Key(f"{HOME}/state"), b"of something else")
     place = rf"some/root/{HOME}/state at .+, bucket {bucket.name}: .*cannot read it"
     with pytest.raises(StorageUnavailable, match=place):
@@ -187,7 +187,7 @@ async def test_a_dead_endpoint_ends_in_an_error_soon(make: Callable[..., ObjectD
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    driver, begun = make(endpoint=f"http://127.0.0.1:{port}", attempts=2), time.monotonic()
+    driver, begun = make(regionendpoint=f"http://127.0.0.1:{port}", attempts=2), time.monotonic()
     for call in CALLS.values():
         with pytest.raises(StorageUnavailable, match=rf"127\.0\.0\.1:{port}.*no answer"):
             await call(driver)
@@ -200,7 +200,7 @@ async def test_a_store_that_says_nothing_ends_in_an_error(make: Callable[..., Ob
         silent.bind(("127.0.0.1", 0))
         silent.listen(50)
         port = silent.getsockname()[1]
-        driver = make(endpoint=f"http://127.0.0.1:{port}", attempts=1, answer_s=0.2, chunk=1 << 17)
+        driver = make(regionendpoint=f"http://127.0.0.1:{port}", attempts=1, answer_s=0.2, chunksize=1 << 17)
         for call in ("read", "write", "stat", "children", "open", "delete"):
             with pytest.raises(StorageUnavailable):
                 async with asyncio.timeout(20):
@@ -286,7 +286,7 @@ async def test_a_completion_whose_answer_was_lost_has_happened(
     unit = 1000 if is_moto() else 5 << 20
     if is_moto():
         monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
-    driver, data = make(chunk=unit), b"x" * (7 * unit // 2)
+    driver, data = make(chunksize=unit), b"x" * (7 * unit // 2)
     state = await extend(driver, await driver.uploads.begin(HOME), data)
     completing = Times(
         Trouble(500, "InternalError", done=True),
@@ -354,7 +354,7 @@ async def test_a_store_that_refuses_the_version_that_it_tells(
     data = bytes((5 << 20) + 1 if more else 110_000)
     joined_by_the_reference(bucket, data)
     front().trouble = refusing_joined
-    driver = make(chunk=5 << 20)
+    driver = make(chunksize=5 << 20)
     state = await driver.uploads.state(HOME)
     state = await extend(driver, state, more)
     await driver.uploads.publish(HOME, state, TO)
@@ -390,7 +390,11 @@ async def test_a_store_that_answers_completions_without_a_version(
         if request.method == "POST" and "uploadId=" in request.query
         else body
     )
-    driver = make(chunk=1000, limits=S3Limits(part_bytes=3000, parts=5, group_bytes=3000), copy_threshold=3000)
+    driver = make(
+        chunksize=1000,
+        limits=S3Limits(part_bytes=3000, parts=5, group_bytes=3000),
+        multipartcopythresholdsize=3000,
+    )
     data = bytes(index % 251 for index in range(9500))
     await driver.uploads.publish(HOME, await extend(driver, await driver.uploads.begin(HOME), data), TO)
     assert (await driver.read(TO)).data == data
@@ -419,7 +423,7 @@ async def test_a_download_whose_connection_breaks_goes_on(make: Callable[..., Ob
     data = bytes(range(256)) * 8000
     await make().write(TO, data)
     with cutting_proxy(front().port, after_bytes=700_000) as port:
-        driver = make(endpoint=f"http://127.0.0.1:{port}")
+        driver = make(regionendpoint=f"http://127.0.0.1:{port}")
         async with driver.open(TO) as reader:
             assert b"".join([piece async for piece in reader]) == data
 

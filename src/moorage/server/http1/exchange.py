@@ -27,6 +27,7 @@ import structlog
 
 from moorage.errors import Unavailable
 from moorage.server.http1.response_head import CONTINUE, head
+from moorage.system_errors import remedy_of
 
 if TYPE_CHECKING:
     import asyncio
@@ -54,9 +55,6 @@ _USED_UP: Final = "the registry has too many open files or threads; try again la
 _RETRY_AFTER_S: Final = 1
 """Descriptors are free again as soon as other requests end."""
 
-_REMEDY: Final = (
-    "raise the limits of the process: open files (LimitNOFILE=, ulimit -n), threads (TasksMax=, ulimit -u)"
-)
 _OWN: Final = frozenset({b"connection", b"transfer-encoding", b"keep-alive"})
 _log: Final = structlog.get_logger("moorage.server")
 
@@ -311,7 +309,7 @@ class Exchange:
                 connection, self, descriptor, message["offset"], message["count"]
             )
         except OSError as error:
-            _log.error("cannot send a file", cause=str(error), path=self._request.path, remedy=_REMEDY)
+            _log.error("cannot send a file", cause=str(error), path=self._request.path, remedy=remedy_of(error))
             if self.head_sent:
                 raise
             self._status, self._headers = 0, ()

@@ -28,6 +28,8 @@ import threading
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from moorage.system_errors import no_thread_error
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -189,7 +191,7 @@ class FileSender:
             thread.start()
         except RuntimeError as error:  # the limit of processes (ulimit -u, pids.max) is reached
             if not self._threads:
-                raise OSError(errno.EAGAIN, "no thread can be started (ulimit -u, pids.max)") from error
+                raise no_thread_error() from error
         else:
             self._threads.append(thread)
 

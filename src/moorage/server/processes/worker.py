@@ -49,6 +49,7 @@ from moorage.server.processes.protocol import (
 from moorage.server.telemetry import Observing
 from moorage.server.tls.memfd import read_sealed
 from moorage.server.tls.provider import Certificates
+from moorage.system_errors import remedy_of
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
@@ -258,10 +259,10 @@ class _Worker:
 
 def _remedy(error: Exception) -> str:
     """Return what an operator can do about a certificate that could not be used."""
-    number = getattr(error, "errno", None) or getattr(error.__cause__, "errno", None)
-    if number in {errno.EMFILE, errno.ENFILE}:
-        return "raise the limit of open files (LimitNOFILE=, ulimit -n; sysctl fs.file-max)"
-    return "the master has checked the same certificate; reload (SIGHUP) starts new workers with it"
+    return (
+        remedy_of(error)
+        or "the master has checked the same certificate; reload (SIGHUP) starts new workers with it"
+    )
 
 
 def _dump_tasks() -> None:

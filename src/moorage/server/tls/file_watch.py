@@ -6,7 +6,7 @@
 The one rule: no file is read while it changes.  A tool that writes certificate and key one after the other, or a
 long chain piece by piece, is waited for; files that do not match in between are neither used nor reported.
 
-A change is a different stamp of a file (`moorage/reloading.py`).
+A change is a different stamp of a file (`reloading.py`).
 
 The housekeeper (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
 Above: `server/processes/rolling_restart.py`.  Made by: `server/processes/worker_config.py`.

@@ -13,6 +13,7 @@ import os
 from typing import Final
 
 from moorage.startup import StartupError
+from moorage.system_errors import remedy_of
 
 __all__ = ["SealedMemory", "read_sealed"]
 
@@ -22,13 +23,6 @@ _NOEXEC: Final = 0x8
 """MFD_NOEXEC_SEAL of Linux 6.3: hardened systems (vm.memfd_noexec=2) need it, older kernels do not know it."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
-
-
-_USED_UP: Final = {
-    errno.EMFILE: "raise the limit of open files of the process (LimitNOFILE=, ulimit -n)",
-    errno.ENFILE: "raise the limit of open files of the host (sysctl fs.file-max)",
-    errno.ENOMEM: "the host, or the control group, has too little memory",
-}
 
 
 class SealedMemory:
@@ -51,10 +45,8 @@ class SealedMemory:
             fcntl.fcntl(self.descriptor, fcntl.F_ADD_SEALS, _SEALS)
             os.close(os.open(self.path, os.O_RDONLY | os.O_CLOEXEC))
         except OSError as error:
-            if error.errno in _USED_UP:
-                raise StartupError(
-                    f"cannot keep certificates in memory: {error.strerror}: {_USED_UP[error.errno]}"
-                ) from error
+            if remedy := remedy_of(error):
+                raise StartupError(f"cannot keep certificates in memory: {error.strerror}: {remedy}") from error
             # A program with file capabilities (setcap) may not open its own descriptors again, see proc(5).
             raise StartupError(
                 f"cannot keep certificates in memory: {error.strerror}: needs memfd_create and /proc/self/fd, "

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.acme.store import Store
 from moorage.server.http1.client_hello import ACME_TLS
 from moorage.server.tls.contexts import make_contexts
+from moorage.system_errors import no_thread_error
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -73,7 +73,7 @@ class Certificates:
                 reading = loop.run_in_executor(self._threads, _challenge_context, self._store, host)
             except RuntimeError as error:
                 self._free.release()
-                raise OSError(errno.EAGAIN, "no thread can be started (ulimit -u, pids.max)") from error
+                raise no_thread_error() from error
             # A thread that hangs is not free, whether its result is awaited or not.
             reading.add_done_callback(lambda _: self._free.release())
             return await asyncio.shield(reading)

@@ -1,1 +1,1 @@
-"""Azure Blob Storage.  Read `legacy_names.py` and `objects.py` first; `uploads.py` writes blobs that grow."""
+"""Azure Blob Storage.  Read `store.py` and `requests.py` first; `uploads.py` writes blobs that grow."""

@@ -5,7 +5,6 @@ Above: `azure/uploads.py`, which tells how it all fits.  Below: `azure/blocks.py
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import binascii
 import json
@@ -13,17 +12,11 @@ from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
-import structlog
-
-from moorage.shielding import run_to_completion, run_with_thread, wait_settled
-from moorage.storage.azure.blocks import Block, block_name, commit, drop, new_session, stage
-from moorage.storage.azure.objects import Replaced
+from moorage.storage.azure.blocks import Block, block_name, commit, drop, stage
+from moorage.storage.azure.requests import Replaced
 from moorage.storage.driver import (
-    Conflict,
-    Key,
     KeyMissing,
     Note,
-    StorageError,
     StorageUnavailable,
     Unchanged,
     UploadChanged,
@@ -31,19 +24,17 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.object_store.chunk_buffer import Pieces
-from moorage.storage.start_times import text_of
+from moorage.storage.object_store.appender import BufferedAppender
+from moorage.storage.object_store.helpers import below, new_session
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-
-    from moorage.storage.azure.objects import AzureObjects, Found
+    from moorage.storage.azure.requests import AzureRequests, Found
+    from moorage.storage.driver import Key
 
 __all__ = ["AzureAppender", "BlockLog", "decode"]
 
 _FORMAT: Final = "1"
 _NONE: Final = Version("")
-_log: Final = structlog.get_logger("moorage.storage.azure")
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,37 +88,27 @@ def decode(place: str, found: Found) -> BlockLog:
         raise StorageUnavailable(f"{place}: this version of Moorage cannot read it: {error}") from error
 
 
-class AzureAppender:
-    """See `driver.Appender`.  `_log` is the last checkpoint, `_live` the blocks that the next one will name, and
-    `_pieces` holds the bytes after them.
+class AzureAppender(BufferedAppender):
+    """See `driver.Appender`.  `_log` is the last checkpoint, `_live` the blocks that the next one will name; the
+    buffer holds the bytes after them.
     """
 
-    def __init__(self, place: AzureObjects, home: Key, log: BlockLog) -> None:
-        self._place, self._home, self._log = place, home, log
-        self._key = Key(f"{home}/blocks")
-        self._small = place.options.small
+    left_behind = "blocks of an upload were left behind"
+
+    def __init__(self, requests: AzureRequests, home: Key, log: BlockLog) -> None:
+        super().__init__(requests, home, log.started, piece_bytes=requests.options.chunk)
+        self._requests = requests
+        self._log = log
+        self._key = below(home, "blocks")
+        self._small = requests.options.small
         self._live = list(log.blocks or ())
-        self._pieces = Pieces(place.options.chunk, self._stage)
         self._session = new_session()
         self._number = 0
         self._loaded = False
-        self._torn = False
         self._sent = False  # blocks that no commit has named yet
-        self._gone = False
 
-    async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
-        await run_with_thread(self._take(chunks), chunks, also)
-
-    async def _take(self, chunks: Sequence[bytes]) -> None:
-        if not any(chunks):
-            return
-        self._torn = True  # until the last of the bytes is where it belongs
-        await self._load()
-        await self._pieces.add(chunks)
-        self._torn = False
-
-    async def _load(self) -> None:
-        """Before the first byte: take up a small last block again, or a blob that was written without blocks."""
+    async def _prepare(self) -> None:
+        """Load a small last block, or a blob that was written without blocks."""
         if self._loaded:
             return
         size = self._log.size
@@ -136,18 +117,18 @@ class AzureAppender:
             length = self._live[-1].size if self._live[-1].size < self._small else 0
         if length:
             try:
-                reader = await self._place.reader(self._key, size - length, size, version=self._log.version)
+                reader = await self._requests.reader(self._key, size - length, size, version=self._log.version)
                 data = b"".join([piece async for piece in reader])
             except KeyMissing as error:
                 raise UploadMissing(self._home) from error
             except Replaced as error:
                 raise UploadChanged(f"{self._home}: another request has extended it") from error
-            self._pieces.hold([data])
+            self._buffer.hold([data])
             if self._live:
                 self._live.pop()
         self._loaded = True
 
-    async def _stage(self, data: list[bytes]) -> None:
+    async def _send(self, data: list[bytes]) -> None:
         block = b"".join(data)
         data.clear()
         self._live.append(await self._put_block(block))
@@ -156,93 +137,55 @@ class AzureAppender:
         block = Block(block_name(self._session, self._number), len(data))
         self._number += 1
         self._sent = True
-        await stage(self._place, self._key, block.name, data)
+        await stage(self._requests, self._key, block.name, data)
         return block
 
-    async def checkpoint(
-        self,
-        notes: Sequence[Note] = (),
-        chunks: Sequence[bytes] = (),
-        also: Callable[[Sequence[bytes]], None] | None = None,
-    ) -> UploadState:
-        await self._gather(chunks, also)
-        await run_to_completion(self._commit(replace(self._log, notes=tuple(notes)), dated=True))
-        return self._log.shown()
-
-    async def seal(
-        self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
-    ) -> UploadState:
-        await self._gather(chunks, also)
-        if not self._live:  # it is all here: published in one request
-            whole = self._pieces.joined()
-            return replace(self._log, size=len(whole), notes=(), sealed=whole).shown()
-        await run_to_completion(self._commit(replace(self._log, notes=()), dated=False))
-        return self._log.shown()
-
-    async def _gather(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None) -> None:
-        await self.write(chunks, also)
-        await self._pieces.landed()
-        if self._torn:
-            raise StorageUnavailable(f"{self._place.describe(self._key)}: a write before this failed halfway")
+    async def _checkpoint(self, notes: tuple[Note, ...]) -> UploadState:
         if not self._live:
-            await self._load()
+            await self._prepare()
+        return await self._commit_log(replace(self._log, notes=notes, dated=True))
 
-    async def _commit(self, log: BlockLog, *, dated: bool) -> None:
-        """The checkpoint itself; `dated` also writes when the upload began, unless that is done."""
-        dating = asyncio.ensure_future(self._date()) if dated and not log.dated else None
-        log = replace(
-            log, dated=log.dated or dated, size=self._pieces.length + sum(block.size for block in self._live)
-        )
-        try:
-            log = await self._write(log)
-        except Conflict as error:
-            try:
-                await self._place.find(self._key)
-            except KeyMissing:
-                self._gone = True
-                raise UploadMissing(self._home) from error
-            raise UploadChanged(f"{self._home}: another request has extended it") from error
-        finally:
-            if dating is not None:
-                await wait_settled(dating)
-        if dating is not None:
-            dating.result()
-        self._log, self._sent = log, False
+    async def _seal(self) -> UploadState:
+        if self._live:
+            return await self._commit_log(replace(self._log, notes=()))
+        await self._prepare()
+        whole = self._buffer.joined()  # all bytes are here: published by one request
+        return replace(self._log, size=len(whole), notes=(), sealed=whole).shown()
+
+    async def _commit_log(self, log: BlockLog) -> UploadState:
+        log = replace(log, size=self._buffer.length + sum(block.size for block in self._live))
+        self._log = await self._commit(lambda: self._write(log), dated=self._log.dated or not log.dated)
+        self._sent = False
+        return self._log.shown()
 
     async def _write(self, log: BlockLog) -> BlockLog:
-        when, metadata = Unchanged(log.version), log.metadata()
-        if not self._live and self._pieces.length < self._small:
-            version = await self._place.put_blob(self._key, self._pieces.joined(), when, metadata)
+        when = Unchanged(log.version)
+        metadata = log.metadata()
+        if not self._live and self._buffer.length < self._small:
+            version = await self._requests.put_blob(self._key, self._buffer.joined(), when, metadata)
             self._loaded = True
             return replace(log, version=version, blocks=None if log.size else ())
         blocks = list(self._live)
-        if self._pieces.length:
-            blocks.append(await self._put_block(self._pieces.joined()))
-        version = await commit(self._place, self._key, [block.name for block in blocks], when, metadata)
-        if self._pieces.length >= self._small:
+        if self._buffer.length:
+            blocks.append(await self._put_block(self._buffer.joined()))
+        version = await commit(self._requests, self._key, [block.name for block in blocks], when, metadata)
+        if self._buffer.length >= self._small:
             self._live = blocks
-            self._pieces.hold(())
+            self._buffer.hold(())
         return replace(log, version=version, blocks=tuple(blocks))
-
-    async def _date(self) -> None:
-        await self._place.put(Key(f"{self._home}/startedat"), [text_of(self._log.started)])
-
-    async def leave(self) -> None:
-        """Blocks that were sent and not committed go with the next commit, or with the upload; those of an upload
-        that was discarded meanwhile are removed here.  Failing at it is no failure of the request.
-        """
-        await self._pieces.close()
-        try:
-            if self._gone:
-                await self._place.delete([Key(f"{self._home}/startedat")])
-            if self._gone or (self._sent and not await self._exists()):
-                await drop(self._place, self._key)
-        except StorageError as error:
-            _log.warning("blocks of an upload were left behind", upload=self._home, cause=str(error))
 
     async def _exists(self) -> bool:
         try:
-            await self._place.find(self._key)
+            await self._requests.properties(self._key)
         except KeyMissing:
             return False
         return True
+
+    async def _remove_unused(self) -> None:
+        """Blocks that were sent and not committed are removed by the next commit, or with the upload; here only
+        those of an upload that was discarded meanwhile.
+        """
+        if self._discarded:
+            await self._requests.delete([below(self._home, "startedat")])
+        if self._discarded or (self._sent and not await self._exists()):
+            await drop(self._requests, self._key)

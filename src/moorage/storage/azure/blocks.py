@@ -5,16 +5,16 @@ metadata in one step, on condition of the version that was there: blocks that th
 whoever committed to an older version is refused.  Blocks that were sent and not committed are seen by nobody; the
 service removes them a week after the last one.
 
-Above: `azure/uploads.py`, `legacy_names.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
+Above: `azure/uploads.py`, `store.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
 """
 
 from __future__ import annotations
 
-import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.azure.objects import AzureObjects, Found, Refusal, conditions
+from moorage.storage.azure.errors import is_other_type
+from moorage.storage.azure.requests import AzureRequests, Found, conditions
 from moorage.storage.driver import (
     ABSENT,
     Conflict,
@@ -27,6 +27,8 @@ from moorage.storage.driver import (
     UploadMissing,
     Version,
 )
+from moorage.storage.object_store.errors import RequestFailed
+from moorage.storage.object_store.helpers import new_session
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -44,7 +46,6 @@ __all__ = [
     "commit",
     "copy",
     "drop",
-    "new_session",
     "stage",
 ]
 
@@ -65,29 +66,24 @@ class Block:
     size: int
 
 
-def new_session() -> str:
-    """Names what one request writes: nobody else uses it."""
-    return secrets.token_hex(8)
-
-
 def block_name(session: str, number: int) -> str:
     return f"{session}{number:08d}"
 
 
-async def stage(objects: AzureObjects, key: Key, name: str, data: bytes) -> None:
+async def stage(requests: AzureRequests, key: Key, name: str, data: bytes) -> None:
     """Send a block.  The blob need not exist."""
 
     async def work(blob: BlobClient) -> None:
         await blob.stage_block(name, data, length=len(data))
 
     try:
-        await objects.ask("Put Block", key, work)
-    except Refusal as refusal:
-        raise objects.failed(refusal.failure, "Put Block", key) from refusal
+        await requests.ask("Put Block", key, work)
+    except RequestFailed as refusal:
+        raise requests.location.error(refusal.failure, "Put Block", key) from refusal
 
 
 async def commit(
-    objects: AzureObjects, key: Key, names: Sequence[str], when: When, metadata: dict[str, str]
+    requests: AzureRequests, key: Key, names: Sequence[str], when: When, metadata: dict[str, str]
 ) -> Version:
     """The blob is these blocks from now on, all or nothing.  `metadata` must be new with each call: by it we know
     our own commit again whose answer was lost.  Raises Conflict.
@@ -104,38 +100,38 @@ async def commit(
         return Version(str(done["etag"]))
 
     try:
-        return await objects.ask("Put Block List", key, work)
+        return await requests.ask("Put Block List", key, work)
     except KeyMissing as error:
         raise Conflict(f"{key}: it is gone") from error
-    except Refusal as refusal:
-        if (version := await objects.ours(key, metadata)) is not None:
+    except RequestFailed as refusal:
+        if (version := await requests.own_version(key, metadata)) is not None:
             return version
-        raise Conflict(f"{key}: {refusal}") from refusal
+        raise Conflict(f"{key}: {refusal.failure.code}") from refusal
 
 
-async def blocks_of(objects: AzureObjects, key: Key) -> list[Block]:
+async def blocks_of(requests: AzureRequests, key: Key) -> list[Block]:
     """The committed list, in order.  Raises KeyMissing."""
 
     async def work(blob: BlobClient) -> list[Block]:
         committed, _ = await blob.get_block_list("committed")
         return [Block(str(block.id), int(block.size)) for block in committed]
 
-    return await objects.ask("Get Block List", key, work)
+    return await requests.ask("Get Block List", key, work)
 
 
-async def drop(objects: AzureObjects, key: Key) -> None:
+async def drop(requests: AzureRequests, key: Key) -> None:
     """Remove blocks that were sent to a blob that does not exist.  There is no call for it: a commit of none of
     them makes an empty blob, which can be removed.  (Put Blob would do on Azure; azurite takes it for a conflict.)
     """
     try:
-        version = await commit(objects, key, [], ABSENT, {"session": new_session()})
+        version = await commit(requests, key, [], ABSENT, {"session": new_session()})
     except Conflict:
         return
-    await objects.remove(key, version)
+    await requests.remove(key, version)
 
 
 async def copy(
-    source: AzureObjects, key: Key, version: Version, size: int, target: AzureObjects, to: Key
+    source: AzureRequests, key: Key, version: Version, size: int, target: AzureRequests, to: Key
 ) -> Stored:
     """Exactly this version of `key` appears under `to`; a whole blob of that size already there is kept.
 
@@ -148,19 +144,19 @@ async def copy(
             status = await _start(source, key, version, target, to, when)
         except KeyMissing as error:
             raise UploadMissing(key) from error
-        except Refusal as refusal:
-            there = await _there(target, to)
+        except RequestFailed as refusal:
+            there = await _properties(target, to)
             if there is not None and there.copying == "pending":
                 await _finish(target, to, "pending")
-                there = await _there(target, to)
+                there = await _properties(target, to)
             if there is not None and not there.copying and there.size == size:
                 return Stored.KEPT
             await _check(source, key, version)
-            if there is not None and refusal.failure.other_type:
+            if there is not None and is_other_type(refusal.failure):
                 await target.remove(to, there.version)
                 there = None
             when = ABSENT if there is None else Unchanged(there.version)
-            await target.sleep(target.options.pause_s * attempt)
+            await target.retry.pause(attempt)
             continue
         await _finish(target, to, status)
         return Stored.WRITTEN
@@ -168,7 +164,7 @@ async def copy(
 
 
 async def _start(
-    source: AzureObjects, key: Key, version: Version, target: AzureObjects, to: Key, when: When
+    source: AzureRequests, key: Key, version: Version, target: AzureRequests, to: Key, when: When
 ) -> str:
     from azure.core import MatchConditions
 
@@ -189,29 +185,29 @@ async def _start(
     return await target.ask("Copy Blob", to, work)
 
 
-async def _there(objects: AzureObjects, key: Key) -> Found | None:
+async def _properties(requests: AzureRequests, key: Key) -> Found | None:
     try:
-        return await objects.find(key)
+        return await requests.properties(key)
     except KeyMissing:
         return None
 
 
-async def _check(source: AzureObjects, key: Key, version: Version) -> None:
-    found = await _there(source, key)
+async def _check(source: AzureRequests, key: Key, version: Version) -> None:
+    found = await _properties(source, key)
     if found is None:
         raise UploadMissing(key)
     if found.version != version:
         raise UploadChanged(f"{key}: another request has extended it")
 
 
-async def _finish(target: AzureObjects, to: Key, status: str) -> None:
+async def _finish(target: AzureRequests, to: Key, status: str) -> None:
     """Wait until a copy is whole."""
     count, waited, seen = 0, 0.0, ""
     while status == "pending":
         count += 1
-        pause = min(_LONGEST_PAUSE_S, target.options.pause_s * count)
-        await target.sleep(pause)
-        found = await _there(target, to)
+        pause = min(_LONGEST_PAUSE_S, target.options.retry_delay * count)
+        await target.retry.sleep(pause)
+        found = await _properties(target, to)
         if found is None:
             raise StorageUnavailable(f"{target.describe(to)}: it was removed while it was copied")
         status = found.copying
@@ -226,10 +222,10 @@ async def _finish(target: AzureObjects, to: Key, status: str) -> None:
 
 
 class LargeBlob:
-    """See `objects.LargeWriter`: it grows at a key that nobody lists, and is copied when it is whole."""
+    """See `interface.LargeWriter`: it grows at a key that nobody lists, and is copied when it is whole."""
 
-    def __init__(self, objects: AzureObjects, to: Key) -> None:
-        self._objects, self._to = objects, to
+    def __init__(self, requests: AzureRequests, to: Key) -> None:
+        self._requests, self._to = requests, to
         self._session = new_session()
         self._key = Key(f"{WRITING}/{self._session}")
         self._names: list[str] = []
@@ -241,15 +237,15 @@ class LargeBlob:
         self._names.append(name)
         body = b"".join(data)
         self._size += len(body)
-        await stage(self._objects, self._key, name, body)
+        await stage(self._requests, self._key, name, body)
 
     async def commit(self) -> Stored:
         self._committed = True
-        version = await commit(self._objects, self._key, self._names, ABSENT, {"session": self._session})
-        return await copy(self._objects, self._key, version, self._size, self._objects, self._to)
+        version = await commit(self._requests, self._key, self._names, ABSENT, {"session": self._session})
+        return await copy(self._requests, self._key, version, self._size, self._requests, self._to)
 
     async def leave(self) -> None:
         if self._committed:
-            await self._objects.delete([self._key])
+            await self._requests.delete([self._key])
         elif self._names:
-            await drop(self._objects, self._key)
+            await drop(self._requests, self._key)

@@ -29,8 +29,9 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from moorage import extras
-from moorage.storage.azure.errors import Place, failure_of
+from moorage.storage.azure.errors import failure_of
 from moorage.storage.driver import StorageUnavailable
+from moorage.storage.object_store.errors import Location
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,7 +65,7 @@ class AzureConnection:
     def __init__(self, options: AzureOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
         require_libraries()
         self.options, self._clock = options, clock
-        self.place = Place(options.url, options.container)
+        self.location = Location(options.url, options.container, kind="container")
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._service: BlobServiceClient | None = None
         self._container: ContainerClient | None = None
@@ -95,12 +96,12 @@ class AzureConnection:
         """Raises StorageUnavailable, also after `close`: nothing would close the sessions that are opened then."""
         if self._container is None:
             if self._closed:
-                raise StorageUnavailable(f"{self.place.url}, container {self.options.container}: closed")
+                raise self.location.closed()
             try:
                 self._service = self._make()
             except (ValueError, OSError) as error:
                 await self._end()  # the sessions opened before the failure
-                raise self.place.error(failure_of(error), "connecting", "") from error
+                raise self.location.error(failure_of(error), "connecting") from error
             self._open.push_async_callback(self._service.close)
             self._container = self._service.get_container_client(self.options.container)
         return self._container
@@ -109,7 +110,7 @@ class AzureConnection:
         from azure.storage.blob.aio import BlobServiceClient
 
         options = self.options
-        agent: dict[str, Any] = {"user_agent": options.user_agent} if options.user_agent else {}
+        agent: dict[str, Any] = {"user_agent": options.useragent} if options.useragent else {}
         return BlobServiceClient(
             options.url,
             credential=self._credentials(),
@@ -148,33 +149,33 @@ class AzureConnection:
             session_owner=False,
             connection_timeout=_CONNECT_S,
             read_timeout=_READ_S,
-            connection_verify=self.options.verify,
+            connection_verify=not self.options.skipverify,
         )
 
     def _verify(self) -> Any:
         """The system's authorities and `ca_bundle`; False verifies nothing."""
         import ssl
 
-        if not self.options.verify:
+        if self.options.skipverify:
             return False
         context = ssl.create_default_context()
-        if self.options.ca_bundle:
-            context.load_verify_locations(self.options.ca_bundle)
+        if self.options.cabundle:
+            context.load_verify_locations(self.options.cabundle)
         return context
 
     def _credentials(self) -> Any:
         options = self.options
-        if options.credentials == "shared_key":
-            return {"account_name": options.account, "account_key": options.account_key}
+        if options.credential_type == "shared_key":
+            return {"account_name": options.accountname, "account_key": options.accountkey}
         from azure.identity.aio import ClientSecretCredential, DefaultAzureCredential
 
         more: dict[str, Any] = {"transport": self._transport()}
         if options.authority and "AZURE_AUTHORITY_HOST" not in os.environ:
             more["authority"] = options.authority
-        if options.credentials == "client_secret":
+        if options.credential_type == "client_secret":
             made: Any = ClientSecretCredential(
-                options.tenant,
-                options.client,
+                options.tenantid,
+                options.clientid,
                 options.secret,
                 # An authority of one's own is unknown to Microsoft's list of them.
                 disable_instance_discovery="AZURE_AUTHORITY_HOST" in os.environ,
@@ -192,7 +193,7 @@ class AzureConnection:
 
         url = await self.url_of(path)
         now = datetime.now(UTC)
-        by: dict[str, Any] = {"account_key": self.options.account_key}
+        by: dict[str, Any] = {"account_key": self.options.accountkey}
         if self._credential is not None:
             key = await self._delegation_key(now + timedelta(seconds=expires_s))
             if key is None:
@@ -200,7 +201,7 @@ class AzureConnection:
             by = {"user_delegation_key": key}
         try:
             token = generate_blob_sas(
-                self.options.account,
+                self.options.accountname,
                 self.options.container,
                 path,
                 permission=BlobSasPermissions(read=True),
@@ -211,7 +212,9 @@ class AzureConnection:
                 **by,
             )
         except ValueError as error:  # a key that is not base64
-            raise StorageUnavailable(f"signing a URL with the account's key at {self.place}: {error}") from error
+            raise StorageUnavailable(
+                f"signing a URL with the account's key at {self.location}: {error}"
+            ) from error
         return f"{url}?{token}"
 
     async def _delegation_key(self, until: datetime) -> UserDelegationKey | None:
@@ -232,7 +235,7 @@ class AzureConnection:
             except Exception as error:
                 failure = failure_of(error)
                 if failure.transient:
-                    raise self.place.error(failure, "GetUserDelegationKey", "") from error
+                    raise self.location.error(failure, "GetUserDelegationKey") from error
                 self._refused_until = self._clock() + _ASK_AGAIN_S
                 if not self._warned:
                     self._warned = True

@@ -1,31 +1,22 @@
-"""What went wrong at Azure, and what it means to a driver's caller.
-
-The text that ends up in our log names the operation, the key, the service, the container and the service's own
-code.  It never holds a URL's query or a header, so no key and no signature.
-"""
+"""Failures of Azure Blob Storage: error codes, and exceptions as `Failure` values."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from moorage.storage.error_messages import failed
+from moorage.storage.object_store.errors import Failure, FailureKind
 
-if TYPE_CHECKING:
-    from moorage.storage.driver import StorageError
-
-__all__ = ["Failure", "Place", "failure_of"]
+__all__ = ["failure_of", "is_other_type"]
 
 _MISSING: Final = 404
 _CONFLICT: Final = 409
 _UNMET: Final = 412
-_RANGE: Final = 416
 _NO_SPACE: Final = 507
 _TRANSIENT: Final = {408, 429, 500, 502, 503, 504}
 _ABSENT: Final = {"BlobNotFound", "ResourceNotFound", "CannotVerifyCopySource", ""}
 _UNMET_CODES: Final = {"BlobAlreadyExists", "InvalidBlockList"}
-"""The second: somebody's commit has removed the blocks that ours names."""
+"""InvalidBlockList: another commit has removed the blocks that this one names."""
 _PASSING: Final = {"ServerBusy", "OperationTimedOut", "InternalError", "PendingCopyOperation"}
 
 _HINTS: Final = {
@@ -44,59 +35,27 @@ _HINTS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """`status` 0: there was no answer.  `code` is the service's, "" where it gave none."""
-
-    status: int
-    code: str
-    text: str
-
-    @property
-    def missing(self) -> bool:
-        """The blob is not there, and the container is, as far as can be known."""
-        return self.status == _MISSING and self.code in _ABSENT
-
-    @property
-    def refused(self) -> bool:
-        """A condition did not hold."""
-        return self.status == _UNMET or self.code in _UNMET_CODES
-
-    @property
-    def other_type(self) -> bool:
-        """An append blob, as CNCF Distribution wrote links until 3.1.1, stands where a block blob is to go."""
-        return self.status == _CONFLICT and self.code == "InvalidBlobType"
-
-    @property
-    def past_end(self) -> bool:
-        return self.status == _RANGE
-
-    @property
-    def transient(self) -> bool:
-        """Worth another try: no answer, the service's own trouble, or a request to come later."""
-        return self.status in _TRANSIENT or self.code in _PASSING or (not self.status and not self.code)
+def is_other_type(failure: Failure) -> bool:
+    """Return whether the blob is of another type than the request: CNCF Distribution wrote links as append blobs
+    until 3.1.1, which a block blob does not replace.
+    """
+    return failure.status == _CONFLICT and failure.code == "InvalidBlobType"
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where requests go: for messages."""
+def _failure(status: int, code: str, text: str) -> Failure:
+    return Failure(status, code, text, _kind(status, code), _HINTS.get(code, ""))
 
-    url: str
-    container: str
 
-    def __str__(self) -> str:
-        return f"{self.url}, container {self.container}"
-
-    def error(self, failure: Failure, operation: str, key: str) -> StorageError:
-        return failed(
-            operation,
-            key,
-            str(self),
-            status=failure.status,
-            code=failure.code,
-            reason=_HINTS.get(failure.code) or failure.text,
-            exhausted=failure.status == _NO_SPACE,
-        )
+def _kind(status: int, code: str) -> FailureKind:
+    if status == _MISSING and code in _ABSENT:
+        return FailureKind.MISSING
+    if status == _UNMET or code in _UNMET_CODES:
+        return FailureKind.REFUSED
+    if status == _NO_SPACE:
+        return FailureKind.EXHAUSTED
+    if status in _TRANSIENT or code in _PASSING or not (status or code):
+        return FailureKind.TRANSIENT
+    return FailureKind.PERMANENT
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -107,10 +66,10 @@ def failure_of(error: BaseException) -> Failure:
     text = re.sub(r"[?][^ ]*", "", str(error).split("\n", 1)[0])[:300]
     names = {kind.__name__ for kind in type(error).__mro__}
     if status and "ClientAuthenticationError" not in names:
-        return Failure(status, str(getattr(code, "value", code)), text)
+        return _failure(status, str(getattr(code, "value", code)), text)
     if "ClientAuthenticationError" in names:
         known = str(getattr(code, "value", code))
-        return Failure(status, known or type(error).__name__, text)
+        return _failure(status, known or type(error).__name__, text)
     passing = names & {"ServiceRequestError", "ServiceResponseError", "OSError", "TimeoutError", "ClientError"}
     passing |= names & {"IncompleteReadError", "HttpResponseError", "DecodeError"}
-    return Failure(0, "" if passing else type(error).__name__, text)
+    return _failure(0, "" if passing else type(error).__name__, text)

@@ -1,4 +1,4 @@
-"""What an Azure driver is told: `config/sections/storage.py` Azure in the driver's words."""
+"""Options of the Azure driver; a field named as a setting of `storage.azure` has its value."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ _CLOUDS: Final = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureOptions:
-    """`credentials` is `shared_key`, `client_secret` or `default_credentials`.
+    """`credential_type` is `shared_key`, `client_secret` or `default_credentials`.
 
-    `attempts` is how often a request is made that fails for a passing reason, with `pause_s` times the number of
-    the attempt between them.
+    `attempts` is how often a request is made that fails for a passing reason, with `retry_delay` times the number
+    of the attempt between them, in seconds.
     """
 
-    account: str
+    accountname: str
     container: str
-    credentials: str = "shared_key"
-    account_key: str = field(default="", repr=False)
-    tenant: str = ""
-    client: str = ""
+    credential_type: str = "shared_key"
+    accountkey: str = field(default="", repr=False)
+    tenantid: str = ""
+    clientid: str = ""
     secret: str = field(default="", repr=False)
     realm: str = "core.windows.net"
-    service_url: str = ""
-    root: str = ""
-    verify: bool = True
-    ca_bundle: str = ""
-    user_agent: str = ""
+    serviceurl: str = ""
+    rootdirectory: str = ""
+    skipverify: bool = False
+    cabundle: str = ""
+    useragent: str = ""
     chunk: int = 8 * _MIB
     """Bytes of a block.  A blob has 50,000 at most, so this bounds a layer at 390 GiB."""
     small: int = _MIB
@@ -43,16 +43,16 @@ class AzureOptions:
     list_page: int = 250
     """Objects in a page of a walk: reading 1000 holds the event loop for 0.4 s, so they come in quarters."""
     attempts: int = 5
-    pause_s: float = 0.1
+    retry_delay: float = 0.1
 
     @property
     def prefix(self) -> str:
         """What stands before every key, as CNCF Distribution 3 makes it of `rootdirectory`: no leading slash."""
-        return f"{self.root.rstrip('/')}/".lstrip("/")
+        return f"{self.rootdirectory.rstrip('/')}/".lstrip("/")
 
     @property
     def url(self) -> str:
-        return self.service_url.rstrip("/") or f"https://{self.account}.blob.{self.realm}"
+        return self.serviceurl.rstrip("/") or f"https://{self.accountname}.blob.{self.realm}"
 
     @property
     def authority(self) -> str:

@@ -26,7 +26,7 @@ append blob because of the torn bytes that it keeps.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import replace
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
@@ -34,14 +34,13 @@ from typing import TYPE_CHECKING, Final
 from moorage.caches import LRUCache
 from moorage.shielding import run_to_completion
 from moorage.storage.azure.appender import AzureAppender, BlockLog, decode
-from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, new_session, stage
-from moorage.storage.azure.objects import Replaced
+from moorage.storage.azure.blocks import Block, block_name, blocks_of, commit, copy, drop, stage
+from moorage.storage.azure.requests import Replaced
 from moorage.storage.driver import (
     ABSENT,
     Conflict,
     Key,
     KeyMissing,
-    Note,
     Stat,
     Stored,
     UploadChanged,
@@ -49,61 +48,50 @@ from moorage.storage.driver import (
     UploadState,
 )
 from moorage.storage.keys import check_key
+from moorage.storage.object_store.helpers import below, find, new_session, slices
+from moorage.storage.object_store.legacy_uploads import legacy_state
 from moorage.storage.object_store.stale_uploads import abandoned
-from moorage.storage.start_times import started_at
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from moorage.storage.azure.legacy_names import AzureLayouts
-    from moorage.storage.azure.objects import AzureObjects
+    from moorage.storage.azure.requests import AzureRequests
+    from moorage.storage.azure.store import AzureStore
     from moorage.storage.driver import Appender, Reader
 
 __all__ = ["AzureUploads"]
 
-_PIECE_BYTES: Final = 1 << 20
 _REMEMBERED: Final = 1000
-_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
 class AzureUploads:
     """See `driver.Uploads`."""
 
-    def __init__(self, layouts: AzureLayouts) -> None:
-        self._layouts = layouts
+    def __init__(self, store: AzureStore) -> None:
+        self._store = store
         self._published: LRUCache[Key, list[Key]] = LRUCache(_REMEMBERED)
 
     async def begin(self, home: Key) -> UploadState:
         check_key(home)
         log = BlockLog(datetime.now(UTC).replace(microsecond=0))
-        place = await self._layouts.primary()
+        place = await self._store.primary()
         version = await run_to_completion(place.put_blob(_blocks(home), b"", metadata=log.metadata()))
         return replace(log, version=version).shown()
 
     async def state(self, home: Key) -> UploadState:
         check_key(home)
-        place = await self._layouts.primary()
+        place = await self._store.primary()
         try:
             found = await place.whole(_blocks(home))
         except KeyMissing:
-            return await self._foreign_state(home)
+            return await legacy_state(self._store, home, lambda: self._legacy_size(home))
         if not found.metadata:  # emptied by somebody who is just discarding it
             raise UploadMissing(home)
         return decode(place.describe(_blocks(home)), found).shown()
 
-    async def _foreign_state(self, home: Key) -> UploadState:
-        """Where the reference left one of its uploads; its hash state is the note, if it kept one there."""
-        try:
-            text = (await self._layouts.get(Key(f"{home}/startedat"), limit=_PIECE_BYTES)).data
-            size = (await self._layouts.head(Key(f"{home}/data"))).size
-        except KeyMissing:
-            raise UploadMissing(home) from None
-        notes: tuple[Note, ...] = ()
-        if size:
-            name = f"hashstates/sha256/{size}"
-            with suppress(KeyMissing):
-                notes = (Note(name, (await self._layouts.get(Key(f"{home}/{name}"), limit=_PIECE_BYTES)).data),)
-        return UploadState(size, started_at(text) or _LONG_AGO, notes)
+    async def _legacy_size(self, home: Key) -> int | None:
+        stat = await find(self._store, below(home, "data"))
+        return None if stat is None else stat.size
 
     async def _log(self, home: Key, state: UploadState) -> BlockLog:
         """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
@@ -118,13 +106,13 @@ class AzureUploads:
 
     async def _adopt(self, home: Key, found: UploadState) -> BlockLog:
         """The reference's upload becomes ours: its bytes go through us, block by block."""
-        place, key = await self._layouts.primary(), _blocks(home)
+        place, key = await self._store.primary(), _blocks(home)
         log = BlockLog(found.started, found.offset, notes=found.notes, dated=True, adopted=True)
         session, blocks = new_session(), list[Block]()
         try:
             for start in range(0, found.offset, place.options.chunk):
                 stop = min(start + place.options.chunk, found.offset)
-                async with self._layouts.stream(Key(f"{home}/data"), start=start, stop=stop) as reader:
+                async with self._store.stream(Key(f"{home}/data"), start=start, stop=stop) as reader:
                     data = b"".join([piece async for piece in reader])
                 if len(data) != stop - start:
                     raise UploadChanged(f"{home}: fewer than {found.offset} bytes are left")
@@ -143,7 +131,7 @@ class AzureUploads:
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         check_key(home)
-        place = await self._layouts.primary()
+        place = await self._store.primary()
         log = await self._with_blocks(home, place, await self._log(home, state))
         appender = AzureAppender(place, home, log)
         try:
@@ -151,7 +139,7 @@ class AzureUploads:
         finally:
             await run_to_completion(appender.leave())
 
-    async def _with_blocks(self, home: Key, place: AzureObjects, log: BlockLog) -> BlockLog:
+    async def _with_blocks(self, home: Key, place: AzureRequests, log: BlockLog) -> BlockLog:
         if log.blocks is not None:
             return log
         try:
@@ -167,12 +155,12 @@ class AzureUploads:
     async def read(self, home: Key, state: UploadState) -> AsyncIterator[Reader]:
         check_key(home)
         log = await self._log(home, state)
-        yield _UploadReader(await self._layouts.primary(), home, log)
+        yield _UploadReader(await self._store.primary(), home, log)
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         check_key(home)
         check_key(to)
-        place = await self._layouts.primary()
+        place = await self._store.primary()
         log = await self._log(home, state)
         if log.sealed is not None or not log.size:
             stored = await run_to_completion(_put(place, to, log.sealed or b""))
@@ -186,37 +174,37 @@ class AzureUploads:
     async def discard(self, home: Key) -> None:
         check_key(home)
         known = self._published.drop(home)
-        await run_to_completion(self._clear(home) if known is None else self._layouts.delete(known))
+        await run_to_completion(self._clear(home) if known is None else self._store.delete(known))
 
     async def _clear(self, home: Key) -> None:
-        place, blocks, started = await self._layouts.primary(), _blocks(home), Key(f"{home}/startedat")
-        found = [stat.key async for page in self._layouts.walk(home) for stat in page]
+        place, blocks, started = await self._store.primary(), _blocks(home), Key(f"{home}/startedat")
+        found = [stat.key async for page in self._store.walk(home) for stat in page]
         if blocks in found:
             await place.put_blob(blocks, b"")
         if found:
-            await self._layouts.delete(sorted(found, key=lambda key: (key != blocks, key != started, key)))
+            await self._store.delete(sorted(found, key=lambda key: (key != blocks, key != started, key)))
 
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
-        return abandoned(self._layouts, under, before)
+        return abandoned(self._store, under, before)
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
         """Only of blobs that were written in one go; blocks of uploads go with them, or in a week."""
         check_key(under)
-        return await self._layouts.unfinished(before, abort=not dry_run)
+        return await self._store.unfinished(before, abort=not dry_run)
 
 
 class _UploadReader:
     """The bytes of one state of an upload."""
 
-    def __init__(self, place: AzureObjects, home: Key, log: BlockLog) -> None:
+    def __init__(self, place: AzureRequests, home: Key, log: BlockLog) -> None:
         self._place, self._home, self._log = place, home, log
         self.stat = Stat(home, log.size, log.started)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         log = self._log
         if log.sealed is not None:
-            for start in range(0, len(log.sealed), _PIECE_BYTES):
-                yield log.sealed[start : start + _PIECE_BYTES]
+            for piece in slices(log.sealed):
+                yield piece
         elif log.size:
             try:
                 reader = await self._place.reader(_blocks(self._home), 0, log.size, version=log.version)
@@ -228,7 +216,7 @@ class _UploadReader:
                 raise UploadChanged(f"{self._home}: another request has extended it") from error
 
 
-async def _put(place: AzureObjects, to: Key, data: bytes) -> Stored:
+async def _put(place: AzureRequests, to: Key, data: bytes) -> Stored:
     """A small blob at its final key; one of that size already there is kept, and goes on being read."""
     try:
         await place.put_blob(to, data, ABSENT)

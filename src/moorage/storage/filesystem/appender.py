@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import UploadBusy, UploadChanged, UploadMissing, UploadState
 from moorage.storage.filesystem.durable import create_empty, start_writeback, sync_data, write_at
-from moorage.storage.filesystem.threads import translating
+from moorage.storage.filesystem.errors import translating
 from moorage.storage.filesystem.upload_files import (
     DATA,
     OFFSET,
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from moorage.storage.driver import Key, Note
-    from moorage.storage.filesystem.threads import Pool
+    from moorage.storage.filesystem.threads import ThreadPool
 
 __all__ = ["FileAppender", "lock", "open_locked"]
 
@@ -43,7 +43,7 @@ class FileAppender:
 
     def __init__(
         self,
-        pool: Pool,
+        pool: ThreadPool,
         home: Key,
         path: str,
         fd: int,

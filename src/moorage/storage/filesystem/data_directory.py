@@ -25,8 +25,8 @@ from contextlib import suppress
 from typing import Final
 
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.error_messages import of_system
 from moorage.storage.filesystem.durable import FILE_MODE, is_directory, make_with_parents
+from moorage.storage.filesystem.errors import storage_error
 
 __all__ = ["LAYOUT", "DataDirectory", "Identity", "check_readable", "check_writable", "create", "identify"]
 
@@ -93,7 +93,7 @@ class DataDirectory:
                     "mount or restore it"
                 ) from error
         except OSError as error:
-            raise of_system(error, "stat", self.path) from error
+            raise storage_error(error, "stat", self.path) from error
 
     def create(self) -> None:
         """Create the root and what is missing above it if it was never seen; the next check learns its identity.

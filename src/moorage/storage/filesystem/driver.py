@@ -53,10 +53,11 @@ from moorage.storage.filesystem.durable import (
     sync_directory,
     write_whole,
 )
+from moorage.storage.filesystem.errors import translated, translating
 from moorage.storage.filesystem.listing_cache import ListingCache
 from moorage.storage.filesystem.ordered_writes import OrderedWrites, give_name
 from moorage.storage.filesystem.streams import FileReader, FileWriter, modified
-from moorage.storage.filesystem.threads import Pool, translated, translating
+from moorage.storage.filesystem.threads import ThreadPool
 from moorage.storage.filesystem.uploads import FilesystemUploads
 from moorage.storage.keys import check_key, is_component
 
@@ -86,7 +87,7 @@ class FilesystemDriver:
 
     def __init__(self, root: Path, *, max_threads: int = 100, processors: int = 1) -> None:
         self._root = os.path.abspath(root)
-        self.pool = Pool(max_threads, processors)
+        self.pool = ThreadPool(max_threads, processors)
         self._data = DataDirectory(self._root)
         self._directories = Directories(self._root, self._data.create)
         self._listings = ListingCache()

@@ -11,7 +11,6 @@ Above: `driver.py`, `uploads.py`.  Below: `durable.py`.
 
 from __future__ import annotations
 
-import asyncio
 import fcntl
 import os
 from contextlib import suppress
@@ -19,7 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Self
 
-from moorage.storage.driver import ABSENT, Conflict, Published, StorageError, Unchanged
+from moorage.storage.driver import ABSENT, Conflict, Unchanged
 from moorage.storage.filesystem.durable import (
     create_file,
     exists,
@@ -34,10 +33,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from types import TracebackType
 
-    from moorage.storage.driver import Driver, Key, UploadState, Version, Write
+    from moorage.storage.driver import Version, Write
     from moorage.storage.filesystem.durable import Directories
 
-__all__ = ["OrderedWrites", "give_name", "one_after_another", "publish_in_steps"]
+__all__ = ["OrderedWrites", "give_name"]
 
 
 @dataclass(slots=True)
@@ -178,32 +177,3 @@ def give_name(
         raise Conflict(f"{write.key}: it has changed")
     else:
         os.rename(temporary, path)
-
-
-async def one_after_another(driver: Driver, groups: Sequence[Sequence[Write]]) -> list[Version]:
-    """Implement `Driver.write_ordered` by single writes, concurrent within a group, after a check of `unless`."""
-
-    async def one(write: Write) -> Version:
-        if write.unless is not None and await driver.find(write.unless) is not None:
-            raise Conflict(f"{write.key}: {write.unless} exists")
-        return await driver.write(write.key, write.data, write.when)
-
-    versions: list[Version] = []
-    for group in groups:
-        found = await asyncio.gather(*map(one, group), return_exceptions=True)
-        for result in found:
-            if isinstance(result, BaseException):
-                raise result
-            versions.append(result)
-    return versions
-
-
-async def publish_in_steps(driver: Driver, home: Key, state: UploadState, to: Key, link: Write) -> Published:
-    """Implement `Driver.publish` with its three steps."""
-    stored = await driver.uploads.publish(home, state, to)
-    await driver.write_ordered([[link]])
-    try:
-        await driver.uploads.discard(home)
-    except StorageError as error:
-        return Published(stored, error)
-    return Published(stored)

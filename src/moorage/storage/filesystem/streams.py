@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import StorageUnavailable, Stored
 from moorage.storage.filesystem.durable import create_file, sync, sync_directory, temporary_beside, write_at
-from moorage.storage.filesystem.threads import translating
+from moorage.storage.filesystem.errors import translating
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from moorage.storage.driver import Key, Stat
     from moorage.storage.filesystem.durable import Directories
-    from moorage.storage.filesystem.threads import Pool
+    from moorage.storage.filesystem.threads import ThreadPool
 
 __all__ = ["FileReader", "FileWriter", "modified"]
 
@@ -34,7 +34,7 @@ def modified(status: os.stat_result) -> datetime:
 class FileReader:
     """See `driver.Reader`: bytes [start, stop) of an open file, which its maker closes.  `path` is for the log."""
 
-    def __init__(self, pool: Pool, fd: int, path: str, stat: Stat, start: int, stop: int) -> None:
+    def __init__(self, pool: ThreadPool, fd: int, path: str, stat: Stat, start: int, stop: int) -> None:
         self._pool, self._fd, self._path, self._start, self._stop = pool, fd, path, start, stop
         self.stat = stat
 
@@ -55,7 +55,7 @@ class FileReader:
 class FileWriter:
     """See `driver.Writer`: a temporary file beside its final name."""
 
-    def __init__(self, pool: Pool, directories: Directories, key: Key, path: str) -> None:
+    def __init__(self, pool: ThreadPool, directories: Directories, key: Key, path: str) -> None:
         self._pool, self._directories, self._key, self._path = pool, directories, key, path
         self._temporary = temporary_beside(path)
         self._made: list[str] = []

@@ -1,12 +1,8 @@
-"""Thread pool for blocking system calls, and translation of their errors into storage errors.
-
-Used by `driver.py` and `uploads.py`.
-"""
+"""Thread pool for blocking system calls.  Used by `driver.py` and `uploads.py`."""
 
 from __future__ import annotations
 
 import asyncio
-import errno
 import threading
 from contextlib import suppress
 from queue import SimpleQueue
@@ -14,49 +10,16 @@ from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar, cast
 
 from moorage.shielding import wait_settled
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.error_messages import of_system
+from moorage.system_errors import no_thread_error
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.storage.driver import StorageError
-
-__all__ = ["Pool", "translated", "translating"]
+__all__ = ["ThreadPool"]
 
 _T = TypeVar("_T")
 
 _LEAST_THREADS: Final = 25  # the reference raises smaller values of `maxthreads` as well
-_ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
-"""ELOOP: a symbolic link loop; ENXIO: a socket in the place of a file."""
-
-
-class translating:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
-    """Translate OSError into storage errors.
-
-    `operation` and the absolute `path` are for the log.  `missing` gets `key` and returns the error for an
-    absent file, or raises a more specific one; None: an absent file is a failure like any other.
-    """
-
-    __slots__ = ("_key", "_missing", "_operation", "_path")
-
-    def __init__(self, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None) -> None:
-        self._operation, self._key, self._path, self._missing = operation, key, path, missing
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, OSError):
-            raise translated(error, self._operation, self._key, self._path, self._missing) from error
-
-
-def translated(
-    error: OSError, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None
-) -> StorageError:
-    """Return the storage error for an OSError, as `translating` raises it; for the hottest paths."""
-    if missing is not None and error.errno in _ABSENT:
-        return missing(key)
-    return of_system(error, operation, path)
 
 
 class _Job(Generic[_T]):
@@ -116,7 +79,7 @@ class _Beside:
             raise self._error
 
 
-class Pool:
+class ThreadPool:
     """Pool of at most `max_threads` threads for blocking calls.  `processors`: the number this process may use.
 
     A cancelled caller waits for its thread: a lock or descriptor is never released while a thread uses it.
@@ -195,7 +158,7 @@ class Pool:
                 thread.start()
             except RuntimeError as error:  # the limit of processes (ulimit -u, pids.max) is reached
                 if not self._threads:
-                    raise StorageUnavailable(f"no thread can be started: {error} (ulimit -u, pids.max)") from error
+                    raise StorageUnavailable(str(no_thread_error())) from error
             else:
                 self._threads.append(thread)
         self._jobs.put(job)

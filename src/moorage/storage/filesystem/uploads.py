@@ -55,8 +55,8 @@ from moorage.storage.filesystem.durable import (
     remove_tree,
     sync_directory,
 )
+from moorage.storage.filesystem.errors import translating
 from moorage.storage.filesystem.streams import FileReader, modified
-from moorage.storage.filesystem.threads import translating
 from moorage.storage.filesystem.upload_files import (
     DATA,
     OFFSET,
@@ -76,7 +76,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Appender, Reader
     from moorage.storage.filesystem.durable import Directories
-    from moorage.storage.filesystem.threads import Pool
+    from moorage.storage.filesystem.threads import ThreadPool
 
 __all__ = ["FilesystemUploads"]
 
@@ -89,7 +89,11 @@ class FilesystemUploads:
     """See `driver.Uploads`."""
 
     def __init__(
-        self, path_of: Callable[[str], str], pool: Pool, directories: Directories, check_root: Callable[[], None]
+        self,
+        path_of: Callable[[str], str],
+        pool: ThreadPool,
+        directories: Directories,
+        check_root: Callable[[], None],
     ) -> None:
         """`check_root` raises StorageUnavailable if the data directory was lost."""
         self._path_of, self._pool, self._directories, self._check_root = path_of, pool, directories, check_root

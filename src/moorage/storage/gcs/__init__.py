@@ -1,1 +1,1 @@
-"""Google Cloud Storage.  Read `objects.py` first: `storage/object_store/driver.py` builds on it."""
+"""Google Cloud Storage.  Read `store.py` and `requests.py` first; `object_store/driver.py` is built on them."""

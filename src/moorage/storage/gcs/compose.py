@@ -21,17 +21,18 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from moorage.shielding import run_to_completion
-from moorage.storage.driver import Key, KeyMissing, StorageError, Stored, UploadChanged, UploadMissing, Version
-from moorage.storage.gcs.connection import CallFailed
+from moorage.storage.driver import Key, StorageError, Stored, UploadChanged, UploadMissing, Version
+from moorage.storage.object_store.errors import RequestFailed
+from moorage.storage.object_store.helpers import find
 from moorage.storage.object_store.interface import Source
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from moorage.storage.gcs.connection import Answer
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.requests import GcsRequests
 
-__all__ = ["Joining"]
+__all__ = ["Compose"]
 
 _AT_ONCE: Final = 8
 _JSON: Final = {"Content-Type": "application/json; charset=UTF-8"}
@@ -40,11 +41,12 @@ _KIND: Final = {"contentType": "application/octet-stream"}
 _log: Final = structlog.get_logger("moorage.storage.gcs")
 
 
-class Joining:
-    """`Objects.join`."""
+class Compose:
+    """Joins of one store."""
 
-    def __init__(self, objects: GcsObjects) -> None:
-        self._objects, self._connection = objects, objects.connection
+    def __init__(self, requests: GcsRequests) -> None:
+        self._requests = requests
+        self._connection = requests.connection
 
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
         size = sum(source.size for source in sources) + len(tail)
@@ -65,7 +67,7 @@ class Joining:
         if tail:
             key = Key(f"{scratch}.tail")
             made.append(key)
-            sources.append(Source(key, len(tail), await run_to_completion(self._objects.put(key, [tail]))))
+            sources.append(Source(key, len(tail), await run_to_completion(self._requests.put(key, [tail]))))
         most, level = self._connection.options.sources, 0
         while len(sources) > most:
             level += 1
@@ -91,8 +93,8 @@ class Joining:
             return group[0]
         try:
             version = await self._compose(target, group, {})
-        except CallFailed as error:
-            raise self._told(error, target) from error
+        except RequestFailed as error:
+            raise self._error(error, target) from error
         return Source(target, sum(source.size for source in group), version)
 
     async def _last(self, to: Key, sources: Sequence[Source], size: int) -> Stored:
@@ -100,40 +102,40 @@ class Joining:
         make = self._rewrite if len(sources) == 1 else self._compose
         try:
             await make(to, sources, {"ifGenerationMatch": "0"})
-        except CallFailed as error:
+        except RequestFailed as error:
             if not error.failure.refused:
-                raise self._told(error, to) from error
+                raise self._error(error, to) from error
             found = await self._size(to)
             if found == size:
                 return Stored.KEPT
             if found is None:
-                raise self._told(error, to) from error
+                raise self._error(error, to) from error
             try:
                 await make(to, sources, {})
-            except CallFailed as again:
-                raise self._told(again, to) from again
+            except RequestFailed as again:
+                raise self._error(again, to) from again
         return Stored.WRITTEN
 
     async def _compose(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
         wanted = {
             "sourceObjects": [
                 {
-                    "name": self._objects.path(source.key),
+                    "name": self._requests.path(source.key),
                     "objectPreconditions": {"ifGenerationMatch": source.version},
                 }
                 for source in sources
             ],
             "destination": _KIND,
         }
-        path = self._connection.path(self._objects.path(to), "/compose")
+        path = self._connection.path(self._requests.path(to), "/compose")
         said = (await self._post(path, params, wanted)).json("generation")
         return Version(str(said["generation"]))
 
     async def _rewrite(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
         """As many calls as the store wants, each with the token of the one before."""
         (source,) = sources
-        target = self._connection.path(self._objects.path(to))
-        path = self._connection.path(self._objects.path(source.key), f"/rewriteTo{target[len('/storage/v1') :]}")
+        target = self._connection.path(self._requests.path(to))
+        path = self._connection.path(self._requests.path(source.key), f"/rewriteTo{target[len('/storage/v1') :]}")
         params = {**params, "ifSourceGenerationMatch": source.version, "fields": _REWRITTEN}
         while True:
             said = (await self._post(path, params, _KIND)).json("done")
@@ -145,24 +147,22 @@ class Joining:
         data = [json.dumps(wanted).encode()]
         return await self._connection.ask("POST", path, params=params, headers=_JSON, data=data, long=True)
 
-    def _told(self, error: CallFailed, key: Key) -> StorageError:
+    def _error(self, error: RequestFailed, key: Key) -> StorageError:
         if error.failure.missing:
             return UploadMissing(f"{key}: what it is made of is gone")
         if error.failure.refused:
             return UploadChanged(f"{key}: what it is made of is no longer what was written there")
-        return self._objects.told(error.failure, "compose", key)
+        return self._requests.location.error(error.failure, "compose", key)
 
     async def _size(self, key: Key) -> int | None:
-        try:
-            return (await self._objects.head(key)).size
-        except KeyMissing:
-            return None
+        stat = await find(self._requests, key)
+        return None if stat is None else stat.size
 
     async def _remove(self, made: list[Key]) -> None:
         """What remains is found by age, like everything below an upload."""
         if not made:
             return
         try:
-            await self._objects.delete(made)
+            await self._requests.delete(made)
         except StorageError as error:
             _log.warning("intermediate objects were left behind", first=made[0], cause=str(error))

@@ -12,15 +12,16 @@ from __future__ import annotations
 
 import asyncio
 import json
-import random
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final, TypeVar
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import quote, urlencode
 
-from moorage.storage.driver import ObjectTooLarge, StorageError, StorageUnavailable
+from moorage.storage.driver import ObjectTooLarge, StorageUnavailable
 from moorage.storage.gcs.credentials import endpoint_of, identity_of, require_library
-from moorage.storage.gcs.errors import Failure, Place, failure_of
+from moorage.storage.gcs.errors import failure_of
+from moorage.storage.object_store.errors import FailureKind, Location, RequestFailed
+from moorage.storage.object_store.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["Answer", "CallFailed", "GcsConnection"]
+__all__ = ["Answer", "GcsConnection"]
 
 _CONNECT_S: Final = 10
 _READ_S: Final = 60
@@ -38,24 +39,11 @@ _LONG_S: Final = 900
 """A rewrite of terabytes between classes answers within 30 s with a token; nothing takes longer."""
 _LEAST_RATE: Final = 128 << 10
 """Bytes in a second below which sending counts as hanging."""
-_FIRST_PAUSE_S: Final = 0.1
-_LONGEST_PAUSE_S: Final = 5.0
 _PIECE_BYTES: Final = 1 << 20
 _TOKENLESS: Final = (
     "no access token (give storage.gcs.keyfile or credentials, or have GOOGLE_APPLICATION_CREDENTIALS or the "
     "metadata of an instance, a pod or a service): "
 )
-
-
-_T = TypeVar("_T")
-
-
-class CallFailed(Exception):
-    """A request has failed for good.  `doubtful`: an earlier attempt may have been carried out all the same."""
-
-    def __init__(self, failure: Failure, *, doubtful: bool) -> None:
-        super().__init__(failure.text)
-        self.failure, self.doubtful = failure, doubtful
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,17 +53,17 @@ class Answer:
     status: int
     headers: Mapping[str, str]
     body: bytes
-    place: Place
+    location: Location
 
     def json(self, *needed: str) -> dict[str, Any]:
         """Raises StorageUnavailable for what no Google sends: no JSON, or no object with the `needed` fields."""
         try:
             said: Any = json.loads(self.body)
         except ValueError as error:
-            raise StorageUnavailable(f"{self.place}: the answer is not JSON; is the endpoint right?") from error
+            raise StorageUnavailable(f"{self.location}: the answer is not JSON; is the endpoint right?") from error
         if not isinstance(said, dict) or not said.keys() >= set(needed):
             raise StorageUnavailable(
-                f"{self.place}: the answer has no {', '.join(needed)}; is the endpoint right?"
+                f"{self.location}: the answer has no {', '.join(needed)}; is the endpoint right?"
             )
         return said
 
@@ -87,10 +75,10 @@ class GcsConnection:
         require_library()
         self.options = options
         self.endpoint = endpoint_of(options)
-        self.place = Place(self.endpoint, options.bucket)
+        self.location = Location(self.endpoint, options.bucket, options.prefix)
         self.identity = identity_of(options)
-        self._turns = asyncio.Semaphore(options.concurrency)
-        self._sleep = sleep
+        self._turns = asyncio.Semaphore(options.maxconcurrency)
+        self.retry = Retry(failure_of, options.attempts, sleep=sleep)
         self._outward: ClientSession | None = None
         self._inward: ClientSession | None = None
         self._closed = False
@@ -118,15 +106,15 @@ class GcsConnection:
     def _make_session(self, *, proxies: bool) -> ClientSession:
         """Raises StorageUnavailable after `close`: nothing would close a session that is opened then."""
         if self._closed:
-            raise StorageUnavailable(f"{self.endpoint}, bucket {self.options.bucket}: closed")
+            raise self.location.closed()
         import ssl
 
         import aiohttp
 
         context = ssl.create_default_context()
-        if self.options.ca_bundle:
-            context.load_verify_locations(cafile=self.options.ca_bundle)
-        headers = {"User-Agent": self.options.user_agent} if self.options.user_agent else {}
+        if self.options.cabundle:
+            context.load_verify_locations(cafile=self.options.cabundle)
+        headers = {"User-Agent": self.options.useragent} if self.options.useragent else {}
         # Streams to slow clients hold connections for hours: their number is bounded by clients, calls by turns.
         connector = aiohttp.TCPConnector(limit=0, ssl=context)
         return aiohttp.ClientSession(connector=connector, trust_env=proxies, headers=headers)
@@ -152,99 +140,79 @@ class GcsConnection:
         """One request and its whole answer, as often as its failures are passing ones.
 
         `path` may be a whole URL: then no token is sent.  `limit` bounds the body: ObjectTooLarge.  `attempts`
-        0: as configured.  Raises CallFailed.
+        0: as configured.  Raises RequestFailed.
         """
         size = sum(map(len, data))
         total_s = _LONG_S if long else _READ_S + size / _LEAST_RATE
         url = f"{path}?{urlencode(params)}" if params else path
 
-        async def once(fresh: bool) -> Answer:  # noqa: FBT001  `_often` calls it
-            async with await self._send(method, url, headers or {}, data, total_s, fresh=fresh) as response:
-                return Answer(response.status, response.headers, await _whole(response, limit), self.place)
+        async def request() -> Answer:
+            async with await self._send(method, url, headers or {}, data, total_s) as response:
+                return Answer(response.status, response.headers, await _whole(response, limit), self.location)
 
         async with self._turns:
-            return await self._often(attempts or self.options.attempts, once)
+            return await self.retry.run(request, attempts=attempts)
 
     async def open(
         self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str] | None = None
     ) -> ClientResponse:
-        """A GET whose body the caller reads, and closes.  Raises CallFailed."""
+        """A GET whose body the caller reads, and closes.  Raises RequestFailed."""
         url = f"{path}?{urlencode(params)}"
 
-        async def once(fresh: bool) -> ClientResponse:  # noqa: FBT001  `_often` calls it
-            return await self._send("GET", url, headers or {}, (), None, fresh=fresh)
+        async def request() -> ClientResponse:
+            return await self._send("GET", url, headers or {}, (), None)
 
         async with self._turns:
-            return await self._often(self.options.attempts, once)
-
-    async def _often(self, attempts: int, once: Callable[[bool], Awaitable[_T]]) -> _T:
-        """`once(fresh)` until it ends, or fails for good; `fresh` when the token was not taken."""
-        fresh = doubtful = False
-        for attempt in range(1, attempts + 1):
-            try:
-                return await once(fresh)
-            except StorageError:
-                raise
-            except _NoToken as error:
-                raise CallFailed(error.failure, doubtful=doubtful) from error
-            except Exception as error:
-                failure = failure_of(error)
-                if failure.unauthorized and not fresh and attempt < attempts:
-                    fresh = True
-                    continue
-                if not failure.transient or attempt == attempts:
-                    raise CallFailed(failure, doubtful=doubtful) from error
-                doubtful, fresh = True, False
-                await self.pause(attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
+            return await self.retry.run(request)
 
     async def _send(
-        self,
-        method: str,
-        url: str,
-        headers: Mapping[str, str],
-        data: Sequence[bytes],
-        total_s: float | None,
-        *,
-        fresh: bool,
+        self, method: str, url: str, headers: Mapping[str, str], data: Sequence[bytes], total_s: float | None
     ) -> ClientResponse:
-        """One attempt.  Raises aiohttp's errors."""
+        """Make one attempt; a second one at once, with a new token, if the first was refused.
+
+        Raises RequestFailed without a token, else aiohttp's errors.
+        """
+        if not url.startswith("/"):
+            return await self._send_once(method, url, headers, data, total_s)
+        url = f"{self.endpoint}{url}"
+        try:
+            return await self._send_once(method, url, await self._authorized(headers), data, total_s)
+        except Exception as error:
+            if self.identity.anonymous or not failure_of(error).unauthorized:
+                raise
+        return await self._send_once(method, url, await self._authorized(headers, fresh=True), data, total_s)
+
+    async def _send_once(
+        self, method: str, url: str, headers: Mapping[str, str], data: Sequence[bytes], total_s: float | None
+    ) -> ClientResponse:
         import aiohttp
         from gcloud.aio.auth import AioSession
 
-        wanted = dict(headers)
-        if method != "GET":
-            wanted["Content-Length"] = str(sum(map(len, data)))
-        if url.startswith("/"):
-            if (bearer := await self._bearer(fresh=fresh)) is not None:
-                wanted["Authorization"] = f"Bearer {bearer}"
-            url = f"{self.endpoint}{url}"
-        # What stands still is cut off, whatever the total; only joins are silent while the store works.
+        length = {} if method == "GET" else {"Content-Length": str(sum(map(len, data)))}
+        # A silent connection is closed, whatever the total; only joins are silent while the store works.
         silent_s = _READ_S if total_s != _LONG_S else None
-        session: Any = self.session()  # the library's types tell another kind than it takes
+        session: Any = self.session()  # the library's types name another class than it accepts
         return await AioSession(session).request(
             method,
             url,
-            headers=wanted,
+            headers={**headers, **length},
             data=_Body(data) if data else None,
             timeout=aiohttp.ClientTimeout(total=total_s, sock_connect=_CONNECT_S, sock_read=silent_s),
-            allow_redirects=False,  # 308 is Google's "go on", not a redirect
+            allow_redirects=False,  # 308 is Google's "Resume Incomplete", not a redirect
         )
 
-    async def _bearer(self, *, fresh: bool) -> str | None:
+    async def _authorized(self, headers: Mapping[str, str], *, fresh: bool = False) -> Mapping[str, str]:
+        """Add the access token.  Raises RequestFailed: the library has retried long enough."""
         token = self.token()
         if token is None:
-            return None
+            return headers
         try:
-            return await self.identity.bearer(token, fresh=fresh)
+            bearer = await self.identity.bearer(token, fresh=fresh)
         except Exception as error:
             failure = failure_of(error)
-            told = Failure(failure.status, failure.reason, f"{_TOKENLESS}{failure.text}")
-            raise _NoToken(told) from error
-
-    async def pause(self, attempt: int) -> None:
-        longest = min(_LONGEST_PAUSE_S, _FIRST_PAUSE_S * 2**attempt)
-        await self._sleep(random.uniform(longest / 2, longest))  # noqa: S311  no secret
+            text = f"{_TOKENLESS}{failure.text}"
+            raise RequestFailed(replace(failure, text=text, kind=FailureKind.PERMANENT)) from error
+        return {**headers, "Authorization": f"Bearer {bearer}"}
 
     async def close(self) -> None:
         """Close every session.  Requests that are still running fail; later ones are refused."""
@@ -254,14 +222,6 @@ class GcsConnection:
             for session in sessions:
                 if session is not None:
                     closing.push_async_callback(session.close)
-
-
-class _NoToken(Exception):
-    """The library has tried for long enough: not to be repeated."""
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.text)
-        self.failure = failure
 
 
 class _Body:

@@ -103,8 +103,8 @@ class Identity:
 
 def identity_of(options: GcsOptions) -> Identity:
     """Raises StartupError."""
-    if options.key_file:
-        return Identity(_checked(_read(options.key_file, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
+    if options.keyfile:
+        return Identity(_checked(_read(options.keyfile, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
     if options.credentials:
         return Identity(_checked(dict(options.credentials), "storage.gcs.credentials"))
     if not options.endpoint and os.environ.get("STORAGE_EMULATOR_HOST"):

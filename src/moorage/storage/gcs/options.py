@@ -1,4 +1,4 @@
-"""What a Google Cloud Storage driver is told: `config/sections/storage.py` Gcs in the driver's words."""
+"""Options of the Google Cloud Storage driver; a field named as a setting of `storage.gcs` has its value."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ GOOGLE: Final = "https://storage.googleapis.com"
 class GcsOptions:
     """`endpoint` "" is Google's, or where the environment's STORAGE_EMULATOR_HOST points.
 
-    `key_file` wins over `credentials`; without either Google's usual places are looked at (`gcs/credentials.py`).
+    `keyfile` wins over `credentials`; without either Google's usual places are looked at (`gcs/credentials.py`).
     """
 
     bucket: str
-    root: str = ""
+    rootdirectory: str = ""
     endpoint: str = ""
-    key_file: str = ""
+    keyfile: str = ""
     credentials: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    ca_bundle: str = ""
-    user_agent: str = ""
-    chunk: int = 16 * _MIB
-    concurrency: int = 50
+    cabundle: str = ""
+    useragent: str = ""
+    chunksize: int = 16 * _MIB
+    maxconcurrency: int = 50
     """Calls at the same time; streams of bytes out are not counted, as in the reference."""
     sources: int = 32
     """The most that one compose takes: Google's limit.  Tests set a small one to cross it with few bytes."""
@@ -39,5 +39,5 @@ class GcsOptions:
     @property
     def prefix(self) -> str:
         """What stands before every key; as the reference makes it of `rootdirectory`: slashes at both ends go."""
-        root = self.root.strip("/")
+        root = self.rootdirectory.strip("/")
         return f"{root}/" if root else ""

@@ -6,18 +6,20 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.gcs.connection import CallFailed
-from moorage.storage.gcs.errors import Failure, failure_of
+from moorage.storage.driver import KeyMissing, StorageUnavailable
+from moorage.storage.gcs.errors import failure_of
+from moorage.storage.object_store.errors import Failure, FailureKind
+from moorage.storage.object_store.helpers import slices
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     from moorage.storage.driver import Stat
-    from moorage.storage.gcs.objects import GcsObjects
+    from moorage.storage.gcs.requests import GcsRequests
 
 __all__ = ["GcsReader"]
 
-_PIECE_BYTES: Final = 1 << 20
+_ENDED: Final = Failure(0, "", "the body ended early", FailureKind.TRANSIENT)
 
 
 class GcsReader:
@@ -25,15 +27,19 @@ class GcsReader:
 
     def __init__(
         self,
-        objects: GcsObjects,
+        requests: GcsRequests,
         stat: Stat,
         response: Any = None,
         start: int = 0,
         stop: int = 0,
         version: str = "",
     ) -> None:
-        self.stat, self._objects, self._response = stat, objects, response
-        self._at, self._stop, self._version = start, stop, version
+        self.stat = stat
+        self._requests = requests
+        self._response = response
+        self._at = start
+        self._stop = stop
+        self._version = version
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         failures = 0
@@ -41,8 +47,7 @@ class GcsReader:
             cause: Exception | None = None
             try:
                 async for piece in self._response.content.iter_any():
-                    for start in range(0, len(piece), _PIECE_BYTES):
-                        part = piece[start : start + _PIECE_BYTES]
+                    for part in slices(piece):
                         self._at += len(part)
                         failures = 0
                         yield part
@@ -50,26 +55,24 @@ class GcsReader:
                 cause = error
             if self._at < self._stop:
                 failures += 1
-                failure = (
-                    Failure(0, "", "the body ended early", passing=True) if cause is None else failure_of(cause)
-                )
-                if not failure.passing or not self._version or failures >= self._objects.options.attempts:
-                    raise self._objects.told(failure, "read", self.stat.key) from cause
-                await self._objects.connection.pause(failures)
-                await self._again()
+                failure = _ENDED if cause is None else failure_of(cause)
+                retry = self._requests.connection.retry
+                if not failure.transient or not self._version or failures >= retry.attempts:
+                    raise self._requests.location.error(failure, "read", self.stat.key) from cause
+                await retry.pause(failures)
+                await self._resume()
         self.close()
 
-    async def _again(self) -> None:
-        """The rest of the same generation."""
+    async def _resume(self) -> None:
+        """Request the rest of the same generation."""
         self.close()
-        objects = self._objects
-        path = objects.connection.path(objects.path(self.stat.key))
-        headers = {"Accept-Encoding": "identity", "Range": f"bytes={self._at}-{self._stop - 1}"}
-        params = {"alt": "media", "generation": self._version}
+        key = self.stat.key
         try:
-            self._response = await objects.connection.open(path, params=params, headers=headers)
-        except CallFailed as error:
-            raise objects.told(error.failure, "read the rest of", self.stat.key) from error
+            self._response = await self._requests.open(key, self._at, self._stop, version=self._version)
+        except KeyMissing:
+            self._response = None
+        if self._response is None:
+            raise StorageUnavailable(f"{self._requests.location.describe(key)}: it was removed while it was read")
 
     def close(self) -> None:
         """A body that was read to its end gives its connection back; another is cut off."""

@@ -6,7 +6,7 @@ finishes is gone after a week, costs nothing and is in no listing.
 
 The reference keeps an upload's session in an object of its own type at `_uploads/UUID/data`: metadata
 `Session-URI` and `Offset`, and as its content the bytes after `Offset`.  Such an object is none to anybody else
-(`gcs/objects.py` hides it); here it is told of, finished, or removed.
+(`gcs/store.py` hides it); here it is told of, finished, or removed.
 
 The address of a session is a secret: whoever has it may write.  It is in no message.
 
@@ -25,20 +25,20 @@ import structlog
 
 from moorage.shielding import run_to_completion
 from moorage.storage.driver import Key, KeyMissing, StorageUnavailable, Stored, Unchanged, UploadMissing
-from moorage.storage.gcs.connection import CallFailed
 from moorage.storage.gcs.options import GOOGLE
-from moorage.storage.object_store.interface import Foreign, Source
+from moorage.storage.gcs.requests import SESSION_TYPE
+from moorage.storage.object_store.errors import RequestFailed
+from moorage.storage.object_store.interface import Source
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from moorage.storage.gcs.connection import Answer
-    from moorage.storage.gcs.objects import Found, GcsObjects
+    from moorage.storage.gcs.requests import Found, GcsRequests
     from moorage.storage.object_store.interface import LargeWriter
 
-__all__ = ["SESSION_TYPE", "Sessions"]
+__all__ = ["ResumableUploads"]
 
-SESSION_TYPE: Final = "application/x-docker-upload-session"
 _KEPT: Final = re.compile(r"bytes=0-([0-9]+)")
 _GO_ON: Final = 308
 _MIB: Final = 1 << 20
@@ -54,15 +54,17 @@ class _Left:
     found: Found
 
 
-class Sessions:
-    """What `GcsObjects` does with sessions."""
+class ResumableUploads:
+    """Large writes of one store, and the unfinished uploads of CNCF Distribution in it."""
 
-    def __init__(self, objects: GcsObjects) -> None:
-        self._objects, self._connection = objects, objects.connection
+    def __init__(self, requests: GcsRequests) -> None:
+        self._requests = requests
+        self._connection = requests.connection
+        self._location = requests.location
 
     @asynccontextmanager
     async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
-        """`Objects.large`."""
+        """See `interface.ObjectStore`."""
         writer = _Large(self, key, await run_to_completion(self._begin(key)))
         try:
             yield writer
@@ -72,36 +74,36 @@ class Sessions:
 
     async def _begin(self, key: Key) -> str:
         """The address of a new session."""
-        params = {"uploadType": "resumable", "name": self._objects.path(key)}
+        params = {"uploadType": "resumable", "name": self._location.path(key)}
         headers = {"X-Upload-Content-Type": "application/octet-stream"}
         try:
             answer = await self._connection.ask(
                 "POST", self._connection.upload_path, params=params, headers=headers
             )
-        except CallFailed as error:
-            raise self._objects.told(error.failure, "begin a session for", key) from error
+        except RequestFailed as error:
+            raise self._location.error(error.failure, "begin a session for", key) from error
         return answer.headers["Location"]
 
     async def _cancel(self, address: str) -> None:
         """499 is Google's answer to a session that is thereby gone."""
-        with suppress(CallFailed):
+        with suppress(RequestFailed):
             await self._connection.ask("DELETE", address)
 
     async def deliver(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
         """`data` goes to bytes [start, ...); with `total`, which is then where it ends, the object is made.
 
-        Raises CallFailed.
+        Raises RequestFailed.
         """
         end, at, failures, asking = start + len(data), start, 0, False
         while True:
             rest = b"" if asking else data[at - start :]
             try:
                 answer = await self._put(address, rest, None if asking else at, total)
-            except CallFailed as error:
+            except RequestFailed as error:
                 failures, asking = failures + 1, True
-                if not error.failure.transient or failures >= self._connection.options.attempts:
+                if not error.failure.transient or failures >= self._connection.retry.attempts:
                     raise
-                await self._connection.pause(failures)
+                await self._connection.retry.pause(failures)
                 continue
             if answer.status != _GO_ON:
                 return
@@ -110,25 +112,25 @@ class Sessions:
                 return
             if not start <= kept <= end:
                 raise StorageUnavailable(
-                    f"{self._objects.describe(key)}: the store has {kept} of the bytes, not {start} to {end}"
+                    f"{self._location.describe(key)}: the store has {kept} of the bytes, not {start} to {end}"
                 )
             if kept == at and not asking:
                 failures += 1
-                if failures >= self._connection.options.attempts:
-                    raise StorageUnavailable(f"{self._objects.describe(key)}: the store takes no bytes")
-                await self._connection.pause(failures)
+                if failures >= self._connection.retry.attempts:
+                    raise StorageUnavailable(f"{self._location.describe(key)}: the store takes no bytes")
+                await self._connection.retry.pause(failures)
             at, asking = kept, False
 
     async def send(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
         """`deliver` with the driver's errors."""
         try:
             await self.deliver(key, address, data, start, total)
-        except CallFailed as error:
-            raise self._objects.told(error.failure, "send", key) from error
+        except RequestFailed as error:
+            raise self._location.error(error.failure, "send", key) from error
 
     @property
     def chunk(self) -> int:
-        return self._objects.chunk
+        return self._requests.options.chunksize
 
     async def _put(self, address: str, data: bytes, start: int | None, total: int | None) -> Answer:
         """`start` None only asks how much is there."""
@@ -144,48 +146,48 @@ class Sessions:
 
     async def left(self, data: Key) -> _Left | None:
         """Raises KeyMissing; None for an object that is no session."""
-        found = await self._objects.found(data, sessions=True)
+        found = await self._requests.found(data, sessions=True)
         if found.kind != SESSION_TYPE:
             return None
         said = {name.lower(): text for name, text in found.metadata.items()}
         offset = said.get("offset", "")
         return _Left(said.get("session-uri", ""), int(offset) if offset.isdecimal() else 0, found)
 
-    async def foreign(self, data: Key) -> Foreign | None:
-        """`Objects.foreign`."""
+    async def legacy_size(self, data: Key) -> int | None:
+        """See `interface.JoiningStore`."""
         try:
             left = await self.left(data)
             if left is None:
-                return Foreign((await self._objects.head(data)).size)
+                return (await self._requests.head(data)).size
         except KeyMissing:
             return None
-        return Foreign(left.offset + left.found.stat.size)
+        return left.offset + left.found.stat.size
 
     async def adopt(self, data: Key) -> Source | None:
-        """`Objects.adopt`: the session is finished with the bytes that wait beside it."""
+        """See `interface.JoiningStore`: the session is finished with the bytes that wait beside it."""
         with suppress(KeyMissing):
             if (left := await self.left(data)) is not None:
                 await self._finish(data, left)
-            found = await self._objects.found(data)
+            found = await self._requests.found(data)
             return Source(data, found.stat.size, found.version) if found.stat.size else None
         return None
 
     async def _finish(self, data: Key, left: _Left) -> None:
-        tail = (await self._objects.content(data, limit=64 * _MIB, sessions=True)).data
+        tail = (await self._requests.get(data, limit=64 * _MIB, sessions=True)).data
         if not left.offset:
             if tail:
-                await self._objects.put(data, [tail], Unchanged(left.found.version))
+                await self._requests.put(data, [tail], Unchanged(left.found.version))
             else:
-                await self._objects.delete([data])
+                await self._requests.delete([data])
             await self._drop(left)
             return
         if not self._ours(left.address):
             raise UploadMissing(f"{data}: the session that it names is not of this store")
         try:
             await self.deliver(data, left.address, tail, left.offset, left.offset + len(tail))
-        except CallFailed as error:
+        except RequestFailed as error:
             if error.failure.transient:
-                raise self._objects.told(error.failure, "finish the session of", data) from error
+                raise self._location.error(error.failure, "finish the session of", data) from error
             # Gone after a week, or further than the object says: the client must begin anew.
             _log.warning(
                 "an upload of CNCF Distribution cannot be finished", key=data, status=error.failure.status
@@ -193,10 +195,10 @@ class Sessions:
             raise UploadMissing(f"{data}: the session of the upload cannot be finished") from error
 
     async def abort(self, data: Key) -> None:
-        """`Objects.abort`."""
+        """See `interface.JoiningStore`."""
         with suppress(KeyMissing):
             if (left := await self.left(data)) is not None:
-                await self._objects.delete([data])
+                await self._requests.delete([data])
                 await self._drop(left)
 
     async def _drop(self, left: _Left) -> None:
@@ -215,9 +217,9 @@ class Sessions:
 
 
 class _Large:
-    """See `objects.LargeWriter`.  A piece that is not whole is the last one, and waits for `commit`."""
+    """See `interface.LargeWriter`.  A piece that is not whole is the last one, and waits for `commit`."""
 
-    def __init__(self, sessions: Sessions, key: Key, address: str) -> None:
+    def __init__(self, sessions: ResumableUploads, key: Key, address: str) -> None:
         self._sessions, self._key, self.address = sessions, key, address
         self._sent = 0
         self._last = b""

@@ -73,7 +73,7 @@ class Signer:
         if not self._warned:
             self._warned = True
             failure = failure_of(error)
-            said = " ".join(text for text in (str(failure.status or ""), failure.reason, failure.text) if text)
+            said = " ".join(text for text in (str(failure.status or ""), failure.code, failure.text) if text)
             _log.warning(
                 "no URLs can be signed; blobs are sent through the registry. Signing needs a service account's "
                 "key, or the permission iam.serviceAccounts.signBlob of the account on itself",

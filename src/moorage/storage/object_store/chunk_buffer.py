@@ -1,13 +1,13 @@
-"""Bytes that come in any sizes and go to a store in pieces of one size, one on its way while the next fills.
+"""Buffer that turns bytes of any sizes into pieces of one size; one piece is sent while the next one fills.
 
     add ──► held, fewer than `size` bytes ──full──► sent ──► landed
                                               ▲                 │
                                               └── not before ───┘
 
-The promise of every upload to an object store is here: two pieces in memory at most, however large the layer.
-What is held at the end is the caller's to keep, to send or to write elsewhere.
+It bounds the memory of every upload to an object store: two pieces at most, however large the layer.  The caller
+sends, keeps or drops the bytes that are held at the end.
 
-Above: `chunk_log.py`, `storage/azure/appender.py`.
+Above: `appender.py`.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from moorage.shielding import wait_settled
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Sequence
 
-__all__ = ["Pieces"]
+__all__ = ["ChunkBuffer"]
 
 
-class Pieces:
-    """`length` is how many bytes are held; `held` are those to begin with.
+class ChunkBuffer:
+    """`length` bytes are held; `held` are the first ones.
 
-    `send` sends one piece, whose list is its own.  What it raises comes out of the call after.
+    `send` sends one piece, and owns the list.  Its errors are raised by the next call.
     """
 
     __slots__ = ("_flight", "_held", "_send", "_size", "length")
@@ -37,12 +37,13 @@ class Pieces:
         send: Callable[[list[bytes]], Coroutine[Any, Any, None]],
         held: Iterable[bytes] = (),
     ) -> None:
-        self._size, self._send = size, send
+        self._size = size
+        self._send = send
         self._flight: asyncio.Task[None] | None = None
         self.hold(held)
 
     async def add(self, chunks: Sequence[bytes]) -> None:
-        """Returns when all of it is held or on its way."""
+        """Return when all chunks are held or on their way."""
         for chunk in chunks:
             rest = chunk
             while rest:
@@ -55,29 +56,29 @@ class Pieces:
                     await self.send()
 
     async def send(self, *, keep: bool = False) -> None:
-        """What is held goes out when the piece before it has landed; `keep`: and is held on to all the same."""
+        """Send the held bytes when the piece before has been stored; `keep` also holds them further."""
         await self.landed()
         piece = self._held
         self.hold(piece if keep else ())
         self._flight = asyncio.ensure_future(self._send(piece))
 
     async def landed(self) -> None:
-        """Nothing is on its way any more.  Raises what `send` did, each time."""
-        if (flight := self._flight) is not None:
-            await asyncio.shield(flight)
+        """Wait for the piece on its way.  Raises the error of `send`, each time."""
+        if self._flight is not None:
+            await asyncio.shield(self._flight)
             self._flight = None
 
     def hold(self, held: Iterable[bytes]) -> None:
-        """Instead of what is held now."""
+        """Replace the held bytes."""
         self._held = list(held)
         self.length = sum(map(len, self._held))
 
     def joined(self) -> bytes:
-        """What is held."""
+        """Return the held bytes."""
         return b"".join(self._held)
 
     async def close(self) -> None:
-        """Nothing is on its way any more, and nothing held; how the last piece fared interests nobody."""
+        """Wait for the piece on its way, ignore its error, and drop the held bytes."""
         if self._flight is not None:
             await wait_settled(self._flight)
         self.hold(())

@@ -15,13 +15,17 @@ import binascii
 import json
 from dataclasses import dataclass, replace
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from moorage.storage.driver import Note, StorageUnavailable, Version
+from moorage.storage.driver import Note, StorageUnavailable, UploadState, Version
+
+if TYPE_CHECKING:
+    from moorage.storage.driver import Content
 
 __all__ = ["Chunk", "LogState", "decode"]
 
 _FORMAT: Final = 1
+_NONE: Final = Version("")
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,9 @@ class LogState:
     dated: bool = False
     """Whether `startedat` has been written."""
     adopted: bool = False
-    """Whether the reference began it, so that objects lie there which no state names."""
+    """CNCF Distribution began the upload, so it has objects that no state names."""
+    version: Version = _NONE
+    """Of the object that holds this state; not part of its content."""
 
     @property
     def offset(self) -> int:
@@ -62,6 +68,9 @@ class LogState:
     def names(self) -> list[str]:
         """Every object that an upload of ours may have, the two that make it one first."""
         return ["state", "startedat", *(chunk.name for chunk in self.chunks), *self.dead]
+
+    def shown(self) -> UploadState:
+        return UploadState(self.offset, self.started, self.notes, self.version, held=self)
 
     def without_last(self) -> LogState:
         """The last chunk superseded."""
@@ -82,9 +91,9 @@ class LogState:
         return json.dumps(header, separators=(",", ":")).encode() + b"\n" + self.tail
 
 
-def decode(place: str, data: bytes) -> LogState:
+def decode(place: str, content: Content) -> LogState:
     """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
-    header, newline, tail = data.partition(b"\n")
+    header, newline, tail = content.data.partition(b"\n")
     try:
         said: Any = json.loads(header)
         if not newline or said["moorage"] != _FORMAT:
@@ -99,6 +108,7 @@ def decode(place: str, data: bytes) -> LogState:
             notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in said["notes"]),
             dated=bool(said["dated"]),
             adopted=bool(said.get("adopted")),
+            version=content.version,
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StorageUnavailable(f"{place}: this version of Moorage cannot read it: {error}") from error

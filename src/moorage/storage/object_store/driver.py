@@ -5,17 +5,17 @@ A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it
 Nothing is asked twice: `read` and `open` are one request each, `handover` is none, and whoever is cancelled while
 something is written waits for the store's answer (`shielding.py`).
 
-Beside: `chunk_log.py`, `listing.py`.  Below: `storage/s3/objects.py` and its like.
+Beside: `chunk_log.py`, `listing.py`.  Below: `storage/s3/store.py` and its like.
 """
 
 from __future__ import annotations
 
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, cast, overload
+from typing import TYPE_CHECKING
 
 from moorage.shielding import run_to_completion
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost, Stored
-from moorage.storage.filesystem.ordered_writes import one_after_another, publish_in_steps
+from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
 from moorage.storage.keys import check_key
 from moorage.storage.object_store.chunk_log import ChunkLog
 from moorage.storage.object_store.listing import names
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         Write,
         Writer,
     )
-    from moorage.storage.object_store.interface import LargeWriter, Objects, Plain
+    from moorage.storage.object_store.interface import JoiningStore, LargeWriter, ObjectStore
 
 __all__ = ["ObjectDriver"]
 
@@ -52,34 +52,33 @@ class ObjectDriver:
     signs_urls = True
     lists_unfinished = True
 
-    @overload
-    def __init__(self, objects: Objects) -> None: ...
+    def __init__(self, store: ObjectStore, uploads: Uploads) -> None:
+        self.name = store.name
+        self.uploads = uploads
+        self._store = store
 
-    @overload
-    def __init__(self, objects: Plain, uploads: Uploads) -> None: ...
-
-    def __init__(self, objects: Plain, uploads: Uploads | None = None) -> None:
-        self.name = objects.name
-        self.uploads: Uploads = uploads or ChunkLog(cast("Objects", objects))
-        self._objects = objects
+    @classmethod
+    def with_chunk_log(cls, store: JoiningStore) -> ObjectDriver:
+        """Return the driver of a store without uploads of its own: they are logs of chunks."""
+        return cls(store, ChunkLog(store))
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         check_key(key)
-        return await self._objects.get(key, limit=limit)
+        return await self._store.get(key, limit=limit)
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
         check_key(key)
-        return await run_to_completion(self._objects.put(key, [data], when))
+        return await run_to_completion(self._store.put(key, [data], when))
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
-        return await one_after_another(self, groups)
+        return await write_one_by_one(self, groups)
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
 
     async def stat(self, key: Key) -> Stat:
         check_key(key)
-        return await self._objects.head(key)
+        return await self._store.head(key)
 
     find = Driver.find
 
@@ -87,15 +86,15 @@ class ObjectDriver:
         for key in keys:
             check_key(key)
         if keys:
-            await run_to_completion(self._objects.delete(list(keys)))
+            await run_to_completion(self._store.delete(list(keys)))
 
     async def clear(self, prefix: Key) -> None:
         check_key(prefix)
         await run_to_completion(self._clear(prefix))
 
     async def _clear(self, prefix: Key) -> None:
-        async for page in self._objects.walk(prefix):
-            await self._objects.delete([stat.key for stat in page])
+        async for page in self._store.walk(prefix):
+            await self._store.delete([stat.key for stat in page])
 
     async def prune(self, prefix: Key, before: datetime) -> None:
         del before  # there are no directories; what crashes leave is `uploads.sweep`'s
@@ -107,7 +106,7 @@ class ObjectDriver:
     @asynccontextmanager
     async def _open(self, key: Key, start: int, stop: int | None) -> AsyncIterator[Reader]:
         check_key(key)
-        async with self._objects.stream(key, start=start, stop=stop) as reader:
+        async with self._store.stream(key, start=start, stop=stop) as reader:
             yield reader
 
     async def open_file(self, key: Key) -> LocalFile | None:
@@ -116,12 +115,12 @@ class ObjectDriver:
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         check_key(key)
-        return await self._objects.sign(key, method=method, expires_s=expires_s)
+        return await self._store.sign(key, method=method, expires_s=expires_s)
 
     @asynccontextmanager
     async def create(self, key: Key) -> AsyncIterator[Writer]:
         check_key(key)
-        writer = ObjectWriter(self._objects, key)
+        writer = ObjectWriter(self._store, key)
         try:
             yield writer
         finally:
@@ -131,27 +130,28 @@ class ObjectDriver:
         self, prefix: Key, *, after: str = "", limit: int | None = None
     ) -> AsyncIterator[Sequence[str]]:
         check_key(prefix)
-        async for page in names(self._objects, prefix, after=after, limit=limit):
+        async for page in names(self._store, prefix, after=after, limit=limit):
             yield page
 
     async def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         check_key(prefix)
-        async for page in self._objects.walk(prefix):
+        async for page in self._store.walk(prefix):
             if page:
                 yield page
 
     async def probe(self) -> None:
-        await self._objects.probe()
+        await self._store.probe()
 
     async def close(self) -> None:
-        await self._objects.close()
+        await self._store.close()
 
 
 class ObjectWriter:
     """See `driver.Writer`.  Up to a chunk is put at once; more goes piece by piece to the final key."""
 
-    def __init__(self, objects: Plain, key: Key) -> None:
-        self._objects, self._key = objects, key
+    def __init__(self, store: ObjectStore, key: Key) -> None:
+        self._store = store
+        self._key = key
         self._buffer: list[bytes] = []
         self._buffered = 0
         self._context: AbstractAsyncContextManager[LargeWriter] | None = None
@@ -161,9 +161,9 @@ class ObjectWriter:
         for chunk in chunks:
             rest = chunk
             while rest:
-                if self._buffered == self._objects.chunk:
+                if self._buffered == self._store.chunk:
                     await self._send()
-                room = self._objects.chunk - self._buffered
+                room = self._store.chunk - self._buffered
                 piece = rest if len(rest) <= room else rest[:room]
                 self._buffer.append(piece)
                 self._buffered += len(piece)
@@ -171,14 +171,14 @@ class ObjectWriter:
 
     async def _send(self) -> None:
         if self._large is None:
-            self._context = self._objects.large(self._key)
+            self._context = self._store.large(self._key)
             self._large = await self._context.__aenter__()
         data, self._buffer, self._buffered = self._buffer, [], 0
         await run_to_completion(self._large.add(data))
 
     async def commit(self) -> Stored:
         if self._large is None:
-            await run_to_completion(self._objects.put(self._key, self._buffer))
+            await run_to_completion(self._store.put(self._key, self._buffer))
             return Stored.WRITTEN
         if self._buffered:
             await self._send()

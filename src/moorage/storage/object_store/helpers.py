@@ -1,53 +1,98 @@
-"""Looks at an object store that every kind of it takes alike, made of its own primitive calls.
+"""Helpers shared by all object stores, built on their primitive operations.
 
-Above: `storage/s3/objects.py`, `storage/gcs/objects.py`, `azure/`.  Beside: `interface.py`, which says what the
-calls promise.
+Above: the modules of `s3/`, `gcs/` and `azure/`.  Beside: `interface.py`, the interface of a store.
 """
 
 from __future__ import annotations
 
+import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
-from moorage.storage.driver import Key, KeyMissing, ObjectTooLarge, RangeOutside
+from moorage.storage.driver import Conflict, Key, KeyMissing, ObjectTooLarge, RangeOutside
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.storage.driver import Content, Version
+    from moorage.storage.driver import Content, Stat, Version
+    from moorage.storage.object_store.errors import RequestFailed
 
-__all__ = ["Readable", "look_for_nothing", "require_start", "version_if_holding"]
+__all__ = ["below", "check_start", "find", "new_session", "probe", "refused_put", "slices", "stat_from"]
 
-_NOBODYS: Final = Key("docker/registry/v2/probe")
+_PROBED: Final = Key("docker/registry/v2/probe")
 _PROBE_BYTES: Final = 1 << 20
+_PIECE_BYTES: Final = 1 << 20
 
 
-class Readable(Protocol):
-    """The one call that is needed."""
-
+class _Readable(Protocol):
     async def get(self, key: Key, *, limit: int) -> Content: ...
 
 
-def require_start(key: Key, start: int, size: int) -> None:
-    """Raises RangeOutside where a reading would begin past the object's end; at the end nothing is read."""
+class _Described(Protocol):
+    async def head(self, key: Key) -> Stat: ...
+
+
+def below(home: Key, name: str) -> Key:
+    """Return the key of an object of an upload."""
+    return Key(f"{home}/{name}")
+
+
+def new_session() -> str:
+    """Return 64 random bits in hexadecimal: part of all names that one request writes, so no other uses them."""
+    return secrets.token_hex(8)
+
+
+async def find(store: _Described, key: Key) -> Stat | None:
+    """Return what `head` does, or None if there is no object."""
+    try:
+        return await store.head(key)
+    except KeyMissing:
+        return None
+
+
+def check_start(key: Key, start: int, size: int) -> None:
+    """Raises RangeOutside if a read from `start` begins past the object's end; at the end nothing is read."""
     if start > size:
         raise RangeOutside(f"{key}: {start} is past its {size} bytes")
 
 
-async def version_if_holding(store: Readable, key: Key, data: Sequence[bytes]) -> Version | None:
-    """The version of the object if it holds exactly `data`: then a write whose answer was lost has been done."""
-    try:
-        found = await store.get(key, limit=sum(map(len, data)))
-    except (KeyMissing, ObjectTooLarge):
-        return None
-    return found.version if found.data == b"".join(data) else None
+async def stat_from(store: _Described, key: Key, start: int) -> Stat:
+    """Return size and time of an object of which an empty range at `start` is read.
+
+    Raises KeyMissing, RangeOutside.
+    """
+    stat = await store.head(key)
+    check_start(key, start, stat.size)
+    return stat
 
 
-async def look_for_nothing(store: Readable) -> None:
-    """GET of an object that nobody makes: the answer tells of the place, the credentials and the clocks.
+async def refused_put(store: _Readable, key: Key, data: Sequence[bytes], error: RequestFailed) -> Version:
+    """Return the version of a conditional put that the store refused because an earlier attempt, whose response
+    was lost, had carried it out: the object then holds exactly `data`.  Raises Conflict.
+    """
+    if error.doubtful:
+        try:
+            content = await store.get(key, limit=sum(map(len, data)))
+        except (KeyMissing, ObjectTooLarge):
+            pass
+        else:
+            if content.data == b"".join(data):
+                return content.version
+    raise Conflict(f"{key}: {error.failure.code or error}") from error
+
+
+async def probe(store: _Readable) -> None:
+    """Read an object that does not exist: checks endpoint, bucket, credentials and clocks with one request.
 
     Raises StorageUnavailable.
     """
     try:
-        await store.get(_NOBODYS, limit=_PROBE_BYTES)
+        await store.get(_PROBED, limit=_PROBE_BYTES)
     except (KeyMissing, ObjectTooLarge):
         return
+
+
+def slices(data: bytes) -> Sequence[bytes]:
+    """Return `data` in pieces as a `driver.Reader` gives them: at most 1 MiB each."""
+    if len(data) <= _PIECE_BYTES:
+        return [data] if data else []
+    return [data[start : start + _PIECE_BYTES] for start in range(0, len(data), _PIECE_BYTES)]

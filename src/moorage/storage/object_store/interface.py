@@ -1,18 +1,20 @@
-"""What an object store must give: a dozen primitive calls on one bucket, from which a driver is made.
+"""Object store interface: primitive operations on one bucket, from which a driver is made.
 
-    driver.py   Driver      ──┐
-    chunk_log.py       Uploads     ──┼──►  Objects  ◄── storage/s3/objects.py, ... one for each kind of store
-    listing.py    `children`  ──┘     (Plain, the part of it without joining, is enough where blobs can grow)
+    driver.py     Driver     ──┐
+    listing.py    `children` ──┼──►  ObjectStore   ◄── azure/store.py
+                               │          ▲
+    chunk_log.py  Uploads    ──┴──►  JoiningStore  ◄── s3/store.py, gcs/store.py
 
-The rule not to miss: **nothing above may rest its safety on a condition alone.**  `put` with ABSENT or Unchanged
-is as exact as the store makes it, and one store let three racing creators win.  What is above stays right then,
-too: chunks have names that no other writer uses, blobs are named by their content.
+A store whose blobs grow by themselves (Azure) is an `ObjectStore` and has its own `driver.Uploads`; for all others
+`chunk_log.py` makes uploads of the operations of `JoiningStore`.
 
-Keys are `driver.Key`s; the store puts its root before them and takes it off again.  The errors are those of
-`storage/driver.py`, and no other exception escapes.  A call that is cancelled may have happened or not; whoever
-must know waits for it to end (`shielding.py`).
+**No safety argument above may rest on a condition alone.**  `put` with ABSENT or Unchanged is as exact as the
+store makes it, and one store let three racing creators win.  The callers stay correct then: chunks have names that
+no other writer uses, blobs are named by their content.
 
-Source: docs/reference/object-storage.md, sections 3 to 6.
+Keys are `driver.Key`s; the store adds its root prefix and removes it.  The errors are those of
+`storage/driver.py`, and no other exception escapes.  A cancelled call may have been carried out or not; a caller
+that depends on the outcome awaits its end (`shielding.py`).
 """
 
 from __future__ import annotations
@@ -29,13 +31,13 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Content, Key, Reader, SignedUrl, Stat, Stored, Version, When
 
-__all__ = ["Foreign", "LargeWriter", "NamePage", "Objects", "Pages", "Plain", "Source"]
+__all__ = ["JoiningStore", "LargeWriter", "NamePage", "ObjectStore", "Pages", "Source"]
 
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """An object to be joined.  The join fails with UploadChanged, as far as the store can tell, when the object
-    is no longer of this version; with UploadMissing when it is gone.
+    """An object to be joined.  The join raises UploadChanged, as far as the store can detect it, if the object is
+    no longer of this version; UploadMissing if it is gone.
     """
 
     key: Key
@@ -45,116 +47,115 @@ class Source:
 
 @dataclass(frozen=True, slots=True)
 class NamePage:
-    """A page of the names directly below a prefix, in the store's order: that of whole keys, where a prefix has
-    a slash at its end.  `names` have none; a name that is both an object and a prefix comes twice.
+    """A page of the names directly below a prefix, in the store's order: that of whole keys, where a prefix ends
+    with a slash.  `names` have no slash; a name that is both an object and a prefix occurs twice.
 
-    `token` asks for the page after this one; "" when this is the last.
+    `token` requests the next page; it is "" on the last one.
     """
 
     names: Sequence[str]
     token: str
 
 
-@dataclass(frozen=True, slots=True)
-class Foreign:
-    """An upload that the reference began here and Moorage has not touched: how many bytes it holds."""
-
-    size: int
-
-
 class LargeWriter(Protocol):
-    """An object written piece by piece, of which nothing can be seen until `commit`."""
+    """An object written piece by piece, invisible until `commit`."""
 
     async def add(self, data: Sequence[bytes]) -> None:
-        """The next piece: exactly `Objects.chunk` bytes, or the last one."""
+        """Write the next piece: exactly `ObjectStore.chunk` bytes, or fewer in the last one."""
 
     async def commit(self) -> Stored:
-        """The object is there, whole and durable; an object of its size may have been kept."""
+        """Make the object visible, whole and durable; an object of the same size may be kept."""
 
 
 class Pages(Protocol):
     """Names below a prefix, page by page."""
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
-        """At most `limit` names directly below `prefix`, from the first key greater than `PREFIX/` + `after`;
-        with `token` what follows the page that gave it.
+        """Return at most `limit` names directly below `prefix`, from the first key greater than `PREFIX/` +
+        `after`; with `token` those that follow the page that returned it.
         """
 
 
-class Plain(Pages, Protocol):
-    """One bucket below one root, for a driver that brings its own uploads.  See the module docstring."""
+class ObjectStore(Pages, Protocol):
+    """One bucket below one root prefix.  See the module docstring."""
 
     name: str
     """As `Driver.name`."""
 
     chunk: int
-    """Bytes of a chunk of the uploads that begin now, and of a piece of a `LargeWriter`."""
+    """Bytes of a chunk of uploads that begin now, and of a piece of a `LargeWriter`."""
 
     async def get(self, key: Key, *, limit: int) -> Content:
-        """The whole object in one request.  Raises KeyMissing, ObjectTooLarge."""
+        """Return the whole object, by one request.  Raises KeyMissing, ObjectTooLarge."""
 
     async def put(self, key: Key, data: Sequence[bytes], when: When = ALWAYS) -> Version:
-        """The pieces, one after the other, as one object: all or nothing, durable on return.  Raises Conflict.
+        """Write the pieces, one after the other, as one object: all or nothing, durable on return.
 
-        Retries are made inside; a condition that our own lost attempt made false is not a Conflict.
+        Retries inside; a condition that an earlier attempt of this call made false is no Conflict.  Raises
+        Conflict.
         """
 
     async def head(self, key: Key) -> Stat:
-        """Raises KeyMissing."""
+        """Return size and time.  Raises KeyMissing."""
 
     def stream(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
-        """As `Driver.open`."""
+        """See `Driver.open`."""
 
     async def delete(self, keys: Sequence[Key]) -> None:
-        """Any number; missing ones are fine.  In as few requests as the store allows, the first keys first."""
+        """Remove any number of objects, the first keys first; missing ones are fine.  Uses as few requests as the
+        store allows.
+        """
 
     def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
-        """As `Driver.scan`: every object below `prefix`, pages of up to 1000, each once."""
+        """See `Driver.scan`: every object below `prefix`, pages of up to 1000, each once."""
 
     def large(self, key: Key) -> AbstractAsyncContextManager[LargeWriter]:
-        """A large object in one go.  Leaving without `commit` leaves nothing."""
+        """Write a large object in one go.  Leaving without `commit` leaves nothing."""
 
     async def sign(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
-        """A URL for GET or HEAD that whoever has it may use; None where the store cannot make one.  No request,
-        except for credentials that are due.
+        """Return a URL for GET or HEAD that needs no credentials; None where the store cannot make one.  Makes no
+        request, except for credentials that are due.
         """
 
     async def probe(self) -> None:
-        """One cheap request that shows that the bucket is there and may be read.  Raises StorageUnavailable."""
+        """Make one cheap request that fails unless the bucket can be read.  Raises StorageUnavailable."""
 
     async def close(self) -> None:
         """Free connections and tasks."""
 
 
-class Objects(Plain, Protocol):
-    """What `ChunkLog` needs besides: joining, and what the reference left unfinished."""
+class JoiningStore(ObjectStore, Protocol):
+    """An object store that joins objects, with access to unfinished uploads of CNCF Distribution: for `ChunkLog`.
+
+    `data` is the key `HOME/data` of such an upload.
+    """
 
     any_length: bool
-    """Whether `join` takes sources of any length in any place.  S3 does not: a source that is not the last
-    must be exactly as long as the others (R2) and at least 5 MiB (everybody)."""
+    """True: `join` takes sources of any length in any place.  S3 does not: a source other than the last must
+    be exactly as long as the others (R2) and at least 5 MiB (all)."""
 
     def describe(self, key: str) -> str:
-        """Return the object's name in the bucket, endpoint and bucket, for the log."""
+        """Return the object's name, endpoint and bucket, for the log."""
 
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
-        """The sources one after the other, then `tail`, become one object, by the store itself and of any size;
-        an object of that size may be kept.
+        """Make one object of the sources, one after the other, and `tail`: by the store itself, of any size.  An
+        object of the same size may be kept.
 
-        Nothing is seen under `to` before it is whole.  `scratch` is a prefix for intermediate objects, which
-        whoever clears the upload removes.  Raises UploadMissing, UploadChanged.  A failure or a cancellation
-        leaves nothing that the store would keep and no listing would show, unless the process dies.
+        Invisible under `to` until it is whole.  `scratch` is a prefix for intermediate objects, which are removed
+        with the upload.  Raises UploadMissing, UploadChanged.  A failure or a cancellation leaves nothing that
+        the store keeps and no listing shows, unless the process dies.
         """
 
-    async def foreign(self, data: Key) -> Foreign | None:
-        """What of the reference's unfinished upload lies at `data`, if there is one.  Changes nothing."""
+    async def legacy_size(self, data: Key) -> int | None:
+        """Return the bytes of CNCF Distribution's unfinished upload, None if there is none.  Changes nothing."""
 
     async def adopt(self, data: Key) -> Source | None:
-        """Make an object of what `foreign` tells of; None when there is nothing in it.  May be repeated."""
+        """Make an object of CNCF Distribution's unfinished upload; None if it is empty.  Idempotent."""
 
     async def abort(self, data: Key) -> None:
         """Remove what was begun at exactly this key and never completed."""
 
     async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> Sequence[Key]:
-        """Keys below `under` at which an object was begun before `before` and never completed; with `abort` what
-        was begun is removed.
+        """Return the keys below `under` at which an object was begun before `before` and never completed; with
+        `abort` also remove what was begun.
         """

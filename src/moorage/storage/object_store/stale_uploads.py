@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from datetime import datetime
 
-    from moorage.storage.object_store.interface import Plain
+    from moorage.storage.object_store.interface import ObjectStore
 
 __all__ = ["abandoned"]
 
 _UPLOADS: Final = "_uploads"
 
 
-async def abandoned(objects: Plain, under: Key, before: datetime) -> AsyncIterator[Key]:
+async def abandoned(objects: ObjectStore, under: Key, before: datetime) -> AsyncIterator[Key]:
     """See `driver.Uploads.abandoned`."""
     check_key(under)
     waiting = [under]
@@ -36,7 +36,7 @@ async def abandoned(objects: Plain, under: Key, before: datetime) -> AsyncIterat
             waiting += [Key(f"{prefix}/{name}") for name in page if name == _UPLOADS or not name.startswith("_")]
 
 
-async def _old(objects: Plain, prefix: Key, before: datetime) -> AsyncIterator[Key]:
+async def _old(objects: ObjectStore, prefix: Key, before: datetime) -> AsyncIterator[Key]:
     """Homes directly below a repository's `_uploads`, by one listing of all that lies there."""
     began: dict[str, datetime] = {}
     touched: dict[str, datetime] = {}

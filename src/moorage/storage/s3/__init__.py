@@ -1,1 +1,1 @@
-"""S3, Amazon's and all others.  Read `objects.py` first: `storage/object_store/driver.py` builds on it."""
+"""S3, and compatible stores.  Read `store.py` and `requests.py` first; `object_store/driver.py` is built on them."""

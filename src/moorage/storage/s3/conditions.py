@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from obstore import PutMode
 
     from moorage.storage.driver import When
-    from moorage.storage.s3.objects import S3Objects
+    from moorage.storage.s3.requests import S3Requests
 
 __all__ = ["Conditions"]
 
@@ -46,8 +46,8 @@ class _Had:
 class Conditions:
     """Of one store, as one process found them."""
 
-    def __init__(self, objects: S3Objects) -> None:
-        self._objects = objects
+    def __init__(self, requests: S3Requests) -> None:
+        self._requests = requests
         self._had: _Had | None = None
         self._lock = asyncio.Lock()
         self._writing: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
@@ -56,9 +56,9 @@ class Conditions:
         """Raises Conflict."""
         had = await self._tried()
         if when is ABSENT and had.absent:
-            return await self._objects.put_once(key, data, "create")
+            return await self._requests.put(key, data, "create")
         if isinstance(when, Unchanged) and had.unchanged:
-            return await self._objects.put_once(key, data, {"e_tag": when.version})
+            return await self._requests.put(key, data, {"e_tag": when.version})
         # Of the requests of this process, at least, only one looks and writes at a time.
         async with self._writing.setdefault(key, asyncio.Lock()):
             current = await self._version(key)
@@ -66,11 +66,11 @@ class Conditions:
                 raise Conflict(f"{key}: it exists")
             if isinstance(when, Unchanged) and current != when.version:
                 raise Conflict(f"{key}: it has changed")
-            return await self._objects.put_once(key, data)
+            return await self._requests.put(key, data)
 
     async def _version(self, key: Key) -> Version | None:
         try:
-            return (await self._objects.versioned(key))[1]
+            return (await self._requests.versioned(key))[1]
         except KeyMissing:
             return None
 
@@ -87,10 +87,10 @@ class Conditions:
         try:
             created = await self._written(key, "create")
             absent = created is not None and await self._written(key, "create") is None
-            right: PutMode = {"e_tag": created or await self._objects.put_once(key, _CONTENT)}
+            right: PutMode = {"e_tag": created or await self._requests.put(key, _CONTENT)}
             unchanged = await self._written(key, wrong) is None and await self._written(key, right) is not None
         finally:
-            await self._objects.delete([key])
+            await self._requests.delete([key])
         if not (absent and unchanged):
             _log.warning(
                 "the store does not keep conditions of writes; racing pushes of one tag may overwrite each other",
@@ -102,6 +102,6 @@ class Conditions:
     async def _written(self, key: Key, mode: PutMode) -> Version | None:
         """None if the condition was refused, or is not known at all."""
         try:
-            return await self._objects.put_once(key, _CONTENT, mode)
+            return await self._requests.put(key, _CONTENT, mode)
         except (Conflict, Unsupported):
             return None

@@ -25,7 +25,8 @@ from urllib.parse import urlsplit
 
 from moorage import extras
 from moorage.storage.driver import StorageUnavailable
-from moorage.storage.s3.errors import Place, failure_of
+from moorage.storage.object_store.errors import Location
+from moorage.storage.s3.errors import failure_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
@@ -72,13 +73,13 @@ class Stores:
             },
         }
         never = {"max_retries": 0, "retry_timeout": timedelta(seconds=1)}
-        sending_s = options.answer_s + options.chunk / _LEAST_RATE
-        headers = {"x-amz-acl": options.acl} if options.acl else {}
+        sending_s = options.answer_s + options.chunksize / _LEAST_RATE
+        headers = {"x-amz-acl": options.objectacl} if options.objectacl else {}
         encryption: dict[str, Any] = {}
         if options.encrypt:
-            encryption = {"server_side_encryption": "aws:kms" if options.kms_key else "AES256"}
-            if options.kms_key:
-                encryption["sse_kms_key_id"] = options.kms_key
+            encryption = {"server_side_encryption": "aws:kms" if options.keyid else "AES256"}
+            if options.keyid:
+                encryption["sse_kms_key_id"] = options.keyid
         # Hours for a body that flows, and much less for one that stands still.
         reading: ClientConfig = {
             "timeout": timedelta(hours=12),
@@ -89,8 +90,8 @@ class Stores:
         self.writing = make(writing, retry_config=never, **encryption)
         self.deleting = make(reading, retry_config=retries, disable_bulk_delete=True)
         self.signing = self.reading
-        if options.redirect_endpoint:
-            self.signing = make(reading, retry_config=retries, redirect=options.redirect_endpoint)
+        if options.redirectendpoint:
+            self.signing = make(reading, retry_config=retries, redirect=options.redirectendpoint)
 
 
 class S3Connection:
@@ -99,8 +100,8 @@ class S3Connection:
     def __init__(self, options: S3Options) -> None:
         require_libraries()
         self.options = options
-        self.place = Place(options.endpoint_url or f"AWS {options.region}", options.bucket)
-        self.moving = asyncio.Semaphore(min(_AT_ONCE, options.copy_concurrency))
+        self.location = Location(options.endpoint_url or f"AWS {options.region}", options.bucket, options.prefix)
+        self.moving = asyncio.Semaphore(min(_AT_ONCE, options.multipartcopymaxconcurrency))
         self.asking = asyncio.Semaphore(_AT_ONCE)
         self._stack = AsyncExitStack()
         self._closed = False
@@ -123,7 +124,7 @@ class S3Connection:
     async def stores(self) -> Stores:
         """The stores of obstore, with credentials that are good for the next minutes."""
         if self._stores is None:
-            client = None if self.options.endpoint else await self.client()
+            client = None if self.options.regionendpoint else await self.client()
             async with self._lock:
                 if self._stores is None:
                     self._stores = await self._made(self._make_stores(client))
@@ -145,13 +146,13 @@ class S3Connection:
         """
         if self._closed:
             work.close()
-            raise StorageUnavailable(f"{self.place.endpoint}, bucket {self.place.bucket}: closed")
+            raise self.location.closed()
         try:
             return await work
         except StorageUnavailable:
             raise
         except Exception as error:
-            raise self.place.error(failure_of(error), "connecting", "") from error
+            raise self.location.error(failure_of(error), "connecting") from error
 
     def _sessions(self) -> Any:
         if self._session is None:
@@ -176,20 +177,20 @@ class S3Connection:
             response_checksum_validation="when_required",
             parameter_validation=False,
             connect_timeout=_CONNECT_S,
-            read_timeout=2 * options.answer_s + options.chunk // _LEAST_RATE,
+            read_timeout=2 * options.answer_s + options.chunksize // _LEAST_RATE,
             retries={"total_max_attempts": options.attempts, "mode": "standard"},
             max_pool_connections=2 * _AT_ONCE,
-            user_agent=options.user_agent or None,
-            use_dualstack_endpoint=options.dual_stack or None,
-            use_fips_endpoint=options.fips or None,
+            user_agent=options.useragent or None,
+            use_dualstack_endpoint=options.usedualstack or None,
+            use_fips_endpoint=options.usefipsendpoint or None,
             s3=style,
         )
         static: dict[str, Any] = {}
         if self._static:
             static = {
-                "aws_access_key_id": options.access_key,
-                "aws_secret_access_key": options.secret_key,
-                "aws_session_token": options.session_token or None,
+                "aws_access_key_id": options.accesskey,
+                "aws_secret_access_key": options.secretkey,
+                "aws_session_token": options.sessiontoken or None,
             }
         context = self._sessions().create_client(
             "s3",
@@ -208,16 +209,16 @@ class S3Connection:
 
     @property
     def _static(self) -> bool:
-        return bool(self.options.access_key and self.options.secret_key)
+        return bool(self.options.accesskey and self.options.secretkey)
 
     def _verify(self) -> bool | str:
         """Not the certificates that botocore brings along: those that the host trusts are the ones that count."""
-        if not self.options.verify:
+        if self.options.skipverify:
             return False
         import ssl
 
         places = ssl.get_default_verify_paths()
-        known = (self.options.ca_bundle, os.environ.get("AWS_CA_BUNDLE", ""), os.environ.get("SSL_CERT_FILE", ""))
+        known = (self.options.cabundle, os.environ.get("AWS_CA_BUNDLE", ""), os.environ.get("SSL_CERT_FILE", ""))
         system = ("/etc/ssl/certs/ca-certificates.crt", places.cafile or "", places.openssl_cafile)
         return next((path for path in (*known, *system) if path and os.path.isfile(path)), True)
 
@@ -226,9 +227,9 @@ class S3Connection:
         if self._static:
             options = self.options
             self._snapshot = {
-                "access_key_id": options.access_key,
-                "secret_access_key": options.secret_key,
-                "token": options.session_token or None,
+                "access_key_id": options.accesskey,
+                "secret_access_key": options.secretkey,
+                "token": options.sessiontoken or None,
             }
         else:
             if self._credentials is None:
@@ -289,11 +290,11 @@ class S3Connection:
             "allow_http": endpoint.startswith("http://"),
             "connect_timeout": timedelta(seconds=_CONNECT_S),
         }
-        if options.user_agent:
-            config["user_agent"] = options.user_agent
-        if not options.verify:
+        if options.useragent:
+            config["user_agent"] = options.useragent
+        if options.skipverify:
             config["allow_invalid_certificates"] = True
-        if bundle := options.ca_bundle or os.environ.get("AWS_CA_BUNDLE", ""):
+        if bundle := options.cabundle or os.environ.get("AWS_CA_BUNDLE", ""):
             with open(bundle, "rb") as file:
                 config["root_certificate"] = file.read()
         return S3Store(

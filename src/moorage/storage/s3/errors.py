@@ -1,7 +1,4 @@
-"""What went wrong at an S3 store, in one form for both libraries, and what it means to a driver's caller.
-
-The text that ends up in our log names the operation, the key, the endpoint, the bucket and the store's own code.
-It never holds a URL's query or a header, so no key and no signature.
+"""Failures of S3: error codes, and the exceptions of both libraries as `Failure` values.
 
 obstore's exceptions carry the answer in their text (`status code: 404`, `<Code>NoSuchKey</Code>`), botocore's
 as data.
@@ -10,13 +7,12 @@ as data.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from typing import Any, Final
 
-from moorage.storage.driver import StorageError, StorageUnavailable
-from moorage.storage.error_messages import failed
+from moorage.storage.driver import StorageUnavailable
+from moorage.storage.object_store.errors import Failure, FailureKind
 
-__all__ = ["Failure", "Place", "Unsupported", "failure_of"]
+__all__ = ["Unsupported", "failure_of"]
 
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
@@ -35,10 +31,11 @@ _TRANSIENT: Final = {
     "RequestLimitExceeded", "BandwidthLimitExceeded", "503", "500", "502", "504", "429", "408",
 }  # fmt: skip
 _PASSING: Final = {"HTTPClientError", "ConnectionError", "TimeoutError", "ClientError", "GenericError", "OSError"}
-"""Names of exceptions, of whatever library, that tell of the network; others tell of us, and come again."""
+"""Names of exceptions of the network, of any library.  Others are errors of this host and would be repeated."""
 _MISSING: Final = {"NoSuchKey", "404", "NotFound", "NoSuchVersion"}
 _REFUSED: Final = {"PreconditionFailed", "412"}
 _UNSUPPORTED: Final = {"NotImplemented", "501"}
+_NOT_FOUND: Final = 404
 _NOT_IMPLEMENTED: Final = 501
 _NO_SPACE: Final = 507
 _MOVED: Final = 301
@@ -62,65 +59,25 @@ _HINTS: Final = {
 
 
 class Unsupported(StorageUnavailable):
-    """The store does not know this request, or a condition in it."""
+    """The store does not implement this request, or a condition of it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """`status` 0: there was no answer.  `code` is the store's, "" where it gave none."""
-
-    status: int
-    code: str
-    text: str
-
-    @property
-    def missing(self) -> bool:
-        """The object is not there, and the bucket, as far as can be known (a HEAD has no body), is."""
-        return self.code in _MISSING or (self.status == 404 and not self.code)  # noqa: PLR2004  HTTP
-
-    @property
-    def refused(self) -> bool:
-        """A condition did not hold."""
-        return self.code in _REFUSED or (self.status in {409, 412} and not self.transient)
-
-    @property
-    def unsupported(self) -> bool:
-        return self.code in _UNSUPPORTED or self.status == _NOT_IMPLEMENTED
-
-    @property
-    def transient(self) -> bool:
-        """Worth another try: no answer, the store's own trouble, or a request to come later."""
-        if self.unsupported or self.exhausted:
-            return False
-        if not self.status:
-            return not self.code or self.code in _TRANSIENT
-        return self.code in _TRANSIENT or self.status in {408, 429} or self.status >= 500  # noqa: PLR2004  HTTP
-
-    @property
-    def exhausted(self) -> bool:
-        return self.code in _EXHAUSTED or self.status == _NO_SPACE
+def _failure(status: int, code: str, text: str) -> Failure:
+    return Failure(status, code, text, _kind(status, code), _HINTS.get(code, ""))
 
 
-@dataclass(frozen=True, slots=True)
-class Place:
-    """Where requests go: for messages."""
-
-    endpoint: str
-    bucket: str
-
-    def __str__(self) -> str:
-        return f"{self.endpoint}, bucket {self.bucket}"
-
-    def error(self, failure: Failure, operation: str, key: str) -> StorageError:
-        return failed(
-            operation,
-            key,
-            str(self),
-            status=failure.status,
-            code=failure.code,
-            reason=_HINTS.get(failure.code) or failure.text,
-            exhausted=failure.exhausted,
-        )
+def _kind(status: int, code: str) -> FailureKind:
+    if code in _MISSING or (status == _NOT_FOUND and not code):  # a response to HEAD has no body, so no code
+        return FailureKind.MISSING
+    if code in _UNSUPPORTED or status == _NOT_IMPLEMENTED:
+        return FailureKind.UNSUPPORTED
+    if code in _EXHAUSTED or status == _NO_SPACE:
+        return FailureKind.EXHAUSTED
+    if code in _TRANSIENT or status in {408, 429} or status >= 500 or not (status or code):  # noqa: PLR2004  HTTP
+        return FailureKind.TRANSIENT
+    if code in _REFUSED or status in {409, 412}:
+        return FailureKind.REFUSED
+    return FailureKind.PERMANENT
 
 
 def failure_of(error: BaseException) -> Failure:
@@ -129,19 +86,19 @@ def failure_of(error: BaseException) -> Failure:
     if isinstance(response, dict) and "Error" in response:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
         said = response["Error"]
-        return Failure(status, str(said.get("Code", "")), str(said.get("Message", ""))[:300])
+        return _failure(status, str(said.get("Code", "")), str(said.get("Message", ""))[:300])
     text = str(error)
     status_found, code, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
     if status_found is not None:
         words = message[1] if message is not None else "the store gave no reason"
-        return Failure(int(status_found[1]), code[1] if code is not None else "", words)
+        return _failure(int(status_found[1]), code[1] if code is not None else "", words)
     if "redirect without LOCATION" in text:
-        return Failure(_MOVED, "PermanentRedirect", "")
+        return _failure(_MOVED, "PermanentRedirect", "")
     if within := _WITHIN_LIST.search(text):
-        return Failure(0, within[2], within[1])
+        return _failure(0, within[2], within[1])
     cause = _CAUSE.findall(text)
     if type(error).__module__.startswith(("obstore", "builtins")) and cause:
-        return Failure(0, "", cause[-1])
+        return _failure(0, "", cause[-1])
     first = re.sub(r"[?][^ ]*", "", text.split("\n", 1)[0])[:300]
     passing = {kind.__name__ for kind in type(error).__mro__} & _PASSING
-    return Failure(0, "" if passing else type(error).__name__, first)
+    return _failure(0, "" if passing else type(error).__name__, first)

@@ -32,23 +32,21 @@ from moorage.storage.driver import (
     UploadChanged,
     UploadMissing,
 )
-from moorage.storage.object_store.interface import Foreign, Source
-from moorage.storage.s3.errors import Unsupported, failure_of
+from moorage.storage.object_store.helpers import find
+from moorage.storage.object_store.interface import Source
+from moorage.storage.s3.errors import Unsupported
+from moorage.storage.s3.requests import NoSuchUpload
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
     from datetime import datetime
 
     from moorage.storage.object_store.interface import LargeWriter
-    from moorage.storage.s3.objects import S3Objects
     from moorage.storage.s3.options import S3Limits
+    from moorage.storage.s3.requests import S3Requests
 
 __all__ = ["Part", "S3Multipart", "parts_of"]
 
-_NO_UPLOAD: Final = "NoSuchUpload"
-_MOVING: Final = {"copy_object", "upload_part", "upload_part_copy"}
-_CALL_LIMIT_S: Final = 900.0
-"""CompleteMultipartUpload of thousands of parts and copies of gigabytes take minutes; nothing takes longer."""
 _AT_ONCE: Final = 8
 _log: Final = structlog.get_logger("moorage.storage.s3")
 
@@ -72,31 +70,13 @@ def parts_of(sources: Sequence[Source], *, limits: S3Limits, copy_chunk: int, co
 
 
 class S3Multipart:
-    """What aiobotocore does for `S3Objects`."""
+    """Joins and large writes of one store."""
 
-    def __init__(self, objects: S3Objects) -> None:
-        self._objects, self._path = objects, objects.path
-        self._connection, self._options = objects.connection, objects.options
-
-    async def call(self, operation: str, key: str, **parameters: Any) -> Any:
-        """One request; its errors are the driver's, KeyMissing for what is not there, `Unsupported`."""
-        client = await self._connection.client()
-        # Copies of gigabytes must not keep a list of tags waiting.
-        turns = self._connection.moving if operation in _MOVING else self._connection.asking
-        try:
-            async with turns, asyncio.timeout(_CALL_LIMIT_S):
-                return await getattr(client, operation)(Bucket=self._options.bucket, **parameters)
-        except Exception as error:
-            failure = failure_of(error)
-            if failure.missing:
-                raise KeyMissing(key) from error
-            if failure.code == _NO_UPLOAD:
-                raise _NoUpload(key) from error
-            if failure.unsupported:
-                raise Unsupported(f"{operation} {key}: {failure.code or failure.status}") from error
-            if failure.refused:
-                raise UploadChanged(f"{key}: it is no longer what was written there") from error
-            raise self._connection.place.error(failure, operation, self._path(key)) from error
+    def __init__(self, requests: S3Requests) -> None:
+        self._requests = requests
+        self._call = requests.call
+        self._path = requests.path
+        self._options = requests.options
 
     def _kept(self, key: Key, storage_class: str) -> dict[str, Any]:
         """The parameters of whatever makes an object."""
@@ -104,17 +84,17 @@ class S3Multipart:
         found: dict[str, Any] = {"Key": self._path(key)}
         if storage_class:
             found["StorageClass"] = storage_class
-        if options.acl:
-            found["ACL"] = options.acl
+        if options.objectacl:
+            found["ACL"] = options.objectacl
         if options.encrypt:
-            found["ServerSideEncryption"] = "aws:kms" if options.kms_key else "AES256"
-            if options.kms_key:
-                found["SSEKMSKeyId"] = options.kms_key
+            found["ServerSideEncryption"] = "aws:kms" if options.keyid else "AES256"
+            if options.keyid:
+                found["SSEKMSKeyId"] = options.keyid
         return found
 
     async def _copy_whole(self, to: Key, source: Source, kind: str) -> None:
         """CopyObject.  Raises UploadChanged."""
-        await self.call(
+        await self._call(
             "copy_object", to, **self._kept(to, kind), CopySource=self._copied(source),
             CopySourceIfMatch=source.version,
         )  # fmt: skip
@@ -128,10 +108,10 @@ class S3Multipart:
         """
         wanted = {**parameters, "CopySource": self._copied(source)}
         try:
-            said = await self.call("upload_part_copy", source.key, **wanted, CopySourceIfMatch=source.version)
+            said = await self._call("upload_part_copy", source.key, **wanted, CopySourceIfMatch=source.version)
         except UploadChanged:
             await self._unchanged(source)
-            said = await self.call("upload_part_copy", source.key, **wanted)
+            said = await self._call("upload_part_copy", source.key, **wanted)
             await self._unchanged(source)
         return str(said["CopyPartResult"]["ETag"])
 
@@ -140,14 +120,14 @@ class S3Multipart:
 
     async def _unchanged(self, source: Source) -> None:
         """Raises UploadChanged if `source` is no longer of its version."""
-        if (await self._objects.versioned(source.key))[1] != source.version:
+        if (await self._requests.versioned(source.key))[1] != source.version:
             raise UploadChanged(f"{source.key}: it is no longer what was written there")
 
     async def join(self, to: Key, sources: Sequence[Source], tail: bytes, scratch: Key) -> Stored:
-        """`Objects.join`."""
+        """See `interface.JoiningStore`."""
         options = self._options
-        kind = self._objects.storage_class(to)
-        whole = min(options.copy_threshold, options.limits.part_bytes)
+        kind = self._requests.storage_class(to)
+        whole = min(options.multipartcopythresholdsize, options.limits.part_bytes)
         try:
             if len(sources) == 1 and not tail and sources[0].size <= whole:
                 with suppress(UploadChanged):
@@ -161,7 +141,7 @@ class S3Multipart:
             few, made = await self._few(sources, scratch)
             stored = await self._assemble(to, few, tail, kind)
             if made:
-                await run_to_completion(self._objects.delete(made))
+                await run_to_completion(self._requests.delete(made))
         except KeyMissing as error:
             raise UploadMissing(str(error)) from error
         return stored
@@ -182,9 +162,9 @@ class S3Multipart:
                     continue
                 key = Key(f"{scratch}/{level}.{number:08d}")
                 made.append(key)
-                await self._assemble(key, group, b"", self._objects.storage_class(key))
+                await self._assemble(key, group, b"", self._requests.storage_class(key))
                 # Ceph's radosgw (16) answers a completion without an ETag.
-                version = (await self._objects.versioned(key))[1]
+                version = (await self._requests.versioned(key))[1]
                 joined.append(Source(key, sum(source.size for source in group), version))
             sources = joined
         return sources, made
@@ -193,7 +173,10 @@ class S3Multipart:
         """One object of copied parts, and the tail as the last one."""
         options = self._options
         parts = parts_of(
-            sources, limits=options.limits, copy_chunk=options.copy_chunk, copy_threshold=options.copy_threshold
+            sources,
+            limits=options.limits,
+            copy_chunk=options.multipartcopychunksize,
+            copy_threshold=options.multipartcopythresholdsize,
         )
         upload = await self._begin(to, kind)
         done: dict[int, str] = {}
@@ -205,7 +188,7 @@ class S3Multipart:
                 done[number] = await self._copy(
                     source, Key=self._path(to), UploadId=upload, PartNumber=number, **more
                 )
-            except _NoUpload as error:
+            except NoSuchUpload as error:
                 raise self._vanished(to) from error
 
         try:
@@ -221,7 +204,7 @@ class S3Multipart:
     async def _begin(self, to: Key, kind: str) -> str:
         kept = self._kept(to, kind)
         begun = asyncio.ensure_future(
-            self.call("create_multipart_upload", to, ContentType="application/octet-stream", **kept)
+            self._call("create_multipart_upload", to, ContentType="application/octet-stream", **kept)
         )
         try:
             return str((await asyncio.shield(begun))["UploadId"])
@@ -234,12 +217,12 @@ class S3Multipart:
     async def _send(self, to: Key, upload: str, number: int, data: bytes) -> str:
         try:
             said = await run_to_completion(
-                self.call(
+                self._call(
                     "upload_part", to, Key=self._path(to), UploadId=upload, PartNumber=number, Body=data,
                     ContentLength=len(data),
                 )
             )  # fmt: skip
-        except _NoUpload as error:
+        except NoSuchUpload as error:
             raise self._vanished(to) from error
         return str(said["ETag"])
 
@@ -247,12 +230,12 @@ class S3Multipart:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
         try:
             await run_to_completion(
-                self.call(
+                self._call(
                     "complete_multipart_upload", to, Key=self._path(to), UploadId=upload,
                     MultipartUpload={"Parts": parts},
                 )
             )  # fmt: skip
-        except _NoUpload as error:
+        except NoSuchUpload as error:
             # A first attempt whose answer was lost may have done it.
             if await self._size(to) != size:
                 raise self._vanished(to) from error
@@ -261,22 +244,22 @@ class S3Multipart:
 
     def _vanished(self, key: Key) -> StorageUnavailable:
         return StorageUnavailable(
-            f"{self._objects.describe(key)}: its multipart upload was aborted by another client"
+            f"{self._requests.location.describe(key)}: its multipart upload was aborted by another client"
         )
 
     async def _give_up(self, to: Key, upload: str) -> None:
         """Abort; that failing leaves parts that `unfinished` finds by age."""
         try:
-            await run_to_completion(self.call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
-        except (_NoUpload, KeyMissing):
+            await run_to_completion(self._call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
+        except (NoSuchUpload, KeyMissing):
             return
         except StorageError as error:
             _log.warning("parts of an object were left behind", key=to, cause=str(error))
 
     @asynccontextmanager
-    async def large(self, key: Key, kind: str) -> AsyncIterator[LargeWriter]:
-        """`Objects.large`."""
-        upload = await self._begin(key, kind)
+    async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
+        """See `interface.ObjectStore`."""
+        upload = await self._begin(key, self._requests.storage_class(key))
         writer = _Large(self._send, self._complete, key, upload)
         try:
             yield writer
@@ -284,16 +267,15 @@ class S3Multipart:
             if not writer.committed:
                 await self._give_up(key, upload)
 
-    async def foreign(self, data: Key) -> Foreign | None:
-        """`Objects.foreign`."""
+    async def legacy_size(self, data: Key) -> int | None:
+        """See `interface.JoiningStore`."""
         upload = await self._latest(data)
-        if upload is not None:
-            return Foreign(sum(size for _, _, size in await self._sent(data, upload)))
-        size = await self._size(data)
-        return None if size is None else Foreign(size)
+        if upload is None:
+            return await self._size(data)
+        return sum(size for _, _, size in await self._sent(data, upload))
 
     async def adopt(self, data: Key) -> Source | None:
-        """`Objects.adopt`: the parts that the reference sent become the object `data`."""
+        """See `interface.JoiningStore`: the parts that CNCF Distribution sent become the object `data`."""
         upload = await self._latest(data)
         if upload is not None:
             sent = await self._sent(data, upload)
@@ -303,7 +285,7 @@ class S3Multipart:
             size = sum(size for _, _, size in sent)
             await self._complete(data, upload, {number: tag for number, tag, _ in sent}, size)
         try:
-            stat, version = await self._objects.versioned(data)
+            stat, version = await self._requests.versioned(data)
         except KeyMissing:
             return None
         return Source(data, stat.size, version) if stat.size else None
@@ -319,7 +301,7 @@ class S3Multipart:
         found: list[tuple[int, str, int]] = []
         marker = 0
         while True:
-            said = await self.call(
+            said = await self._call(
                 "list_parts", data, Key=self._path(data), UploadId=upload, PartNumberMarker=marker
             )
             found += [(part["PartNumber"], part["ETag"], part["Size"]) for part in said.get("Parts", ())]
@@ -332,7 +314,7 @@ class S3Multipart:
         markers: dict[str, str] = {}
         while True:
             try:
-                said = await self.call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
+                said = await self._call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
             except Unsupported:
                 return
             for entry in said.get("Uploads", ()):
@@ -342,27 +324,26 @@ class S3Multipart:
             markers = {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said.get("NextUploadIdMarker", "")}
 
     async def _size(self, key: Key) -> int | None:
-        try:
-            return (await self._objects.head(key)).size
-        except KeyMissing:
-            return None
+        stat = await find(self._requests, key)
+        return None if stat is None else stat.size
 
     async def abort(self, data: Key) -> None:
-        """`Objects.abort`."""
+        """See `interface.JoiningStore`."""
         for upload in [entry["UploadId"] async for entry in self._begun(data) if entry["Key"] == self._path(data)]:
             await self._give_up(data, upload)
 
-    async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> list[str]:
-        """`Objects.unfinished`, as the bucket's names.  MinIO lists only exact keys, and drops such by itself."""
-        old = [entry async for entry in self._begun(f"{under}/") if entry["Initiated"] < before]
-        for entry in old if abort else ():
-            key = Key(entry["Key"][len(self._options.prefix) :])
-            await self._give_up(key, entry["UploadId"])
-        return [str(entry["Key"]) for entry in old]
-
-
-class _NoUpload(StorageError):
-    """The multipart upload has been completed, aborted, or never was."""
+    async def unfinished(self, under: Key, before: datetime, *, abort: bool) -> Sequence[Key]:
+        """See `interface.JoiningStore`.  MinIO lists only exact keys, and removes old uploads by itself."""
+        begun = self._begun(f"{under}/")
+        location = self._requests.location
+        old = [
+            (location.key(entry["Key"]), str(entry["UploadId"]))
+            async for entry in begun
+            if entry["Initiated"] < before
+        ]
+        for key, upload in old if abort else ():
+            await self._give_up(key, upload)
+        return [key for key, _ in old]
 
 
 class _Large:

@@ -1,4 +1,4 @@
-"""What an S3 driver is told: `config/sections/storage.py` S3 in the driver's words, and what stores allow."""
+"""Options of the S3 driver, and limits of stores; a field named as a setting of `storage.s3` has its value."""
 
 from __future__ import annotations
 
@@ -24,37 +24,37 @@ class S3Limits:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class S3Options:
-    """`endpoint` "" is Amazon's; `path_style` None: see `style`.
+    """`regionendpoint` "" is Amazon's; `forcepathstyle` None: see `style`.
 
-    Static keys are used when both are there, `session_token` with them; else botocore's chain: environment,
+    Static keys are used when both are there, `sessiontoken` with them; else botocore's chain: environment,
     profiles, web identity, containers, instance metadata.
     """
 
     bucket: str
-    root: str = ""
+    rootdirectory: str = ""
     region: str = ""
-    endpoint: str = ""
-    path_style: bool | None = None
-    redirect_endpoint: str = ""
-    access_key: str = field(default="", repr=False)
-    secret_key: str = field(default="", repr=False)
-    session_token: str = field(default="", repr=False)
+    regionendpoint: str = ""
+    forcepathstyle: bool | None = None
+    redirectendpoint: str = ""
+    accesskey: str = field(default="", repr=False)
+    secretkey: str = field(default="", repr=False)
+    sessiontoken: str = field(default="", repr=False)
     secure: bool = True
-    verify: bool = True
-    ca_bundle: str = ""
+    skipverify: bool = False
+    cabundle: str = ""
     encrypt: bool = False
-    kms_key: str = ""
-    storage_class: str = ""
-    acl: str = ""
-    user_agent: str = ""
-    dual_stack: bool = False
+    keyid: str = ""
+    storageclass: str = ""
+    objectacl: str = ""
+    useragent: str = ""
+    usedualstack: bool = False
     accelerate: bool = False
-    fips: bool = False
+    usefipsendpoint: bool = False
     log_requests: bool = False
-    chunk: int = 10 * _MIB
-    copy_chunk: int = 32 * _MIB
-    copy_concurrency: int = 8
-    copy_threshold: int = 32 * _MIB
+    chunksize: int = 10 * _MIB
+    multipartcopychunksize: int = 32 * _MIB
+    multipartcopymaxconcurrency: int = 8
+    multipartcopythresholdsize: int = 32 * _MIB
     limits: S3Limits = field(default_factory=S3Limits)
     attempts: int = 5
     """How often a request is made that fails for a passing reason."""
@@ -64,14 +64,14 @@ class S3Options:
     @property
     def prefix(self) -> str:
         """What stands before every key; as the reference makes it of `rootdirectory`."""
-        return f"{self.root.rstrip('/')}/".lstrip("/")
+        return f"{self.rootdirectory.rstrip('/')}/".lstrip("/")
 
     @property
     def endpoint_url(self) -> str:
         """With its scheme; "" for Amazon's own."""
-        if not self.endpoint or "://" in self.endpoint:
-            return self.endpoint.rstrip("/")
-        return f"{'https' if self.secure else 'http'}://{self.endpoint.rstrip('/')}"
+        if not self.regionendpoint or "://" in self.regionendpoint:
+            return self.regionendpoint.rstrip("/")
+        return f"{'https' if self.secure else 'http'}://{self.regionendpoint.rstrip('/')}"
 
     @property
     def style(self) -> str:
@@ -80,5 +80,7 @@ class S3Options:
         A custom endpoint means the bucket in the path, unless somebody said otherwise, and so does a bucket with
         dots, which no certificate of Amazon's covers as part of a host.
         """
-        path = bool(self.endpoint) or "." in self.bucket if self.path_style is None else self.path_style
+        path = (
+            bool(self.regionendpoint) or "." in self.bucket if self.forcepathstyle is None else self.forcepathstyle
+        )
         return "path" if path else "virtual"

@@ -1,9 +1,9 @@
-"""Azure's blobs below one prefix: `storage/object_store/interface.py` says what each call promises.
+"""Requests to Azure Blob Storage for the blobs below one prefix, with the driver's errors and retries.
 
-A copy that is still being made, or that failed, leaves an empty blob behind that says so in a header: it counts as
-missing everywhere but in listings.
+    store.py  uploads.py ──► appender.py ──► blocks.py ──► requests.py ──► connection.py
 
-Above: `legacy_names.py`.  Beside: `azure/blocks.py`, blobs that grow.  Below: `azure/connection.py`.
+A copy that is in progress, or failed, leaves an empty blob with a header that reports it: it counts as missing
+everywhere but in listings.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from moorage.storage.azure.errors import Failure, failure_of
+from moorage.storage.azure.errors import failure_of, is_other_type
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -26,14 +26,15 @@ from moorage.storage.driver import (
     RangeOutside,
     SignedUrl,
     Stat,
-    StorageError,
     StorageUnavailable,
     Unchanged,
     Version,
 )
 from moorage.storage.keys import is_key
-from moorage.storage.object_store.helpers import require_start
+from moorage.storage.object_store.errors import RequestFailed
+from moorage.storage.object_store.helpers import check_start, slices
 from moorage.storage.object_store.interface import NamePage
+from moorage.storage.object_store.retry import Retry
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -44,26 +45,15 @@ if TYPE_CHECKING:
     from moorage.storage.azure.connection import AzureConnection
     from moorage.storage.driver import Reader, When
 
-__all__ = ["AzureObjects", "Found", "Refusal", "Replaced", "conditions"]
+__all__ = ["AzureRequests", "Found", "Replaced", "conditions"]
 
 _T = TypeVar("_T")
 _ANY: Final = Version("")
 
 _PAGE: Final = 1000
 _GET_BYTES: Final = 4 << 20
-_PIECE_BYTES: Final = 1 << 20
 _AT_ONCE: Final = 16
 _UNFINISHED: Final = {"pending", "failed", "aborted"}
-
-
-class Refusal(Exception):
-    """A condition did not hold, or the blob there is of another kind.  A lost attempt of our own may have made it
-    so: aiohttp repeats what has no answer, and so do we.
-    """
-
-    def __init__(self, failure: Failure) -> None:
-        super().__init__(failure.code)
-        self.failure = failure
 
 
 class Replaced(StorageUnavailable):
@@ -82,8 +72,8 @@ class Found:
     copied: str
 
 
-class AzureObjects:
-    """See the module docstring."""
+class AzureRequests:
+    """Requests below one prefix of the container, in one process."""
 
     def __init__(
         self,
@@ -92,58 +82,53 @@ class AzureObjects:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.connection, self.prefix, self.options = connection, prefix, connection.options
-        self.sleep = sleep
+        self.connection = connection
+        self.options = connection.options
+        self.location = replace(connection.location, prefix=prefix)
+        self.path = self.location.path
+        self.describe = self.location.describe
+        self.retry = Retry(failure_of, self.options.attempts, delay_s=self._delay_s, sleep=sleep)
 
-    def path(self, key: str) -> str:
-        """The container's name for a key."""
-        return f"{self.prefix}{key}"
+    def _delay_s(self, failures: int) -> float:
+        return self.options.retry_delay * failures
 
     async def ask(self, operation: str, key: str, work: Callable[[BlobClient], Awaitable[_T]]) -> _T:
-        """A request for one blob, until it is known how it ended.  Raises KeyMissing, Refusal."""
+        """Make a request for one blob.
 
-        async def once() -> _T:
+        Raises KeyMissing and RangeOutside; RequestFailed if a condition did not hold or the blob is of another
+        type, which an earlier attempt of this call may have caused: aiohttp repeats requests without a response,
+        too.
+        """
+
+        async def request() -> _T:
             async with self.connection.blob(self.path(key)) as blob:
                 return await work(blob)
 
-        return await self._again(operation, key, once)
+        return await self._retried(operation, key, request)
 
     async def ask_container(
         self, operation: str, key: str, work: Callable[[ContainerClient], Awaitable[_T]]
     ) -> _T:
-        """The same for a request of the container."""
+        """Make a request for the container."""
 
-        async def once() -> _T:
+        async def request() -> _T:
             async with self.connection.container() as container:
                 return await work(container)
 
-        return await self._again(operation, key, once)
+        return await self._retried(operation, key, request)
 
-    async def _again(self, operation: str, key: str, once: Callable[[], Awaitable[_T]]) -> _T:
-        attempts = self.options.attempts
-        for attempt in range(1, attempts + 1):
-            try:
-                return await once()
-            except StorageError:
+    async def _retried(self, operation: str, key: str, request: Callable[[], Awaitable[_T]]) -> _T:
+        try:
+            return await self.retry.run(request)
+        except RequestFailed as error:
+            failure = error.failure
+            if failure.missing:
+                raise KeyMissing(key) from error
+            if failure.range_outside:
+                raise RangeOutside(f"{key}: past its end") from error
+            if failure.refused or is_other_type(failure):
                 raise
-            except Exception as error:
-                failure = failure_of(error)
-                if failure.missing:
-                    raise KeyMissing(key) from error
-                if failure.refused or failure.other_type:
-                    raise Refusal(failure) from error
-                if failure.past_end:
-                    raise RangeOutside(f"{key}: past its end") from error
-                if not failure.transient or attempt == attempts:
-                    raise self.failed(failure, operation, key) from error
-            await self.sleep(self.options.pause_s * attempt)
-        raise AssertionError("unreachable: the last attempt returns or raises")
-
-    def describe(self, key: str) -> str:
-        return f"{self.path(key)} at {self.connection.place}"
-
-    def failed(self, failure: Failure, operation: str, key: str) -> StorageError:
-        return self.connection.place.error(failure, operation, self.path(key))
+            raise self.location.error(failure, operation, key) from error
 
     async def get(self, key: Key, *, limit: int) -> Content:
         data, found = await self._get(key, 0, limit + 1, _ANY)
@@ -166,17 +151,17 @@ class AzureObjects:
         try:
             data, found = await self.ask("Get Blob", key, work)
         except RangeOutside:
-            data, found = b"", await self.find(key)  # an empty blob has no range that is not past its end
-        except Refusal as error:
+            data, found = b"", await self.properties(key)  # an empty blob has no range that is not past its end
+        except RequestFailed as error:
             raise Replaced(f"{self.describe(key)}: it was replaced while it was read") from error
         if found.copying:
             raise KeyMissing(key)
-        require_start(key, start, found.size)
+        check_start(key, start, found.size)
         if len(data) < min(length, found.size - start):
             raise StorageUnavailable(f"{self.describe(key)}: {len(data)} bytes came of {length}")
         return data, found
 
-    async def find(self, key: Key) -> Found:
+    async def properties(self, key: Key) -> Found:
         """What the headers say, of an unfinished copy too.  Raises KeyMissing."""
 
         async def work(blob: BlobClient) -> Found:
@@ -186,7 +171,7 @@ class AzureObjects:
 
     async def whole(self, key: Key) -> Found:
         """The same of a blob that is whole.  Raises KeyMissing."""
-        found = await self.find(key)
+        found = await self.properties(key)
         if found.copying:
             raise KeyMissing(key)
         return found
@@ -205,7 +190,7 @@ class AzureObjects:
         """With the first 4 MiB.  Raises KeyMissing, RangeOutside."""
         if stop is not None and stop <= start:
             found = await self.whole(key)
-            require_start(key, start, found.size)
+            check_start(key, start, found.size)
             return AzureReader(self, key, found, start, start, b"")
         length = _GET_BYTES if stop is None else stop - start
         data, found = await self._get(key, start, length, version)
@@ -234,12 +219,12 @@ class AzureObjects:
             metadata = metadata or {"session": secrets.token_hex(8)}
         try:
             return await self._put_once(key, body, when, metadata)
-        except Refusal as refusal:
-            if refusal.failure.other_type:
+        except RequestFailed as refusal:
+            if is_other_type(refusal.failure):
                 return await self._put_over(key, body, when, metadata)
-            if metadata is not None and (version := await self.ours(key, metadata)) is not None:
+            if metadata is not None and (version := await self.own_version(key, metadata)) is not None:
                 return version
-            raise Conflict(f"{key}: {refusal}") from refusal
+            raise Conflict(f"{key}: {refusal.failure.code}") from refusal
 
     async def _put_once(self, key: Key, body: bytes, when: When, metadata: dict[str, str] | None) -> Version:
         async def work(blob: BlobClient) -> Version:
@@ -257,7 +242,7 @@ class AzureObjects:
         """In place of an append blob, which the service does not replace: remove exactly that one first."""
         for _ in range(self.options.attempts):
             try:
-                found = await self.find(key)
+                found = await self.properties(key)
             except KeyMissing:
                 found = None
             if found is not None:
@@ -268,12 +253,12 @@ class AzureObjects:
                 raise Conflict(f"{key}: it is gone")
             try:
                 return await self._put_once(key, body, ABSENT if found is not None else when, metadata)
-            except Refusal as refusal:
+            except RequestFailed as refusal:
                 if when is not ALWAYS:
-                    raise Conflict(f"{key}: {refusal}") from refusal
+                    raise Conflict(f"{key}: {refusal.failure.code}") from refusal
         raise StorageUnavailable(f"{self.describe(key)}: others kept writing to it")
 
-    async def ours(self, key: Key, metadata: dict[str, str]) -> Version | None:
+    async def own_version(self, key: Key, metadata: dict[str, str]) -> Version | None:
         """The version of the blob if it is the one that was written with this metadata, which was new then."""
         try:
             found = await self.whole(key)
@@ -289,7 +274,7 @@ class AzureObjects:
 
         try:
             await self.ask("Delete Blob", key, work)
-        except (KeyMissing, Refusal):
+        except (KeyMissing, RequestFailed):
             return False
         return True
 
@@ -310,8 +295,8 @@ class AzureObjects:
             await self.ask("Delete Blob", key, work)
         except KeyMissing:
             return
-        except Refusal as refusal:
-            raise self.failed(refusal.failure, "Delete Blob", key) from refusal
+        except RequestFailed as refusal:
+            raise self.location.error(refusal.failure, "Delete Blob", key) from refusal
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = _PAGE) -> NamePage:
         """Names come after `after` by `startFrom`; a service that does not know it is read from its beginning."""
@@ -361,7 +346,7 @@ class AzureObjects:
             try:
                 found = [
                     Stat(
-                        Key(item.name[len(self.prefix) :]),
+                        self.location.key(item.name),
                         int(item.size),
                         item.last_modified or item.creation_time,
                     )
@@ -382,7 +367,7 @@ class AzureObjects:
 class AzureReader:
     """See `driver.Reader`.  4 MiB a request, each on condition that the blob is still the same."""
 
-    def __init__(self, objects: AzureObjects, key: Key, found: Found, start: int, end: int, data: bytes) -> None:
+    def __init__(self, objects: AzureRequests, key: Key, found: Found, start: int, end: int, data: bytes) -> None:
         self.stat = Stat(key, found.size, found.modified)
         self._objects, self._key, self._version = objects, key, found.version
         self._at, self._end, self._data = start, end, data
@@ -393,8 +378,8 @@ class AzureReader:
                 self._data = await self._objects.read_on(self._key, self._at, self._end, self._version)
             data, self._data = self._data[: self._end - self._at], b""
             self._at += len(data)
-            for start in range(0, len(data), _PIECE_BYTES):
-                yield data[start : start + _PIECE_BYTES]
+            for piece in slices(data):
+                yield piece
 
 
 def conditions(when: When) -> dict[str, Any]:

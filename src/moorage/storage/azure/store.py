@@ -13,8 +13,8 @@ Where there are both, an object is the one in `docker/...` if there is one there
 again, and deleting removes both, the older one first.  A version read from the older place begins with `/`:
 writing over it creates the newer one, so that of two writers still only one wins.
 
-Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: docs/reference/storage-layout.md,
-sections 3.1 and 10.
+Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: docs/reference/storage-layout.md, section 3.1
+and 10.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ import structlog
 
 from moorage.shielding import run_to_completion
 from moorage.storage.azure.blocks import WRITING, LargeBlob, drop
-from moorage.storage.azure.objects import AzureObjects
+from moorage.storage.azure.requests import AzureRequests
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -40,7 +40,7 @@ from moorage.storage.driver import (
     Unchanged,
     Version,
 )
-from moorage.storage.object_store.helpers import look_for_nothing
+from moorage.storage.object_store.helpers import probe
 from moorage.storage.object_store.interface import NamePage
 from moorage.storage.object_store.listing import names
 
@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Reader, SignedUrl, When
     from moorage.storage.object_store.interface import LargeWriter
 
-__all__ = ["AzureLayouts"]
+__all__ = ["AzureStore"]
 
 _T = TypeVar("_T")
 
@@ -61,8 +61,8 @@ _OLDER: Final = "/"
 _log: Final = structlog.get_logger("moorage.storage.azure")
 
 
-class AzureLayouts:
-    """See `objects.Plain`; `primary` is where things are written."""
+class AzureStore:
+    """See `interface.ObjectStore`; `primary` is where things are written."""
 
     name = "azure"
 
@@ -75,10 +75,10 @@ class AzureLayouts:
         self.connection, self.options = connection, connection.options
         self.chunk = self.options.chunk
         self._sleep = sleep
-        self._found: tuple[AzureObjects, ...] = ()
+        self._found: tuple[AzureRequests, ...] = ()
         self._looking = asyncio.Lock()
 
-    async def places(self) -> tuple[AzureObjects, ...]:
+    async def places(self) -> tuple[AzureRequests, ...]:
         """The one to write to, then where else to look."""
         if not self._found:
             async with self._looking:
@@ -86,14 +86,14 @@ class AzureLayouts:
                     self._found = await self._look()
         return self._found
 
-    async def primary(self) -> AzureObjects:
+    async def primary(self) -> AzureRequests:
         return (await self.places())[0]
 
-    async def _look(self) -> tuple[AzureObjects, ...]:
-        newer = AzureObjects(self.connection, self.options.prefix, sleep=self._sleep)
+    async def _look(self) -> tuple[AzureRequests, ...]:
+        newer = AzureRequests(self.connection, self.options.prefix, sleep=self._sleep)
         if self.options.prefix:
             return (newer,)
-        older = AzureObjects(self.connection, _OLDER, sleep=self._sleep)
+        older = AzureRequests(self.connection, _OLDER, sleep=self._sleep)
         new, old = await asyncio.gather(newer.page(_MARKER, limit=1), older.page(_MARKER, limit=1))
         if not old.names:
             return (newer,)
@@ -106,7 +106,7 @@ class AzureLayouts:
         )
         return newer, older
 
-    async def _first(self, ask: Callable[[AzureObjects], Awaitable[_T]]) -> _T:
+    async def _first(self, ask: Callable[[AzureRequests], Awaitable[_T]]) -> _T:
         """From the first place that has it.  Raises KeyMissing."""
         *others, last = await self.places()
         for place in others:
@@ -119,7 +119,7 @@ class AzureLayouts:
     async def get(self, key: Key, *, limit: int) -> Content:
         primary = await self.primary()
 
-        async def ask(place: AzureObjects) -> Content:
+        async def ask(place: AzureRequests) -> Content:
             found = await place.get(key, limit=limit)
             return found if place is primary else Content(found.data, Version(_OLDER + found.version))
 
@@ -138,7 +138,7 @@ class AzureLayouts:
             when = await self._condition(key, others[0], when)
         return await primary.put(key, data, when)
 
-    async def _condition(self, key: Key, older: AzureObjects, when: When) -> When:
+    async def _condition(self, key: Key, older: AzureRequests, when: When) -> When:
         """What a condition on both places means for the newer one.  Raises Conflict."""
         stale = when.version.removeprefix(_OLDER) if isinstance(when, Unchanged) else ""
         if isinstance(when, Unchanged) and stale == when.version:
@@ -195,7 +195,7 @@ class AzureLayouts:
         primary, *others = await self.places()
         if others:
 
-            async def ask(place: AzureObjects) -> AzureObjects:
+            async def ask(place: AzureRequests) -> AzureRequests:
                 await place.whole(key)
                 return place
 
@@ -210,7 +210,7 @@ class AzureLayouts:
         if abort:
             for key in old:
                 try:
-                    await primary.find(key)
+                    await primary.properties(key)
                 except KeyMissing:
                     await drop(primary, key)
                 else:
@@ -218,7 +218,7 @@ class AzureLayouts:
         return old
 
     async def probe(self) -> None:
-        await look_for_nothing(await self.primary())
+        await probe(await self.primary())
 
     async def close(self) -> None:
         await self.connection.close()
