@@ -19,6 +19,8 @@
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
+    python3 dev.py structure [ROOT]
+                                  sizes, import circles and the language of the docstrings of a checkout
     python3 dev.py dist           build sdist and wheel of the commit into dist/, reproducibly (docs/releasing.md)
     python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
 
@@ -192,6 +194,9 @@ def main(arguments: list[str]) -> None:
     if command in {"fuzz", "soak"}:
         set_up(DEV_PINS)
         call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
+        return
+    if command == "structure":
+        call(sys.executable, "tools/structure.py", *rest)
         return
     if command == "dist":
         set_up(DEV_PINS)
