@@ -90,7 +90,6 @@ BELOW: Final = {
         "acme",
         "auth",
         "cache",
-        "cgroups",
         "config",
         "errors",
         "health_checks",

@@ -2,9 +2,9 @@
 
     python3 dev.py structure [ROOT]       ROOT is a checkout, by default this one
 
-Imports inside functions and for type checking count.  A room is a package or module directly below src/moorage; an
-arrow is one room that imports another.  A circle is a set of modules, or rooms, that import each other, directly or
-through others.  Words are counted per 1,000 words of docstrings.
+Imports inside functions and for type checking count.  A room is a package or module directly below src/moorage.
+An arrow is one room that imports another.  A circle is a set of modules, or rooms, that import each other,
+directly or through others.  Words are counted per 1,000 words of docstrings.
 """
 
 from __future__ import annotations

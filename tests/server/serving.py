@@ -121,7 +121,7 @@ def service(home: Path) -> Service:
     from moorage.server.application import Service
     from moorage.wiring.serving import WorkerApplication
 
-    return Service(lambda plan, number, context: WorkerApplication(Odd(home, number), plan.settings, context))
+    return Service(lambda worker, context: WorkerApplication(Odd(home, worker.number), worker.settings, context))
 
 
 async def reply(scope: Scope, send: Send, body: bytes, status: int = 200) -> None:

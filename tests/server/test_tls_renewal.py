@@ -26,8 +26,7 @@ if TYPE_CHECKING:
 
     from tests.server.certs import Holder
 
-    from moorage.server.application import Application, WorkerContext
-    from moorage.server.processes.worker_config import Plan
+    from moorage.server.application import Application, WorkerContext, WorkerParameters
 
 SIZE = 24 << 20
 """Of a file that is being downloaded: more than all buffers between server and client hold."""
@@ -225,7 +224,7 @@ def test_files_that_are_only_touched_replace_nobody(
     assert renewed.watched is plan.watched
 
 
-def _no_application(_: Plan, __: int, ___: WorkerContext) -> Application:
+def _no_application(_: WorkerParameters, __: WorkerContext) -> Application:
     raise AssertionError
 
 

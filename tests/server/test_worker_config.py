@@ -22,7 +22,7 @@ from moorage.wiring.app import Resources, make_registry
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from moorage.server.application import Application, WorkerContext
+    from moorage.server.application import Application, WorkerContext, WorkerParameters
 
 MIB = 1 << 20
 
@@ -40,7 +40,7 @@ def drawn(
     return draw(load_text(directory, text), _no_application, secret=b"s", instance="i")
 
 
-def _no_application(_: Plan, __: int, ___: WorkerContext) -> Application:
+def _no_application(_: WorkerParameters, __: WorkerContext) -> Application:
     raise AssertionError("no worker is started")
 
 

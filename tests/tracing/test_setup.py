@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.startup import StartupError
-from moorage.tracing import exporters
-from moorage.tracing.setup import _Rarely, _resource, check
+from moorage.tracing.check import check
+from moorage.tracing.environment import exporters
+from moorage.tracing.setup import _resource, _Throttle
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -119,7 +120,7 @@ def test_who_we_are_is_told_unless_the_variables_say_otherwise(monkeypatch: pyte
 
 def test_a_collector_that_is_away_is_told_of_once_a_minute() -> None:
     now = 0.0
-    rarely = _Rarely(lambda: now)
+    rarely = _Throttle(lambda: now)
 
     def passes(name: str) -> str | None:
         record = logging.LogRecord(name, logging.ERROR, "", 0, "cannot %s", ("send",), None)

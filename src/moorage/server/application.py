@@ -18,10 +18,9 @@ if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp, Observer, Traffic
     from moorage.metrics.recorder import Reading
     from moorage.server.housekeeper.jobs import Job
-    from moorage.server.processes.worker_config import Plan
     from moorage.storage.instrumented import Watch
 
-__all__ = ["Application", "Build", "Service", "WorkerContext"]
+__all__ = ["Application", "Build", "Service", "WorkerContext", "WorkerParameters"]
 
 
 class Application(Protocol):
@@ -34,6 +33,21 @@ class Application(Protocol):
     async def start(self) -> None: ...
     async def close(self) -> None: ...
     def readings(self) -> Iterable[Reading]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerParameters:
+    """The configured part of a worker.
+
+    `number` counts from 0.  `secret` signs the state of uploads; all workers share it.  `processors` are those of
+    all workers; `cache_bytes` limits the caches of this one, None: no limit.
+    """
+
+    number: int
+    settings: Settings
+    secret: bytes
+    processors: int = 1
+    cache_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +64,8 @@ class WorkerContext:
     storage: Callable[[], StorageReport] | None = None
 
 
-Build = Callable[["Plan", int, WorkerContext], Application]
-"""Builds the application of a worker, in its process; workers count from 0."""
+Build = Callable[[WorkerParameters, WorkerContext], Application]
+"""Builds the application of a worker, in its process."""
 
 
 def _no_problems(_: Settings, __: bytes) -> list[Problem]:

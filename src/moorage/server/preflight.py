@@ -5,7 +5,7 @@
     moorage config check  ──► problems ──► all of them are printed
 
 One list for all of them, so that `config check` passes nothing that `serve` refuses.  A check reads files and
-imports libraries; it changes nothing, binds no address and asks no other machine.  `cli/config_check_deep.py` does.
+imports libraries; it changes nothing, binds no address and contacts no other machine.
 
 What the settings alone show is in `moorage.config.checks.dependencies`, which both run before this.
 """
@@ -20,11 +20,12 @@ from typing import TYPE_CHECKING, Final
 from moorage.config.checks.exposure import beyond_loopback, open_registry
 from moorage.config.image_paths import in_image
 from moorage.config.problems import Problem
-from moorage.server import telemetry, volume
+from moorage.server import volume
 from moorage.server.housekeeper.acme_job import require_library
 from moorage.server.processes.storage_monitor import require_readable
 from moorage.server.tls import validation
 from moorage.startup import StartupError
+from moorage.tracing.check import check as check_tracing
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -75,7 +76,7 @@ def _certificates(settings: Settings) -> Iterator[Problem]:
 
 
 def _traces(_: Settings) -> Iterator[Problem]:
-    telemetry.check()
+    check_tracing(os.environ)
     yield from ()
 
 

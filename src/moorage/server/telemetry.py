@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage import tracing
 from moorage.http.debug import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server.http1 import Http1Options, Server
 from moorage.server.listeners import bind, is_loopback
 from moorage.startup import StartupError
+from moorage.tracing.environment import exporters
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from moorage.storage.instrumented import Watch
     from moorage.tracing.setup import Tracing
 
-__all__ = ["Observation", "Observing", "check", "observe"]
+__all__ = ["Observation", "Observing", "observe"]
 
 _METRICS_PATH: Final = "/metrics"
 """Default for an empty `http.debug.prometheus.path`, as in CNCF Distribution."""
@@ -56,11 +56,6 @@ class Observation:
 
     sockets: Sockets
     board: Board
-
-
-def check() -> None:
-    """Raise `StartupError` if the configured exporter is not usable."""
-    tracing.check(os.environ)
 
 
 def observe(settings: Settings, workers: int) -> Observation | None:
@@ -101,7 +96,7 @@ class Observing:
             from moorage.metrics.recorder import Recorder  # noqa: PLC0415  only where it is wanted
 
             self._recorder = Recorder()
-        if tracing.exporters(os.environ):
+        if exporters(os.environ):
             from moorage.tracing.setup import start  # noqa: PLC0415  likewise
 
             self._tracing = start(os.environ, f"{job.instance}/{job.number}")

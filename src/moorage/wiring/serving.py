@@ -10,10 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage import server
-from moorage.cgroups import usable_processors
 from moorage.health_checks import Health, checks_of
 from moorage.server import preflight
-from moorage.server.application import Service, WorkerContext
+from moorage.server.application import Service, WorkerContext, WorkerParameters
 from moorage.wiring.app import Resources, build, check
 from moorage.wiring.authentication import make_password_file
 from moorage.wiring.description import describe
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from moorage.config.problems import Problem
     from moorage.http.middleware import ASGIApp
     from moorage.metrics.recorder import Reading
-    from moorage.server.processes.worker_config import Plan
 
     class Inner(Protocol):
         """An application without health checks and middleware: `app.App`.  `probe` checks the storage."""
@@ -64,11 +62,17 @@ def problems(settings: Settings, *, data_directory: bool = True) -> list[Problem
     return [*found, *preflight.warning_of_an_open_registry(settings)]
 
 
-def build_worker(plan: Plan, number: int, context: WorkerContext) -> WorkerApplication:
-    """Return the application of worker `number`, in its process.  Raises `StartupError`."""
-    resources = Resources(usable_processors(plan.limits), plan.cache_bytes)
-    app = build(plan.settings, plan.secret, worker=number, watches=context.watches, resources=resources)
-    return WorkerApplication(app, plan.settings, context)
+def build_worker(parameters: WorkerParameters, context: WorkerContext) -> WorkerApplication:
+    """Return the application of a worker, in its process.  Raises `StartupError`."""
+    settings = parameters.settings
+    app = build(
+        settings,
+        parameters.secret,
+        worker=parameters.number,
+        watches=context.watches,
+        resources=Resources(parameters.processors, parameters.cache_bytes),
+    )
+    return WorkerApplication(app, settings, context)
 
 
 class WorkerApplication:

@@ -6,10 +6,12 @@ import math
 import resource
 import time
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from moorage.cgroups import Limits, limits, usable_processors
+from moorage.server.application import WorkerParameters
 from moorage.server.http1 import Http1Options
 from moorage.server.options import Challenges, ServerOptions
 from moorage.server.tls import validation
@@ -63,7 +65,9 @@ class Plan:
         return None if memory is None else int(memory * _CACHES_SHARE) // self.workers
 
     def builder(self, number: int) -> Callable[[WorkerContext], Application]:
-        return lambda context: self.build(self, number, context)
+        processors = usable_processors(self.limits)
+        parameters = WorkerParameters(number, self.settings, self.secret, processors, self.cache_bytes)
+        return partial(self.build, parameters)
 
 
 def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple[Plan, list[str]]:
