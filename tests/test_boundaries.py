@@ -36,7 +36,6 @@ BELOW: Final = {
     "backoff": set[str](),
     "caches": set[str](),
     "cache": {"registry", "types"},
-    "cgroups": set[str](),
     "cli": {
         "acme",
         "auth",
@@ -69,7 +68,6 @@ BELOW: Final = {
     "registry": {"storage", "types", "errors"},
     "server": {
         "acme",
-        "cgroups",
         "config",
         "errors",
         "health_checks",

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.config.helpers import BASE, load_text
 
-from moorage.cgroups import Limits
 from moorage.registry.manifest_contents import MANIFESTS_BYTES
 from moorage.registry.referrers import REFERRERS_BYTES
 from moorage.registry.stored import CACHES_BYTES, StoredOptions
 from moorage.server.announcement import start_fields
+from moorage.server.cgroups import Limits
 from moorage.server.processes import worker_config
 from moorage.server.processes.worker_config import Plan, draw, redraw, worker_count
 from moorage.storage.memory import MemoryDriver

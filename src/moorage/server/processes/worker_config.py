@@ -10,8 +10,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.cgroups import Limits, limits, usable_processors
 from moorage.server.application import WorkerParameters
+from moorage.server.cgroups import Limits, limits, usable_processors
 from moorage.server.http1 import Http1Options
 from moorage.server.options import Challenges, ServerOptions
 from moorage.server.tls import validation

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-
-from moorage.cgroups import Limits, limits, usable_processors
 from tests.live import everything_required
+
+from moorage.server.cgroups import Limits, limits, usable_processors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
