@@ -1,11 +1,11 @@
-"""What a process remembers is bounded, and the most useful part of it stays."""
+"""LRU and TTL caches: bounded, and the most recently used entries stay."""
 
 from __future__ import annotations
 
 from moorage.caches import LRUCache, TTLCache
 
 
-def test_what_was_used_last_stays() -> None:
+def test_the_least_recently_used_entry_is_evicted() -> None:
     """A popular manifest must not be pushed out by a walk through rare ones."""
     cache: LRUCache[str, int] = LRUCache(2)
     cache.put("a", 1)
@@ -15,7 +15,7 @@ def test_what_was_used_last_stays() -> None:
     assert (cache.get("a"), cache.get("b"), cache.get("c")) == (1, None, 3)
 
 
-def test_weight_is_bounded_whatever_goes_in_and_out() -> None:
+def test_the_total_weight_is_bounded() -> None:
     """Else a worker's memory grows until the kernel ends it."""
     cache: LRUCache[int, bytes] = LRUCache(100)
     for i in range(50):
@@ -36,8 +36,8 @@ def test_replacing_an_entry_counts_it_once() -> None:
     assert (cache.get("same"), cache.get("other")) == (19, 0)
 
 
-def test_what_is_heavier_than_the_whole_cache_is_not_kept() -> None:
-    """It would push out everything and be dropped itself; an older value under its key must go as well."""
+def test_a_value_heavier_than_the_limit_is_not_stored() -> None:
+    """It would evict all others and itself; an older value under its key would be stale."""
     cache: LRUCache[str, int] = LRUCache(10)
     cache.put("small", 1, weight=5)
     cache.put("big", 2, weight=3)
@@ -45,7 +45,7 @@ def test_what_is_heavier_than_the_whole_cache_is_not_kept() -> None:
     assert (cache.get("small"), cache.get("big")) == (1, None)
 
 
-def test_a_limit_of_zero_remembers_nothing() -> None:
+def test_a_limit_of_zero_disables_the_cache() -> None:
     """`storage.cache` switched off means off."""
     cache: LRUCache[str, int] = LRUCache(0)
     cache.put("a", 1)
@@ -53,7 +53,7 @@ def test_a_limit_of_zero_remembers_nothing() -> None:
     assert len(cache) == 0
 
 
-def test_what_is_dropped_is_returned_and_frees_its_weight() -> None:
+def test_drop_returns_the_value_and_frees_its_weight() -> None:
     """An upload whose objects are unknown after its end is cleaned up with a listing."""
     cache: LRUCache[str, int] = LRUCache(2)
     cache.put("a", 1)

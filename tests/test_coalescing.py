@@ -10,7 +10,7 @@ from moorage.coalescing import Coalescer
 
 
 class Source:
-    """A store of one number, which counts up; each read takes what stands there when it is let in."""
+    """A store of one number, which counts up; each read takes its value when it begins."""
 
     def __init__(self) -> None:
         self.reads = 0
@@ -85,7 +85,7 @@ async def test_other_keys_do_not_wait() -> None:
     await asyncio.gather(*tasks)
 
 
-async def test_who_is_cancelled_takes_nobody_along() -> None:
+async def test_a_cancelled_caller_cancels_no_other() -> None:
     """A client that hangs up costs no other one its answer: whether its read runs or it waits."""
     source, joined = Source(), Coalescer[str, int](limit=1)
     first = asyncio.create_task(joined.read("tag", source.read))
@@ -119,7 +119,7 @@ async def test_an_error_is_everybodys_and_not_remembered(caplog: pytest.LogCaptu
     waiting = [asyncio.create_task(joined.read("tag", broken)) for _ in range(3)]
     leaving = asyncio.create_task(joined.read("other", slow)), asyncio.create_task(joined.read("other", broken))
     await asyncio.sleep(0)
-    leaving[1].cancel()  # nobody is left to hear of the error
+    leaving[1].cancel()  # no caller is left for the error
     turn.set()
     assert await first == 1
     for task in waiting:

@@ -1,4 +1,4 @@
-"""Work that two ask for at once."""
+"""Single-flight: concurrent callers with the same key share one task."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ async def test_one_that_is_cancelled_does_not_end_it_for_the_others() -> None:
     assert await second == "done"
 
 
-async def test_a_failure_reaches_everybody_and_closing_ends_the_rest() -> None:
+async def test_an_error_is_raised_to_all_callers_and_close_ends_the_rest() -> None:
     shared: SingleFlight[str, str] = SingleFlight()
 
     async def fail() -> str:

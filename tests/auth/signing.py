@@ -70,7 +70,7 @@ def claims(**over: Any) -> dict[str, Any]:
 def compact(
     header: Mapping[str, Any] | bytes, payload: Mapping[str, Any] | bytes, key: Any, algorithm: str
 ) -> str:
-    """A token, signed over whatever header and payload are given."""
+    """Return a token with any header and payload, signed."""
     head, body = (
         b64(part if isinstance(part, bytes) else json.dumps(part, separators=(",", ":")).encode())
         for part in (header, payload)
@@ -91,7 +91,7 @@ def certificate(
     begin: float | None = None,
     end: float | None = None,
 ) -> x509.Certificate:
-    """Self-signed unless an issuer is given; from an hour ago to an hour from now unless told (epoch seconds)."""
+    """Return a certificate: self-signed without `issuer`, by default valid an hour before and after now."""
     now = time.time()
     signing = issuer_key or key
 

@@ -28,11 +28,11 @@ def refuse_links(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_of_several_starts_at_once_one_makes_the_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
 ) -> None:
-    """Two registries on one volume: the password that is told must be the one that works."""
+    """Two registries on one volume: the logged password would not work."""
     if not links:
         refuse_links(monkeypatch)
     path = tmp_path / "auth" / "htpasswd"
-    barrier, told = threading.Barrier(4), []
+    barrier, warnings = threading.Barrier(4), []
     lexists = os.path.lexists
 
     def together(asked: Path) -> bool:
@@ -41,12 +41,12 @@ def test_of_several_starts_at_once_one_makes_the_file(
         return found
 
     monkeypatch.setattr("moorage.auth.htpasswd_write.os.path.lexists", together)
-    threads = [threading.Thread(target=lambda: told.extend(htpasswd_write.provide(path))) for _ in range(4)]
+    threads = [threading.Thread(target=lambda: warnings.extend(htpasswd_write.provide(path))) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join(60)
-    (warning,) = told
+    (warning,) = warnings
     password = warning.partition("and password ")[2].partition(",")[0]
     ((user, stored),) = parse(path.read_bytes()).hashes.items()
     assert user == b"docker"
@@ -65,7 +65,7 @@ def test_a_folder_that_takes_no_files_is_told(tmp_path: Path, monkeypatch: pytes
 
 
 def test_a_link_that_leads_nowhere_is_left_alone(tmp_path: Path) -> None:
-    """What it should lead to is not mounted yet, perhaps; the start says what is wrong."""
+    """Its target may not be mounted yet; creating it would hide that."""
     (tmp_path / "htpasswd").symlink_to(tmp_path / "absent")
     assert htpasswd_write.provide(tmp_path / "htpasswd") == []
     assert not (tmp_path / "absent").exists()

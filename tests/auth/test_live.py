@@ -1,4 +1,4 @@
-"""Password files before real workers: made once, told once, and every edit holds in each of them."""
+"""Password files with real workers: created once, logged once, and every edit takes effect in each of them."""
 
 from __future__ import annotations
 
@@ -48,14 +48,14 @@ def statuses(live: Live, user: str, password: str, times: int = 24) -> set[int]:
     return found
 
 
-def test_a_missing_file_is_made_and_told_once(tmp_path: Path) -> None:
+def test_a_missing_file_is_created_and_logged_once(tmp_path: Path) -> None:
     """Several passwords in the log, of which one works, would be worse than none."""
     with start(tmp_path) as live:
-        told = re.findall(r"user docker and password (\S+),", live.logs())
-        assert len(told) == 1
-        assert statuses(live, "docker", told[0]) == {200}
+        passwords = re.findall(r"user docker and password (\S+),", live.logs())
+        assert len(passwords) == 1
+        assert statuses(live, "docker", passwords[0]) == {200}
     with start(tmp_path) as again:
-        assert statuses(again, "docker", told[0]) == {200}
+        assert statuses(again, "docker", passwords[0]) == {200}
         assert len(re.findall("user docker and password", again.logs())) == 1, "the log of the first start"
 
 
@@ -68,7 +68,7 @@ def test_an_edit_holds_in_every_worker_at_once(tmp_path: Path) -> None:
         assert statuses(live, "alice", "two") == {200}
 
 
-def test_what_never_matches_is_told_once_and_not_by_each_worker(tmp_path: Path) -> None:
+def test_an_entry_that_never_matches_is_logged_by_one_worker(tmp_path: Path) -> None:
     put(tmp_path, entry(b"one"), b"old:$apr1$a$b")
     with start(tmp_path) as live:
         assert statuses(live, "alice", "one") == {200}
@@ -98,7 +98,7 @@ def test_guessers_are_slowed_down_by_their_address(tmp_path: Path) -> None:
 
 
 def test_silly_is_shouted_about(tmp_path: Path) -> None:
-    """Somebody forgot it in a file that he copied."""
+    """It may be left over in a copied file."""
     with start(tmp_path, auth={"silly": {"realm": "r", "service": "s"}}) as live:
         assert live.logs().count("grants EVERYTHING to EVERY request") == 1
         assert statuses(live, "any", "body") == {200}

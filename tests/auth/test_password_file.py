@@ -114,7 +114,7 @@ def test_a_line_without_a_colon_is_named() -> None:
 
 
 async def test_a_byte_order_mark_does_not_lock_out_the_first_user(users: Users) -> None:
-    """Notepad writes one, and nobody sees it; CNCF Distribution takes it for a part of the name."""
+    """Notepad writes one, invisibly; CNCF Distribution takes it for a part of the name."""
     file = users(b"\xef\xbb\xbf" + ALICE + BOB)
     assert await file.verify(b"alice", b"secret")
     assert await file.verify(b"bob", b"letmein")
@@ -135,7 +135,7 @@ def directory(path: Path) -> Path:
     return path
 
 
-async def test_a_directory_in_the_place_of_the_file_lets_nobody_in(directory: Path) -> None:
+async def test_a_directory_in_the_place_of_the_file_refuses_all_logins(directory: Path) -> None:
     """Debian's package configures one; the registry starts with it, and takes the file as soon as there is one."""
     file = PasswordFile(directory, clock=Clock(), wall=Clock())
     with capture_logs() as logs:
@@ -162,8 +162,10 @@ async def test_a_directory_in_the_place_of_the_file_lets_nobody_in(directory: Pa
         (b"$2x$04$" + b"a" * 53, "an unknown variant of bcrypt"),
     ],
 )  # fmt: skip
-async def test_what_is_no_bcrypt_is_told_and_never_matches(users: Users, stored: bytes, scheme: str) -> None:
-    """Plain `htpasswd -b` writes MD5, and its users would wonder for hours; the hash itself is for nobody."""
+async def test_other_hashes_than_bcrypt_are_reported_and_never_match(
+    users: Users, stored: bytes, scheme: str
+) -> None:
+    """Plain `htpasswd -b` writes MD5, and its users would search for hours; the hash itself must not be logged."""
     file = users(ALICE + b"old:" + stored + b"\n")
     (warning,) = file.warnings
     assert f"line 2: the password of 'old' is {scheme}" in warning
@@ -210,7 +212,7 @@ async def test_a_password_with_nul_is_wrong(users: Users) -> None:
     assert not await file.verify(b"alice", b"secret\0x")
 
 
-async def test_nobody_gets_in_where_nobody_is_named(users: Users, counted: Counted) -> None:
+async def test_an_empty_file_refuses_all_logins(users: Users, counted: Counted) -> None:
     assert not await users(b"").verify(b"alice", b"secret")
     assert not await users(b"alice:plain\n").verify(b"alice", b"plain")
     assert counted.costs == []
@@ -220,7 +222,7 @@ async def test_nobody_gets_in_where_nobody_is_named(users: Users, counted: Count
 async def test_a_wrong_password_costs_what_the_dearest_entry_costs(
     users: Users, counted: Counted, user: bytes
 ) -> None:
-    """Or else the time of an answer tells which users there are."""
+    """The time of an answer would disclose which users exist."""
     file = users(ALICE + b"bob:" + hashed(b"b", cost=6) + b"\nold:$apr1$a$b\n")
     assert not await file.verify(user, b"wrong")
     assert counted.work == 2**6
@@ -251,7 +253,7 @@ async def test_a_wrong_pair_is_never_remembered(users: Users, counted: Counted) 
     assert len(counted.costs) == 41
 
 
-async def test_the_memory_is_bounded_and_drops_whom_nobody_asked_for(
+async def test_the_cache_is_bounded_and_evicts_the_least_recently_used(
     users: Users, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(password_file, "_CACHED_PAIRS", 2)
@@ -285,7 +287,7 @@ async def test_requests_at_once_share_one_computation(users: Users, counted: Cou
     assert counted.costs == [4, 4]
 
 
-async def test_whoever_hangs_up_leaves_the_others_their_answer(users: Users, counted: Counted) -> None:
+async def test_a_cancelled_request_does_not_end_the_check_for_the_others(users: Users, counted: Counted) -> None:
     file = users(ALICE)
     counted.hold.clear()
     first, second = (asyncio.create_task(file.verify(b"alice", b"secret")) for _ in range(2))
@@ -307,7 +309,7 @@ async def test_the_event_loop_goes_on_meanwhile(users: Users, counted: Counted) 
     assert await asked
 
 
-async def test_a_flood_is_refused_and_told_once(
+async def test_a_flood_is_refused_and_logged_once(
     users: Users, counted: Counted, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Checks that wait hold memory, and their clients are gone before their turn comes."""
@@ -327,7 +329,7 @@ async def test_a_flood_is_refused_and_told_once(
 
 
 async def test_a_changed_password_holds_at_once(users: Users, path: Path) -> None:
-    """The old one must not live on in the memory, for whatever reason it was changed."""
+    """A leaked password would stay valid in the cache."""
     file = users(ALICE + BOB)
     assert await file.verify(b"alice", b"secret")
     assert await file.verify(b"bob", b"letmein")
@@ -366,8 +368,8 @@ async def test_a_file_that_did_not_change_is_not_read_again(
     assert not await file.verify(b"alice", b"secret")
 
 
-async def test_a_broken_edit_leaves_the_old_entries_in_force_and_is_told_once(users: Users, path: Path) -> None:
-    """The reference answers one client 400 for it and tells nobody else."""
+async def test_a_broken_edit_leaves_the_old_entries_in_force_and_is_logged_once(users: Users, path: Path) -> None:
+    """CNCF Distribution answers one client 400 for it, and logs nothing."""
     file = users(ALICE)
     with capture_logs() as logs:
         put(path, b"bob\n")
@@ -383,8 +385,8 @@ async def test_a_broken_edit_leaves_the_old_entries_in_force_and_is_told_once(us
     ]
 
 
-async def test_a_file_that_cannot_be_read_lets_nobody_in_and_is_told_once(users: Users, path: Path) -> None:
-    """Neither from memory: whoever took it away may have meant it."""
+async def test_a_file_that_cannot_be_read_refuses_all_logins_and_is_logged_once(users: Users, path: Path) -> None:
+    """The cache must not admit users either: the file may have been removed on purpose."""
     file = users(ALICE)
     assert await file.verify(b"alice", b"secret")
     with capture_logs() as logs:

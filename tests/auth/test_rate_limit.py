@@ -41,7 +41,7 @@ class World:
             assert not await self.rate_limit.check(remote, Basic(user, random.randbytes(8)), self.check)
 
     async def wait(self, remote: str = ATTACKER) -> int:
-        """The seconds that a client there is told to wait, 0 if none."""
+        """Return the seconds that a client at this address has to wait, 0 if none."""
         before = self.checked
         try:
             await self.right(remote)
@@ -59,7 +59,7 @@ async def test_a_few_wrong_passwords_cost_nothing() -> None:
 
 
 async def test_waits_double_up_to_the_longest() -> None:
-    """With twenty a minute at first and one a minute in the end, nobody guesses a password."""
+    """With twenty a minute at first and one a minute in the end, no password can be guessed."""
     world = World(longest_s=10)
     await world.wrong(times=3)
     waits = []
@@ -84,7 +84,7 @@ async def test_the_settings_bound_the_failures_and_the_longest_wait() -> None:
     assert waits == [1, 2, 4, 4]
 
 
-async def test_a_wait_is_told_in_whole_seconds_and_ends() -> None:
+async def test_a_wait_is_reported_in_whole_seconds_and_ends() -> None:
     world = World()
     await world.wrong(times=3)
     world.now += 0.5
@@ -128,7 +128,7 @@ async def test_a_right_password_neither_resets_nor_counts() -> None:
 
 
 async def test_the_same_wrong_pair_counts_once() -> None:
-    """A machine with yesterday's password must not slow down everybody behind the same address."""
+    """A machine with yesterday's password would lock out all clients behind the same address."""
     world = World()
     for _ in range(50):
         assert not await world.rate_limit.check(ATTACKER, Basic(b"cron", b"old"), world.check)
@@ -139,7 +139,7 @@ async def test_the_same_wrong_pair_counts_once() -> None:
 
 
 async def test_another_address_and_the_same_name_go_on() -> None:
-    """Nobody is locked out by name: a stranger would do it to him."""
+    """An attacker could lock out any user by name."""
     world = World()
     await world.wrong(times=3)
     assert await world.wait() == 1
@@ -164,13 +164,13 @@ async def test_addresses_of_one_customer_count_together(first: str, second: str,
 
 @pytest.mark.parametrize("remote", ["", "unix:", "proxy.example"])
 async def test_an_unknown_address_is_never_slowed(remote: str) -> None:
-    """Everybody would share it."""
+    """All clients would share it."""
     world = World()
     await world.wrong(remote, times=50)
     assert await world.wait(remote) == 0
 
 
-async def test_a_limit_of_zero_slows_nobody_and_logs() -> None:
+async def test_a_limit_of_zero_only_logs() -> None:
     world = World(limit=0)
     with capture_logs() as logs:
         await world.wrong(times=50)
@@ -216,7 +216,7 @@ async def test_after_a_wait_one_pair_is_checked_at_a_time() -> None:
 
 
 async def test_no_more_than_the_limit_is_checked_at_once() -> None:
-    """The first burst of a guesser; each request of a pull, and whoever else has the same pair, goes with it."""
+    """The first burst of an attacker would be checked whole; concurrent requests with one pair count once."""
     world = World()
     go_on = asyncio.Event()
 

@@ -1,4 +1,4 @@
-"""Who is let in with which token, what the others are told, and what the log has of it."""
+"""Authentication by token: who is admitted, the challenges, and the log."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ SIGNER, OTHER = Signer.of("P-256"), Signer.of("P-256", 1)
 
 
 class Clock:
-    """Stands still unless it is moved."""
+    """A clock that is set by the test."""
 
     def __init__(self) -> None:
         self.now = time.time()
@@ -63,14 +63,16 @@ class World:
 
 
 class Refusal:
-    """What the client and the log are told."""
+    """The challenge for the client, and the line in the log."""
 
     def __init__(self, error: Unauthorized, line: Any) -> None:
         self.needs, self.challenge, self.line = error.needs, error.challenge, line
         scheme, _, rest = error.challenge.partition(" ")
         assert scheme == "Bearer"
-        self.told = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest))
-        assert rest == ",".join(f'{name}="{text}"' for name, text in self.told.items()), "no blanks, all quoted"
+        self.parameters = dict(re.findall(r'(\w+)="((?:[^"\\]|\\.)*)"', rest))
+        assert rest == ",".join(f'{name}="{text}"' for name, text in self.parameters.items()), (
+            "no blanks, all quoted"
+        )
 
     @property
     def reason(self) -> str:
@@ -86,7 +88,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     await made.authority.close()
 
 
-async def test_whoever_brings_a_good_token_is_let_in(world: World) -> None:
+async def test_a_valid_token_is_admitted(world: World) -> None:
     principal = await world.admit(SIGNER.token(claims()))
     assert principal.name == "alice"
     assert not principal.grants.reads_everything
@@ -105,24 +107,24 @@ async def test_without_a_token_the_challenge_says_where_to_get_one(world: World)
 async def test_other_credentials_are_no_token(world: World, credentials: Credentials | None, given: bool) -> None:
     """Basic is what a client tries that remembers another registry's password; it is not looked at."""
     refusal = await world.refuse(credentials, has_credentials=given)
-    assert "error" not in refusal.told
+    assert "error" not in refusal.parameters
     assert refusal.reason == "the Authorization header holds no bearer token"
 
 
 async def test_scopes_come_in_a_fixed_order_with_the_target_first(world: World) -> None:
     """Some token servers read only the first; the reference's order is random."""
     refusal = await world.refuse(None, PULL, PUSH, Need("repository", "from/there", "pull"))
-    assert refusal.told["scope"] == f"repository:{NAME}:pull,push repository:from/there:pull"
+    assert refusal.parameters["scope"] == f"repository:{NAME}:pull,push repository:from/there:pull"
     with pytest.raises(Unauthorized) as caught:
         await world.authority.admit(None, AccessRequest())
     assert caught.value.challenge == f'Bearer realm="{REALM}",service="{SERVICE}"'
 
 
-async def test_a_token_that_is_not_enough_is_told_what_would_be(world: World) -> None:
-    """Docker says "denied", containers/image asks for more."""
+async def test_an_insufficient_token_gets_the_required_scope(world: World) -> None:
+    """Docker prints "denied", containers/image requests more."""
     refusal = await world.refuse(SIGNER.token(claims()), PULL, PUSH)
-    assert refusal.told["error"] == "insufficient_scope"
-    assert refusal.told["scope"] == f"repository:{NAME}:pull,push"
+    assert refusal.parameters["error"] == "insufficient_scope"
+    assert refusal.parameters["scope"] == f"repository:{NAME}:pull,push"
     assert refusal.needs == (("repository", NAME, "pull"), ("repository", NAME, "push"))
     assert refusal.line["auth.user.name"] == "alice"
     assert refusal.line["asked"] == f"repository:{NAME}:pull,push"
@@ -150,7 +152,7 @@ async def test_what_may_be_granted_instead_is(world: World) -> None:
         (lambda: OTHER.token(claims(), kid=SIGNER.thumbprint), "the signature is wrong", "warning"),
         (lambda: OTHER.token(claims()), "no certificate of rootcertbundle vouches for", "warning"),
         (lambda: SIGNER.token(claims(iss="mallory")), "issued by 'mallory'", "warning"),
-        (lambda: SIGNER.token(claims(aud="elsewhere")), "meant for 'elsewhere'", "warning"),
+        (lambda: SIGNER.token(claims(aud="other")), "meant for 'other'", "warning"),
         (lambda: SIGNER.token(claims(exp=1000)), "expired ", "info"),
         (lambda: SIGNER.token(claims(nbf=time.time() + 5000)), "not valid before ", "warning"),
         (lambda: SIGNER.token(claims(access=5)), "malformed: its access", "warning"),
@@ -159,10 +161,10 @@ async def test_what_may_be_granted_instead_is(world: World) -> None:
 async def test_a_bad_token_is_invalid_to_the_client_and_named_in_the_log(
     world: World, make_token: Any, reason: str, level: str
 ) -> None:
-    """One answer for all of them, so that nobody learns from it; one reason each for whoever has to mend it."""
+    """Different answers would help an attacker; the log has the reason for the operator."""
     token = make_token()
     refusal = await world.refuse(token, remote="192.0.2.7")
-    assert refusal.told == {
+    assert refusal.parameters == {
         "realm": REALM, "service": SERVICE, "scope": f"repository:{NAME}:pull", "error": "invalid_token"
     }  # fmt: skip
     assert refusal.reason.startswith(reason)
@@ -178,10 +180,10 @@ async def test_the_log_names_key_and_user_where_they_are_known(world: World) -> 
     assert wrong.line["auth.user.name"] == "alice"
     unknown = await world.refuse(OTHER.token(claims(), kid="k" * 5000))
     assert unknown.line["key"] == "k" * 200
-    assert "auth.user.name" not in unknown.line, "nobody has proven a name"
+    assert "auth.user.name" not in unknown.line, "the name is not verified"
 
 
-async def test_what_a_client_is_told_cannot_leave_its_quotes(tmp_path: Path) -> None:
+async def test_values_in_a_challenge_are_quoted(tmp_path: Path) -> None:
     world = World(tmp_path, realm='https://auth/"token', service="a\\b\r\nSet-Cookie: x")
     challenge = (await world.refuse(None)).challenge
     assert challenge.startswith('Bearer realm="https://auth/\\"token",service="a\\\\bSet-Cookie: x",scope=')
@@ -210,17 +212,17 @@ async def test_the_realm_follows_the_host_that_was_asked(
     """With `autoredirect`.  Plain HTTP, where a password would be seen, is never guessed."""
     world = World(tmp_path, redirect_path="/auth/token")
     refusal = await world.refuse(None, host=host, scheme=scheme, forwarded=forwarded)
-    assert refusal.told["realm"] == realm
+    assert refusal.parameters["realm"] == realm
 
 
 async def test_without_autoredirect_the_realm_is_fixed(world: World) -> None:
-    assert (await world.refuse(None, host="reg.test", scheme="https")).told["realm"] == REALM
+    assert (await world.refuse(None, host="reg.test", scheme="https")).parameters["realm"] == REALM
 
 
 @pytest.mark.parametrize("path", ["/tokens/here/", "tokens/here/"])
 async def test_the_path_of_autoredirect_may_be_chosen(tmp_path: Path, path: str) -> None:
     world = World(tmp_path, redirect_path=path)
-    assert (await world.refuse(None, host="a.test")).told["realm"] == "https://a.test/tokens/here/"
+    assert (await world.refuse(None, host="a.test")).parameters["realm"] == "https://a.test/tokens/here/"
 
 
 async def test_a_token_is_verified_once(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,7 +235,7 @@ async def test_a_token_is_verified_once(world: World, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(module, "verify_signature", never)
     assert await world.admit(token) is first
-    assert (await world.refuse(token, PUSH)).told["error"] == "insufficient_scope"
+    assert (await world.refuse(token, PUSH)).parameters["error"] == "insufficient_scope"
 
 
 async def test_a_remembered_token_ends_when_it_says(world: World) -> None:
@@ -245,7 +247,7 @@ async def test_a_remembered_token_ends_when_it_says(world: World) -> None:
 
 
 async def test_a_remembered_token_ends_with_its_key(world: World) -> None:
-    """A key is withdrawn because somebody has it who should not: his tokens end with it."""
+    """A leaked key is withdrawn: tokens that it signed would stay valid."""
     token = SIGNER.token(claims())
     await world.admit(token)
     world.bundle.write_bytes(pem(OTHER.certificate))
@@ -257,7 +259,7 @@ async def test_a_remembered_token_ends_with_its_key(world: World) -> None:
 
 @pytest.mark.parametrize("form", ["thumbprint", "x5c", "jwk"])
 async def test_a_new_key_counts_at_once(world: World, form: str) -> None:
-    """The token server writes its new key and signs with it in the same moment; the clock stands still here."""
+    """The token server writes a new key and signs with it at once; the clock does not advance here."""
     with structlog.testing.capture_logs():
         with pytest.raises(Unauthorized):
             await world.admit(OTHER.token(claims(), **OTHER.header(form)))

@@ -72,7 +72,7 @@ def test_a_chain_leads_to_the_bundle_through_what_was_sent() -> None:
 
 @pytest.mark.parametrize(("between", "good"), [(1, True), (3, True), (4, False)])
 def test_a_chain_may_have_three_certificates_between(between: int, good: bool) -> None:
-    """More than anybody has, and few enough that a maze of them is soon walked."""
+    """More than any deployment has, and few enough to try all orders soon."""
     keys = [Signer.of("P-256", number).private for number in range(between + 2)]
     chain = [certificate("0", keys[0], authority=True)]
     for number in range(1, between + 2):
@@ -112,7 +112,7 @@ def test_only_authorities_vouch_for_others() -> None:
 
 
 @pytest.mark.parametrize("signs", [True, False])
-def test_an_authority_may_be_told_not_to_sign(signs: bool) -> None:
+def test_an_authority_may_be_forbidden_to_sign(signs: bool) -> None:
     usage = x509.KeyUsage(
         digital_signature=True,
         content_commitment=False,
@@ -173,7 +173,7 @@ def test_a_renewed_certificate_of_the_same_key_is_vouched_for_if_the_old_one_is_
 
 @pytest.mark.parametrize("key", [ec.generate_private_key(ec.SECP256R1()), rsa.generate_private_key(65537, 2048)])
 def test_a_tangle_of_certificates_is_given_up_soon(key: PrivateKey) -> None:
-    """Certificates that may all have signed each other are a maze; nobody may lose us in it."""
+    """Certificates that may all have signed each other would keep a worker busy for minutes."""
     maze = [certificate("x", key, authority=True) for _ in range(4)]
     leaf = certificate("leaf", LEAF, "x", key)
     assert "vouches for" in why(sent(leaf, *maze), AUTHORITY)
@@ -184,7 +184,7 @@ def test_a_tangle_of_certificates_is_given_up_soon(key: PrivateKey) -> None:
 @settings(max_examples=300, deadline=None)
 @given(st.data())
 def test_certificates_with_any_byte_changed_are_refused_or_the_same(data: st.DataObject) -> None:
-    """The library has errors of every kind for what is broken in a certificate: none of them is ours."""
+    """The library raises errors of many types for a malformed certificate: each would be a 500."""
     chain = [SIGNER.public_bytes(Encoding.DER), MIDDLEMAN.public_bytes(Encoding.DER)]
     which = data.draw(st.integers(0, 1))
     changed = bytearray(chain[which])
@@ -195,7 +195,7 @@ def test_certificates_with_any_byte_changed_are_refused_or_the_same(data: st.Dat
         assert vouched([base64.b64encode(part).decode() for part in chain], AUTHORITY).name
 
 
-def test_certificates_that_cannot_be_read_are_told_of() -> None:
+def test_certificates_that_cannot_be_read_are_reported() -> None:
     good = sent(SIGNER)
     for broken in ("", "AAAA", "é", "A" * 4001, str(good[0])[:-8], f"{good[0]}AAAA", "\n"):
         assert "cannot be read" in why([broken], AUTHORITY)

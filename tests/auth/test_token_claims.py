@@ -1,4 +1,4 @@
-"""What a signed token says: for whom, until when, and what it allows."""
+"""Claims of a signed token: audience, times and access."""
 
 from __future__ import annotations
 
@@ -166,7 +166,7 @@ JSON: Final = st.recursive(
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["iss", "aud", "sub", "exp", "nbf", "access"]), JSON))
 def test_any_signed_claims_are_understood_or_refused(over: dict[str, Any]) -> None:
-    """A token server's mistake is a 401 with a reason in the log, never an error of ours."""
+    """A mistake of a token server would be a 500 instead of a 401 with a reason in the log."""
     with contextlib.suppress(TokenRefused):
         assert claims(**over).expires_at >= NOW
 

@@ -37,7 +37,7 @@ def keyset(signer: Signer, kid: str) -> str:
 
 
 def test_new_keys_are_taken_over_and_old_ones_dropped(bundle: Path) -> None:
-    """A key is rotated, or withdrawn because it leaked: nobody should have to restart for that."""
+    """A rotated or withdrawn key would need a restart."""
     files = loaded(bundle)
     assert not files.reload()
     bundle.write_bytes(pem(NEW.certificate))
@@ -68,8 +68,8 @@ def test_keys_of_the_other_file_stay(bundle: Path, tmp_path: Path) -> None:
         (b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", "cannot be read"),
     ],
 )
-def test_a_broken_file_leaves_the_old_keys_and_is_told_of_once(bundle: Path, broken: bytes, why: str) -> None:
-    """A file caught while it is being written must not lock everybody out, nor flood the log."""
+def test_a_broken_file_leaves_the_old_keys_and_is_logged_once(bundle: Path, broken: bytes, why: str) -> None:
+    """A file that is just being written would lock out all clients, or flood the log."""
     files = loaded(bundle)
     with structlog.testing.capture_logs() as logs:
         bundle.write_bytes(broken)
@@ -86,7 +86,7 @@ def test_a_broken_file_leaves_the_old_keys_and_is_told_of_once(bundle: Path, bro
     assert NEW.thumbprint in files.keys.by_id
 
 
-def test_a_file_that_is_gone_leaves_the_old_keys_and_is_told_of_once(bundle: Path) -> None:
+def test_a_file_that_is_gone_leaves_the_old_keys_and_is_logged_once(bundle: Path) -> None:
     """Between the unlink and the rename of a careless script."""
     files = loaded(bundle)
     content = bundle.read_bytes()
@@ -140,7 +140,7 @@ def test_one_file_may_be_without_keys_if_the_other_has_some(bundle: Path, tmp_pa
     ],
 )  # fmt: skip
 def test_without_a_key_nothing_starts(tmp_path: Path, content: bytes | None, why: str) -> None:
-    """A registry that can let nobody in should say so before it is asked."""
+    """A registry that refuses all clients would start."""
     path = tmp_path / "bundle.pem"
     if content is not None:
         path.write_bytes(content)
@@ -169,7 +169,7 @@ def test_a_key_set_that_is_none_stops_the_start(tmp_path: Path) -> None:
 
 
 def test_keys_of_switched_off_algorithms_stop_the_start(bundle: Path) -> None:
-    """`signingalgorithms: [RS256]` beside an elliptic key lets nobody in."""
+    """`signingalgorithms: [RS256]` beside an elliptic key would refuse all clients."""
     files = KeyFiles(bundle, None, frozenset({"RS256"}))
     with pytest.raises(StartupError, match="it signs by ES256, none of which is allowed"):
         files.load()

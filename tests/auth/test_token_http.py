@@ -89,7 +89,7 @@ SCOPES: Final = [
 async def test_each_endpoint_asks_for_exactly_its_scope(
     client: Client, method: str, target: str, scope: str
 ) -> None:
-    """Clients fetch a token for just this text; one word more and nobody grants it."""
+    """Clients request a token for exactly this scope; a token server grants no other."""
     expected = f'Bearer realm="{REALM}",service="{SERVICE}"' + (f',scope="{scope}"' if scope else "")
     with structlog.testing.capture_logs():
         answer = await client.send(method, target)
@@ -122,7 +122,7 @@ async def test_the_scope_that_is_asked_for_opens_the_endpoint(
 
 
 async def test_the_answer_is_the_same_for_what_is_there_and_what_is_not(client: Client) -> None:
-    """Nobody learns by a 401 which repositories there are."""
+    """A 401 would disclose which repositories exist."""
     everything = bearer(("repository", NAME, "pull,push"))
     begun = await client.send("POST", f"/v2/{NAME}/blobs/uploads/", headers=everything)
     assert begun.status_code == 202
@@ -224,7 +224,7 @@ async def test_autoredirect_sends_clients_to_the_host_they_asked(
 
 @pytest.mark.parametrize("path", ["/tokens/here", "tokens/here"])
 async def test_autoredirectpath_is_where_clients_are_sent(tmp_path: Path, path: str) -> None:
-    """A token server that answers elsewhere than at `/auth/token`."""
+    """A token server with another path than `/auth/token`."""
     app = build(configured(tmp_path, autoredirect=True, autoredirectpath=path), b"secret", worker=0)
     answer = await Client(app.asgi).get("/v2/", headers={"host": "reg.test"})
     assert answer.headers["www-authenticate"].startswith('Bearer realm="https://reg.test/tokens/here",')
@@ -260,7 +260,7 @@ def asked(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> I
     | st.lists(st.binary(max_size=40).map(b64), max_size=5).map(".".join).map(str.encode)
 )
 def test_any_bytes_for_a_token_are_a_401(asked: Callable[[bytes], Answer], token: bytes) -> None:
-    """Never a 500, never an answer that says more, and always a line in the log that does."""
+    """A 500 or a detailed answer would help an attacker; the log has the reason."""
     status, challenge, events = asked(token)
     assert status == 401
     assert challenge.endswith(',error="invalid_token"')
@@ -284,7 +284,7 @@ async def test_no_value_of_a_signed_claim_is_an_internal_error(client: Client, c
         assert (await client.get(f"/v2/{NAME}/tags/list", header)).status_code in {401, 404}, value
 
 
-def test_a_registry_that_can_let_nobody_in_does_not_start(tmp_path: Path) -> None:
+def test_a_registry_without_a_usable_key_does_not_start(tmp_path: Path) -> None:
     for over in ({"rootcertbundle": str(tmp_path / "none")}, {"signingalgorithms": ("RS256",)}):
         settings = configured(tmp_path, **over)
         with pytest.raises(StartupError, match=r"auth\.token") as caught:

@@ -87,7 +87,7 @@ def test_a_shared_secret_signs_by_the_hashes_it_is_long_enough_for(algorithm: st
 
 
 def test_a_public_key_is_no_shared_secret() -> None:
-    """The oldest trick: sign by HMAC with the bytes of the public key, which everybody has."""
+    """The oldest attack: sign by HMAC with the bytes of the public key, which is public."""
     signer = Signer.of("RSA")
     for material in (pem(signer.certificate), signer.key.as_pem(private=False), signer.thumbprint.encode()):
         head, body = (b64(json.dumps(part).encode()) for part in ({"alg": "HS256", "kid": signer.thumbprint}, {}))
@@ -130,7 +130,7 @@ def test_an_algorithm_that_is_switched_off_is_refused() -> None:
 @pytest.mark.parametrize("form", ["thumbprint", "libtrust", "jwk", "jwk with thumbprint", "jwk with libtrust"])
 @pytest.mark.parametrize("kind", KINDS)
 def test_an_unknown_key_is_unknown_by_every_name(kind: str, form: str) -> None:
-    """What a token says of its own key is no reason to trust it."""
+    """A token could vouch for its own key."""
     signer = Signer.of(kind, 1)
     why = refused(signer.token(claims(), **signer.header(form)))
     assert str(why) == "signed by an unknown key"
@@ -290,7 +290,7 @@ def test_a_sent_key_that_is_not_ascii_is_refused(text: str) -> None:
 @settings(deadline=None)
 @given(st.text(max_size=200) | st.binary(max_size=200).map(lambda data: data.decode("latin-1")))
 def test_any_text_is_refused(text: str) -> None:
-    """Whatever stands behind `Bearer`: an answer, never an error of ours."""
+    """Malformed input would be a 500 instead of a 401."""
     refused(text)
 
 

@@ -91,7 +91,7 @@ def test_an_elliptic_key_with_a_leading_zero_is_known_by_the_references_odd_id_t
 
 
 def test_other_blocks_and_text_around_certificates_are_skipped() -> None:
-    """Bundles are what `cat` made of whatever lay there, private key included."""
+    """Bundles are often concatenated by `cat`, private key included."""
     signers = [Signer.of("P-256", number) for number in range(2)]
     private = signers[0].private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     data = b"a comment\n" + private + pem(signers[0].certificate) + b"subject=...\n" + pem(signers[1].certificate)
@@ -124,7 +124,7 @@ def test_certificates_of_other_keys_end_chains_but_sign_no_tokens() -> None:
     assert "secp256k1 is not among those of tokens" in keys.notes[0]
 
 
-def test_weak_rsa_keys_are_told_of_and_ridiculous_ones_left_out() -> None:
+def test_weak_rsa_keys_are_reported_and_very_weak_ones_left_out() -> None:
     """The reference takes 1024 bits, so such a server must go on working; its owner should know."""
     weak = certificate("weak", rsa.generate_private_key(65537, 1024))
     keys = read_bundle(pem(weak), ALGORITHMS)
@@ -193,8 +193,8 @@ def test_what_is_no_jwk_set_is_refused(data: bytes) -> None:
         read_jwks(data, ALGORITHMS)
 
 
-def test_a_private_key_in_a_set_serves_and_is_told_of() -> None:
-    """Whoever gives the registry the private key lets it sign tokens: it works, and should not."""
+def test_a_private_key_in_a_set_is_used_and_reported() -> None:
+    """The operator would not notice that the registry could sign tokens."""
     private = dict(Signer.of("P-256").key.as_dict(private=True))
     keys = read_jwks(jwks({**private, "kid": "k", "key_ops": ["sign"]}), ALGORITHMS)
     assert algorithms(keys, "k") == {"ES256"}
@@ -213,7 +213,7 @@ def test_a_secret_signs_only_by_hashes_that_are_not_longer(size: int, expected: 
 
 
 def test_only_the_configured_algorithms_are_allowed() -> None:
-    """`signingalgorithms` narrows what each key may do, and a key for none of them is told of."""
+    """`signingalgorithms` restricts each key, and a key without an allowed algorithm is reported."""
     allowed = frozenset({"PS256", "ES256"})
     keys = read_bundle(pem(*(Signer.of(kind).certificate for kind in ("RSA", "P-256", "P-384"))), allowed)
     assert algorithms(keys, Signer.of("RSA").thumbprint) == {"PS256"}

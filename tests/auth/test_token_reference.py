@@ -142,9 +142,9 @@ def test_the_challenge_and_the_body_are_the_references(servers: dict[str, Live])
     """Client libraries were written against these bytes."""
     enough = EC.token(claims(access=None), kid=EC.libtrust)
     for token, error in ((None, ""), (enough, "insufficient_scope")):
-        reference, ours = (ask(servers[side], token) for side in ("reference", "moorage"))
-        assert ours == reference
-        assert (f'error="{error}"' in ours[1]) == bool(error)
+        reference, moorage = (ask(servers[side], token) for side in ("reference", "moorage"))
+        assert moorage == reference
+        assert (f'error="{error}"' in moorage[1]) == bool(error)
 
 
 def test_an_error_is_named_also_where_the_reference_forgets_it(servers: dict[str, Live]) -> None:

@@ -1,4 +1,4 @@
-"""Files of `auth` that change while nobody asks for anything: every worker reads them, one reports it."""
+"""Files of `auth` that change between requests: every worker reads them, one reports it."""
 
 from __future__ import annotations
 
@@ -93,7 +93,7 @@ def test_an_edit_is_reported_without_a_request_and_once_per_node(tmp_path: Path,
 
 
 async def test_requests_are_served_when_the_check_between_them_breaks(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A bug of ours is logged once, not once a second, and does not end silently."""
+    """A bug would be logged once a second, or end the checks silently."""
 
     class Broken:
         calls = 0

@@ -5,8 +5,9 @@
         ... auth: {token: server.settings(bundle)} ...
         assert server.seen[-1].scopes == ["repository:team/app:pull"]
 
-Whoever sends no credentials is anonymous and gets what `users[""]` may do.  More than allowed is never an error:
-the answer is what both hold.  `form` says how tokens name their key (`signing.Signer.header`).
+Without credentials a client is anonymous and has the permissions of `users[""]`.  Requesting more than that is
+not an error: the granted part is returned.  `form` selects how tokens refer to their key
+(`signing.Signer.header`).
 
 Source: docs/reference/auth.md, section 5; distribution's "Docker Registry v2 authentication via central service"
 and "Oauth2 Token Authentication".
@@ -137,15 +138,15 @@ class TokenServer:
         if user is None or status != 200:
             return 401, {"details": "incorrect username or password"}
         token = self.issue(user, scopes)
-        told: dict[str, Any] = {"token": token, "access_token": token, "expires_in": self.lifetime_s}
-        told["issued_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+        answer: dict[str, Any] = {"token": token, "access_token": token, "expires_in": self.lifetime_s}
+        answer["issued_at"] = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
         if method == "POST":
-            told["scope"] = " ".join(scopes)
-        wanted = parameters.get("offline_token") == ["true"] or parameters.get("access_type") == ["offline"]
-        if user and wanted:
-            told["refresh_token"] = secrets.token_urlsafe(24)
-            self._refresh[told["refresh_token"]] = user
-        return 200, told
+            answer["scope"] = " ".join(scopes)
+        offline = parameters.get("offline_token") == ["true"] or parameters.get("access_type") == ["offline"]
+        if user and offline:
+            answer["refresh_token"] = secrets.token_urlsafe(24)
+            self._refresh[answer["refresh_token"]] = user
+        return 200, answer
 
     def _basic(self, header: str | None) -> str | None:
         """The user; "" without credentials, None for wrong ones."""

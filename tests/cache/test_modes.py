@@ -53,12 +53,12 @@ async def assert_works(sizes: RedisSizes) -> None:
 
 
 async def refusal(sizes: RedisSizes) -> str:
-    """What the log says when it cannot come in."""
+    """Return the error in the log when Redis refuses the connection."""
     with capture_logs() as logs:
         assert await sizes.get(DIGESTS[0]) is None
     await sizes.close()
-    (told,) = [entry for entry in logs if entry["log_level"] == "warning"]
-    return str(told["error"])
+    (logged,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    return str(logged["error"])
 
 
 @pytest.mark.parametrize("protocol", [2, 3])
@@ -68,9 +68,9 @@ async def test_one_server_with_password_and_database(tmp_path: Path, protocol: i
         await assert_works(sizes_of(**usual, password="hush", db=3, clientname="registry-1"))
         assert server.ask("DBSIZE") == "30"
         for wrong in ("no", ""):
-            said = await refusal(sizes_of(**usual, password=wrong))
-            assert "hush" not in said
-            assert "auth" in said.lower() or "pass" in said.lower()
+            error = await refusal(sizes_of(**usual, password=wrong))
+            assert "hush" not in error
+            assert "auth" in error.lower() or "pass" in error.lower()
 
 
 async def test_a_user_with_few_permissions(tmp_path: Path) -> None:
@@ -83,10 +83,10 @@ async def test_a_user_with_few_permissions(tmp_path: Path) -> None:
         sizes = sizes_of(addrs=(server.address,), username="registry", password="hush")
         with capture_logs() as logs:
             await sizes.put(DIGESTS[0], 1)
-            assert await sizes.get(DIGESTS[20]) == 20, "what is permitted goes on"
+            assert await sizes.get(DIGESTS[20]) == 20, "permitted commands work"
         await sizes.close()
-        (told,) = [entry for entry in logs if entry["log_level"] == "warning"]
-        assert "no permissions" in told["error"]
+        (logged,) = [entry for entry in logs if entry["log_level"] == "warning"]
+        assert "no permissions" in logged["error"]
 
 
 @pytest.mark.parametrize("clients", [False, True])
@@ -113,17 +113,17 @@ async def test_tls(tmp_path: Path, clients: bool) -> None:
         if clients:
             await refusal(sizes_of(**usual, tls=RedisTls(**roots)))
         else:
-            said = await refusal(sizes_of(**usual, tls=RedisTls(enabled=True)))
-            assert "certificate verify failed" in said, "the system knows no such authority"
+            error = await refusal(sizes_of(**usual, tls=RedisTls(enabled=True)))
+            assert "certificate verify failed" in error, "the system knows no such authority"
             other = trustme.CA()
             other.cert_pem.write_to_path(tmp_path / "other.pem")
-            said = await refusal(sizes_of(**usual, tls=RedisTls(rootcas=(str(tmp_path / "other.pem"),))))
-            assert "certificate verify failed" in said
+            error = await refusal(sizes_of(**usual, tls=RedisTls(rootcas=(str(tmp_path / "other.pem"),))))
+            assert "certificate verify failed" in error
             await refusal(sizes_of(addrs=(f"localhost:{server.port}",), maxretries=-1, tls=RedisTls(**roots)))
 
 
 async def test_sentinels_lead_to_the_master_also_after_it_died(tmp_path: Path) -> None:
-    """A failover costs lookups for a moment, and the new master is used without a restart of ours."""
+    """After a failover the cache would be off until a restart."""
     with a_redis(tmp_path / "a") as first:
         replica = ("--replicaof", "127.0.0.1", str(first.port))
         with a_redis(tmp_path / "b", *replica) as second, a_sentinel(tmp_path / "s", first, "cache") as sentinel:
@@ -140,8 +140,8 @@ async def test_sentinels_lead_to_the_master_also_after_it_died(tmp_path: Path) -
                     await sizes.put(DIGESTS[1], 1)
                     await asyncio.sleep(0.05)
             await sizes.close()
-            said = await refusal(sizes_of(**{**usual, "mastername": "other"}, maxretries=-1))
-            assert "other" in said
+            error = await refusal(sizes_of(**{**usual, "mastername": "other"}, maxretries=-1))
+            assert "other" in error
 
 
 async def test_a_sentinel_with_its_own_password(tmp_path: Path) -> None:
@@ -175,7 +175,7 @@ async def test_a_cluster_of_three_that_loses_one(tmp_path: Path) -> None:
 
 
 def test_the_settings_choose_the_memory(tmp_path: Path) -> None:
-    """`inmemory`, none at all, or Redis; and what is wrong with its files is told before it starts."""
+    """`inmemory`, none, or Redis; problems with its files are reported before the start."""
 
     def settings(kind: str, redis: Redis | None = None) -> Settings:
         cache = Cache(blobdescriptor=kind)  # type: ignore[arg-type]  # one of three words
@@ -192,7 +192,7 @@ def test_the_settings_choose_the_memory(tmp_path: Path) -> None:
             make_sizes(settings("redis", Redis(addrs=("h:1",), tls=RedisTls(rootcas=(str(path),)))))
 
 
-def test_a_missing_library_is_told_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_library_is_reported_by_the_name_of_its_extra(monkeypatch: pytest.MonkeyPatch) -> None:
     """`pip install moorage` leaves redis-py out."""
     monkeypatch.setitem(sys.modules, "redis.asyncio", None)
     cache = Cache(blobdescriptor="redis")

@@ -57,7 +57,7 @@ def blob_folder(tmp_path: Path, digest: Digest) -> Path:
 
 
 def test_a_deletion_at_one_node_shows_at_once_at_the_other(tmp_path: Path, redis: RedisServer) -> None:
-    """Also with the keys of the reference in Redis that say otherwise, and with Redis silent or dead."""
+    """Also with keys of CNCF Distribution in Redis that still have it, and with Redis silent or dead."""
     with node(tmp_path, redis, "a") as a, node(tmp_path, redis, "b") as b:
         first, second = Wire(a.host), Wire(b.host)
         for state in ("up", "silent", "dead"):
@@ -91,8 +91,8 @@ def test_a_size_in_redis_is_not_believed_against_the_file(tmp_path: Path, redis:
         assert [head(wire, digest)[0] for wire in (first, second)] == [404, 404]
 
 
-def test_a_push_that_misses_the_bytes_makes_everybody_forget_them(tmp_path: Path, redis: RedisServer) -> None:
-    """Otherwise HEAD goes on saying that the layer is there and no client ever uploads it again."""
+def test_a_push_that_misses_the_bytes_removes_their_size_for_all_nodes(tmp_path: Path, redis: RedisServer) -> None:
+    """HEAD would report the layer as present, and no client would upload it again."""
     from moorage.testing.builders import image
 
     with node(tmp_path, redis, "a") as a:
@@ -122,7 +122,7 @@ def test_a_size_that_lies_tears_no_answer(tmp_path: Path, redis: RedisServer, si
             assert wire.blob(NAME, digest).body == data
 
 
-def test_a_redis_that_is_not_there_costs_nobody_an_answer(tmp_path: Path, redis: RedisServer) -> None:
+def test_a_redis_that_is_not_there_fails_no_request(tmp_path: Path, redis: RedisServer) -> None:
     """The registry starts without it, answers while it is frozen, and uses it when it comes."""
     port = redis.port
     redis.kill()

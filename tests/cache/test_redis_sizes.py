@@ -76,7 +76,7 @@ async def test_what_is_not_there_is_not_known(sizes: RedisSizes, server: RedisSe
 async def test_an_entry_that_is_not_right_does_not_count(
     sizes: RedisSizes, server: RedisServer, fields: tuple[str, ...]
 ) -> None:
-    """Somebody else's data under these keys must never become the length of a download."""
+    """Foreign data under these keys would become the length of a download."""
     server.ask("HSET", KEY, *fields)
     assert await sizes.get(DIGEST) is None
     assert not sizes.is_down
@@ -115,7 +115,7 @@ async def test_a_removed_link_leaves_the_keys_by_which_the_reference_would_serve
     assert await sizes.get(DIGEST) == 12, "the bytes are still there"
 
 
-async def test_nobody_writes_a_size_back_after_a_collector_took_the_bytes(
+async def test_no_size_is_written_back_after_a_collector_removed_the_bytes(
     sizes: RedisSizes, server: RedisServer
 ) -> None:
     """A request that looked at the bytes before may write what it saw long after they are gone."""
@@ -155,7 +155,7 @@ async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer
         await sizes.close()
 
 
-async def test_a_restarted_redis_costs_nobody_anything(server: RedisServer) -> None:
+async def test_a_restarted_redis_fails_no_request(server: RedisServer) -> None:
     """The connection that it cut is replaced within the same lookup."""
     with a_redis(server.folder / "own") as own:
         sizes = RedisSizes(own.options(), timeout_s=20)
@@ -192,7 +192,7 @@ async def test_late_answers_of_a_slow_redis_reach_nobody(server: RedisServer) ->
         await filling.close()
 
 
-async def test_a_deletion_that_redis_missed_is_told_when_it_is_back(server: RedisServer) -> None:
+async def test_a_deletion_that_redis_missed_is_sent_when_it_is_back(server: RedisServer) -> None:
     """Otherwise a registry of the old kind would go on serving it."""
     known = f"repository::{NAME}::blobs"
     with a_redis(server.folder / "own") as own:

@@ -84,8 +84,8 @@ async def test_pooltimeout_bounds_the_wait_of_a_lookup(tmp_path: Path) -> None:
                 assert await sizes.get(DIGEST) is None
         server.thaw()
         await sizes.close()
-    (told,) = [entry for entry in logs if entry["log_level"] == "warning"]
-    assert told["error"] == "no answer within 0.05 s, 3 times in a row"
+    (logged,) = [entry for entry in logs if entry["log_level"] == "warning"]
+    assert logged["error"] == "no answer within 0.05 s, 3 times in a row"
 
 
 @pytest.mark.parametrize("disabled", [False, True])

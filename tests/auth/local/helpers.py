@@ -99,6 +99,6 @@ def authority(
         "login_s": 0.0,
         "rotation_s": 86400.0,
     }
-    # Its time stands still: a second may pass between two guesses on a busy machine.
+    # The clock does not advance: a second may pass between two logins on a busy machine.
     slowing = LoginRateLimit(limit=failures, window_s=60, longest_s=60, clock=lambda: 1000.0)
     return make(LocalOptions(**{**usual, **options}), secret, slowing, clock or Clock())

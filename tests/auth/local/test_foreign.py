@@ -91,15 +91,15 @@ async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: Policy, forei
         {"protected": False}, {"groups": ["ops"]}, {"groups": [["dev"]]},
     ],
 )  # fmt: skip
-async def test_another_token_lets_nobody_in(
+async def test_other_tokens_are_refused(
     ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, claims: dict[str, Any]
 ) -> None:
-    """A token for another audience is somebody's secret that was sent elsewhere."""
+    """A token for another audience was sent to another service, which could use it here."""
     with pytest.raises(InvalidToken):
         await foreign.verify(ci.token(**{**GOOD, **claims}), rules)
 
 
-async def test_a_token_that_the_issuers_key_did_not_sign_lets_nobody_in(
+async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(
     ci: FakeIssuer, rules: Policy, foreign: OidcVerifier
 ) -> None:
     """No signature, one by another key, one by the public key taken for a shared secret."""
@@ -143,7 +143,7 @@ async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: Policy, foreign:
 async def test_a_subject_cannot_write_in_logs(
     ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, sub: Any, name: str
 ) -> None:
-    """It names a branch, and everybody names his branches as he likes."""
+    """It contains the name of a branch, which any author can choose."""
     assert (await foreign.verify(ci.token(**GOOD, sub=sub), rules)).name == name
 
 
@@ -229,7 +229,7 @@ async def test_an_address_of_keys_needs_no_discovery() -> None:
 
 
 async def test_an_unknown_key_is_looked_for_but_not_at_every_forged_token() -> None:
-    """An issuer that rotates must not lock anybody out; a stranger must not make us hammer it."""
+    """A rotation of keys would refuse logins; unknown keys would flood the issuer with requests."""
     clock = Clock()
     network = remote(FakeIssuer(kid="old"))
     source = RemoteKeys(Issuer("ci", ISSUER, (AUDIENCE,), KEYS), network, clock)
@@ -245,7 +245,7 @@ async def test_an_unknown_key_is_looked_for_but_not_at_every_forged_token() -> N
     await source.close()
 
 
-async def test_an_issuer_that_is_down_costs_nobody_whose_key_is_known() -> None:
+async def test_logins_with_a_known_key_work_while_the_issuer_is_down() -> None:
     """CI systems have maintenance windows; deployments go on."""
     clock = Clock()
     network = remote(FakeIssuer())
@@ -275,8 +275,10 @@ async def test_an_issuer_that_is_down_costs_nobody_whose_key_is_known() -> None:
         (KEYS, b'{"keys": []}'), (KEYS, b'{"keys": [{"kty": "oct", "k": "AAAA"}, {"kty": "X"}, 5]}'),
     ],
 )  # fmt: skip
-async def test_without_keys_nobody_is_let_in_and_it_is_tried_again(url: str, answer: bytes | Exception) -> None:
-    """A shared secret in a public key set would let everybody sign; one without keys, nobody know."""
+async def test_without_keys_logins_are_refused_and_the_fetch_is_retried(
+    url: str, answer: bytes | Exception
+) -> None:
+    """A shared secret in a public key set would let anyone sign tokens."""
     clock, network = Clock(), remote(FakeIssuer())
     right = network.answers[url]
     network.answers[url] = answer
@@ -349,28 +351,32 @@ def test_an_answer_is_fetched_whole_or_not_at_all(monkeypatch: pytest.MonkeyPatc
                "/moved": (302, {"location": "/good"}, b"")}  # fmt: skip
     with web(lambda path: answers[path]) as url:
         assert fetch(f"{url}/good", "") == b"0123456789"
-        for path, said in (("/long", "more than 10 bytes"), ("/none", "answered 404"), ("/moved", "answered 302")):
-            with pytest.raises(ValueError, match=said):
+        for path, reply in (
+            ("/long", "more than 10 bytes"),
+            ("/none", "answered 404"),
+            ("/moved", "answered 302"),
+        ):
+            with pytest.raises(ValueError, match=reply):
                 fetch(url + path, "")
     for bad in ("file:///etc/passwd", "ftp://x/y", ""):
         with pytest.raises(ValueError, match="expected an http or https URL"):
             fetch(bad, "")
 
 
-@pytest.mark.parametrize("said", [b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"])
-def test_what_is_no_http_is_an_ordinary_failure(said: bytes) -> None:
-    """A load balancer that breaks off must not become an error of ours."""
+@pytest.mark.parametrize("reply", [b"garbage\r\n\r\n", b"", b"HTTP/1.1 200 OK\r\ncontent-length: 9\r\n\r\nab"])
+def test_what_is_no_http_is_an_ordinary_failure(reply: bytes) -> None:
+    """A broken connection of a load balancer would be a 500."""
     with socket.create_server(("127.0.0.1", 0)) as server:
 
         def serve() -> None:
             connection, _ = server.accept()
             with connection:
                 connection.recv(4096)
-                connection.sendall(said)
+                connection.sendall(reply)
 
         thread = threading.Thread(target=serve)
         thread.start()
-        if said.startswith(b"HTTP"):
+        if reply.startswith(b"HTTP"):
             # Cut off without a word by the standard library; it is no JSON then, which its reader sees.
             assert fetch(f"http://127.0.0.1:{server.getsockname()[1]}/", "") == b"ab"
         else:
@@ -380,7 +386,7 @@ def test_what_is_no_http_is_an_ordinary_failure(said: bytes) -> None:
 
 
 def test_an_answer_that_trickles_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A thread that waits for ever is one less for everybody."""
+    """Threads that wait for ever would be missing for other requests."""
     monkeypatch.setattr(jwks, "_TOTAL_TIMEOUT_S", -1.0)
     with web(lambda _: (200, {}, b"{}")) as url, pytest.raises(TimeoutError, match="to answer"):
         fetch(url, "")

@@ -73,7 +73,7 @@ def rules(tmp_path_factory: pytest.TempPathFactory) -> Policy:
 
 
 async def proven(token: str, rules: Policy) -> Identity | None:
-    """The identity, None for a refused token.  Tokens of ours are signed for the identity and read again."""
+    """Return the identity, None for a refused token; an accepted one is signed into a token and read again."""
     foreign, tokens = OidcVerifier(Clock()), Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     try:
         identity = await foreign.verify(token, rules)
@@ -113,7 +113,7 @@ async def test_a_time_that_is_no_number_of_seconds_is_refused(rules: Policy, cla
 
 
 async def test_text_that_is_not_unicode_matches_no_rule(rules: Policy) -> None:
-    """A lone surrogate has no UTF-8, so it cannot be signed into a token of ours."""
+    """A lone surrogate has no UTF-8: signing it into a token would be a 500."""
     identity = await proven(signed({"branch": r'["\ud800", "x\udc00", "ok"]'}), rules)
     assert identity is not None
     assert identity.claims == (("branch", ("ok",)), ("project", ("acme",)))

@@ -44,7 +44,7 @@ def test_a_pattern_is_read_off(pattern: str, yes: list[str], no: list[str]) -> N
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("", "found nothing"), ("/team/*", "single slashes"), ("team//*", "single slashes"),
         ("team/", "single slashes"), ("team/**x", "whole component"), ("team**", "whole component"),
@@ -55,15 +55,15 @@ def test_a_pattern_is_read_off(pattern: str, yes: list[str], no: list[str]) -> N
         ("a}/**", "between { and }"), ("{}/a", "between { and }"), ("{user|upper}", "between { and }"),
     ],
 )  # fmt: skip
-def test_a_pattern_that_can_mean_nothing_is_refused(text: str, said: str) -> None:
-    """A typing error that silently grants nothing is found by nobody; one that grants more, by the wrong ones."""
+def test_a_pattern_that_can_mean_nothing_is_refused(text: str, message: str) -> None:
+    """A typing error would silently grant nothing, or too much."""
     with pytest.raises(ValueError, match=r".") as caught:
         parse(text)
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_places_are_filled_with_what_can_stand_there_and_never_read_as_a_pattern() -> None:
-    """A user called `*` or `../team` would otherwise own everybody's repositories."""
+    """A user called `*` or `../team` would own all repositories."""
     assert matches("{user}/**", "ann/app", user="ann")
     assert not matches("{user}/**", "bob/app", user="ann")
     for name in ("*", "**", "", "a/b", "Ann", "..", "a b", "{user}", "-", "team/**"):
@@ -116,7 +116,7 @@ def naive_part(pattern: str, text: str) -> bool:
 
 @given(PATTERNS, NAMES)
 def test_no_pattern_matches_other_names_than_its_definition_does(pattern: str, name: str) -> None:
-    """Whoever reads the file must know who gets in."""
+    """A reader of the file could not tell whom it admits."""
     assert matches(pattern, name) == naive(pattern.split("/"), name.split("/"))
 
 

@@ -1,4 +1,4 @@
-"""The one place that decides: what each identity gets, and that nobody gets anything else."""
+"""Decisions of the policy: permissions of each identity, and no others."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def job(**claims: str) -> Identity:
         (Identity("user", "anonymous"), "team/app", ""),
     ],
 )  # fmt: skip
-def test_everybody_has_the_sum_of_the_rules_that_name_him(
+def test_an_identity_has_the_sum_of_the_rules_that_name_it(
     tmp_path: Path, identity: Identity, name: str, actions: str
 ) -> None:
     """Robots and jobs are not "authenticated": they have what they were given by name, and what all have."""
@@ -86,7 +86,7 @@ def test_everybody_has_the_sum_of_the_rules_that_name_him(
 
 
 def test_the_catalog_is_for_those_who_were_given_it(tmp_path: Path) -> None:
-    """It shows the names of all repositories, whoever may pull them."""
+    """It discloses the names of all repositories."""
     found = policy(tmp_path, POLICY)
     assert found.grants_of(BOB).allows(CATALOG)
     for identity in (ANONYMOUS, ANN, CI):
@@ -119,7 +119,7 @@ def test_who_reads_everything_may_mount_from_anywhere(tmp_path: Path) -> None:
 
 
 def test_a_job_is_known_only_by_a_rule_about_its_claims(tmp_path: Path) -> None:
-    """Anybody can have a token of a public CI system; it must not even log him in."""
+    """Anyone can get a token of a public CI system; it would be a login."""
     found = policy(tmp_path, POLICY)
     assert found.has_rule_for(job(project_path="acme/app", ref="main"))
     assert not found.has_rule_for(job(project_path="acme/app"))
@@ -129,7 +129,7 @@ def test_a_job_is_known_only_by_a_rule_about_its_claims(tmp_path: Path) -> None:
 
 
 def test_a_place_needs_exactly_one_value(tmp_path: Path) -> None:
-    """Of a list of groups nobody can say which one the repository is named after."""
+    """A repository would be named after an arbitrary one of several groups."""
     found = policy(tmp_path, POLICY)
     two = Identity("foreign", "job", "gitlab", (("project_path", ("acme/app", "acme/x")), ("ref", ("main",))))
     assert found.has_rule_for(two)
@@ -181,7 +181,7 @@ OF: Final = {
 
 @given(st.lists(RULES, max_size=6), st.sampled_from(sorted(OF, key=str)))
 def test_rules_add_up_whatever_their_order(rules: list[AccessRule], identity: Identity) -> None:
-    """What somebody may do is what the single rules that name him allow, and never more."""
+    """Rules in combination would grant more than each of them."""
     groups = {"dev": frozenset({"ann"})}
     together = Policy(groups, rules=tuple(rules)).grants_of(identity)
     reverse = Policy(groups, rules=tuple(reversed(rules))).grants_of(identity)

@@ -1,4 +1,4 @@
-"""Reading the policy: every mistake is told by line and key, and none lets half a policy into force."""
+"""Parsing the policy: every mistake is reported by line and key, and none takes half a policy into force."""
 
 from __future__ import annotations
 
@@ -89,15 +89,15 @@ WRONG: Final = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "line", "key", "said"), WRONG)
-def test_each_mistake_is_told_with_its_line_and_keeps_the_policy_out(
-    tmp_path: Path, text: str, line: int, key: str, said: str
+@pytest.mark.parametrize(("text", "line", "key", "message"), WRONG)
+def test_each_mistake_is_reported_with_its_line_and_keeps_the_policy_out(
+    tmp_path: Path, text: str, line: int, key: str, message: str
 ) -> None:
     """The operator mends one line; with half a policy he would have locked out the other half."""
     found = read(str(policy_file(tmp_path, text)))
     assert found.policy is None
-    told = [(problem.origin.line, problem.key, str(problem)) for problem in found.problems]
-    assert any(at == line and where == key and said in whole for at, where, whole in told), told
+    reported = [(problem.origin.line, problem.key, str(problem)) for problem in found.problems]
+    assert any(at == line and where == key and message in whole for at, where, whole in reported), reported
 
 
 def test_the_examples_that_mistakes_are_made_in_are_right(tmp_path: Path) -> None:
@@ -109,7 +109,7 @@ def test_the_examples_that_mistakes_are_made_in_are_right(tmp_path: Path) -> Non
 
 
 def test_both_ways_to_the_keys_are_one_too_many(tmp_path: Path) -> None:
-    """Nobody could tell which one is believed."""
+    """One of them would silently be ignored."""
     (tmp_path / "keys.json").write_text("{}")
     text = ISSUER + "    jwks: keys.json\n    jwks_uri: https://ci.example/keys\n"
     (problem,) = read(str(policy_file(tmp_path, text))).problems
@@ -124,30 +124,30 @@ def test_a_file_lies_beside_the_policy_that_names_it(tmp_path: Path) -> None:
     assert found.policy.issuers["ci"].keys == str(tmp_path / "keys.json")
 
 
-def test_all_mistakes_are_told_at_once(tmp_path: Path) -> None:
-    """Whoever has three mends three."""
+def test_all_mistakes_are_reported_together(tmp_path: Path) -> None:
+    """An operator would correct three mistakes in three attempts."""
     text = RULE.replace("pull", "pul").replace("a/**", "A") + "  - {who: group:x, catalog: true}\n"
     assert len(read(str(policy_file(tmp_path, text))).problems) == 3
 
 
 def test_a_secret_in_the_wrong_place_is_not_repeated(tmp_path: Path) -> None:
-    """The message ends in a log; what stands there may be a password."""
+    """The message is logged; the value may be a password."""
     found = read(str(policy_file(tmp_path, ROBOT.replace(HASH, "hunter2"))))
     assert "hunter2" not in " ".join(map(str, found.problems))
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "message"),
     [(None, "cannot be read: No such file"), (b"a: \xe4", "not UTF-8"), (b"#" * 100, "larger than 50 bytes")],
 )
 def test_a_file_that_cannot_be_read_is_one_line(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, said: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, data: bytes | None, message: str
 ) -> None:
     monkeypatch.setattr(policy_file_module, "SIZE_LIMIT_BYTES", 50)
     if data is not None:
         (tmp_path / "policy.yml").write_bytes(data)
     (problem,) = read(str(tmp_path / "policy.yml")).problems
-    assert said in str(problem)
+    assert message in str(problem)
     assert str(problem).startswith(str(tmp_path / "policy.yml"))
 
 
@@ -168,10 +168,10 @@ def test_what_may_be_a_mistake_is_a_warning(tmp_path: Path) -> None:
 def test_a_users_file_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
     path = policy_file(tmp_path, RULE)
     (tmp_path / "users").write_text("no colon\n")
-    for users, said in ((tmp_path / "users", "line 1 has no colon"), (tmp_path / "none", "No such file")):
+    for users, message in ((tmp_path / "users", "line 1 has no colon"), (tmp_path / "none", "No such file")):
         (problem,) = problems_of(str(path), str(users))
         assert (problem.kind, problem.origin.source) == ("error", str(users))
-        assert said in str(problem)
+        assert message in str(problem)
     (problem,) = problems_of(str(path), "")
     assert "because auth.local.users is not set" in str(problem)
 
@@ -180,7 +180,7 @@ def test_a_users_file_that_cannot_be_used_is_an_error(tmp_path: Path) -> None:
 def test_nothing_that_is_in_the_file_breaks_its_reader(
     tmp_path_factory: pytest.TempPathFactory, text: str
 ) -> None:
-    """A traceback at start tells the operator nothing."""
+    """A traceback at start does not help the operator."""
     path = tmp_path_factory.getbasetemp() / "fuzzed.yml"
     path.write_text(f"access:\n  - who: {text}")
     found = read(str(path))
@@ -188,7 +188,7 @@ def test_nothing_that_is_in_the_file_breaks_its_reader(
 
 
 def test_the_example_in_the_documentation_is_right(tmp_path: Path) -> None:
-    """It is what everybody begins with; each kind of rule is in it."""
+    """Every operator starts with it; it has each kind of rule."""
     page = (Path(__file__).parents[3] / "docs" / "auth" / "local.md").read_text()
     (example,) = [block for block in re.findall(r"```yaml\n(.*?)```", page, re.DOTALL) if "\nissuers:" in block]
     found = read(str(policy_file(tmp_path, example)))

@@ -59,7 +59,7 @@ def test_nodes_with_one_secret_take_each_others_tokens_and_logins(tmp_path: Path
 
 @pytest.mark.slow
 def test_a_registry_that_cannot_read_its_policy_does_not_start(tmp_path: Path) -> None:
-    """And says all that is wrong; open to everybody would be the other way out."""
+    """A registry without its policy would be open to all clients."""
     auth = files(tmp_path)
     policy_file(tmp_path, "acess: []\ngroups: [a]\n")
     with pytest.raises(NotStarted) as caught:
@@ -68,13 +68,13 @@ def test_a_registry_that_cannot_read_its_policy_does_not_start(tmp_path: Path) -
     assert "policy.yml:2: groups: expected a mapping" in str(caught.value)
 
 
-def test_what_may_be_a_mistake_is_told_at_start(tmp_path: Path) -> None:
+def test_possible_mistakes_are_reported_at_start(tmp_path: Path) -> None:
     """Also that without a secret every login ends with the process."""
     local = Local(**files(tmp_path)["local"])
     policy_file(tmp_path, POLICY.replace("ann", "eve"))
-    told = [str(problem) for problem in check(Settings(auth=Auth(local=local)), b"random")]
-    assert any("there is no user 'eve'" in text for text in told)
-    assert any("without http.secret" in text for text in told)
+    problems = [str(problem) for problem in check(Settings(auth=Auth(local=local)), b"random")]
+    assert any("there is no user 'eve'" in text for text in problems)
+    assert any("without http.secret" in text for text in problems)
     assert len(check(Settings(auth=Auth(local=local), http=Http(secret="x")), b"x")) == 1
     (tmp_path / "users").unlink()
     errors = [each for each in check(Settings(auth=Auth(local=local)), b"random") if each.kind == "error"]

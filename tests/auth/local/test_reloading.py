@@ -38,10 +38,10 @@ async def test_an_edit_is_in_force_with_the_next_request(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("broken", ["access: [", "acess: []\n", None])
-async def test_a_mistake_leaves_the_last_good_policy_in_force_and_is_told_once(
+async def test_a_mistake_leaves_the_last_good_policy_in_force_and_is_logged_once(
     tmp_path: Path, broken: str | None
 ) -> None:
-    """An editor that saves half a file must not let everybody in, nor lock everybody out."""
+    """An editor that saves half a file would admit all clients, or lock out all users."""
     clock = Clock(0)
     path = policy_file(tmp_path, OPEN)
     source = PolicySource(str(path), clock)
@@ -62,7 +62,7 @@ async def test_a_mistake_leaves_the_last_good_policy_in_force_and_is_told_once(
 
 
 async def test_a_file_that_is_right_again_is_confirmed_and_may_be_wrong_again(tmp_path: Path) -> None:
-    """Also when its rules are those of before: whoever has seen the error waits for this."""
+    """The operator who saw the error would not know that it is solved, if the rules are the same as before."""
     clock = Clock(0)
     source = PolicySource(str(policy_file(tmp_path, OPEN)), clock)
     with capture_logs() as logs:
@@ -91,7 +91,7 @@ async def test_a_second_edit_in_the_same_tick_of_the_clock_is_seen(tmp_path: Pat
 
 
 def test_a_start_without_a_policy_is_refused_with_all_that_is_wrong(tmp_path: Path) -> None:
-    """Nobody is served by a registry that does not know who may do what."""
+    """A registry without a policy would grant or refuse everything."""
     path = policy_file(tmp_path, "acess: []\ngroups: [a]\n")
     with pytest.raises(StartupError) as caught:
         PolicySource(str(path))

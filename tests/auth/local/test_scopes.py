@@ -65,7 +65,7 @@ def test_a_token_holds_the_intersection() -> None:
 
 @given(st.lists(st.text(alphabet="repositygac:*,()/l un", max_size=60), max_size=5))
 def test_whatever_is_asked_only_known_words_come_out(texts: list[str]) -> None:
-    """What stands in a token was looked up under exactly that name."""
+    """A token would grant a repository that was never checked."""
     for need in needs_of(texts):
         assert need == CATALOG or (need.type == "repository" and need.action in ACTIONS)
     access = granted(needs_of(texts), EVERYTHING)

@@ -62,7 +62,7 @@ def test_a_token_has_the_claims_of_the_protocol() -> None:
 
 
 def test_a_token_ends() -> None:
-    """It is good for as long as its client was told, and a little longer, on the way here."""
+    """A token that is sent in its last second would be refused."""
     clock = Clock()
     tokens = make(clock)
     token, lasts_s = tokens.access("ann", ACCESS, None)
@@ -88,7 +88,7 @@ def test_a_token_never_outlives_what_it_was_given_for() -> None:
 
 
 def test_keys_change_with_the_clock_and_the_last_one_still_counts() -> None:
-    """A push that runs over midnight goes on; a key of last week signs nothing."""
+    """A push over midnight would be refused, or a key of last week accepted."""
     clock = Clock(NOW - NOW % DAY + DAY - 10)
     tokens = make(clock)
     before, _ = tokens.access("ann", ACCESS, None)
@@ -106,7 +106,7 @@ def test_keys_change_with_the_clock_and_the_last_one_still_counts() -> None:
 
 
 def test_nodes_whose_clocks_are_a_little_apart_agree() -> None:
-    """NTP is not exact; a node ten seconds ahead must not make everybody log in again at midnight."""
+    """NTP is not exact: a node ten seconds ahead would make all clients log in again at midnight."""
     ahead, behind = Clock(NOW - NOW % DAY + 5), Clock(NOW - NOW % DAY - 5)
     make(behind).read_access(make(ahead).access("ann", ACCESS, None)[0])
     make(ahead).read_access(make(behind).access("ann", ACCESS, None)[0])
@@ -175,7 +175,7 @@ def test_issuer_and_audience_both_have_to_be_this_service(claim: str) -> None:
 
 
 def test_a_key_is_accepted_until_the_last_token_that_it_signed_is_over() -> None:
-    """Whatever end the token claims: lifetime and grace after the key has ended, and a minute for clocks."""
+    """A leaked key would be accepted longer than lifetime, grace and a minute for clocks after its period."""
     claims = {**claims_of(make(Clock()).access("ann", ACCESS, None)[0]), "exp": NOW + 9 * DAY, "nbf": 0}
     token, begun = signed(claims, begun=NOW), NOW - NOW % DAY
     make(Clock(begun + DAY + 300 + 30 + 60)).read_access(token)
@@ -247,7 +247,7 @@ def test_a_refresh_token_without_an_end_lasts_through_any_rotation() -> None:
 
 
 def test_a_fingerprint_tells_hashes_apart_and_nothing_about_them() -> None:
-    """It stands in a token that lies in a file on somebody's disk."""
+    """It is in a token, which clients keep in a file."""
     keys = SigningKeys(SECRET, DAY, Clock())
     assert keys.fingerprint(b"a") == SigningKeys(SECRET, 60, Clock(1)).fingerprint(b"a") != keys.fingerprint(b"b")
     assert keys.fingerprint(b"a") != SigningKeys(b"other", DAY, Clock()).fingerprint(b"a")
