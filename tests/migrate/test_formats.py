@@ -23,7 +23,7 @@ from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers
 from moorage.storage.azure.appender import BlockLog, decode
-from moorage.storage.azure.requests import Found
+from moorage.storage.azure.requests import BlobProperties
 from moorage.storage.driver import Key, StorageUnavailable, Version
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -117,7 +117,7 @@ async def test_a_state_of_a_later_format_in_a_bucket_is_refused() -> None:
 
 def test_a_state_of_a_later_format_on_azure_is_refused() -> None:
     log = BlockLog(datetime(2026, 1, 5, tzinfo=UTC))
-    found = Found(0, log.started, Version("v"), log.metadata(), "", "")
+    found = BlobProperties(0, log.started, Version("v"), log.metadata(), "", "")
     assert decode("here", found).started == log.started
     later = replace(found, metadata={**found.metadata, "moorage": "2"})
     with pytest.raises(StorageUnavailable, match=r"here: .*it has format '2', and 1 is known"):

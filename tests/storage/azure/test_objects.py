@@ -32,7 +32,7 @@ from moorage.testing.listing_contract import flat, keys_below
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from moorage.storage.azure.requests import Found
+    from moorage.storage.azure.requests import BlobProperties
     from moorage.storage.object_store.driver import ObjectDriver
 
 pytestmark = pytest.mark.slow
@@ -231,7 +231,7 @@ class Slow:
         monkeypatch.setattr(azure_blocks, "_start", self.start)
         slow = self
 
-        async def find(place: AzureRequests, key: Key) -> Found:
+        async def find(place: AzureRequests, key: Key) -> BlobProperties:
             return await slow.find(place, key)
 
         monkeypatch.setattr(AzureRequests, "properties", find)
@@ -241,7 +241,7 @@ class Slow:
         self.begun = True
         return "pending" if self.turns else status
 
-    async def find(self, place: AzureRequests, key: Key) -> Found:
+    async def find(self, place: AzureRequests, key: Key) -> BlobProperties:
         found = await self.found(place, key)
         if key != TO or not self.begun:
             return found

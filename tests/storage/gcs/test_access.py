@@ -25,7 +25,7 @@ from moorage.startup import StartupError
 from moorage.storage.driver import Key, RequestCost, SignedUrl, StorageUnavailable
 from moorage.storage.gcs.credentials import identity_of
 from moorage.storage.gcs.options import GcsOptions
-from moorage.storage.gcs.signing import Signer
+from moorage.storage.gcs.signing import UrlSigner
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.wiring.storage import gcs_options, make_driver, prepare
 
@@ -323,7 +323,7 @@ async def test_urls_expire_and_are_given_out_again_for_a_while(
     store = make()
     await store.put(KEY, [DATA])
     now = 1_750_000_000.0
-    signer = Signer(store.connection, clock=lambda: now)
+    signer = UrlSigner(store.connection, clock=lambda: now)
     first = await signer.url(KEY, "GET", 600)
     now += 59
     assert await signer.url(KEY, "GET", 600) == first
@@ -345,7 +345,7 @@ async def test_where_nobody_signs_blobs_are_streamed_with_one_warning(
     bucket.server.iam = False
     store = make(credentials=credentials)
     now = 1_750_000_000.0
-    signer = Signer(store.connection, clock=lambda: now)
+    signer = UrlSigner(store.connection, clock=lambda: now)
     with capture_logs() as logs:
         assert [await signer.url(KEY, "GET", 60) for _ in range(3)] == [None] * 3
         now += 301

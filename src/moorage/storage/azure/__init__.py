@@ -1,1 +1,1 @@
-"""Azure Blob Storage.  Read `store.py` and `requests.py` first; `uploads.py` writes blobs that grow."""
+"""Azure Blob Storage.  Reading order: `store.py`, `uploads.py`, `requests.py`, `blocks.py`, `connection.py`."""

@@ -28,7 +28,7 @@ from moorage.storage.object_store.appender import BufferedAppender
 from moorage.storage.object_store.helpers import below, new_session
 
 if TYPE_CHECKING:
-    from moorage.storage.azure.requests import AzureRequests, Found
+    from moorage.storage.azure.requests import AzureRequests, BlobProperties
     from moorage.storage.driver import Key
 
 __all__ = ["AzureAppender", "BlockLog", "decode"]
@@ -68,21 +68,21 @@ class BlockLog:
         return UploadState(self.size, self.started, self.notes, self.version, held=self)
 
 
-def decode(place: str, found: Found) -> BlockLog:
+def decode(place: str, found: BlobProperties) -> BlockLog:
     """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
-    said = found.metadata
+    metadata = found.metadata
     try:
-        if said["moorage"] != _FORMAT:
-            raise ValueError(f"it has format {said['moorage']!r}, and {_FORMAT} is known")
-        notes: Any = json.loads(base64.b64decode(said["notes"], validate=True))
+        if metadata["moorage"] != _FORMAT:
+            raise ValueError(f"it has format {metadata['moorage']!r}, and {_FORMAT} is known")
+        notes: Any = json.loads(base64.b64decode(metadata["notes"], validate=True))
         return BlockLog(
-            datetime.fromisoformat(said["started"]),
+            datetime.fromisoformat(metadata["started"]),
             found.size,
             found.version,
             blocks=None if found.size else (),
             notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in notes),
-            dated=said["dated"] == "1",
-            adopted=said["adopted"] == "1",
+            dated=metadata["dated"] == "1",
+            adopted=metadata["adopted"] == "1",
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
         raise StorageUnavailable(f"{place}: this version of Moorage cannot read it: {error}") from error

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.storage.azure.errors import is_other_type
-from moorage.storage.azure.requests import AzureRequests, Found, conditions
+from moorage.storage.azure.requests import AzureRequests, BlobProperties, conditions
 from moorage.storage.driver import (
     ABSENT,
     Conflict,
@@ -185,7 +185,7 @@ async def _start(
     return await target.ask("Copy Blob", to, work)
 
 
-async def _properties(requests: AzureRequests, key: Key) -> Found | None:
+async def _properties(requests: AzureRequests, key: Key) -> BlobProperties | None:
     try:
         return await requests.properties(key)
     except KeyMissing:

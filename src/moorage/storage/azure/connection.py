@@ -1,14 +1,14 @@
-"""The connection to Azure: one client of azure-storage-blob for a process, its credentials, and signed URLs.
+"""Connection to Azure: one client of azure-storage-blob in each process, its credentials, and signed URLs.
 
-A call costs 3 ms of CPU on the event loop, so at most `_AT_ONCE` are made at a time.  Retries are ours, not the
-library's, so that `max_retries` and `retry_delay` mean what they say.
+A call costs 3 ms of CPU on the event loop, so at most `_AT_ONCE` are made at a time.  The library's retries are
+switched off: `requests.py` retries as often as `max_retries` and `retry_delay` specify.
 
     shared_key            the account's key; it also signs the URLs
     client_secret         an application's identity
     default_credentials   azure.identity's chain: environment, workload identity, managed identity, ...
 
 Identities sign URLs with a user delegation key, which the service gives to those that have the right
-(`generateUserDelegationKey`); without it blobs pass through the registry, and one warning says so.
+(`generateUserDelegationKey`); without it blobs pass through the registry, with one warning.
 
 Proxies are taken from the environment (HTTPS_PROXY, NO_PROXY), for the service and for tokens.  Everything is made
 on first use, in the process and the event loop that use it.
@@ -79,13 +79,13 @@ class AzureConnection:
 
     @asynccontextmanager
     async def container(self) -> AsyncIterator[ContainerClient]:
-        """The container's client, for one request."""
+        """Return the container's client, for one request."""
         async with self._turns:
             yield await self._client()
 
     @asynccontextmanager
     async def blob(self, path: str) -> AsyncIterator[BlobClient]:
-        """The client of one blob, for one request."""
+        """Return the client of one blob, for one request."""
         async with self._turns:
             yield (await self._client()).get_blob_client(path)
 
@@ -122,12 +122,12 @@ class AzureConnection:
         )
 
     def _transport(self) -> Any:
-        """A pool of connections of its own, so that closing one client does not close the other's."""
+        """Make a pool of connections for one client, so that closing it does not close another client's."""
         import aiohttp
         from azure.core.pipeline.transport import AioHttpTransport
 
         verify: Any = self._verify()
-        # The library's own session has no limit and no keep-alive that we know of.
+        # The library's own session has no documented limit and keep-alive.
         session = aiohttp.ClientSession(
             connector=aiohttp.TCPConnector(ssl=verify, limit=2 * _AT_ONCE),
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -153,7 +153,7 @@ class AzureConnection:
         )
 
     def _verify(self) -> Any:
-        """The system's authorities and `ca_bundle`; False verifies nothing."""
+        """Return the system's certificate authorities and `cabundle`; False verifies nothing."""
         import ssl
 
         if self.options.skipverify:
@@ -188,7 +188,7 @@ class AzureConnection:
         return made
 
     async def sign(self, path: str, *, expires_s: float) -> str | None:
-        """A URL that lets whoever has it read the blob, by GET and HEAD; None where none can be made."""
+        """Return a URL for GET and HEAD of the blob without credentials; None where it cannot be signed."""
         from azure.storage.blob import BlobSasPermissions, generate_blob_sas
 
         url = await self.url_of(path)
@@ -205,7 +205,7 @@ class AzureConnection:
                 self.options.container,
                 path,
                 permission=BlobSasPermissions(read=True),
-                # Clocks differ: a URL that is good from now on is not yet good elsewhere.
+                # Clocks differ: a URL that is valid from now on is not yet valid for a slower clock.
                 start=now - _SKEW,
                 expiry=now + timedelta(seconds=expires_s),
                 protocol="https" if url.startswith("https:") else "https,http",
@@ -218,8 +218,8 @@ class AzureConnection:
         return f"{url}?{token}"
 
     async def _delegation_key(self, until: datetime) -> UserDelegationKey | None:
-        """One that is good until then.  The service is asked about twice a day, and not by each request when it
-        refuses.
+        """Return a key that is valid until then.  It is requested about twice a day, and after a refusal not by
+        each request.
         """
         async with self._asking:
             if self._delegation is not None and self._delegation[1] > until:
@@ -242,7 +242,7 @@ class AzureConnection:
                     _log.warning(
                         "no redirects: no user delegation key for the identity, blobs come through the registry",
                         hint="give it the role Storage Blob Delegator, or set storage.redirect.disable",
-                        said=failure.code or str(failure.status),
+                        code=failure.outcome,
                     )
                 return None
             self._delegation = (key, end)

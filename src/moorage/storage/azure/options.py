@@ -12,15 +12,15 @@ _CLOUDS: Final = {
     "core.usgovcloudapi.net": "login.microsoftonline.us",
     "core.chinacloudapi.cn": "login.chinacloudapi.cn",
 }
-"""Where the other clouds check who somebody is; see the package azure.identity, AzureAuthorityHosts."""
+"""Authority hosts of the other clouds; see AzureAuthorityHosts of the package azure.identity."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AzureOptions:
     """`credential_type` is `shared_key`, `client_secret` or `default_credentials`.
 
-    `attempts` is how often a request is made that fails for a passing reason, with `retry_delay` times the number
-    of the attempt between them, in seconds.
+    `attempts` are made of a request whose failures are transient, with `retry_delay` times the number of the
+    attempt between them, in seconds.
     """
 
     accountname: str
@@ -47,7 +47,7 @@ class AzureOptions:
 
     @property
     def prefix(self) -> str:
-        """What stands before every key, as CNCF Distribution 3 makes it of `rootdirectory`: no leading slash."""
+        """Prefix of every key, made of `rootdirectory` as by CNCF Distribution 3: no leading slash."""
         return f"{self.rootdirectory.rstrip('/')}/".lstrip("/")
 
     @property
@@ -56,5 +56,5 @@ class AzureOptions:
 
     @property
     def authority(self) -> str:
-        """The host that identities of this cloud are checked at; "" leaves it to the environment."""
+        """Authority host for identities of this cloud; "" leaves it to the environment."""
         return _CLOUDS.get(self.realm, "")

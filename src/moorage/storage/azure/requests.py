@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from moorage.storage.azure.connection import AzureConnection
     from moorage.storage.driver import Reader, When
 
-__all__ = ["AzureRequests", "Found", "Replaced", "conditions"]
+__all__ = ["AzureRequests", "BlobProperties", "Replaced", "conditions"]
 
 _T = TypeVar("_T")
 _ANY: Final = Version("")
@@ -61,7 +61,7 @@ class Replaced(StorageUnavailable):
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class BlobProperties:
     """What a blob's headers say.  `copying` is "" unless a copy to it has not ended well."""
 
     size: int
@@ -138,14 +138,14 @@ class AzureRequests:
             data += (await self._get(key, len(data), found.size - len(data), found.version))[0]
         return Content(data, found.version)
 
-    async def _get(self, key: Key, start: int, length: int, version: Version) -> tuple[bytes, Found]:
+    async def _get(self, key: Key, start: int, length: int, version: Version) -> tuple[bytes, BlobProperties]:
         """At most 4 MiB from `start` on, in one request, of that version if one is given.  Raises RangeOutside."""
         length = min(length, _GET_BYTES)
         same = conditions(Unchanged(version)) if version else {}
 
-        async def work(blob: BlobClient) -> tuple[bytes, Found]:
+        async def work(blob: BlobClient) -> tuple[bytes, BlobProperties]:
             download = await blob.download_blob(offset=start, length=length, **same)
-            found = _found(download.properties, total=_total(download.properties.content_range))
+            found = _properties(download.properties, total=_total(download.properties.content_range))
             return bytes(await download.readall()), found
 
         try:
@@ -161,15 +161,15 @@ class AzureRequests:
             raise StorageUnavailable(f"{self.describe(key)}: {len(data)} bytes came of {length}")
         return data, found
 
-    async def properties(self, key: Key) -> Found:
+    async def properties(self, key: Key) -> BlobProperties:
         """What the headers say, of an unfinished copy too.  Raises KeyMissing."""
 
-        async def work(blob: BlobClient) -> Found:
-            return _found(await blob.get_blob_properties())
+        async def work(blob: BlobClient) -> BlobProperties:
+            return _properties(await blob.get_blob_properties())
 
         return await self.ask("Get Blob Properties", key, work)
 
-    async def whole(self, key: Key) -> Found:
+    async def whole(self, key: Key) -> BlobProperties:
         """The same of a blob that is whole.  Raises KeyMissing."""
         found = await self.properties(key)
         if found.copying:
@@ -367,7 +367,9 @@ class AzureRequests:
 class AzureReader:
     """See `driver.Reader`.  4 MiB a request, each on condition that the blob is still the same."""
 
-    def __init__(self, objects: AzureRequests, key: Key, found: Found, start: int, end: int, data: bytes) -> None:
+    def __init__(
+        self, objects: AzureRequests, key: Key, found: BlobProperties, start: int, end: int, data: bytes
+    ) -> None:
         self.stat = Stat(key, found.size, found.modified)
         self._objects, self._key, self._version = objects, key, found.version
         self._at, self._end, self._data = start, end, data
@@ -393,10 +395,10 @@ def conditions(when: When) -> dict[str, Any]:
     return {}
 
 
-def _found(properties: Any, *, total: int | None = None) -> Found:
+def _properties(properties: Any, *, total: int | None = None) -> BlobProperties:
     """Of `BlobProperties`."""
     status = str(properties.copy.status or "")
-    return Found(
+    return BlobProperties(
         int(properties.size) if total is None else total,
         properties.last_modified,
         Version(str(properties.etag)),

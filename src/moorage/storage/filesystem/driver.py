@@ -261,10 +261,10 @@ class FilesystemDriver:
     def _names(self, path: str, after: str, limit: int | None) -> list[str]:
         found: list[str] = []
         while limit is None or len(found) < limit:
-            wanted = None if limit is None else limit - len(found)
-            page = self._listings.page(path, after=after, limit=wanted)
+            left = None if limit is None else limit - len(found)
+            page = self._listings.page(path, after=after, limit=left)
             found += [name for name in page if is_component(name) and not _is_temporary(path, name)]
-            if wanted is None or len(page) < wanted:
+            if left is None or len(page) < left:
                 break
             after = page[-1]
         return found

@@ -42,8 +42,8 @@ class ListingCache:
             names = os.listdir(path)
             if not (settled and _WORTH_NAMES <= len(names) <= _LIMIT_NAMES and _state(path) == before):
                 # Sorting what will not be kept would cost as much as reading it.
-                wanted = [name for name in names if name > after] if after else names
-                return sorted(wanted) if limit is None else heapq.nsmallest(limit, wanted)
+                later = [name for name in names if name > after] if after else names
+                return sorted(later) if limit is None else heapq.nsmallest(limit, later)
             names.sort()
             self._keep(path, before, names)
         start = bisect_right(names, after) if after else 0

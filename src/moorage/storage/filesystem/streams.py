@@ -40,12 +40,12 @@ class FileReader:
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         position = self._start
-        while (wanted := min(_PIECE_BYTES, self._stop - position)) > 0:
+        while (size := min(_PIECE_BYTES, self._stop - position)) > 0:
             with translating("read", self.stat.key, self._path, None):
-                if wanted <= _SMALL_BYTES:  # on the event loop, as `driver.py` reads small files
-                    piece = os.pread(self._fd, wanted, position)
+                if size <= _SMALL_BYTES:  # on the event loop, as `driver.py` reads small files
+                    piece = os.pread(self._fd, size, position)
                 else:
-                    piece = await self._pool.run(lambda: os.pread(self._fd, wanted, position))  # noqa: B023  awaited
+                    piece = await self._pool.run(lambda: os.pread(self._fd, size, position))  # noqa: B023  awaited
             if not piece:
                 raise StorageUnavailable(f"read {self._path}: it ends {self._stop - position} bytes early")
             position += len(piece)

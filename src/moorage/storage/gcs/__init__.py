@@ -1,1 +1,3 @@
-"""Google Cloud Storage.  Read `store.py` and `requests.py` first; `object_store/driver.py` is built on them."""
+"""Google Cloud Storage.  Reading order: `store.py`, `requests.py`, `compose.py`, `resumable_upload.py`,
+`connection.py`.
+"""

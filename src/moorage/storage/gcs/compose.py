@@ -1,12 +1,12 @@
-"""How Google joins objects: `compose`, of at most 32 sources a call, so a tree; `rewrite` for a single one.
+"""Joins of objects in Google Cloud Storage: `compose` takes at most 32 sources, so a tree; `rewrite` copies one.
 
     chunks ──► groups of 32 ──► groups of 32 of those ──► one object
 
-No byte passes through us, and any size goes.  Every source is named with the generation that its writer was told,
-so one that was replaced behind our back fails the join.  The last step is made on condition that there is no
-object yet: a blob that is there already is kept, and what two racing publishers make is made once.
+No byte passes through the registry, and any size is possible.  Every source is named with the generation that its
+writer received, so the join fails for one that was replaced.  The last step is conditional on there being no
+object yet: an existing blob is kept, and of two racing publishers one makes it.
 
-Intermediate objects have names that no other publication uses, and are removed whatever the end.
+Intermediate objects have names that no other publication uses, and are removed also after a failure.
 
 Source: Google's "Composite objects", "Objects: rewrite"; docs/reference/object-storage.md, section 3.
 """
@@ -63,7 +63,9 @@ class Compose:
             await run_to_completion(self._remove(made))
 
     async def _few(self, sources: list[Source], tail: bytes, scratch: str, made: list[Key]) -> list[Source]:
-        """No more sources than one compose takes; the objects that this takes are added to `made` beforehand."""
+        """Return at most as many sources as one compose takes; intermediate objects are added to `made`
+        beforehand.
+        """
         if tail:
             key = Key(f"{scratch}.tail")
             made.append(key)
@@ -81,7 +83,7 @@ class Compose:
         return sources
 
     async def _batch(self, batch: Sequence[tuple[Key, list[Source]]]) -> list[Source]:
-        """All of them at once; a failure is told when all have ended."""
+        """Compose all groups concurrently; raises a failure when all have ended."""
         done = await asyncio.gather(*(self._group(*entry) for entry in batch), return_exceptions=True)
         for result in done:
             if isinstance(result, BaseException):
@@ -98,7 +100,7 @@ class Compose:
         return Source(target, sum(source.size for source in group), version)
 
     async def _last(self, to: Key, sources: Sequence[Source], size: int) -> Stored:
-        """Only if nothing is there; over it when it is not the blob (a torn object of some other program)."""
+        """Make the blob if there is none, or over an object of another size (torn, by another program)."""
         make = self._rewrite if len(sources) == 1 else self._compose
         try:
             await make(to, sources, {"ifGenerationMatch": "0"})
@@ -117,7 +119,7 @@ class Compose:
         return Stored.WRITTEN
 
     async def _compose(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
-        wanted = {
+        body = {
             "sourceObjects": [
                 {
                     "name": self._requests.path(source.key),
@@ -128,23 +130,23 @@ class Compose:
             "destination": _KIND,
         }
         path = self._connection.path(self._requests.path(to), "/compose")
-        said = (await self._post(path, params, wanted)).json("generation")
-        return Version(str(said["generation"]))
+        response = (await self._post(path, params, body)).json("generation")
+        return Version(str(response["generation"]))
 
     async def _rewrite(self, to: Key, sources: Sequence[Source], params: dict[str, str]) -> Version:
-        """As many calls as the store wants, each with the token of the one before."""
+        """Copy one object, by as many calls as the store requires, each with the token of the one before."""
         (source,) = sources
         target = self._connection.path(self._requests.path(to))
         path = self._connection.path(self._requests.path(source.key), f"/rewriteTo{target[len('/storage/v1') :]}")
         params = {**params, "ifSourceGenerationMatch": source.version, "fields": _REWRITTEN}
         while True:
-            said = (await self._post(path, params, _KIND)).json("done")
-            if said["done"]:
-                return Version(str(said["resource"]["generation"]))
-            params["rewriteToken"] = str(said["rewriteToken"])
+            response = (await self._post(path, params, _KIND)).json("done")
+            if response["done"]:
+                return Version(str(response["resource"]["generation"]))
+            params["rewriteToken"] = str(response["rewriteToken"])
 
-    async def _post(self, path: str, params: dict[str, str], wanted: dict[str, Any]) -> Answer:
-        data = [json.dumps(wanted).encode()]
+    async def _post(self, path: str, params: dict[str, str], body: dict[str, Any]) -> Answer:
+        data = [json.dumps(body).encode()]
         return await self._connection.ask("POST", path, params=params, headers=_JSON, data=data, long=True)
 
     def _error(self, error: RequestFailed, key: Key) -> StorageError:
@@ -159,7 +161,7 @@ class Compose:
         return None if stat is None else stat.size
 
     async def _remove(self, made: list[Key]) -> None:
-        """What remains is found by age, like everything below an upload."""
+        """Remove intermediate objects.  After a failure they are found by age, as all objects of an upload."""
         if not made:
             return
         try:

@@ -1,7 +1,8 @@
 """Requests to Google Cloud Storage's JSON API: sessions, tokens, turns, retries.
 
-gcloud-aio brings the credentials and the session; requests are made here, because its methods cannot say which
-generation is read, which fields are wanted, or on which generation of each source a join depends.
+gcloud-aio-auth provides the access tokens and the session; requests are made here, because methods of
+gcloud-aio-storage take neither the generation to read, nor the fields to return, nor the generations of a join's
+sources.
 
 Sessions are made on first use, in the process and on the event loop that use them.
 
@@ -48,7 +49,7 @@ _TOKENLESS: Final = (
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """`headers` in any case."""
+    """Response that was read to its end; the names of `headers` are case-insensitive."""
 
     status: int
     headers: Mapping[str, str]
@@ -56,16 +57,16 @@ class Answer:
     location: Location
 
     def json(self, *needed: str) -> dict[str, Any]:
-        """Raises StorageUnavailable for what no Google sends: no JSON, or no object with the `needed` fields."""
+        """Return the JSON object.  Raises StorageUnavailable for other content, or without the `needed` fields."""
         try:
-            said: Any = json.loads(self.body)
+            content: Any = json.loads(self.body)
         except ValueError as error:
             raise StorageUnavailable(f"{self.location}: the answer is not JSON; is the endpoint right?") from error
-        if not isinstance(said, dict) or not said.keys() >= set(needed):
+        if not isinstance(content, dict) or not content.keys() >= set(needed):
             raise StorageUnavailable(
                 f"{self.location}: the answer has no {', '.join(needed)}; is the endpoint right?"
             )
-        return said
+        return content
 
 
 class GcsConnection:
@@ -84,7 +85,7 @@ class GcsConnection:
         self._closed = False
 
     def path(self, key: str = "", suffix: str = "") -> str:
-        """Of the JSON API, below the endpoint; `key` is the bucket's name for the object, "" for all of them."""
+        """Return the path of an object in the JSON API, by its name in the bucket; "" is the collection of all."""
         name = f"/{quote(key, safe='')}{suffix}" if key else ""
         return f"/storage/v1/b/{quote(self.options.bucket, safe='')}/o{name}"
 
@@ -93,7 +94,7 @@ class GcsConnection:
         return f"/upload/storage/v1/b/{quote(self.options.bucket, safe='')}/o"
 
     def session(self) -> ClientSession:
-        """For everything but the metadata server."""
+        """Return the session for all requests but those to the metadata server."""
         if self._outward is None:
             self._outward = self._make_session(proxies=True)
         return self._outward
@@ -120,7 +121,7 @@ class GcsConnection:
         return aiohttp.ClientSession(connector=connector, trust_env=proxies, headers=headers)
 
     def token(self) -> Token | None:
-        """The library's; None for nobody."""
+        """Return the library's source of access tokens; None for anonymous access."""
         if self.identity.anonymous:
             return None
         return self.identity.token(self.session(), self.inward)
@@ -137,9 +138,9 @@ class GcsConnection:
         long: bool = False,
         attempts: int = 0,
     ) -> Answer:
-        """One request and its whole answer, as often as its failures are passing ones.
+        """Make a request, repeated while its failures are transient, and return the whole response.
 
-        `path` may be a whole URL: then no token is sent.  `limit` bounds the body: ObjectTooLarge.  `attempts`
+        `path` may be a whole URL; then no token is sent.  `limit` bounds the body: ObjectTooLarge.  `attempts`
         0: as configured.  Raises RequestFailed.
         """
         size = sum(map(len, data))
@@ -156,7 +157,7 @@ class GcsConnection:
     async def open(
         self, path: str, *, params: Mapping[str, str], headers: Mapping[str, str] | None = None
     ) -> ClientResponse:
-        """A GET whose body the caller reads, and closes.  Raises RequestFailed."""
+        """Make a GET request whose response the caller reads and closes.  Raises RequestFailed."""
         url = f"{path}?{urlencode(params)}"
 
         async def request() -> ClientResponse:
@@ -225,8 +226,8 @@ class GcsConnection:
 
 
 class _Body:
-    """What is sent, never joined: a chunk of an upload is in memory once.  It can be sent again from its start,
-    which aiohttp does by itself when a connection that was kept turns out to be closed.
+    """Request body in pieces, not joined: a chunk of an upload is in memory once.  It can be sent again from its
+    start, which aiohttp does by itself when a kept connection turns out to be closed.
     """
 
     def __init__(self, data: Sequence[bytes]) -> None:

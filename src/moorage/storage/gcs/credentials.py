@@ -1,8 +1,8 @@
-"""Who we are to Google Cloud Storage: the places where credentials are found, and the token made of them.
+"""Credentials for Google Cloud Storage: where they are found, and the access token made of them.
 
     keyfile                           ──┐
     credentials                         │
-    (nobody at STORAGE_EMULATOR_HOST)   │  read here, so that a file that cannot be read or is of no known kind
+    (none at STORAGE_EMULATOR_HOST)     │  read here, so that a file that cannot be read or is of no known kind
     GOOGLE_APPLICATION_CREDENTIALS    ──┘  is refused by name when the registry starts
     gcloud's own file, then the metadata of the instance, the pod or the service (workload identity)
 
@@ -36,7 +36,7 @@ __all__ = ["Identity", "endpoint_of", "identity_of", "require_library"]
 
 _SCOPES: Final = ["https://www.googleapis.com/auth/devstorage.read_write"]
 _WIDE: Final = ["https://www.googleapis.com/auth/cloud-platform"]
-"""Of who has no key: signing is then asked of IAM."""
+"""For credentials without a key, which sign by IAM."""
 _NEEDED: Final = {
     "service_account": ("client_email", "private_key"),
     "authorized_user": ("client_id", "client_secret", "refresh_token"),
@@ -59,7 +59,7 @@ def endpoint_of(options: GcsOptions) -> str:
 
 
 class Identity:
-    """`data` None: whatever the library finds; `anonymous`: no token at all."""
+    """`data` None: the credentials that the library finds; `anonymous`: no token at all."""
 
     def __init__(self, data: Mapping[str, Any] | None, *, anonymous: bool = False) -> None:
         self.data, self.anonymous = data, anonymous
@@ -67,14 +67,14 @@ class Identity:
 
     @property
     def private_key(self) -> tuple[str, str] | None:
-        """(e-mail address, PEM) of a service account whose key we have."""
+        """E-mail address and PEM of a service account's key; None for other credentials."""
         if self.data is None or self.data.get("type") != "service_account":
             return None
         return str(self.data["client_email"]), str(self.data["private_key"])
 
     def token(self, outward: Any, inward: Callable[[], Any]) -> Token:
-        """The library's token, made once.  `inward` makes the session for the metadata server, which no proxy
-        reaches.  (Of sessions the library's types tell another kind than it takes.)
+        """Return the library's token, made once.  `inward` makes the session for the metadata server, which no
+        proxy reaches.  (For sessions the library's types name another class than it accepts.)
         """
         if self._token is None:
             from gcloud.aio.auth import AioSession, Token
@@ -89,10 +89,10 @@ class Identity:
 
     @staticmethod
     async def bearer(token: Token, *, fresh: bool = False) -> str | None:
-        """The access token, renewed when it is due, or `fresh`.
+        """Return the access token, renewed when it is due, or `fresh`.
 
-        In a task of its own where it must be waited for: the library shares one request among all who wait, and
-        the cancellation of one of them would end it for the others.
+        A renewal runs in a task of its own: the library shares one request among all callers, and the cancellation
+        of one of them would end it for the others.
         """
         if fresh:
             await asyncio.shield(asyncio.ensure_future(token.acquire_access_token()))
@@ -126,7 +126,7 @@ def _read(path: str, name: str) -> Any:
 
 
 def _checked(data: Any, name: str) -> dict[str, Any]:
-    """Whether it is of a kind that the library can make a token of, and whole."""
+    """Check that the library can make a token of the credentials, and that they are complete."""
     if not isinstance(data, dict) or not isinstance(kind := data.get("type"), str):
         raise StartupError("expected what Google's JSON file of credentials holds, with a type", name)
     needed = _NEEDED.get(kind)
@@ -158,7 +158,7 @@ def _check_key(text: str, name: str) -> None:
 
 
 def _check_source(source: Any, name: str) -> None:
-    """What the library would refuse, or misread, at the first request."""
+    """Check what the library would refuse, or misread, at the first request."""
     if (
         not isinstance(source, dict)
         or not {"file", "url"} & source.keys()

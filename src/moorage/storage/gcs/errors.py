@@ -29,7 +29,7 @@ _HINTS: Final = {
 
 
 def failure_of(error: BaseException) -> Failure:
-    """For an exception of aiohttp, of the library for credentials, or of the system."""
+    """Return the failure of an exception of aiohttp, of the library for credentials, or of the system."""
     status: Any = getattr(error, "status", 0)
     if isinstance(status, int) and status:
         return _answered(status, str(getattr(error, "message", "")))
@@ -47,13 +47,13 @@ def _answered(status: int, message: str) -> Failure:
     phrase, _, body = message.partition(": ")
     reason, text = "", body or phrase
     try:
-        said: Any = json.loads(body)["error"]
-        if isinstance(said, dict):
-            text = str(said.get("message", "")) or phrase
-            first: Any = (said.get("errors") or [{}])[0]
+        error: Any = json.loads(body)["error"]
+        if isinstance(error, dict):
+            text = str(error.get("message", "")) or phrase
+            first: Any = (error.get("errors") or [{}])[0]
             reason = str(first.get("reason", ""))
         else:  # the servers that give tokens: {"error": "invalid_grant", "error_description": ...}
-            reason, text = str(said), str(json.loads(body).get("error_description", ""))
+            reason, text = str(error), str(json.loads(body).get("error_description", ""))
     except (ValueError, LookupError, TypeError, AttributeError):
         pass
     reason, text = reason[:80], " ".join(text.split())[:_LONGEST]

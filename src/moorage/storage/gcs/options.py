@@ -38,6 +38,6 @@ class GcsOptions:
 
     @property
     def prefix(self) -> str:
-        """What stands before every key; as the reference makes it of `rootdirectory`: slashes at both ends go."""
+        """Prefix of every key, made of `rootdirectory` as by CNCF Distribution: without slashes at both ends."""
         root = self.rootdirectory.strip("/")
         return f"{root}/" if root else ""

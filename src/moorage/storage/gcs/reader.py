@@ -1,5 +1,5 @@
-"""An object of Google's being read.  A connection that breaks is taken up again where it broke, in the same
-generation: what a client gets is never put together of two.
+"""Reader of an object in Google Cloud Storage.  After a broken connection it resumes where it broke, in the same
+generation: a client never receives bytes of two.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _ENDED: Final = Failure(0, "", "the body ended early", FailureKind.TRANSIENT)
 
 
 class GcsReader:
-    """See `driver.Reader`.  Without a response there is nothing to read."""
+    """See `driver.Reader`.  Without a response it is empty."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class GcsReader:
                         self._at += len(part)
                         failures = 0
                         yield part
-            except Exception as error:  # noqa: BLE001  judged below
+            except Exception as error:  # noqa: BLE001  classified below
                 cause = error
             if self._at < self._stop:
                 failures += 1
@@ -75,7 +75,7 @@ class GcsReader:
             raise StorageUnavailable(f"{self._requests.location.describe(key)}: it was removed while it was read")
 
     def close(self) -> None:
-        """A body that was read to its end gives its connection back; another is cut off."""
+        """Release the connection; an unfinished response closes it."""
         if self._response is not None:
             self._response.close()
             self._response = None

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from moorage.storage.gcs.connection import Answer
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["SESSION_TYPE", "Found", "GcsRequests"]
+__all__ = ["SESSION_TYPE", "GcsRequests", "ObjectProperties"]
 
 SESSION_TYPE: Final = "application/x-docker-upload-session"
 _PAGE: Final = 1000
@@ -52,12 +52,12 @@ _AT_ONCE: Final = 16
 _TEXT: Final = {"Content-Type": "application/octet-stream"}
 _AS_IS: Final = {"Accept-Encoding": "identity"}
 _NEEDED: Final = ("size", "timeCreated", "generation")
-_FOUND: Final = "size,timeCreated,generation,contentType,metadata"
+_FIELDS: Final = "size,timeCreated,generation,contentType,metadata"
 _LISTED: Final = "nextPageToken,items(name,size,timeCreated,contentType)"
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class ObjectProperties:
     """Properties of an object; `kind` is its content type."""
 
     stat: Stat
@@ -78,29 +78,29 @@ class GcsRequests:
     def _missing(self, error: RequestFailed, operation: str, key: Key) -> StorageError:
         return KeyMissing(key) if error.failure.missing else self.location.error(error.failure, operation, key)
 
-    async def found(self, key: Key, *, sessions: bool = False) -> Found:
+    async def properties(self, key: Key, *, sessions: bool = False) -> ObjectProperties:
         """Return an object's properties.  Raises KeyMissing."""
         path = self.connection.path(self.path(key))
         try:
-            said = (await self.connection.ask("GET", path, params={"fields": _FOUND})).json(*_NEEDED)
+            resource = (await self.connection.ask("GET", path, params={"fields": _FIELDS})).json(*_NEEDED)
         except RequestFailed as error:
             raise self._missing(error, "look at", key) from error
-        kind = str(said.get("contentType", ""))
+        kind = str(resource.get("contentType", ""))
         if kind == SESSION_TYPE and not sessions:
             raise KeyMissing(key)
-        stat = Stat(key, int(said["size"]), _time(said["timeCreated"]))
-        return Found(stat, Version(str(said["generation"])), kind, said.get("metadata") or {})
+        stat = Stat(key, int(resource["size"]), _time(resource["timeCreated"]))
+        return ObjectProperties(stat, Version(str(resource["generation"])), kind, resource.get("metadata") or {})
 
     async def head(self, key: Key) -> Stat:
         """Return size and time.  Raises KeyMissing."""
-        return (await self.found(key)).stat
+        return (await self.properties(key)).stat
 
     async def get(self, key: Key, *, limit: int, sessions: bool = False) -> Content:
         """Return a small object.  Raises KeyMissing, ObjectTooLarge."""
         answer = await self._media(key, {}, limit)
         version = answer.headers.get("X-Goog-Generation", "")
         if not version:  # an emulator: request the generation, and read exactly that one
-            version = (await self.found(key, sessions=sessions)).version
+            version = (await self.properties(key, sessions=sessions)).version
             answer = await self._media(key, {"generation": version}, limit)
         if answer.headers.get("Content-Type") == SESSION_TYPE and not sessions:
             raise KeyMissing(key)
@@ -143,18 +143,19 @@ class GcsRequests:
             params["ifGenerationMatch"] = when.version
         path = self.connection.upload_path
         try:
-            said = (await self.connection.ask("POST", path, params=params, headers=_TEXT, data=data)).json(
+            resource = (await self.connection.ask("POST", path, params=params, headers=_TEXT, data=data)).json(
                 "size", "generation"
             )
         except RequestFailed as error:
             if when is ALWAYS or not (error.failure.refused or error.failure.missing):
                 raise self.location.error(error.failure, "write", key) from error
             return await refused_put(self, key, data, error)
-        if int(said["size"]) != sum(map(len, data)):
+        if int(resource["size"]) != sum(map(len, data)):
+            stored, sent = resource["size"], sum(map(len, data))
             raise StorageUnavailable(
-                f"{self.location.describe(key)}: the store has taken {said['size']} bytes of {sum(map(len, data))}"
+                f"{self.location.describe(key)}: the store has taken {stored} bytes of {sent}"
             )
-        return Version(str(said["generation"]))
+        return Version(str(resource["generation"]))
 
     async def delete(self, keys: Sequence[Key]) -> None:
         """Remove objects, the first alone, then several at a time: Google's batches save no work, only
@@ -190,15 +191,15 @@ class GcsRequests:
         whole = self.path(prefix)
         params = {"maxResults": str(_PAGE), "fields": _LISTED, **more}
         while True:
-            said = await self.list_page(whole, params)
+            resource = await self.list_page(whole, params)
             yield [
                 (
                     Stat(self.location.key(entry["name"]), int(entry["size"]), _time(entry["timeCreated"])),
                     str(entry.get("contentType", "")),
                 )
-                for entry in said.get("items", ())
+                for entry in resource.get("items", ())
             ]
-            if not (token := said.get("nextPageToken", "")):
+            if not (token := resource.get("nextPageToken", "")):
                 return
             params["pageToken"] = token
 

@@ -1,14 +1,14 @@
-"""Resumable sessions: large objects in one go, and the uploads that CNCF Distribution left unfinished.
+"""Resumable uploads: large objects in one go, and the unfinished uploads of CNCF Distribution.
 
-A session is an address that takes bytes in order; the object is seen when the last one has come, all of it.  What
-Google has kept it says in `Range`, which may be less than was sent: the rest is sent again.  A session that nobody
-finishes is gone after a week, costs nothing and is in no listing.
+A session is a URL that takes bytes in order; the object is visible when the last byte has been stored.  Google
+reports the stored bytes in `Range`, which may be fewer than were sent: the rest is sent again.  A session that is
+not finished expires after a week, costs nothing and is in no listing.
 
-The reference keeps an upload's session in an object of its own type at `_uploads/UUID/data`: metadata
-`Session-URI` and `Offset`, and as its content the bytes after `Offset`.  Such an object is none to anybody else
-(`gcs/store.py` hides it); here it is told of, finished, or removed.
+CNCF Distribution keeps an upload's session in an object of its own type at `_uploads/UUID/data`: metadata
+`Session-URI` and `Offset`, and as its content the bytes after `Offset`.  `requests.py` hides such objects; here
+they are measured, finished, or removed.
 
-The address of a session is a secret: whoever has it may write.  It is in no message.
+The URL of a session is a secret, since it needs no credentials.  It is in no message.
 
 Source: Google's "Resumable uploads"; registry/storage/driver/gcs of CNCF Distribution 2.8 and 3.
 """
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from moorage.storage.gcs.connection import Answer
-    from moorage.storage.gcs.requests import Found, GcsRequests
+    from moorage.storage.gcs.requests import GcsRequests, ObjectProperties
     from moorage.storage.object_store.interface import LargeWriter
 
 __all__ = ["ResumableUploads"]
@@ -46,12 +46,12 @@ _log: Final = structlog.get_logger("moorage.storage.gcs")
 
 
 @dataclass(frozen=True, slots=True)
-class _Left:
-    """What a session object says."""
+class _Session:
+    """Content of a session object of CNCF Distribution."""
 
     address: str
     offset: int
-    found: Found
+    found: ObjectProperties
 
 
 class ResumableUploads:
@@ -65,7 +65,7 @@ class ResumableUploads:
     @asynccontextmanager
     async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
         """See `interface.ObjectStore`."""
-        writer = _Large(self, key, await run_to_completion(self._begin(key)))
+        writer = _SessionWriter(self, key, await run_to_completion(self._begin(key)))
         try:
             yield writer
         finally:
@@ -73,7 +73,7 @@ class ResumableUploads:
                 await run_to_completion(self._cancel(writer.address))
 
     async def _begin(self, key: Key) -> str:
-        """The address of a new session."""
+        """Return the URL of a new session."""
         params = {"uploadType": "resumable", "name": self._location.path(key)}
         headers = {"X-Upload-Content-Type": "application/octet-stream"}
         try:
@@ -85,12 +85,12 @@ class ResumableUploads:
         return answer.headers["Location"]
 
     async def _cancel(self, address: str) -> None:
-        """499 is Google's answer to a session that is thereby gone."""
+        """Remove a session, for which Google's response is 499."""
         with suppress(RequestFailed):
             await self._connection.ask("DELETE", address)
 
     async def deliver(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
-        """`data` goes to bytes [start, ...); with `total`, which is then where it ends, the object is made.
+        """Send `data` as the bytes from `start` on; `total`, the end of `data`, completes the object.
 
         Raises RequestFailed.
         """
@@ -122,7 +122,7 @@ class ResumableUploads:
             at, asking = kept, False
 
     async def send(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
-        """`deliver` with the driver's errors."""
+        """As `deliver`, but raises the driver's errors."""
         try:
             await self.deliver(key, address, data, start, total)
         except RequestFailed as error:
@@ -133,25 +133,25 @@ class ResumableUploads:
         return self._requests.options.chunksize
 
     async def _put(self, address: str, data: bytes, start: int | None, total: int | None) -> Answer:
-        """`start` None only asks how much is there."""
+        """Send bytes from `start`; None only requests how many are stored."""
         whole = "*" if total is None else str(total)
-        said = f"{start}-{start + len(data) - 1}" if data and start is not None else "*"
+        sent = f"{start}-{start + len(data) - 1}" if data and start is not None else "*"
         return await self._connection.ask(
             "PUT",
             address,
-            headers={"Content-Range": f"bytes {said}/{whole}"},
+            headers={"Content-Range": f"bytes {sent}/{whole}"},
             data=[data] if data else (),
             attempts=1,
         )
 
-    async def left(self, data: Key) -> _Left | None:
-        """Raises KeyMissing; None for an object that is no session."""
-        found = await self._requests.found(data, sessions=True)
+    async def left(self, data: Key) -> _Session | None:
+        """Return the session object; None for an object of another type.  Raises KeyMissing."""
+        found = await self._requests.properties(data, sessions=True)
         if found.kind != SESSION_TYPE:
             return None
-        said = {name.lower(): text for name, text in found.metadata.items()}
-        offset = said.get("offset", "")
-        return _Left(said.get("session-uri", ""), int(offset) if offset.isdecimal() else 0, found)
+        metadata = {name.lower(): text for name, text in found.metadata.items()}
+        offset = metadata.get("offset", "")
+        return _Session(metadata.get("session-uri", ""), int(offset) if offset.isdecimal() else 0, found)
 
     async def legacy_size(self, data: Key) -> int | None:
         """See `interface.JoiningStore`."""
@@ -168,11 +168,11 @@ class ResumableUploads:
         with suppress(KeyMissing):
             if (left := await self.left(data)) is not None:
                 await self._finish(data, left)
-            found = await self._requests.found(data)
+            found = await self._requests.properties(data)
             return Source(data, found.stat.size, found.version) if found.stat.size else None
         return None
 
-    async def _finish(self, data: Key, left: _Left) -> None:
+    async def _finish(self, data: Key, left: _Session) -> None:
         tail = (await self._requests.get(data, limit=64 * _MIB, sessions=True)).data
         if not left.offset:
             if tail:
@@ -181,14 +181,14 @@ class ResumableUploads:
                 await self._requests.delete([data])
             await self._drop(left)
             return
-        if not self._ours(left.address):
+        if not self._is_of_store(left.address):
             raise UploadMissing(f"{data}: the session that it names is not of this store")
         try:
             await self.deliver(data, left.address, tail, left.offset, left.offset + len(tail))
         except RequestFailed as error:
             if error.failure.transient:
                 raise self._location.error(error.failure, "finish the session of", data) from error
-            # Gone after a week, or further than the object says: the client must begin anew.
+            # Expired, or beyond the object's `Offset`: the client must begin anew.
             _log.warning(
                 "an upload of CNCF Distribution cannot be finished", key=data, status=error.failure.status
             )
@@ -201,12 +201,14 @@ class ResumableUploads:
                 await self._requests.delete([data])
                 await self._drop(left)
 
-    async def _drop(self, left: _Left) -> None:
-        if left.address and self._ours(left.address):
+    async def _drop(self, left: _Session) -> None:
+        if left.address and self._is_of_store(left.address):
             await self._cancel(left.address)
 
-    def _ours(self, address: str) -> bool:
-        """Whoever may write to the bucket could name any address there; requests go to the store's only."""
+    def _is_of_store(self, address: str) -> bool:
+        """Return whether a URL is one of the store's: any client with write access to the bucket can store
+        another.
+        """
         try:
             found = urlsplit(address)
             known = {urlsplit(place)[:2] for place in (self._connection.endpoint, GOOGLE)}
@@ -216,8 +218,8 @@ class ResumableUploads:
         return found[:2] in known or google
 
 
-class _Large:
-    """See `interface.LargeWriter`.  A piece that is not whole is the last one, and waits for `commit`."""
+class _SessionWriter:
+    """See `interface.LargeWriter`.  A short piece is the last one, and is sent by `commit`."""
 
     def __init__(self, sessions: ResumableUploads, key: Key, address: str) -> None:
         self._sessions, self._key, self.address = sessions, key, address
@@ -241,6 +243,6 @@ class _Large:
 
 
 def _kept(answer: Answer) -> int:
-    """How many bytes the store has."""
+    """Return the number of bytes that the store has."""
     found = _KEPT.fullmatch(answer.headers.get("Range", "").strip())
     return int(found[1]) + 1 if found is not None else 0

@@ -1,11 +1,11 @@
-"""Signed URLs, version 4: by the private key of the service account, or by Google's IAM for who has no key.
+"""Signed URLs, version 4: by the private key of the service account, or without a key by Google's IAM.
 
-A signature by IAM is a request, so URLs live `_SPARE_S` longer than was asked for and are given out again for that
+A signature by IAM is a request, so URLs are valid `_SPARE_S` longer than requested and are returned again for that
 long: a layer that many hosts pull at once is signed once.  Where IAM refuses (the account lacks
-iam.serviceAccounts.signBlob on itself), or there is no service account at all, blobs go through the registry, and
-one warning says so; CNCF Distribution answers such pulls with 500.  After `_REST_S` IAM is asked again.
+iam.serviceAccounts.signBlob on itself), or there is no service account at all, blobs pass through the registry,
+with one warning; CNCF Distribution answers such pulls with 500.  IAM is tried again after `_REST_S`.
 
-Not the library's function: that signs for one host only, and reads it when it is imported.
+The library's function is not used: it signs for one host only, which it reads when it is imported.
 
 Source: Google's "V4 signing process".
 """
@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.connection import GcsConnection
 
-__all__ = ["Signer", "canonical_request"]
+__all__ = ["UrlSigner", "canonical_request"]
 
 _ALGORITHM: Final = "GOOG4-RSA-SHA256"
 _LONGEST_S: Final = 7 * 24 * 3600
@@ -39,8 +39,8 @@ _REMEMBERED: Final = 4096
 _log: Final = structlog.get_logger("moorage.storage.gcs")
 
 
-class Signer:
-    """Of one driver in one process."""
+class UrlSigner:
+    """Signs URLs of one driver in one process."""
 
     def __init__(self, connection: GcsConnection, *, clock: Callable[[], float] = time.time) -> None:
         self._connection, self._clock = connection, clock
@@ -52,20 +52,21 @@ class Signer:
         self._warned = False
 
     async def url(self, path: str, method: str, expires_s: int) -> str | None:
-        """For the object that the bucket calls `path`; None where nobody signs."""
-        now, wanted = self._clock(), (path, method, expires_s)
-        url = self._given.get(wanted)
+        """Return the URL of the object `path` in the bucket; None where no URL can be signed."""
+        now = self._clock()
+        request = (path, method, expires_s)
+        url = self._given.get(request)
         if url is not None:
             return url
         if self._connection.identity.anonymous or now < self._resting_until:
             return None
         try:
             url = await self._sign(path, method, min(expires_s + _SPARE_S, _LONGEST_S), now)
-        except Exception as error:  # noqa: BLE001  whatever it is, the blob can still be streamed
+        except Exception as error:  # noqa: BLE001  after any error the blob can still be streamed
             self._rest(error, now)
             return None
         self._warned = False
-        self._given.put(wanted, url, expires_at=now + _SPARE_S)
+        self._given.put(request, url, expires_at=now + _SPARE_S)
         return url
 
     def _rest(self, error: Exception, now: float) -> None:
@@ -73,11 +74,11 @@ class Signer:
         if not self._warned:
             self._warned = True
             failure = failure_of(error)
-            said = " ".join(text for text in (str(failure.status or ""), failure.code, failure.text) if text)
+            cause = " ".join(text for text in (str(failure.status or ""), failure.code, failure.text) if text)
             _log.warning(
                 "no URLs can be signed; blobs are sent through the registry. Signing needs a service account's "
                 "key, or the permission iam.serviceAccounts.signBlob of the account on itself",
-                cause=said,
+                cause=cause,
             )
 
     async def _sign(self, path: str, method: str, expires_s: int, now: float) -> str:
@@ -100,7 +101,7 @@ class Signer:
         return f"{endpoint.scheme}://{endpoint.netloc}{resource}?{whole}"
 
     async def _account(self) -> str:
-        """The e-mail address of the service account."""
+        """Return the e-mail address of the service account."""
         if (own := self._connection.identity.private_key) is not None:
             return own[0]
         if not self._email:
@@ -108,13 +109,13 @@ class Signer:
         return self._email
 
     async def _find_account(self) -> str:
-        """Raises TypeError for who is no service account."""
+        """Look up the address.  Raises TypeError for credentials that are no service account's."""
         from gcloud.aio.auth import IamClient
         from gcloud.aio.auth import token as library
 
         token = self._connection.token()
-        assert token is not None, "asked of somebody only"
-        session: Any = self._connection.session()  # the library's types tell another kind than it takes
+        assert token is not None, "anonymous access signs nothing"
+        session: Any = self._connection.session()  # the library's types name another class than it accepts
         self._iam = IamClient(token=token, session=session)
         if self._iam.service_account_email:
             return str(self._iam.service_account_email)
@@ -126,8 +127,8 @@ class Signer:
 
     async def _signature(self, text: bytes) -> bytes:
         if (own := self._connection.identity.private_key) is None:
-            said = await self._iam.sign_blob(text, service_account_email=self._email)
-            return base64.b64decode(said["signedBlob"])
+            response = await self._iam.sign_blob(text, service_account_email=self._email)
+            return base64.b64decode(response["signedBlob"])
         from cryptography.hazmat.primitives import hashes
         from cryptography.hazmat.primitives.asymmetric import padding
         from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -139,6 +140,6 @@ class Signer:
 
 
 def canonical_request(method: str, resource: str, query: dict[str, str], host: str) -> str:
-    """What is signed of a request with no header but its host; `query` without the signature."""
+    """Return the text to sign for a request with no header but `host`; `query` lacks the signature."""
     pairs = urlencode(sorted(query.items()), quote_via=quote, safe="")
     return "\n".join((method, resource, pairs, f"host:{host}", "", "host", "UNSIGNED-PAYLOAD"))

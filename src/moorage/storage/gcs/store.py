@@ -19,7 +19,7 @@ from moorage.storage.gcs.compose import Compose
 from moorage.storage.gcs.reader import GcsReader
 from moorage.storage.gcs.requests import SESSION_TYPE, GcsRequests
 from moorage.storage.gcs.resumable_upload import ResumableUploads
-from moorage.storage.gcs.signing import Signer
+from moorage.storage.gcs.signing import UrlSigner
 from moorage.storage.keys import is_key
 from moorage.storage.object_store.helpers import check_start, probe, stat_from
 from moorage.storage.object_store.interface import NamePage
@@ -51,7 +51,7 @@ class GcsStore:
         self._requests = GcsRequests(options, sleep=sleep)
         self._location = self._requests.location
         self.connection = self._requests.connection
-        self._signer = Signer(self.connection)
+        self._signer = UrlSigner(self.connection)
         self._uploads = ResumableUploads(self._requests)
         self.get = self._requests.get
         self.head = self._requests.head

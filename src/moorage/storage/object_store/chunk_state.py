@@ -95,19 +95,21 @@ def decode(place: str, content: Content) -> LogState:
     """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
     header, newline, tail = content.data.partition(b"\n")
     try:
-        said: Any = json.loads(header)
-        if not newline or said["moorage"] != _FORMAT:
-            raise ValueError(f"it has format {said['moorage']!r}, and {_FORMAT} is known")
+        fields: Any = json.loads(header)
+        if not newline or fields["moorage"] != _FORMAT:
+            raise ValueError(f"it has format {fields['moorage']!r}, and {_FORMAT} is known")
         return LogState(
-            started=datetime.fromisoformat(said["started"]),
-            chunk=int(said["chunk"]),
-            session=str(said["session"]),
-            chunks=tuple(Chunk(str(name), int(size), Version(version)) for name, size, version in said["chunks"]),
+            started=datetime.fromisoformat(fields["started"]),
+            chunk=int(fields["chunk"]),
+            session=str(fields["session"]),
+            chunks=tuple(
+                Chunk(str(name), int(size), Version(version)) for name, size, version in fields["chunks"]
+            ),
             tail=tail,
-            dead=tuple(str(name) for name in said["dead"]),
-            notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in said["notes"]),
-            dated=bool(said["dated"]),
-            adopted=bool(said.get("adopted")),
+            dead=tuple(str(name) for name in fields["dead"]),
+            notes=tuple(Note(str(name), base64.b64decode(text, validate=True)) for name, text in fields["notes"]),
+            dated=bool(fields["dated"]),
+            adopted=bool(fields.get("adopted")),
             version=content.version,
         )
     except (ValueError, KeyError, TypeError, binascii.Error) as error:

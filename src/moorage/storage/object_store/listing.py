@@ -46,8 +46,8 @@ async def names(
             shown = sorted(found)[:left]
             end = shown[-1] if left is not None and len(shown) == left else None
             for name in _later(last):
-                wanted = name > after and name not in found | early and (end is None or name < end)
-                if wanted and await any_below(objects, Key(f"{prefix}/{name}")):
+                shows = name > after and name not in found | early and (end is None or name < end)
+                if shows and await any_below(objects, Key(f"{prefix}/{name}")):
                     found.add(name)
             early |= {name for name in found if last.startswith(name)}
         if shown := sorted(found)[:left]:

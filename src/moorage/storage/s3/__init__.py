@@ -1,1 +1,3 @@
-"""S3, and compatible stores.  Read `store.py` and `requests.py` first; `object_store/driver.py` uses them."""
+"""S3, Amazon's and all others.  Reading order: `store.py`, `requests.py`, `multipart.py`, `conditions.py`,
+`connection.py`.
+"""

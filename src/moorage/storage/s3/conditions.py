@@ -1,10 +1,10 @@
-"""Conditional writes, on stores that have them, half have them, or do not.
+"""Conditional writes, on stores that support both conditions, one of them, or none.
 
-AWS, MinIO, R2 and moto compare in the moment of the write.  Ceph's radosgw answers 412 to `If-Match` whatever
-the version; Swift answers 501 to both conditions; an old store ignores the headers, which would overwrite what
-was to be kept.  So before the first conditional write a process tries both conditions on an object of its own,
-five requests, and says what it found.  Where a condition is not had, the object is looked at before it is
-written: nothing above rests its safety on more (`storage/object_store/interface.py`).
+AWS, MinIO, R2 and moto compare at the moment of the write.  Ceph's radosgw answers 412 to `If-Match` for every
+version; Swift answers 501 to both conditions; an old store ignores the headers, and would overwrite the object. So
+before the first conditional write a process tries both conditions on an object of its own, by five requests, and
+logs the result.  Where a condition is not supported, the object is read before it is written: no safety argument
+above needs more (`storage/object_store/interface.py`).
 """
 
 from __future__ import annotations
@@ -36,30 +36,30 @@ _log: Final = structlog.get_logger("moorage.storage.s3")
 
 
 @dataclass(frozen=True, slots=True)
-class _Had:
-    """Which conditions the store keeps."""
+class _Supported:
+    """Conditions that the store supports."""
 
     absent: bool
     unchanged: bool
 
 
 class Conditions:
-    """Of one store, as one process found them."""
+    """Conditional writes of one store, in one process."""
 
     def __init__(self, requests: S3Requests) -> None:
         self._requests = requests
-        self._had: _Had | None = None
+        self._supported: _Supported | None = None
         self._lock = asyncio.Lock()
         self._writing: WeakValueDictionary[Key, asyncio.Lock] = WeakValueDictionary()
 
     async def put(self, key: Key, data: Sequence[bytes], when: When) -> Version:
         """Raises Conflict."""
-        had = await self._tried()
-        if when is ABSENT and had.absent:
+        supported = await self._tried()
+        if when is ABSENT and supported.absent:
             return await self._requests.put(key, data, "create")
-        if isinstance(when, Unchanged) and had.unchanged:
+        if isinstance(when, Unchanged) and supported.unchanged:
             return await self._requests.put(key, data, {"e_tag": when.version})
-        # Of the requests of this process, at least, only one looks and writes at a time.
+        # Of the requests of this process, at least, only one reads and writes at a time.
         async with self._writing.setdefault(key, asyncio.Lock()):
             current = await self._version(key)
             if when is ABSENT and current is not None:
@@ -74,14 +74,14 @@ class Conditions:
         except KeyMissing:
             return None
 
-    async def _tried(self) -> _Had:
-        if self._had is None:
+    async def _tried(self) -> _Supported:
+        if self._supported is None:
             async with self._lock:
-                if self._had is None:
-                    self._had = await self._try()
-        return self._had
+                if self._supported is None:
+                    self._supported = await self._try()
+        return self._supported
 
-    async def _try(self) -> _Had:
+    async def _try(self) -> _Supported:
         key = Key(f"{_TRIED}/{secrets.token_hex(16)}")
         wrong: PutMode = {"e_tag": '"00000000000000000000000000000000"'}
         try:
@@ -93,14 +93,15 @@ class Conditions:
             await self._requests.delete([key])
         if not (absent and unchanged):
             _log.warning(
-                "the store does not keep conditions of writes; racing pushes of one tag may overwrite each other",
+                "conditional writes are not supported by this store; "
+                "concurrent pushes to one tag may overwrite each other",
                 absent=absent,
                 unchanged=unchanged,
             )
-        return _Had(absent, unchanged)
+        return _Supported(absent, unchanged)
 
     async def _written(self, key: Key, mode: PutMode) -> Version | None:
-        """None if the condition was refused, or is not known at all."""
+        """Write the object; None if the condition was refused or is unknown to the store."""
         try:
             return await self._requests.put(key, _CONTENT, mode)
         except (Conflict, Unsupported):

@@ -1,10 +1,10 @@
-"""The two libraries that speak S3, their credentials and connections.
+"""Connections to S3 by two libraries, and their credentials.
 
 obstore (Rust) moves bytes, small objects and flat listings: a call costs 0.2 ms of CPU and never holds the event
-loop.  aiobotocore does what obstore cannot: multipart uploads under our control, copies, paged listings of names;
-1 to 2 ms a call on the event loop, so at most `_AT_ONCE` at a time that move bytes, and as many that ask.  It also
-finds the credentials, for both: one chain, and obstore only ever sees a snapshot (asking it to sign with an
-asynchronous provider deadlocks the loop).
+loop.  aiobotocore does what obstore cannot: single parts of multipart uploads, copies, paged listings of names;
+1 to 2 ms a call on the event loop, so at most `_AT_ONCE` at a time that move bytes, and as many others.  It also
+finds the credentials for both: obstore has a snapshot of them (signing with an asynchronous provider deadlocks the
+loop).
 
 Everything here is made on first use, in the process that uses it: a forked runtime of obstore would be dead.
 
@@ -58,8 +58,8 @@ _exit_hooks: Final[list[object]] = []
 
 
 class Stores:
-    """obstore's views of the bucket: `reading` retries by itself, `writing` does not (whether a condition was
-    made false by our own lost attempt must be known), `deleting` deletes one by one.
+    """Stores of obstore, all of one bucket: `reading` retries by itself, `writing` does not (`requests.put` has to
+    know whether a lost attempt made the condition false), `deleting` deletes one by one.
     """
 
     def __init__(self, make: Callable[..., S3Store], options: S3Options) -> None:
@@ -80,7 +80,7 @@ class Stores:
             encryption = {"server_side_encryption": "aws:kms" if options.keyid else "AES256"}
             if options.keyid:
                 encryption["sse_kms_key_id"] = options.keyid
-        # Hours for a body that flows, and much less for one that stands still.
+        # Hours for a body that flows, and much less for a silent connection.
         reading: ClientConfig = {
             "timeout": timedelta(hours=12),
             "read_timeout": timedelta(seconds=options.answer_s),
@@ -114,7 +114,7 @@ class S3Connection:
         self._taken = 0.0
 
     async def client(self) -> Any:
-        """The client of aiobotocore; untyped, as the library is."""
+        """Return the client of aiobotocore; untyped, as the library is."""
         if self._client is None:
             async with self._lock:
                 if self._client is None:
@@ -122,7 +122,7 @@ class S3Connection:
         return self._client
 
     async def stores(self) -> Stores:
-        """The stores of obstore, with credentials that are good for the next minutes."""
+        """Return the stores of obstore, with credentials that are valid for the next minutes."""
         if self._stores is None:
             client = None if self.options.regionendpoint else await self.client()
             async with self._lock:
@@ -140,7 +140,7 @@ class S3Connection:
             await self._stack.aclose()
 
     async def _made(self, work: Coroutine[Any, Any, Any]) -> Any:
-        """Errors of making a client or finding credentials.
+        """Await `work`, which makes a client or finds credentials; translate its errors.
 
         Raises StorageUnavailable also after `close`: nothing would close the sessions that are opened then.
         """
@@ -159,7 +159,7 @@ class S3Connection:
             from aiobotocore.session import get_session
 
             self._session = get_session()
-            # Of a page of 1000 keys two thirds of the time is spent on times that nobody reads.
+            # Two thirds of the time of a page of 1000 keys is spent on times, most of which are not used.
             parsers = self._session.get_component("response_parser_factory")
             parsers.set_parser_defaults(timestamp_parser=_time)
         return self._session
@@ -212,7 +212,7 @@ class S3Connection:
         return bool(self.options.accesskey and self.options.secretkey)
 
     def _verify(self) -> bool | str:
-        """Not the certificates that botocore brings along: those that the host trusts are the ones that count."""
+        """Return the file of trusted certificates: the host's, not those that are shipped with botocore."""
         if self.options.skipverify:
             return False
         import ssl
@@ -223,7 +223,7 @@ class S3Connection:
         return next((path for path in (*known, *system) if path and os.path.isfile(path)), True)
 
     async def _refresh(self) -> None:
-        """A fresh snapshot of the credentials."""
+        """Take a new snapshot of the credentials."""
         if self._static:
             options = self.options
             self._snapshot = {
@@ -247,7 +247,9 @@ class S3Connection:
         self._taken = time.monotonic()
 
     def provide(self) -> S3Credential:
-        """The credentials for obstore, which asks again after a minute, since it renews five minutes early."""
+        """Return the credentials for obstore, which requests them again after a minute: it renews five minutes
+        early.
+        """
         expires = None if self._static else datetime.now(UTC) + timedelta(minutes=6)
         return {
             "access_key_id": self._snapshot["access_key_id"],

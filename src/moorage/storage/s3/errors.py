@@ -18,7 +18,7 @@ _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
 _MESSAGE: Final = re.compile(r"<Message>([^<]{1,300})</Message>")
 _WITHIN_LIST: Final = re.compile(r"request failed for key [^\n]*?: ([^\n]{0,300}) \(code: ([A-Za-z0-9.]{1,80})\)")
-"""A deletion that failed in an answer which is 200 as a whole."""
+"""A deletion that failed, in a response with status 200."""
 _CAUSE: Final = re.compile(r'message: "([^"]{1,200})"')
 
 _EXHAUSTED: Final = {
@@ -81,12 +81,12 @@ def _kind(status: int, code: str) -> FailureKind:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """For an exception of obstore, botocore, aiobotocore or the system."""
+    """Return the failure of an exception of obstore, botocore, aiobotocore or the system."""
     response: Any = getattr(error, "response", None)
     if isinstance(response, dict) and "Error" in response:
         status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0))
-        said = response["Error"]
-        return _failure(status, str(said.get("Code", "")), str(said.get("Message", ""))[:300])
+        details = response["Error"]
+        return _failure(status, str(details.get("Code", "")), str(details.get("Message", ""))[:300])
     text = str(error)
     status_found, code, message = _STATUS.search(text), _CODE.search(text), _MESSAGE.search(text)
     if status_found is not None:

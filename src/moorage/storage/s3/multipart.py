@@ -1,14 +1,14 @@
-"""Multipart uploads: how S3 joins objects of any size, and writes large ones piece by piece.
+"""Multipart uploads: joins of objects of any size in S3, and large objects written piece by piece.
 
     sources ──► (groups, where there are more than 10 000) ──► parts ──► one object
 
-One source that CopyObject takes is one request.  Otherwise each source is a part, copied by the store; one that
-is too large for a part, or above `multipartcopythresholdsize`, is copied in several.  The target is looked at
-first where it would cost more requests to make it again: it is named by its content.
+A single source within the limit of CopyObject is one request.  Otherwise each source is a part, copied by the
+store; one that is too large for a part, or above `multipartcopythresholdsize`, is copied as several.  The target
+is looked up first where making it again would cost more requests: it is named by its content.
 
-A multipart upload that is not completed is kept and billed, and no listing of objects shows it.  So whatever ends
-the work before its end, a failure or a cancellation, waits for the parts on their way and aborts; what a dead
-process leaves is aborted by age (`unfinished`).
+A multipart upload that is not completed is kept and billed, and no listing of objects shows it.  So a failure or a
+cancellation waits for the parts on their way and aborts the upload; what a dead process leaves is aborted by
+age (`unfinished`).
 
 Source: docs/reference/object-storage.md, sections 3 and 4.
 """
@@ -55,7 +55,7 @@ Part = tuple[Source, int, int]
 
 
 def parts_of(sources: Sequence[Source], *, limits: S3Limits, copy_chunk: int, copy_threshold: int) -> list[Part]:
-    """How the sources become parts: whole, or in pieces of `copy_chunk` to just under twice that, none of them
+    """Return the parts of a join: whole sources, or pieces of `copy_chunk` to just under twice that, none of them
     larger than a part may be.
     """
     parts: list[Part] = []
@@ -79,7 +79,7 @@ class S3Multipart:
         self._options = requests.options
 
     def _kept(self, key: Key, storage_class: str) -> dict[str, Any]:
-        """The parameters of whatever makes an object."""
+        """Return the parameters of requests that make an object."""
         options = self._options
         found: dict[str, Any] = {"Key": self._path(key)}
         if storage_class:
@@ -100,20 +100,21 @@ class S3Multipart:
         )  # fmt: skip
 
     async def _copy(self, source: Source, **parameters: Any) -> str:
-        """UploadPartCopy from `source` as it was when it was hashed; the part's ETag.  Raises UploadChanged.
+        """UploadPartCopy from `source` as it was when it was hashed; return the part's ETag.  Raises
+        UploadChanged.
 
-        Swift (2.30) keeps another ETag of what was joined of parts than it tells, and refuses the one that it
-        tells.  So a refusal is believed only if the object is no longer of its version; else it is copied without
-        the condition and looked at again.
+        Swift (2.30) stores another ETag of a joined object than it returns, and refuses the returned one as a
+        condition.  So after a refusal the version is compared; if it is the same, the part is copied without the
+        condition, and the version compared again.
         """
-        wanted = {**parameters, "CopySource": self._copied(source)}
+        copy = {**parameters, "CopySource": self._copied(source)}
         try:
-            said = await self._call("upload_part_copy", source.key, **wanted, CopySourceIfMatch=source.version)
+            response = await self._call("upload_part_copy", source.key, **copy, CopySourceIfMatch=source.version)
         except UploadChanged:
             await self._unchanged(source)
-            said = await self._call("upload_part_copy", source.key, **wanted)
+            response = await self._call("upload_part_copy", source.key, **copy)
             await self._unchanged(source)
-        return str(said["CopyPartResult"]["ETag"])
+        return str(response["CopyPartResult"]["ETag"])
 
     def _copied(self, source: Source) -> dict[str, str]:
         return {"Bucket": self._options.bucket, "Key": self._path(source.key)}
@@ -133,7 +134,7 @@ class S3Multipart:
                 with suppress(UploadChanged):
                     await run_to_completion(self._copy_whole(to, sources[0], kind))
                     return Stored.WRITTEN
-                # Perhaps it is: see `_copy`, whose work nobody sees before it is known.
+                # The refusal may be wrong, see `_copy`; parts are invisible until they have been checked.
                 await self._unchanged(sources[0])
             size = sum(source.size for source in sources) + len(tail)
             if await self._size(to) == size:
@@ -147,7 +148,7 @@ class S3Multipart:
         return stored
 
     async def _few(self, sources: Sequence[Source], scratch: Key) -> tuple[Sequence[Source], list[Key]]:
-        """No more sources than an object has parts, and the intermediate objects that this took."""
+        """Return at most as many sources as an object has parts, and the intermediate objects made for it."""
         limits = self._options.limits
         made: list[Key] = []
         level = 0
@@ -170,7 +171,7 @@ class S3Multipart:
         return sources, made
 
     async def _assemble(self, to: Key, sources: Sequence[Source], tail: bytes, kind: str) -> Stored:
-        """One object of copied parts, and the tail as the last one."""
+        """Make one object of copied parts, and the tail as the last one."""
         options = self._options
         parts = parts_of(
             sources,
@@ -216,7 +217,7 @@ class S3Multipart:
 
     async def _send(self, to: Key, upload: str, number: int, data: bytes) -> str:
         try:
-            said = await run_to_completion(
+            response = await run_to_completion(
                 self._call(
                     "upload_part", to, Key=self._path(to), UploadId=upload, PartNumber=number, Body=data,
                     ContentLength=len(data),
@@ -224,7 +225,7 @@ class S3Multipart:
             )  # fmt: skip
         except NoSuchUpload as error:
             raise self._vanished(to) from error
-        return str(said["ETag"])
+        return str(response["ETag"])
 
     async def _complete(self, to: Key, upload: str, done: dict[int, str], size: int) -> Stored:
         parts = [{"PartNumber": number, "ETag": tag} for number, tag in sorted(done.items())]
@@ -236,7 +237,7 @@ class S3Multipart:
                 )
             )  # fmt: skip
         except NoSuchUpload as error:
-            # A first attempt whose answer was lost may have done it.
+            # An earlier attempt, whose response was lost, may have completed it.
             if await self._size(to) != size:
                 raise self._vanished(to) from error
             return Stored.KEPT
@@ -248,7 +249,7 @@ class S3Multipart:
         )
 
     async def _give_up(self, to: Key, upload: str) -> None:
-        """Abort; that failing leaves parts that `unfinished` finds by age."""
+        """Abort the upload; after a failure `unfinished` finds its parts by age."""
         try:
             await run_to_completion(self._call("abort_multipart_upload", to, Key=self._path(to), UploadId=upload))
         except (NoSuchUpload, KeyMissing):
@@ -260,7 +261,7 @@ class S3Multipart:
     async def large(self, key: Key) -> AsyncIterator[LargeWriter]:
         """See `interface.ObjectStore`."""
         upload = await self._begin(key, self._requests.storage_class(key))
-        writer = _Large(self._send, self._complete, key, upload)
+        writer = _MultipartWriter(self._send, self._complete, key, upload)
         try:
             yield writer
         finally:
@@ -291,37 +292,40 @@ class S3Multipart:
         return Source(data, stat.size, version) if stat.size else None
 
     async def _latest(self, data: Key) -> str | None:
-        """The id of the newest upload in progress at exactly this key."""
+        """Return the id of the newest upload in progress at exactly this key."""
         found = [entry async for entry in self._begun(data) if entry["Key"] == self._path(data)]
         found.sort(key=lambda entry: entry["Initiated"])
         return str(found[-1]["UploadId"]) if found else None
 
     async def _sent(self, data: Key, upload: str) -> list[tuple[int, str, int]]:
-        """(number, ETag, size) of each part."""
+        """Return number, ETag and size of each part."""
         found: list[tuple[int, str, int]] = []
         marker = 0
         while True:
-            said = await self._call(
+            response = await self._call(
                 "list_parts", data, Key=self._path(data), UploadId=upload, PartNumberMarker=marker
             )
-            found += [(part["PartNumber"], part["ETag"], part["Size"]) for part in said.get("Parts", ())]
-            if not said.get("IsTruncated"):
+            found += [(part["PartNumber"], part["ETag"], part["Size"]) for part in response.get("Parts", ())]
+            if not response.get("IsTruncated"):
                 return sorted(found)
-            marker = int(said["NextPartNumberMarker"])
+            marker = int(response["NextPartNumberMarker"])
 
     async def _begun(self, prefix: str) -> AsyncIterator[dict[str, Any]]:
-        """Every upload in progress whose key begins with `prefix`; none where the store lists none."""
+        """Yield every upload in progress whose key begins with `prefix`; none where the store lists none."""
         markers: dict[str, str] = {}
         while True:
             try:
-                said = await self._call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
+                response = await self._call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
             except Unsupported:
                 return
-            for entry in said.get("Uploads", ()):
+            for entry in response.get("Uploads", ()):
                 yield entry
-            if not said.get("IsTruncated"):
+            if not response.get("IsTruncated"):
                 return
-            markers = {"KeyMarker": said["NextKeyMarker"], "UploadIdMarker": said.get("NextUploadIdMarker", "")}
+            markers = {
+                "KeyMarker": response["NextKeyMarker"],
+                "UploadIdMarker": response.get("NextUploadIdMarker", ""),
+            }
 
     async def _size(self, key: Key) -> int | None:
         stat = await find(self._requests, key)
@@ -346,8 +350,8 @@ class S3Multipart:
         return [key for key, _ in old]
 
 
-class _Large:
-    """See `objects.LargeWriter`."""
+class _MultipartWriter:
+    """See `interface.LargeWriter`."""
 
     def __init__(
         self,
@@ -373,8 +377,8 @@ class _Large:
 
 
 async def _each(works: Sequence[Coroutine[Any, Any, None]]) -> None:
-    """All of `works`, a few at a time; after a failure or a cancellation none is begun, and those on their way
-    are waited for.
+    """Await all of `works`, a few at a time; after a failure or a cancellation none is begun, and those on their
+    way are awaited.
     """
     waiting = list(reversed(works))
 

@@ -13,7 +13,7 @@ _GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class S3Limits:
-    """Amazon's, which everybody else keeps to.  Tests set small ones to cross them with few bytes."""
+    """Amazon's limits, which other stores share.  Tests set small ones to exceed them with few bytes."""
 
     part_bytes: int = 5 * _GIB
     """The most that one part has, and that CopyObject copies."""
@@ -57,27 +57,27 @@ class S3Options:
     multipartcopythresholdsize: int = 32 * _MIB
     limits: S3Limits = field(default_factory=S3Limits)
     attempts: int = 5
-    """How often a request is made that fails for a passing reason."""
+    """Attempts of a request whose failures are transient."""
     answer_s: float = 30.0
-    """How long a store may say nothing; sending a chunk takes longer, as long as it flows."""
+    """Longest silence of a store in seconds; sending a chunk may take longer while bytes flow."""
 
     @property
     def prefix(self) -> str:
-        """What stands before every key; as the reference makes it of `rootdirectory`."""
+        """Prefix of every key, made of `rootdirectory` as by CNCF Distribution."""
         return f"{self.rootdirectory.rstrip('/')}/".lstrip("/")
 
     @property
     def endpoint_url(self) -> str:
-        """With its scheme; "" for Amazon's own."""
+        """URL of the endpoint with its scheme; "" for Amazon's own."""
         if not self.regionendpoint or "://" in self.regionendpoint:
             return self.regionendpoint.rstrip("/")
         return f"{'https' if self.secure else 'http'}://{self.regionendpoint.rstrip('/')}"
 
     @property
     def style(self) -> str:
-        """In botocore's words; never its `auto`, which signs URLs for Amazon's global host.
+        """Addressing style, in botocore's terms; never its `auto`, which signs URLs for Amazon's global host.
 
-        A custom endpoint means the bucket in the path, unless somebody said otherwise, and so does a bucket with
+        With a custom endpoint the bucket is in the path, unless configured otherwise, and so is a bucket with
         dots, which no certificate of Amazon's covers as part of a host.
         """
         path = (

@@ -194,7 +194,7 @@ class S3Requests:
                     if not (failure.unsupported or failure.code in _NO_BULK):
                         raise
                     self._bulk = False
-                    _log.warning("the store deletes no objects together; each costs a request", said=failure.code)
+                    _log.warning("the store deletes no objects together; each costs a request", code=failure.code)
                 else:
                     self.trace("DeleteObjects", first)
                     return
