@@ -1,6 +1,6 @@
 """One request's part of an upload to Azure: blocks go out while the next one fills, a checkpoint commits them.
 
-Above: `azure/uploads.py`, which tells how it all fits.  Below: `azure/blocks.py`.
+Above: `azure/uploads.py`, which explains the format.  Below: `azure/blocks.py`, `object_store/appender.py`.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ _NONE: Final = Version("")
 
 @dataclass(frozen=True, slots=True)
 class BlockLog:
-    """One state of an upload.  `blocks` None: not asked for yet.  `sealed`: all its bytes, of which the last were
-    never written here.  `dated`: `startedat` was written.  `adopted`: the reference began it.
+    """One state of an upload.  `blocks` None: not requested yet.  `sealed`: all its bytes, of which the last were
+    never written to the upload.  `dated`: `startedat` was written.  `adopted`: CNCF Distribution began it.
     """
 
     started: datetime
@@ -53,7 +53,7 @@ class BlockLog:
     sealed: bytes | None = None
 
     def metadata(self) -> dict[str, str]:
-        """Kept with the blob, written in one step with it; 8 KiB at most.  `session` makes each one new."""
+        """Return the blob's metadata, written in one step with it; 8 KiB at most.  `session` makes it unique."""
         notes = [[note.name, base64.b64encode(note.data).decode()] for note in self.notes]
         return {
             "moorage": _FORMAT,
@@ -69,7 +69,7 @@ class BlockLog:
 
 
 def decode(place: str, found: BlobProperties) -> BlockLog:
-    """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
+    """Return the state that a blob holds.  Raises StorageUnavailable, naming `place`, for an unknown format."""
     metadata = found.metadata
     try:
         if metadata["moorage"] != _FORMAT:

@@ -2,8 +2,8 @@
 
 A block blob is the list of blocks that was last committed.  Committing a list replaces the blob's content and its
 metadata in one step, on condition of the version that was there: blocks that the list does not name are gone, and
-whoever committed to an older version is refused.  Blocks that were sent and not committed are seen by nobody; the
-service removes them a week after the last one.
+a commit to an older version is refused.  Blocks that were sent and not committed are invisible; the service
+removes them a week after the last one.
 
 Above: `azure/uploads.py`, `store.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
 """
@@ -50,10 +50,10 @@ __all__ = [
 ]
 
 WRITING: Final = Key("_writing")
-"""Where large blobs grow until they are copied to their key; outside of all that is ever listed."""
+"""Prefix of large blobs until they are copied to their key; outside of all listed prefixes."""
 
 _COPIED: Final = {"moorage": "1"}
-"""The metadata of what we publish: without any the upload's would be copied along."""
+"""Metadata of a published blob: without any, the upload's would be copied."""
 _LONGEST_PAUSE_S: Final = 5.0
 _HANGING_S: Final = 900.0
 
@@ -85,8 +85,8 @@ async def stage(requests: AzureRequests, key: Key, name: str, data: bytes) -> No
 async def commit(
     requests: AzureRequests, key: Key, names: Sequence[str], when: When, metadata: dict[str, str]
 ) -> Version:
-    """The blob is these blocks from now on, all or nothing.  `metadata` must be new with each call: by it we know
-    our own commit again whose answer was lost.  Raises Conflict.
+    """Make the blob of these blocks, all or nothing.  `metadata` must be unique to the call: it identifies a
+    commit whose response was lost.  Raises Conflict.
     """
     from azure.storage.blob import BlobBlock, ContentSettings
 
@@ -110,7 +110,7 @@ async def commit(
 
 
 async def blocks_of(requests: AzureRequests, key: Key) -> list[Block]:
-    """The committed list, in order.  Raises KeyMissing."""
+    """Return the committed list, in order.  Raises KeyMissing."""
 
     async def work(blob: BlobClient) -> list[Block]:
         committed, _ = await blob.get_block_list("committed")
@@ -133,10 +133,10 @@ async def drop(requests: AzureRequests, key: Key) -> None:
 async def copy(
     source: AzureRequests, key: Key, version: Version, size: int, target: AzureRequests, to: Key
 ) -> Stored:
-    """Exactly this version of `key` appears under `to`; a whole blob of that size already there is kept.
+    """Copy exactly this version of `key` to `to`; an existing whole blob of that size is kept.
 
-    Copies in one account are usually done when the call returns.  One that takes longer is waited for as long as
-    it gets on, and readers see nothing of it until it is whole.  Raises UploadMissing, UploadChanged.
+    Copies in one account are usually done when the call returns.  A longer one is awaited while it makes
+    progress, and is invisible to readers until it is whole.  Raises UploadMissing, UploadChanged.
     """
     when: When = ABSENT
     for attempt in range(1, target.options.attempts + 1):
@@ -169,7 +169,7 @@ async def _start(
     from azure.core import MatchConditions
 
     signed = await source.sign(key, expires_s=_HANGING_S * 4)
-    # An identity that may not sign URLs may read what lies in the same account all the same.
+    # An identity that may not sign URLs may still read within its own account.
     url = await source.connection.url_of(source.path(key)) if signed is None else signed.url
 
     async def work(blob: BlobClient) -> str:
@@ -222,7 +222,7 @@ async def _finish(target: AzureRequests, to: Key, status: str) -> None:
 
 
 class LargeBlob:
-    """See `interface.LargeWriter`: it grows at a key that nobody lists, and is copied when it is whole."""
+    """See `interface.LargeWriter`: it grows at a key outside of all listings, and is copied when it is whole."""
 
     def __init__(self, requests: AzureRequests, to: Key) -> None:
         self._requests, self._to = requests, to

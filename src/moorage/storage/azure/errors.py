@@ -59,7 +59,7 @@ def _kind(status: int, code: str) -> FailureKind:
 
 
 def failure_of(error: BaseException) -> Failure:
-    """Return the failure of an exception of azure-core, azure-storage-blob, azure-identity, aiohttp or the system."""
+    """Return the failure of an exception of Azure's libraries, aiohttp or the system."""
     response: Any = getattr(error, "response", None)
     status = int(getattr(error, "status_code", 0) or getattr(response, "status_code", 0) or 0)
     code = getattr(error, "error_code", "") or ""

@@ -57,12 +57,12 @@ _UNFINISHED: Final = {"pending", "failed", "aborted"}
 
 
 class Replaced(StorageUnavailable):
-    """What is being read is no longer the version that was begun with."""
+    """The blob was replaced while it was read."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlobProperties:
-    """What a blob's headers say.  `copying` is "" unless a copy to it has not ended well."""
+    """Properties of a blob.  `copying` is "" unless a copy to it is pending or failed."""
 
     size: int
     modified: datetime
@@ -139,7 +139,7 @@ class AzureRequests:
         return Content(data, found.version)
 
     async def _get(self, key: Key, start: int, length: int, version: Version) -> tuple[bytes, BlobProperties]:
-        """At most 4 MiB from `start` on, in one request, of that version if one is given.  Raises RangeOutside."""
+        """Read at most 4 MiB from `start` on, of `version` unless it is "".  Raises RangeOutside."""
         length = min(length, _GET_BYTES)
         same = conditions(Unchanged(version)) if version else {}
 
@@ -162,7 +162,7 @@ class AzureRequests:
         return data, found
 
     async def properties(self, key: Key) -> BlobProperties:
-        """What the headers say, of an unfinished copy too.  Raises KeyMissing."""
+        """Return the properties, also of an unfinished copy.  Raises KeyMissing."""
 
         async def work(blob: BlobClient) -> BlobProperties:
             return _properties(await blob.get_blob_properties())
@@ -170,7 +170,7 @@ class AzureRequests:
         return await self.ask("Get Blob Properties", key, work)
 
     async def whole(self, key: Key) -> BlobProperties:
-        """The same of a blob that is whole.  Raises KeyMissing."""
+        """Return the properties of a blob that is whole.  Raises KeyMissing, also for an unfinished copy."""
         found = await self.properties(key)
         if found.copying:
             raise KeyMissing(key)
@@ -187,7 +187,7 @@ class AzureRequests:
     async def reader(
         self, key: Key, start: int = 0, stop: int | None = None, *, version: Version = _ANY
     ) -> AzureReader:
-        """With the first 4 MiB.  Raises KeyMissing, RangeOutside."""
+        """Return a reader that has the first 4 MiB.  Raises KeyMissing, RangeOutside."""
         if stop is not None and stop <= start:
             found = await self.whole(key)
             check_start(key, start, found.size)
@@ -198,7 +198,7 @@ class AzureRequests:
         return AzureReader(self, key, found, start, end, data)
 
     async def read_on(self, key: Key, start: int, stop: int, version: Version) -> bytes:
-        """Up to 4 MiB more of what a reader has begun."""
+        """Return up to 4 MiB more of a blob that is being read."""
         try:
             return (await self._get(key, start, stop - start, version))[0]
         except (KeyMissing, RangeOutside) as error:
@@ -210,11 +210,12 @@ class AzureRequests:
     async def put_blob(
         self, key: Key, body: bytes, when: When = ALWAYS, metadata: dict[str, str] | None = None
     ) -> Version:
-        """With conditions `metadata` must be new with each call, and is made where none is given: by it we know
-        our own blob again, since aiohttp repeats a PUT in silence when the connection breaks.  Raises Conflict.
+        """Write a blob.  On a condition `metadata` must be unique to the call, and is made by default: it
+        identifies the blob of an attempt whose response was lost, since aiohttp repeats a PUT by itself when the
+        connection breaks. Raises Conflict.
         """
         if isinstance(when, Unchanged) and not when.version.startswith('"'):
-            raise Conflict(f"{key}: it has changed")  # no version of ours; the service would call it a bad request
+            raise Conflict(f"{key}: it has changed")  # not an ETag; the service would answer 400
         if when is not ALWAYS:
             metadata = metadata or {"session": secrets.token_hex(8)}
         try:
@@ -239,7 +240,7 @@ class AzureRequests:
             raise Conflict(f"{key}: it is gone") from error
 
     async def _put_over(self, key: Key, body: bytes, when: When, metadata: dict[str, str] | None) -> Version:
-        """In place of an append blob, which the service does not replace: remove exactly that one first."""
+        """Write over an append blob, which the service does not replace: remove exactly that one first."""
         for _ in range(self.options.attempts):
             try:
                 found = await self.properties(key)
@@ -259,7 +260,7 @@ class AzureRequests:
         raise StorageUnavailable(f"{self.describe(key)}: others kept writing to it")
 
     async def own_version(self, key: Key, metadata: dict[str, str]) -> Version | None:
-        """The version of the blob if it is the one that was written with this metadata, which was new then."""
+        """Return the blob's version if it was written with this metadata, which is unique; else None."""
         try:
             found = await self.whole(key)
         except KeyMissing:
@@ -267,7 +268,7 @@ class AzureRequests:
         return found.version if found.metadata == metadata else None
 
     async def remove(self, key: Key, version: Version) -> bool:
-        """Delete exactly this version; False when it was another."""
+        """Delete exactly this version; return False for another one."""
 
         async def work(blob: BlobClient) -> None:
             await blob.delete_blob(delete_snapshots="include", **conditions(Unchanged(version)))
@@ -279,7 +280,7 @@ class AzureRequests:
         return True
 
     async def delete(self, keys: Sequence[Key]) -> None:
-        """The first alone, since it may be the one that makes the others count; the rest several at a time."""
+        """Delete the first blob alone, since the others may depend on it; then several at a time."""
         for start in range(-_AT_ONCE + 1, len(keys), _AT_ONCE):
             part = keys[max(start, 0) : start + _AT_ONCE]
             results = await asyncio.gather(*(self._delete(key) for key in part), return_exceptions=True)
@@ -299,7 +300,7 @@ class AzureRequests:
             raise self.location.error(refusal.failure, "Delete Blob", key) from refusal
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = _PAGE) -> NamePage:
-        """Names come after `after` by `startFrom`; a service that does not know it is read from its beginning."""
+        """See `interface.Pages`.  A service that does not know `startFrom` lists from the beginning."""
         whole = self.path(f"{prefix}/")
         more: dict[str, Any] = {"start_from": f"{whole}{after}"} if after and not token else {}
 
@@ -329,7 +330,7 @@ class AzureRequests:
                 return
 
     async def walk_all(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
-        """Also what was begun and never written whole, as empty."""
+        """As `walk`, with blobs that have uncommitted blocks only, as empty ones."""
         whole, token = self.path(f"{prefix}/"), ""
         while True:
             page, token = await self._walk_page(prefix, whole, token, ["uncommittedblobs"])
@@ -354,7 +355,7 @@ class AzureRequests:
                 ]
             except StopAsyncIteration:
                 return [], ""
-            # What other programs left in the container under names that no key has is none of ours.
+            # Blobs of other programs, whose names are not keys, are skipped.
             return [stat for stat in found if is_key(stat.key)], str(pages.continuation_token or "")
 
         return await self.ask_container("List Blobs", prefix, work)
@@ -385,7 +386,7 @@ class AzureReader:
 
 
 def conditions(when: When) -> dict[str, Any]:
-    """In the library's words.  (`etag="*"` with IfMissing ends as an unexpected keyword inside aiohttp.)"""
+    """Return the library's arguments.  (`etag="*"` with IfMissing becomes a wrong keyword inside aiohttp.)"""
     from azure.core import MatchConditions
 
     if when is ABSENT:
@@ -396,7 +397,7 @@ def conditions(when: When) -> dict[str, Any]:
 
 
 def _properties(properties: Any, *, total: int | None = None) -> BlobProperties:
-    """Of `BlobProperties`."""
+    """Return the properties of a `azure.storage.blob.BlobProperties`."""
     status = str(properties.copy.status or "")
     return BlobProperties(
         int(properties.size) if total is None else total,
@@ -409,5 +410,5 @@ def _properties(properties: Any, *, total: int | None = None) -> BlobProperties:
 
 
 def _total(content_range: str) -> int:
-    """`bytes 0-99/1234`."""
+    """Return the size of the object from `bytes 0-99/1234`."""
     return int(content_range.rpartition("/")[2])

@@ -1,4 +1,4 @@
-"""Which blob names a container has: CNCF Distribution 2.8 wrote `/docker/...`, 3 writes `docker/...`.
+"""Azure Blob Storage as an object store; CNCF Distribution 2.8 and 3 give blobs different names.
 
     found in the container      read from                       written to
     nothing                     docker/...                      docker/...
@@ -6,12 +6,11 @@
     /docker/...                 /docker/...                     /docker/...       2.8 may be pointed back at it
     both                        docker/..., then /docker/...    docker/...        after an upgrade to 3
 
-Looked at once in each process, by two listings of one name.  With a `rootdirectory` there is nothing to look for:
-2.8 had none.
+Determined once in each process, by two listings of one name; not with a `rootdirectory`, which 2.8 did not have.
 
-Where there are both, an object is the one in `docker/...` if there is one there; its older namesake is never seen
-again, and deleting removes both, the older one first.  A version read from the older place begins with `/`:
-writing over it creates the newer one, so that of two writers still only one wins.
+With both, an object in `docker/...` hides the one in `/docker/...`, and deleting removes both, the older one
+first.  A version read from the older place begins with `/`: writing over it creates the newer one, so that of two
+writers still only one wins.
 
 Above: `storage/object_store/driver.py`, `azure/uploads.py`.  Source: docs/reference/storage-layout.md, section 3.1
 and 10.
@@ -62,7 +61,7 @@ _log: Final = structlog.get_logger("moorage.storage.azure")
 
 
 class AzureStore:
-    """See `interface.ObjectStore`; `primary` is where things are written."""
+    """See `interface.ObjectStore`; `primary` receives all writes."""
 
     name = "azure"
 
@@ -79,7 +78,7 @@ class AzureStore:
         self._looking = asyncio.Lock()
 
     async def places(self) -> tuple[AzureRequests, ...]:
-        """The one to write to, then where else to look."""
+        """Return the place to write to, then the other ones to read from."""
         if not self._found:
             async with self._looking:
                 if not self._found:
@@ -98,7 +97,7 @@ class AzureStore:
         if not old.names:
             return (newer,)
         if not new.names:
-            _log.info("the container is of CNCF Distribution 2.8: names begin with a slash, and go on to")
+            _log.info("the container is of CNCF Distribution 2.8: names begin with a slash, new ones too")
             return (older,)
         _log.warning(
             "the container holds names with and without a leading slash, of CNCF Distribution 2.8 and 3: both are "
@@ -107,7 +106,7 @@ class AzureStore:
         return newer, older
 
     async def _first(self, ask: Callable[[AzureRequests], Awaitable[_T]]) -> _T:
-        """From the first place that has it.  Raises KeyMissing."""
+        """Return the result of the first place that has the object.  Raises KeyMissing."""
         *others, last = await self.places()
         for place in others:
             try:
@@ -139,7 +138,7 @@ class AzureStore:
         return await primary.put(key, data, when)
 
     async def _condition(self, key: Key, older: AzureRequests, when: When) -> When:
-        """What a condition on both places means for the newer one.  Raises Conflict."""
+        """Return the condition for the newer place that implies the one on both.  Raises Conflict."""
         stale = when.version.removeprefix(_OLDER) if isinstance(when, Unchanged) else ""
         if isinstance(when, Unchanged) and stale == when.version:
             return when
@@ -158,7 +157,7 @@ class AzureStore:
             await place.delete(keys)
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
-        """Where there are two places: in order of names, which `names` takes as well; the token is the last."""
+        """See `interface.Pages`.  Of two places: in order of names, with the last name as the token."""
         places = await self.places()
         if len(places) == 1:
             return await places[0].page(prefix, after=after, token=token, limit=limit)
@@ -170,7 +169,7 @@ class AzureStore:
         return NamePage(ordered[:limit], ordered[limit - 1] if len(ordered) > limit else "")
 
     async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
-        """Two walks in order of keys become one, without holding more than a page of each."""
+        """See `interface.ObjectStore`.  Merges two walks in order of keys, holding a page of each."""
         walks = [_Walk(place.walk(prefix)) for place in await self.places()]
         for walk in walks:
             await walk.fill()
@@ -199,12 +198,12 @@ class AzureStore:
                 await place.whole(key)
                 return place
 
-            with suppress(KeyMissing):  # nobody's: the client finds out
+            with suppress(KeyMissing):  # no such blob: the client gets a 404 from the store
                 primary = await self._first(ask)
         return await primary.sign(key, expires_s=expires_s)
 
     async def unfinished(self, before: datetime, *, abort: bool) -> Sequence[Key]:
-        """What processes that died left of large blobs."""
+        """Return, or with `abort` remove, large blobs of processes that died."""
         primary = await self.primary()
         old = [stat.key async for page in primary.walk_all(WRITING) for stat in page if stat.modified < before]
         if abort:
@@ -225,7 +224,7 @@ class AzureStore:
 
 
 async def _left(writer: LargeBlob) -> None:
-    """Failing at it is no failure of the writer: what is left is swept."""
+    """Remove what a large writer leaves.  A failure is logged: `unfinished` finds the rest."""
     try:
         await writer.leave()
     except StorageError as error:
@@ -233,7 +232,7 @@ async def _left(writer: LargeBlob) -> None:
 
 
 class _Walk:
-    """A walk of one place, and the part of it that was read and not yet taken, in order of keys."""
+    """Walk of one place, with the page that was read and not yet taken, in order of keys."""
 
     def __init__(self, pages: AsyncIterator[Sequence[Stat]]) -> None:
         self._pages = pages

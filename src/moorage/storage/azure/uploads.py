@@ -1,24 +1,24 @@
 """Uploads as block blobs: a checkpoint is one commit.
 
-    HOME/blocks       the upload: its committed blocks are its bytes, its metadata tells when it began, and the
-                      notes that belong to these bytes
-    HOME/startedat    as the reference writes it, so that its purger finds the upload; from the first checkpoint on
+    HOME/blocks       the upload: its committed blocks are its bytes, its metadata has the start time and the notes
+                      of exactly these bytes
+    HOME/startedat    as CNCF Distribution writes it, for its purger; from the first checkpoint on
 
     append      a block is sent while the next one fills: two blocks in memory at most
     checkpoint  one Put Block List: bytes, notes and fence in one step, on condition of the version that was read;
                 an upload of less than 1 MiB is one Put Blob instead, and no blocks
     seal        all bytes in memory: nothing, they are written to the final key; else a checkpoint
-    publish     Copy Blob inside the account, on condition of the version, awaited; a blob that is there is kept
+    publish     Copy Blob inside the account, on condition of the version, awaited; an existing blob is kept
     discard     the blob is emptied, which drops what was sent and never committed, and everything is deleted
 
-Why nothing is torn or mixed: what is not committed is seen by nobody, a commit is all or nothing, and conditions
+No bytes are torn or mixed: uncommitted blocks are invisible, a commit is all or nothing, and conditions
 are exact on Azure.  A crash before a commit leaves the checkpoint before it; blocks that were sent are dropped by
 the next commit, and by the service after a week.  Of two requests that began with one version the second to commit
 is refused (UploadChanged), and one whose upload was discarded finds no version to commit over (UploadMissing).
 
-The reference appends to `HOME/data`, an append blob, which cannot be cut back to a checkpoint and takes no notes.
-Uploads that it began are read there, and copied through us into blocks by the first request that extends or
-publishes them.  The reference does not go on with ours: the client begins that layer again.
+CNCF Distribution appends to `HOME/data`, an append blob, which cannot be truncated to a checkpoint and takes no
+notes. Uploads that it began are read there, and copied through the registry into blocks by the first request that
+extends or publishes them.  It does not continue uploads of Moorage: the client begins that layer again.
 
 Above: `storage/object_store/driver.py`.  Source: docs/reference/object-storage.md, section 4, with blocks for the
 append blob because of the torn bytes that it keeps.
@@ -85,7 +85,7 @@ class AzureUploads:
             found = await place.whole(_blocks(home))
         except KeyMissing:
             return await legacy_state(self._store, home, lambda: self._legacy_size(home))
-        if not found.metadata:  # emptied by somebody who is just discarding it
+        if not found.metadata:  # another request is discarding it
             raise UploadMissing(home)
         return decode(place.describe(_blocks(home)), found).shown()
 
@@ -94,7 +94,9 @@ class AzureUploads:
         return None if stat is None else stat.size
 
     async def _log(self, home: Key, state: UploadState) -> BlockLog:
-        """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
+        """Return the log of `state`: the one it holds, else read, or adopted.  Raises UploadMissing,
+        UploadChanged.
+        """
         if isinstance(state.held, BlockLog) and state.held.size == state.offset:
             return state.held
         found = await self.state(home)
@@ -105,7 +107,7 @@ class AzureUploads:
         return found.held
 
     async def _adopt(self, home: Key, found: UploadState) -> BlockLog:
-        """The reference's upload becomes ours: its bytes go through us, block by block."""
+        """Continue an upload of CNCF Distribution: copy its bytes through the registry, block by block."""
         place, key = await self._store.primary(), _blocks(home)
         log = BlockLog(found.started, found.offset, notes=found.notes, dated=True, adopted=True)
         session, blocks = new_session(), list[Block]()
@@ -188,13 +190,15 @@ class AzureUploads:
         return abandoned(self._store, under, before)
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        """Only of blobs that were written in one go; blocks of uploads go with them, or in a week."""
+        """See `driver.Uploads`.  Blobs written in one go only: blocks of uploads are removed with them, or after a
+        week.
+        """
         check_key(under)
         return await self._store.unfinished(before, abort=not dry_run)
 
 
 class _UploadReader:
-    """The bytes of one state of an upload."""
+    """Reader of one state of an upload."""
 
     def __init__(self, place: AzureRequests, home: Key, log: BlockLog) -> None:
         self._place, self._home, self._log = place, home, log
@@ -217,7 +221,7 @@ class _UploadReader:
 
 
 async def _put(place: AzureRequests, to: Key, data: bytes) -> Stored:
-    """A small blob at its final key; one of that size already there is kept, and goes on being read."""
+    """Write a small blob at its final key; an existing one of that size is kept, for its readers."""
     try:
         await place.put_blob(to, data, ABSENT)
     except Conflict:
@@ -225,7 +229,7 @@ async def _put(place: AzureRequests, to: Key, data: bytes) -> Stored:
             if (await place.whole(to)).size == len(data):
                 return Stored.KEPT
         except KeyMissing:
-            pass  # a copy that was not finished, or was deleted this moment
+            pass  # an unfinished copy, or just deleted
         await place.put_blob(to, data)
     return Stored.WRITTEN
 

@@ -1,38 +1,38 @@
 """Uploads as logs of chunks, for stores that cannot append to an object.
 
-    HOME/startedat             when it began, as the reference writes it, so that its purger finds the upload;
-                               from the first checkpoint on: before there is nothing to purge but the state
-    HOME/state                 the truth: which chunks are the upload, in which order; see `chunk_state.py`
+    HOME/startedat             when it began, as CNCF Distribution writes it, for its purger; from the first
+                               checkpoint on: before, there is nothing to purge but the state
+    HOME/state                 the chunks of the upload, in order; see `chunk_state.py`
     HOME/parts/SEQ.SESSION     a chunk: `LogState.chunk` bytes, or fewer when it is the last one
     HOME/joining/...           intermediate objects of a publication of more chunks than one join takes
 
 The bytes of an upload are those of the chunks that its state names, then those in the state itself: a tail of
-at most `_TAIL_BYTES`, so that a small blob is no chunk at all.  An object that the state does not name does not
-exist.
+at most `TAIL_BYTES`, so that a small blob is no chunk at all.  An object that the state does not name does not
+count.
 
     append      each full chunk is put while the next one fills: two chunks in memory at most
-    checkpoint  what is left is put as a short chunk or goes into the state; then the state is written, on
-                condition that it is still the one the request began with: **this one write is the checkpoint**
+    checkpoint  the rest is put as a short chunk or into the state; then the state is written, on condition that
+                it is still the one the request began with: **this one write is the checkpoint**
     publish     the store joins the chunks to the blob
-    discard     all objects go, the state first
+    discard     all objects are removed, the state first
 
-Why nothing is torn or mixed:
+No bytes are torn or mixed:
 
 * A chunk's name holds SESSION, 64 random bits of the request that wrote it.  No two requests ever write one
   object, so a state, once written, always names exactly the bytes that its writer hashed.
 * A crash before the state is written leaves chunks that no state names; after it, the checkpoint.
 * Of two requests that began with one state, the second to write the next state finds that it has changed
-  (UploadChanged).  Where the store's conditions are not exact, both may succeed; then the last one's state stands,
-  whole and with its own hash.  The other's client goes on after bytes that are not its own, and is refused when
-  the digest is compared.  What is published is never a mixture that anybody has hashed otherwise.
+  (UploadChanged).  Where the store's conditions are not exact, both may succeed; then the last one's state
+  remains, whole and with its own hash.  The other's client continues after bytes that are not its own, and is
+  refused when the digest is compared.  Published bytes are never a mixture with another hash.
 * A short chunk is superseded by one that begins with its bytes (`JoiningStore.any_length` stores keep it) and
   stays as long as the upload: a reader of an older state still finds it.
-* A discarded upload has no state, so the condition of whoever still writes to it fails.
-* What a dead request left (`parts/` that no state names) is removed with the home: at once when an upload is
-  cancelled; by age, with the purger, when it was finished, since finishing deletes the names it knows.
+* A discarded upload has no state, so the condition of a request that still writes to it fails.
+* Chunks of a dead request, which no state names, are removed with the home: at once when an upload is cancelled;
+  by age, with the purger, when it was finished, since finishing deletes the names it knows.
 
-The reference's unfinished uploads have no `state`; `JoiningStore.legacy_size` finds them, and the first request
-that extends or publishes one adopts it as its first chunk.  The reference does not go on with ours.
+Unfinished uploads of CNCF Distribution have no `state`; `JoiningStore.legacy_size` finds them, and the first
+request that extends or publishes one adopts it as its first chunk.  It does not continue uploads of Moorage.
 
 Above: `driver.py`.  Source: docs/reference/object-storage.md, section 4, with two changes: chunks named for their
 writer, because create-only puts are not exact everywhere, and small tails inside the state.
@@ -103,7 +103,9 @@ class ChunkLog:
         return decode(self._store.describe(f"{home}/state"), content).shown()
 
     async def log(self, home: Key, state: UploadState) -> LogState:
-        """What `state` stands for; read, or adopted, unless it is held.  Raises UploadMissing, UploadChanged."""
+        """Return the log of `state`: the one it holds, else read, or adopted.  Raises UploadMissing,
+        UploadChanged.
+        """
         if isinstance(state.held, LogState) and state.held.offset == state.offset:
             return state.held
         found = await self.state(home)
@@ -114,7 +116,7 @@ class ChunkLog:
         return found.held
 
     async def _adopt(self, home: Key, found: UploadState) -> LogState:
-        """The reference's upload becomes ours: its bytes are the first chunk."""
+        """Continue an upload of CNCF Distribution: its bytes are the first chunk."""
         source = await self._store.adopt(below(home, "data"))
         chunks = () if source is None else (Chunk("data", source.size, source.version),)
         log = LogState(
@@ -131,7 +133,7 @@ class ChunkLog:
     @asynccontextmanager
     async def append(self, home: Key, state: UploadState) -> AsyncIterator[Appender]:
         check_key(home)
-        self._published.drop(home)  # it may become longer than what was published
+        self._published.drop(home)  # it may become longer than the published one
         log = await self.log(home, state)
         appender = ChunkAppender(self._store, home, log, tail_bytes=self.tail_bytes)
         try:
@@ -153,7 +155,7 @@ class ChunkLog:
             sources = [Source(below(home, chunk.name), chunk.size, chunk.version) for chunk in log.chunks]
             stored = await self._store.join(to, sources, log.tail, below(home, "joining"))
         else:
-            # Over whatever is there: the key names these very bytes, and looking costs as much as writing.
+            # Over an existing object: the key names these very bytes, and a look costs as much as a write.
             await run_to_completion(self._store.put(to, [log.tail]))
             stored = Stored.WRITTEN
         if log.adopted:
@@ -183,7 +185,7 @@ class ChunkLog:
 
 
 class ChunkReader:
-    """The bytes of a log, chunk by chunk."""
+    """Reader of a log, chunk by chunk."""
 
     def __init__(self, store: JoiningStore, home: Key, log: LogState) -> None:
         self._store = store

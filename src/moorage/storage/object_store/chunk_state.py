@@ -1,11 +1,11 @@
-"""What the object `HOME/state` of an upload says; see `chunk_log.py`.
+"""Content of the object `HOME/state` of an upload; see `chunk_log.py`.
 
     {"moorage":1,"started":...,"chunk":10485760,"session":...,"chunks":[[NAME,SIZE,VERSION],...],
      "dead":[NAME,...],"notes":[[NAME,BASE64],...],"dated":...,"adopted":...}
     (a newline) the tail's bytes
 
-The bytes of the upload are those of the chunks, in order, and then the tail.  `session` is new in every state that
-is written, so that a writer whose reply was lost knows its own state when it finds it.
+The bytes of the upload are those of the chunks, in order, and then the tail.  `session` is unique to a written
+state, so that a writer whose response was lost recognizes its own state.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class LogState:
     dead: tuple[str, ...] = ()
     notes: tuple[Note, ...] = ()
     dated: bool = False
-    """Whether `startedat` has been written."""
+    """`startedat` has been written."""
     adopted: bool = False
     """CNCF Distribution began the upload, so it has objects that no state names."""
     version: Version = _NONE
@@ -61,19 +61,19 @@ class LogState:
 
     @property
     def stored(self) -> int:
-        """The bytes in chunks."""
+        """Bytes in chunks."""
         return sum(chunk.size for chunk in self.chunks)
 
     @property
     def names(self) -> list[str]:
-        """Every object that an upload of ours may have, the two that make it one first."""
+        """Names of all objects of an upload begun here, the state first."""
         return ["state", "startedat", *(chunk.name for chunk in self.chunks), *self.dead]
 
     def shown(self) -> UploadState:
         return UploadState(self.offset, self.started, self.notes, self.version, held=self)
 
     def without_last(self) -> LogState:
-        """The last chunk superseded."""
+        """Return the state without its last chunk, which is superseded."""
         return replace(self, chunks=self.chunks[:-1], dead=(*self.dead, self.chunks[-1].name))
 
     def encode(self) -> bytes:
@@ -92,7 +92,7 @@ class LogState:
 
 
 def decode(place: str, content: Content) -> LogState:
-    """Raises StorageUnavailable for what no version of Moorage that we know has written, with `place`."""
+    """Return the state that an object holds.  Raises StorageUnavailable, naming `place`, for an unknown format."""
     header, newline, tail = content.data.partition(b"\n")
     try:
         fields: Any = json.loads(header)

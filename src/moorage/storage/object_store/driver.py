@@ -1,11 +1,11 @@
-"""The driver of every object store: `driver.Driver` made of the calls of `interface.py`.
+"""Driver of every object store: `driver.Driver`, made of the operations of `interface.py`.
 
-A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it (Azure) brings its own.
+A store without append (S3, Google) has its uploads in a `ChunkLog`; one with it (Azure) has uploads of its own.
 
-Nothing is asked twice: `read` and `open` are one request each, `handover` is none, and whoever is cancelled while
-something is written waits for the store's answer (`shielding.py`).
+`read` and `open` are one request each, `handover` is none.  A cancelled write waits for the store's response
+(`shielding.py`).
 
-Beside: `chunk_log.py`, `listing.py`.  Below: `storage/s3/store.py` and its like.
+Beside: `chunk_log.py`, `listing.py`.  Below: `s3/store.py`, `gcs/store.py`, `azure/store.py`.
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ class ObjectDriver:
 
 
 class ObjectWriter:
-    """See `driver.Writer`.  Up to a chunk is put at once; more goes piece by piece to the final key."""
+    """See `driver.Writer`.  Up to one chunk is a single request; more is written piece by piece to the key."""
 
     def __init__(self, store: ObjectStore, key: Key) -> None:
         self._store = store

@@ -4,10 +4,10 @@ A store lists the prefixes `1.0-alpine/`, `1.0.1/`, `1.0/` in this order, becaus
 order of the names `1.0` is the first.  CNCF Distribution pages by one order and compares by the other, and loses
 tags.
 
-A name P comes later among the keys than among the names exactly when it is the beginning of a name that goes on
+A name P comes later among the keys than among the names exactly when it is the beginning of a name that continues
 with a character before the slash (`-` or `.`): all keys between such a name and `P/` begin with P and such a
-character.  So of a page of keys everything is known but the few names that the page's *last* key begins with and
-whose own keys lie beyond it; those are asked for, and only if they belong to what is shown.  Every later key
+character.  So a page of keys is complete but for the few names that the page's *last* key begins with and
+whose own keys follow it; those are requested, if they belong to the result.  Every later key
 then has a name greater than all of this page's.
 
 Source: docs/reference/object-storage.md, section 6.2; the argument is tested against sorted() in tests/storage.
@@ -34,8 +34,8 @@ _SMALL_PAGE: Final = 64
 async def names(
     objects: Pages, prefix: Key, *, after: str = "", limit: int | None = None
 ) -> AsyncIterator[Sequence[str]]:
-    """`Driver.children`."""
-    early: set[str] = set()  # emitted, and their keys may still come
+    """See `Driver.children`."""
+    early: set[str] = set()  # emitted, and their keys may still follow
     left, token = limit, ""
     while left is None or left > 0:
         size = _PAGE if left is None else min(_PAGE, max(left + 1, _SMALL_PAGE))
@@ -59,10 +59,10 @@ async def names(
 
 
 async def any_below(objects: Pages, prefix: Key) -> bool:
-    """Is there an object below `prefix`?"""
+    """Return whether there is an object below `prefix`."""
     return bool((await objects.page(prefix, limit=1)).names)
 
 
 def _later(last: str) -> Sequence[str]:
-    """The beginnings of `last` whose keys sort after it."""
+    """Return the beginnings of `last` whose keys sort after it."""
     return [last[:index] for index, character in enumerate(last) if character < "/" and index]

@@ -1,4 +1,4 @@
-"""Uploads in an object store that began long ago, found by listings alone.
+"""Old uploads in an object store, found by listings alone.
 
 Used by `chunk_log.py` and `storage/azure/uploads.py`.
 """
@@ -37,7 +37,7 @@ async def abandoned(objects: ObjectStore, under: Key, before: datetime) -> Async
 
 
 async def _old(objects: ObjectStore, prefix: Key, before: datetime) -> AsyncIterator[Key]:
-    """Homes directly below a repository's `_uploads`, by one listing of all that lies there."""
+    """Yield old homes directly below a repository's `_uploads`, by one listing of all its objects."""
     began: dict[str, datetime] = {}
     touched: dict[str, datetime] = {}
     async for page in objects.walk(prefix):
