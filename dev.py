@@ -67,10 +67,10 @@ def tool(name: str) -> Path:
 
 def set_up(pins: Path) -> None:
     """Make .venv hold exactly `pins` and this package, once per change of either file."""
-    wanted = hashlib.sha256(pins.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
+    stamp = hashlib.sha256(pins.read_bytes() + (ROOT / "pyproject.toml").read_bytes()).hexdigest()
     stamps = VENV / "moorage-set-up"
     done = stamps.read_text().split() if stamps.exists() else []
-    if wanted in done:
+    if stamp in done:
         return
     print(f"setting up {VENV} (once, about a minute) ...", file=sys.stderr, flush=True)
     if not tool("python").exists():
@@ -78,7 +78,7 @@ def set_up(pins: Path) -> None:
     pip = (tool("python"), "-m", "pip", "install", "--quiet", "--disable-pip-version-check")
     call(*pip, "--require-hashes", "-r", pins)
     call(*pip, "--no-deps", "--no-build-isolation", "--editable", ROOT)
-    stamps.write_text("\n".join([*done, wanted]))
+    stamps.write_text("\n".join([*done, stamp]))
 
 
 def lint() -> None:
@@ -92,7 +92,7 @@ def docs() -> None:
 
 
 def stores(rest: list[str]) -> None:
-    """This process becomes the job, so that Ctrl-C finds whoever ends the servers."""
+    """Replace this process by the job, so that Ctrl-C reaches the process that ends the servers."""
     before = rest[: rest.index("--")] if "--" in rest else rest
     names = [name for name in before if not name.startswith("-")]
     if not set(names) <= STORES:
@@ -128,10 +128,10 @@ def mutants(paths: list[str]) -> None:
     for path in ROOT.glob("*.*"):
         if path.is_file() and not path.name.startswith("."):
             shutil.copy2(path, copy)
-    wanted = [str(path.relative_to(ROOT)) + ("/*" if path.is_dir() else "") for path in chosen]
+    mutated = [str(path.relative_to(ROOT)) + ("/*" if path.is_dir() else "") for path in chosen]
     settings = (ROOT / "pyproject.toml").read_text()
     for key, value in (
-        ("only_mutate", wanted),
+        ("only_mutate", mutated),
         ("pytest_add_cli_args_test_selection", [*tests, "-m", "not slow"]),
     ):
         settings, found = re.subn(rf"(?m)^{key} = .*$", f"{key} = {json.dumps(value)}", settings)
@@ -156,13 +156,13 @@ def lock() -> None:
     call(*uv, "--group", "chart", "-o", CHART_PINS)
     # What the container image holds, with the versions that the tests run with; its Python is 3.13.
     image = (*uv[:6], "3.13", *uv[7:], "-c", RUN_PINS)
-    for name, wanted in (
+    for name, chosen in (
         ("image", ("--extra", "all", "pyproject.toml")),
         ("image-slim", ("--extra", "s3", "pyproject.toml")),
         ("image-build", ("--group", "build")),
         ("image-sbom", ("--group", "sbom")),
     ):
-        call(*image, *wanted, "-o", RUN_PINS.with_name(f"{name}.txt"))
+        call(*image, *chosen, "-o", RUN_PINS.with_name(f"{name}.txt"))
     # What both name has one version.
     call(*uv, "--group", "mutants", "-c", DEV_PINS, "-o", MUTANTS_PINS)
     call(*uv, "--group", "installers", "-c", DEV_PINS, "-o", ROOT / "requirements" / "installers.txt")
@@ -174,7 +174,7 @@ def main(arguments: list[str]) -> None:
     command, rest = (arguments[0], arguments[1:]) if arguments else ("", [])
     if command == "serve":
         set_up(RUN_PINS)
-        # To try it out, what another registry of this machine keeps in /etc is neither wanted nor touched.
+        # A trial run neither reads nor changes the configuration of another registry in /etc.
         named = rest or os.environ.get("REGISTRY_CONFIGURATION_PATH")
         os.execv(tool("moorage"), ["moorage", "serve", *(rest if named else ["--defaults"])])
     if command == "lock":

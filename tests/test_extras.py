@@ -57,7 +57,7 @@ def test_without_metadata_the_extra_is_named(monkeypatch: pytest.MonkeyPatch) ->
 def test_the_package_comes_from_where_it_came_before(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, origin: str, address: str
 ) -> None:
-    """By its name alone an index would be asked, which may have another version, or none."""
+    """By its name alone an index would be used, which may have another version, or none."""
     info = tmp_path / "moorage-1.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(

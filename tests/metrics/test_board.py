@@ -97,7 +97,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_had_shown() -> None:
 
 
 def test_readers_never_see_a_number_go_back_while_workers_die() -> None:
-    """A thousand workers come, count and go, while somebody reads."""
+    """A thousand workers come, count and go, while a reader reads."""
     board = Board(1)
     done = threading.Event()
     seen: list[float] = []
@@ -148,12 +148,12 @@ def test_numbers_that_do_not_fit_leave_those_before_and_are_told_of_once() -> No
 @pytest.mark.fault
 @pytest.mark.slow
 def test_workers_killed_at_any_moment_lose_only_what_they_had_not_shown() -> None:
-    """What was read once is never less afterwards."""
+    """A counter that decreases looks like a restart."""
     board = Board(1)
     before = 0.0
     for _ in range(30):
         place = board.claim()
-        ready, tell = os.pipe()
+        ready, signal_ready = os.pipe()
         pid = os.fork()
         if pid == 0:
             value = 0.0
@@ -161,13 +161,13 @@ def test_workers_killed_at_any_moment_lose_only_what_they_had_not_shown() -> Non
                 value += 1
                 board.show(place, counting(value))
                 if value == 50:
-                    os.write(tell, b"x")
+                    os.write(signal_ready, b"x")
         os.read(ready, 1)
         seen = total(board)
         os.kill(pid, signal.SIGKILL)
         os.waitpid(pid, 0)
         os.close(ready)
-        os.close(tell)
+        os.close(signal_ready)
         board.bury(place)
         assert total(board) >= seen >= before + 50
         before = total(board)

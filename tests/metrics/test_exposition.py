@@ -103,7 +103,7 @@ def test_requests_of_all_processes_are_added_up(shown: dict[tuple[str, ...], flo
 
 def test_gauges_are_those_of_the_living(shown: dict[tuple[str, ...], float]) -> None:
     assert shown["moorage_workers",] == 2
-    assert shown["moorage_workers_unresponsive",] == 2, "they have shown their numbers at the start of the clock"
+    assert shown["moorage_workers_unresponsive",] == 2, "they have published at the start of the clock"
     assert shown["moorage_storage_threads",] == 8
     assert shown["registry_http_in_flight_requests", "handler=manifest"] == 0
     assert shown["moorage_health_check_failing", "check=storagedriver_filesystem"] == 1
@@ -147,7 +147,7 @@ def test_buckets_are_spelt_as_the_reference_spells_them() -> None:
 
 
 def test_openmetrics_is_spoken_to_those_who_ask() -> None:
-    """What Prometheus asks for by default."""
+    """The default of Prometheus."""
     body, headers = scrape("application/openmetrics-text;version=1.0.0;q=0.9,text/plain;q=0.5")
     assert headers["content-type"].startswith("application/openmetrics-text")
     assert values(_parse(body.decode()))["moorage_workers",] == 2

@@ -1,4 +1,4 @@
-"""What one process counts."""
+"""`metrics/recorder.py`: the counters of one process."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def test_what_is_in_flight_is_seen_by_endpoint() -> None:
     gauges = recorder.snapshot(()).gauges
     assert gauges["registry_http_in_flight_requests", "blob_upload_chunk"] == 2
     assert gauges["registry_http_in_flight_requests", OTHER] == 1
-    assert gauges["moorage_uploads_in_progress",] == 1, "who asks where an upload stands brings nothing"
+    assert gauges["moorage_uploads_in_progress",] == 1, "a request for the offset uploads nothing"
     for each in running:
         recorder.end(each, 200, 0.1, 0, 0, 0)
     assert recorder.snapshot(()).gauges == {("moorage_uploads_in_progress",): 0}
@@ -163,6 +163,6 @@ def test_snapshots_add_up_and_gauges_do_not_survive() -> None:
 def test_failing_checks_of_several_are_united() -> None:
     one, two = Snapshot(failing={"a": "x"}), Snapshot(failing={"a": "y", "b": "z"})
     total = Snapshot()
-    total.beside(one)
-    total.beside(two)
+    total.add_gauges(one)
+    total.add_gauges(two)
     assert total.failing == {"a": "x", "b": "z"}

@@ -12,7 +12,7 @@ PAGE: Final = (Path(__file__).parents[2] / "docs" / "monitoring.md").read_text()
 
 
 def test_every_metric_is_documented_as_it_is() -> None:
-    """Whoever writes a dashboard reads the table."""
+    """Dashboards are written from the table."""
     documented = [
         tuple(cell.strip() for cell in line.strip().strip("|").split("|"))
         for line in PAGE.splitlines()

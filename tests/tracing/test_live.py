@@ -29,7 +29,7 @@ def environment(url: str, **more: str) -> dict[str, str]:
 def test_a_request_and_its_storage_arrive_at_the_collector(tmp_path: Path) -> None:
     """From every worker, and what was not sent yet is sent at the end."""
     with collecting() as collector:
-        told = environment(
+        variables = environment(
             collector.url,
             SERVICE_NAME="edge",
             EXPORTER_OTLP_HEADERS="x-key=hush",
@@ -37,7 +37,7 @@ def test_a_request_and_its_storage_arrive_at_the_collector(tmp_path: Path) -> No
             EXPORTER_OTLP_COMPRESSION="gzip",
         )
         log = {"accesslog": {"disabled": False}, "formatter": "json"}
-        with start_moorage(tmp_path / "data", environment=told, log=log) as live:
+        with start_moorage(tmp_path / "data", environment=variables, log=log) as live:
             wire = Wire(live.host)
             digest = wire.push_blob("traced/app", b"hello")
             assert wire.send("GET", f"/v2/traced/app/blobs/{digest}", headers=PARENT).status == 200
@@ -60,8 +60,8 @@ def test_a_request_and_its_storage_arrive_at_the_collector(tmp_path: Path) -> No
 
 def test_workers_that_are_replaced_send_what_they_have(tmp_path: Path) -> None:
     with collecting() as collector:
-        told = environment(collector.url, BSP_SCHEDULE_DELAY="3600000")
-        with start_moorage(tmp_path / "data", environment=told, http={"workers": 1}) as live:
+        variables = environment(collector.url, BSP_SCHEDULE_DELAY="3600000")
+        with start_moorage(tmp_path / "data", environment=variables, http={"workers": 1}) as live:
             assert Wire(live.host).send("GET", "/v2/").status == 200
             live.process.send_signal(signal.SIGHUP)
             until(lambda: collector.named("GET /v2/"), "the old worker's spans", live.logs)
@@ -73,8 +73,8 @@ def test_a_collector_that_is_away_disturbs_nobody(tmp_path: Path, away: str) -> 
     with collecting() as collector:
         collector.status = 500
         url = collector.url if away == "failing" else "http://127.0.0.1:1"
-        told = environment(url, BSP_SCHEDULE_DELAY="20", EXPORTER_OTLP_TIMEOUT="1")
-        with start_moorage(tmp_path / "data", environment=told, http={"workers": 1}) as live:
+        variables = environment(url, BSP_SCHEDULE_DELAY="20", EXPORTER_OTLP_TIMEOUT="1")
+        with start_moorage(tmp_path / "data", environment=variables, http={"workers": 1}) as live:
             wire = Wire(live.host, keep=True)
             until(lambda: wire.send("GET", "/v2/").status == 200 and "opentelemetry" in live.logs(), "a complaint")
             for _ in range(100):

@@ -23,7 +23,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_nothing_is_the_default() -> None:
-    """The reference's is localhost:4318, and an error in the log every few seconds where nobody listens."""
+    """The reference's is localhost:4318, and an error in the log every few seconds without a collector."""
     assert exporters({}) == ()
 
 
@@ -73,7 +73,7 @@ def checked(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
 def test_a_value_that_cannot_be_honoured_ends_the_start(
     monkeypatch: pytest.MonkeyPatch, name: str, value: str
 ) -> None:
-    """The SDK would take its default and go on."""
+    """The SDK would silently use its default."""
     with pytest.raises(StartupError) as caught:
         checked(monkeypatch, **{name: value})
     assert str(caught.value)
@@ -108,12 +108,12 @@ def test_what_is_right_is_taken(monkeypatch: pytest.MonkeyPatch, tmp_path: Path)
 
 
 def test_who_we_are_is_told_unless_the_variables_say_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = _resource("one/0").attributes
-    assert (told["service.name"], told["service.instance.id"]) == ("moorage", "one/0")
-    assert "service.version" in told
+    attributes = _resource("one/0").attributes
+    assert (attributes["service.name"], attributes["service.instance.id"]) == ("moorage", "one/0")
+    assert "service.version" in attributes
     monkeypatch.setenv("OTEL_RESOURCE_ATTRIBUTES", "service.name=a,service.instance.id=mine,x=y")
-    told = _resource("one/0").attributes
-    assert (told["service.name"], told["service.instance.id"], told["x"]) == ("a", "mine", "y")
+    attributes = _resource("one/0").attributes
+    assert (attributes["service.name"], attributes["service.instance.id"], attributes["x"]) == ("a", "mine", "y")
     monkeypatch.setenv("OTEL_SERVICE_NAME", "b")
     assert _resource("one/0").attributes["service.name"] == "b"
 

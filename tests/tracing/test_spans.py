@@ -53,7 +53,7 @@ class Traced:
             raise AssertionError("nothing is read")
 
         async def send(_: Message) -> None:
-            """To nobody."""
+            """Discard the message."""
 
         await self.spans.around(app)(scope, receive, send)
 
@@ -110,7 +110,7 @@ async def test_a_caller_who_does_not_sample_is_obeyed(traced: Traced) -> None:
 
 
 async def test_refusals_and_failures_show(traced: Traced) -> None:
-    """A 404 is the client's business; a 500 is ours."""
+    """A 404 would look like a failure of the server."""
     await traced.ask(answering(404, refusal="MANIFEST_UNKNOWN"))
     await traced.ask(answering(503))
     first, second = traced.finished

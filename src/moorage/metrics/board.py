@@ -1,17 +1,17 @@
-"""Memory that the master and all workers share, where each worker shows its numbers.
+"""Shared memory in which each worker publishes its metrics for all processes.
 
-    epoch │ the dead │ place 1 │ place 2 │ ...        one anonymous mapping, made before any fork
+    epoch │ ended │ place 1 │ place 2 │ ...           one anonymous mapping, created before any fork
                           │
                           ├── half A   sequence, length, checksum, bytes
                           └── half B
 
-A worker writes its place, one half after the other, so that a worker killed in the middle of writing leaves the
-numbers before.  The master gives the places away, and when a worker has ended it adds its numbers to those of the
-dead: no counter ever goes back, however often workers die or are replaced.  What is lost is what a killed worker
-counted after it last wrote, a second's worth.
+A worker writes the two halves of its place in turn, so that a worker killed while it writes leaves its previous
+numbers.  The master assigns the places.  When a worker has ended, the master adds its counters to those of all
+ended workers: no counter ever decreases.  Lost are the counts of a killed worker since its last write, at most a
+second.
 
-Whoever reads sees either all of such a change or nothing: the master makes `epoch` odd before and even after, and
-a reader that saw it change reads again.  No file, no lock, nothing left behind: it goes with the processes.
+A reader sees such a change completely or not at all: the master makes `epoch` odd before and even after it, and a
+reader that saw `epoch` change reads again.  There is no file and no lock; the memory ends with the processes.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from moorage.metrics.recorder import Snapshot
 __all__ = ["Board"]
 
 _HALF_BYTES: Final = 512 << 10
-"""Some 1,300 rows of requests; only pages that were written to take memory."""
+"""Enough for 1,300 rows of requests; pages that are never written take no memory."""
 
 _PLACE_BYTES: Final = 2 * _HALF_BYTES
 _EPOCH: Final = struct.Struct("<Q")
@@ -41,8 +41,10 @@ _log: Final = structlog.get_logger("moorage.metrics")
 
 
 class Board:
-    """Made by the master; `workers` are served at once.  While a reload replaces them, each may be there twice
-    and more often if old ones take long to end; a worker that finds no place goes uncounted.
+    """Created by the master, for `workers` workers.
+
+    During a reload each may run twice, and more often while old ones drain; a worker without a place is not
+    counted.
     """
 
     def __init__(self, workers: int) -> None:
@@ -51,17 +53,17 @@ class Board:
         self._free = list(range(self._places, 0, -1))
         self._too_large = False
 
-    # The master's
+    # For the master
 
     def claim(self) -> int | None:
-        """A place for a worker that is about to be forked; None if all are taken."""
+        """Return a place for a worker that is about to be forked; None if all are taken."""
         if not self._free:
             _log.warning("too many workers at once: one is left out of the metrics")
             return None
         return self._free.pop()
 
     def bury(self, place: int | None) -> None:
-        """The worker of this place has ended: keep what it counted, and give the place to another."""
+        """Add the counters of an ended worker to those of all ended workers, and free its place."""
         if place is None:
             return
         dead, latest = Snapshot(), self._latest(place)
@@ -77,15 +79,15 @@ class Board:
         self._set_epoch(1)
         self._free.append(place)
 
-    # A worker's
+    # For workers
 
     def show(self, place: int | None, snapshot: Snapshot) -> None:
-        """The numbers of the worker of this place, from now on."""
+        """Publish the metrics of the worker of this place."""
         if place is not None:
             self._write(place, snapshot.pack())
 
     def read(self) -> tuple[Snapshot, list[Snapshot]]:
-        """What the dead have counted, and the workers that live.  May be called from any thread."""
+        """Return the sums of ended workers, and a snapshot of each running one.  Thread-safe."""
         for _ in range(_TRIES):
             epoch = self._epoch()
             found = [self._latest(place) for place in range(self._places + 1)]
@@ -109,20 +111,22 @@ class Board:
         if len(data) > _HALF_BYTES - _HEAD.size:
             if not self._too_large:
                 self._too_large = True
-                _log.error("the numbers of a worker are too many to show; they stay as they are", bytes=len(data))
+                _log.error(
+                    "the metrics of a worker exceed its shared memory; the previous values stay", bytes=len(data)
+                )
             return
         sequences = [_HEAD.unpack_from(self._memory, self._at(place) + half * _HALF_BYTES)[0] for half in (0, 1)]
         at = self._at(place) + (_HALF_BYTES if sequences[0] > sequences[1] else 0)
         sequence = max(sequences) + 1
-        # A reader that comes in between finds a checksum that does not fit, and takes the other half.
+        # A concurrent reader finds a wrong checksum and takes the other half.
         self._memory[at + _HEAD.size : at + _HEAD.size + len(data)] = data
         _HEAD.pack_into(self._memory, at, sequence, len(data), _checksum(sequence, data))
 
     def _latest(self, place: int) -> bytes | None:
-        """The newer half that is whole; None if nothing was ever shown there.
+        """Return the newer complete half; None if nothing was ever published there.
 
-        While one half is written the other is whole, but a slow reader may find that its half is being written by
-        the time it has read it.  So it looks again, until it has one.
+        While one half is written the other one is complete, but a slow reader may find its half overwritten by the
+        time it has read it.  It then reads again.
         """
         for _ in range(_TRIES):
             halves = self._halves(place)
@@ -135,7 +139,7 @@ class Board:
         return None
 
     def _halves(self, place: int) -> list[tuple[int, int, int, int]]:
-        """Sequence, position, length and checksum of those that were written."""
+        """Return sequence, position, length and checksum of the halves that were written."""
         halves = []
         for half in (0, 1):
             at = self._at(place) + half * _HALF_BYTES

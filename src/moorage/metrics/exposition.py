@@ -1,6 +1,6 @@
-"""The page that Prometheus reads: the numbers of all processes, added up.
+"""The page for Prometheus: the metrics of all processes, added up.
 
-The only module that knows prometheus_client, which writes the page in the format that was asked for.
+The only module that uses prometheus_client, which renders the requested format.
 """
 
 from __future__ import annotations
@@ -46,17 +46,16 @@ __all__ = ["page"]
 
 _GZIP_LEVEL: Final = 1
 _SILENCE_LIMIT_S: Final = 5.0
-"""Each worker shows its numbers once a second; after this time it is stopped, or its event loop is blocked."""
+"""Each worker publishes once a second; one that is later is stopped, or its event loop is blocked."""
 _go_text: Final[Callable[[float], str]] = floatToGoString
 
 
 def page(
     board: Board, master: int, own: Iterable[Reading], accept: str, accept_encoding: str
 ) -> tuple[bytes, dict[str, str]]:
-    """The body and its headers; `accept` and `accept_encoding` are the request's.
+    """Return body and headers for the `accept` and `accept_encoding` of a request.
 
-    `own` are gauges of the whole server that this process knows.  Takes milliseconds: not for an event loop that
-    has other things to do.
+    `own` are gauges of the whole server that this process knows.  Takes milliseconds: not for the event loop.
     """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Once(_families(board, master, own)))
@@ -73,7 +72,7 @@ class _Once(Collector):
         self._families = families
 
     def describe(self) -> Iterable[Family]:
-        """Nothing: else registering would collect already."""
+        """Return nothing, because registering would collect otherwise."""
         return ()
 
     def collect(self) -> Iterable[Family]:
@@ -86,11 +85,11 @@ def _families(board: Board, master: int, own: Iterable[Reading]) -> list[Family]
     for snapshot in (dead, *living):
         everything.add(snapshot)
     for snapshot in living:
-        everything.beside(snapshot)
+        everything.add_gauges(snapshot)
     counters, gauges = everything.counters, everything.gauges
     gauges["moorage_workers",] = len(living)
     late = time.monotonic() - _SILENCE_LIMIT_S
-    gauges["moorage_workers_unresponsive",] = sum(snapshot.shown < late for snapshot in living)
+    gauges["moorage_workers_unresponsive",] = sum(snapshot.published < late for snapshot in living)
     gauges["moorage_build_info", __version__, platform.python_version()] = 1
     for check in everything.failing:
         gauges["moorage_health_check_failing", check] = 1
@@ -122,7 +121,7 @@ def _family(name: str) -> Family:
 
 
 def _old_names(counters: dict[Series, float]) -> None:
-    """The reference has one cache, of what it knows of blobs, and names for it in 2.8 and others in 3."""
+    """Add the cache metrics of CNCF Distribution: 2.8 and 3 name the cache of blob sizes differently."""
     asked = counters.get(("moorage_cache_requests_total", "blobs"))
     if asked is None:
         return
@@ -164,5 +163,5 @@ def _cumulative(bounds: Sequence[float], counts: Sequence[float]) -> Iterator[tu
     so_far = 0.0
     for bound, count in zip((*bounds, float("inf")), counts, strict=True):
         so_far += count
-        # `1`, not `1.0`: as the reference writes it, for queries that name a bucket.
+        # `1`, not `1.0`, as in CNCF Distribution, for queries that name a bucket.
         yield _go_text(bound).removesuffix(".0"), so_far

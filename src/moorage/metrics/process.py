@@ -1,4 +1,4 @@
-"""What the kernel tells of processes: proc(5).  A process that has just ended counts as nothing."""
+"""Process metrics from proc(5).  A process that has just ended counts as 0."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ _USER, _SYSTEM, _STARTED, _VIRTUAL, _RESIDENT = 11, 12, 19, 20, 21
 
 
 def readings(master: int, workers: Iterable[int]) -> Iterator[Reading]:
-    """The `process_...` gauges over all of them."""
+    """Return the `process_...` gauges, summed over all processes."""
     virtual = resident = files = 0
     for pid in (master, *workers):
         with suppress(OSError):
             columns = _stat(pid)
             virtual += int(columns[_VIRTUAL])
             resident += int(columns[_RESIDENT]) * _PAGE_BYTES
-            files += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  only their number is wanted
+            files += len(os.listdir(f"/proc/{pid}/fd"))  # noqa: PTH208  only their number counts
     yield "process_virtual_memory_bytes", (), virtual
     yield "process_resident_memory_bytes", (), resident
     yield "process_open_fds", (), files
@@ -40,7 +40,7 @@ def readings(master: int, workers: Iterable[int]) -> Iterator[Reading]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """User and system time; raises OSError when it has ended."""
+    """Return user and system time in seconds.  Raises OSError if the process has ended."""
     columns = _stat(pid)
     return (int(columns[_USER]) + int(columns[_SYSTEM])) / _TICKS
 
@@ -62,4 +62,4 @@ def _booted() -> int:
 
 
 _BOOTED_S: Final = _booted()
-"""Once: by the clocks it would differ a little each time, and a start time that changes is taken for a restart."""
+"""Read once: by the clocks it would vary, and a start time that changes looks like a restart."""

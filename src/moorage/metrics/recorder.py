@@ -1,10 +1,10 @@
-"""The numbers of one process: counted in plain dictionaries, given away as one snapshot.
+"""Metrics of one process: counted in plain dictionaries, passed on as a snapshot.
 
-One row for each endpoint, method and status holds all that is counted of a request, so that a request costs one
-look-up and a few additions: 1.3 us measured here, where a small request costs 55 to 70.  What the page wants by
-fewer labels is added up when somebody reads it (exposition.py).
+One row for each endpoint, method and status holds all counters of a request, so that a request costs one look-up
+and a few additions: 1.3 us, where a small request takes 55 to 70.  Metrics with fewer labels are added up when the
+page is rendered (exposition.py).
 
-`Snapshot` is what travels: written by `marshal`, because only processes forked from one master read it.
+A `Snapshot` is serialized by `marshal`, because only processes forked from one master read it.
 """
 
 from __future__ import annotations
@@ -24,22 +24,22 @@ if TYPE_CHECKING:
     """A metric's name and the values of its labels, in the order of the table."""
 
     Reading = tuple[str, tuple[str, ...], float]
-    """The name of a counter or gauge, the values of its labels, and where it stands."""
+    """The name of a counter or gauge, the values of its labels, and its current value."""
 
 __all__ = ["OTHER", "Recorder", "Snapshot", "add_row"]
 
 OTHER: Final = "other"
-"""The handler of what is no endpoint: `/`, unknown paths, and all that is refused while a health check fails."""
+"""Handler label of other requests: `/`, unknown paths, and requests refused while a health check fails."""
 
 _METHODS: Final = frozenset({"GET", "HEAD", "PUT", "POST", "PATCH", "DELETE", "OPTIONS", "CONNECT", "TRACE"})
 
-_TOLD: Final = ("insufficient_scope", "invalid_token")
-"""What a Bearer challenge tells of the token that came (RFC 6750 section 3.1)."""
+_TOKEN_ERRORS: Final = ("insufficient_scope", "invalid_token")
+"""Errors in a Bearer challenge (RFC 6750 section 3.1)."""
 
 _UPLOADING: Final = frozenset({"blob_upload", "blob_upload_chunk"})
 
 COUNT, SECONDS, ASKED, RECEIVED, SENT = range(5)
-"""The first columns of a row; ASKED is headers and body.  Three histograms follow."""
+"""The first columns of a row; ASKED is the size of request headers and body.  Three histograms follow."""
 
 DURATION_AT: Final = 5
 ASKED_AT: Final = DURATION_AT + len(DURATIONS) + 1
@@ -49,11 +49,11 @@ WIDTH: Final = SENT_AT + len(SIZES) + 1
 
 @dataclass(slots=True)
 class Snapshot:
-    """Where everything of a process stands.
+    """All metrics of a process at one time.
 
     `requests`: rows by handler, method and status.  `histograms`: sum, then the count of each bucket, not
-    cumulative.  `gauges` and `failing` (health checks, with reasons) end with the process; the others are added up
-    for ever.  `shown` is when the process wrote this, in seconds of the monotonic clock of the host.
+    cumulative.  `gauges` and `failing` (health checks, with reasons) end with the process; the others are kept
+    after it.  `published` is the time of the snapshot, in seconds of the host's monotonic clock.
     """
 
     pid: int = 0
@@ -62,11 +62,11 @@ class Snapshot:
     counters: dict[Series, float] = field(default_factory=dict)
     gauges: dict[Series, float] = field(default_factory=dict)
     failing: dict[str, str] = field(default_factory=dict)
-    shown: float = 0.0
+    published: float = 0.0
 
     def pack(self) -> bytes:
         return marshal.dumps(
-            (self.pid, self.requests, self.histograms, self.counters, self.gauges, self.failing, self.shown)
+            (self.pid, self.requests, self.histograms, self.counters, self.gauges, self.failing, self.published)
         )
 
     @classmethod
@@ -74,7 +74,7 @@ class Snapshot:
         return cls(*marshal.loads(data))  # noqa: S302  written by a process that the same master forked
 
     def add(self, other: Snapshot) -> None:
-        """What `other` has counted, too; its gauges and failures only matter while it lives."""
+        """Add the counters and histograms of `other`."""
         for requests, row in other.requests.items():
             add_row(self.requests, requests, row)
         for series, row in other.histograms.items():
@@ -82,8 +82,8 @@ class Snapshot:
         for series, value in other.counters.items():
             self.counters[series] = self.counters.get(series, 0) + value
 
-    def beside(self, other: Snapshot) -> None:
-        """The gauges of another process that lives, too."""
+    def add_gauges(self, other: Snapshot) -> None:
+        """Add the gauges and failing checks of `other`, a running process."""
         for series, value in other.gauges.items():
             self.gauges[series] = self.gauges.get(series, 0) + value
         for check, reason in other.failing.items():
@@ -91,13 +91,13 @@ class Snapshot:
 
 
 def add_row(rows: MutableMapping[Any, list[float]], key: object, more: list[float]) -> None:
-    """Add to a row, which may be new."""
+    """Add `more` to a row; a missing row is created."""
     row = rows.get(key)
     rows[key] = list(more) if row is None else [one + other for one, other in zip(row, more, strict=True)]
 
 
 class Recorder:
-    """What `http/middleware.py` and the storage tell about requests and actions."""
+    """Counts requests (as an `http.middleware.Observer`), storage calls and other events of this process."""
 
     def __init__(self) -> None:
         self._requests: dict[tuple[str, str, int], list[float]] = {}
@@ -105,7 +105,7 @@ class Recorder:
         self._counters: dict[Series, float] = {}
         self._active: dict[int, Mapping[str, Any]] = {}
 
-    # Requests: see `http.middleware.Observer`
+    # Requests: `http.middleware.Observer`
 
     def begin(self, scope: Mapping[str, Any]) -> None:
         self._active[id(scope)] = scope
@@ -133,7 +133,7 @@ class Recorder:
             self.count("moorage_http_aborted_responses_total", handler)
 
     def _row(self, handler: str, method: str, status: int) -> list[float]:
-        """A new row; methods that nobody has heard of share one, or clients could fill the memory with rows."""
+        """Return a new row; unknown methods share one, or clients could fill the memory with rows."""
         return self._requests.setdefault(
             (handler, method if method in _METHODS else "unknown", status), [0] * WIDTH
         )
@@ -145,18 +145,18 @@ class Recorder:
             self.count("moorage_auth_failures_total", "throttled")
         elif code == "UNAUTHORIZED":
             given = any(name == b"authorization" for name, _ in scope["headers"])
-            told = next((word for word in _TOLD if f'error="{word}"' in challenge), "wrong")
-            self.count("moorage_auth_failures_total", told if given else "missing")
+            reason = next((word for word in _TOKEN_ERRORS if f'error="{word}"' in challenge), "wrong")
+            self.count("moorage_auth_failures_total", reason if given else "missing")
 
     # Everything else
 
     def count(self, name: str, *labels: str) -> None:
-        """One more of a counter."""
+        """Increment a counter."""
         series = (name, *labels)
         self._counters[series] = self._counters.get(series, 0) + 1
 
     def observe(self, series: Series, value: float) -> None:
-        """One more value of a histogram."""
+        """Add a value to a histogram."""
         row = self._histograms.get(series)
         if row is None:
             row = self._histograms[series] = [0] * (len(TABLE[series[0]].bounds) + 2)
@@ -164,7 +164,7 @@ class Recorder:
         row[1 + bisect_left(TABLE[series[0]].bounds, value)] += 1
 
     def snapshot(self, readings: Iterable[Reading]) -> Snapshot:
-        """All of it, now; `readings` are what others count by themselves.  Not a copy: pack it at once."""
+        """Return all metrics; `readings` are those of other objects.  Not a copy: pack it at once."""
         counters, gauges = dict(self._counters), self._in_flight()
         for name, labels, value in readings:
             (counters if TABLE[name].kind == "counter" else gauges)[name, *labels] = value

@@ -1,4 +1,4 @@
-"""The time of each storage action, and its failures; see `moorage.storage.instrumented`, which calls this."""
+"""Duration and failures of storage calls, observed by `moorage.storage.instrumented`."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ _ERRORS: Final = "moorage_storage_errors_total"
 
 
 class StorageTimes:
-    """A `Watch` that tells `recorder`."""
+    """A `Watch` that records in `recorder`."""
 
     def __init__(self, recorder: Recorder) -> None:
         self._recorder = recorder
 
     def __call__(self, driver: str, action: str, key: str) -> _Timed:
-        del key  # a label for each key would be one series for each blob
+        del key  # a label per key would make one series per blob
         return _Timed(self._recorder, driver, action)
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Limits", "limits", "usable_processors"]
 
 _UNLIMITED_BYTES: Final = 1 << 60
-"""Version 1 shows the largest number of pages for no limit, which depends on the size of a page."""
+"""In v1, no limit is the largest number of pages, which depends on the page size."""
 
 
 @dataclass(frozen=True, slots=True)

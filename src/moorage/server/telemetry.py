@@ -63,7 +63,7 @@ def observe(settings: Settings, workers: int) -> Observation | None:
     addr = settings.http.debug.addr
     if not addr:
         return None
-    from moorage.metrics.board import Board  # noqa: PLC0415  only where it is wanted
+    from moorage.metrics.board import Board  # noqa: PLC0415  only with a debug listener
 
     try:
         sockets = bind("tcp", addr, 1)
@@ -93,7 +93,7 @@ class Observing:
         self._certificates: Certificates | None = None
         self._traffic = Traffic()
         if job.board is not None and job.settings.http.debug.prometheus.enabled:
-            from moorage.metrics.recorder import Recorder  # noqa: PLC0415  only where it is wanted
+            from moorage.metrics.recorder import Recorder  # noqa: PLC0415  only with a debug listener
 
             self._recorder = Recorder()
         if exporters(os.environ):
@@ -117,6 +117,7 @@ class Observing:
         return watches
 
     def around(self, app: ASGIApp) -> ASGIApp:
+        """Return `app` inside the middleware of tracing."""
         return app if self._tracing is None else self._tracing.spans.around(app)
 
     def start(
@@ -132,8 +133,8 @@ class Observing:
         self._health, self._readings = health, readings
         if job.board is None:
             return
-        self._show()
-        self._task = asyncio.create_task(self._keep_showing(), name="metrics")
+        self._publish()
+        self._task = asyncio.create_task(self._keep_publishing(), name="metrics")
         if job.debug is not None:
             self._server = Server(self._pages(job.board, traffic), _OPTIONS)
             self._server.listen(job.debug)
@@ -174,13 +175,13 @@ class Observing:
             self._task.cancel()
             with suppress(asyncio.CancelledError):
                 await self._task
-            self._show()
+            self._publish()
         if self._tracing is not None:
             with suppress(TimeoutError):
                 async with asyncio.timeout(_FLUSH_LIMIT_S):
                     await asyncio.to_thread(self._tracing.close)
 
-    async def _keep_showing(self) -> None:
+    async def _keep_publishing(self) -> None:
         loop = asyncio.get_running_loop()
         try:
             while True:
@@ -188,22 +189,23 @@ class Observing:
                 await asyncio.sleep(_INTERVAL_S)
                 if self._recorder is not None:
                     self._recorder.observe(("moorage_event_loop_lag_seconds",), max(0.0, loop.time() - due))
-                self._show()
-        except Exception:  # noqa: BLE001  a bug of ours: requests are served all the same
-            _log.exception("the numbers of this worker stand still")
+                self._publish()
+        except Exception:  # noqa: BLE001  a defect here must not stop the worker
+            _log.exception("the metrics of this worker are no longer updated")
 
-    def _show(self) -> None:
-        from moorage.metrics.recorder import Snapshot  # noqa: PLC0415  only where it is wanted
+    def _publish(self) -> None:
+        from moorage.metrics.recorder import Snapshot  # noqa: PLC0415  only with a debug listener
 
         assert self._job.board is not None
         assert self._health is not None
         snapshot = Snapshot(os.getpid()) if self._recorder is None else self._recorder.snapshot(self._readings())
-        snapshot.failing, snapshot.shown = self._health.failures(), time.monotonic()
+        snapshot.failing = self._health.failures()
+        snapshot.published = time.monotonic()
         self._job.board.show(self._job.place, snapshot)
 
     def _pages(self, board: Board, traffic: Traffic) -> ASGIApp:
         def failing() -> dict[str, str]:
-            self._show()
+            self._publish()
             _, living = board.read()
             return {check: reason for each in reversed(living) for check, reason in each.failing.items()}
 
@@ -213,9 +215,9 @@ class Observing:
             return f"{report.cause}: {report.reason}" if report.degraded else ""
 
         async def metrics(accept: str, accept_encoding: str) -> tuple[bytes, dict[str, str]]:
-            from moorage.metrics.exposition import page  # noqa: PLC0415  a library of a worker that is asked
+            from moorage.metrics.exposition import page  # noqa: PLC0415  only in the worker that renders the page
 
-            self._show()
+            self._publish()
             own = [*self._certificate(), *self._storage()]
             return await asyncio.to_thread(page, board, self._job.master, own, accept, accept_encoding)
 

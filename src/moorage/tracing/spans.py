@@ -2,7 +2,7 @@
 within it one for each action of the storage.
 
 `traceparent` of the request is honoured, whether it comes with a sampling decision or not.  Probes (`/livez`,
-`/readyz`) are not traced, nor are storage actions that no request asked for.
+`/readyz`) are not traced, nor are storage calls outside of requests.
 
 Source: OpenTelemetry semantic conventions 1.2x, "HTTP server semantic conventions"; W3C Trace Context.
 """
@@ -41,41 +41,41 @@ _FAILED: Final = 500
 
 
 class Spans:
-    """Makes the spans of a process."""
+    """Creates the spans of a process."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator) -> None:
         self._tracer, self._propagator = tracer, propagator
 
     def around(self, app: ASGIApp) -> ASGIApp:
-        """The application, each of its requests in a span."""
+        """Return `app` with each request in a span."""
 
         async def traced(scope: Scope, receive: Receive, send: Send) -> None:
             if scope["type"] != "http" or scope["path"] in _PROBES:
                 await app(scope, receive, send)
                 return
             above = self._propagator.extract(scope["headers"], getter=_HEADERS)
-            span = self._tracer.start_span(_method(scope), above, SpanKind.SERVER, _asked(scope))
+            span = self._tracer.start_span(_method(scope), above, SpanKind.SERVER, _request_attributes(scope))
             token = contexts.attach(trace.set_span_in_context(span, above))
             trace_id.set(trace.format_trace_id(span.get_span_context().trace_id))
             status = 0
 
-            async def told(message: Message) -> None:
+            async def send_observed(message: Message) -> None:
                 nonlocal status
                 if message["type"] == "http.response.start":
                     status = message["status"]
                 await send(message)
 
             try:
-                await app(scope, receive, told)
+                await app(scope, receive, send_observed)
             finally:
-                _answered(span, scope, status)
+                _record_response(span, scope, status)
                 span.end()
                 contexts.detach(token)
 
         return traced
 
     def storage(self, driver: str, action: str, key: str) -> AbstractContextManager[object]:
-        """A `storage.watched.Watch`."""
+        """Return the span of a storage call; a `storage.instrumented.Watch`."""
         if not trace.get_current_span().is_recording():
             return _NOTHING
         attributes = {"moorage.storage.driver": driver, "moorage.storage.key": key}
@@ -83,7 +83,7 @@ class Spans:
 
 
 class _Ended:
-    """Ends a span, which nothing happens within."""
+    """Ends a span that is never the current one."""
 
     __slots__ = ("_span",)
 
@@ -95,7 +95,7 @@ class _Ended:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if kind is not None:
-            # Many are no failures: a link that is not there is how the storage says no.
+            # Often no failure: a missing link is an ordinary result of the storage.
             self._span.set_attribute("error.type", kind.__name__)
         self._span.end()
 
@@ -104,7 +104,7 @@ def _method(scope: Scope) -> str:
     return scope["method"] if scope["method"] in _METHODS else "HTTP"
 
 
-def _asked(scope: Scope) -> dict[str, str | int]:
+def _request_attributes(scope: Scope) -> dict[str, str | int]:
     method = _method(scope)
     attributes: dict[str, str | int] = {
         "http.request.method": "_OTHER" if method == "HTTP" else method,
@@ -120,7 +120,7 @@ def _asked(scope: Scope) -> dict[str, str | int]:
     return attributes
 
 
-def _answered(span: Span, scope: Scope, status: int) -> None:
+def _record_response(span: Span, scope: Scope, status: int) -> None:
     if (route := scope.get("moorage.route")) is not None:
         span.update_name(f"{_method(scope)} {route.pattern}")
         span.set_attribute("http.route", route.pattern)
@@ -134,16 +134,16 @@ def _answered(span: Span, scope: Scope, status: int) -> None:
         span.set_status(Status(StatusCode.ERROR))
 
 
-def _header(scope: Scope, wanted: bytes) -> str:
-    return next((value.decode("latin-1") for name, value in scope["headers"] if name == wanted), "")
+def _header(scope: Scope, searched: bytes) -> str:
+    return next((value.decode("latin-1") for name, value in scope["headers"] if name == searched), "")
 
 
 class _Headers(Getter["list[tuple[bytes, bytes]]"]):
-    """Reads ASGI's headers."""
+    """Reads the headers of an ASGI scope."""
 
     def get(self, carrier: list[tuple[bytes, bytes]], key: str) -> list[str] | None:
-        wanted = key.lower().encode()
-        return [value.decode("latin-1") for name, value in carrier if name == wanted] or None
+        searched = key.lower().encode()
+        return [value.decode("latin-1") for name, value in carrier if name == searched] or None
 
     def keys(self, carrier: list[tuple[bytes, bytes]]) -> list[str]:
         return [name.decode("latin-1") for name, _ in carrier]

@@ -1,8 +1,6 @@
-"""Settings become the memory that `storage.cache` names: of the process, in Redis, or none.
+"""Cache of blob sizes: settings become the cache of `storage.cache`, in the process, in Redis, or none.
 
-redis-py is imported when a cache in Redis is configured, and not before.
-
-Beside: `storage.py`, which does the same for drivers.
+redis-py is imported only if a cache in Redis is configured.
 """
 
 from __future__ import annotations
@@ -30,7 +28,7 @@ _IDLE_S: Final = 1800.0
 
 
 def make_sizes(settings: Settings) -> Sizes:
-    """What remembers the sizes of blobs.  Nothing is connected yet.  Raises StartupError."""
+    """Return the cache of blob sizes, not connected yet.  Raises StartupError."""
     if (options := prepare(settings)) is not None:
         from moorage.cache.redis_sizes import RedisSizes
 
@@ -40,8 +38,9 @@ def make_sizes(settings: Settings) -> Sizes:
 
 
 def prepare(settings: Settings) -> RedisOptions | None:
-    """What a cache in Redis is made from, if one is configured: its files are read and its library is imported,
-    so that every worker shares it.  Raises StartupError.
+    """Return the options of the Redis client; None if no cache in Redis is configured.
+
+    Reads its files and imports its library, which the workers share.  Raises StartupError.
     """
     if settings.storage.cache.blobdescriptor != "redis" or settings.redis is None:
         return None
@@ -52,7 +51,7 @@ def prepare(settings: Settings) -> RedisOptions | None:
 
 
 async def ping(settings: Settings) -> None:
-    """Ask the Redis that `storage.cache` uses for a sign of life.  Raises StartupError, and redis-py's errors."""
+    """Send PING to the Redis of `storage.cache`.  Raises StartupError and redis-py's errors."""
     options = prepare(settings)
     if options is None:
         return

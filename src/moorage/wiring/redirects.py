@@ -1,6 +1,6 @@
-"""Settings become the rules of `middleware.storage`.
+"""Redirects: settings become the rules of `middleware.storage`.
 
-Beside: `storage.py`, which does the same for drivers; `config/checks/middleware.py`, which reads the options.
+Below: `config/checks/middleware.py`, which reads the options; `storage/middleware/`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["make_rules"]
 
 
 def make_rules(settings: Settings) -> tuple[Rule, ...]:
-    """In the order of the list.  Raises StartupError, where a key cannot be used or an option is wrong."""
+    """Return the rules in the order of the list.  Raises StartupError for a wrong option or an unusable key."""
     rules: list[Rule] = []
     for key, entry in enabled(settings):
         options, problems = read_options(entry, key)

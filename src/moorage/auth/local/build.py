@@ -1,6 +1,6 @@
-"""The parts of `auth.local` put together, and everything that can be said about its files before it serves.
+"""Builds the authority of `auth.local` from plain values, and checks its files before the start.
 
-Called by `wiring/app.py` for every worker and by `cli/`; settings come as plain values.
+Called by `wiring/authentication.py` and by `cli/`.
 """
 
 from __future__ import annotations
@@ -50,9 +50,9 @@ def make(
     *,
     reports: bool = True,
 ) -> LocalAuthority:
-    """Raises StartupError where a file cannot be used.
+    """Return the authority.  Raises StartupError if a file cannot be used.
 
-    `reports`: whether this process logs what every worker finds in the files.
+    `reports`: this process logs problems of the files, which every worker finds.
     """
     users = PasswordFile(Path(options.users), reports=reports) if options.users else None
     policies = PolicySource(options.policy, reports=reports)
@@ -71,7 +71,7 @@ def make(
 
 
 def problems_of(policy: str, users: str) -> list[Problem]:
-    """Everything that is wrong or odd in the two files, with file and line."""
+    """Return the problems of the two files, with file and line."""
     found = read(policy)
     problems = list(found.problems)
     known, trouble = _users(users)
@@ -87,12 +87,12 @@ def problems_of(policy: str, users: str) -> list[Problem]:
 
 
 def names_in(users: str) -> set[str] | None:
-    """The names in a users file, none without one; None if it cannot be read."""
+    """Return the names in a users file, none without one; None if it cannot be read."""
     return _users(users)[0]
 
 
 def _users(path: str) -> tuple[set[str] | None, list[Problem]]:
-    """The names in the users file, None if it cannot be read."""
+    """Return the names in the users file, None if it cannot be read, and its problems."""
     if not path:
         return set(), []
     try:

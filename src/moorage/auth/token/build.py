@@ -1,4 +1,4 @@
-"""From options to an `Authority`: what `wiring/app.py` calls, and imports only where tokens are configured."""
+"""Builds the authority of `auth.token`; `wiring/authentication.py` imports it only if tokens are configured."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class TokenOptions:
 
 
 def make(options: TokenOptions, clock: Callable[[], float] = time.time, *, reports: bool = True) -> TokenAuthority:
-    """Raises StartupError where no key results.  `reports`: see `KeyFiles`."""
+    """Return the authority.  Raises StartupError if the files hold no usable key.  `reports`: see `KeyFiles`."""
     files = _files(options, reports=reports)
     path = options.redirect_path
     rules = TokenRules(
