@@ -31,7 +31,9 @@ class _Timed:
     __slots__ = ("_action", "_begun", "_driver", "_recorder")
 
     def __init__(self, recorder: Recorder, driver: str, action: str) -> None:
-        self._recorder, self._driver, self._action = recorder, driver, action
+        self._recorder = recorder
+        self._driver = driver
+        self._action = action
         self._begun = 0.0
 
     def __enter__(self) -> None:

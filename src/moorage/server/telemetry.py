@@ -130,7 +130,8 @@ class Observing:
         """Start publishing metrics; `readings` returns those of the application."""
         self._certificates = certificates
         job = self._job
-        self._health, self._readings = health, readings
+        self._health = health
+        self._readings = readings
         if job.board is None:
             return
         self._publish()

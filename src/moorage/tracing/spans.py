@@ -44,7 +44,8 @@ class Spans:
     """Creates the spans of a process."""
 
     def __init__(self, tracer: Tracer, propagator: TextMapPropagator) -> None:
-        self._tracer, self._propagator = tracer, propagator
+        self._tracer = tracer
+        self._propagator = propagator
 
     def around(self, app: ASGIApp) -> ASGIApp:
         """Return `app` with each request in a span."""
