@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.server.certs import Holder
+
 __all__ = ["pytest_collection_finish", "pytest_runtest_teardown"]
 
 # Nothing fails because the machine is busy: no example has a deadline, in hypothesis' own profile "ci" neither.
@@ -55,3 +57,29 @@ def live_reference(tmp_path: Path) -> Iterator[Live]:
 def wire(live_moorage: Live) -> Wire:
     """A client of `live_moorage`."""
     return Wire(live_moorage.host)
+
+
+@pytest.fixture(scope="module")
+def ca() -> Holder:
+    """The authority that signs servers' certificates; clients trust it."""
+    return _root("test CA")
+
+
+@pytest.fixture(scope="module")
+def client_ca() -> Holder:
+    """The authority that signs clients' certificates; servers trust it."""
+    return _root("client CA")
+
+
+@pytest.fixture(scope="module")
+def alice(client_ca: Holder) -> Holder:
+    """A client's certificate."""
+    from tests.server import certs
+
+    return client_ca.issue("alice", usage=certs.CLIENT)
+
+
+def _root(name: str) -> Holder:
+    from tests.server import certs
+
+    return certs.root(name)

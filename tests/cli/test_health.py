@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 import pytest
 import yaml
 from tests.ports import free_port
-from tests.server import certs
 from tests.server.serving import serving
 
 from moorage.cli import liveness
@@ -24,12 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.cli.conftest import Run
+    from tests.server.certs import Holder
     from tests.server.serving import Served
-
-
-@pytest.fixture(scope="module")
-def ca() -> certs.Holder:
-    return certs.root()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +38,7 @@ def served(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Served]:
 
 
 @pytest.fixture(scope="module")
-def secured(tmp_path_factory: pytest.TempPathFactory, ca: certs.Holder) -> Iterator[Served]:
+def secured(tmp_path_factory: pytest.TempPathFactory, ca: Holder) -> Iterator[Served]:
     """HTTPS for clients with certificates."""
     home = tmp_path_factory.mktemp("secured")
     (home / "ca.crt").write_bytes(ca.pem)
@@ -120,7 +115,7 @@ def test_plain_http_where_https_is_configured_is_another_server(served: Served, 
         check(file, {}, 10)
 
 
-def test_https_without_client_certificates_and_a_unix_socket(tmp_path: Path, ca: certs.Holder) -> None:
+def test_https_without_client_certificates_and_a_unix_socket(tmp_path: Path, ca: Holder) -> None:
     tls = ca.issue("registry.test").write(tmp_path, "server")
     path = tmp_path / "socket"
     with serving(tmp_path / "home", http={"addr": str(path), "net": "unix", "tls": tls}):

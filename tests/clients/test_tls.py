@@ -10,7 +10,6 @@ from tests.clients.daemons import containerd, dockerd
 from tests.clients.layouts import Layout, tar_of
 from tests.clients.secure import NAME, Place
 from tests.live import require
-from tests.server import certs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -21,22 +20,6 @@ if TYPE_CHECKING:
     from tests.server.certs import Holder
 
 pytestmark = [pytest.mark.client, pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("tls")]
-
-
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root("the company's CA")
-
-
-@pytest.fixture(scope="module")
-def clients() -> Holder:
-    """The authority of clients."""
-    return certs.root("the company's clients")
-
-
-@pytest.fixture(scope="module")
-def alice(clients: Holder) -> Holder:
-    return clients.issue("alice", usage=certs.CLIENT)
 
 
 @pytest.fixture(scope="module")
@@ -58,9 +41,9 @@ def private(folder: Path, place: Place, ca: Holder) -> Iterator[Live]:
 
 
 @pytest.fixture(scope="module")
-def mutual(folder: Path, place: Place, ca: Holder, clients: Holder) -> Iterator[Live]:
+def mutual(folder: Path, place: Place, ca: Holder, client_ca: Holder) -> Iterator[Live]:
     """One that wants certificates of its clients."""
-    (folder / "clients.crt").write_bytes(clients.pem)
+    (folder / "clients.crt").write_bytes(client_ca.pem)
     tls = {**ca.issue(NAME).write(folder, "mutual"), "clientcas": [str(folder / "clients.crt")]}
     with secure.start(folder / "mutual", tls) as live:
         yield live

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from cryptography import x509
-from tests.server import certs
 from tests.server.descriptors import only_free
 from tests.server.serving import LIMIT_S, Served, serving
 
@@ -31,11 +30,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.server.certs import Holder
-
-
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
 
 
 class Pair:

@@ -25,11 +25,6 @@ KINDS = ("P-256", "P-384", "P-521", "Ed25519", "RSA-2048", "RSA-2560")
 
 
 @pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
-
-
-@pytest.fixture(scope="module")
 def between(ca: Holder) -> Holder:
     return ca.issue("intermediate", authority=True)
 

@@ -36,11 +36,6 @@ OPENSSL_NAMES = {
 
 
 @pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
-
-
-@pytest.fixture(scope="module")
 def holder(ca: Holder) -> Holder:
     return ca.issue("intermediate", authority=True).issue("registry.test")
 

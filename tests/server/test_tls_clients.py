@@ -16,35 +16,23 @@ if TYPE_CHECKING:
 
 
 @pytest.fixture(scope="module")
-def ca() -> Holder:
-    """Signs the server's certificate; clients trust it."""
-    return certs.root("server CA")
-
-
-@pytest.fixture(scope="module")
-def theirs() -> Holder:
-    """Signs the clients' certificates; the server trusts it."""
-    return certs.root("client CA")
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory, ca: Holder, theirs: Holder) -> Path:
+def home(tmp_path_factory: pytest.TempPathFactory, ca: Holder, client_ca: Holder) -> Path:
     folder = tmp_path_factory.mktemp("clients")
     ca.issue("registry.test").write(folder, "server")
-    between = theirs.issue("client intermediate", authority=True)
+    between = client_ca.issue("client intermediate", authority=True)
     for name, holder in {
-        "alice": theirs.issue("alice", usage=certs.CLIENT),
+        "alice": client_ca.issue("alice", usage=certs.CLIENT),
         "below": between.issue("bob", usage=certs.CLIENT),
-        "plain": theirs.issue("no usage"),
+        "plain": client_ca.issue("no usage"),
         "stranger": certs.root("other CA").issue("eve", usage=certs.CLIENT),
-        "expired": theirs.issue("old", usage=certs.CLIENT, end=NOW - DAY / 2),
-        "server-only": theirs.issue("a server", usage=certs.SERVER),
-        "ed25519": theirs.issue("carol", usage=certs.CLIENT, kind="Ed25519"),
-        "rsa": theirs.issue("dave", usage=certs.CLIENT, kind="RSA-2048"),
+        "expired": client_ca.issue("old", usage=certs.CLIENT, end=NOW - DAY / 2),
+        "server-only": client_ca.issue("a server", usage=certs.SERVER),
+        "ed25519": client_ca.issue("carol", usage=certs.CLIENT, kind="Ed25519"),
+        "rsa": client_ca.issue("dave", usage=certs.CLIENT, kind="RSA-2048"),
         "own": certs.self_signed("self-signed"),
     }.items():
         holder.write(folder, name)
-    (folder / "cas").write_bytes(theirs.pem)
+    (folder / "cas").write_bytes(client_ca.pem)
     return folder
 
 

@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 MOORAGE = (str(Path(sys.executable).with_name("moorage")), "serve")
 
 
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
-
-
 def section(folder: Path, *holders: Holder) -> Tls:
     first, *more = (holder.write(folder, f"{number}") for number, holder in enumerate(holders))
     pairs = tuple(CertificatePair(certificate=one["certificate"], key=one["key"]) for one in more)

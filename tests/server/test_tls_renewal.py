@@ -32,11 +32,6 @@ SIZE = 24 << 20
 """Of a file that is being downloaded: more than all buffers between server and client hold."""
 
 
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
-
-
 @pytest.fixture
 def files(tmp_path: Path) -> Path:
     """The folder that a tool writes certificates to."""

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from structlog.testing import capture_logs
-from tests.server import certs
 from tests.server.http1.harness import running, until
 from tests.server.http1.peer import LIMIT_S
 from tests.server.http1.tls_client import (
@@ -41,11 +40,6 @@ SHORT_S: Final = 0.2
 FAILED: Final = "TLS handshake failed"
 OMITTED: Final = "similar lines were left out"
 RECORD: Final = b"\x17\x03\x03\x00\x20" + bytes(32)
-
-
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
 
 
 @pytest.fixture

@@ -12,7 +12,6 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives.serialization import Encoding
 from structlog.testing import capture_logs
-from tests.server import certs
 from tests.server.http1.harness import running, until
 from tests.server.http1.peer import LIMIT_S, turns
 from tests.server.http1.tls_client import (
@@ -56,11 +55,6 @@ NAMES: Final = {
     "127.0.0.1": DEFAULT,
     "::1": DEFAULT,
 }
-
-
-@pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
 
 
 @pytest.fixture(scope="module")

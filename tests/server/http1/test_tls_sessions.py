@@ -30,28 +30,13 @@ OPTIONAL: Final = "verify-client-cert-if-given"
 
 
 @pytest.fixture(scope="module")
-def ca() -> Holder:
-    return certs.root()
-
-
-@pytest.fixture(scope="module")
 def holders(ca: Holder) -> list[Holder]:
     return [ca.issue("default", hosts=("r.test",)), ca.issue("other", hosts=("hub.test",))]
 
 
-@pytest.fixture(scope="module")
-def clients() -> Holder:
-    return certs.root("client CA")
-
-
-@pytest.fixture(scope="module")
-def alice(clients: Holder) -> Holder:
-    return clients.issue("alice", usage=certs.CLIENT)
-
-
-def verifying(folder: Path, clients: Holder, *holders: Holder, clientauth: str = "") -> Certificates:
+def verifying(folder: Path, client_ca: Holder, *holders: Holder, clientauth: str = "") -> Certificates:
     """Return certificates of a server that checks those of clients."""
-    (folder / "cas").write_bytes(clients.pem)
+    (folder / "cas").write_bytes(client_ca.pem)
     return provider(folder, *holders, clientcas=(str(folder / "cas"),), clientauth=clientauth)
 
 
@@ -120,11 +105,11 @@ async def test_a_session_of_another_worker_ends_in_a_whole_handshake(
 
 @VERSIONS
 async def test_the_subject_of_a_client_is_known(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, alice: Holder, version: ssl.TLSVersion
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, alice: Holder, version: ssl.TLSVersion
 ) -> None:
     """Also on a resumed session, which sends no certificate, and with each certificate of the server."""
     context = shown_by(alice, tmp_path, trusting(ca, version=version))
-    async with running(tls=verifying(tmp_path, clients, *holders)) as served:
+    async with running(tls=verifying(tmp_path, client_ca, *holders)) as served:
         for host in ("r.test", "hub.test"):
             first = await shake(served, context, host, target="/subject")
             second = await shake(served, context, host, target="/subject", session=first.session)
@@ -134,11 +119,11 @@ async def test_the_subject_of_a_client_is_known(
 
 @VERSIONS
 async def test_a_missing_certificate_is_refused_and_logged(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, version: ssl.TLSVersion
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, version: ssl.TLSVersion
 ) -> None:
     alert = "CERTIFICATE_REQUIRED" if version is TLS13 else "HANDSHAKE_FAILURE"
     with capture_logs() as lines:
-        async with running(tls=verifying(tmp_path, clients, *holders)) as served:
+        async with running(tls=verifying(tmp_path, client_ca, *holders)) as served:
             for host in ("r.test", "hub.test"):
                 with pytest.raises(ssl.SSLError, match=alert):
                     await shake(served, trusting(ca, version=version), host)
@@ -149,13 +134,13 @@ async def test_a_missing_certificate_is_refused_and_logged(
 
 @VERSIONS
 async def test_a_strange_certificate_is_refused_and_logged(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, version: ssl.TLSVersion
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, version: ssl.TLSVersion
 ) -> None:
     """Where a certificate is optional as well."""
     stranger = certs.root("other").issue("eve", usage=certs.CLIENT)
     context = shown_by(stranger, tmp_path, trusting(ca, version=version))
     with capture_logs() as lines:
-        async with running(tls=verifying(tmp_path, clients, *holders, clientauth=OPTIONAL)) as served:
+        async with running(tls=verifying(tmp_path, client_ca, *holders, clientauth=OPTIONAL)) as served:
             for host in ("r.test", "hub.test"):
                 with pytest.raises(ssl.SSLError, match="UNKNOWN_CA"):
                     await shake(served, context, host)
@@ -166,10 +151,10 @@ async def test_a_strange_certificate_is_refused_and_logged(
 
 @VERSIONS
 async def test_a_session_does_not_outlive_the_authority(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, alice: Holder, version: ssl.TLSVersion
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, alice: Holder, version: ssl.TLSVersion
 ) -> None:
     """A client whose authority was removed must not get in by a session that began before."""
-    certificates = verifying(tmp_path, clients, *holders)
+    certificates = verifying(tmp_path, client_ca, *holders)
     context = shown_by(alice, tmp_path, trusting(ca, version=version))
     async with running(tls=certificates) as served:
         first = await shake(served, context, "hub.test", target="/subject")
@@ -195,7 +180,7 @@ async def test_a_session_does_not_outlive_the_authority(
     ],
 )
 async def test_special_characters_of_a_subject_are_escaped(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, monkeypatch: pytest.MonkeyPatch,
     attributes: list[list[tuple[x509.ObjectIdentifier, str]]], subject: str,
 ) -> None:  # fmt: skip
     """RFC 4514: a value must not pass for further attributes."""
@@ -204,22 +189,22 @@ async def test_special_characters_of_a_subject_are_escaped(
         for group in attributes
     ])  # fmt: skip
     monkeypatch.setattr(certs, "_named", lambda _: name)
-    eve = clients.issue("eve", usage=certs.CLIENT)
+    eve = client_ca.issue("eve", usage=certs.CLIENT)
     context = shown_by(eve, tmp_path, trusting(ca))
-    async with running(tls=verifying(tmp_path, clients, *holders)) as served:
+    async with running(tls=verifying(tmp_path, client_ca, *holders)) as served:
         shaken = await shake(served, context, target="/subject")
     assert shaken.body.decode() == subject
 
 
 async def test_bits_in_a_subject_are_shown_in_hexadecimal(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`ssl` returns them as bytes."""
     bits = x509.NameAttribute(NameOID.X500_UNIQUE_IDENTIFIER, b"\0bits", _type=_ASN1Type.BitString)
     name = x509.Name([bits, x509.NameAttribute(NameOID.COMMON_NAME, "odd")])
     monkeypatch.setattr(certs, "_named", lambda _: name)
-    context = shown_by(clients.issue("odd", usage=certs.CLIENT), tmp_path, trusting(ca))
-    async with running(tls=verifying(tmp_path, clients, *holders)) as served:
+    context = shown_by(client_ca.issue("odd", usage=certs.CLIENT), tmp_path, trusting(ca))
+    async with running(tls=verifying(tmp_path, client_ca, *holders)) as served:
         shaken = await shake(served, context, target="/subject")
     assert shaken.body == b"CN=odd,x500UniqueIdentifier=#62697473"
 
@@ -238,12 +223,12 @@ def test_a_certificate_that_cannot_be_decoded_is_shown_by_its_digest() -> None:
 
 
 async def test_many_clients_are_distinguished(
-    tmp_path: Path, ca: Holder, holders: list[Holder], clients: Holder
+    tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder
 ) -> None:
     """Connections at the same time share contexts, and no subject."""
-    named = [clients.issue(f"client {number}", usage=certs.CLIENT) for number in range(12)]
+    named = [client_ca.issue(f"client {number}", usage=certs.CLIENT) for number in range(12)]
     contexts = [shown_by(one, tmp_path, trusting(ca)) for one in named]
-    async with running(tls=verifying(tmp_path, clients, *holders, clientauth=OPTIONAL)) as served:
+    async with running(tls=verifying(tmp_path, client_ca, *holders, clientauth=OPTIONAL)) as served:
         shaken = await asyncio.gather(
             *(shake(served, context, target="/subject") for context in [*contexts, trusting(ca)])
         )
