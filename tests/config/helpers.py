@@ -1,4 +1,4 @@
-"""Loading a configuration that stands in the test."""
+"""Loads configurations that a test writes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
-__all__ = ["BASE", "errors_of", "load_text", "warnings_of"]
+__all__ = ["BASE", "PLAIN", "errors_of", "load_text", "warnings_of"]
 
 BASE = """\
 version: 0.1
@@ -24,6 +24,9 @@ http:
   addr: 127.0.0.1:5000
 """
 """A file without problems."""
+
+PLAIN = "version: 0.1\nhttp: {addr: ':5000'}\n"
+"""A file that lacks only a storage driver."""
 
 
 def load_text(directory: Path, text: str, environ: Mapping[str, str] | None = None) -> Loaded:
