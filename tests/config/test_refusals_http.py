@@ -120,7 +120,7 @@ WRONG = [
     (BASE + "  trustedproxies: [loopback, proxy.example]", "http.trustedproxies[1]", "expected an address, a net"),
     (BASE + "  trustedproxies: 10.0.0.1", "http.trustedproxies", "expected a list"),
     (BASE + "  cors: {origins: ['*', http://a], credentials: true}", "http.cors.credentials", "cannot go with"),
-    (BASE + "  cors: {origins: ['null']}", "http.cors.origins[0]", "every page that hides its own"),
+    (BASE + "  cors: {origins: ['null']}", "http.cors.origins[0]", "every page that hides its origin"),
     (BASE + "  cors: {origins: [http://a/]}", "http.cors.origins[0]", "without a path or a slash at its end"),
     (BASE + "  cors: {origins: [ui.example]}", "http.cors.origins[0]", "expected * or an origin such as"),
     (BASE + "  cors: {origins: ['https://*.example']}", "http.cors.origins[0]", "expected * or an origin such as"),

@@ -1,7 +1,7 @@
-"""Every setting of Moorage: the sections joined, as the file has them.
+"""Root of the settings: all sections of the configuration file.
 
-`Settings` is frozen; `settings.http.addr` is `http.addr` in the file.  Durations are seconds.  Code that needs
-settings in a test makes them directly: `Settings(storage=Storage(inmemory=Inmemory()))`.
+`Settings` is frozen; `settings.http.addr` is `http.addr` in the file.  Durations are seconds.  Tests construct
+settings directly: `Settings(storage=Storage(inmemory=Inmemory()))`.
 
 Source: docs/reference/configuration.md, sections 3 to 14.
 """
@@ -27,25 +27,25 @@ __all__ = ["Settings"]
 
 
 class Settings(Section):
-    """The whole file."""
+    """All settings."""
 
-    version: Text = setting("0.1", "Version of the file's format; there is only `0.1`.")
-    log: Log = setting(Log, "What is logged.")
+    version: Text = setting("0.1", "Version of the file format; `0.1` is the only one.")
+    log: Log = setting(Log, "Logging.")
     loglevel: Annotated[
         Literal["", "error", "warn", "info", "debug"], one_of("", "error", "warn", "info", "debug", fold=True)
     ] = setting("", "Deprecated.", instead="log.level")
-    storage: Storage = setting(Storage, "Where the registry keeps everything; exactly one driver.")
-    http: Http = setting(Http, "Where the registry listens.")
-    health: Health = setting(Health, "What makes the registry unhealthy.")
-    catalog: Catalog = setting(Catalog, "The list of repositories.")
-    tags: Tags = setting(Tags, "Lists of tags.")
-    validation: Validation = setting(Validation, "Checks of pushed manifests.")
-    policy: Policy = setting(Policy, "Rules for repositories.")
-    auth: Auth = setting(Auth, "Who may come in.")
-    guessing: Guessing = setting(Guessing, "How those who guess passwords are slowed down.", ours=True)
-    middleware: Middleware = setting(Middleware, "What wraps the parts of the registry.")
-    notifications: Notifications = setting(Notifications, "Telling others what happened.")
-    redis: Redis | None = setting(None, "The Redis server.")
-    proxy: Proxy = setting(Proxy, "A pull-through cache of another registry.")
-    reporting: Reporting | None = setting(None, "Error reporting of 2.8. Read, warned about, not used.")
-    compatibility: Compatibility | None = setting(None, "Old formats of 2.8. Read, warned about, not used.")
+    storage: Storage = setting(Storage, "Storage back end; exactly one driver.")
+    http: Http = setting(Http, "HTTP listener.")
+    health: Health = setting(Health, "Health checks.")
+    catalog: Catalog = setting(Catalog, "Repository catalog.")
+    tags: Tags = setting(Tags, "Tag listings.")
+    validation: Validation = setting(Validation, "Validation of pushed manifests.")
+    policy: Policy = setting(Policy, "Repository policy.")
+    auth: Auth = setting(Auth, "Authentication.")
+    guessing: Guessing = setting(Guessing, "Rate limit of failed logins.", ours=True)
+    middleware: Middleware = setting(Middleware, "Middleware of the storage driver.")
+    notifications: Notifications = setting(Notifications, "Notifications of events by webhooks.")
+    redis: Redis | None = setting(None, "Redis server of the shared cache.")
+    proxy: Proxy = setting(Proxy, "Pull-through cache of another registry.")
+    reporting: Reporting | None = setting(None, "Error reporting of 2.8: has no effect, with a warning.")
+    compatibility: Compatibility | None = setting(None, "Legacy formats of 2.8: has no effect, with a warning.")

@@ -1,4 +1,4 @@
-"""The settings, one file per section of the file; `moorage.config.model` joins them.
+"""Sections of the settings; `moorage.config.model` joins them.
 
 The attribute path is the path in the file: `http.tls.key` is `settings.http.tls.key`.
 """

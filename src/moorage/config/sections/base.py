@@ -1,7 +1,7 @@
-"""What every section is made of: a frozen model, a described setting, and the kinds of value there are.
+"""Building blocks of the sections: the model, the declaration of a setting, and the types of values.
 
-A setting's annotation tells how its text is read (`Reader`), its `setting(...)` what it means.  The
-documentation, `moorage config show`, the environment's spellings and the checks all come from these two.
+A setting's annotation holds the parser of its text (`Reader`), `setting(...)` its help and attributes.  The
+documentation, `moorage config show`, names of variables and the checks are derived from both.
 Units: durations are seconds (float) in Python, Go durations in the file; sizes are bytes.
 """
 
@@ -54,7 +54,7 @@ __all__ = [
 
 
 class Section(BaseModel):
-    """A mapping of the file.  Frozen, and takes no other names: `Http(adr=...)` is an error in a test, too."""
+    """A mapping of the file.  Frozen; unknown names are errors in tests too: `Http(adr=...)`."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
@@ -66,17 +66,17 @@ NANOSECONDS: Final = Reader("duration", read_nanoseconds, nanoseconds=True)
 Text = Annotated[str, Reader("text", read_text)]
 LooseText = Annotated[str, Reader("text", read_loose_text)]
 PathText = Annotated[str, Reader("text", read_path)]
-"""Every setting that names a file or directory, or a prefix of keys, has this type or `LoosePath`."""
+"""Type of settings that name a file, a directory or a key prefix; `LoosePath` in parameters of drivers."""
 LoosePath = Annotated[str, Reader("text", read_loose_path)]
 Flag = Annotated[bool, FLAG]
 DriverFlag = Annotated[bool, DRIVER_FLAG]
 Whole = Annotated[int, Reader("whole number", read_int)]
 Nanoseconds = Annotated[float, NANOSECONDS]
-"""A duration whose bare integers are nanoseconds, as in the reference."""
+"""A duration whose bare integers are nanoseconds, as in CNCF Distribution."""
 
 
 def one_of(*words: str, fold: bool = False, empty: str | None = None) -> Reader:
-    """A text that is one of `words`; `fold`: in any case, and stored in lower case; `empty`: what "" means."""
+    """Return a reader for one of `words`; `fold`: any case, stored in lower case; `empty`: the value of ""."""
 
     def read(scalar: "Scalar") -> str:
         text = scalar.text.lower() if fold else scalar.text
@@ -90,7 +90,7 @@ def one_of(*words: str, fold: bool = False, empty: str | None = None) -> Reader:
 
 
 def at_least(minimum: int, maximum: int | None = None) -> Reader:
-    """A whole number within bounds."""
+    """Return a reader for a whole number within bounds."""
 
     def read(scalar: "Scalar") -> int:
         value = read_int(scalar)
@@ -103,12 +103,12 @@ def at_least(minimum: int, maximum: int | None = None) -> Reader:
 
 
 def raised_to(minimum: int) -> Reader:
-    """A whole number; less counts as `minimum`, as in the reference."""
+    """Return a reader for a whole number; smaller ones become `minimum`, as in CNCF Distribution."""
     return Reader("whole number", lambda scalar: max(read_int(scalar), minimum))
 
 
 def positive_or(default: int) -> Reader:
-    """A whole number; 0 and less count as `default`, as in the reference."""
+    """Return a reader for a whole number; 0 and less become `default`, as in CNCF Distribution."""
 
     def read(scalar: "Scalar") -> int:
         value = read_int(scalar)
@@ -118,7 +118,7 @@ def positive_or(default: int) -> Reader:
 
 
 def duration_or(default_s: float) -> Reader:
-    """One of the reference's durations; 0 and less count as `default_s`, as there."""
+    """Return a reader for a duration; 0 and less become `default_s`, as in CNCF Distribution."""
 
     def read(scalar: "Scalar") -> float:
         value = read_nanoseconds(scalar)
@@ -142,7 +142,7 @@ def _read_period(scalar: "Scalar") -> float:
 
 
 def period_within(least_s: float, most_s: float) -> Reader:
-    """A duration with a unit, within bounds."""
+    """Return a reader for a duration with a unit, within bounds."""
 
     def read(scalar: "Scalar") -> float:
         value = read_seconds(scalar)
@@ -154,9 +154,9 @@ def period_within(least_s: float, most_s: float) -> Reader:
 
 
 Span = Annotated[float, Reader("duration", _read_span, nanoseconds=True)]
-"""A duration of the reference's kind that is 0 or more."""
+"""A duration of 0 or more whose bare integers are nanoseconds."""
 Period = Annotated[float, Reader("duration", _read_period)]
-"""A duration with a unit that is more than 0."""
+"""A duration above 0, with a unit."""
 
 
 def _listed(words: tuple[str, ...]) -> str:
@@ -176,12 +176,12 @@ def setting(
     ours: bool = False,
     shown: str | None = None,
 ) -> Any:
-    """One key of a section.
+    """Declare a key of a section.
 
-    `secret` is masked wherever settings are printed.  `required`: must not be empty when its section is there.
-    `variable` is the reference's name of the key in environment variables where that is not the key itself.
-    `instead` marks an older spelling and is the path whose value it becomes (`config/deprecated.py`).
-    `ours`: CNCF Distribution does not know it.  `shown` is the default in the documentation's words.
+    `secret`: masked in all output.  `required`: must not be empty if its section is present.  `variable`: its name
+    in environment variables of CNCF Distribution where that differs from the key.  `instead`: the path that
+    replaces a deprecated key (`config/deprecated.py`).  `ours`: unknown to CNCF Distribution.  `shown`: the default
+    as the documentation describes it.
     """
     notes: dict[str, Any] = {
         "unit": unit,

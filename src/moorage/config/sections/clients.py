@@ -1,4 +1,4 @@
-"""`http.trustedproxies` and `http.cors`: which proxies are believed, and which pages of other origins may ask."""
+"""`http.trustedproxies` and `http.cors`: trusted proxies, and cross-origin requests of browsers."""
 
 import ipaddress
 import re
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 __all__ = ["EVERY_ORIGIN", "PROXY_WORDS", "Cors", "Proxy"]
 
 PROXY_WORDS: Final = ("unix", "loopback", "private")
-"""What `moorage.http.clients.SHORTHANDS` knows."""
+"""The keys of `moorage.http.clients.SHORTHANDS`."""
 
 EVERY_ORIGIN: Final = "*"
 
@@ -47,26 +47,26 @@ def _read_proxy(scalar: "Scalar") -> str:
 
 
 def _read_origin(scalar: "Scalar") -> str:
-    """As a browser sends it: scheme, host in lower case, and a port that is not the scheme's own."""
+    """Return the origin as browsers send it: scheme, host in lower case, and a port other than the default."""
     text = scalar.text.strip()
     if text == EVERY_ORIGIN:
         return text
-    wanted = "expected * or an origin such as https://ui.example.com:8443"
+    expected = "expected * or an origin such as https://ui.example.com:8443"
     if text == "null":
-        raise ValueError(f"{wanted}; null is the origin of every page that hides its own")
+        raise ValueError(f"{expected}; null is the origin of every page that hides its origin")
     try:
         parts = urlsplit(text)
         port = parts.port
     except ValueError as error:
-        raise ValueError(wanted) from error
+        raise ValueError(expected) from error
     host = (parts.hostname or "").lower()
     if not parts.scheme or not host or "*" in host or "@" in parts.netloc or not text.isascii():
-        raise ValueError(wanted)
+        raise ValueError(expected)
     if parts.path or parts.query or parts.fragment:
-        raise ValueError(f"{wanted}, without a path or a slash at its end")
+        raise ValueError(f"{expected}, without a path or a slash at its end")
     host = f"[{host}]" if ":" in host else host
-    usual = {"http": 80, "https": 443}.get(parts.scheme)
-    return f"{parts.scheme}://{host}" + (f":{port}" if port not in {None, usual} else "")
+    default = {"http": 80, "https": 443}.get(parts.scheme)
+    return f"{parts.scheme}://{host}" + (f":{port}" if port not in {None, default} else "")
 
 
 def _read_method(scalar: "Scalar") -> str:
@@ -89,29 +89,27 @@ _HeaderName = Annotated[str, Reader("name of a header", _read_header_name)]
 
 
 class Cors(Section):
-    """Pages of other origins, such as a user interface for registries, that may ask by a browser."""
+    """Cross-origin requests of browsers (CORS), as from a user interface for registries."""
 
     origins: tuple[_Origin, ...] = setting(
-        (), "Origins of these pages, such as `https://ui.example.com`; `*`: every page there is.", ours=True
+        (), "Allowed origins, such as `https://ui.example.com`; `*`: all.", ours=True
     )
     credentials: Flag = setting(
         False,
-        "The browser may send cookies and the password that it was told for this registry by itself. "
-        "Not together with `*`. A page that asks for the password itself does not need it.",
+        "Allow browsers to send cookies and the stored password for this registry. "
+        "Cannot be combined with `*`. Not needed by pages that ask for the password themselves.",
         ours=True,
     )
-    maxage: Period = setting(
-        600.0, "How long a browser may remember what it was told.", unit="duration", ours=True
-    )
+    maxage: Period = setting(600.0, "How long browsers may cache the permission.", unit="duration", ours=True)
     methods: tuple[_Method, ...] = setting(
-        ("GET", "HEAD", "OPTIONS"), "Methods that these pages may use; add `DELETE` for pages that delete.",
+        ("GET", "HEAD", "OPTIONS"), "Allowed methods; add `DELETE` for pages that delete.",
         ours=True, shown="`GET`, `HEAD`, `OPTIONS`",
     )  # fmt: skip
     allowheaders: tuple[_HeaderName, ...] = setting(
-        _ALLOWED, "Headers that these pages may send.", ours=True,
+        _ALLOWED, "Request headers that are allowed.", ours=True,
         shown=", ".join(f"`{name}`" for name in _ALLOWED),
     )  # fmt: skip
     exposeheaders: tuple[_HeaderName, ...] = setting(
-        _EXPOSED, "Headers of answers that these pages may read.", ours=True,
+        _EXPOSED, "Response headers that pages may read.", ours=True,
         shown=", ".join(f"`{name}`" for name in _EXPOSED),
     )  # fmt: skip

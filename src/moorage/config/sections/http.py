@@ -16,7 +16,7 @@ class LetsEncrypt(Section):
     cachedir: PathText = setting("", "Another name of `cachefile`, which is a directory.", ours=True)
     email: Text = setting("", "Contact address for the authority; optional.")
     hosts: tuple[Text, ...] = setting(
-        (), "Host names, at least one; there is one certificate with all of them. No wildcards, no addresses."
+        (), "Host names, at least one; one certificate has all of them. No wildcards, no addresses."
     )
     directoryurl: Text = setting(
         "", "Another ACME authority than Let's Encrypt.", shown="https://acme-v02.api.letsencrypt.org/directory"
@@ -24,7 +24,8 @@ class LetsEncrypt(Section):
     http01: Text = setting(
         "",
         "`host:port` to answer HTTP-01 challenges on, which authorities send to port 80; other requests are "
-        "redirected to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, which port 443 must lead to.",
+        "redirected to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, to which port 443 must be "
+        "forwarded.",
         ours=True,
     )
 
@@ -44,7 +45,7 @@ class CertificatePair(Section):
 class Tls(Section):
     """HTTPS."""
 
-    certificate: PathText = setting("", "PEM file with the certificate and its chain; a renewed one is noticed.")
+    certificate: PathText = setting("", "PEM file with the certificate and its chain; reloaded when it changes.")
     key: PathText = setting("", "PEM file with the private key.")
     certificates: tuple[CertificatePair, ...] = setting(
         (),
@@ -93,7 +94,7 @@ class Prometheus(Section):
 
 
 class Debug(Section):
-    """A second listener for health and metrics."""
+    """Second listener for health and metrics."""
 
     addr: Text = setting(
         "",
@@ -125,76 +126,74 @@ class Http(Section):
     addr: Text = setting(
         "",
         "`host:port` to listen on (`:5000` is every interface), or the socket's path for `net: unix`. "
-        "Has no default in a file, because an empty one meant a random port on every interface.",
+        "Required in a file: an empty address is a random port on every interface in CNCF Distribution.",
         shown="`127.0.0.1:5000` without a file",
     )
-    net: Annotated[Literal["tcp", "unix"], one_of("tcp", "unix", empty="tcp")] = setting("tcp", "Kind of socket.")
-    host: Text = setting("", "URL (scheme and host) of the registry for clients; overrides forwarded headers.")
-    prefix: Text = setting("", "Path that the API is served under, such as `/registry/`.")
-    relativeurls: Flag = setting(False, "Write `Location` headers without scheme and host.")
+    net: Annotated[Literal["tcp", "unix"], one_of("tcp", "unix", empty="tcp")] = setting("tcp", "Socket type.")
+    host: Text = setting(
+        "", "URL (scheme and host) of the registry as clients reach it; overrides forwarded headers."
+    )
+    prefix: Text = setting("", "Path prefix of the API, such as `/registry/`.")
+    relativeurls: Flag = setting(False, "Send `Location` headers without scheme and host.")
     secret: Text = setting(
         "",
         "Key that signs the state of uploads. Registries behind one load balancer must share it; "
-        "without it uploads do not survive a restart. `openssl rand -hex 32` makes one; samples from manuals are "
+        "without it uploads do not survive a restart. `openssl rand -hex 32` generates one; published samples are "
         "refused.",
         secret=True,
         shown="random at every start",
     )
-    draintimeout: Span = setting(
-        0.0, "How long running requests may take to finish after SIGTERM.", unit="duration"
-    )
+    draintimeout: Span = setting(0.0, "Time limit for running requests after SIGTERM.", unit="duration")
     headers: Mapping[str, tuple[Text, ...]] = setting(
-        dict, "Headers added to every answer under `/v2/`, each with a list of values."
+        dict, "Headers added to every response below `/v2/`, each with a list of values."
     )
     tls: Tls = setting(Tls, "HTTPS.")
-    debug: Debug = setting(Debug, "A second listener for health and metrics.")
+    debug: Debug = setting(Debug, "Second listener for health and metrics.")
     http2: Http2 = setting(Http2, "HTTP/2 over TLS, which is not supported.")
     h2c: H2c = setting(H2c, "HTTP/2 without TLS, which is not supported.")
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
-        None, "Processes that answer requests.", ours=True, shown="one per core that may be used, at most 8"
+        None, "Worker processes.", ours=True, shown="one per available core, at most 8"
     )
-    headertimeout: Period = setting(
-        30.0, "Longest time a client may take to send the headers of a request.", unit="duration", ours=True
-    )
+    headertimeout: Period = setting(30.0, "Time limit for the headers of a request.", unit="duration", ours=True)
     bodytimeout: Period = setting(
         120.0,
-        "Longest silence of a client inside the body of a request, and the window for `leastrate`. A large layer "
+        "Longest pause of a client within the body of a request, and the window of `leastrate`. A large layer "
         "may take hours.",
         unit="duration",
         ours=True,
     )
     sendtimeout: Period = setting(
         120.0,
-        "Longest time in which a client may read nothing of its answer, and the window for `leastrate`.",
+        "Longest time in which a client may read nothing of its response, and the window of `leastrate`.",
         unit="duration",
         ours=True,
     )
     leastrate: Annotated[int, at_least(0)] = setting(
         100,
-        "Lowest rate at which a client may send a body, on average over `bodytimeout`, or read an answer, over "
-        "`sendtimeout`; slower ones are disconnected. Time in which the storage is slow does not count. 0: only "
-        "silence disconnects.",
+        "Lowest rate at which a client may send a body, on average over `bodytimeout`, or read a response, over "
+        "`sendtimeout`; slower clients are disconnected. Delays of the storage do not count. 0: only "
+        "the timeouts apply.",
         unit="bytes per second",
         ours=True,
     )
     idletimeout: Period = setting(
         120.0,
-        "Longest time that a connection may idle between two requests. Set it above the idle time of a proxy.",
+        "Longest idle time of a connection between two requests. Set it above the idle timeout of a proxy.",
         unit="duration",
         ours=True,
     )
     headerlimit: Annotated[int, at_least(4096, 1 << 20)] = setting(
         64 << 10,
-        "Largest size of the headers of a request, in all; more is refused with 431.",
+        "Size limit of the headers of a request; more is refused with 431.",
         unit="bytes",
         ours=True,
     )
     trustedproxies: tuple[Proxy, ...] | None = setting(
         None,
-        "Proxies whose `Forwarded` and `X-Forwarded-*` headers count: addresses, networks, `loopback`, `private`, "
-        "`unix` for clients of a Unix socket. If set, the headers of other clients are dropped; an empty list "
-        "trusts no proxy.",
+        "Proxies whose `Forwarded` and `X-Forwarded-*` headers are used: addresses, networks, `loopback`, "
+        "`private`, `unix` for clients of a Unix socket. If set, these headers of other clients are dropped; an "
+        "empty list trusts no proxy.",
         ours=True,
-        shown="headers of any client count, for URLs and the access log only",
+        shown="headers of all clients are used, for URLs and the access log only",
     )
     cors: Cors = setting(Cors, "Cross-origin requests of browsers (CORS).", ours=True)

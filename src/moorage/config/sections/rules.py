@@ -1,4 +1,4 @@
-"""The small sections: `health`, `catalog`, `tags`, `validation`, `policy`, and two that are history."""
+"""Sections `health`, `catalog`, `tags`, `validation`, `policy`, and two of 2.8 without effect."""
 
 from collections.abc import Mapping
 from typing import Annotated, Literal
@@ -41,12 +41,12 @@ __all__ = [
 ]
 
 _INTERVAL = "Time between two checks."
-_TIMEOUT = "Longest time for one check; 0: no limit."
-_THRESHOLD = "Failures in a row that make the registry unhealthy; 0 is 1."
+_TIMEOUT = "Time limit of a check; 0: none."
+_THRESHOLD = "Consecutive failures that make the registry unhealthy; 0 counts as 1."
 
 
 class StorageCheck(Section):
-    """Look at the storage."""
+    """Check of the storage driver."""
 
     enabled: Flag = setting(False, "Check the storage.")
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
@@ -54,16 +54,16 @@ class StorageCheck(Section):
 
 
 class WriteProbe(Section):
-    """Write a small file to the data directory now and then."""
+    """Periodic write to the data directory."""
 
     disabled: Flag = setting(
         False,
-        "Never write one; a directory that cannot be written to is then noticed by the first push.",
+        "Disable the check; a directory that is not writable is then detected by the first push.",
         ours=True,
     )
     interval: Annotated[float, duration_or(60.0)] = setting(
         60.0,
-        "Time between two files; a tenth of it, 5 seconds at most, after a failure.",
+        "Time between two writes; a tenth of it, at most 5 seconds, after a failure.",
         unit="duration",
         ours=True,
     )
@@ -72,19 +72,19 @@ class WriteProbe(Section):
 class FileCheck(Section):
     """Unhealthy while a file exists."""
 
-    file: PathText = setting("", "The file.", required=True)
+    file: PathText = setting("", "Path of the file.", required=True)
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
     threshold: Annotated[int, at_least(0)] = setting(
-        0, "Taken for the reference's sake; a file makes the registry unhealthy at once."
+        0, "Has no effect: a file makes the registry unhealthy at once."
     )
 
 
 class HttpCheck(Section):
-    """Unhealthy while a HEAD request is answered otherwise than expected."""
+    """Unhealthy while the response to HEAD has another status than expected."""
 
-    uri: Text = setting("", "The address asked.", required=True)
-    headers: Mapping[str, tuple[Text, ...]] = setting(dict, "Headers sent along.", secret=True)
-    statuscode: Whole = setting(200, "The status expected.")
+    uri: Text = setting("", "URL of the request.", required=True)
+    headers: Mapping[str, tuple[Text, ...]] = setting(dict, "Additional request headers.", secret=True)
+    statuscode: Whole = setting(200, "Expected status.")
     timeout: Span = setting(0.0, _TIMEOUT, unit="duration")
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
     threshold: Annotated[int, at_least(0)] = setting(0, _THRESHOLD)
@@ -93,21 +93,21 @@ class HttpCheck(Section):
 class TcpCheck(Section):
     """Unhealthy while a connection fails."""
 
-    addr: Text = setting("", "`host:port` connected to.", required=True)
+    addr: Text = setting("", "`host:port` to connect to.", required=True)
     timeout: Span = setting(0.0, _TIMEOUT, unit="duration")
     interval: Annotated[float, duration_or(10.0)] = setting(10.0, _INTERVAL, unit="duration")
     threshold: Annotated[int, at_least(0)] = setting(0, _THRESHOLD)
 
 
 class Health(Section):
-    """What makes the registry unhealthy."""
+    """Health checks: while one fails, requests are answered 503."""
 
-    storagedriver: StorageCheck = setting(StorageCheck, "Look at the storage.")
+    storagedriver: StorageCheck = setting(StorageCheck, "Check of the storage driver.")
     writeprobe: WriteProbe = setting(
-        WriteProbe, "Check that the data directory can be written to; for `storage.filesystem`."
+        WriteProbe, "Check that the data directory is writable; for `storage.filesystem`."
     )
     file: tuple[FileCheck, ...] = setting((), "Unhealthy while a file exists.", variable="FILECHECKERS")
-    http: tuple[HttpCheck, ...] = setting((), "Unhealthy while an address answers otherwise.",
+    http: tuple[HttpCheck, ...] = setting((), "Unhealthy while a URL returns another status than expected.",
                                           variable="HTTPCHECKERS")  # fmt: skip
     tcp: tuple[TcpCheck, ...] = setting((), "Unhealthy while a connection fails.", variable="TCPCHECKERS")
 
@@ -116,68 +116,68 @@ class Catalog(Section):
     """`/v2/_catalog`."""
 
     maxentries: Annotated[int, positive_or(1000)] = setting(
-        1000, "Most repositories in one answer; 0 or less is 1000."
+        1000, "Repositories per page; 0 or less counts as 1000."
     )
 
 
 class Tags(Section):
     """`/v2/NAME/tags/list`."""
 
-    maxtags: Annotated[int, at_least(0)] = setting(1000, "Most tags in an answer to a request that says `n`.")
+    maxtags: Annotated[int, at_least(0)] = setting(1000, "Tags per page, for requests with `n`.")
 
 
 class Urls(Section):
-    """Addresses in the layers of a manifest; with neither list, no address is allowed."""
+    """URLs in the layers of a manifest; without both lists no URL is allowed."""
 
-    allow: tuple[Text, ...] = setting((), "Regular expressions, one of which every address must match.")
-    deny: tuple[Text, ...] = setting((), "Regular expressions that no address may match.")
+    allow: tuple[Text, ...] = setting((), "Regular expressions; every URL must match one.")
+    deny: tuple[Text, ...] = setting((), "Regular expressions; no URL may match one.")
 
 
 class Platform(Section):
-    """A platform."""
+    """Platform of an image."""
 
     architecture: Text = setting("", "Architecture, such as `amd64`.")
     os: Text = setting("", "Operating system, such as `linux`.")
 
 
 class Indexes(Section):
-    """Which images of an index must be here when it is pushed."""
+    """Images of an index that must exist when it is pushed."""
 
     platforms: Annotated[Literal["all", "none", "list"], one_of("all", "none", "list", fold=True, empty="all")] = (
-        setting("all", "Images that must be here: `all`, `none`, or those of `platformlist`.")
+        setting("all", "Images that must exist: `all`, `none`, or those of `platformlist`.")
     )
     platformlist: tuple[Platform, ...] = setting((), "Platforms for `platforms: list`.")
 
 
 class Manifests(Section):
-    """What a manifest may hold."""
+    """Rules for manifests."""
 
-    urls: Urls = setting(Urls, "Addresses in layers.")
+    urls: Urls = setting(Urls, "URLs in layers.")
     indexes: Indexes = setting(Indexes, "Images of an index.")
 
 
 class Validation(Section):
-    """Checks of pushed manifests."""
+    """Validation of pushed manifests."""
 
-    disabled: Flag = setting(False, "Leave the checks of `manifests` out.")
+    disabled: Flag = setting(False, "Disable the rules of `manifests`.")
     enabled: Flag = setting(False, "Deprecated; true is `disabled: false`.", instead="validation.disabled")
-    manifests: Manifests = setting(Manifests, "What a manifest may hold.")
+    manifests: Manifests = setting(Manifests, "Rules for manifests.")
 
 
 class Repository(Section):
-    """What a repository may hold."""
+    """Content of repositories."""
 
-    classes: tuple[Text, ...] = setting((), "Classes of content taken: `image`, `plugin`.", shown="all")
+    classes: tuple[Text, ...] = setting((), "Accepted classes of content: `image`, `plugin`.", shown="all")
 
 
 class Policy(Section):
-    """Rules for repositories."""
+    """Repository policy."""
 
-    repository: Repository = setting(Repository, "What a repository may hold.")
+    repository: Repository = setting(Repository, "Content of repositories.")
 
 
 class Bugsnag(Section):
-    """A service of 2.8."""
+    """Reporting service of 2.8."""
 
     apikey: Text = setting("", "Not used.", secret=True)
     releasestage: Text = setting("", "Not used.")
@@ -185,7 +185,7 @@ class Bugsnag(Section):
 
 
 class NewRelic(Section):
-    """A service of 2.8."""
+    """Reporting service of 2.8."""
 
     licensekey: Text = setting("", "Not used.", secret=True)
     name: Text = setting("", "Not used.")
@@ -193,20 +193,20 @@ class NewRelic(Section):
 
 
 class Reporting(Section):
-    """Error reporting of 2.8; read, warned about, not used."""
+    """Error reporting of 2.8: has no effect, with a warning."""
 
     bugsnag: Bugsnag = setting(Bugsnag, "Not used.")
     newrelic: NewRelic = setting(NewRelic, "Not used.")
 
 
 class Schema1(Section):
-    """Image manifests of before 2015."""
+    """Image manifests of schema 1."""
 
     enabled: Flag = setting(False, "Not used; such manifests are refused.")
     signingkeyfile: Text = setting("", "Not used.", variable="TRUSTKEY")
 
 
 class Compatibility(Section):
-    """Old formats of 2.8; read, warned about, not used."""
+    """Legacy formats of 2.8: has no effect, with a warning."""
 
-    schema1: Schema1 = setting(Schema1, "Image manifests of before 2015.")
+    schema1: Schema1 = setting(Schema1, "Image manifests of schema 1.")

@@ -1,4 +1,4 @@
-"""What the registry works with: `auth`, `guessing`, `middleware`, `notifications`, `redis`, `proxy`."""
+"""Sections `auth`, `guessing`, `middleware`, `notifications`, `redis` and `proxy`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
@@ -46,20 +46,20 @@ __all__ = [
 
 
 class NoAuth(Section):
-    """Everybody may do everything."""
+    """No authentication."""
 
 
 class Silly(Section):
-    """Anything in the Authorization header will do; for tests."""
+    """Accepts any Authorization header; for tests."""
 
-    realm: LooseText = setting("", "Realm told to clients.", required=True)
-    service: LooseText = setting("", "Service told to clients.", required=True)
+    realm: LooseText = setting("", "Realm of the challenge.", required=True)
+    service: LooseText = setting("", "Service of the challenge.", required=True)
 
 
 class Htpasswd(Section):
     """Users and bcrypt passwords in a file."""
 
-    realm: LooseText = setting("", "Realm told to clients.", required=True)
+    realm: LooseText = setting("", "Realm of the challenge.", required=True)
     path: LoosePath = setting("", "File with a line `user:hash` per user.", required=True)
 
 
@@ -68,12 +68,12 @@ class Token(Section):
 
     realm: LooseText = setting("", "Address of the token server.", required=True)
     service: LooseText = setting("", "Name of this registry at the token server.", required=True)
-    issuer: LooseText = setting("", "Issuer that tokens must name.", required=True)
+    issuer: LooseText = setting("", "Required issuer of tokens.", required=True)
     rootcertbundle: LoosePath = setting(
-        "", "PEM file with the certificates that sign tokens; read again when it changes."
+        "", "PEM file with the certificates that sign tokens; reloaded when it changes."
     )
-    jwks: LoosePath = setting("", "JWKS file with the keys that sign tokens; read again when it changes.")
-    autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host that was asked.")
+    jwks: LoosePath = setting("", "JWKS file with the keys that sign tokens; reloaded when it changes.")
+    autoredirect: Flag = setting(False, "The token server is `/auth/token` on the host of the request.")
     autoredirectpath: LooseText = setting("/auth/token", "Path for `autoredirect`.")
     signingalgorithms: tuple[
         Annotated[
@@ -84,46 +84,46 @@ class Token(Section):
             ),
         ],
         ...,
-    ] = setting((), "Algorithms that tokens may be signed with.", shown="all")  # fmt: skip
+    ] = setting((), "Accepted signature algorithms.", shown="all")  # fmt: skip
 
 
 class Local(Section):
-    """Moorage's own token server: users, robots and rules in files."""
+    """Built-in token server: users, robots and permissions in files."""
 
-    policy: LoosePath = setting("", "YAML file with who may do what.", required=True, ours=True)
-    users: LoosePath = setting("", "File with a line `user:hash` per user, as `auth.htpasswd` has it.", ours=True)
-    realm: LooseText = setting("", "Address of `/token` as clients see it.", ours=True,
-                               shown="`token` below where clients see the registry")  # fmt: skip
+    policy: LoosePath = setting("", "YAML file with users' permissions.", required=True, ours=True)
+    users: LoosePath = setting("", "File with a line `user:hash` per user, as for `auth.htpasswd`.", ours=True)
+    realm: LooseText = setting("", "Address of `/token` for clients.", ours=True,
+                               shown="`token` below the registry's address")  # fmt: skip
     service: LooseText = setting("moorage", "Name of this registry in its tokens.", ours=True)
     tokenlifetime: Annotated[float, period_within(60.0, 24 * 3600.0)] = setting(
-        300.0, "How long an access token is good, from `1m` to `24h`. Rights taken away may last so long.",
+        300.0, "Lifetime of access tokens, from `1m` to `24h`. Revoked permissions may last so long.",
         unit="duration", ours=True,
     )  # fmt: skip
     loginlifetime: Annotated[float, period_within(0.0, 3660 * 24 * 3600.0)] = setting(
         0.0,
-        "How long `docker login` lasts at most; 0: until password or secret change.",
+        "Longest duration of a `docker login`; 0: until password or secret change.",
         unit="duration",
         ours=True,
     )
     keyrotation: Annotated[float, period_within(60.0, 366 * 24 * 3600.0)] = setting(
-        24 * 3600.0, "How long one key signs; each is derived from `http.secret`.", unit="duration", ours=True
+        24 * 3600.0, "Lifetime of a signing key; keys are derived from `http.secret`.", unit="duration", ours=True
     )
 
 
 class Auth(Section):
-    """One provider at most."""
+    """At most one provider."""
 
-    none: NoAuth | None = setting(None, "Everybody may do everything.")
-    silly: Silly | None = setting(None, "Anything in the Authorization header will do.")
+    none: NoAuth | None = setting(None, "No authentication: all clients may do everything.")
+    silly: Silly | None = setting(None, "Accepts any Authorization header; for tests.")
     htpasswd: Htpasswd | None = setting(None, "Users and passwords in a file.")
     token: Token | None = setting(None, "Tokens of a token server.")
     local: Local | None = setting(
-        None, "Users, robots and rules in files, with a token server of our own.", ours=True
+        None, "Users, robots and permissions in files, with a built-in token server.", ours=True
     )
 
     @property
     def provider(self) -> str:
-        """The name of the chosen provider, "none" if there is none."""
+        """Return the name of the configured provider, "none" without one."""
         return next((name for name in PROVIDERS if getattr(self, name) is not None), "none")
 
 
@@ -131,80 +131,80 @@ PROVIDERS: Final = ("none", "silly", "htpasswd", "token", "local")
 
 
 class Guessing(Section):
-    """How those who guess passwords are slowed down. Not below `auth`, where the reference takes one key only."""
+    """Rate limit of failed logins.  Not below `auth`, where CNCF Distribution accepts one key only."""
 
     failures: Annotated[int, at_least(0, 1000)] = setting(
         20,
-        "Different wrong credentials within `window` after which an address has to wait, counted in each worker; "
-        "0: never.",
+        "Different wrong credentials within `window` after which an address must wait, counted in each worker; "
+        "0: no limit.",
         ours=True,
     )
-    window: Period = setting(60.0, "How long wrong credentials count.", unit="duration", ours=True)
-    longestwait: Period = setting(60.0, "Waits double from one second up to this.", unit="duration", ours=True)
+    window: Period = setting(60.0, "How long wrong credentials are counted.", unit="duration", ours=True)
+    longestwait: Period = setting(60.0, "Longest wait; waits double from one second.", unit="duration", ours=True)
 
 
 class MiddlewareEntry(Section):
     """One middleware."""
 
     name: Text = setting("", "Name of the middleware.", required=True)
-    disabled: Flag = setting(False, "Leave it out.")
-    options: Mapping[str, Any] = setting(dict, "Its options.", secret=True)
+    disabled: Flag = setting(False, "Ignore this entry.")
+    options: Mapping[str, Any] = setting(dict, "Options of the middleware.", secret=True)
 
 
 class Middleware(Section):
-    """What wraps the parts of the registry; the last entry of a list is the outermost."""
+    """Middleware; the last entry of a list is the outermost."""
 
-    registry: tuple[MiddlewareEntry, ...] = setting((), "Around the registry.")
-    repository: tuple[MiddlewareEntry, ...] = setting((), "Around every repository.")
-    storage: tuple[MiddlewareEntry, ...] = setting((), "Around the storage.")
+    registry: tuple[MiddlewareEntry, ...] = setting((), "Middleware of the registry; none exist.")
+    repository: tuple[MiddlewareEntry, ...] = setting((), "Middleware of repositories; none exist.")
+    storage: tuple[MiddlewareEntry, ...] = setting((), "Middleware of the storage driver.")
 
 
 class Events(Section):
-    """What is told."""
+    """Content of events."""
 
-    includereferences: Flag = setting(False, "Name the content that a manifest refers to.")
+    includereferences: Flag = setting(False, "Include the descriptors that a manifest references.")
 
 
 class Ignore(Section):
-    """What an endpoint is not told."""
+    """Events that an endpoint does not get."""
 
-    mediatypes: tuple[Text, ...] = setting((), "Media types left out.")
-    actions: tuple[Text, ...] = setting((), "Actions left out: pull, push, mount, delete.")
+    mediatypes: tuple[Text, ...] = setting((), "Ignored media types.")
+    actions: tuple[Text, ...] = setting((), "Ignored actions: pull, push, mount, delete.")
 
 
 class Endpoint(Section):
     """A receiver of notifications."""
 
     name: Text = setting("", "Name in logs and metrics.")
-    disabled: Flag = setting(False, "Leave it out.")
-    url: Text = setting("", "Where events are posted to.")
-    headers: Mapping[str, tuple[Text, ...]] = setting(dict, "Headers sent along.", secret=True)
-    timeout: Annotated[float, duration_or(1.0)] = setting(1.0, "Longest time for one request.", unit="duration")
-    threshold: Annotated[int, positive_or(10)] = setting(10, "Failures in a row before sending pauses.")
+    disabled: Flag = setting(False, "Ignore this entry.")
+    url: Text = setting("", "URL that events are posted to.")
+    headers: Mapping[str, tuple[Text, ...]] = setting(dict, "Additional request headers.", secret=True)
+    timeout: Annotated[float, duration_or(1.0)] = setting(1.0, "Time limit of a request.", unit="duration")
+    threshold: Annotated[int, positive_or(10)] = setting(10, "Consecutive failures before sending pauses.")
     backoff: Annotated[float, duration_or(1.0)] = setting(1.0, "Pause after failures.", unit="duration")
-    ignoredmediatypes: tuple[Text, ...] = setting((), "Media types left out.")
-    ignore: Ignore = setting(Ignore, "What the endpoint is not told.")
+    ignoredmediatypes: tuple[Text, ...] = setting((), "Ignored media types.")
+    ignore: Ignore = setting(Ignore, "Events that the endpoint does not get.")
 
 
 class Notifications(Section):
-    """Telling others what happened."""
+    """Notifications of events by webhooks."""
 
-    events: Events = setting(Events, "What is told.", variable="EVENTCONFIG")
+    events: Events = setting(Events, "Content of events.", variable="EVENTCONFIG")
     endpoints: tuple[Endpoint, ...] = setting((), "Receivers.")
 
 
 class RedisTls(Section):
-    """TLS to Redis; on when anything of it is given."""
+    """TLS to Redis; enabled by any of its keys."""
 
-    enabled: Flag = setting(False, "Speak TLS also without any of the others.", ours=True)
+    enabled: Flag = setting(False, "Use TLS without any of the other keys.", ours=True)
     certificate: PathText = setting("", "PEM file with the client's certificate.")
     key: PathText = setting("", "PEM file with the client's key.")
-    rootcas: tuple[PathText, ...] = setting((), "PEM files with authorities; none: those of the system.")
+    rootcas: tuple[PathText, ...] = setting((), "PEM files with CAs; empty: those of the system.")
     clientcas: tuple[Text, ...] = setting((), "Spelling of 3.0.", instead="redis.tls.rootcas")
 
 
 class RedisPool(Section):
-    """The connection pool's settings as 2.8 spelt them."""
+    """Connection pool, in the spelling of 2.8."""
 
     maxidle: Whole = setting(0, "Spelling of 2.8.", instead="redis.maxidleconns")
     maxactive: Whole = setting(0, "Spelling of 2.8.", instead="redis.poolsize")
@@ -212,26 +212,24 @@ class RedisPool(Section):
 
 
 class Redis(Section):
-    """The Redis server that `storage.cache.blobdescriptor: redis` uses; see [Caching](caching.md)."""
+    """Redis server of `storage.cache.blobdescriptor: redis`; see [Caching](caching.md)."""
 
     addr: Text = setting("", "Spelling of 2.8.", instead="redis.addrs")
-    addrs: tuple[Text, ...] = setting((), "`host:port` of the server; several: a cluster, or the sentinels.")
-    mastername: Text = setting("", "Name of the master that sentinels are asked for.")
-    clientname: Text = setting("", "Name told to the server.")
+    addrs: tuple[Text, ...] = setting((), "`host:port` of the server; several: a cluster, or sentinels.")
+    mastername: Text = setting("", "Name of the master at the sentinels.")
+    clientname: Text = setting("", "Client name sent to the server.")
     username: Text = setting("", "User name.")
     password: Text = setting("", "Password.", secret=True)
     sentinelusername: Text = setting("", "User name at the sentinels.")
     sentinelpassword: Text = setting("", "Password at the sentinels.", secret=True)
-    db: Whole = setting(0, "Number of the database.")
-    protocol: Whole = setting(3, "Version of the protocol.")
-    dialtimeout: Nanoseconds = setting(5.0, "Longest time to connect.", unit="duration")
-    readtimeout: Nanoseconds = setting(
-        3.0, "Longest time for an answer; a lookup waits 0.2s at most.", unit="duration"
-    )
+    db: Whole = setting(0, "Database number.")
+    protocol: Whole = setting(3, "Protocol version.")
+    dialtimeout: Nanoseconds = setting(5.0, "Time limit of connecting.", unit="duration")
+    readtimeout: Nanoseconds = setting(3.0, "Time limit of a reply; a lookup waits at most 0.2s.", unit="duration")
     writetimeout: Nanoseconds = setting(
-        0.0, "Longest time to send; the shorter of the two counts.", unit="duration", shown="`readtimeout`"
+        0.0, "Time limit of sending; the shorter of both applies.", unit="duration", shown="`readtimeout`"
     )
-    contexttimeoutenabled: Flag = setting(False, "Has no effect: every call has its limit.")
+    contexttimeoutenabled: Flag = setting(False, "Has no effect: every call has a time limit.")
     maxretries: Whole = setting(3, "Attempts of a call.")
     minretrybackoff: Nanoseconds = setting(0.008, "Shortest pause between attempts.", unit="duration")
     maxretrybackoff: Nanoseconds = setting(0.512, "Longest pause between attempts.", unit="duration")
@@ -239,9 +237,9 @@ class Redis(Section):
     poolfifo: Flag = setting(False, "Has no effect.")
     pooltimeout: Nanoseconds = setting(0.0, "Longest wait for a connection.", unit="duration",
                                        shown="`readtimeout` and 1s")  # fmt: skip
-    minidleconns: Whole = setting(0, "Has no effect: connections are made when they are needed.")
-    maxidleconns: Whole = setting(0, "Has no effect: idle connections end by their age.")
-    maxactiveconns: Whole = setting(0, "Most connections of a worker; 0: `poolsize`.")
+    minidleconns: Whole = setting(0, "Has no effect: connections are opened on demand.")
+    maxidleconns: Whole = setting(0, "Has no effect: idle connections are closed by age.")
+    maxactiveconns: Whole = setting(0, "Connection limit of a worker; 0: `poolsize`.")
     connmaxidletime: Nanoseconds = setting(
         1800.0, "Idle time after which a connection is replaced.", unit="duration"
     )
@@ -252,7 +250,7 @@ class Redis(Section):
     readonly: Flag = setting(False, "Refused: a replica may lag behind a removal.")
     routebylatency: Flag = setting(False, "Refused, as `readonly`.")
     routerandomly: Flag = setting(False, "Refused, as `readonly`.")
-    disableidentity: Flag = setting(False, "Do not tell the server which library we are.")
+    disableidentity: Flag = setting(False, "Do not send the library's name to the server.")
     identitysuffix: Text = setting("", "Has no effect.")
     unstableresp3: Flag = setting(False, "Has no effect.")
     tls: RedisTls = setting(RedisTls, "TLS to Redis.")
@@ -260,20 +258,20 @@ class Redis(Section):
 
 
 class Exec(Section):
-    """A program that knows the upstream's credentials."""
+    """Credential helper for the upstream registry."""
 
     command: Text = setting("", "Program, run as `COMMAND get` (docker-credential-helper).")
     lifetime: Annotated[float | None, NANOSECONDS] = setting(
-        None, "How long an answer is used; 0: ask every time.", unit="duration", shown="for ever"
+        None, "Lifetime of the helper's result; 0: run it for every request.", unit="duration", shown="for ever"
     )
 
 
 class Proxy(Section):
-    """A pull-through cache of one other registry."""
+    """Pull-through cache of one upstream registry."""
 
-    remoteurl: Text = setting("", "The other registry; empty: none.")
-    username: Text = setting("", "User name at the other registry.")
-    password: Text = setting("", "Password at the other registry.", secret=True)
-    exec: Exec = setting(Exec, "A program that knows the credentials.")
-    ttl: Nanoseconds = setting(168 * 3600.0, "How long content is kept; 0: for ever.", unit="duration")
-    cachewritetimeout: Nanoseconds = setting(300.0, "Longest time to store one blob.", unit="duration")
+    remoteurl: Text = setting("", "Upstream registry; empty: none.")
+    username: Text = setting("", "User name at the upstream registry.")
+    password: Text = setting("", "Password at the upstream registry.", secret=True)
+    exec: Exec = setting(Exec, "Credential helper.")
+    ttl: Nanoseconds = setting(168 * 3600.0, "Lifetime of cached content; 0: unlimited.", unit="duration")
+    cachewritetimeout: Nanoseconds = setting(300.0, "Time limit of storing a blob.", unit="duration")
