@@ -155,4 +155,4 @@ def test_the_section_of_a_file_of_2_8(tmp_path: Path, redis: RedisServer) -> Non
         wire = Wire(a.host)
         digest = push(wire, b"a layer")
         assert head(wire, digest) == (200, "7")
-    assert "is now spelt redis.addrs" in a.logs()
+    assert "is deprecated; use redis.addrs" in a.logs()

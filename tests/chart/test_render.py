@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 OLDEST: Final = "1.27"
 NEWEST: Final = "1.37"
 EXPECTED: Final = (
-    "cross the network readable",  # where TLS ends before the pod
+    "are sent in clear text",  # where TLS ends before the pod
     "no authentication",  # NOTES warn as well
     "debug listener",  # a network policy decides
 )

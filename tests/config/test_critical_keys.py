@@ -334,7 +334,7 @@ def test_an_empty_variable_that_loosens_is_told(tmp_path: Path) -> None:
     (warning,) = loaded.warnings
     assert (warning.kind, warning.key) == ("warning", "policy.repository.classes")
     assert str(warning).startswith(
-        "REGISTRY_POLICY_REPOSITORY_CLASSES: policy.repository.classes: is empty, so what"
+        "REGISTRY_POLICY_REPOSITORY_CLASSES: policy.repository.classes: is empty and replaces"
     )
 
 

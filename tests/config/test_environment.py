@@ -10,7 +10,7 @@ from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 from moorage.config.environment import variable_of
 from moorage.config.model import Settings
 from moorage.config.problems import ConfigError
-from moorage.config.schema import Leaf, walk
+from moorage.config.schema import ScalarOf, walk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +81,7 @@ def test_a_variable_sets_its_key(tmp_path: Path, variable: str, payload: str, pa
 def test_every_single_setting_has_a_working_variable(tmp_path: Path) -> None:
     """A key that only the file can set is a trap for whoever runs containers."""
     for path, key in walk(Settings):
-        if isinstance(key.shape, Leaf):
+        if isinstance(key.shape, ScalarOf):
             name = variable_of(path)
             problems: list[str] = []
             try:

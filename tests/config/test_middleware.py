@@ -21,12 +21,12 @@ def entry(name: str, options: str) -> str:
 
 
 WRONG = [
-    (BASE, "middleware: {registry: [{name: y}]}", "registry[0].name", "there are none for a registry"),
-    (BASE, "middleware: {repository: [{name: y}]}", "repository[0].name", "there are none for a repository"),
+    (BASE, "middleware: {registry: [{name: y}]}", "registry[0].name", "there is none for a registry"),
+    (BASE, "middleware: {repository: [{name: y}]}", "repository[0].name", "there is none for a repository"),
     (BASE, "middleware: {storage: [{}]}", "storage[0].name", "required and missing"),
     (BASE, "middleware: {storage: [{name: x, disabled: true}, {name: y}]}", "storage[1].name",
      "expected one of cloudfront, redirect, rewrite"),
-    (BASE, entry("redirct", ""), "storage[0].name", "no middleware that is known"),
+    (BASE, entry("redirct", ""), "storage[0].name", "unknown middleware"),
     (BASE, entry("redirect", ""), "storage[0].options.baseurl", "required and missing"),
     (BASE, entry("redirect", "baseurl: cdn.example.com"), "storage[0].options.baseurl", "scheme and host"),
     (BASE, entry("redirect", "baseurl: 'https://'"), "storage[0].options.baseurl", "scheme and host"),
@@ -56,7 +56,7 @@ WRONG = [
     (S3, entry("cloudfront", f"{CLOUD}, updatefrenquency: x"), "storage[0].options.updatefrenquency", "duration"),
     (S3, entry("cloudfront", f"{CLOUD}, iprangesurl: 'file:///etc/x'"), "storage[0].options.iprangesurl", "URL"),
     (S3, "middleware: {storage: [{name: rewrite}, {name: cloudfront, options: {" + CLOUD + "}}]}",
-     "storage[1].name", "must stand first"),
+     "storage[1].name", "must be first"),
 ]  # fmt: skip
 
 

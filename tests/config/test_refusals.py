@@ -58,10 +58,10 @@ WRONG = [
     (HOOK.format("smtp: {addr: mail.example}"), "log.hooks[0].options.smtp.addr", "expected host:port"),
     (HOOK.format("smtp: {addr: '::1:25'}"), "log.hooks[0].options.smtp.addr", "in brackets"),
     (HOOK.format("smtp: {addr: ':25'}"), "log.hooks[0].options.smtp.addr", "expected host and port"),
-    (HOOK.format("smtp: {addr: 'h:25', password: x}"), "log.hooks[0].options.smtp.username", "no use without it"),
+    (HOOK.format("smtp: {addr: 'h:25', password: x}"), "log.hooks[0].options.smtp.username", "with a password"),
     (HOOK.format("to: [a@b]"), "log.hooks[0].options.from", "sender's address"),
     (HOOK.format("from: nobody at all"), "log.hooks[0].options.from", "expected an address"),
-    (HOOK.format("from: a@b"), "log.hooks[0].options.to", "receivers' addresses"),
+    (HOOK.format("from: a@b"), "log.hooks[0].options.to", "recipients' addresses"),
     (HOOK.format('from: a@b, to: [c@d, "e@f\\r\\nBcc: g@h"]'), "log.hooks[0].options.to[1]", "an address"),
     (BASE + "redis: {addrs: h:1}", "redis.addrs", "expected a list"),
 ]  # fmt: skip

@@ -28,7 +28,7 @@ S3 = PLAIN + "storage: {s3: {bucket: b, "
 
 WRONG_S3 = [
     ("region: ''}}", "region", "required unless"),
-    ("region: r, v4auth: false}}", "v4auth", "signature version 2 is not available"),
+    ("region: r, v4auth: false}}", "v4auth", "signature version 2 is not supported"),
     ("region: r, loglevel: debugwithhttpbody}}", "loglevel", "use debug"),
     ("region: r, loglevel: debugwithsigning}}", "loglevel", "use debug"),
     ("region: r, loglevel: debugwitheventstreambody}}", "loglevel", "use debug"),
@@ -140,7 +140,7 @@ def test_a_key_file_wins_over_credentials(tmp_path: Path) -> None:
 AZURE = PLAIN + "storage: {azure: {container: images, "
 
 WRONG_AZURE = [
-    ("accountname: abc}}", "credentials.type", "required unless storage.azure.accountkey is given"),
+    ("accountname: abc}}", "credentials.type", "required unless storage.azure.accountkey is set"),
     ("accountname: abc, credentials: {type: shared_key}}}", "accountkey", "required for shared_key"),
     ("accountname: abc, accountkey: 'no base64!'}}", "accountkey", "the base64 text that Azure shows"),
     ("accountname: abc, credentials: {type: client_secret, tenantid: t, clientid: c}}}", "credentials.secret",
@@ -149,7 +149,7 @@ WRONG_AZURE = [
      "required for client_secret"),
     ("accountname: abc, credentials: {type: client_secret, secret: s, tenantid: c}}}", "credentials.clientid",
      "required for client_secret"),
-    ("accountname: My_Account, accountkey: a2V5}}", "accountname", "lower case letters and digits"),
+    ("accountname: My_Account, accountkey: a2V5}}", "accountname", "lower-case letters and digits"),
     ("accountkey: a2V5}}", "accountname", "required and missing"),
     ("accountname: abc, accountkey: a2V5, realm: 'https://x'}}", "realm", "expected a domain"),
     ("accountname: abc, accountkey: a2V5, serviceurl: 'ftp://x'}}", "serviceurl", "expected an address"),

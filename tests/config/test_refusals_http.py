@@ -79,7 +79,7 @@ def test_suites_may_be_listed(tmp_path: Path) -> None:
     (warning,) = load_text(tmp_path, TLS + old).warnings
     assert (warning.key, warning.message) == (
         "http.tls.ciphersuites",
-        "has no effect; the suites of TLS 1.3 are not chosen",
+        "has no effect; the suites of TLS 1.3 cannot be selected",
     )
 
 
@@ -108,7 +108,7 @@ def test_http2_that_is_asked_for_gets_a_warning(tmp_path: Path, text: str, keys:
 
 
 WRONG = [
-    ("version: 0.1\nstorage: inmemory\nhttp: {addr: ':1', workers: 2}", "http.workers", "lives in one process"),
+    ("version: 0.1\nstorage: inmemory\nhttp: {addr: ':1', workers: 2}", "http.workers", "limited to one process"),
     ("version: 0.1\nstorage: inmemory", "http.addr", "expected 127.0.0.1:5000 or :5000"),
     ("version: 0.1\nstorage: inmemory\nhttp: {net: unix}", "http.addr", "expected a path"),
     (BASE + "  workers: 0", "http.workers", "at least 1|from 1 to"),
@@ -119,7 +119,7 @@ WRONG = [
     (BASE + "  trustedproxies: [10.0.0.1/8]", "http.trustedproxies[0]", "has bits set that its length leaves out"),
     (BASE + "  trustedproxies: [loopback, proxy.example]", "http.trustedproxies[1]", "expected an address, a net"),
     (BASE + "  trustedproxies: 10.0.0.1", "http.trustedproxies", "expected a list"),
-    (BASE + "  cors: {origins: ['*', http://a], credentials: true}", "http.cors.credentials", "cannot go with"),
+    (BASE + "  cors: {origins: ['*', http://a], credentials: true}", "http.cors.credentials", "be combined with"),
     (BASE + "  cors: {origins: ['null']}", "http.cors.origins[0]", "every page that hides its origin"),
     (BASE + "  cors: {origins: [http://a/]}", "http.cors.origins[0]", "without a path or a slash at its end"),
     (BASE + "  cors: {origins: [ui.example]}", "http.cors.origins[0]", "expected * or an origin such as"),
@@ -132,7 +132,7 @@ WRONG = [
     (BASE + "  cors: {origins: ['*'], maxage: 0s}", "http.cors.maxage", "above 0"),
     (BASE + "  prefix: foo/", "http.prefix", "expected a path such as"),
     (BASE + "  prefix: /a b/", "http.prefix", "expected a path such as"),
-    (BASE + "  headers: {'a b': [c]}", "http.headers.a b", "is no name of a header"),
+    (BASE + "  headers: {'a b': [c]}", "http.headers.a b", "expected the name of a header"),
     (BASE + '  headers: {a.b: ["c\\r\\nSet-Cookie: x"]}', "http.headers.a.b", "printable ASCII"),
     (BASE + "  headers: {a: [b, {c: d}]}", "http.headers.a[1]", "expected text, found a mapping"),
     (BASE + "  headers: {a: [null]}", "http.headers.a[0]", "expected a value"),
@@ -161,7 +161,7 @@ WRONG = [
     (TLS + "ciphersuites: [TLS_ECDHE_ECDSA_WITH_RC4_128_SHA]}", "http.tls.ciphersuites[0]", "is insecure"),
     (TLS + "ciphersuites: [TLS_RSA_WITH_AES_256_GCM_SHA384]}", "http.tls.ciphersuites[0]", "is insecure"),
     (TLS + f"ciphersuites: [{OFFERED['RSA'][0]}, {TLS13[0]}, {TLS13[1]}]}}", "http.tls.ciphersuites[2]",
-     "TLS_AES_256_GCM_SHA384 is a suite of TLS 1.3, of which all three are always offered and none can be chosen"),
+     "TLS_AES_256_GCM_SHA384 is a suite of TLS 1.3; all three of them are always offered"),
     (TLS + "ciphersuites: [TLS_AES_128_GCM_SHA256]}", "http.tls.ciphersuites", "or set http.tls.minimumtls"),
     (TLS + f"ciphersuites: [{', '.join(TLS13)}]}}", "http.tls.ciphersuites", "names no suite of TLS 1.2"),
     (BASE + "  tls: {certificates: [{certificate: /etc/passwd, key: /etc/passwd}]}", "http.tls.certificates",

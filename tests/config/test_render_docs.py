@@ -6,7 +6,7 @@ from pathlib import Path
 
 from moorage.config.model import Settings
 from moorage.config.render_docs import document
-from moorage.config.schema import Leaf, SectionOf, walk
+from moorage.config.schema import ScalarOf, SectionOf, walk
 from moorage.config.unsupported import LATER
 
 PAGE = Path(__file__).parents[2] / "docs" / "settings.md"
@@ -29,7 +29,7 @@ def test_every_setting_is_on_the_page_with_a_meaning() -> None:
 def test_every_duration_and_size_says_its_unit() -> None:
     """A number without its unit is a guess; a duration's kind is its unit."""
     for path, key in walk(Settings):
-        if isinstance(key.shape, Leaf) and key.shape.reader.kind == "duration" and key.instead is None:
+        if isinstance(key.shape, ScalarOf) and key.shape.reader.kind == "duration" and key.instead is None:
             assert key.unit == "duration", path
         if path[-1].endswith(("size", "chunksize")) and path[-1] not in {"poolsize", "blobdescriptorsize"}:
             assert key.unit == "bytes", path

@@ -29,7 +29,7 @@ def test_a_feature_to_come_is_refused_by_name_and_line(tmp_path: Path, text: str
     (error,) = errors_of(tmp_path, text)
     assert (error.key, error.origin.line) == (key, line)
     missing = (
-        "of 2.8 is not offered, as in" if key.startswith("storage.") else "is not available in this version of"
+        "of 2.8 is not supported, as in" if key.startswith("storage.") else "is not available in this version of"
     )
     assert missing in error.message
 

@@ -17,7 +17,7 @@ from moorage.config.environment import apply, variable_of
 from moorage.config.model import Settings
 from moorage.config.problems import NOWHERE, ConfigError
 from moorage.config.scalars import read_loose_path, read_path
-from moorage.config.schema import Key, Leaf, walk
+from moorage.config.schema import Key, ScalarOf, walk
 from moorage.config.show import MASK, render
 from moorage.config.tree import Map, Scalar, find
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 SECRET = "correct horse battery staple"
 
-LEAVES: list[tuple[tuple[str, ...], Key, Leaf]] = [
-    (path, key, key.shape) for path, key in walk(Settings) if isinstance(key.shape, Leaf)
+SCALARS: list[tuple[tuple[str, ...], Key, ScalarOf]] = [
+    (path, key, key.shape) for path, key in walk(Settings) if isinstance(key.shape, ScalarOf)
 ]
 
 
@@ -127,10 +127,10 @@ def test_credentials_as_a_file_of_json(tmp_path: Path, secret: Callable[[str], s
     assert credentials["private_key"] == "-----BEGIN\nx\n"
 
 
-@given(content=st.text(st.characters(codec="utf-8"), min_size=1), leaf=st.sampled_from(LEAVES))
+@given(content=st.text(st.characters(codec="utf-8"), min_size=1), leaf=st.sampled_from(SCALARS))
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_every_setting_can_come_from_a_file(
-    tmp_path: Path, content: str, leaf: tuple[tuple[str, ...], Key, Leaf]
+    tmp_path: Path, content: str, leaf: tuple[tuple[str, ...], Key, ScalarOf]
 ) -> None:
     """Text arrives as it is, whatever the name; everything else has the same text; and no message shows it."""
     path, _, shape = leaf
@@ -305,7 +305,7 @@ def test_the_file_that_a_path_should_name_is_no_value_of_it(
     problems = errors_of_loaded(tmp_path, {f"{variable}_FILE": file})
     assert len(problems) == 1
     assert problems[0].endswith(
-        f"the setting is a path, and the content of {file} is none; to use that file, set {variable}={file}"
+        f"the setting is a path, and the content of {file} is not one; to use that file, set {variable}={file}"
     )
     assert content.split("\n", maxsplit=1)[0] not in problems[0]
 
@@ -353,8 +353,8 @@ def test_show_masks_what_came_from_a_file(tmp_path: Path, secret: Callable[[str]
 
 @pytest.mark.parametrize(
     "path",
-    [path for path, _, _ in LEAVES],
-    ids=[variable_of(path).removeprefix("REGISTRY_") for path, _, _ in LEAVES],
+    [path for path, _, _ in SCALARS],
+    ids=[variable_of(path).removeprefix("REGISTRY_") for path, _, _ in SCALARS],
 )
 def test_no_message_shows_the_content_of_a_wrong_file(
     tmp_path: Path, path: tuple[str, ...], secret: Callable[[str | bytes], str]
@@ -372,8 +372,8 @@ def test_no_message_shows_the_content_of_a_wrong_file(
 def test_a_driver_that_is_none_is_not_shown(tmp_path: Path, secret: Callable[[str | bytes], str]) -> None:
     (error,) = errors_of(tmp_path, BASE, {"REGISTRY_STORAGE_FILE": secret(SECRET)})
     assert str(error) == (
-        "REGISTRY_STORAGE_FILE: storage: the content of the file is none of "
-        "filesystem, inmemory, s3, gcs, azure, swift, oss"
+        "REGISTRY_STORAGE_FILE: storage: expected one of "
+        "filesystem, inmemory, s3, gcs, azure, swift, oss in the file"
     )
     assert sent(tmp_path, REGISTRY_STORAGE_FILE=secret("inmemory\n")).storage.driver == "inmemory"
 

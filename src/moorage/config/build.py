@@ -1,7 +1,7 @@
-"""From the tree to settings: every value read as its field wants it, every mistake noted and left out.
+"""Builds settings from the tree: parses each value by its field's reader and collects all mistakes.
 
-What cannot be read becomes the field's default, so that one look finds all mistakes; nobody serves with
-settings that had an error, `load.py` sees to that.
+A value with a mistake becomes the field's default, so that one run reports every mistake; `load.py` raises
+`ConfigError` for settings with an error.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from moorage.config.critical_keys import dotted, is_critical, is_extension, misp
 from moorage.config.model import Settings
 from moorage.config.problems import Problem, nearest
 from moorage.config.scalars import EXPECTED_DURATION, bare_integer, resolve
-from moorage.config.schema import Key, Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of
+from moorage.config.schema import Key, ListOf, MapOf, Raw, ScalarOf, SectionOf, Shape, keys_of
 from moorage.config.sections.base import FLAG, Section
 from moorage.config.tree import List, Map, Node, Scalar, describe, find, is_null
 
@@ -29,7 +29,7 @@ _CHOICES = {
     "storage": "a storage driver; expected filesystem, inmemory, s3, gcs or azure",
     "auth": "a way of authentication; expected htpasswd, token, local, silly or none",
 }
-"""Sections in which a key that nobody knows was meant to choose something, so that starting would be wrong."""
+"""Sections in which an unknown key is an error, because it was meant to choose a driver or provider."""
 
 _NEAR_MISS = "unknown key, similar to one that protects the registry or its data; correct or remove it"
 _MISPLACED = (
@@ -49,30 +49,32 @@ _WITHOUT_EFFECT = (
 _HEADERS = "headers"
 
 
-class _Left:
-    """Marks a value that could not be read."""
+class _Unreadable:
+    """Type of the marker of a value that could not be parsed."""
 
 
-_LEFT_OUT = _Left()
+_UNREADABLE = _Unreadable()
 
 
 def build(model: type[_S], node: Map) -> tuple[_S, list[Problem]]:
-    """The settings of the tree, and all that was wrong with it."""
-    building = _Building()
-    settings = building.section(model, node, ())
+    """Return the settings of the tree, and its problems."""
+    builder = _Builder()
+    settings = builder.section(model, node, ())
     if isinstance(settings, Settings):
-        building.refuse_unprotected(settings, node)
-    return settings, building.problems
+        builder.refuse_unprotected(settings, node)
+    return settings, builder.problems
 
 
-class _Building:
+class _Builder:
+    """Builds one section after the other; `problems` grows."""
+
     def __init__(self) -> None:
         self.problems: list[Problem] = []
         self._unknown_keys: list[tuple[int, tuple[str, ...]]] = []
         """Index in `problems` and section of each unknown key that is no near miss of a harmless one."""
 
     def refuse_unprotected(self, settings: Settings, root: Map) -> None:
-        """Make an error of each unknown key that may have been meant for a protection that is missing."""
+        """Turn each unknown key into an error that may have been meant for a missing protection."""
         for index, path in self._unknown_keys:
             problem = self.problems[index]
             if missing := unprotected(path, settings, root):
@@ -88,9 +90,9 @@ class _Building:
         unknown = sum(other == path for _, other in self._unknown_keys)
         return isinstance(section, Map) and len(section.entries) == unknown
 
-    def _note(self, key: tuple[str, ...], message: str, origin: Origin) -> _Left:
+    def _note(self, key: tuple[str, ...], message: str, origin: Origin) -> _Unreadable:
         self.problems.append(Problem(message, _dotted(key), origin))
-        return _LEFT_OUT
+        return _UNREADABLE
 
     def section(self, model: type[_S], node: Map, path: tuple[str, ...]) -> _S:
         keys = keys_of(model)
@@ -101,12 +103,12 @@ class _Building:
                 self._unknown(name, node.keys[name], list(keys), path)
                 continue
             if is_null(entry):
-                # `inmemory:` chooses a driver without parameters; elsewhere nothing is the default.
+                # `inmemory:` chooses a driver without parameters; other keys get their default.
                 if not _may_be_absent(key):
                     continue
-                entry = Map(entry.origin)  # noqa: PLW2901  the section that the null stands for
+                entry = Map(entry.origin)  # noqa: PLW2901  the section that the null means
             value = self.value(key.shape, entry, (*path, name), key)
-            if value is not _LEFT_OUT:
+            if value is not _UNREADABLE:
                 values[key.field] = value
         return model(**values)
 
@@ -133,7 +135,7 @@ class _Building:
 
     def value(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
         match shape:
-            case Leaf(reader):
+            case ScalarOf(reader):
                 return self._leaf(reader, node, path, key)
             case SectionOf(model):
                 if isinstance(node, Map):
@@ -177,11 +179,11 @@ class _Building:
             if is_null(entry):
                 if isinstance(item, SectionOf):
                     values.append(item.model())
-                elif isinstance(item, Leaf):
+                elif isinstance(item, ScalarOf):
                     self._note(here, "expected a value, found nothing", entry.origin)
                 continue
             values.append(self.value(item, entry, here, key))
-        return tuple(value for value in values if value is not _LEFT_OUT)
+        return tuple(value for value in values if value is not _UNREADABLE)
 
     def _map(self, shape: Shape, node: Node, path: tuple[str, ...], key: Key) -> Any:
         if not isinstance(node, Map):
@@ -193,21 +195,21 @@ class _Building:
                 value: Any = ()
             else:
                 value = self.value(shape, entry, (*path, name), key)
-            if value is _LEFT_OUT:
+            if value is _UNREADABLE:
                 continue
-            # Header names are one whatever their case; the reference sends the values of both.
+            # Header names are case-insensitive; CNCF Distribution sends the values of both.
             same = names.setdefault(name.lower(), name) if key.name == _HEADERS else name
             values[same] = values[same] + value if same in values else value
         return values
 
 
 def _may_be_absent(key: Key) -> bool:
-    """Whether the key's mere presence says something: drivers, providers, `redis`."""
+    """Return whether the key's presence has a meaning: drivers, providers, `redis`."""
     return key.optional and isinstance(key.shape, SectionOf | MapOf)
 
 
 def _one(reader: Reader) -> str:
-    """Return what a value of this kind is called in a message."""
+    """Return the name of a kind of value in messages."""
     if reader.kind == "duration":
         return EXPECTED_DURATION.removeprefix("expected ")
     return f"a {reader.kind}" if reader.kind in {"whole number", "method"} else reader.kind
@@ -222,7 +224,7 @@ def _dotted(path: tuple[str, ...]) -> str:
 
 
 def _raw(node: Node) -> Any:
-    """An untyped value as yaml.v2 would decode it."""
+    """Return an untyped value as yaml.v2 decodes it."""
     match node:
         case Scalar():
             return resolve(node)

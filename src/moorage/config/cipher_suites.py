@@ -1,8 +1,7 @@
 """Cipher suites: Go's names, which the settings use, and OpenSSL's, which the server uses.
 
-Only suites of TLS 1.2 can be chosen.  Those of TLS 1.3 are always offered, all three of them: neither Go nor
-Python before 3.15 can leave one out.  So a list may name all three, which changes nothing, and is refused if it
-names some.
+Only suites of TLS 1.2 can be selected.  All three of TLS 1.3 are always offered: neither Go nor Python before 3.15
+can omit one.  So a list with all three of them is accepted without effect, and one with some of them is refused.
 
 Source: docs/reference/configuration.md, section 9.1; crypto/tls of Go (`CipherSuites`, `InsecureCipherSuites`).
 """
@@ -35,7 +34,7 @@ OPENSSL: Final = {
     },
     **{f"TLS_ECDHE_{kind}_WITH_CHACHA20_POLY1305": f"ECDHE-{kind}-CHACHA20-POLY1305" for kind in _KINDS},
 }
-"""OpenSSL's name of each suite that may be listed.  ChaCha20 has two names in Go."""
+"""OpenSSL's name of each supported suite.  ChaCha20 has two names in Go."""
 
 DEFAULT: Final = tuple(OPENSSL[name] for kind in reversed(_KINDS) for name in OFFERED[kind])
 
@@ -58,7 +57,7 @@ INSECURE: Final = frozenset(
         "TLS_RSA_WITH_AES_256_GCM_SHA384",
     }
 )
-"""Suites of some version of the reference without forward secrecy, or that Go calls insecure; not offered."""
+"""Suites of CNCF Distribution without forward secrecy, or insecure according to Go; not offered."""
 
 KNOWN: Final = frozenset({*OPENSSL, *TLS13, *INSECURE})
 

@@ -1,9 +1,9 @@
-"""Keys that must not be lost to a typo: without them a registry is open, in the clear, or its data elsewhere.
+"""Critical keys: a typo in one would open the registry, disable TLS or move the data directory.
 
-An unknown key is a warning, since CNCF Distribution ignores it and files have leftovers.  A near miss of one of
-these keys is an error: `atuh:` starts a registry without authentication, `tsl:` one without TLS, `rotdirectory:`
-one that looks empty.  So is such a key in the wrong section (`tls` beside `http`), as by wrong indentation.
-No list of misspellings is complete: where the protection itself is not configured, every unknown key that may have
+An unknown key is a warning, since CNCF Distribution ignores it and files have leftovers.  A near miss of a
+critical key is an error: `atuh:` starts a registry without authentication, `tsl:` one without TLS, `rotdirectory:`
+one that looks empty.  So is a critical key in the wrong section (`tls` beside `http`), as by wrong indentation.
+No list of misspellings is complete: if the protection itself is not configured, every unknown key that may have
 been meant for it is an error (`unprotected`).
 
 Above: `build.py` for the file, `environment.py` for variables.
@@ -65,10 +65,10 @@ CRITICAL: Final = (
     "storage.s3.rootdirectory",
     "validation.manifests.urls",
 )
-"""Each with everything below it, and the sections that lead to it.
+"""Each includes all keys below it and the sections that lead to it.
 
-Authentication, TLS, the secret, rules for pushes, what may be deleted, what purging removes, where data is kept.
-What only tunes (`maxthreads`), or is safe when it is missing (`http.cors`), is not here.
+Authentication, TLS, the secret, rules for pushes, deletion, purging, the location of data.  Not included: keys
+that only tune (`maxthreads`) or are safe if missing (`http.cors`).
 """
 
 _SYNONYMS: Final = {
@@ -88,7 +88,7 @@ _LOCAL_SYNONYMS: Final = _SYNONYMS | {
     "root": "rootdirectory",
     "rootdir": "rootdirectory",
 }
-"""Including words that mean something else in other sections."""
+"""Synonyms that have another meaning in other sections."""
 
 MISPLACED: Final = {
     "auth": "auth",
@@ -110,10 +110,10 @@ MISPLACED: Final = {
     "trustedproxies": "http.trustedproxies",
     "uploadpurging": "storage.maintenance.uploadpurging",
 }
-"""Names that mean one thing wherever they stand, and where they belong."""
+"""Names with one meaning in all sections, and the path of each."""
 
 _SECTIONS: Final = ("auth", "http", "storage")
-"""Where, beside the top level, a misplaced key is looked for."""
+"""Sections, beside the top level, in which misplaced keys are searched for."""
 
 _SHORT: Final = 4
 _MISSES_SHORT: Final = 1
@@ -127,12 +127,12 @@ def is_critical(path: Iterable[str | int]) -> bool:
 
 
 def is_extension(name: str) -> bool:
-    """Return whether a key is there for its anchor only, by the convention of Compose (`x-`) and GitLab (`.`)."""
+    """Return whether a key only holds an anchor, by the convention of Compose (`x-`) and GitLab (`.`)."""
     return name.startswith(("x-", "."))
 
 
 def near(word: str, known: Iterable[str]) -> str | None:
-    """Return the known word that `word` is a misspelling of, None if it is none."""
+    """Return the known word of which `word` is a misspelling, None if it is none."""
     found = [(misses, other) for other in known if (misses := _misses(word, other)) is not None]
     return min(found)[1] if found else None
 
@@ -143,16 +143,16 @@ def is_near(word: str, known: str) -> bool:
 
 
 def dotted(name: str, known: Iterable[str]) -> tuple[str, ...]:
-    """Return the path that a key such as `tls.certificate` stands for, empty if it begins with no known key."""
+    """Return the path of a key such as `tls.certificate`, empty if it begins with no known key."""
     head, *rest = name.split(".")
     found = near(head, known) if rest else None
     return (found, *rest) if found else ()
 
 
 def unprotected(section: tuple[str, ...], settings: Settings, root: Map) -> str | None:
-    """Return the key without which an unknown key of `section` may have been meant for it, None if there is none.
+    """Return the missing protection that an unknown key of `section` may have been meant for.
 
-    That is a protection which `root` does not configure; `none` and `{}` configure that there is none.
+    None if none is missing; `none` and `{}` disable a protection explicitly.
     """
     match section:
         case () if authentication(settings) == "none" and is_null(find(root, ("auth",))):
@@ -171,7 +171,7 @@ def _is_empty(root: Map, path: tuple[str, ...]) -> bool:
 
 
 def misplaced(name: str, section: tuple[str, ...]) -> str | None:
-    """Return where an unknown key of `section` belongs, None if it may stand for anything."""
+    """Return the path to which an unknown key of `section` belongs, None if it is ambiguous."""
     if section and section[0] not in _SECTIONS:
         return None
     plain = _plain(name)
@@ -179,7 +179,7 @@ def misplaced(name: str, section: tuple[str, ...]) -> str | None:
 
 
 def _misses(word: str, known: str) -> int | None:
-    """Count the letters that are wrong; None if these are too many for a misspelling."""
+    """Return the number of wrong letters; None if too many for a misspelling."""
     plain, meant = _plain(word), _plain(known)
     if _LOCAL_SYNONYMS.get(plain) == meant:
         return 0
@@ -193,16 +193,16 @@ def _plain(word: str) -> str:
 
 
 def _distance(one: str, other: str) -> int:
-    """Optimal string alignment: letters added, left out, replaced, and neighbours swapped."""
+    """Return the optimal string alignment distance: insertions, deletions, substitutions, transpositions."""
     if abs(len(one) - len(other)) > _MISSES_LONG:
         return _MISSES_LONG + 1
     before: list[int] = []
     row = list(range(len(other) + 1))
     for index, (previous, letter) in enumerate(pairwise(f"\0{one}"), 1):
         earlier, before, row = before, row, [index]
-        for column, (left, wanted) in enumerate(pairwise(f"\0{other}"), 1):
-            least = min(before[column] + 1, row[-1] + 1, before[column - 1] + (letter != wanted))
-            if index > 1 and column > 1 and letter == left and previous == wanted:
+        for column, (left, other_letter) in enumerate(pairwise(f"\0{other}"), 1):
+            least = min(before[column] + 1, row[-1] + 1, before[column - 1] + (letter != other_letter))
+            if index > 1 and column > 1 and letter == left and previous == other_letter:
                 least = min(least, earlier[column - 2] + 1)
             row.append(least)
     return row[-1]

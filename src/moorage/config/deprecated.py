@@ -1,7 +1,7 @@
-"""Older spellings, changed into today's in the tree, so that nobody after this knows them.
+"""Replaces deprecated keys and values in the tree by the current ones, with a warning for each.
 
-Most are declared in the models (`setting(..., instead="log.level")`); what needs more than a new place is
-here.  Everything changed is told in a warning.
+Most are declared in the models (`setting(..., instead="log.level")`); those that need more than another path are
+implemented here.
 
 Source: docs/reference/configuration.md, sections 3, 9, 11, 14 and 16.
 """
@@ -19,21 +19,21 @@ from moorage.config.tree import List, Map, Node, Scalar, find, is_null
 if TYPE_CHECKING:
     from moorage.config.sections.base import Section
 
-__all__ = ["chosen", "modernise", "spread", "spread_alias"]
+__all__ = ["expand_short_forms", "mapping_for", "rename_s3aws", "replace_deprecated"]
 
 
-def spread(root: Map) -> None:
-    """`storage: inmemory` becomes `storage: {inmemory: {}}`, `auth: none` likewise; before variables apply."""
+def expand_short_forms(root: Map) -> None:
+    """Expand `storage: inmemory` to `storage: {inmemory: {}}`, `auth: none` likewise; before variables apply."""
     for name in ("storage", "auth"):
         node = root.entries.get(name)
         if isinstance(node, Scalar) and not is_null(node):
-            node = root.entries[name] = chosen(name, node)
+            node = root.entries[name] = mapping_for(name, node)
         if isinstance(node, Map):
-            spread_alias(node)
+            rename_s3aws(node)
 
 
-def spread_alias(storage: Map) -> None:
-    """`s3aws` is another name of `s3`.  Beside `s3` it stays, to be refused as a second driver."""
+def rename_s3aws(storage: Map) -> None:
+    """Rename `s3aws` to `s3`.  Beside `s3` it is kept, to be refused as a second driver."""
     if "s3aws" in storage.entries and "s3" not in storage.entries:
         origin = storage.keys["s3aws"]
         node = storage.drop("s3aws")
@@ -41,16 +41,16 @@ def spread_alias(storage: Map) -> None:
         storage.put("s3", node, origin)
 
 
-def chosen(section: str, word: Scalar) -> Map:
-    """The mapping that a driver's or provider's bare name stands for; `None` is `none` for `auth`."""
+def mapping_for(section: str, word: Scalar) -> Map:
+    """Return the mapping for the bare name of a driver or provider; `None` is `none` for `auth`."""
     text = "none" if section == "auth" and word.text.lower() == "none" else word.text
     result = Map(word.origin)
     result.put(text, Map(word.origin))
     return result
 
 
-def modernise(root: Map, model: type[Section]) -> list[Problem]:
-    """Change every older spelling below `root`; the warnings about it."""
+def replace_deprecated(root: Map, model: type[Section]) -> list[Problem]:
+    """Replace all deprecated keys below `root`; return the warnings."""
     problems: list[Problem] = []
     _move(root, root, model, (), problems)
     _auth_case(root)
@@ -73,7 +73,7 @@ def _move(root: Map, here: Map, model: type[Section], path: tuple[str, ...], pro
         origin = here.keys[name]
         here.drop(name)
         if isinstance(key.shape, SectionOf):
-            continue  # an older mapping whose keys have moved one by one
+            continue  # a deprecated section whose keys have been moved one by one
         target = tuple(key.instead.split("."))
         old, new = ".".join((*path, name)), key.instead
         if find(root, target) is not None and not is_null(find(root, target)):
@@ -82,7 +82,7 @@ def _move(root: Map, here: Map, model: type[Section], path: tuple[str, ...], pro
         if name == "addr":
             node = List(node.origin, [node])
         _put(root, target, node)
-        problems.append(Problem(f"is now spelt {new}", old, origin, "warning"))
+        problems.append(Problem(f"is deprecated; use {new}", old, origin, "warning"))
 
 
 def _put(root: Map, path: tuple[str, ...], node: Node) -> None:
@@ -97,7 +97,7 @@ def _put(root: Map, path: tuple[str, ...], node: Node) -> None:
 
 
 def _auth_case(root: Map) -> None:
-    """`auth: {None: }` is `none`, in any case."""
+    """Rename `None` in `auth`, in any case, to `none`."""
     auth = root.entries.get("auth")
     if isinstance(auth, Map):
         for name, node in auth.items():
@@ -108,7 +108,7 @@ def _auth_case(root: Map) -> None:
 
 
 def _validation(root: Map, problems: list[Problem]) -> None:
-    """`validation.enabled: true` wins over `disabled`."""
+    """Replace `validation.enabled`; true takes precedence over `disabled`."""
     validation = root.entries.get("validation")
     if not isinstance(validation, Map):
         return
@@ -118,7 +118,7 @@ def _validation(root: Map, problems: list[Problem]) -> None:
     try:
         enabled = read_flag(node)
     except ValueError:
-        return  # said when the tree is read
+        return  # reported by `build.py`
     origin = validation.keys["enabled"]
     problems.append(Problem("is deprecated; leave it out", "validation.enabled", origin, "warning"))
     validation.drop("enabled")
@@ -127,20 +127,23 @@ def _validation(root: Map, problems: list[Problem]) -> None:
 
 
 def _minimum_tls(root: Map, problems: list[Problem]) -> None:
-    """2.8 took TLS 1.0 and 1.1; nobody should be turned away at start for having allowed them."""
+    """Raise TLS 1.0 and 1.1, which 2.8 accepted, to TLS 1.2: such a file still starts."""
     tls = find(root, ("http", "tls"))
     node = find(root, ("http", "tls", "minimumtls"))
     if isinstance(tls, Map) and isinstance(node, Scalar) and node.text in {"tls1.0", "tls1.1"}:
         tls.put("minimumtls", Scalar("tls1.2", node.origin))
         problems.append(
             Problem(
-                f"{node.text} is no longer spoken; tls1.2 is used", "http.tls.minimumtls", node.origin, "warning"
+                f"{node.text} is no longer supported; tls1.2 is used",
+                "http.tls.minimumtls",
+                node.origin,
+                "warning",
             )
         )
 
 
 def _host(root: Map, problems: list[Problem]) -> None:
-    """The reference takes no notice of a `host` without scheme; many files have one."""
+    """Remove a `host` without scheme: CNCF Distribution ignores it, and many files have one."""
     http = root.entries.get("http")
     node = find(root, ("http", "host"))
     if not isinstance(http, Map) or not isinstance(node, Scalar) or is_null(node):
@@ -157,7 +160,7 @@ def _host(root: Map, problems: list[Problem]) -> None:
 
 
 def _cache_directory(root: Map, problems: list[Problem]) -> None:
-    """Our own name for what the reference calls a file: `cachedir` is `cachefile`."""
+    """Rename `cachedir` to `cachefile`, which is a directory in spite of its name."""
     acme = find(root, ("http", "tls", "letsencrypt"))
     if not isinstance(acme, Map):
         return

@@ -1,14 +1,15 @@
-"""Environment variables laid over the file: `REGISTRY_HTTP_ADDR` is `http.addr`.
+"""Environment variables: override the values of the file; `REGISTRY_HTTP_ADDR` is `http.addr`.
 
 A name is split at every `_` and matched, longest words first, against the models' keys, so that a key with an
-underscore is reached (`REGISTRY_STORAGE_AZURE_MAX_RETRIES`), and against the reference's own names for some
-keys (`REGISTRY_HEALTH_FILECHECKERS_0_FILE`).  The value is a YAML document and replaces what the file says.
-What is left of a name that ends in `_FILE` and is no key may be one: its value is in the file (`value_files.py`).
+underscore is found (`REGISTRY_STORAGE_AZURE_MAX_RETRIES`), and against CNCF Distribution's names for some keys
+(`REGISTRY_HEALTH_FILECHECKERS_0_FILE`).  The value is a YAML document and replaces the value of the file.
+If a name ends in `_FILE` and is no key, it names a file with the value of the key without the suffix
+(`value_files.py`).
 
-Repaired against the reference, where each of these crashed, did nothing or did something else: list elements
-that are scalars; keys below `storage.maintenance`; a variable of one driver while the file names another (the
-variable's driver is chosen, and `delete`, `cache`, `redirect`, `maintenance` and `tag` stay); header names in
-another case; ten list elements and more; the variables that Kubernetes adds for a service called registry-*.
+Supported here, while CNCF Distribution crashes or ignores the variable: list elements that are scalars; keys below
+`storage.maintenance`; a variable of one driver while the file names another (the variable's driver is chosen, and
+`delete`, `cache`, `redirect`, `maintenance` and `tag` stay); header names in another case; ten list elements and
+more; the variables that Kubernetes adds for a service called registry-*.
 
 Source: docs/reference/configuration.md, section 2.
 """
@@ -23,9 +24,9 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.config import value_files, yaml
 from moorage.config.critical_keys import is_critical, is_near
-from moorage.config.deprecated import chosen, spread_alias
+from moorage.config.deprecated import mapping_for, rename_s3aws
 from moorage.config.problems import ConfigError, Origin, Problem, nearest
-from moorage.config.schema import Leaf, ListOf, MapOf, Raw, SectionOf, Shape, keys_of, walk
+from moorage.config.schema import ListOf, MapOf, Raw, ScalarOf, SectionOf, Shape, keys_of, walk
 from moorage.config.sections.services import PROVIDERS
 from moorage.config.sections.storage import DRIVERS
 from moorage.config.tree import List, Map, Node, Scalar, find, is_blank, is_null
@@ -41,7 +42,7 @@ __all__ = ["PREFIX", "apply", "variable_of"]
 PREFIX: Final = "REGISTRY_"
 
 _OURS: Final = frozenset({"REGISTRY_CONFIGURATION_PATH"})
-"""Variables with the prefix that are no settings."""
+"""Variables with the prefix that are not settings."""
 
 _ALTERNATIVES: Final = {"storage": DRIVERS, "auth": PROVIDERS}
 """Sections in which one key of several is chosen."""
@@ -51,12 +52,12 @@ _SERVICE_LINK: Final = re.compile(
     r"(?:_(?:PROTO|PORT|ADDR))?)",
     re.ASCII,
 )
-"""What Kubernetes sets in every pod for a service (service links; the names are those of Docker's old links)."""
+"""Names of the variables that Kubernetes sets in every pod for a service (service links)."""
 
 _FOREIGN: Final = {
     "REGISTRY_AUTH_FILE": "podman, skopeo and buildah take their credentials from the file it names",
 }
-"""Variables with the prefix that other programs read, and what for."""
+"""Variables with the prefix that other programs read, and their purpose."""
 
 Path = tuple[str | int, ...]
 
@@ -64,18 +65,18 @@ _NEAR_MISS: Final = (
     "names no setting, and is similar to one that protects the registry or its data; correct or remove it"
 )
 _CLOSE: Final = 0.85
-"""How alike the names of two variables must be for a hint: most of each name is that of the section."""
+"""Least similarity of two names for a hint: most of each name is that of the section."""
 
 _LINK_VALUE: Final = re.compile(r"(?:tcp|udp|sctp)://\S+", re.ASCII)
 
 
 def variable_of(path: tuple[str, ...]) -> str:
-    """The variable that sets the key at `path` ("endpoints[]" stands for its first element)."""
+    """Return the variable of the key at `path` ("endpoints[]" means its first element)."""
     return PREFIX + "_".join(step.replace("[]", "_0") for step in path).upper()
 
 
 def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[Problem]:
-    """Lay the variables of `environ` over `root`, in order of their names; what was wrong with them."""
+    """Apply the variables of `environ` to `root`, in order of their names; return the problems."""
     problems: list[Problem] = []
     choices: dict[str, dict[str, str]] = {}
     links: dict[str, str] = {}
@@ -125,7 +126,7 @@ def _dotted(path: Path) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, int, str]]:
-    """Bytewise like the reference, but element 10 after element 2."""
+    """Return the sort key of a name: byte order as in CNCF Distribution, but element 10 after element 2."""
     return [
         (0, int(part), "") if part.isdecimal() and part.isascii() and len(part) < 10 else (1, 0, part)  # noqa: PLR2004
         for part in name.split("_")
@@ -140,7 +141,7 @@ def _path(name: str, root: Map, model: type[Section]) -> Path | None:
 
 
 def _names_file(name: str, root: Map, model: type[Section]) -> bool:
-    """Return whether a variable names the file with a setting's value; a key that ends in `file` comes first.
+    """Return whether a variable names the file with a setting's value; keys that end in `file` take precedence.
 
     A free key (a header, a field of the log) counts as one if the file has it.
     """
@@ -155,7 +156,7 @@ def _names_file(name: str, root: Map, model: type[Section]) -> bool:
 
 
 def _shape(shape: Shape, path: Path, *, declared: bool = False) -> Shape | None:
-    """Return the shape of the value at `path`, None where it is free; `declared`: also where its name is."""
+    """Return the shape of the value at `path`, None if it is free; `declared`: None for free names too."""
     for step in path:
         match shape:
             case SectionOf(model) if isinstance(step, str):
@@ -175,7 +176,7 @@ def _splits(words: list[str]) -> Iterator[tuple[str, list[str]]]:
 
 
 def _locate(shape: Shape, node: Node | None, words: list[str]) -> Path | None:
-    """The path that `words` name below `shape`, None if they name nothing."""
+    """Return the path that `words` name below `shape`, None if there is none."""
     if not words:
         return ()
     match shape:
@@ -190,7 +191,7 @@ def _locate(shape: Shape, node: Node | None, words: list[str]) -> Path | None:
             return None if rest is None else (index, *rest)
         case MapOf() | Raw():
             return _locate_free(shape, node, words)
-        case Leaf():
+        case ScalarOf():
             return None
 
 
@@ -203,14 +204,14 @@ def _locate_key(model: type[Section], node: Node | None, words: list[str]) -> Pa
             path = _locate(key.shape, below, rest)
             if path is not None:
                 return (name, *path)
-    # REGISTRY_REDIS_OPTIONS_DB: the reference's options are a struct of that name, spread in the file.
+    # REGISTRY_REDIS_OPTIONS_DB: in CNCF Distribution the options are an inlined struct of that name.
     if words[0] == "OPTIONS" and "addrs" in keys_of(model) and len(words) > 1:
         return _locate_key(model, node, words[1:])
     return None
 
 
 def _locate_free(shape: MapOf | Raw, node: Node | None, words: list[str]) -> Path | None:
-    """A key that the file has, in any case; else all that is left is one new key in lower case."""
+    """Return the path of a key of the file, compared without case, or of a new key in lower case."""
     if not all(words):
         return None
     value: Shape = shape.value if isinstance(shape, MapOf) else Raw()
@@ -231,9 +232,9 @@ def _locate_free(shape: MapOf | Raw, node: Node | None, words: list[str]) -> Pat
 
 
 def _unknown(name: str, model: type[Section]) -> Problem:
-    """What to report of a variable that sets nothing: a misspelling of a critical setting is an error."""
+    """Return the problem of a variable without a setting: an error for a misspelt critical key."""
     if reader := _FOREIGN.get(name):
-        return Problem(f"is no setting of the registry; {reader}", origin=Origin(name), kind="warning")
+        return Problem(f"is not a setting of the registry; {reader}", origin=Origin(name), kind="warning")
     text = name.removeprefix(PREFIX)
     found = min(_near_variables(model, text.split("_")), default=None)
     if found is not None and found[0]:
@@ -255,7 +256,7 @@ def _unknown(name: str, model: type[Section]) -> Problem:
 
 
 def _misspelt_prefix(name: str, root: Map, model: type[Section]) -> Iterator[Problem]:
-    """Report what would be a critical setting in capitals and with underscores.
+    """Report names that would be critical settings in upper case and with underscores.
 
     Programs have their own `registry_user`, so only the whole name of a setting below a section counts.
     """
@@ -264,12 +265,12 @@ def _misspelt_prefix(name: str, root: Map, model: type[Section]) -> Iterator[Pro
         return
     path = _path(meant.removesuffix(SUFFIX) if _names_file(meant, root, model) else meant, root, model)
     if path is not None and len(path) > 1 and is_critical(path):
-        message = "is read by nothing: names of variables are in capitals, with underscores"
+        message = "is ignored: names of variables are in upper case, with underscores"
         yield Problem(message, origin=Origin(name), nearest=meant, meant=_dotted(path))
 
 
 def _joined(text: str, model: type[Section]) -> tuple[str, ...] | None:
-    """The critical key whose variable is `text` but for underscores, or for the section that leads to it."""
+    """Return the critical key whose variable differs from `text` by underscores or by a missing section."""
     plain = re.sub(r"^SSL", "TLS", re.sub(r"[._-]", "", text).upper())
     spellings = {plain, re.sub(r"^HTTPS", "HTTPTLS", plain), re.sub(r"^HTTPAUTH", "AUTH", plain)}
     if plain.startswith("TLS"):
@@ -284,7 +285,7 @@ def _joined(text: str, model: type[Section]) -> tuple[str, ...] | None:
 
 
 def _near_variables(model: type[Section], words: list[str]) -> Iterator[tuple[int, Path, str]]:
-    """As `_near`, each with the suffix of the variable that may have been meant."""
+    """Yield the results of `_near`, each with the suffix of the variable that may have been meant."""
     for misses, path in _near(SectionOf(model), words):
         yield misses, path, ""
     *first, last = words
@@ -297,7 +298,7 @@ def _near_variables(model: type[Section], words: list[str]) -> Iterator[tuple[in
 
 
 def _near(shape: Shape, words: list[str]) -> Iterator[tuple[int, Path]]:
-    """The paths below `shape` that misspelt `words` may name, each with the number of misspelt steps."""
+    """Yield the paths below `shape` that misspelt `words` may name, each with the number of misspelt steps."""
     if not words:
         yield 0, ()
         return
@@ -322,12 +323,12 @@ def _near(shape: Shape, words: list[str]) -> Iterator[tuple[int, Path]]:
 
 
 def _payload(name: str, value: str, problems: list[Problem]) -> Node:
-    """The value as a tree.  Raises `ConfigError` when it is not YAML."""
+    """Parse the value.  Raises `ConfigError` if it is not YAML."""
     origin = Origin(name)
     try:
         node, end = yaml.read(value, name, problems, lines=False)
     except ConfigError as error:
-        message = "is read as YAML and is none; quote it: " + name + "='\"...\"'"
+        message = "is not valid YAML; quote it: " + name + "='\"...\"'"
         raise ConfigError([Problem(message, origin=origin)]) from error
     if node is None:
         return Scalar("", origin)
@@ -338,23 +339,22 @@ def _payload(name: str, value: str, problems: list[Problem]) -> Node:
 
 
 def _cleared(root: Map, path: Path, value: Node) -> Iterator[Problem]:
-    """Warn of an empty variable that clears what the file says at a critical key.
+    """Warn of an empty variable that clears the file's value of a critical key.
 
-    `config/checks/removed_protection.py` makes an error of it where authentication, TLS or the data directory
-    is lost.
+    `config/checks/removed_protection.py` reports an error if authentication, TLS or the data directory is lost.
     """
     before = find(root, path)
     if not is_blank(value) or not is_critical(path):
         return
     if before is None or is_blank(before) or (isinstance(before, Map) and not before.entries):
         return
-    yield Problem("is empty, so what the file says is not in force", _dotted(path), value.origin, "warning")
+    yield Problem("is empty and replaces the value of the file", _dotted(path), value.origin, "warning")
 
 
 def _set(root: Map, path: Path, value: Node, choices: dict[str, dict[str, str]]) -> None:
-    """Put `value` at `path`, making what is missing on the way.
+    """Set the value at `path`; missing sections are created.
 
-    Nothing is put below a value of the wrong shape, which is told of when the tree is read.
+    Nothing is set below a value of the wrong shape, which `build.py` reports.
     Raises `ConfigError` for a list element after a gap.
     """
     section = path[0]
@@ -404,7 +404,7 @@ def _attach(node: Node, step: str | int, value: Node) -> None:
 def _note_choice(
     root: Map, section: str, path: Path, value: Node, choices: dict[str, dict[str, str]]
 ) -> Node | None:
-    """Remember which driver or provider a variable speaks of; what to put at `path`, None for nothing.
+    """Record the driver or provider that a variable concerns; return the value for `path`, None for none.
 
     `REGISTRY_STORAGE=s3` and `REGISTRY_STORAGE='{s3: {...}}'` choose a driver and keep the keys of all drivers.
     """
@@ -414,7 +414,7 @@ def _note_choice(
     if len(path) > 1:
         if path[1] in alternatives:
             if is_null(value) and not (isinstance(before, Map) and path[1] in before.entries):
-                return None  # a variable that is set to nothing chooses nothing
+                return None  # an empty variable chooses nothing
             noted.setdefault(str(path[1]), value.origin.source)
         return value
     if is_null(value):
@@ -422,12 +422,12 @@ def _note_choice(
         return value
     if isinstance(value, Scalar):
         if value.origin.hidden and value.text not in {*alternatives, "s3aws"}:
-            message = f"the content of the file is none of {', '.join(alternatives)}"
+            message = f"expected one of {', '.join(alternatives)} in the file"
             raise ConfigError([Problem(message, origin=value.origin)])
-        value = chosen(section, value)
+        value = mapping_for(section, value)
     if not isinstance(value, Map):
         return value
-    spread_alias(value)
+    rename_s3aws(value)
     if isinstance(before, Map):
         for name, node in before.items():
             if name not in alternatives and name not in value.entries:
@@ -437,14 +437,14 @@ def _note_choice(
 
 
 def _choose(root: Map, section: str, noted: dict[str, str]) -> list[Problem]:
-    """Drop what the file chose where the variables chose otherwise; refuse when they contradict each other."""
+    """Remove the file's choice if the variables choose another; refuse contradictory variables."""
     if len(noted) > 1:
-        said = " and ".join(f"{name} ({variable})" for name, variable in noted.items())
-        return [Problem(f"variables choose more than one: {said}", section)]
+        choices = " and ".join(f"{name} ({variable})" for name, variable in noted.items())
+        return [Problem(f"variables choose more than one: {choices}", section)]
     node = root.entries.get(section)
     if noted and isinstance(node, Map):
-        (wanted,) = noted
+        (chosen,) = noted
         for name in _ALTERNATIVES[section]:
-            if name != wanted:
+            if name != chosen:
                 node.drop(name)
     return []

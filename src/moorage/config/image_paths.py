@@ -1,7 +1,7 @@
-"""The two places of configuration files inside the container image.
+"""Chooses the configuration file inside the container image, which has two locations for it.
 
 `registry:2` reads /etc/docker/registry/config.yml, `registry:3` /etc/distribution/config.yml, and commands,
-Compose files and mounts name either.  The image has its own file at both places, so a file that differs from it
+Compose files and mounts name either.  The image has its own file at both locations, so a file that differs from it
 was mounted there (or copied, by a Dockerfile that begins with `FROM moorage`):
 
     mounted           named on the command line    read
@@ -10,7 +10,7 @@ was mounted there (or copied, by a Dockerfile that begins with `FROM moorage`):
     both              none                         the first; a warning names the other
 
 A directory, or a file that cannot be read, counts as mounted, so that it is refused by name and never replaced by
-the defaults; so does a place that is missing because a directory was mounted above it.
+the defaults; so does a location that is missing because a directory was mounted above it.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
 __all__ = ["SHIPPED", "choose", "in_image"]
 
 SHIPPED: Final = Path("/usr/share/moorage/config.yml")
-"""The image's own file, where nothing is mounted over it."""
+"""The image's own file, outside of all mounts."""
 
 _VARIABLE: Final = "MOORAGE_IMAGE"
 """Set by the Dockerfile, to the name of its target."""
 
 
 def in_image(environ: Mapping[str, str]) -> str:
-    """Return "full" or "slim" inside the container image, "" elsewhere."""
+    """Return "full" or "slim" inside the container image, "" outside of it."""
     return environ.get(_VARIABLE, "")
 
 

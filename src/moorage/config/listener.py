@@ -1,9 +1,9 @@
-"""Find where a running registry listens, by file and variables: for `moorage health`, called every few seconds.
+"""Finds the address of a running registry from file and variables: for `moorage health`, called every few seconds.
 
 `load.py` takes 150 ms of CPU, most of it for the models of the settings.  This module reads only `http` of the
 file, and only those variables that set `http.addr`, `http.net`, `http.tls.certificate` and `http.tls.key` to a
-text.  Everything that is not so plain is left to `load.py`, which reports what is wrong.  So a mistake
-elsewhere in a file that is being edited does not make a serving registry look dead.
+text.  All other cases are left to `load.py`, which reports mistakes.  So a mistake in another section of a file
+that is being edited does not make a serving registry look dead.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ _PLAIN: Final = {
     "REGISTRY_HTTP_TLS_KEY": ("tls", "key"),
 }
 _OTHERS: Final = ("REGISTRY_HTTP_ADDR", "REGISTRY_HTTP_NET", "REGISTRY_HTTP_TLS", "REGISTRY_HTTP_FILE")
-"""Beginnings of all variables that change what is read here, but for REGISTRY_HTTP itself."""
+"""Prefixes of all variables that concern these keys, except REGISTRY_HTTP itself."""
 
 
 @dataclass(frozen=True, slots=True)
 class Listener:
-    """`http.addr`, `http.net` and whether HTTPS is spoken; the directory and hosts of `http.tls.letsencrypt`."""
+    """`http.addr`, `http.net`, `tls` for HTTPS; the directory and hosts of `http.tls.letsencrypt`."""
 
     addr: str
     net: str
@@ -46,7 +46,7 @@ class Listener:
 
 
 def listener(path: Path | None, environ: Mapping[str, str], *, defaults: bool = False) -> Listener:
-    """Return where the registry listens that was started with the same arguments and variables.
+    """Return the listener of a registry that was started with the same arguments and variables.
 
     Raises `ConfigError`.
     """
@@ -65,7 +65,7 @@ def listener(path: Path | None, environ: Mapping[str, str], *, defaults: bool = 
 
 
 def listener_of_tree(root: Map, environ: Mapping[str, str]) -> Listener | None:
-    """Return what file and variables say where both are plain, None where it takes `load` to know."""
+    """Return the listener if file and variables are simple, None if `load` is needed."""
     http = root.entries.get("http")
     if not isinstance(http, Map):
         return None
@@ -91,7 +91,7 @@ def listener_of_tree(root: Map, environ: Mapping[str, str]) -> Listener | None:
 
 
 def _variables(environ: Mapping[str, str]) -> dict[tuple[str, ...], str] | None:
-    """Return the texts of the variables, None if there is one that is not plain or is empty."""
+    """Return the texts of the variables, None if one is empty or not a simple text."""
     found = {}
     for name, value in environ.items():
         if name != "REGISTRY_HTTP" and not name.startswith(_OTHERS):
@@ -120,7 +120,7 @@ def _acme(acme: Map) -> tuple[str, tuple[str, ...]] | None:
 
 
 def _text(section: Map, key: str) -> str | None:
-    """Return the text at `key`, "" for none, None for something else than a text."""
+    """Return the text at `key`, "" if missing, None if it is not a text."""
     node = section.entries.get(key)
     if node is None or is_null(node):
         return ""

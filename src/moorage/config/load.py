@@ -1,4 +1,4 @@
-"""From file and variables to settings.
+"""Loads the settings from file and variables.
 
 source.py ─► tree ─ environment.py ─► tree ─ deprecated.py ─► tree ─ build.py ─► settings
                                                             config/checks/dependencies.py, unsupported.py ◄─┘
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal
 from moorage.config.build import build
 from moorage.config.checks.dependencies import check
 from moorage.config.checks.removed_protection import removed
-from moorage.config.deprecated import modernise, spread
+from moorage.config.deprecated import expand_short_forms, replace_deprecated
 from moorage.config.environment import apply
 from moorage.config.model import Settings
 from moorage.config.problems import NOWHERE, ConfigError, Origin, Problem
@@ -31,10 +31,10 @@ __all__ = ["Examined", "Loaded", "examine", "load"]
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """Settings that can be served with.
+    """Valid settings.
 
-    `source` says where they come from, for people; `path` is the file, None for the built-in defaults;
-    `warnings` are problems of kind `unknown` and `warning`.
+    `source` is their origin for messages; `path` is the file, None for the built-in defaults; `warnings` are the
+    problems of kind `unknown` and `warning`.
     """
 
     settings: Settings
@@ -45,9 +45,9 @@ class Loaded:
 
 @dataclass(frozen=True, slots=True)
 class Examined:
-    """A configuration that may have errors; what an error concerns has its default in `settings`.
+    """A configuration that may have errors; settings with an error have their default.
 
-    Never served with: for commands that report on a configuration.
+    For commands that report on a configuration; never used to serve.
     """
 
     settings: Settings
@@ -64,9 +64,9 @@ class Examined:
 def load(
     path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] | None = None, defaults: bool = False
 ) -> Loaded:
-    """Read file and variables; with `defaults` no file, wherever one lies.
+    """Read file and variables; with `defaults` no file, even if there is one.
 
-    Raises `ConfigError` with everything that is wrong.
+    Raises `ConfigError` with all problems.
     """
     examined = examine(path, environ, places=places, defaults=defaults)
     if examined.refused:
@@ -77,9 +77,9 @@ def load(
 def examine(
     path: Path | None, environ: Mapping[str, str], *, places: Sequence[Path] | None = None, defaults: bool = False
 ) -> Examined:
-    """Read file and variables as `load` does, and return the settings beside everything that is wrong.
+    """Read file and variables as `load` does; return the settings with all problems.
 
-    Raises `ConfigError` for a file that cannot be read, or is no mapping.
+    Raises `ConfigError` for a file that cannot be read or is not a mapping.
     """
     chosen, problems = (None, []) if defaults else choose(path, environ, places)
     if chosen is None:
@@ -87,52 +87,53 @@ def examine(
     else:
         root, source = tree(chosen, problems, environ), str(chosen)
     problems += _empty_sections(root)
-    spread(root)
+    expand_short_forms(root)
     alone = copied(root)
-    problems += [*apply(root, Settings, environ), *modernise(root, Settings)]
+    problems += [*apply(root, Settings, environ), *replace_deprecated(root, Settings)]
 
     settings, mistakes = build(Settings, root)
     problems += mistakes
     losses = [] if chosen is None else removed(_built_alone(alone), settings, root, environ)
     lost = [loss.key for loss in losses]
-    problems = [problem for problem in problems if problem.kind != "warning" or not _is_told(problem.key, lost)]
+    problems = [
+        problem for problem in problems if problem.kind != "warning" or not _is_reported(problem.key, lost)
+    ]
 
     def origin(key: str) -> Origin:
         return _origin(root, key) if chosen is not None or key else NOWHERE
 
-    # A key that was wrong by itself has been told of; what its default would mean is no second problem, and
-    # neither is what is wrong inside of something that is refused as a whole.
-    # A key that is missing because it was misspelt is no second problem either.
-    told = [problem.key for problem in problems if problem.kind == "error"]
+    # Consequences of a reported error are not reported: those of a key's default in place of a wrong value, of
+    # problems inside a refused section, and of a key that is missing because it was misspelt.
+    reported = [problem.key for problem in problems if problem.kind == "error"]
     misspelt = [problem.meant for problem in problems if problem.kind == "error"]
     for further in (losses, _missing_version(root), refusals(settings, origin), check(settings, origin, environ)):
         fresh = [
             problem
             for problem in further
-            if not _is_told(problem.key, told) and not _is_missed(problem.key, misspelt, root)
+            if not _is_reported(problem.key, reported) and not _is_explained(problem.key, misspelt, root)
         ]
         problems += fresh
-        told += [problem.key for problem in fresh if problem.kind == "error"]
+        reported += [problem.key for problem in fresh if problem.kind == "error"]
 
-    if not any(key == "http" or key.startswith("http.tls") for key in told):
+    if not any(key == "http" or key.startswith("http.tls") for key in reported):
         problems += _tls_without_effect(settings, root)
     return Examined(settings, source, tuple(_without_hidden(problem, root) for problem in problems), chosen)
 
 
 def _built_alone(root: Map) -> Settings:
-    """The settings of the file without variables."""
-    modernise(root, Settings)
+    """Return the settings of the file without variables."""
+    replace_deprecated(root, Settings)
     settings, _ = build(Settings, root)
     return settings
 
 
-def _is_told(key: str, told: list[str]) -> bool:
-    """Whether an error was noted at `key` or above it."""
-    return any(other and (key == other or key.startswith((f"{other}.", f"{other}["))) for other in told)
+def _is_reported(key: str, reported: list[str]) -> bool:
+    """Return whether an error was reported at `key` or above it."""
+    return any(other and (key == other or key.startswith((f"{other}.", f"{other}["))) for other in reported)
 
 
-def _is_missed(key: str, misspelt: list[str], root: Map) -> bool:
-    """Whether a misspelling explains why `key`, or the whole section that holds it, is missing."""
+def _is_explained(key: str, misspelt: list[str], root: Map) -> bool:
+    """Return whether a misspelling explains why `key`, or the section that contains it, is missing."""
     return any(
         key == meant or (meant and key.startswith(f"{meant}.") and find(root, tuple(meant.split("."))) is None)
         for meant in misspelt
@@ -140,16 +141,16 @@ def _is_missed(key: str, misspelt: list[str], root: Map) -> bool:
 
 
 def _empty_sections(root: Map) -> list[Problem]:
-    """Report `auth` and `http.tls` without content, as commented lines or a template leave them.
+    """Report `auth` and `http.tls` without content, as left by commented lines or a template.
 
-    The reference takes them; `{}` is written on purpose.
+    CNCF Distribution accepts them; `{}` is explicit.
     """
     found = []
     for path, consequence in ((("auth",), "no authentication"), (("http", "tls"), "plain HTTP")):
         section, above = find(root, path), find(root, path[:-1])
         if not isinstance(above, Map) or path[-1] not in above.entries:
             continue
-        # A provider without parameters is chosen all the same.
+        # A provider without parameters is a choice.
         blank = isinstance(section, Map) and bool(section.entries) and path != ("auth",) and _is_blank(section)
         if is_null(section) or blank:
             message = f"is empty, which means {consequence}; fill it in or remove it"
@@ -158,7 +159,7 @@ def _empty_sections(root: Map) -> list[Problem]:
 
 
 def _tls_without_effect(settings: Settings, root: Map) -> list[Problem]:
-    """Report settings of TLS that leave it off: an error, or a warning where all have their defaults."""
+    """Report settings of TLS that do not enable it: an error, or a warning if all have their defaults."""
     section = find(root, ("http", "tls"))
     if section is None or settings.http.tls.enabled or _is_blank(section):
         return []
@@ -171,7 +172,7 @@ def _tls_without_effect(settings: Settings, root: Map) -> list[Problem]:
 
 
 def _is_blank(node: Node) -> bool:
-    """Whether a node and all below it are empty."""
+    """Return whether a node and all below it are empty."""
     if isinstance(node, Map):
         return all(_is_blank(below) for below in node.entries.values())
     if isinstance(node, List):
@@ -186,7 +187,7 @@ def _missing_version(root: Map) -> list[Problem]:
 
 
 def _without_hidden(problem: Problem, root: Map) -> Problem:
-    """Return `problem` without the value that its message shows, if that came from a file of `value_files.py`."""
+    """Return `problem` without the value in its message if the value came from a file (`value_files.py`)."""
     node = find(root, _steps(problem.key))
     if not isinstance(node, Scalar) or not node.origin.hidden or not node.text:
         return problem
@@ -200,7 +201,7 @@ def _steps(key: str) -> tuple[str | int, ...]:
 
 
 def _origin(root: Map, key: str) -> Origin:
-    """Where `key` ("health.file[0].file") was written; what is missing has the origin of what should hold it."""
+    """Return the origin of `key` ("health.file[0].file"); that of its section if the key is missing."""
     here: Node = root
     origin = Origin(root.origin.source)
     steps = _steps(key)

@@ -42,7 +42,7 @@ class Settings(Section):
     validation: Validation = setting(Validation, "Validation of pushed manifests.")
     policy: Policy = setting(Policy, "Repository policy.")
     auth: Auth = setting(Auth, "Authentication.")
-    guessing: Guessing = setting(Guessing, "Rate limit of failed logins.", ours=True)
+    guessing: Guessing = setting(Guessing, "Rate limit of failed logins.", own=True)
     middleware: Middleware = setting(Middleware, "Middleware of the storage driver.")
     notifications: Notifications = setting(Notifications, "Notifications of events by webhooks.")
     redis: Redis | None = setting(None, "Redis server of the shared cache.")

@@ -1,6 +1,6 @@
-"""What is wrong with a configuration, said so that the operator knows where to look and what to write.
+"""Problems of a configuration: each with origin, key, cause and remedy.
 
-Problems are collected: whoever has three mistakes hears of three, not of the first one.
+Problems are collected, so that one run reports all of them.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["NOWHERE", "ConfigError", "Origin", "Problem", "nearest"]
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """Where a value was written: a file and its line, or the name of a variable (no line).
+    """Origin of a value: a file and its line, or the name of a variable (no line).
 
     `hidden`: messages do not show the value, which may be a secret.
     """
@@ -35,17 +35,17 @@ class Origin:
 
 
 NOWHERE = Origin("")
-"""The origin of what nobody wrote: a setting that is missing."""
+"""Origin of a missing setting."""
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """One thing to mend.
+    """A problem of the configuration.
 
-    `error` keeps the registry from starting.  `unknown` (a key or variable that nothing reads), `fault` (CNCF
+    `error` keeps the registry from starting.  `unknown` (a key or variable that is not used), `fault` (CNCF
     Distribution starts with it, and serves no client) and `warning` do not, but `moorage config check` counts the
     first two as errors.
-    `meant` is the dotted key that is missing because of this problem; what its absence leads to is not reported.
+    `meant` is the dotted key that is missing because of this problem; further consequences are not reported.
     """
 
     message: str
@@ -62,7 +62,7 @@ class Problem:
 
 
 class ConfigError(Exception):
-    """The configuration cannot be used; `problems` are all that is wrong, warnings included."""
+    """The configuration is invalid; `problems` are all of its problems, warnings included."""
 
     def __init__(self, problems: Iterable[Problem]) -> None:
         self.problems = tuple(problems)
@@ -70,7 +70,7 @@ class ConfigError(Exception):
 
 
 def nearest(word: str, known: Iterable[str], *, cutoff: float = 0.7) -> str | None:
-    """The known word that `word` was most likely meant to be, None if none is as close as `cutoff` (0 to 1)."""
+    """Return the known word most similar to `word`, None if none is as similar as `cutoff` (0 to 1)."""
     by_fold: dict[str, str] = {}
     for candidate in known:
         by_fold.setdefault(candidate.lower(), candidate)

@@ -1,8 +1,8 @@
-"""Scalars: what a piece of text means, by the field that it is meant for.
+"""Parsers of scalar values; the field decides which one applies.
 
-A `Reader` stands in the annotation of every setting that is a single value: `Annotated[float,
-Reader("duration", read_duration)]`.  Its function gets the scalar as written and returns the value or raises
-`ValueError` with what was expected ("expected ..."), never with the value itself, which may be a secret.
+The annotation of every setting with a single value has a `Reader`: `Annotated[float,
+Reader("duration", read_duration)]`.  Its function gets the scalar as written and returns the value, or raises
+`ValueError` with a description of valid values ("expected ..."), never with the value, which may be a secret.
 
 Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 resolve.go; Go's time.ParseDuration,
 strconv.ParseBool and fmt.
@@ -43,9 +43,9 @@ __all__ = [
 
 @dataclass(frozen=True, slots=True)
 class Reader:
-    """How a setting's text is read; `kind` is what the documentation calls it.
+    """Parser of a setting's text; `kind` is its name in the documentation.
 
-    `nanoseconds`: a number without a unit is taken for nanoseconds, which deserves a warning.
+    `nanoseconds`: a number without a unit means nanoseconds, with a warning.
     """
 
     kind: str
@@ -53,7 +53,7 @@ class Reader:
     nanoseconds: bool = False
 
 
-# ------------------------------------------------------------------------------ what yaml.v2 makes of text
+# ------------------------------------------------------------------------------ scalars of yaml.v2
 
 _WORDS: Final[dict[str, bool | float | None]] = {
     **dict.fromkeys(("y", "Y", "yes", "Yes", "YES", "true", "True", "TRUE", "on", "On", "ON"), True),
@@ -70,7 +70,7 @@ _DIGITS_LIMIT: Final = 64
 
 
 def resolve(scalar: Scalar) -> str | int | float | bool | None:
-    """What an untyped field gets: 12:30 and dates stay text, 0123 is 83, 1e3 is 1000.0, yes is True."""
+    """Return the value of an untyped field: 12:30 and dates stay text, 0123 is 83, 1e3 is 1000.0, yes is True."""
     text = scalar.text
     if scalar.quoted:
         return text
@@ -94,7 +94,7 @@ def resolve(scalar: Scalar) -> str | int | float | bool | None:
 
 
 def _go_text(value: str | float | bool | None) -> str:  # noqa: FBT001  the value itself is a bool
-    """What Go's fmt.Sprint prints."""
+    """Format a value as Go's fmt.Sprint does."""
     match value:
         case None:
             return ""
@@ -119,36 +119,36 @@ def _go_text(value: str | float | bool | None) -> str:  # noqa: FBT001  the valu
 
 
 def read_text(scalar: Scalar) -> str:
-    """A typed text field gets the source text: `0123`, `yes` and `1e3` as written."""
+    """Return the source text, for typed fields: `0123`, `yes` and `1e3` as written."""
     return scalar.text
 
 
 def read_loose_text(scalar: Scalar) -> str:
-    """A driver parameter that is text: resolved first and then printed, so `0123` is "83"."""
+    """Return the text of a driver parameter: resolved first and then formatted, so `0123` is "83"."""
     return _go_text(resolve(scalar))
 
 
 def path_problem(text: str) -> str:
-    """What keeps `text` from being a path for the operating system; "" if nothing does.
+    """Return the reason why `text` is not a path for the operating system; "" if it is one.
 
     Bytes that are not UTF-8 are lone surrogates from U+DC80 to U+DCFF in Python, and may be a path.
     """
     if "\0" in text:
-        return "expected a path, which has no NUL character"
+        return "expected a path, which contains no NUL character"
     try:
         text.encode("utf-8", "surrogateescape")
     except UnicodeEncodeError:
-        return "expected a path, which has no lone surrogate"
+        return "expected a path, which contains no lone surrogate"
     return ""
 
 
 def read_path(scalar: Scalar) -> str:
-    """A typed text field that names a file or directory."""
+    """Return the path in a typed text field."""
     return _path(read_text(scalar))
 
 
 def read_loose_path(scalar: Scalar) -> str:
-    """A driver parameter that names a file or directory."""
+    """Return the path in a driver parameter."""
     return _path(read_loose_text(scalar))
 
 
@@ -159,7 +159,7 @@ def _path(text: str) -> str:
 
 
 def read_flag(scalar: Scalar) -> bool:
-    """True and false in YAML 1.1's spellings; quoted ones too, as compose files tend to have them."""
+    """Parse true and false in the spellings of YAML 1.1, quoted too, as in Compose files."""
     value = _WORDS.get(scalar.text)
     if not isinstance(value, bool):
         raise ValueError("expected true or false")  # noqa: TRY004  every reader raises ValueError
@@ -167,7 +167,7 @@ def read_flag(scalar: Scalar) -> bool:
 
 
 def read_driver_flag(scalar: Scalar) -> bool:
-    """As `read_flag`, and what else Go's ParseBool takes, as in the parameters of the S3 driver."""
+    """Parse as `read_flag` does, and the other spellings of Go's ParseBool (parameters of the S3 driver)."""
     return _GO_WORDS[scalar.text] if scalar.text in _GO_WORDS else read_flag(scalar)
 
 
@@ -175,7 +175,7 @@ _GO_WORDS: Final = {"1": True, "t": True, "T": True, "0": False, "f": False, "F"
 
 
 def read_int(scalar: Scalar) -> int:
-    """A whole number, also as 1e3, 0x10 or in quotes."""
+    """Parse a whole number, also as 1e3, 0x10 or in quotes."""
     value = resolve(scalar if not scalar.quoted else type(scalar)(scalar.text, scalar.origin))
     if isinstance(value, float) and value.is_integer():
         value = int(value)
@@ -195,7 +195,7 @@ _TOO_LONG: Final = "expected a duration of at most 2562047h"
 
 
 def parse_duration(text: str) -> float:
-    """Seconds of a Go duration.  Raises ValueError, also beyond Go's 292 years."""
+    """Return the seconds of a Go duration.  Raises ValueError, also beyond Go's 292 years."""
     sign, rest = (-1, text[1:]) if text.startswith("-") else (1, text.removeprefix("+"))
     if rest == "0":
         return 0.0
@@ -214,7 +214,7 @@ def parse_duration(text: str) -> float:
 
 
 def format_duration(seconds: float) -> str:
-    """A Go duration that reads back as `seconds`."""
+    """Return the Go duration of a number of seconds."""
     if seconds == 0:
         return "0s"
     nanoseconds = round(abs(seconds) * 10**9)
@@ -227,13 +227,13 @@ def format_duration(seconds: float) -> str:
 
 
 def bare_integer(scalar: Scalar) -> int | None:
-    """The number, where a duration was written without a unit."""
+    """Return the number of a duration without a unit; None if it has one."""
     value = None if scalar.quoted else resolve(scalar)
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
 def read_nanoseconds(scalar: Scalar) -> float:
-    """A duration in one of the reference's typed fields, where a bare integer counts nanoseconds."""
+    """Parse a duration of CNCF Distribution's typed fields, where a bare integer is nanoseconds."""
     bare = bare_integer(scalar)
     if bare is not None:
         if abs(bare) > _LARGEST_NS:
@@ -243,7 +243,7 @@ def read_nanoseconds(scalar: Scalar) -> float:
 
 
 def read_seconds(scalar: Scalar) -> float:
-    """A duration where a bare integer is refused: the reference takes none here, or the setting is ours.
+    """Parse a duration; bare integers are refused, as CNCF Distribution does here, or in our own settings.
 
     `age: 168` would otherwise mean 168 nanoseconds and purge every upload.
     """

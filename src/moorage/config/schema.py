@@ -1,7 +1,7 @@
-"""The models seen as a table: which keys a section has, what shape and meaning each value has.
+"""Schema of the settings, derived from the models: keys of each section, shape and attributes of each value.
 
-The environment's names, the reading of trees, the masking of secrets and the documentation are all derived
-from this view, so a setting is described in one place, its model.
+Names of variables, parsing, masking of secrets and the documentation use it, so that a setting is declared in one
+place, its model.
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from moorage.config.sections.base import Section
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-__all__ = ["Key", "Leaf", "ListOf", "MapOf", "Raw", "SectionOf", "Shape", "keys_of", "walk"]
+__all__ = ["Key", "ListOf", "MapOf", "Raw", "ScalarOf", "SectionOf", "Shape", "keys_of", "walk"]
 
 
 @dataclass(frozen=True, slots=True)
-class Leaf:
+class ScalarOf:
     """A single value."""
 
     reader: Reader
@@ -53,17 +53,17 @@ class SectionOf:
 
 @dataclass(frozen=True, slots=True)
 class Raw:
-    """Anything, resolved as yaml.v2 does."""
+    """Any value, resolved as yaml.v2 does."""
 
 
-Shape = Leaf | ListOf | MapOf | SectionOf | Raw
+Shape = ScalarOf | ListOf | MapOf | SectionOf | Raw
 
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One setting: `name` in the file, `field` in the model; the rest as `sections.base.setting` says.
+    """One setting: `name` in the file, `field` in the model; the others are parameters of `sections.base.setting`.
 
-    `optional`: the default is None, so that a section that is there differs from one that is not.
+    `optional`: the default is None, so that an empty section differs from a missing one.
     """
 
     name: str
@@ -76,14 +76,14 @@ class Key:
     required: bool
     variable: str | None
     instead: str | None
-    ours: bool
+    own: bool
     shown: str | None
     optional: bool
 
 
 @cache
 def keys_of(model: type[Section]) -> dict[str, Key]:
-    """The keys of a section by their name in the file (`from_` is `from` there)."""
+    """Return the keys of a section by their name in the file (`from_` is `from` there)."""
     hints = typing.get_type_hints(model, include_extras=True)
     keys: dict[str, Key] = {}
     for field, info in model.model_fields.items():
@@ -104,7 +104,7 @@ def _shape(hint: Any) -> Shape:
         metadata = tuple(extras)
     readers = [extra for extra in metadata if isinstance(extra, Reader)]
     if readers:
-        return Leaf(readers[-1])
+        return ScalarOf(readers[-1])
     if get_origin(hint) in {types.UnionType, typing.Union}:
         (hint,) = [option for option in get_args(hint) if option is not type(None)]
         return _shape(hint)
@@ -118,7 +118,7 @@ def _shape(hint: Any) -> Shape:
 
 
 def walk(model: type[Section], path: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Key]]:
-    """Every key below `model` in the order of the file, each section before its keys; lists add `[]`."""
+    """Yield every key below `model` in the order of the file, each section before its keys; lists add `[]`."""
     for key in keys_of(model).values():
         here = (*path, key.name)
         yield here, key

@@ -1,4 +1,4 @@
-"""Settings written back as a file: what is in force, with secrets masked."""
+"""Renders the settings in force as YAML, with secrets masked."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import yaml
 
 from moorage.config.problems import NOWHERE
 from moorage.config.scalars import format_duration, resolve
-from moorage.config.schema import Key, Leaf, ListOf, MapOf, SectionOf, Shape, keys_of
+from moorage.config.schema import Key, ListOf, MapOf, ScalarOf, SectionOf, Shape, keys_of
 from moorage.config.tree import Scalar
 from moorage.redaction import in_text
 
@@ -21,7 +21,7 @@ MASK: Final = "********"
 
 
 class _Dumper(yaml.SafeDumper):
-    """Quotes what the dialect would not read back as text (`1e3`, which PyYAML leaves plain)."""
+    """Quotes text that the dialect would parse as another type (`1e3`, which PyYAML writes without quotes)."""
 
 
 def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
@@ -33,7 +33,7 @@ _Dumper.add_representer(str, _represent_text)
 
 
 def render(settings: Section) -> str:
-    """YAML that reads back as `settings`, but for the secrets."""
+    """Return YAML that loads as `settings`, except for the secrets."""
     return yaml.dump(_section(settings), Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=1000)
 
 
@@ -55,7 +55,7 @@ def _value(shape: Shape, value: Any, key: Key) -> Any:
             return [_value(item, entry, key) for entry in value]
         case MapOf(inner):
             return {name: _value(inner, entry, key) for name, entry in value.items()}
-        case Leaf(reader) if reader.kind == "duration":
+        case ScalarOf(reader) if reader.kind == "duration":
             return format_duration(value)
         case _:
             return in_text(value) if isinstance(value, str) else value

@@ -1,7 +1,7 @@
-"""Where the configuration comes from: a file or the built-in text, as a tree without variables.
+"""Source of the configuration: a file or the built-in defaults, as a tree without variables.
 
-The file is the argument, else what REGISTRY_CONFIGURATION_PATH names, else one of the two places where images of
-the reference keep it, else there is none and the built-in defaults apply.  `image_paths.py` chooses inside the
+The file is the argument, else the one that REGISTRY_CONFIGURATION_PATH names, else one of the two locations of
+CNCF Distribution's images; without a file the built-in defaults apply.  `image_paths.py` chooses inside the
 container image.  Imports no settings, so that `moorage health` starts quickly.
 
 Above: `load.py`, `listener.py`.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 __all__ = ["BUILT_IN", "PLACES", "built_in", "choose", "found", "tree"]
 
 PLACES: Final = (Path("/etc/docker/registry/config.yml"), Path("/etc/distribution/config.yml"))
-"""Where `registry:2` and `registry:3` keep their file."""
+"""Locations of the file of `registry:2` and `registry:3`."""
 
 BUILT_IN: Final = "built-in defaults"
 
@@ -50,7 +50,7 @@ def choose(
     there = _there(places)
     if path is not None or variable:
         named = path or Path(variable)
-        # Another file is read on purpose; of the two places one may be named by the image and the other mounted.
+        # Another file is read on purpose; of both locations one may be named by the image and the other mounted.
         others = [place for place in there if place != named] if named in places else []
         how = "on the command line" if path else "by REGISTRY_CONFIGURATION_PATH"
         return named, _unused(others, f"not read: {named} is named {how}")
@@ -62,7 +62,7 @@ def _unused(files: list[Path], message: str) -> list[Problem]:
 
 
 def found() -> Path | None:
-    """Return the file that is read when none is named."""
+    """Return the file that is read if none is named."""
     return next(iter(_there(PLACES)), None)
 
 
@@ -71,7 +71,7 @@ def _there(places: Sequence[Path]) -> list[Path]:
 
 
 def tree(path: Path, problems: list[Problem], environ: Mapping[str, str]) -> Map:
-    """Return the file's tree; what stands in it twice is appended to `problems`.
+    """Return the file's tree; duplicate keys are appended to `problems`.
 
     Raises `ConfigError` for a file that cannot be read or is no mapping.
     """
@@ -115,7 +115,7 @@ def _text(path: Path, environ: Mapping[str, str]) -> str:
 
 
 def _directory(path: Path) -> str:
-    """Return what to report of a directory in the file's place."""
+    """Return the message about a directory in place of the file."""
     try:
         empty = not any(path.iterdir())
     except OSError:
@@ -139,7 +139,7 @@ def built_in(environ: Mapping[str, str]) -> Map:
 
 
 def _data_directory(environ: Mapping[str, str]) -> Path:
-    """The user's data directory; for root, what an earlier registry of this machine has filled, if it has."""
+    """Return the user's data directory; for root, `/var/lib/registry` if it exists."""
     earlier = Path("/var/lib/registry")
     if os.geteuid() == 0 and earlier.is_dir():
         return earlier

@@ -1,7 +1,7 @@
-"""A configuration between text and settings: a tree whose scalars keep their source text.
+"""Tree of a configuration, between YAML and settings; its scalars keep their source text.
 
-The text is kept because the target decides how to read it: `secret: 0123` is "0123" for a text field and
-83 for an untyped one (`scalars.py`).  The tree is mutable because environment variables are laid over it.
+The text is kept because the field decides how it is parsed: `secret: 0123` is "0123" for a text field and
+83 for an untyped one (`scalars.py`).  The tree is mutable because environment variables change it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["List", "Map", "Node", "Scalar", "copied", "describe", "find", "is_bl
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """One value.  `quoted`: it is text whatever it looks like."""
+    """One value.  `quoted`: it is text, even if it looks like a number or a flag."""
 
     text: str
     origin: Origin
@@ -70,19 +70,19 @@ def _copied(node: Node) -> Node:
 
 
 def is_null(node: Node | None) -> bool:
-    """True for nothing, `null`, `~` and an empty value."""
+    """Return whether a node is missing, `null`, `~` or empty."""
     return node is None or (
         isinstance(node, Scalar) and not node.quoted and node.text in {"", "~", "null", "Null", "NULL"}
     )
 
 
 def is_blank(node: Node | None) -> bool:
-    """True for what `is_null` is true for, and for an empty text in quotes."""
+    """Return whether `is_null` is true, or the node is an empty text in quotes."""
     return is_null(node) or (isinstance(node, Scalar) and not node.text)
 
 
 def describe(node: Node) -> str:
-    """Return what was found, for a message about what was expected; long text is cut, hidden text left out."""
+    """Return a description of the node for messages; long text is cut, hidden text omitted."""
     match node:
         case Map():
             return "a mapping"
@@ -97,7 +97,7 @@ def describe(node: Node) -> str:
 
 
 def find(root: Node, path: tuple[str | int, ...]) -> Node | None:
-    """The node at `path`, None if there is none."""
+    """Return the node at `path`, None if there is none."""
     node: Node | None = root
     for step in path:
         match node:

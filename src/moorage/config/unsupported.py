@@ -1,6 +1,6 @@
-"""What the reference offers and this version of Moorage does not: refused at start, never taken in silence.
+"""Settings of features that Moorage does not support: refused at start if they are enabled, never ignored.
 
-A row of `LATER` goes when its feature comes.  What is disabled in the file, or has no effect there, is no error.
+A row of `LATER` is removed with the release of its feature.
 """
 
 from __future__ import annotations
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.config.problems import Origin
 
-__all__ = ["GONE", "LATER", "Later", "refusals"]
+__all__ = ["GONE", "LATER", "UnsupportedFeature", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
-class Later:
-    """A feature that is missing.  `keys`: what the documentation marks; `used`: the keys that switch it on."""
+class UnsupportedFeature:
+    """A feature without support.  `keys`: marked in the documentation; `used`: yields the keys that enable it."""
 
     keys: tuple[str, ...]
     what: str
@@ -40,7 +40,7 @@ def _endpoints(settings: Settings) -> Iterator[str]:
 
 
 def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
-    """The key itself, when it is not empty."""
+    """Return a function that yields the key if it is not empty."""
 
     def used(settings: Settings) -> Iterator[str]:
         value: object = settings
@@ -53,8 +53,10 @@ def _filled(path: str) -> Callable[[Settings], Iterator[str]]:
 
 
 LATER: Final = (
-    Later(("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints),
-    Later(
+    UnsupportedFeature(
+        ("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints
+    ),
+    UnsupportedFeature(
         ("proxy",),
         "pull-through caching",
         "remove it; as a mirror without content this registry would answer 404",
@@ -63,32 +65,32 @@ LATER: Final = (
 )
 
 GONE: Final = (
-    Later(
+    UnsupportedFeature(
         ("storage.swift",),
         "the swift driver",
         "reach the same container by its S3 protocol (OpenStack's s3api): storage.s3 with regionendpoint, bucket: "
         "CONTAINER and rootdirectory: PREFIX/files",
         _storage("swift"),
     ),
-    Later(
+    UnsupportedFeature(
         ("storage.oss",),
         "the oss driver",
         "reach the same bucket by its S3-compatible address: storage.s3 with regionendpoint, same rootdirectory",
         _storage("oss"),
     ),
 )
-"""What will not come: docs/decisions/0010-gone-with-2.8.md."""
+"""Features of 2.8 that will not be supported: docs/decisions/0010-gone-with-2.8.md."""
 
 
 def refusals(settings: Settings, origin: Callable[[str], Origin]) -> list[Problem]:
-    """One error for each key that asks for what is not there."""
+    """Return an error for each key that enables an unsupported feature."""
     found = [
         (f"{later.what} is not available in this version of Moorage; {later.instead}", key)
         for later in LATER
         for key in later.used(settings)
     ]
     found += [
-        (f"{gone.what} of 2.8 is not offered, as in CNCF Distribution 3; {gone.instead}", key)
+        (f"{gone.what} of 2.8 is not supported, as in CNCF Distribution 3; {gone.instead}", key)
         for gone in GONE
         for key in gone.used(settings)
     ]

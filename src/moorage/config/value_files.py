@@ -1,9 +1,9 @@
 """Values from files: `REGISTRY_HTTP_SECRET_FILE=/run/secrets/http` sets `http.secret` to the content of the file.
 
-Docker, Swarm, Kubernetes and systemd hand secrets to a container as files, so that they stand in no list of
-variables (`docker inspect`, `/proc/PID/environ`).  The content is the value but for one newline at its end:
+Docker, Swarm, Kubernetes and systemd pass secrets to a container as files, so that they are not listed with the
+variables (`docker inspect`, `/proc/PID/environ`).  The content without one final newline is the value:
 
-    a text                                as it is: `0123`, `yes`, `a: b`, `*x` and `#x` are these texts
+    a text                                unchanged: `0123`, `yes`, `a: b`, `*x` and `#x` are these texts
     a flag, a number, a duration          as in a variable
     a list, a mapping, a section          YAML, as in a variable
 
@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.config import yaml
 from moorage.config.problems import ConfigError, Origin, Problem
 from moorage.config.scalars import read_loose_path, read_path
-from moorage.config.schema import Leaf, Shape
+from moorage.config.schema import ScalarOf, Shape
 from moorage.config.tree import Node, Scalar, is_null
 
 if TYPE_CHECKING:
@@ -39,18 +39,18 @@ def read(name: str, file: str, shape: Shape | None, key: str, problems: list[Pro
     """Return the content of `file`, which the variable `name` names, as a value of `shape` for the setting `key`.
 
     `shape` is None for a value below a key whose content is free, which is a text.
-    What the content has twice is appended to `problems`.  Raises `ConfigError`.
+    Duplicate keys are appended to `problems`.  Raises `ConfigError`.
     """
     origin = Origin(name, hidden=True)
     text = _content(name, file)
     if shape is None:
         return Scalar(text, origin, quoted=True)
-    if isinstance(shape, Leaf):
+    if isinstance(shape, ScalarOf):
         return _scalar(shape.reader, text, origin, file, key)
     try:
         node, _ = yaml.read(text, name, problems, lines=False, hidden=True)
     except ConfigError as error:
-        raise _refusal(name, f"the content of {file} is read as YAML and is none") from error
+        raise _refusal(name, f"the content of {file} is not valid YAML") from error
     return Scalar("", origin) if node is None else node
 
 
@@ -62,7 +62,7 @@ def _scalar(reader: Reader, text: str, origin: Origin, file: str, key: str) -> S
     if names_file and (not text.startswith("/") or "\n" in text):
         variable = origin.source.removesuffix(SUFFIX)
         message = (
-            f"the setting is a path, and the content of {file} is none; to use that file, set {variable}={file}"
+            f"the setting is a path, and the content of {file} is not one; to use that file, set {variable}={file}"
         )
         raise _refusal(origin.source, message)
     return Scalar(text, origin, quoted=True)

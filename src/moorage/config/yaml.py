@@ -1,10 +1,9 @@
-"""Reading the dialect of YAML that CNCF Distribution's configuration is written in.
+"""Parser of the YAML dialect of CNCF Distribution's configuration.
 
-That is what Go's yaml.v2 takes: YAML 1.1 with anchors, aliases and merges; scalars keep their text until the field
-that they are meant for is known.  One thing is stricter: yaml.v2 silently takes the last of duplicate keys and
-the first of several documents, so that a second `auth:` or a stray `---` switches authentication off; both are
-reported as errors here.
-PyYAML's composer does the grammar; its own idea of scalars (12:30 is 750, 1e3 is text) is not used.
+The dialect is that of Go's yaml.v2: YAML 1.1 with anchors, aliases and merges; scalars keep their text until their
+field is known.  One difference: yaml.v2 silently uses the last of duplicate keys and the first of several
+documents, so that a second `auth:` or a stray `---` disables authentication; both are errors here.
+PyYAML's composer parses the grammar; its types of scalars (12:30 is 750, 1e3 is text) are not used.
 
 Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 decode.go, and
 `docker-registry` 2.8.2 run on examples.
@@ -38,7 +37,7 @@ _CORE: Final = frozenset(f"tag:yaml.org,2002:{name}" for name in ("int", "float"
 
 
 class _Loader(Reader, Scanner, Parser, Composer, BaseResolver):
-    """PyYAML up to the node graph, marking plain scalars as such instead of guessing their type."""
+    """PyYAML up to the node graph; plain scalars are marked instead of resolved to a type."""
 
     def __init__(self, text: str) -> None:
         Reader.__init__(self, text)
@@ -88,7 +87,7 @@ def read(
 
 
 class _Conversion:
-    """One document's node graph made into a tree: aliases copied, merges merged."""
+    """Converts one document's node graph to a tree: aliases are copied, merges applied."""
 
     def __init__(self, source: str, problems: list[Problem], *, lines: bool, hidden: bool) -> None:
         self._source = source
@@ -121,7 +120,7 @@ class _Conversion:
         if isinstance(node, yaml.ScalarNode):
             return self._scalar(node)
         if id(node) in self._open:
-            raise self._fail(node, "an alias inside the value that it stands for")
+            raise self._fail(node, "an alias within its own value")
         self._open.add(id(node))
         try:
             if isinstance(node, yaml.SequenceNode):
@@ -143,9 +142,9 @@ class _Conversion:
             try:
                 text = base64.b64decode(node.value).decode()
             except (binascii.Error, ValueError) as error:
-                raise self._fail(node, "!!binary holds no base64 of UTF-8 text") from error
+                raise self._fail(node, "expected base64 of UTF-8 text as !!binary") from error
             return Scalar(text, self._origin(node), quoted=True)
-        # Of other tags yaml.v2 takes no notice: `!foo x` is the text x.
+        # yaml.v2 ignores other tags: `!foo x` is the text x.
         return Scalar(node.value, self._origin(node), quoted=node.tag != _PLAIN and node.tag not in _CORE)
 
     def _map(self, node: yaml.MappingNode) -> Map:
@@ -154,13 +153,13 @@ class _Conversion:
         seen: dict[str, yaml.ScalarNode] = {}
         for key, value in node.value:
             if not isinstance(key, yaml.ScalarNode):
-                raise self._fail(key, "a key that is no plain word")
+                raise self._fail(key, "expected a scalar as key")
             name = self._scalar(key).text  # !!binary keys are decoded
             self._note_duplicate(key, name, seen.setdefault(name, key))
             if name == "<<" and key.tag == _PLAIN:
                 merged = [*self._merged(value), *merged]
             else:
-                result.entries.pop(name, None)  # so that the last of duplicates stands in its own place
+                result.entries.pop(name, None)  # so that the last of duplicates has its own position
                 result.put(name, self._below(name, value), self._origin(key))
         for other in merged:
             for inner, entry in other.items():
@@ -169,7 +168,7 @@ class _Conversion:
         return result
 
     def _note_duplicate(self, key: yaml.ScalarNode, name: str, first: yaml.ScalarNode) -> None:
-        """Report a key that its mapping has already; once, however many aliases stand for the mapping."""
+        """Report a duplicate key; once, even if several aliases refer to the mapping."""
         if key is first or id(key) in self._reported:
             return
         self._reported.add(id(key))
@@ -178,7 +177,7 @@ class _Conversion:
         self._problems.append(Problem(f"duplicate key{where}; remove one", dotted, self._origin(key)))
 
     def _merged(self, node: yaml.Node) -> list[Map]:
-        """What `<<` names, the strongest first."""
+        """Return the mappings that `<<` names, in order of precedence."""
         candidates = node.value if isinstance(node, yaml.SequenceNode) else [node]
         maps: list[Map] = []
         for candidate in candidates:

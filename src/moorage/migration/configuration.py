@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["files_of", "of_files", "of_problems", "of_settings"]
 
-_WITHOUT_EFFECT: Final = ("has no effect", "counts as off", "ignored", "is no setting")
+_WITHOUT_EFFECT: Final = ("has no effect", "counts as off", "ignored", "is not a setting")
 _PASSWORD_FILE: Final = "auth.htpasswd.path"  # noqa: S105  a key
 
 

@@ -1,4 +1,4 @@
-"""Checks of settings that no single value shows: combinations, files and what is not supported.
+"""Checks of combinations of settings, of files that they name, and of unsupported values.
 
 Read `dependencies.py` first; it calls the others.
 """

@@ -1,4 +1,4 @@
-"""What the settings of `storage.azure` must agree on.
+"""Checks of `storage.azure`.
 
 Above: `dependencies.py`.  Source: docs/reference/configuration.md, section 5.6; Azure's rules for
 names of accounts and containers.
@@ -29,7 +29,7 @@ _REALM: Final = re.compile(r"[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+", re.ASCII)
 
 
 def check_azure(azure: Azure) -> Iterator[Problem]:
-    """Every problem of `storage.azure`."""
+    """Yield the problems of `storage.azure`."""
     yield from _names(azure)
     yield from _credentials(azure)
     if azure.rootdirectory and not is_prefix(azure.rootdirectory):
@@ -38,16 +38,16 @@ def check_azure(azure: Azure) -> Iterator[Problem]:
     if azure.cabundle and (reason := unreadable(azure.cabundle)):
         yield Problem(f"cannot read {azure.cabundle!r}: {reason}", "storage.azure.cabundle")
     if azure.connectionstring:
-        message = "has no effect, in CNCF Distribution neither; give accountname and accountkey"
+        message = "has no effect, as in CNCF Distribution; set accountname and accountkey"
         yield Problem(message, "storage.azure.connectionstring", kind="warning")
 
 
 def _names(azure: Azure) -> Iterator[Problem]:
     if azure.accountname and not azure.serviceurl and _ACCOUNT.fullmatch(azure.accountname) is None:
-        message = f"expected 3 to 24 lower case letters and digits, found {azure.accountname!r}"
+        message = f"expected 3 to 24 lower-case letters and digits, found {azure.accountname!r}"
         yield Problem(message, "storage.azure.accountname")
     if azure.container and _CONTAINER.fullmatch(azure.container) is None:
-        message = "expected 3 to 63 lower case letters, digits and single hyphens between them"
+        message = "expected 3 to 63 lower-case letters, digits and single hyphens between them"
         yield Problem(f"{message}, found {azure.container!r}", "storage.azure.container")
     if _REALM.fullmatch(azure.realm) is None:
         yield Problem(f"expected a domain such as core.windows.net, found {azure.realm!r}", "storage.azure.realm")
@@ -59,13 +59,13 @@ def _names(azure: Azure) -> Iterator[Problem]:
 def _credentials(azure: Azure) -> Iterator[Problem]:
     kind, given = azure.credential_type, azure.credentials
     if not kind:
-        message = (
-            "required unless storage.azure.accountkey is given; expected client_secret or default_credentials"
-        )
+        message = "required unless storage.azure.accountkey is set; expected client_secret or default_credentials"
         yield Problem(message, "storage.azure.credentials.type")
     if kind == "shared_key" and not _is_base64(azure.accountkey):
-        said = "required for shared_key" if not azure.accountkey else "expected the base64 text that Azure shows"
-        yield Problem(said, "storage.azure.accountkey")
+        message = (
+            "required for shared_key" if not azure.accountkey else "expected the base64 text that Azure shows"
+        )
+        yield Problem(message, "storage.azure.accountkey")
     if kind != "shared_key" and azure.accountkey:
         yield Problem(f"has no effect with {kind}", "storage.azure.accountkey", kind="warning")
     for name in ("tenantid", "clientid", "secret"):

@@ -1,6 +1,6 @@
-"""What no single value shows: settings that need each other, exclude each other, or name files.
+"""Checks between settings: keys that need or exclude each other, and files that they name.
 
-Each check takes the settings and yields problems; `origin` tells where a key was written.
+Each check takes the settings and yields problems; `origin` returns the origin of a key.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ _SAMPLE_SECRETS: Final = frozenset(
         "change-me", "change_me", "changeit", "changeme", "replace-me", "replace_me", "replaceme",
     }
 )  # fmt: skip
-"""What stands in documentation in place of a secret, so that everyone can sign with it."""
+"""Placeholders of documentations, published and therefore no secrets."""
 
 
 def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[str, str]) -> list[Problem]:
-    """Every problem between settings; `environ` tells of an inherited socket (systemd)."""
+    """Return the problems between settings; `environ` shows an inherited socket (systemd)."""
     found = [
         *_version(settings),
         *check_hooks(settings.log),
@@ -73,7 +73,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
 
 def _version(settings: Settings) -> Iterator[Problem]:
     if settings.version != "0.1":
-        yield Problem("expected 0.1, the only version of the format there is", "version")
+        yield Problem("expected 0.1, the only version of the format", "version")
 
 
 def _storage(settings: Settings) -> Iterator[Problem]:
@@ -86,7 +86,7 @@ def _storage(settings: Settings) -> Iterator[Problem]:
     if storage.filesystem is not None and not storage.filesystem.rootdirectory:
         yield Problem("expected a directory, found nothing", "storage.filesystem.rootdirectory")
     if storage.inmemory is not None and (settings.http.workers or 1) > 1:
-        yield Problem("storage.inmemory lives in one process; expected 1 or nothing", "http.workers")
+        yield Problem("storage.inmemory is limited to one process; expected 1 or no value", "http.workers")
     if storage.s3 is not None:
         yield from check_s3(storage.s3)
     if storage.gcs is not None:
@@ -106,7 +106,7 @@ def _auth(settings: Settings) -> Iterator[Problem]:
     if auth.local is not None and 0 < len(settings.http.secret) < _SECRET_LEAST_CHARS and not known:
         yield Problem(
             f"expected at least {_SECRET_LEAST_CHARS} random characters, such as openssl rand -hex 32 makes: "
-            "auth.local derives its keys from it, and whoever holds a token can try out short ones",
+            "auth.local derives its keys from it, and short ones can be found by trial with any token",
             "http.secret",
         )
     if auth.local is not None and not auth.local.service:
@@ -115,16 +115,16 @@ def _auth(settings: Settings) -> Iterator[Problem]:
         yield Problem(f"expected an http or https URL, found {auth.local.realm!r}", "auth.local.realm")
     if auth.provider != "none" and _in_the_clear(settings):
         yield Problem(
-            "passwords and tokens cross the network readable: http.addr is beyond loopback and there is no TLS; "
+            "passwords and tokens are sent in clear text: http.addr is beyond loopback and there is no TLS; "
             "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1 behind a proxy with TLS; "
-            "where such a proxy is elsewhere, name the https:// address that clients use in http.host",
+            "if such a proxy runs on another host, set http.host to the https:// address that clients use",
             f"auth.{auth.provider}",
             kind="warning",
         )
 
 
 def _in_the_clear(settings: Settings) -> bool:
-    """Whether clients may reach us over a network without TLS; an inherited socket's address is not known here."""
+    """Return whether clients may connect over a network without TLS; False for an inherited socket."""
     http = settings.http
     if http.tls.enabled:
         return False
@@ -134,7 +134,7 @@ def _in_the_clear(settings: Settings) -> bool:
 
 
 def _required(section: Section, path: tuple[str, ...]) -> Iterator[Problem]:
-    """Keys that must not be empty where their section is there, on every level."""
+    """Yield the required keys that are empty in a present section, on every level."""
     for key in keys_of(type(section)).values():
         value = getattr(section, key.field)
         here = (*path, key.name)
@@ -179,9 +179,9 @@ def _http(settings: Settings) -> Iterator[Problem]:
     if http.prefix and not re.fullmatch(r"/(?:[A-Za-z0-9._~!$&'()*+,;=:@%-]+/?)*", http.prefix, re.ASCII):
         yield Problem(f"expected a path such as /registry/, found {http.prefix!r}", "http.prefix")
     for name, values in http.headers.items():
-        # What h11 and hyper take; a newline would let the file's author write a second answer.
+        # The grammar of h11 and hyper; a newline would allow response splitting.
         if re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name, re.ASCII) is None:
-            yield Problem("is no name of a header", f"http.headers.{name}")
+            yield Problem("expected the name of a header", f"http.headers.{name}")
         elif any(not value.isascii() or not (value.isprintable() or "\t" in value) for value in values):
             yield Problem("expected printable ASCII text", f"http.headers.{name}")
 
@@ -199,12 +199,13 @@ def _debug(settings: Settings) -> Iterator[Problem]:
 
 
 def _cors(settings: Settings) -> Iterator[Problem]:
-    cors, set_by_hand = settings.http.cors, []
+    cors = settings.http.cors
+    configured = []
     for name, values in settings.http.headers.items():
         if name.lower().startswith("access-control-"):
-            set_by_hand.append(name)
+            configured.append(name)
         if name.lower() == "access-control-allow-origin" and len(values) > 1:
-            message = "browsers take one origin only, and refuse several; list them in http.cors.origins"
+            message = "browsers accept one origin only; list several in http.cors.origins"
             yield Problem(message, f"http.headers.{name}", kind="warning")
     if not cors.origins:
         if cors != type(cors)():
@@ -212,12 +213,12 @@ def _cors(settings: Settings) -> Iterator[Problem]:
         return
     if EVERY_ORIGIN in cors.origins and cors.credentials:
         message = (
-            "cannot go with the origin *: every page on the internet could use the password that a browser "
-            "remembers for this registry; list the origins that may"
+            "cannot be combined with the origin *: every page on the internet could use the password that a "
+            "browser stores for this registry; list the allowed origins"
         )
         yield Problem(message, "http.cors.credentials")
-    for name in set_by_hand:
-        yield Problem("has no effect; http.cors takes its place", f"http.headers.{name}", kind="warning")
+    for name in configured:
+        yield Problem("has no effect; http.cors replaces it", f"http.headers.{name}", kind="warning")
 
 
 def _health(settings: Settings) -> Iterator[Problem]:
@@ -247,12 +248,12 @@ def _patterns(settings: Settings) -> Iterator[Problem]:
         for index, pattern in enumerate(patterns):
             try:
                 with warnings.catch_warnings():
-                    # [[:alpha:]] is a class in Go and something else in Python, which only warns.
+                    # [[:alpha:]] is a class in Go but not in Python, which only warns.
                     warnings.simplefilter("error")
                     re.compile(pattern)
             except (re.error, Warning, OverflowError, RecursionError) as error:
                 key = f"validation.manifests.urls.{kind}[{index}]"
-                yield Problem(f"is no regular expression that is understood here: {error}", key)
+                yield Problem(f"is not a supported regular expression: {error}", key)
 
 
 def _without_effect(settings: Settings) -> Iterator[Problem]:

@@ -1,4 +1,4 @@
-"""Whether a registry is open: who can reach its address, and whether they have to prove who they are."""
+"""Exposure of a registry: reachability of its address, and authentication."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ __all__ = ["authentication", "beyond_loopback", "open_registry"]
 
 
 def beyond_loopback(http: Http) -> bool:
-    """Return whether other machines can reach `http.addr`; False where it cannot be read or is inherited."""
+    """Return whether other hosts can reach `http.addr`; False if it is malformed or inherited."""
     if http.net == "unix" or not http.addr:
         return False
     try:
@@ -29,7 +29,7 @@ def beyond_loopback(http: Http) -> bool:
 
 
 def authentication(settings: Settings) -> str:
-    """Return how clients have to prove who they are: the provider, client certificates, both, or "none"."""
+    """Return the methods of authentication: the provider, client certificates, both, or "none"."""
     tls = settings.http.tls
     kinds = [settings.auth.provider] if settings.auth.provider != "none" else []
     if tls.clientcas and tls.clientauth in {"", "require-and-verify-client-cert"}:
@@ -38,9 +38,9 @@ def authentication(settings: Settings) -> str:
 
 
 def open_registry(settings: Settings, address: str) -> str | None:
-    """Return the warning for a registry without authentication at `address`, None for one with it.
+    """Return the warning for a registry without authentication at `address`, None with authentication.
 
-    The caller knows whether other machines can reach the address.
+    The caller decides whether other hosts can reach the address.
     """
     if authentication(settings) != "none":
         return None

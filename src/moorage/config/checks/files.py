@@ -1,4 +1,4 @@
-"""Files that settings name: checked with the configuration, read by the modules that need them."""
+"""Checks that files named by settings can be read."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["unreadable"]
 
 
 def unreadable(path: str) -> str:
-    """Return why a file cannot be read; "" if it can."""
+    """Return the reason why a file cannot be read; "" if it can."""
     try:
         read_regular(path)
     except (OSError, ValueError) as error:

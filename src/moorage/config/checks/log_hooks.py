@@ -1,6 +1,6 @@
-"""Whether the hooks of `log.hooks` can do what they are there for; those that are disabled may say anything.
+"""Checks of `log.hooks`; disabled hooks are not checked.
 
-CNCF Distribution starts with all of these mistakes, and then no mail ever comes.
+CNCF Distribution starts with all of these mistakes, and sends no mail.
 """
 
 from __future__ import annotations
@@ -19,13 +19,14 @@ if TYPE_CHECKING:
 __all__ = ["HOOK_LEVELS", "check_hooks"]
 
 HOOK_LEVELS: Final = ("panic", "fatal", "error", "warning", "warn", "info", "debug", "trace")
-"""Logrus's names."""
+"""Names of levels in logrus."""
 
 _PLAIN: Final = r"[^\s<>,;@\"]+(?:@[^\s<>,;@\"]+)?"
 _ADDRESS: Final = re.compile(rf"{_PLAIN}|[^<>]*<{_PLAIN}>")
 
 
 def check_hooks(log: Log) -> Iterator[Problem]:
+    """Yield the problems of `log.hooks`."""
     for index, hook in enumerate(log.hooks):
         if hook.disabled:
             continue
@@ -35,14 +36,12 @@ def check_hooks(log: Log) -> Iterator[Problem]:
             continue
         yield from _levels(hook, key)
         yield from _server(hook, f"{key}.options.smtp")
-        yield from _people(hook, f"{key}.options")
+        yield from _addresses(hook, f"{key}.options")
 
 
 def _levels(hook: Hook, key: str) -> Iterator[Problem]:
     if not hook.levels:
-        yield Problem(
-            "required; the hook is told of lines of these levels, such as [error, panic]", f"{key}.levels"
-        )
+        yield Problem("required; expected the levels of lines to send, such as [error, panic]", f"{key}.levels")
     for index, level in enumerate(hook.levels):
         if level.lower() not in HOOK_LEVELS:
             message = f"expected one of {', '.join(HOOK_LEVELS)}, found {level!r}"
@@ -64,10 +63,10 @@ def _server(hook: Hook, key: str) -> Iterator[Problem]:
     if not host or not port:
         yield Problem(f"expected host and port of the mail server, found {smtp.addr!r}", f"{key}.addr")
     if smtp.password and not smtp.username:
-        yield Problem("required; a password is no use without it", f"{key}.username")
+        yield Problem("required with a password", f"{key}.username")
 
 
-def _people(hook: Hook, key: str) -> Iterator[Problem]:
+def _addresses(hook: Hook, key: str) -> Iterator[Problem]:
     if not hook.options.from_:
         yield Problem("required; expected the sender's address", f"{key}.from")
     elif not _is_address(hook.options.from_):
@@ -75,13 +74,13 @@ def _people(hook: Hook, key: str) -> Iterator[Problem]:
             f"expected an address such as registry@example.com, found {hook.options.from_!r}", f"{key}.from"
         )
     if not hook.options.to:
-        yield Problem("required; expected the receivers' addresses", f"{key}.to")
-    for index, receiver in enumerate(hook.options.to):
-        if not _is_address(receiver):
-            message = f"expected an address such as admin@example.com, found {receiver!r}"
+        yield Problem("required; expected the recipients' addresses", f"{key}.to")
+    for index, recipient in enumerate(hook.options.to):
+        if not _is_address(recipient):
+            message = f"expected an address such as admin@example.com, found {recipient!r}"
             yield Problem(message, f"{key}.to[{index}]")
 
 
 def _is_address(text: str) -> bool:
-    """`a@b`, `root`, or `Name <a@b>`; in ASCII, since not every mail server takes more."""
+    """Return whether this is `a@b`, `root`, or `Name <a@b>`, in ASCII, as some mail servers require."""
     return text.isascii() and text.isprintable() and _ADDRESS.fullmatch(text) is not None

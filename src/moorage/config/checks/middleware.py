@@ -1,8 +1,8 @@
-"""`middleware`: which names there are, and what their options must be.
+"""Checks of `middleware`: known names, and the options of each.
 
-The options of an entry are untyped in the file, as in CNCF Distribution; here they become a small frozen value
-each, or problems with the option's own key.  `disabled: true` leaves an entry out, whatever stands in it (the
-reference does not look at it).
+The options of an entry are untyped in the file, as in CNCF Distribution; here they are parsed to a frozen value,
+or to problems with the option's key.  An entry with `disabled: true` is ignored (CNCF Distribution does not read
+`disabled`).
 
 Above: `dependencies.py`; `moorage.wiring.redirects` reads the values.
 Source: docs/reference/configuration.md, section 8.
@@ -35,7 +35,7 @@ __all__ = [
     "read_options",
 ]
 
-_AMAZONS_LIST: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
+_IP_RANGES_URL: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +52,7 @@ class RewriteOptions:
 
 @dataclass(frozen=True, slots=True)
 class CloudFrontOptions:
-    """Durations are seconds; `regions` None: clients are not told apart by region."""
+    """Durations are seconds; `regions` None: no distinction of clients by region."""
 
     baseurl: str
     privatekey: str
@@ -68,76 +68,77 @@ Options = RedirectOptions | RewriteOptions | CloudFrontOptions
 
 
 def enabled(settings: Settings) -> list[tuple[str, MiddlewareEntry]]:
-    """The storage middleware that counts, each with its key."""
+    """Return the enabled storage middleware, each with its key."""
     entries = enumerate(settings.middleware.storage)
     return [(f"middleware.storage[{index}]", entry) for index, entry in entries if not entry.disabled]
 
 
 def check_middleware(settings: Settings) -> Iterator[Problem]:
-    """Every problem of the `middleware` section."""
+    """Yield the problems of the `middleware` section."""
     for part in ("registry", "repository"):
         for index, entry in enumerate(getattr(settings.middleware, part)):
             if entry.name and not entry.disabled:
                 message = (
-                    f"{entry.name!r} is no middleware that is known: there are none for a {part}, here as in CNCF "
-                    "Distribution as it is shipped; remove it or add disabled: true"
+                    f"unknown middleware {entry.name!r}: there is none for a {part}, as in releases of CNCF "
+                    "Distribution; remove it or add disabled: true"
                 )
                 yield Problem(message, f"middleware.{part}[{index}].name")
-    for place, (key, entry) in enumerate(enabled(settings)):
+    for position, (key, entry) in enumerate(enabled(settings)):
         if entry.name and entry.name not in _READERS:
             names = ", ".join(sorted(_READERS))
             yield Problem(
-                f"{entry.name!r} is no middleware that is known; expected one of {names}",
+                f"unknown middleware {entry.name!r}; expected one of {names}",
                 f"{key}.name",
                 nearest=nearest(entry.name, list(_READERS)),
             )
         elif entry.name:
             yield from read_options(entry, key)[1]
         if entry.name == "cloudfront":
-            yield from _below_cloudfront(settings, key, place)
+            yield from _below_cloudfront(settings, key, position)
     if settings.storage.redirect.disable and enabled(settings):
         message = "has no effect while storage.redirect.disable is true: every blob passes through the registry"
         yield Problem(message, "middleware.storage", kind="warning")
 
 
-def _below_cloudfront(settings: Settings, key: str, place: int) -> Iterator[Problem]:
+def _below_cloudfront(settings: Settings, key: str, position: int) -> Iterator[Problem]:
     if settings.storage.s3 is None:
         found = settings.storage.driver or "nothing"
         yield Problem(f"cloudfront needs storage.s3, found {found}: it serves an S3 bucket", f"{key}.name")
-    elif place:
-        message = "cloudfront must stand first in the list: it needs the S3 driver directly below it"
+    elif position:
+        message = "cloudfront must be first in the list: it needs the S3 driver directly below it"
         yield Problem(message, f"{key}.name")
 
 
 def read_options(entry: MiddlewareEntry, key: str) -> tuple[Options | None, list[Problem]]:
-    """What the options of an entry with a known name say, and what is wrong with them."""
-    reading = _Reading(entry.options, f"{key}.options")
-    found = _READERS[entry.name](reading)
-    reading.unknown()
-    errors = [problem for problem in reading.problems if problem.kind == "error"]
-    return (None if errors else found), reading.problems
+    """Parse the options of an entry with a known name; return them, None with an error, and the problems."""
+    options = _Parser(entry.options, f"{key}.options")
+    found = _READERS[entry.name](options)
+    options.report_unknown()
+    errors = [problem for problem in options.problems if problem.kind == "error"]
+    return (None if errors else found), options.problems
 
 
-class _Reading:
-    """The options of one entry, each read once."""
+class _Parser:
+    """Parser of the options of one entry; collects problems."""
 
     def __init__(self, options: Mapping[str, Any], key: str) -> None:
-        self._options, self._key = options, key
-        self._asked: list[str] = []
+        self._options = options
+        self._key = key
+        self._known: list[str] = []
         self.problems: list[Problem] = []
 
-    def wrong(self, name: str, message: str) -> None:
+    def add_problem(self, name: str, message: str) -> None:
         self.problems.append(Problem(message, f"{self._key}.{name}"))
 
     def text(self, name: str, *, required: bool = False) -> str:
-        self._asked.append(name)
+        self._known.append(name)
         value = self._options.get(name)
         if value is None or value == "":
             if required:
-                self.wrong(name, "required and missing")
+                self.add_problem(name, "required and missing")
             return ""
         if not isinstance(value, str):
-            self.wrong(name, "expected text (quote it)")
+            self.add_problem(name, "expected text (quote it)")
             return ""
         return value
 
@@ -150,22 +151,19 @@ class _Reading:
         except ValueError:
             found = 0.0
         if found <= 0:
-            self.wrong(name, f"expected a duration above 0 such as 20m, found {text!r}")
+            self.add_problem(name, f"expected a duration above 0 such as 20m, found {text!r}")
             return default_s
         return found
 
-    def given(self, name: str) -> bool:
-        return name in self._options
-
-    def unknown(self) -> None:
+    def report_unknown(self) -> None:
         for name in self._options:
-            if name not in self._asked:
-                meant = nearest(name, self._asked)
+            if name not in self._known:
+                meant = nearest(name, self._known)
                 whole = f"{self._key}.{meant}" if meant else None
                 self.problems.append(Problem("unknown key", f"{self._key}.{name}", kind="unknown", nearest=whole))
 
 
-def _web_url(reading: _Reading, name: str, text: str) -> str:
+def _web_url(options: _Parser, name: str, text: str) -> str:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and (parts.port or 1) > 0
@@ -173,59 +171,63 @@ def _web_url(reading: _Reading, name: str, text: str) -> str:
         usable = False
     plain = text.isascii() and text.isprintable() and not set(text) & set(' "\\<>')
     if text and not (usable and plain and not parts.query and not parts.fragment):
-        reading.wrong(name, f"expected a URL with scheme and host such as https://cdn.example.com, found {text!r}")
+        options.add_problem(
+            name, f"expected a URL with scheme and host such as https://cdn.example.com, found {text!r}"
+        )
     return text
 
 
-def _redirect(reading: _Reading) -> RedirectOptions:
-    return RedirectOptions(_web_url(reading, "baseurl", reading.text("baseurl", required=True)))
+def _redirect(options: _Parser) -> RedirectOptions:
+    return RedirectOptions(_web_url(options, "baseurl", options.text("baseurl", required=True)))
 
 
-def _rewrite(reading: _Reading) -> RewriteOptions:
-    scheme, host = reading.text("scheme"), reading.text("host")
-    prefix = reading.text("trimpathprefix")
+def _rewrite(options: _Parser) -> RewriteOptions:
+    scheme, host = options.text("scheme"), options.text("host")
+    prefix = options.text("trimpathprefix")
     if scheme and scheme not in {"http", "https"}:
-        reading.wrong("scheme", f"expected http or https, found {scheme!r}")
+        options.add_problem("scheme", f"expected http or https, found {scheme!r}")
     if host and not re.fullmatch(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{1,5})?", host, re.ASCII):
-        reading.wrong("host", f"expected a host such as cdn.example.com or cdn.example.com:8443, found {host!r}")
+        options.add_problem(
+            "host", f"expected a host such as cdn.example.com or cdn.example.com:8443, found {host!r}"
+        )
     if prefix and not re.fullmatch(r"/[A-Za-z0-9._~!$&'()*+,;=:@%/-]*", prefix, re.ASCII):
-        reading.wrong("trimpathprefix", f"expected a path such as /bucket, found {prefix!r}")
+        options.add_problem("trimpathprefix", f"expected a path such as /bucket, found {prefix!r}")
     return RewriteOptions(scheme, host, prefix)
 
 
-def _cloudfront(reading: _Reading) -> CloudFrontOptions:
-    base = reading.text("baseurl", required=True)
+def _cloudfront(options: _Parser) -> CloudFrontOptions:
+    base = options.text("baseurl", required=True)
     if base and "://" not in base:
         base = f"https://{base}"
-    key = reading.text("privatekey", required=True)
+    key = options.text("privatekey", required=True)
     if key and (reason := unreadable(key)):
-        reading.wrong("privatekey", f"cannot read {key!r}: {reason}")
-    pair = reading.text("keypairid", required=True)
+        options.add_problem("privatekey", f"cannot read {key!r}: {reason}")
+    pair = options.text("keypairid", required=True)
     if pair and not re.fullmatch(r"[A-Za-z0-9_-]+", pair, re.ASCII):
-        reading.wrong("keypairid", "expected letters and digits, as CloudFront shows them")
-    wanted = reading.text("ipfilteredby").lower() or "none"
-    if wanted not in {"none", "aws", "awsregion"}:
-        reading.wrong("ipfilteredby", f"expected none, aws or awsregion, found {wanted!r}")
-    regions = reading.text("awsregion", required=wanted == "awsregion")
+        options.add_problem("keypairid", "expected letters and digits, as CloudFront shows them")
+    filtered_by = options.text("ipfilteredby").lower() or "none"
+    if filtered_by not in {"none", "aws", "awsregion"}:
+        options.add_problem("ipfilteredby", f"expected none, aws or awsregion, found {filtered_by!r}")
+    regions = options.text("awsregion", required=filtered_by == "awsregion")
     named = frozenset(part.strip().lower() for part in regions.split(",") if part.strip())
     if regions and not named:
-        reading.wrong("awsregion", f"expected regions such as us-east-1,eu-west-1, found {regions!r}")
-    old = reading.duration("updatefrenquency", 12 * 3600.0)  # the only spelling that 2.8 knows
-    often = reading.duration("updatefrequency", old)
-    ranges = _web_url(reading, "iprangesurl", reading.text("iprangesurl") or _AMAZONS_LIST)
+        options.add_problem("awsregion", f"expected regions such as us-east-1,eu-west-1, found {regions!r}")
+    old = options.duration("updatefrenquency", 12 * 3600.0)  # the only spelling that 2.8 knows
+    often = options.duration("updatefrequency", old)
+    ranges = _web_url(options, "iprangesurl", options.text("iprangesurl") or _IP_RANGES_URL)
     return CloudFrontOptions(
-        _web_url(reading, "baseurl", base),
+        _web_url(options, "baseurl", base),
         key,
         pair,
-        reading.duration("duration", 20 * 60.0),
-        wanted,
-        named if wanted == "awsregion" else None,
+        options.duration("duration", 20 * 60.0),
+        filtered_by,
+        named if filtered_by == "awsregion" else None,
         often,
         ranges,
     )
 
 
-_READERS: Final[dict[str, Callable[[_Reading], Options]]] = {
+_READERS: Final[dict[str, Callable[[_Parser], Options]]] = {
     "cloudfront": _cloudfront,
     "redirect": _redirect,
     "rewrite": _rewrite,

@@ -1,7 +1,7 @@
-"""What the `redis` section must agree on, and what of it cannot be honoured.
+"""Checks of `redis`.
 
-Read by both majors' spellings (`config/deprecated.py` has turned those of 2.8 into today's).  What only tunes
-the reference's client library is told and left; what would make answers wrong is refused.
+The spellings of 2.8 have been replaced by `config/deprecated.py`.  Settings that only tune the client library of
+CNCF Distribution are warnings; those that would make responses wrong are errors.
 
 Above: `dependencies.py`.
 Source: docs/reference/configuration.md, section 11; go-redis v9 UniversalOptions.
@@ -33,15 +33,15 @@ _TUNING: Final = (
 
 
 def check_redis(settings: Settings) -> Iterator[Problem]:
-    """Every problem of `redis`."""
+    """Yield the problems of `redis`."""
     redis = settings.redis
-    wanted = settings.storage.cache.blobdescriptor == "redis"
+    used = settings.storage.cache.blobdescriptor == "redis"
     if redis is None:
-        if wanted:
+        if used:
             message = "redis needs the section redis with addrs (addr in files of 2.8)"
             yield Problem(message, "storage.cache.blobdescriptor")
         return
-    if not wanted:
+    if not used:
         yield Problem("has no effect; nothing uses Redis", "redis", kind="warning")
         return
     if not redis.addrs:
@@ -61,19 +61,20 @@ def check_redis(settings: Settings) -> Iterator[Problem]:
 
 
 def redis_address(text: str) -> tuple[str, int]:
-    """`host:port`; without a host this one.  Raises ValueError."""
+    """Parse `host:port`; the default host is localhost.  Raises ValueError."""
     host, colon, port = text.rpartition(":")
     if not colon or re.fullmatch(r"[0-9]{1,5}", port, re.ASCII) is None or not 0 < int(port) <= _PORT_LIMIT:
         raise ValueError("expected host:port such as redis.example.com:6379")
     if host.startswith("[") and host.endswith("]"):
         host = host[1:-1]
-        ipaddress.IPv6Address(host)  # its ValueError says what is wrong
+        ipaddress.IPv6Address(host)  # its ValueError has the reason
     elif ":" in host or re.search(r"[\s/\[\]@]", host):
         raise ValueError("expected host:port, with an IPv6 address in brackets")
     return host or "localhost", int(port)
 
 
 def uses_tls(redis: Redis) -> bool:
+    """Return whether any key enables TLS."""
     tls = redis.tls
     return bool(tls.enabled or tls.certificate or tls.key or tls.rootcas)
 
@@ -84,7 +85,7 @@ def _replicas(redis: Redis) -> Iterator[Problem]:
         if not getattr(redis, name):
             continue
         if several:
-            message = "is not available: a replica may not know yet what was removed; remove it"
+            message = "is not supported: a replica may lag behind a removal; remove it"
             yield Problem(message, f"redis.{name}")
         else:
             yield Problem("has no effect with one server", f"redis.{name}", kind="warning")
@@ -105,9 +106,9 @@ def _tls(redis: Redis) -> Iterator[Problem]:
 
 
 def _without_effect(redis: Redis) -> Iterator[Problem]:
-    usual = Redis()
+    default = Redis()
     for name in _TUNING:
-        if getattr(redis, name) != getattr(usual, name):
+        if getattr(redis, name) != getattr(default, name):
             yield Problem("has no effect; it tunes another client library", f"redis.{name}", kind="warning")
     for name in ("sentinelusername", "sentinelpassword"):
         if getattr(redis, name) and not redis.mastername:

@@ -1,7 +1,7 @@
-"""Protection that the file configures and environment variables remove: an error unless it is done on purpose.
+"""Checks that environment variables do not remove protection that the file configures, unless explicitly.
 
-Compose and templates set variables that have no value, so an empty one must not open a registry.  The settings of
-the file alone are compared with the final ones, whatever variable and spelling makes the difference.
+Compose and templates set variables without a value, so an empty one must not open a registry.  The settings of
+the file alone are compared with the final ones.
 A lost `http.secret` stays a warning (`config/environment.py`): the random one in its place is as safe.
 
 Above: `config/load.py`.
@@ -68,7 +68,7 @@ def _on_purpose(root: Map, path: tuple[str, ...], environ: Mapping[str, str]) ->
 
 
 def _variables(root: Map, path: tuple[str, ...], environ: Mapping[str, str]) -> Iterator[str]:
-    """The variables that set something at `path`, below it, or in its place above it."""
+    """Yield the variables that set a value at `path`, below it, or at a section above it."""
     here: Node = root
     for step in path:
         below = find(here, (step,))

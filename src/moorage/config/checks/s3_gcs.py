@@ -1,4 +1,4 @@
-"""What the settings of buckets must agree on, and what of the reference's cannot be honoured: refused by name.
+"""Checks of `storage.s3` and `storage.gcs`.
 
 Above: `dependencies.py`.
 """
@@ -18,19 +18,19 @@ if TYPE_CHECKING:
 
 __all__ = ["check_gcs", "check_s3", "is_prefix"]
 
-_LOGGED: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
-_NEVER_LOGGED: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
-_COPIES_AT_ONCE: Final = 8
-_REFERENCES_COPIES: Final = 100
-_GCS_STEP: Final = 256 * 1024
+_LOG_LEVELS: Final = {"off", "debug", "debugwithrequestretries", "debugwithrequesterrors"}
+_NEVER_LOG_LEVELS: Final = {"debugwithsigning", "debugwithhttpbody", "debugwitheventstreambody"}
+_COPIES_LIMIT: Final = 8
+_DEFAULT_COPIES: Final = 100
+_GCS_CHUNK_MULTIPLE: Final = 256 * 1024
 
 
 def check_s3(s3: S3) -> Iterator[Problem]:
-    """Every problem of `storage.s3`."""
+    """Yield the problems of `storage.s3`."""
     if not (s3.region or s3.regionendpoint):
-        yield Problem("required unless storage.s3.regionendpoint is given", "storage.s3.region")
+        yield Problem("required unless storage.s3.regionendpoint is set", "storage.s3.region")
     if not s3.v4auth:
-        message = "signature version 2 is not available; every S3 service takes version 4: remove it"
+        message = "signature version 2 is not supported; every S3 service accepts version 4: remove it"
         yield Problem(message, "storage.s3.v4auth")
     yield from _endpoints(s3)
     yield from _log_level(s3.loglevel)
@@ -43,8 +43,8 @@ def check_s3(s3: S3) -> Iterator[Problem]:
 
 
 def check_gcs(gcs: Gcs) -> Iterator[Problem]:
-    """Every problem of `storage.gcs`.  What is wrong with credentials is told when they are first read."""
-    if gcs.chunksize % _GCS_STEP:
+    """Yield the problems of `storage.gcs`.  Those of credentials are reported when they are first read."""
+    if gcs.chunksize % _GCS_CHUNK_MULTIPLE:
         yield Problem("expected a multiple of 262144 (256 KiB)", "storage.gcs.chunksize")
     if gcs.endpoint and not is_address(gcs.endpoint, scheme=True):
         message = f"expected a scheme and a host such as https://storage.googleapis.com, found {gcs.endpoint!r}"
@@ -79,10 +79,10 @@ def _endpoints(s3: S3) -> Iterator[Problem]:
 
 
 def _log_level(level: str) -> Iterator[Problem]:
-    if level in _NEVER_LOGGED:
-        message = f"{level} would write signatures or whole layers to the log, and is not available; use debug"
+    if level in _NEVER_LOG_LEVELS:
+        message = f"{level} would write signatures or whole layers to the log, and is not supported; use debug"
         yield Problem(message, "storage.s3.loglevel")
-    elif level not in _LOGGED:
+    elif level not in _LOG_LEVELS:
         yield Problem(f"{level!r} counts as off; expected off or debug", "storage.s3.loglevel", kind="warning")
 
 
@@ -91,16 +91,16 @@ def _without_effect(s3: S3) -> Iterator[Problem]:
         yield Problem("has no effect without encrypt: true", "storage.s3.keyid", kind="warning")
     keys = bool(s3.accesskey) + bool(s3.secretkey)
     if keys == 1:
-        message = "has no effect alone; accesskey and secretkey come together"
+        message = "has no effect alone; set both accesskey and secretkey"
         yield Problem(message, f"storage.s3.{'accesskey' if s3.accesskey else 'secretkey'}", kind="warning")
     if s3.sessiontoken and keys < 2:  # noqa: PLR2004  both keys
         yield Problem("has no effect without accesskey and secretkey", "storage.s3.sessiontoken", kind="warning")
-    if s3.multipartcopymaxconcurrency not in {*range(1, _COPIES_AT_ONCE + 1), _REFERENCES_COPIES}:
-        message = f"counts as {_COPIES_AT_ONCE}, the most that a worker copies at the same time"
+    if s3.multipartcopymaxconcurrency not in {*range(1, _COPIES_LIMIT + 1), _DEFAULT_COPIES}:
+        message = f"counts as {_COPIES_LIMIT}, the maximum per worker"
         yield Problem(message, "storage.s3.multipartcopymaxconcurrency", kind="warning")
 
 
 def is_prefix(text: str) -> bool:
-    """What `rootdirectory` may be."""
+    """Return whether `rootdirectory` is a valid key prefix."""
     parts = text.strip("/").split("/")
     return text.isprintable() and not {"", ".", ".."} & set(parts) if text.strip("/") else True

@@ -24,11 +24,11 @@ if TYPE_CHECKING:
 
 __all__ = ["check_tls"]
 
-_HTTP1: Final = "HTTP/1.1 is served, to which all clients fall back; for HTTP/2 put a proxy in front"
+_HTTP1: Final = "HTTP/1.1 is served, to which all clients fall back; for HTTP/2 use a proxy"
 
 
 def check_tls(settings: Settings) -> Iterator[Problem]:
-    """Return every problem of the sections."""
+    """Yield the problems of the sections."""
     tls = settings.http.tls
     yield from _files(tls)
     yield from _clients(tls)
@@ -84,8 +84,8 @@ def _acme(settings: Settings) -> Iterator[Problem]:
         return
     if Path(acme.cachefile).is_file():
         message = (
-            f"{acme.cachefile!r} is a file, as CNCF Distribution 2.8 kept it for a protocol that no authority "
-            "speaks any more; expected a directory, which may be new"
+            f"{acme.cachefile!r} is a file, as CNCF Distribution 2.8 had it for ACME version 1, which no "
+            "authority supports any more; expected a directory, which may be new"
         )
         yield Problem(message, f"{here}.cachefile")
     if not acme.hosts:
@@ -108,7 +108,7 @@ def _no_host(text: str) -> str:
     """Return why no certificate can be ordered for a host name; "" if one can."""
     name = text.lower()
     if name.startswith("*."):
-        return "wildcards need challenges by DNS, which are not offered; expected the name of a host"
+        return "wildcards need DNS challenges, which are not supported; expected a host name"
     if not name.isascii():
         return "expected the name in its DNS form, which begins with xn--"
     try:
@@ -146,16 +146,13 @@ def _suites(tls: Tls) -> Iterator[Problem]:
         elif name in cipher_suites.INSECURE and chosen:
             yield Problem(f"{name} is insecure and not offered; remove it", key)
         elif name in cipher_suites.TLS13 and chosen and not all_of_tls13:
-            message = (
-                f"{name} is a suite of TLS 1.3, of which all three are always offered and none can be chosen; "
-                "remove it"
-            )
+            message = f"{name} is a suite of TLS 1.3; all three of them are always offered; remove it"
             yield Problem(message, key)
     if not tls.ciphersuites:
         return
     if not chosen:
         yield Problem(
-            "has no effect; the suites of TLS 1.3 are not chosen", "http.tls.ciphersuites", kind="warning"
+            "has no effect; the suites of TLS 1.3 cannot be selected", "http.tls.ciphersuites", kind="warning"
         )
     elif not any(cipher_suites.for_kind(tls.ciphersuites, kind) for kind in cipher_suites.OFFERED):
         message = "names no suite of TLS 1.2 that is offered; add one, remove the list, or set http.tls.minimumtls"

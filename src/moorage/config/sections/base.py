@@ -173,15 +173,15 @@ def setting(
     required: bool = False,
     variable: str | None = None,
     instead: str | None = None,
-    ours: bool = False,
+    own: bool = False,
     shown: str | None = None,
 ) -> Any:
     """Declare a key of a section.
 
     `secret`: masked in all output.  `required`: must not be empty if its section is present.  `variable`: its name
     in environment variables of CNCF Distribution where that differs from the key.  `instead`: the path that
-    replaces a deprecated key (`config/deprecated.py`).  `ours`: unknown to CNCF Distribution.  `shown`: the default
-    as the documentation describes it.
+    replaces a deprecated key (`config/deprecated.py`).  `own`: unknown to CNCF Distribution.  `shown`: the
+    default as the documentation describes it.
     """
     notes: dict[str, Any] = {
         "unit": unit,
@@ -189,7 +189,7 @@ def setting(
         "required": required,
         "variable": variable,
         "instead": instead,
-        "ours": ours,
+        "own": own,
         "shown": shown,
     }
     if callable(default):

@@ -92,24 +92,24 @@ class Cors(Section):
     """Cross-origin requests of browsers (CORS), as from a user interface for registries."""
 
     origins: tuple[_Origin, ...] = setting(
-        (), "Allowed origins, such as `https://ui.example.com`; `*`: all.", ours=True
+        (), "Allowed origins, such as `https://ui.example.com`; `*`: all.", own=True
     )
     credentials: Flag = setting(
         False,
         "Allow browsers to send cookies and the stored password for this registry. "
         "Cannot be combined with `*`. Not needed by pages that ask for the password themselves.",
-        ours=True,
+        own=True,
     )
-    maxage: Period = setting(600.0, "How long browsers may cache the permission.", unit="duration", ours=True)
+    maxage: Period = setting(600.0, "How long browsers may cache the permission.", unit="duration", own=True)
     methods: tuple[_Method, ...] = setting(
         ("GET", "HEAD", "OPTIONS"), "Allowed methods; add `DELETE` for pages that delete.",
-        ours=True, shown="`GET`, `HEAD`, `OPTIONS`",
+        own=True, shown="`GET`, `HEAD`, `OPTIONS`",
     )  # fmt: skip
     allowheaders: tuple[_HeaderName, ...] = setting(
-        _ALLOWED, "Request headers that are allowed.", ours=True,
+        _ALLOWED, "Request headers that are allowed.", own=True,
         shown=", ".join(f"`{name}`" for name in _ALLOWED),
     )  # fmt: skip
     exposeheaders: tuple[_HeaderName, ...] = setting(
-        _EXPOSED, "Response headers that pages may read.", ours=True,
+        _EXPOSED, "Response headers that pages may read.", own=True,
         shown=", ".join(f"`{name}`" for name in _EXPOSED),
     )  # fmt: skip

@@ -13,7 +13,7 @@ class LetsEncrypt(Section):
     """Certificates by ACME."""
 
     cachefile: PathText = setting("", "Directory for account and certificates, created if missing; enables ACME.")
-    cachedir: PathText = setting("", "Another name of `cachefile`, which is a directory.", ours=True)
+    cachedir: PathText = setting("", "Another name of `cachefile`, which is a directory.", own=True)
     email: Text = setting("", "Contact address for the authority; optional.")
     hosts: tuple[Text, ...] = setting(
         (), "Host names, at least one; one certificate has all of them. No wildcards, no addresses."
@@ -26,7 +26,7 @@ class LetsEncrypt(Section):
         "`host:port` to answer HTTP-01 challenges on, which authorities send to port 80; other requests are "
         "redirected to HTTPS. Empty: challenges are TLS-ALPN-01 on `http.addr`, to which port 443 must be "
         "forwarded.",
-        ours=True,
+        own=True,
     )
 
     @property
@@ -38,8 +38,8 @@ class LetsEncrypt(Section):
 class CertificatePair(Section):
     """A certificate for other host names."""
 
-    certificate: PathText = setting("", "PEM file with the certificate and its chain.", required=True, ours=True)
-    key: PathText = setting("", "PEM file with the private key.", required=True, ours=True)
+    certificate: PathText = setting("", "PEM file with the certificate and its chain.", required=True, own=True)
+    key: PathText = setting("", "PEM file with the private key.", required=True, own=True)
 
 
 class Tls(Section):
@@ -51,7 +51,7 @@ class Tls(Section):
         (),
         "Certificates for other host names, chosen by the name that a client requests (SNI); clients that request "
         "none of these names get `certificate`.",
-        ours=True,
+        own=True,
     )
     clientcas: tuple[PathText, ...] = setting(
         (), "PEM files with CAs that verify client certificates; each client needs a certificate."
@@ -77,7 +77,7 @@ class Tls(Section):
     )
     letsencrypt: LetsEncrypt = setting(LetsEncrypt, "Certificates by ACME.")
     handshaketimeout: Period = setting(
-        10.0, "Longest time that a TLS handshake may take.", unit="duration", ours=True
+        10.0, "Longest time that a TLS handshake may take.", unit="duration", own=True
     )
 
     @property
@@ -152,21 +152,21 @@ class Http(Section):
     http2: Http2 = setting(Http2, "HTTP/2 over TLS, which is not supported.")
     h2c: H2c = setting(H2c, "HTTP/2 without TLS, which is not supported.")
     workers: Annotated[int | None, at_least(1, 1024)] = setting(
-        None, "Worker processes.", ours=True, shown="one per available core, at most 8"
+        None, "Worker processes.", own=True, shown="one per available core, at most 8"
     )
-    headertimeout: Period = setting(30.0, "Time limit for the headers of a request.", unit="duration", ours=True)
+    headertimeout: Period = setting(30.0, "Time limit for the headers of a request.", unit="duration", own=True)
     bodytimeout: Period = setting(
         120.0,
         "Longest pause of a client within the body of a request, and the window of `leastrate`. A large layer "
         "may take hours.",
         unit="duration",
-        ours=True,
+        own=True,
     )
     sendtimeout: Period = setting(
         120.0,
         "Longest time in which a client may read nothing of its response, and the window of `leastrate`.",
         unit="duration",
-        ours=True,
+        own=True,
     )
     leastrate: Annotated[int, at_least(0)] = setting(
         100,
@@ -174,26 +174,26 @@ class Http(Section):
         "`sendtimeout`; slower clients are disconnected. Delays of the storage do not count. 0: only "
         "the timeouts apply.",
         unit="bytes per second",
-        ours=True,
+        own=True,
     )
     idletimeout: Period = setting(
         120.0,
         "Longest idle time of a connection between two requests. Set it above the idle timeout of a proxy.",
         unit="duration",
-        ours=True,
+        own=True,
     )
     headerlimit: Annotated[int, at_least(4096, 1 << 20)] = setting(
         64 << 10,
         "Size limit of the headers of a request; more is refused with 431.",
         unit="bytes",
-        ours=True,
+        own=True,
     )
     trustedproxies: tuple[Proxy, ...] | None = setting(
         None,
         "Proxies whose `Forwarded` and `X-Forwarded-*` headers are used: addresses, networks, `loopback`, "
         "`private`, `unix` for clients of a Unix socket. If set, these headers of other clients are dropped; an "
         "empty list trusts no proxy.",
-        ours=True,
+        own=True,
         shown="headers of all clients are used, for URLs and the access log only",
     )
-    cors: Cors = setting(Cors, "Cross-origin requests of browsers (CORS).", ours=True)
+    cors: Cors = setting(Cors, "Cross-origin requests of browsers (CORS).", own=True)

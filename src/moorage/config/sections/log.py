@@ -19,7 +19,7 @@ class AccessLog(Section):
     probes: Flag = setting(
         False,
         "Log probes too: GET and HEAD of `/livez`, `/readyz` or `/` with the status 200.",
-        ours=True,
+        own=True,
     )
 
 
@@ -45,7 +45,7 @@ class MailOptions(Section):
 
 
 class Hook(Section):
-    """Sends log lines of some levels elsewhere."""
+    """Sends log lines of some levels by mail."""
 
     type: Text = setting("", "Kind of hook; `mail` is the only one.")
     disabled: Flag = setting(False, "Ignore this hook.")

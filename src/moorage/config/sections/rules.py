@@ -59,13 +59,13 @@ class WriteProbe(Section):
     disabled: Flag = setting(
         False,
         "Disable the check; a directory that is not writable is then detected by the first push.",
-        ours=True,
+        own=True,
     )
     interval: Annotated[float, duration_or(60.0)] = setting(
         60.0,
         "Time between two writes; a tenth of it, at most 5 seconds, after a failure.",
         unit="duration",
-        ours=True,
+        own=True,
     )
 
 

@@ -90,23 +90,23 @@ class Token(Section):
 class Local(Section):
     """Built-in token server: users, robots and permissions in files."""
 
-    policy: LoosePath = setting("", "YAML file with users' permissions.", required=True, ours=True)
-    users: LoosePath = setting("", "File with a line `user:hash` per user, as for `auth.htpasswd`.", ours=True)
-    realm: LooseText = setting("", "Address of `/token` for clients.", ours=True,
+    policy: LoosePath = setting("", "YAML file with users' permissions.", required=True, own=True)
+    users: LoosePath = setting("", "File with a line `user:hash` per user, as for `auth.htpasswd`.", own=True)
+    realm: LooseText = setting("", "Address of `/token` for clients.", own=True,
                                shown="`token` below the registry's address")  # fmt: skip
-    service: LooseText = setting("moorage", "Name of this registry in its tokens.", ours=True)
+    service: LooseText = setting("moorage", "Name of this registry in its tokens.", own=True)
     tokenlifetime: Annotated[float, period_within(60.0, 24 * 3600.0)] = setting(
         300.0, "Lifetime of access tokens, from `1m` to `24h`. Revoked permissions may last so long.",
-        unit="duration", ours=True,
+        unit="duration", own=True,
     )  # fmt: skip
     loginlifetime: Annotated[float, period_within(0.0, 3660 * 24 * 3600.0)] = setting(
         0.0,
         "Longest duration of a `docker login`; 0: until password or secret change.",
         unit="duration",
-        ours=True,
+        own=True,
     )
     keyrotation: Annotated[float, period_within(60.0, 366 * 24 * 3600.0)] = setting(
-        24 * 3600.0, "Lifetime of a signing key; keys are derived from `http.secret`.", unit="duration", ours=True
+        24 * 3600.0, "Lifetime of a signing key; keys are derived from `http.secret`.", unit="duration", own=True
     )
 
 
@@ -118,7 +118,7 @@ class Auth(Section):
     htpasswd: Htpasswd | None = setting(None, "Users and passwords in a file.")
     token: Token | None = setting(None, "Tokens of a token server.")
     local: Local | None = setting(
-        None, "Users, robots and permissions in files, with a built-in token server.", ours=True
+        None, "Users, robots and permissions in files, with a built-in token server.", own=True
     )
 
     @property
@@ -137,10 +137,10 @@ class Guessing(Section):
         20,
         "Different wrong credentials within `window` after which an address must wait, counted in each worker; "
         "0: no limit.",
-        ours=True,
+        own=True,
     )
-    window: Period = setting(60.0, "How long wrong credentials are counted.", unit="duration", ours=True)
-    longestwait: Period = setting(60.0, "Longest wait; waits double from one second.", unit="duration", ours=True)
+    window: Period = setting(60.0, "How long wrong credentials are counted.", unit="duration", own=True)
+    longestwait: Period = setting(60.0, "Longest wait; waits double from one second.", unit="duration", own=True)
 
 
 class MiddlewareEntry(Section):
@@ -196,7 +196,7 @@ class Notifications(Section):
 class RedisTls(Section):
     """TLS to Redis; enabled by any of its keys."""
 
-    enabled: Flag = setting(False, "Use TLS without any of the other keys.", ours=True)
+    enabled: Flag = setting(False, "Use TLS without any of the other keys.", own=True)
     certificate: PathText = setting("", "PEM file with the client's certificate.")
     key: PathText = setting("", "PEM file with the client's key.")
     rootcas: tuple[PathText, ...] = setting((), "PEM files with CAs; empty: those of the system.")

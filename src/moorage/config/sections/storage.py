@@ -72,7 +72,7 @@ class Cache(Section):
         "How long a worker may cache, for an object store, that a repository has a blob or a manifest. Deletion "
         "by digest is answered that much later. Must be the same on all hosts; 0: no cache.",
         unit="duration",
-        ours=True,
+        own=True,
     )
 
 
@@ -135,13 +135,13 @@ class S3(Section):
         "", "Access key; else environment, profiles, web identity, container or instance role.", secret=True
     )
     secretkey: LooseText = setting("", "Secret key.", secret=True)
-    sessiontoken: LooseText = setting("", "Session token of temporary keys.", secret=True, ours=True)
+    sessiontoken: LooseText = setting("", "Session token of temporary keys.", secret=True, own=True)
     encrypt: DriverFlag = setting(False, "Encrypt objects on the server.")
     keyid: LooseText = setting("", "KMS key for the encryption; needs `encrypt`.")
     secure: DriverFlag = setting(True, "HTTPS to the service.")
     skipverify: DriverFlag = setting(False, "Do not verify the service's certificate.")
     cabundle: LoosePath = setting(
-        "", "PEM file of the authorities that sign the service's certificate, instead of the system's.", ours=True
+        "", "PEM file of the authorities that sign the service's certificate, instead of the system's.", own=True
     )
     v4auth: DriverFlag = setting(True, "Signature version 4; version 2 is refused.")
     chunksize: Annotated[int, at_least(5 * _MIB, 5 * _GIB)] = setting(
@@ -186,14 +186,14 @@ class Gcs(Section):
         "",
         "Address of the service.",
         shown="STORAGE_EMULATOR_HOST of the environment, else https://storage.googleapis.com",
-        ours=True,
+        own=True,
     )
     keyfile: LoosePath = setting("", "JSON file of credentials; takes precedence over `credentials`.")
     credentials: Mapping[str, Any] = setting(
         dict, "Content of such a file; without both, application default credentials are used.", secret=True
     )
     cabundle: LoosePath = setting(
-        "", "PEM file of additional authorities that may sign the service's certificate.", ours=True
+        "", "PEM file of additional authorities that may sign the service's certificate.", own=True
     )
     rootdirectory: LoosePath = setting("", "Prefix of every key, without slashes at its ends.")
     chunksize: Annotated[int, at_least(256 * 1024)] = setting(
@@ -233,9 +233,9 @@ class Azure(Section):
     )
     skipverify: Flag = setting(False, "Do not verify the service's certificate.")
     cabundle: LoosePath = setting(
-        "", "PEM file of additional authorities that may sign the service's certificate.", ours=True
+        "", "PEM file of additional authorities that may sign the service's certificate.", own=True
     )
-    useragent: LooseText = setting("", "User agent sent to the service.", shown="moorage/VERSION", ours=True)
+    useragent: LooseText = setting("", "User agent sent to the service.", shown="moorage/VERSION", own=True)
     connectionstring: LooseText = setting("", "Has no effect, as in CNCF Distribution.", secret=True)
 
     @property
