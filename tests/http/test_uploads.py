@@ -65,7 +65,7 @@ class Pieces:
         async def receiving() -> Message:
             message = await receive()
             body = message.get("body", b"")
-            if not body or not asked.get("wanted"):
+            if not body or not asked.get("requested"):
                 return message
             self.lists += 1
             third = len(body) // 3 + 1

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.server.tls.file_watch import AGAIN_S, PATIENCE_S, Watched
+from moorage.server.tls.file_watch import MISMATCH_GRACE_S, REREAD_S, FileWatcher
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,8 +21,8 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return certificate, key
 
 
-def watched(pair: tuple[Path, Path]) -> Watched:
-    return Watched((str(path) for path in pair), 0)
+def watched(pair: tuple[Path, Path]) -> FileWatcher:
+    return FileWatcher((str(path) for path in pair), 0)
 
 
 def replace(path: Path, text: str) -> None:
@@ -70,7 +70,7 @@ def test_a_link_that_points_elsewhere_is_a_change(tmp_path: Path) -> None:
         (tmp_path / name / "tls.crt").write_text("same size")
     (tmp_path / "..data").symlink_to("..1")
     (tmp_path / "tls.crt").symlink_to("..data/tls.crt")
-    files = Watched([str(tmp_path / "tls.crt")], 0)
+    files = FileWatcher([str(tmp_path / "tls.crt")], 0)
     (tmp_path / "..data_tmp").symlink_to("..2")
     (tmp_path / "..data_tmp").rename(tmp_path / "..data")
     assert not files.due(0)
@@ -96,34 +96,34 @@ def test_files_that_do_not_fit_together_are_not_read_again_until_they_change(pai
     files.due(0)
     assert files.due(0)
     files.accept(0)
-    assert files.complaint(now=1000) == ""
+    assert files.reportable_cause(now=1000) == ""
 
 
 def test_the_moment_between_certificate_and_key_is_not_complained_of(pair: tuple[Path, Path]) -> None:
     """Each renewal would leave an error in the log, and people would learn to overlook it."""
     files = watched(pair)
     files.refuse("does not belong", now=100)
-    assert files.complaint(now=100 + PATIENCE_S - 1) == ""
-    assert files.complaint(now=100 + PATIENCE_S) == "does not belong"
+    assert files.reportable_cause(now=100 + MISMATCH_GRACE_S - 1) == ""
+    assert files.reportable_cause(now=100 + MISMATCH_GRACE_S) == "does not belong"
 
 
 def test_a_complaint_that_lasts_is_made_once(pair: tuple[Path, Path]) -> None:
     files = watched(pair)
     files.refuse("does not belong", now=100)
-    assert files.complaint(now=200) == "does not belong"
-    assert files.complaint(now=300) == ""
+    assert files.reportable_cause(now=200) == "does not belong"
+    assert files.reportable_cause(now=300) == ""
     # Another try that failed is news, and the time of grace is long over.
     files.refuse("is encrypted", now=400)
-    assert files.complaint(now=400) == "is encrypted"
+    assert files.reportable_cause(now=400) == "is encrypted"
 
 
 def test_what_does_not_change_is_read_once_a_day(pair: tuple[Path, Path]) -> None:
     """A certificate that expires soon is logged while the registry runs, not only at its start."""
     files = watched(pair)
-    assert not files.due(AGAIN_S - 1)
-    assert files.due(AGAIN_S)
-    files.accept(AGAIN_S)
-    assert not files.due(AGAIN_S + 1)
+    assert not files.due(REREAD_S - 1)
+    assert files.due(REREAD_S)
+    files.accept(REREAD_S)
+    assert not files.due(REREAD_S + 1)
 
 
 def test_a_file_that_is_gone_is_a_change(pair: tuple[Path, Path]) -> None:

@@ -65,8 +65,8 @@ if they are the defaults. The keys, each with all keys below it, are:
 One YAML document that begins with `version: 0.1`. The dialect is that of CNCF Distribution (YAML 1.1 as Go's
 yaml.v2 reads it): `yes`, `no`, `on` and `off` are true and false, `12:30` is text, `1e3` is a number, anchors and
 merges work. Duplicate keys and further documents in the file are errors: CNCF Distribution silently uses the last
-of the keys and the first of the documents. Text keeps its spelling (`secret: 0123` is the text 0123), except in the
-parameters of drivers and of authentication, where it is resolved first (0123 is 83): quote it there.
+of the keys and the first of the documents. Text keeps its spelling (`secret: 0123` is the text 0123), except in
+the parameters of drivers and of authentication, where it is resolved first (0123 is 83): quote it there.
 
 Durations are written as `300ms`, `10s`, `5m` or `1h30m`. In keys of CNCF Distribution a number without a unit is
 nanoseconds, with a warning; in `storage.maintenance.uploadpurging` and in keys of Moorage it is refused.

@@ -52,7 +52,7 @@ async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerat
     loop = asyncio.get_running_loop()
     timed = True
     if (pieces := (scope.get("extensions") or {}).get(_PIECES)) is not None:
-        pieces["wanted"] = True
+        pieces["requested"] = True
         timed = False
     try:
         async with asyncio.timeout(timeout_s if timed else None) as silence:

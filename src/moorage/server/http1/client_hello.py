@@ -1,6 +1,6 @@
 """ClientHello: the first message of a TLS client, parsed before the handshake for its server name and protocols.
 
-OpenSSL parses it again and decides whether it is valid; `NotTls` means only that nothing can be read from it here.
+OpenSSL parses it again and decides whether it is valid; `NotTls` means only that it cannot be parsed here.
 
 Source: RFC 8446 sections 4.1.2 and 5.1, RFC 6066 section 3 (server_name), RFC 7301 (ALPN).
 """
@@ -17,7 +17,7 @@ HTTP: Final = (b"http/1.1", b"http/1.0")
 """The protocols that are served, the preferred one first; `curl --http1.0` offers the second only."""
 
 LIMIT_BYTES: Final = 16 << 10
-"""More than any client sends: with keys against quantum computers they come to 2 KB.
+"""More than any client sends: with post-quantum keys they have 2 KB.
 
 In records of one byte each a connection takes six times as much memory.
 """
@@ -31,7 +31,7 @@ _CLIENT_HELLO: Final = 1
 _SERVER_NAME: Final = 0
 _ALPN: Final = 16
 _MAJOR: Final = 3
-"""In the version of a record, whichever version of TLS follows."""
+"""Major version in the head of a record, for all versions of TLS."""
 
 _RECORD_HEAD_BYTES: Final = 5
 _RECORD_LIMIT: Final = (1 << 14) + 256
@@ -61,9 +61,9 @@ def alert(description: int) -> bytes:
 
 
 class Assembler:
-    """Takes the beginning of a connection in pieces, and puts the ClientHello together from its records.
+    """Assembles the ClientHello from the records at the beginning of a connection, received in pieces.
 
-    Each byte is looked at once, however small the pieces and records are.
+    Each byte is parsed once, also with pieces and records of one byte.
     """
 
     __slots__ = ("_message", "_unread")
@@ -73,7 +73,7 @@ class Assembler:
         self._unread = bytearray()
 
     def feed(self, data: bytes) -> ClientHello | None:
-        """Take the next bytes; return None until the ClientHello is complete.  Raises `NotTls`."""
+        """Parse the next bytes; return None until the ClientHello is complete.  Raises `NotTls`."""
         self._unread += data
         while self._unread:
             if self._unread[0] != _HANDSHAKE:

@@ -123,8 +123,8 @@ class Connection(asyncio.BufferedProtocol):
     def eof_received(self) -> bool:
         """Keep the sending side open while a response is pending."""
         self.eof = True
-        owed = self._exchange is not None and not self._exchange.is_over
-        if not owed or self._state not in {_BODY, _ANSWER}:
+        response_pending = self._exchange is not None and not self._exchange.is_over
+        if not response_pending or self._state not in {_BODY, _ANSWER}:
             self.close()
         elif self._state == _BODY and self._exchange is not None:
             self._exchange.client_disconnected()
@@ -380,7 +380,7 @@ class Connection(asyncio.BufferedProtocol):
         if self._rest is None:
             self.resume_reading()
         else:
-            # Not from here: a thousand requests sent at once would be as many frames deep.
+            # Not recursively: a thousand pipelined requests would be as many frames deep.
             self.loop.call_soon(self._parse_buffered)
 
     def _parse_buffered(self) -> None:

@@ -6,7 +6,7 @@
 Extensions of the scope:
 
     http.response.zerocopysend   part of ASGI: a file is sent by sendfile(2), or encrypted in a thread
-    moorage.pieces               with `wanted` set, `http.request` carries "pieces", a list, beside an empty body
+    moorage.pieces               with `requested` set, `http.request` has "pieces", a list, beside an empty body
 
 `send` raises ConnectionError when the client has left.  For a file it raises `errors.Unavailable` where
 descriptors or threads are used up and nothing of the response has been sent; the application may then start
@@ -51,7 +51,7 @@ _JOINED_BYTES: Final = 16 << 10
 """Smaller bodies are sent together with the head in one buffer; larger ones beside it, without a copy."""
 
 _FAILED: Final = b"internal server error\n"
-_USED_UP: Final = "the registry has too many open files or threads; try again later"
+_EXHAUSTED: Final = "the registry has too many open files or threads; try again later"
 _RETRY_AFTER_S: Final = 1
 """Descriptors are free again as soon as other requests end."""
 
@@ -215,7 +215,7 @@ class Exchange:
         message: Message = {"type": "http.request", "body": b"", "more_body": not self._body_over}
         if len(pieces) == 1:
             message["body"] = pieces[0]
-        elif "wanted" in self._scope["extensions"].get("moorage.pieces", ()):
+        elif "requested" in self._scope["extensions"].get("moorage.pieces", ()):
             message["pieces"] = pieces
         else:
             message["body"] = b"".join(pieces)
@@ -313,7 +313,7 @@ class Exchange:
             if self.head_sent:
                 raise
             self._status, self._headers = 0, ()
-            raise Unavailable(_USED_UP, retry_after_s=_RETRY_AFTER_S) from error
+            raise Unavailable(_EXHAUSTED, retry_after_s=_RETRY_AFTER_S) from error
 
     def _count_body(self, size: int) -> None:
         """Count body bytes.  Raises RuntimeError beyond the Content-Length."""

@@ -151,8 +151,8 @@ class RollingRestart:
         watched = self.plan.watched
         if watched.due(now):
             self._take(now)
-        if complaint := watched.complaint(now):
-            _log.error("the renewed certificate is not taken; the old one stays", cause=complaint)
+        if cause := watched.reportable_cause(now):
+            _log.error("the renewed certificate is not taken; the old one stays", cause=cause)
 
     def _take(self, now: float) -> None:
         """Read the certificate files, and use them if they are valid and changed."""

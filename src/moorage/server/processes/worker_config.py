@@ -15,7 +15,7 @@ from moorage.server.cgroups import Limits, limits, usable_processors
 from moorage.server.http1 import Http1Options
 from moorage.server.options import Challenges, ServerOptions
 from moorage.server.tls import validation
-from moorage.server.tls.file_watch import Watched
+from moorage.server.tls.file_watch import FileWatcher
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ class Plan:
     workers: int
     options: ServerOptions
     build: Build
-    watched: Watched = field(default_factory=lambda: Watched((), 0.0))
+    watched: FileWatcher = field(default_factory=lambda: FileWatcher((), 0.0))
     awaiting: bool = False
     bound: Mapping[str, str] = field(default_factory=dict)
     limits: Limits = field(default_factory=Limits)
@@ -76,7 +76,7 @@ def draw(loaded: Loaded, build: Build, *, secret: bytes, instance: str) -> tuple
     found = limits()
     workers, warnings = worker_count(settings, found)
     warnings += _little_memory(workers, found)
-    watched = Watched(validation.files(settings.http.tls), time.monotonic())
+    watched = FileWatcher(validation.files(settings.http.tls), time.monotonic())
     awaiting = False
     try:
         secured, notes = validation.check(settings.http.tls)

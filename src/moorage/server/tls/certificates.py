@@ -104,7 +104,7 @@ def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:
     """Read the files of `http.tls.clientcas`.  Raises `StartupError`.
 
-    An expired CA is left out: none of its clients could be verified.
+    An expired CA is omitted: none of its clients could be verified.
     """
     usable: list[x509.Certificate] = []
     warnings: list[str] = []
@@ -213,11 +213,11 @@ def _chain(
     A file in a valid order is kept as it is: with cross-signed CAs there is more than one.
     """
     spki = key.public_key().public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)
-    ours = [one for one in found if _spki(one) == spki]
-    if not ours:
+    matching = [one for one in found if _spki(one) == spki]
+    if not matching:
         of = _name(found[0]) if len(found) == 1 else f"any of the {len(found)} certificates"
         raise StartupError(f"the key {key_path} does not belong to {of} in {path}", section)
-    leaf = ours[0]
+    leaf = matching[0]
     chain = [leaf]
     rest = [one for one in found if one is not leaf]
     while True:
@@ -316,7 +316,7 @@ def _server_warnings(what: str, leaf: x509.Certificate) -> Iterator[str]:
 
 
 def _verifiable(public: object) -> bool:
-    """Return whether OpenSSL, at security level 2, takes signatures of this key."""
+    """Return whether OpenSSL, at security level 2, accepts signatures of this key."""
     if isinstance(public, rsa.RSAPublicKey | dsa.DSAPublicKey):
         return public.key_size >= _WEAK_BITS
     if isinstance(public, ec.EllipticCurvePublicKey):

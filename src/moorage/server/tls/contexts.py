@@ -6,8 +6,8 @@ The name is read before the handshake (`server/http1/client_hello.py`).  The cal
 handshake of a client that sends a name that is not ASCII; TLS does not require that, and with one certificate
 it is served.
 
-The default suites have no server preference: all of them are strong, and the client knows which one is fast on its
-processor.  A configured list is in order of preference; a client that prefers ChaCha20 still gets it.
+The default suites have no server preference: all of them are strong, and the client prefers the one that is fast on
+its processor.  A configured list is in order of preference; a client that prefers ChaCha20 still gets it.
 
 Sessions: tickets are encrypted with a random key of each context.  So a session can be resumed in the
 worker that began it and with the certificate that it began with, until a certificate, a key or the authorities
@@ -84,7 +84,7 @@ def _context(tls: Tls, certificate: SealedMemory, key: SealedMemory, names: Sequ
                 f"http.tls.clientcas: OpenSSL cannot use the authorities: {_reason(error)}"
             ) from error
         context.verify_mode = ssl.CERT_REQUIRED if tls.clients.required else ssl.CERT_OPTIONAL
-        # As in Go: each listed certificate is trusted by itself, so an intermediate will do without its root.
+        # As in Go: each listed certificate is trusted by itself, an intermediate also without its root.
         context.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
     return context
 
@@ -128,7 +128,7 @@ def matching(table: dict[str, int], name: str) -> int:
 
 
 def _reason(error: OSError) -> str:
-    """Return what OpenSSL or the system reports, in words."""
+    """Return the reason of OpenSSL or of the system as text."""
     if not isinstance(error, ssl.SSLError):
         return error.strerror or str(error)
     reason = error.reason or str(error)

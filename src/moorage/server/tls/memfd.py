@@ -1,8 +1,8 @@
-"""Sealed in-memory files: private bytes with a path, validated once and read by every worker.
+"""Sealed in-memory files: private data with a path, validated once and read by every worker.
 
-The bytes are in a memfd_create(2) file that is sealed against writes, so all workers of a plan read exactly what
-the master has validated, even if the original files change and a worker is restarted.  The last process that holds
-the descriptor frees the memory.
+The bytes are in a memfd_create(2) file that is sealed against writes, so all workers read exactly the data
+that the master has validated, even if the original files change and a worker is restarted.  The last process that
+holds the descriptor frees the memory.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["SealedMemory", "read_sealed"]
 
 _FLAGS: Final = os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING
 _NOEXEC: Final = 0x8
-"""MFD_NOEXEC_SEAL of Linux 6.3: hardened systems (vm.memfd_noexec=2) need it, older kernels do not know it."""
+"""MFD_NOEXEC_SEAL of Linux 6.3: required on hardened systems (vm.memfd_noexec=2), unknown to older kernels."""
 
 _SEALS: Final = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
 

@@ -1,4 +1,4 @@
-"""Certificates of a worker: those for new connections, exchanged in place, and those that answer TLS-ALPN-01."""
+"""TLS contexts of a worker: for new connections, replaced in place, and for TLS-ALPN-01 challenges."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Certificates:
     """Implements `http1.interfaces.TlsProvider`.
 
     Open connections keep their context.  A pending challenge is stored in the directory that all workers
-    of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may lie on a
+    of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may be on a
     file system that hangs: it is read in `_THREADS` threads of its own, for at most `_READ_LIMIT_S` seconds.
     `until` is when the first of the certificates for new connections expires.
     """
