@@ -6,8 +6,8 @@ The name is read before the handshake (`server/http1/client_hello.py`).  The cal
 handshake of a client that sends a name that is not ASCII; TLS does not require that, and with one certificate
 it is served.
 
-The default suites have no server preference: all of them are strong, and the client prefers the one that is fast on
-its processor.  A configured list is in order of preference; a client that prefers ChaCha20 still gets it.
+The default suites have no server preference: all of them are strong, and the client prefers the one that is
+fast on its processor.  A configured list is in order of preference; a client that prefers ChaCha20 still gets it.
 
 Sessions: tickets are encrypted with a random key of each context.  So a session can be resumed in the
 worker that began it and with the certificate that it began with, until a certificate, a key or the authorities
