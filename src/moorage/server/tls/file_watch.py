@@ -6,9 +6,9 @@
 Invariant: no file is read while it changes.  A tool may write certificate and key one after the other, or a long
 chain in pieces; files that do not match meanwhile are neither used nor reported.
 
-A change is a different stamp of a file (`reloading.py`), links followed, which detects a new file under the old name
-(certbot's rename), a link with a new target (secrets of Kubernetes are two links deep) and a file written in place.
-inotify would be quicker, but reports nothing on network file systems.
+A change is a different stamp of a file (`reloading.py`), links followed, which detects a new file under the old
+name (certbot's rename), a link with a new target (secrets of Kubernetes are two links deep) and a file written
+in place. inotify would be quicker, but reports nothing on network file systems.
 
 The housekeeper (`http.tls.letsencrypt`) only has to write certificates to the files that `tls.files` returns.
 Above: `server/processes/rolling_restart.py`.  Made by: `server/processes/worker_config.py`.
