@@ -1,1 +1,1 @@
-"""The benchmark beside other registries: `python3 dev.py bench --help`."""
+"""Benchmarks of Moorage and other registries: `python3 dev.py bench --help`."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
 
 class Unusable(Exception):
-    """Arguments that no run can be made of; the message is for the user."""
+    """The arguments are invalid; the message is for the user."""
 
 
 def main(arguments: list[str]) -> int:
@@ -92,7 +92,7 @@ def _run(
     peers: list[str],
     keep: Callable[[list[report.Measured], list[report.LeftOut]], None],
 ) -> tuple[list[report.Measured], list[report.LeftOut]]:
-    """Measure the rows, passing on what there is to `keep` after each: an interrupted run keeps that."""
+    """Measure the rows, passing the results to `keep` after each: an interrupted run keeps them."""
     done: list[report.Measured] = []
     left_out: list[report.LeftOut] = []
     for row in rows:
@@ -111,7 +111,7 @@ def _run(
 
 
 def left_out_of(row: Row, peers: list[str]) -> list[report.LeftOut]:
-    """Return why this row is not measured here, or beside which of the peers it is not."""
+    """Return why this row is not measured, or for which peers it is not."""
     programs = [*row.programs, *([store.MOTO] if row.s3 and not store.from_environment() else [])]
     if absent := [program for program in programs if shutil.which(program) is None]:
         return [report.LeftOut(row.name, f"{' and '.join(absent)} not installed")]
@@ -157,7 +157,7 @@ def _repeated(names: list[str]) -> list[str]:
 def _measure(bench: Bench, row: Row, beside: list[str]) -> report.Measured:
     rounds = bench.rounds if row.rounds is None else min(bench.rounds, row.rounds)
     measured = report.Measured(row, row.title_of(bench), beside)
-    sides = [*beside, servers.OURS]
+    sides = [*beside, servers.MOORAGE]
     home = bench.scratch / row.name
     with ExitStack() as stack:
         if row.s3:
@@ -182,7 +182,7 @@ def _measure(bench: Bench, row: Row, beside: list[str]) -> report.Measured:
                     numbers = row.measure(bench, running[side])
                 measured.rounds[side].append(numbers)
                 values = "  ".join(f"{name}={value:.4g}" for name, value in numbers.items())
-                name = row.peer if row.peer and side != servers.OURS else side
+                name = row.peer if row.peer and side != servers.MOORAGE else side
                 print(f"  round {number + 1} {name}: {values}", file=sys.stderr, flush=True)
     shutil.rmtree(home)
     os.sync()
@@ -198,7 +198,7 @@ def _options(arguments: list[str]) -> argparse.Namespace:
         "--peer",
         action="append",
         metavar="NAME[=PATH]",
-        help="registry beside ours: debian (default), distribution=PATH, zot=PATH, each once; or none",
+        help="registry to compare with: debian (default), distribution=PATH, zot=PATH, each once; or none",
     )
     parser.add_argument("--rounds", type=_rounds, default=0, help="measurements of each side (5; quick: 2)")
     parser.add_argument("--seconds", type=_seconds, default=0, help="length of one load (5; quick: 2)")

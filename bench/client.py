@@ -1,4 +1,4 @@
-"""A registry client that costs next to nothing: blocking sockets, prepared bytes, answers checked.
+"""Registry client with little overhead: blocking sockets, prepared bytes, checked responses.
 
 Below: `content.py` makes what is pushed.  The load of many small requests has its own loop, `load.py`.
 """
@@ -23,7 +23,7 @@ _OCI: Final = "application/vnd.oci.image"
 ACCEPT: Final = (
     f"application/json, {_DOCKER}.v2+json, {_DOCKER}.list.v2+json, {_OCI}.manifest.v1+json, {_OCI}.index.v1+json"
 )
-"""What Docker asks for."""
+"""`Accept` of Docker."""
 
 MANIFEST_TYPE: Final = "application/vnd.docker.distribution.manifest.v2+json"
 _CREATED: Final = 201
@@ -32,7 +32,7 @@ _HEAD_LIMIT: Final = 64 << 10
 
 
 class Refused(Exception):
-    """An answer other than the one the work needs; the message is what came."""
+    """Unexpected response; the message has it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,14 +79,14 @@ class Client:
         self._socket.close()
 
     def request(self, method: str, target: str, body: bytes | memoryview = b"", media_type: str = "") -> Answer:
-        """Send one request whole and read the answer whole."""
+        """Send a request and read the complete response."""
         self.send(method, target, len(body), media_type)
         if body:
             self._socket.sendall(body)
         return self.answer(bodiless=method == "HEAD")
 
     def answer(self, *, bodiless: bool = False) -> Answer:
-        """The whole answer to what was sent."""
+        """Read the complete response."""
         answer = self.head()
         if bodiless:
             return answer
@@ -97,7 +97,7 @@ class Client:
         return Answer(answer.status, answer.headers, body)
 
     def _chunk(self) -> bytes:
-        """One chunk of a body, RFC 9112 section 7.1; empty at the end (nobody sends trailers here)."""
+        """Return one chunk of a body, RFC 9112 section 7.1; empty at the end (trailers are not sent)."""
         while (end := self._left.find(b"\r\n")) < 0:
             self._receive()
         size = int(self._left[:end], 16)
@@ -125,14 +125,14 @@ class Client:
     def expect(
         self, status: int, method: str, target: str, body: bytes | memoryview = b"", media_type: str = ""
     ) -> Answer:
-        """`request`, refusing any other status."""
+        """Send a request; any other status is an error."""
         answer = self.request(method, target, body, media_type)
         if answer.status != status:
             raise Refused(f"{method} {target}: {answer.status} instead of {status}: {answer.body[:400]!r}")
         return answer
 
     def send(self, method: str, target: str, length: int | None = 0, media_type: str = "") -> None:
-        """The head of a request; without a length the body is to come in chunks."""
+        """Send the head of a request; without a length the body follows in chunks."""
         head = (
             f"{method} {target} HTTP/1.1\r\nHost: localhost\r\nUser-Agent: moorage-bench\r\nAccept: {ACCEPT}\r\n"
         )
@@ -145,11 +145,11 @@ class Client:
         self._socket.sendall(f"{head}\r\n".encode())
 
     def write(self, data: bytes | memoryview) -> None:
-        """A piece of the body announced with `send`."""
+        """Send a piece of the body announced with `send`."""
         self._socket.sendall(data)
 
     def head(self) -> Answer:
-        """The answer's head; what came of its body stays for `pieces` or `request`."""
+        """Read the head of a response; received bytes of the body are kept for `pieces` or `request`."""
         while (end := self._left.find(b"\r\n\r\n")) < 0:
             self._receive()
         data, self._left = self._left[:end], self._left[end + 4 :]
@@ -158,13 +158,13 @@ class Client:
         return Answer(int(status.split()[1]), {name.lower(): value.strip() for name, _, value in fields})
 
     def download(self, target: str, size: int) -> None:
-        """GET `size` bytes and throw them away in the kernel, so that the server is what is measured."""
+        """GET `size` bytes and discard them in the kernel, so that only the server is measured."""
         self.send("GET", target)
         for _ in self.pieces(target, size):
             pass
 
     def pieces(self, target: str, size: int, piece: int = 1 << 20) -> Iterator[int]:
-        """The lengths of the pieces of a body of `size` bytes as they come."""
+        """Yield the lengths of the received pieces of a body of `size` bytes."""
         answer = self.head()
         if answer.status != 200 or int(answer.headers["content-length"]) != size:
             raise Refused(f"GET {target}: {answer.status} with {answer.headers}")
@@ -178,21 +178,21 @@ class Client:
             yield got
 
     def begin(self, name: str) -> str:
-        """POST an upload; where to go on."""
+        """Start an upload; return its location."""
         return target_of(self.expect(202, "POST", f"/v2/{name}/blobs/uploads/"))
 
     def finish(self, place: str, digest: str) -> None:
-        """PUT the digest of what was uploaded."""
+        """Finish an upload by its digest."""
         self.expect(_CREATED, "PUT", f"{place}{'&' if '?' in place else '?'}digest={digest}")
 
     def push(self, name: str, blob: Blob) -> None:
-        """POST, PATCH, PUT, the body whole with its length."""
+        """Push by POST, PATCH and PUT, with Content-Length."""
         place = self.begin(name)
         place = target_of(self.expect(202, "PATCH", place, blob.data, "application/octet-stream"))
         self.finish(place, blob.digest)
 
     def push_in_chunks(self, name: str, blob: Blob, chunk: int = 32 << 10) -> None:
-        """The same with a body in HTTP chunks, each written by itself: what Docker, skopeo and podman do."""
+        """Push by POST, PATCH and PUT, the body in HTTP chunks, each written separately, as Docker does."""
         place = self.begin(name)
         self.send("PATCH", place, None, "application/octet-stream")
         data = memoryview(blob.data)
@@ -209,7 +209,7 @@ class Client:
         self.expect(_CREATED, "PUT", f"/v2/{name}/manifests/{tag}", data, MANIFEST_TYPE)
 
     def push_image(self, name: str, tag: str, image: Image) -> None:
-        """As Docker does: ask for each blob, push those missing, then the manifest."""
+        """Push an image as Docker does: HEAD of each blob, missing blobs, then the manifest."""
         for blob in image.blobs:
             self.expect(404, "HEAD", f"/v2/{name}/blobs/{blob.digest}")
             self.push(name, blob)
@@ -217,6 +217,6 @@ class Client:
 
 
 def target_of(answer: Answer) -> str:
-    """The path and query of Location, which may be absolute."""
+    """Return path and query of Location, which may be absolute."""
     place = urlsplit(answer.headers["location"])
     return f"{place.path}?{place.query}" if place.query else place.path

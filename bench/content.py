@@ -1,4 +1,4 @@
-"""What is pushed and pulled: blobs of fresh random bytes, images of the size that real ones have."""
+"""Test content: blobs of fresh random bytes, images of realistic size."""
 
 from __future__ import annotations
 
@@ -43,23 +43,23 @@ class Stamped:
         self._data = bytearray((block * (size // len(block) + 1))[:size])
 
     def fresh(self) -> Blob:
-        """A blob nobody has seen; the one before is no longer valid."""
+        """Return a new blob; the previous one is no longer valid."""
         self._data[:16] = os.urandom(16)
         return _of(memoryview(self._data))
 
 
 def blob(size: int) -> Blob:
-    """A fresh blob of random bytes."""
+    """Return a new blob of random bytes."""
     return _of(os.urandom(size))
 
 
 def image(layers: int, layer_size: int) -> Image:
-    """A fresh image of `layers` layers of the same size."""
+    """Return a new image of `layers` layers of the same size."""
     return image_of([layer_size] * layers)
 
 
 def image_of(sizes: Sequence[int]) -> Image:
-    """A fresh image with layers of these sizes, and a configuration as long as Docker's."""
+    """Return a new image with layers of these sizes, and a configuration as long as Docker's."""
     history = [{"created_by": f"RUN {'x' * 120}", "created": "2024-01-01T00:00:00Z"} for _ in sizes]
     config = json.dumps({"architecture": "amd64", "os": "linux", "seed": os.urandom(8).hex(), "history": history})
     blobs = (*(blob(size) for size in sizes), _of(config.encode()))

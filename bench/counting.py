@@ -1,4 +1,4 @@
-"""A proxy before the S3 store that counts requests and changes no byte, so that signatures hold.
+"""Proxy of the S3 store that counts requests and changes no byte, so that signatures hold.
 
 It reads the framing of RFC 9112 (Content-Length, chunks) from the client to find where each request begins;
 answers are copied as they come.  For counting only: what goes through it is not timed.
@@ -24,7 +24,7 @@ _QUIET_S: Final = 0.3
 
 
 class Counting:
-    """Listens on loopback while the context lasts.  `endpoint` stands for the store's own, plain HTTP as well."""
+    """Listens on loopback while the context lasts.  `endpoint` replaces the store's own, also plain HTTP."""
 
     def __init__(self, endpoint: str) -> None:
         address = urlsplit(endpoint)
@@ -42,18 +42,18 @@ class Counting:
         self._server.server_close()
 
     def during(self, work: Callable[[], None]) -> int:
-        """How many requests came because of `work`, those after its last answer included."""
+        """Return the number of requests that `work` causes, those after its last response included."""
         before = self.settled()
         work()
         return self.settled() - before
 
     @property
     def so_far(self) -> int:
-        """All requests until now."""
+        """Number of requests until now."""
         return len(self._server.seen)
 
     def settled(self) -> int:
-        """All requests so far, when none has come for a while."""
+        """Return the number of requests when none has arrived for a while."""
         known = -1
         while known != (known := self.so_far):
             time.sleep(_QUIET_S)
@@ -85,7 +85,7 @@ class _Connection(socketserver.StreamRequestHandler):
             store.shutdown(socket.SHUT_RDWR)
 
     def _head(self) -> list[bytes]:
-        """Request line and headers with the empty line; nothing when the connection ends."""
+        """Read request line and headers with the empty line; nothing at the end of the connection."""
         lines = []
         while line := self.rfile.readline():
             lines.append(line)

@@ -2,10 +2,10 @@
 
 wrk waits forever for the body of an answer to HEAD, so this repeats what it does for both methods: one epoll
 loop per process, each connection sends its next request when it has read the whole answer.  An answer that is
-not 2xx, is shorter than it says or ends its connection is a failure, and one failure fails the measurement.
+not 2xx, is shorter than its Content-Length or ends its connection is a failure, and one failure fails the
+measurement.
 
-One process makes over 50,000 requests/s on the machine of docs/benchmarks.md; `busy` says how near it was to
-its own limit.
+One process makes over 50,000 requests/s on the machine of docs/benchmarks.md; `busy` is its own share of a core.
 """
 
 from __future__ import annotations
@@ -101,16 +101,16 @@ def in_processes(cpus: Sequence[int], works: Sequence[Callable[[], T]]) -> list[
     """
     running = []
     for index, work in enumerate(works):
-        ours, theirs = _FORK.Pipe()
-        process = _FORK.Process(target=_child, args=(work, cpus[index % len(cpus)], theirs), daemon=True)
+        here, there = _FORK.Pipe()
+        process = _FORK.Process(target=_child, args=(work, cpus[index % len(cpus)], there), daemon=True)
         process.start()
-        theirs.close()
-        running.append((process, ours))
+        there.close()
+        running.append((process, here))
     results: list[T] = []
     problems = []
-    for process, ours in running:
+    for process, here in running:
         try:
-            result, problem = ours.recv()
+            result, problem = here.recv()
         except EOFError:
             result, problem = None, "a generator process died"
         process.join()
@@ -119,7 +119,7 @@ def in_processes(cpus: Sequence[int], works: Sequence[Callable[[], T]]) -> list[
         else:
             results.append(result)
     if problems:
-        # Processes that waited for one that failed fail as well; theirs is not the reason.
+        # Processes that waited for a failed one fail as well, but are not the reason.
         raise LoadFailed(next((one for one in problems if not one.startswith(_WAITED_IN_VAIN)), problems[0]))
     return results
 
@@ -218,7 +218,7 @@ class _Loop:
         self._sockets[fd].send(self._requests[fd])
 
     def _read_whole(self, fd: int) -> bool:
-        """Has the whole answer come?  A wrong one is counted, and its connection given up."""
+        """Return whether the response is complete; a wrong one is counted, and its connection closed."""
         held = self._partial.pop(fd, b"")
         try:
             part = self._sockets[fd].recv(_READ)
@@ -233,11 +233,13 @@ class _Loop:
             return False
         if not data.startswith(b"HTTP/1.1 2"):
             return self._fail(fd, repr(data[:200]))
-        wanted = end + 4 + (0 if self._bodiless else _content_length(data, end))
-        if len(data) < wanted:
+        complete = end + 4 + (0 if self._bodiless else _content_length(data, end))
+        if len(data) < complete:
             self._partial[fd] = data
             return False
-        return len(data) == wanted or self._fail(fd, f"{len(data) - wanted} bytes too many after {data[:120]!r}")
+        return len(data) == complete or self._fail(
+            fd, f"{len(data) - complete} bytes too many after {data[:120]!r}"
+        )
 
     def _fail(self, fd: int, why: str) -> bool:
         self.failures += 1

@@ -1,4 +1,4 @@
-"""The machine and the programs of a run, in words; numbers mean nothing without them."""
+"""Description of the machine and the programs of a run."""
 
 from __future__ import annotations
 

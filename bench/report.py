@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Final
 
 from bench.percentiles import ENOUGH
-from bench.servers import OURS, PEER
+from bench.servers import MOORAGE, PEER
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -59,13 +59,15 @@ class Measured:
         return [numbers[metric] for numbers in self.rounds[side] if metric in numbers]
 
     def ratios(self, metric: str, peer: str = PEER) -> list[float]:
-        """Return ours through a peer's, for each round in which both have the number."""
-        pairs = zip(self.rounds[OURS], self.rounds[peer], strict=False)
-        return [ours[metric] / theirs[metric] for ours, theirs in pairs if metric in ours and theirs.get(metric)]
+        """Return Moorage's number divided by the peer's, for each round that has both."""
+        pairs = zip(self.rounds[MOORAGE], self.rounds[peer], strict=False)
+        return [own[metric] / other[metric] for own, other in pairs if metric in own and other.get(metric)]
 
     def met(self, metric: Metric, peer: str = PEER) -> bool | None:
         """Return whether the median reaches the goal; None without a goal or a measurement."""
-        numbers = self.ratios(metric.name, peer) if metric.goal_of == "ratio" else self.values(OURS, metric.name)
+        numbers = (
+            self.ratios(metric.name, peer) if metric.goal_of == "ratio" else self.values(MOORAGE, metric.name)
+        )
         bound = metric.goal_beside(peer)
         if bound is None or not numbers:
             return None
@@ -74,7 +76,7 @@ class Measured:
 
     def shown(self, metric: Metric) -> Metric:
         """Return the metric, or the maximum instead of a 99th percentile where a side has too few operations."""
-        counts = [count for side in (*self.peers, OURS) for count in self.values(side, "operations")]
+        counts = [count for side in (*self.peers, MOORAGE) for count in self.values(side, "operations")]
         if not metric.tail or not counts or min(counts) >= ENOUGH:
             return metric
         fewest, most = min(counts), max(counts)
@@ -95,10 +97,10 @@ def _line(measured: Measured, metric: Metric, peer: str) -> str:
         goal = f"{'≥' if metric.better == 'higher' else '≤'} {bound:g}"
         goal += " times" if metric.goal_of == "ratio" else f" {metric.unit.split()[0]}"
     met = {True: "yes", False: "**no**", None: ""}[measured.met(metric, peer)]
-    theirs = _middle(measured.values(peer, metric.name)) if peer else ""
-    ours = _middle(measured.values(OURS, metric.name))
+    peer_value = _middle(measured.values(peer, metric.name)) if peer else ""
+    own = _middle(measured.values(MOORAGE, metric.name))
     beside = measured.row.peer or peer
-    cells = [measured.title, metric.unit, beside, theirs, ours, ratio, goal, met]
+    cells = [measured.title, metric.unit, beside, peer_value, own, ratio, goal, met]
     return f"| {' | '.join(cells)} |"
 
 

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DISTRIBUTION",
+    "MOORAGE",
     "NGINX",
-    "OURS",
     "PEER",
     "PROGRAMS",
     "ZOT",
@@ -45,7 +45,7 @@ __all__ = [
     "start_nginx",
 ]
 
-OURS: Final = "moorage"
+MOORAGE: Final = "moorage"
 PEER: Final = "docker-registry"
 DISTRIBUTION: Final = "distribution"
 ZOT: Final = "zot"
@@ -68,7 +68,7 @@ class Programs:
 
     def command(self, side: str, config: Path) -> list[str]:
         """Return the command line of a side.  Raises KeyError for a peer that was not added."""
-        if side == OURS:
+        if side == MOORAGE:
             return [str(Path(sys.executable).with_name("moorage")), "serve", str(config)]
         return [self._paths[side], "serve", str(config)]
 
@@ -158,7 +158,7 @@ def start(
             settings["http"]["tls"] = dict(tls)
         config.write_text(yaml.safe_dump(settings))
     # Set explicitly: Go programs may count the machine's cores instead of the usable ones.
-    environment = {} if side == OURS else {"GOMAXPROCS": str(len(cpus)), "OTEL_TRACES_EXPORTER": "none"}
+    environment = {} if side == MOORAGE else {"GOMAXPROCS": str(len(cpus)), "OTEL_TRACES_EXPORTER": "none"}
     program = PROGRAMS.command(side, config)
     return _started(side, program, root, cpus, tls=tls is not None, environment=environment)
 
@@ -249,7 +249,7 @@ def _settings(side: str, root: Path, workers: int) -> dict[str, Any]:
         },
         "http": {"addr": "127.0.0.1:0", "secret": "the benchmark's"},
     }
-    if side == OURS:
+    if side == MOORAGE:
         settings["http"]["workers"] = workers
     return settings
 

@@ -1,7 +1,7 @@
-"""What authentication costs: the same manifest from one server that asks for it and one that does not.
+"""Cost of authentication: the same manifest from one server with and one without it.
 
-Both are ours, on the same core and over the same storage, one after the other; the number is the share of requests
-per second that is left.
+Both are Moorage, on the same core and over the same storage, one after the other; the number is the ratio of both
+rates.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ ROWS: Final = (
             Metric("added_us", "server CPU us/request more", "lower"),
         ),
         alone=_kept(_htpasswd),
-        sides=(servers.OURS,),
+        sides=(servers.MOORAGE,),
     ),
     Row(
         "auth-token",
@@ -129,6 +129,6 @@ ROWS: Final = (
             Metric("added_us", "server CPU us/request more", "lower"),
         ),
         alone=_kept(_token),
-        sides=(servers.OURS,),
+        sides=(servers.MOORAGE,),
     ),
 )

@@ -42,7 +42,7 @@ class Bench:
 class Metric:
     """One number of a row.
 
-    `goal` is a bound for the ratio ours / docker-registry's if `goal_of` is "ratio", else for our own number;
+    `goal` is a bound for the ratio Moorage / docker-registry if `goal_of` is "ratio", else for Moorage's number;
     `goals` are bounds for the ratios to other peers.  `tail`: the number is a 99th percentile, which the report
     replaces by the maximum where a round has too few operations for one.
     """

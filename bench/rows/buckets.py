@@ -2,8 +2,8 @@
 
 Both registries use one store, each round in a bucket of its own.  `store` is the share of a core that the process
 behind the endpoint uses: the rate through it is what the store would allow with that core for itself.  Near 1, or
-where load generator and neighbours leave it no more, it is the store that is measured, and processor time per GiB
-or request says more than the rate.
+where load generator and neighbours leave no more, the store is measured, and processor time per GiB or request is
+the better measure.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _buffer() -> content.Stamped:
 
 
 def _store(bench: Bench) -> Store:
-    assert bench.store is not None, "the row says s3=True"
+    assert bench.store is not None, "the row has s3=True"
     return bench.store
 
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from bench import content, percentiles
 from bench.client import MANIFEST_TYPE, Client, Refused
 from bench.rows.base import Bench, Row, latency
-from bench.servers import OURS, ZOT
+from bench.servers import MOORAGE, ZOT
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,7 +70,7 @@ def _pages(
         chooser = random.Random(1)  # the same pages for both sides
         times = []
         count = _count(bench, total)
-        requests = bench.pick(20, 200) if server.side == OURS else bench.pick(5, 20)
+        requests = bench.pick(20, 200) if server.side == MOORAGE else bench.pick(5, 20)
         with Client(server.port) as client:
             client.expect(200, "GET", f"{endpoint}?n={_PAGE}")
             for _ in range(requests):
@@ -78,8 +78,10 @@ def _pages(
                 began = time.perf_counter()
                 answer = client.expect(200, "GET", target, media_type=MANIFEST_TYPE)
                 times.append(time.perf_counter() - began)
-                # The peer's 2.8 sends all tags, whatever `n` is, and without a Link.
-                if answer.body.count(b",") < _PAGE - 1 or ("link" not in answer.headers and server.side == OURS):
+                # The peer's 2.8 ignores `n` and sends all tags, without a Link.
+                if answer.body.count(b",") < _PAGE - 1 or (
+                    "link" not in answer.headers and server.side == MOORAGE
+                ):
                     raise Refused(f"{target}: not a full page: {answer.body[:200]!r}")
         return percentiles.in_ms(times)
 

@@ -72,6 +72,6 @@ ROWS: Final = (
             Metric("together", "of linear, on all cores, generators among them", "higher", 0.85, "value"),
         ),
         alone=_scale,
-        sides=(servers.OURS,),
+        sides=(servers.MOORAGE,),
     ),
 )

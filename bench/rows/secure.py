@@ -37,8 +37,8 @@ def _pull(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
 
 
 def _pull_beside_nginx(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
-    """Ours is a registry, the other nginx with the same bytes in a file."""
-    if side == servers.OURS:
+    """Compare Moorage with nginx that serves the same bytes from a file."""
+    if side == servers.MOORAGE:
         return _pull(bench, side, root)
     tls, trusting = certificates.issue(root)
     (root / "data").mkdir()
@@ -54,8 +54,8 @@ def _free_port() -> int:
 
 
 def _push_beside_plain(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
-    """Ours is over TLS; the other is ours without."""
-    return _push(bench, servers.OURS, root, Client.push, secure=side == servers.OURS)
+    """Compare Moorage with TLS and without."""
+    return _push(bench, servers.MOORAGE, root, Client.push, secure=side == servers.MOORAGE)
 
 
 def _push_in_chunks(bench: Bench, side: str, root: Path) -> Mapping[str, float]:

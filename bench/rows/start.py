@@ -22,7 +22,7 @@ _SOURCE: Final = Path(__file__).parents[2] / "src" / "moorage"
 
 
 def _start(bench: Bench, side: str, root: Path) -> Mapping[str, float]:
-    if side == servers.OURS:
+    if side == servers.MOORAGE:
         compileall.compile_dir(_SOURCE, quiet=1)
     with servers.start(side, root, [bench.server_cpu]) as server:
         return {"seconds": server.first_answer_s}

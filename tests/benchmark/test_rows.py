@@ -79,7 +79,7 @@ def test_a_row_whose_program_is_missing_is_left_out_whole() -> None:
     ("side", "blobs"),
     [
         (servers.ZOT, "library/large/blobs/sha256/0123"),
-        (servers.OURS, "docker/registry/v2/blobs/sha256/01/0123/data"),
+        (servers.MOORAGE, "docker/registry/v2/blobs/sha256/01/0123/data"),
     ],
 )
 def test_the_disk_is_emptied_in_the_layout_of_the_side(side: str, blobs: str, tmp_path: Path) -> None:
