@@ -27,9 +27,9 @@ _READ_LIMIT_S: Final = 5.0
 class Certificates:
     """Implements `http1.interfaces.TlsProvider`.
 
-    Open connections keep their context.  A pending challenge is stored in the directory that all workers
-    of all nodes read, so any of them answers the authority, whichever node has placed the order.  It may be on a
-    file system that hangs: it is read in `_THREADS` threads of its own, for at most `_READ_LIMIT_S` seconds.
+    Open connections keep their context.  A pending challenge is stored in the directory that all workers of all
+    nodes read, so each of them can answer the authority, not only the node that placed the order.  It may be on
+    a file system that hangs: it is read in `_THREADS` threads of its own, for at most `_READ_LIMIT_S` seconds.
     `until` is when the first of the certificates for new connections expires.
     """
 
