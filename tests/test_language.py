@@ -36,10 +36,10 @@ OCCURRENCES: Final[dict[str, int]] = {
 SAME_NAME: Final[dict[str, int]] = {
     "Access": 2, "AccessLog": 2, "Answer": 2, "Clients": 2, "Context": 2, "Cors": 2, "Digest": 2,
     "Failed": 2, "Failure": 3, "Foreign": 2, "Found": 2, "Guard": 2, "Health": 2, "Identity": 2,
-    "Issued": 2, "Keys": 2, "Manifests": 2, "MissingLibrary": 4, "Options": 2, "Pair": 2, "Place": 5,
-    "Policy": 2, "Reader": 2, "Redirect": 2, "RedisTls": 2, "Refused": 2, "Rule": 2, "Server": 2,
-    "Signer": 2, "Tags": 2, "Tls": 2, "Unsupported": 2, "Uploads": 2, "Wanted": 2, "Watcher": 2,
-    "_Failed": 2, "_File": 3, "_Large": 3, "_Object": 2, "_Upload": 2, "_Walk": 2, "_Watcher": 2,
+    "Issued": 2, "Keys": 2, "MissingLibrary": 4, "Options": 2, "Place": 5, "Policy": 2, "Redirect": 2,
+    "RedisTls": 2, "Refused": 2, "Rule": 2, "Server": 2, "Signer": 2, "Tls": 2, "Unsupported": 2,
+    "Uploads": 2, "Wanted": 2, "Watcher": 2, "_Failed": 2, "_File": 3, "_Large": 3, "_Object": 2,
+    "_Upload": 2, "_Walk": 2, "_Watcher": 2,
 }  # fmt: skip
 """Class names with more than one definition, and how many: settings beside the options made of them, above all."""
 

@@ -14,7 +14,7 @@ from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
 
 from moorage.config.checks.files import unreadable
-from moorage.server.tls.certificates import Authorities, Pair, authorities, pair
+from moorage.server.tls.certificates import Authorities, ValidatedPair, authorities, pair
 from moorage.startup import StartupError
 
 if TYPE_CHECKING:
@@ -39,14 +39,14 @@ def of_each_kind(request: pytest.FixtureRequest) -> Holder:
     return certs.self_signed(kind=request.param)
 
 
-def read(folder: Path, chain: bytes, key: bytes, now: dt.datetime = NOW) -> Pair:
+def read(folder: Path, chain: bytes, key: bytes, now: dt.datetime = NOW) -> ValidatedPair:
     (folder / "crt").write_bytes(chain)
     (folder / "key").write_bytes(key)
     return pair(str(folder / "crt"), str(folder / "key"), now)
 
 
-def names(found: Pair | Authorities) -> list[str]:
-    pem = found.chain if isinstance(found, Pair) else found.pem
+def names(found: ValidatedPair | Authorities) -> list[str]:
+    pem = found.chain if isinstance(found, ValidatedPair) else found.pem
     return [one.subject.rfc4514_string() for one in x509.load_pem_x509_certificates(pem)]
 
 

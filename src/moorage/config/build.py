@@ -19,7 +19,7 @@ from moorage.config.tree import List, Map, Node, Scalar, describe, find, is_null
 
 if TYPE_CHECKING:
     from moorage.config.problems import Origin
-    from moorage.config.scalars import Reader
+    from moorage.config.scalars import ScalarReader
 
 __all__ = ["build"]
 
@@ -151,7 +151,7 @@ class _Builder:
     def _found(self, node: Node, key: Key) -> str:
         return "something else" if key.secret and isinstance(node, Scalar) else describe(node)
 
-    def _leaf(self, reader: Reader, node: Node, path: tuple[str, ...], key: Key) -> Any:
+    def _leaf(self, reader: ScalarReader, node: Node, path: tuple[str, ...], key: Key) -> Any:
         if not isinstance(node, Scalar):
             hint = " (quote it if it is meant as text)" if reader.kind == "text" else ""
             expected = _with_unit(f"expected {_one(reader)}", key)
@@ -208,7 +208,7 @@ def _may_be_absent(key: Key) -> bool:
     return key.optional and isinstance(key.shape, SectionOf | MapOf)
 
 
-def _one(reader: Reader) -> str:
+def _one(reader: ScalarReader) -> str:
     """Return the name of a kind of value in messages."""
     if reader.kind == "duration":
         return EXPECTED_DURATION.removeprefix("expected ")

@@ -17,7 +17,7 @@ from moorage.config.sections.rules import (
     Health,
     Policy,
     Reporting,
-    Tags,
+    TagListing,
     Validation,
 )
 from moorage.config.sections.services import Auth, Guessing, Middleware, Notifications, Proxy, Redis
@@ -38,7 +38,7 @@ class Settings(Section):
     http: Http = setting(Http, "HTTP listener.")
     health: Health = setting(Health, "Health checks.")
     catalog: Catalog = setting(Catalog, "Repository catalog.")
-    tags: Tags = setting(Tags, "Tag listings.")
+    tags: TagListing = setting(TagListing, "Tag listings.")
     validation: Validation = setting(Validation, "Validation of pushed manifests.")
     policy: Policy = setting(Policy, "Repository policy.")
     auth: Auth = setting(Auth, "Authentication.")

@@ -1,8 +1,8 @@
 """Parsers of scalar values; the field decides which one applies.
 
-The annotation of every setting with a single value has a `Reader`: `Annotated[float,
-Reader("duration", read_duration)]`.  Its function gets the scalar as written and returns the value, or raises
-`ValueError` with a description of valid values ("expected ..."), never with the value, which may be a secret.
+The annotation of every setting with a single value has a `ScalarReader`: `Annotated[float,
+ScalarReader("duration", read_duration)]`.  Its function gets the scalar as written and returns the value, or
+raises `ValueError` with a description of valid values ("expected ..."), never with the value, which may be a secret.
 
 Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 resolve.go; Go's time.ParseDuration,
 strconv.ParseBool and fmt.
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "EXPECTED_DURATION",
-    "Reader",
+    "ScalarReader",
     "bare_integer",
     "format_duration",
     "parse_duration",
@@ -42,7 +42,7 @@ __all__ = [
 
 
 @dataclass(frozen=True, slots=True)
-class Reader:
+class ScalarReader:
     """Parser of a setting's text; `kind` is its name in the documentation.
 
     `nanoseconds`: a number without a unit means nanoseconds, with a warning.

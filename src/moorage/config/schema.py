@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin
 
 from pydantic_core import PydanticUndefined
 
-from moorage.config.scalars import Reader
+from moorage.config.scalars import ScalarReader
 from moorage.config.sections.base import Section
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ __all__ = ["Key", "ListOf", "MapOf", "Raw", "ScalarOf", "SectionOf", "Shape", "k
 class ScalarOf:
     """A single value."""
 
-    reader: Reader
+    reader: ScalarReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ def _shape(hint: Any) -> Shape:
     if get_origin(hint) is Annotated:
         hint, *extras = get_args(hint)
         metadata = tuple(extras)
-    readers = [extra for extra in metadata if isinstance(extra, Reader)]
+    readers = [extra for extra in metadata if isinstance(extra, ScalarReader)]
     if readers:
         return ScalarOf(readers[-1])
     if get_origin(hint) in {types.UnionType, typing.Union}:

@@ -25,7 +25,7 @@ from moorage.config.schema import ScalarOf, Shape
 from moorage.config.tree import Node, Scalar, is_null
 
 if TYPE_CHECKING:
-    from moorage.config.scalars import Reader
+    from moorage.config.scalars import ScalarReader
 
 __all__ = ["SUFFIX", "read"]
 
@@ -54,7 +54,7 @@ def read(name: str, file: str, shape: Shape | None, key: str, problems: list[Pro
     return Scalar("", origin) if node is None else node
 
 
-def _scalar(reader: Reader, text: str, origin: Origin, file: str, key: str) -> Scalar:
+def _scalar(reader: ScalarReader, text: str, origin: Origin, file: str, key: str) -> Scalar:
     if reader.kind in _TYPED:
         plain = Scalar(text, origin)
         return Scalar(text, origin, quoted=True) if is_null(plain) else plain

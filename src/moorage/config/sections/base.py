@@ -1,6 +1,6 @@
 """Building blocks of the sections: the model, the declaration of a setting, and the types of values.
 
-A setting's annotation holds the parser of its text (`Reader`), `setting(...)` its help and attributes.  The
+A setting's annotation holds the parser of its text (`ScalarReader`), `setting(...)` its help and attributes.  The
 documentation, `moorage config show`, names of variables and the checks are derived from both.
 Units: durations are seconds (float) in Python, Go durations in the file; sizes are bytes.
 """
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 from pydantic import BaseModel, ConfigDict, Field
 
 from moorage.config.scalars import (
-    Reader,
+    ScalarReader,
     format_duration,
     read_driver_flag,
     read_flag,
@@ -59,23 +59,23 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", hide_input_in_errors=True)
 
 
-FLAG: Final = Reader("true or false", read_flag)
-DRIVER_FLAG: Final = Reader("true or false", read_driver_flag)
-NANOSECONDS: Final = Reader("duration", read_nanoseconds, nanoseconds=True)
+FLAG: Final = ScalarReader("true or false", read_flag)
+DRIVER_FLAG: Final = ScalarReader("true or false", read_driver_flag)
+NANOSECONDS: Final = ScalarReader("duration", read_nanoseconds, nanoseconds=True)
 
-Text = Annotated[str, Reader("text", read_text)]
-LooseText = Annotated[str, Reader("text", read_loose_text)]
-PathText = Annotated[str, Reader("text", read_path)]
+Text = Annotated[str, ScalarReader("text", read_text)]
+LooseText = Annotated[str, ScalarReader("text", read_loose_text)]
+PathText = Annotated[str, ScalarReader("text", read_path)]
 """Type of settings that name a file, a directory or a key prefix; `LoosePath` in parameters of drivers."""
-LoosePath = Annotated[str, Reader("text", read_loose_path)]
+LoosePath = Annotated[str, ScalarReader("text", read_loose_path)]
 Flag = Annotated[bool, FLAG]
 DriverFlag = Annotated[bool, DRIVER_FLAG]
-Whole = Annotated[int, Reader("whole number", read_int)]
+Whole = Annotated[int, ScalarReader("whole number", read_int)]
 Nanoseconds = Annotated[float, NANOSECONDS]
 """A duration whose bare integers are nanoseconds, as in CNCF Distribution."""
 
 
-def one_of(*words: str, fold: bool = False, empty: str | None = None) -> Reader:
+def one_of(*words: str, fold: bool = False, empty: str | None = None) -> ScalarReader:
     """Return a reader for one of `words`; `fold`: any case, stored in lower case; `empty`: the value of ""."""
 
     def read(scalar: "Scalar") -> str:
@@ -86,10 +86,10 @@ def one_of(*words: str, fold: bool = False, empty: str | None = None) -> Reader:
             raise ValueError("expected " + _listed(words))
         return text
 
-    return Reader(" or ".join(f"`{word}`" for word in words if word), read)
+    return ScalarReader(" or ".join(f"`{word}`" for word in words if word), read)
 
 
-def at_least(minimum: int, maximum: int | None = None) -> Reader:
+def at_least(minimum: int, maximum: int | None = None) -> ScalarReader:
     """Return a reader for a whole number within bounds."""
 
     def read(scalar: "Scalar") -> int:
@@ -99,32 +99,32 @@ def at_least(minimum: int, maximum: int | None = None) -> Reader:
             raise ValueError(f"expected a whole number {bounds}")
         return value
 
-    return Reader("whole number", read)
+    return ScalarReader("whole number", read)
 
 
-def raised_to(minimum: int) -> Reader:
+def raised_to(minimum: int) -> ScalarReader:
     """Return a reader for a whole number; smaller ones become `minimum`, as in CNCF Distribution."""
-    return Reader("whole number", lambda scalar: max(read_int(scalar), minimum))
+    return ScalarReader("whole number", lambda scalar: max(read_int(scalar), minimum))
 
 
-def positive_or(default: int) -> Reader:
+def positive_or(default: int) -> ScalarReader:
     """Return a reader for a whole number; 0 and less become `default`, as in CNCF Distribution."""
 
     def read(scalar: "Scalar") -> int:
         value = read_int(scalar)
         return value if value > 0 else default
 
-    return Reader("whole number", read)
+    return ScalarReader("whole number", read)
 
 
-def duration_or(default_s: float) -> Reader:
+def duration_or(default_s: float) -> ScalarReader:
     """Return a reader for a duration; 0 and less become `default_s`, as in CNCF Distribution."""
 
     def read(scalar: "Scalar") -> float:
         value = read_nanoseconds(scalar)
         return value if value > 0 else default_s
 
-    return Reader("duration", read, nanoseconds=True)
+    return ScalarReader("duration", read, nanoseconds=True)
 
 
 def _read_span(scalar: "Scalar") -> float:
@@ -141,7 +141,7 @@ def _read_period(scalar: "Scalar") -> float:
     return value
 
 
-def period_within(least_s: float, most_s: float) -> Reader:
+def period_within(least_s: float, most_s: float) -> ScalarReader:
     """Return a reader for a duration with a unit, within bounds."""
 
     def read(scalar: "Scalar") -> float:
@@ -150,12 +150,12 @@ def period_within(least_s: float, most_s: float) -> Reader:
             raise ValueError(f"expected a duration from {format_duration(least_s)} to {format_duration(most_s)}")
         return value
 
-    return Reader("duration", read)
+    return ScalarReader("duration", read)
 
 
-Span = Annotated[float, Reader("duration", _read_span, nanoseconds=True)]
+Span = Annotated[float, ScalarReader("duration", _read_span, nanoseconds=True)]
 """A duration of 0 or more whose bare integers are nanoseconds."""
-Period = Annotated[float, Reader("duration", _read_period)]
+Period = Annotated[float, ScalarReader("duration", _read_period)]
 """A duration above 0, with a unit."""
 
 

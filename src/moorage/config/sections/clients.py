@@ -5,7 +5,7 @@ import re
 from typing import TYPE_CHECKING, Annotated, Final
 from urllib.parse import urlsplit
 
-from moorage.config.scalars import Reader
+from moorage.config.scalars import ScalarReader
 from moorage.config.sections.base import Flag, Period, Section, setting
 
 if TYPE_CHECKING:
@@ -82,10 +82,10 @@ def _read_header_name(scalar: "Scalar") -> str:
     return scalar.text
 
 
-Proxy = Annotated[str, Reader("address, network or `unix`, `loopback`, `private`", _read_proxy)]
-_Origin = Annotated[str, Reader("origin", _read_origin)]
-_Method = Annotated[str, Reader("method", _read_method)]
-_HeaderName = Annotated[str, Reader("name of a header", _read_header_name)]
+Proxy = Annotated[str, ScalarReader("address, network or `unix`, `loopback`, `private`", _read_proxy)]
+_Origin = Annotated[str, ScalarReader("origin", _read_origin)]
+_Method = Annotated[str, ScalarReader("method", _read_method)]
+_HeaderName = Annotated[str, ScalarReader("name of a header", _read_header_name)]
 
 
 class Cors(Section):

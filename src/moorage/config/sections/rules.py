@@ -25,7 +25,7 @@ __all__ = [
     "Health",
     "HttpCheck",
     "Indexes",
-    "Manifests",
+    "ManifestRules",
     "NewRelic",
     "Platform",
     "Policy",
@@ -33,7 +33,7 @@ __all__ = [
     "Repository",
     "Schema1",
     "StorageCheck",
-    "Tags",
+    "TagListing",
     "TcpCheck",
     "Urls",
     "Validation",
@@ -120,7 +120,7 @@ class Catalog(Section):
     )
 
 
-class Tags(Section):
+class TagListing(Section):
     """`/v2/NAME/tags/list`."""
 
     maxtags: Annotated[int, at_least(0)] = setting(1000, "Tags per page, for requests with `n`.")
@@ -149,7 +149,7 @@ class Indexes(Section):
     platformlist: tuple[Platform, ...] = setting((), "Platforms for `platforms: list`.")
 
 
-class Manifests(Section):
+class ManifestRules(Section):
     """Rules for manifests."""
 
     urls: Urls = setting(Urls, "URLs in layers.")
@@ -161,7 +161,7 @@ class Validation(Section):
 
     disabled: Flag = setting(False, "Disable the rules of `manifests`.")
     enabled: Flag = setting(False, "Deprecated; true is `disabled: false`.", instead="validation.disabled")
-    manifests: Manifests = setting(Manifests, "Rules for manifests.")
+    manifests: ManifestRules = setting(ManifestRules, "Rules for manifests.")
 
 
 class Repository(Section):

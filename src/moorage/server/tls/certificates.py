@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
     Key = rsa.RSAPrivateKey | ec.EllipticCurvePrivateKey | ed25519.Ed25519PrivateKey | ed448.Ed448PrivateKey
 
-__all__ = ["Authorities", "Pair", "authorities", "pair"]
+__all__ = ["Authorities", "ValidatedPair", "authorities", "pair"]
 
 _BLOCK: Final = re.compile(rb"-----BEGIN ([A-Z0-9 ]+)-----.*?-----END \1-----", re.DOTALL)
 _CERTIFICATES: Final = {b"CERTIFICATE", b"X509 CERTIFICATE"}
@@ -64,7 +64,7 @@ _UNREADABLE: Final = (ValueError, UnsupportedAlgorithm, x509.UnsupportedGeneralN
 
 
 @dataclass(frozen=True, slots=True)
-class Pair:
+class ValidatedPair:
     """A certificate chain and its key as PEM.
 
     `kind` is the authentication part of the cipher suites' names, `names` are the host names of the certificate.
@@ -87,7 +87,7 @@ class Authorities:
     warnings: list[str] = field(default_factory=list)
 
 
-def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -> Pair:
+def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -> ValidatedPair:
     """Read and validate the certificate and key files of a section of the settings.  Raises `StartupError`."""
     found = _certificates(f"{section}.certificate", certificate)
     private = _key(f"{section}.key", key)
@@ -98,7 +98,7 @@ def pair(certificate: str, key: str, now: datetime, section: str = "http.tls") -
         warnings += _warnings(f"the intermediate {_name(above)} in {certificate}", above, now, leaf=False)
     pem = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
     kind = "RSA" if isinstance(private, rsa.RSAPrivateKey) else "ECDSA"
-    return Pair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), _hosts(leaf), warnings)
+    return ValidatedPair(_pem(chain), pem, kind, leaf.not_valid_after_utc, _subject(leaf), _hosts(leaf), warnings)
 
 
 def authorities(paths: Sequence[str], now: datetime) -> Authorities:

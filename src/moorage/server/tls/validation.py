@@ -80,7 +80,7 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
 
 
 def _sealed(
-    settings: TlsSettings, pairs: Sequence[certificates.Pair], clients: Clients | None, authorities: bytes
+    settings: TlsSettings, pairs: Sequence[certificates.ValidatedPair], clients: Clients | None, authorities: bytes
 ) -> Tls:
     identity = hashlib.sha256()
     for part in (*(part for pair in pairs for part in (pair.chain, pair.key)), authorities):
@@ -136,7 +136,7 @@ def _check_by_openssl(tls: Tls) -> None:
     make_contexts(tls)
 
 
-def _unserved(pairs: Sequence[certificates.Pair]) -> Iterator[str]:
+def _unserved(pairs: Sequence[certificates.ValidatedPair]) -> Iterator[str]:
     """Yield warnings about certificates that SNI can never select."""
     taken = set(pairs[0].names)
     for index, pair in enumerate(pairs[1:]):
