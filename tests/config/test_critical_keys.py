@@ -59,7 +59,7 @@ FILESYSTEM = "version: 0.1\nhttp: {addr: '127.0.0.1:5000'}\nstorage:\n  filesyst
     ],
 )  # fmt: skip
 def test_a_near_miss_that_weakens_is_one_error(tmp_path: Path, text: str, key: str, line: int, meant: str) -> None:
-    """One warning among others, and the registry is open; what follows from the typo is not told again."""
+    """One warning among others, and the registry is open; the consequences of the typo are not reported again."""
     (error,) = errors_of(tmp_path, text)
     assert (error.key, error.origin.line, error.nearest) == (key, line, meant)
 
@@ -213,7 +213,7 @@ def test_variables_of_others_are_no_near_misses(tmp_path: Path, name: str) -> No
 
 
 def test_the_variable_of_podman_is_not_taken_for_a_setting(tmp_path: Path) -> None:
-    """Whoever logs in with podman has it set, and a hint at `auth` would mislead; `config check` passes."""
+    """Users of podman have it set, and a hint at `auth` would mislead; `config check` passes."""
     loaded = load_text(tmp_path, BASE, {"REGISTRY_AUTH_FILE": "/run/user/0/containers/auth.json"})
     (problem,) = loaded.warnings
     assert (problem.kind, problem.nearest) == ("warning", None)
@@ -232,8 +232,8 @@ def test_an_unknown_driver_is_one_error(tmp_path: Path, text: str) -> None:
 def test_duplicate_keys_of_the_file_do_not_start(tmp_path: Path) -> None:
     """The last one would win: another data directory, and no authentication."""
     text = BASE + "auth: {htpasswd: {realm: r, path: p}}\nstorage: {filesystem: {rootdirectory: /tmp}}\nauth:\n"
-    told = [str(error).removeprefix(f"{tmp_path}/") for error in errors_of(tmp_path, text)]
-    assert told == [
+    reported = [str(error).removeprefix(f"{tmp_path}/") for error in errors_of(tmp_path, text)]
+    assert reported == [
         "config.yml:8: storage: duplicate key; the first is on line 2; remove one",
         "config.yml:9: auth: duplicate key; the first is on line 7; remove one",
     ]
@@ -247,7 +247,7 @@ def test_duplicate_keys_of_a_variable_do_not_start(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("separators", ["---\n", "---\n---\n", "...\n---\n# nothing\n---\n", '--- ""\n---\n'])
 def test_a_second_document_does_not_start(tmp_path: Path, separators: str) -> None:
-    """What stands after a stray `---` would not be in force, whether empty documents precede it or not."""
+    """Content after a stray `---` would be ignored, with or without empty documents before it."""
     (error,) = errors_of(tmp_path, BASE + separators + "auth: {htpasswd: {realm: r, path: p}}\n")
     assert error.origin.line == 7 + separators.count("\n")
     assert "another YAML document" in error.message
@@ -321,14 +321,14 @@ def test_variables_may_switch_off_on_purpose(
 
 
 @pytest.mark.parametrize("empty", ["", '""'])
-def test_an_empty_secret_is_told(tmp_path: Path, empty: str) -> None:
+def test_an_empty_secret_is_reported(tmp_path: Path, empty: str) -> None:
     """The random one in its place is as safe, but uploads do not survive a restart."""
     text = BASE + f"  secret: {'x' * 40}\n"
     (warning,) = load_text(tmp_path, text, {"REGISTRY_HTTP_SECRET": empty}).warnings
     assert (warning.kind, warning.key) == ("warning", "http.secret")
 
 
-def test_an_empty_variable_that_loosens_is_told(tmp_path: Path) -> None:
+def test_an_empty_variable_that_loosens_is_reported(tmp_path: Path) -> None:
     """The reference does the same, without a word."""
     loaded = load_text(tmp_path, SECURED, {"REGISTRY_POLICY_REPOSITORY_CLASSES": "", "REGISTRY_LOG_LEVEL": ""})
     (warning,) = loaded.warnings
@@ -343,8 +343,8 @@ def test_an_empty_variable_that_loosens_is_told(tmp_path: Path) -> None:
     [("auth:\n", "auth"), ("  tls:\n", "http.tls"),
      ("  tls: {certificate: '', key: }\n", "http.tls")],
 )  # fmt: skip
-def test_a_section_without_content_is_told(tmp_path: Path, text: str, key: str) -> None:
-    """What a template or commented lines leave; the reference starts with it."""
+def test_a_section_without_content_is_reported(tmp_path: Path, text: str, key: str) -> None:
+    """The result of a template or commented lines; CNCF Distribution starts with it."""
     (warning,) = load_text(tmp_path, BASE + text).warnings
     assert (warning.key, warning.kind, warning.origin.line) == (key, "warning", 7)
     assert "is empty, which means" in warning.message

@@ -74,12 +74,12 @@ def at(settings: Settings, path: str) -> Any:
     ],
 )  # fmt: skip
 def test_a_variable_sets_its_key(tmp_path: Path, variable: str, payload: str, path: str, value: object) -> None:
-    """Compose files and charts set these; each must do what its name says."""
+    """Compose files and charts set these; each must have the meaning of its name."""
     assert at(load_text(tmp_path, BASE, {variable: payload}).settings, path) == value
 
 
 def test_every_single_setting_has_a_working_variable(tmp_path: Path) -> None:
-    """A key that only the file can set is a trap for whoever runs containers."""
+    """A key that only the file can set cannot be set in containers."""
     for path, key in walk(Settings):
         if isinstance(key.shape, ScalarOf):
             name = variable_of(path)
@@ -105,7 +105,7 @@ def test_every_single_setting_has_a_working_variable(tmp_path: Path) -> None:
 def test_list_elements_of_the_file_are_reached(
     tmp_path: Path, text: str, variable: str, payload: str, message: None
 ) -> None:
-    """The reference panicked or said nothing."""
+    """CNCF Distribution panics or ignores it."""
     loaded = load_text(tmp_path, BASE + text, {variable: payload})
     assert loaded.warnings == ()
     shown = str(loaded.settings.model_dump())
@@ -150,7 +150,7 @@ def test_scalar_elements_are_set_by_number(tmp_path: Path) -> None:
 
 
 def test_a_gap_in_a_list_is_an_error(tmp_path: Path) -> None:
-    """An element that nobody gave cannot be made up."""
+    """A missing element cannot be made up."""
     (error,) = errors_of(tmp_path, BASE, {"REGISTRY_HEALTH_TCP_3_ADDR": "x:1"})
     assert str(error).startswith("REGISTRY_HEALTH_TCP_3_ADDR: health.tcp[3].addr: there is no element 0 yet")
 
@@ -166,7 +166,7 @@ def test_keys_with_an_underscore_are_reached(tmp_path: Path) -> None:
 
 
 def test_a_driver_named_by_a_variable_wins_and_the_other_keys_stay(tmp_path: Path) -> None:
-    """The stock image says filesystem; REGISTRY_STORAGE_S3_BUCKET made the reference panic."""
+    """The stock image has filesystem; CNCF Distribution panics on REGISTRY_STORAGE_S3_BUCKET."""
     text = """
 version: 0.1
 http: {addr: ':5000'}
@@ -201,7 +201,7 @@ storage:
 
 
 def test_variables_of_two_drivers_contradict_each_other(tmp_path: Path) -> None:
-    """Picking one would store images where nobody looks for them."""
+    """Choosing one would store images in an unexpected place."""
     environ = {"REGISTRY_STORAGE": "inmemory", "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY": "/x"}
     (error,) = errors_of(tmp_path, BASE, environ)
     assert "inmemory (REGISTRY_STORAGE) and filesystem (REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY)" in str(error)
@@ -212,7 +212,7 @@ def test_an_empty_variable_of_another_driver_chooses_nothing(tmp_path: Path) -> 
     assert load_text(tmp_path, BASE, {"REGISTRY_STORAGE_S3_BUCKET": ""}).settings.storage.driver == "filesystem"
 
 
-def test_an_empty_variable_clears_what_the_file_says(tmp_path: Path) -> None:
+def test_an_empty_variable_clears_the_value_of_the_file(tmp_path: Path) -> None:
     """`REGISTRY_HTTP_SECRET=` erases the file's secret; `REGISTRY_STORAGE=` the storage, as in the reference."""
     text = BASE + "  secret: abc\n"
     assert load_text(tmp_path, text).settings.http.secret == "abc"
@@ -289,10 +289,10 @@ def test_service_links_of_kubernetes_are_ignored_with_a_warning(tmp_path: Path) 
         ("REGISTRY_LOG_LEVEL_X", "REGISTRY_LOG_LEVEL"),
     ],
 )
-def test_a_variable_that_names_nothing_is_told_with_the_nearest(
+def test_a_variable_that_names_nothing_is_reported_with_the_nearest(
     tmp_path: Path, name: str, meant: str | None
 ) -> None:
-    """A typo in a variable did nothing and said nothing."""
+    """A typo in a variable would be ignored silently."""
     (problem,) = load_text(tmp_path, BASE, {name: "x"}).warnings
     assert (problem.kind, problem.origin.source, problem.nearest) == ("unknown", name, meant)
 
@@ -312,15 +312,15 @@ def test_text_that_is_no_yaml_asks_for_quotes_and_keeps_the_secret(tmp_path: Pat
     assert payload not in error.message
 
 
-def test_a_value_cut_at_a_hash_is_told(tmp_path: Path) -> None:
-    """`pass #1` is `pass` in YAML, as in the reference, and nobody sees it."""
+def test_a_value_cut_at_a_hash_is_reported(tmp_path: Path) -> None:
+    """`pass #1` is `pass` in YAML, as in CNCF Distribution, and nothing shows it."""
     loaded = load_text(tmp_path, BASE, {"REGISTRY_HTTP_SECRET": "pass #1"})
     assert loaded.settings.http.secret == "pass"
     assert "comment" in str(loaded.warnings[0])
     assert load_text(tmp_path, BASE, {"REGISTRY_HTTP_SECRET": "pass#1"}).warnings == ()
 
 
-def test_a_wrong_value_is_told_with_its_variable(tmp_path: Path) -> None:
+def test_a_wrong_value_is_reported_with_its_variable(tmp_path: Path) -> None:
     """Not with a line of the file, where nothing is wrong."""
     (error,) = errors_of(tmp_path, BASE, {"REGISTRY_LOG_LEVEL": "trace"})
     expected = "REGISTRY_LOG_LEVEL: log.level: expected error, warn, info or debug, found 'trace'"
@@ -328,7 +328,7 @@ def test_a_wrong_value_is_told_with_its_variable(tmp_path: Path) -> None:
 
 
 def test_nothing_is_put_below_a_value_of_the_wrong_shape(tmp_path: Path) -> None:
-    """The file's mistake is told; the variable does not hide it."""
+    """The file's mistake is reported; the variable does not hide it."""
     (error,) = errors_of(tmp_path, BASE + "log: loud", {"REGISTRY_LOG_LEVEL": "debug"})
     assert error.key == "log"
     assert error.origin.line == 7

@@ -1,4 +1,4 @@
-"""Whatever stands in the file and the environment: settings or `ConfigError`, never another exception."""
+"""Any file and environment results in settings or `ConfigError`, never in another exception."""
 
 from __future__ import annotations
 

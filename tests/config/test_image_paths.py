@@ -45,7 +45,7 @@ def test_without_a_mount_the_image_reads_its_own_file(places: Places) -> None:
 
 
 @pytest.mark.parametrize("mounted", ["two", "three"])
-def test_the_mounted_file_is_read_whichever_place_a_command_names(places: Places, mounted: str) -> None:
+def test_the_mounted_file_is_read_for_both_names(places: Places, mounted: str) -> None:
     """registry:3 ignored mounts at registry:2's place silently and served the defaults: an open registry."""
     path: Path = getattr(places, mounted)
     path.write_text("version: 0.1\nhttp: {addr: ':5001'}\n")
@@ -64,7 +64,7 @@ def test_of_two_mounted_files_the_named_one_is_read_and_the_other_reported(place
     assert chosen(places, None) == (places.two, [f"{places.three}: not read: {places.two} comes first"])
 
 
-def test_a_file_elsewhere_is_read_as_it_is_named(places: Places, tmp_path: Path) -> None:
+def test_another_file_is_read_as_it_is_named(places: Places, tmp_path: Path) -> None:
     places.two.write_text("version: 0.1\nhttp: {addr: ':5001'}\n")
     assert chosen(places, tmp_path / "mine.yml") == (tmp_path / "mine.yml", [])
 

@@ -49,7 +49,7 @@ environs = st.dictionaries(names.map(lambda name: f"REGISTRY_HTTP{name}"), texts
 def test_both_ways_agree(
     tmp_path_factory: pytest.TempPathFactory, http: dict[str, Any], environ: dict[str, str]
 ) -> None:
-    """What `load` accepts is found, or left to it; never something else."""
+    """A listener that `load` accepts is found or left to it; never another one."""
     file = tmp_path_factory.getbasetemp() / "config.yml"
     text = pyyaml.safe_dump({"version": 0.1, "storage": "inmemory", "http": http})
     file.write_text(text)

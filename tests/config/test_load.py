@@ -1,4 +1,4 @@
-"""Where the configuration comes from, unreadable files, defaults, and all mistakes in one look."""
+"""Source of the configuration, unreadable files, defaults, and reports of all mistakes."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from moorage.config.tree import Map, copied, find
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-HOME = {"HOME": "/home/somebody"}
+HOME = {"HOME": "/home/user"}
 
 
 def test_the_argument_comes_before_the_variable(tmp_path: Path) -> None:
@@ -145,7 +145,7 @@ def test_habits_of_the_reference(tmp_path: Path, text: str, path: tuple[str, ...
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "part"),
     [
         (b"\xff\xfe", "config.yml:1: not UTF-8"),
         (b"version: 0.1\n\xff", "config.yml:2: not UTF-8"),
@@ -156,31 +156,31 @@ def test_habits_of_the_reference(tmp_path: Path, text: str, path: tuple[str, ...
         (b"\x7fELF", "not YAML"),
     ],
 )
-def test_what_is_no_configuration_is_told_in_one_line(tmp_path: Path, content: bytes, said: str) -> None:
-    """Whatever was mounted by mistake, the message says what it is and never shows a traceback."""
+def test_what_is_no_configuration_is_reported_in_one_line(tmp_path: Path, content: bytes, part: str) -> None:
+    """For anything mounted by mistake the message has the cause, never a traceback."""
     path = tmp_path / "config.yml"
     path.write_bytes(content)
     with pytest.raises(ConfigError) as caught:
         load(path, {})
     (problem,) = caught.value.problems
-    assert said in str(problem)
+    assert part in str(problem)
     assert "\n" not in str(problem)
 
 
-def test_files_that_cannot_be_read_are_told(tmp_path: Path) -> None:
+def test_files_that_cannot_be_read_are_reported(tmp_path: Path) -> None:
     """No such file, a directory, a path through a file, a name with a zero byte."""
     (tmp_path / "file").write_text("x")
-    for path, said in (
+    for path, part in (
         (tmp_path / "none.yml", "no such file"),
         (tmp_path, "is a directory"),
         (tmp_path / "file" / "x", "cannot be read"),
         (Path("a\0b"), "cannot be read"),
     ):
-        with pytest.raises(ConfigError, match=said):
+        with pytest.raises(ConfigError, match=part):
             load(path, {})
 
 
-def test_a_directory_that_docker_made_is_told(tmp_path: Path) -> None:
+def test_a_directory_that_docker_made_is_reported(tmp_path: Path) -> None:
     """`-v ./config.yml:/etc/distribution/config.yml` without the file makes a directory of that name."""
     mounted = tmp_path / "config.yml"
     mounted.mkdir()
@@ -214,18 +214,18 @@ def test_the_other_of_both_places_is_reported_where_one_is_named(tmp_path: Path,
         ]
 
 
-def test_a_file_of_somebody_else_is_told(tmp_path: Path) -> None:
+def test_a_file_of_another_user_is_reported(tmp_path: Path) -> None:
     """A secret file owned by root, and a registry that is not."""
     path = tmp_path / "config.yml"
     path.write_text(BASE)
     path.chmod(0)
-    with nobody(), pytest.raises(ConfigError, match="not readable by this user"):
+    with unprivileged(), pytest.raises(ConfigError, match="not readable by this user"):
         load(path, {})
 
 
 @contextmanager
-def nobody() -> Iterator[None]:
-    """Root, who may read everything, as somebody else."""
+def unprivileged() -> Iterator[None]:
+    """Run without the privileges of root, which may read everything."""
     user = os.geteuid()
     if user == 0:
         os.seteuid(65534)
@@ -280,8 +280,8 @@ health: {tcp: {addr: x}}
         ("auth: none\nzzz: 1", "zzz", None),
     ],
 )
-def test_an_unknown_key_is_told_with_the_nearest(tmp_path: Path, line: str, key: str, meant: str | None) -> None:
-    """The reference never says that `maxentrys` does nothing."""
+def test_an_unknown_key_is_reported_with_a_hint(tmp_path: Path, line: str, key: str, meant: str | None) -> None:
+    """CNCF Distribution ignores `maxentrys` silently."""
     (problem,) = load_text(tmp_path, BASE + line).warnings
     assert (problem.kind, problem.key, problem.nearest) == ("unknown", key, meant)
     assert problem.origin.line == 7 + line.count("\n")
@@ -299,12 +299,12 @@ def test_a_misspelt_driver_is_an_error(tmp_path: Path) -> None:
 
 
 def test_a_number_of_nanoseconds_is_warned_about(tmp_path: Path) -> None:
-    """`draintimeout: 30` drains for 30 ns, which nobody ever meant."""
+    """`draintimeout: 30` drains for 30 ns, which is never intended."""
     (warning,) = warnings_of(tmp_path, BASE + "  draintimeout: 30\n")
     assert "30 nanoseconds; write 30s" in warning
 
 
-def test_a_quoted_true_is_true_and_told(tmp_path: Path) -> None:
+def test_a_quoted_true_is_true_and_reported(tmp_path: Path) -> None:
     """The reference takes `delete.enabled: "true"` for false without a word."""
     loaded = load_text(tmp_path, BASE, {"REGISTRY_STORAGE_DELETE_ENABLED": '"true"'})
     assert loaded.settings.storage.delete.enabled
@@ -320,7 +320,7 @@ def test_settings_never_print_secrets(tmp_path: Path) -> None:
 
 
 def test_a_deep_tree_is_copied(tmp_path: Path) -> None:
-    """What can be read is compared with what variables make of it."""
+    """The file alone is compared with the result of the variables."""
     text = BASE + "x-deep: " + "[" * 150 + "{a: b}" + "]" * 150 + "\n"
     (problem,) = load_text(tmp_path, text, {"REGISTRY_HTTP_ADDR": ":5001"}).warnings
     assert problem.key == "x-deep"

@@ -60,13 +60,13 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("base", "text", "key", "said"), WRONG)
-def test_what_is_wrong_is_told_by_its_key(tmp_path: Path, base: str, text: str, key: str, said: str) -> None:
+@pytest.mark.parametrize(("base", "text", "key", "part"), WRONG)
+def test_what_is_wrong_is_reported_by_its_key(tmp_path: Path, base: str, text: str, key: str, part: str) -> None:
     """The reference panics, or drops the option in silence."""
     text = text.replace("privatekey: /etc/hostname, keypairid: K, privatekey", "keypairid: K, privatekey")
     (error,) = errors_of(tmp_path, base + text)
     assert error.key == f"middleware.{key}"
-    assert said in error.message
+    assert part in error.message
     assert error.origin.line is not None
 
 
@@ -88,19 +88,19 @@ def test_what_is_right_is_taken(tmp_path: Path, base: str, text: str) -> None:
     assert load_text(tmp_path, base + text).warnings == ()
 
 
-def test_an_option_that_nobody_knows_is_told(tmp_path: Path) -> None:
-    (told,) = load_text(tmp_path, BASE + entry("rewrite", "hots: h")).warnings
-    assert (told.key, told.kind) == ("middleware.storage[0].options.hots", "unknown")
-    assert told.nearest == "middleware.storage[0].options.host"
+def test_an_unknown_option_is_reported(tmp_path: Path) -> None:
+    (warning,) = load_text(tmp_path, BASE + entry("rewrite", "hots: h")).warnings
+    assert (warning.key, warning.kind) == ("middleware.storage[0].options.hots", "unknown")
+    assert warning.nearest == "middleware.storage[0].options.host"
 
 
 def test_without_redirects_it_has_no_effect(tmp_path: Path) -> None:
     text = BASE.replace("http:", "  redirect: {disable: true}\nhttp:") + entry("rewrite", "")
-    (told,) = load_text(tmp_path, text).warnings
-    assert (told.key, told.kind) == ("middleware.storage", "warning")
+    (warning,) = load_text(tmp_path, text).warnings
+    assert (warning.key, warning.kind) == ("middleware.storage", "warning")
 
 
-def test_what_cloudfront_is_told(tmp_path: Path) -> None:
+def test_options_of_cloudfront(tmp_path: Path) -> None:
     """Defaults of the reference, and its own misspelling, which is all that 2.8 knows."""
 
     def options(more: str) -> CloudFrontOptions:

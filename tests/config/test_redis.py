@@ -1,4 +1,4 @@
-"""`redis`: what must be there, what is refused, what is told, and the files of 2.8."""
+"""`redis`: required keys, refusals, warnings, and files of 2.8."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ WRONG = [
 ]
 
 
-@pytest.mark.parametrize(("text", "key", "said"), WRONG)
-def test_what_cannot_be_is_refused(tmp_path: Path, text: str, key: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "key", "part"), WRONG)
+def test_what_cannot_be_is_refused(tmp_path: Path, text: str, key: str, part: str) -> None:
     """The reference panics, or goes on without Redis in silence."""
     (error,) = errors_of(tmp_path, BASE + text)
     assert error.key == key
-    assert said in error.message
+    assert part in error.message
 
 
 @pytest.mark.parametrize(
@@ -50,14 +50,14 @@ def test_what_cannot_be_is_refused(tmp_path: Path, text: str, key: str, said: st
         ("sentinelpassword: x", "sentinelpassword"),
     ],
 )  # fmt: skip
-def test_what_has_no_effect_is_told(tmp_path: Path, more: str, key: str) -> None:
-    (told,) = load_text(tmp_path, BASE + f"redis: {{addrs: ['h:1'], {more}}}").warnings
-    assert (told.key, told.kind) == (f"redis.{key}", "warning")
+def test_what_has_no_effect_is_reported(tmp_path: Path, more: str, key: str) -> None:
+    (warning,) = load_text(tmp_path, BASE + f"redis: {{addrs: ['h:1'], {more}}}").warnings
+    assert (warning.key, warning.kind) == (f"redis.{key}", "warning")
 
 
 def test_a_cluster_has_one_database(tmp_path: Path) -> None:
-    (told,) = load_text(tmp_path, BASE + "redis: {addrs: ['h:1', 'h:2'], db: 1}").warnings
-    assert told.key == "redis.db"
+    (warning,) = load_text(tmp_path, BASE + "redis: {addrs: ['h:1', 'h:2'], db: 1}").warnings
+    assert warning.key == "redis.db"
 
 
 @pytest.mark.parametrize(
@@ -83,4 +83,4 @@ def test_a_section_of_2_8_is_understood(tmp_path: Path) -> None:
     redis = loaded.settings.redis
     assert redis is not None
     assert (redis.addrs, redis.poolsize, redis.connmaxidletime, redis.db) == (("h:6379",), 64, 300.0, 1)
-    assert {told.kind for told in loaded.warnings} == {"warning"}
+    assert {warning.kind for warning in loaded.warnings} == {"warning"}

@@ -67,12 +67,12 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "key", "said"), WRONG)
-def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, text: str, key: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "key", "fragment"), WRONG)
+def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, text: str, key: str, fragment: str) -> None:
     """The message is all that the operator has: key, file, and what was expected."""
     errors = {error.key: error for error in errors_of(tmp_path, text)}
     assert key in errors
-    assert any(part in errors[key].message for part in said.split("|"))
+    assert any(part in errors[key].message for part in fragment.split("|"))
     assert errors[key].origin.source.endswith("config.yml")
 
 
@@ -91,7 +91,7 @@ def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, text: str, key:
      ("  tls: {certificate: /etc/passwd, key: /etc/passwd, minimumtls: tls1.1}", "http.tls.minimumtls",
       "warning")],
 )  # fmt: skip
-def test_what_has_no_effect_is_told(tmp_path: Path, text: str, key: str, kind: str) -> None:
+def test_what_has_no_effect_is_reported(tmp_path: Path, text: str, key: str, kind: str) -> None:
     """These start the reference and change nothing, or nothing any more."""
     loaded = load_text(tmp_path, BASE + text)
     assert [(problem.key, problem.kind, problem.origin.line) for problem in loaded.warnings] == [(key, kind, 7)]
@@ -127,12 +127,12 @@ PATHS = [
 
 
 @pytest.mark.parametrize(("text", "key"), list(zip(PATHS[::2], PATHS[1::2], strict=True)))
-@pytest.mark.parametrize(("path", "told"), [(r'"/tmp/\0x"', "no NUL"), (r'"/tmp/\ud800x"', "no lone surrogate")])
-def test_a_text_that_can_be_no_path_is_refused(tmp_path: Path, text: str, key: str, path: str, told: str) -> None:
+@pytest.mark.parametrize(("path", "reason"), [(r'"/tmp/\0x"', "no NUL"), (r'"/tmp/\ud800x"', "no lone surrogate")])
+def test_an_invalid_path_is_refused(tmp_path: Path, text: str, key: str, path: str, reason: str) -> None:
     """The system call behind it raises ValueError, which would be a traceback at the start."""
     (error,) = errors_of(tmp_path, text.replace("PATH", path))
     assert error.key == key
-    assert told in error.message
+    assert reason in error.message
     assert str(error).isprintable()
 
 

@@ -18,7 +18,7 @@ ACME = BASE + "  tls: {letsencrypt: {"
 @pytest.mark.parametrize("secret", ["asecretforlocaldevelopment", "changeme", "Change-Me", "CHANGEIT"])
 @pytest.mark.parametrize("auth", ["", "auth: {local: {policy: p}}"])
 def test_a_sample_secret_is_refused_with_the_remedy(tmp_path: Path, secret: str, auth: str) -> None:
-    """Whoever has read the manual could sign the state of uploads, and the tokens of `auth.local`."""
+    """Every reader of the manual could sign the state of uploads, and the tokens of `auth.local`."""
     (error,) = errors_of(tmp_path, BASE + f"  secret: {secret}\n{auth}")
     assert (error.key, error.origin.line) == ("http.secret", 7)
     assert "openssl rand -hex 32" in error.message
@@ -44,7 +44,7 @@ HTPASSWD = "auth: {htpasswd: {realm: r, path: p}}\n"
 
 
 @pytest.mark.parametrize(
-    ("addr", "rest", "told"),
+    ("addr", "rest", "warned"),
     [
         (":5000", HTPASSWD, True), ("0.0.0.0:5000", HTPASSWD, True), ("'[::]:5000'", HTPASSWD, True),
         ("10.0.0.1:5000", HTPASSWD, True), ("registry.example.com:5000", HTPASSWD, True),
@@ -58,20 +58,18 @@ HTPASSWD = "auth: {htpasswd: {realm: r, path: p}}\n"
         ("/run/registry.sock", "  net: unix\n" + HTPASSWD, False),
     ],
 )  # fmt: skip
-def test_passwords_that_cross_a_network_readable_are_warned_about(
-    tmp_path: Path, addr: str, rest: str, told: bool
-) -> None:
-    """Basic credentials are the password itself; whoever hears them once may push."""
+def test_passwords_in_clear_text_are_warned_about(tmp_path: Path, addr: str, rest: str, warned: bool) -> None:
+    """Basic credentials are the password itself; an eavesdropper may push."""
     text = f"version: 0.1\nstorage: inmemory\nhttp:\n  addr: {addr}\n{rest}"
     warnings = load_text(tmp_path, text).warnings
-    assert [problem.key.split(".")[0] for problem in warnings] == (["auth"] if told else [])
+    assert [problem.key.split(".")[0] for problem in warnings] == (["auth"] if warned else [])
     for problem in warnings:
         assert (problem.kind, problem.origin.line) == ("warning", text[: text.index("auth:")].count("\n") + 1)
         assert "set http.tls.certificate and http.tls.key, or listen on 127.0.0.1" in problem.message
 
 
 def test_suites_may_be_listed(tmp_path: Path) -> None:
-    """The reference's own defaults, some for one kind of key, and with TLS 1.3 whatever the list says."""
+    """The defaults of CNCF Distribution, suites for one kind of key, and any list with TLS 1.3."""
     default = [*OFFERED["RSA"], *OFFERED["ECDSA"], *TLS13]
     for names in (default, OFFERED["RSA"], OFFERED["ECDSA"][1:], ["TLS_ECDHE_RSA_WITH_AES_128_CBC_SHA"]):
         assert load_text(tmp_path, TLS + f"ciphersuites: [{', '.join(names)}]}}").warnings == ()
@@ -195,12 +193,12 @@ WRONG = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("text", "key", "said"), WRONG)
-def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, text: str, key: str, said: str) -> None:
+@pytest.mark.parametrize(("text", "key", "fragment"), WRONG)
+def test_a_wrong_setting_is_refused_with_its_key(tmp_path: Path, text: str, key: str, fragment: str) -> None:
     """The message is all that the operator has: key, file, and what was expected."""
     errors = {error.key: error for error in errors_of(tmp_path, text)}
     assert key in errors
-    assert any(part in errors[key].message for part in said.split("|"))
+    assert any(part in errors[key].message for part in fragment.split("|"))
     assert errors[key].origin.source.endswith("config.yml")
 
 
@@ -246,7 +244,7 @@ def test_proxies_and_origins_are_read_in_every_spelling(tmp_path: Path) -> None:
     assert http.cors.methods == ("GET",)
 
 
-def test_trusting_nobody_is_not_trusting_everybody(tmp_path: Path) -> None:
+def test_an_empty_list_of_proxies_is_not_the_default(tmp_path: Path) -> None:
     assert load_text(tmp_path, BASE).settings.http.trustedproxies is None
     assert load_text(tmp_path, BASE + "  trustedproxies: []").settings.http.trustedproxies == ()
     assert load_text(tmp_path, BASE, {"REGISTRY_HTTP_TRUSTEDPROXIES": "[unix]"}).settings.http.trustedproxies == (

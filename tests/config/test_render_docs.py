@@ -18,7 +18,7 @@ def test_the_page_is_current() -> None:
 
 
 def test_every_setting_is_on_the_page_with_a_meaning() -> None:
-    """What is not on the page does not exist for its reader."""
+    """A setting that is missing on the page does not exist for its reader."""
     page = document()
     for path, key in walk(Settings):
         assert key.meaning.strip(), path
@@ -26,7 +26,7 @@ def test_every_setting_is_on_the_page_with_a_meaning() -> None:
             assert f"`{'.'.join(path)}`" in page or f"`{'.'.join(path)}[]`" in page, path
 
 
-def test_every_duration_and_size_says_its_unit() -> None:
+def test_every_duration_and_size_has_its_unit() -> None:
     """A number without its unit is a guess; a duration's kind is its unit."""
     for path, key in walk(Settings):
         if isinstance(key.shape, ScalarOf) and key.shape.reader.kind == "duration" and key.instead is None:

@@ -69,7 +69,7 @@ def test_quotes_make_anything_text(text: str) -> None:
 
 @given(st.text())
 def test_resolving_never_fails(text: str) -> None:
-    """Whatever stands in a file is a value; complaints belong to the field it is meant for."""
+    """Every scalar has a value; errors belong to the field that it is meant for."""
     resolve(plain(text))
     read_loose_text(plain(text))
 
@@ -100,7 +100,7 @@ def test_flags_may_be_quoted(text: str, value: bool) -> None:
 
 @pytest.mark.parametrize("text", ["", "1", "0", "yess", "null", "enabled"])
 def test_what_is_no_flag_is_refused(text: str) -> None:
-    """Guessing would switch something on or off that nobody meant."""
+    """A guess would enable or disable something by mistake."""
     with pytest.raises(ValueError, match="expected true or false"):
         read_flag(plain(text))
 

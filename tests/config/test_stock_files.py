@@ -161,7 +161,7 @@ def test_the_file_of_registry_2_starts(tmp_path: Path) -> None:
     assert (health.enabled, health.interval, health.threshold) == (True, 10.0, 3)
 
 
-def test_disabled_examples_keep_nobody_from_starting(tmp_path: Path) -> None:
+def test_disabled_examples_do_not_prevent_a_start(tmp_path: Path) -> None:
     """The development file of version 2: a cache in Redis, metrics, hooks and endpoints that are switched off."""
     loaded = load_text(tmp_path, UPSTREAM_2)
     assert loaded.settings.storage.cache.blobdescriptor == "redis"
@@ -180,7 +180,7 @@ def test_the_files_of_registry_3_start(tmp_path: Path, text: str) -> None:
 
 
 def test_debians_file_is_read_with_its_authentication_and_starts_without(tmp_path: Path) -> None:
-    """By variable, so that the package's file can stay as it is.  It is open to the network, which is told."""
+    """By variable, so that the package's file can stay as it is.  It is open to the network, with a warning."""
     loaded = load_text(tmp_path, DEBIAN)
     assert loaded.settings.auth.htpasswd is not None
     assert loaded.settings.auth.htpasswd.path == "/etc/docker/registry"
@@ -192,7 +192,7 @@ def test_debians_file_is_read_with_its_authentication_and_starts_without(tmp_pat
 
 @pytest.mark.parametrize("text", [OFFICIAL_3, UPSTREAM_3])
 def test_a_variable_takes_the_debug_listener_away(tmp_path: Path, text: str) -> None:
-    """Whoever does not want the image's open port has no file to edit."""
+    """An operator who does not want the image's open port has no file to edit."""
     loaded = load_text(tmp_path, text, {"REGISTRY_HTTP_DEBUG_ADDR": ""})
     assert loaded.warnings == ()
     assert loaded.settings.http.debug.addr == ""

@@ -1,4 +1,4 @@
-"""Settings of features that are not available: refused by name where they are switched on, ignored elsewhere."""
+"""Settings of features that are not available: refused by name if enabled, otherwise ignored."""
 
 from __future__ import annotations
 

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.config.helpers import BASE, errors_of, load_text, warnings_of
 from tests.config.test_environment import at
-from tests.config.test_load import nobody
+from tests.config.test_load import unprivileged
 
 from moorage.config.environment import apply, variable_of
 from moorage.config.model import Settings
@@ -132,7 +132,7 @@ def test_credentials_as_a_file_of_json(tmp_path: Path, secret: Callable[[str], s
 def test_every_setting_can_come_from_a_file(
     tmp_path: Path, content: str, leaf: tuple[tuple[str, ...], Key, ScalarOf]
 ) -> None:
-    """Text arrives as it is, whatever the name; everything else has the same text; and no message shows it."""
+    """Text is unchanged for every name; other values have the same text; and no message shows it."""
     path, _, shape = leaf
     file = tmp_path / "content"
     file.write_bytes(content.encode())
@@ -217,11 +217,11 @@ def refused(tmp_path: Path, **environ: str) -> str:
 
 
 def test_a_setting_and_its_file_together_are_refused(tmp_path: Path, secret: Callable[[str], str]) -> None:
-    """Which of them is meant, nothing says; the aliases of the reference are the same setting."""
+    """Neither takes precedence; the aliases of the reference are the same setting."""
     file = secret(SECRET)
     for value in ("x", ""):
-        said = refused(tmp_path, REGISTRY_HTTP_SECRET=value, REGISTRY_HTTP_SECRET_FILE=file)
-        assert said == (
+        fragment = refused(tmp_path, REGISTRY_HTTP_SECRET=value, REGISTRY_HTTP_SECRET_FILE=file)
+        assert fragment == (
             "REGISTRY_HTTP_SECRET_FILE: http.secret: sets the same as REGISTRY_HTTP_SECRET; "
             "remove one of the two variables"
         )
@@ -258,13 +258,13 @@ def test_a_file_that_holds_no_value_is_refused(
 ) -> None:
     file = tmp_path / "secret"
     make(file)
-    said = refused(tmp_path, REGISTRY_HTTP_SECRET_FILE=str(file))
-    assert said == f"REGISTRY_HTTP_SECRET_FILE: http.secret: {reason.format(file)}"
+    fragment = refused(tmp_path, REGISTRY_HTTP_SECRET_FILE=str(file))
+    assert fragment == f"REGISTRY_HTTP_SECRET_FILE: http.secret: {reason.format(file)}"
 
 
 def test_names_that_are_no_files_are_refused(tmp_path: Path) -> None:
-    said = refused(tmp_path, REGISTRY_HTTP_SECRET_FILE="")
-    assert said == (
+    fragment = refused(tmp_path, REGISTRY_HTTP_SECRET_FILE="")
+    assert fragment == (
         "REGISTRY_HTTP_SECRET_FILE: http.secret: is empty; name the file with the value, or remove the variable"
     )
     assert "cannot be read: not a path" in refused(tmp_path, REGISTRY_HTTP_SECRET_FILE="a\0b")
@@ -274,7 +274,7 @@ def test_an_unreadable_secret_names_the_user(tmp_path: Path, secret: Callable[[s
     """Secrets of Swarm belong to root, and the image does not run as root."""
     file = Path(secret(SECRET))
     file.chmod(0)
-    with nobody():
+    with unprivileged():
         uid = os.geteuid()
         (error,) = errors_of_loaded(tmp_path, {"REGISTRY_HTTP_SECRET_FILE": str(file)})
     assert error == (
@@ -300,7 +300,7 @@ def errors_of_loaded(tmp_path: Path, environ: dict[str, str]) -> list[str]:
 def test_the_file_that_a_path_should_name_is_no_value_of_it(
     tmp_path: Path, secret: Callable[[str], str], variable: str, content: str
 ) -> None:
-    """Who mounts a key as a secret sets the wrong one of two variables; the key must not reach the log."""
+    """An operator who mounts a key as a secret may set the wrong variable; the key must not reach the log."""
     file = secret(content)
     problems = errors_of_loaded(tmp_path, {f"{variable}_FILE": file})
     assert len(problems) == 1

@@ -59,7 +59,7 @@ def test_an_empty_document_is_nothing(text: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "part"),
     [
         ("a: [", "f:1: not YAML"),
         ("a: 1\n\tb: 2", "f:2: not YAML"),
@@ -74,15 +74,15 @@ def test_an_empty_document_is_nothing(text: str) -> None:
         ("a: 1\n---\nb: [", "f:3: not YAML"),
     ],
 )
-def test_what_is_no_yaml_is_told_with_its_line(text: str, said: str) -> None:
-    """Never a traceback, whatever was mounted in place of the file."""
+def test_what_is_no_yaml_is_reported_with_its_line(text: str, part: str) -> None:
+    """Anything mounted in place of the file must not cause a traceback."""
     with pytest.raises(ConfigError, match="f") as caught:
         yaml.read(text, "f", [])
-    assert said in str(caught.value)
+    assert part in str(caught.value)
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "reported"),
     [
         ("a: 1\na: 2", ["f:2: a: duplicate key; the first is on line 1; remove one"]),
         ("a:\n  b: {c: 1,\n    c: 2}", ["f:3: a.b.c: duplicate key; the first is on line 2; remove one"]),
@@ -103,11 +103,11 @@ def test_what_is_no_yaml_is_told_with_its_line(text: str, said: str) -> None:
          ["f:3: another YAML document begins here (---) and would be ignored; remove the separator"]),
     ],
 )  # fmt: skip
-def test_what_would_be_dropped_in_silence_is_an_error(text: str, told: list[str]) -> None:
+def test_what_would_be_dropped_in_silence_is_an_error(text: str, reported: list[str]) -> None:
     """yaml.v2 takes the last of duplicate keys and the first document: an empty second `auth:` wins."""
     problems: list[Problem] = []
     yaml.read(text, "f", problems)
-    assert [(str(problem), problem.kind) for problem in problems] == [(line, "error") for line in told]
+    assert [(str(problem), problem.kind) for problem in problems] == [(line, "error") for line in reported]
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,6 @@
 """A second opinion: h11 reads the same bytes, and where the two differ there must be a known reason.
 
-h11 is a parser in pure Python that shares no code with ours.  Rules, for each stream of bytes:
+h11 is a parser in pure Python that shares no code with this server.  Rules, for each stream of bytes:
 
     what we execute, h11 reads as the same requests: method, target, headers, body, and where each of them ends
     what h11 refuses, we refuse, except for `WE_ACCEPT`
@@ -129,10 +129,10 @@ def _origin(target: bytes) -> bytes:
     return rest if rest.startswith(b"/") else b"/" + rest
 
 
-def compare(data: bytes, ours: Outcome) -> str:
+def compare(data: bytes, outcome: Outcome) -> str:
     """Return the reason for a known difference, "" if there is none.  Raises Difference."""
     theirs = read(data)
-    executed = [(one.method.encode(), one.target, list(one.headers), one.body) for one in ours.seen]
+    executed = [(one.method.encode(), one.target, list(one.headers), one.body) for one in outcome.seen]
     for number, (mine, other) in enumerate(zip(executed, theirs.requests, strict=False)):
         if _without_case(mine) != _without_case(other):
             raise Difference(f"request {number}: {mine} is {other} for h11")
@@ -141,7 +141,7 @@ def compare(data: bytes, ours: Outcome) -> str:
             WE_ACCEPT, data, f"we accept what h11 refuses: {theirs.refused}: {executed[len(theirs.requests)]}"
         )
     if len(executed) < len(theirs.requests):
-        text = f"we refuse ({ours.statuses}) what h11 accepts: {theirs.requests[len(executed)]}"
+        text = f"refused ({outcome.statuses}) what h11 accepts: {theirs.requests[len(executed)]}"
         return _known(WE_REFUSE, data, text)
     return ""
 

@@ -43,7 +43,7 @@ class Wrong(Exception):
 
 
 class Budget:
-    """How long clients act: for some seconds, or until some requests are sent."""
+    """Duration of the clients' work: some seconds, or a number of requests."""
 
     def __init__(self, *, seconds: float | None = None, requests: int | None = None) -> None:
         self._seconds, self._requests = seconds, requests

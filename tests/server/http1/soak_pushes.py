@@ -166,7 +166,7 @@ async def ranges(actor: Actor) -> None:
 
 
 async def missing(actor: Actor) -> None:
-    """What does not exist, and what is not allowed."""
+    """Requests for missing content, and requests that are not allowed."""
     async with await actor.connect() as peer:
         for method, target, status in (
             ("GET", f"/v2/{BASE}/blobs/{Digest.of(b'missing')}", 404),

@@ -98,7 +98,7 @@ async def test_an_application_that_fails_gets_500_sent(target: str) -> None:
         assert (await get(served)).status == 200
 
 
-async def test_continue_is_sent_when_the_body_is_wanted() -> None:
+async def test_continue_is_sent_when_the_body_is_requested() -> None:
     """A push that is refused is not uploaded first."""
     async with running() as served:
         async with await served.connect() as peer:

@@ -75,7 +75,7 @@ def test_a_message_without_end_is_refused() -> None:
      b"\x16\x03\x01\xff\xff", b"\x16\x03\x01\x00\x04\x02\x00\x00\x00", b"\x16\x03\x01\x00\x04\x01\xff\xff\xff",
      b"\x16\x03\x01\x00\x05\x01\x00\x00\x01\x03"],
 )  # fmt: skip
-def test_what_is_no_greeting_is_told_apart(data: bytes) -> None:
+def test_other_bytes_are_recognised(data: bytes) -> None:
     """OpenSSL gets it as it is, and knows the alert."""
     with pytest.raises(NotTls):
         assert parse(data + b"x" * 8) is not None

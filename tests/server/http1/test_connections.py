@@ -208,7 +208,7 @@ def test_a_subject_cannot_pass_for_another_one() -> None:
 
 
 @pytest.mark.slow
-async def test_a_body_that_nobody_takes_is_not_read() -> None:
+async def test_a_body_that_is_not_received_is_not_read() -> None:
     """A slow store slows the client."""
     async with running() as served, await served.connect() as peer:
         await peer.send(b"POST /wait HTTP/1.1\r\nHost: h\r\nContent-Length: 1000000000\r\n\r\n")

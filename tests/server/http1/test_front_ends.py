@@ -115,7 +115,7 @@ async def test_a_body_that_is_not_read_is_no_request(
 async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
     target: str, method: str, front: Front, served: Running
 ) -> None:
-    """What is left of an answer would be the beginning of the next client's."""
+    """The rest of a response would be the beginning of the next client's."""
     data = f"{method} {target} HTTP/1.1\r\nHost: h\r\n\r\n".encode() + MARKER
     handled = await check(front, served, through(front, data))
     # Without an answer on a connection that was used before, nginx sends a GET again.
@@ -124,7 +124,7 @@ async def test_the_end_of_an_answer_is_where_the_front_end_sees_it(
 
 
 @pytest.mark.parametrize("target", ["/wait", "/hold", "/size/50000000", "/file/50000000"])
-async def test_the_answer_of_a_client_that_left_goes_to_nobody(target: str, front: Front, served: Running) -> None:
+async def test_the_answer_of_a_client_that_left_is_dropped(target: str, front: Front, served: Running) -> None:
     """The front end may use the connection again, or close it."""
     app, begun = served.app, len(served.app.begun)
     app.gate.clear()

@@ -55,7 +55,7 @@ def shown_by(holder: Holder, folder: Path, context: ssl.SSLContext) -> ssl.SSLCo
 async def test_a_session_is_resumed(
     tmp_path: Path, ca: Holder, holders: list[Holder], version: ssl.TLSVersion, host: str | None
 ) -> None:
-    """With the certificate that it began with, whichever the client chose."""
+    """A session keeps the certificate that it began with."""
     context = trusting(ca, "http/1.1", version=version)
     async with running(tls=provider(tmp_path, *holders)) as served:
         first = await shake(served, context, host)
@@ -128,15 +128,15 @@ async def test_a_missing_certificate_is_refused_and_logged(
                 with pytest.raises(ssl.SSLError, match=alert):
                     await shake(served, trusting(ca, version=version), host)
             assert served.app.begun == []
-    wanted = ("TLS handshake failed", "127.0.0.1", "peer did not return a certificate")
-    assert [(line["event"], line["remote"], line["reason"]) for line in lines] == [wanted] * 2
+    expected = ("TLS handshake failed", "127.0.0.1", "peer did not return a certificate")
+    assert [(line["event"], line["remote"], line["reason"]) for line in lines] == [expected] * 2
 
 
 @VERSIONS
 async def test_a_strange_certificate_is_refused_and_logged(
     tmp_path: Path, ca: Holder, holders: list[Holder], client_ca: Holder, version: ssl.TLSVersion
 ) -> None:
-    """Where a certificate is optional as well."""
+    """Also with optional certificates."""
     stranger = certs.root("other").issue("eve", usage=certs.CLIENT)
     context = shown_by(stranger, tmp_path, trusting(ca, version=version))
     with capture_logs() as lines:
