@@ -11,6 +11,7 @@ import pytest
 
 import moorage
 from moorage.http import routes
+from moorage.http.routes import Access, Listener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -238,13 +239,24 @@ def imported_roots(path: Path) -> set[str]:
 
 
 def test_every_route_names_the_access_it_needs() -> None:
-    """A route without one would be open to everybody on the day authentication comes."""
+    """A route without one, or with that of another block, would be open to clients without credentials."""
+    blocks = {
+        Access.PUBLIC: routes.PUBLIC,
+        Access.PROBE: routes.PROBES,
+        Access.DEBUG: routes.DEBUG,
+    }
+    assert {route.pattern for route in routes.PUBLIC} == {"/", "/token"}
+    assert {route.pattern for route in routes.PROBES} == {"/livez", "/readyz"}
     for route in routes.ROUTES:
+        assert (route.listener is Listener.DEBUG) == (route in routes.DEBUG), route.pattern
         for method, (handler, access) in route.methods.items():
             assert callable(handler)
-            assert isinstance(access, routes.Access), f"{method} {route.pattern}"
-            if method in {"PUT", "POST", "PATCH"}:
-                assert access is routes.Access.PUSH, f"{method} {route.pattern}"
+            assert isinstance(access, Access), f"{method} {route.pattern}"
+            assert route in blocks.get(access, routes.API), f"{method} {route.pattern}"
+            if route in routes.API:
+                assert route.pattern.startswith("/v2/")
+                if method in {"PUT", "POST", "PATCH"}:
+                    assert access is Access.PUSH, f"{method} {route.pattern}"
 
 
 def test_head_is_offered_wherever_get_is() -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from moorage.http.debug import DebugPages
+from moorage.http.debug_app import DebugPages
 from moorage.http.middleware import Traffic
 
 if TYPE_CHECKING:

@@ -17,8 +17,8 @@ from moorage.config.sections.rules import FileCheck, HttpCheck, StorageCheck, Tc
 from moorage.config.sections.rules import Health as Settings
 from moorage.errors import Unavailable
 from moorage.health_checks import STORAGE, Check, Failed, Health, StorageReport, checks_of
+from moorage.http.health_gate import HealthGate
 from moorage.http.middleware import Traffic
-from moorage.http.probes import HealthGate
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

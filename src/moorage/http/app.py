@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import structlog
-from starlette.requests import Request
 
 from moorage.errors import (
     MethodUnknown,
@@ -29,6 +28,7 @@ from moorage.http import routes
 from moorage.http.auth import Guard
 from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
+from moorage.http.public import PublicRequest
 from moorage.http.reply import Answer, Reply
 from moorage.http.streaming import ClientGone
 from moorage.http.uploads import place_headers
@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Authority
     from moorage.http.options import HttpOptions
+    from moorage.http.routes import Route
     from moorage.http.token import TokenEndpoint
     from moorage.registry.interface import Registry
 
@@ -51,8 +52,7 @@ __all__ = ["create_app"]
 _API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 _UNCONFIGURED: Final = (_API_VERSION,)
 _EMPTY: Final = (b"content-length", b"0")
-_ROOT: Final = ((b"cache-control", b"no-cache"), _EMPTY)
-_TOKEN: Final = "/token"  # noqa: S105  a path
+_TOKEN: Final = routes.TOKEN.pattern
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
 _IN_PATH: Final = "/:="
 _IN_QUERY: Final = "!$&'()*+,;=:@/?%"
@@ -84,6 +84,7 @@ class _App:
         tokens: TokenEndpoint | None,
     ) -> None:
         self._registry, self._options, self._tokens = registry, options, tokens
+        self._sift = options.clients.sift
         self._guard = None if authority is None else Guard(authority)
         configured = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers]
         self._added = (_API_VERSION, *configured)
@@ -94,7 +95,7 @@ class _App:
             return
         if scope["type"] != "http":
             return
-        self._options.clients.sift(scope)
+        self._sift(scope)
         try:
             response = await self._answer(scope, receive)
         except ClientGone:
@@ -115,7 +116,7 @@ class _App:
     async def _answer(self, scope: Scope, receive: Receive) -> Answer:
         path, method = scope["path"], scope["method"]
         if path == "/":
-            return Reply(200, _ROOT)
+            return await self._public(routes.ROOT, scope, receive)
         added: Sequence[tuple[bytes, bytes]] = _UNCONFIGURED
         call: Call | None = None
         try:
@@ -125,13 +126,16 @@ class _App:
                 return redirect
             inner = path if self._options.prefix == "/" else self._inner(path)
             if inner == _TOKEN and self._tokens is not None:
-                return await self._tokens.answer(Request(scope, receive))
+                return await self._public(routes.TOKEN, scope, receive)
             if method == "OPTIONS":
                 return self._options_answer(inner)
             # Also for a method that is not offered: what is counted and traced is counted by route.
             route, params = routes.find(inner)
             scope["moorage.route"] = route
-            handler, access = route.endpoint(method, readonly=self._options.readonly)
+            found = route.methods.get(method)  # without a call, which would take 1% of a small request
+            if found is None or self._options.readonly:
+                found = route.endpoint(method, readonly=self._options.readonly)
+            handler, access = found
             added = self._added
             call = Call(scope, receive, self._registry, self._options, params)
             if self._guard is not None:
@@ -151,6 +155,13 @@ class _App:
             response = unexpected()
         response.raw_headers = [*response.raw_headers, *added]
         return response
+
+    async def _public(self, route: Route[PublicRequest], scope: Scope, receive: Receive) -> Answer:
+        method = scope["method"]
+        if method == "OPTIONS" and routes.ANY not in route.methods:
+            return Reply(204, [(b"allow", ", ".join(route.allowed()).encode())])
+        handler, _ = route.endpoint(method)
+        return await handler(PublicRequest(scope, receive, self._tokens))
 
     def _inner(self, path: str) -> str:
         """The path without the configured prefix, `/v2/...`."""
@@ -178,14 +189,14 @@ class _App:
         if f"{prefix}{inner[1:]}" == path:
             return None
         route, params = routes.find(inner)
-        route.endpoint(scope["method"], readonly=False)
+        route.endpoint(scope["method"])
         Call(scope, receive, self._registry, self._options, params).check_path()
         query = quote(_NO_ESCAPE.sub(b"%25", scope["query_string"]), safe=_IN_QUERY)
         target = path_outside(self._options, quote(inner[1:], safe=_IN_PATH)) + (f"?{query}" if query else "")
         return Reply(301, [(b"location", target.encode("latin-1")), _EMPTY, _API_VERSION])
 
     def _options_answer(self, inner: str) -> Answer:
-        for route in routes.ROUTES:
+        for route in routes.API:
             if route.match(inner):
                 allowed = ", ".join(route.allowed(readonly=self._options.readonly))
                 return Reply(204, [(b"allow", allowed.encode()), *self._added])

@@ -1,31 +1,43 @@
-"""The debug listener's pages: health with reasons, metrics, and what there is instead of the reference's others.
+"""Pages of the debug listener: health with reasons, metrics, and replacements of CNCF Distribution's others.
 
-This listener has no authentication, so its pages contain nothing confidential: no settings, no
-secrets, no memory.  The reference serves all of its settings at `/debug/vars` once Redis is configured.
+The listener has no authentication, so its pages contain nothing confidential: no settings, no secrets, no memory.
+CNCF Distribution serves all of its settings at `/debug/vars` once Redis is configured.
 
-Source: docs/reference/configuration.md, sections 9 and 12.
+Dispatched by: `debug_app.py`.  Source: docs/reference/configuration.md, sections 9 and 12.
 """
 
 from __future__ import annotations
 
 import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from moorage.http.probes import answer, degraded
+from moorage.http.headers import first_header
+from moorage.http.probes import NO_STORE, degraded, page
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
 
-    from moorage.http.middleware import Receive, Scope, Send, Traffic
+    from moorage.http.middleware import Scope, Traffic
+    from moorage.http.reply import Answer
 
-    Page = Callable[[str, str], Awaitable[tuple[bytes, dict[str, str]]]]
-    """Given Accept and Accept-Encoding: the body and its headers."""
+    MetricsPage = Callable[[str, str], Awaitable[tuple[bytes, dict[str, str]]]]
+    """Returns body and headers for Accept and Accept-Encoding."""
 
-__all__ = ["DebugPages"]
+__all__ = [
+    "DebugRequest",
+    "DebugState",
+    "MetricsPage",
+    "get_health",
+    "get_livez",
+    "get_metrics",
+    "get_pprof",
+    "get_readyz",
+    "get_vars",
+]
 
 _TEXT: Final = b"text/plain; charset=utf-8"
 _JSON: Final = b"application/json; charset=utf-8"
-_NO_STORE: Final = (b"cache-control", b"no-store")
 
 _NO_VARS: Final = b"""\
 /debug/vars is not offered: CNCF Distribution shows its configuration here, secrets included.
@@ -38,55 +50,67 @@ _NO_PPROF: Final = b"""\
 """
 
 
-class DebugPages:
-    """An ASGI application of its own.
+@dataclass(frozen=True, slots=True)
+class DebugState:
+    """State of the registry.
 
-    `failing` returns the checks that fail in any worker, with the reasons; `degraded` why pushes are refused, ""
-    while they are not.  `metrics`, if they are on, is the page at `metrics_path`.
+    `failing` returns the failing checks of all workers with their reasons; `degraded` the reason for which pushes
+    are refused, "" while they are not.  `metrics` is None while metrics are off.
     """
 
-    def __init__(
-        self,
-        failing: Callable[[], Mapping[str, str]],
-        traffic: Traffic,
-        metrics_path: str = "",
-        metrics: Page | None = None,
-        degraded: Callable[[], str] = str,
-    ) -> None:
-        self._failing, self._traffic, self._degraded = failing, traffic, degraded
-        self._metrics_path, self._metrics = metrics_path, metrics
+    failing: Callable[[], Mapping[str, str]]
+    traffic: Traffic
+    degraded: Callable[[], str]
+    metrics: MetricsPage | None
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        del receive
-        path: str = scope["path"]
-        if scope["method"] not in {"GET", "HEAD"}:
-            await answer(scope, send, 405, _TEXT, b"Method Not Allowed\n", (b"allow", b"GET, HEAD"))
-        elif self._metrics is not None and path == self._metrics_path:
-            await self._measured(scope, send)
-        elif path == "/debug/health":
-            failing = self._failing()
-            body = json.dumps(failing, sort_keys=True).encode()
-            await answer(scope, send, 503 if failing else 200, _JSON, body, _NO_STORE)
-        elif path == "/livez":
-            await answer(scope, send, 200, _TEXT, b"ok\n", _NO_STORE)
-        elif path == "/readyz":
-            reasons = [f"{name}: {reason}\n" for name, reason in sorted(self._failing().items())]
-            reasons += ["stopping\n"] if self._traffic.stopping else []
-            why = self._degraded()
-            body = "".join(reasons).encode(errors="backslashreplace") or (degraded(why) if why else b"ok\n")
-            await answer(scope, send, 503 if reasons else 200, _TEXT, body, _NO_STORE)
-        elif path == "/debug/vars":
-            await answer(scope, send, 404, _TEXT, _NO_VARS)
-        elif path == "/debug/pprof" or path.startswith("/debug/pprof/"):
-            await answer(scope, send, 404, _TEXT, _NO_PPROF)
-        else:
-            await answer(scope, send, 404, _TEXT, b"404 page not found\n")
 
-    async def _measured(self, scope: Scope, send: Send) -> None:
-        assert self._metrics is not None
-        asked = {name: value.decode("latin-1") for name, value in scope["headers"]}
-        body, headers = await self._metrics(asked.get(b"accept", ""), asked.get(b"accept-encoding", ""))
-        kind = headers.pop("content-type").encode()
-        await answer(
-            scope, send, 200, kind, body, *((name.encode(), text.encode()) for name, text in headers.items())
-        )
+@dataclass(frozen=True, slots=True)
+class DebugRequest:
+    """A request for a page."""
+
+    scope: Scope
+    state: DebugState
+
+
+async def get_health(request: DebugRequest) -> Answer:
+    """`/debug/health`: 200, or 503 with the failing checks and their reasons."""
+    failing = request.state.failing()
+    return page(503 if failing else 200, _JSON, json.dumps(failing, sort_keys=True).encode(), NO_STORE)
+
+
+async def get_livez(request: DebugRequest) -> Answer:
+    """`/livez`: 200."""
+    del request
+    return page(200, _TEXT, b"ok\n", NO_STORE)
+
+
+async def get_readyz(request: DebugRequest) -> Answer:
+    """`/readyz`: 200, or 503 with the reasons."""
+    state = request.state
+    reasons = [f"{name}: {reason}\n" for name, reason in sorted(state.failing().items())]
+    reasons += ["stopping\n"] if state.traffic.stopping else []
+    if reasons:
+        return page(503, _TEXT, "".join(reasons).encode(errors="backslashreplace"), NO_STORE)
+    reason = state.degraded()
+    return page(200, _TEXT, degraded(reason) if reason else b"ok\n", NO_STORE)
+
+
+async def get_metrics(request: DebugRequest) -> Answer:
+    """The metrics page, compressed if the client accepts that."""
+    assert request.state.metrics is not None, "the row is dispatched only with metrics"
+    accept, accept_encoding = (first_header(request.scope, name) for name in (b"accept", b"accept-encoding"))
+    body, headers = await request.state.metrics(accept, accept_encoding)
+    kind = headers.pop("content-type").encode()
+    return page(200, kind, body, *((name.encode(), text.encode()) for name, text in headers.items()))
+
+
+async def get_vars(request: DebugRequest) -> Answer:
+    """`/debug/vars`: 404 with the replacement."""
+    del request
+    return page(404, _TEXT, _NO_VARS)
+
+
+async def get_pprof(request: DebugRequest) -> Answer:
+    """`/debug/pprof`: 404 with the replacement."""
+    del request
+    return page(404, _TEXT, _NO_PPROF)

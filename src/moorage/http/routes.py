@@ -1,8 +1,12 @@
-"""The one table: which path and method end where, and what they need.
+"""The route table: every path that is served, its handlers by method, their access, and its listener.
 
-`<name>` is greedy and may itself hold `/manifests/`, `/blobs/` or `tags/list`, so paths are matched from their
-end.  Patterns are tried in this order; `tests/test_boundaries.py` checks that every row names its access, which
-`auth.py` enforces.
+    PUBLIC    `/`, `/token`                      dispatched by `app.py`
+    API       `/v2/...`                          dispatched by `app.py`, after `auth.py` has decided
+    PROBES    `/livez`, `/readyz`                dispatched by `health_gate.py`, also while a health check fails
+    DEBUG     `/debug/...`, `/metrics`, ...      dispatched by `debug_app.py`, on the debug listener
+
+`<name>` is greedy and may itself contain `/manifests/`, `/blobs/` or `tags/list`, so paths are matched from their
+end.  Patterns are tried in this order; `tests/test_boundaries.py` checks the access of every row.
 
 Source: distribution-spec 1.1 "Endpoints"; docs/reference/http-api.md, section 1.1,
 and docs/reference/auth.md, section 1.
@@ -13,21 +17,53 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass, replace
 from enum import Enum
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final, Generic, TypeVar
 
 from moorage.errors import MethodUnknown, RouteUnknown
-from moorage.http import base, blobs, catalog, extensions, manifests, referrers, tags, uploads
+from moorage.http import (
+    base,
+    blobs,
+    catalog,
+    debug,
+    extensions,
+    manifests,
+    probes,
+    public,
+    referrers,
+    tags,
+    uploads,
+)
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
 
     from moorage.http.context import Call
+    from moorage.http.debug import DebugRequest
+    from moorage.http.probes import ProbeRequest
+    from moorage.http.public import PublicRequest
     from moorage.http.reply import Answer
 
-    Handler = Callable[[Call], Awaitable[Answer]]
+__all__ = [
+    "ANY",
+    "API",
+    "DEBUG",
+    "METRICS",
+    "PROBES",
+    "PUBLIC",
+    "ROOT",
+    "ROUTES",
+    "TOKEN",
+    "Access",
+    "Listener",
+    "Route",
+    "find",
+]
 
-__all__ = ["ROUTES", "Access", "Route", "find"]
+_R = TypeVar("_R")
+"""Type of the request that the handlers of a block take."""
 
+ANY: Final = "*"
+"""Key of a handler for every method."""
 
 _READS: Final = frozenset({"GET", "HEAD"})
 _MANIFESTS_CHARS: Final = len("/v2//manifests")
@@ -37,6 +73,9 @@ _BLOBS_CHARS: Final = len("/v2//blobs")
 class Access(Enum):
     """Permission that a route requires."""
 
+    PUBLIC = "nothing"
+    PROBE = "nothing, also while a health check fails"
+    DEBUG = "nothing but to reach the debug listener"
     IDENTITY = "to be authenticated"
     PULL = "pull on the repository"
     PUSH = "pull and push on the repository"
@@ -45,21 +84,30 @@ class Access(Enum):
     CATALOG = "everything on the catalog"
 
 
-@dataclass(frozen=True, slots=True)
-class Route:
-    """`label` names the endpoint in metrics, in the reference's words where it has one; `spec` in the
-    specification's table ("end-2"); handlers by method, HEAD with GET.
+class Listener(Enum):
+    """Listener that serves a route."""
 
-    `mark` is the longest fixed part of the pattern: a path without it needs no regular expression (which would be
-    eight for a blob, a tenth of the time of a request).
+    REGISTRY = "http.addr"
+    DEBUG = "http.debug.addr"
+
+
+@dataclass(frozen=True, slots=True)
+class Route(Generic[_R]):
+    """A path and its handlers by method; GET answers HEAD as well.
+
+    `label` names the endpoint in metrics, in the words of CNCF Distribution where it has one ("": counted with
+    unknown paths), `spec` in the specification's table ("end-2").  `mark` is the longest fixed part of the
+    pattern: a path without it needs no regular expression (which would be eight for a blob, a tenth of the time of
+    a request).
     """
 
     label: str
     spec: str
     pattern: str
-    methods: Mapping[str, tuple[Handler, Access]]
+    methods: Mapping[str, tuple[Callable[[_R], Awaitable[Answer]], Access]]
     regex: re.Pattern[str]
     mark: str
+    listener: Listener = Listener.REGISTRY
 
     def match(self, path: str) -> re.Match[str] | None:
         return self.regex.fullmatch(path) if self.mark in path else None
@@ -67,28 +115,55 @@ class Route:
     def offers(self, method: str, *, readonly: bool) -> bool:
         return method in self.methods and (not readonly or method in _READS)
 
-    def endpoint(self, method: str, *, readonly: bool) -> tuple[Handler, Access]:
-        """The handler and the access it needs.  Raises MethodUnknown."""
+    def endpoint(self, method: str, *, readonly: bool = False) -> tuple[Callable[[_R], Awaitable[Answer]], Access]:
+        """Return the handler and its access.  Raises MethodUnknown."""
         found = self.methods.get(method)
         if found is None or (readonly and method not in _READS):
-            raise MethodUnknown(method, self.allowed(readonly=readonly))
+            found = self.methods.get(ANY)
+            if found is None:
+                raise MethodUnknown(method, self.allowed(readonly=readonly))
         return found
 
-    def allowed(self, *, readonly: bool) -> tuple[str, ...]:
+    def allowed(self, *, readonly: bool = False) -> tuple[str, ...]:
+        """Return the methods, sorted."""
         return tuple(sorted(method for method in self.methods if self.offers(method, readonly=readonly)))
 
 
-def _route(label: str, spec: str, pattern: str, **methods: tuple[Handler, Access]) -> Route:
+def _route(
+    label: str,
+    spec: str,
+    pattern: str,
+    *,
+    listener: Listener = Listener.REGISTRY,
+    **methods: tuple[Callable[[_R], Awaitable[Answer]], Access],
+) -> Route[_R]:
     if "GET" in methods:
         methods["HEAD"] = methods["GET"]
-    expression = re.escape(pattern).replace("<name>", "(?P<name>.+)")
+    expression = re.escape(pattern).replace("<name>", "(?P<name>.+)").replace("<rest>", "(?P<rest>.*)")
     expression = re.sub(r"<(digest|reference)>", r"(?P<\1>[^/]+)", expression)
     expression = expression.replace("<uuid>", "(?P<uuid>[A-Za-z0-9_.=-]+)")
     mark = max(re.split("<[a-z]+>", pattern), key=len)
-    return Route(label, spec, pattern, methods, re.compile(expression, re.DOTALL), mark)
+    return Route(label, spec, pattern, methods, re.compile(expression, re.DOTALL), mark, listener)
 
 
-ROUTES: Final = (
+def _page(pattern: str, handler: Callable[[DebugRequest], Awaitable[Answer]]) -> Route[DebugRequest]:
+    return _route("", "", pattern, listener=Listener.DEBUG, GET=(handler, Access.DEBUG))
+
+
+ROOT: Final = Route("", "", "/", {ANY: (public.get_root, Access.PUBLIC)}, re.compile("/"), "/")
+"""Answered outside of `http.prefix` as well: load balancers probe it."""
+TOKEN: Final = _route(
+    "", "", "/token", GET=(public.issue_token, Access.PUBLIC), POST=(public.issue_token, Access.PUBLIC)
+)
+"""Served with `auth.local` only."""
+PUBLIC: Final[Sequence[Route[PublicRequest]]] = (ROOT, TOKEN)
+
+PROBES: Final[Sequence[Route[ProbeRequest]]] = (
+    _route("health", "", "/livez", GET=(probes.get_livez, Access.PROBE)),
+    _route("health", "", "/readyz", GET=(probes.get_readyz, Access.PROBE)),
+)
+
+API: Final[Sequence[Route[Call]]] = (
     _route("base", "end-1", "/v2/", GET=(base.get_base, Access.IDENTITY)),
     _route("tags", "end-8", "/v2/<name>/tags/list", GET=(tags.list_tags, Access.PULL)),
     _route(
@@ -125,7 +200,7 @@ ROUTES: Final = (
         "/v2/<name>/_oci/ext/discover",
         GET=(extensions.discover_repository, Access.PULL),
     ),
-    # The last one: the specification forbids it to answer 404, so it takes every path that no other route matches.
+    # The last one: the specification forbids it to answer 404, so its pattern covers malformed paths as well.
     replace(
         _route(
             "referrers", "end-12", "/v2/<name>/referrers/<digest>", GET=(referrers.list_referrers, Access.PULL)
@@ -135,21 +210,35 @@ ROUTES: Final = (
     ),
 )
 
+METRICS: Final = _page("/metrics", debug.get_metrics)
+"""The path is `http.debug.prometheus.path`."""
+DEBUG: Final[Sequence[Route[DebugRequest]]] = (
+    METRICS,
+    _page("/debug/health", debug.get_health),
+    _page("/livez", debug.get_livez),
+    _page("/readyz", debug.get_readyz),
+    _page("/debug/vars", debug.get_vars),
+    _page("/debug/pprof", debug.get_pprof),
+    _page("/debug/pprof/<rest>", debug.get_pprof),
+)
 
-_MANIFEST: Final = next(route for route in ROUTES if route.label == "manifest")
-_BLOB: Final = next(route for route in ROUTES if route.label == "blob")
+ROUTES: Final[Sequence[Route[Any]]] = (*PUBLIC, *PROBES, *API, *DEBUG)
+"""Every row of every listener."""
+
+_MANIFEST: Final = next(route for route in API if route.label == "manifest")
+_BLOB: Final = next(route for route in API if route.label == "blob")
 
 
-def find(path: str) -> tuple[Route, dict[str, str]]:
-    """The route, and what the path holds.  Raises RouteUnknown."""
-    # The two that are asked most often need no regular expression; the rows before them match no such path.
+def find(path: str) -> tuple[Route[Call], dict[str, str]]:
+    """Return the row of `API` for a path, and the variable parts of the path.  Raises RouteUnknown."""
+    # The two most frequent ones need no regular expression; the rows before them match no such path.
     head, _, last = path.rpartition("/")
     if last and head.startswith("/v2/"):
         if head.endswith("/manifests") and len(head) > _MANIFESTS_CHARS:
             return _MANIFEST, {"name": head[4:-10], "reference": last}
         if head.endswith("/blobs") and len(head) > _BLOBS_CHARS and last != "uploads":
             return _BLOB, {"name": head[4:-6], "digest": last}
-    for route in ROUTES:
+    for route in API:
         if (found := route.match(path)) is not None:
             return route, found.groupdict("")
     raise RouteUnknown(path)

@@ -25,7 +25,7 @@ from moorage.auth.access import Basic, challenge
 from moorage.auth.local.authority import TokenRequest
 from moorage.auth.local.identities import LoginRefused
 from moorage.auth.local.scopes import TooManyScopes
-from moorage.errors import MethodUnknown, RequestTimeout, TokenRequestInvalid, Unauthorized
+from moorage.errors import RequestTimeout, TokenRequestInvalid, Unauthorized
 from moorage.http.auth import credentials_of
 from moorage.http.clients import ANYBODY
 from moorage.http.errors import to_response
@@ -45,7 +45,6 @@ __all__ = ["FORM_TIMEOUT_S", "TokenEndpoint", "TokenIssuer"]
 FORM_TIMEOUT_S: Final = 30.0
 """Time for a whole form: one byte now and then is no progress."""
 
-_METHODS: Final = ("GET", "HEAD", "POST")
 _FORM: Final = "application/x-www-form-urlencoded"
 _FORM_LIMIT_BYTES: Final = 64 << 10
 _FIELDS_LIMIT: Final = 200
@@ -81,11 +80,7 @@ class TokenEndpoint:
         self._form_timeout_s = form_timeout_s
 
     async def answer(self, request: Request) -> Answer:
-        """Raises MethodUnknown, TooManyRequests, Unavailable and what a lost client raises."""
-        if request.method == "OPTIONS":
-            return Response(status_code=204, headers={"allow": ", ".join(_METHODS)})
-        if request.method not in _METHODS:
-            raise MethodUnknown(request.method, _METHODS)
+        """Answer GET, HEAD or POST.  Raises TooManyRequests, Unavailable, ClientGone."""
         try:
             fields = await self._fields(request)
             posted = request.method == "POST"

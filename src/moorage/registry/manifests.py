@@ -103,7 +103,7 @@ class StoredManifests:
             manifest = self.contents.cache.get(digest) or await self.contents.read(digest)
         except StorageError as error:
             refuse(error)
-        if accepts is None or manifest.media_type != media.DOCKER_LIST or isinstance(reference, Digest):
+        if manifest.media_type != media.DOCKER_LIST or accepts is None or isinstance(reference, Digest):
             return manifest
         return manifest if accepts(media.DOCKER_LIST) else await self._default_image(name, manifest)
 

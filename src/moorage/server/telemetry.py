@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.http.debug import DebugPages
+from moorage.http.debug_app import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server.http1 import Http1Options, Server
 from moorage.server.listeners import bind, is_loopback

@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.http.clients import Clients
 from moorage.http.cors import Cors, CorsRules
+from moorage.http.health_gate import HealthGate
 from moorage.http.middleware import RequestLog
 from moorage.http.options import HttpOptions
-from moorage.http.probes import PROBES, HealthGate
+from moorage.http.routes import PROBES
 from moorage.logs.access_log import AccessLog
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 
 __all__ = ["build_stack", "http_options", "token_endpoint"]
 
-_PROBED: Final = frozenset({"/", *PROBES})
+_PROBED: Final = frozenset({"/", *(route.pattern for route in PROBES)})
 """Paths of probes; probes of CNCF Distribution request `/`."""
 
 
