@@ -11,7 +11,7 @@ import pytest
 
 import moorage
 from moorage.http import routes
-from moorage.http.routes import Access, Listener
+from moorage.http.routes import Access, RouteListener
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,7 +248,7 @@ def test_every_route_names_the_access_it_needs() -> None:
     assert {route.pattern for route in routes.PUBLIC} == {"/", "/token"}
     assert {route.pattern for route in routes.PROBES} == {"/livez", "/readyz"}
     for route in routes.ROUTES:
-        assert (route.listener is Listener.DEBUG) == (route in routes.DEBUG), route.pattern
+        assert (route.listener is RouteListener.DEBUG) == (route in routes.DEBUG), route.pattern
         for method, (handler, access) in route.methods.items():
             assert callable(handler)
             assert isinstance(access, Access), f"{method} {route.pattern}"

@@ -11,7 +11,7 @@ import typer
 
 from moorage.cli import commands
 from moorage.http.errors import STATUS
-from moorage.http.routes import ANY, ROUTES, Listener
+from moorage.http.routes import ANY, ROUTES, RouteListener
 
 ROOT: Final = Path(__file__).parents[1]
 DOCS: Final = ROOT / "docs"
@@ -35,7 +35,7 @@ def test_every_route_is_in_the_table_of_endpoints() -> None:
     offered = {
         route.pattern: {"any" if method == ANY else method for method in route.methods if method != "HEAD"}
         for route in ROUTES
-        if route.listener is Listener.REGISTRY and route.pattern[-8:] != "/uploads"
+        if route.listener is RouteListener.REGISTRY and route.pattern[-8:] != "/uploads"
     }
     assert documented == offered
 

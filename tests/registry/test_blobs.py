@@ -13,7 +13,7 @@ from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.interface import Blob, FoundBlob, Redirect
+from moorage.registry.interface import Blob, BlobRedirect, FoundBlob
 from moorage.storage.driver import KeyMissing, SignedUrl
 from moorage.testing.registry_fixtures import content_of
 from moorage.types import Digest, RepoName
@@ -122,7 +122,7 @@ async def test_redirects_can_be_switched_off(driver: Driver, *, redirects: bool)
 
     await put(driver, DIGEST, DATA)
     blobs = StoredBlobs(Signing(driver), redirects=redirects)
-    expected = Redirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    expected = BlobRedirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
     assert await blobs.fetch(NAME, DIGEST) == (expected if redirects else FoundBlob(len(DATA), None, DATA))
     assert await blobs.fetch(NAME, DIGEST, redirect=False) == FoundBlob(len(DATA), None, DATA)
 
@@ -146,7 +146,7 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
     await put(driver, DIGEST, DATA)
     remote = Remote(driver)
     found = await StoredBlobs(remote).fetch(NAME, DIGEST)
-    assert found == Redirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
+    assert found == BlobRedirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
     assert remote.asked == [f"read {layout.layer_link(NAME, DIGEST)}"]
     with pytest.raises(BlobUnknown):
         await StoredBlobs(remote).fetch(OTHER, DIGEST)

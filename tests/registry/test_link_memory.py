@@ -15,7 +15,7 @@ from tests.wire import OCI_MANIFEST, image
 from moorage.errors import BlobUnknown, ManifestUnknown
 from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
-from moorage.registry.interface import Redirect
+from moorage.registry.interface import BlobRedirect
 from moorage.registry.links import LAYER, Links, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
@@ -283,7 +283,7 @@ async def test_what_a_pull_asks_the_store_for() -> None:
         await manifests.get(NAME, TAG)
         await manifests.get(NAME, digest)
         for data in (CONFIG, DATA):
-            assert isinstance(await blobs.fetch(NAME, Digest.of(data)), Redirect)
+            assert isinstance(await blobs.fetch(NAME, Digest.of(data)), BlobRedirect)
         return driver.asked
 
     tag, revision = f"read {layout.tag_link(NAME, TAG)}", f"stat {layout.revision_link(NAME, digest)}"
@@ -322,5 +322,5 @@ async def test_a_mounted_blob_is_seen() -> None:
     blobs = StoredBlobs(driver, links=links)
     await blobs.mount(OTHER, DIGEST, NAME)
     driver.asked.clear()
-    assert isinstance(await blobs.fetch(OTHER, DIGEST), Redirect)
+    assert isinstance(await blobs.fetch(OTHER, DIGEST), BlobRedirect)
     assert driver.asked == []

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.http.ranges import check_match, matches, parse_range
 from moorage.http.reply import Reply
 from moorage.http.streaming import FileResponse, PiecesResponse
-from moorage.registry.interface import Redirect
+from moorage.registry.interface import BlobRedirect
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
@@ -59,7 +59,7 @@ async def get_blob(call: Call) -> Answer:
         files=FileResponse.offered(call.scope),
         caller=call.caller(),
     )
-    if isinstance(found, Redirect):
+    if isinstance(found, BlobRedirect):
         return Reply(307, [(b"location", found.url.encode("latin-1")), (b"content-length", b"0")])
     status, span = 200, found.span
     if span is None:

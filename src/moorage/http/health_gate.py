@@ -3,7 +3,7 @@
 Load balancers and clients then use other nodes.  The answer refers to `/debug/health`, as that of CNCF
 Distribution does; the reason is in the log.  The rows `routes.PROBES` are answered here, in any state.
 
-Source: reference/configuration.md section 12.
+Source: docs/reference/configuration.md, section 12.
 """
 
 from __future__ import annotations

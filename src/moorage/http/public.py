@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from starlette.requests import Request
 
@@ -12,11 +12,16 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope
 
     from moorage.http.reply import Answer
-    from moorage.http.token import TokenEndpoint
 
-__all__ = ["PublicRequest", "get_root", "issue_token"]
+__all__ = ["PublicRequest", "TokenServer", "get_root", "issue_token"]
 
 _ROOT: Final = ((b"cache-control", b"no-cache"), (b"content-length", b"0"))
+
+
+class TokenServer(Protocol):
+    """See `token.TokenEndpoint`, which is imported only where it is configured."""
+
+    async def answer(self, request: Request) -> Answer: ...
 
 
 class PublicRequest(NamedTuple):
@@ -24,7 +29,7 @@ class PublicRequest(NamedTuple):
 
     scope: Scope
     receive: Receive
-    tokens: TokenEndpoint | None
+    tokens: TokenServer | None
 
 
 async def get_root(request: PublicRequest) -> Answer:
@@ -34,6 +39,6 @@ async def get_root(request: PublicRequest) -> Answer:
 
 
 async def issue_token(request: PublicRequest) -> Answer:
-    """`/token`: see `token.py`, which is imported only with a token server."""
+    """`/token`: see `token.py`."""
     assert request.tokens is not None, "the row is dispatched only with a token server"
     return await request.tokens.answer(Request(request.scope, request.receive))

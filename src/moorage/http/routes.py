@@ -54,8 +54,8 @@ __all__ = [
     "ROUTES",
     "TOKEN",
     "Access",
-    "Listener",
     "Route",
+    "RouteListener",
     "find",
 ]
 
@@ -84,7 +84,7 @@ class Access(Enum):
     CATALOG = "everything on the catalog"
 
 
-class Listener(Enum):
+class RouteListener(Enum):
     """Listener that serves a route."""
 
     REGISTRY = "http.addr"
@@ -107,7 +107,7 @@ class Route(Generic[_R]):
     methods: Mapping[str, tuple[Callable[[_R], Awaitable[Answer]], Access]]
     regex: re.Pattern[str]
     mark: str
-    listener: Listener = Listener.REGISTRY
+    listener: RouteListener = RouteListener.REGISTRY
 
     def match(self, path: str) -> re.Match[str] | None:
         return self.regex.fullmatch(path) if self.mark in path else None
@@ -134,7 +134,7 @@ def _route(
     spec: str,
     pattern: str,
     *,
-    listener: Listener = Listener.REGISTRY,
+    listener: RouteListener = RouteListener.REGISTRY,
     **methods: tuple[Callable[[_R], Awaitable[Answer]], Access],
 ) -> Route[_R]:
     if "GET" in methods:
@@ -147,7 +147,7 @@ def _route(
 
 
 def _page(pattern: str, handler: Callable[[DebugRequest], Awaitable[Answer]]) -> Route[DebugRequest]:
-    return _route("", "", pattern, listener=Listener.DEBUG, GET=(handler, Access.DEBUG))
+    return _route("", "", pattern, listener=RouteListener.DEBUG, GET=(handler, Access.DEBUG))
 
 
 ROOT: Final = Route("", "", "/", {ANY: (public.get_root, Access.PUBLIC)}, re.compile("/"), "/")

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry.blob_store import BlobStore, Purpose
-from moorage.registry.interface import UNKNOWN_CALLER, Blob, Deleted, FoundBlob, Mounted, Redirect
+from moorage.registry.interface import UNKNOWN_CALLER, Blob, BlobRedirect, Deleted, FoundBlob, Mounted
 from moorage.registry.links import LAYER, Links
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.storage.driver import StorageError
@@ -88,7 +88,7 @@ class StoredBlobs:
         redirect: bool = True,
         files: bool = False,
         caller: Caller = UNKNOWN_CALLER,
-    ) -> Redirect | FoundBlob:
+    ) -> BlobRedirect | FoundBlob:
         store = self._store
         try:
             # The digest that the bytes are stored under is another one for the sha512 links of CNCF Distribution,
@@ -101,7 +101,7 @@ class StoredBlobs:
                     stored, client=caller.address, expires_s=self._expires_s, rules=self._rules
                 )
                 if url is not None:
-                    return Redirect(url)
+                    return BlobRedirect(url)
             size = await store.rely(stored)
             if size is None:
                 raise BlobUnknown(str(digest))

@@ -27,6 +27,7 @@ __all__ = [
     "UNKNOWN_CALLER",
     "Blob",
     "BlobContent",
+    "BlobRedirect",
     "Blobs",
     "Caller",
     "Deleted",
@@ -37,7 +38,6 @@ __all__ = [
     "Mounted",
     "Page",
     "Pushed",
-    "Redirect",
     "Referrers",
     "ReferrersPage",
     "Registry",
@@ -118,7 +118,7 @@ class FoundBlob:
 
 
 @dataclass(frozen=True, slots=True)
-class Redirect:
+class BlobRedirect:
     """URL from which the client can fetch the blob."""
 
     url: str
@@ -208,7 +208,7 @@ class Blobs(Protocol):
         redirect: bool = True,
         files: bool = False,
         caller: Caller = UNKNOWN_CALLER,
-    ) -> Redirect | FoundBlob:
+    ) -> BlobRedirect | FoundBlob:
         """Return the content of a blob, or with `redirect` the URL from which the client can fetch it.
 
         `select` is called with the size and returns the requested part of the blob, None for all of it; its errors

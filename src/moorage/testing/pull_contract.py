@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 import pytest
 
 from moorage.errors import BlobUnknown, ManifestUnknown, NameUnknown, RangeNotSatisfiable
-from moorage.registry.interface import Blob, FoundBlob, Manifest, Page, Redirect
+from moorage.registry.interface import Blob, BlobRedirect, FoundBlob, Manifest, Page
 from moorage.testing.builders import DOCKER_LIST, artifact, blob, image, index
 from moorage.testing.registry_fixtures import ABSENT, NAME, OTHER, RegistryFixtures, content_of
 from moorage.types import Digest, RepoName, parse_repo_name, parse_tag
@@ -85,7 +85,7 @@ class BlobPullContract(RegistryFixtures):
         """A client that cannot follow one gets the bytes; which of the two it is depends on the registry."""
         await publish(LAYER)
         found = await registry.blobs.fetch(NAME, LAYER.digest, select=lambda _: None)
-        if isinstance(found, Redirect):
+        if isinstance(found, BlobRedirect):
             assert "://" in found.url
         else:
             assert await content_of(found) == LAYER.data

@@ -15,7 +15,7 @@ from moorage.types import Digest, RepoName, parse_repo_name, parse_tag
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
-    from moorage.registry.interface import Redirect, Registry, Uploaded
+    from moorage.registry.interface import BlobRedirect, Registry, Uploaded
     from moorage.testing.builders import Built
 
 __all__ = ["ABSENT", "NAME", "OTHER", "Publish", "RegistryFixtures", "content_of", "push", "upload"]
@@ -83,7 +83,7 @@ async def push(registry: Registry, built: Built, *tags: str, name: RepoName = NA
             await registry.manifests.put(name, part.digest, part.media_type, part.data, tags=found)
 
 
-async def content_of(found: Redirect | FoundBlob) -> bytes:
+async def content_of(found: BlobRedirect | FoundBlob) -> bytes:
     """Return the selected bytes of a blob; an open file is closed."""
     assert isinstance(found, FoundBlob)
     content, span = found.content, range(found.size) if found.span is None else found.span
