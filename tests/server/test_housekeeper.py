@@ -1,222 +1,212 @@
-"""Certificates by ACME, as the master sees them: what is refused at start, and what happens without any."""
+"""The housekeeper with real processes: a failing job, a process that dies, a reload, and the end of the server."""
 
 from __future__ import annotations
 
-import contextlib
 import os
 import signal
-import socket
-import ssl
-import subprocess
-import sys
-from datetime import timedelta
-from typing import TYPE_CHECKING, Any
+from contextlib import contextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, Literal, cast
 
 import pytest
-from tests.acme.certificates import Authority
-from tests.acme.listening import listening
-from tests.config.helpers import BASE, load_text
-from tests.ports import free_port
-from tests.server.serving import LIMIT_S, ROOT, service, serving, until
+from tests.server.background import Steady
+from tests.server.serving import Served, serving, until
 
-from moorage import extras
-from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
-from moorage.acme.store import Store, prepare
-from moorage.server.housekeeper.acme_job import certificate_order, prepare_acme
-from moorage.server.listeners import Sockets, bind
-from moorage.server.processes.worker_config import Plan, draw, redraw
-from moorage.startup import StartupError
+from moorage.config.model import Settings
+from moorage.config.sections.log import Log
+from moorage.logs.mail_hook import MailQueue
+from moorage.server.housekeeper.supervisor import Housekeeper
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
-NOWHERE = "https://127.0.0.1:9/dir"
+    from moorage.server.housekeeper.jobs import Job
+    from moorage.server.processes.worker_config import Plan
 
-
-def plan_of(tmp_path: Path, letsencrypt: str, home: str = "config") -> Plan:
-    (tmp_path / home).mkdir(exist_ok=True)
-    loaded = load_text(tmp_path / home, BASE + f"  tls: {{letsencrypt: {{{letsencrypt}}}}}\n")
-    plan, _ = draw(loaded, service(tmp_path).build, secret=b"", instance="")
-    return plan
+pytestmark = pytest.mark.slow
 
 
-@pytest.fixture
-def sockets() -> Iterator[Sockets]:
-    made = bind("tcp", "127.0.0.1:0", 1)
-    yield made
-    made.close()
+@contextmanager
+def server_with(tmp_path: Path, jobs: str, **sections: Any) -> Iterator[Served]:
+    log = {"fields": {"jobs": jobs}}
+    with serving(tmp_path / "home", module="tests.server.background", log=log, **sections) as served:
+        yield served
 
 
-def acme(tmp_path: Path, **more: Any) -> dict[str, Any]:
-    settings = {"cachefile": str(tmp_path / "le"), "hosts": ["r.test"], "directoryurl": NOWHERE, **more}
-    return {"tls": {"letsencrypt": settings}}
+def alive(pid: int) -> bool:
+    return Path(f"/proc/{pid}").exists()
 
 
-def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
-    """Host names are file names, so they have one spelling, independent of their case in the settings."""
-    some = "cachedir: sub/le, hosts: [R.test, s.test, r.test], email: a@x.test, directoryurl: 'https://ca.x/dir'"
-    found = certificate_order(plan_of(tmp_path, some).settings, http=True, unix=False)
-    assert found.hosts == ("r.test", "s.test")
-    assert found.folder == os.path.abspath("sub/le")  # noqa: PTH100  what pathlib would do is under test
-    assert (found.email, found.directory, found.kinds) == (
-        "a@x.test",
-        "https://ca.x/dir",
-        (HTTP_01, TLS_ALPN_01),
-    )
-    few = certificate_order(plan_of(tmp_path, "cachefile: le, hosts: [r.test]").settings, http=False, unix=False)
-    assert (few.email, few.directory, few.kinds) == ("", LETS_ENCRYPT, (TLS_ALPN_01,))
-
-
-def test_without_acme_there_is_no_job(tmp_path: Path, sockets: Sockets) -> None:
-    assert prepare_acme(plan_of(tmp_path, "email: ''"), sockets, Pace()) is None
-
-
-def test_a_missing_library_is_named(tmp_path: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(extras, "find_spec", lambda name: None)
-    with pytest.raises(StartupError, match=r"moorage\[letsencrypt\].* \(no acme and josepy\); install it with: "):
-        prepare_acme(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Pace())
-
-
-def test_a_directory_that_cannot_be_made_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
-    """Not the first order, after which the key would be lost."""
-    with pytest.raises(StartupError, match="cannot use /proc/le: "):
-        prepare_acme(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Pace())
-
-
-def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> None:
-    """Where `http.net` says it, the configuration is refused already."""
-    plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
-    unix = bind("unix", str(tmp_path / "socket"), 1)
-    with contextlib.closing(unix), pytest.raises(StartupError, match="no authority can reach it"):
-        prepare_acme(plan, unix, Pace())
-
-
-def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as other:
-        taken = f"127.0.0.1:{other.getsockname()[1]}"
-        plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test], http01: '{taken}'")
-        with pytest.raises(StartupError, match=f"cannot listen on {taken}: Address already in use"):
-            prepare_acme(plan, sockets, Pace())
-
-
-def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
-    prepare(str(tmp_path / "le"))
-    Store(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
-    cache = f"cachefile: {tmp_path}/le, hosts: [r.test]"
-    old = plan_of(tmp_path, cache)
-    assert not old.awaiting
-    (tmp_path / "other").mkdir()
-    off = load_text(tmp_path / "other", BASE)
-    with pytest.raises(StartupError, match="switched on or off"):
-        redraw(old, off)
-    more = load_text(tmp_path / "other", BASE + f"  tls: {{letsencrypt: {{{cache}, http01: ':80'}}}}\n")
-    assert "http.tls.letsencrypt.http01 has changed: restart the registry to apply it" in redraw(old, more)[1]
-
-
-def test_new_hosts_are_served_with_the_old_certificate_at_first(tmp_path: Path) -> None:
-    """Or a reload would end all service until an authority has answered."""
-    prepare(str(tmp_path / "le"))
-    Store(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
-    old = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
-    (tmp_path / "other").mkdir()
-    text = BASE + f"  tls: {{letsencrypt: {{cachefile: {tmp_path}/le, hosts: [new.test, r.test]}}}}\n"
-    new, warnings = redraw(old, load_text(tmp_path / "other", text))
-    assert (new.options.tls, new.awaiting) == (old.options.tls, False)
-    assert new.watched.paths == (f"{tmp_path}/le/new.test",)
-    assert any("the old certificate is served" in warning for warning in warnings)
-
-
-def test_plain_servers_do_without_the_libraries() -> None:
-    """They would cost each worker 20 MB, and each start half a second."""
-    code = (
-        "import sys, moorage.server; print(*(set(sys.modules) & {'acme', 'josepy', 'requests', 'cryptography'}))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == ""
-
-
-@pytest.mark.slow
-def test_without_a_certificate_nothing_is_served_and_a_service_manager_waits(tmp_path: Path) -> None:
-    """No READY before clients can be served, and no kill for a start that takes long."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
-        manager.bind(str(tmp_path / "notify"))
-        manager.settimeout(LIMIT_S)
-        with serving(
-            tmp_path / "home", wait=False, module="tests.acme.odd", http=acme(tmp_path),
-            env={"NOTIFY_SOCKET": str(tmp_path / "notify")},
-        ) as served:  # fmt: skip
-            assert manager.recv(100) == b"EXTEND_TIMEOUT_USEC=60000000"
-            served.logged("waiting for a certificate; nothing is served before")
-            served.logged("cannot reach 127.0.0.1:9: Connection refused")
-            # Another node, or the operator, puts one there.
-            authority = Authority()
-            Store(str(tmp_path / "le")).put_certificate(["r.test"], authority.issue("r.test"))
-            while (word := manager.recv(100)) != b"READY=1":
-                assert word.startswith(b"EXTEND_TIMEOUT_USEC=")
-            served.logged("listening on https://127.0.0.1:")
-            assert served.stop() == 0
-
-
-@pytest.mark.slow
-def test_a_server_that_waits_can_be_stopped(tmp_path: Path) -> None:
-    with serving(tmp_path / "home", wait=False, module="tests.acme.odd", http=acme(tmp_path)) as served:
-        served.logged("cannot reach")
+def test_without_a_job_there_is_no_housekeeper(tmp_path: Path) -> None:
+    """A process costs memory."""
+    with server_with(tmp_path, "") as served:
+        assert served.get()[0] == 200
+        assert served.all_children() == served.children()
+        assert len(served.children()) == 2
         assert served.stop() == 0
 
 
-@pytest.mark.slow
-def test_a_reload_ends_a_pause(tmp_path: Path) -> None:
-    """After a correction of DNS no restart is needed, and no wait of hours."""
-    with serving(
-        tmp_path / "home", wait=False, module="tests.acme.odd", http=acme(tmp_path), env={"PATIENT": "1"}
-    ) as served:
-        served.logged("cannot reach")
+def test_a_job_that_fails_is_run_again_and_disturbs_no_other(tmp_path: Path) -> None:
+    """A mail server that is misconfigured must not stop certificates from being renewed."""
+    with server_with(tmp_path, "crashing steady") as served:
+        served.seen("crashing crashed", 3)
+        served.seen("steady started")
+        housekeeper = served.helper("housekeeper")
+        (served.home / "calm").touch()
+        served.seen("crashing started")
+        assert served.helper("housekeeper") == housekeeper
+        assert (served.home / "seen").read_text().count("steady") == 1
+        failures = [line for line in served.err.splitlines() if "a job of the housekeeper failed" in line]
+        assert len(failures) >= 3
+        assert "job=crashing" in failures[0]
+        assert "broken on purpose" in failures[0]
+        assert "in_seconds=1.0" in failures[1]
+        assert served.stop() == 0
+
+
+def test_a_housekeeper_that_dies_is_replaced(tmp_path: Path) -> None:
+    """The kernel may kill it for memory; requests are served meanwhile, by the same workers."""
+    with server_with(tmp_path, "steady") as served:
+        before = served.helper("housekeeper")
+        served.seen("steady started")
+        workers = served.children()
+        os.kill(before, signal.SIGKILL)
+        served.logged("the housekeeper died; another takes its place")
+        served.seen("steady started", 2)
+        assert served.get()[0] == 200
+        assert served.children() == workers
+        assert served.stop() == 0
+
+
+def test_a_reload_replaces_it_only_if_its_settings_changed(tmp_path: Path) -> None:
+    """An order of a certificate is not cut off by an unrelated change; workers are replaced in any case."""
+    with server_with(tmp_path, "steady") as served:
+        served.seen("steady started")
+        before = served.helper("housekeeper")
+        served.configure(http={"draintimeout": "61s"})
         served.signal(signal.SIGHUP)
-        served.logged("cannot reach", 2)
-        prepare(str(tmp_path / "le"))
-        Store(str(tmp_path / "le")).put_certificate(
-            ["r.test"], Authority().issue("r.test", begin=timedelta(days=-80), end=timedelta(days=8))
-        )
-        served.logged("listening on")
-        served.logged("cannot reach", 2)
+        served.logged("configuration reloaded")
+        served.seen("steady reloaded")
+        assert served.helper("housekeeper") == before
+        served.configure(log={"fields": {"jobs": "steady crashing"}})
         served.signal(signal.SIGHUP)
-        served.logged("cannot reach", 3)
+        served.seen("crashing crashed")
+        served.seen("steady cancelled")
+        until(lambda: not alive(before), "the former housekeeper to end")
+        served.configure(log={"fields": {"jobs": ""}})
+        served.signal(signal.SIGHUP)
+        until(lambda: served.all_children() == served.children(), "the housekeeper to end")
+        served.configure(log={"fields": {"jobs": "steady"}})
+        served.signal(signal.SIGHUP)
+        served.helper("housekeeper")
+        assert "the housekeeper died" not in served.err
+        assert served.stop() == 0
 
 
-@pytest.mark.slow
-def test_a_housekeeper_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> None:
-    """Clients that come before there is a certificate get an alert, and are not kept hanging."""
-    port = free_port()
-    http = {**acme(tmp_path), "addr": f"127.0.0.1:{port}"}
-    with serving(tmp_path / "home", wait=False, module="tests.acme.odd", http=http) as served:
-        served.logged("cannot reach")
-        dead = served.helper("housekeeper")
-        assert port not in listening(dead)
-        os.kill(dead, signal.SIGKILL)
-        served.logged("the housekeeper died")
-        until(lambda: served.helper("housekeeper") != dead, "another process")
-        with socket.create_connection(("127.0.0.1", port), LIMIT_S) as plain:
-            context = ssl.create_default_context()
-            with (
-                context.wrap_socket(plain, server_hostname="r.test", do_handshake_on_connect=False) as client,
-                pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"),
-            ):
-                client.do_handshake()
+def test_running_jobs_are_cancelled_before_the_server_ends(tmp_path: Path) -> None:
+    """They withdraw challenges and release leases; SIGTERM from a service manager to the whole group is no end."""
+    with server_with(tmp_path, "steady") as served:
+        served.seen("steady started")
+        housekeeper = served.helper("housekeeper")
+        os.kill(housekeeper, signal.SIGTERM)
+        assert served.get()[0] == 200
+        assert alive(housekeeper)
+        assert served.stop() == 0
+        served.seen("steady cancelled")
+        assert not alive(housekeeper)
+        assert served.err.splitlines()[-1].count("msg=stopped") == 1
 
 
-@pytest.mark.slow
-def test_behind_a_unix_socket_challenges_come_by_http(tmp_path: Path) -> None:
-    """A proxy in front has port 443; port 80 is all that an authority needs."""
-    prepare(str(tmp_path / "le"))
-    store, authority = Store(str(tmp_path / "le")), Authority()
-    store.put_certificate(["r.test"], authority.issue("r.test"))
-    store.put_http_answer("token", "token.thumb")
-    http = {**acme(tmp_path, http01="127.0.0.1:0"), "net": "unix", "addr": str(tmp_path / "socket")}
-    with serving(tmp_path / "home", module="tests.acme.odd", http=http) as served:
-        with socket.socket(socket.AF_UNIX) as plain:
-            plain.connect(str(tmp_path / "socket"))
-            with authority.client().wrap_socket(plain, server_hostname="r.test") as client:
-                client.sendall(b"GET / HTTP/1.1\r\nHost: r.test\r\n\r\n")
-                assert client.recv(100).startswith(b"HTTP/1.1 200 ")
+def test_a_job_that_cannot_be_cancelled_delays_the_end_by_seconds_at_most(tmp_path: Path) -> None:
+    """A thread that waits for a dead file server waits for ever."""
+    with server_with(tmp_path, "stubborn") as served:
+        served.seen("stubborn started")
+        assert served.stop() == 0
+
+
+def test_a_housekeeper_that_hangs_delays_the_end_by_seconds_at_most(tmp_path: Path) -> None:
+    """`http.draintimeout` is for requests; nothing waits that long for a process that does not respond."""
+    with server_with(tmp_path, "blocking") as served:
+        served.seen("blocking started")
+        housekeeper = served.helper("housekeeper")
+        assert served.stop() == 0
+        assert not alive(housekeeper)
+
+
+def test_a_second_signal_ends_a_housekeeper_that_hangs(tmp_path: Path) -> None:
+    with server_with(tmp_path, "blocking") as served:
+        served.seen("blocking started")
+        housekeeper = served.helper("housekeeper")
+        served.signal(signal.SIGTERM)
+        served.logged("stopping")
+        served.signal(signal.SIGTERM)
+        assert served.ended() == 1
+        assert not alive(housekeeper)
+
+
+def test_a_housekeeper_that_hangs_while_it_is_to_be_replaced_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else a reload would end all background work of the node."""
+    jobs: list[Job] = [Steady(Path("/a"))]
+    killed: list[int] = []
+    monkeypatch.setattr(os, "kill", lambda pid, _: killed.append(pid))
+    pids = iter(range(1, 10))
+    housekeeper = Housekeeper([lambda _: jobs], MailQueue())
+
+    def settle(level: Literal["info", "error"], now: float) -> None:
+        settings = Settings(log=Log(level=level))
+        plan = SimpleNamespace(settings=settings, instance="i", awaiting=False)
+        housekeeper.settle(cast("Plan", plan), lambda _: next(pids), now)
+
+    settle("info", 100.0)
+    assert (housekeeper.pid, housekeeper.due()) == (1, [])
+    settle("error", 200.0)
+    assert (killed, housekeeper.due()) == ([], [230.0])
+    settle("error", 229.0)
+    assert killed == []
+    settle("error", 230.0)
+    assert (killed, housekeeper.due()) == ([1], [])
+    housekeeper.died("signal SIGKILL", 231.0)
+    settle("error", 231.0)
+    assert (housekeeper.pid, killed) == (2, [1])
+    housekeeper.close_in_child(())
+
+
+@pytest.mark.parametrize("job", ["steady", "blocking"])
+def test_it_dies_with_the_master(tmp_path: Path, job: str) -> None:
+    """It would hold the port for challenges against the next start."""
+    with server_with(tmp_path, job) as served:
+        served.seen(f"{job} started")
+        housekeeper = served.helper("housekeeper")
+        served.signal(signal.SIGKILL)
+        served.ended()
+        until(lambda: not alive(housekeeper), "the housekeeper to end")
+
+
+def test_the_registry_purges_uploads_in_the_housekeeper(tmp_path: Path) -> None:
+    """No worker spends time on it: the line in the log names none."""
+    purging = {"uploadpurging": {"enabled": True, "age": "1ms", "interval": "10ms"}}
+    root = tmp_path / "data"
+    storage = {"filesystem": {"rootdirectory": str(root)}, "maintenance": purging}
+    upload = root / "docker/registry/v2/repositories/a/_uploads/0000-old"
+    upload.mkdir(parents=True)
+    (upload / "startedat").write_text("2020-01-01T00:00:00Z")
+    (upload / "data").write_bytes(b"bytes")
+    with serving(tmp_path / "home", module="tests.server.registry", storage=storage) as served:
+        served.helper("housekeeper")
+        served.logged("old upload removed")
+        (line,) = (line for line in served.err.splitlines() if "old upload removed" in line)
+        assert " worker=" not in line
+        lease = root / "docker/registry/v2/_moorage/leases/upload-purging"
+        until(lease.exists, "the lease")
+        assert served.stop() == 0
+        assert not lease.exists(), "another node may purge at once"
+
+
+@pytest.mark.parametrize("off", [{"uploadpurging": {"enabled": False}}, {"readonly": {"enabled": True}}])
+def test_a_registry_without_purging_has_no_housekeeper(tmp_path: Path, off: dict[str, Any]) -> None:
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "data")}, "maintenance": off}
+    with serving(tmp_path / "home", module="tests.server.registry", storage=storage) as served:
+        served.helper("storage-monitor")
+        assert len(served.all_children()) == 3
         assert served.stop() == 0

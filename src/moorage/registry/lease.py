@@ -52,11 +52,10 @@ class Lease:
         self._owner = owner
         self._term_s = term_s
         self._now = now
-        self._held = False
+        self._may_hold = False
 
     async def acquire(self) -> bool:
         """Take the lease, or extend it by a term; return whether this owner holds it.  Raises StorageError."""
-        self._held = False
         try:
             found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
             when: When = Unchanged(found.version)
@@ -66,18 +65,20 @@ class Lease:
             when = ABSENT
         except ObjectTooLarge:
             return False
+        # Before the write, which may be cancelled after it has happened.
+        self._may_hold = True
         try:
             await self._driver.write(self._key, self._content(), when)
-            self._held = _owner((await self._driver.read(self._key, limit=_LIMIT_BYTES)).data) == self._owner
+            written = await self._driver.read(self._key, limit=_LIMIT_BYTES)
         except (Conflict, KeyMissing, ObjectTooLarge):
             return False
-        return self._held
+        return _owner(written.data) == self._owner
 
     async def release(self) -> None:
         """Let another node take the lease at once, if this owner holds it.  Raises StorageError."""
-        if not self._held:
+        if not self._may_hold:
             return
-        self._held = False
+        self._may_hold = False
         try:
             found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
         except (KeyMissing, ObjectTooLarge):

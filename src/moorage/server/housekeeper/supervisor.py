@@ -40,7 +40,7 @@ _REPLACE_LIMIT_S: Final = 30.0
 _EXIT_LIMIT_S: Final = 5.0
 """Seconds that the shutdown waits for the last mails; the process goes on sending for as long as it takes."""
 _STOP_LIMIT_S: Final = 3.0
-"""Seconds until a process that does not confirm STOP is killed; its jobs have two to clean up."""
+"""Seconds that the shutdown waits for STOPPED; the jobs have two to clean up."""
 _MESSAGE_BYTES: Final = 64
 
 
@@ -63,6 +63,8 @@ class Housekeeper(HelperProcess[HousekeeperParameters]):
         self._child_end: socket.socket | None = None
         self._selector: selectors.BaseSelector | None = None
         self._has_stopped = False
+        self._ignore_at: float | None = None
+        """When the shutdown no longer waits for a process that does not confirm STOP."""
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Register the control socket of each process with `selector`; the data of its key is this object."""
@@ -107,6 +109,10 @@ class Housekeeper(HelperProcess[HousekeeperParameters]):
         if self._selector is not None:
             self._selector.register(self._control, selectors.EVENT_READ, self)
 
+    def due(self) -> list[float]:
+        waits = self._ignore_at is not None and not self.has_stopped
+        return [*super().due(), *([self._ignore_at] if waits and self._ignore_at is not None else [])]
+
     def died(self, how: str, now: float) -> None:
         self._close_child_end()
         self._disconnect()
@@ -141,8 +147,9 @@ class Housekeeper(HelperProcess[HousekeeperParameters]):
 
     @property
     def has_stopped(self) -> bool:
-        """Return whether all jobs but the last ones have ended, after `stop`."""
-        return self.pid is None or self._has_stopped
+        """Return whether all jobs but the last ones have ended, after `stop`; a process that hangs is ignored."""
+        ignored = self._ignore_at is not None and time.monotonic() >= self._ignore_at
+        return self.pid is None or self._has_stopped or ignored
 
     def reloaded(self) -> None:
         """Report that the configuration was read again: a job that waits after a failure may try again now."""
@@ -151,6 +158,7 @@ class Housekeeper(HelperProcess[HousekeeperParameters]):
     def stop(self) -> None:
         if not self._stopping:
             self._send(STOP)
+            self._ignore_at = time.monotonic() + _STOP_LIMIT_S
             if self._http is not None:
                 self._http.close()
         super().stop()

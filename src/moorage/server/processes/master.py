@@ -141,7 +141,7 @@ class Master:
         for helper in self._helpers:
             due += helper.due()
         if self._stop_at is not None:
-            due = [self._stop_at]
+            due = [self._stop_at, *self._housekeeper.due()]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
     def _heed(self, numbers: bytes) -> None:
