@@ -11,7 +11,7 @@ from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
 
 if TYPE_CHECKING:
     from moorage.auth.access import Need
-    from moorage.auth.local.policy import Identity, Policy
+    from moorage.auth.local.policy import AccessPolicy, Identity
     from moorage.config.sections.services import Local
 
 __all__ = ["app"]
@@ -68,7 +68,7 @@ def explain(
         raise typer.Exit(1)
 
 
-def _explain(need: Need, identity: Identity, policy: Policy) -> None:
+def _explain(need: Need, identity: Identity, policy: AccessPolicy) -> None:
     """Print the rules that grant one need, or else those that concern this user."""
     action = need.action if need.type == "repository" else "catalog"
     because = policy.grants_of(identity).rules_granting(need)
@@ -83,7 +83,7 @@ def _explain(need: Need, identity: Identity, policy: Policy) -> None:
         typer.echo(f"    {rule.where} ({rule.summary})")
 
 
-def _policy(config: Path | None) -> tuple[Local, Policy]:
+def _policy(config: Path | None) -> tuple[Local, AccessPolicy]:
     """Return the policy that the file contains now; reports its errors and exits with status 1."""
     from moorage.auth.local.policy_file import read
     from moorage.cli.problems import load_or_exit, report
@@ -100,7 +100,7 @@ def _policy(config: Path | None) -> tuple[Local, Policy]:
     return local, found.policy
 
 
-def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple[Identity, str]:
+def _identity(user: str, claims: list[str], policy: AccessPolicy, users: str) -> tuple[Identity, str]:
     """Return the identity of USER, and the reason why it cannot log in, "" if it can."""
     from datetime import UTC, datetime
 
@@ -125,7 +125,7 @@ def _identity(user: str, claims: list[str], policy: Policy, users: str) -> tuple
     return Identity("user", name), "" if exists else f"there is no user {name!r} in {users or 'any file'}"
 
 
-def _foreign(name: str, claims: list[str], policy: Policy) -> tuple[Identity, str]:
+def _foreign(name: str, claims: list[str], policy: AccessPolicy) -> tuple[Identity, str]:
     from moorage.auth.local.policy import Identity
 
     values: dict[str, tuple[str, ...]] = {}

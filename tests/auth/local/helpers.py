@@ -12,7 +12,7 @@ from joserfc.jwk import ECKey, KeySet
 from moorage.auth.access import Need
 from moorage.auth.local.authority import LocalAuthority, TokenRealm
 from moorage.auth.local.build import LocalOptions, make
-from moorage.auth.local.policy import ACTIONS, Policy
+from moorage.auth.local.policy import ACTIONS, AccessPolicy
 from moorage.auth.local.policy_file import read
 from moorage.auth.rate_limit import LoginRateLimit
 
@@ -75,7 +75,7 @@ def policy_file(folder: Path, text: str) -> Path:
     return new.replace(folder / "policy.yml")
 
 
-def policy(folder: Path, text: str) -> Policy:
+def policy(folder: Path, text: str) -> AccessPolicy:
     found = read(str(policy_file(folder, text)))
     assert found.policy is not None, [str(problem) for problem in found.problems]
     return found.policy

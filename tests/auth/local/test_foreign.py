@@ -21,7 +21,7 @@ from tests.auth.local.helpers import AUDIENCE, ISSUER, NOW, Clock, FakeIssuer, m
 from moorage.auth.local import jwks
 from moorage.auth.local.jwks import FileKeys, KeysUnavailable, RemoteKeys, fetch, key_source
 from moorage.auth.local.oidc_tokens import OidcVerifier
-from moorage.auth.local.policy import Identity, Issuer, Policy
+from moorage.auth.local.policy import AccessPolicy, Identity, Issuer
 from moorage.auth.local.tokens import InvalidToken
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def ci(tmp_path: Path) -> FakeIssuer:
 
 
 @pytest.fixture
-def rules(ci: FakeIssuer, tmp_path: Path) -> Policy:
+def rules(ci: FakeIssuer, tmp_path: Path) -> AccessPolicy:
     return policy(tmp_path, POLICY)
 
 
@@ -66,7 +66,7 @@ async def foreign() -> AsyncIterator[OidcVerifier]:
     await proving.close()
 
 
-async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: Policy, foreign: OidcVerifier) -> None:
+async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier) -> None:
     """Lists match by any of their values, true and false as they are written; what no rule needs is not kept."""
     identity = await foreign.verify(ci.token(**GOOD), rules)
     assert identity == Identity(
@@ -92,7 +92,7 @@ async def test_a_job_is_who_its_issuer_says(ci: FakeIssuer, rules: Policy, forei
     ],
 )  # fmt: skip
 async def test_other_tokens_are_refused(
-    ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, claims: dict[str, Any]
+    ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier, claims: dict[str, Any]
 ) -> None:
     """A token for another audience was sent to another service, which could use it here."""
     with pytest.raises(InvalidToken):
@@ -100,7 +100,7 @@ async def test_other_tokens_are_refused(
 
 
 async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(
-    ci: FakeIssuer, rules: Policy, foreign: OidcVerifier
+    ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier
 ) -> None:
     """No signature, one by another key, one by the public key taken for a shared secret."""
     good = ci.token(**GOOD)
@@ -129,7 +129,7 @@ async def test_a_token_that_the_issuers_key_did_not_sign_is_refused(
             await foreign.verify(bad, rules)
 
 
-async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: Policy, foreign: OidcVerifier) -> None:
+async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier) -> None:
     """All issuers do; without it every key would have to be tried."""
     for header in ({}, {"kid": ""}):
         with pytest.raises(InvalidToken, match="names no key"):
@@ -141,14 +141,14 @@ async def test_a_token_must_name_its_key(ci: FakeIssuer, rules: Policy, foreign:
     [("a\nb c\x1b[2J", "a?b?c?[2J"), ("é", "?"), ("x" * 300, "x" * 255), ({"a": 1}, ""), (None, "")],
 )
 async def test_a_subject_cannot_write_in_logs(
-    ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, sub: Any, name: str
+    ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier, sub: Any, name: str
 ) -> None:
     """It contains the name of a branch, which any author can choose."""
     assert (await foreign.verify(ci.token(**GOOD, sub=sub), rules)).name == name
 
 
 async def test_an_issuer_that_the_policy_drops_is_dropped(
-    ci: FakeIssuer, rules: Policy, foreign: OidcVerifier, tmp_path: Path
+    ci: FakeIssuer, rules: AccessPolicy, foreign: OidcVerifier, tmp_path: Path
 ) -> None:
     """The policy in force decides, also for keys that are already here."""
     await foreign.verify(ci.token(**GOOD), rules)

@@ -22,7 +22,7 @@ from moorage.auth.local.tokens import InvalidToken, Tokens
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moorage.auth.local.policy import Identity, Policy
+    from moorage.auth.local.policy import AccessPolicy, Identity
 
 POLICY: Final = f"""
 issuers:
@@ -66,13 +66,13 @@ def signed(claims: Mapping[str, str]) -> str:
 
 
 @pytest.fixture(scope="module")
-def rules(tmp_path_factory: pytest.TempPathFactory) -> Policy:
+def rules(tmp_path_factory: pytest.TempPathFactory) -> AccessPolicy:
     folder = tmp_path_factory.mktemp("issuer")
     (folder / "keys.json").write_bytes(CI.jwks())
     return policy(folder, POLICY)
 
 
-async def proven(token: str, rules: Policy) -> Identity | None:
+async def proven(token: str, rules: AccessPolicy) -> Identity | None:
     """Return the identity, None for a refused token; an accepted one is signed into a token and read again."""
     foreign, tokens = OidcVerifier(Clock()), Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     try:
@@ -90,7 +90,7 @@ async def proven(token: str, rules: Policy) -> Identity | None:
     return identity
 
 
-async def test_a_valid_token_is_accepted(rules: Policy) -> None:
+async def test_a_valid_token_is_accepted(rules: AccessPolicy) -> None:
     """Otherwise the tests below would pass with every token refused."""
     identity = await proven(signed({}), rules)
     assert identity is not None
@@ -98,7 +98,7 @@ async def test_a_valid_token_is_accepted(rules: Policy) -> None:
 
 
 @pytest.mark.parametrize("claim", CLAIMS)
-async def test_no_value_of_a_claim_is_an_internal_error(rules: Policy, claim: str) -> None:
+async def test_no_value_of_a_claim_is_an_internal_error(rules: AccessPolicy, claim: str) -> None:
     for value in VALUES:
         await proven(signed({claim: value}), rules)
 
@@ -107,12 +107,12 @@ async def test_no_value_of_a_claim_is_an_internal_error(rules: Policy, claim: st
 @pytest.mark.parametrize(
     "value", [f"1{'0' * 400}", f"-1{'0' * 400}", "1e400", "-1e400", "NaN", "true", '"1"', "[]"]
 )
-async def test_a_time_that_is_no_number_of_seconds_is_refused(rules: Policy, claim: str, value: str) -> None:
+async def test_a_time_that_is_no_number_of_seconds_is_refused(rules: AccessPolicy, claim: str, value: str) -> None:
     """`exp` of 400 digits was a 500: such an integer cannot become a float."""
     assert await proven(signed({claim: value}), rules) is None
 
 
-async def test_text_that_is_not_unicode_matches_no_rule(rules: Policy) -> None:
+async def test_text_that_is_not_unicode_matches_no_rule(rules: AccessPolicy) -> None:
     """A lone surrogate has no UTF-8: signing it into a token would be a 500."""
     identity = await proven(signed({"branch": r'["\ud800", "x\udc00", "ok"]'}), rules)
     assert identity is not None
@@ -123,14 +123,14 @@ async def test_text_that_is_not_unicode_matches_no_rule(rules: Policy) -> None:
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(CLAIMS), JSON | st.sampled_from(VALUES), max_size=4))
-def test_no_claims_are_an_internal_error(rules: Policy, claims: dict[str, str]) -> None:
+def test_no_claims_are_an_internal_error(rules: AccessPolicy, claims: dict[str, str]) -> None:
     asyncio.run(proven(signed(claims), rules))
 
 
 @pytest.mark.slow
 @settings(deadline=None)
 @given(st.dictionaries(st.sampled_from(["alg", "kid", "typ", "crit", "jwk", "x5c", "b64"]), JSON), JSON)
-def test_no_header_is_an_internal_error(rules: Policy, header: dict[str, str], payload: str) -> None:
+def test_no_header_is_an_internal_error(rules: AccessPolicy, header: dict[str, str], payload: str) -> None:
     """Also for the readers of our own tokens."""
     tokens = Tokens(SigningKeys(SECRET, 86400, Clock()), "moorage", 300, Clock())
     text = ",".join(f'"{name}":{value}' for name, value in {"alg": '"HS256"', "kid": '"0"', **header}.items())

@@ -12,7 +12,7 @@ from tests.auth.local.helpers import may, policy
 from moorage.auth.access import CATALOG, Need
 from moorage.auth.local import policy as policies
 from moorage.auth.local.patterns import RepositoryPattern
-from moorage.auth.local.policy import ACTIONS, ANONYMOUS, AccessRule, Identity, Policy
+from moorage.auth.local.policy import ACTIONS, ANONYMOUS, AccessPolicy, AccessRule, Identity
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -183,9 +183,9 @@ OF: Final = {
 def test_rules_add_up_whatever_their_order(rules: list[AccessRule], identity: Identity) -> None:
     """Rules in combination would grant more than each of them."""
     groups = {"dev": frozenset({"ann"})}
-    together = Policy(groups, rules=tuple(rules)).grants_of(identity)
-    reverse = Policy(groups, rules=tuple(reversed(rules))).grants_of(identity)
-    alone = [Policy(groups, rules=(rule,)).grants_of(identity) for rule in rules if rule.who & OF[identity]]
+    together = AccessPolicy(groups, rules=tuple(rules)).grants_of(identity)
+    reverse = AccessPolicy(groups, rules=tuple(reversed(rules))).grants_of(identity)
+    alone = [AccessPolicy(groups, rules=(rule,)).grants_of(identity) for rule in rules if rule.who & OF[identity]]
     for name in NAMES:
         for action in ACTIONS:
             need = Need("repository", name, action)

@@ -5,8 +5,8 @@
                                                                ▲
                                              policy_source.py ─┘ (the file, reloaded)
 
-`Policy.grants_of` is the only place that decides; requests, tokens and `moorage auth explain` use it.  What no
-rule grants is refused.  Imported only if `auth.local` is configured.
+`AccessPolicy.grants_of` is the only place that decides; requests, tokens and `moorage auth explain` use it.
+What no rule grants is refused.  Imported only if `auth.local` is configured.
 
 Read first:
 

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from moorage.auth.access import AccessRequest, Credentials
     from moorage.auth.local.identities import LoginVerifier, Users
     from moorage.auth.local.oidc_tokens import OidcVerifier
-    from moorage.auth.local.policy import Policy
+    from moorage.auth.local.policy import AccessPolicy
     from moorage.auth.local.policy_source import PolicySource
     from moorage.auth.local.tokens import Tokens
     from moorage.auth.password_file import PasswordFile
@@ -157,7 +157,7 @@ class LocalAuthority:
         )
         raise Unauthorized(value, [(need.type, need.name, need.action) for need in request.needs])
 
-    async def _login(self, basic: Basic, policy: Policy, remote: str) -> Login:
+    async def _login(self, basic: Basic, policy: AccessPolicy, remote: str) -> Login:
         """Authenticate a password.  Raises LoginRefused, Unavailable, TooManyRequests."""
         try:
             return await self._logins.authenticate(basic, policy, remote)
@@ -180,7 +180,7 @@ class LocalAuthority:
             login.identity.display_name, token, issued_at, expires_in_s, shown, self._refresh(request, login)
         )
 
-    async def _authenticate(self, request: TokenRequest, policy: Policy) -> Login:
+    async def _authenticate(self, request: TokenRequest, policy: AccessPolicy) -> Login:
         if request.basic is not None:
             return await self._login(request.basic, policy, request.remote)
         try:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from moorage.auth.access import Basic
     from moorage.auth.local.oidc_tokens import OidcVerifier
-    from moorage.auth.local.policy import Policy
+    from moorage.auth.local.policy import AccessPolicy
     from moorage.auth.local.signing_keys import SigningKeys
     from moorage.auth.local.tokens import RefreshToken
     from moorage.auth.rate_limit import LoginRateLimit
@@ -95,7 +95,7 @@ class LoginVerifier:
         self._keys = keys
         self._clock = clock
 
-    async def authenticate(self, basic: Basic, policy: Policy, remote: str) -> Login:
+    async def authenticate(self, basic: Basic, policy: AccessPolicy, remote: str) -> Login:
         """Authenticate a user name and password.  Raises LoginRefused, TooManyRequests, Unavailable."""
         try:
             name = basic.user.decode()
@@ -116,7 +116,7 @@ class LoginVerifier:
             raise LoginRefused("removed in this moment")
         return Login(Identity("user", name), self._keys.fingerprint(stored))
 
-    async def authenticate_oidc(self, token: str, policy: Policy) -> Login:
+    async def authenticate_oidc(self, token: str, policy: AccessPolicy) -> Login:
         """Authenticate a token of another issuer.  Raises LoginRefused, Unavailable."""
         try:
             identity = await self._oidc.verify(token, policy)
@@ -126,7 +126,7 @@ class LoginVerifier:
             raise Unavailable(str(error)) from error
         return Login(identity, expires_at=self._clock() + policy.issuers[identity.issuer].session_s)
 
-    async def renew(self, refresh: RefreshToken, policy: Policy) -> Login:
+    async def renew(self, refresh: RefreshToken, policy: AccessPolicy) -> Login:
         """Return the login of a refresh token if it is still valid.  Raises LoginRefused."""
         identity = refresh.identity
         if identity.kind == "user":
@@ -145,7 +145,7 @@ class LoginVerifier:
             raise LoginRefused("no rule is about its claims any more")
         return Login(identity, expires_at=refresh.expires_at)
 
-    def _robot(self, name: str, secret: bytes, policy: Policy) -> Login:
+    def _robot(self, name: str, secret: bytes, policy: AccessPolicy) -> Login:
         robot = policy.robots.get(name)
         known = None if robot is None else matching_digest(robot, secret)
         if known is None:
@@ -154,10 +154,10 @@ class LoginVerifier:
         fingerprint = self._keys.fingerprint(known.encode())
         return Login(Identity("robot", name), fingerprint, self._expiry(name, policy))
 
-    def _check_expiry(self, name: str, policy: Policy) -> None:
+    def _check_expiry(self, name: str, policy: AccessPolicy) -> None:
         if policy.robots[name].is_expired(datetime.fromtimestamp(self._clock(), UTC)):
             raise LoginRefused("the robot's account is over")
 
-    def _expiry(self, name: str, policy: Policy) -> float | None:
+    def _expiry(self, name: str, policy: AccessPolicy) -> float | None:
         expires = policy.robots[name].expires
         return None if expires is None else expires.timestamp()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.auth.local.jwks import KeySource
-    from moorage.auth.local.policy import Issuer, Policy
+    from moorage.auth.local.policy import AccessPolicy, Issuer
 
 __all__ = ["OidcVerifier"]
 
@@ -43,7 +43,7 @@ class OidcVerifier:
         self._make_source = make_source
         self._sources: dict[Issuer, KeySource] = {}
 
-    async def verify(self, token: str, policy: Policy) -> Identity:
+    async def verify(self, token: str, policy: AccessPolicy) -> Identity:
         """Return the identity of a token.  Raises InvalidToken, KeysUnavailable."""
         kid, claimed = _unverified(token)
         issuer = next((each for each in policy.issuers.values() if each.url == claimed), None)
@@ -67,7 +67,7 @@ class OidcVerifier:
         for source in self._sources.values():
             await source.close()
 
-    async def _source(self, issuer: Issuer, policy: Policy) -> KeySource:
+    async def _source(self, issuer: Issuer, policy: AccessPolicy) -> KeySource:
         source = self._sources.get(issuer)
         if source is None:
             # Issuers that the policy changed or removed are not used any more.

@@ -25,11 +25,11 @@ __all__ = [
     "ACTIONS",
     "ANONYMOUS",
     "ROBOT_PREFIX",
+    "AccessPolicy",
     "AccessRule",
     "ClaimCondition",
     "Identity",
     "Issuer",
-    "Policy",
     "PolicyGrants",
     "Robot",
 ]
@@ -180,7 +180,7 @@ _CACHED: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
-class Policy:
+class AccessPolicy:
     """Content of a policy file."""
 
     groups: Mapping[str, frozenset[str]] = field(default_factory=dict)

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
 from moorage.auth.local.patterns import Glob, RepositoryPattern
-from moorage.auth.local.policy import ACTIONS, AccessRule, ClaimCondition, Issuer, Policy, Robot
+from moorage.auth.local.policy import ACTIONS, AccessPolicy, AccessRule, ClaimCondition, Issuer, Robot
 from moorage.auth.local.policy_yaml import YamlReader, tree_of
 from moorage.auth.local.robot_secrets import HASH, parse_expiry
 from moorage.config.problems import Origin, Problem, nearest
@@ -52,7 +52,7 @@ class ParsedPolicy:
     `users`: the user names, with key and position.
     """
 
-    policy: Policy | None
+    policy: AccessPolicy | None
     problems: tuple[Problem, ...]
     users: Mapping[str, tuple[str, Origin]] = field(default_factory=dict)
 
@@ -92,7 +92,7 @@ class _PolicyParser:
         self._issuers: dict[str, Issuer] = {}
         self._rules: list[AccessRule] = []
 
-    def policy(self, tree: Map) -> Policy:
+    def policy(self, tree: Map) -> AccessPolicy:
         top = self.reading.mapping(tree, "", ("groups", "robots", "issuers", "access"))
         self._read_groups(top.get("groups"))
         self._read_robots(top.get("robots"))
@@ -102,7 +102,7 @@ class _PolicyParser:
             entry = self.reading.mapping(node, key, ("who", *_RULE))
             who = self._who(entry.get("who"), f"{key}.who", node.origin)
             self._rule(entry, key, node.origin, who, _is_user)
-        return Policy(self._groups, self._robots, self._issuers, tuple(self._rules))
+        return AccessPolicy(self._groups, self._robots, self._issuers, tuple(self._rules))
 
     def _check_name(self, name: str, key: str, origin: Origin) -> bool:
         if NAME.fullmatch(name) is not None:

@@ -19,7 +19,7 @@ from moorage.startup import StartupError
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.auth.local.policy import Policy
+    from moorage.auth.local.policy import AccessPolicy
 
 __all__ = ["PolicySource"]
 
@@ -35,7 +35,7 @@ class PolicySource:
         self._clock = clock
         self._log = FileLog(reports=reports)
         self.warnings: list[str] = []
-        self._file: ReloadedFile[Policy | None] = ReloadedFile(
+        self._file: ReloadedFile[AccessPolicy | None] = ReloadedFile(
             path, self._parse, None, limit_bytes=SIZE_LIMIT_BYTES
         )
         self._reloads: SingleFlight[None, None] = SingleFlight("reload of the policy")
@@ -45,7 +45,7 @@ class PolicySource:
             raise StartupError(self._cause())
         self._policy = self._file.value
 
-    async def current(self) -> Policy:
+    async def current(self) -> AccessPolicy:
         """Return the policy; checks the file if the last check was a second ago."""
         if self._clock() - self._checked >= _EVERY_S:
             await self.refresh()
@@ -72,7 +72,7 @@ class PolicySource:
             self._log.info("the policy was read again; its rules are the same", file=self._path, rules=rules)
         self._policy = policy
 
-    def _parse(self, data: bytes) -> Policy:
+    def _parse(self, data: bytes) -> AccessPolicy:
         found = parse(data, self._path)
         if found.policy is None:
             raise ValueError("; ".join(str(each) for each in found.problems if each.kind == "error"))
