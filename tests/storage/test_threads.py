@@ -59,7 +59,7 @@ async def test_work_beside_runs_in_another_thread_at_the_same_time() -> None:
         return 7
 
     assert pool.has_idle_processor
-    assert await pool.run_beside(meet, meet) == 7
+    assert await pool.run_both(meet, meet) == 7
     assert len(set(threads)) == 2
     pool.close()
 
@@ -71,7 +71,7 @@ async def test_work_beside_needs_no_second_thread(monkeypatch: pytest.MonkeyPatc
     done: list[int] = []
 
     async def one(number: int) -> None:
-        await pool.run_beside(lambda: done.append(number), lambda: done.append(-number))
+        await pool.run_both(lambda: done.append(number), lambda: done.append(-number))
 
     await asyncio.wait_for(asyncio.gather(*map(one, range(1, 9))), 10)
     assert sorted(map(abs, done)) == sorted([*range(1, 9)] * 2)
@@ -93,7 +93,7 @@ async def test_a_failure_of_either_is_raised_when_both_have_ended(failing: str) 
         ended.append(name)
 
     with pytest.raises(OSError, match=failing):
-        await pool.run_beside(lambda: work("work"), lambda: work("beside"))
+        await pool.run_both(lambda: work("work"), lambda: work("beside"))
     assert len(ended) == 1
     assert await pool.run(lambda: 1) == 1
     pool.close()
@@ -108,7 +108,7 @@ async def test_a_cancelled_caller_waits_for_both() -> None:
         gate.wait(5)
         ended.append("beside")
 
-    task = asyncio.ensure_future(pool.run_beside(lambda: None, beside))
+    task = asyncio.ensure_future(pool.run_both(lambda: None, beside))
     await asyncio.to_thread(begun.wait, 5)
     task.cancel()
     await asyncio.sleep(0.01)

@@ -1,6 +1,12 @@
-"""Bytes under keys: `driver.py` says what a back end must do; every other file is one, or a part of one.
+"""Storage of objects under keys, and of uploads.  `driver.py` is the interface; the rest are drivers and their parts.
 
-`storage/filesystem/driver.py` and `memory.py` are drivers of their own.  Object stores share
-`storage/object_store/driver.py`, which asks of a store only what `storage/object_store/interface.py` says; what
-is peculiar to one kind is in `s3/`, `gcs/` or `azure/`.
+    memory.py            in this process
+    filesystem/          files below one directory
+    object_store/        shared by all object stores: driver, uploads, errors, retries
+    s3/ gcs/ azure/      requests to one kind of object store
+    middleware/          URLs that clients are redirected to
+    instrumented.py      any driver, with the time and the outcome of each call reported
+
+Reading order: `driver.py`, `memory.py`, `filesystem/driver.py`, `object_store/interface.py`,
+`object_store/driver.py`.
 """

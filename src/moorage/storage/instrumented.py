@@ -1,17 +1,17 @@
-"""A driver whose every action is told to somebody: how long it took, how it ended.
+"""Instrumented driver: reports the duration and the outcome of every call of a driver.
 
-Around any driver, and only where metrics or traces ask for it.  Actions have the names that CNCF Distribution's
-metric `registry_storage_action_seconds` gives them, as near as ours are to its own:
+Wraps any driver, only for metrics or traces.  Actions are named as by CNCF Distribution's metric
+`registry_storage_action_seconds`, as far as the operations correspond:
 
     GetContent  read                     Reader  open, open_file, uploads.read: until it can be read
     PutContent  write, write_ordered,    Writer  create, uploads.append: likewise
                 uploads.begin
-    Stat        stat, probe, uploads.state      Write, Commit  (ours) bytes handed over; made durable
+    Stat        stat, probe, uploads.state      Write, Commit  (Moorage) bytes handed over; made durable
     Delete      delete, clear, uploads.discard  Move    uploads.publish; publish, with all that it does
     List        children, each page      Walk    scan, uploads.abandoned, each page
     URLFor      handover
 
-Below: `driver.py`.  Beside: `moorage.metrics.storage` and `moorage.tracing.spans`, which watch.
+Below: `driver.py`.  Observers: `moorage.metrics.storage`, `moorage.tracing.spans`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,8 @@ if TYPE_CHECKING:
     )
 
     Watch = Callable[[str, str, str], AbstractContextManager[object]]
-    """Called with the driver's name, an action and the key; entered before, left after, with the error if any."""
+    """Called with the driver's name, an action and the key; entered before the call, left after, with its error.
+    """
 
 __all__ = ["InstrumentedDriver"]
 
@@ -55,7 +56,7 @@ _T = TypeVar("_T")
 
 
 class InstrumentedDriver:
-    """See `driver.Driver`: does what `inner` does."""
+    """See `driver.Driver`: forwards every call to `inner`."""
 
     def __init__(self, inner: Driver, watch: Watch) -> None:
         self.name = inner.name
@@ -102,7 +103,7 @@ class InstrumentedDriver:
 
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
         opening = self._inner.open(key, start=start, stop=stop)
-        return _Entered(opening, self._watch(self.name, "Reader", key), _same)
+        return _TimedEntry(opening, self._watch(self.name, "Reader", key), _unchanged)
 
     async def open_file(self, key: Key) -> LocalFile | None:
         with self._watch(self.name, "Reader", key):
@@ -113,10 +114,10 @@ class InstrumentedDriver:
             return await self._inner.handover(key, method=method, expires_s=expires_s)
 
     def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
-        def watched(writer: Writer) -> Writer:
+        def timed(writer: Writer) -> Writer:
             return _Writer(writer, self.name, key, self._watch)
 
-        return _Entered(self._inner.create(key), self._watch(self.name, "Writer", key), watched)
+        return _TimedEntry(self._inner.create(key), self._watch(self.name, "Writer", key), timed)
 
     def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
         return self._pages(self._inner.children(prefix, after=after, limit=limit), "List", prefix)
@@ -125,7 +126,7 @@ class InstrumentedDriver:
         return self._pages(self._inner.scan(prefix), "Walk", prefix)
 
     def _pages(self, pages: AsyncIterator[_T], action: str, prefix: Key) -> AsyncIterator[_T]:
-        return _each(pages, lambda: self._watch(self.name, action, prefix))
+        return _timed_pages(pages, lambda: self._watch(self.name, action, prefix))
 
     async def probe(self) -> None:
         with self._watch(self.name, "Stat", ""):
@@ -150,14 +151,14 @@ class _Uploads:
             return await self._inner.state(home)
 
     def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]:
-        def watched(appender: Appender) -> Appender:
+        def timed(appender: Appender) -> Appender:
             return _Appender(appender, self._name, home, self._watch)
 
-        return _Entered(self._inner.append(home, state), self._watch(self._name, "Writer", home), watched)
+        return _TimedEntry(self._inner.append(home, state), self._watch(self._name, "Writer", home), timed)
 
     def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
         opening = self._inner.read(home, state)
-        return _Entered(opening, self._watch(self._name, "Reader", home), _same)
+        return _TimedEntry(opening, self._watch(self._name, "Reader", home), _unchanged)
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
         with self._watch(self._name, "Move", to):
@@ -168,7 +169,7 @@ class _Uploads:
             await self._inner.discard(home)
 
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
-        return _each(self._inner.abandoned(under, before), lambda: self._watch(self._name, "Walk", under))
+        return _timed_pages(self._inner.abandoned(under, before), lambda: self._watch(self._name, "Walk", under))
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
         with self._watch(self._name, "Walk", under):
@@ -216,22 +217,24 @@ class _Appender:
             return await self._inner.seal(chunks, also)
 
 
-class _Entered(Generic[_T]):
-    """An `async with` of which the way in is watched: what the caller does inside is no matter of the driver."""
+class _TimedEntry(Generic[_T]):
+    """Context manager whose entry is timed; the body of the `async with` is the caller's time."""
 
-    __slots__ = ("_inner", "_seen_as", "_watched")
+    __slots__ = ("_inner", "_timer", "_wrap")
 
     def __init__(
         self,
         inner: AbstractAsyncContextManager[_T],
-        watched: AbstractContextManager[object],
-        seen_as: Callable[[_T], _T],
+        timer: AbstractContextManager[object],
+        wrap: Callable[[_T], _T],
     ) -> None:
-        self._inner, self._watched, self._seen_as = inner, watched, seen_as
+        self._inner = inner
+        self._timer = timer
+        self._wrap = wrap
 
     async def __aenter__(self) -> _T:
-        with self._watched:
-            return self._seen_as(await self._inner.__aenter__())
+        with self._timer:
+            return self._wrap(await self._inner.__aenter__())
 
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
@@ -239,14 +242,14 @@ class _Entered(Generic[_T]):
         return await self._inner.__aexit__(kind, error, trace)
 
 
-def _same(reader: _T) -> _T:
+def _unchanged(reader: _T) -> _T:
     return reader
 
 
-async def _each(
+async def _timed_pages(
     pages: AsyncIterator[_T], watch: Callable[[], AbstractContextManager[object]]
 ) -> AsyncIterator[_T]:
-    """The same pages, each fetched under a watch of its own: what the caller does between them is not counted."""
+    """Yield the same pages, each timed by itself; the time between them is the caller's."""
     try:
         while True:
             with watch():

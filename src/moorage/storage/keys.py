@@ -1,4 +1,4 @@
-"""The spelling of a key, checked by every driver before any I/O.
+"""Grammar of keys, checked by every driver before any I/O.
 
 Source: `driver.Key`; CNCF Distribution's rule for paths is the same, with a leading slash.
 """
@@ -20,19 +20,19 @@ _KEY: Final = re.compile(rf"{_COMPONENT}(?:/{_COMPONENT})*", re.ASCII)
 
 @lru_cache(maxsize=8192)
 def check_key(key: str) -> None:
-    """Raises KeyInvalid unless `key` is spelt as `driver.Key` says.
+    """Raises KeyInvalid unless `key` has the form of `driver.Key`.
 
-    Remembered, since it costs 2 us, two or three times in each request, and the same keys come again.
+    Cached, since it costs 2 us, two or three times in each request, and keys recur.
     """
     if _KEY.fullmatch(key) is None:
         raise KeyInvalid(key)
 
 
 def is_key(text: str) -> bool:
-    """Whether `text` is spelt as `driver.Key` says.  What a bucket holds under another name is not ours."""
+    """Return whether `text` has the form of `driver.Key`; objects with other names are not the registry's."""
     return _KEY.fullmatch(text) is not None
 
 
 def is_component(name: str) -> bool:
-    """Whether `name` can stand between two slashes.  What cannot is no part of the store: `lost+found`."""
+    """Return whether `name` can be a component of a key; `lost+found`, for example, cannot."""
     return _NAME.fullmatch(name) is not None

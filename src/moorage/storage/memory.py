@@ -1,4 +1,4 @@
-"""Objects in this process's memory: `storage: inmemory`, and the fake that our tests run against.
+"""Objects in this process's memory: `storage: inmemory`, and the fake of the tests.
 
 It passes the same contract as every driver.  Nothing survives the process and nothing is shared between
 processes, so a server on it runs one worker.
@@ -80,7 +80,7 @@ class MemoryDriver:
         self.uploads = MemoryUploads(self)
 
     def put(self, key: Key, data: bytes) -> Version:
-        """Store at once: what `write`, a writer's `commit` and `publish` end in."""
+        """Store an object, for `write`, `commit` and `publish`."""
         version = Version(str(next(self._versions)))
         if key not in self._objects:
             self._count(key, 1)
@@ -92,7 +92,7 @@ class MemoryDriver:
             self._count(key, -1)
 
     def _count(self, key: str, change: int) -> None:
-        """Keep `_below`: for each prefix the names directly below it, with how many objects each stands for."""
+        """Update `_below`: for a prefix the names directly below it, with their numbers of objects."""
         while key:
             key, _, name = key.rpartition("/")
             names = self._below.setdefault(key, {})
@@ -190,10 +190,10 @@ class MemoryDriver:
             yield found[start : start + _PAGE]
 
     async def probe(self) -> None:
-        """Memory is always there."""
+        """Return: memory is always available."""
 
     async def close(self) -> None:
-        """Nothing to free."""
+        """Return: there is nothing to free."""
 
 
 class MemoryReader:
@@ -240,7 +240,7 @@ class MemoryUploads:
             raise UploadMissing(home) from None
 
     def has(self, home: Key, upload: _Upload) -> bool:
-        """Whether `upload` has been neither published nor discarded."""
+        """Return whether `upload` was neither published nor discarded."""
         return self._uploads.get(home) is upload
 
     def _claim(self, home: Key, state: UploadState) -> _Upload:
@@ -295,7 +295,7 @@ class MemoryUploads:
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
         check_key(under)
-        del before, dry_run  # no object here is ever half there
+        del before, dry_run  # no object here is ever incomplete
         return ()
 
 

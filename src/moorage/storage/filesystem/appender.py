@@ -34,7 +34,7 @@ __all__ = ["FileAppender", "lock", "open_locked"]
 
 _WRITEBACK_BYTES: Final = 8 << 20
 """Writeback starts after this many bytes: the kernel alone would wait for the fsync, or up to 30 s."""
-_BESIDE_BYTES: Final = 256 << 10
+_PARALLEL_BYTES: Final = 256 << 10
 """From this size on hashing takes longer than the hand-over to another thread."""
 
 
@@ -61,8 +61,8 @@ class FileAppender:
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         self.touched = True
         with translating("append to", self._home, self._data, None):
-            if also is not None and self._pool.has_idle_processor and sum(map(len, chunks)) >= _BESIDE_BYTES:
-                await self._pool.run_beside(lambda: self._append(chunks, None), lambda: also(chunks))
+            if also is not None and self._pool.has_idle_processor and sum(map(len, chunks)) >= _PARALLEL_BYTES:
+                await self._pool.run_both(lambda: self._append(chunks, None), lambda: also(chunks))
             else:
                 await self._pool.run(lambda: self._append(chunks, also))
 

@@ -66,7 +66,7 @@ def check_readable(root: str, known: Identity | None = None) -> Identity:
 
 
 class DataDirectory:
-    """The root of one driver, which is learnt when the driver is made, or when it is first found later.
+    """Root directory of one driver; its identity is recorded when the driver is made, or when it first exists.
 
     May be used from several threads.
     """
@@ -80,7 +80,7 @@ class DataDirectory:
     def check(self) -> None:
         """Return if the root is there, or was never seen.  Raises StorageUnavailable if it was lost.
 
-        One stat, 1 us; called where something was not found, never where it was.
+        One stat, 1 us; called when an object was not found, never when it was.
         """
         known = self._identity  # as it was before the look: another thread may create the root right after it
         try:
@@ -106,7 +106,7 @@ class DataDirectory:
 
 
 def create(root: str) -> None:
-    """Create `root` and what is missing above it; whatever exists stays as it is.  Raises OSError."""
+    """Create `root` and missing directories above it; existing ones are not changed.  Raises OSError."""
     make_with_parents(root, [])
 
 
@@ -117,7 +117,7 @@ def check_writable(root: str) -> None:
 
 
 def _directories(root: str) -> list[str]:
-    """The directories below which repositories and blobs are created; before the first push the one above them."""
+    """Return the directories below which repositories and blobs are created, or before the first push the root."""
     found = [path for name in _WRITTEN if os.path.isdir(path := f"{root}/{LAYOUT}/{name}")]
     if found:
         return found

@@ -1,13 +1,13 @@
-"""Objects as files below one directory, laid out exactly as CNCF Distribution's filesystem driver does.
+"""Driver of objects as files below one directory, laid out exactly as by CNCF Distribution's filesystem driver.
 
-What reads one small file (`read`, `stat`) runs on the event loop itself.  Measured on ext4 with a link of 71
+Reads of one small file (`read`, `stat`) run on the event loop itself.  Measured on ext4 with a link of 71
 bytes in the page cache: 17 us for open, fstat, read and close, 13 us for stat; a hop to a thread and back takes
-60 to 100 us on an idle machine and 380 us on a busy one.  The price: a file that is not cached, or lies on a
-network, stops the loop for as long as the disk takes.  Everything that writes, fsyncs, lists or streams runs in
+60 to 100 us on an idle machine and 380 us on a busy one.  The price: a file that is not cached, or is on a
+network, blocks the loop for as long as the disk takes.  Everything that writes, fsyncs, lists or streams runs in
 a pool of threads, one hop for a whole operation.
 
-Unfinished files of any writer are called `NAME.UUID.tmp`, as the reference's are, and are not objects; nor is
-anything whose name no key can have (`lost+found`).
+Unfinished files of any writer are called `NAME.UUID.tmp`, as by CNCF Distribution, and are not objects; nor are
+files whose name no key can have (`lost+found`).
 
 Below: `durable.py` (fsync and rename), `ordered_writes.py`, `uploads.py`, `listing_cache.py`.
 """
@@ -316,7 +316,7 @@ def _read(path: str, key: str, limit: int) -> bytes:
 
 
 def _version(data: bytes) -> Version:
-    """A hash of the content, 1 us for a link.
+    """Return a hash of the content, 1 us for a link.
 
     Inode, time and size would not do: links are all of one size, an inode's number is used again at once, and
     the kernel's clock ticks every 1 to 4 ms, so a write and a write back could look like no write.
@@ -336,9 +336,9 @@ def _current(path: str) -> Version | None:
 
 
 def _delete(paths: Sequence[str], root: str) -> None:
-    """Unlink, durably; a directory goes too when this was its last entry, never one above it.
+    """Unlink files, durably, and each directory that is left empty, never one above it.
 
-    A file that is gone already may have gone a moment ago, by another process that has not fsynced yet.
+    A missing file may have been removed a moment ago by another process that has not fsynced yet.
     """
     directories: dict[str, bool] = {}
     for path in paths:
@@ -352,19 +352,22 @@ def _delete(paths: Sequence[str], root: str) -> None:
         with suppress(FileNotFoundError, NotADirectoryError):
             sync_directory(directory)
         if removed and directory != root:
-            with suppress(OSError):  # not empty, most often; and an empty directory harms nobody
+            with suppress(OSError):  # usually not empty; and an empty directory does no harm
                 os.rmdir(directory)
 
 
 def _is_temporary(directory: str, name: str) -> bool:
-    """Another writer's unfinished file; a directory (a tag, say) may have such a name."""
+    """Return whether an entry is the unfinished file of a writer; a directory (a tag, for example) may have such a
+    name.
+    """
     return is_temporary_name(name) and not is_directory(f"{directory}/{name}")
 
 
 def _scan(path: str, prefix: str) -> Iterator[list[Stat]]:
-    """Depth first with no directory open between pages; what vanishes meanwhile is left out.
+    """Walk depth first, with no directory open between pages; skip files that vanish meanwhile.
 
-    Links are followed, as the reference does: operators move a large directory to another disk that way.
+    Symbolic links are followed, as by CNCF Distribution: operators move a large directory to another disk that
+    way.
     """
     page: list[Stat] = []
     waiting = [(path, prefix)]

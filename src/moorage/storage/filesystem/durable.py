@@ -1,4 +1,4 @@
-"""Files that survive a power cut: the order of write, fsync, rename and directory fsync, in one place.
+"""Durable files: the order of write, fsync, rename and directory fsync that survives a power cut.
 
 A file is durable when its bytes, its directory entry and every new directory above it are:
 
@@ -174,14 +174,15 @@ def sync_directory(path: str) -> None:
 
 @contextmanager
 def changing(directory: str) -> Iterator[None]:
-    """The body has the directory to itself, against all who use this here or in other processes of the host;
-    what it changed is durable when the context is left without an error.
+    """Lock the directory against other users of this function on this host, and fsync it at the end.
+
+    Changes of the body are durable when the context is left without an error.
     """
     fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX)
         yield
-        fcntl.flock(fd, fcntl.LOCK_UN)  # the disk is waited for without the lock
+        fcntl.flock(fd, fcntl.LOCK_UN)  # the fsync runs without the lock
         sync(fd, directory)
     finally:
         os.close(fd)
@@ -304,7 +305,7 @@ class Directories:
         """All entries from the root up to where its file system is mounted, once per process."""
         path, device = self._root, os.stat(self._root).st_dev
         while (above := os.path.dirname(path)) != path and os.stat(above).st_dev == device:
-            # A directory that we may pass but not read is the operator's: he made the next one in it.
+            # A directory with search but no read permission is the operator's, who made the next one in it.
             with suppress(PermissionError):
                 sync_directory(above)
             path = above
@@ -366,12 +367,14 @@ def is_directory(path: str) -> bool:
 
 
 def is_directory_entry(entry: os.DirEntry[str]) -> bool:
-    """As `is_directory`, without a system call unless it is a link; a link that leads back to itself is none."""
+    """Return what `is_directory` does, without a system call unless it is a link; a link to itself is no
+    directory.
+    """
     return entry.is_dir(follow_symlinks=False) or (entry.is_symlink() and is_directory(entry.path))
 
 
 def file_status(entry: os.DirEntry[str]) -> os.stat_result | None:
-    """Return the status of a regular file; None for what is gone, or of another kind, or a link to nowhere."""
+    """Return the status of a regular file; None if it is missing, of another kind, or a dangling link."""
     try:
         status = entry.stat()
     except OSError as error:
@@ -382,21 +385,21 @@ def file_status(entry: os.DirEntry[str]) -> os.stat_result | None:
 
 
 def temporary_beside(path: str) -> str:
-    """A new name in the same directory, in the reference's form `NAME.UUID.tmp`, which listings leave out."""
+    """Return a new name in the same directory, `NAME.UUID.tmp` as by CNCF Distribution, which listings omit."""
     text = f"{random.getrandbits(128):032x}"
     return f"{path}.{text[:8]}-{text[8:12]}-{text[12:16]}-{text[16:20]}-{text[20:]}.tmp"
 
 
 def is_temporary_name(name: str) -> bool:
-    """Whether `temporary_beside`, or the reference, made it up.  A directory (a tag, say) may have such a name."""
+    """Return whether `name` has the form of `temporary_beside`; a directory (of a tag) may have it, too."""
     return name.endswith(".tmp") and _TEMPORARY.fullmatch(name) is not None
 
 
 def write_whole(path: str, data: bytes, put: Callable[[str], None]) -> None:
     """Write `data` to a temporary file beside `path`, fsync it, and let `put(temporary)` give it its name.
 
-    Whatever happens, no temporary file stays (short of a crash; then the name, `NAME.UUID.tmp`, is the
-    reference's, and both ignore it).
+    No temporary file stays, except after a crash; its name, `NAME.UUID.tmp`, is ignored by Moorage and CNCF
+    Distribution.
     """
     temporary = temporary_beside(path)
     fd = create_file(temporary)
@@ -416,7 +419,7 @@ def write_whole(path: str, data: bytes, put: Callable[[str], None]) -> None:
 def move_unless_there(temporary: str, path: str) -> None:
     """Give `temporary` its name.  Raises FileExistsError when the name is taken.
 
-    The caller holds `changing`, which is enough among our own processes on one host; link(2) also decides
+    The caller holds `changing`, which is enough among the processes of one host; link(2) also decides
     between hosts that share the directory.  Some FUSE and SMB mounts have no hard links.
     """
     try:

@@ -1,10 +1,10 @@
-"""Names in large directories, remembered while the directory is provably unchanged.
+"""Cache of the names in large directories, valid while a directory is provably unchanged.
 
-Reading a directory of 100,000 entries takes 63 ms here, 45 of them in the kernel's readdir, for whatever small
-page of it is wanted.  A remembered listing is used while the directory's inode and modification time are those
-it was read under, and only if that time already lay `_SETTLED_NS` back when it was read: a change in the same
-tick of the file system's clock could not be told apart otherwise (git's index calls such an entry racily clean).
-Entries made or removed by any process move the time, so nothing has to be told to anybody.
+Reading a directory of 100,000 entries takes 63 ms, 45 of them in the kernel's readdir, for a page of any size.  A
+cached listing is used while the directory's inode and modification time are those it was read under, and only if
+that time was at least `_SETTLED_NS` ago when it was read: a change in the same tick of the file system's clock
+would not be distinguishable (git's index calls such an entry racily clean).  Entries made or removed by any
+process change the time, so no invalidation is needed.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class ListingCache:
         self._lock = threading.Lock()
 
     def page(self, path: str, *, after: str = "", limit: int | None = None) -> list[str]:
-        """The first `limit` names in `path` greater than `after`, sorted.  The list is the caller's."""
+        """Return the first `limit` names in `path` greater than `after`, sorted, in a list of the caller's."""
         before = _state(path)
         names = self._remembered(path, before)
         if names is None:

@@ -1,4 +1,4 @@
-"""One open file: read in pieces, or written under a temporary name until it is committed.
+"""Reader and writer of one open file; a writer has a temporary name until it is committed.
 
 Used by `driver.py` and `uploads.py`.
 """

@@ -46,7 +46,7 @@ class _Job(Generic[_T]):
             future.set_exception(error)
 
 
-class _Beside:
+class _SharedWork:
     """Work for any free thread; the thread that needs its result does it itself if no other has begun.
 
     So no thread waits for work that is still queued, however few threads there are (no deadlock).
@@ -91,7 +91,7 @@ class ThreadPool:
     def __init__(self, max_threads: int, processors: int = 1) -> None:
         self._most = max(_LEAST_THREADS, max_threads)
         self._processors = processors
-        self._jobs: SimpleQueue[_Job[Any] | _Beside | None] = SimpleQueue()
+        self._jobs: SimpleQueue[_Job[Any] | _SharedWork | None] = SimpleQueue()
         self._threads: list[threading.Thread] = []
         self._running = 0  # jobs submitted and not settled; used by the event loop only
 
@@ -116,23 +116,23 @@ class ThreadPool:
         finally:
             self._running -= 1
 
-    async def run_beside(self, work: Callable[[], _T], beside: Callable[[], object]) -> _T:
-        """Return the result of `work` once `beside` has ended too; both run in parallel if a thread is free."""
-        other = _Beside(beside)
+    async def run_both(self, work: Callable[[], _T], other: Callable[[], object]) -> _T:
+        """Return the result of `work` once `other` has ended too; both run in parallel if a thread is free."""
+        shared = _SharedWork(other)
 
         def both() -> _T:
             try:
                 result = work()
             except BaseException:
                 with suppress(Exception):
-                    other.finish()
+                    shared.finish()
                 raise
-            other.finish()
+            shared.finish()
             return result
 
         self._running += 1
         try:
-            self._submit(other)
+            self._submit(shared)
             return await self.run(both)
         finally:
             self._running -= 1
@@ -151,7 +151,7 @@ class ThreadPool:
         """Number of queued jobs."""
         return self._jobs.qsize()
 
-    def _submit(self, job: _Job[Any] | _Beside) -> None:
+    def _submit(self, job: _Job[Any] | _SharedWork) -> None:
         if self._running > len(self._threads) and len(self._threads) < self._most:
             thread = threading.Thread(target=self._work, name="storage", daemon=True)
             try:
@@ -165,7 +165,7 @@ class ThreadPool:
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            if isinstance(job, _Beside):
+            if isinstance(job, _SharedWork):
                 job.run()
                 del job
                 continue

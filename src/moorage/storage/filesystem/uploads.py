@@ -248,7 +248,7 @@ class FilesystemUploads:
 
 
 def _remove(path: str, names: Sequence[str]) -> None:
-    # What an upload usually leaves; whatever else is there costs the general way.
+    # The usual files of an upload; with others the directory is removed in the general way.
     with suppress(OSError):
         for name in (f"{path}/{STARTED}", *names) if names else [f"{path}/{name}" for name in os.listdir(path)]:
             os.unlink(name)
@@ -258,7 +258,7 @@ def _remove(path: str, names: Sequence[str]) -> None:
 
 
 def _homes(path: str, key: str) -> Iterator[Key]:
-    """Every upload below a key, entering no other directory that a repository's name cannot have."""
+    """Yield every upload below a key, entering no other directory whose name a repository cannot have."""
     waiting = [(path, key)]
     while waiting:
         directory, name = waiting.pop()
@@ -279,9 +279,9 @@ def _homes(path: str, key: str) -> Iterator[Key]:
 
 
 def _temporaries(path: str, key: str, before: datetime) -> Iterator[list[Key]]:
-    """What a crash left of files that were being written, last written to before `before`; in pages.
+    """Yield temporary files of crashed writers, last written to before `before`, in pages.
 
-    Those of an upload go with it, and are not looked for.
+    Those of an upload are removed with it, and are skipped.
     """
     waiting = [(path, key)]
     page: list[Key] = []

@@ -1,12 +1,12 @@
-"""`cloudfront`: clients fetch from Amazon's CDN by URLs that we sign, those inside AWS straight from S3.
+"""`cloudfront`: redirects clients to Amazon's CDN by signed URLs, and clients inside AWS to S3.
 
-A URL is signed under CloudFront's canned policy: it names one object and the second after which it is no longer
-taken, and nothing else (no address, no beginning).  CloudFront builds the policy's text again from the URL, so it
+A URL is signed under CloudFront's canned policy: it names one object and the second of its expiry, and nothing
+else (no address, no beginning).  CloudFront builds the policy's text again from the URL, so it
 must be, byte for byte,
 
     {"Statement":[{"Resource":"URL","Condition":{"DateLessThan":{"AWS:EpochTime":SECONDS}}}]}
 
-signed with RSA and SHA-1 (that is what CloudFront verifies), in Base64 with `+=/` spelt `-_~`.
+signed with RSA and SHA-1 (that is what CloudFront verifies), in Base64 with `-_~` for `+=/`.
 
 The path is that of the object in the bucket, the driver's root directory included: leave the distribution's origin
 path empty.
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = ["CloudFront", "Signer", "load_key"]
 
-_SPELT: Final = str.maketrans("+=/", "-_~")
+_URL_SAFE: Final = str.maketrans("+=/", "-_~")
 
 
 def load_key(path: str) -> RSAPrivateKey:
-    """An RSA key in PEM, PKCS#1 or PKCS#8, without a passphrase.  Raises StartupError."""
+    """Read an RSA key in PEM, PKCS#1 or PKCS#8, without a passphrase.  Raises StartupError."""
     from cryptography.hazmat.primitives.asymmetric.rsa import RSAPrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
@@ -65,7 +65,9 @@ class Signer:
         self._key, self._key_pair_id, self._clock = key, key_pair_id, clock
 
     def sign(self, url: str, lasts_s: float) -> str:
-        """`url`, which has no query, good for `lasts_s` from now.  About a millisecond of one core."""
+        """Return `url`, which has no query, signed for `lasts_s` seconds from now.  Takes about a millisecond of
+        one core.
+        """
         from cryptography.hazmat.primitives.asymmetric.padding import PKCS1v15
         from cryptography.hazmat.primitives.hashes import SHA1
 
@@ -73,7 +75,7 @@ class Signer:
         condition = f'{{"DateLessThan":{{"AWS:EpochTime":{expires}}}}}'
         policy = f'{{"Statement":[{{"Resource":"{url}","Condition":{condition}}}]}}'
         signature = self._key.sign(policy.encode("ascii"), PKCS1v15(), SHA1())  # noqa: S303  CloudFront's choice
-        text = base64.b64encode(signature).decode("ascii").translate(_SPELT)
+        text = base64.b64encode(signature).decode("ascii").translate(_URL_SAFE)
         return f"{url}?Expires={expires}&Signature={text}&Key-Pair-Id={quote(self._key_pair_id, safe='')}"
 
 
@@ -95,7 +97,7 @@ class CloudFront:
         if self._nearby is not None and found is not None and self._nearby.hold(client):
             return found
         url = f"{self._base}{self._prefix}{key}"
-        # In a thread, where OpenSSL works without the GIL: other requests go on meanwhile.
+        # In a thread, where OpenSSL works without the GIL: other requests are served meanwhile.
         return SignedUrl(await asyncio.to_thread(self._signer.sign, url, self._lasts_s))
 
     async def close(self) -> None:

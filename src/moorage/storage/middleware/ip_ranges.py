@@ -1,8 +1,8 @@
-"""Amazon's list of its own addresses, fetched now and then, beside the requests.
+"""Amazon's list of its own addresses, fetched periodically in the background.
 
-Until the first list is there, and for addresses that cannot be read, nobody is inside AWS: a URL of CloudFront
-works from everywhere.  A list that cannot be fetched, or holds nothing, leaves the one before it in force and
-is tried again after a minute.
+Without a list, and for addresses that cannot be parsed, a client counts as outside AWS: a URL of CloudFront works
+from everywhere.  If a list cannot be fetched, or is empty, the previous one stays in force and the fetch is
+repeated after a minute.
 
 Source: docs.aws.amazon.com, "AWS IP address ranges"; `ip-ranges.json` has `prefixes[].ip_prefix` and
 `ipv6_prefixes[].ipv6_prefix`, each with its `region`.
@@ -70,7 +70,7 @@ class IpRanges:
         self._fetching: asyncio.Task[None] | None = None
 
     def hold(self, client: str) -> bool:
-        """Whether the address is in the list; a list that is too old is fetched again meanwhile."""
+        """Return whether the address is in the list; start a fetch if the list is too old."""
         self.refresh()
         try:
             address = ipaddress.ip_address(client)
@@ -81,7 +81,7 @@ class IpRanges:
         return int(address) in self._ranges[address.version]
 
     def refresh(self) -> asyncio.Task[None] | None:
-        """Begin to fetch the list if it is due; what is being fetched, if anything is."""
+        """Start to fetch the list if it is due; return the fetch that is running, if any."""
         running = self._fetching is not None and not self._fetching.done()
         if not running and (self._due is None or self._clock() >= self._due):
             self._fetching = asyncio.create_task(self._fetch(), name="AWS addresses")
@@ -104,7 +104,7 @@ class IpRanges:
         _log.info("fetched the list of AWS addresses", url=self._url, ranges=sum(map(len, ranges.values())))
 
     def _read(self) -> dict[int, Ranges]:
-        request = Request(self._url, headers={"user-agent": "moorage"})  # noqa: S310  http(s), says config/middleware
+        request = Request(self._url, headers={"user-agent": "moorage"})  # noqa: S310  `config/` accepts http(s) only
         with urlopen(request, timeout=_TIMEOUT_S) as answer:  # noqa: S310
             data = answer.read(_LIMIT_BYTES + 1)
         if len(data) > _LIMIT_BYTES:
@@ -125,7 +125,7 @@ class IpRanges:
                 yield kind(entry[field])
 
     async def close(self) -> None:
-        """Does not wait for a fetch whose answer nobody needs any more."""
+        """Cancel a fetch that is running."""
         if self._fetching is not None:
             self._fetching.cancel()
             with suppress(asyncio.CancelledError):

@@ -1,9 +1,9 @@
-"""`redirect`: every client is sent to one base address, unsigned, whatever the driver would do.
+"""`redirect`: every client is redirected to one base URL, unsigned, instead of the driver's URL.
 
 The path is that of the object below the registry's root: BASE/docker/registry/v2/blobs/sha256/ab/abc.../data.  A
 path in `baseurl` is joined before it, as in 3.x; 2.8 drops it.
 
-Whatever serves that address decides who may read: the registry's own rules end at the redirect.
+The server at that URL decides who may read: the registry's own rules end at the redirect.
 """
 
 from __future__ import annotations
@@ -31,4 +31,4 @@ class Redirect:
         return SignedUrl(f"{self._base}/{key}")
 
     async def close(self) -> None:
-        """Nothing runs."""
+        """Return: nothing runs."""

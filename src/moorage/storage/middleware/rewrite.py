@@ -37,4 +37,4 @@ class Rewrite:
         return SignedUrl(urlunsplit(changed))
 
     async def close(self) -> None:
-        """Nothing runs."""
+        """Return: nothing runs."""

@@ -1,4 +1,4 @@
-"""What a storage middleware is: a look at where a client would be sent, and perhaps another place."""
+"""Interface of a storage middleware: receives the URL that a client would be redirected to, and may replace it."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class Rule(Protocol):
     """Whether it sends clients somewhere although the driver does not."""
 
     async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
-        """The place for the bytes under `key` instead of `found`, which the driver and the rules before this one
-        chose.  `client` is the address of whoever asks, "" if unknown.
+        """Return the URL for the bytes under `key` instead of `found`, the one of the driver and of the rules
+        before this one.  `client` is the address of the client, "" if unknown.
         """
 
     async def close(self) -> None:
