@@ -1,4 +1,4 @@
-"""Storage of objects under keys, and of uploads.  `driver.py` is the interface; the rest are drivers and their parts.
+"""Storage: objects under keys, and uploads.  `driver.py` is the interface, the rest are drivers and their parts.
 
     memory.py            in this process
     filesystem/          files below one directory

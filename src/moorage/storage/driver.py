@@ -77,7 +77,7 @@ __all__ = [
 
 Key = NewType("Key", str)
 """`docker/registry/v2/...`: components of `[A-Za-z0-9._-]+` joined by `/`, none of them `.` or `..`,
-no leading slash.  The driver puts its root before it."""
+no leading slash.  The driver adds its root."""
 
 Version = NewType("Version", str)
 """Names one state of an object; equal versions mean equal bytes, unequal ones imply nothing."""
@@ -93,7 +93,7 @@ class StorageError(Exception):
 
 
 class KeyInvalid(StorageError):
-    """The key breaks the rule at `Key`."""
+    """The key does not have the form of `Key`."""
 
 
 class KeyMissing(StorageError):
@@ -109,15 +109,15 @@ class Conflict(StorageError):
 
 
 class RangeOutside(StorageError):
-    """`open` was asked to start beyond the object's end."""
+    """The start of `open` is beyond the object's end."""
 
 
 class UploadMissing(StorageError):
-    """No upload lives at this home: finished, discarded, or never begun."""
+    """There is no upload at this home: it was finished, discarded, or never begun."""
 
 
 class UploadBusy(StorageError):
-    """Another request, here or on another node, is writing to the upload right now."""
+    """Another request, of any process or node, is writing to the upload."""
 
 
 class UploadChanged(StorageError):
@@ -125,7 +125,7 @@ class UploadChanged(StorageError):
 
 
 class StorageUnavailable(StorageError):
-    """The back end failed or did not answer; a later try may succeed."""
+    """The back end failed or did not respond; a later attempt may succeed."""
 
 
 class StorageExhausted(StorageUnavailable):
@@ -174,7 +174,7 @@ class Stat:
 
 
 class Content:
-    """The whole of a small object.
+    """A whole small object.
 
     `version` may be given as a function, for stores where it must be computed and few callers need it.
     """
@@ -215,7 +215,7 @@ When = Always | Unchanged
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """One object of `Driver.write_ordered`.  `unless`: not if an object lies under that key."""
+    """One object of `Driver.write_ordered`, not written if there is an object under the key `unless`."""
 
     key: Key
     data: bytes
@@ -264,14 +264,14 @@ class RequestCost(Enum):
 
 @dataclass(frozen=True, slots=True)
 class SignedUrl:
-    """The client may fetch the object here itself."""
+    """URL at which a client can fetch the object from the store."""
 
     url: str
 
 
 @dataclass(frozen=True, slots=True)
 class Note:
-    """Something small kept with an upload's offset; `name` is a relative key: `hashstates/sha256/4096`."""
+    """Small data that belongs to an upload's offset; `name` is a relative key: `hashstates/sha256/4096`."""
 
     name: str
     data: bytes
@@ -318,8 +318,8 @@ class Appender(Protocol):
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         """Append after everything written so far; not yet durable.
 
-        `also` is called with the same chunks off the event loop, by the thread that writes them where there is
-        one: a hash beside the write costs no second hop to a thread.
+        `also` is called with the same chunks in a thread, the one that writes them if there is one: a hash then
+        costs no second hop to a thread.
         """
 
     async def checkpoint(
@@ -328,28 +328,29 @@ class Appender(Protocol):
         chunks: Sequence[bytes] = (),
         also: Callable[[Sequence[bytes]], None] | None = None,
     ) -> UploadState:
-        """Write `chunks` as `write` does, make all bytes so far durable, and with them `notes`; the new state.
+        """Write `chunks` as `write` does, make all bytes so far durable, and `notes` with them; return the new
+        state.
 
-        (A small blob is written and made durable in one step, which is half of what it costs.)
+        (A small blob is written and made durable in one step, at half the cost.)
 
         After a crash at any moment, `Uploads.state` finds either this checkpoint or an earlier one, never
         a mixture.  Raises UploadMissing when the upload was discarded meanwhile, UploadChanged when another
-        request was let in beside this one and was faster (`Uploads.append`).
+        concurrent request was faster (`Uploads.append`).
         """
 
     async def seal(
         self, chunks: Sequence[bytes] = (), also: Callable[[Sequence[bytes]], None] | None = None
     ) -> UploadState:
-        """As `checkpoint` without notes, for a state that this process publishes next.
+        """Return what `checkpoint` without notes does, for a state that this process publishes next.
 
         Its bytes need not outlive the process until then: a store that writes them to their final key saves
-        writing them twice.  Nothing may be written after it.  Raises as `checkpoint` does, or leaves that to
+        a second write.  Nothing may be written after it.  Raises as `checkpoint` does, or leaves that to
         `publish`.
         """
 
 
 class Uploads(Protocol):
-    """Bytes that arrive in pieces, each piece perhaps at another process.  `home` is the upload's key
+    """Bytes that arrive in pieces, possibly each at another process.  `home` is the upload's key
     prefix (`.../_uploads/UUID`).
     """
 
@@ -363,39 +364,39 @@ class Uploads(Protocol):
         """Extend an upload at `state.offset`, alone: entering raises UploadBusy while another request writes,
         UploadChanged when the offset is no longer `state.offset`, UploadMissing when it is gone.
 
-        A store without locks lets several in; then the first `checkpoint` wins, and those of the others raise
-        UploadChanged or UploadMissing.  Never do bytes of two requests mix.
+        A store without locks admits several; then the first `checkpoint` wins, and those of the others raise
+        UploadChanged or UploadMissing.  Bytes of two requests never mix.
 
-        Bytes that a crashed request left behind `state.offset` are dropped.  Leaving the context without
+        Bytes of a crashed request after `state.offset` are dropped.  Leaving the context without
         a checkpoint drops what was written since the last one.
         """
 
     def read(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Reader]:
-        """The first `state.offset` bytes, to be hashed again.  Raises UploadMissing, UploadChanged."""
+        """Read the first `state.offset` bytes, to be hashed again.  Raises UploadMissing, UploadChanged."""
 
     async def publish(self, home: Key, state: UploadState, to: Key) -> Stored:
-        """Exactly the bytes of `state` appear under `to`, durably, by the store itself.  An object already there
-        is replaced, so that a push repairs wrong bytes; a store where this costs a request more may keep one of
-        that size, and then returns KEPT.  A reader that has the old object open gets it whole, or an error.
-        Afterwards `state` raises UploadMissing or returns the same offset, and nothing that is done with the
-        upload reaches the object; `discard` removes what is left.
+        """Make exactly the bytes of `state` an object under `to`, durably, by the store itself.  An existing
+        object is replaced, so that a push repairs wrong bytes; a store where this costs another request may keep
+        one of that size, and then returns KEPT.  A reader that has the old object open gets it whole, or an error.
+        Afterwards `state` raises UploadMissing or returns the same offset, and later calls for the upload do not
+        change the object; `discard` removes the rest.
 
-        Raises UploadMissing, UploadBusy, UploadChanged.  A store whose uploads only ever grow by new objects may
-        publish a state that another request has gone beyond: its bytes are still those of `state`.
+        Raises UploadMissing, UploadBusy, UploadChanged.  A store whose uploads grow by new objects only may
+        publish a state that another request has extended: its bytes are still those of `state`.
         """
 
     async def discard(self, home: Key) -> None:
-        """Remove the upload and everything of it.  One that is gone already is fine."""
+        """Remove the upload with all its objects.  A missing one is fine."""
 
     def abandoned(self, under: Key, before: datetime) -> AsyncIterator[Key]:
         """Yield homes below `under` that began before `before`, and those without a start time that were last
-        written before it (the reference leaves such).
+        written before it (CNCF Distribution leaves such).
         """
 
     async def sweep(self, under: Key, before: datetime, *, dry_run: bool = False) -> Sequence[Key]:
-        """Remove, or with `dry_run` only name, what no listing shows: parts of objects below `under` that were
-        begun before `before` and never completed, of which a bucket keeps any number, and a directory files of
-        writers that crashed.  Their keys.
+        """Remove, or with `dry_run` only find, data that no listing shows: parts of objects below `under` that
+        were begun before `before` and never completed, which a bucket keeps, or files of crashed writers in a
+        directory.  Return their keys.
         """
 
 
@@ -411,7 +412,7 @@ class Driver(Protocol):
     """For logs and metrics: `filesystem`, `inmemory`, `s3aws`, ..."""
 
     request_cost: RequestCost
-    """Cost of one call, by which callers decide what to remember, to join and to do concurrently."""
+    """Cost of one call, by which callers decide what to cache, to coalesce and to do concurrently."""
 
     signs_urls: bool
     """False: `handover` always returns None.  True: it may return a URL."""
@@ -424,11 +425,11 @@ class Driver(Protocol):
     def uploads(self) -> Uploads: ...
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
-        """A whole small object.  Raises KeyMissing, ObjectTooLarge."""
+        """Return a whole small object.  Raises KeyMissing, ObjectTooLarge."""
 
     async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
-        """All or nothing: readers see the old object until this returns, and once it has returned the new
-        one survives a power cut.  Raises Conflict when `when` does not hold.
+        """Write an object, all or nothing: readers see the old object until this returns, and once it has returned
+        the new one survives a power cut.  Raises Conflict when `when` does not hold.
         """
 
     async def write_ordered(self, groups: Sequence[Sequence[Write]]) -> Sequence[Version]:
@@ -446,7 +447,7 @@ class Driver(Protocol):
         """
 
     async def stat(self, key: Key) -> Stat:
-        """This object only; never reads its content.  Raises KeyMissing."""
+        """Return size and time of an object; never reads its content.  Raises KeyMissing."""
 
     async def find(self, key: Key) -> Stat | None:
         """Return what `stat` does, or None if there is no object.  A driver may take this default over:
@@ -458,17 +459,17 @@ class Driver(Protocol):
             return None
 
     async def delete(self, keys: Collection[Key]) -> None:
-        """Remove objects, durably; missing ones are fine.  The directories left empty may stay."""
+        """Remove objects, durably; missing ones are fine.  Directories that become empty may stay."""
 
     async def clear(self, prefix: Key) -> None:
         """Remove every object below `prefix`, and on a filesystem the directory itself: it is no longer a
-        child of what is above it.  Not atomic: delete first what must go first.  Nothing there is fine.
+        child of its parent.  Not atomic: delete objects that must go first beforehand.  No objects are fine.
         """
 
     async def prune(self, prefix: Key, before: datetime) -> None:
-        """Remove what is left at and below `prefix` beside objects: empty directories, and files of writers that
-        crashed before `before`.  Never an object, also not one that is written meanwhile.  A store without
-        directories has nothing to remove.
+        """Remove leftovers at and below `prefix`: empty directories, and files of writers that crashed before
+        `before`.  Never removes an object, not even one that is written meanwhile.  A store without directories
+        has nothing to remove.
         """
 
     def open(self, key: Key, *, start: int = 0, stop: int | None = None) -> AbstractAsyncContextManager[Reader]:
@@ -477,28 +478,28 @@ class Driver(Protocol):
         """
 
     async def open_file(self, key: Key) -> LocalFile | None:
-        """The object as an open file, which the caller closes; None where objects are not files of this host.
-        Raises KeyMissing.
+        """Return the object as an open file, which the caller closes; None where objects are not files of this
+        host. Raises KeyMissing.
         """
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
-        """URL at which a client can fetch the object from the store; None where the store serves no clients.
-        Does not check that the object exists.
+        """Return a URL at which a client can fetch the object from the store; None where the store serves no
+        clients. Does not check that the object exists.
         """
 
     def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
         """Write an object of any size in one go.  Leaving without `commit` leaves nothing."""
 
     def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
-        """Names directly below `prefix`, objects and prefixes alike, in byte order of the name, each once,
-        only those greater than `after`, at most `limit` of them, in pages.  No names: no pages.
+        """Yield names directly below `prefix`, of objects and prefixes alike, in byte order of the name, each
+        once, only those greater than `after`, at most `limit` of them, in pages.  No names: no pages.
 
-        Reads nothing below the names.  A name is listed if any object lies at or below it; a filesystem
-        also lists directories that were left empty.
+        Reads nothing below the names.  A name is listed if there is an object at or below it; a filesystem
+        also lists empty directories.
         """
 
     def scan(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
-        """Every object below `prefix`, in pages, each once, in any order.  For collectors and rebuilds."""
+        """Yield every object below `prefix`, in pages, each once, in any order.  For collectors and rebuilds."""
 
     async def probe(self) -> None:
         """Check, at the cost of one request, that the store can be read.  Raises StorageUnavailable.
