@@ -1,4 +1,4 @@
-"""Docstrings and comments cite files and sections that exist in the repository."""
+"""Docstrings, comments and pages cite files and sections that exist in the repository."""
 
 from __future__ import annotations
 
@@ -18,6 +18,10 @@ FILES: Final = {
     for folder in ("src", "tests", "bench", "tools")
     for path in sorted((ROOT / folder).rglob("*.py"))
 }
+PAGES: Final = {
+    str(path.relative_to(ROOT)): path for path in sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+}
+PATH_IN_PAGE: Final = re.compile(r"`((?:[\w.-]+/)+[\w.-]+\.py|(?:src|tests|bench|tools|docs)/[\w./-]+)`")
 URL: Final = re.compile(r"\w+://\S+")
 FILE: Final = re.compile(r"(?<![\w./{}*<-])((?:[\w.-]+/)*[\w-]+\.(?:py|md))\b")
 SECTION: Final = re.compile(r"(docs/reference/[\w-]+\.md), sections? ((?:[\d.]+(?:, | to | and )?)+)")
@@ -39,7 +43,7 @@ PROSE: Final = {name: prose_of(path.read_text()) for name, path in FILES.items()
 
 def bases(path: Path) -> list[Path]:
     """Return the folders from which a citation in the file `path` may be written."""
-    common = [path.parent, SOURCE, ROOT / "tests", ROOT]
+    common = [path.parent, SOURCE, SOURCE.parent, ROOT / "tests", ROOT]
     if path.is_relative_to(SOURCE / "config" / "sections"):
         return [*common, ROOT / "docs"]  # rendered as docs/settings.md
     if path.is_relative_to(SOURCE):
@@ -71,3 +75,13 @@ def test_cited_sections_exist(name: str) -> None:
         headings = set(HEADING.findall((ROOT / page).read_text()))
         for number in re.findall(r"\d+(?:\.\d+)*", numbers):
             assert number in headings, f"{name} cites section {number} of {page}"
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_files_in_pages_exist(name: str) -> None:
+    """A page that names a moved file sends its reader to nothing."""
+    cited = {file for file in PATH_IN_PAGE.findall(PAGES[name].read_text()) if "*" not in file}
+    dangling = {
+        file for file in cited if not any((base / file).exists() for base in (ROOT, SOURCE, ROOT / "tests"))
+    }
+    assert not dangling, f"{name} names {sorted(dangling)}"
