@@ -10,7 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
-from tests.acme.serving import PACE
+from tests.acme.serving import TIMINGS
 from tests.server.serving import service
 
 
@@ -19,8 +19,8 @@ def _main() -> int:
     from moorage.server import run
 
     path = Path(sys.argv[1])
-    pace = replace(PACE, first_retry_s=3600, last_retry_s=3600) if "PATIENT" in os.environ else PACE
-    return run(load(path, os.environ), service(path.parent), pace)
+    timings = replace(TIMINGS, first_retry_s=3600, last_retry_s=3600) if "PATIENT" in os.environ else TIMINGS
+    return run(load(path, os.environ), service(path.parent), timings)
 
 
 if __name__ == "__main__":

@@ -10,9 +10,9 @@ import sys
 from pathlib import Path
 from typing import Final
 
-from moorage.acme.order_spec import Pace
+from moorage.acme.order_spec import Timings
 
-PACE: Final = Pace(
+TIMINGS: Final = Timings(
     first_retry_s=0.5,
     last_retry_s=2.0,
     poll_s=0.2,
@@ -28,7 +28,7 @@ def _main() -> int:
     from moorage.config.load import load
     from moorage.wiring.serving import run
 
-    return run(load(Path(sys.argv[1]), os.environ), pace=PACE)
+    return run(load(Path(sys.argv[1]), os.environ), timings=TIMINGS)
 
 
 if __name__ == "__main__":

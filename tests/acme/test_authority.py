@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from tests.ports import free_port
 
 from moorage.acme import authority, pem
-from moorage.acme.order_spec import HTTP_01, Failed, Pace, Wanted
+from moorage.acme.order_spec import HTTP_01, CertificateOrder, OrderFailed, Timings
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 Answer = tuple[int, dict[str, str], Any]
 """Status, headers and body."""
 
-PACE = Pace(request_limit_s=30.0, order_limit_s=60.0)
+TIMINGS = Timings(request_limit_s=30.0, order_limit_s=60.0)
 
 
 class NoAnswers:
@@ -116,10 +116,12 @@ def problem(code: str, detail: str, **more: Any) -> dict[str, Any]:
     return {"type": f"urn:ietf:params:acme:error:{code}", "detail": detail, **more}
 
 
-def fails(url: str, email: str = "a@x.test", key: authority.Key | None = None, pace: Pace = PACE) -> Failed:
-    wanted = Wanted(("r.test", "s.test"), "/nowhere", (HTTP_01,), email=email, directory=url)
-    with pytest.raises(Failed) as caught:
-        authority.obtain(wanted, key or pem.new_key(), HTTP_01, NoAnswers(), pace)
+def fails(
+    url: str, email: str = "a@x.test", key: authority.Key | None = None, timings: Timings = TIMINGS
+) -> OrderFailed:
+    wanted = CertificateOrder(("r.test", "s.test"), "/nowhere", (HTTP_01,), email=email, directory=url)
+    with pytest.raises(OrderFailed) as caught:
+        authority.obtain(wanted, key or pem.new_key(), HTTP_01, NoAnswers(), timings)
     assert not caught.value.challenge
     return caught.value
 
@@ -133,8 +135,8 @@ def test_an_authority_that_is_down_is_named() -> None:
 def test_an_authority_that_is_silent_is_not_waited_for() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         port = silent.getsockname()[1]
-        hasty = Pace(request_limit_s=0.3, order_limit_s=2.0)
-        failed = fails(f"http://127.0.0.1:{port}/dir", pace=hasty)
+        hasty = Timings(request_limit_s=0.3, order_limit_s=2.0)
+        failed = fails(f"http://127.0.0.1:{port}/dir", timings=hasty)
         assert str(failed) == f"127.0.0.1:{port} does not answer in time"
 
 

@@ -21,7 +21,7 @@ from tests.server.descriptors import links
 from tests.server.serving import LIMIT_S, Served, serving
 
 from moorage.acme import pem
-from moorage.acme.store import Store, prepare
+from moorage.acme.store import CertificateStore, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -32,7 +32,7 @@ pytestmark = pytest.mark.slow
 class Site:
     """A server with a certificate that is good for long, and the directory in which nodes leave challenges."""
 
-    def __init__(self, served: Served, store: Store, authority: Authority) -> None:
+    def __init__(self, served: Served, store: CertificateStore, authority: Authority) -> None:
         self.served, self.store, self.authority = served, store, authority
 
     def housekeeper(self) -> int:
@@ -92,7 +92,7 @@ class Site:
 @pytest.fixture
 def site(tmp_path: Path) -> Iterator[Site]:
     prepare(str(tmp_path / "le"))
-    store, authority = Store(str(tmp_path / "le")), Authority()
+    store, authority = CertificateStore(str(tmp_path / "le")), Authority()
     store.put_certificate(["r.test"], authority.issue("r.test"))
     with serving(
         tmp_path / "home", module="tests.acme.odd",

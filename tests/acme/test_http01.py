@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.acme.http01 import HttpChallenges
-from moorage.acme.store import Store, prepare
+from moorage.acme.store import CertificateStore, prepare
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 @contextlib.asynccontextmanager
 async def listening(folder: Path, public: str = "") -> AsyncIterator[int]:
     prepare(str(folder))
-    store = Store(str(folder))
+    store = CertificateStore(str(folder))
     store.put_http_answer("token", "token.thumb")
     store.put_certificate(["r.test"], b"secret")
     bound = socket.create_server(("127.0.0.1", 0))

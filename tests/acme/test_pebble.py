@@ -26,7 +26,7 @@ from tests.acme.certificates import Authority, autocert_holds
 from tests.acme.pebble import LIMIT_S, Names, Pebble, names_of_hosts, pebble
 from tests.ports import free_port
 
-from moorage.acme.store import Store, prepare
+from moorage.acme.store import CertificateStore, prepare
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -198,7 +198,7 @@ def test_one_that_does_not_answer_keeps_nobody_from_being_served(tmp_path: Path,
     folder, own = tmp_path / "letsencrypt", Authority()
     prepare(str(folder))
     made = own.issue("r.test", begin=timedelta(days=-80), end=timedelta(days=8))
-    Store(str(folder)).put_certificate(["r.test"], made)
+    CertificateStore(str(folder)).put_certificate(["r.test"], made)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"https://127.0.0.1:{silent.getsockname()[1]}/dir"
         hasty = {"HASTY": "1"}

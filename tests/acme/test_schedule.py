@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from moorage.acme.order_spec import Pace
+from moorage.acme.order_spec import Timings
 from moorage.acme.schedule import RenewalBackoff, renewal
 
 BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
@@ -20,7 +20,7 @@ def test_a_third_of_the_life_is_left_for_trouble() -> None:
 
 def test_pauses_double_up_to_a_limit() -> None:
     """Let's Encrypt counts failures, and blocks for an hour whoever goes on and on."""
-    back_off = RenewalBackoff(Pace(first_retry_s=60, last_retry_s=600))
+    back_off = RenewalBackoff(Timings(first_retry_s=60, last_retry_s=600))
     assert [back_off.failed(0, 0) for _ in range(6)] == [60, 120, 240, 480, 600, 600]
     for _ in range(1000):
         back_off.failed(0, 0)
@@ -30,6 +30,6 @@ def test_pauses_double_up_to_a_limit() -> None:
 
 
 def test_the_authority_is_obeyed_and_nodes_do_not_march_in_step() -> None:
-    back_off = RenewalBackoff(Pace(first_retry_s=60))
+    back_off = RenewalBackoff(Timings(first_retry_s=60))
     assert back_off.failed(3600, 0) == 3600
     assert back_off.failed(0, 1) == 150

@@ -11,20 +11,20 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from moorage.acme.order_spec import Failed
-from moorage.acme.store import Store, prepare
+from moorage.acme.order_spec import OrderFailed
+from moorage.acme.store import CertificateStore, prepare
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> CertificateStore:
     prepare(str(tmp_path / "le"))
-    return Store(str(tmp_path / "le"))
+    return CertificateStore(str(tmp_path / "le"))
 
 
-def names(store: Store) -> set[str]:
+def names(store: CertificateStore) -> set[str]:
     return {path.name for path in store.folder.iterdir()}
 
 
@@ -32,7 +32,7 @@ def mode(path: Path) -> int:
     return stat.S_IMODE(path.stat().st_mode)
 
 
-def test_names_are_those_of_autocert(store: Store) -> None:
+def test_names_are_those_of_autocert(store: CertificateStore) -> None:
     """Either server finds what the other has put there."""
     store.put_account(b"account")
     store.put_certificate(["r.test", "s.test"], b"certificate")
@@ -45,7 +45,7 @@ def test_names_are_those_of_autocert(store: Store) -> None:
     assert names(store) == {"acme_account+key", "r.test", "s.test"}
 
 
-def test_keys_are_nobody_elses(store: Store) -> None:
+def test_keys_are_nobody_elses(store: CertificateStore) -> None:
     """Also while they are being written, whatever the umask."""
     before = os.umask(0)
     try:
@@ -69,7 +69,7 @@ def test_a_new_directory_and_those_above_it_are_nobody_elses_to_write(tmp_path: 
     assert mode(tmp_path / "lib/moorage/le") == 0o700
 
 
-def test_the_file_that_is_served_comes_last(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_file_that_is_served_comes_last(store: CertificateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     """A change of it is what everybody waits for; a node that is killed in between tries again."""
     written: list[str] = []
     monkeypatch.setattr(store, "_write", lambda name, data: written.append(name))
@@ -77,7 +77,7 @@ def test_the_file_that_is_served_comes_last(store: Store, monkeypatch: pytest.Mo
     assert written == ["t.test", "s.test", "r.test"]
 
 
-def test_a_failed_write_leaves_the_old_file(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(store: CertificateStore, monkeypatch: pytest.MonkeyPatch) -> None:
     store.put_account(b"old")
 
     def full(descriptor: int) -> None:
@@ -90,7 +90,7 @@ def test_a_failed_write_leaves_the_old_file(store: Store, monkeypatch: pytest.Mo
     assert names(store) == {"acme_account+key"}
 
 
-def test_the_account_of_an_early_autocert_is_found(store: Store) -> None:
+def test_the_account_of_an_early_autocert_is_found(store: CertificateStore) -> None:
     assert store.account() is None
     (store.folder / "acme_account.key").write_bytes(b"early")
     assert store.account() == b"early"
@@ -99,41 +99,43 @@ def test_the_account_of_an_early_autocert_is_found(store: Store) -> None:
 
 
 @pytest.mark.parametrize("token", ["", "../r.test", "a/b", "a.b", "x" * 300, "é", "a\n", "a+b"])
-def test_no_token_leads_to_another_file(store: Store, token: str) -> None:
+def test_no_token_leads_to_another_file(store: CertificateStore, token: str) -> None:
     """Anybody may ask for any token, and keys lie in the same directory."""
     store.put_certificate(["r.test"], b"secret")
     assert store.http_answer(token) is None
-    with pytest.raises(Failed, match="token"):
+    with pytest.raises(OrderFailed, match="token"):
         store.put_http_answer(token, "x")
 
 
-def test_only_one_has_its_turn(store: Store) -> None:
+def test_only_one_has_its_turn(store: CertificateStore) -> None:
     """Two orders at a time would count twice with the authority."""
-    other = Store(str(store.folder))
-    with store.turn() as ours:
+    other = CertificateStore(str(store.folder))
+    with store.lock() as ours:
         assert ours
-        with other.turn() as theirs:
+        with other.lock() as theirs:
             assert not theirs
-    with other.turn() as theirs:
+    with other.lock() as theirs:
         assert theirs
 
 
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
-def test_without_locks_everybody_has_a_turn(store: Store, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+def test_without_locks_everybody_has_a_turn(
+    store: CertificateStore, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
     """Two orders are better than none."""
 
     def flock(descriptor: int, operation: int) -> None:
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(fcntl, "flock", flock)
-    with store.turn() as ours:
+    with store.lock() as ours:
         assert ours
     number = errno.EIO
-    with pytest.raises(OSError, match="Input/output error"), store.turn():
+    with pytest.raises(OSError, match="Input/output error"), store.lock():
         pass
 
 
-def test_what_the_dead_have_left_is_removed(store: Store) -> None:
+def test_what_the_dead_have_left_is_removed(store: CertificateStore) -> None:
     """It would keep the other nodes waiting for an authority that never comes."""
     store.put_alpn_answer("r.test", b"x")
     store.put_http_answer("old", "x")

@@ -20,8 +20,8 @@ from tests.ports import free_port
 from tests.server.serving import LIMIT_S, ROOT, service, serving, until
 
 from moorage import extras
-from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace
-from moorage.acme.store import Store, prepare
+from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Timings
+from moorage.acme.store import CertificateStore, prepare
 from moorage.server.housekeeper.acme_job import certificate_order, prepare_acme
 from moorage.server.listeners import Sockets, bind
 from moorage.server.processes.worker_config import Plan, draw, redraw
@@ -69,19 +69,19 @@ def test_settings_become_what_is_asked_for(tmp_path: Path) -> None:
 
 
 def test_without_acme_there_is_no_job(tmp_path: Path, sockets: Sockets) -> None:
-    assert prepare_acme(plan_of(tmp_path, "email: ''"), sockets, Pace()) is None
+    assert prepare_acme(plan_of(tmp_path, "email: ''"), sockets, Timings()) is None
 
 
 def test_a_missing_library_is_named(tmp_path: Path, sockets: Sockets, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
     with pytest.raises(StartupError, match=r"moorage\[letsencrypt\].* \(no acme and josepy\); install it with: "):
-        prepare_acme(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Pace())
+        prepare_acme(plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]"), sockets, Timings())
 
 
 def test_a_directory_that_cannot_be_made_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
     """Not the first order, after which the key would be lost."""
     with pytest.raises(StartupError, match="cannot use /proc/le: "):
-        prepare_acme(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Pace())
+        prepare_acme(plan_of(tmp_path, "cachefile: /proc/le, hosts: [r.test]"), sockets, Timings())
 
 
 def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> None:
@@ -89,7 +89,7 @@ def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> N
     plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
     unix = bind("unix", str(tmp_path / "socket"), 1)
     with contextlib.closing(unix), pytest.raises(StartupError, match="no authority can reach it"):
-        prepare_acme(plan, unix, Pace())
+        prepare_acme(plan, unix, Timings())
 
 
 def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, sockets: Sockets) -> None:
@@ -97,12 +97,12 @@ def test_an_address_for_challenges_that_is_taken_ends_the_start(tmp_path: Path, 
         taken = f"127.0.0.1:{other.getsockname()[1]}"
         plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test], http01: '{taken}'")
         with pytest.raises(StartupError, match=f"cannot listen on {taken}: Address already in use"):
-            prepare_acme(plan, sockets, Pace())
+            prepare_acme(plan, sockets, Timings())
 
 
 def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
     prepare(str(tmp_path / "le"))
-    Store(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
+    CertificateStore(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
     cache = f"cachefile: {tmp_path}/le, hosts: [r.test]"
     old = plan_of(tmp_path, cache)
     assert not old.awaiting
@@ -117,7 +117,7 @@ def test_what_takes_a_restart_is_said(tmp_path: Path) -> None:
 def test_new_hosts_are_served_with_the_old_certificate_at_first(tmp_path: Path) -> None:
     """Or a reload would end all service until an authority has answered."""
     prepare(str(tmp_path / "le"))
-    Store(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
+    CertificateStore(str(tmp_path / "le")).put_certificate(["r.test"], Authority().issue("r.test"))
     old = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
     (tmp_path / "other").mkdir()
     text = BASE + f"  tls: {{letsencrypt: {{cachefile: {tmp_path}/le, hosts: [new.test, r.test]}}}}\n"
@@ -151,7 +151,7 @@ def test_without_a_certificate_nothing_is_served_and_a_service_manager_waits(tmp
             served.logged("cannot reach 127.0.0.1:9: Connection refused")
             # Another node, or the operator, puts one there.
             authority = Authority()
-            Store(str(tmp_path / "le")).put_certificate(["r.test"], authority.issue("r.test"))
+            CertificateStore(str(tmp_path / "le")).put_certificate(["r.test"], authority.issue("r.test"))
             while (word := manager.recv(100)) != b"READY=1":
                 assert word.startswith(b"EXTEND_TIMEOUT_USEC=")
             served.logged("listening on https://127.0.0.1:")
@@ -175,7 +175,7 @@ def test_a_reload_ends_a_pause(tmp_path: Path) -> None:
         served.signal(signal.SIGHUP)
         served.logged("cannot reach", 2)
         prepare(str(tmp_path / "le"))
-        Store(str(tmp_path / "le")).put_certificate(
+        CertificateStore(str(tmp_path / "le")).put_certificate(
             ["r.test"], Authority().issue("r.test", begin=timedelta(days=-80), end=timedelta(days=8))
         )
         served.logged("listening on")
@@ -209,7 +209,7 @@ def test_a_housekeeper_that_dies_while_all_wait_is_replaced(tmp_path: Path) -> N
 def test_behind_a_unix_socket_challenges_come_by_http(tmp_path: Path) -> None:
     """A proxy in front has port 443; port 80 is all that an authority needs."""
     prepare(str(tmp_path / "le"))
-    store, authority = Store(str(tmp_path / "le")), Authority()
+    store, authority = CertificateStore(str(tmp_path / "le")), Authority()
     store.put_certificate(["r.test"], authority.issue("r.test"))
     store.put_http_answer("token", "token.thumb")
     http = {**acme(tmp_path, http01="127.0.0.1:0"), "net": "unix", "addr": str(tmp_path / "socket")}

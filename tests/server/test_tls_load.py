@@ -268,8 +268,8 @@ def test_the_key_is_in_the_processes_that_serve_only(registry: Registry) -> None
     secret = [line for line in pem.split() if len(line) > 20]
     assert len(secret) >= 4
     until(lambda: {registry.serial() for _ in range(8)} == {renewed.serial}, "the new certificate")
-    children = registry.served.children()
-    assert len(children) == 3, "two workers and the storage monitor"
+    children = registry.served.all_children()
+    assert len(children) == 4, "two workers, the storage monitor and the housekeeper"
     for pid in (registry.served.process.pid, *children):
         for name in ("environ", "cmdline"):
             shown = (PROC / str(pid) / name).read_bytes()

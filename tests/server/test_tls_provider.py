@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from moorage.acme import pem
-from moorage.acme.store import Store, prepare
+from moorage.acme.store import CertificateStore, prepare
 from moorage.server.options import Challenges
 from moorage.server.tls import provider
 from moorage.server.tls.provider import Certificates
@@ -25,13 +25,13 @@ LIMIT_S = 30.0
 
 
 @pytest.fixture
-def store(tmp_path: Path) -> Store:
+def store(tmp_path: Path) -> CertificateStore:
     prepare(str(tmp_path / "le"))
-    return Store(str(tmp_path / "le"))
+    return CertificateStore(str(tmp_path / "le"))
 
 
 async def test_challenges_that_cannot_be_read_occupy_few_threads(
-    store: Store, monkeypatch: pytest.MonkeyPatch
+    store: CertificateStore, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The threads of everything else, such as the parsing of manifests, would all hang as well."""
     monkeypatch.setattr(provider, "_READ_LIMIT_S", 0.1)
@@ -51,7 +51,7 @@ async def test_challenges_that_cannot_be_read_occupy_few_threads(
     assert await tls_provider.challenge("other.test") is None
 
 
-async def _let_go(store: Store, tls_provider: Certificates) -> None:
+async def _let_go(store: CertificateStore, tls_provider: Certificates) -> None:
     """End the reads that hang."""
     async with asyncio.timeout(LIMIT_S):
         while tls_provider._free._value < provider._THREADS:

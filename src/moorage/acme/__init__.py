@@ -1,17 +1,16 @@
-"""Certificates by ACME (RFC 8555): asked for, renewed, and kept in a directory; one process of its own.
+"""Certificates by ACME (RFC 8555): ordered, renewed, and stored in a directory.
 
-    renewal.py ─── when ──► schedule.py
-        ├──────── ask ───► authority.py ──► the ACME server      (blocks: a thread)
-        ├──────── keep ──► store.py ──────► http.tls.letsencrypt.cachefile, shared by every node
-        │
-        └── http01.py    answers on port 80
+    renewal.py ── time ────► schedule.py
+        ├──────── order ───► authority.py ──► the ACME server      (blocks: a thread)
+        └──────── store ───► store.py ──────► http.tls.letsencrypt.cachefile, shared by all nodes
 
-    store.py ◄── server/tls/provider.py   TLS-ALPN-01 is answered by the workers, from the directory
+    http01.py                answers challenges on port 80, from the directory
+    server/tls/provider.py   answers TLS-ALPN-01 in the workers, from the directory
 
-The rule not to miss: what is served is what lies in the directory.  The keeper writes there and says so; it hands
-no certificate to anybody.
+Invariant: the certificate in the directory is the one that is served.  A renewal writes it there and reports that;
+certificates are passed on in no other way.
 
-Imports the library `acme` and all that it needs: of this room only `store.py` and `order_spec.py` are imported
-in a process that serves. Above: `server/housekeeper/supervisor.py`.  docs/letsencrypt.md is for operators,
-docs/decisions/0005-acme.md has the reasons.
+`authority.py` imports the library `acme` and all its dependencies.  Of this package a process that serves requests
+imports `store.py` and `order_spec.py` only.  Above: `server/housekeeper/acme_job.py`.  docs/letsencrypt.md is for
+operators, docs/decisions/0005-acme.md has the reasons.
 """

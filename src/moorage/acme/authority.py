@@ -1,9 +1,9 @@
-"""The conversation with the ACME server: account, order, challenges, certificate.  Blocks.
+"""ACME client: account, order, challenges, certificate.  Blocks.
 
-    directory ─► account ─► order ─► answers in place ─► "ask me" ─► it has asked ─► request ─► certificate
+    directory ─► account ─► order ─► answers published ─► challenges ready ─► validated ─► CSR ─► certificate
 
-Whatever goes wrong is a `Failed` whose message says what the authority said, and of which host.  A refused nonce
-says nothing about the request, which is sent again, many times if need be.
+Every failure is an `OrderFailed` with the reason of the authority and the host.  A request whose nonce was refused
+is sent again, several times.
 
 Source: RFC 8555, RFC 8737; https://acme-python.readthedocs.io (what the library leaves to its users).
 """
@@ -26,12 +26,12 @@ from josepy.errors import Error as JoseError
 from acme import challenges, client, errors, messages
 from moorage import __version__
 from moorage.acme import pem
-from moorage.acme.order_spec import HTTP_01, TLS_ALPN_01, Failed
+from moorage.acme.order_spec import HTTP_01, TLS_ALPN_01, OrderFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from moorage.acme.order_spec import Pace, Wanted
+    from moorage.acme.order_spec import CertificateOrder, Timings
 
     Key = ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey
 
@@ -41,18 +41,18 @@ _NONCE_TRIES: Final = 12
 _BUSY: Final = {429, 503}
 _ALGORITHMS: Final = {"secp256r1": jwa.ES256, "secp384r1": jwa.ES384, "secp521r1": jwa.ES512}
 _HINTS: Final = {
-    "externalAccountRequired": "authorities that want an external account binding are not supported",
+    "externalAccountRequired": "authorities that require an external account binding are not supported",
     "userActionRequired": "the authority's terms have changed; see its web site",
 }
 
 
 class Answers(Protocol):
-    """Where the answers to challenges are put, and when the authority may ask for them."""
+    """Publishes the answers to challenges."""
 
     def put_http(self, token: str, text: str) -> None: ...
     def put_alpn(self, host: str, certificate: bytes) -> None: ...
     def ready(self) -> None:
-        """Returns when everything that has been put is answered.  Raises `Failed`."""
+        """Return when all published answers are served.  Raises `OrderFailed`."""
         ...
 
     def withdraw(self) -> None: ...
@@ -60,7 +60,7 @@ class Answers(Protocol):
 
 @challenges.ChallengeResponse.register
 class _AlpnResponse(challenges.KeyAuthorizationChallengeResponse):
-    """The library had these two until version 5."""
+    """TLS-ALPN-01, which the library supported until version 5."""
 
     typ = TLS_ALPN_01
 
@@ -75,9 +75,9 @@ class _Alpn(challenges.KeyAuthorizationChallenge):
 
 
 def trust() -> None:
-    """Trust the system's authorities when talking to the ACME server, as programs in Go do; or SSL_CERT_FILE's.
+    """Trust the authorities of the system, or of SSL_CERT_FILE, in requests to the ACME server, as Go does.
 
-    The library underneath looks at REQUESTS_CA_BUNDLE only, and else brings a list of its own.
+    The library `requests` reads REQUESTS_CA_BUNDLE only, and has a list of its own by default.
     """
     named = os.environ.get("SSL_CERT_FILE") or os.environ.get("REQUESTS_CA_BUNDLE")
     paths = ssl.get_default_verify_paths()
@@ -87,41 +87,41 @@ def trust() -> None:
             return
 
 
-def obtain(wanted: Wanted, account: Key, kind: str, answers: Answers, pace: Pace) -> bytes:
-    """A new certificate and its key in the form of `pem`, with challenges of one `kind`.  Raises `Failed`."""
-    network = _Network(account, pace.request_limit_s)
+def obtain(spec: CertificateOrder, account: Key, kind: str, answers: Answers, timings: Timings) -> bytes:
+    """Return a new certificate and its key, as `pem.write`, with challenges of `kind`.  Raises `OrderFailed`."""
+    network = _Network(account, timings.request_limit_s)
     try:
-        return _obtain(wanted, network, kind, answers, pace)
+        return _obtain(spec, network, kind, answers, timings)
     except messages.Error as error:
-        raise Failed(_told(error), wait_s=network.wait_s) from error
+        raise OrderFailed(_reason(error), wait_s=network.wait_s) from error
     except errors.IssuanceError as error:
-        raise Failed(f"the certificate is refused: {_told(error.error)}", wait_s=network.wait_s) from error
+        raise OrderFailed(f"the certificate is refused: {_reason(error.error)}", wait_s=network.wait_s) from error
     except errors.ValidationError as error:
         message = "; ".join(_invalid(error, kind)) or "the authority could not validate the hosts"
-        raise Failed(message, wait_s=network.wait_s, challenge=True) from error
+        raise OrderFailed(message, wait_s=network.wait_s, challenge=True) from error
     except errors.TimeoutError as error:
-        raise Failed(f"the authority has not decided within {pace.order_limit_s:g} s") from error
+        raise OrderFailed(f"the authority has not decided within {timings.order_limit_s:g} s") from error
     except requests.RequestException as error:
-        raise Failed(_unreachable(error, wanted.directory)) from error
+        raise OrderFailed(_unreachable(error, spec.directory)) from error
     except (errors.Error, JoseError, ValueError, KeyError, AttributeError, TypeError) as error:
-        # The library's ways of saying that an answer is not what RFC 8555 says.
-        message = f"{wanted.directory} does not answer as an ACME server: {_shown(error)}"
-        raise Failed(message, wait_s=network.wait_s) from error
+        # Errors of the library for responses that violate RFC 8555.
+        message = f"{spec.directory} does not answer as an ACME server: {_shown(error)}"
+        raise OrderFailed(message, wait_s=network.wait_s) from error
     finally:
         network.session.close()
 
 
-def _obtain(wanted: Wanted, network: _Network, kind: str, answers: Answers, pace: Pace) -> bytes:
-    deadline = datetime.now() + timedelta(seconds=pace.order_limit_s)  # noqa: DTZ005  what the library compares with
-    acme = client.ClientV2(client.ClientV2.get_directory(wanted.directory, network), net=network)
-    _sign_in(acme, wanted.email)
+def _obtain(spec: CertificateOrder, network: _Network, kind: str, answers: Answers, timings: Timings) -> bytes:
+    deadline = datetime.now() + timedelta(seconds=timings.order_limit_s)  # noqa: DTZ005  the library compares naive times
+    acme = client.ClientV2(client.ClientV2.get_directory(spec.directory, network), net=network)
+    _sign_in(acme, spec.email)
     key = pem.new_key()
-    order = acme.new_order(pem.request(key, wanted.hosts))
+    order = acme.new_order(pem.request(key, spec.hosts))
     try:
-        asked = [_answered(one, kind, network.account_key, answers) for one in _open(order)]
-        if asked:
+        published = [_publish(one, kind, network.account_key, answers) for one in _open(order)]
+        if published:
             answers.ready()
-        for challenge, response in asked:
+        for challenge, response in published:
             acme.answer_challenge(challenge, response)
         order = acme.poll_authorizations(order, deadline)
     finally:
@@ -131,21 +131,21 @@ def _obtain(wanted: Wanted, network: _Network, kind: str, answers: Answers, pace
 
 
 def _open(order: messages.OrderResource) -> Iterator[messages.AuthorizationResource]:
-    """What is still to be shown; an authority remembers for a while what it has been shown."""
+    """Yield the authorizations that are not valid yet; an authority keeps valid ones for a while."""
     for one in order.authorizations:
         if one.body.status != messages.STATUS_VALID:
             yield one
 
 
-def _answered(
+def _publish(
     authorization: messages.AuthorizationResource, kind: str, key: jwk.JWK, answers: Answers
 ) -> tuple[messages.ChallengeBody, challenges.ChallengeResponse]:
-    """Put the answer in place; the challenge, and what says that it may be asked for.  Raises `Failed`."""
+    """Publish the answer; return the challenge and its response.  Raises `OrderFailed`."""
     host = authorization.body.identifier.value
     found = next((one for one in authorization.body.challenges if one.chall.typ == kind), None)
     if found is None:
         offered = ", ".join(sorted(one.chall.typ or "?" for one in authorization.body.challenges))
-        raise Failed(f"the authority offers no {kind} for {host}, only {offered}", challenge=True)
+        raise OrderFailed(f"the authority offers no {kind} for {host}, only {offered}", challenge=True)
     response, _ = found.chall.response_and_validation(key)
     if kind == HTTP_01:
         answers.put_http(found.chall.encode("token"), response.key_authorization)
@@ -156,9 +156,9 @@ def _answered(
 
 
 def _sign_in(acme: client.ClientV2, email: str) -> None:
-    """The account of our key: made if the authority does not know it, its address changed if ours is another.
+    """Create the account of the key, or update its address if that has changed.
 
-    That the terms are agreed to is what configuring this means (docs/letsencrypt.md).
+    By configuring ACME the operator agrees to the terms of the authority (docs/letsencrypt.md).
     """
     new = messages.NewRegistration.from_data(email=email or None, terms_of_service_agreed=True)
     try:
@@ -171,7 +171,7 @@ def _sign_in(acme: client.ClientV2, email: str) -> None:
 
 
 class _Network(client.ClientNetwork):
-    """`wait_s` is what the last refusal said of the time to wait."""
+    """HTTP client; `wait_s` is the Retry-After of the last refusal."""
 
     def __init__(self, key: Key, limit_s: float) -> None:
         if isinstance(key, rsa.RSAPrivateKey):
@@ -196,28 +196,29 @@ class _Network(client.ClientNetwork):
         raise AssertionError("the last try returns or raises")
 
     def _note(self, response: requests.Response, *_: object, **__: object) -> None:
-        if response.status_code in _BUSY and (told := response.headers.get("Retry-After")):
-            self.wait_s = _seconds(told)
+        retry_after = response.headers.get("Retry-After")
+        if response.status_code in _BUSY and retry_after:
+            self.wait_s = _seconds(retry_after)
 
 
-def _seconds(told: str) -> float:
-    """Retry-After, which is seconds or a date; 0 for anything else."""
+def _seconds(retry_after: str) -> float:
+    """Return the seconds of a Retry-After header, which is a number or a date; 0 if it is invalid."""
     try:
-        return max(0.0, float(told))
+        return max(0.0, float(retry_after))
     except ValueError:
         pass
     try:
-        until = parsedate_to_datetime(told)
+        until = parsedate_to_datetime(retry_after)
     except ValueError:
         return 0.0
     return max(0.0, (until - datetime.now(until.tzinfo)).total_seconds())
 
 
-# Words
+# Messages
 
 
-def _told(error: messages.Error) -> str:
-    """What the authority said, of which host, and its word for it."""
+def _reason(error: messages.Error) -> str:
+    """Return the reason, host and error type that the authority reported."""
     text = error.detail or error.title or "no reason given"
     parts = [f"{text} ({error.code or error.typ})"]
     for one in error.subproblems or ():
@@ -233,7 +234,7 @@ def _invalid(error: errors.ValidationError, kind: str) -> Iterator[str]:
         host = authorization.body.identifier.value
         for one in authorization.body.challenges:
             if one.error is not None:
-                yield f"{host} by {kind}: {_told(one.error)}"
+                yield f"{host} by {kind}: {_reason(one.error)}"
 
 
 def _unreachable(error: requests.RequestException, directory: str) -> str:
@@ -247,7 +248,7 @@ def _unreachable(error: requests.RequestException, directory: str) -> str:
 
 
 def _innermost(error: BaseException) -> str:
-    """The operating system's words, out of three libraries' wrappings."""
+    """Return the message of the operating system, from the exceptions of three libraries around it."""
     below = getattr(error, "reason", None)
     if not isinstance(below, BaseException):
         below = next((one for one in error.args if isinstance(one, BaseException)), None) or error.__cause__
@@ -261,6 +262,6 @@ def _innermost(error: BaseException) -> str:
 
 
 def _shown(error: BaseException) -> str:
-    """One line, not too long: answers of servers that are none go through here."""
+    """Return one line of at most 200 characters: a server that is no ACME server may answer anything."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= 200 else f"{text[:200]}..."  # noqa: PLR2004

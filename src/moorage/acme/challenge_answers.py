@@ -1,25 +1,25 @@
-"""The answers of one order: put into the store, and taken out again when the authority has asked."""
+"""Answers to the challenges of one order: written to the directory, and removed when the authority has asked."""
 
 from __future__ import annotations
 
 import time
 from typing import TYPE_CHECKING
 
-from moorage.acme.order_spec import Failed
+from moorage.acme.order_spec import OrderFailed
 
 if TYPE_CHECKING:
-    from moorage.acme.store import Store
+    from moorage.acme.store import CertificateStore
 
-__all__ = ["Answering"]
+__all__ = ["ChallengeAnswers"]
 
 
-class Answering:
-    """`authority.Answers`; used in the thread that talks to the authority.
+class ChallengeAnswers:
+    """Implements `authority.Answers`; used in the thread of the order.
 
-    `spread_s`: how long the directory may need to show a challenge to the workers of other nodes.
+    `spread_s`: time for the directory to show a challenge to the workers of other nodes.
     """
 
-    def __init__(self, store: Store, spread_s: float) -> None:
+    def __init__(self, store: CertificateStore, spread_s: float) -> None:
         self._store, self._spread_s = store, spread_s
         self._hosts: list[str] = []
         self._tokens: list[str] = []
@@ -43,10 +43,10 @@ class Answering:
         self._store.withdraw(self._hosts, self._tokens)
 
     def end(self) -> None:
-        """The server stops: take everything back, put nothing more."""
+        """Withdraw all answers and refuse new ones: the server stops."""
         self._ended = True
         self.withdraw()
 
     def _check(self) -> None:
         if self._ended:
-            raise Failed("the server stops")
+            raise OrderFailed("the server stops")

@@ -1,8 +1,8 @@
-"""HTTP-01: a listener on port 80 that answers authorities, and sends everybody else to HTTPS.
+"""HTTP-01: a listener on port 80 that answers challenges and redirects all other requests to HTTPS.
 
-It reads from the directory, so any node answers for all.  One request a connection, of bounded size; nothing else
-of the registry is reachable here.
-Source: RFC 8555 section 8.3; `autocert.Manager.HTTPHandler` for what others are told.
+It reads from the directory, so any node answers for all.  One request per connection, of bounded size; nothing
+else of the registry is reachable here. Source: RFC 8555 section 8.3; `autocert.Manager.HTTPHandler`
+(golang.org/x/crypto) for the redirects.
 """
 
 from __future__ import annotations
@@ -14,21 +14,21 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     import socket
 
-    from moorage.acme.store import Store
+    from moorage.acme.store import CertificateStore
 
 __all__ = ["HttpChallenges"]
 
 _PREFIX: Final = "/.well-known/acme-challenge/"
 _HEAD_BYTES: Final = 16 << 10
-_PATIENCE_S: Final = 10.0
+_TIMEOUT_S: Final = 10.0
 _AT_ONCE: Final = 256
 _WORDS: Final = {200: "OK", 302: "Found", 400: "Bad Request", 404: "Not Found"}
 
 
 class HttpChallenges:
-    """`public` is the registry's URL as clients know it; empty: the host that was asked for, on port 443."""
+    """`public` is the URL of the registry for clients; empty: the host of the request, on port 443."""
 
-    def __init__(self, store: Store, hosts: tuple[str, ...], public: str) -> None:
+    def __init__(self, store: CertificateStore, hosts: tuple[str, ...], public: str) -> None:
         self._store = store
         self._hosts = hosts
         self._public = public.rstrip("/")
@@ -38,9 +38,9 @@ class HttpChallenges:
         return await asyncio.start_server(self._serve, sock=listening, limit=_HEAD_BYTES)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        # A client that leaves, is slow or talks too much gets nothing.
+        # A client that leaves, is slow or sends too much gets no response.
         with suppress(OSError, TimeoutError, asyncio.IncompleteReadError, asyncio.LimitOverrunError):
-            async with self._places, asyncio.timeout(_PATIENCE_S):
+            async with self._places, asyncio.timeout(_TIMEOUT_S):
                 head = await reader.readuntil(b"\r\n\r\n")
                 writer.write(await self._answer(head.decode("latin-1")))
                 await writer.drain()

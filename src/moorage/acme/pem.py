@@ -1,10 +1,10 @@
-"""Keys and certificates in the form in which Go's `autocert` keeps them, both read and written.
+"""Keys and certificates in the format of Go's `autocert`, both read and written.
 
     -----BEGIN EC PRIVATE KEY-----        the key first, as SEC 1 (RFC 5915)
     -----BEGIN CERTIFICATE-----           then the server's certificate and its chain, and not a blank line after
 
-CNCF Distribution 3 reads what stands here and we read what it has written, so that either takes over the other's
-directory.  It takes a certificate only with an EC key, if it names the host, and if it is valid now.
+CNCF Distribution 3 and Moorage read the files of each other, so that either can take over the directory.
+Distribution accepts a certificate only with an EC key, for the right host, and valid now.
 
 Source: golang.org/x/crypto/acme/autocert, `cacheGet`, `cachePut`, `validCert`; RFC 8737 section 3 (TLS-ALPN).
 """
@@ -39,7 +39,7 @@ _DAY: Final = timedelta(days=1)
 
 @dataclass(frozen=True, slots=True)
 class Issued:
-    """A certificate as it lies in the directory.  `hosts` in lower case."""
+    """Facts of a certificate in the directory.  `hosts` are in lower case."""
 
     hosts: frozenset[str]
     begin: datetime
@@ -48,7 +48,7 @@ class Issued:
 
 
 def read(data: bytes) -> Issued | None:
-    """What a file holds, None if that is not a key with its certificate."""
+    """Return the certificate in a file; None if the content is not a key with its certificate."""
     try:
         key = load_pem_private_key(data, None)
         chain = x509.load_pem_x509_certificates(data)
@@ -56,7 +56,7 @@ def read(data: bytes) -> Issued | None:
         if _public(key.public_key()) != _public(leaf.public_key()):
             return None
         if data.count(b"-----BEGIN ") != 1 + len(chain):
-            # Cut off within the chain, which the library passes over and clients do not.
+            # Cut off within the chain, which the library ignores and clients do not.
             return None
         names = leaf.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         hosts = frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
@@ -66,7 +66,7 @@ def read(data: bytes) -> Issued | None:
 
 
 def write(key: ec.EllipticCurvePrivateKey, chain: str) -> bytes:
-    """The file's content; `chain` is what the authority sent.  Raises ValueError if that is none for `key`."""
+    """Return the content of a file; `chain` is from the authority.  Raises ValueError if it is not for `key`."""
     found = x509.load_pem_x509_certificates(chain.encode())
     if _public(found[0].public_key()) != _public(key.public_key()):
         raise ValueError("the certificate is for another key")
@@ -82,7 +82,7 @@ def key_pem(key: ec.EllipticCurvePrivateKey) -> bytes:
 
 
 def account_key(data: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey | None:
-    """The key of an account, None if there is none that ACME servers take."""
+    """Return the key of an account; None unless it is of a kind that ACME servers accept."""
     try:
         key = load_pem_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -91,7 +91,7 @@ def account_key(data: bytes) -> ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey |
 
 
 def request(key: ec.EllipticCurvePrivateKey, hosts: tuple[str, ...]) -> bytes:
-    """A certificate signing request, as PEM.  The first host is the subject too, if it is short enough for one."""
+    """Return a certificate signing request as PEM; its subject is the first host, unless that is too long."""
     subject = [x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])] if len(hosts[0]) <= _COMMON_NAME_LIMIT else []
     names = x509.SubjectAlternativeName([x509.DNSName(host) for host in hosts])
     builder = x509.CertificateSigningRequestBuilder(x509.Name(subject)).add_extension(names, critical=False)
@@ -99,7 +99,7 @@ def request(key: ec.EllipticCurvePrivateKey, hosts: tuple[str, ...]) -> bytes:
 
 
 def challenge_certificate(host: str, key_authorization: str, now: datetime) -> bytes:
-    """What is shown to an authority that asks for the answer to TLS-ALPN-01: key and certificate."""
+    """Return key and certificate that answer a TLS-ALPN-01 challenge."""
     key = new_key()
     digest = hashlib.sha256(key_authorization.encode()).digest()
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "moorage ACME challenge")])
@@ -116,6 +116,6 @@ def challenge_certificate(host: str, key_authorization: str, now: datetime) -> b
 
 def _public(key: object) -> bytes:
     if not isinstance(key, ec.EllipticCurvePublicKey | rsa.RSAPublicKey):
-        # Other kinds are none that an authority certifies, or that `autocert` keeps.
+        # Authorities certify no other kinds, and `autocert` stores no other.
         raise UnsupportedAlgorithm("not a key of TLS servers")
     return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

@@ -1,18 +1,18 @@
-"""The directory `http.tls.letsencrypt.cachefile`: all that outlives the process, shared by every node.
+"""The directory `http.tls.letsencrypt.cachefile`: account, certificates and challenges, shared by all nodes.
 
     acme_account+key      the account's private key, PEM
     HOST                  key and certificate for a host: the same content under each name of the certificate
-    HOST+token            key and certificate that answer TLS-ALPN-01, while the authority asks
-    TOKEN+http-01         the answer to HTTP-01, while the authority asks
-    moorage+lock          empty; locked by the node that is talking to the authority
+    HOST+token            key and certificate that answer TLS-ALPN-01, while a challenge is pending
+    TOKEN+http-01         the answer to HTTP-01, while a challenge is pending
+    moorage+lock          empty; locked by the node that orders a certificate
 
-Names and contents are those of CNCF Distribution 3 (Go's `autocert.DirCache`), but for the lock, which it does not
-look at.  Its `HOST+rsa`, for clients without elliptic curves, is left alone.
+Names and contents are those of CNCF Distribution 3 (Go's `autocert.DirCache`), except for the lock, which it
+ignores.  Its `HOST+rsa`, for clients without elliptic curves, is not changed.
 
-The rule not to miss: a file is whole or not there.  Nodes read while others write, so everything is written beside
+Invariant: a file is complete or absent.  Nodes read while others write, so files are written under another name
 and renamed; and a key is private (0600, in a directory 0700) from its first byte.
 
-Every method may raise OSError.  They block.
+Every method blocks and may raise OSError.
 Source: golang.org/x/crypto/acme/autocert, `DirCache`, `certKey`, `httpTokenCacheKey`.
 """
 
@@ -28,12 +28,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from moorage.acme.order_spec import Failed
+from moorage.acme.order_spec import OrderFailed
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-__all__ = ["Store", "prepare"]
+__all__ = ["CertificateStore", "prepare"]
 
 _ACCOUNT: Final = "acme_account+key"
 _OLD_ACCOUNT: Final = "acme_account.key"
@@ -44,7 +44,7 @@ _LEFT_OVER_S: Final = 24 * 3600.0
 
 
 def prepare(folder: str) -> None:
-    """Make the directory, and see that files can be made in it.  Raises OSError."""
+    """Create the directory, and check that files can be created in it.  Raises OSError."""
     path = Path(folder)
     for parent in reversed(path.parents):  # `parents=True` would leave their mode to the umask
         if not parent.is_dir():
@@ -54,8 +54,8 @@ def prepare(folder: str) -> None:
         pass
 
 
-class Store:
-    """`folder` is there (`prepare`)."""
+class CertificateStore:
+    """`folder` exists (`prepare`)."""
 
     def __init__(self, folder: str) -> None:
         self.folder = Path(folder)
@@ -63,7 +63,7 @@ class Store:
     # Account and certificates
 
     def account(self) -> bytes | None:
-        """The key; that of an early `autocert` has another name."""
+        """Return the account key; an early `autocert` stored it under another name."""
         return self._read(_ACCOUNT) or self._read(_OLD_ACCOUNT)
 
     def put_account(self, key: bytes) -> None:
@@ -73,35 +73,35 @@ class Store:
         return self._read(host)
 
     def put_certificate(self, hosts: Iterable[str], data: bytes) -> None:
-        """The first host's file, the one that is served, is written last: by then the others are there."""
+        """Write the file of each host; that of the first, which is served, last."""
         for host in reversed(tuple(hosts)):
             self._write(host, data)
 
     # Challenges
 
     def http_answer(self, token: str) -> bytes | None:
-        """What to answer to HTTP-01; `token` is whatever somebody asked for."""
+        """Return the answer to HTTP-01; `token` is any text that a client sent."""
         return self._read(f"{token}+http-01") if _TOKEN.fullmatch(token) else None
 
     def put_http_answer(self, token: str, text: str) -> None:
         if not _TOKEN.fullmatch(token):
-            raise Failed("the authority's token is none that RFC 8555 allows")
+            raise OrderFailed("the token of the authority is not one that RFC 8555 allows")
         self._write(f"{token}+http-01", text.encode())
 
     def alpn_file(self, host: str) -> Path:
-        """Where the certificate that answers TLS-ALPN-01 lies while it is wanted; `host` is one of ours."""
+        """Return the path of the certificate that answers TLS-ALPN-01; `host` is one of the settings."""
         return self.folder / f"{host}+token"
 
     def put_alpn_answer(self, host: str, data: bytes) -> None:
         self._write(f"{host}+token", data)
 
     def withdraw(self, hosts: Iterable[str], tokens: Iterable[str]) -> None:
-        """The authority has asked."""
+        """Remove answers."""
         for name in [*(f"{host}+token" for host in hosts), *(f"{token}+http-01" for token in tokens)]:
             (self.folder / name).unlink(missing_ok=True)
 
     def tidy(self, hosts: Iterable[str]) -> None:
-        """Remove what nodes have left that were killed; call it with the lock held."""
+        """Remove the files of nodes that were killed; call it with the lock held."""
         self.withdraw(hosts, ())
         for path in [*self.folder.glob("*+http-01"), *self.folder.glob(".moorage-*")]:
             with suppress(FileNotFoundError):
@@ -111,10 +111,10 @@ class Store:
     # One node at a time
 
     @contextmanager
-    def turn(self) -> Iterator[bool]:
-        """Whether it is this node's turn to talk to the authority; it is until the context ends, or the process.
+    def lock(self) -> Iterator[bool]:
+        """Take the lock for ordering until the context, or the process, ends; yield whether this node has it.
 
-        Where the file system knows no locks it always is.
+        Without locks in the file system every node has it.
         """
         descriptor = os.open(self.folder / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
@@ -131,7 +131,7 @@ class Store:
             return None
 
     def _write(self, name: str, data: bytes) -> None:
-        # mkstemp makes it 0600.
+        # mkstemp creates it with mode 0600.
         descriptor, temporary = tempfile.mkstemp(prefix=".moorage-", dir=self.folder)
         try:
             with open(descriptor, "wb") as file:  # noqa: PTH123  a descriptor
@@ -153,9 +153,9 @@ class Store:
 
 
 def _lock(descriptor: int) -> bool:
-    """Whether nobody else has it."""
+    """Return whether the lock was free."""
     try:
-        # On NFS this one is passed on to the server, as lockf(3) is; between threads only this one counts.
+        # On NFS flock is sent to the server, as lockf(3) is; between threads only flock excludes.
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.acme.order_spec import Pace
+from moorage.acme.order_spec import Timings
 from moorage.config.checks.exposure import open_registry
 from moorage.logs import log_setup
 from moorage.logs.mail_hook import MailQueue
@@ -57,16 +57,16 @@ __all__ = ["run"]
 _log: Final = structlog.get_logger("moorage.server")
 
 
-def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
+def run(loaded: Loaded, service: Service, timings: Timings | None = None) -> int:
     """Serve `service` until SIGTERM or SIGINT; return the exit status.
 
     0: stopped, and every request was answered (or `http.draintimeout` is 0).  1: the address or a certificate
     cannot be used, no worker could start, or requests were cut off.
-    `pace` are the intervals of ACME; tests pass shorter ones.
+    `timings` are the intervals of ACME; tests pass shorter ones.
     """
     mail = MailQueue()
     try:
-        return _serve(loaded, service, pace or Pace(), mail)
+        return _serve(loaded, service, timings or Timings(), mail)
     finally:
         # What the housekeeper has not read: the reason why it was not started, or the last lines of the master.
         if mail.receiver is not None:
@@ -74,7 +74,7 @@ def run(loaded: Loaded, service: Service, pace: Pace | None = None) -> int:
         mail.close()
 
 
-def _serve(loaded: Loaded, service: Service, pace: Pace, mail: MailQueue) -> int:
+def _serve(loaded: Loaded, service: Service, timings: Timings, mail: MailQueue) -> int:
     instance = str(uuid.uuid4())
     log_setup.configure(loaded.settings.log, instance=instance, processors=mail.processors(loaded.settings.log))
     _raise_file_limit()
@@ -87,7 +87,7 @@ def _serve(loaded: Loaded, service: Service, pace: Pace, mail: MailQueue) -> int
         http = loaded.settings.http
         observation = telemetry.observe(loaded.settings, plan.workers)
         sockets = inherited(os.environ) or _bound(http.net, http.addr, plan.workers)
-        acme = prepare_acme(plan, sockets, pace)
+        acme = prepare_acme(plan, sockets, timings)
         monitor = None
         _prepare(loaded.settings, service)
         if service.stores:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from typing import Protocol
 
-    from moorage.acme.order_spec import Pace
+    from moorage.acme.order_spec import Timings
     from moorage.config.load import Loaded
     from moorage.config.model import Settings
     from moorage.config.problems import Problem
@@ -44,12 +44,12 @@ if TYPE_CHECKING:
 __all__ = ["WorkerApplication", "build_worker", "problems", "run"]
 
 
-def run(loaded: Loaded, pace: Pace | None = None) -> int:
+def run(loaded: Loaded, timings: Timings | None = None) -> int:
     """Serve the registry until SIGTERM or SIGINT; see `moorage.server.run`."""
     service = Service(
         build_worker, check=check, prepare=make_password_file, describe=describe, jobs=jobs, stores=True
     )
-    return server.run(loaded, service, pace)
+    return server.run(loaded, service, timings)
 
 
 def problems(settings: Settings, *, data_directory: bool = True) -> list[Problem]:

@@ -28,7 +28,7 @@ from tests.server.http1.tls_client import (
 )
 
 from moorage.acme import pem
-from moorage.acme.store import Store
+from moorage.acme.store import CertificateStore
 from moorage.server.options import Challenges
 
 if TYPE_CHECKING:
@@ -283,7 +283,7 @@ async def test_challenges_are_answered_beside_http(
     tmp_path: Path, ca: Holder, holders: list[Holder], challenges: Challenges, count: int
 ) -> None:
     made = pem.challenge_certificate("r.test", "token.thumb", datetime.now(UTC))
-    Store(challenges.folder).put_alpn_answer("r.test", made)
+    CertificateStore(challenges.folder).put_alpn_answer("r.test", made)
     proof = x509.load_pem_x509_certificate(made[made.index(b"-----BEGIN CERTIFICATE") :])
     data = client_hello(b"R.test", "acme-tls/1")
     async with running(tls=provider(tmp_path, *holders[:count], challenges=challenges)) as served:

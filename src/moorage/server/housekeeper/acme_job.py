@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, ClassVar, Final
 import structlog
 
 from moorage import extras
-from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, Pace, Wanted
+from moorage.acme.order_spec import HTTP_01, LETS_ENCRYPT, TLS_ALPN_01, CertificateOrder, Timings
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.server.housekeeper.process import CERTIFICATE_WRITTEN
 from moorage.server.listeners import bind
@@ -35,14 +35,14 @@ __all__ = ["AcmeJob", "AcmeJobs", "certificate_order", "prepare_acme", "require_
 _log: Final = structlog.get_logger("moorage.acme")
 
 
-def certificate_order(settings: Settings, *, http: bool, unix: bool) -> Wanted:
+def certificate_order(settings: Settings, *, http: bool, unix: bool) -> CertificateOrder:
     """Return the certificate order that `http.tls.letsencrypt` configures.
 
     HTTP-01 needs a listener of its own, TLS-ALPN-01 a socket of the registry that the authority can reach.
     """
     acme = settings.http.tls.letsencrypt
     kinds = (*((HTTP_01,) if http else ()), *(() if unix else (TLS_ALPN_01,)))
-    return Wanted(
+    return CertificateOrder(
         hosts=acme.names,
         folder=str(Path(acme.cachefile).absolute()),
         kinds=kinds,
@@ -56,7 +56,7 @@ def require_library() -> None:
     extras.require("letsencrypt", "http.tls.letsencrypt", "acme", "josepy")
 
 
-def prepare_acme(plan: Plan, sockets: Sockets, pace: Pace) -> AcmeJobs | None:
+def prepare_acme(plan: Plan, sockets: Sockets, timings: Timings) -> AcmeJobs | None:
     """Create the directory and bind the listener for HTTP-01; None without ACME.  Raises `StartupError`."""
     acme = plan.settings.http.tls.letsencrypt
     if not acme.cachefile:
@@ -76,15 +76,15 @@ def prepare_acme(plan: Plan, sockets: Sockets, pace: Pace) -> AcmeJobs | None:
             f"http.tls.letsencrypt.cachefile: cannot use {order.folder}: {error.strerror}"
         ) from error
     http = bind("tcp", acme.http01, 1) if acme.http01 else None
-    return AcmeJobs(None if http is None else http.of(0), pace, unix=sockets.unix)
+    return AcmeJobs(None if http is None else http.of(0), timings, unix=sockets.unix)
 
 
 class AcmeJobs:
     """Creates the job from the current settings.  `http` is the listening socket for HTTP-01, kept by a reload."""
 
-    def __init__(self, http: socket.socket | None, pace: Pace, *, unix: bool) -> None:
+    def __init__(self, http: socket.socket | None, timings: Timings, *, unix: bool) -> None:
         self.http = http
-        self._pace = pace
+        self._timings = timings
         self._unix = unix
 
     def __call__(self, plan: Plan) -> list[Job]:
@@ -92,7 +92,7 @@ class AcmeJobs:
         if not settings.http.tls.letsencrypt.cachefile:
             return []
         order = certificate_order(settings, http=self.http is not None, unix=self._unix)
-        return [AcmeJob(order, settings.http.host, not plan.awaiting, self.http, self._pace)]
+        return [AcmeJob(order, settings.http.host, not plan.awaiting, self.http, self._timings)]
 
 
 @dataclass(frozen=True)
@@ -101,40 +101,38 @@ class AcmeJob(Job):
 
     name: ClassVar[str] = "certificates by ACME"
 
-    order: Wanted
+    order: CertificateOrder
     public_url: str
     serving: bool = field(compare=False)
     http: socket.socket | None = field(compare=False)
-    pace: Pace = field(compare=False)
+    timings: Timings = field(compare=False)
 
     async def run(self, context: JobContext) -> None:
         from moorage.acme.authority import obtain, trust  # noqa: PLC0415  heavy: not before the fork
         from moorage.acme.http01 import HttpChallenges  # noqa: PLC0415  as above
-        from moorage.acme.renewal import Keeper  # noqa: PLC0415  as above
-        from moorage.acme.store import Store  # noqa: PLC0415  as above
+        from moorage.acme.renewal import CertificateRenewal  # noqa: PLC0415  as above
+        from moorage.acme.store import CertificateStore  # noqa: PLC0415  as above
 
         if not self.serving:
             _log.info("waiting for a certificate; nothing is served before", hosts=", ".join(self.order.hosts))
         trust()
-        store = Store(self.order.folder)
-        keeper = Keeper(
+        store = CertificateStore(self.order.folder)
+        renewal = CertificateRenewal(
             self.order, store, lambda: context.report(CERTIFICATE_WRITTEN),
-            serving=self.serving, pace=self.pace, obtain=obtain,
+            serving=self.serving, timings=self.timings, obtain=obtain,
         )  # fmt: skip
-        context.on_reload = keeper.again
+        context.on_reload = renewal.retry_now
         server: asyncio.Server | None = None
         try:
             if self.http is not None:
                 # A duplicate: the next run after a failure needs the socket again.
                 challenges = HttpChallenges(store, self.order.hosts, self.public_url)
                 server = await challenges.start(self.http.dup())
-            await keeper.run()
+            await renewal.run()
         except asyncio.CancelledError:
             if self.http is not None:
                 self.http.close()
             raise
         finally:
-            # Pending challenges are withdrawn.
-            keeper.end()
             if server is not None:
                 server.close()

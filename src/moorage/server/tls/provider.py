@@ -7,7 +7,7 @@ import ssl
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from moorage.acme.store import Store
+from moorage.acme.store import CertificateStore
 from moorage.server.http1.client_hello import ACME_TLS
 from moorage.server.tls.contexts import make_contexts
 from moorage.system_errors import no_thread_error
@@ -39,7 +39,7 @@ class Certificates:
         if tls is not None:
             self.replace(tls)
         self._hosts = () if challenges is None else challenges.hosts
-        self._store = None if challenges is None else Store(challenges.folder)
+        self._store = None if challenges is None else CertificateStore(challenges.folder)
         self._threads = ThreadPoolExecutor(_THREADS, "challenges")
         self._free = asyncio.Semaphore(_THREADS)
 
@@ -79,7 +79,7 @@ class Certificates:
             return await asyncio.shield(reading)
 
 
-def _challenge_context(store: Store, host: str) -> ssl.SSLContext | None:
+def _challenge_context(store: CertificateStore, host: str) -> ssl.SSLContext | None:
     """Return the context of a TLS-ALPN-01 challenge for `host` (RFC 8737); None without a pending one."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.set_alpn_protocols([ACME_TLS.decode()])
