@@ -21,7 +21,7 @@ from tests.server.serving import LIMIT_S, Served, serving
 
 from moorage.config.sections.http import Tls
 from moorage.logs.mail_hook import MailQueue
-from moorage.server.processes.protocol import CERTIFICATE, EXCHANGE_FAILED, EXCHANGED
+from moorage.server.processes.protocol import CERTIFICATE, CERTIFICATE_FAILED, CERTIFICATE_LOADED
 from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool
 from moorage.server.tls import validation
 
@@ -33,16 +33,16 @@ if TYPE_CHECKING:
 
 
 class Pair:
-    """A crew with one worker, whose end of the control socket the test holds."""
+    """A worker pool with one worker, whose end of the control socket the test holds."""
 
     def __init__(self, tmp_path: Path, ca: Holder) -> None:
         ours, self.worker_end = socket.socketpair()
         self.worker_end.setblocking(False)
         selector = selectors.DefaultSelector()
         unused: Any = None
-        self.crew = WorkerPool([Slot(0)], unused, selector, unused, None, MailQueue())
-        self.worker = Worker(1, self.crew.slots[0], ours, 0.0, ready=True)
-        self.crew.workers[1] = self.worker
+        self.pool = WorkerPool([Slot(0)], unused, selector, unused, None, MailQueue())
+        self.worker = Worker(1, self.pool.slots[0], ours, 0.0, ready=True)
+        self.pool.workers[1] = self.worker
         selector.register(ours, selectors.EVENT_READ, self.worker)
         paths = ca.issue("registry.test").write(tmp_path, "now")
         found, _ = validation.check(Tls(certificate=paths["certificate"], key=paths["key"]))
@@ -63,16 +63,16 @@ class Pair:
 
     def report(self, word: bytes) -> None:
         self.worker_end.send(word)
-        self.crew.hear(self.worker)
+        self.pool.receive(self.worker)
 
     def wait(self) -> None:
         """Let the time pass that the master would wait for."""
-        self.crew.exchange_due(self.plan, max(self.crew.due()))
+        self.pool.send_due_certificates(self.plan, max(self.pool.due()))
 
     def close(self) -> None:
         self.worker_end.close()
         self.worker.control.close()
-        self.crew.selector.close()
+        self.pool.selector.close()
 
 
 @pytest.fixture
@@ -94,61 +94,61 @@ def test_a_certificate_that_cannot_be_sent_is_sent_later(
         return real(*arguments)
 
     monkeypatch.setattr(socket, "send_fds", send_fds)
-    pair.crew.exchange(pair.plan)
+    pair.pool.send_certificate(pair.plan)
     for _ in range(3):
         assert pair.received() == b""
-        assert pair.crew.is_exchanging()
+        assert pair.pool.has_unconfirmed_certificate()
         pair.wait()
     assert pair.received() == CERTIFICATE
-    pair.report(EXCHANGED)
-    assert not pair.crew.is_exchanging()
-    assert not pair.worker.exchange_failed
+    pair.report(CERTIFICATE_LOADED)
+    assert not pair.pool.has_unconfirmed_certificate()
+    assert not pair.worker.certificate_failed
 
 
 def test_a_certificate_that_a_worker_cannot_use_is_sent_again(pair: Pair) -> None:
     """The waits grow: what fails for lack of memory must not be tried without a pause."""
-    pair.crew.exchange(pair.plan)
+    pair.pool.send_certificate(pair.plan)
     for wait_s in (1, 2, 4, 8):
         assert pair.received() == CERTIFICATE
         before = time.monotonic()
-        pair.report(EXCHANGE_FAILED)
-        assert pair.crew.is_exchanging()
-        assert before + wait_s <= max(pair.crew.due()) <= time.monotonic() + wait_s
+        pair.report(CERTIFICATE_FAILED)
+        assert pair.pool.has_unconfirmed_certificate()
+        assert before + wait_s <= max(pair.pool.due()) <= time.monotonic() + wait_s
         pair.wait()
     assert pair.received() == CERTIFICATE
-    pair.report(EXCHANGED)
-    assert not pair.crew.is_exchanging()
+    pair.report(CERTIFICATE_LOADED)
+    assert not pair.pool.has_unconfirmed_certificate()
 
 
 def test_a_worker_that_does_not_respond_holds_one_certificate_only(pair: Pair) -> None:
     """Its control socket would fill with keys; once it responds it gets the newest one."""
     for _ in range(3):
-        pair.crew.exchange(pair.plan)
+        pair.pool.send_certificate(pair.plan)
     assert pair.received() == CERTIFICATE
-    assert not [due for due in pair.crew.due() if due <= time.monotonic()], "the master would spin"
-    pair.report(EXCHANGED)
-    assert pair.crew.is_exchanging()
+    assert not [due for due in pair.pool.due() if due <= time.monotonic()], "the master would spin"
+    pair.report(CERTIFICATE_LOADED)
+    assert pair.pool.has_unconfirmed_certificate()
     pair.wait()
     assert pair.received() == CERTIFICATE
-    pair.report(EXCHANGED)
-    assert not pair.crew.is_exchanging()
+    pair.report(CERTIFICATE_LOADED)
+    assert not pair.pool.has_unconfirmed_certificate()
 
 
 def test_a_worker_that_has_died_or_retires_is_not_waited_for(pair: Pair) -> None:
     """Nothing would be served before the start is announced, and the master would try for ever."""
     pair.worker_end.close()
-    pair.crew.exchange(pair.plan)
-    assert not pair.crew.is_exchanging()
+    pair.pool.send_certificate(pair.plan)
+    assert not pair.pool.has_unconfirmed_certificate()
     pair.worker.retiring = True
-    pair.crew.exchange(pair.plan)
-    assert not pair.crew.is_exchanging()
-    assert not [due for due in pair.crew.due() if due <= time.monotonic()]
+    pair.pool.send_certificate(pair.plan)
+    assert not pair.pool.has_unconfirmed_certificate()
+    assert not [due for due in pair.pool.due() if due <= time.monotonic()]
 
 
 def test_a_reload_without_tls_ends_the_tries(pair: Pair) -> None:
     pair.plan.options.tls, certificate = None, pair.plan.options.tls
-    pair.crew.exchange(pair.plan)
-    assert not pair.crew.is_exchanging()
+    pair.pool.send_certificate(pair.plan)
+    assert not pair.pool.has_unconfirmed_certificate()
     certificate.close()
 
 
@@ -162,7 +162,7 @@ def test_a_certificate_that_cannot_be_kept_in_memory_is_sent_later(
 
     with monkeypatch.context() as limited:
         limited.setattr(os, "memfd_create", no_memory)
-        pair.crew.exchange(pair.plan)
+        pair.pool.send_certificate(pair.plan)
         assert pair.received() == b""
     pair.wait()
     assert pair.received() == CERTIFICATE

@@ -30,7 +30,7 @@ from moorage.storage.filesystem import data_directory
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from moorage.server.processes.protocol import Job
+    from moorage.server.processes.protocol import WorkerStartup
     from moorage.server.processes.worker_config import Plan
 
 OFTEN = {"writeprobe": {"interval": "50ms"}}
@@ -163,7 +163,7 @@ def test_a_change_of_the_space_is_reported_although_the_state_is_the_same(
 def test_space_becomes_gauges(inodes: int) -> None:
     """A file system without a fixed number of inodes has no gauge of 0, which would look full."""
     report = StorageReport(seen=True, space=StorageSpace(100, 30, inodes, inodes))
-    observing = Observing(cast("Job", SimpleNamespace(board=None)))
+    observing = Observing(cast("WorkerStartup", SimpleNamespace(board=None)))
     observing.start(Health((), lambda: report), Traffic(), tuple, None)
     gauges = {name: value for name, _, value in observing._storage()}
     expected = {"moorage_storage_size_bytes": 100, "moorage_storage_free_bytes": 30}

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading, Recorder
     from moorage.server.listeners import Sockets
-    from moorage.server.processes.protocol import Job
+    from moorage.server.processes.protocol import WorkerStartup
     from moorage.server.tls.provider import Certificates
     from moorage.storage.instrumented import Watch
     from moorage.tracing.setup import Tracing
@@ -82,7 +82,7 @@ def observe(settings: Settings, workers: int) -> Observation | None:
 class Observing:
     """Observability of one worker."""
 
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerStartup) -> None:
         self._job = job
         self._recorder: Recorder | None = None
         self._tracing: Tracing | None = None

@@ -1,19 +1,19 @@
-"""Master process: forks children, handles signals and the children's messages, shuts down.  Serves no requests.
+"""Master process: forks children, handles signals and the messages of the children, shuts down.
 
     starting ─► awaiting a certificate ─► serving
-          └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► gone
+          └──────────────────────┴───────────┴── SIGTERM, SIGINT ─► stopping ─► ended
 
-    starting, but no worker can: gone              stopping, and a second signal or a timeout: all are killed, gone
+    starting, but no worker can start: ended      stopping, and a second signal or a timeout: all are killed, ended
 
 SIGTERM, SIGINT   stop accepting, let the workers drain for `http.draintimeout`; the second one kills them
 SIGHUP            load the configuration again; worker by worker, start a new one, then retire the old one
 SIGQUIT           stacks of all processes to standard error
 SIGCHLD           reap dead children and replace them
 
-    master.py ──► rolling_restart.py   the current plan, and the rolling restart to another one
-              ──► worker_pool.py         the workers
-              ──► server/housekeeper/supervisor.py    one more process for background work
-              ──► storage_monitor.py  one more process if the storage is a directory
+    master.py ──► rolling_restart.py               the current plan, and the rolling restart to another one
+              ──► worker_pool.py                   the workers
+              ──► server/housekeeper/supervisor.py one process for background work
+              ──► storage_monitor.py               one process that checks the data directory
 
 One thread, one loop: signals and control sockets wake it, and being single-threaded it may fork at any time.  Its
 exit status is 0 if every request was answered, else 1.
@@ -36,7 +36,7 @@ import structlog
 from moorage.server.options import ServerOptions
 from moorage.server.processes.rolling_restart import RollingRestart
 from moorage.server.processes.systemd import notify
-from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool, ended
+from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool, describe_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -60,10 +60,10 @@ _log: Final = structlog.get_logger("moorage.server")
 
 
 class Master:
-    """`plan`, `reload` and `renew` are those of `Succession`.  `announce` is called when the first workers serve.
+    """The master.  `reload` and `renew` are those of `RollingRestart`; `announce` is called when workers serve.
 
-    `observation`, if there is a debug listener, is its socket and the board of the workers' metrics.
-    `monitor` checks the data directory, in a process of its own.
+    `observation`, if there is a debug listener, is its socket and the board of the workers' metrics.  `mail` is
+    the queue of log lines for mails.
     """
 
     def __init__(
@@ -86,30 +86,31 @@ class Master:
         housekeeper.register(self._selector)
         slots = [Slot(number) for number in range(plan.workers)]
         storage = None if monitor is None else monitor.report
-        self._crew = WorkerPool(slots, sockets, self._selector, self._fork, observation, mail, storage)
-        self._succession = RollingRestart(plan, self._crew, reload, renew, housekeeper.reloaded)
+        self._pool = WorkerPool(slots, sockets, self._selector, self._fork, observation, mail, storage)
+        self._rolling_restart = RollingRestart(plan, self._pool, reload, renew, housekeeper.reloaded)
         self._stop_at: float | None = None
         self._stopping_since = 0.0
         self._status = 0
-        self._failed_start = self._came_up = False
+        self._failed_start = False
+        self._was_ready = False
 
     def run(self) -> int:
         """Serve until a signal stops the server; return the exit status."""
-        ours, theirs = socket.socketpair()
-        for end in (ours, theirs):
+        wakeups, signals = socket.socketpair()
+        for end in (wakeups, signals):
             end.setblocking(False)
         for number in _SIGNALS:
-            signal.signal(number, _noted)
-        signal.set_wakeup_fd(theirs.fileno(), warn_on_full_buffer=False)
-        self._selector.register(ours, selectors.EVENT_READ, None)
+            signal.signal(number, _wake_up)
+        signal.set_wakeup_fd(signals.fileno(), warn_on_full_buffer=False)
+        self._selector.register(wakeups, selectors.EVENT_READ, None)
         try:
-            self._crew.start_all(self._succession.plan)
+            self._pool.start_all(self._rolling_restart.plan)
             while not self._finished():
-                self._step(ours)
+                self._step(wakeups)
         finally:
             signal.set_wakeup_fd(-1)
             self._kill_all()
-            self._crew.close_sockets()
+            self._pool.close_sockets()
             self._sockets.remove()
         if self._stop_at is not None:
             seconds = round(time.monotonic() - self._stopping_since, 3)
@@ -117,44 +118,44 @@ class Master:
         return self._status
 
     def _finished(self) -> bool:
-        gone = not self._crew.workers and self._housekeeper.has_stopped
+        gone = not self._pool.workers and self._housekeeper.has_stopped
         return self._failed_start or (self._stop_at is not None and gone)
 
     def _step(self, wakeups: socket.socket) -> None:
         for key, _ in self._selector.select(self._wait_s()):
             if key.data is None:
-                self._heed(wakeups.recv(4096))
+                self._handle_signals(wakeups.recv(4096))
             elif isinstance(key.data, Worker):
-                if self._crew.hear(key.data):
-                    self._crew.take_over(key.data)
-                    self._succession.taken_over()
+                if self._pool.receive(key.data):
+                    self._pool.take_over(key.data)
+                    self._rolling_restart.taken_over()
             elif self._housekeeper.receive():
-                self._succession.certificate_written()
+                self._rolling_restart.certificate_written()
         # Without waiting for a signal: one may get lost when many come at once.
-        self._bury()
-        self._keep_time()
-        self._settle()
+        self._reap()
+        self._run_due()
+        self._announce_when_ready()
 
     def _wait_s(self) -> float | None:
         """Return the seconds until the next deadline; None without one."""
-        due = [*self._crew.due(), *self._succession.due()]
+        due = [*self._pool.due(), *self._rolling_restart.due()]
         for helper in self._helpers:
             due += helper.due()
         if self._stop_at is not None:
             due = [self._stop_at, *self._housekeeper.due()]
         return max(0.0, min(due) - time.monotonic()) if due else None
 
-    def _heed(self, numbers: bytes) -> None:
+    def _handle_signals(self, numbers: bytes) -> None:
         for number in numbers:
             if number in {signal.SIGTERM, signal.SIGINT}:
                 self._stop(signal.Signals(number).name)
             elif number == signal.SIGHUP:
-                self._succession.reload()
+                self._rolling_restart.reload()
             elif number == signal.SIGQUIT:
                 faulthandler.dump_traceback(all_threads=True)
-                self._crew.tell_all(signal.SIGQUIT)
+                self._pool.signal_all(signal.SIGQUIT)
 
-    def _bury(self) -> None:
+    def _reap(self) -> None:
         while True:
             try:
                 pid, waited = os.waitpid(-1, os.WNOHANG)
@@ -165,60 +166,61 @@ class Master:
             status = os.waitstatus_to_exitcode(waited)
             helper = next((helper for helper in self._helpers if helper.pid == pid), None)
             if helper is not None:
-                helper.died(ended(status), time.monotonic())
-            elif (worker := self._crew.bury(pid)) is not None:
-                self._died(worker, status)
+                helper.died(describe_exit(status), time.monotonic())
+            elif (worker := self._pool.reap(pid)) is not None:
+                self._worker_died(worker, status)
             # As process 1 of a container the master also reaps orphans of other processes.
 
-    def _died(self, worker: Worker, status: int) -> None:
+    def _worker_died(self, worker: Worker, status: int) -> None:
         if self._stop_at is not None:
             self._status = self._status or int(status != 0)
-        elif self._crew.lost(worker, status):
-            self._succession.abort()
+        elif self._pool.ended_unexpectedly(worker, status):
+            self._rolling_restart.abort()
 
-    def _keep_time(self) -> None:
+    def _run_due(self) -> None:
         now = time.monotonic()
         if self._stop_at is not None:
             if now >= self._stop_at:
-                if self._crew.workers:
-                    _log.error("workers did not end in time and are killed", workers=len(self._crew.workers))
+                if self._pool.workers:
+                    _log.error("workers did not end in time and are killed", workers=len(self._pool.workers))
                     self._status = 1
                 self._kill_all()
             return
         for helper in self._helpers:
-            helper.settle(self._succession.plan, partial(self._fork_helper, helper), now)
-        self._crew.kill_late(now)
-        self._crew.check_heartbeats(now)
-        self._crew.exchange_due(self._succession.plan, now)
-        if self._succession.has_begun or self._succession.plan.awaiting:
-            self._crew.start_due(self._succession.plan, now)
-        self._succession.keep_time(now)
+            helper.settle(self._rolling_restart.plan, partial(self._fork_helper, helper), now)
+        self._pool.kill_overdue(now)
+        self._pool.check_heartbeats(now)
+        self._pool.send_due_certificates(self._rolling_restart.plan, now)
+        if self._rolling_restart.has_begun or self._rolling_restart.plan.awaiting:
+            self._pool.start_due(self._rolling_restart.plan, now)
+        self._rolling_restart.run_due(now)
 
-    def _settle(self) -> None:
+    def _announce_when_ready(self) -> None:
         """Announce the start, or give up, once all first workers are ready or dead and have a certificate."""
-        if self._succession.has_begun or self._stop_at is not None or self._crew.has_starting():
+        if self._rolling_restart.has_begun or self._stop_at is not None or self._pool.has_starting():
             return
-        if not self._crew.has_ready():
+        if not self._pool.has_ready():
             # While a certificate is awaited, workers that die later are started again.
-            if not self._came_up:
+            if not self._was_ready:
                 _log.critical("no worker could start; see the errors above")
-                self._status, self._failed_start = 1, True
+                self._status = 1
+                self._failed_start = True
             return
-        self._came_up = True
-        if self._succession.plan.awaiting or self._crew.is_exchanging():
+        self._was_ready = True
+        if self._rolling_restart.plan.awaiting or self._pool.has_unconfirmed_certificate():
             return
-        self._announce(self._succession.plan, self._sockets)
+        self._announce(self._rolling_restart.plan, self._sockets)
         notify("READY=1")
-        self._succession.begin()
+        self._rolling_restart.begin()
 
     # Children
 
     def _fork_helper(self, helper: HelperProcess[Any], become: Callable[[], NoReturn]) -> int:
         """Fork a process that serves no requests, without the private key."""
-        return self._fork(replace(self._succession.plan, options=ServerOptions()), become, helper.inherited)
+        return self._fork(replace(self._rolling_restart.plan, options=ServerOptions()), become, helper.inherited)
 
     def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
-        """Fork a child that runs `become` with `plan` (`crew.Fork`)."""
+        """Fork a child that runs `become` with `plan` (`worker_pool.Fork`)."""
         # Before the child has its own handlers its signals would wake the master.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -227,14 +229,14 @@ class Master:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if pid == 0:
-            self._forget(keep)
-            self._succession.keep_only(plan)
+            self._close_in_child(keep)
+            self._rolling_restart.keep_only(plan)
             become()
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 
-    def _forget(self, keep: tuple[socket.socket | None, ...]) -> None:
-        """Release the master's resources in the child, or closed sockets would not be detected."""
+    def _close_in_child(self, keep: tuple[socket.socket | None, ...]) -> None:
+        """Release the master's resources in a child, or the closing of sockets would not be detected."""
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGTERM, signal.SIGQUIT, signal.SIGCHLD):
             signal.signal(number, signal.SIG_DFL)
@@ -242,7 +244,7 @@ class Master:
             # The terminal sends these to the whole process group; the master alone handles them.
             signal.signal(number, signal.SIG_IGN)
         self._selector.close()
-        self._crew.forget(keep)
+        self._pool.close_in_child(keep)
         for helper in self._helpers:
             helper.close_in_child(keep)
 
@@ -254,23 +256,23 @@ class Master:
             self._status = 1
             self._kill_all()
             return
-        limit = self._succession.plan.settings.http.draintimeout
-        _log.info("stopping", signal=name, drain_seconds=limit, requests=self._crew.in_flight())
+        limit = self._rolling_restart.plan.settings.http.draintimeout
+        _log.info("stopping", signal=name, drain_seconds=limit, requests=self._pool.in_flight())
         notify("STOPPING=1")
         self._stopping_since = time.monotonic()
         self._stop_at = self._stopping_since + limit + _KILL_AFTER_S
-        self._succession.end()
-        self._crew.close_sockets()
+        self._rolling_restart.end()
+        self._pool.close_sockets()
         for helper in self._helpers:
             helper.stop()
-        self._crew.tell_all(signal.SIGTERM)
+        self._pool.signal_all(signal.SIGTERM)
 
     def _kill_all(self) -> None:
         """Kill all children and wait for their end."""
-        self._crew.kill_all()
+        self._pool.kill_all()
         for helper in self._helpers:
             helper.kill()
 
 
-def _noted(_: int, __: object) -> None:
+def _wake_up(_: int, __: object) -> None:
     """Do nothing: the wake-up socket delivers the signal number to the loop."""

@@ -1,10 +1,12 @@
-"""Interface between master and worker: the job, the messages on the control socket, and the exit statuses.
+"""Interface between master and worker: start parameters, messages on the control socket, exit statuses.
 
-    to the worker   RETIRE, CERTIFICATE      one byte each, over the control socket; CERTIFICATE comes with the
-                                             descriptor of a sealed file with a pickled `Tls`
-                    EXCLUDED                 the response to DRAINING: its queue gets no more connections
-    to the master   READY, DRAINING; HEARTBEAT every HEARTBEAT_S seconds; for each CERTIFICATE either EXCHANGED or
-                    EXCHANGE_FAILED, after which the master sends it again
+    to the worker   RETIRE                one byte each, over the control socket
+                    CERTIFICATE           with the descriptor of a sealed file with a pickled `Tls`
+                    NO_NEW_CONNECTIONS    the response to DRAINING: its queue gets no more connections
+    to the master   READY, DRAINING
+                    HEARTBEAT             every HEARTBEAT_S seconds
+                    CERTIFICATE_LOADED    the response to CERTIFICATE
+                    CERTIFICATE_FAILED    the response to CERTIFICATE, which the master sends again
     exit status     0 (all requests were answered), CUT_OFF (some were not in time), START_FAILED
 
 No worker outlives the master: `die_with`.
@@ -33,18 +35,21 @@ if TYPE_CHECKING:
     from moorage.server.processes.shared_count import SharedCount
     from moorage.server.processes.storage_report import SharedReport
 
-__all__ = ["CERTIFICATE", "CUT_OFF", "DRAINING", "EXCHANGED", "EXCHANGE_FAILED", "EXCLUDED", "HEARTBEAT"]
-__all__ += ["HEARTBEAT_S", "READY", "RETIRE", "START_FAILED", "Job", "die_with"]
+__all__ = ["CERTIFICATE", "CERTIFICATE_FAILED", "CERTIFICATE_LOADED", "CUT_OFF", "DRAINING", "HEARTBEAT"]
+__all__ += ["HEARTBEAT_LIMIT_S", "HEARTBEAT_S", "NO_NEW_CONNECTIONS", "READY", "RETIRE", "START_FAILED"]
+__all__ += ["WorkerStartup", "die_with"]
 
 READY: Final = b"R"
 DRAINING: Final = b"D"
-EXCLUDED: Final = b"E"
+NO_NEW_CONNECTIONS: Final = b"E"
 HEARTBEAT: Final = b"H"
 HEARTBEAT_S: Final = 1.0
+HEARTBEAT_LIMIT_S: Final = 5.0
+"""Seconds without a heartbeat after which new connections go to other workers."""
 RETIRE: Final = b"T"
 CERTIFICATE: Final = b"C"
-EXCHANGED: Final = b"c"
-EXCHANGE_FAILED: Final = b"f"
+CERTIFICATE_LOADED: Final = b"c"
+CERTIFICATE_FAILED: Final = b"f"
 CUT_OFF: Final = 1
 START_FAILED: Final = 3
 
@@ -52,8 +57,8 @@ _PR_SET_PDEATHSIG: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
-    """Arguments of a worker.  `number` counts from 0; `master` is the parent's process id.
+class WorkerStartup:
+    """Start parameters of a worker.  `number` counts from 0; `master` is the parent's process id.
 
     `build` builds the application.  `debug` is the debug listener's socket, for worker 0;
     `board` and `place` are where the worker publishes its metrics, if there is a debug listener.  `storage` is the

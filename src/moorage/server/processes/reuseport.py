@@ -1,8 +1,8 @@
-"""Steers new connections among sockets that listen on one port with SO_REUSEPORT.
+"""Distributes new connections among sockets that listen on one port with SO_REUSEPORT.
 
 The kernel chooses one socket of the group for each new connection, by a hash of its addresses, and takes no
 notice of whether its owner accepts: with one of two workers stopped, half of all clients wait in its queue.
-A classic BPF program attached to the group makes the choice instead, at random among the sockets that are named.
+A classic BPF program attached to the group makes the choice instead, at random among given sockets.
 
 A choice is final: what is in a socket's queue stays there until its owner, or another process that has the same
 socket, accepts it.  Linux moves queued connections only when a socket is closed, and only with
@@ -34,7 +34,7 @@ _INSTRUCTION: Final = struct.Struct("HBBI")
 
 
 def program(positions: Sequence[int]) -> bytes:
-    """Return a classic BPF program that answers one of `positions` at random, each as often as the others.
+    """Return a classic BPF program that returns one of `positions` at random, with equal probability.
 
     Raises ValueError for none.
     """
@@ -57,8 +57,8 @@ def steer(member: socket.socket, positions: Sequence[int]) -> None:
     code = program(positions)
     buffer = ctypes.create_string_buffer(code, len(code))
     # struct sock_fprog { unsigned short len; struct sock_filter *filter; }
-    wanted = struct.pack("@HP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
-    member.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, wanted)
+    filter_program = struct.pack("@HP", len(code) // _INSTRUCTION.size, ctypes.addressof(buffer))
+    member.setsockopt(socket.SOL_SOCKET, _SO_ATTACH_REUSEPORT_CBPF, filter_program)
 
 
 def release(member: socket.socket) -> None:

@@ -11,7 +11,8 @@ the remaining workers keep the old plan.
 
 SIGHUP           reloads the configuration: at once while awaiting or settled, else as soon as it is settled
 certificates     are polled (`server/tls/file_watch.py`) while awaiting or settled; a renewed one replaces no
-                 worker: it is sent to all workers (`crew.exchange`), which use it for new connections
+                 worker: it is sent to all workers (`WorkerPool.send_certificate`), which use it for new
+                 connections
 
 Invariant: plans are referenced by `plan` and `_next` only.  Each holds a private key, and all that the master
 references, local variables of running functions included, is in the memory of the workers it forks.
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
 
 __all__ = ["RollingRestart"]
 
-_PATIENCE_S: Final = 60.0
+_START_EXTENSION_S: Final = 60.0
 """Seconds by which the start timeout of the service manager is extended, repeatedly, without a certificate."""
 
 _log: Final = structlog.get_logger("moorage.server")
@@ -55,20 +56,21 @@ class RollingRestart:
     def __init__(
         self,
         plan: Plan,
-        crew: WorkerPool,
+        pool: WorkerPool,
         reload: Callable[[Plan], Plan],
         renew: Callable[[Plan], Plan],
         reloaded: Callable[[], None],
     ) -> None:
         self.plan = plan
         self.has_begun = False
-        self._crew = crew
+        self._pool = pool
         self._reloaded = reloaded
-        self._load_again, self._renew = reload, renew
+        self._reload_settings = reload
+        self._renew = renew
         self._next: Plan | None = None
         self._to_replace: list[Slot] = []
         self._reload_later = False
-        self._look_at = 0.0
+        self._poll_at = 0.0
         self._has_ended = False
 
     # Schedule
@@ -83,38 +85,39 @@ class RollingRestart:
         self._has_ended = True
 
     def due(self) -> list[float]:
-        """Return the times at which `keep_time` is to be called."""
-        return [self._look_at] if self._looks() or self.plan.awaiting else []
+        """Return the times at which `run_due` is to be called."""
+        return [self._poll_at] if self._polls() or self.plan.awaiting else []
 
-    def keep_time(self, now: float) -> None:
+    def run_due(self, now: float) -> None:
         """Poll the certificates if that is due."""
-        if now < self._look_at:
+        if now < self._poll_at:
             return
         if self.plan.awaiting:
-            self._look_at = now + _PATIENCE_S / 3
+            self._poll_at = now + _START_EXTENSION_S / 3
             # The service manager would take the wait for a hanging start.
-            notify(f"EXTEND_TIMEOUT_USEC={round(_PATIENCE_S * 1_000_000)}")
+            notify(f"EXTEND_TIMEOUT_USEC={round(_START_EXTENSION_S * 1_000_000)}")
             if self._next is None and self.plan.watched.due(now):
-                self._take(now)
-        elif self._looks():
-            self._look_at = now + POLL_S
-            self._look(now)
+                self._read_certificates(now)
+        elif self._polls():
+            self._poll_at = now + POLL_S
+            self._poll(now)
 
     def certificate_written(self) -> None:
         """Use the certificate that the housekeeper has written completely, without waiting for a second poll."""
         now = time.monotonic()
         if self._has_ended:
             return
-        if (self.plan.awaiting and self._next is None) or self._looks():
+        if (self.plan.awaiting and self._next is None) or self._polls():
             self.plan.watched.due(now)
-            self._take(now)
+            self._read_certificates(now)
         elif self.plan.awaiting:
             # Once the workers are replaced.
-            self._look_at = now
+            self._poll_at = now
 
     def keep_only(self, plan: Plan) -> None:
         """Drop all other plans in a child of the master."""
-        self.plan, self._next = plan, None
+        self.plan = plan
+        self._next = None
 
     # SIGHUP
 
@@ -127,7 +130,7 @@ class RollingRestart:
             return
         reloading()
         try:
-            self._next = self._load_again(self.plan)
+            self._next = self._reload_settings(self.plan)
         except StartupError as error:
             _log.error("the configuration is not taken; the old one stays", cause=str(error))
             notify("READY=1")
@@ -142,19 +145,19 @@ class RollingRestart:
 
     # Certificates
 
-    def _looks(self) -> bool:
+    def _polls(self) -> bool:
         """Return whether certificates are polled: not during a replacement, or without certificate files."""
         settled = self.has_begun and self._next is None
-        return settled and bool(self.plan.watched.paths) and self._crew.has_current()
+        return settled and bool(self.plan.watched.paths) and self._pool.has_current()
 
-    def _look(self, now: float) -> None:
+    def _poll(self, now: float) -> None:
         watched = self.plan.watched
         if watched.due(now):
-            self._take(now)
+            self._read_certificates(now)
         if cause := watched.reportable_cause(now):
             _log.error("the renewed certificate is not taken; the old one stays", cause=cause)
 
-    def _take(self, now: float) -> None:
+    def _read_certificates(self, now: float) -> None:
         """Read the certificate files, and use them if they are valid and changed."""
         watched, awaiting = self.plan.watched, self.plan.awaiting
         try:
@@ -169,7 +172,7 @@ class RollingRestart:
         if renewed is self.plan or tls is None:
             return
         self.plan = renewed
-        self._crew.exchange(renewed)
+        self._pool.send_certificate(renewed)
         if not awaiting:
             _log.info(
                 "certificate renewed", files=", ".join(changed or watched.paths), subject=tls.subject,
@@ -179,19 +182,19 @@ class RollingRestart:
     # Replacing all
 
     def _replace_all(self) -> None:
-        if not any(slot.current for slot in self._crew.slots):
+        if not any(slot.current for slot in self._pool.slots):
             # No worker serves, so the next plan cannot break anything.
-            self._put_in_force()
-        self._to_replace = list(self._crew.slots)
+            self._make_current()
+        self._to_replace = list(self._pool.slots)
         self._replace_next()
 
     def _replace_next(self) -> None:
         while self._to_replace and self._next is not None:
             slot = self._to_replace.pop(0)
-            worker = self._crew.start(slot, self._next)
-            if worker is not None and worker is slot.fresh:
+            worker = self._pool.start(slot, self._next)
+            if worker is not None and worker is slot.replacement:
                 return
-            # The slot was empty: not waited for; the crew handles a failed start.
+            # The slot was empty: not waited for; the pool handles a failed start.
         self._end_replacing()
 
     def taken_over(self) -> None:
@@ -199,10 +202,10 @@ class RollingRestart:
         if self._has_ended:
             return
         # The plan works, so workers that die from now on are replaced with the new configuration.
-        self._put_in_force()
+        self._make_current()
         self._replace_next()
 
-    def _put_in_force(self) -> None:
+    def _make_current(self) -> None:
         # The old plan is not kept here: workers that are forked after this would have its private key.
         if self._next is not None:
             before, self.plan = self.plan.settings, self._next

@@ -1,4 +1,4 @@
-"""What systemd is told: sd_notify(3), for units with `Type=notify` or `Type=notify-reload`."""
+"""Notifications of systemd by sd_notify(3), for units with `Type=notify` or `Type=notify-reload`."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ __all__ = ["notify", "reloading"]
 
 
 def notify(state: str) -> None:
-    """Send `READY=1` and the like to the service manager, if there is one.  Never fails: it is only told."""
+    """Send a state such as `READY=1` to the service manager, if there is one.  Errors are ignored."""
     address = os.environ.get("NOTIFY_SOCKET", "")
     if not address.startswith(("/", "@")):
         return
@@ -23,5 +23,5 @@ def notify(state: str) -> None:
 
 
 def reloading() -> None:
-    """A reload began; `READY=1` ends it."""
+    """Report the beginning of a reload; `READY=1` ends it."""
     notify(f"RELOADING=1\nMONOTONIC_USEC={time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000}")

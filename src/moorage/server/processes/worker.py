@@ -1,12 +1,12 @@
-"""A worker: one process that answers requests, on a socket that the master has bound.
+"""Worker: one process that serves requests on a socket that the master has bound.
 
-    built ─► ready (told to the master) ─► draining ─► gone
-                                              ▲
-                 SIGTERM: as long as `http.draintimeout` allows
-                 told to retire (a newer worker has taken its place): as long as its connections and requests last
+    built ─► ready (reported to the master) ─► draining ─► ended
+                                                  ▲
+                 SIGTERM: for `http.draintimeout` at most
+                 RETIRE (a newer worker has taken its place): as long as its connections and requests last
 
-The control socket is how the two talk (`protocol.py` has the words); its end means that the master is dead,
-which no worker survives.  With CERTIFICATE comes another certificate, for new connections.
+Master and worker communicate by the control socket (messages: `protocol.py`); its end of file means that the
+master is dead, and ends the worker.  CERTIFICATE comes with another certificate, for new connections.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from moorage.server.application import WorkerContext
 from moorage.server.http1 import Server
 from moorage.server.processes.protocol import (
     CERTIFICATE,
+    CERTIFICATE_FAILED,
+    CERTIFICATE_LOADED,
     CUT_OFF,
     DRAINING,
-    EXCHANGE_FAILED,
-    EXCHANGED,
-    EXCLUDED,
     HEARTBEAT,
     HEARTBEAT_S,
+    NO_NEW_CONNECTIONS,
     READY,
     RETIRE,
     START_FAILED,
@@ -53,27 +53,27 @@ from moorage.system_errors import remedy_of
 
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp
-    from moorage.server.processes.protocol import Job
+    from moorage.server.processes.protocol import WorkerStartup
 
 __all__ = ["main"]
 
 _CLOSE_LIMIT_S: Final = 5.0
-_EXCLUDED_LIMIT_S: Final = 1.0
-"""How long a worker that ends waits for EXCLUDED; a master that is stopped does not send it."""
+_NO_NEW_CONNECTIONS_LIMIT_S: Final = 1.0
+"""Seconds that an ending worker waits for NO_NEW_CONNECTIONS, which a stopped master does not send."""
 
 _DESCRIPTORS_AT_ONCE: Final = 16
 _log: Final = structlog.get_logger("moorage.server")
 
 
-def main(job: Job) -> NoReturn:
-    """Run until told to end.  Never returns: threads that still run must not hold the process up."""
+def main(job: WorkerStartup) -> NoReturn:
+    """Run until SIGTERM or RETIRE.  Never returns: running threads must not delay the end of the process."""
     try:
         die_with(job.master)
         keep_buffers()
         log_setup.configure(job.settings.log, instance=job.instance, worker=job.number, processors=job.processors)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(_Worker(job).run())
-    except BaseException:  # noqa: BLE001  all of them end in the log
+    except BaseException:  # noqa: BLE001  logged: the process ends
         _log.exception("worker failed")
     finally:
         _leave(START_FAILED)
@@ -87,10 +87,10 @@ def _leave(status: int) -> NoReturn:
 
 
 class _Worker:
-    def __init__(self, job: Job) -> None:
+    def __init__(self, job: WorkerStartup) -> None:
         self._job = job
-        self._begun = asyncio.Event()
-        self._terminated = asyncio.Event()
+        self._draining = asyncio.Event()
+        self._sigterm = asyncio.Event()
         self._limit: asyncio.Timeout | None = None
         self._ends_at: float | None = None
         self._traffic = Traffic(None if job.in_flight is None else job.in_flight.memory)
@@ -99,7 +99,7 @@ class _Worker:
         self._certificates: Certificates | None = None
         self._heartbeat: asyncio.Task[None] | None = None
         self._unreported = b""
-        self._excluded = asyncio.Event()
+        self._no_new_connections = asyncio.Event()
 
     async def run(self) -> NoReturn:
         job, loop = self._job, asyncio.get_running_loop()
@@ -118,14 +118,14 @@ class _Worker:
         job.listening.close()
         observing.start(app.health, traffic, app.readings, self._certificates)
         job.control.setblocking(False)
-        loop.add_reader(job.control.fileno(), self._hear)
+        loop.add_reader(job.control.fileno(), self._receive)
         # What is loaded by now stays; leaving it out makes each collection cheap.
         gc.collect()
         gc.freeze()
         job.control.send(READY)
         self._heartbeat = asyncio.create_task(self._beat(), name="heartbeat")
 
-        await self._begun.wait()
+        await self._draining.wait()
         traffic.draining = True
         traffic.stopping = self._ends_at is not None
         if self._ends_at is None:
@@ -135,18 +135,18 @@ class _Worker:
             await self._linger(server)
         else:
             server.draining = True
-            await self._wait_excluded()
+            await self._wait_no_new_connections()
         status = await self._drain(server, traffic)
         with suppress(TimeoutError):
             async with asyncio.timeout(_CLOSE_LIMIT_S):
                 await app.close()
         await observing.close()
-        # Here, not after the event loop: that would cancel what still runs, and clients would get a 500 where a
-        # broken connection tells them to try again.
+        # Here, not after the event loop: its end cancels running requests, and clients would get a 500 where a
+        # broken connection makes them try again.
         _leave(status)
 
     def _listen_for_signals(self) -> None:
-        """SIGTERM drains; SIGQUIT shows what every thread and task does, even while the event loop is stuck."""
+        """SIGTERM drains; SIGQUIT prints the stacks of all threads and tasks, also of a blocked event loop."""
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._terminate)
         loop.add_signal_handler(signal.SIGQUIT, _dump_tasks)
@@ -154,35 +154,35 @@ class _Worker:
         signal.pthread_sigmask(signal.SIG_SETMASK, set())
 
     async def _beat(self) -> None:
-        """Tell the master that the event loop runs, until the process ends."""
+        """Report to the master that the event loop runs, until the process ends."""
         while True:
             await asyncio.sleep(HEARTBEAT_S)
             self._report(HEARTBEAT)
 
-    def _report(self, word: bytes) -> None:
-        # A full buffer is a master that is stopped itself: all but heartbeats is sent with a later one.  A master
-        # that is dead is noticed by `_hear`.
-        words = self._unreported + (b"" if self._unreported and word == HEARTBEAT else word)
+    def _report(self, message: bytes) -> None:
+        # The buffer is full when the master is stopped: all messages but heartbeats are sent with a later one.
+        # `_receive` notices the death of the master.
+        messages = self._unreported + (b"" if self._unreported and message == HEARTBEAT else message)
         try:
-            self._unreported = words[self._job.control.send(words) :]
+            self._unreported = messages[self._job.control.send(messages) :]
         except (BlockingIOError, BrokenPipeError):
-            self._unreported = words.replace(HEARTBEAT, b"")
+            self._unreported = messages.replace(HEARTBEAT, b"")
 
-    def _hear(self) -> None:
-        """The master spoke or died."""
+    def _receive(self) -> None:
+        """Handle messages of the master, or its end."""
         try:
-            heard, descriptors, _, _ = socket.recv_fds(self._job.control, 16, _DESCRIPTORS_AT_ONCE)
+            messages, descriptors, _, _ = socket.recv_fds(self._job.control, 16, _DESCRIPTORS_AT_ONCE)
         except BlockingIOError:
             return
         received = iter(descriptors)
-        if not heard:
+        if not messages:
             os._exit(CUT_OFF)
-        for word in (bytes([letter]) for letter in heard):
-            if word == RETIRE:
-                self._begun.set()
-            elif word == EXCLUDED:
-                self._excluded.set()
-            elif word == CERTIFICATE:
+        for message in (bytes([letter]) for letter in messages):
+            if message == RETIRE:
+                self._draining.set()
+            elif message == NO_NEW_CONNECTIONS:
+                self._no_new_connections.set()
+            elif message == CERTIFICATE:
                 self._exchange(next(received, None))
         for descriptor in received:
             os.close(descriptor)
@@ -196,14 +196,14 @@ class _Worker:
             if descriptor is None:
                 raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
             self._replace_certificate(descriptor)
-        except Exception as error:  # noqa: BLE001  the master has to know of every failure
+        except Exception as error:  # noqa: BLE001  every failure is reported to the master
             _log.error(
                 "cannot use the new certificate; new connections get the old one until another try succeeds",
                 cause=str(error), remedy=_remedy(error),
             )  # fmt: skip
-            self._report(EXCHANGE_FAILED)
+            self._report(CERTIFICATE_FAILED)
         else:
-            self._report(EXCHANGED)
+            self._report(CERTIFICATE_LOADED)
 
     def _replace_certificate(self, descriptor: int) -> None:
         try:
@@ -211,38 +211,38 @@ class _Worker:
         finally:
             os.close(descriptor)
         if self._certificates is not None:
-            # From the master alone, by a socket that no other process has.
+            # From the master, by a socket that no other process has.
             self._certificates.replace(pickle.loads(data))  # noqa: S301
 
     def _terminate(self) -> None:
-        """A second SIGTERM changes nothing: service managers send one to every process beside the master's."""
+        """Start to drain.  A second SIGTERM changes nothing: service managers send one to every process."""
         if self._ends_at is None:
             loop = asyncio.get_running_loop()
             self._ends_at = loop.time() + self._job.settings.http.draintimeout
-            self._terminated.set()
+            self._sigterm.set()
             self._report(DRAINING)
             if self._limit is not None:
                 self._limit.reschedule(self._ends_at)
-        self._begun.set()
+        self._draining.set()
 
     async def _linger(self, server: Server) -> None:
-        """Another worker takes the new connections; those that this one has may still ask.
+        """Serve the present connections while another worker accepts new ones.
 
-        Closing them while they are idle would now and then meet a request on its way, and clients do not send a
-        POST again.  Each answer ends its connection, and one without requests is kept for the idle timeout.
+        Closing an idle connection may race with a request on its way, and clients do not repeat a POST.  Each
+        response closes its connection, and one without requests is kept for the idle timeout.
         """
         empty = asyncio.create_task(server.wait_until_empty())
-        told = asyncio.create_task(self._terminated.wait())
+        terminated = asyncio.create_task(self._sigterm.wait())
         limit = self._job.settings.http.idletimeout
-        await asyncio.wait([empty, told], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait([empty, terminated], timeout=limit, return_when=asyncio.FIRST_COMPLETED)
         empty.cancel()
-        told.cancel()
+        terminated.cancel()
 
-    async def _wait_excluded(self) -> None:
-        """Accept until no more connections come: those in the queue would wait for the next worker."""
+    async def _wait_no_new_connections(self) -> None:
+        """Accept until no more connections arrive: those in the queue would wait for the next worker."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(_EXCLUDED_LIMIT_S):
-                await self._excluded.wait()
+            async with asyncio.timeout(_NO_NEW_CONNECTIONS_LIMIT_S):
+                await self._no_new_connections.wait()
 
     async def _drain(self, server: Server, traffic: Traffic) -> int:
         server.stop()
@@ -266,7 +266,7 @@ def _remedy(error: Exception) -> str:
 
 
 def _dump_tasks() -> None:
-    """Where every task waits, outermost first.  `Task.print_stack` shows the outermost place only."""
+    """Print the stacks of all tasks, outermost frame first; `Task.print_stack` prints the outermost frame only."""
     lines = []
     for task in asyncio.all_tasks():
         lines.append(f"Task {task.get_name()}:")

@@ -1,15 +1,15 @@
-"""The crew: the workers as the master sees them.  Starts, hears, counts and buries processes; serves nothing.
+"""Worker pool: the workers as the master sees them.  Starts, monitors, replaces and reaps processes.
 
-    slot 0 ─ socket 0 ─ current ─ (fresh, while it is to take over)
+    slot 0 ─ socket 0 ─ current ─ (replacement, until it is ready)
     slot 1 ─ socket 1 ─ current
     ...
 
-    a worker    started ─► ready ─► retiring ─► buried
-                   └─► too late: killed ──────────┘
-    a slot      current, fresh beside it ─► fresh is ready: it is the current one, and who was there retires
-                current dies ─► empty, until it is time to try again (`restart_backoff.py`) ─► current
+    a worker    started ─► ready ─► retiring ─► reaped
+                   └─► overdue: killed ───────────┘
+    a slot      current, replacement started ─► replacement is ready: it is current, and the former one retires
+                current dies ─► empty, until `restart_backoff.py` allows another start ─► current
 
-When workers are replaced, and by those of which plan, is not decided here but in `rolling_restart.py`.
+`rolling_restart.py` decides when workers are replaced and from which plan.
 Above: `master.py`.  On the other side of the control sockets: `worker.py`.
 """
 
@@ -29,15 +29,16 @@ import structlog
 
 from moorage.server.processes.protocol import (
     CERTIFICATE,
+    CERTIFICATE_FAILED,
+    CERTIFICATE_LOADED,
     DRAINING,
-    EXCHANGE_FAILED,
-    EXCHANGED,
-    EXCLUDED,
     HEARTBEAT,
+    HEARTBEAT_LIMIT_S,
+    NO_NEW_CONNECTIONS,
     READY,
     RETIRE,
     START_FAILED,
-    Job,
+    WorkerStartup,
 )
 from moorage.server.processes.restart_backoff import RestartBackoff
 from moorage.server.processes.shared_count import SharedCount
@@ -56,22 +57,20 @@ if TYPE_CHECKING:
     from moorage.server.processes.worker_config import Plan
     from moorage.server.telemetry import Observation
 
-__all__ = ["Fork", "Slot", "Worker", "WorkerPool", "ended"]
+__all__ = ["Fork", "Slot", "Worker", "WorkerPool", "describe_exit"]
 
 _START_LIMIT_S: Final = 60.0
-_SILENCE_LIMIT_S: Final = 5.0
-"""How long the heartbeat of a worker may be missing (`job.HEARTBEAT_S`) until others get the new connections."""
 _log: Final = structlog.get_logger("moorage.server")
 
 
 @dataclass(eq=False, slots=True)
 class Worker:
-    """`place` is its place on the board.  `in_flight` counts the requests that it is answering.
+    """A worker process.  `place` is its place on the board, `in_flight` the number of its running requests.
 
-    `exchange` is when to send the certificate of the plan in force (`at` None: it was sent); `exchanging` whether
-    one was sent and neither confirmed nor refused yet; `exchange_failed` whether the last try failed.
+    `certificate_backoff` is when to send the certificate of the current plan (`at` None: nothing to send);
+    `certificate_sent`: one was sent and is not answered yet; `certificate_failed`: the last one was refused.
 
-    `heard` is when the last heartbeat came, in seconds of `time.monotonic`; `stuck` whether one is overdue.
+    `last_heartbeat` is in seconds of `time.monotonic`; `unresponsive`: a heartbeat is overdue.
     """
 
     pid: int
@@ -82,28 +81,28 @@ class Worker:
     in_flight: SharedCount = field(default_factory=SharedCount)
     ready: bool = False
     retiring: bool = False
-    exchange: RestartBackoff = field(default_factory=RestartBackoff)
-    exchanging: bool = False
-    exchange_failed: bool = False
-    heard: float = 0.0
-    stuck: bool = False
+    certificate_backoff: RestartBackoff = field(default_factory=RestartBackoff)
+    certificate_sent: bool = False
+    certificate_failed: bool = False
+    last_heartbeat: float = 0.0
+    unresponsive: bool = False
 
 
 @dataclass(eq=False, slots=True)
 class Slot:
-    """A place for one worker.  `fresh` is the one that is to take over; `retry` when to fill an empty place."""
+    """A place for one worker.  `replacement` takes over when it is ready; `backoff`: when to fill it again."""
 
     number: int
     current: Worker | None = None
-    fresh: Worker | None = None
-    retry: RestartBackoff = field(default_factory=RestartBackoff)
+    replacement: Worker | None = None
+    backoff: RestartBackoff = field(default_factory=RestartBackoff)
 
 
 class Fork(Protocol):
-    """Makes a child that runs `become`, and returns its process id.
+    """Forks a child that runs `become`, and returns its process id.
 
-    The child keeps of all listening sockets only those in `keep`, and of all plans only `plan`: the private key of
-    another one is none of its business.
+    The child keeps only the listening sockets in `keep`, and only the plan `plan`: another one has another private
+    key.
     """
 
     def __call__(
@@ -113,10 +112,10 @@ class Fork(Protocol):
 
 @dataclass(slots=True)
 class WorkerPool:
-    """`slots` are as many as there are to be workers; `workers` those that live, by process id.
+    """`slots` has one slot per configured worker; `workers` are the running processes by process id.
 
-    `selector` tells when one of them speaks, with the worker as its data.  `observation` and `storage` are shared
-    by all workers, if there is a debug listener or a storage monitor.  `mail` is the queue of log lines for mails.
+    `selector` monitors their control sockets, with the worker as data.  `observation` and `storage` are shared by
+    all workers, if there is a debug listener or a storage monitor.  `mail` is the queue of log lines for mails.
     """
 
     slots: list[Slot]
@@ -128,67 +127,69 @@ class WorkerPool:
     storage: SharedReport | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     checked: float = field(default_factory=time.monotonic)
-    """When heartbeats were last looked for."""
+    """When heartbeats were last checked."""
 
-    # Coming
+    # Start
 
     def start(self, slot: Slot, plan: Plan) -> Worker | None:
-        """Fork a worker into a slot; beside the current one, if there is one.  None: it is tried again later."""
-        slot.retry.cancel()
+        """Fork a worker into a slot, as replacement of a current one.  None: it is started later."""
+        slot.backoff.cancel()
         try:
             listening = self.sockets.of(slot.number)
-            ours, theirs = socket.socketpair()
+            control, child_end = socket.socketpair()
         except OSError as error:
             _log.error("cannot start a worker", worker=slot.number, cause=str(error))
-            self._later(slot)
+            self._start_later(slot)
             return None
         debug, board, place = self._observed(slot)
         in_flight = SharedCount()
-        job = Job(
-            slot.number, plan.settings, plan.builder(slot.number), listening, theirs, plan.options, plan.instance,
-            os.getpid(), debug, board, place, self.storage, in_flight, self.mail.processors(plan.settings.log),
+        job = WorkerStartup(
+            slot.number, plan.settings, plan.builder(slot.number), listening, child_end, plan.options,
+            plan.instance, os.getpid(), debug, board, place, self.storage, in_flight,
+            self.mail.processors(plan.settings.log),
         )  # fmt: skip
 
         def become() -> NoReturn:
-            ours.close()
+            control.close()
             main(job)
 
         pid = self.fork(plan, become, (listening, debug))
-        theirs.close()
-        worker = Worker(pid, slot, ours, time.monotonic(), place, in_flight)
+        child_end.close()
+        worker = Worker(pid, slot, control, time.monotonic(), place, in_flight)
         self.workers[pid] = worker
-        self.selector.register(ours, selectors.EVENT_READ, worker)
+        self.selector.register(control, selectors.EVENT_READ, worker)
         if slot.current is None:
             slot.current = worker
         else:
-            slot.fresh = worker
+            slot.replacement = worker
         return worker
 
     def _observed(self, slot: Slot) -> tuple[socket.socket | None, Board | None, int | None]:
-        """The debug listener's socket, for worker 0; the board, and a place on it."""
+        """Return the socket of the debug listener, for worker 0; the board, and a place on it."""
         if self.observation is None:
             return None, None, None
         board = self.observation.board
         return (self.observation.sockets.of(0) if slot.number == 0 else None), board, board.claim()
 
     def start_all(self, plan: Plan) -> None:
+        """Start a worker in every slot."""
         for slot in self.slots:
             self.start(slot, plan)
 
     def start_due(self, plan: Plan, now: float) -> None:
-        """In the place of those that have died, where the wait is over."""
+        """Start workers in empty slots whose wait is over."""
         for slot in self.slots:
-            if slot.retry.is_due(now):
+            if slot.backoff.is_due(now):
                 self.start(slot, plan)
 
-    def _later(self, slot: Slot, lived_s: float = 0.0) -> None:
-        wait_s = slot.retry.after(time.monotonic(), lived_s)
+    def _start_later(self, slot: Slot, lived_s: float = 0.0) -> None:
+        wait_s = slot.backoff.after(time.monotonic(), lived_s)
         if wait_s:
             _log.warning("waiting before the next try", worker=slot.number, seconds=wait_s)
             self.sockets.withdraw(slot.number)
 
-    def kill_late(self, now: float) -> None:
-        """Those that have not come up in time; `bury` finds them."""
+    def kill_overdue(self, now: float) -> None:
+        """Kill workers that are not ready in time; `reap` removes them."""
         for worker in self.workers.values():
             if not worker.ready and now >= worker.started + _START_LIMIT_S:
                 _log.error("a worker did not start in time and is killed", pid=worker.pid)
@@ -196,85 +197,97 @@ class WorkerPool:
                 _send(worker.pid, signal.SIGKILL)
 
     def due(self) -> list[float]:
-        """When `start_due`, `kill_late`, `exchange_due` and `check_heartbeats` have something to do."""
-        retries = [slot.retry.at for slot in self.slots if slot.retry.at is not None]
+        """Return when `start_due`, `kill_overdue`, `send_due_certificates` and `check_heartbeats` have work."""
+        retries = [slot.backoff.at for slot in self.slots if slot.backoff.at is not None]
         starts = [each.started + _START_LIMIT_S for each in self.workers.values() if not each.ready]
-        exchanges = [each.exchange.at for each in self._outdated() if each.exchange.at is not None]
+        certificates = [
+            each.certificate_backoff.at
+            for each in self._with_old_certificate()
+            if each.certificate_backoff.at is not None
+        ]
         return [
             *retries,
             *starts,
-            *exchanges,
-            *(each.heard + _SILENCE_LIMIT_S for each in self._attended() if not each.stuck),
+            *certificates,
+            *(each.last_heartbeat + HEARTBEAT_LIMIT_S for each in self._accepting() if not each.unresponsive),
         ]
 
-    # Being there
+    # Operation
 
-    def hear(self, worker: Worker) -> bool:
-        """Read what a worker says: whether it is ready to `take_over`.  Its end is noticed when it is buried."""
+    def receive(self, worker: Worker) -> bool:
+        """Read messages of a worker; return whether it is a replacement that is ready to `take_over`."""
         try:
-            heard = worker.control.recv(16)
+            received = worker.control.recv(16)
         except OSError:
-            heard = b""
-        if not heard:
+            received = b""
+        if not received:
+            # Its end is handled when it is reaped.
             self.selector.unregister(worker.control)
-        came_up = False
-        if heard:
-            self._responds(worker)
-        for word in (bytes([letter]) for letter in heard.replace(HEARTBEAT, b"")):
-            if word == READY:
-                worker.ready = came_up = True
-            elif word == EXCHANGED:
-                self._exchanged(worker)
-            elif word == EXCHANGE_FAILED:
-                worker.exchanging = False
-                self._exchange_later(worker, "the worker could not use it; its own line in the log has the cause")
-            elif word == DRAINING:
+        is_ready = False
+        if received:
+            self._record_heartbeat(worker)
+        for message in (bytes([letter]) for letter in received.replace(HEARTBEAT, b"")):
+            if message == READY:
+                worker.ready = is_ready = True
+            elif message == CERTIFICATE_LOADED:
+                self._certificate_loaded(worker)
+            elif message == CERTIFICATE_FAILED:
+                worker.certificate_sent = False
+                self._send_certificate_later(
+                    worker, "the worker could not use it; its own line in the log has the cause"
+                )
+            elif message == DRAINING:
                 self._draining(worker)
-        return came_up and worker is worker.slot.fresh
+        return is_ready and worker is worker.slot.replacement
 
     def _draining(self, worker: Worker) -> None:
-        """Keep new connections out of its queue, and report that: it accepts what is there and no more.
+        """Send it no new connections, and report that: it accepts those in its queue and no more.
 
-        Its socket stays open here for the worker that takes its place.
+        Its socket stays open here for its successor.
         """
         if worker is worker.slot.current:
             self.sockets.exclude(worker.slot.number)
-        with suppress(OSError):  # it does not wait for long
-            worker.control.send(EXCLUDED, socket.MSG_DONTWAIT)
+        with suppress(OSError):  # it waits for a second only
+            worker.control.send(NO_NEW_CONNECTIONS, socket.MSG_DONTWAIT)
 
-    def _attended(self) -> Iterator[Worker]:
+    def _accepting(self) -> Iterator[Worker]:
         """Yield the workers that get new connections."""
         for slot in self.slots:
             if slot.current is not None and slot.current.ready and not slot.current.retiring:
                 yield slot.current
 
-    def _responds(self, worker: Worker) -> None:
-        silent_s, worker.heard = time.monotonic() - worker.heard, time.monotonic()
-        if worker.stuck:
-            worker.stuck = False
+    def _record_heartbeat(self, worker: Worker) -> None:
+        now = time.monotonic()
+        silent_s = now - worker.last_heartbeat
+        worker.last_heartbeat = now
+        if worker.unresponsive:
+            worker.unresponsive = False
             self.sockets.include(worker.slot.number)
             _log.warning(
                 "a worker responds again", worker=worker.slot.number, pid=worker.pid, silent_s=round(silent_s)
             )
 
     def check_heartbeats(self, now: float) -> None:
-        """Give the new connections of a worker whose event loop has stopped to the others."""
-        asleep, self.checked = now - self.checked >= _SILENCE_LIMIT_S, now
-        for worker in self._attended():
-            if asleep:  # this process, not they: nothing has been read meanwhile
-                worker.heard = now
-            elif not worker.stuck and now >= worker.heard + _SILENCE_LIMIT_S:
-                worker.stuck = True
+        """Send the new connections of a worker whose event loop does not run to the others."""
+        suspended = now - self.checked >= HEARTBEAT_LIMIT_S
+        self.checked = now
+        for worker in self._accepting():
+            if suspended:  # the master itself was: it has read nothing meanwhile
+                worker.last_heartbeat = now
+            elif not worker.unresponsive and now >= worker.last_heartbeat + HEARTBEAT_LIMIT_S:
+                worker.unresponsive = True
                 self.sockets.exclude(worker.slot.number)
                 others = "new connections wait" if len(self.slots) == 1 else "new connections go to the others"
                 _log.warning(f"a worker does not respond; {others}", worker=worker.slot.number, pid=worker.pid)
 
     def take_over(self, worker: Worker) -> None:
-        """The fresh one is the current one from now on, and the one before it retires."""
+        """Make a replacement the current worker of its slot, and retire the former one."""
         slot = worker.slot
-        old, slot.current, slot.fresh = slot.current, worker, None
-        slot.retry.cancel()
-        slot.retry.forgive()
+        old = slot.current
+        slot.current = worker
+        slot.replacement = None
+        slot.backoff.cancel()
+        slot.backoff.forgive()
         if old is not None:
             self.sockets.include(slot.number)
             old.retiring = True
@@ -285,7 +298,7 @@ class WorkerPool:
 
     # Certificates
 
-    def exchange(self, plan: Plan) -> None:
+    def send_certificate(self, plan: Plan) -> None:
         """Have all workers serve new connections with the certificate of `plan`.
 
         Each worker has at most one unanswered certificate in its control socket, and gets the newest one until it
@@ -293,69 +306,70 @@ class WorkerPool:
         """
         now = time.monotonic()
         for worker in self.workers.values():
-            worker.exchange.forgive()
-            worker.exchange.after(now)
-        self.exchange_due(plan, now)
+            worker.certificate_backoff.forgive()
+            worker.certificate_backoff.after(now)
+        self.send_due_certificates(plan, now)
 
-    def exchange_due(self, plan: Plan, now: float) -> None:
-        """Send the certificate of the plan in force to those that need it, where the wait is over."""
-        due = [worker for worker in self._outdated() if worker.exchange.is_due(now)]
+    def send_due_certificates(self, plan: Plan, now: float) -> None:
+        """Send the certificate of the current plan to workers that need it and whose wait is over."""
+        due = [worker for worker in self._with_old_certificate() if worker.certificate_backoff.is_due(now)]
         if not due:
             return
-        if (tls := plan.options.tls) is None:  # a reload has removed TLS
+        tls = plan.options.tls
+        if tls is None:  # a reload has removed TLS
             for worker in due:
-                worker.exchange.cancel()
+                worker.certificate_backoff.cancel()
             return
         try:
             data = SealedMemory("moorage certificates", pickle.dumps(tls))
         except (StartupError, OSError) as error:
             for worker in due:
-                self._exchange_later(worker, str(error))
+                self._send_certificate_later(worker, str(error))
             return
         for worker in due:
             try:
                 socket.send_fds(worker.control, [CERTIFICATE], [data.descriptor], socket.MSG_DONTWAIT)
             except ConnectionError:
-                # It has died and is buried soon; its successor gets the new plan.
-                worker.exchange.cancel()
+                # It has died and is reaped soon; its successor gets the new plan.
+                worker.certificate_backoff.cancel()
             except OSError as error:
-                self._exchange_later(worker, str(error))
+                self._send_certificate_later(worker, str(error))
             else:
-                worker.exchange.cancel()
-                worker.exchanging = True
+                worker.certificate_backoff.cancel()
+                worker.certificate_sent = True
 
-    def _outdated(self) -> Iterator[Worker]:
-        """Yield the workers that need the certificate of the plan in force, and have answered earlier ones."""
+    def _with_old_certificate(self) -> Iterator[Worker]:
+        """Yield the workers that need the certificate of the current plan and have answered earlier ones."""
         for worker in self.workers.values():
-            if worker.exchange.at is not None and not worker.exchanging and not worker.retiring:
+            if worker.certificate_backoff.at is not None and not worker.certificate_sent and not worker.retiring:
                 yield worker
 
-    def _exchange_later(self, worker: Worker, cause: str) -> None:
-        wait_s = worker.exchange.after(time.monotonic())
-        worker.exchange_failed = True
+    def _send_certificate_later(self, worker: Worker, cause: str) -> None:
+        wait_s = worker.certificate_backoff.after(time.monotonic())
+        worker.certificate_failed = True
         _log.warning(
             "a worker does not serve the new certificate yet; it is sent again",
             worker=worker.slot.number, pid=worker.pid, cause=cause, seconds=wait_s,
         )  # fmt: skip
 
-    def _exchanged(self, worker: Worker) -> None:
-        worker.exchanging = False
-        if worker.exchange.at is not None:
-            return  # another one has come meanwhile
-        worker.exchange.forgive()
-        if worker.exchange_failed:
-            worker.exchange_failed = False
+    def _certificate_loaded(self, worker: Worker) -> None:
+        worker.certificate_sent = False
+        if worker.certificate_backoff.at is not None:
+            return  # a newer one is to be sent
+        worker.certificate_backoff.forgive()
+        if worker.certificate_failed:
+            worker.certificate_failed = False
             _log.info("a worker serves the new certificate now", worker=worker.slot.number, pid=worker.pid)
 
-    def is_exchanging(self) -> bool:
+    def has_unconfirmed_certificate(self) -> bool:
         """Return whether a worker has not confirmed a certificate yet."""
         return any(
-            worker.exchanging or (worker.exchange.at is not None and not worker.retiring)
+            worker.certificate_sent or (worker.certificate_backoff.at is not None and not worker.retiring)
             for worker in self.workers.values()
         )
 
     def in_flight(self) -> int:
-        """Requests that are being answered, those of workers that retire included."""
+        """Return the number of running requests, those of retiring workers included."""
         return sum(worker.in_flight.value for worker in self.workers.values())
 
     def has_starting(self) -> bool:
@@ -367,10 +381,10 @@ class WorkerPool:
     def has_current(self) -> bool:
         return any(slot.current is not None and slot.current.ready for slot in self.slots)
 
-    # Going
+    # End
 
-    def bury(self, pid: int) -> Worker | None:
-        """Strike the dead off the list; None if it is none of ours."""
+    def reap(self, pid: int) -> Worker | None:
+        """Remove a worker that has ended; None if `pid` is not a worker."""
         worker = self.workers.pop(pid, None)
         if worker is None:
             return None
@@ -381,21 +395,21 @@ class WorkerPool:
             self.observation.board.bury(worker.place)
         return worker
 
-    def lost(self, worker: Worker, status: int) -> bool:
-        """It has died, and not because the server stops.  Another one takes its place, unless it was to go.
+    def ended_unexpectedly(self, worker: Worker, status: int) -> bool:
+        """Handle the end of a worker while the server runs: another takes its place, unless it was retiring.
 
-        True: it was fresh, so nobody takes over in its slot, and whoever replaces workers must know.
+        Return whether it was a replacement, whose slot keeps the current worker: the rolling restart is over.
         """
         slot = worker.slot
         if worker.retiring:
             _log.debug("old worker has ended", pid=worker.pid)
             return False
-        how = ended(status)
-        if worker is slot.fresh:
-            slot.fresh = None
+        how = describe_exit(status)
+        if worker is slot.replacement:
+            slot.replacement = None
             _log.error("the new worker could not start: the old ones stay", pid=worker.pid, ended=how)
-            if slot.current is None:  # whom it was to replace died meanwhile
-                self._later(slot)
+            if slot.current is None:  # the current one died meanwhile
+                self._start_later(slot)
             return True
         slot.current = None
         self.sockets.include(slot.number)
@@ -407,30 +421,31 @@ class WorkerPool:
             _log.error("a worker could not start", worker=slot.number, pid=worker.pid)
         else:
             _log.error("a worker died; another takes its place", worker=slot.number, pid=worker.pid, ended=how)
-        if slot.fresh is not None:
+        if slot.replacement is not None:
             return False
-        self._later(slot, time.monotonic() - worker.started if worker.ready else 0.0)
+        self._start_later(slot, time.monotonic() - worker.started if worker.ready else 0.0)
         return False
 
-    def tell_all(self, number: signal.Signals) -> None:
+    def signal_all(self, number: signal.Signals) -> None:
+        """Send a signal to all workers."""
         for pid in list(self.workers):
             _send(pid, number)
 
     def kill_all(self) -> None:
-        """SIGKILL, and wait until they are gone."""
-        self.tell_all(signal.SIGKILL)
+        """Send SIGKILL to all workers and reap them."""
+        self.signal_all(signal.SIGKILL)
         for pid in list(self.workers):
             os.waitpid(pid, 0)
             self.workers.pop(pid).control.close()
 
     def close_sockets(self) -> None:
-        """In the master, at the end: no more connections."""
+        """Close the listening sockets in the master: no more connections."""
         self.sockets.close()
         if self.observation is not None:
             self.observation.sockets.close()
 
-    def forget(self, keep: tuple[socket.socket | None, ...]) -> None:
-        """In a child: what is the master's, or sockets and deaths would go unnoticed."""
+    def close_in_child(self, keep: tuple[socket.socket | None, ...]) -> None:
+        """Close the sockets of the master in a child, or their closing would not be detected."""
         for worker in self.workers.values():
             worker.control.close()
         observed = [] if self.observation is None else self.observation.sockets.sockets
@@ -439,8 +454,8 @@ class WorkerPool:
                 one.close()
 
 
-def ended(status: int) -> str:
-    """How a process ended, for the log; `status` as of `os.waitstatus_to_exitcode`."""
+def describe_exit(status: int) -> str:
+    """Return text about the end of a process for the log; `status` is from `os.waitstatus_to_exitcode`."""
     return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
 
 
