@@ -69,7 +69,7 @@ def filled() -> Board:
 
 
 def scrape(accept: str = "", encoding: str = "") -> tuple[bytes, dict[str, str]]:
-    return page(filled(), os.getpid(), OWN, accept, encoding)
+    return page(filled(), os.getpid(), OWN, accept, encoding, unresponsive_after_s=5.0)
 
 
 def values(families: Iterable[Metric]) -> dict[tuple[str, ...], float]:
@@ -160,7 +160,7 @@ def test_the_page_is_packed_for_those_who_ask() -> None:
 
 
 def test_a_server_that_has_done_nothing_has_a_page() -> None:
-    body, _ = page(Board(1), os.getpid(), (), "", "")
+    body, _ = page(Board(1), os.getpid(), (), "", "", unresponsive_after_s=5.0)
     assert values(parse_text(body.decode()))["moorage_workers",] == 0
 
 

@@ -45,20 +45,26 @@ if TYPE_CHECKING:
 __all__ = ["page"]
 
 _GZIP_LEVEL: Final = 1
-_SILENCE_LIMIT_S: Final = 5.0
-"""Each worker publishes once a second; one that is later is stopped, or its event loop is blocked."""
 _go_text: Final[Callable[[float], str]] = floatToGoString
 
 
 def page(
-    board: Board, master: int, own: Iterable[Reading], accept: str, accept_encoding: str
+    board: Board,
+    master: int,
+    own: Iterable[Reading],
+    accept: str,
+    accept_encoding: str,
+    *,
+    unresponsive_after_s: float,
 ) -> tuple[bytes, dict[str, str]]:
     """Return body and headers for the `accept` and `accept_encoding` of a request.
 
-    `own` are gauges of the whole server that this process knows.  Takes milliseconds: not for the event loop.
+    `own` are gauges of the whole server that this process knows.  A worker that has not published its numbers for
+    `unresponsive_after_s` seconds is stopped, or its event loop is blocked.  Takes milliseconds: not for an event
+    loop that has other things to do.
     """
     registry = CollectorRegistry(auto_describe=False)
-    registry.register(_Once(_families(board, master, own)))
+    registry.register(_Once(_families(board, master, own, unresponsive_after_s)))
     encoder, kind = choose_encoder(accept)
     body, headers = encoder(registry), {"content-type": kind, "vary": "accept, accept-encoding"}
     if "gzip" in accept_encoding.lower():
@@ -79,7 +85,7 @@ class _Once(Collector):
         return self._families
 
 
-def _families(board: Board, master: int, own: Iterable[Reading]) -> list[Family]:
+def _families(board: Board, master: int, own: Iterable[Reading], unresponsive_after_s: float) -> list[Family]:
     dead, living = board.read()
     everything = Snapshot()
     for snapshot in (dead, *living):
@@ -88,7 +94,7 @@ def _families(board: Board, master: int, own: Iterable[Reading]) -> list[Family]
         everything.add_gauges(snapshot)
     counters, gauges = everything.counters, everything.gauges
     gauges["moorage_workers",] = len(living)
-    late = time.monotonic() - _SILENCE_LIMIT_S
+    late = time.monotonic() - unresponsive_after_s
     gauges["moorage_workers_unresponsive",] = sum(snapshot.published < late for snapshot in living)
     gauges["moorage_build_info", __version__, platform.python_version()] = 1
     for check in everything.failing:

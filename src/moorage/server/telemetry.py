@@ -22,6 +22,7 @@ from moorage.http.debug_app import DebugPages
 from moorage.http.middleware import RequestLog, Traffic
 from moorage.server.http1 import Http1Options, Server
 from moorage.server.listeners import bind, is_loopback
+from moorage.server.processes.protocol import HEARTBEAT_LIMIT_S
 from moorage.startup import StartupError
 from moorage.tracing.environment import exporters
 
@@ -220,7 +221,9 @@ class Observing:
 
             self._publish()
             own = [*self._certificate(), *self._storage()]
-            return await asyncio.to_thread(page, board, self._job.master, own, accept, accept_encoding)
+            return await asyncio.to_thread(
+                page, board, self._job.master, own, accept, accept_encoding, unresponsive_after_s=HEARTBEAT_LIMIT_S
+            )
 
         prometheus = self._job.settings.http.debug.prometheus
         page = metrics if prometheus.enabled else None
