@@ -1,4 +1,4 @@
-"""Every refusal a client may be told, in the vocabulary of the specification.
+"""Errors that are reported to clients, with the codes of the specification.
 
     RegistryError
     ├── BlobUnknown            BLOB_UNKNOWN
@@ -11,28 +11,28 @@
     ├── ManifestTooLarge       MANIFEST_INVALID (413)
     ├── ManifestUnknown        MANIFEST_UNKNOWN
     ├── NameInvalid            NAME_INVALID
-    │   └── NotAName           NAME_INVALID (404)        no route: the path cannot hold a repository's name
+    │   └── NotAName           NAME_INVALID (404)        no route: the path contains no repository name
     ├── NameUnknown            NAME_UNKNOWN
     ├── PageSizeInvalid        PAGINATION_NUMBER_INVALID
     ├── PreconditionFailed     DENIED (412)
-    ├── RangeInvalid           RANGE_INVALID             an upload's range; carries where the upload stands
+    ├── RangeInvalid           RANGE_INVALID             an upload's range; carries the upload's offset
     ├── RangeNotSatisfiable    RANGE_INVALID             a download's range; carries the blob's size
     ├── SizeInvalid            SIZE_INVALID
     ├── RouteUnknown           NOT_FOUND                 no endpoint has this path
     ├── MethodUnknown          UNSUPPORTED (405)         the endpoint has no such method; carries those it has
     ├── TagInvalid             TAG_INVALID
-    │   └── NotATag            TAG_INVALID (404)         no route: the path cannot hold a tag
+    │   └── NotATag            TAG_INVALID (404)         no route: the path contains no tag
     ├── RequestTimeout         BLOB_UPLOAD_INVALID (408) the client sent nothing for too long
     ├── TooManyRequests        TOOMANYREQUESTS (429)     too many wrong passwords; carries when to try again
-    ├── TokenRequestInvalid    TOKEN_REQUEST_INVALID     /token was asked for something that it does not understand
+    ├── TokenRequestInvalid    TOKEN_REQUEST_INVALID     a parameter of /token is missing or unsupported
     ├── TooManyTags            TAG_INVALID (414)
     ├── Unauthorized           UNAUTHORIZED (401)        credentials are missing, wrong or not enough
     ├── Unsupported            UNSUPPORTED               switched off, or never offered
     ├── StorageFull            UNAVAILABLE (507)         the disk or bucket is full or read-only
     └── Unavailable            UNAVAILABLE (503)         the back end is failing; worth a retry
 
-The HTTP status is not here: `http/errors.py` has the one table.  `detail` is sent to the client, so it
-holds no paths of the server and no secrets.
+`http/errors.py` maps each class to its HTTP status.  `detail` is sent to the client, so it contains no paths of
+the server and no secrets.
 
 Source: distribution-spec 1.1 "Error Codes"; the last lines are CNCF Distribution's own, which clients parse.
 """
@@ -81,10 +81,10 @@ _LOGGED_DIGESTS: Final = 10
 
 
 class RegistryError(Exception):
-    """A refusal the client is told about.
+    """An error that is reported to the client.
 
-    `code` and `message` never vary for a class; `subject` says what was refused and why, in one line;
-    `detail` is any JSON value sent beside it (None: the subject).
+    `code` and `message` are constant for a class; `subject` is the refused object and the reason, in one line;
+    `detail` is any JSON value that is sent with them (None: the subject).
     """
 
     code: ClassVar[str]
@@ -96,7 +96,7 @@ class RegistryError(Exception):
         self.detail: Any = detail if detail is not None else (subject or None)
 
     def entries(self) -> list[dict[str, Any]]:
-        """The `errors` list of the JSON answer."""
+        """Return the `errors` list of the JSON response."""
         entry: dict[str, Any] = {"code": self.code, "message": self.message}
         if self.detail is not None:
             entry["detail"] = self.detail
@@ -104,7 +104,7 @@ class RegistryError(Exception):
 
 
 class BlobUnknown(RegistryError):
-    """No such blob, or no link to it from this repository; only our log tells which."""
+    """The blob does not exist, or this repository has no link to it; only the log distinguishes the two."""
 
     code = "BLOB_UNKNOWN"
     message = "blob unknown to registry"
@@ -125,7 +125,7 @@ class BlobUploadUnknown(RegistryError):
 
 
 class Denied(RegistryError):
-    """The configuration's policy forbids it, whoever asks."""
+    """A policy of the configuration forbids it, for every client."""
 
     code = "DENIED"
     message = "requested access to the resource is denied"
@@ -139,7 +139,7 @@ class DigestInvalid(RegistryError):
 
 
 class ManifestBlobUnknown(RegistryError):
-    """A manifest names content that this repository does not have: `missing`.
+    """A manifest refers to content that this repository does not have: `missing`.
 
     `unchecked` more references were not looked up, since enough were missing before them.
     """
@@ -161,14 +161,14 @@ class ManifestBlobUnknown(RegistryError):
 
 
 class ManifestInvalid(RegistryError):
-    """The manifest's JSON, media type or structure is wrong; `subject` says what."""
+    """The manifest's JSON, media type or structure is invalid."""
 
     code = "MANIFEST_INVALID"
     message = "manifest invalid"
 
 
 class ManifestTooLarge(RegistryError):
-    """The manifest is larger than the registry takes (4 MiB)."""
+    """The manifest is larger than the limit (4 MiB)."""
 
     code = "MANIFEST_INVALID"
     message = "manifest invalid"
@@ -189,7 +189,7 @@ class NameInvalid(RegistryError):
 
 
 class NotAName(NameInvalid):
-    """What stands in the path where a repository's name should is outside the grammar."""
+    """The part of the path that is a repository name does not match the grammar."""
 
 
 class RouteUnknown(RegistryError):
@@ -200,7 +200,7 @@ class RouteUnknown(RegistryError):
 
 
 class MethodUnknown(RegistryError):
-    """The endpoint does not offer the method; `allowed` are those it does, sorted."""
+    """The endpoint does not support the method; `allowed` are the supported ones, sorted."""
 
     code = "UNSUPPORTED"
     message = "The operation is unsupported."
@@ -249,7 +249,7 @@ class RangeInvalid(RegistryError):
 
 
 class RangeNotSatisfiable(RegistryError):
-    """The range asked for lies outside the blob of `size` bytes."""
+    """The requested range is outside of the blob of `size` bytes."""
 
     code = "RANGE_INVALID"
     message = "invalid content range"
@@ -274,18 +274,18 @@ class TagInvalid(RegistryError):
 
 
 class NotATag(TagInvalid):
-    """What stands in the path where a tag should is outside the grammar."""
+    """The part of the path that is a tag does not match the grammar."""
 
 
 class RequestTimeout(RegistryError):
-    """The client sent no byte of the body for too long; what came before is kept."""
+    """The client sent no byte of the body for too long; the bytes received before are kept."""
 
     code = "BLOB_UPLOAD_INVALID"
     message = "blob upload invalid"
 
 
 class TooManyRequests(RegistryError):
-    """Credentials were wrong too often from there; `retry_after_s` is when the next try is worth it."""
+    """Too many failed logins from the address; the next attempt is allowed after `retry_after_s` seconds."""
 
     code = "TOOMANYREQUESTS"
     message = "too many requests"
@@ -296,7 +296,7 @@ class TooManyRequests(RegistryError):
 
 
 class TokenRequestInvalid(RegistryError):
-    """A request for a token lacks something, or asks in a way that is not offered."""
+    """A request for a token lacks a parameter, or has one that is not supported."""
 
     code = "TOKEN_REQUEST_INVALID"
     message = "token request invalid"
@@ -310,9 +310,9 @@ class TooManyTags(RegistryError):
 
 
 class Unauthorized(RegistryError):
-    """Nobody we know, or somebody who may not; `challenge` is the value of WWW-Authenticate.
+    """Credentials are missing, wrong or insufficient; `challenge` is the value of WWW-Authenticate.
 
-    `needs` are (type, name, action) of what was asked for; only the log is told which part failed.
+    `needs` are (type, name, action) of the requested access; only the log has the part that was not granted.
     """
 
     code = "UNAUTHORIZED"
@@ -330,23 +330,23 @@ class Unauthorized(RegistryError):
 
 
 class Unsupported(RegistryError):
-    """Switched off in the configuration, or never offered here."""
+    """The operation is disabled by the configuration, or not supported."""
 
     code = "UNSUPPORTED"
     message = "The operation is unsupported."
 
 
 class StorageFull(RegistryError):
-    """The storage takes no more: the disk is full, over quota or read-only.  The log names the cause."""
+    """The storage accepts no writes: the disk is full, over quota or read-only.  The log has the cause."""
 
     code = "UNAVAILABLE"
     message = "service unavailable"
 
 
 class Unavailable(RegistryError):
-    """The storage fails or the registry is unhealthy; a later try may succeed.  The log names the cause.
+    """The storage fails or the registry is unhealthy; a retry may succeed.  The log has the cause.
 
-    `retry_after_s`: seconds after which the next try is worth it; 0 where nothing is known of that.
+    `retry_after_s`: seconds after which a retry may succeed; 0 if that is unknown.
     """
 
     code = "UNAVAILABLE"

@@ -1,14 +1,14 @@
-"""Health checks: what makes a registry send its clients away for a while.
+"""Health checks: while one fails, the registry refuses every request.
 
 Each worker runs every check by itself, one interval after it started and then every interval.  A check fails the
-registry after `threshold` failures in a row (0 and 1: the first), and mends it with the first success.  The first
+registry after `threshold` failures in a row (0 and 1: the first), until the first success.  The first
 failure and the recovery are logged, with the reason.
 
 Beside these, one process of the node checks the data directory (`server/processes/storage_monitor.py`) and logs
 what changes. Each worker reads its `StorageReport`: unreadable is a failure like any other, unwritable degrades
 the registry, which then refuses pushes and serves pulls.
 
-Above: `http/probes.py`, which answers 503 meanwhile.  Source: docs/reference/configuration.md, section 12.
+Above: `http/health_gate.py`, which answers 503 meanwhile.  Source: docs/reference/configuration.md, section 12.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ _log: Final = structlog.get_logger("moorage.health")
 
 
 class Failed(Exception):
-    """The check failed; the message says why."""
+    """The check failed; the message is the reason."""
 
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """`run` raises `Failed`.  Any other exception is a failure, too, and is logged with where it came from."""
+    """A configured check.  `run` raises `Failed`; another exception is a failure as well and logged in full."""
 
     name: str
     run: Callable[[], Awaitable[None]]
@@ -119,7 +119,7 @@ class Health:
 
     @property
     def refusing(self) -> bool:
-        """Whether every request is refused."""
+        """Return whether every request is refused."""
         return bool(self.failing) or not self.storage().readable
 
     def failures(self) -> dict[str, str]:
@@ -154,7 +154,7 @@ class Health:
 
 
 async def _outcome(check: Check) -> str | None:
-    """Why the check failed, None if it did not."""
+    """Run the check; return the reason of a failure, else None."""
     try:
         await check.run()
     except Failed as failed:
@@ -166,7 +166,7 @@ async def _outcome(check: Check) -> str | None:
 
 
 def checks_of(settings: HealthSettings, *, storage: str, probe: Callable[[], Awaitable[None]]) -> list[Check]:
-    """The configured checks.  `probe` looks at the storage, whose kind is `storage`."""
+    """Return the configured checks.  `probe` checks the storage, whose kind is `storage`."""
     checks: list[Check] = []
     if settings.storagedriver.enabled:
         every = settings.storagedriver
@@ -186,7 +186,7 @@ async def _storage(probe: Callable[[], Awaitable[None]]) -> None:
     except TimeoutError as error:
         raise Failed(f"the storage did not answer in {_LIMIT_S:g} seconds") from error
     except Exception as error:
-        # What clients are told of a failing storage names no cause; those who read this are to mend it.
+        # The message for clients has no cause; the readers of this one have to repair the storage.
         cause = error.__cause__ or error
         raise Failed(str(cause) or type(cause).__name__) from error
 
@@ -218,7 +218,7 @@ async def _http(check: HttpCheck) -> None:
 
 
 class _KeepHead(urllib.request.HTTPRedirectHandler):
-    """Follows redirects with HEAD, where the standard library would go on with GET."""
+    """Follows redirects with HEAD, where the standard library would use GET."""
 
     def redirect_request(self, req: urllib.request.Request, *rest: object) -> urllib.request.Request | None:
         new = super().redirect_request(req, *rest)  # type: ignore[arg-type]  # passed on as it came
@@ -228,7 +228,7 @@ class _KeepHead(urllib.request.HTTPRedirectHandler):
 
 
 def _head(check: HttpCheck) -> int:
-    """The status of a HEAD request, redirects followed.  Raises `Failed`."""
+    """Return the status of a HEAD request, redirects followed.  Raises `Failed`."""
     request = urllib.request.Request(check.uri, method="HEAD")  # noqa: S310  http or https: config/checks/dependencies.py
     for name, values in check.headers.items():
         request.add_header(name, ", ".join(values))

@@ -1,7 +1,7 @@
 """Names and digests, parsed once at the edge and trusted after.
 
-Nothing below `http/` and `cli/` checks the spelling of a digest, a repository name or a tag again:
-whoever holds one of these types holds a valid one.
+Nothing below `http/` and `cli/` checks the spelling of a digest, a repository name or a tag again: a value of one
+of these types is valid.
 
 Source: distribution-spec 1.1 "Pulling manifests" (names, tags), image-spec "Digests".
 """
@@ -49,7 +49,7 @@ _HEX: Final = {name: re.compile(rf"[a-f0-9]{{{size}}}", re.ASCII) for name, size
 
 @dataclass(frozen=True, slots=True, order=True)
 class Digest:
-    """The name of some bytes: algorithm and lower-case hex.  `str()` gives `sha256:abc...`."""
+    """Digest of bytes: algorithm and lower-case hex.  `str()` returns `sha256:abc...`."""
 
     algorithm: str
     hex: str
@@ -72,7 +72,7 @@ class Digest:
     @classmethod
     @lru_cache(maxsize=4096)
     def parse(cls, text: str) -> Self:
-        """Raises `DigestInvalid` for anything but `sha256:` + 64 or `sha512:` + 128 lower-case hex digits."""
+        """Parse `sha256:` and 64, or `sha512:` and 128 lower-case hex digits.  Raises `DigestInvalid`."""
         algorithm, _, encoded = text.partition(":")
         pattern = _HEX.get(algorithm)
         if pattern is None or pattern.fullmatch(encoded) is None:
@@ -81,12 +81,12 @@ class Digest:
 
     @classmethod
     def of(cls, data: bytes, algorithm: str = "sha256") -> Self:
-        """The digest of `data`."""
+        """Return the digest of `data`."""
         return cls(algorithm, hashlib.new(algorithm, data).hexdigest())
 
 
 Reference = Tag | Digest
-"""What may stand after `/manifests/`.  At run time a `Tag` is a `str`: test `isinstance(x, Digest)`."""
+"""The part of a path after `/manifests/`.  At run time a `Tag` is a `str`: test `isinstance(x, Digest)`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,7 +100,7 @@ class Referrer:
 
 @lru_cache(maxsize=4096)
 def parse_repo_name(text: str) -> RepoName:
-    """Raises `NameInvalid` unless `text` is a repository name of at most `NAME_LIMIT_CHARS`."""
+    """Parse a repository name of at most `NAME_LIMIT_CHARS`.  Raises `NameInvalid`."""
     if len(text) > NAME_LIMIT_CHARS or _NAME.fullmatch(text) is None:
         raise NameInvalid(text)
     return RepoName(text)
@@ -108,14 +108,14 @@ def parse_repo_name(text: str) -> RepoName:
 
 @lru_cache(maxsize=4096)
 def parse_tag(text: str) -> Tag:
-    """Raises `TagInvalid` unless `text` is a tag."""
+    """Parse a tag.  Raises `TagInvalid`."""
     if _TAG.fullmatch(text) is None:
         raise TagInvalid(text)
     return Tag(text)
 
 
 def parse_reference(text: str) -> Reference:
-    """A digest if there is a colon in it (no tag can hold one), else a tag.
+    """Parse a digest if `text` contains a colon (which no tag does), else a tag.
 
     Raises `DigestInvalid` or `TagInvalid`.
     """

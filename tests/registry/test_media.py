@@ -325,11 +325,11 @@ def test_foreign_layers_are_elsewhere_only_with_a_url() -> None:
     """Windows base layers are fetched from Microsoft; without a URL nobody could ever fetch them."""
     for kind in (FOREIGN, NONDISTRIBUTABLE):
         layers = [{**DESCRIPTOR, "mediaType": kind, "urls": ["https://example.com/x?y=z"]}]
-        assert media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].elsewhere
+        assert media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].external
         layers = [{**DESCRIPTOR, "mediaType": kind}]
-        assert not media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].elsewhere
+        assert not media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].external
     layers = [{**DESCRIPTOR, "urls": ["https://example.com/x"]}]
-    assert not media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].elsewhere
+    assert not media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].external
 
 
 @pytest.mark.parametrize("url", ["file:///etc/passwd", "http://x/#y", "http://[::1", "//x/y", "http:///x", ""])

@@ -251,7 +251,7 @@ class Copier:
         return data
 
     async def _copy_content(self, name: RepoName, digest: Digest, parsed: Parsed, depth: int) -> bool:
-        layers = [layer.digest for layer in parsed.blobs if not layer.elsewhere]
+        layers = [layer.digest for layer in parsed.blobs if not layer.external]
         missing = [layer for layer in layers if not await self._layer(name, layer)]
         missing += [child.digest for child in parsed.children if not await self._child(name, child.digest, depth)]
         if not missing or self._options.incomplete:

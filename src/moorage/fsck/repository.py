@@ -152,7 +152,7 @@ class RepositoryCheck:
         if parsed.unsupported:
             return None
         for layer in parsed.blobs:
-            if not layer.elsewhere:
+            if not layer.external:
                 size = await self._blob(self.layers.get(layer.digest, layer.digest))
                 if size is None or layer.size not in {None, size}:
                     return None
@@ -160,7 +160,7 @@ class RepositoryCheck:
 
     async def _content(self, digest: Digest, parsed: Parsed) -> None:
         for layer in dict.fromkeys(parsed.blobs):
-            if not layer.elsewhere:
+            if not layer.external:
                 await self._layer_of(digest, layer)
         for child in dict.fromkeys(parsed.children):
             await self._child(digest, child)

@@ -1,4 +1,4 @@
-"""The ASGI application: a request finds its route, the handler answers, refusals become JSON.
+"""The ASGI application: dispatches requests to the handlers of `routes.py`; errors become JSON.
 
 Every answer carries `Docker-Distribution-API-Version`, by which old Docker engines know a registry; answers of a
 route also carry the configured `http.headers`.
@@ -58,7 +58,7 @@ _IN_PATH: Final = "/:="
 _IN_QUERY: Final = "!$&'()*+,;=:@/?%"
 """Characters left unescaped in a Location, beside letters, digits and `-._~` (RFC 3986 section 3)."""
 _NO_ESCAPE: Final = re.compile(rb"%(?![0-9A-Fa-f]{2})")
-"""A query keeps the escapes it was sent with; a percent sign that begins none is escaped."""
+"""A query keeps its escapes; a percent sign that begins none is escaped."""
 _log: Final = structlog.get_logger("moorage.http")
 
 
@@ -68,9 +68,9 @@ def create_app(
     authority: Authority | None = None,
     tokens: TokenEndpoint | None = None,
 ) -> ASGIApp:
-    """The registry as an ASGI application, without logs, metrics and health: `middleware.py` adds those.
+    """Return the registry as an ASGI application, without logs, metrics and health checks (`middleware.py`).
 
-    Without `authority` everybody may do everything; without `tokens` there is no `/token`.
+    Without `authority` every client may do everything; without `tokens` there is no `/token`.
     """
     return _App(registry, options, authority, tokens)
 
@@ -164,14 +164,14 @@ class _App:
         return await handler(PublicRequest(scope, receive, self._tokens))
 
     def _inner(self, path: str) -> str:
-        """The path without the configured prefix, `/v2/...`."""
+        """Return the path without the configured prefix, `/v2/...`.  Raises RouteUnknown."""
         prefix = self._options.prefix
         if not path.startswith(prefix):
             raise RouteUnknown(path)
         return path[len(prefix) - 1 :]
 
     def _redirect(self, scope: Scope, receive: Receive, path: str) -> Answer | None:
-        """301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET.
+        """Return a 301 to the canonical spelling, for reads only: many clients turn a redirected POST into a GET.
 
         Raises what the endpoint raises for an invalid name, digest or tag: a redirect always leads to an endpoint.
         """
@@ -235,7 +235,7 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
 
 
 async def _without_body(response: Answer, scope: Scope, receive: Receive, send: Send) -> None:
-    """HEAD: the headers of GET, its length included, and nothing more."""
+    """Send the headers of a response to HEAD, Content-Length included, without the body."""
 
     async def headers_only(message: dict[str, object]) -> None:
         if message["type"] == "http.response.start":

@@ -1,4 +1,4 @@
-"""The guard before every endpoint: credentials in, a principal out, or a 401 with the challenge.
+"""Access check before every endpoint: returns a principal, or raises a 401 with the challenge.
 
 It runs after the route is found and the repository's name is parsed, before anything is looked up: a path
 without a route needs no credentials, and a 401 does not disclose what exists.
@@ -68,13 +68,13 @@ class _LazyAccessRequest(AccessRequest):
 
 
 class Guard:
-    """Asks `authority` about every call."""
+    """Requires the access of every call from `authority`."""
 
     def __init__(self, authority: Authority) -> None:
         self._authority = authority
 
     async def admit(self, call: Call, access: Access) -> Principal:
-        """Raises Unauthorized, TooManyRequests, Unavailable, and what `Call.name` raises."""
+        """Return the principal.  Raises Unauthorized, TooManyRequests, Unavailable, and errors of `Call.name`."""
         header = call.header(b"authorization")
         alternative = (Need("repository", call.name(), "delete"),) if access is Access.CANCEL else ()
         request = _LazyAccessRequest(call, self._needs(call, access), alternative, has_credentials=bool(header))

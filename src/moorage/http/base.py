@@ -1,4 +1,4 @@
-"""`/v2/`: is this a registry, and who am I to it?"""
+"""`/v2/`: API version check and login check of clients."""
 
 from __future__ import annotations
 

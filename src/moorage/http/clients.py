@@ -58,7 +58,7 @@ SHORTHANDS: Final[dict[str, tuple[str, ...]]] = {
     "private": ("10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16", "169.254.0.0/16", "100.64.0.0/10", "fc00::/7",
                 "fe80::/10"),
 }  # fmt: skip
-"""Words that stand for addresses: `private` is RFC 1918, RFC 4193, RFC 6598 and what is link-local."""
+"""Names of address ranges: `private` is RFC 1918, RFC 4193, RFC 6598 and link-local addresses."""
 
 
 def parse_network(text: str) -> tuple[Network, ...]:
@@ -73,7 +73,7 @@ def parse_network(text: str) -> tuple[Network, ...]:
 
 
 class Clients:
-    """`trusted` as in `http.trustedproxies`: None if it is not set, () for no trusted proxy.
+    """Addresses of clients.  `trusted`: `http.trustedproxies`; None if it is not set, () for no trusted proxy.
 
     Raises ValueError for an entry that is no address.
     """
@@ -125,7 +125,7 @@ class Clients:
 
 
 ANYBODY: Final = Clients()
-"""As in the reference: the headers of any client count, where nothing depends on them."""
+"""As in CNCF Distribution: headers of any client are used, except for decisions."""
 
 
 def _claims(scope: Scope) -> Iterable[str]:
@@ -142,30 +142,30 @@ def _claims(scope: Scope) -> Iterable[str]:
 
 
 def _elements(forwarded: str) -> list[str]:
-    """At the commas that stand in no quotes."""
+    """Split at commas outside of quotes."""
     cuts = [match.start() for match in _QUOTED_OR_COMMA.finditer(forwarded) if match[0] == ","]
     return [forwarded[at + 1 : to] for at, to in zip([-1, *cuts], [*cuts, None], strict=True)]
 
 
 def _for(element: str) -> str:
-    """The `for` of one element, without its quotes; "" if it has none."""
+    """Return the `for` of one element, without its quotes; "" if it has none."""
     found = _FOR.search(element.strip())
     return (found[1] or found[2] or "").replace("\\", "") if found else ""
 
 
-def _all(scope: Scope, wanted: bytes) -> str:
-    """The header's lines as one: HAProxy adds a line of its own behind the client's."""
-    return b",".join(lines_of(scope, wanted)).decode("latin-1")
+def _all(scope: Scope, name: bytes) -> str:
+    """Return the lines of a header, joined: HAProxy adds a line of its own after the client's."""
+    return b",".join(lines_of(scope, name)).decode("latin-1")
 
 
 def _peer(scope: Scope) -> str:
-    """The connection's other end; "" for a Unix socket."""
+    """Return the address of the connection's peer; "" for a Unix socket."""
     client = scope.get("client")
     return (_address(client[0]) or "") if client and client[0] else ""
 
 
 def _address(text: str) -> str | None:
-    """The address in its canonical form, the only one that reaches logs; None if `text` is none.
+    """Return the address in its canonical form, the only one that is logged; None if `text` is no address.
 
     IPv4 within IPv6 (a dual-stack socket) is IPv4.  The port that some proxies add is dropped, and so is the zone
     of a link-local address, which names an interface of the proxy.

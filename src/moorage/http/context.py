@@ -1,4 +1,4 @@
-"""One call of an endpoint: the request, what its path holds, and the registry behind it."""
+"""A request to an endpoint: headers, query and path, parsed on demand, and the registry."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _DIGEST_SHAPE: Final = re.compile(r"[a-z0-9+._-]+:[A-Za-z0-9=_-]+", re.ASCII)
 
 
 class Call:
-    """`headers` has the first line of each header; `params` are the variable parts of the path."""
+    """A request; `headers` has the first line of each header, `params` the variable parts of the path."""
 
     __slots__ = ("headers", "method", "options", "params", "principal", "receive", "registry", "scope")
 
@@ -49,8 +49,8 @@ class Call:
         self.principal: Principal = UNRESTRICTED
 
     def name(self) -> RepoName:
-        """The repository.  A path that cannot hold one is no route (404), except for referrers; one that is too
-        long is 400.
+        """Return the repository's name.  Raises NotAName, and NameInvalid for one that is too long or (a referrers
+        list must not be 404) of that endpoint.
         """
         text = self.params["name"]
         try:
@@ -71,20 +71,20 @@ class Call:
             raise
 
     def subject(self) -> Digest:
-        """The digest whose referrers are listed.  Raises DigestInvalid for anything else: the specification
-        forbids this endpoint to answer 404.
+        """Return the digest whose referrers are listed.  Raises DigestInvalid, since the specification forbids a
+        404 of this endpoint.
         """
         return Digest.parse(self.params["subject"])
 
     def reference(self) -> Reference:
-        """Raises DigestInvalid for what has a digest's shape, NotATag for what cannot be a tag."""
+        """Return a digest or tag.  Raises DigestInvalid for a text with a colon, NotATag for another one."""
         try:
             return parse_reference(self.params["reference"])
         except TagInvalid as error:
             raise NotATag(error.subject) from error
 
     def check_path(self) -> None:
-        """Raise what the methods above raise for what the path holds."""
+        """Parse all variable parts of the path, to raise the errors of the methods above."""
         for name in self.params:
             if (parse := _PARSERS.get(name)) is not None:
                 parse(self)
@@ -94,22 +94,22 @@ class Call:
         return None if value is None else value.decode("latin-1")
 
     def list_header(self, name: bytes) -> str | None:
-        """All lines of a header whose value is a list, joined (RFC 9110 section 5.3)."""
+        """Return all lines of a header whose value is a list, joined (RFC 9110 section 5.3)."""
         if name not in self.headers:
             return None
         return b", ".join(lines_of(self.scope, name)).decode("latin-1")
 
     def query(self, name: str) -> str | None:
-        """The first value of a parameter, as in CNCF Distribution (Go's `Values.Get`); None without one."""
+        """Return the first value of a parameter, as CNCF Distribution (Go's `Values.Get`); None without one."""
         values = self.query_values(name)
         return values[0] if values else None
 
     def query_values(self, name: str) -> list[str]:
-        """All values of a parameter."""
+        """Return all values of a parameter."""
         return QueryParams(self.scope["query_string"]).getlist(name) if self.scope["query_string"] else []
 
     def content_length(self) -> int | None:
-        """None for a chunked body."""
+        """Return Content-Length in bytes; None for a chunked body."""
         return parse_decimal(self.header(b"content-length") or "")
 
     def has_body(self) -> bool:
@@ -133,11 +133,11 @@ class Call:
         return self.options.clients.decisive_address(self.scope)
 
     def location(self, path: str) -> str:
-        """The URL of `path`, which begins with `v2/`."""
+        """Return the URL of `path`, which begins with `v2/`."""
         return location(self.scope, self.options, path)
 
     def page_path(self, path: str) -> str:
-        """The same without scheme and host, for `Link`."""
+        """Return the URL without scheme and host, for `Link`."""
         return path_outside(self.options, path)
 
 

@@ -2,11 +2,11 @@
 
     Origin   Access-Control-Request-Method    answer
     listed   on OPTIONS (a preflight)         204 with what is allowed; no credentials are asked for
-    listed   else                             whatever it is, 401, 404 and redirects included, readable by the page
+    listed   else                             unchanged, 401, 404 and redirects included, and readable by the page
     other                                     as if nothing were configured: the browser keeps it from the page
 
-A layer around everything below, so that no answer is without these headers.  It guards nothing: programs that are
-no browsers send what they like, and are let in or not by `auth.py`.
+The layer wraps the whole application, so that every response has these headers.  It protects nothing: programs
+other than browsers ignore them, and `auth.py` decides on their requests.
 
 Without `http.cors` there is no such layer, and `Access-Control-*` of `http.headers` goes out as written there.
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Cors", "CorsRules"]
 
-_OURS: Final = b"access-control-"
+_PREFIX: Final = b"access-control-"
 _VARY: Final = (b"vary", b"Origin")
 _FIRST_BAD_STATUS: Final = 300
 
@@ -41,7 +41,7 @@ class CorsRules:
 
 
 class Cors:
-    """Lets the pages of some origins at `app`."""
+    """Allows pages of the configured origins to use `app`."""
 
     def __init__(self, app: ASGIApp, rules: CorsRules) -> None:
         self._app = app
@@ -67,7 +67,7 @@ class Cors:
             return
         more = [] if allowed is None else [*allowed, *self._actual]
         if not self._every:
-            # Said to everybody: a cache must not hand one origin's answer to another.
+            # For every origin: a cache must not return the response for one origin to another.
             more.append(_VARY)
 
         async def with_headers(message: Message) -> None:
@@ -88,9 +88,9 @@ class Cors:
 
 
 class _Preflight:
-    """The answer to a preflight: what the application says of its methods, and never a refusal.
+    """Return the answer to a preflight: never an error, with the methods of the application.
 
-    A browser that is refused here tells the page nothing of what the registry would have answered.
+    After a refused preflight, a browser does not show the page the registry's own answer.
     """
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
@@ -103,7 +103,7 @@ class _Preflight:
             if message["status"] >= _FIRST_BAD_STATUS:
                 self._replaced = True
                 headers = []
-            # Not for caches on the way; the browser keeps it for as long as Access-Control-Max-Age says.
+            # Not for caches on the way; the browser keeps it for Access-Control-Max-Age.
             headers = [*headers, *self._headers, (b"vary", b"Origin, Access-Control-Request-Method")]
             await self._send({"type": "http.response.start", "status": 204, "headers": headers})
         elif not self._replaced:
@@ -113,7 +113,7 @@ class _Preflight:
 
 
 def _origin_of(scope: Scope) -> tuple[bytes | None, bool]:
-    """The page's origin, and whether a method is asked for."""
+    """Return the page's origin, and whether the request is a preflight."""
     origin, asked = None, False
     for name, value in scope["headers"]:
         if name == b"origin":
@@ -124,7 +124,7 @@ def _origin_of(scope: Scope) -> tuple[bytes | None, bool]:
 
 
 def _others(message: Message) -> list[tuple[bytes, bytes]]:
-    return [header for header in message["headers"] if not header[0].lower().startswith(_OURS)]
+    return [header for header in message["headers"] if not header[0].lower().startswith(_PREFIX)]
 
 
 def _joined(words: tuple[str, ...]) -> bytes:

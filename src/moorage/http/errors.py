@@ -1,4 +1,4 @@
-"""The one table refusal → status, and the one place where errors become bytes.
+"""The table error → status, and the one place where errors become responses.
 
 Source: distribution-spec 1.1 "Error Codes"; docs/reference/http-api.md, section 3.
 """
@@ -62,7 +62,7 @@ def to_response(
     headers: Mapping[str, str] | None = None,
     beside: Mapping[str, str] | None = None,
 ) -> Reply:
-    """The JSON answer; `headers` are what the refusal's endpoint adds (an upload's place, a blob's size).
+    """Return the JSON response; `headers` are added by the endpoint (an upload's Location, a blob's size).
 
     `beside` are members next to `errors`: those of OAuth 2.0 at endpoints that support it.
     """
@@ -70,7 +70,7 @@ def to_response(
 
 
 def unexpected() -> Reply:
-    """The answer to a bug of ours: nothing about it leaves the log."""
+    """Return the response to an unexpected exception, which is only in the log."""
     return _envelope(500, [{"code": "UNKNOWN", "message": "unknown error"}], None, {})
 
 

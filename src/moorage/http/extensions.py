@@ -1,4 +1,4 @@
-"""`_oci/ext/discover` (distribution-spec 1.1 extensions): which extensions this registry has."""
+"""`_oci/ext/discover` (distribution-spec 1.1 "Extensions"): list of the registry's extensions."""
 
 from __future__ import annotations
 

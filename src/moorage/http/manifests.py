@@ -95,7 +95,7 @@ def _condition(call: Call) -> IfMatch | None:
 
 
 def _digests(header: str | None, *, weak: bool) -> tuple[Digest, ...] | None:
-    """The digests a condition names; empty for `*`.  What is no digest of ours can match nothing."""
+    """Return the digests of a condition; empty for `*`.  An entity tag that is no digest matches nothing."""
     if header is None:
         return None
     if header.strip() == "*":

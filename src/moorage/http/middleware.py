@@ -1,6 +1,6 @@
 """Outermost layer of every request: request id, access log, metrics, and the count of requests in flight.
 
-`X-Request-Id` is the client's where it is well formed, else a new one; it is in every answer, whatever failed
+`X-Request-Id` is the client's if it is well formed, else a new one; it is in every response, also after a failure
 inside, in the access log and on every line that the application logs meanwhile (`logs.request_id`).
 
 The application sets `scope["moorage.user"]`, and for metrics and traces `scope["moorage.route"]` (a
@@ -185,10 +185,10 @@ class _Exchange:
             self._scope["moorage.aborted"] = True
 
     def leave(self) -> None:
-        """Drop the server's end of the request, also where something still refers to ours.
+        """Drop the references to the server's `receive` and `send`, even if an object still refers to this one.
 
-        A failure that something remembers holds every frame that it came through, and these the request: the
-        server's objects for a connection would live until a garbage collection.
+        A stored exception refers to every frame that it passed, and these to the request: the server's objects of
+        the connection would be freed by the next garbage collection only.
         """
         self._receive, self._send = _over, _unheard
 

@@ -1,4 +1,4 @@
-"""Options of the HTTP room, from the configuration."""
+"""Options of `http/`, from the configuration."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ __all__ = ["HttpOptions"]
 class HttpOptions:
     """`prefix` begins and ends with a slash.  `headers` are added to every answer of a route.
 
-    `classes_matter`: the class of what is pushed must be one that the token speaks of (policy.repository.classes).
+    `classes_matter`: tokens restrict the classes of pushed images (policy.repository.classes).
     """
 
     host: str = ""

@@ -14,7 +14,7 @@ __all__ = ["next_link", "page_size"]
 
 
 def page_size(text: str | None) -> int | None:
-    """`n` as a number, None if it is not given.  Raises PageSizeInvalid."""
+    """Parse `n`; None if it is absent.  Raises PageSizeInvalid."""
     if text is None or text == "":
         return None
     if not (text.isascii() and text.isdigit() and len(text.lstrip("0")) <= 18):  # noqa: PLR2004  fits 64 bits
@@ -23,6 +23,6 @@ def page_size(text: str | None) -> int | None:
 
 
 def next_link(path: str, query: Iterable[tuple[str, str]]) -> str:
-    """A path-absolute link: crane and oras refuse another scheme or host, and a proxy may have changed ours."""
+    """Return a path-absolute link: crane and oras refuse another scheme or host, and a proxy may change both."""
     pairs = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(query))
     return f'<{quote(path)}?{pairs}>; rel="next"'

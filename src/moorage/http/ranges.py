@@ -1,6 +1,6 @@
 """Header grammar of ranges and conditions; no state.
 
-Downloads: RFC 9110 section 14, with what the conformance suite and clients want beyond it: an inverted range is
+Downloads: RFC 9110 section 14, with what the conformance suite and clients require beyond it: an inverted range is
 416, several ranges get the whole blob (podman's zstd:chunked pull takes that, and a 206 with only the first
 range breaks it).  Uploads: distribution-spec 1.1 "Pushing a blob in chunks", `<start>-<end>`, inclusive.
 """
@@ -31,7 +31,7 @@ _BEYOND: Final = 1 << 62
 
 
 def parse_decimal(text: str) -> int | None:
-    """The number of bytes that a header states, at most 2**62; None unless `text` is ASCII digits."""
+    """Parse a number of bytes, at most 2**62; None unless `text` is ASCII digits."""
     if not (text.isascii() and text.isdigit()):
         return None
     digits = text.lstrip("0")
@@ -39,7 +39,7 @@ def parse_decimal(text: str) -> int | None:
 
 
 def parse_range(header: str | None, size: int) -> range | None:
-    """The bytes that a `Range` header asks for; None for the whole.
+    """Parse a `Range` header; None for the whole blob.
 
     Raises RangeNotSatisfiable if the range is inverted or starts past the end.
     """
@@ -61,7 +61,7 @@ def parse_range(header: str | None, size: int) -> range | None:
 
 
 def parse_chunk(header: str | None, length: int | None) -> range | None:
-    """The bytes an upload chunk covers, by `Content-Range: <start>-<end>`; None without the header.
+    """Parse `Content-Range: <start>-<end>` of an upload chunk; None without the header.
 
     Raises RangeInvalid if it is inverted, SizeInvalid if it is malformed or its span is not the `length` of
     the body (None: not announced).
@@ -82,12 +82,12 @@ def parse_chunk(header: str | None, length: int | None) -> range | None:
 
 
 def upload_range(offset: int) -> str:
-    """`Range` of an upload's answers: the last byte is inclusive, and an empty upload says `0-0` as well."""
+    """Return `Range` of an upload's response: the last byte is inclusive; an empty upload has `0-0` as well."""
     return f"0-{max(0, offset - 1)}"
 
 
 def entity_tags(header: str, *, weak: bool = True) -> Iterator[str]:
-    """The values of a list of entity tags, quoted or (as some clients send digests) bare; `weak` ones too."""
+    """Yield the values of a list of entity tags, quoted or (digests of some clients) bare; `weak` ones too."""
     for found in _ENTITY_TAG.finditer(header):
         if weak or found[1] is None:
             yield found[3] if found[2] is None else found[2]

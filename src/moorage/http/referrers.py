@@ -26,8 +26,10 @@ async def list_referrers(call: Call) -> Response:
     name, digest = call.name(), call.subject()
     types = [value for value in call.query_values("artifactType") if value]
     # A media type contains no space: it is a "+" that the client did not escape (`application/vnd.x.y+json`).
-    wanted = [*types, *(value.replace(" ", "+") for value in types if " " in value)]
-    page = await call.registry.referrers.list(name, digest, artifact_types=wanted, after=call.query("last") or "")
+    accepted = [*types, *(value.replace(" ", "+") for value in types if " " in value)]
+    page = await call.registry.referrers.list(
+        name, digest, artifact_types=accepted, after=call.query("last") or ""
+    )
     headers = {"content-type": OCI_INDEX}
     if types:
         headers["oci-filters-applied"] = "artifactType"

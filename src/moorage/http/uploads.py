@@ -55,20 +55,20 @@ async def start_upload(call: Call) -> Response:
 
 async def _mount(call: Call, name: RepoName) -> Mounted | None:
     """Mount a blob; return None if that fails for any reason, so that the request starts an upload."""
-    wanted, source = call.query("mount"), call.query("from")
-    if not wanted:
+    mount, source = call.query("mount"), call.query("from")
+    if not mount:
         return None
     with suppress(BlobUnknown, DigestInvalid, NameInvalid):
         repository = parse_repo_name(source) if source else None
         if repository is None and not call.principal.grants.reads_everything:
-            # From anywhere would be from where this caller may not read.
+            # A mount from any repository would be one from repositories that this caller may not read.
             return None
-        return await call.registry.blobs.mount(name, Digest.parse(wanted), repository, caller=call.caller())
+        return await call.registry.blobs.mount(name, Digest.parse(mount), repository, caller=call.caller())
     return None
 
 
 async def _whole(call: Call, name: RepoName, digest: Digest) -> Uploaded:
-    """Store the blob in the POST.  If it fails the client knows no upload to continue, so none is kept."""
+    """Store the blob of a POST.  After a failure the upload is removed, since the client does not know it."""
     uploads = call.registry.uploads
     status = await uploads.start(name, algorithm=digest.algorithm)
     try:

@@ -223,8 +223,8 @@ def read_stored(data: bytes, members: frozenset[str] = MANIFEST_MEMBERS) -> dict
     try:
         if cursor.peek() != "{":
             raise ManifestInvalid("it is not a JSON object")
-        wanted = {name: _MANIFEST[name] for name in _MANIFEST if name in members}
-        document = _object(cursor, wanted)
+        readers = {name: _MANIFEST[name] for name in _MANIFEST if name in members}
+        document = _object(cursor, readers)
         if cursor.peek():
             raise ValueError(f"text follows the object at character {cursor.at}")
     except ValueError as error:

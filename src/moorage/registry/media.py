@@ -1,12 +1,12 @@
-"""Manifests as bytes: what they are, what they name, and whether their structure holds.  Pure.
+"""Media types and structure of manifests: parses their bytes, without I/O.
 
-Stored manifests carry no media type beside them, so the bytes decide: `mediaType` if there, else an index is what
-has `manifests`.  A push whose bytes would be read back as another type is therefore refused.  The bytes are the
+Manifests are stored without their media type, so the bytes decide: `mediaType`, else a manifest with `manifests`
+is an index.  A push whose bytes would be read back as another type is therefore refused.  The bytes are the
 identity; nothing here writes JSON.
 
-What is pushed is held to the specification.  What was stored, perhaps by a registry that took more, is served
-whatever it holds if CNCF Distribution served it: a member that cannot be read is absent, a descriptor whose digest
-is not supported is left out (`manifest_json.py` has a reader for each).
+Pushed manifests must conform to the specification.  Stored ones, perhaps from a registry that accepted more, are
+served if CNCF Distribution served them: a member that cannot be read is absent, a descriptor whose digest is not
+supported is left out (`manifest_json.py` has a reader for each).
 
 Source: image-spec 1.1 "Image Manifest" and "Image Index".
 """
@@ -84,7 +84,7 @@ _SCHEMA_1_TEXT: Final = "schema 1 manifests are not supported; push the image ag
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """A layer or config: bytes that must be a blob of the repository, unless `elsewhere`.
+    """A layer or config: bytes that must be a blob of the repository, unless `external`.
 
     `size` is what the manifest claims, in bytes, if it does.
     """
@@ -95,15 +95,15 @@ class Layer:
     size: int | None = field(default=None, compare=False)
 
     @property
-    def elsewhere(self) -> bool:
-        """A foreign layer that is fetched from its URLs and need not be here."""
+    def external(self) -> bool:
+        """Return whether it is a foreign layer, which clients fetch from its URLs."""
         foreign = self.media_type == _DOCKER_FOREIGN or self.media_type.startswith(_OCI_FOREIGN)
         return foreign and bool(self.urls)
 
 
 @dataclass(frozen=True, slots=True)
 class Child:
-    """An entry of an index; `platform` is (os, architecture) if it says so, `size` what it claims in bytes."""
+    """An entry of an index; `platform` is (os, architecture) if present, `size` the claimed one in bytes."""
 
     digest: Digest
     platform: tuple[str, str] | None
@@ -112,7 +112,7 @@ class Child:
 
 @dataclass(frozen=True, slots=True)
 class Parsed:
-    """What a manifest says.  `artifact_type` is what a referrers list shows: its own, else the config's type.
+    """A parsed manifest.  `artifact_type` is that of referrers lists: its own, else the config's media type.
 
     `unsupported` quotes the first digests of a stored manifest that are not sha256 or sha512; what they name is
     not in `blobs`, `children` and `subject`.
@@ -129,12 +129,12 @@ class Parsed:
 
 
 def essence(content_type: str) -> str:
-    """A media type without its parameters, in lower case."""
+    """Return a media type without its parameters, in lower case."""
     return content_type.partition(";")[0].strip().lower()
 
 
 def is_web_url(url: str) -> bool:
-    """Whether a client can fetch a foreign layer from it: http or https, a host, no fragment."""
+    """Return whether a client can fetch a foreign layer from the URL: http or https, a host, no fragment."""
     try:
         parts = urlsplit(url)
     except ValueError:  # half an IPv6 address, for one
@@ -143,7 +143,7 @@ def is_web_url(url: str) -> bool:
 
 
 def class_of(config_type: str) -> str:
-    """`image` or `plugin` by the config's media type, as the reference decides it; else the type itself."""
+    """Return `image` or `plugin` by the config's media type, as CNCF Distribution does; else the type itself."""
     if config_type in {
         "application/vnd.docker.container.image.v1+json",
         "application/vnd.oci.image.config.v1+json",
@@ -170,7 +170,7 @@ def default_image(index: bytes) -> Digest | None:
 
 
 def stored_type(data: bytes) -> str:
-    """What stored bytes are served as.  Raises ManifestInvalid for what is no manifest, or schema 1."""
+    """Return the media type of stored bytes.  Raises ManifestInvalid if they are no manifest, or of schema 1."""
     document = read_stored(data, _TYPE_MEMBERS)
     if not document.get("mediaType"):
         document = read_stored(data, _TYPE_MEMBERS | {"manifests"})
@@ -188,18 +188,18 @@ def is_schema_1(data: bytes) -> bool:
 def parse(data: bytes, content_type: str | None = None) -> Parsed:
     """Check a manifest that was pushed as `content_type`, or read one that was stored (None).
 
-    Raises ManifestInvalid, with what is wrong in one line; for stored bytes only if they are not served at all.
+    Raises ManifestInvalid with the reason in one line; for stored bytes only if they are not served at all.
     """
     return _stored(read_stored(data)) if content_type is None else _pushed(read_pushed(data), content_type)
 
 
 def stored_subject(data: bytes) -> Digest | None:
-    """The subject of a stored manifest.  Raises ManifestInvalid as `stored_type`."""
+    """Return the subject of a stored manifest.  Raises ManifestInvalid as `stored_type`."""
     return _stored(read_stored(data, _TYPE_MEMBERS | {"subject"})).subject
 
 
 def stored_description(data: bytes) -> Parsed:
-    """As `parse` of stored bytes, but without layers and children, which take most of the time and memory.
+    """Parse stored bytes without layers and children, which take most of the time and memory.
 
     Raises ManifestInvalid as `stored_type`.
     """
@@ -276,9 +276,9 @@ def _layer(item: Any, where: str) -> Layer:
 
 
 def _check_urls(blobs: tuple[Layer, ...]) -> None:
-    """A layer that need not be here must be somewhere a client can reach; other URLs are only hints."""
+    """Check that an external layer can be fetched by clients; URLs of other layers are only hints."""
     for layer in blobs:
-        for url in layer.urls if layer.elsewhere else ():
+        for url in layer.urls if layer.external else ():
             if not is_web_url(url):
                 raise ManifestInvalid(
                     f"the URL {_quoted(url)} of {layer.digest} is not http(s), or has a fragment"

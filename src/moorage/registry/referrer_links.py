@@ -46,14 +46,14 @@ _SURROGATE: Final = re.compile("[\ud800-\udfff]")
 
 @dataclass(frozen=True, slots=True)
 class ReferrerLink:
-    """The content of a referrer link, and the subject below which it is stored."""
+    """Content of a referrer link, and the subject below which it is stored."""
 
     subject: Digest
     content: bytes
 
 
 def encode(digest: Digest, size: int, parsed: Parsed) -> ReferrerLink | None:
-    """The link of a manifest of `size` bytes; None if it has no subject.  Takes up to 0.1 s for 4 MiB."""
+    """Return the link of a manifest of `size` bytes; None if it has no subject.  Takes up to 0.1 s for 4 MiB."""
     if parsed.subject is None:
         return None
     body = b"\n".join(_parts(digest, size, parsed))
@@ -61,7 +61,7 @@ def encode(digest: Digest, size: int, parsed: Parsed) -> ReferrerLink | None:
 
 
 def decode(content: bytes, subject: Digest, digest: Digest) -> Referrer | None:
-    """The descriptor in a link, None if it holds none or is damaged."""
+    """Return the descriptor in a link, None if it has none or is damaged."""
     named, _, rest = content.partition(b"\n")
     checksum, _, body = rest.partition(b"\n")
     if named != str(digest).encode() or checksum != _checksum(subject, body):
@@ -71,7 +71,7 @@ def decode(content: bytes, subject: Digest, digest: Digest) -> Referrer | None:
 
 
 def describe(digest: Digest, size: int, parsed: Parsed) -> Referrer:
-    """The descriptor of a manifest of `size` bytes, as `decode` returns it."""
+    """Return the descriptor of a manifest of `size` bytes, as `decode` does."""
     head, *annotations = _parts(digest, size, parsed)
     return Referrer(digest, json.loads(head).get("artifactType"), _joined(head, b"".join(annotations)))
 
@@ -87,7 +87,7 @@ def _joined(head: bytes, annotations: bytes) -> bytes:
 
 
 def _parts(digest: Digest, size: int, parsed: Parsed) -> list[bytes]:
-    """The descriptor without annotations, then the annotations if there are any."""
+    """Return the descriptor without annotations, and the annotations if there are any."""
     head: dict[str, Any] = {"mediaType": parsed.media_type, "digest": str(digest), "size": size}
     encoded = _json(head)
     if parsed.artifact_type is not None:

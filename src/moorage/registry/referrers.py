@@ -10,7 +10,7 @@ links for manifests that an older registry stored.
 
 A listing copies descriptors out of the links (`referrer_links.py`) and parses no manifest.  A referrer without a
 descriptor, which another registry or an earlier version stored, is read and parsed once in each process; a read
-writes nothing.  The work of one request is bounded, whatever is stored; where a bound ends a page, `next` leads
+writes nothing.  The work of one request is bounded for any content; where a bound ends a page, `next` leads
 to the rest:
 
 * At most 10,000 referrers are looked at: one stat each, and one small read where nothing is remembered.
@@ -57,27 +57,27 @@ __all__ = ["REFERRERS_BYTES", "StoredReferrers", "fallback_tag", "rebuild"]
 _AT_ONCE: Final = 64
 _LOOKED_AT: Final = 10_000
 _SMALL_BYTES: Final = 16 << 10
-"""What is read beside 63 others; larger objects have to wait for one another."""
+"""Objects of this size are read concurrently, up to 64; larger ones one after another."""
 _INLINE_BYTES: Final = 4 << 10
-"""Sixty-four of these are parsed without giving up the event loop: in 0.07 s, whatever they hold."""
+"""Sixty-four of these are parsed without giving up the event loop: in 0.07 s at most."""
 _READ_BYTES: Final = 5 << 20
 """More than a page of descriptors, so that an ordinary page is not cut short."""
 _ENTRY_BYTES: Final = 1024
 REFERRERS_BYTES: Final = 24 << 20
-"""What is remembered: two thirds for descriptors, the rest for what indexes name."""
+"""Limit of the caches: two thirds for descriptors, the rest for digests of indexes."""
 _TEXT_BYTES: Final = 128
 """Memory of a digest's text."""
 _log: Final = structlog.get_logger("moorage.registry")
 
 
 def fallback_tag(subject: Digest) -> Tag:
-    """Where clients keep the referrers of `subject` on a registry without this API."""
+    """Return the tag under which clients keep the referrers of `subject` on a registry without this API."""
     return Tag(f"{subject.algorithm[:32]}-{subject.hex[:64]}")
 
 
 @dataclass(frozen=True, slots=True)
 class _Described:
-    """The subject and the descriptor of a manifest, which its digest makes immutable; None for what has none."""
+    """Subject and descriptor of a manifest, immutable by its digest; None if it has none."""
 
     subject: Digest | None = None
     referrer: Referrer | None = None
@@ -135,7 +135,7 @@ class StoredReferrers:
         return ReferrersPage(tuple(found), last if more else None)
 
     async def _candidates(self, request: _Request, after: str) -> tuple[Sequence[str], bool]:
-        """Digest texts after `after` in order, at most `_LOOKED_AT`, and whether there are more."""
+        """Return digest texts after `after` in order, at most `_LOOKED_AT`, and whether there are more."""
         linked: list[str] = []
         below = layout.referrers_of(request.name, request.subject)
         async with aclosing(list_digests(self._driver, below, after=after)) as pages:
@@ -150,7 +150,7 @@ class StoredReferrers:
         return found[:_LOOKED_AT], len(found) > _LOOKED_AT
 
     async def _fallback_index(self, request: _Request) -> Sequence[str]:
-        """Digest texts of the index under the fallback tag, in order."""
+        """Return digest texts of the index under the fallback tag, in order."""
         try:
             manifest = await self._manifests.get(request.name, fallback_tag(request.subject))
         except (ManifestUnknown, ManifestInvalid):
@@ -181,7 +181,10 @@ class StoredReferrers:
             return self.cache.get(digest) or await self._describe(request, digest, READ_LIMIT_BYTES)
 
     async def _describe(self, request: _Request, digest: Digest, limit: int) -> _Described:
-        """From the link, else from the manifest.  Raises ObjectTooLarge above `limit`, if that is a small one."""
+        """Read a description from the link, else from the manifest.
+
+        Raises ObjectTooLarge above `limit`, if that is a small one.
+        """
         referrer = await self._from_link(request, digest, limit)
         if referrer is not None:
             described = _Described(request.subject, referrer)
@@ -210,7 +213,7 @@ class StoredReferrers:
         return await self._offload.run(len(content), lambda: decode(content, request.subject, digest))
 
     async def _manifest(self, request: _Request, digest: Digest, limit: int) -> bytes | None:
-        """The manifest's bytes, None if they are missing or damaged."""
+        """Return the manifest's bytes, None if they are missing or damaged."""
         try:
             data = await self._blobs.content(digest, limit=limit)
         except KeyMissing:
@@ -238,7 +241,7 @@ def _from_manifest(digest: Digest, data: bytes) -> _Described:
 
 
 def _children(data: bytes) -> tuple[str, ...]:
-    """Digest texts of an index's manifests, in order; none for what is no index."""
+    """Return digest texts of an index's manifests, in order; none if it is no index."""
     try:
         return tuple(sorted({str(child.digest) for child in media.parse(data).children}))
     except ManifestInvalid:

@@ -1,4 +1,4 @@
-"""Storage errors become refusals here, and the cause goes to the log once."""
+"""Translation of storage errors to errors for clients; the cause is logged here, once."""
 
 from __future__ import annotations
 
@@ -53,9 +53,9 @@ _log: Final = structlog.get_logger("moorage.registry")
 
 
 class refusing:  # noqa: N801  used like a function; a class costs a fifth of a generator on every request
-    """Let an unexpected `StorageError` reach the client as `StorageFull` or `Unavailable`.
+    """Context that raises `StorageFull` or `Unavailable` for a `StorageError`.
 
-    What an absent key means depends on where it is read: that is caught there, before it comes here.
+    The meaning of a missing key depends on the key, so it is caught where it is read.
     """
 
     __slots__ = ()

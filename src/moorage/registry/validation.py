@@ -91,7 +91,7 @@ class ReferenceCheck:
 
         Raises ManifestInvalid if a blob has another size than its descriptor, and its bytes are whole.
         """
-        blobs = (_Reference(blob.digest, blob.size, child=False) for blob in parsed.blobs if not blob.elsewhere)
+        blobs = (_Reference(blob.digest, blob.size, child=False) for blob in parsed.blobs if not blob.external)
         needed = (child.digest for child in parsed.children if self._rules.needs(child))
         waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
         absent: dict[str, None] = {}

@@ -1,4 +1,4 @@
-"""What driver authors and our own tests need: contract suites every implementation must pass, and builders.
+"""Contract suites for drivers and registries, and builders of content, for their authors and for our own tests.
 
 Shipped with the package; install `moorage[testing]`.
 """

@@ -74,28 +74,28 @@ class Built:
 
     @property
     def document(self) -> dict[str, Any]:
-        """The parsed JSON of a manifest or config."""
+        """Return the parsed JSON of a manifest or config."""
         document: dict[str, Any] = json.loads(self.data)
         return document
 
     @property
     def entry(self) -> dict[str, Any]:
-        """The descriptor as it stands in JSON."""
+        """Return the descriptor, as JSON."""
         return {"mediaType": self.media_type, "digest": str(self.digest), "size": self.size}
 
     @property
     def blobs(self) -> tuple[Built, ...]:
-        """The parts that are pushed as blobs."""
+        """Return the parts that are pushed as blobs."""
         return tuple(part for part in self.parts if not part.is_manifest)
 
     @property
     def manifests(self) -> tuple[Built, ...]:
-        """The parts that are pushed as manifests."""
+        """Return the parts that are pushed as manifests."""
         return tuple(part for part in self.parts if part.is_manifest)
 
     @property
     def closure(self) -> tuple[Built, ...]:
-        """Everything below, each once, and itself last."""
+        """Return everything below, each once, and itself last."""
         found: dict[Digest, Built] = {}
         for part in self.parts:
             found.update((below.digest, below) for below in part.closure)
@@ -104,7 +104,7 @@ class Built:
 
 
 def encode(document: Mapping[str, Any]) -> bytes:
-    """JSON in the form this module writes everywhere."""
+    """Return the JSON of this module."""
     return json.dumps(document, separators=(",", ":")).encode()
 
 
@@ -116,7 +116,7 @@ def blob(
     media_type: str = OCI_LAYER,
     algorithm: str = "sha256",
 ) -> Built:
-    """These bytes, or `size` incompressible ones that `seed` determines."""
+    """Return a blob of these bytes, or of `size` incompressible ones that `seed` determines."""
     if data is None:
         data = random.Random(f"{seed}/{size}").randbytes(size)  # noqa: S311  the same bytes every time
     elif isinstance(data, str):
@@ -139,7 +139,7 @@ def image(
     algorithm: str = "sha256",
     extra: Mapping[str, Any] | None = None,
 ) -> Built:
-    """A manifest of `layers` (by default one small layer made from `seed`) and a config for `platform`.
+    """Return a manifest of `layers` (by default one small layer made from `seed`) and a config for `platform`.
 
     `extra` are further members of the manifest, also to override one; None as a value leaves a member out.
     """
@@ -176,7 +176,7 @@ def index(
     algorithm: str = "sha256",
     extra: Mapping[str, Any] | None = None,
 ) -> Built:
-    """An image index (`docker`: a manifest list) of `manifests`; of none, an empty one."""
+    """Return an image index (`docker`: a manifest list) of `manifests`; of none, an empty one."""
     return _manifest(
         {
             "schemaVersion": 2,
@@ -201,7 +201,7 @@ def artifact(
     algorithm: str = "sha256",
     extra: Mapping[str, Any] | None = None,
 ) -> Built:
-    """Anything that is no image: a signature, an SBOM.  Its config, and without `content` its layer, are empty."""
+    """Return another manifest (signature, SBOM); its config, and without `content` its layer, are empty."""
     layers = content or (EMPTY,)
     return _manifest(
         {

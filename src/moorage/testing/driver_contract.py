@@ -1,4 +1,4 @@
-"""What every storage driver must pass.  A driver joins with one fixture:
+"""Contract suite that every storage driver passes.  It joins with one fixture:
 
     class TestMyDriver(DriverContract):
         @pytest.fixture
@@ -8,8 +8,8 @@
 `connect` makes a driver on the same, at first empty, store each time it is called, as every process of a
 registry would; one that lives in a single process returns the same object again.
 
-This file has single objects; `listing_contract.py` what lies below a prefix, `upload_contract.py` the uploads.
-Nothing here is promised only by a filesystem: what is, is tested in our own tests/storage.
+This file tests single objects; `listing_contract.py` listings, `upload_contract.py` uploads.  Promises of
+filesystems only are tested in tests/storage.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ class ObjectContract:
         assert before <= stat.modified <= datetime.now(UTC) + timedelta(seconds=2)
 
     async def test_writing_replaces(self, driver: Driver, other: Driver) -> None:
-        """A tag that moves shows its new manifest to whoever asks next."""
+        """A tag that moves has its new manifest in the next request, at any node."""
         await driver.write(KEY, b"a longer old text")
         await driver.write(KEY, b"new")
         assert (await other.read(KEY)).data == b"new"
@@ -117,7 +117,7 @@ class ObjectContract:
             await read_all(driver, key)
 
     async def test_reading_stops_at_the_limit(self, driver: Driver) -> None:
-        """Nobody makes us hold a layer in memory by naming it as a manifest."""
+        """A client must not make the registry hold a layer in memory by requesting it as a manifest."""
         await driver.write(KEY, b"12345")
         assert (await driver.read(KEY, limit=5)).data == b"12345"
         with pytest.raises(ObjectTooLarge):
@@ -191,7 +191,7 @@ class ObjectContract:
     async def test_of_racing_conditional_writes_at_most_one_wins(
         self, driver: Driver, other: Driver, condition: str
     ) -> None:
-        """Two clients that create or move the same tag at once: one of them is told."""
+        """Of two clients that create or move the same tag at once, one gets an error."""
         when: When = ABSENT
         if condition == "unchanged":
             when = Unchanged(await driver.write(KEY, b"before"))
@@ -241,7 +241,7 @@ class ObjectContract:
                 assert (await driver.read(key)).data == b"text"
 
     async def test_deleting_a_prefix_deletes_nothing(self, driver: Driver) -> None:
-        """`delete` takes objects; what lies below a prefix is removed by `clear`."""
+        """`delete` removes objects, `clear` everything below a prefix."""
         await driver.write(KEY, b"text")
         await driver.delete([Key(KEY.rpartition("/")[0])])
         assert (await driver.read(KEY)).data == b"text"
@@ -291,7 +291,7 @@ class ObjectContract:
 
     @pytest.mark.parametrize("key", INVALID)
     async def test_a_misspelt_key_is_refused(self, driver: Driver, key: str) -> None:
-        """No name that a client sends can reach outside the store, whatever came through above."""
+        """No name that a client sends reaches outside of the store, even if a check above it fails."""
         bad = Key(key)
         uploads = driver.uploads
 

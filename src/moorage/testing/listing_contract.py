@@ -53,7 +53,7 @@ async def keys_below(driver: Driver, prefix: str) -> dict[str, int]:
 
 
 class ListingContract:
-    """What lies below a prefix."""
+    """Listings of everything below a prefix."""
 
     async def test_names_come_in_byte_order(self, driver: Driver, other: Driver) -> None:
         """Tag lists are in the specification's order although object stores sort `1.0-x/` before `1.0/`."""
@@ -77,7 +77,7 @@ class ListingContract:
             assert await keys_below(driver, prefix) == {}
 
     async def test_pages_continue_after_the_last_name(self, driver: Driver) -> None:
-        """A client that pages through tags sees each once, whatever the page size."""
+        """A client that pages through tags sees each once, with any page size."""
         for name in TAGS:
             await driver.write(Key(f"tags/{name}/link"), b"text")
         for limit in (1, 2, 3, 7, 100):

@@ -1,7 +1,7 @@
-"""An object store in memory: what `storage/object_store/interface.py` asks for, as strictly as S3 gives it.
+"""An object store in memory, which implements `storage/object_store/interface.py` as strictly as S3.
 
 For tests of what is built on object stores.  Listings are in order of keys with prefixes rolled up, a join refuses
-sources of a length that S3 would refuse, an unfinished object is kept until somebody aborts it, and `before` may
+sources of a length that S3 would refuse, an unfinished object is kept until it is aborted, and `before` may
 hold up or fail any call: `await before(NAME, KEYS)` runs before it, `await after(NAME, KEYS)` when it is done.
 """
 
@@ -54,8 +54,8 @@ class _Object:
 
 @dataclass
 class Bucket:
-    """What several `MemoryObjects`, one for each process, share.  `exact` False: conditions are not checked
-    in the moment of the write, so that racing writers may all win.
+    """Content that several `MemoryObjects`, one for each process, share.  `exact` False: conditions are not
+    checked at the time of the write, so that racing writers may all win.
     """
 
     exact: bool = True

@@ -207,7 +207,7 @@ class ListContract(RegistryFixtures):
     async def test_tags_are_in_byte_order_and_pages_lose_none(self, registry: Registry, publish: Publish) -> None:
         """A cleaner that follows the pages sees every tag once."""
         await publish(image(), *reversed(self.TAGS))
-        await publish(image(), "elsewhere", name=OTHER)
+        await publish(image(), "another", name=OTHER)
         assert await registry.tags.list(NAME) == Page(self.TAGS, more=False)
         for limit in (1, 3, 7, 8, 9):
             assert await self._tags(registry, limit) == list(self.TAGS)
@@ -222,7 +222,7 @@ class ListContract(RegistryFixtures):
     async def test_a_repository_without_manifests_has_no_list_of_tags(
         self, registry: Registry, publish: Publish
     ) -> None:
-        """Clients tell a repository that does not exist from one without tags."""
+        """Clients distinguish a repository that does not exist from one without tags."""
         await publish(image())
         assert await registry.tags.list(NAME) == Page((), more=False)
         with pytest.raises(NameUnknown):

@@ -104,7 +104,7 @@ class UploadContract:
 
     @pytest.mark.parametrize("notes", ["with notes", "without"])
     async def test_bytes_past_the_checkpoint_do_not_count(self, driver: Driver, other: Driver, notes: str) -> None:
-        """A client is told only what will survive; what a dead request left behind is dropped."""
+        """The offset that a client gets survives a crash; bytes of a request that died are dropped."""
         state = await driver.uploads.begin(HOME)
         for offset in (0, 5, 10):
             async with driver.uploads.append(HOME, state) as appender:
@@ -131,7 +131,7 @@ class UploadContract:
         assert await stored(driver, state) == b"abcd"
 
     async def test_an_error_keeps_the_last_checkpoint(self, driver: Driver) -> None:
-        """A client that disconnects resumes where it was told it stands."""
+        """A client that disconnects resumes at the reported offset."""
         state = await driver.uploads.begin(HOME)
         with pytest.raises(ZeroDivisionError):  # noqa: PT012  the refusal comes from inside the context
             async with driver.uploads.append(HOME, state) as appender:
@@ -144,7 +144,7 @@ class UploadContract:
         assert await stored(driver, state) == b"kept!"
 
     async def test_two_requests_never_both_write(self, driver: Driver, other: Driver) -> None:
-        """Two writers never make a mixed blob: one of them is told, at once or at its checkpoint."""
+        """Two writers never make a mixed blob: one of them gets an error, at once or at its checkpoint."""
         begun = await driver.uploads.begin(HOME)
         async with driver.uploads.append(HOME, begun) as appender:
             await appender.write([b"mine"])
@@ -275,7 +275,7 @@ class UploadContract:
         assert await keys_below(driver, "docker") == expected
 
     async def test_publish_leaves_out_what_no_checkpoint_covers(self, driver: Driver) -> None:
-        """Bytes that nobody hashed are never part of a blob."""
+        """Bytes that were not hashed are never part of a blob."""
         state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
         async with driver.uploads.append(HOME, state) as appender:
             await appender.write([b"torn"])
@@ -380,7 +380,7 @@ class UploadContract:
         assert [home async for home in driver.uploads.abandoned(REPOSITORIES, earlier)] == []
 
     async def test_any_pieces_by_any_process_make_the_same_blob(self, driver: Driver, other: Driver) -> None:
-        """However a client cuts a layer up and whoever takes the pieces, torn or whole, the layer is the same."""
+        """With any size of pieces, at any process, torn or whole, the layer is the same."""
         dice = random.Random(5)  # noqa: S311  fixed cases
         expected = b""
         await driver.uploads.begin(HOME)
@@ -457,7 +457,7 @@ class LockingContract:
     """Beside the contract: what drivers promise that let only one request write.  An object store cannot."""
 
     async def test_only_one_request_writes(self, driver: Driver, other: Driver) -> None:
-        """Two writers never make a mixed blob: the second is told."""
+        """Two writers never make a mixed blob: the second gets an error."""
         state = await driver.uploads.begin(HOME)
         async with driver.uploads.append(HOME, state) as appender:
             await appender.write([b"mine"])
