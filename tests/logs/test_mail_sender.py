@@ -7,7 +7,7 @@ import socket
 from typing import TYPE_CHECKING, Any, Final
 
 from moorage.config.sections.log import Hook, MailOptions, Smtp
-from moorage.logs.mail_sender import Digest, MailSender
+from moorage.logs.mail_sender import MailDigest, MailSender
 
 if TYPE_CHECKING:
     import pytest
@@ -80,7 +80,7 @@ def test_what_comes_together_is_one_mail_and_a_minute_has_one() -> None:
 
 
 def test_a_mail_shows_some_lines_and_counts_the_others() -> None:
-    digest = Digest()
+    digest = MailDigest()
     for number in range(1000):
         digest.add(line(f"kind {number % 3}", lost=1 if number == 500 else 0), 0.0)
     text = digest.text("node1")
@@ -92,7 +92,7 @@ def test_a_mail_shows_some_lines_and_counts_the_others() -> None:
 
 
 def test_lines_of_ever_new_messages_take_no_memory() -> None:
-    digest = Digest()
+    digest = MailDigest()
     for number in range(10_000):
         digest.add(line(f"message {number}"), 0.0)
     assert len(digest.others) <= 52
@@ -101,7 +101,7 @@ def test_lines_of_ever_new_messages_take_no_memory() -> None:
 
 def test_no_control_character_reaches_a_mail() -> None:
     """Names of users and paths come from clients; a line end would forge another field."""
-    digest = Digest()
+    digest = MailDigest()
     hostile = "a\x1b[31m\x9b\u202e\nz"
     for number in range(30):
         digest.add(line(f"{hostile} {number}", fields={"user": hostile}, trace=f"first\n{hostile}"), 0.0)
@@ -113,7 +113,7 @@ def test_no_control_character_reaches_a_mail() -> None:
 
 
 def test_a_mail_has_all_that_was_logged() -> None:
-    digest = Digest()
+    digest = MailDigest()
     digest.add(line(fields={"path": "/v2/", "instance.id": "i-1"}, trace="Traceback\n  boom"), 0.0)
     text = digest.text("node1")
     assert (

@@ -11,15 +11,15 @@ import trustme
 from tests.smtp import Post, post_office
 
 from moorage.logs import smtp
-from moorage.logs.smtp import CannotSend, Server, send
+from moorage.logs.smtp import MailRefused, MailServer, send
 
 if TYPE_CHECKING:
     from pathlib import Path
 
 
-def server(office: Post, **more: object) -> Server:
+def server(office: Post, **more: object) -> MailServer:
     usual = {"addr": office.addr, "sender": "Registry <registry@example.com>", "receivers": ["a@example.com"]}
-    return Server(**{**usual, **more})  # type: ignore[arg-type]  # the fields, by name
+    return MailServer(**{**usual, **more})  # type: ignore[arg-type]  # the fields, by name
 
 
 @pytest.fixture(scope="module")
@@ -86,7 +86,7 @@ def test_port_465_is_tls_from_the_start(context: ssl.SSLContext, monkeypatch: py
 def test_a_mail_server_must_prove_who_it_is(context: ssl.SSLContext) -> None:
     """Else whoever stands between reads the password; `insecure` is there for those who know better."""
     with post_office(context=context, passwords={"me": "pw"}) as office:
-        with pytest.raises(CannotSend, match="certificate verify failed"):
+        with pytest.raises(MailRefused, match="certificate verify failed"):
             send(server(office, username="me", password="pw"), "s", "t", timeout_s=10)
         assert office.mails == []
         send(server(office, username="me", password="pw", insecure=True), "s", "t", timeout_s=10)
@@ -98,7 +98,7 @@ def test_a_password_is_not_sent_in_the_clear() -> None:
     with post_office(passwords={"me": "pw"}) as office:
         # 0.0.0.0 is this machine to Linux, but nothing that a password is trusted to.
         away = server(office, addr=f"0.0.0.0:{office.port}", username="me", password="pw")
-        with pytest.raises(CannotSend, match="offers no TLS"):
+        with pytest.raises(MailRefused, match="offers no TLS"):
             send(away, "s", "t", timeout_s=10)
         send(server(office, username="me", password="pw"), "s", "t", timeout_s=10)
         assert [mail.user for mail in office.mails] == ["me"]
@@ -108,13 +108,13 @@ def test_a_password_is_not_sent_in_the_clear() -> None:
     ("addr", "here"), [("localhost", True), ("127.0.0.9", True), ("::1", True), ("mail", False)]
 )
 def test_this_machine_is_known_by_its_names(addr: str, here: bool) -> None:
-    assert smtp._is_here(addr) is here
+    assert smtp._is_local(addr) is here
 
 
 def test_a_refused_password_is_told_without_it() -> None:
     """Servers repeat what they were sent, and logs are read by many."""
     with post_office(passwords={"me": "right"}) as office:
-        with pytest.raises(CannotSend, match="535") as told:
+        with pytest.raises(MailRefused, match="535") as told:
             send(server(office, username="me", password="hush-hush"), "s", "t", timeout_s=10)
         assert "hush-hush" not in str(told.value)
         assert "hush-hush" not in repr(server(office, password="hush-hush"))
@@ -122,13 +122,13 @@ def test_a_refused_password_is_told_without_it() -> None:
 
 def test_a_server_that_takes_no_passwords_is_told_of() -> None:
     """The mail would go out, but not as who was configured."""
-    with post_office() as office, pytest.raises(CannotSend, match="does not offer AUTH"):
+    with post_office() as office, pytest.raises(MailRefused, match="does not offer AUTH"):
         send(server(office, username="me", password="pw"), "s", "t", timeout_s=10)
 
 
 def test_receivers_that_are_refused_are_named() -> None:
     with post_office(refused=frozenset({"b@example.com"})) as office:
-        with pytest.raises(CannotSend, match=r"b@example\.com"):
+        with pytest.raises(MailRefused, match=r"b@example\.com"):
             send(server(office, receivers=["a@example.com", "b@example.com"]), "s", "t", timeout_s=10)
         assert office.mails[0].receivers == ["a@example.com"]
 
@@ -136,13 +136,13 @@ def test_receivers_that_are_refused_are_named() -> None:
 def test_a_dead_server_and_a_silent_one_are_given_up() -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
-        dead = Server(f"127.0.0.1:{unused.getsockname()[1]}", "a@b", ["c@d"])
-        with pytest.raises(CannotSend, match="refused"):
+        dead = MailServer(f"127.0.0.1:{unused.getsockname()[1]}", "a@b", ["c@d"])
+        with pytest.raises(MailRefused, match="refused"):
             send(dead, "s", "t", timeout_s=10)
-    with post_office(silent=True) as office, pytest.raises(CannotSend, match="timed out"):
+    with post_office(silent=True) as office, pytest.raises(MailRefused, match="timed out"):
         send(server(office), "s", "t", timeout_s=0.05)
 
 
 def test_ipv6_is_written_in_brackets() -> None:
     """The reference takes addresses with one colon only."""
-    assert Server("[::1]:25", "a@b", []).place == ("::1", 25)
+    assert MailServer("[::1]:25", "a@b", []).address == ("::1", 25)

@@ -22,7 +22,7 @@ from moorage.health_checks import Health, StorageReport, StorageSpace
 from moorage.http.middleware import Traffic
 from moorage.metrics.table import TABLE
 from moorage.server.processes import storage_monitor
-from moorage.server.processes.storage_monitor import Monitored, StorageMonitor, check, monitored, watch
+from moorage.server.processes.storage_monitor import MonitoredDirectory, StorageMonitor, check, monitored, watch
 from moorage.server.processes.storage_report import STALE_AFTER_S, SharedReport
 from moorage.server.telemetry import Observing
 from moorage.storage.filesystem import data_directory
@@ -41,8 +41,8 @@ class Ended(Exception):
     """Ends the endless loop of a test."""
 
 
-def target(root: Path, *, write: bool = True, interval_s: float = 60.0) -> Monitored:
-    return Monitored(str(root), write, interval_s)
+def target(root: Path, *, write: bool = True, interval_s: float = 60.0) -> MonitoredDirectory:
+    return MonitoredDirectory(str(root), write, interval_s)
 
 
 def failing_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
@@ -59,7 +59,7 @@ def failing_writes(monkeypatch: pytest.MonkeyPatch, number: int) -> list[str]:
     return broken
 
 
-def rounds(target: Monitored, report: SharedReport, *steps: Callable[[], object]) -> list[float]:
+def rounds(target: MonitoredDirectory, report: SharedReport, *steps: Callable[[], object]) -> list[float]:
     """Run the monitor, with each step in one of its pauses; the pauses' lengths in seconds."""
     waiting = list(steps)
     pauses: list[float] = []
@@ -327,15 +327,15 @@ def test_half_of_a_report_is_not_read() -> None:
 def test_what_is_monitored() -> None:
     """Buckets and memory are not."""
 
-    def of(**sections: object) -> Monitored | None:
+    def of(**sections: object) -> MonitoredDirectory | None:
         return monitored(Settings.model_validate(sections))
 
     files = {"filesystem": {"rootdirectory": "/data"}}
     assert of(storage={"inmemory": {}}) is None
-    assert of(storage=files) == Monitored("/data", write=True, interval_s=60.0)
-    assert of(storage=files, health={"writeprobe": {"disabled": True}}) == Monitored("/data", False, 60.0)
+    assert of(storage=files) == MonitoredDirectory("/data", write=True, interval_s=60.0)
+    assert of(storage=files, health={"writeprobe": {"disabled": True}}) == MonitoredDirectory("/data", False, 60.0)
     readonly = {"maintenance": {"readonly": {"enabled": True}}}
-    assert of(storage=files | readonly) == Monitored("/data", False, 60.0)
+    assert of(storage=files | readonly) == MonitoredDirectory("/data", False, 60.0)
 
 
 def test_the_report_of_a_monitor_that_hangs_counts_as_unknown() -> None:
@@ -362,7 +362,7 @@ def test_each_check_begins_and_ends_with_a_heartbeat(tmp_path: Path, monkeypatch
     times = iter(range(1, 100))
     report = SharedReport(lambda: float(next(times)))
     rounds(target(tmp_path), report, lambda: None, lambda: None)
-    assert report.heard == 7.0, "two in each of three rounds, and one for the first report"
+    assert report.last_heartbeat == 7.0, "two in each of three rounds, and one for the first report"
 
 
 def test_a_monitor_that_hangs_is_reported_once_and_replaced(monkeypatch: pytest.MonkeyPatch) -> None:

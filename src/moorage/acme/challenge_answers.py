@@ -20,7 +20,8 @@ class ChallengeAnswers:
     """
 
     def __init__(self, store: CertificateStore, spread_s: float) -> None:
-        self._store, self._spread_s = store, spread_s
+        self._store = store
+        self._spread_s = spread_s
         self._hosts: list[str] = []
         self._tokens: list[str] = []
         self._ended = False

@@ -29,7 +29,16 @@ from cryptography.hazmat.primitives.serialization import (
 )
 from cryptography.x509.oid import NameOID
 
-__all__ = ["Issued", "account_key", "challenge_certificate", "key_pem", "new_key", "read", "request", "write"]
+__all__ = [
+    "IssuedCertificate",
+    "account_key",
+    "challenge_certificate",
+    "key_pem",
+    "new_key",
+    "read",
+    "request",
+    "write",
+]
 
 _ACME_IDENTIFIER: Final = x509.ObjectIdentifier("1.3.6.1.5.5.7.1.31")
 _OCTET_STRING: Final = b"\x04\x20"
@@ -38,7 +47,7 @@ _DAY: Final = timedelta(days=1)
 
 
 @dataclass(frozen=True, slots=True)
-class Issued:
+class IssuedCertificate:
     """Facts of a certificate in the directory.  `hosts` are in lower case."""
 
     hosts: frozenset[str]
@@ -47,7 +56,7 @@ class Issued:
     issuer: str
 
 
-def read(data: bytes) -> Issued | None:
+def read(data: bytes) -> IssuedCertificate | None:
     """Return the certificate in a file; None if the content is not a key with its certificate."""
     try:
         key = load_pem_private_key(data, None)
@@ -62,7 +71,9 @@ def read(data: bytes) -> Issued | None:
         hosts = frozenset(name.lower() for name in names.get_values_for_type(x509.DNSName))
     except (ValueError, TypeError, UnsupportedAlgorithm, x509.ExtensionNotFound, x509.DuplicateExtension):
         return None
-    return Issued(hosts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.issuer.rfc4514_string())
+    return IssuedCertificate(
+        hosts, leaf.not_valid_before_utc, leaf.not_valid_after_utc, leaf.issuer.rfc4514_string()
+    )
 
 
 def write(key: ec.EllipticCurvePrivateKey, chain: str) -> bytes:

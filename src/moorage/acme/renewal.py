@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.acme.authority import Answers, Key
     from moorage.acme.order_spec import CertificateOrder, Timings
-    from moorage.acme.pem import Issued
+    from moorage.acme.pem import IssuedCertificate
     from moorage.acme.store import CertificateStore
 
     Obtain = Callable[[CertificateOrder, Key, str, Answers, Timings], bytes]
@@ -105,7 +105,7 @@ class CertificateRenewal:
             return self._pause_until - _now()
         return min(max(self._pause_until - _now(), 0.0), self._timings.poll_s)
 
-    async def _read(self) -> Issued | None:
+    async def _read(self) -> IssuedCertificate | None:
         """Return the certificate in the directory; a new one is announced."""
         data = await asyncio.to_thread(self._store.certificate, self._spec.hosts[0])
         if data is None:
@@ -116,7 +116,7 @@ class CertificateRenewal:
             self._announce()
         return found
 
-    def _judge(self, found: Issued | None) -> tuple[str, float]:
+    def _judge(self, found: IssuedCertificate | None) -> tuple[str, float]:
         """Return the reason to order another certificate, "" for none; then the seconds until there is one."""
         if found is None:
             return "there is none", 0.0

@@ -102,7 +102,7 @@ class _StandardError:
 
 
 class _Forward(logging.Handler):
-    """Hands what libraries log to structlog, so that it has the same form and fields."""
+    """Passes the lines of libraries to structlog, so that they have the same format and fields."""
 
     def emit(self, record: logging.LogRecord) -> None:
         extra: dict[str, Any] = {"logger": record.name}
@@ -121,8 +121,8 @@ def _adopt_standard_logging() -> None:
 
 
 def _caller() -> CallsiteParameterAdder:
-    wanted = [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME]
-    return CallsiteParameterAdder(wanted, additional_ignores=[__name__, "logging"])
+    parameters = [CallsiteParameter.PATHNAME, CallsiteParameter.LINENO, CallsiteParameter.FUNC_NAME]
+    return CallsiteParameterAdder(parameters, additional_ignores=[__name__, "logging"])
 
 
 def _name_caller(_: object, __: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
@@ -135,7 +135,7 @@ def _renderers(formatter: str) -> list[Any]:
     if formatter == "text" and sys.stderr is not None and sys.stderr.isatty():
         return [
             structlog.processors.TimeStamper(fmt="%H:%M:%S", utc=False),
-            # Tracebacks as text: a renderer that formats them itself would pass on what an exception holds.
+            # Tracebacks as text: a renderer that formats them itself would print local variables.
             structlog.processors.format_exc_info,
             _escape_for_terminal,
             structlog.dev.ConsoleRenderer(
@@ -156,7 +156,7 @@ def _level(event: MutableMapping[str, Any]) -> str:
 
 
 def _text(_: object, __: str, event: MutableMapping[str, Any]) -> str:
-    """As logrus does: time, level and message first, the rest by name."""
+    """Render a line as logrus does: time, level and message first, the rest by name."""
     first = f"time={_quoted(_now())} level={_level(event)} msg={_quoted(str(event.pop('event')))}"
     return first + "".join(f" {key}={_quoted(_word(event[key]))}" for key in sorted(event))
 

@@ -1,6 +1,6 @@
 """Mails of `log.hooks`: collects log lines per hook and sends them, at most one mail a minute.
 
-    MailQueue ─► `MailSender` ─► a `Digest` for each hook ─► smtp.py
+    MailQueue ─► `MailSender` ─► a `MailDigest` for each hook ─► smtp.py
 
 A mail goes out a second after its first line, so that lines of one event share a mail; lines of the next minute
 are the next mail.  A mail shows some lines whole and counts the others.  If the mail server refuses it, the lines
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.log import Hook
     from moorage.logs.mail_hook import MailQueue
 
-__all__ = ["Digest", "MailSender", "send_remaining"]
+__all__ = ["MailDigest", "MailSender", "send_remaining"]
 
 _GATHER_S: Final = 1.0
 _INTERVAL_S: Final = 60.0
@@ -45,7 +45,7 @@ _log: Final = structlog.get_logger("moorage.mail")
 
 
 @dataclass(slots=True)
-class Digest:
+class MailDigest:
     """The lines of one hook's next mail.  Times are seconds of a monotonic clock."""
 
     lines: list[Mapping[str, Any]] = field(default_factory=list)
@@ -115,7 +115,7 @@ class MailSender:
     def __init__(
         self, hooks: Sequence[Hook], *, host: str = "", clock: Callable[[], float] = time.monotonic
     ) -> None:
-        self._hooks = [(hook_levels(hook), _server(hook), Digest()) for hook in hooks]
+        self._hooks = [(hook_levels(hook), _server(hook), MailDigest()) for hook in hooks]
         self._host = host or socket.gethostname()
         self._clock = clock
 
@@ -148,7 +148,7 @@ class MailSender:
         _, server, digest = self._hooks[number]
         try:
             smtp.send(server, digest.subject(self._host), digest.text(self._host), timeout_s=timeout_s)
-        except smtp.CannotSend as error:
+        except smtp.MailRefused as error:
             digest.failed(self._clock())
             with not_mailed():
                 _log.warning(
@@ -169,9 +169,9 @@ def send_remaining(queue: MailQueue) -> None:
         sender.send_all()
 
 
-def _server(hook: Hook) -> smtp.Server:
+def _server(hook: Hook) -> smtp.MailServer:
     options = hook.options
-    return smtp.Server(
+    return smtp.MailServer(
         addr=options.smtp.addr,
         sender=options.from_,
         receivers=list(options.to),

@@ -1,7 +1,7 @@
-"""One mail to one server: SMTP as Go's net/smtp speaks it for the reference, and TLS checked.
+"""SMTP client: sends one mail, as Go's net/smtp does for CNCF Distribution, with verified TLS.
 
 TLS: from the start on port 465, else by STARTTLS where the server offers it.  The certificate is verified unless
-`insecure`, which the reference reads and never uses.  A password goes over TLS or to this machine, never else.
+`insecure`, which Distribution reads and never uses.  A password is sent over TLS or to this machine only.
 
 Above: `mail_sender.py`.  Source: docs/reference/configuration.md, section 4; RFC 5321, RFC 3207, RFC 8314.
 """
@@ -17,19 +17,19 @@ from email.utils import formatdate, make_msgid, parseaddr
 from ipaddress import ip_address
 from typing import Final
 
-__all__ = ["CannotSend", "Server", "send"]
+__all__ = ["MailRefused", "MailServer", "send"]
 
 _IMPLICIT_TLS_PORT: Final = 465
 _SUBJECT_LIMIT_CHARS: Final = 200
 
 
-class CannotSend(Exception):
-    """The mail was not taken; the message says why, without passwords."""
+class MailRefused(Exception):
+    """The mail was refused; the message has the cause, without passwords."""
 
 
 @dataclass(frozen=True, slots=True)
-class Server:
-    """As in `log.hooks`: `addr` is host:port, with brackets around IPv6."""
+class MailServer:
+    """Mail server and addresses of a hook: `addr` is host:port, with brackets around IPv6."""
 
     addr: str
     sender: str
@@ -39,13 +39,13 @@ class Server:
     insecure: bool = False
 
     @property
-    def place(self) -> tuple[str, int]:
+    def address(self) -> tuple[str, int]:
         host, _, port = self.addr.rpartition(":")
         return host.strip("[]"), int(port)
 
 
-def send(server: Server, subject: str, text: str, *, timeout_s: float) -> None:
-    """Hand one mail over.  Raises CannotSend, also when only some of the receivers were taken."""
+def send(server: MailServer, subject: str, text: str, *, timeout_s: float) -> None:
+    """Send one mail.  Raises MailRefused, also when only some of the receivers were accepted."""
     message = _message(server, subject, text)
     sender = parseaddr(server.sender)[1]
     receivers = [parseaddr(receiver)[1] for receiver in server.receivers]
@@ -54,28 +54,28 @@ def send(server: Server, subject: str, text: str, *, timeout_s: float) -> None:
             _authenticate(smtp, server)
             refused = smtp.send_message(message, sender, receivers)
     except (OSError, smtplib.SMTPException) as error:
-        raise CannotSend(_told(error, server)) from error
+        raise MailRefused(_cause(error, server)) from error
     if refused:
-        raise CannotSend(_told(f"receivers were refused: {refused}", server))
+        raise MailRefused(_cause(f"receivers were refused: {refused}", server))
 
 
-def _message(server: Server, subject: str, text: str) -> EmailMessage:
+def _message(server: MailServer, subject: str, text: str) -> EmailMessage:
     message = EmailMessage()
     message["From"] = _one_line(server.sender)
     message["To"] = ", ".join(_one_line(receiver) for receiver in server.receivers)
     message["Subject"] = _one_line(subject)[:_SUBJECT_LIMIT_CHARS]
     message["Date"] = formatdate()
     message["Message-ID"] = make_msgid(domain=parseaddr(server.sender)[1].rpartition("@")[2] or "localhost")
-    # So that no holiday responder writes back (RFC 3834).
+    # Prevents automatic replies (RFC 3834).
     message["Auto-Submitted"] = "auto-generated"
     message.set_content(text.encode(errors="replace").decode())
     return message
 
 
-def _connect(server: Server, timeout_s: float) -> smtplib.SMTP:
-    """A session, encrypted where the server can."""
-    host, port = server.place
-    # Not smtplib's own default, which asks DNS for our full name and may wait for it.
+def _connect(server: MailServer, timeout_s: float) -> smtplib.SMTP:
+    """Return a session, encrypted if the server supports that."""
+    host, port = server.address
+    # The default of smtplib is a DNS lookup of the full host name, which may block.
     name = socket.gethostname()
     local = name if "." in name else "[127.0.0.1]"
     if port == _IMPLICIT_TLS_PORT:
@@ -95,7 +95,7 @@ def _connect(server: Server, timeout_s: float) -> smtplib.SMTP:
     return smtp
 
 
-def _context(server: Server) -> ssl.SSLContext:
+def _context(server: MailServer) -> ssl.SSLContext:
     context = ssl.create_default_context()
     if server.insecure:
         context.check_hostname = False
@@ -103,18 +103,18 @@ def _context(server: Server) -> ssl.SSLContext:
     return context
 
 
-def _authenticate(smtp: smtplib.SMTP, server: Server) -> None:
+def _authenticate(smtp: smtplib.SMTP, server: MailServer) -> None:
     if not server.username:
         return
     encrypted = isinstance(smtp.sock, ssl.SSLSocket)
-    if not encrypted and not _is_here(server.place[0]):
-        raise CannotSend("the mail server offers no TLS, so the password is not sent")
+    if not encrypted and not _is_local(server.address[0]):
+        raise MailRefused("the mail server offers no TLS, so the password is not sent")
     if not smtp.has_extn("auth"):
-        raise CannotSend("the mail server takes no passwords (it does not offer AUTH)")
+        raise MailRefused("the mail server accepts no passwords (it does not offer AUTH)")
     smtp.login(server.username, server.password)
 
 
-def _is_here(host: str) -> bool:
+def _is_local(host: str) -> bool:
     if host == "localhost":
         return True
     try:
@@ -127,6 +127,6 @@ def _one_line(text: str) -> str:
     return "".join(character if character.isprintable() else " " for character in text)
 
 
-def _told(error: object, server: Server) -> str:
+def _cause(error: object, server: MailServer) -> str:
     text = str(error) or type(error).__name__
     return text.replace(server.password, "********") if server.password else text

@@ -127,7 +127,7 @@ def _bound(net: str, addr: str, workers: int) -> Sockets:
 
 
 def _refusals(settings: Settings, secret: bytes, service: Service) -> set[str] | None:
-    """Log the problems that the start checks find; return the texts of the warnings, None if nothing may start.
+    """Run the start checks and log their results; return the texts of the warnings, or None if there is an error.
 
     The checks import the libraries of the workers once, here: that is most of the time until the first response.
     """
@@ -216,7 +216,7 @@ def _announce(service: Service, plan: Plan, sockets: Sockets) -> None:
 
 
 def _warn_of_secret(loaded: Loaded) -> None:
-    """Only where it can matter: a registry on the built-in defaults is alone, and in memory nothing lasts."""
+    """Warn of a random secret where it matters: not with built-in defaults, and not for data in memory."""
     settings = loaded.settings
     if settings.http.secret or loaded.path is None or settings.storage.driver == "inmemory":
         return
@@ -231,6 +231,6 @@ def _warn_of_secret(loaded: Loaded) -> None:
 
 
 def _raise_file_limit() -> None:
-    """As many open files as we may have: each connection is one, and each upload."""
+    """Raise the limit of open files to the hard limit: each connection and each upload is one."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -79,7 +79,7 @@ class Sockets:
         return found
 
     def withdraw(self, index: int) -> None:
-        """Take back the socket of a worker that does not come up, so that the kernel asks the others instead."""
+        """Close the socket of a worker that does not start, so that the kernel chooses others."""
         if not self.shared and sum(one is not None for one in self.sockets) > 1:
             found, self.sockets[index] = self.sockets[index], None
             if found is not None:
@@ -91,12 +91,12 @@ class Sockets:
                 self._steer()
 
     def exclude(self, index: int) -> None:
-        """Give no new connections to the socket of a worker, as long as others are there to take them."""
+        """Send no new connections to the socket of a worker, as long as there are others."""
         self._excluded.add(index)
         self._steer()
 
     def include(self, index: int) -> None:
-        """Take back `exclude`."""
+        """Undo `exclude`."""
         if index in self._excluded:
             self._excluded.remove(index)
             self._steer(released=not self._excluded)
@@ -125,12 +125,12 @@ class Sockets:
                 one.close()
 
     def remove(self) -> None:
-        """Remove the file of our Unix socket."""
+        """Remove the file of the Unix socket that was created here."""
         if self.path is not None:
             Path(self.path).unlink(missing_ok=True)
 
     def __str__(self) -> str:
-        """`[::]:5000`, `127.0.0.1:5000` or the path."""
+        """Return `[::]:5000`, `127.0.0.1:5000` or the path."""
         first = next((one for one in self.sockets if one is not None), None)
         if first is None:
             return "nothing"
@@ -272,13 +272,13 @@ def _unix(path: str) -> Sockets:
 
 
 def _clear(path: str) -> None:
-    """Remove the socket of a server that is gone; anything else is in the way.  Raises `StartupError`, OSError."""
+    """Remove the socket of a server that has ended; any other file is an error.  Raises `StartupError`, OSError."""
     if check_socket(path):
         Path(path).unlink()
 
 
 def check_socket(path: str) -> bool:
-    """Return whether the socket of a server that is gone is in the way.
+    """Return whether there is the socket of a server that has ended.
 
     Raises `StartupError` for another file and for a server that answers, OSError where it cannot be looked at.
     """

@@ -71,7 +71,7 @@ def _certificates(settings: Settings) -> Iterator[Problem]:
     try:
         _, warnings = validation.check(settings.http.tls)
     except validation.Awaited:
-        return  # an authority is asked for it
+        return  # it is obtained by ACME
     yield from (Problem(text, kind="warning") for text in warnings)
 
 
@@ -81,7 +81,7 @@ def _traces(_: Settings) -> Iterator[Problem]:
 
 
 def _data_directory(settings: Settings) -> Iterator[Problem]:
-    """What is stored can be read; a directory that is missing is made by the first push."""
+    """Check that the stored data can be read; a missing directory is created by the first push."""
     if in_image(os.environ) and (reason := volume.refusal(settings)):
         yield Problem(reason, "storage.filesystem.rootdirectory")
         return
@@ -90,7 +90,7 @@ def _data_directory(settings: Settings) -> Iterator[Problem]:
 
 
 def _socket(settings: Settings) -> Iterator[Problem]:
-    """A Unix socket can be made; a socket that is there already is `listeners.py`'s to judge."""
+    """Check that a Unix socket can be created; `listeners.py` checks a socket that exists already."""
     if settings.http.net != "unix" or not settings.http.addr:
         return
     path = Path(settings.http.addr)
@@ -110,7 +110,7 @@ def _socket(settings: Settings) -> Iterator[Problem]:
 
 
 def _authority(settings: Settings) -> Iterator[Problem]:
-    """What keeps certificates by ACME has its libraries and its directory."""
+    """Check that ACME has its libraries and its directory."""
     acme = settings.http.tls.letsencrypt
     if not acme.cachefile:
         return

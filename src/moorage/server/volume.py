@@ -1,12 +1,12 @@
 """Refuses, inside the container image, a volume that the container's user may not write to.
 
 The image runs as uid 1000; volumes that `registry:2` filled for years belong to root, and directories of the host
-to any user.  Started all the same, such a registry would serve pulls and refuse every push.  So the start is
-refused with the two commands that help.  The owner of the data is never changed here: that may take an hour, and
-the next container may run as another user.
+to any user.  Such a registry would serve pulls and refuse every push, so the start is refused with the two
+commands that help.  The owner of the data is never changed here: that may take an hour, and the next container may
+run as another user.
 
-Only owners and modes are judged, and a fixed number of directories looked at; a read-only or full file system is
-reported by the storage monitor.  Outside the image nothing changes: `moorage serve` starts and reports the
+Only owners and modes are checked, of a fixed number of directories; a read-only or full file system is reported by
+the storage monitor.  Outside the image nothing changes: `moorage serve` starts and reports the
 directory as degraded.
 
 Used by: `preflight.py`.

@@ -38,7 +38,7 @@ __all__ = ["Housekeeper", "JobSource"]
 _REPLACE_LIMIT_S: Final = 30.0
 """Seconds until a housekeeper that is to be replaced is killed; it may be sending mails."""
 _EXIT_LIMIT_S: Final = 5.0
-"""Seconds that the shutdown waits for the last mails; the process goes on sending for as long as it takes."""
+"""Seconds that the shutdown waits for the last mails; the process continues to send after that."""
 _STOP_LIMIT_S: Final = 3.0
 """Seconds that the shutdown waits for STOPPED; the jobs have two to clean up."""
 _MESSAGE_BYTES: Final = 64

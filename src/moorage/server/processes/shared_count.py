@@ -8,7 +8,7 @@ __all__ = ["SharedCount"]
 
 
 class SharedCount:
-    """The master creates it before it forks the worker; it is freed with the last process that has it."""
+    """A shared number, created by the master before it forks the worker; freed with the last of both processes."""
 
     __slots__ = ("_numbers",)
 

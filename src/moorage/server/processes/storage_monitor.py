@@ -1,11 +1,11 @@
-"""Storage monitor: one process per node that notices when the data directory cannot be read or written any more.
+"""Storage monitor: one process per node that detects when the data directory can no longer be read or written.
 
     master ──fork──► monitor: check ─► wait ─► check ...
                         │ logs each change of state, once per node
                         └─► storage_report.py ─► every worker: /readyz, metrics, 503 while unreadable
 
-    unreadable   no permission, no directory, disappeared: every request is refused, since a 404 would tell clients
-                 that their images do not exist
+    unreadable   no permission, no directory, disappeared: every request is refused, since a 404 would report
+                 to clients that their images do not exist
     unwritable   full, read-only, no permission: pulls are served, the driver refuses each push with its cause
     writable     everything is served
 
@@ -45,7 +45,15 @@ if TYPE_CHECKING:
     from moorage.server.processes.worker_config import Plan
     from moorage.storage.filesystem.data_directory import Identity
 
-__all__ = ["Monitored", "StorageMonitor", "check", "check_at_start", "monitored", "require_readable", "watch"]
+__all__ = [
+    "MonitoredDirectory",
+    "StorageMonitor",
+    "check",
+    "check_at_start",
+    "monitored",
+    "require_readable",
+    "watch",
+]
 
 _READ_EVERY_S: Final = 10.0
 _AFTER_FAILURE_S: Final = 5.0
@@ -68,24 +76,24 @@ _log: Final = structlog.get_logger("moorage.storage")
 
 
 @dataclass(frozen=True, slots=True)
-class Monitored:
-    """What is checked: `write` is off in read-only mode; `interval_s` is the time between two writes."""
+class MonitoredDirectory:
+    """The directory to check: `write` is off in read-only mode; `interval_s` is the time between two writes."""
 
     root: str
     write: bool
     interval_s: float
 
 
-def monitored(settings: Settings) -> Monitored | None:
+def monitored(settings: Settings) -> MonitoredDirectory | None:
     """Return what to check; None unless the storage is a directory."""
     storage, probe = settings.storage, settings.health.writeprobe
     if storage.filesystem is None:
         return None
     write = not (probe.disabled or storage.maintenance.readonly.enabled)
-    return Monitored(str(Path(storage.filesystem.rootdirectory).absolute()), write, probe.interval)
+    return MonitoredDirectory(str(Path(storage.filesystem.rootdirectory).absolute()), write, probe.interval)
 
 
-def check(target: Monitored, before: StorageReport, *, write: bool = True) -> StorageReport:
+def check(target: MonitoredDirectory, before: StorageReport, *, write: bool = True) -> StorageReport:
     """Check once, and measure the space.  With `write=False` the last result of the write check is kept.
 
     A directory that never existed is created by the write check; one that has disappeared is not: usually its
@@ -96,10 +104,10 @@ def check(target: Monitored, before: StorageReport, *, write: bool = True) -> St
 
 
 def _space(root: str) -> StorageSpace | None:
-    """Measure the file system of `root`, also while it is full.  None if `root` is missing or fails just now."""
+    """Return the space of the file system of `root`, also a full one.  None if `root` is missing or fails."""
     try:
         found = os.statvfs(root)
-    except OSError:  # the next check of the directory itself finds out why, and reports it
+    except OSError:  # the next check of the directory reports the cause
         return None
     return StorageSpace(
         size_bytes=found.f_blocks * found.f_frsize,
@@ -109,7 +117,7 @@ def _space(root: str) -> StorageSpace | None:
     )
 
 
-def _check(target: Monitored, before: StorageReport, *, write: bool) -> StorageReport:
+def _check(target: MonitoredDirectory, before: StorageReport, *, write: bool) -> StorageReport:
     seen, identity = before.seen, before.identity
     try:
         identity = check_readable(target.root, identity)
@@ -134,7 +142,7 @@ def _check(target: Monitored, before: StorageReport, *, write: bool) -> StorageR
 
 
 def _failed(
-    target: Monitored, error: OSError, *, readable: bool, seen: bool, identity: Identity | None
+    target: MonitoredDirectory, error: OSError, *, readable: bool, seen: bool, identity: Identity | None
 ) -> StorageReport:
     number = error.errno or 0
     code = errno.errorcode.get(number, str(number))
@@ -152,7 +160,7 @@ def _failed(
 
 
 def check_at_start(settings: Settings, report: SharedReport) -> None:
-    """Check before anything is served: log an unwritable directory.  Raises StartupError for an unreadable one."""
+    """Check before requests are served: log an unwritable directory.  Raises `StartupError` for an unreadable one."""
     target = monitored(settings)
     if target is None:
         return
@@ -189,7 +197,9 @@ def _log_change(before: StorageReport, now: StorageReport, root: str) -> None:
         _log.info("the data directory can be read again", data=root)
 
 
-def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None] = time.sleep) -> NoReturn:
+def watch(
+    target: MonitoredDirectory, report: SharedReport, pause: Callable[[float], None] = time.sleep
+) -> NoReturn:
     """Check until the process is killed; `pause` waits for a number of seconds."""
     written_at = -target.interval_s
     now = 0.0
@@ -216,13 +226,13 @@ def watch(target: Monitored, report: SharedReport, pause: Callable[[float], None
 class MonitorParameters:
     """Everything the process is made from."""
 
-    target: Monitored
+    target: MonitoredDirectory
     log: Log
     instance: str
 
 
 class StorageMonitor(HelperProcess[MonitorParameters]):
-    """The master's side: starts the process, again when it dies, hangs, or a reload has changed its settings."""
+    """The master's side: starts the process, and replaces one that dies, hangs or has other settings."""
 
     name: ClassVar[str] = "storage monitor"
 
@@ -254,11 +264,11 @@ class StorageMonitor(HelperProcess[MonitorParameters]):
         return times
 
     def _last_heartbeat(self) -> float:
-        return max(self.started, self.report.heard)
+        return max(self.started, self.report.last_heartbeat)
 
     def check(self, now: float) -> None:
         """Replace a process that hangs.  Logs once until one responds again, however many hang."""
-        if self._silent and self.report.heard > self.started:
+        if self._silent and self.report.last_heartbeat > self.started:
             self._silent = False
             _log.info("the storage monitor responds again")
         if now < self._last_heartbeat() + STALE_AFTER_S:

@@ -3,7 +3,7 @@
     sequence │ length │ checksum │ report as JSON ... heartbeat    one anonymous mapping, created before any fork
 
 A monitor that hangs (stopped, or its disk does not answer) leaves a stale report; after 60 seconds
-without a heartbeat the workers take the state for unknown, as where nothing is monitored: every request is tried.
+without a heartbeat the workers treat the state as unknown, as without a monitor: every request is tried.
 
 One process writes at a time.  A reader that sees half of a report finds a checksum that does not match, and keeps
 the report that it read before.
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["STALE_AFTER_S", "SharedReport"]
 
 STALE_AFTER_S: Final = 60.0
-"""The monitor is heard every 10 seconds, or when its check ends: a busy disk may take half a minute to sync."""
+"""The monitor sends a heartbeat every 10 seconds, or after a check: a busy disk may sync for half a minute."""
 
 _SEQUENCE: Final = struct.Struct("<Q")
 _HEAD: Final = struct.Struct("<QII")
@@ -40,10 +40,10 @@ _CAUSE_CHARS: Final = 1000
 
 
 class SharedReport:
-    """The master creates it; each process that forks from it reads what any of them writes."""
+    """The newest report, in memory that the master creates and all its children share."""
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
-        """`clock` returns seconds, the same in every process of the host."""
+        """Create the memory.  `clock` returns seconds, the same in every process of the host."""
         self._clock = clock
         self._memory = mmap.mmap(-1, _BYTES)
         # The same memory as numbers: requests ask for these two, and indexing costs half of unpacking.
@@ -53,8 +53,8 @@ class SharedReport:
         self._report = StorageReport()
 
     @property
-    def heard(self) -> float:
-        """Time of the last heartbeat; 0 before the first."""
+    def last_heartbeat(self) -> float:
+        """Return the time of the last heartbeat; 0 before the first."""
         return self._heartbeats[0]
 
     def beat(self) -> None:

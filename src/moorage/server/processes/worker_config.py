@@ -143,12 +143,12 @@ def worker_count(settings: Settings, found: Limits) -> tuple[int, list[str]]:
 
     By default one per core that affinity and the quota of the control group allow, at most 8.
     """
-    wanted = settings.http.workers
+    configured = settings.http.workers
     if settings.storage.driver == "inmemory":
         # Memory is not shared: an image pushed to one worker would be unknown to the others.
         warning = "http.workers has no effect: storage.inmemory is served by one worker"
-        return 1, [warning] if wanted is not None and wanted > 1 else []
-    return wanted or min(_WORKERS_LIMIT, usable_processors(found)), []
+        return 1, [warning] if configured is not None and configured > 1 else []
+    return configured or min(_WORKERS_LIMIT, usable_processors(found)), []
 
 
 def _little_memory(workers: int, found: Limits) -> list[str]:
