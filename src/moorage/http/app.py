@@ -83,7 +83,9 @@ class _App:
         authority: Authority | None,
         tokens: TokenEndpoint | None,
     ) -> None:
-        self._registry, self._options, self._tokens = registry, options, tokens
+        self._registry = registry
+        self._options = options
+        self._tokens = tokens
         self._sift = options.clients.sift
         self._guard = None if authority is None else Guard(authority)
         configured = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers]

@@ -30,7 +30,7 @@ _FIRST_BAD_STATUS: Final = 300
 
 @dataclass(frozen=True, slots=True)
 class CorsRules:
-    """As in `http.cors`: origins as browsers spell them, or `*` alone among them."""
+    """The section `http.cors`; `origins` are spelled as by browsers, or `*`."""
 
     origins: frozenset[str]
     credentials: bool = False
@@ -94,7 +94,8 @@ class _Preflight:
     """
 
     def __init__(self, send: Send, headers: list[tuple[bytes, bytes]]) -> None:
-        self._send, self._headers = send, headers
+        self._send = send
+        self._headers = headers
         self._replaced = False
 
     async def send(self, message: Message) -> None:

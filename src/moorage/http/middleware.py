@@ -96,9 +96,12 @@ class RequestLog:
         observer: Observer | None = None,
         unlogged: Collection[str] = (),
     ) -> None:
-        self._app, self._traffic, self._access = app, traffic, access
+        self._app = app
+        self._traffic = traffic
+        self._access = access
         self._unlogged = unlogged
-        self._clients, self._observer = clients, observer
+        self._clients = clients
+        self._observer = observer
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -139,8 +142,12 @@ class _Exchange:
 
     def __init__(self, scope: Scope, receive: Receive, send: Send) -> None:
         self.begun = time.perf_counter()
-        self._scope, self._receive, self._send = scope, receive, send
-        self.status = self.received = self._sent = 0
+        self._scope = scope
+        self._receive = receive
+        self._send = send
+        self.status = 0
+        self.received = 0
+        self._sent = 0
         self.aborted = False
         given = headers_of(scope).get(b"x-request-id")
         if given is None or _ID.fullmatch(given) is None:
@@ -190,7 +197,8 @@ class _Exchange:
         A stored exception refers to every frame that it passed, and these to the request: the server's objects of
         the connection would be freed by the next garbage collection only.
         """
-        self._receive, self._send = _over, _unheard
+        self._receive = _over
+        self._send = _unheard
 
     async def fail(self) -> None:
         """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""

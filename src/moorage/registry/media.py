@@ -363,7 +363,7 @@ def _list(document: dict[str, Any], key: str) -> list[Any]:
 
 
 def _stored(document: dict[str, Any]) -> Parsed:
-    """As `read_stored` returns it: every member has its type or is absent."""
+    """Return the manifest of a document of `read_stored`, whose members have their type or are absent."""
     media_type = _stored_type(document)
     is_index = media_type in INDEXES
     entries = document.get("manifests" if is_index else "layers", [])
@@ -395,7 +395,7 @@ def _stored(document: dict[str, Any]) -> Parsed:
 
 
 def _stored_type(document: dict[str, Any]) -> str:
-    """As CNCF Distribution 2.8 and 3.1 choose it (`registry/storage/manifeststore.go`, `Get`)."""
+    """Return the media type, as CNCF Distribution 2.8 and 3.1 (`registry/storage/manifeststore.go`, `Get`)."""
     own, version = document.get("mediaType", ""), document.get("schemaVersion")
     if _is_schema_1(document):
         raise ManifestInvalid(_SCHEMA_1_TEXT)
@@ -427,5 +427,5 @@ def _stored_size(entry: dict[str, Any]) -> int | None:
 
 
 def _quoted(text: str) -> str:
-    """What a client sent, fit for one line of a message and of a log."""
+    """Return a text of a client, fit for one line of a message and of a log."""
     return ascii(text if len(text) <= _QUOTED_CHARS else f"{text[:_QUOTED_CHARS]}...")

@@ -97,7 +97,8 @@ class StoredReferrers:
     """See `interface.Referrers`.  Descriptors are remembered; that their manifests exist is checked each time."""
 
     def __init__(self, driver: Driver, manifests: StoredManifests, *, cache_bytes: int = REFERRERS_BYTES) -> None:
-        self._driver, self._manifests = driver, manifests
+        self._driver = driver
+        self._manifests = manifests
         self._blobs = BlobStore(driver)
         self._links = Links(driver)
         self.cache: LRUCache[Digest, _Described] = LRUCache(cache_bytes * 2 // 3)
@@ -168,7 +169,7 @@ class StoredReferrers:
         return known
 
     async def _look(self, request: _Request, digest: Digest) -> _Described | None:
-        """Nothing described if the manifest is not in the repository; None if a large object has to be read."""
+        """Describe a manifest; without content if it is not in the repository, None if that needs a large read."""
         if not await self._links.exists(REVISION, request.name, digest):
             return _Described()
         try:
@@ -230,7 +231,7 @@ class StoredReferrers:
 
 
 def _from_manifest(digest: Digest, data: bytes) -> _Described:
-    """Nothing described for what is no manifest or has no subject."""
+    """Describe stored bytes; without content if they are no manifest or have no subject."""
     try:
         parsed = media.stored_description(data)
     except ManifestInvalid:

@@ -272,7 +272,7 @@ def _unix(path: str) -> Sockets:
 
 
 def _clear(path: str) -> None:
-    """Remove the socket of a server that has ended; any other file is an error.  Raises `StartupError`, OSError."""
+    """Remove the socket of a server that has ended; other files are errors.  Raises `StartupError`, OSError."""
     if check_socket(path):
         Path(path).unlink()
 

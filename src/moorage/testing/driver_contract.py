@@ -247,7 +247,7 @@ class ObjectContract:
         assert (await driver.read(KEY)).data == b"text"
 
     async def test_pruning_removes_no_object(self, driver: Driver) -> None:
-        """What is left when all objects below a prefix are gone is no longer a child, also on a filesystem."""
+        """A prefix without objects is no longer a child, also on a filesystem."""
         later = datetime.now(UTC) + timedelta(seconds=5)
         for key in ("a/b/full/deep/one", "a/b/empty/deep/one", "a/b/empty/two"):
             await driver.write(Key(key), b"text")
@@ -411,7 +411,7 @@ class ObjectContract:
             assert url is None or driver.signs_urls
 
     async def test_a_new_object_is_invisible_until_commit(self, driver: Driver, other: Driver) -> None:
-        """Nobody pulls half of a blob that is being copied here."""
+        """No client pulls half of a blob that is being copied."""
         async with driver.create(KEY) as writer:
             await writer.write([b"new ", b"", b"content"])
             await writer.write([b"!"] * 3000)

@@ -1,4 +1,4 @@
-"""What every storage driver must pass, part two: `children`, `scan` and `clear`.
+"""Contract suite of storage drivers, part two: `children`, `scan` and `clear`.
 
 Above: `driver_contract.py`.
 """
@@ -108,7 +108,7 @@ class ListingContract:
         assert sorted(await keys_below(driver, "many")) == [f"many/{name}" for name in names]
 
     async def test_scan_finds_every_object_once(self, driver: Driver, other: Driver) -> None:
-        """What a collector does not see it would delete."""
+        """A collector would delete the content of an object that it does not see."""
         sizes = {f"r/{name}/{number}/data": number for number, name in enumerate(TAGS)} | {"r/x": 0, "r/y/z": 9}
         for key, size in sizes.items():
             await driver.write(Key(key), b"x" * size)

@@ -87,8 +87,11 @@ class MemoryObjects:
         before: Callable[[str, Sequence[Key]], Awaitable[None]] = _nothing,
         after: Callable[[str, Sequence[Key]], Awaitable[None]] = _nothing,
     ) -> None:
-        self.chunk, self.any_length = chunk, any_length
-        self._bucket, self._before, self._after = bucket, before, after
+        self.chunk = chunk
+        self.any_length = any_length
+        self._bucket = bucket
+        self._before = before
+        self._after = after
 
     @asynccontextmanager
     async def _call(self, name: str, *keys: Key) -> AsyncIterator[None]:
@@ -253,7 +256,8 @@ class MemoryObjects:
 
 class _Large:
     def __init__(self, bucket: Bucket, number: int) -> None:
-        self._bucket, self._number = bucket, number
+        self._bucket = bucket
+        self._number = number
 
     async def add(self, data: Sequence[bytes]) -> None:
         self._bucket.unfinished[self._number][2].extend(b"".join(data))

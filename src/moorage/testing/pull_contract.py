@@ -288,6 +288,6 @@ class ListContract(RegistryFixtures):
 
 
 class PullContract(BlobPullContract, ManifestPullContract, ListContract):
-    """Everything that reads."""
+    """All reading operations."""
 
     pytestmark = pytest.mark.asyncio

@@ -1,4 +1,4 @@
-"""What every storage driver must pass, part three: uploads.
+"""Contract suite of storage drivers, part three: uploads.
 
 Above: `driver_contract.py`.
 """
@@ -83,7 +83,7 @@ class UploadContract:
         assert await stored(driver, seen) == b"first second"
 
     async def test_without_notes_the_offset_counts_all_the_same(self, driver: Driver, other: Driver) -> None:
-        """Where a hash state cannot be had, uploads still resume; the bytes are hashed again."""
+        """Without a hash state uploads still resume; the bytes are hashed again."""
         state = await extend(driver, await driver.uploads.begin(HOME), b"12345", [note(5)])
         await extend(driver, state, b"678")
         seen = await other.uploads.state(HOME)
@@ -334,7 +334,7 @@ class UploadContract:
             assert (await driver.read(TO)).data == (b"!" * size if kept else data)
 
     async def test_a_published_blob_is_beyond_the_uploads_reach(self, driver: Driver, other: Driver) -> None:
-        """Whoever still holds the upload's URL cannot change what others pull."""
+        """A client that still has the upload's URL cannot change what others pull."""
         state = await extend(driver, await driver.uploads.begin(HOME), b"12345")
         await driver.uploads.publish(HOME, state, TO)
         with contextlib.suppress(UploadMissing, UploadChanged):

@@ -160,7 +160,7 @@ def _failed(
 
 
 def check_at_start(settings: Settings, report: SharedReport) -> None:
-    """Check before requests are served: log an unwritable directory.  Raises `StartupError` for an unreadable one."""
+    """Log an unwritable directory before requests are served.  Raises `StartupError` for an unreadable one."""
     target = monitored(settings)
     if target is None:
         return
