@@ -1,0 +1,73 @@
+"""The jobs of the registry: which settings need which, and what the first access to a bucket reports."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Final
+
+import pytest
+from structlog.testing import capture_logs
+
+from moorage.config.model import Settings
+from moorage.server.housekeeper.jobs import JobContext
+from moorage.storage.driver import StorageDenied
+from moorage.storage.memory import MemoryDriver
+from moorage.wiring import housekeeping
+from moorage.wiring.housekeeping import StorageProbe, UploadPurging, jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+BUCKET: Final[dict[str, Any]] = {"s3": {"bucket": "b", "region": "r"}}
+FILES: Final[dict[str, Any]] = {"filesystem": {"rootdirectory": "/data"}}
+OFF: Final[dict[str, Any]] = {"maintenance": {"uploadpurging": {"enabled": False}}}
+READONLY: Final[dict[str, Any]] = {"maintenance": {"readonly": {"enabled": True}}}
+
+
+def settings(storage: Mapping[str, object], **more: object) -> Settings:
+    return Settings.model_validate({"storage": dict(storage), **more})
+
+
+@pytest.mark.parametrize(
+    ("storage", "names"),
+    [
+        (FILES, [UploadPurging]),
+        (FILES | OFF, []),
+        (FILES | READONLY, []),
+        (BUCKET, [StorageProbe, UploadPurging]),
+        (BUCKET | OFF, [StorageProbe]),
+        (BUCKET | READONLY, [StorageProbe]),
+        ({"inmemory": {}}, []),
+    ],
+)
+def test_settings_need_jobs(storage: Mapping[str, object], names: list[type]) -> None:
+    """A process without a job is not started; data in the memory of a worker can be purged there only."""
+    assert [type(job) for job in jobs(settings(storage), "i")] == names
+
+
+def test_only_another_storage_makes_another_job() -> None:
+    """The housekeeper is replaced for what concerns it; a pass that lists a large bucket takes hours."""
+    before = jobs(settings(BUCKET), "i")
+    assert jobs(settings(BUCKET, http={"draintimeout": 5}), "i") == before
+    assert jobs(settings(BUCKET | OFF), "i") != before
+    assert jobs(settings({"s3": {"bucket": "other", "region": "r"}}), "i") != before
+
+
+async def test_a_bucket_that_denies_access_is_reported_at_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not at the first push, by a user; and the registry serves what it can."""
+
+    class Denied(MemoryDriver):
+        closed = False
+
+        async def probe(self) -> None:
+            raise StorageDenied("probe b: AccessDenied")
+
+        async def close(self) -> None:
+            self.closed = True
+
+    driver = Denied()
+    monkeypatch.setattr(housekeeping, "make_driver", lambda _: driver)
+    (probe,) = jobs(settings(BUCKET | OFF), "i")
+    with capture_logs() as logs:
+        await probe.run(JobContext(lambda _: None))
+    assert [line["event"] for line in logs] == ["the storage denies access"]
+    assert driver.closed
