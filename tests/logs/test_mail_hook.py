@@ -218,6 +218,22 @@ def test_a_line_that_waits_is_mailed_when_the_server_stops(tmp_path: Path) -> No
         assert "broken on purpose" in "".join(mail.text for mail in office.wait(2))
 
 
+def test_a_job_that_hangs_does_not_keep_the_process_alive_after_the_master(tmp_path: Path) -> None:
+    """With mails the kernel does not kill it with the master; it must not stay behind for ever."""
+    with (
+        post_office() as office,
+        serving(
+            tmp_path / "home", module="tests.server.background",
+            log={**mail_hook(office, "panic"), "fields": {"jobs": "stubborn"}},
+        ) as served,
+    ):  # fmt: skip
+        housekeeper = served.helper("housekeeper")
+        served.seen("stubborn started")
+        served.signal(signal.SIGKILL)
+        served.ended()
+        until(lambda: not Path(f"/proc/{housekeeper}").exists(), "the housekeeper to end")
+
+
 @pytest.mark.parametrize("victim", ["master", "housekeeper"])
 def test_no_line_is_lost_with_a_process_that_is_killed(tmp_path: Path, victim: str) -> None:
     """The line before a crash is the one that matters: the queue outlives its reader, the reader the master."""

@@ -95,12 +95,13 @@ class _Housekeeper:
     async def run(self) -> NoReturn:
         self._control.setblocking(False)
         asyncio.get_running_loop().add_reader(self._control.fileno(), self._receive)
-        tasks = {job: self._start(job) for job in self._parameters.jobs}
+        tasks = [(job, self._start(job)) for job in self._parameters.jobs]
         await self._stop_requested.wait()
-        await _cancel([task for job, task in tasks.items() if not job.runs_last], _CANCEL_LIMIT_S)
+        await _cancel([task for job, task in tasks if not job.runs_last], _CANCEL_LIMIT_S)
         self._report(STOPPED)
         await self._disconnected.wait()
-        await _cancel(list(tasks.values()), None)
+        # Not for the others again: one of them may hang.
+        await _cancel([task for job, task in tasks if job.runs_last], None)
         os._exit(0)
 
     def _start(self, job: Job) -> asyncio.Task[None]:
