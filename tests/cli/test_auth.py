@@ -1,4 +1,4 @@
-"""`moorage auth`: why somebody may or may not, and secrets for robots; what `config check` says of a policy."""
+"""`moorage auth`: explained decisions, secrets for robots; and `config check` of a policy."""
 
 from __future__ import annotations
 
@@ -105,26 +105,26 @@ def test_every_decision_is_explained(run: Run, config: Path, arguments: str, fir
     status, out, err = run("auth", "explain", *options, user, action, repository, config)
     assert out.splitlines()[0] == first
     assert status == (0 if first.startswith("allowed") else 1)
-    for said in more:
-        assert said in out
+    for expected in more:
+        assert expected in out
     assert err == ""
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "expected"),
     [("ann write a", "expected pull, push, delete or catalog"), ("ann pull A", "is no name of a repository"),
      ("issuer:gitlab pull a --claim x", "expected NAME=VALUE"), ("ann pull", "Missing argument")],
 )  # fmt: skip
-def test_a_question_that_makes_no_sense_is_status_2(run: Run, config: Path, arguments: str, said: str) -> None:
+def test_a_question_that_makes_no_sense_is_status_2(run: Run, config: Path, arguments: str, expected: str) -> None:
     status, _, err = run(
         "auth", "explain", *arguments.split(), *([config] if " a" in arguments.lower()[4:] else [])
     )
     assert status == 2
-    assert said in " ".join(err.split())
+    assert expected in " ".join(err.split())
 
 
 def test_without_a_policy_nothing_can_be_explained(run: Run, config: Path, tmp_path: Path) -> None:
-    """One line that says why; status 1 is also "refused", so that a script never takes it for a yes."""
+    """One line with the reason; status 1 is also "refused", so that a script never takes it for a yes."""
     other = tmp_path / "other.yml"
     other.write_text("version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n")
     status, out, err = run("auth", "explain", "ann", "pull", "a", other)
@@ -139,9 +139,9 @@ def test_without_a_policy_nothing_can_be_explained(run: Run, config: Path, tmp_p
 
 
 def test_check_reads_the_policy_and_the_users_too(run: Run, config: Path, tmp_path: Path) -> None:
-    """All that is wrong, in whichever file, before the registry is restarted with it."""
-    told = "warning: auth.local without http.secret: tokens and logins end at a restart; set http.secret\n"
-    assert run("config", "check", config) == (0, f"{config}: no errors\n", told)
+    """Every error of every file, before the registry is restarted with it."""
+    message = "warning: auth.local without http.secret: tokens and logins end at a restart; set http.secret\n"
+    assert run("config", "check", config) == (0, f"{config}: no errors\n", message)
     policy_file(tmp_path, POLICY + "  - {who: group:dve, repositories: a, allow: pul}\n")
     status, _, err = run("config", "check", config)
     assert status == 1
@@ -159,10 +159,10 @@ def test_check_reads_the_policy_and_the_users_too(run: Run, config: Path, tmp_pa
 
 def test_a_robots_secret_is_shown_once_and_its_lines_go_into_the_file(run: Run, tmp_path: Path) -> None:
     """The lines hold the digest alone; the secret opens the account that they describe."""
-    status, lines, told = run("auth", "robot", "ci", "--expires", "90d")
+    status, lines, message = run("auth", "robot", "ci", "--expires", "90d")
     assert status == 0
-    secret = told.split()[-1]
-    assert "robot+ci" in told
+    secret = message.split()[-1]
+    assert "robot+ci" in message
     assert secret not in lines
     assert yaml.safe_load(lines)["robots"].keys() == {"ci"}
     found = read(str(policy_file(tmp_path, lines)))
@@ -176,12 +176,12 @@ def test_a_robots_secret_is_shown_once_and_its_lines_go_into_the_file(run: Run, 
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"), [(("a b",), "expected letters"), (("ci", "--expires", "1y"), "a term such as 90d")]
+    ("arguments", "expected"), [(("a b",), "expected letters"), (("ci", "--expires", "1y"), "a term such as 90d")]
 )
-def test_a_robot_that_cannot_be_is_status_2(run: Run, arguments: tuple[str, ...], said: str) -> None:
+def test_a_robot_that_cannot_be_is_status_2(run: Run, arguments: tuple[str, ...], expected: str) -> None:
     status, out, err = run("auth", "robot", *arguments)
     assert (status, out) == (2, "")
-    assert said in " ".join(err.split())
+    assert expected in " ".join(err.split())
 
 
 def test_both_commands_explain_themselves_with_an_example(run: Run) -> None:

@@ -23,7 +23,7 @@ BIN = Path(sys.executable).parent
 
 @pytest.mark.parametrize("name", ["moorage", "registry"])
 def test_both_names_are_installed(name: str) -> None:
-    """`registry serve FILE` in a unit file goes on working."""
+    """`registry serve FILE` in a unit file still works."""
     result = subprocess.run([BIN / name, "--version"], capture_output=True, text=True, timeout=60, check=True)
     assert (result.stdout, result.stderr) == (f"{name} moorage {__version__}\n", "")
 
@@ -78,7 +78,7 @@ def test_a_mistake_on_the_command_line_is_status_2(run: Run, arguments: tuple[st
 
 @pytest.mark.parametrize("arguments", [(), ("-m", "--dry-run", "/etc/docker/registry/config.yml")])
 def test_garbage_collection_says_that_it_did_nothing(run: Run, arguments: tuple[str, ...]) -> None:
-    """A cron job must fail, and its mail say why."""
+    """A cron job must fail, and its mail must have the reason."""
     result = run("garbage-collect", *arguments, name="registry")
     assert (result.returncode, result.stdout) == (1, "")
     assert "not available in this version of Moorage; nothing was removed" in result.stderr
@@ -91,7 +91,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
     """Never a traceback, which operators cannot read."""
     (tmp_path / "latin.yml").write_bytes(b"\xe4")
     (tmp_path / "broken.yml").write_text("a: [")
-    for file, said in (
+    for file, message in (
         ("none.yml", "no such file"),
         (".", "is a directory"),
         ("latin.yml", "not UTF-8"),
@@ -101,7 +101,7 @@ def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
         assert (result.returncode, result.stdout) == (1, "")
         first, *rest = result.stderr.splitlines()
         assert first.startswith(f"error: {tmp_path / file}")
-        assert said in first
+        assert message in first
         assert rest == (["1 error"] if command[-1] == "check" else [])
 
 
@@ -133,8 +133,8 @@ def test_a_configuration_without_permission_is_one_line_and_status_1(
     assert rest == (["1 error"] if command == ("config", "check") else [])
 
 
-def test_serve_tells_everything_that_is_wrong_and_does_not_start(run: Run, tmp_path: Path) -> None:
-    """In a crash loop, the log of one start must be enough to mend it all."""
+def test_serve_reports_every_error_and_does_not_start(run: Run, tmp_path: Path) -> None:
+    """In a crash loop, the log of one start must be enough to correct everything."""
     file = tmp_path / "config.yml"
     file.write_text(GOOD + "log: {level: loud}\nauth: {htpasswd: {realm: r}}\nzzz: 1\n")
     result = run("serve", file, REGISTRY_TAGS_MAXTAGS="x")
@@ -174,7 +174,7 @@ def test_defaults_and_a_file_exclude_each_other(run: Run, tmp_path: Path) -> Non
 def test_a_file_that_was_found_says_so_when_it_is_wrong(
     run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another registry's file lies there, and somebody only wants to try this one."""
+    """The file may be that of another registry, while the user only tries this one."""
     file = tmp_path / "config.yml"
     file.write_text("version: 9\n")
     monkeypatch.setattr(source, "PLACES", (file,))
@@ -264,7 +264,7 @@ def test_looking_at_the_version_loads_nothing_heavy() -> None:
 
 @pytest.mark.parametrize("group", [(), ("auth",), ("config",), ("storage",)])
 def test_lists_of_commands_are_whole_on_80_columns(run: Run, group: tuple[str, ...]) -> None:
-    """In a pipe or a narrow terminal "Tell everything that is wrong, at once; exit status 1 ..." helps nobody."""
+    """In a pipe or a narrow terminal "Tell everything that is wrong, at once; exit status 1 ..." is of no use."""
     shown = run(*group, "--help", COLUMNS="80").stdout
     commands = shown.partition("Commands:\n")[2].splitlines()
     assert len(commands) > 1
@@ -277,8 +277,8 @@ def test_problems_in_a_pipe_are_not_wrapped(run: Run, tmp_path: Path) -> None:
     """A path that is cut in two cannot be copied, searched for or parsed."""
     path = tmp_path / ("long-name/" * 20) / "config.yml"
     for command in (("serve",), ("config", "check"), ("config", "show"), ("storage", "check")):
-        told = run(*command, path, COLUMNS="80").stderr.splitlines()
-        assert told[0].startswith(f"error: {path}: no such file; "), command
+        lines = run(*command, path, COLUMNS="80").stderr.splitlines()
+        assert lines[0].startswith(f"error: {path}: no such file; "), command
 
 
 def test_the_flags_of_htpasswd_are_listed_as_options(run: Run) -> None:

@@ -34,7 +34,7 @@ class Case:
 
     check: str
     text: str
-    said: str
+    message: str
     files: dict[str, bytes] = field(default_factory=dict)
     missing: tuple[str, ...] = ()
     environ: dict[str, str] = field(default_factory=dict)
@@ -76,7 +76,7 @@ CASES: Final = {
         "_certificates", http(CLIENTS),
         "http.tls.clientcas[0]: {home}/ca holds no PEM block", {"a.crt": b"?", "ca": b"x"},
     ),
-    "an exporter of traces that nobody knows": Case(
+    "an unknown exporter of traces": Case(
         "_traces", http(), "OTEL_TRACES_EXPORTER: expected otlp, console or none",
         environ={"OTEL_TRACES_EXPORTER": "jaeger"},
     ),
@@ -178,7 +178,7 @@ def written(case: Case, home: Path) -> Path:
     for name, data in case.files.items():
         (home / name).write_bytes(holder.pem if data == b"?" else data)
     if case.files.get("a.crt") == b"?":
-        other = certs.self_signed() if "belong" in case.said else holder
+        other = certs.self_signed() if "belong" in case.message else holder
         (home / "a.key").write_bytes(other.key_pem())
     file = home / "config.yml"
     file.write_text("version: 0.1\n" + case.text.replace("{home}", str(home)))
@@ -213,7 +213,7 @@ def test_what_serve_refuses_is_reported_by_check(
         assert serving.run(load(file, {})) == 1
     refused = [str(line["event"]) for line in logged if line["log_level"] == "critical"]
     assert refused
-    assert case.said.replace("{home}", str(home)) in refused[0]
+    assert case.message.replace("{home}", str(home)) in refused[0]
     result = run("config", "check", file, **case.environ)
     assert result.returncode == 1
     for line in refused:
@@ -239,7 +239,7 @@ def test_serve_has_no_other_refusals() -> None:
     }  # fmt: skip
 
 
-def test_all_that_is_wrong_is_told_at_once(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_errors_are_reported_at_once(run: Run, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One start, one look at the log."""
     case = Case("", unix("{home}/none/s") + "auth: {htpasswd: {realm: r, path: '{home}/users'}}\n", "",
                 {"users": b"alice"})  # fmt: skip
@@ -252,14 +252,14 @@ def test_all_that_is_wrong_is_told_at_once(run: Run, home: Path, monkeypatch: py
 
 
 def test_a_directory_in_the_place_of_the_password_file_is_an_error_for_check(run: Run, home: Path) -> None:
-    """Debian's package ships it; `serve` starts with it as CNCF Distribution does, and lets nobody in."""
+    """Debian's package ships it; `serve` starts with it as CNCF Distribution does, and refuses every login."""
     file = written(Case("", auth("htpasswd: {realm: r, path: '{home}'}"), ""), home)
     result = run("config", "check", file)
     assert result.returncode == 1
     assert f"error: auth.htpasswd.path: {home} is a directory, so no user can log in" in result.stderr
 
 
-def test_a_password_file_that_is_missing_is_told_and_not_made(run: Run, home: Path) -> None:
+def test_a_missing_password_file_is_reported_and_not_created(run: Run, home: Path) -> None:
     file = written(Case("", auth("htpasswd: {realm: r, path: '{home}/new'}"), ""), home)
     result = run("config", "check", file)
     assert result.returncode == 0
@@ -267,7 +267,7 @@ def test_a_password_file_that_is_missing_is_told_and_not_made(run: Run, home: Pa
     assert not (home / "new").exists()
 
 
-def test_an_open_registry_is_told(run: Run, home: Path) -> None:
+def test_an_open_registry_is_reported(run: Run, home: Path) -> None:
     """A warning: in a closed network it may be meant."""
     file = written(Case("", http().replace("127.0.0.1:0", ":5000"), ""), home)
     result = run("config", "check", file)

@@ -34,7 +34,7 @@ S3 = (
 
 @pytest.fixture
 def taken() -> Iterator[socket.socket]:
-    """A port that somebody listens on."""
+    """A port that is in use."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         yield server
 
@@ -68,7 +68,7 @@ def test_each_probe_has_a_line_and_the_exit_status_tells(run: Run, tmp_path: Pat
 
 
 def test_nothing_is_tried_while_there_are_errors(run: Run, tmp_path: Path) -> None:
-    """A store with the wrong credentials need not be asked with them."""
+    """A store need not be queried with credentials that are wrong."""
     file = tmp_path / "config.yml"
     for text, count in ((MEMORY % 0 + "log: {level: loud}\n", 1), (FILES % (file, ""), 1)):
         file.write_text(text)
@@ -99,7 +99,7 @@ def test_every_address_is_taken(tmp_path: Path, taken: socket.socket) -> None:
 
 
 def test_a_unix_socket_that_a_server_answers_on_is_told(tmp_path: Path) -> None:
-    """One that nobody answers on is a leftover, which `serve` replaces and a check leaves alone."""
+    """One without a listener is a leftover, which `serve` replaces and a check does not change."""
     path = tmp_path / "s"
     text = f"version: 0.1\nstorage: inmemory\nhttp: {{net: unix, addr: {path}}}\n"
     assert results(tmp_path, text)["http.addr"].ok
@@ -126,7 +126,7 @@ def test_a_data_directory_is_written_to_and_left_as_it_was(tmp_path: Path) -> No
 
 
 def test_a_data_directory_that_takes_nothing_is_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Full, read-only or somebody else's: pulls would work, pushes would not.  Read-only mode needs no writing."""
+    """Full, read-only or of another owner: pulls would work, pushes would not.  Read-only mode writes nothing."""
 
     def refuse(*_: Any, **__: Any) -> Any:
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
@@ -157,7 +157,7 @@ class Store:
 
 @pytest.mark.parametrize("works", [True, False])
 def test_a_bucket_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, works: bool) -> None:
-    """Wrong credentials, a bucket that is missing: said now, not at the first push."""
+    """Wrong credentials, a missing bucket: reported now, not at the first push."""
 
     def answer() -> None:
         if not works:
@@ -167,8 +167,8 @@ def test_a_bucket_is_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, work
     monkeypatch.setattr(storage, "make_driver", lambda _: store)
     found = results(tmp_path, S3)["storage.s3"]
     assert found.ok == works
-    told = "storage s3, bucket images, endpoint http://127.0.0.1:9: answers"
-    assert found.text == (told if works else "bucket images: 403 Forbidden, see https://u:-@h/?sig=-")
+    text = "storage s3, bucket images, endpoint http://127.0.0.1:9: answers"
+    assert found.text == (text if works else "bucket images: 403 Forbidden, see https://u:-@h/?sig=-")
     assert store.closed
 
 

@@ -45,7 +45,7 @@ def files(path: Path, root: Path) -> Path:
 
 
 _SLOW_DISK: Final = "import os, time; real = os.fsync; os.fsync = lambda fd: (time.sleep(0.05), real(fd)); "
-"""So that a copy is not over before a test, on whatever machine, has seen its beginning."""
+"""So that a copy does not end before the test has seen its beginning, on any machine."""
 
 
 def started(*arguments: str | Path, code: str = _MAIN, **environment: str) -> subprocess.Popen[str]:
@@ -102,7 +102,7 @@ def tree(root: Path) -> dict[str, bytes]:
 
 
 @pytest.mark.slow
-def test_a_copy_tells_what_it_did_and_a_second_one_finds_nothing_to_do(tmp_path: Path) -> None:
+def test_a_copy_reports_its_totals_and_a_second_one_finds_nothing_to_do(tmp_path: Path) -> None:
     volume(tmp_path / "old", ("v1", [b"a layer"]), ("v2", [b"another"]))
     old, new = files(tmp_path / "old.yml", tmp_path / "old"), files(tmp_path / "new.yml", tmp_path / "new")
     status, out, err = run("copy", "--from", old, "--to", new)
@@ -145,7 +145,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
     same = files(tmp_path / "same.yml", tmp_path / "link")
     other = files(tmp_path / "other.yml", tmp_path / "other")
     memory = config(tmp_path / "memory.yml", {"inmemory": {}})
-    for arguments, wanted, text in (
+    for arguments, expected, text in (
         (("--from", one, "--to", same), 2, "it is the same store as --from"),
         (("--from", one, "--to", other, "--all-blobs", "--repository", "a"), 2, "--all-blobs"),
         (("--from", one, "--to", other, "--concurrency", "0"), 2, "--concurrency"),
@@ -154,7 +154,7 @@ def test_what_makes_no_sense_is_refused(tmp_path: Path) -> None:
         (("--from", one), 2, "--to"),
     ):
         status, out, err = run("copy", *arguments)
-        assert (status, out) == (wanted, ""), err
+        assert (status, out) == (expected, ""), err
         assert text in err
         assert "Traceback" not in err
     assert run("check", memory)[:2] == (1, "")
@@ -181,9 +181,9 @@ def test_killed_at_any_moment_and_run_again_the_copy_is_whole(tmp_path: Path) ->
     images = [(f"v{number}", [blob(size=2 << 20, seed=number).data]) for number in range(20)]
     volume(tmp_path / "old", *images)
     old, new = files(tmp_path / "old.yml", tmp_path / "old"), files(tmp_path / "new.yml", tmp_path / "new")
-    for wanted in (1, 5, 12):
+    for expected in (1, 5, 12):
         process = started("copy", "--from", old, "--to", new, "--concurrency", "1", "-q", code=_SLOW_DISK + _MAIN)
-        while process.poll() is None and len(list((tmp_path / "new").rglob("data"))) < wanted:
+        while process.poll() is None and len(list((tmp_path / "new").rglob("data"))) < expected:
             pass
         process.kill()
         process.communicate(timeout=60)
@@ -198,7 +198,7 @@ def test_killed_at_any_moment_and_run_again_the_copy_is_whole(tmp_path: Path) ->
 
 @pytest.mark.slow
 @pytest.mark.fault
-def test_an_interrupted_copy_says_so_and_leaves_no_half_files(tmp_path: Path) -> None:
+def test_an_interrupted_copy_reports_it_and_leaves_no_half_files(tmp_path: Path) -> None:
     volume(tmp_path / "old", *((f"v{number}", [blob(size=1 << 16, seed=number).data]) for number in range(20)))
     old, new = files(tmp_path / "old.yml", tmp_path / "old"), files(tmp_path / "new.yml", tmp_path / "new")
     process = started("copy", "--from", old, "--to", new, "--concurrency", "1", "-q", code=_SLOW_DISK + _MAIN)
@@ -287,7 +287,7 @@ def test_a_source_that_is_being_pushed_to(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_a_check_tells_repairs_and_is_clean_the_next_time(tmp_path: Path) -> None:
+def test_a_check_reports_repairs_and_is_clean_the_next_time(tmp_path: Path) -> None:
     volume(tmp_path / "data", ("v1", [b"a layer"]))
     path = files(tmp_path / "config.yml", tmp_path / "data")
     link = layout.layer_link(NAME, Digest.of(b"a layer"))
@@ -302,13 +302,13 @@ def test_a_check_tells_repairs_and_is_clean_the_next_time(tmp_path: Path) -> Non
     leftover.unlink()
     status, out, err = run("check", path, "-q")
     assert (status, err) == (1, "")
-    first, counted, told = out.splitlines()
+    first, counted, counts = out.splitlines()
     assert first == (
         f"error: {link}: layer-torn: the link holds no digest; "
         "clients: the blob is unknown in this repository; repair: writes the link, or removes it"
     )
     assert counted.startswith("1 repositories, 3 blobs (")
-    assert told == "1 errors, 0 warnings, 0 notes"
+    assert counts == "1 errors, 0 warnings, 0 notes"
     status, out, _ = run("check", "--repair", path, "-q")
     assert status == 0
     assert out.startswith(f"repaired: {link}: layer-torn: ")

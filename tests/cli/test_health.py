@@ -96,11 +96,11 @@ def test_the_variables_of_the_server_hold(run: Run, served: Served) -> None:
 
 
 def test_a_client_certificate_that_is_missing_is_a_sign_of_life(secured: Served, tmp_path: Path) -> None:
-    """The server's own certificate is for no name that is asked for, and no client certificate is at hand."""
+    """The server's certificate does not name the address, and the check has no client certificate."""
     (files,) = [secured.config["http"]["tls"]]
     file = configured(tmp_path, f"127.0.0.1:{secured.port}", tls=files)
-    said = check(file, {}, 10)
-    assert said == f"https://127.0.0.1:{secured.port} answers, and requires a client certificate"
+    answer = check(file, {}, 10)
+    assert answer == f"https://127.0.0.1:{secured.port} answers, and requires a client certificate"
 
 
 def test_https_is_spoken_where_a_variable_says_so(secured: Served, tmp_path: Path) -> None:
@@ -154,7 +154,7 @@ def test_a_socket_that_is_gone_is_one_sentence(run: Run, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("tls", [{}, {"certificate": "a", "key": "b"}])
 def test_a_server_that_hangs_is_not_alive_after_the_timeout(run: Run, tmp_path: Path, tls: dict[str, str]) -> None:
-    """The kernel takes connections for it; a worker that never answers would be asked for ever."""
+    """The kernel accepts connections for it; the check of a worker that never answers would never end."""
     with socket.create_server(("127.0.0.1", 0)) as hung:
         file = configured(tmp_path, f"127.0.0.1:{hung.getsockname()[1]}", tls=tls)
         result = run("health", "--timeout", "0.2", file)
@@ -195,7 +195,7 @@ def test_an_address_that_cannot_be_asked(run: Run, tmp_path: Path, addr: str, re
 
 
 def test_a_configuration_that_cannot_be_used_is_one_sentence(run: Run, tmp_path: Path) -> None:
-    """Which address to ask, the file alone knows."""
+    """Only the file has the address to connect to."""
     file = tmp_path / "config.yml"
     file.write_text("version: 0.1\nstorage: inmemory\nhttp: [\n")
     result = run("health", file)
@@ -248,7 +248,7 @@ def test_typer_reaches_the_same_check(run: Run, served: Served, tmp_path: Path) 
 
 
 def test_nothing_expensive_is_imported(served: Served) -> None:
-    """Many registries on one machine are asked every few seconds; models and Typer cost 0.15 s of CPU."""
+    """Many registries on one machine are checked every few seconds; models and Typer cost 0.15 s of CPU."""
     code = (
         "import contextlib, sys\nfrom moorage.cli import main\n"
         "sys.argv = ['moorage', 'health']\n"

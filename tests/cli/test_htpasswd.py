@@ -94,7 +94,7 @@ def test_the_line_of_the_reference_s_manual_is_printed(run: Run) -> None:
     [("-Bbn",), ("-B", "-b", "-n"), ("-nb",), ("-Bbn", "-C", "5"), ("-BbnC5",), ("-Bbn", "--")],
 )
 def test_flags_are_joined_as_people_join_them(run: Run, arguments: tuple[str, ...]) -> None:
-    """Bcrypt is taken without -B, too: Apache's default never matches in a registry."""
+    """Bcrypt is used without -B, too: Apache's default never matches in a registry."""
     result = run(*arguments, "-user", "-pass") if arguments[-1] == "--" else run(*arguments, "user", "-pass")
     assert result.returncode == 0
     assert re.fullmatch(rb"-?user:" + HASH.encode() + rb"\n\n", result.stdout)
@@ -136,7 +136,7 @@ def test_a_user_is_not_glued_to_a_line_without_an_end(run: Run, tmp_path: Path) 
 
 
 def test_a_link_stays_a_link(run: Run, file: Path) -> None:
-    """Where the file lies in another folder, people link to it."""
+    """The configured path may be a link to a file in another directory."""
     link = file.with_name("link")
     link.symlink_to(file)
     assert run("-Bb", link, "bob", "b").returncode == 0
@@ -147,7 +147,7 @@ def test_a_link_stays_a_link(run: Run, file: Path) -> None:
 def test_a_write_that_fails_leaves_the_file_and_no_rest(
     run: Run, file: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A full disk must not lock everybody out."""
+    """A full disk must not lock all users out."""
     before = file.read_bytes()
 
     def full(_: int) -> None:
@@ -190,7 +190,7 @@ def test_a_password_is_asked_for_twice(run: Run, file: Path) -> None:
 
 @pytest.mark.parametrize("end", [b"", b"\n", b"\r\n"])
 def test_a_password_comes_from_standard_input(run: Run, file: Path, end: bytes) -> None:
-    """`vault read ... | moorage htpasswd -Bi FILE USER`: it stands in no process list."""
+    """`vault read ... | moorage htpasswd -Bi FILE USER`: it is in no process list."""
     assert run("-Bi", file, "bob", stdin="größe".encode() + end).returncode == 0
     assert is_password(file, b"bob", "größe".encode())
 
@@ -291,8 +291,8 @@ def test_it_does_what_apaches_does(run: Run, file: Path, arguments: tuple[str, .
     assert left() == their_files
     assert masked(ours.stdout) == masked(theirs.stdout)
     if theirs.returncode in {0, 1, 6}:
-        told = theirs.stderr.decode().replace("/usr/bin/", "").rstrip()
-        assert ours.stderr.startswith(told), "ours may add the reason"
+        message = theirs.stderr.decode().replace("/usr/bin/", "").rstrip()
+        assert ours.stderr.startswith(message), "ours may add the reason"
 
 
 def masked(output: bytes) -> bytes:

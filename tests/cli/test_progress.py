@@ -25,7 +25,7 @@ def test_sizes(size: int, text: str) -> None:
 
 
 def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.CaptureFixture[str]) -> None:
-    """A log of a nightly job must show that it goes on, and not be one line per blob."""
+    """The log of a nightly job must show progress, and not have one line per blob."""
     now = [100.0]
     with progress_meter(quiet=False, clock=lambda: now[0]) as meter:
         meter.begin("copying", None, is_bytes=True)
@@ -46,7 +46,7 @@ def test_a_line_when_something_begins_and_every_ten_seconds(capsys: pytest.Captu
 
 
 def test_each_part_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever is over in less than ten seconds has no other line with a number; nor has what is interrupted."""
+    """A phase of less than ten seconds has no other line with a number, nor has an interrupted one."""
     now = [100.0]
     with pytest.raises(KeyboardInterrupt), progress_meter(quiet=False, clock=lambda: now[0]) as meter:  # noqa: PT012
         meter.begin("objects listed", None)
@@ -84,7 +84,7 @@ class Terminal(io.StringIO):
 
 
 def test_a_bar_on_a_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Amounts, totals and what is being done stand beside it; results go to standard output untouched."""
+    """Amounts, totals and the description are beside it; results go to standard output unchanged."""
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setenv("TERM", "xterm")

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from tests.cluster.balancers import BALANCERS, balanced
 from tests.faults.ledger import Ledger, Pusher
-from tests.fsck.test_damage import Told
+from tests.fsck.test_damage import Recorder
 from tests.live import Live, start_moorage
 from tests.s3 import a_bucket
 from tests.wire import Answer, Wire
@@ -59,8 +59,8 @@ class Cluster:
     def assert_clean(self) -> None:
         """What a check of the whole store says, digests included."""
 
-        async def look() -> Told:
-            driver, told, now = self.open_driver(), Told(), datetime.now(UTC)
+        async def look() -> Recorder:
+            driver, told, now = self.open_driver(), Recorder(), datetime.now(UTC)
             try:
                 options = CheckOptions(now - timedelta(hours=1), now - timedelta(hours=1), digests=True)
                 summary = await check(driver, options, told)

@@ -41,7 +41,7 @@ async def pulled(client: Client, tag: str, built: Built) -> bool:
 
 
 async def test_what_is_pushed_during_a_copy_is_in_it_or_not_but_never_torn(tmp_path: Path) -> None:
-    """A restored registry would list images that nobody can pull."""
+    """A restored registry would list images that cannot be pulled."""
     source, target = tmp_path / "source", tmp_path / "backup"
     driver = FilesystemDriver(source)
     client = serving(driver)

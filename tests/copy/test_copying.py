@@ -1,4 +1,4 @@
-"""A registry moves: everything that clients see comes along, nothing is torn, and a second run goes on."""
+"""A copied registry: everything that clients see is in it, nothing is torn, and a second run continues."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.copy.worlds import Told, copied, opened, serving
+from tests.copy.worlds import Recorder, copied, opened, serving
 from tests.registry.images import everything
 from tests.registry.watched import InstrumentedDriver
 
@@ -72,15 +72,15 @@ async def assert_served(client: Client, pushed: dict[str, Built]) -> None:
 @pytest.mark.parametrize("there", KINDS)
 @pytest.mark.parametrize("here", KINDS)
 async def test_everything_that_clients_see_comes_along(here: str, there: str, tmp_path: Path) -> None:
-    """Whoever moves from a directory to a bucket, or back, misses nothing."""
+    """A move from a directory to a bucket, or back, loses nothing."""
     async with opened(here, tmp_path / "here") as source, opened(there, tmp_path / "there") as target:
         before = serving(source)
         pushed = await fill(before)
-        told = Told()
-        tally = await copied(source, target, told=told)
+        recorder = Recorder()
+        tally = await copied(source, target, recorder=recorder)
         after = serving(target)
-        assert not told.problems
-        assert told.moved_bytes == told.planned_bytes == tally.blob_bytes
+        assert not recorder.problems
+        assert recorder.moved_bytes == recorder.planned_bytes == tally.blob_bytes
         await assert_served(after, pushed)
         for path in ("/v2/_catalog", f"/v2/{APP}/tags/list", f"/v2/{APP}/referrers/{pushed[f'{APP}:v1'].digest}"):
             assert (await after.get(path)).content == (await before.get(path)).content
@@ -181,9 +181,9 @@ async def test_a_corrupt_blob_is_told_and_its_images_are_left_out() -> None:
     await client.push(good, "good", name=APP)
     layer = bad.blobs[0]
     await source.write(layout.blob_data(layer.digest), layer.data[:-1] + b"!")
-    told = Told()
-    await copied(source, target, told=told)
-    problems = dict(told.problems)
+    recorder = Recorder()
+    await copied(source, target, recorder=recorder)
+    problems = dict(recorder.problems)
     assert str(layer.digest) in problems
     assert f"{APP}@{bad.digest}" in problems
     assert f"{APP}:bad" in problems
@@ -192,13 +192,13 @@ async def test_a_corrupt_blob_is_told_and_its_images_are_left_out() -> None:
     assert (await after.manifest("good", APP)).status_code == 200
     with pytest.raises(KeyMissing):
         await target.stat(layout.blob_data(layer.digest))
-    await copied(source, target, CopyOptions(incomplete=True), Told())
+    await copied(source, target, CopyOptions(incomplete=True), Recorder())
     assert (await after.manifest("bad", APP)).status_code == 200
     assert (await after.blob(layer, APP)).status_code == 404
 
 
 async def test_rechecking_replaces_what_is_damaged_at_the_destination() -> None:
-    """The way to mend blobs from a copy that is whole."""
+    """The way to repair blobs from an intact copy."""
     source, target = MemoryDriver(), MemoryDriver()
     built = image(seed=1)
     await serving(source).push(built, "v1", name=APP)
@@ -239,7 +239,7 @@ async def test_a_second_run_follows_the_source() -> None:
 
 
 async def test_what_clients_did_at_the_destination_stands() -> None:
-    """After the switch a last run brings what came late; it must not undo new pushes and deletions."""
+    """After the switch a last run copies late pushes; it must not undo new pushes and deletions."""
     source, target = MemoryDriver(), MemoryDriver()
     old, gone, new = image(seed=1), image(seed=2), image(seed=3)
     await serving(source).push(old, "v", name=APP)
@@ -248,11 +248,11 @@ async def test_what_clients_did_at_the_destination_stands() -> None:
     after = serving(target)
     await after.push(new, "v", name=APP)
     assert (await after.manifest(gone, APP, "DELETE")).status_code == 202
-    told = Told()
-    tally = await copied(source, target, told=told)
+    recorder = Recorder()
+    tally = await copied(source, target, recorder=recorder)
     assert tally.kept == 2
-    assert [where for where, _ in told.problems] == [f"{APP}:v"]
-    assert [where for where, _ in told.notes] == [f"{APP}@{gone.digest}"]
+    assert [where for where, _ in recorder.problems] == [f"{APP}:v"]
+    assert [where for where, _ in recorder.notes] == [f"{APP}@{gone.digest}"]
     assert (await after.manifest("v", APP)).content == new.data
     assert (await after.manifest("gone", APP)).status_code == 404
     await copied(source, target, CopyOptions(overwrite=True))
@@ -287,7 +287,7 @@ async def test_a_sparse_index_comes_without_what_the_source_never_had() -> None:
 
 
 async def test_what_is_no_manifest_here_comes_as_it_is() -> None:
-    """The old registry may still serve schema 1 to somebody."""
+    """The old registry may still serve schema 1 to old clients."""
     source, target = MemoryDriver(), MemoryDriver()
     data = b'{"schemaVersion": 1, "fsLayers": []}'
     digest = Digest.of(data)
@@ -318,9 +318,9 @@ async def test_torn_links_are_told_and_left_out(torn: bytes) -> None:
     await source.write(layout.tag_link(APP, Tag("torn")), torn)
     await source.write(layout.layer_link(APP, Digest.of(b"x")), torn)
     await source.write(layout.revision_link(APP, Digest.of(b"y")), torn)
-    told = Told()
-    await copied(source, target, told=told)
-    assert sorted(where for where, _ in told.problems) == sorted(
+    recorder = Recorder()
+    await copied(source, target, recorder=recorder)
+    assert sorted(where for where, _ in recorder.problems) == sorted(
         [
             layout.tag_link(APP, Tag("torn")),
             layout.layer_link(APP, Digest.of(b"x")),
@@ -361,12 +361,12 @@ async def test_a_tag_that_is_pushed_at_the_destination_during_the_copy_stands() 
     source, target = MemoryDriver(), MemoryDriver()
     await serving(source).push(image(seed=1), "v", name=APP)
     watched = Meanwhile(target, f"write {layout.tag_link(APP, Tag('v'))}")
-    running = asyncio.create_task(copied(source, watched, told=(told := Told())))
+    running = asyncio.create_task(copied(source, watched, recorder=(recorder := Recorder())))
     await watched.then.wait()
     await serving(target).push(image(seed=2), "v", name=APP)
     watched.go_on.set()
     await running
-    assert [where for where, _ in told.problems] == [f"{APP}:v"]
+    assert [where for where, _ in recorder.problems] == [f"{APP}:v"]
     await assert_served(serving(target), {f"{APP}:v": image(seed=2)})
 
 
@@ -415,13 +415,13 @@ async def test_a_blob_that_cannot_be_read_is_told_but_a_dead_store_ends_it(dead:
     await serving(store).push(image(seed=1), "v", name=APP)
     source = Unreadable(store, bad)
     source.dead = dead
-    told = Told()
+    recorder = Recorder()
     if dead:
         with pytest.raises(StorageUnavailable):
-            await copied(source, target, told=told)
+            await copied(source, target, recorder=recorder)
         return
-    await copied(source, target, told=told)
-    assert "the source cannot read its bytes" in dict(told.problems).values()
+    await copied(source, target, recorder=recorder)
+    assert "the source cannot read its bytes" in dict(recorder.problems).values()
     assert (await serving(target).manifest("v", APP)).status_code == 404
 
 

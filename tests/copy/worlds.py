@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from moorage.copy.progress import Tally
     from moorage.storage.driver import Driver
 
-__all__ = ["Told", "copied", "opened", "serving"]
+__all__ = ["Recorder", "copied", "opened", "serving"]
 
 _SETTINGS = Settings(storage=Storage(delete=Delete(enabled=True), redirect=Redirect(disable=True)))
 
 
 @dataclass
-class Told:
+class Recorder:
     """See `copy.progress.CopyReporter`."""
 
     problems: list[tuple[str, str]] = field(default_factory=list)
@@ -59,13 +59,13 @@ class Told:
 
 
 async def copied(
-    source: Driver, target: Driver, options: CopyOptions | None = None, told: Told | None = None
+    source: Driver, target: Driver, options: CopyOptions | None = None, recorder: Recorder | None = None
 ) -> Tally:
-    """One run of the copier; without `told` it must go without any problem."""
-    reporter = Told() if told is None else told
+    """Run the copier; without `recorder` it must report no problem."""
+    reporter = Recorder() if recorder is None else recorder
     tally = await Copier(source, target, options or CopyOptions(), reporter).run()
     assert tally.problems == len(reporter.problems)
-    if told is None:
+    if recorder is None:
         assert not reporter.problems
     return tally
 

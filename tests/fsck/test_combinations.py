@@ -1,4 +1,4 @@
-"""Any damage to any links: a repair takes nothing away that clients could get, and comes to an end."""
+"""Any damage to any links: a repair removes nothing that clients could read, and ends."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ async def filled() -> MemoryDriver:
 
 
 async def visible(driver: Driver) -> dict[str, bytes]:
-    """Everything that a client gets with a 200, and that is what its digest says."""
+    """Everything that a client gets with a 200 and the right digest."""
     client, found = serving(driver), {}
     parts = {part.digest: part for built in (BUILT, BOTH, SIGNATURE, _OTHER) for part in built.closure}
     for part in parts.values():
@@ -68,7 +68,7 @@ def test_a_repair_takes_nothing_away(data: st.DataObject) -> None:
         await checked(driver, repair=True)
         after = await visible(driver)
         assert before.items() <= after.items()
-        # What one repair brings back may show more to the next; then there is an end.
+        # What one repair restores may show more damage to the next; then it ends.
         await checked(driver, repair=True)
         settled = await everything(driver)
         await checked(driver, repair=True)

@@ -1,4 +1,4 @@
-"""Every kind of damage: told in one line, mended where that is safe, and what clients get before and after."""
+"""Every kind of damage: reported in one line, repaired where that is safe, and its effect on clients."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ REFERRER = layout.referrer_link(APP, BUILT.digest, SIGNATURE.digest)
 
 
 @dataclass
-class Told:
+class Recorder:
     """See `fsck.store.CheckReporter`."""
 
     findings: list[Finding] = field(default_factory=list)
@@ -66,26 +66,26 @@ class Told:
 
 async def checked(
     driver: Driver, *, repair: bool = False, digests: bool = False, later: timedelta = timedelta(hours=2)
-) -> tuple[Told, CheckSummary]:
+) -> tuple[Recorder, CheckSummary]:
     """A check that runs `later` than everything was written."""
-    told, now = Told(), datetime.now(UTC) + later
+    recorder, now = Recorder(), datetime.now(UTC) + later
     options = CheckOptions(now - timedelta(hours=1), now - timedelta(minutes=90), digests=digests, repair=repair)
-    return told, await check(driver, options, told)
+    return recorder, await check(driver, options, recorder)
 
 
 async def kinds(driver: Driver) -> set[str]:
     return (await checked(driver, digests=True))[0].kinds
 
 
-async def mended(driver: Driver, *expected: str, left: Collection[str] = ()) -> None:
-    """A check tells exactly `expected`; a repair mends all but `left`, and changes nothing the second time."""
+async def check_and_repair(driver: Driver, *expected: str, left: Collection[str] = ()) -> None:
+    """Expect a check to report `expected`, a repair to leave `left` only, and a second one to change nothing."""
     assert await kinds(driver) == {*expected}
-    told, summary = await checked(driver, repair=True, digests=True)
-    assert {finding.kind for finding in told.findings if finding.outcome is Outcome.FOUND} == {*left}
-    assert summary.repaired == len([item for item in told.findings if item.outcome is Outcome.REPAIRED])
+    recorder, summary = await checked(driver, repair=True, digests=True)
+    assert {finding.kind for finding in recorder.findings if finding.outcome is Outcome.FOUND} == {*left}
+    assert summary.repaired == len([item for item in recorder.findings if item.outcome is Outcome.REPAIRED])
     once = await everything(driver)
-    told, summary = await checked(driver, repair=True, digests=True)
-    assert told.kinds == {*left}
+    recorder, summary = await checked(driver, repair=True, digests=True)
+    assert recorder.kinds == {*left}
     assert summary.repaired == 0
     assert await everything(driver) == once
 
@@ -108,7 +108,7 @@ async def write(driver: Driver, key: Key, data: bytes | Digest) -> None:
 
 
 async def pulled(driver: Driver, reference: str = "v1") -> None:
-    """The whole image can be had."""
+    """Expect that the whole image can be pulled."""
     client = serving(driver)
     answer = await client.manifest(reference, APP)
     assert (answer.status_code, answer.content) == (200, BUILT.data)
@@ -122,8 +122,8 @@ async def tags(driver: Driver) -> list[str]:
 
 
 async def test_an_empty_store_is_clean() -> None:
-    told, summary = await checked(MemoryDriver(), digests=True)
-    assert not told.findings
+    recorder, summary = await checked(MemoryDriver(), digests=True)
+    assert not recorder.findings
     assert summary.clean
     assert summary.objects == 0
 
@@ -131,12 +131,12 @@ async def test_an_empty_store_is_clean() -> None:
 async def test_what_is_counted(store: MemoryDriver) -> None:
     garbage = blob("nothing links me")
     await store.write(layout.blob_data(garbage.digest), garbage.data)
-    told, summary = await checked(store, digests=True)
-    assert not told.findings
+    recorder, summary = await checked(store, digests=True)
+    assert not recorder.findings
     assert (summary.unlinked, summary.unlinked_bytes) == (1, garbage.size)
     assert summary.repositories == 1
     assert summary.objects == len(await everything(store))
-    assert told.phases == ["objects listed", "repositories", "bytes hashed", "leftovers"]
+    assert recorder.phases == ["objects listed", "repositories", "bytes hashed", "leftovers"]
 
 
 TORN = (b"", b"sha256:12", b"\xff" * 71, b"x" * 2000)
@@ -147,28 +147,28 @@ async def test_a_torn_layer_link_is_written_again(store: MemoryDriver, torn: byt
     await write(store, LINK, torn)
     assert (await serving(store).blob(LAYER, APP)).status_code == 404
     # The manifest's content is linked, but badly: one cause, one finding.
-    await mended(store, "layer-torn")
+    await check_and_repair(store, "layer-torn")
     await pulled(store)
 
 
 @pytest.mark.parametrize("torn", TORN)
 async def test_a_torn_layer_link_without_bytes_is_removed(store: MemoryDriver, torn: bytes) -> None:
     await write(store, layout.layer_link(APP, ABSENT), torn)
-    await mended(store, "layer-torn")
+    await check_and_repair(store, "layer-torn")
     assert layout.layer_link(APP, ABSENT) not in await everything(store)
 
 
 async def test_a_layer_link_that_names_another_blob(store: MemoryDriver) -> None:
     await write(store, LINK, CONFIG.digest)
     assert (await serving(store).blob(LAYER, APP)).content == CONFIG.data
-    await mended(store, "layer-astray", *({"blob-size"} & await kinds(store)))
+    await check_and_repair(store, "layer-astray", *({"blob-size"} & await kinds(store)))
     await pulled(store)
 
 
 async def test_a_layer_without_bytes(store: MemoryDriver) -> None:
-    """Nothing can be mended here; the next push of the layer brings it back."""
+    """Nothing can be repaired here; the next push of the layer restores it."""
     await store.delete([layout.blob_data(LAYER.digest)])
-    await mended(store, "layer-missing", "content-missing", left=("layer-missing", "content-missing"))
+    await check_and_repair(store, "layer-missing", "content-missing", left=("layer-missing", "content-missing"))
     await serving(store).push_blob(LAYER, APP)
     await pulled(store)
     assert not await kinds(store)
@@ -177,13 +177,13 @@ async def test_a_layer_without_bytes(store: MemoryDriver) -> None:
 async def test_content_that_is_not_linked(store: MemoryDriver) -> None:
     await store.delete([LINK])
     assert (await serving(store).blob(LAYER, APP)).status_code == 404
-    await mended(store, "content-unlinked")
+    await check_and_repair(store, "content-unlinked")
     await pulled(store)
 
 
 async def test_content_that_is_neither_linked_nor_there(store: MemoryDriver) -> None:
     await store.delete([LINK, layout.blob_data(LAYER.digest)])
-    await mended(store, "content-missing", left=("content-missing",))
+    await check_and_repair(store, "content-missing", left=("content-missing",))
 
 
 @pytest.mark.parametrize("torn", TORN)
@@ -197,21 +197,21 @@ async def test_a_torn_revision_link_is_written_again(store: MemoryDriver, torn: 
 
 async def test_a_torn_revision_link_without_a_manifest_is_removed(store: MemoryDriver) -> None:
     await write(store, layout.revision_link(APP, ABSENT), b"")
-    await mended(store, "revision-torn")
+    await check_and_repair(store, "revision-torn")
     assert layout.revision_link(APP, ABSENT) not in await everything(store)
 
 
 async def test_a_revision_link_that_names_another_manifest(store: MemoryDriver) -> None:
     await write(store, REVISION, ABSENT)
-    await mended(store, "revision-astray")
+    await check_and_repair(store, "revision-astray")
     await pulled(store)
 
 
 async def test_a_manifest_without_bytes(store: MemoryDriver) -> None:
-    """A backup, or another copy, may still have them: nothing is taken away."""
+    """A backup, or another copy, may still have them: nothing is removed."""
     await store.delete([layout.blob_data(BUILT.digest)])
     assert (await serving(store).manifest("v1", APP)).status_code == 404
-    await mended(store, "manifest-missing", left=("manifest-missing",))
+    await check_and_repair(store, "manifest-missing", left=("manifest-missing",))
     await write(store, layout.blob_data(BUILT.digest), BUILT.data)
     await pulled(store)
 
@@ -227,7 +227,7 @@ async def test_what_is_no_manifest_is_told_and_left(store: MemoryDriver, data: b
     digest = Digest.of(data)
     await write(store, layout.blob_data(digest), data)
     await write(store, layout.revision_link(APP, digest), digest)
-    await mended(store, "manifest-unreadable", left=("manifest-unreadable",))
+    await check_and_repair(store, "manifest-unreadable", left=("manifest-unreadable",))
 
 
 async def test_content_under_an_unsupported_digest_is_reported(store: MemoryDriver) -> None:
@@ -235,10 +235,10 @@ async def test_content_under_an_unsupported_digest_is_reported(store: MemoryDriv
     built = index(extra={"manifests": [{**BUILT.entry, "digest": f"sha384:{'a' * 96}"}]})
     await write(store, layout.blob_data(built.digest), built.data)
     await write(store, layout.revision_link(APP, built.digest), built.digest)
-    await mended(store, "content-unsupported", left=("content-unsupported",))
+    await check_and_repair(store, "content-unsupported", left=("content-unsupported",))
     await store.delete([layout.revision_link(APP, built.digest)])
     await write(store, layout.tag_link(APP, Tag("strange")), built.digest)
-    await mended(store, "tag-dangling", left=())  # not by linking what cannot be checked
+    await check_and_repair(store, "tag-dangling", left=())  # not by linking what cannot be checked
     with pytest.raises(KeyMissing):
         await store.read(layout.revision_link(APP, built.digest))
 
@@ -246,8 +246,8 @@ async def test_content_under_an_unsupported_digest_is_reported(store: MemoryDriv
 async def test_a_blob_of_another_size_than_the_manifest_says(store: MemoryDriver) -> None:
     await write(store, layout.blob_data(LAYER.digest), LAYER.data[:-1])
     assert await kinds(store) == {"blob-size", "blob-corrupt"}
-    told, _ = await checked(store)
-    assert told.kinds == {"blob-size"}, "without --digests nothing is read"
+    recorder, _ = await checked(store)
+    assert recorder.kinds == {"blob-size"}, "without --digests nothing is read"
 
 
 async def test_a_child_of_another_size_than_the_index_says(store: MemoryDriver) -> None:
@@ -260,7 +260,7 @@ async def test_a_child_of_another_size_than_the_index_says(store: MemoryDriver) 
 async def test_an_empty_blob(store: MemoryDriver) -> None:
     """What a full disk left of a layer under the old registry."""
     await write(store, layout.blob_data(LAYER.digest), b"")
-    await mended(store, "blob-empty", "blob-size", left=("blob-empty", "blob-size"))
+    await check_and_repair(store, "blob-empty", "blob-size", left=("blob-empty", "blob-size"))
     nothing = Digest.of(b"")
     await write(store, layout.blob_data(nothing), b"")
     assert await kinds(store) == {"blob-empty", "blob-size"}, "the blob of no bytes is as it should be"
@@ -269,7 +269,7 @@ async def test_an_empty_blob(store: MemoryDriver) -> None:
 async def test_a_blob_with_one_wrong_bit(store: MemoryDriver) -> None:
     await write(store, layout.blob_data(LAYER.digest), LAYER.data[:-1] + bytes([LAYER.data[-1] ^ 1]))
     assert not (await checked(store))[0].findings
-    await mended(store, "blob-corrupt", left=("blob-corrupt",))
+    await check_and_repair(store, "blob-corrupt", left=("blob-corrupt",))
 
 
 async def test_foreign_layers_and_absent_children_are_no_damage(store: MemoryDriver) -> None:
@@ -286,9 +286,9 @@ async def test_foreign_layers_and_absent_children_are_no_damage(store: MemoryDri
     sparse = index(image(seed=77))
     await write(store, layout.blob_data(sparse.digest), sparse.data)
     await write(store, layout.revision_link(APP, sparse.digest), sparse.digest)
-    told, summary = await checked(store, digests=True)
-    assert told.kinds == {"child-absent"}
-    assert told.findings[0].severity is Severity.NOTE
+    recorder, summary = await checked(store, digests=True)
+    assert recorder.kinds == {"child-absent"}
+    assert recorder.findings[0].severity is Severity.NOTE
     assert summary.clean
 
 
@@ -314,7 +314,7 @@ async def test_referrers_that_the_old_registry_did_not_list(store: MemoryDriver)
     await store.delete([REFERRER])
     path = f"/v2/{APP}/referrers/{BUILT.digest}"
     assert (await serving(store).get(path)).json()["manifests"] == []
-    await mended(store, "referrer-missing")
+    await check_and_repair(store, "referrer-missing")
     assert [entry["digest"] for entry in (await serving(store).get(path)).json()["manifests"]] == [
         str(SIGNATURE.digest)
     ]
@@ -324,7 +324,7 @@ async def test_referrers_that_the_old_registry_did_not_list(store: MemoryDriver)
 async def test_a_torn_referrer_link(store: MemoryDriver, torn: bytes) -> None:
     whole = (await everything(store))[REFERRER]
     await write(store, REFERRER, torn)
-    await mended(store, "referrer-torn")
+    await check_and_repair(store, "referrer-torn")
     assert (await everything(store))[REFERRER] == whole
 
 
@@ -335,7 +335,7 @@ async def test_a_referrer_link_whose_descriptor_is_damaged(store: MemoryDriver) 
     before = (await serving(store).get(path)).json()
     await write(store, REFERRER, whole.replace(b"example", b"exAmple"))
     assert (await serving(store).get(path)).json() == before
-    await mended(store, "referrer-torn")
+    await check_and_repair(store, "referrer-torn")
     assert (await everything(store))[REFERRER] == whole
 
 
@@ -344,14 +344,14 @@ async def test_a_referrer_link_of_an_earlier_version_is_no_damage(store: MemoryD
     whole = (await everything(store))[REFERRER]
     await write(store, REFERRER, SIGNATURE.digest)
     assert (await checked(store))[1].clean
-    await mended(store, "referrer-bare")
+    await check_and_repair(store, "referrer-bare")
     assert (await everything(store))[REFERRER] == whole
 
 
 async def test_a_referrer_link_that_is_too_large_is_torn(store: MemoryDriver) -> None:
     whole = (await everything(store))[REFERRER]
     await write(store, REFERRER, bytes((4 << 20) + 1))
-    await mended(store, "referrer-torn")
+    await check_and_repair(store, "referrer-torn")
     assert (await everything(store))[REFERRER] == whole
 
 
@@ -360,7 +360,7 @@ async def test_referrer_links_of_what_is_not_there_or_is_about_something_else(st
     wrong = layout.referrer_link(APP, ABSENT, SIGNATURE.digest)
     await write(store, stale, ABSENT)
     await write(store, wrong, SIGNATURE.digest)
-    await mended(store, "referrer-stale")
+    await check_and_repair(store, "referrer-stale")
     left = await everything(store)
     assert REFERRER in left
     assert not {stale, wrong} & left.keys()
@@ -371,17 +371,17 @@ async def test_a_torn_tag_that_ever_named_one_manifest_names_it_again(store: Mem
     await write(store, TAG, torn)
     assert (await serving(store).manifest("v1", APP)).status_code == 404
     assert (await checked(store, later=timedelta(0)))[0].kinds == {"tag-torn"}, "no push leaves this"
-    await mended(store, "tag-torn")
+    await check_and_repair(store, "tag-torn")
     await pulled(store)
 
 
 async def test_a_torn_tag_that_named_several_is_pointed_at_nothing(store: MemoryDriver) -> None:
-    """Nobody can know which; the finding names the last one that was pushed."""
+    """No one of them is certain; the finding names the last one that was pushed."""
     await write(store, layout.tag_link(APP, OLD), b"")
     assert await tags(store) == ["multi", "v1"]
-    told, _ = await checked(store)
-    assert [str(BUILT.digest) in finding.problem for finding in told.findings] == [True]
-    await mended(store, "tag-torn")
+    recorder, _ = await checked(store)
+    assert [str(BUILT.digest) in finding.problem for finding in recorder.findings] == [True]
+    await check_and_repair(store, "tag-torn")
     assert await tags(store) == ["multi", "v1"]
     assert (await serving(store).manifest("old", APP)).status_code == 404
 
@@ -391,7 +391,7 @@ async def test_half_a_tag_is_removed(store: MemoryDriver) -> None:
     await store.delete([TAG])
     assert await tags(store) == ["multi", "old"]
     assert not (await checked(store, later=timedelta(0)))[0].findings, "the push may still be running"
-    await mended(store, "tag-half")
+    await check_and_repair(store, "tag-half")
     assert not [key for key in await everything(store) if key.startswith(f"{layout.tag(APP, V1)}/")]
     assert await tags(store) == ["multi", "old"]
     await serving(store).push(BUILT, "v1", name=APP)
@@ -410,24 +410,24 @@ async def test_a_tag_of_a_whole_manifest_that_lost_its_link(store: MemoryDriver)
 async def test_a_tag_of_a_manifest_that_is_gone_is_pointed_at_nothing(store: MemoryDriver) -> None:
     await write(store, TAG, ABSENT)
     assert "tag-dangling" in await kinds(store)
-    await mended(store, "tag-dangling")
+    await check_and_repair(store, "tag-dangling")
     assert await tags(store) == ["multi", "old"]
 
 
 async def test_tags_that_were_deleted_with_their_manifest_are_no_damage(store: MemoryDriver) -> None:
     assert (await serving(store).manifest(BUILT, APP, "DELETE")).status_code == 202
     await write(store, layout.tag_link(APP, Tag("nowhere")), NOWHERE)
-    told, summary = await checked(store, repair=True, digests=True)
-    assert told.kinds == {"child-absent"}, "the index had it"
+    recorder, summary = await checked(store, repair=True, digests=True)
+    assert recorder.kinds == {"child-absent"}, "the index had it"
     assert summary.repaired == 0
     assert (await serving(store).manifest("v1", APP)).status_code == 404
 
 
 async def test_histories_of_tags(store: MemoryDriver) -> None:
     await store.delete([HISTORY])
-    await mended(store, "history-missing")
+    await check_and_repair(store, "history-missing")
     await write(store, HISTORY, b"")
-    await mended(store, "history-torn")
+    await check_and_repair(store, "history-torn")
     assert (await everything(store))[HISTORY] == str(BUILT.digest).encode()
 
 
@@ -436,8 +436,8 @@ async def test_uploads_that_nobody_finished(store: MemoryDriver) -> None:
     location = await client.location(APP)
     assert (await client.patch(location, b"some bytes")).status_code == 202
     assert not (await checked(store, later=timedelta(minutes=80)))[0].findings
-    told, _ = await checked(store, repair=True)
-    assert told.kinds == {"upload-stale"}
+    recorder, _ = await checked(store, repair=True)
+    assert recorder.kinds == {"upload-stale"}
     assert not [key for key in await everything(store) if "_uploads" in key]
     assert not await kinds(store)
 
@@ -454,9 +454,9 @@ async def test_keys_that_no_registry_writes_are_told_and_left(store: MemoryDrive
     )
     for key in strange:
         await write(store, key, b"x")
-    told, _ = await checked(store, repair=True)
-    assert {finding.key for finding in told.findings} == {*strange}
-    assert told.kinds == {"unknown-key"}
+    recorder, _ = await checked(store, repair=True)
+    assert {finding.key for finding in recorder.findings} == {*strange}
+    assert recorder.kinds == {"unknown-key"}
     assert {*strange} <= (await everything(store)).keys()
 
 
@@ -472,10 +472,10 @@ async def test_what_a_crash_left_of_files(tmp_path: Path) -> None:
         for path in left:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(b"half")
-        assert not (await checked(driver, later=timedelta(0)))[0].findings, "somebody may be writing it"
+        assert not (await checked(driver, later=timedelta(0)))[0].findings, "a writer may be active"
         assert await kinds(driver) == {"temporary-stale"}
-        told, _ = await checked(driver, repair=True)
-        assert {tmp_path / finding.key for finding in told.findings} == {*left}
+        recorder, _ = await checked(driver, repair=True)
+        assert {tmp_path / finding.key for finding in recorder.findings} == {*left}
         assert not any(path.exists() for path in left)
         assert not await kinds(driver)
         await pulled(driver, f"link.{suffix}")
@@ -487,10 +487,10 @@ async def test_what_a_crash_left_of_parts_in_a_bucket() -> None:
         driver = bucket.driver()
         key = layout.blob_data(ABSENT)
         bucket.client.create_multipart_upload(Bucket=bucket.name, Key=key)
-        told, _ = await checked(driver, later=timedelta(days=2))
-        assert [(finding.kind, finding.key) for finding in told.findings] == [("temporary-stale", key)]
-        told, _ = await checked(driver, later=timedelta(days=2), repair=True)
-        assert [finding.outcome for finding in told.findings] == [Outcome.REPAIRED]
+        recorder, _ = await checked(driver, later=timedelta(days=2))
+        assert [(finding.kind, finding.key) for finding in recorder.findings] == [("temporary-stale", key)]
+        recorder, _ = await checked(driver, later=timedelta(days=2), repair=True)
+        assert [finding.outcome for finding in recorder.findings] == [Outcome.REPAIRED]
         assert bucket.in_progress() == []
         await driver.close()
 
@@ -500,7 +500,7 @@ async def test_an_empty_directory_of_a_tag(tmp_path: Path) -> None:
         await serving(driver).push(BUILT, "v1", name=APP)
         (tmp_path / layout.tag(APP, Tag("ghost"))).mkdir()
         assert await tags(driver) == ["v1"]
-        await mended(driver, "tag-half")
+        await check_and_repair(driver, "tag-half")
         assert not (tmp_path / layout.tag(APP, Tag("ghost"))).exists()
         assert await tags(driver) == ["v1"]
 
@@ -513,14 +513,14 @@ async def test_the_same_in_a_directory_and_in_a_bucket(kind: str, tmp_path: Path
         await write(driver, LINK, b"")
         await write(driver, TAG, b"")
         await write(driver, layout.tag_link(APP, OLD), b"")
-        await mended(driver, "layer-torn", "tag-torn")
+        await check_and_repair(driver, "layer-torn", "tag-torn")
         await pulled(driver)
 
 
 async def test_a_repository_of_blobs_only(store: MemoryDriver) -> None:
-    """`walk` does not see it, since the catalog does not."""
+    """The catalog does not list it."""
     await write(store, layout.layer_link(RepoName("blobs/only"), ABSENT), b"")
-    await mended(store, "layer-torn")
+    await check_and_repair(store, "layer-torn")
 
 
 def test_every_kind_is_provoked_here() -> None:
@@ -553,7 +553,7 @@ class Racing(InstrumentedDriver):
 async def test_a_push_beside_a_repair_is_not_undone(
     store: MemoryDriver, damage: tuple[Key, bytes], call: str
 ) -> None:
-    """The repair looked at the damage, then a client pushed and was told 201, then the repair writes."""
+    """The repair reads the damage, then a client pushes and receives 201, then the repair writes."""
     await write(store, *damage)
     watched = Racing(store, call)
     running = asyncio.create_task(checked(watched, repair=True))
@@ -565,7 +565,7 @@ async def test_a_push_beside_a_repair_is_not_undone(
     assert not await kinds(store)
 
 
-async def test_a_repair_that_the_store_refuses_is_not_told_as_one(store: MemoryDriver) -> None:
+async def test_a_repair_that_the_store_refuses_is_not_reported_as_one(store: MemoryDriver) -> None:
     """A store whose conditions never hold, as a bucket of Ceph's has been seen to be."""
 
     class Refusing(InstrumentedDriver):
@@ -575,8 +575,8 @@ async def test_a_repair_that_the_store_refuses_is_not_told_as_one(store: MemoryD
             return await super().write(key, data, when)
 
     await write(store, LINK, b"")
-    told, summary = await checked(Refusing(store), repair=True)
-    assert [finding.outcome for finding in told.findings] == [Outcome.FOUND]
+    recorder, summary = await checked(Refusing(store), repair=True)
+    assert [finding.outcome for finding in recorder.findings] == [Outcome.FOUND]
     assert not summary.clean
 
 
@@ -608,7 +608,7 @@ async def test_a_referrer_that_is_pushed_while_its_stale_link_is_removed_stays_l
 
 @pytest.mark.parametrize("call", [f"children {layout.layers(APP)}", f"children {layout.tags(APP)}"])
 async def test_pushes_and_deletions_during_a_check_are_no_findings(store: MemoryDriver, call: str) -> None:
-    """The listing was taken before them."""
+    """The listing was made before them."""
     watched = Racing(store, call)
     running = asyncio.create_task(checked(watched))
     await watched.waiting.wait()
@@ -618,12 +618,12 @@ async def test_pushes_and_deletions_during_a_check_are_no_findings(store: Memory
     assert (await client.manifest(image(seed=7), APP, "DELETE")).status_code == 202
     assert (await client.manifest(SIGNATURE, APP, "DELETE")).status_code == 202
     watched.go_on.set()
-    told, _ = await running
-    assert not told.findings
+    recorder, _ = await running
+    assert not recorder.findings
 
 
-@pytest.mark.parametrize(("bad", "told_as"), [(LAYER, "blob-unreadable"), (BUILT, "manifest-corrupt")])
-async def test_one_bad_sector_does_not_end_the_check(store: MemoryDriver, bad: Built, told_as: str) -> None:
+@pytest.mark.parametrize(("bad", "reported_as"), [(LAYER, "blob-unreadable"), (BUILT, "manifest-corrupt")])
+async def test_one_bad_sector_does_not_end_the_check(store: MemoryDriver, bad: Built, reported_as: str) -> None:
     key = layout.blob_data(bad.digest)
 
     class Scratched(InstrumentedDriver):
@@ -638,7 +638,7 @@ async def test_one_bad_sector_does_not_end_the_check(store: MemoryDriver, bad: B
                 raise StorageUnavailable(f"{key}: Input/output error")
             return super().open(key, start=start, stop=stop)
 
-    assert await kinds(Scratched(store)) == {"blob-unreadable", told_as}
+    assert await kinds(Scratched(store)) == {"blob-unreadable", reported_as}
 
 
 async def test_a_store_that_fails_ends_the_check(store: MemoryDriver) -> None:

@@ -148,7 +148,7 @@ def test_each_difference_is_named(kind: str, run: Run, tmp_path: Path) -> None:
 def test_a_variable_that_did_nothing_before_is_named(
     name: str, value: str, more: str, run: Run, tmp_path: Path
 ) -> None:
-    """It takes effect on the day of the switch, and nothing in the file says so."""
+    """It takes effect on the day of the switch, and nothing in the file shows it."""
     _, lines = check(run, tmp_path / "c.yml", MEMORY + more, **{name: value})
     assert [line["subject"] for line in lines if line.get("kind") == "variable"] == [name]
 

@@ -154,7 +154,7 @@ def test_damage_is_reported_and_does_not_hold_up_the_move(root: Path, check: Cal
 
 @pytest.fixture
 def open_root(filled: Path) -> Iterator[Path]:
-    """A copy below directories that everybody may enter, which pytest's are not."""
+    """A copy below directories that every user may enter, which pytest's are not."""
     with tempfile.TemporaryDirectory() as folder:
         Path(folder).chmod(0o755)
         yield shutil.copytree(filled, Path(folder) / "data")
@@ -187,7 +187,7 @@ def test_a_group_that_may_write_is_enough(open_root: Path, check: Callable[..., 
         path.chmod(0o775 if path.is_dir() else 0o664)
     result = check(open_root, "--json", "--user", f"54321:{open_root.stat().st_gid}")
     found = kinds(result)
-    # The configuration itself lies where only its owner may go.
+    # The configuration itself is in a directory that only its owner may enter.
     assert [line["kind"] for line in found.values() if line.get("required")] == ["file-permission"]
     assert found["permissions"]["text"].startswith("54321 (uid 54321, from --user) can read and write it")
 
@@ -211,7 +211,7 @@ def test_files_of_a_foreign_uid_are_found_for_the_owner_of_the_rest(
 def test_root_asks_for_the_user_of_the_unit(
     root: Path, check: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The service does not run as root, and what root may read says nothing; another user asks for itself."""
+    """The service does not run as root, so the permissions of root prove nothing; another user checks its own."""
     unit = Account("svc", 54321, 54321, frozenset({54321}), "User= of /x.service")
     monkeypatch.setattr(accounts, "of_unit", lambda: unit)
     monkeypatch.setattr(accounts, "current", lambda: Account("root", 0, 0, frozenset({0}), "the current user"))
@@ -367,7 +367,7 @@ def test_a_look_that_is_refused_asks_for_root(
 
 
 def test_progress_goes_to_standard_error(root: Path, run: Run, tmp_path: Path) -> None:
-    """A bar on a terminal (tests/cli/test_progress.py), lines elsewhere; the report is not mixed with it."""
+    """A bar on a terminal (tests/cli/test_progress.py), else lines; the report is not mixed with it."""
     document = {
         "version": 0.1,
         "storage": {"filesystem": {"rootdirectory": str(root)}},

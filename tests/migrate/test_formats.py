@@ -58,7 +58,7 @@ async def files(tmp_path: Path) -> AsyncIterator[FilesystemDriver]:
 
 
 async def test_an_upload_of_a_later_format_is_not_continued(files: FilesystemDriver, tmp_path: Path) -> None:
-    """Its bytes may be elsewhere, or fewer than the files tell."""
+    """Its bytes may be in other files, or fewer than the sizes of these."""
     state = await begun(files)
     (tmp_path / HOME / "format.2").touch()
     with pytest.raises(StorageUnavailable, match=r"format\.2 is not known to this version of Moorage"):
@@ -191,7 +191,7 @@ def rows() -> list[re.Pattern[str]]:
 
 
 def test_the_page_has_every_key_that_is_written(live_moorage: Live) -> None:
-    """A file that the page does not name has no version that anybody decided on."""
+    """A file that the page does not name has no decided version."""
     wire = Wire(live_moorage.host)
     subject = wire.push_image("pages/app", "v1", [b"layer"])
     described = {"mediaType": OCI_MANIFEST, "digest": str(Digest.of(subject)), "size": len(subject)}
@@ -203,8 +203,8 @@ def test_the_page_has_every_key_that_is_written(live_moorage: Live) -> None:
     root = live_moorage.root
     keys = [str(path.relative_to(root)) for path in root.rglob("*") if path.is_file()]
     known = rows()
-    ours = [key for key in keys if "/_referrers/" in key or "/_deleted/" in key or "/offset." in key]
-    assert len(ours) >= 3
+    additions = [key for key in keys if "/_referrers/" in key or "/_deleted/" in key or "/offset." in key]
+    assert len(additions) >= 3
     assert [key for key in keys if not any(row.fullmatch(key) for row in known)] == []
 
 

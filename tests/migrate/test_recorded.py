@@ -49,7 +49,7 @@ def test_the_store_of_the_release_before_is_served_and_continued(place: Place) -
 
 
 def test_the_recording_has_every_format_of_the_release_before(place: Place) -> None:
-    """A recording that lost one of them would go on passing."""
+    """A recording that lost one of them would still pass."""
     keys = Recording.load(place.name, RECORDED).objects
     for part in ("/_referrers/", "/_manifests/_deleted/", "/_uploads/"):
         assert any(part in key for key in keys), part

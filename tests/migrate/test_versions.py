@@ -45,7 +45,7 @@ def both(place: Place) -> Iterator[dict[str, Wire]]:
 
 
 def test_uploads_go_from_one_to_the_other_and_back(both: dict[str, Wire]) -> None:
-    """A load balancer knows no versions: any request of an upload reaches any node."""
+    """A load balancer does not distinguish versions: any request of an upload reaches any node."""
     for first, then in ORDERS:
         for size in (7, 1_250_155, 11 << 20):
             pieces = [bytes([65 + number]) * size for number in range(4)]

@@ -29,8 +29,8 @@ def test_keys_are_those_of_the_reference() -> None:
     assert layout.upload_home(NAME, "u") == f"{REPOSITORY}/_uploads/u"
 
 
-def test_our_additions_lie_where_the_reference_does_not_look() -> None:
-    """It enumerates `revisions` and `tags`, so ours stand beside them."""
+def test_additions_are_where_the_reference_does_not_look() -> None:
+    """It enumerates `revisions` and `tags`, so Moorage's keys are beside them."""
     assert layout.referrer_link(NAME, DIGEST, DIGEST) == f"{REPOSITORY}/_referrers/sha256/{HEX}/sha256/{HEX}/link"
     assert layout.lease("purging") == "docker/registry/v2/_moorage/leases/purging"
     assert layout.deleted_mark(NAME, DIGEST) == f"{REPOSITORY}/_manifests/_deleted/sha256/{HEX}"

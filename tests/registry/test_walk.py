@@ -340,7 +340,7 @@ async def test_digests_below_a_key_are_those_that_clients_could_name() -> None:
 
 
 async def test_digests_after_one_of_them() -> None:
-    """In the order of their texts, whatever `after` is: a client may ask for the page after anything."""
+    """In the order of their texts, for any `after`: a client may request the page after anything."""
     driver = MemoryDriver()
     stored = sorted(
         Digest.of(bytes([number]), algorithm) for number in range(20) for algorithm in ("sha256", "sha512")
