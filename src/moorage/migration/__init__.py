@@ -10,5 +10,5 @@
 
 Everything here only reads, quickly and bounded; `moorage storage check` is the thorough check of a store.
 
-Above: `cli/migrate.py`.  Below: `config/`, `checking/`, `registry/`, `storage/`.
+Above: `cli/migrate.py`.  Below: `config/`, `fsck/`, `registry/walk.py`, `storage/`.
 """
