@@ -30,27 +30,41 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Appender, Key, UploadState
     from moorage.types import Digest, RepoName
 
-__all__ = ["StoredPart"]
+__all__ = ["StoredPart", "UploadsOfPart"]
 
 _CHECKPOINT_BYTES: Final = 256 << 20
 _CHECKPOINT_S: Final = 15.0
 _log: Final = structlog.get_logger("moorage.registry")
 
 
-class UploadOwner(Protocol):
-    """The uploads that a part belongs to: `uploads.StoredUploads`."""
-
-    hashes: UploadHashes
+class UploadsOfPart(Protocol):
+    """Operations of the upload and of the process, which `uploads.StoredUploads` has."""
 
     @property
-    def now(self) -> float: ...
+    def now(self) -> float:
+        """Return the time in seconds, from any start."""
+
     @property
-    def batch_bytes(self) -> int: ...
-    def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]: ...
-    def sending(self) -> AbstractContextManager[None]: ...
-    def status_of(self, name: RepoName, uuid: str, state: UploadState) -> UploadStatus: ...
-    async def discard_quietly(self, home: Key) -> None: ...
-    async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Uploaded: ...
+    def batch_bytes(self) -> int:
+        """Return the number of bytes that a request gathers before a write."""
+
+    @property
+    def hashes(self) -> UploadHashes: ...
+
+    def sending(self) -> AbstractContextManager[None]:
+        """Count the request as one that shares the memory for batches."""
+
+    def status_of(self, name: RepoName, uuid: str, state: UploadState) -> UploadStatus:
+        """Return the status with the token for the next request."""
+
+    def append(self, home: Key, state: UploadState) -> AbstractAsyncContextManager[Appender]:
+        """Claim the upload; see `Uploads.append` of the driver."""
+
+    async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Uploaded:
+        """Publish the bytes as a blob, link it, and remove the upload."""
+
+    async def discard_quietly(self, home: Key) -> None:
+        """Discard an upload that no client can continue; errors are logged."""
 
 
 class StoredPart:
@@ -62,7 +76,7 @@ class StoredPart:
     """
 
     def __init__(
-        self, uploads: UploadOwner, name: RepoName, uuid: str, state: UploadState, hashers: Hashers
+        self, uploads: UploadsOfPart, name: RepoName, uuid: str, state: UploadState, hashers: Hashers
     ) -> None:
         self._uploads = uploads
         self._name = name
