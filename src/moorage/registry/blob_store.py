@@ -84,7 +84,7 @@ _log: Final = structlog.get_logger("moorage.registry")
 class Purpose(Enum):
     """Reason for which a caller relies on the bytes of a blob; it decides which memory may answer.
 
-    SERVE: a repository links the blob, and the client asks for it.  A remembered size may answer.
+    SERVE: a repository links the blob, and the client requests it.  A remembered size may answer.
     REFER: a manifest names the blob.  Bytes that were seen a moment ago in a remote store may answer.
     LINK: another repository gets a link to the blob.  The store is always asked, and the mark of torn blobs read.
     """

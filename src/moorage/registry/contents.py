@@ -1,6 +1,6 @@
-"""The bytes of an object from end to end, for tools: in pieces, or only their digest.
+"""Whole objects, streamed or hashed.
 
-Beside: `hashing.py`.  Below: `storage/driver.py`.
+Above: `blob_store.py`.  Below: `hashing.py`, `storage/driver.py`.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _PIECE_BYTES: Final = 1 << 20
 
 
 async def pieces(driver: Driver, key: Key) -> AsyncIterator[list[bytes]]:
-    """The bytes of an object, about 1 MiB at a time.  Raises KeyMissing, StorageUnavailable."""
+    """Yield the bytes of an object, about 1 MiB at a time.  Raises KeyMissing, StorageUnavailable."""
     async with driver.open(key) as reader:
         batch: list[bytes] = []
         size = 0
@@ -38,7 +38,7 @@ async def pieces(driver: Driver, key: Key) -> AsyncIterator[list[bytes]]:
 async def hashed(
     driver: Driver, key: Key, algorithm: str, progress: Callable[[int], None] | None = None
 ) -> tuple[str, int]:
-    """Hex of the digest of an object, and its length.  Raises KeyMissing, StorageUnavailable."""
+    """Return the hex of the digest of an object, and its length.  Raises KeyMissing, StorageUnavailable."""
     hasher = hashing.new(algorithm)
     async for batch in pieces(driver, key):
         await asyncio.to_thread(hasher.update, batch)

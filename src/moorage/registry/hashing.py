@@ -7,7 +7,7 @@ small pieces (a chunked body has pieces of 32 KiB) are gathered in a buffer of 1
 the processor.  Where the symbols are missing (a Python with a hidden, static OpenSSL) or a self-test disagrees
 with `hashlib`, `export` returns None, and the bytes are read again where the state is needed.
 
-The exported form is Go's `encoding.BinaryMarshaler`, which CNCF Distribution keeps in `hashstates/ALG/OFFSET`,
+The exported form is Go's `encoding.BinaryMarshaler`, which CNCF Distribution stores in `hashstates/ALG/OFFSET`,
 so an upload begun by either registry can be finished by the other:
 
     sha256: "sha" 0x03, 8 x u32 state, 64 bytes of unfinished block (rest zero), u64 length   = 108 bytes
@@ -47,7 +47,7 @@ class Hasher(Protocol):
         """Return the digest of all bytes so far; `update` may follow."""
 
     def export(self) -> bytes | None:
-        """The state in Go's form, or None where it cannot be had."""
+        """Return the state in Go's form; None where OpenSSL's functions are not available."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +132,7 @@ _BUFFERS: Final = _Buffers()
 
 
 class NativeHasher:
-    """A hash in an OpenSSL context of our own."""
+    """A hash in an OpenSSL context that this module allocates."""
 
     def __init__(self, algorithm: str, functions: _Functions) -> None:
         self.algorithm = algorithm
@@ -167,7 +167,7 @@ class NativeHasher:
         return form.magic + struct.pack(f">8{form.word}", *context.h) + block + struct.pack(">Q", self.length)
 
     def load(self, data: bytes) -> None:
-        """Take over an exported state of the right size and magic."""
+        """Continue from an exported state of the right size and magic."""
         form, context = _FORMS[self.algorithm], self._context
         words = 4 + 8 * struct.calcsize(f">{form.word}")
         context.h[:] = struct.unpack(f">8{form.word}", data[4:words])
@@ -180,7 +180,7 @@ class NativeHasher:
 
 
 class PlainHasher:
-    """`hashlib`, for a Python whose OpenSSL we cannot reach."""
+    """`hashlib`, for a Python whose OpenSSL functions are not accessible."""
 
     def __init__(self, algorithm: str) -> None:
         self.algorithm = algorithm
@@ -223,7 +223,7 @@ def _gathered(
 
 
 def _self_test(algorithm: str, functions: _Functions) -> bool:
-    """Split, export and restore within and across blocks; any surprise means: do not use it."""
+    """Split, export and restore within and across blocks; return whether all results are those of `hashlib`."""
     data = bytes(range(256)) * 3
     for cut in (0, 1, 63, 64, 65, 127, 128, 200, 768):
         first = NativeHasher(algorithm, functions)
@@ -248,13 +248,15 @@ _NATIVE: Final = {algorithm: _trusted(algorithm) for algorithm in _FORMS}
 
 
 def new(algorithm: str) -> Hasher:
-    """A hash of nothing yet; `algorithm` is sha256 or sha512."""
+    """Return a hash of no bytes; `algorithm` is sha256 or sha512."""
     functions = _NATIVE[algorithm]
     return PlainHasher(algorithm) if functions is None else NativeHasher(algorithm, functions)
 
 
 def restore(algorithm: str, data: bytes, length: int) -> Hasher | None:
-    """The hash that exported `data` after `length` bytes; None if it is torn, of another length, or unusable."""
+    """Return the hash that exported `data` after `length` bytes; None if `data` is torn, of another length, or
+    unusable.
+    """
     form, functions = _FORMS[algorithm], _NATIVE[algorithm]
     if functions is None or len(data) != form.size or not data.startswith(form.magic):
         return None

@@ -15,7 +15,7 @@ Why no request that begins after the acknowledgement is answered from such a mem
 when it was read, so before it was removed; the noted time is earlier still; so by the end of the deletion's wait
 every such lease has expired.  This needs no message between processes, no Redis, and no common time of day: only
 clocks that run at nearly the same speed (the little more is a twentieth) and keep running while a machine sleeps.
-A process that stops between its look at the memory and its answer is serving a request that began before.
+A process that stops between reading its memory and sending its answer serves a request that began before.
 
 Never kept: that a link does not exist, since another process may write it the next moment; and tags, which a push
 moves and must not wait for (`tags.py`).  On a local disk there is nothing to gain: nothing is kept, coalesced or
@@ -25,7 +25,7 @@ A tool that removes links (`moorage storage check --repair`), and CNCF Distribut
 wait: a link that they remove may be served for `lasts_s` more.
 
 Above: `blobs.py`, `manifests.py`, `validation.py`, `uploads.py`, `tags.py`.  Below: `coalescing.py`, `layout.py`.
-Why: docs/decisions/0008-links.md.
+Why: docs/decisions/0008-links.md.  Source: docs/reference/storage-layout.md, sections 1 and 10.
 """
 
 from __future__ import annotations

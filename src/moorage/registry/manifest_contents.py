@@ -66,7 +66,7 @@ class ManifestContents:
         self.cache.drop(digest)
 
     async def load(self, digest: Digest) -> Manifest:
-        """Return the manifest, in whatever repository it is; its bytes are those of `digest`.
+        """Return the manifest, of any repository; its bytes are those of `digest`.
 
         Raises ManifestUnknown if they are missing, torn, or of a kind that is not served (schema 1).
         """

@@ -3,7 +3,7 @@
     put     bytes ──► referrer link ──► revision link, tag history ──► tag
     delete  mark ──► revision link goes ──► referrer link goes
 
-A tag never points at a manifest that is not whole, whatever crashes: each step is durable before the next.
+A tag never points to an incomplete manifest, also after a crash: each step is durable before the next.
 
 Deleting by digest removes one revision link, which kills every tag of the manifest at once; `tags.py` has the care
 that this takes when the manifest is pushed again.
@@ -15,8 +15,8 @@ link is ignored, since it names a manifest that is not there.  Put after delete:
 others still name the digest; the mark remains, the revision link does not, so the next attempt continues.
 
 Races: a put that finds the revision link writes it again only on condition that it is still there, so that it
-cannot undo a deletion that comes between.  A put and a deletion of one digest both look again after their last
-change to the referrer link, so that a living manifest keeps it.
+cannot undo a deletion that comes between.  A put and a deletion of one digest both read the revision link
+again after their last change to the referrer link, so that a living manifest keeps it.
 
 Above: `http/manifests.py`.  Below: `blob_store.py`, `links.py`, `tags.py`, `manifest_contents.py`,
 `validation.py`.

@@ -1,9 +1,9 @@
 """CPU-bound work on large documents, outside the event loop.
 
-A worker answers all its requests in one thread.  Reading a manifest of 4 MiB takes up to 0.2 s of CPU; other
+A worker serves all its requests in one thread.  Reading a manifest of 4 MiB takes up to 0.2 s of CPU; other
 requests must not wait for that, and twenty such documents at once must not take twenty times the memory.
 
-Above: `manifests.py`, `referrers.py`.
+Above: `manifests.py`, `manifest_contents.py`, `referrers.py`.
 """
 
 from __future__ import annotations

@@ -1,14 +1,14 @@
-"""Sizes of blobs, remembered: what `storage.cache.blobdescriptor` switches on.
+"""Cache of the sizes of blobs: `storage.cache.blobdescriptor`.
 
-Only what a digest makes immutable is remembered.  That a repository links a blob is never taken from a memory:
+Only facts that a digest makes immutable are cached.  The fact that a repository links a blob is never cached here:
 links are deleted by clients, on any node, and the link in storage is the truth
-(docs/decisions/0007-shared-cache.md). Absence is not remembered either, since another node may store the blob a
+(docs/decisions/0007-shared-cache.md).  Absence is not cached either, since another node may store the blob a
 moment later.
 
-A size that is remembered says that the bytes were there when somebody looked.  So whoever removes bytes says so
-*before* (`collecting`), whoever misses them says so after (`forget`), and `open` finds out in any case.
+A cached size implies that the bytes were there when the store was asked.  So a collector calls `collecting`
+*before* it removes bytes, a reader that misses them calls `forget`, and opening a blob detects it in any case.
 
-Above: `blobs.py`, `manifests.py`, a collector.  Beside: `moorage.cache`, which keeps sizes in Redis.
+Above: `blob_store.py`, `links.py`.  Beside: `moorage.cache`, which keeps sizes in Redis.
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ __all__ = ["MemorySizes", "NotForgotten", "Sizes"]
 
 
 class NotForgotten(Exception):
-    """The memory cannot be told that bytes are about to go; they must stay until it can.  Says why."""
+    """The cache is not reachable, so bytes must not be removed now.  The text has the reason."""
 
 
 class Sizes(Protocol):
-    """Digests are those under which the bytes lie.  Sizes are bytes.
+    """Digests are those under which the bytes are stored.  Sizes are bytes.
 
-    All but `collecting` always succeed: a memory that is away knows nothing and is told nothing.
-    `requests` and `hits` count what was asked for and what of that was there.
+    All methods but `collecting` always succeed: a cache that is not reachable is empty and ignores changes.
+    `requests` counts calls of `get`, `hits` those that found a size.
     """
 
     @property
@@ -42,31 +42,31 @@ class Sizes(Protocol):
     def hits(self) -> int: ...
 
     async def get(self, digest: Digest) -> int | None:
-        """The size, if it is known."""
+        """Return the size, if it is cached."""
 
     async def put(self, digest: Digest, size: int) -> None:
-        """`digest` was seen in storage a moment ago and has `size` bytes."""
+        """Cache the size of a blob that was found in the store a moment ago."""
 
     async def forget(self, digest: Digest) -> None:
-        """Its bytes were missing, or not of that size."""
+        """Drop a size: the bytes were missing, or not as many."""
 
     async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
-        """`name` no longer links them; the link is gone from storage already.
+        """Report that `name` no longer links the blobs; the link is gone from storage already.
 
-        We do not remember links, but a registry that shares the memory may (CNCF Distribution does in Redis).
+        Links are not cached here, but by a registry that shares the cache (CNCF Distribution does in Redis).
         """
 
     async def collecting(self, digests: Sequence[Digest]) -> None:
-        """Their bytes are about to be removed by a collector: from now on nobody, on any node that shares this
-        memory, is told their sizes out of it, not even one who looked at the bytes before.  Raises NotForgotten.
+        """Drop the sizes of blobs that a collector is about to remove: from now on no node that shares this cache
+        gets them from it, not even one that read the sizes before.  Raises NotForgotten.
         """
 
     async def close(self) -> None:
-        """Free what it holds."""
+        """Close connections."""
 
 
 class MemorySizes:
-    """See `Sizes`.  Of this process alone, at most `limit`; 0 remembers nothing."""
+    """See `Sizes`.  Of this process alone, at most `limit`; 0 disables the cache."""
 
     def __init__(self, limit: int) -> None:
         self._sizes: LRUCache[Digest, int] = LRUCache(limit)
@@ -89,11 +89,11 @@ class MemorySizes:
         self._sizes.drop(digest)
 
     async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
-        """Links are not remembered here."""
+        """Do nothing: links are not cached here."""
 
     async def collecting(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
             self._sizes.drop(digest)
 
     async def close(self) -> None:
-        """Nothing is held."""
+        """Do nothing."""

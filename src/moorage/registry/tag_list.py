@@ -2,8 +2,8 @@
 
 The names below `_manifests/tags` are not that list.  A push that died leaves a name without a link (CNCF
 Distribution lists such a tag for ever, issue 936), a crash of version 2.8 a torn link, a deletion by digest tags
-whose manifest is gone (`tags.py` has the reason), an operator anything at all.  So each name is checked as a
-request for it is answered: its link is read, the revision link is looked for, and the manifest's bytes are proven,
+whose manifest is gone (`tags.py` has the reason), an operator other files.  So each name is checked as a
+request for it is answered: its link and the revision link are read, and the manifest's bytes are proven,
 which is remembered (`ManifestContents.is_served`).  A page of at most `limit` tags checks only its own names, and
 is filled up again.
 
@@ -48,7 +48,7 @@ _LARGEST: Final = 1 << 16
 
 
 async def any_child(driver: Driver, prefix: Key) -> bool:
-    """Return whether anything lies below `prefix`."""
+    """Return whether there is an object below `prefix`."""
     async for names in driver.children(prefix, limit=1):
         return bool(names)
     return False
@@ -87,18 +87,18 @@ class StoredTags:
             found += await self._shown(name, names, alive)
         return found
 
-    async def _first(self, name: RepoName, last: str, wanted: int) -> Sequence[str]:
+    async def _first(self, name: RepoName, last: str, count: int) -> Sequence[str]:
         found: list[str] = []
         alive: set[Digest] = set()
-        size = wanted
+        size = count
         while True:
             names: list[str] = []
             async for page in self._tags.names(name, after=last, limit=size):
                 names += page
             found += await self._shown(name, names, alive)
-            if len(names) < size or len(found) >= wanted:
+            if len(names) < size or len(found) >= count:
                 return found
-            # Where most tags are dead, pages of the asked size would list the directory again and again.
+            # Where most tags are dead, pages of the requested size would list the directory again and again.
             last, size = names[-1], min(size * 4, _LARGEST)
 
     async def _shown(self, name: RepoName, names: Sequence[str], alive: set[Digest]) -> Sequence[str]:

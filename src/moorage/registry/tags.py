@@ -4,7 +4,7 @@
     delete    tag link goes ──► history goes
     resolve   read the tag link; the tag is alive only while the revision link of that digest exists
 
-Dead tags.  Deleting a manifest by digest does not look for the tags that point to it: a repository may have
+Dead tags.  Deleting a manifest by digest does not search the tags that point to it: a repository may have
 100,000 of them, and no deletion may cost their number.  Removing the one revision link kills them all at once,
 since every request for a tag asks for both links.  Pushing the same manifest again must not bring dead tags back
 to life.  The mark `_manifests/_deleted/ALG/HEX` is written before the revision link is removed, and stays as dead
@@ -15,7 +15,7 @@ condition: a concurrent push may have set that very tag a moment ago, and its cl
 The tags that are changed are those whose link, still the same when it is overwritten, named the digest while there
 was no revision link.  A push writes its tag after the revision link, so such a tag was set before the deletion or
 concurrently.  One doubt is left, since a version names bytes: another push may have brought the revision link back
-and set the tag again in the instant between.  So the revision link is looked for once more, and if it exists the
+and set the tag again in the instant between.  So the revision link is read once more, and if it exists the
 tag is set back.  No tag of a finished push is lost (unless this process dies in that instant); at worst two pushes
 of a deleted manifest that race leave one of its old tags alive.
 
@@ -149,7 +149,7 @@ class TagStore:
         """Delete the tag and its history; return the manifest that it named, None if it was dead or not there."""
         digest = await read_link(self._driver, layout.tag_link(name, tag))
         alive = digest is not None and await self._links.exists(REVISION, name, digest)
-        # The link first: from then on the tag is gone, whatever happens to its history.
+        # The link first: from then on the tag is gone, even if its history remains.
         await self._driver.delete([layout.tag_link(name, tag)])
         await self._driver.clear(layout.tag(name, tag))
         return digest if alive else None

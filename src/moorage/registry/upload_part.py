@@ -104,7 +104,7 @@ class StoredPart:
                     await self._checkpoint(batches)
 
     async def commit(self) -> UploadStatus:
-        # An empty chunk, too, is refused while another request is writing.
+        # An empty chunk is refused as well while another request is writing.
         batches = self._batches or await self._claim()
         with self._translated():
             await self._checkpoint(batches)

@@ -1,9 +1,9 @@
-"""The `_state` of an upload's URL: who it is for and how far it has come, signed with `http.secret`.
+"""The `_state` of an upload's URL: repository, upload and offset, signed with `http.secret`.
 
-The form is CNCF Distribution's, so that two registries sharing a secret understand each other: URL-safe base64
-of HMAC-SHA256 (32 bytes) and the JSON it signs.  The JSON is padded with blanks, which Go's decoder skips, to
-a length that needs no `=`: clients take the URL apart and put it together in their own ways, and only
-unreserved characters come through all of them.  Other members of the JSON are ignored, as Go does; a later version
+The format is CNCF Distribution's, so that two registries that share a secret accept each other's: URL-safe base64
+of HMAC-SHA256 (32 bytes) and the JSON that it signs.  The JSON is padded with blanks, which Go's decoder skips, to
+a length that needs no `=`: clients parse the URL and build it again in different ways, and only unreserved
+characters survive all of them.  Other members of the JSON are ignored, as Go does; a later version
 that needs them read adds `"Moorage":2`, which is refused here (docs/formats.md).
 
 Source: docs/reference/storage-layout.md, section 9, docs/reference/http-api.md, section 7.1.
@@ -35,12 +35,15 @@ _FORMAT: Final = 1
 
 @dataclass(frozen=True, slots=True)
 class UploadToken:
+    """Content of the token.  `started` is when the upload began."""
+
     name: RepoName
     uuid: str
     offset: int
     started: datetime
 
     def sign(self, secret: bytes) -> str:
+        """Return the token, for use in a URL."""
         # None of the values needs escaping: names and UUIDs are of a few ASCII characters.
         started = self.started.astimezone(UTC).isoformat(timespec="seconds").removesuffix("+00:00") + "Z"
         text = f'{{"Name":"{self.name}","UUID":"{self.uuid}","Offset":{self.offset},"StartedAt":"{started}"}}'
@@ -51,7 +54,7 @@ class UploadToken:
 
 @lru_cache(maxsize=8)
 def _keyed(secret: bytes) -> hmac.HMAC:
-    """Copying a keyed object costs 3 us, keying one 35 (OpenSSL 3 looks the algorithm up each time)."""
+    """Return a keyed HMAC to copy: that costs 3 us, keying one 35 (OpenSSL 3 looks the algorithm up each time)."""
     return hmac.new(secret, digestmod=hashlib.sha256)
 
 
@@ -62,7 +65,7 @@ def _mac(secret: bytes, body: bytes) -> bytes:
 
 
 def offset_of(token: str, secret: bytes, name: RepoName, uuid: str) -> int:
-    """The offset that `token` was signed for.
+    """Return the offset in the token.
 
     Raises BlobUploadInvalid if it is missing, garbled, signed by another secret, or of another upload.
     """
@@ -78,11 +81,11 @@ def offset_of(token: str, secret: bytes, name: RepoName, uuid: str) -> int:
     try:
         state = json.loads(body)
         offset, version = state["Offset"], state.get("Moorage", _FORMAT)
-        ours = state["Name"] == name and state["UUID"] == uuid and isinstance(offset, int)
+        is_of_upload = state["Name"] == name and state["UUID"] == uuid and isinstance(offset, int)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise BlobUploadInvalid("the _state of the upload's URL is garbled") from error
     if version != _FORMAT:
         raise BlobUploadInvalid("the _state is of another version of Moorage; begin the upload again")
-    if not ours:
+    if not is_of_upload:
         raise BlobUploadInvalid("the _state belongs to another upload")
     return int(offset)

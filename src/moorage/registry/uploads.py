@@ -1,22 +1,22 @@
-"""Blobs on their way in: hashed once, while they are written, by whichever process has the request.
+"""Uploads of blobs: hashed once, while they are written, by the process that has the request.
 
     start ──► extend (PATCH, any number, any process) ──► extend + finish (PUT) ──► blob + link
                  │ each leaves a checkpoint: bytes durable, hash state beside them
                  └── cancel, or purged by age
 
-An upload's bytes pass through once (`upload_part.py`).  Handing over a batch costs about 70 us,
-so a batch is 1 MiB while up to eight requests send, and less for each when more do: all batches of a process have
-16 MiB until 32 requests send at once, from then on half a MiB per request.
+An upload's bytes pass through once (`upload_part.py`).  Handing over a batch costs about 70 us, so a batch is 1
+MiB while up to eight requests send, and less for each when more do: all batches of a process have 16 MiB until 32
+requests send at once, from then on half a MiB per request.
 
-What a crash leaves, step by step of `finish` (its order keeps invariant 1 of ARCHITECTURE.md):
+State after a crash, step by step of `finish` (its order keeps invariant 1 of ARCHITECTURE.md):
 
     before it is sealed        the upload at its last checkpoint; the client continues from there
     after it is sealed         the same, or the upload whole; the client continues, or repeats the PUT
-    after publish              a blob without a link: invisible, the collector's; the client uploads again
+    after publish              a blob without a link: invisible, to be collected; the client uploads again
     after the link             a finished blob, and an upload home without data for the purger
     after discard              nothing
 
-A client that hangs up, a timeout and a cancellation end in a checkpoint too: what arrived is kept.
+A disconnect of the client, a timeout and a cancellation end in a checkpoint too: the bytes that arrived are kept.
 
 Below: `upload_part.py`, `upload_hashes.py`, `upload_token.py`, `blob_store.py`, `links.py`.  Beside: `purge.py`.
 Source: distribution-spec 1.1 "Pushing a blob in chunks"; docs/reference/http-api.md,
@@ -59,13 +59,13 @@ __all__ = ["StoredUploads", "new_upload_id"]
 _BATCH_BYTES: Final = 1 << 20
 _LEAST_BATCH_BYTES: Final = 256 << 10
 _BATCHES_BYTES: Final = 8 << 20
-"""Of all requests that are sending: what each gathers.  As much again is being stored."""
+"""Gathered by all requests that are sending.  As much again is being stored."""
 _log: Final = structlog.get_logger("moorage.registry")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
 
 def new_upload_id() -> str:
-    """A UUID of version 7 (RFC 9562): sorted by time in a listing, as the reference's since 3.1."""
+    """Return a UUID of version 7 (RFC 9562): sorted by time in a listing, as those of Distribution since 3.1."""
     number = int.from_bytes(os.urandom(16))
     number = number & ((1 << 80) - 1) | (time.time_ns() // 1_000_000 & ((1 << 48) - 1)) << 80
     number = number & ~(0xF << 76) | 7 << 76
@@ -111,9 +111,9 @@ class StoredUploads:
         return self.status_of(name, uuid, state)
 
     async def _discard_without_bytes(self, home: Key) -> None:
-        """After a failed publication: discard the upload if its bytes have been moved already.
+        """Discard an upload whose publication failed, if its bytes have been moved already.
 
-        With its bytes the client can try again.  Where that cannot be seen either, it is left to the purger.
+        With its bytes the client can try again.  If the store cannot be read either, the purger removes it.
         """
         with suppress(StorageError):
             try:
@@ -176,7 +176,7 @@ class StoredUploads:
         return self._driver.uploads.append(home, state)
 
     async def publish(self, name: RepoName, uuid: str, state: UploadState, digest: Digest) -> Uploaded:
-        """Data, then link, then the upload's end; see the module docstring."""
+        """Publish the bytes, then write the link, then discard the upload; see the module docstring."""
         home = layout.upload_home(name, uuid)
         with upload_errors(uuid):
             try:
@@ -199,6 +199,7 @@ class StoredUploads:
 
     @property
     def now(self) -> float:
+        """Return the time of the clock, in seconds."""
         return self._clock()
 
     @property
@@ -208,7 +209,7 @@ class StoredUploads:
 
     @contextmanager
     def sending(self) -> Iterator[None]:
-        """The body is one of the requests that share `_BATCHES_BYTES`."""
+        """Count the request as one of those that share `_BATCHES_BYTES`."""
         self._sending += 1
         try:
             yield
