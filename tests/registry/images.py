@@ -39,7 +39,7 @@ async def push(
     tags: tuple[Tag, ...] = (),
     condition: IfMatch | None = None,
 ) -> Pushed:
-    """Everything below `built`, then `built` itself, by digest unless told."""
+    """Everything below `built`, then `built` itself, by digest by default."""
     await add_blobs(driver, built, name=name)
     for part in built.closure[:-1]:
         if part.is_manifest:

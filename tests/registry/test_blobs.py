@@ -153,7 +153,7 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
 
 
 async def test_a_mount_from_anywhere_needs_the_bytes_only(driver: Driver, blobs: StoredBlobs) -> None:
-    """The draft's anonymous mount; http/ asks for it only where every caller may read everything."""
+    """The draft's anonymous mount; http/ uses it only where every caller may read everything."""
     await driver.delete([layout.layer_link(NAME, DIGEST)])
     await blobs.mount(OTHER, DIGEST, None)
     assert await whole(blobs, OTHER, DIGEST) == DATA

@@ -1,4 +1,4 @@
-"""Hashes that go on elsewhere: right, in Go's form, and never restored from what is not whole."""
+"""Hashes that continue in another process: correct, in Go's form, and never restored from a torn state."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_the_state_has_the_form_that_go_reads(algorithm: str, magic: bytes) -> N
 
     hasher = hashing.new(algorithm)
     hasher.update([b"abc"])
-    # Three bytes fill no block: the words are untouched, the bytes wait, the length is told.
+    # Three bytes fill no block: the words are untouched, the bytes are buffered, the length is exported.
     assert hasher.export() == magic + INITIAL[algorithm] + b"abc" + block[3:] + struct.pack(">Q", 3)
 
 

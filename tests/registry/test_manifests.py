@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from moorage.testing.builders import Built
 
 ONE, OTHER = image(seed=1), image(seed=2)
-ELSEWHERE = RepoName("somebody/else")
+ANOTHER = RepoName("another/name")
 
 
 @pytest.fixture
@@ -192,7 +192,7 @@ async def test_large_manifests_are_examined_in_a_thread(
 
 async def test_a_blob_of_another_repository_does_not_count(driver: Driver, manifests: StoredManifests) -> None:
     """Else a manifest would make other tenants' blobs readable."""
-    await add_blobs(driver, ONE, name=ELSEWHERE)
+    await add_blobs(driver, ONE, name=ANOTHER)
     with pytest.raises(ManifestBlobUnknown):
         await manifests.put(NAME, T1, ONE.media_type, ONE.data)
     await unknown(manifests, T1)
@@ -208,7 +208,7 @@ async def test_a_link_without_its_blob_does_not_count(driver: Driver, manifests:
 
 
 async def test_a_sha512_alias_of_the_reference_counts(driver: Driver, manifests: StoredManifests) -> None:
-    """It stored all bytes under sha256 and let the sha512 link say so."""
+    """It stored all bytes under sha256, and the sha512 link names that digest."""
     layer = blob(seed=5)
     alias = blob(layer.data, algorithm="sha512")
     built = image(alias)
@@ -230,7 +230,7 @@ async def test_children_may_be_manifests_or_blobs(driver: Driver, manifests: Sto
 
 
 async def test_a_deleted_child_does_not_count(driver: Driver, manifests: StoredManifests) -> None:
-    """Its bytes may still lie there, but nobody can pull them."""
+    """Its bytes may still be stored, but no client can pull them."""
     await push(driver, manifests, index(ONE), T1)
     await manifests.delete(NAME, ONE.digest)
     again = index(ONE, annotations={"again": "1"})
@@ -264,7 +264,7 @@ def foreign(url: str | None, kind: str = "application/vnd.docker.image.rootfs.fo
 
 
 async def test_foreign_layers_need_not_be_here(driver: Driver, manifests: StoredManifests) -> None:
-    """Windows images; one that says nowhere where to fetch it from must be here."""
+    """Windows images; a layer without a URL to fetch it from must be here."""
     await add_blobs(driver, ONE)
     await manifests.put(NAME, T1, ONE.media_type, foreign("https://mcr.microsoft.com/x"))
     with pytest.raises(ManifestBlobUnknown):
@@ -340,7 +340,7 @@ async def test_conditions_on_the_tag(driver: Driver, manifests: StoredManifests)
 
 
 async def test_a_dead_or_torn_tag_counts_as_absent(driver: Driver, manifests: StoredManifests) -> None:
-    """Else nobody could ever create it again with `If-None-Match: *`."""
+    """Else no client could ever create it again with `If-None-Match: *`."""
     await push(driver, manifests, ONE, T1)
     await manifests.delete(NAME, ONE.digest)
     await push(driver, manifests, ONE, T1, condition=IfMatch(none_match=()))
@@ -367,7 +367,7 @@ async def test_pushing_again_writes_nothing(driver: Driver) -> None:
 
 
 async def test_another_process_makes_sure_for_itself(driver: Driver, manifests: StoredManifests) -> None:
-    """A link that can be read may still be lost in a power cut, if whoever wrote it died before its fsync."""
+    """A link that can be read may still be lost in a power cut, if its writer died before the fsync."""
     await push(driver, manifests, ONE, T1)
     watched = InstrumentedDriver(driver)
     await StoredManifests(watched).put(NAME, T1, ONE.media_type, ONE.data)
@@ -396,7 +396,7 @@ async def test_another_process_makes_sure_for_itself(driver: Driver, manifests: 
 async def test_pushing_again_repairs(
     driver: Driver, manifests: StoredManifests, lost: Callable[[Built], Key]
 ) -> None:
-    """Whatever went missing or was torn is whole again after the push that every operator tries first."""
+    """Missing or torn objects are whole again after the push that every operator tries first."""
     built = artifact("a/b", subject=ONE)
     await push(driver, manifests, built, T1)
     whole = await everything(driver)
@@ -408,7 +408,7 @@ async def test_pushing_again_repairs(
 
 
 async def test_deduplicated_writes_notice_a_change_by_others(driver: Driver) -> None:
-    """A tag that somebody else moved is moved back by a push, whatever this process remembers."""
+    """A tag that another process moved is moved back by a push; what this process remembers is outdated."""
     writes, key = DeduplicatedWrites(driver), layout.tag_link(NAME, T1)
     await writes.write(key, b"one", ABSENT)
     for theirs in (b"two", b""):
@@ -421,7 +421,7 @@ async def test_deduplicated_writes_notice_a_change_by_others(driver: Driver) -> 
 
 
 async def test_torn_bytes_are_never_served(driver: Driver, manifests: StoredManifests) -> None:
-    """A client would store them under the digest it asked for; the log says what the operator must do."""
+    """A client would store them under the digest that it requested; the log says what the operator must do."""
     await push(driver, manifests, ONE, T1)
     for torn in (b"", ONE.data[:-1], ONE.data.replace(b"1", b"2"), b"x" * (5 << 20)):
         await driver.write(layout.blob_data(ONE.digest), torn)
@@ -477,8 +477,8 @@ async def test_a_manifest_is_seen_through_its_repositories_only(
 ) -> None:
     """The cache is shared between repositories, access is not."""
     await push(driver, manifests, ONE, T1)
-    await unknown(manifests, ONE.digest, ELSEWHERE)
-    await unknown(manifests, T1, ELSEWHERE)
+    await unknown(manifests, ONE.digest, ANOTHER)
+    await unknown(manifests, T1, ANOTHER)
     await unknown(manifests, ONE.blobs[0].digest)
 
 
@@ -493,7 +493,7 @@ async def test_deleting_a_tag_leaves_the_manifest(driver: Driver, manifests: Sto
     with pytest.raises(ManifestUnknown):
         await manifests.delete(NAME, T1)
     with pytest.raises(ManifestUnknown):
-        await manifests.delete(ELSEWHERE, T1)
+        await manifests.delete(ANOTHER, T1)
 
 
 async def test_deleting_a_digest_kills_its_tags_at_once_everywhere(
@@ -501,7 +501,7 @@ async def test_deleting_a_digest_kills_its_tags_at_once_everywhere(
 ) -> None:
     """Also in a worker that has the bytes cached; other tags and repositories stay."""
     await push(driver, manifests, ONE, tags=(T1, T2))
-    await push(driver, manifests, ONE, T1, name=ELSEWHERE)
+    await push(driver, manifests, ONE, T1, name=ANOTHER)
     await push(driver, manifests, OTHER, T3)
     worker, tags = StoredManifests(driver), StoredTags(driver)
     await worker.get(NAME, T1)
@@ -510,7 +510,7 @@ async def test_deleting_a_digest_kills_its_tags_at_once_everywhere(
         await unknown(worker, reference)
     for limit in (None, 1, 10):
         assert (await tags.list(NAME, limit=limit)).names == (T3,)
-    assert (await worker.get(ELSEWHERE, T1)).data == ONE.data
+    assert (await worker.get(ANOTHER, T1)).data == ONE.data
     with pytest.raises(ManifestUnknown):
         await manifests.delete(NAME, ONE.digest)
     with pytest.raises(ManifestUnknown):
@@ -520,7 +520,7 @@ async def test_deleting_a_digest_kills_its_tags_at_once_everywhere(
 async def test_pushing_a_deleted_manifest_again_leaves_its_old_tags_dead(
     driver: Driver, manifests: StoredManifests
 ) -> None:
-    """Somebody deleted `v1` with its manifest; a push of `v2` must not bring it back."""
+    """A client deleted `v1` with its manifest; a push of `v2` must not bring it back."""
     many = tuple(Tag(f"t{i:03}") for i in range(20))
     await push(driver, manifests, ONE, tags=many)
     await push(driver, manifests, OTHER, T3)

@@ -1,6 +1,6 @@
 """Crashes at every step, and two requests side by side, each interrupted by the other at every step.
 
-The safety argument stands in `manifests.py`; this is its proof by exhaustion over small cases.
+The safety arguments are in `manifests.py` and `tags.py`; these are all cases of two small requests.
 """
 
 from __future__ import annotations
@@ -96,7 +96,7 @@ async def crash_everywhere(
 
 
 async def state(manifests: StoredManifests, tag: Tag) -> Digest | None:
-    """What a client sees; whatever it gets is whole."""
+    """Return what a client sees; every manifest that it gets is whole."""
     try:
         found = await manifests.get(NAME, tag)
     except ManifestUnknown:
@@ -210,7 +210,7 @@ ACTOR: ContextVar[int] = ContextVar("actor")
 
 
 class Interleaved(InstrumentedDriver):
-    """Lets the steps of several requests happen only when told."""
+    """Lets the steps of several requests happen in a given order."""
 
     def __init__(self, driver: Driver, actors: int) -> None:
         super().__init__(driver)
@@ -300,7 +300,7 @@ def delete(manifests: StoredManifests) -> Awaitable[object]:
 
 @pytest.mark.slow
 async def test_two_pushes_of_a_deleted_manifest_both_keep_their_tags() -> None:
-    """Both clients were told 201: neither push may turn away what the other has just set."""
+    """Both clients got 201: neither push may unset the tag that the other has just set."""
 
     async def prepare(manifests: StoredManifests) -> None:
         await manifests.put(NAME, T1, ONE.media_type, ONE.data, tags=(T2,))
@@ -336,7 +336,7 @@ async def test_of_two_pushes_on_one_condition_one_wins(*, exists: bool) -> None:
 
 
 async def test_a_tag_set_elsewhere_while_dead_tags_are_turned_stays_there() -> None:
-    """Its push found nothing deleted and knows of nothing; its client was told 201."""
+    """Its push found nothing deleted; its client got 201."""
 
     async def prepare(manifests: StoredManifests) -> None:
         await manifests.put(NAME, T1, ONE.media_type, ONE.data)

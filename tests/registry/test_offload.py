@@ -51,7 +51,7 @@ async def test_one_document_at_a_time_even_if_its_request_has_ended() -> None:
 
 
 async def test_an_error_reaches_its_caller() -> None:
-    """And the thread goes on with the next."""
+    """And the thread continues with the next."""
     offload = Offload()
     for _ in range(2):
         with pytest.raises(ZeroDivisionError):

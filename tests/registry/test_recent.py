@@ -1,4 +1,4 @@
-"""What was seen a moment ago, and what it spares a push to a store that is far away."""
+"""Bytes that were seen a moment ago are not requested again by a push to a remote store."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ class Clock:
         return self.now
 
 
-class Asked(InstrumentedDriver):
-    """Which blobs' bytes were asked for."""
+class Counting(InstrumentedDriver):
+    """Records the blobs whose bytes were requested."""
 
     def __init__(self) -> None:
         super().__init__(MemoryDriver())
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def before(self, call: str) -> None:
         if call.startswith(f"stat {layout.BLOBS}"):
-            self.asked.append(call)
+            self.requests.append(call)
 
 
-async def push(driver: Asked, recent: TTLCache[Digest, int]) -> None:
+async def push(driver: Counting, recent: TTLCache[Digest, int]) -> None:
     uploads = StoredUploads(driver, b"secret", store=BlobStore(driver, recent=recent))
     for data in (LAYER, CONFIG):
         status = await uploads.start(NAME)
@@ -48,28 +48,28 @@ async def push(driver: Asked, recent: TTLCache[Digest, int]) -> None:
     uploads.close()
 
 
-async def put(driver: Asked, recent: TTLCache[Digest, int]) -> None:
+async def put(driver: Counting, recent: TTLCache[Digest, int]) -> None:
     manifests = StoredManifests(driver, store=BlobStore(driver, recent=recent))
     await manifests.put(
         NAME, parse_tag("v1"), "application/vnd.oci.image.manifest.v1+json", image(CONFIG, [LAYER])
     )
 
 
-async def test_what_was_pushed_a_moment_ago_is_not_asked_for() -> None:
+async def test_a_blob_that_was_pushed_a_moment_ago_is_not_requested() -> None:
     """Forty layers are forty requests less, on the way of a client that waits."""
-    clock, driver = Clock(), Asked()
+    clock, driver = Clock(), Counting()
     recent: TTLCache[Digest, int] = TTLCache(10_000, 60, clock=clock)
     await push(driver, recent)
     await put(driver, recent)
-    assert driver.asked == []
+    assert driver.requests == []
     clock.now = 61
     await put(driver, recent)
-    assert len(driver.asked) == 2
+    assert len(driver.requests) == 2
 
 
-async def test_links_are_asked_for_however_recent_the_bytes() -> None:
-    """Another node may have been told to delete the layer from this repository."""
-    driver = Asked()
+async def test_links_are_read_however_recent_the_bytes() -> None:
+    """Another node may have deleted the layer from this repository."""
+    driver = Counting()
     recent: TTLCache[Digest, int] = TTLCache(10_000, 60)
     await push(driver, recent)
     await driver.delete([layout.layer_link(NAME, Digest.of(LAYER))])
@@ -77,10 +77,10 @@ async def test_links_are_asked_for_however_recent_the_bytes() -> None:
         await put(driver, recent)
 
 
-async def test_a_store_that_is_near_is_always_asked() -> None:
+async def test_a_local_store_is_always_asked() -> None:
     """A stat of a file is cheaper than being wrong."""
-    driver = Asked()
+    driver = Counting()
     recent: TTLCache[Digest, int] = TTLCache(0)
     await push(driver, recent)
     await put(driver, recent)
-    assert len(driver.asked) == 2
+    assert len(driver.requests) == 2

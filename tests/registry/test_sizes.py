@@ -1,4 +1,4 @@
-"""What a process remembers of blobs, and who makes it forget."""
+"""The cache of sizes, and the events that drop an entry."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ DATA = b"the bytes of a layer" * 10
 DIGEST = Digest.of(DATA)
 
 
-class Told(MemorySizes):
-    """Writes down what it is told of links."""
+class Recording(MemorySizes):
+    """Records the links that were reported as removed."""
 
     def __init__(self) -> None:
         super().__init__(10)
@@ -83,7 +83,7 @@ async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
 
 
 async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver) -> None:
-    """Whoever mounts does not upload, so the bytes must be there."""
+    """A client that mounts does not upload, so the bytes must be there."""
     sizes = MemorySizes(10)
     blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes))
     await put(driver)
@@ -95,7 +95,7 @@ async def test_a_mount_looks_at_the_bytes_whatever_is_remembered(driver: Driver)
 
 
 async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(driver: Driver) -> None:
-    """Or HEAD would say for ever that nobody needs to upload them."""
+    """Or HEAD would answer 200 for ever, and no client would upload them."""
     sizes, built = MemorySizes(10), image()
     blobs = StoredBlobs(driver, store=BlobStore(driver, sizes=sizes, confirmed=TTLCache(10_000, 3600)))
     for part in built.closure[:-1]:
@@ -111,9 +111,9 @@ async def test_a_manifest_whose_bytes_are_missing_makes_the_memory_forget_them(d
         await blobs.stat(NAME, layer)
 
 
-async def test_links_that_go_are_told(driver: Driver) -> None:
+async def test_removed_links_are_reported(driver: Driver) -> None:
     """Blobs with the digest under which their bytes lie (an alias of the reference's), and manifests."""
-    sizes, built = Told(), image()
+    sizes, built = Recording(), image()
     alias = Digest.of(DATA, "sha512")
     await driver.write(layout.blob_data(DIGEST), DATA)
     await driver.write(layout.layer_link(NAME, alias), str(DIGEST).encode())

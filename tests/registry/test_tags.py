@@ -63,7 +63,7 @@ async def test_pages_lose_nothing_and_say_when_they_end(driver: Driver, limit: i
 
 
 async def test_last_need_not_exist_and_works_without_a_limit(driver: Driver) -> None:
-    """The tag that a page ended with may be deleted before the next page is asked for."""
+    """The tag that a page ended with may be deleted before the next page is requested."""
     await fill(driver, ORDERED)
     tags = StoredTags(driver)
     assert (await tags.list(NAME, last="a-a")).names == ORDERED[8:]
@@ -73,7 +73,7 @@ async def test_last_need_not_exist_and_works_without_a_limit(driver: Driver) -> 
 
 
 async def test_a_page_of_none_is_empty(driver: Driver) -> None:
-    """`n=0` asks whether the repository is there."""
+    """`n=0` checks that the repository exists."""
     await fill(driver, ("a",))
     assert (await StoredTags(driver).list(NAME, limit=0)).names == ()
     with pytest.raises(NameUnknown):
@@ -202,7 +202,7 @@ async def test_a_tag_that_a_push_moves_is_never_missing(driver: Driver) -> None:
 
 
 async def test_a_damaged_manifest_is_one_line_in_the_log(driver: Driver) -> None:
-    """A mirror asks for the list every minute."""
+    """A mirror requests the list every minute."""
     await fill(driver, ("v1", "v2"))
     await driver.write(layout.blob_data(ONE.digest), b"other bytes")
     tags = StoredTags(driver)
@@ -263,7 +263,7 @@ async def test_a_failing_store_is_no_empty_list(driver: Driver) -> None:
 
 
 async def test_what_is_no_tag_is_not_listed(driver: Driver) -> None:
-    """A backup program's leavings cannot be pulled, and must not break the list for everybody."""
+    """A backup program's leavings cannot be pulled, and must not break the list for all clients."""
     await fill(driver, (T1,))
     for junk in (".git", "-x", "y" * 129):
         await driver.write(

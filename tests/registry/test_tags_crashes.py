@@ -1,4 +1,4 @@
-"""A list of tags is the tags that answer 200, whatever died and wherever, in every kind of store."""
+"""A list of tags has exactly the tags that answer 200, after a crash at any step, in every kind of store."""
 
 from __future__ import annotations
 

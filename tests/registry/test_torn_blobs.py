@@ -110,7 +110,7 @@ async def test_the_blob_of_no_bytes_is_what_it_should_be(store: Driver) -> None:
     "data", [LAYER.data[:-1], LAYER.data + b"!", LAYER.data[:5]], ids=["cut", "longer", "five"]
 )
 async def test_a_torn_layer_is_found_by_the_push_and_repaired_by_the_next(store: Driver, data: bytes) -> None:
-    """No read can tell a truncated blob from a whole one; the descriptor can."""
+    """A read cannot distinguish a truncated blob from a whole one; the descriptor can."""
     await store.write(KEY, data)
     with capture_logs() as logs:
         refused = await serving(store).put("v1", BUILT, APP)
@@ -169,7 +169,7 @@ async def test_a_mark_that_holds_no_size_counts_for_nothing(store: Driver) -> No
 
 
 async def test_a_descriptor_with_a_wrong_size_is_refused_and_harms_nothing(store: Driver) -> None:
-    """The bytes are right, so the manifest is not; other images go on using the layer."""
+    """The bytes are right, so the manifest is not; other images still use the layer."""
     await serving(store).push(BUILT, "v1", name=APP)
     wrong = image(seed=4, extra={"layers": [{**LAYER.entry, "size": LAYER.size + 1}]})
     client = serving(store)
@@ -209,7 +209,7 @@ async def test_bytes_are_read_once_in_a_process(store: Driver) -> None:
 
 
 async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driver) -> None:
-    """Its client was told 201: the blob is there, in this repository."""
+    """Its client got 201: the blob is there, in this repository."""
 
     class Racing(InstrumentedDriver):
         async def before(self, call: str) -> None:
@@ -223,7 +223,7 @@ async def test_an_upload_that_ends_beside_the_refusal_keeps_its_link(store: Driv
 
 
 async def test_the_refusal_waits_until_no_node_remembers_the_link() -> None:
-    """Else the client that retries at once is told by another node that the torn layer is there."""
+    """Else the client that retries at once gets from another node that the torn layer is there."""
     driver, slept = ObjectDriver.with_chunk_log(MemoryObjects(Bucket())), []
 
     async def sleep(seconds: float) -> None:
@@ -261,7 +261,7 @@ async def test_a_size_that_changed_is_never_served(store: Driver, data: bytes) -
 
 
 async def test_head_notices_within_a_second_what_became_of_a_file(store: Driver) -> None:
-    """Another worker repairs a torn blob, or a crash empties a whole one: clients push by what HEAD says."""
+    """Another worker repairs a torn blob, or a crash empties a whole one: clients push what HEAD does not find."""
     if store.request_cost is RequestCost.NETWORK:
         pytest.skip("in an object store the comparison would be a request")
     now = [0.0]
@@ -270,7 +270,7 @@ async def test_head_notices_within_a_second_what_became_of_a_file(store: Driver)
     blobs = StoredBlobs(
         store, store=BlobStore(store, sizes=sizes, confirmed=TTLCache(10_000, 1, clock=lambda: now[0]))
     )
-    assert (await blobs.stat(APP, LAYER.digest)).size == 50_000, "nobody knows its size"
+    assert (await blobs.stat(APP, LAYER.digest)).size == 50_000, "its size is not known to any process"
     await serving(store).push_blob(LAYER, APP)
     now[0] = 2
     assert (await blobs.stat(APP, LAYER.digest)).size == LAYER.size
@@ -330,7 +330,7 @@ async def test_a_full_disk_does_not_hide_that_a_blob_is_torn(store: Driver) -> N
 
 
 async def test_no_memory_keeps_a_torn_blob_alive(store: Driver) -> None:
-    """Sizes from Redis or memory and what was seen a moment ago: neither stands for bytes that are not there."""
+    """Neither a cached size nor a recent look at the store replaces bytes that are not there."""
     sizes = MemorySizes(10)
     recent: TTLCache[Digest, int] = TTLCache(10_000, 60)
     shared = BlobStore(store, sizes=sizes, recent=recent)

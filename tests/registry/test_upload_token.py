@@ -64,7 +64,7 @@ def test_the_time_is_told_in_utc() -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "said"),
+    ("token", "message"),
     [
         ("", "no usable _state"),
         ("A" * 5000, "no usable _state"),
@@ -82,9 +82,9 @@ def test_the_time_is_told_in_utc() -> None:
         (signed(json.dumps({"Name": NAME, "UUID": UUID, "Offset": 7, "Moorage": 2}).encode()), "another version"),
     ],
 )
-def test_what_we_did_not_sign_for_this_upload_is_refused(token: str, said: str) -> None:
+def test_a_token_of_another_upload_or_secret_is_refused(token: str, message: str) -> None:
     """Else a client could write over another's upload, or skip bytes of its own."""
-    with pytest.raises(BlobUploadInvalid, match=said):
+    with pytest.raises(BlobUploadInvalid, match=message):
         offset_of(token, SECRET, NAME, UUID)
 
 
@@ -104,6 +104,6 @@ def test_a_token_is_good_for_its_own_upload_only() -> None:
 
 @given(st.text(max_size=300))
 def test_no_text_breaks_it(text: str) -> None:
-    """Whatever stands in the URL, the answer is BLOB_UPLOAD_INVALID and never a 500."""
+    """With any text in the URL the answer is BLOB_UPLOAD_INVALID and never a 500."""
     with pytest.raises(BlobUploadInvalid):
         offset_of(text, SECRET, NAME, UUID)

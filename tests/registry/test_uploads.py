@@ -53,7 +53,7 @@ class Watched(InstrumentedDriver):
     def trip(self, call: str) -> None:
         if self.fails_at and self.fails_at in call:
             self.fails_at = ""
-            raise StorageUnavailable(f"told to fail at {call}")
+            raise StorageUnavailable(f"injected failure of {call}")
 
     @property
     def uploads(self) -> Uploads:
@@ -297,7 +297,7 @@ async def test_while_one_request_writes_another_is_refused(watched: Watched, upl
 async def test_a_request_that_breaks_off_keeps_what_arrived(
     uploads: Requests, watched: Watched, error: type[BaseException]
 ) -> None:
-    """A client on a bad line goes on where it was, not from its first byte."""
+    """A client on a bad line continues at its offset, not from its first byte."""
     at = await uploads.start(NAME)
 
     async def break_off() -> None:

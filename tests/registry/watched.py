@@ -1,4 +1,4 @@
-"""A driver that tells of each call to another one, and can stop it: for crashes and for interleavings."""
+"""A driver that reports each call to another one, and can stop it: for crashes and for interleavings."""
 
 from __future__ import annotations
 

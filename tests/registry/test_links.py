@@ -1,4 +1,4 @@
-"""Links that are remembered: nobody who asks after an acknowledged deletion finds what was deleted."""
+"""Leases of links: no request after an acknowledged deletion finds the deleted blob or manifest."""
 
 from __future__ import annotations
 
@@ -36,17 +36,17 @@ CONFIG, TAG = b"{}", parse_tag("v1")
 
 
 class Far(InstrumentedDriver):
-    """A store that is far away, and what it was asked for."""
+    """A remote store that records its requests."""
 
     request_cost = RequestCost.NETWORK
     signs_urls = True
 
     def __init__(self, inner: MemoryDriver | None = None) -> None:
         super().__init__(inner or MemoryDriver())
-        self.asked: list[str] = []
+        self.requests: list[str] = []
 
     async def before(self, call: str) -> None:
-        self.asked.append(call)
+        self.requests.append(call)
 
     async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
         return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
@@ -71,28 +71,28 @@ class Sleep:
 
 async def linked(driver: Far) -> None:
     await write_link(driver, LINK, DIGEST)
-    driver.asked.clear()
+    driver.requests.clear()
 
 
-async def test_what_was_seen_is_asked_for_again_when_its_time_is_over() -> None:
+async def test_a_link_is_read_again_when_its_lease_is_over() -> None:
     driver, clock = Far(), Clock()
     await linked(driver)
     links = Links(driver, lasts_s=2, clock=clock)
     for _ in range(3):
         assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
         assert await links.exists_recent(LAYER, NAME, DIGEST)
-    assert driver.asked == [f"read {LINK}"]
+    assert driver.requests == [f"read {LINK}"]
     clock.now += 1.999
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     clock.now += 0.001
     assert await links.exists_recent(LAYER, NAME, DIGEST)
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST, "a look renews it as a reading does"
-    assert driver.asked == [f"read {LINK}", f"stat {LINK}"]
+    assert driver.requests == [f"read {LINK}", f"stat {LINK}"]
     assert (links.requests, links.hits) == (9, 7)
 
 
 async def test_the_time_counts_from_before_the_reading() -> None:
-    """What a slow store says may be old when it comes."""
+    """The answer of a slow store may be outdated when it arrives."""
     clock = Clock()
 
     class Slow(Far):
@@ -106,7 +106,7 @@ async def test_the_time_counts_from_before_the_reading() -> None:
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     clock.now += 0.5
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
-    assert len(driver.asked) == 2
+    assert len(driver.requests) == 2
 
 
 async def test_absence_is_not_remembered() -> None:
@@ -124,9 +124,9 @@ async def test_what_it_wrote_it_has_seen() -> None:
     driver = Far()
     links = Links(driver, lasts_s=2, clock=Clock())
     await links.set(LAYER, NAME, DIGEST)
-    driver.asked.clear()
+    driver.requests.clear()
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
-    assert driver.asked == []
+    assert driver.requests == []
 
 
 async def test_a_deletion_is_answered_when_nobody_can_remember_any_more() -> None:
@@ -141,7 +141,7 @@ async def test_a_deletion_is_answered_when_nobody_can_remember_any_more() -> Non
 
 @pytest.mark.parametrize(("cost", "lasts_s"), [(RequestCost.LOCAL, 2), (RequestCost.NETWORK, 0)])
 async def test_nothing_is_remembered_where_it_gains_nothing(*, cost: RequestCost, lasts_s: float) -> None:
-    """A local disk, or a registry that is told not to: every link is read, and a deletion answered at once."""
+    """A local disk, or leases switched off: every link is read, and a deletion is answered at once."""
     driver, sleep = Far(), Sleep()
     driver.request_cost = cost
     await linked(driver)
@@ -149,7 +149,7 @@ async def test_nothing_is_remembered_where_it_gains_nothing(*, cost: RequestCost
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
     assert await links.exists_recent(LAYER, NAME, DIGEST)
     assert await links.recent(LAYER, NAME, DIGEST) == DIGEST
-    assert len(driver.asked) == 3
+    assert len(driver.requests) == 3
     await links.remove(LAYER, NAME, DIGEST)
     assert sleep.slept == []
     assert await links.recent(LAYER, NAME, DIGEST) is None
@@ -207,7 +207,7 @@ async def _story(
     answers: Sequence[tuple[float, float]],
     speeds: tuple[float, float, float],
 ) -> None:
-    """Two processes are asked all the time; a third one deletes."""
+    """Two processes read the link all the time; a third one deletes it."""
     loop, inner, late = asyncio.get_running_loop(), MemoryDriver(), cycle(answers)
     await write_link(inner, LINK, DIGEST)
 
@@ -254,7 +254,7 @@ async def _story(
     acknowledged, _ = await asyncio.gather(delete(), asyncio.gather(*asks))
     assert any(began > acknowledged for began, _ in found)
     for began, digest in found:
-        assert digest is None or began < acknowledged, f"asked at {began}, acknowledged at {acknowledged}"
+        assert digest is None or began < acknowledged, f"requested at {began}, acknowledged at {acknowledged}"
 
 
 async def _pushed(driver: Far, links: Links | None = None) -> Digest:
@@ -266,7 +266,7 @@ async def _pushed(driver: Far, links: Links | None = None) -> Digest:
             await part.finish(Digest.of(data))
     uploads.close()
     pushed = await StoredManifests(driver, links=links).put(NAME, TAG, OCI_MANIFEST, image(CONFIG, [DATA]))
-    driver.asked.clear()
+    driver.requests.clear()
     return pushed.digest
 
 
@@ -279,12 +279,12 @@ async def test_what_a_pull_asks_the_store_for() -> None:
     manifests, blobs = StoredManifests(driver, links=links), StoredBlobs(driver, links=links)
 
     async def pull() -> list[str]:
-        driver.asked.clear()
+        driver.requests.clear()
         await manifests.get(NAME, TAG)
         await manifests.get(NAME, digest)
         for data in (CONFIG, DATA):
             assert isinstance(await blobs.fetch(NAME, Digest.of(data)), BlobRedirect)
-        return driver.asked
+        return driver.requests
 
     tag, revision = f"read {layout.tag_link(NAME, TAG)}", f"stat {layout.revision_link(NAME, digest)}"
     layers = [f"read {layout.layer_link(NAME, Digest.of(data))}" for data in (CONFIG, DATA)]
@@ -321,6 +321,6 @@ async def test_a_mounted_blob_is_seen() -> None:
     await _pushed(driver, links)
     blobs = StoredBlobs(driver, links=links)
     await blobs.mount(OTHER, DIGEST, NAME)
-    driver.asked.clear()
+    driver.requests.clear()
     assert isinstance(await blobs.fetch(OTHER, DIGEST), BlobRedirect)
-    assert driver.asked == []
+    assert driver.requests == []
