@@ -5,22 +5,7 @@ One interface for directories and buckets, with the operations of a registry; it
 when it passes `moorage.testing.driver_contract`.
 
 Above: `registry/`.  Beside: `storage/filesystem/driver.py`, `memory.py`, and `storage/object_store/driver.py`
-for every object store.  Errors:
-
-    StorageError
-    ├── KeyInvalid            the key's spelling; raised before any I/O
-    ├── KeyMissing            no object there
-    ├── ObjectTooLarge        read() past its limit
-    ├── Conflict              write(when=...) found something else
-    ├── RangeOutside          open() beyond the object's end
-    ├── UploadMissing         no upload there
-    ├── UploadBusy            another request is writing to the upload
-    ├── UploadChanged         the stored bytes no longer match the given state
-    └── StorageUnavailable    the back end failed; worth a retry, the log names the cause
-        ├── StorageExhausted  full or over quota: worth a retry only after an operator acted
-        │   └── StorageReadOnly   mounted read-only
-        ├── StorageDenied     the registry's user has no permission
-        └── TooManyOpenFiles  the process or the host has reached its limit of open files
+for every object store.  Errors: `errors.py`.
 """
 
 from __future__ import annotations
@@ -29,6 +14,23 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import Enum
 from typing import TYPE_CHECKING, NewType, Protocol
+
+from moorage.storage.errors import (
+    Conflict,
+    KeyInvalid,
+    KeyMissing,
+    ObjectTooLarge,
+    RangeOutside,
+    StorageDenied,
+    StorageError,
+    StorageExhausted,
+    StorageReadOnly,
+    StorageUnavailable,
+    TooManyOpenFiles,
+    UploadBusy,
+    UploadChanged,
+    UploadMissing,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -83,65 +85,6 @@ Version = NewType("Version", str)
 """Names one state of an object; equal versions mean equal bytes, unequal ones imply nothing."""
 
 READ_LIMIT_BYTES = 4 << 20
-
-
-class StorageError(Exception):
-    """Base class of all errors of a driver.
-
-    `str()` is for the log only: the operation, the absolute path or the bucket and object, and the cause.
-    """
-
-
-class KeyInvalid(StorageError):
-    """The key does not have the form of `Key`."""
-
-
-class KeyMissing(StorageError):
-    """No object is stored under the key."""
-
-
-class ObjectTooLarge(StorageError):
-    """The object is larger than the limit given to `read`."""
-
-
-class Conflict(StorageError):
-    """`write` found another state of the object than `when` demanded; nothing was written."""
-
-
-class RangeOutside(StorageError):
-    """The start of `open` is beyond the object's end."""
-
-
-class UploadMissing(StorageError):
-    """There is no upload at this home: it was finished, discarded, or never begun."""
-
-
-class UploadBusy(StorageError):
-    """Another request, of any process or node, is writing to the upload."""
-
-
-class UploadChanged(StorageError):
-    """The upload's stored bytes do not match the given state: another request extended or truncated it."""
-
-
-class StorageUnavailable(StorageError):
-    """The back end failed or did not respond; a later attempt may succeed."""
-
-
-class StorageExhausted(StorageUnavailable):
-    """No space, no inodes, over quota, or a file larger than the limit."""
-
-
-class StorageReadOnly(StorageExhausted):
-    """The file system is mounted read-only; reads succeed."""
-
-
-class StorageDenied(StorageUnavailable):
-    """The registry's user has no permission for the operation (EACCES, EPERM)."""
-
-
-class TooManyOpenFiles(StorageUnavailable):
-    """The limit of open files of the process (EMFILE) or the host (ENFILE) is reached; the storage is intact."""
 
 
 class Stat:

@@ -32,7 +32,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.keys import is_key
 from moorage.storage.object_store.errors import RequestFailed
-from moorage.storage.object_store.helpers import check_start, slices
+from moorage.storage.object_store.helpers import check_start, delete_each, slices
 from moorage.storage.object_store.interface import NamePage
 from moorage.storage.object_store.retry import Retry
 
@@ -52,7 +52,6 @@ _ANY: Final = Version("")
 
 _PAGE: Final = 1000
 _GET_BYTES: Final = 4 << 20
-_AT_ONCE: Final = 16
 _UNFINISHED: Final = {"pending", "failed", "aborted"}
 
 
@@ -280,13 +279,8 @@ class AzureRequests:
         return True
 
     async def delete(self, keys: Sequence[Key]) -> None:
-        """Delete the first blob alone, since the others may depend on it; then several at a time."""
-        for start in range(-_AT_ONCE + 1, len(keys), _AT_ONCE):
-            part = keys[max(start, 0) : start + _AT_ONCE]
-            results = await asyncio.gather(*(self._delete(key) for key in part), return_exceptions=True)
-            for result in results:
-                if isinstance(result, BaseException):
-                    raise result
+        """Remove objects; missing ones are fine."""
+        await delete_each(keys, self._delete)
 
     async def _delete(self, key: Key) -> None:
         async def work(blob: BlobClient) -> None:

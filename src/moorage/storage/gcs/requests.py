@@ -33,7 +33,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.gcs.connection import GcsConnection
 from moorage.storage.object_store.errors import RequestFailed
-from moorage.storage.object_store.helpers import refused_put
+from moorage.storage.object_store.helpers import delete_each, refused_put
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -48,7 +48,6 @@ __all__ = ["SESSION_TYPE", "GcsRequests", "ObjectProperties"]
 
 SESSION_TYPE: Final = "application/x-docker-upload-session"
 _PAGE: Final = 1000
-_AT_ONCE: Final = 16
 _TEXT: Final = {"Content-Type": "application/octet-stream"}
 _AS_IS: Final = {"Accept-Encoding": "identity"}
 _NEEDED: Final = ("size", "timeCreated", "generation")
@@ -158,18 +157,8 @@ class GcsRequests:
         return Version(str(resource["generation"]))
 
     async def delete(self, keys: Sequence[Key]) -> None:
-        """Remove objects, the first alone, then several at a time: Google's batches save no work, only
-        connections.
-        """
-        if not keys:
-            return
-        await self._delete(keys[0])
-        for start in range(1, len(keys), _AT_ONCE):
-            part = keys[start : start + _AT_ONCE]
-            done = await asyncio.gather(*(self._delete(key) for key in part), return_exceptions=True)
-            for result in done:
-                if isinstance(result, BaseException):
-                    raise result
+        """Remove objects; missing ones are fine."""
+        await delete_each(keys, self._delete)
 
     async def _delete(self, key: Key) -> None:
         try:

@@ -5,25 +5,40 @@ Above: the modules of `s3/`, `gcs/` and `azure/`.  Beside: `interface.py`, the i
 
 from __future__ import annotations
 
+import asyncio
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
 from moorage.storage.driver import Conflict, Key, KeyMissing, ObjectTooLarge, RangeOutside
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
 
     from moorage.storage.driver import Content, Stat, Version
     from moorage.storage.object_store.errors import RequestFailed
 
-__all__ = ["below", "check_start", "find", "new_session", "probe", "refused_put", "slices", "stat_from"]
+__all__ = [
+    "Readable",
+    "below",
+    "check_start",
+    "delete_each",
+    "find",
+    "new_session",
+    "probe",
+    "refused_put",
+    "slices",
+    "stat_from",
+]
 
+_AT_ONCE: Final = 16
 _PROBED: Final = Key("docker/registry/v2/probe")
 _PROBE_BYTES: Final = 1 << 20
 _PIECE_BYTES: Final = 1 << 20
 
 
-class _Readable(Protocol):
+class Readable(Protocol):
+    """A store of which small objects are read."""
+
     async def get(self, key: Key, *, limit: int) -> Content: ...
 
 
@@ -39,6 +54,16 @@ def below(home: Key, name: str) -> Key:
 def new_session() -> str:
     """Return 64 random bits in hexadecimal: part of all names that one request writes, so no other uses them."""
     return secrets.token_hex(8)
+
+
+async def delete_each(keys: Sequence[Key], delete: Callable[[Key], Awaitable[None]]) -> None:
+    """Delete the first object alone, since the others may depend on it; then several at a time."""
+    for start in range(1 - _AT_ONCE, len(keys), _AT_ONCE):
+        part = keys[max(start, 0) : start + _AT_ONCE]
+        results = await asyncio.gather(*map(delete, part), return_exceptions=True)
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
 
 
 async def find(store: _Described, key: Key) -> Stat | None:
@@ -65,7 +90,7 @@ async def stat_from(store: _Described, key: Key, start: int) -> Stat:
     return stat
 
 
-async def refused_put(store: _Readable, key: Key, data: Sequence[bytes], error: RequestFailed) -> Version:
+async def refused_put(store: Readable, key: Key, data: Sequence[bytes], error: RequestFailed) -> Version:
     """Return the version of a conditional put that the store refused because an earlier attempt, whose response
     was lost, had carried it out: the object then holds exactly `data`.  Raises Conflict.
     """
@@ -80,7 +105,7 @@ async def refused_put(store: _Readable, key: Key, data: Sequence[bytes], error: 
     raise Conflict(f"{key}: {error.failure.code or error}") from error
 
 
-async def probe(store: _Readable) -> None:
+async def probe(store: Readable) -> None:
     """Read an object that does not exist: checks endpoint, bucket, credentials and clocks with one request.
 
     Raises StorageUnavailable.

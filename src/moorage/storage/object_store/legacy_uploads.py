@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final
 
 from moorage.storage.driver import KeyMissing, Note, UploadMissing, UploadState
 from moorage.storage.object_store.helpers import below
@@ -21,7 +21,8 @@ from moorage.storage.start_times import started_at
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from moorage.storage.driver import Content, Key
+    from moorage.storage.driver import Key
+    from moorage.storage.object_store.helpers import Readable
 
 __all__ = ["legacy_state"]
 
@@ -29,11 +30,7 @@ _LIMIT_BYTES: Final = 1 << 20
 _LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
-class _Readable(Protocol):
-    async def get(self, key: Key, *, limit: int) -> Content: ...
-
-
-async def legacy_state(store: _Readable, home: Key, size: Callable[[], Awaitable[int | None]]) -> UploadState:
+async def legacy_state(store: Readable, home: Key, size: Callable[[], Awaitable[int | None]]) -> UploadState:
     """Return the state of an upload of `size()` bytes, with its hash state as a note.  Raises UploadMissing if it
     has no start time or no bytes (None).
     """
