@@ -70,7 +70,7 @@ class Pebble:
     @property
     def orders(self) -> int:
         """How many certificates it has issued."""
-        return self.log.count("IssuedCertificate certificate serial")
+        return self.log.count("Issued certificate serial")
 
     def start(self, *, valid_s: int = 3600, bad_nonces: int = 0, sleep: bool = False) -> None:
         config = {
