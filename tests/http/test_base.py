@@ -133,7 +133,7 @@ async def test_a_bug_of_ours_is_a_500_that_tells_nothing(serve: Serve, monkeypat
     async def broken(*_: object, **__: object) -> None:
         raise Bug("secret path /srv/registry")
 
-    monkeypatch.setattr("moorage.registry.tags.StoredTags.list", broken)
+    monkeypatch.setattr("moorage.registry.tag_list.StoredTags.list", broken)
     answer = await serve().get(f"/v2/{NAME}/tags/list")
     assert answer.status_code == 500
     assert codes(answer) == ["UNKNOWN"]
