@@ -5,8 +5,8 @@
 
 A tag never points to an incomplete manifest, also after a crash: each step is durable before the next.
 
-Deleting by digest removes one revision link, which kills every tag of the manifest at once; `tags.py` has the care
-that this takes when the manifest is pushed again.
+Deleting by digest removes one revision link, which makes every tag of the manifest dead at once; `tags.py` has the
+care that this takes when the manifest is pushed again.
 
 Crashes, step by step.  Put: before the revision link there is nothing but bytes, a referrer link that listings
 ignore, and a tag's history; before the tag, a manifest without it.  Delete: after the mark, the manifest is

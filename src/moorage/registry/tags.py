@@ -4,8 +4,8 @@
     delete    tag link goes ──► history goes
     resolve   read the tag link; the tag is alive only while the revision link of that digest exists
 
-Dead tags.  Deleting a manifest by digest does not search the tags that point to it: a repository may have
-100,000 of them, and no deletion may cost their number.  Removing the one revision link kills them all at once,
+Dead tags.  Deleting a manifest by digest does not search the tags that point to it: a repository may have 100,000
+of them, and no deletion may cost their number.  Removing the one revision link makes all of them dead at once,
 since every request for a tag asks for both links.  Pushing the same manifest again must not bring dead tags back
 to life.  The mark `_manifests/_deleted/ALG/HEX` is written before the revision link is removed, and stays as dead
 tags do.  A push that finds it points every tag that still names the digest to `NOWHERE` before the revision link
