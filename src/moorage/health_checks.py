@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.rules import Health as HealthSettings
     from moorage.config.sections.rules import HttpCheck, TcpCheck
 
-__all__ = ["STORAGE", "Check", "Failed", "Health", "StorageReport", "StorageSpace", "checks_of"]
+__all__ = ["STORAGE", "Check", "Failed", "HealthChecks", "StorageReport", "StorageSpace", "checks_of"]
 
 STORAGE: Final = "storage"
 """Name of the storage monitor's result among the failing checks."""
@@ -100,7 +100,7 @@ class StorageReport:
 _UNKNOWN: Final = StorageReport()
 
 
-class Health:
+class HealthChecks:
     """The checks of one worker; `failing` holds those that fail, with the reason.
 
     `storage` returns the newest report of the storage monitor.

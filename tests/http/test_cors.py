@@ -15,7 +15,7 @@ from moorage.config.sections.clients import Cors
 from moorage.config.sections.http import Http
 from moorage.config.sections.log import AccessLog, Log
 from moorage.errors import Unauthorized
-from moorage.health_checks import Health
+from moorage.health_checks import HealthChecks
 from moorage.http.app import create_app
 from moorage.http.middleware import Traffic
 from moorage.storage.memory import MemoryDriver
@@ -62,7 +62,7 @@ async def asking() -> AsyncIterator[Asking]:
         log = Log(accesslog=AccessLog(disabled=True))
         settings = DELETABLE.model_copy(update={"http": http, "log": log})
         registry = make_registry(MemoryDriver(), settings, b"s")
-        health = Health([])
+        health = HealthChecks([])
         if failing:
             health.failing[failing] = "on purpose"
         app = create_app(registry, http_options(settings), Closed() if closed else None)

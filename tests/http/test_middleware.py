@@ -13,7 +13,7 @@ import pytest
 import structlog
 
 from moorage.http.middleware import Observer, RequestLog, Traffic
-from moorage.logs.access_log import AccessLog
+from moorage.logs.access_log import AccessLogWriter
 from moorage.logs.log_setup import request_id
 
 if TYPE_CHECKING:
@@ -41,7 +41,9 @@ async def hello(_: Scope, __: Receive, send: Send) -> None:
 class Client:
     """Calls the layer and keeps what it sent."""
 
-    def __init__(self, app: ASGIApp, access: AccessLog | None = None, observer: Observer | None = None) -> None:
+    def __init__(
+        self, app: ASGIApp, access: AccessLogWriter | None = None, observer: Observer | None = None
+    ) -> None:
         self.traffic = Traffic()
         self.app = RequestLog(app, self.traffic, access, observer=observer)
         self.sent: list[Message] = []
@@ -57,10 +59,10 @@ class Client:
 
 
 @pytest.fixture
-def read() -> Callable[[str], tuple[AccessLog, Callable[[], str]]]:
+def read() -> Callable[[str], tuple[AccessLogWriter, Callable[[], str]]]:
     """An access log of a form, and what it wrote."""
 
-    def make(formatter: str) -> tuple[AccessLog, Callable[[], str]]:
+    def make(formatter: str) -> tuple[AccessLogWriter, Callable[[], str]]:
         out, into = os.pipe()
 
         def written() -> str:
@@ -68,7 +70,7 @@ def read() -> Callable[[str], tuple[AccessLog, Callable[[], str]]]:
             with os.fdopen(out) as file:
                 return file.read()
 
-        return AccessLog(formatter, into), written
+        return AccessLogWriter(formatter, into), written
 
     return make
 

@@ -13,7 +13,7 @@ from tests.http.client import ABSENT, NAME, Client, codes, detail
 from moorage.config.model import Settings
 from moorage.config.sections.services import Auth, Guessing, Htpasswd, NoAuth, Silly
 from moorage.http.middleware import RequestLog, Traffic
-from moorage.logs.access_log import AccessLog
+from moorage.logs.access_log import AccessLogWriter
 from moorage.startup import StartupError
 from moorage.testing.builders import image
 from moorage.wiring import authentication
@@ -181,7 +181,7 @@ async def test_silly_lets_everybody_in_who_says_anything(serve: Serve) -> None:
     assert (await client.send("POST", UPLOADS, headers={"authorization": "x"})).status_code == 202
 
 
-class Users(AccessLog):
+class Users(AccessLogWriter):
     """Who is named in the lines of an access log."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ import structlog
 from moorage.config.sections.rules import FileCheck, HttpCheck, StorageCheck, TcpCheck
 from moorage.config.sections.rules import Health as Settings
 from moorage.errors import Unavailable
-from moorage.health_checks import STORAGE, Check, Failed, Health, StorageReport, checks_of
+from moorage.health_checks import STORAGE, Check, Failed, HealthChecks, StorageReport, checks_of
 from moorage.http.health_gate import HealthGate
 from moorage.http.middleware import Traffic
 
@@ -37,7 +37,7 @@ async def app(_: Scope, __: Receive, send: Send) -> None:
 
 
 async def ask(
-    health: Health, method: str = "GET", path: str = "/v2/", traffic: Traffic | None = None
+    health: HealthChecks, method: str = "GET", path: str = "/v2/", traffic: Traffic | None = None
 ) -> tuple[int, bytes]:
     sent: list[Message] = []
 
@@ -53,8 +53,8 @@ async def ask(
     return sent[0]["status"], sent[1]["body"]
 
 
-def failing(**checks: str) -> Health:
-    health = Health([])
+def failing(**checks: str) -> HealthChecks:
+    health = HealthChecks([])
     health.failing.update(checks)
     return health
 
@@ -75,7 +75,7 @@ async def test_a_registry_that_is_unhealthy_is_alive_and_not_ready(method: str) 
 async def test_a_registry_that_cannot_be_written_to_is_ready(method: str) -> None:
     """Pulls are served; every node is out of space at the same time, so nobody else could serve them."""
     report = StorageReport(writable=False, reason="the disk is full", cause="/secret: full", seen=True)
-    health = Health([], lambda: report)
+    health = HealthChecks([], lambda: report)
     status, told = await ask(health, method, "/readyz")
     assert status == 200
     assert told == (b"" if method == "HEAD" else b"degraded: pushes are refused: the disk is full\n")
@@ -86,7 +86,7 @@ async def test_a_registry_that_cannot_be_written_to_is_ready(method: str) -> Non
 async def test_a_registry_that_cannot_be_read_is_refused_like_one_whose_check_fails() -> None:
     """With and without checks of the configuration."""
     report = StorageReport(readable=False, writable=False, reason="lost", cause="/secret: lost", seen=True)
-    health = Health([], lambda: report)
+    health = HealthChecks([], lambda: report)
     assert (await ask(health))[0] == 503
     assert await ask(health, path="/readyz") == (503, b"not ready\n")
     assert await ask(health, path="/livez") == (200, b"ok\n")
@@ -140,7 +140,7 @@ class Switch:
 async def test_every_path_is_refused_while_a_check_fails_and_not_after() -> None:
     """Load balancers go elsewhere, and come back by themselves."""
     switch = Switch()
-    health = Health([Check("switch", switch, 0.001, 1)])
+    health = HealthChecks([Check("switch", switch, 0.001, 1)])
     with structlog.testing.capture_logs() as logs:
         await health.start()
         try:
@@ -179,7 +179,7 @@ async def test_a_threshold_takes_that_many_failures_in_a_row() -> None:
         elif outcomes.pop(0):
             raise Failed("down")
 
-    health = Health([Check("flaky", run, 0.0, 3)])
+    health = HealthChecks([Check("flaky", run, 0.0, 3)])
     with structlog.testing.capture_logs():
         await health.start()
         await done.wait()
@@ -196,7 +196,7 @@ async def test_a_check_that_breaks_fails_the_registry() -> None:
             second.set()
         raise ZeroDivisionError
 
-    health = Health([Check("broken", run, 0.0)])
+    health = HealthChecks([Check("broken", run, 0.0)])
     with structlog.testing.capture_logs():
         await health.start()
         await second.wait()
@@ -208,7 +208,7 @@ def test_two_checks_of_the_same_are_refused() -> None:
     """Distribution panics; `config/checks/dependencies.py` refuses it before, and so does this."""
     settings = Settings(file=(FileCheck(file="/x"), FileCheck(file="/x")))
     with pytest.raises(ValueError, match="/x"):
-        Health(checks_of(settings, storage="filesystem", probe=fine))
+        HealthChecks(checks_of(settings, storage="filesystem", probe=fine))
 
 
 def only(settings: Settings, probe: Any = fine) -> Check:

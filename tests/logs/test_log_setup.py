@@ -13,7 +13,7 @@ from typing import Any, Final
 
 import pytest
 
-from moorage.logs.access_log import AccessLog, Entry
+from moorage.logs.access_log import AccessLogWriter, Entry
 from moorage.logs.lines import PIPE_BUF, write_line
 
 _SAY = """
@@ -99,7 +99,7 @@ def entry(**over: Any) -> Entry:
 def line(formatter: str, one: Entry) -> bytes:
     out, into = os.pipe()
     try:
-        AccessLog(formatter, into).write(one)
+        AccessLogWriter(formatter, into).write(one)
         return os.read(out, 1 << 16)
     finally:
         os.close(out)

@@ -18,7 +18,7 @@ from tests.server.debugging import Debugged, debugged, until
 from tests.wire import Wire
 
 from moorage.config.model import Settings
-from moorage.health_checks import Health, StorageReport, StorageSpace
+from moorage.health_checks import HealthChecks, StorageReport, StorageSpace
 from moorage.http.middleware import Traffic
 from moorage.metrics.table import TABLE
 from moorage.server.processes import storage_monitor
@@ -164,7 +164,7 @@ def test_space_becomes_gauges(inodes: int) -> None:
     """A file system without a fixed number of inodes has no gauge of 0, which would look full."""
     report = StorageReport(seen=True, space=StorageSpace(100, 30, inodes, inodes))
     observing = Observing(cast("WorkerStartup", SimpleNamespace(board=None)))
-    observing.start(Health((), lambda: report), Traffic(), tuple, None)
+    observing.start(HealthChecks((), lambda: report), Traffic(), tuple, None)
     gauges = {name: value for name, _, value in observing._storage()}
     expected = {"moorage_storage_size_bytes": 100, "moorage_storage_free_bytes": 30}
     assert gauges == (

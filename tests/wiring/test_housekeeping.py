@@ -12,7 +12,7 @@ from moorage.server.housekeeper.jobs import JobContext
 from moorage.storage.driver import StorageDenied
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring import housekeeping
-from moorage.wiring.housekeeping import StorageProbe, UploadPurging, jobs
+from moorage.wiring.housekeeping import StorageProbe, UploadPurgingJob, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,10 +30,10 @@ def settings(storage: Mapping[str, object], **more: object) -> Settings:
 @pytest.mark.parametrize(
     ("storage", "names"),
     [
-        (FILES, [UploadPurging]),
+        (FILES, [UploadPurgingJob]),
         (FILES | OFF, []),
         (FILES | READONLY, []),
-        (BUCKET, [StorageProbe, UploadPurging]),
+        (BUCKET, [StorageProbe, UploadPurgingJob]),
         (BUCKET | OFF, [StorageProbe]),
         (BUCKET | READONLY, [StorageProbe]),
         ({"inmemory": {}}, []),

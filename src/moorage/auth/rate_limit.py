@@ -12,7 +12,7 @@ minute does not guess, and must not slow down others behind the same address.
 State is kept in memory per process: with N workers an address has N times as many attempts.  An unknown address (a
 Unix socket without a proxy that reports addresses) is never limited, because all clients would share it.
 
-Used by: `basic.py`, and whoever else takes passwords.  Source: docs/reference/auth.md, section 7.
+Used by: `basic.py`, and `local/identities.py`.  Source: docs/reference/auth.md, section 7.
 """
 
 from __future__ import annotations

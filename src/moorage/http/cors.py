@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from moorage.http.middleware import ASGIApp, Message, Receive, Scope, Send
 
-__all__ = ["Cors", "CorsRules"]
+__all__ = ["CorsMiddleware", "CorsRules"]
 
 _PREFIX: Final = b"access-control-"
 _VARY: Final = (b"vary", b"Origin")
@@ -40,7 +40,7 @@ class CorsRules:
     expose_headers: tuple[str, ...] = ()
 
 
-class Cors:
+class CorsMiddleware:
     """Allows pages of the configured origins to use `app`."""
 
     def __init__(self, app: ASGIApp, rules: CorsRules) -> None:

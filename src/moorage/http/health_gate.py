@@ -17,7 +17,7 @@ from moorage.http.errors import STATUS
 from moorage.http.probes import ProbeRequest, page
 
 if TYPE_CHECKING:
-    from moorage.health_checks import Health
+    from moorage.health_checks import HealthChecks
     from moorage.http.middleware import ASGIApp, Receive, Scope, Send, Traffic
     from moorage.http.reply import Answer
 
@@ -32,7 +32,7 @@ _PROBES: Final = {route.pattern: route for route in routes.PROBES}
 class HealthGate:
     """Passes requests to `app` while no check fails, and answers the probes."""
 
-    def __init__(self, app: ASGIApp, health: Health, traffic: Traffic) -> None:
+    def __init__(self, app: ASGIApp, health: HealthChecks, traffic: Traffic) -> None:
         self._app = app
         self._health = health
         self._request = ProbeRequest(health, traffic)

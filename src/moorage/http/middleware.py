@@ -23,7 +23,7 @@ import structlog
 
 from moorage.http.clients import ANYBODY, Clients
 from moorage.http.headers import headers_of
-from moorage.logs.access_log import AccessLog, Entry
+from moorage.logs.access_log import AccessLogWriter, Entry
 from moorage.logs.log_setup import request_id
 
 if TYPE_CHECKING:
@@ -91,7 +91,7 @@ class RequestLog:
         self,
         app: ASGIApp,
         traffic: Traffic,
-        access: AccessLog | None,
+        access: AccessLogWriter | None,
         clients: Clients = ANYBODY,
         observer: Observer | None = None,
         unlogged: Collection[str] = (),

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 from moorage.http.reply import Reply
 
 if TYPE_CHECKING:
-    from moorage.health_checks import Health
+    from moorage.health_checks import HealthChecks
     from moorage.http.middleware import Traffic
     from moorage.http.reply import Answer, Header
 
@@ -33,7 +33,7 @@ _TEXT: Final = b"text/plain"
 class ProbeRequest(NamedTuple):
     """State that decides the answers."""
 
-    health: Health
+    health: HealthChecks
     traffic: Traffic
 
 

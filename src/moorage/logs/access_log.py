@@ -1,6 +1,6 @@
 """Access log: one line per request on standard output, in Apache's combined format or as a JSON object.
 
-    http/middleware.py ─► `AccessLog` ─► combined │ JSON object ─► one write(2) to fd 1
+    http/middleware.py ─► `AccessLogWriter` ─► combined │ JSON object ─► one write(2) to fd 1
 
 A line never exceeds PIPE_BUF (4096 bytes), so lines of several processes do not mix on pipes either.  No
 credentials: URLs are redacted (`redaction.py`).  Control, bidirectional and invisible characters are escaped.
@@ -21,12 +21,12 @@ from moorage.logs.log_setup import trace_id
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["AccessLog", "Entry"]
+__all__ = ["AccessLogWriter", "Entry"]
 
 _UNSAFE: Final = re.compile(r"[\x00-\x1f\x7f-\uffff\U00010000-\U0010ffff\"\\]")
 
 
-class AccessLog:
+class AccessLogWriter:
     """Writes one line for each request; `formatter` is `log.formatter`."""
 
     def __init__(self, formatter: str, fd: int = 1) -> None:

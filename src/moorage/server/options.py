@@ -12,11 +12,11 @@ if TYPE_CHECKING:
 
     from moorage.server.tls.memfd import SealedMemory
 
-__all__ = ["Challenges", "Clients", "Pair", "ServerOptions", "Tls"]
+__all__ = ["Challenges", "ClientCertificates", "Pair", "ServerOptions", "TlsOptions"]
 
 
 @dataclass(frozen=True, slots=True)
-class Clients:
+class ClientCertificates:
     """CAs that verify client certificates; with `required` unset a client may have no certificate."""
 
     authorities: SealedMemory = field(compare=False)
@@ -33,7 +33,7 @@ class Pair:
 
 
 @dataclass(frozen=True, slots=True)
-class Tls:
+class TlsOptions:
     """TLS of the listener, made by `tls.check`; `minimum` is `tls1.2` or `tls1.3`.
 
     `identity` is a hash of all files.  `until` is the time at which the first of the certificates expires,
@@ -44,7 +44,7 @@ class Tls:
     certificate: SealedMemory = field(compare=False)
     key: SealedMemory = field(compare=False)
     minimum: str
-    clients: Clients | None
+    clients: ClientCertificates | None
     identity: str
     until: datetime
     subject: str = ""
@@ -78,7 +78,7 @@ class ServerOptions:
     """
 
     http1: Http1Options = field(default_factory=Http1Options)
-    tls: Tls | None = None
+    tls: TlsOptions | None = None
     awaiting: bool = False
     challenges: Challenges | None = None
 

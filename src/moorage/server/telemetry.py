@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
     from moorage.config.model import Settings
-    from moorage.health_checks import Health
+    from moorage.health_checks import HealthChecks
     from moorage.http.middleware import ASGIApp, Observer
     from moorage.metrics.board import Board
     from moorage.metrics.recorder import Reading, Recorder
@@ -87,7 +87,7 @@ class Observing:
         self._job = job
         self._recorder: Recorder | None = None
         self._tracing: Tracing | None = None
-        self._health: Health | None = None
+        self._health: HealthChecks | None = None
         self._readings: Callable[[], Iterable[Reading]] = tuple
         self._task: asyncio.Task[None] | None = None
         self._server: Server | None = None
@@ -123,7 +123,7 @@ class Observing:
 
     def start(
         self,
-        health: Health,
+        health: HealthChecks,
         traffic: Traffic,
         readings: Callable[[], Iterable[Reading]],
         certificates: Certificates | None,

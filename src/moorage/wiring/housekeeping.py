@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.storage import Storage
     from moorage.storage.driver import Driver
 
-__all__ = ["StorageProbe", "UploadPurging", "jobs", "make_purger"]
+__all__ = ["StorageProbe", "UploadPurgingJob", "jobs", "make_purger"]
 
 _TERM_INTERVALS: Final = 1.5
 """Term of the purging lease, in intervals: the owner extends it once per interval, and clocks differ."""
@@ -39,7 +39,7 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
     if storage.filesystem is None:
         found.append(StorageProbe(storage, settings))
     if _purges(settings):
-        found.append(UploadPurging(storage, instance, settings))
+        found.append(UploadPurgingJob(storage, instance, settings))
     return found
 
 
@@ -77,7 +77,7 @@ class StorageProbe(Job):
 
 
 @dataclass(frozen=True)
-class UploadPurging(Job):
+class UploadPurgingJob(Job):
     """Purges uploads and half-written tags by age, on one node of the cluster at a time."""
 
     name: ClassVar[str] = "upload purging"

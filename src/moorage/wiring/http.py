@@ -10,17 +10,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from moorage.http.clients import Clients
-from moorage.http.cors import Cors, CorsRules
+from moorage.http.cors import CorsMiddleware, CorsRules
 from moorage.http.health_gate import HealthGate
 from moorage.http.middleware import RequestLog
 from moorage.http.options import HttpOptions
 from moorage.http.routes import PROBES
-from moorage.logs.access_log import AccessLog
+from moorage.logs.access_log import AccessLogWriter
 
 if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.config.model import Settings
-    from moorage.health_checks import Health
+    from moorage.health_checks import HealthChecks
     from moorage.http.middleware import ASGIApp, Observer, Traffic
     from moorage.http.token import TokenEndpoint
 
@@ -31,14 +31,14 @@ _PROBED: Final = frozenset({"/", *(route.pattern for route in PROBES)})
 
 
 def build_stack(
-    app: ASGIApp, health: Health, traffic: Traffic, settings: Settings, observer: Observer | None = None
+    app: ASGIApp, health: HealthChecks, traffic: Traffic, settings: Settings, observer: Observer | None = None
 ) -> ASGIApp:
     """Return `app` inside the configured middleware; `observer` counts requests."""
     log = settings.log
-    access = None if log.accesslog.disabled else AccessLog(log.formatter)
+    access = None if log.accesslog.disabled else AccessLogWriter(log.formatter)
     gated: ASGIApp = HealthGate(app, health, traffic)
     if settings.http.cors.origins:
-        gated = Cors(gated, _cors_rules(settings))
+        gated = CorsMiddleware(gated, _cors_rules(settings))
     unlogged = () if log.accesslog.probes else _PROBED
     return RequestLog(gated, traffic, access, Clients(settings.http.trustedproxies), observer, unlogged)
 

@@ -15,7 +15,7 @@ from moorage.config.checks.middleware import (
     read_options,
 )
 from moorage.startup import StartupError
-from moorage.storage.middleware.redirect import Redirect
+from moorage.storage.middleware.redirect import RedirectRule
 from moorage.storage.middleware.rewrite import Rewrite
 from moorage.wiring.storage import s3_options
 
@@ -35,7 +35,7 @@ def make_rules(settings: Settings) -> tuple[Rule, ...]:
             case None:
                 raise StartupError("; ".join(str(problem) for problem in problems))
             case RedirectOptions(baseurl):
-                rules.append(Redirect(baseurl))
+                rules.append(RedirectRule(baseurl))
             case RewriteOptions(scheme, host, prefix):
                 rules.append(Rewrite(scheme=scheme, host=host, trim_path_prefix=prefix))
             case CloudFrontOptions():

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage import server
-from moorage.health_checks import Health, checks_of
+from moorage.health_checks import HealthChecks, checks_of
 from moorage.server import preflight
 from moorage.server.application import Service, WorkerContext, WorkerParameters
 from moorage.wiring.app import Resources, build, check
@@ -81,7 +81,7 @@ class WorkerApplication:
     def __init__(self, app: Inner, settings: Settings, context: WorkerContext) -> None:
         self._app = app
         checks = checks_of(settings.health, storage=settings.storage.driver, probe=app.probe)
-        self.health = Health(checks) if context.storage is None else Health(checks, context.storage)
+        self.health = HealthChecks(checks) if context.storage is None else HealthChecks(checks, context.storage)
         self.asgi = build_stack(app.asgi, self.health, context.traffic, settings, context.observer)
 
     async def start(self) -> None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from tests.server.certs import Holder
     from tests.server.http1.harness import Running
 
-    from moorage.server.options import Challenges, Tls
+    from moorage.server.options import Challenges, TlsOptions
 
 __all__ = [
     "ALERT", "TLS12", "TLS13", "Certificate", "Shaken", "alert_of", "certificates_in", "client_hello", "provider",
@@ -44,7 +44,7 @@ _FATAL: Final = 2
 # The server's side
 
 
-def tls(folder: Path, *holders: Holder, **settings: Any) -> Tls:
+def tls(folder: Path, *holders: Holder, **settings: Any) -> TlsOptions:
     """Return what `http.tls` with these certificates is served with; the first one is the default."""
     first, *more = [holder.write(folder, f"certificate-{holder.serial}") for holder in holders]
     pairs = tuple(CertificatePair(certificate=one["certificate"], key=one["key"]) for one in more)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from moorage.storage.driver import Key, SignedUrl
-from moorage.storage.middleware.redirect import Redirect
+from moorage.storage.middleware.redirect import RedirectRule
 from moorage.storage.middleware.rewrite import Rewrite
 
 KEY = Key("docker/registry/v2/blobs/sha256/ab/abc/data")
@@ -16,7 +16,7 @@ SIGNED = SignedUrl("https://b.s3.example.com:9000/bucket/root%20x/docker/data?X-
 @pytest.mark.parametrize("base", ["https://cdn.example.com", "https://cdn.example.com/", "http://h:81/a/b"])
 async def test_redirect_sends_everybody_to_its_base(base: str, found: SignedUrl | None) -> None:
     """As 3.x joins it; files leave by it as well."""
-    rule = Redirect(base)
+    rule = RedirectRule(base)
     assert rule.makes
     assert await rule.apply(found, KEY, "") == SignedUrl(f"{base.rstrip('/')}/{KEY}")
     await rule.close()

@@ -20,7 +20,7 @@ from moorage.server.housekeeper.process import (
     STOPPED,
     HousekeeperParameters,
 )
-from moorage.server.processes.helper_process import HelperProcess, wait_for_exit
+from moorage.server.processes.helper_process import ControlledProcess, wait_for_exit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -44,7 +44,7 @@ _STOP_LIMIT_S: Final = 3.0
 _MESSAGE_BYTES: Final = 64
 
 
-class Housekeeper(HelperProcess[HousekeeperParameters]):
+class Housekeeper(ControlledProcess[HousekeeperParameters]):
     """`sources` return the jobs that a plan needs; `mail` is the queue of log lines for `log.hooks`.
 
     `http` is the listening socket for challenges of ACME, which no other process keeps.

@@ -27,6 +27,7 @@ from moorage.server.processes.protocol import START_FAILED, die_with
 from moorage.server.processes.restart_backoff import RestartBackoff
 
 if TYPE_CHECKING:
+    import selectors
     import socket
     from collections.abc import Callable, Sequence
     from typing import NoReturn
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from moorage.config.sections.log import Log
     from moorage.server.processes.worker_config import Plan
 
-__all__ = ["HelperProcess", "run_helper", "wait_for_exit"]
+__all__ = ["ControlledProcess", "HelperProcess", "run_helper", "wait_for_exit"]
 
 _PR_SET_NAME: Final = 15
 _log: Final = structlog.get_logger("moorage.server")
@@ -202,6 +203,27 @@ class HelperProcess(ABC, Generic[P]):
 
     def reset(self) -> None:
         """Discard what the former process reported: its parameters are no longer valid."""
+
+
+class ControlledProcess(HelperProcess[P]):
+    """A helper process with a control socket: it reports to the master, and confirms the shutdown."""
+
+    @abstractmethod
+    def register(self, selector: selectors.BaseSelector) -> None:
+        """Register the control socket of each process with `selector`; the data of its key is this object."""
+
+    @abstractmethod
+    def receive(self) -> bool:
+        """Read the messages of the process; return whether there is a new certificate."""
+
+    @abstractmethod
+    def reloaded(self) -> None:
+        """Report that the configuration was read again."""
+
+    @property
+    @abstractmethod
+    def has_stopped(self) -> bool:
+        """Return whether the master need not wait for the process any more, after `stop`."""
 
 
 def wait_for_exit(pid: int, limit_s: float) -> bool:

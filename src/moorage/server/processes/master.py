@@ -43,9 +43,8 @@ if TYPE_CHECKING:
     from typing import NoReturn
 
     from moorage.logs.mail_hook import MailQueue
-    from moorage.server.housekeeper.supervisor import Housekeeper
     from moorage.server.listeners import Sockets
-    from moorage.server.processes.helper_process import HelperProcess
+    from moorage.server.processes.helper_process import ControlledProcess, HelperProcess
     from moorage.server.processes.storage_monitor import StorageMonitor
     from moorage.server.processes.worker_config import Plan
     from moorage.server.telemetry import Observation
@@ -74,7 +73,7 @@ class Master:
         renew: Callable[[Plan], Plan],
         announce: Callable[[Plan, Sockets], None],
         observation: Observation | None,
-        housekeeper: Housekeeper,
+        housekeeper: ControlledProcess[Any],
         monitor: StorageMonitor | None,
         mail: MailQueue,
     ) -> None:

@@ -27,7 +27,7 @@ from moorage.startup import StartupError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from moorage.server.options import Tls
+    from moorage.server.options import TlsOptions
     from moorage.server.tls.memfd import SealedMemory
 
 __all__ = ["Contexts", "host_of", "make_contexts", "matching"]
@@ -55,14 +55,16 @@ class Contexts:
         return self._contexts[matching(self._table, name)]
 
 
-def make_contexts(tls: Tls) -> Contexts:
+def make_contexts(tls: TlsOptions) -> Contexts:
     """Return the contexts for new connections.  Raises StartupError if OpenSSL refuses a certificate or suite."""
     pairs = (Pair(tls.certificate, tls.key, tls.names), *tls.more)
     contexts = [_context(tls, pair.certificate, pair.key, pair.names) for pair in pairs]
     return Contexts(contexts, (pair.names for pair in pairs))
 
 
-def _context(tls: Tls, certificate: SealedMemory, key: SealedMemory, names: Sequence[str]) -> ssl.SSLContext:
+def _context(
+    tls: TlsOptions, certificate: SealedMemory, key: SealedMemory, names: Sequence[str]
+) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_3 if tls.minimum == "tls1.3" else ssl.TLSVersion.TLSv1_2
     context.maximum_version = ssl.TLSVersion.TLSv1_3

@@ -15,7 +15,7 @@ from moorage.system_errors import no_thread_error
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from moorage.server.options import Challenges, Tls
+    from moorage.server.options import Challenges, TlsOptions
     from moorage.server.tls.contexts import Contexts
 
 __all__ = ["Certificates"]
@@ -33,7 +33,7 @@ class Certificates:
     `until` is when the first of the certificates for new connections expires.
     """
 
-    def __init__(self, tls: Tls | None, challenges: Challenges | None) -> None:
+    def __init__(self, tls: TlsOptions | None, challenges: Challenges | None) -> None:
         self.until: datetime | None = None
         self._contexts: Contexts | None = None
         if tls is not None:
@@ -54,7 +54,7 @@ class Certificates:
     def context(self, host: str) -> ssl.SSLContext | None:
         return None if self._contexts is None else self._contexts.for_host(host)
 
-    def replace(self, tls: Tls) -> None:
+    def replace(self, tls: TlsOptions) -> None:
         """Use other certificates for new connections, and release their files."""
         try:
             self._contexts = make_contexts(tls)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from moorage.acme.order_spec import served_file
 from moorage.config import cipher_suites
-from moorage.server.options import Clients, Pair, Tls
+from moorage.server.options import ClientCertificates, Pair, TlsOptions
 from moorage.server.tls.memfd import SealedMemory
 from moorage.startup import StartupError
 
@@ -40,7 +40,7 @@ def files(settings: TlsSettings) -> tuple[str, ...]:
     return (*dict.fromkeys((certificate, key, *more)), *settings.clientcas)
 
 
-def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | None, list[str]]:
+def check(settings: TlsSettings, now: datetime | None = None) -> tuple[TlsOptions | None, list[str]]:
     """Return the TLS configuration (None for plain HTTP) and warnings.
 
     `now` is an aware time.  Raises `StartupError`; `Awaited` only if nothing else is wrong.
@@ -60,7 +60,7 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
         warnings += found.warnings
         pem = found.pem
         required = settings.clientauth in {"", "require-and-verify-client-cert"}
-        clients = Clients(SealedMemory("moorage client authorities", pem), required=required)
+        clients = ClientCertificates(SealedMemory("moorage client authorities", pem), required=required)
     more = [
         certificates.pair(one.certificate, one.key, now, f"http.tls.certificates[{index}]")
         for index, one in enumerate(settings.certificates)
@@ -80,8 +80,11 @@ def check(settings: TlsSettings, now: datetime | None = None) -> tuple[Tls | Non
 
 
 def _sealed(
-    settings: TlsSettings, pairs: Sequence[certificates.ValidatedPair], clients: Clients | None, authorities: bytes
-) -> Tls:
+    settings: TlsSettings,
+    pairs: Sequence[certificates.ValidatedPair],
+    clients: ClientCertificates | None,
+    authorities: bytes,
+) -> TlsOptions:
     identity = hashlib.sha256()
     for part in (*(part for pair in pairs for part in (pair.chain, pair.key)), authorities):
         identity.update(b"%d " % len(part) + part)
@@ -91,7 +94,7 @@ def _sealed(
     ]  # fmt: skip
     default = sealed[0]
     first = min(pairs, key=lambda pair: pair.until)
-    return Tls(
+    return TlsOptions(
         default.certificate,
         default.key,
         settings.minimumtls,
@@ -129,7 +132,7 @@ def _check_suites(settings: TlsSettings, kinds: Sequence[str]) -> None:
             )
 
 
-def _check_by_openssl(tls: Tls) -> None:
+def _check_by_openssl(tls: TlsOptions) -> None:
     """Raise `StartupError` if OpenSSL refuses to load the files at its security level."""
     from moorage.server.tls.contexts import make_contexts  # noqa: PLC0415  plain HTTP does without
 

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["Answer", "GcsConnection"]
+__all__ = ["GcsConnection", "GcsResponse"]
 
 _CONNECT_S: Final = 10
 _READ_S: Final = 60
@@ -48,7 +48,7 @@ _TOKENLESS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class GcsResponse:
     """Response that was read to its end; the names of `headers` are case-insensitive."""
 
     status: int
@@ -137,7 +137,7 @@ class GcsConnection:
         limit: int | None = None,
         long: bool = False,
         attempts: int = 0,
-    ) -> Answer:
+    ) -> GcsResponse:
         """Make a request, repeated while its failures are transient, and return the whole response.
 
         `path` may be a whole URL; then no token is sent.  `limit` bounds the body: ObjectTooLarge.  `attempts`
@@ -147,9 +147,9 @@ class GcsConnection:
         total_s = _LONG_S if long else _READ_S + size / _LEAST_RATE
         url = f"{path}?{urlencode(params)}" if params else path
 
-        async def request() -> Answer:
+        async def request() -> GcsResponse:
             async with await self._send(method, url, headers or {}, data, total_s) as response:
-                return Answer(response.status, response.headers, await _whole(response, limit), self.location)
+                return GcsResponse(response.status, response.headers, await _whole(response, limit), self.location)
 
         async with self._turns:
             return await self.retry.run(request, attempts=attempts)

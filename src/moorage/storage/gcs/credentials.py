@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["Identity", "endpoint_of", "identity_of", "require_library"]
+__all__ = ["CloudIdentity", "endpoint_of", "identity_of", "require_library"]
 
 _SCOPES: Final = ["https://www.googleapis.com/auth/devstorage.read_write"]
 _WIDE: Final = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -58,7 +58,7 @@ def endpoint_of(options: GcsOptions) -> str:
     return (address if "://" in address else f"http://{address}").rstrip("/")
 
 
-class Identity:
+class CloudIdentity:
     """`data` None: the credentials that the library finds; `anonymous`: no token at all."""
 
     def __init__(self, data: Mapping[str, Any] | None, *, anonymous: bool = False) -> None:
@@ -101,18 +101,18 @@ class Identity:
         return token.access_token
 
 
-def identity_of(options: GcsOptions) -> Identity:
+def identity_of(options: GcsOptions) -> CloudIdentity:
     """Raises StartupError."""
     if options.keyfile:
-        return Identity(_checked(_read(options.keyfile, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
+        return CloudIdentity(_checked(_read(options.keyfile, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
     if options.credentials:
-        return Identity(_checked(dict(options.credentials), "storage.gcs.credentials"))
+        return CloudIdentity(_checked(dict(options.credentials), "storage.gcs.credentials"))
     if not options.endpoint and os.environ.get("STORAGE_EMULATOR_HOST"):
-        return Identity(None, anonymous=True)
+        return CloudIdentity(None, anonymous=True)
     if path := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""):
         name = "GOOGLE_APPLICATION_CREDENTIALS"
-        return Identity(_checked(_read(path, name), name))
-    return Identity(None)
+        return CloudIdentity(_checked(_read(path, name), name))
+    return CloudIdentity(None)
 
 
 def _read(path: str, name: str) -> Any:

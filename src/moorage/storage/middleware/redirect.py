@@ -15,10 +15,10 @@ from moorage.storage.driver import SignedUrl
 if TYPE_CHECKING:
     from moorage.storage.driver import Key
 
-__all__ = ["Redirect"]
+__all__ = ["RedirectRule"]
 
 
-class Redirect:
+class RedirectRule:
     """See `rule.Rule`.  `base_url` has a scheme and a host."""
 
     makes = True

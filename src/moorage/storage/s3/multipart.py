@@ -34,7 +34,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.object_store.helpers import find
 from moorage.storage.object_store.interface import Source
-from moorage.storage.s3.errors import Unsupported
+from moorage.storage.s3.errors import OperationUnsupported
 from moorage.storage.s3.requests import NoSuchUpload
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class S3Multipart:
         while True:
             try:
                 response = await self._call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
-            except Unsupported:
+            except OperationUnsupported:
                 return
             for entry in response.get("Uploads", ()):
                 yield entry

@@ -34,7 +34,7 @@ from moorage.storage.object_store.errors import RequestFailed
 from moorage.storage.object_store.helpers import refused_put
 from moorage.storage.object_store.retry import Retry
 from moorage.storage.s3.connection import S3Connection
-from moorage.storage.s3.errors import Unsupported, failure_of
+from moorage.storage.s3.errors import OperationUnsupported, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -110,7 +110,7 @@ class S3Requests:
             if failure.code == "NoSuchUpload":
                 raise NoSuchUpload(key) from error
             if failure.unsupported:
-                raise Unsupported(f"{operation} {key}: {failure.outcome}") from error
+                raise OperationUnsupported(f"{operation} {key}: {failure.outcome}") from error
             if failure.refused:
                 raise UploadChanged(f"{key}: it is no longer what was written there") from error
             raise self.location.error(failure, operation, key) from error
@@ -166,7 +166,7 @@ class S3Requests:
             if mode != "overwrite" and (failure.refused or failure.missing):
                 return await refused_put(self, key, data, error)
             if mode != "overwrite" and failure.unsupported:
-                raise Unsupported(f"{key}: {failure.code}") from error
+                raise OperationUnsupported(f"{key}: {failure.code}") from error
             raise self.location.error(failure, "PutObject", key) from error
 
     def storage_class(self, key: str) -> str:
