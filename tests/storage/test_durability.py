@@ -100,7 +100,7 @@ class Disk:
         self.synced(fd)
 
     def may_name(self, source: str, target: str) -> None:
-        """Bytes come before names, but for notes, which may be lost (`filesystem_uploads`)."""
+        """Bytes come before names, but for notes, which may be lost (`filesystem/uploads.py`)."""
         safe = "/hashstates/" in target or Path(source).stat().st_ino not in self.dirty
         assert safe, f"{target} is named before its bytes are on disk"
 

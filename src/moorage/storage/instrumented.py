@@ -140,7 +140,9 @@ class _Uploads:
     """See `driver.Uploads`."""
 
     def __init__(self, inner: Uploads, name: str, watch: Watch) -> None:
-        self._inner, self._name, self._watch = inner, name, watch
+        self._inner = inner
+        self._name = name
+        self._watch = watch
 
     async def begin(self, home: Key) -> UploadState:
         with self._watch(self._name, "PutContent", home):
@@ -180,7 +182,10 @@ class _Writer:
     """See `driver.Writer`."""
 
     def __init__(self, inner: Writer, name: str, key: Key, watch: Watch) -> None:
-        self._inner, self._name, self._key, self._watch = inner, name, key, watch
+        self._inner = inner
+        self._name = name
+        self._key = key
+        self._watch = watch
 
     async def write(self, chunks: Sequence[bytes]) -> None:
         with self._watch(self._name, "Write", self._key):
@@ -195,7 +200,10 @@ class _Appender:
     """See `driver.Appender`."""
 
     def __init__(self, inner: Appender, name: str, home: Key, watch: Watch) -> None:
-        self._inner, self._name, self._home, self._watch = inner, name, home, watch
+        self._inner = inner
+        self._name = name
+        self._home = home
+        self._watch = watch
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         with self._watch(self._name, "Write", self._home):

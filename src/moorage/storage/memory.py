@@ -59,7 +59,7 @@ _PAGE: Final = 1000
 
 
 @dataclass(frozen=True, slots=True)
-class _Object:
+class _StoredObject:
     data: bytes
     modified: datetime
     version: Version
@@ -74,7 +74,7 @@ class MemoryDriver:
     lists_unfinished = False
 
     def __init__(self) -> None:
-        self._objects: dict[str, _Object] = {}
+        self._objects: dict[str, _StoredObject] = {}
         self._below: dict[str, dict[str, int]] = {}
         self._versions = itertools.count(1)
         self.uploads = MemoryUploads(self)
@@ -84,7 +84,7 @@ class MemoryDriver:
         version = Version(str(next(self._versions)))
         if key not in self._objects:
             self._count(key, 1)
-        self._objects[key] = _Object(data, datetime.now(UTC), version)
+        self._objects[key] = _StoredObject(data, datetime.now(UTC), version)
         return version
 
     def _remove(self, key: str) -> None:
@@ -102,7 +102,7 @@ class MemoryDriver:
             if not names:
                 del self._below[key]
 
-    def _object(self, key: Key) -> _Object:
+    def _object(self, key: Key) -> _StoredObject:
         check_key(key)
         try:
             return self._objects[key]
@@ -198,7 +198,8 @@ class MemoryDriver:
 
 class MemoryReader:
     def __init__(self, stat: Stat, data: bytes) -> None:
-        self.stat, self._data = stat, data
+        self.stat = stat
+        self._data = data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         for start in range(0, len(self._data), _PIECE_BYTES):
@@ -207,7 +208,9 @@ class MemoryReader:
 
 class MemoryWriter:
     def __init__(self, driver: MemoryDriver, key: Key) -> None:
-        self._driver, self._key, self._data = driver, key, bytearray()
+        self._driver = driver
+        self._key = key
+        self._data = bytearray()
 
     async def write(self, chunks: Sequence[bytes]) -> None:
         for chunk in chunks:
@@ -219,7 +222,7 @@ class MemoryWriter:
 
 
 @dataclass(slots=True)
-class _Upload:
+class _MemoryUpload:
     state: UploadState
     data: bytearray = field(default_factory=bytearray)
     busy: bool = False
@@ -230,20 +233,20 @@ class MemoryUploads:
 
     def __init__(self, driver: MemoryDriver) -> None:
         self._driver = driver
-        self._uploads: dict[str, _Upload] = {}
+        self._uploads: dict[str, _MemoryUpload] = {}
 
-    def _upload(self, home: Key) -> _Upload:
+    def _upload(self, home: Key) -> _MemoryUpload:
         check_key(home)
         try:
             return self._uploads[home]
         except KeyError:
             raise UploadMissing(home) from None
 
-    def has(self, home: Key, upload: _Upload) -> bool:
+    def has(self, home: Key, upload: _MemoryUpload) -> bool:
         """Return whether `upload` was neither published nor discarded."""
         return self._uploads.get(home) is upload
 
-    def _claim(self, home: Key, state: UploadState) -> _Upload:
+    def _claim(self, home: Key, state: UploadState) -> _MemoryUpload:
         upload = self._upload(home)
         if upload.busy:
             raise UploadBusy(home)
@@ -253,7 +256,7 @@ class MemoryUploads:
 
     async def begin(self, home: Key) -> UploadState:
         check_key(home)
-        self._uploads[home] = _Upload(UploadState(0, datetime.now(UTC).replace(microsecond=0)))
+        self._uploads[home] = _MemoryUpload(UploadState(0, datetime.now(UTC).replace(microsecond=0)))
         return self._uploads[home].state
 
     async def state(self, home: Key) -> UploadState:
@@ -300,8 +303,10 @@ class MemoryUploads:
 
 
 class MemoryAppender:
-    def __init__(self, uploads: MemoryUploads, home: Key, upload: _Upload) -> None:
-        self._uploads, self._home, self._upload = uploads, home, upload
+    def __init__(self, uploads: MemoryUploads, home: Key, upload: _MemoryUpload) -> None:
+        self._uploads = uploads
+        self._home = home
+        self._upload = upload
 
     async def write(self, chunks: Sequence[bytes], also: Callable[[Sequence[bytes]], None] | None = None) -> None:
         for chunk in chunks:

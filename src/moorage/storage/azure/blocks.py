@@ -5,7 +5,7 @@ metadata in one step, on condition of the version that was there: blocks that th
 a commit to an older version is refused.  Blocks that were sent and not committed are invisible; the service
 removes them a week after the last one.
 
-Above: `azure/uploads.py`, `store.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
+Above: `azure/uploads.py`, `azure/store.py`.  Source: Azure's REST reference: Put Block List, Copy Blob.
 """
 
 from __future__ import annotations
@@ -225,7 +225,8 @@ class LargeBlob:
     """See `interface.LargeWriter`: it grows at a key outside of all listings, and is copied when it is whole."""
 
     def __init__(self, requests: AzureRequests, to: Key) -> None:
-        self._requests, self._to = requests, to
+        self._requests = requests
+        self._to = to
         self._session = new_session()
         self._key = Key(f"{WRITING}/{self._session}")
         self._names: list[str] = []

@@ -64,7 +64,8 @@ class AzureConnection:
 
     def __init__(self, options: AzureOptions, *, clock: Callable[[], float] = time.monotonic) -> None:
         require_libraries()
-        self.options, self._clock = options, clock
+        self.options = options
+        self._clock = clock
         self.location = Location(options.url, options.container, kind="container")
         self._turns = asyncio.Semaphore(_AT_ONCE)
         self._service: BlobServiceClient | None = None

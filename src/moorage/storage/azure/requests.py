@@ -34,7 +34,7 @@ from moorage.storage.keys import is_key
 from moorage.storage.object_store.errors import RequestFailed
 from moorage.storage.object_store.helpers import check_start, delete_each, slices
 from moorage.storage.object_store.interface import NamePage
-from moorage.storage.object_store.retry import Retry
+from moorage.storage.object_store.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -86,7 +86,7 @@ class AzureRequests:
         self.location = replace(connection.location, prefix=prefix)
         self.path = self.location.path
         self.describe = self.location.describe
-        self.retry = Retry(failure_of, self.options.attempts, delay_s=self._delay_s, sleep=sleep)
+        self.retry = RetryPolicy(failure_of, self.options.attempts, delay_s=self._delay_s, sleep=sleep)
 
     def _delay_s(self, failures: int) -> float:
         return self.options.retry_delay * failures
@@ -366,8 +366,12 @@ class AzureReader:
         self, objects: AzureRequests, key: Key, found: BlobProperties, start: int, end: int, data: bytes
     ) -> None:
         self.stat = Stat(key, found.size, found.modified)
-        self._objects, self._key, self._version = objects, key, found.version
-        self._at, self._end, self._data = start, end, data
+        self._objects = objects
+        self._key = key
+        self._version = found.version
+        self._at = start
+        self._end = end
+        self._data = data
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
         while self._at < self._end:

@@ -71,7 +71,8 @@ class AzureStore:
         *,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
-        self.connection, self.options = connection, connection.options
+        self.connection = connection
+        self.options = connection.options
         self.chunk = self.options.chunk
         self._sleep = sleep
         self._found: tuple[AzureRequests, ...] = ()
@@ -170,7 +171,7 @@ class AzureStore:
 
     async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         """See `interface.ObjectStore`.  Merges two walks in order of keys, holding a page of each."""
-        walks = [_Walk(place.walk(prefix)) for place in await self.places()]
+        walks = [_PlaceWalk(place.walk(prefix)) for place in await self.places()]
         for walk in walks:
             await walk.fill()
         while known := [walk.page[-1].key for walk in walks if walk.page]:
@@ -231,7 +232,7 @@ async def _left(writer: LargeBlob) -> None:
         _log.warning("blocks were left behind", cause=str(error))
 
 
-class _Walk:
+class _PlaceWalk:
     """Walk of one place, with the page that was read and not yet taken, in order of keys."""
 
     def __init__(self, pages: AsyncIterator[Sequence[Stat]]) -> None:

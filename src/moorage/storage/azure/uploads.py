@@ -201,7 +201,9 @@ class _UploadReader:
     """Reader of one state of an upload."""
 
     def __init__(self, place: AzureRequests, home: Key, log: BlockLog) -> None:
-        self._place, self._home, self._log = place, home, log
+        self._place = place
+        self._home = home
+        self._log = log
         self.stat = Stat(home, log.size, log.started)
 
     async def __aiter__(self) -> AsyncIterator[bytes]:

@@ -51,8 +51,12 @@ class FileAppender:
         names: Sequence[str],
         missing: Callable[[str], UploadMissing],
     ) -> None:
-        self._missing, self._names = missing, names
-        self._pool, self._home, self._path, self._fd = pool, home, path, fd
+        self._missing = missing
+        self._names = names
+        self._pool = pool
+        self._home = home
+        self._path = path
+        self._fd = fd
         self._data = f"{path}/{DATA}"
         self._state = state
         self._end = self._handed_over = state.offset
@@ -92,7 +96,8 @@ class FileAppender:
             version = version_of(os.fstat(self._fd))
             state = UploadState(self._end, self._state.started, tuple(notes), version)
             # From here on `leave` must not truncate: the name with the new offset replaces the older ones.
-            self._state, self.touched = state, False
+            self._state = state
+            self.touched = False
             self._name(state)
             return state
 

@@ -198,7 +198,8 @@ class Directories:
 
     def __init__(self, root: str, create_root: Callable[[], None]) -> None:
         """`create_root` creates `root` and the directories above it, or raises if it was there and is lost."""
-        self._root, self._create_root = root, create_root
+        self._root = root
+        self._create_root = create_root
         self._known: set[str] = set()
         self._lock = threading.Lock()
 

@@ -70,7 +70,10 @@ class translating:  # noqa: N801  used like a function; a class costs a fifth of
     __slots__ = ("_key", "_missing", "_operation", "_path")
 
     def __init__(self, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None) -> None:
-        self._operation, self._key, self._path, self._missing = operation, key, path, missing
+        self._operation = operation
+        self._key = key
+        self._path = path
+        self._missing = missing
 
     def __enter__(self) -> None:
         pass

@@ -40,7 +40,7 @@ __all__ = ["OrderedWrites", "give_name"]
 
 
 @dataclass(slots=True)
-class _File:
+class _PendingFile:
     """One file to write; `temporary` is "" after its rename."""
 
     write: Write
@@ -63,7 +63,7 @@ class OrderedWrites:
     current: Callable[[str], Version | None]
     write_one: Callable[[Write], None]
     groups: Sequence[Sequence[Write]]
-    _files: list[list[_File]] = field(default_factory=list)
+    _files: list[list[_PendingFile]] = field(default_factory=list)
     _made: list[str] = field(default_factory=list)
     _settled: bool = False
 
@@ -71,7 +71,10 @@ class OrderedWrites:
         for group in self.groups:
             paths = [self.path_of(write.key) for write in group]
             self._files.append(
-                [_File(write, path, os.path.dirname(path)) for write, path in zip(group, paths, strict=True)]
+                [
+                    _PendingFile(write, path, os.path.dirname(path))
+                    for write, path in zip(group, paths, strict=True)
+                ]
             )
         try:
             self._prepare([file for group in self._files for file in group])
@@ -80,7 +83,7 @@ class OrderedWrites:
             raise
         return self
 
-    def _prepare(self, files: Sequence[_File]) -> None:
+    def _prepare(self, files: Sequence[_PendingFile]) -> None:
         opened: list[int] = []
         try:
             for file in files:
@@ -139,7 +142,7 @@ class OrderedWrites:
             self.directories.settle({file.directory for group in self._files for file in group})
             self._settled = True
 
-    def _place(self, file: _File, opened: dict[str, int]) -> None:
+    def _place(self, file: _PendingFile, opened: dict[str, int]) -> None:
         try:
             if file.directory not in opened:
                 opened[file.directory] = os.open(file.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -35,7 +35,11 @@ class FileReader:
     """See `driver.Reader`: bytes [start, stop) of an open file, which its maker closes.  `path` is for the log."""
 
     def __init__(self, pool: ThreadPool, fd: int, path: str, stat: Stat, start: int, stop: int) -> None:
-        self._pool, self._fd, self._path, self._start, self._stop = pool, fd, path, start, stop
+        self._pool = pool
+        self._fd = fd
+        self._path = path
+        self._start = start
+        self._stop = stop
         self.stat = stat
 
     async def __aiter__(self) -> AsyncIterator[bytes]:
@@ -56,7 +60,10 @@ class FileWriter:
     """See `driver.Writer`: a temporary file beside its final name."""
 
     def __init__(self, pool: ThreadPool, directories: Directories, key: Key, path: str) -> None:
-        self._pool, self._directories, self._key, self._path = pool, directories, key, path
+        self._pool = pool
+        self._directories = directories
+        self._key = key
+        self._path = path
         self._temporary = temporary_beside(path)
         self._made: list[str] = []
         self._size = 0

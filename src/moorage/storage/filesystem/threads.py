@@ -56,7 +56,8 @@ class _SharedWork:
 
     def __init__(self, work: Callable[[], object]) -> None:
         self._work = work
-        self._begun, self._ended = threading.Lock(), threading.Lock()
+        self._begun = threading.Lock()
+        self._ended = threading.Lock()
         self._ended.acquire()
         self._error: BaseException | None = None
 

@@ -96,7 +96,10 @@ class FilesystemUploads:
         check_root: Callable[[], None],
     ) -> None:
         """`check_root` raises StorageUnavailable if the data directory was lost."""
-        self._path_of, self._pool, self._directories, self._check_root = path_of, pool, directories, check_root
+        self._path_of = path_of
+        self._pool = pool
+        self._directories = directories
+        self._check_root = check_root
         self._started: dict[str, datetime] = {}  # by path: it never changes
 
     def _missing(self, home: str) -> UploadMissing:

@@ -29,7 +29,7 @@ from moorage.storage.object_store.interface import Source
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from moorage.storage.gcs.connection import GcsResponse
+    from moorage.storage.gcs.connection import Response
     from moorage.storage.gcs.requests import GcsRequests
 
 __all__ = ["Compose"]
@@ -145,7 +145,7 @@ class Compose:
                 return Version(str(response["resource"]["generation"]))
             params["rewriteToken"] = str(response["rewriteToken"])
 
-    async def _post(self, path: str, params: dict[str, str], body: dict[str, Any]) -> GcsResponse:
+    async def _post(self, path: str, params: dict[str, str], body: dict[str, Any]) -> Response:
         data = [json.dumps(body).encode()]
         return await self._connection.ask("POST", path, params=params, headers=_JSON, data=data, long=True)
 

@@ -22,7 +22,7 @@ from moorage.storage.driver import ObjectTooLarge, StorageUnavailable
 from moorage.storage.gcs.credentials import endpoint_of, identity_of, require_library
 from moorage.storage.gcs.errors import failure_of
 from moorage.storage.object_store.errors import FailureKind, Location, RequestFailed
-from moorage.storage.object_store.retry import Retry
+from moorage.storage.object_store.retry import RetryPolicy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["GcsConnection", "GcsResponse"]
+__all__ = ["GcsConnection", "Response"]
 
 _CONNECT_S: Final = 10
 _READ_S: Final = 60
@@ -48,7 +48,7 @@ _TOKENLESS: Final = (
 
 
 @dataclass(frozen=True, slots=True)
-class GcsResponse:
+class Response:
     """Response that was read to its end; the names of `headers` are case-insensitive."""
 
     status: int
@@ -79,7 +79,7 @@ class GcsConnection:
         self.location = Location(self.endpoint, options.bucket, options.prefix)
         self.identity = identity_of(options)
         self._turns = asyncio.Semaphore(options.maxconcurrency)
-        self.retry = Retry(failure_of, options.attempts, sleep=sleep)
+        self.retry = RetryPolicy(failure_of, options.attempts, sleep=sleep)
         self._outward: ClientSession | None = None
         self._inward: ClientSession | None = None
         self._closed = False
@@ -137,7 +137,7 @@ class GcsConnection:
         limit: int | None = None,
         long: bool = False,
         attempts: int = 0,
-    ) -> GcsResponse:
+    ) -> Response:
         """Make a request, repeated while its failures are transient, and return the whole response.
 
         `path` may be a whole URL; then no token is sent.  `limit` bounds the body: ObjectTooLarge.  `attempts`
@@ -147,9 +147,9 @@ class GcsConnection:
         total_s = _LONG_S if long else _READ_S + size / _LEAST_RATE
         url = f"{path}?{urlencode(params)}" if params else path
 
-        async def request() -> GcsResponse:
+        async def request() -> Response:
             async with await self._send(method, url, headers or {}, data, total_s) as response:
-                return GcsResponse(response.status, response.headers, await _whole(response, limit), self.location)
+                return Response(response.status, response.headers, await _whole(response, limit), self.location)
 
         async with self._turns:
             return await self.retry.run(request, attempts=attempts)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.gcs.options import GcsOptions
 
-__all__ = ["CloudIdentity", "endpoint_of", "identity_of", "require_library"]
+__all__ = ["GcsIdentity", "endpoint_of", "identity_of", "require_library"]
 
 _SCOPES: Final = ["https://www.googleapis.com/auth/devstorage.read_write"]
 _WIDE: Final = ["https://www.googleapis.com/auth/cloud-platform"]
@@ -58,11 +58,12 @@ def endpoint_of(options: GcsOptions) -> str:
     return (address if "://" in address else f"http://{address}").rstrip("/")
 
 
-class CloudIdentity:
+class GcsIdentity:
     """`data` None: the credentials that the library finds; `anonymous`: no token at all."""
 
     def __init__(self, data: Mapping[str, Any] | None, *, anonymous: bool = False) -> None:
-        self.data, self.anonymous = data, anonymous
+        self.data = data
+        self.anonymous = anonymous
         self._token: Token | None = None
 
     @property
@@ -101,18 +102,18 @@ class CloudIdentity:
         return token.access_token
 
 
-def identity_of(options: GcsOptions) -> CloudIdentity:
+def identity_of(options: GcsOptions) -> GcsIdentity:
     """Raises StartupError."""
     if options.keyfile:
-        return CloudIdentity(_checked(_read(options.keyfile, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
+        return GcsIdentity(_checked(_read(options.keyfile, "storage.gcs.keyfile"), "storage.gcs.keyfile"))
     if options.credentials:
-        return CloudIdentity(_checked(dict(options.credentials), "storage.gcs.credentials"))
+        return GcsIdentity(_checked(dict(options.credentials), "storage.gcs.credentials"))
     if not options.endpoint and os.environ.get("STORAGE_EMULATOR_HOST"):
-        return CloudIdentity(None, anonymous=True)
+        return GcsIdentity(None, anonymous=True)
     if path := os.environ.get("GOOGLE_APPLICATION_CREDENTIALS", ""):
         name = "GOOGLE_APPLICATION_CREDENTIALS"
-        return CloudIdentity(_checked(_read(path, name), name))
-    return CloudIdentity(None)
+        return GcsIdentity(_checked(_read(path, name), name))
+    return GcsIdentity(None)
 
 
 def _read(path: str, name: str) -> Any:

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from aiohttp import ClientResponse
 
     from moorage.storage.driver import When
-    from moorage.storage.gcs.connection import GcsResponse
+    from moorage.storage.gcs.connection import Response
     from moorage.storage.gcs.options import GcsOptions
 
 __all__ = ["SESSION_TYPE", "GcsRequests", "ObjectProperties"]
@@ -105,7 +105,7 @@ class GcsRequests:
             raise KeyMissing(key)
         return Content(answer.body, Version(version))
 
-    async def _media(self, key: Key, params: dict[str, str], limit: int) -> GcsResponse:
+    async def _media(self, key: Key, params: dict[str, str], limit: int) -> Response:
         path = self.connection.path(self.path(key))
         try:
             return await self.connection.ask(

@@ -33,7 +33,7 @@ from moorage.storage.object_store.interface import Source
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
-    from moorage.storage.gcs.connection import GcsResponse
+    from moorage.storage.gcs.connection import Response
     from moorage.storage.gcs.requests import GcsRequests, ObjectProperties
     from moorage.storage.object_store.interface import LargeWriter
 
@@ -132,7 +132,7 @@ class ResumableUploads:
     def chunk(self) -> int:
         return self._requests.options.chunksize
 
-    async def _put(self, address: str, data: bytes, start: int | None, total: int | None) -> GcsResponse:
+    async def _put(self, address: str, data: bytes, start: int | None, total: int | None) -> Response:
         """Send bytes from `start`; None only requests how many are stored."""
         whole = "*" if total is None else str(total)
         sent = f"{start}-{start + len(data) - 1}" if data and start is not None else "*"
@@ -222,7 +222,9 @@ class _SessionWriter:
     """See `interface.LargeWriter`.  A short piece is the last one, and is sent by `commit`."""
 
     def __init__(self, sessions: ResumableUploads, key: Key, address: str) -> None:
-        self._sessions, self._key, self.address = sessions, key, address
+        self._sessions = sessions
+        self._key = key
+        self.address = address
         self._sent = 0
         self._last = b""
         self.committed = False
@@ -242,7 +244,7 @@ class _SessionWriter:
         return Stored.WRITTEN
 
 
-def _kept(answer: GcsResponse) -> int:
+def _kept(answer: Response) -> int:
     """Return the number of bytes that the store has."""
     found = _KEPT.fullmatch(answer.headers.get("Range", "").strip())
     return int(found[1]) + 1 if found is not None else 0

@@ -43,7 +43,8 @@ class UrlSigner:
     """Signs URLs of one driver in one process."""
 
     def __init__(self, connection: GcsConnection, *, clock: Callable[[], float] = time.time) -> None:
-        self._connection, self._clock = connection, clock
+        self._connection = connection
+        self._clock = clock
         self._key: Any = None
         self._iam: Any = None
         self._email = ""

@@ -62,7 +62,9 @@ class Signer:
     """Signs with the key that CloudFront knows as `key_pair_id`; `clock` gives seconds since 1970."""
 
     def __init__(self, key: RSAPrivateKey, key_pair_id: str, *, clock: Callable[[], float] = time.time) -> None:
-        self._key, self._key_pair_id, self._clock = key, key_pair_id, clock
+        self._key = key
+        self._key_pair_id = key_pair_id
+        self._clock = clock
 
     def sign(self, url: str, lasts_s: float) -> str:
         """Return `url`, which has no query, signed for `lasts_s` seconds from now.  Takes about a millisecond of
@@ -90,8 +92,11 @@ class CloudFront:
     def __init__(
         self, base_url: str, signer: Signer, *, prefix: str, lasts_s: float, nearby: IpRanges | None = None
     ) -> None:
-        self._base, self._signer = f"{base_url.rstrip('/')}/", signer
-        self._prefix, self._lasts_s, self._nearby = quote(prefix), lasts_s, nearby
+        self._base = f"{base_url.rstrip('/')}/"
+        self._signer = signer
+        self._prefix = quote(prefix)
+        self._lasts_s = lasts_s
+        self._nearby = nearby
 
     async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
         if self._nearby is not None and found is not None and self._nearby.hold(client):

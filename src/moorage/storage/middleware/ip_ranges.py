@@ -64,7 +64,10 @@ class IpRanges:
         every_s: float = 12 * 3600.0,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._url, self._regions, self._every_s, self._clock = url, regions, every_s, clock
+        self._url = url
+        self._regions = regions
+        self._every_s = every_s
+        self._clock = clock
         self._ranges = {_IPV4: Ranges(()), _IPV6: Ranges(())}
         self._due: float | None = None
         self._fetching: asyncio.Task[None] | None = None

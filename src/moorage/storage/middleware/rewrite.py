@@ -23,7 +23,9 @@ class Rewrite:
     makes = False
 
     def __init__(self, *, scheme: str = "", host: str = "", trim_path_prefix: str = "") -> None:
-        self._scheme, self._host, self._prefix = scheme, host, trim_path_prefix
+        self._scheme = scheme
+        self._host = host
+        self._prefix = trim_path_prefix
 
     async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
         del key, client

@@ -42,7 +42,7 @@ class Readable(Protocol):
     async def get(self, key: Key, *, limit: int) -> Content: ...
 
 
-class _Described(Protocol):
+class _Sized(Protocol):
     async def head(self, key: Key) -> Stat: ...
 
 
@@ -66,7 +66,7 @@ async def delete_each(keys: Sequence[Key], delete: Callable[[Key], Awaitable[Non
                 raise result
 
 
-async def find(store: _Described, key: Key) -> Stat | None:
+async def find(store: _Sized, key: Key) -> Stat | None:
     """Return what `head` does, or None if there is no object."""
     try:
         return await store.head(key)
@@ -80,7 +80,7 @@ def check_start(key: Key, start: int, size: int) -> None:
         raise RangeOutside(f"{key}: {start} is past its {size} bytes")
 
 
-async def stat_from(store: _Described, key: Key, start: int) -> Stat:
+async def stat_from(store: _Sized, key: Key, start: int) -> Stat:
     """Return size and time of an object of which an empty range at `start` is read.
 
     Raises KeyMissing, RangeOutside.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.object_store.errors import Failure
 
-__all__ = ["Retry", "jittered_backoff"]
+__all__ = ["RetryPolicy", "jittered_backoff"]
 
 _BACKOFF: Final = Backoff.exponential(0.2, 5.0)
 
@@ -30,7 +30,7 @@ def jittered_backoff(failures: int) -> float:
     return equal_jitter(_BACKOFF.delay_s(failures))
 
 
-class Retry:
+class RetryPolicy:
     """Makes a request up to `attempts` times, as long as its failures are transient.
 
     `delay_s` returns the pause in seconds after a number of failures; `failure_of` classifies the exceptions of

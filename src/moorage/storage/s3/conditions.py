@@ -18,7 +18,7 @@ from weakref import WeakValueDictionary
 import structlog
 
 from moorage.storage.driver import ABSENT, Conflict, Key, KeyMissing, Unchanged, Version
-from moorage.storage.s3.errors import OperationUnsupported
+from moorage.storage.s3.errors import RequestUnsupported
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -104,5 +104,5 @@ class Conditions:
         """Write the object; None if the condition was refused or is unknown to the store."""
         try:
             return await self._requests.put(key, _CONTENT, mode)
-        except (Conflict, OperationUnsupported):
+        except (Conflict, RequestUnsupported):
             return None

@@ -12,7 +12,7 @@ from typing import Any, Final
 from moorage.storage.driver import StorageUnavailable
 from moorage.storage.object_store.errors import Failure, FailureKind
 
-__all__ = ["OperationUnsupported", "failure_of"]
+__all__ = ["RequestUnsupported", "failure_of"]
 
 _STATUS: Final = re.compile(r"status code: ([0-9]{3})")
 _CODE: Final = re.compile(r"<Code>([A-Za-z0-9.]{1,80})</Code>")
@@ -58,7 +58,7 @@ _HINTS: Final = {
 }
 
 
-class OperationUnsupported(StorageUnavailable):
+class RequestUnsupported(StorageUnavailable):
     """The store does not implement this request, or a condition of it."""
 
 

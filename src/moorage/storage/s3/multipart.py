@@ -34,7 +34,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.object_store.helpers import find
 from moorage.storage.object_store.interface import Source
-from moorage.storage.s3.errors import OperationUnsupported
+from moorage.storage.s3.errors import RequestUnsupported
 from moorage.storage.s3.requests import NoSuchUpload
 
 if TYPE_CHECKING:
@@ -316,7 +316,7 @@ class S3Multipart:
         while True:
             try:
                 response = await self._call("list_multipart_uploads", prefix, Prefix=self._path(prefix), **markers)
-            except OperationUnsupported:
+            except RequestUnsupported:
                 return
             for entry in response.get("Uploads", ()):
                 yield entry
@@ -360,7 +360,10 @@ class _MultipartWriter:
         key: Key,
         upload: str,
     ) -> None:
-        self._send, self._complete, self._key, self._upload = send, complete, key, upload
+        self._send = send
+        self._complete = complete
+        self._key = key
+        self._upload = upload
         self._done: dict[int, str] = {}
         self._size = 0
         self.committed = False

@@ -32,9 +32,9 @@ from moorage.storage.driver import (
 )
 from moorage.storage.object_store.errors import RequestFailed
 from moorage.storage.object_store.helpers import refused_put
-from moorage.storage.object_store.retry import Retry
+from moorage.storage.object_store.retry import RetryPolicy
 from moorage.storage.s3.connection import S3Connection
-from moorage.storage.s3.errors import OperationUnsupported, failure_of
+from moorage.storage.s3.errors import RequestUnsupported, failure_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -68,7 +68,7 @@ class S3Requests:
         self.connection = S3Connection(options)
         self.location = self.connection.location
         self.path = self.location.path
-        self._retry = Retry(failure_of, options.attempts, sleep=sleep)
+        self._retry = RetryPolicy(failure_of, options.attempts, sleep=sleep)
         self._bulk = True
 
     def failed(self, error: Exception, operation: str, key: str) -> StorageError:
@@ -96,7 +96,7 @@ class S3Requests:
         self.trace(operation, key)
 
     async def call(self, operation: str, key: str, **parameters: Any) -> Any:
-        """Make one request of aiobotocore.  Raises KeyMissing, NoSuchUpload, Unsupported, UploadChanged."""
+        """Make one request of aiobotocore.  Raises KeyMissing, NoSuchUpload, RequestUnsupported, UploadChanged."""
         client = await self.connection.client()
         # Copies of gigabytes must not keep a list of tags waiting.
         turns = self.connection.moving if operation in _MOVING else self.connection.asking
@@ -110,7 +110,7 @@ class S3Requests:
             if failure.code == "NoSuchUpload":
                 raise NoSuchUpload(key) from error
             if failure.unsupported:
-                raise OperationUnsupported(f"{operation} {key}: {failure.outcome}") from error
+                raise RequestUnsupported(f"{operation} {key}: {failure.outcome}") from error
             if failure.refused:
                 raise UploadChanged(f"{key}: it is no longer what was written there") from error
             raise self.location.error(failure, operation, key) from error
@@ -139,7 +139,7 @@ class S3Requests:
         return Stat(key, found["size"], found["last_modified"]), Version(found["e_tag"] or "")
 
     async def put(self, key: Key, data: Sequence[bytes], mode: PutMode = "overwrite") -> Version:
-        """PutObject, on the condition that `mode` names.  Raises Conflict; Unsupported for a condition only."""
+        """PutObject, on the condition that `mode` names.  Raises Conflict, RequestUnsupported."""
 
         async def request() -> Version:
             import obstore
@@ -166,7 +166,7 @@ class S3Requests:
             if mode != "overwrite" and (failure.refused or failure.missing):
                 return await refused_put(self, key, data, error)
             if mode != "overwrite" and failure.unsupported:
-                raise OperationUnsupported(f"{key}: {failure.code}") from error
+                raise RequestUnsupported(f"{key}: {failure.code}") from error
             raise self.location.error(failure, "PutObject", key) from error
 
     def storage_class(self, key: str) -> str:
