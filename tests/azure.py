@@ -1,6 +1,6 @@
 """An Azure Blob Storage for tests: azurite, Microsoft's emulator, on loopback, started once for each test process.
 
-Its requests go through a server of ours, which counts them and may answer some itself (`Azurite.trouble`), or drop
+Its requests go through a proxy, which counts them and may answer some itself (`Azurite.trouble`), or drop
 the answer of some (`Azurite.lost`): that is how failures of the service are made, and what azurite is too lenient
 about.  Installed by tools/install_test_programs.py; where it is missing a test is skipped, or fails in CI.
 """
@@ -46,7 +46,7 @@ __all__ += ["start_azurite"]
 
 ACCOUNT: Final = "devstoreaccount1"
 ACCOUNT_KEY: Final = "Eby8vdM02xNOcqFlqUwJPLlmEtlCDXJ1OUzFT50uSRZ6IFsuFq2UVErCz4I6tq/K1SZFPTOtr/KBHBeksoGMGw=="
-"""Known to everybody: azurite's own."""
+"""azurite's published key."""
 
 NAMED_ACCOUNT: Final = "moorage"
 """Of an azurite that answers to names: CNCF Distribution 2.8 looks for azurite's own account on a fixed port."""
@@ -76,7 +76,9 @@ class Request:
 
 @dataclass
 class Azurite:
-    """`trouble` may answer a request with (status, code) in place of azurite; `lost` says whose answer is lost."""
+    """`trouble` may answer a request with (status, code) in place of azurite; `lost` selects requests whose
+    response is lost.
+    """
 
     port: int = 0
     account: str = ACCOUNT
@@ -221,14 +223,14 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
             super().finish()
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     return Handler
 
 
 def _understood(method: str, target: str, headers: list[tuple[str, str]], account: str) -> list[tuple[str, str]]:
-    """Headers that azurite takes for what they are: it makes a new blob of an Append Block that tells the blob's
-    kind, as CNCF Distribution 2.8 does.  Without that header, which was signed, it must be signed again.
+    """Return headers that azurite interprets as Azure does: it makes a new blob of an Append Block that tells the
+    blob's kind, as CNCF Distribution 2.8 does.  Without that header, which was signed, it must be signed again.
     """
     url = urlsplit(target)
     query = dict(parse_qsl(url.query))
@@ -270,7 +272,7 @@ class Container:
         return AzureOptions(**{**usual, **other})
 
     def driver(self, prefixes: tuple[str, ...] = (), **other: Any) -> ObjectDriver:
-        """`prefixes`: what stands before the keys, as if the container had been found so."""
+        """`prefixes` of the keys, as if the container had them."""
         connection = AzureConnection(self.options(**other))
         layouts = _Decided(connection, prefixes) if prefixes else AzureStore(connection)
         return ObjectDriver(layouts, AzureUploads(layouts))

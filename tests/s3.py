@@ -162,7 +162,7 @@ def front() -> Front:
         protocol_version = "HTTP/1.1"
 
         def log_request(self, code: int | str = "-", size: int | str = "-") -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     found = Front()
     found.app = found.application(_behind())
@@ -181,7 +181,7 @@ def _behind() -> Any:
 
 
 def cannot_hold(reason: str) -> NoReturn:
-    """What is tested is not of this store's nature: the run tells the reason, and counts the test as excused."""
+    """The store has no such feature: report the reason, and count the test as excused."""
     pytest.skip(f"cannot hold on {os.environ.get('MOORAGE_S3_STORE', 'moto' if is_moto() else 'it')}: {reason}")
 
 

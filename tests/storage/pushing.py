@@ -1,4 +1,4 @@
-"""A client whose nodes die under it: what it was told must hold, wherever it goes on."""
+"""A client whose nodes die: acknowledged offsets must hold on every other node."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ __all__ = ["Client"]
 
 
 class Client:
-    """Pushes `data` in requests that end at `ends`, and finishes; knows what it was told.
+    """Pushes `data` in requests that end at `ends`, and finishes; records acknowledged offsets.
 
     `told` is the offset that was last acknowledged, -1 before an upload was begun.
     """
@@ -27,7 +27,7 @@ class Client:
         self.finished = False
 
     async def push(self, driver: ObjectDriver) -> None:
-        """From wherever the upload stands.  Raises StorageUnavailable where the node dies."""
+        """Continue from the upload's offset.  Raises StorageUnavailable where the node dies."""
         state = await self._where(driver)
         assert self._data.startswith(await self._stored(driver, state))
         assert state.offset >= self.told, "what was acknowledged is kept"

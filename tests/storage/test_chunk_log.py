@@ -57,14 +57,14 @@ def note(offset: int) -> Note:
 
 
 class Client:
-    """Pushes PIECES, a request for each, to any node, and knows what it was told."""
+    """Pushes PIECES, a request for each, to any node, and records acknowledged offsets."""
 
     def __init__(self) -> None:
         self.told = -1  # the offset of the last answer; -1: it has not heard of an upload
         self.at = 0
 
     async def push(self, log: ChunkLog) -> None:
-        """From where the upload stands to the end."""
+        """Push from the upload's offset to the end."""
         if self.told < 0:
             await log.begin(HOME)
             self.told = 0
@@ -121,7 +121,7 @@ def steps(any_length: bool) -> Iterator[tuple[int, bool]]:
 @pytest.mark.slow
 @pytest.mark.parametrize("any_length", [False, True], ids=["equal-parts", "any-length"])
 def test_a_crash_at_any_call_loses_and_tears_nothing(any_length: bool) -> None:
-    """Another node goes on, nothing is readable before it is whole, and the purger leaves an empty bucket."""
+    """Another node continues, nothing is readable before it is whole, and the purger leaves an empty bucket."""
     count = 0
     for step, done in steps(any_length):
         asyncio.run(die_and_go_on(step, done, any_length))
@@ -329,14 +329,14 @@ async def race(order: Sequence[int], *, exact: bool) -> tuple[list[bytes], bytes
 
 
 def orders() -> Iterator[tuple[int, ...]]:
-    """Every way in which two writers can take ten turns, five each; what is left is anybody's."""
+    """Every way in which two writers can take ten turns, five each; the rest is done by either."""
     for places in itertools.combinations(range(10), 5):
         yield tuple(int(place in places) for place in range(10))
 
 
 @pytest.mark.slow
 def test_two_writers_in_every_order_never_mix() -> None:
-    """Whatever turns two requests take, one is acknowledged and the blob is exactly its bytes."""
+    """In every order of two requests' calls, one is acknowledged and the blob is exactly its bytes."""
     for order in orders():
         won, published, orphans = asyncio.run(race(order, exact=True))
         assert len(won) == 1, order
@@ -357,7 +357,7 @@ def test_two_writers_on_a_store_whose_conditions_do_not_hold_never_mix() -> None
 
 
 async def test_the_references_upload_is_taken_over() -> None:
-    """The day of the move interrupts nobody: bytes, offset and hash state are found and go on."""
+    """The day of the move interrupts no push: bytes, offset and hash state are found and continued."""
     bucket = Bucket()
     objects = MemoryObjects(bucket, chunk=CHUNK)
     bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
@@ -391,7 +391,7 @@ async def test_a_cancelled_upload_of_the_reference_is_aborted(noted: bool) -> No
 
 
 async def test_cancelling_an_upload_of_ours_costs_no_search_for_unfinished_objects() -> None:
-    """Ours has none, and looking costs a request."""
+    """An upload begun by Moorage has none, and a look costs a request."""
     bucket, requests = Bucket(), list[str]()
 
     async def before(name: str, keys: Sequence[Key]) -> None:
@@ -408,7 +408,7 @@ async def test_cancelling_an_upload_of_ours_costs_no_search_for_unfinished_objec
 
 @pytest.mark.parametrize("begun", [b"abcdefg", b""], ids=["some", "none"])
 async def test_nothing_is_left_of_the_references_upload_by_the_node_that_published_it(begun: bytes) -> None:
-    """A node removes by name what it published; no state tells the names of the reference's hash states."""
+    """A node removes by name what it published; no state has the names of CNCF Distribution's hash states."""
     bucket = Bucket()
     bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
     for size in sorted({0, len(begun)}):
@@ -438,7 +438,7 @@ async def test_a_foreign_beginning_of_any_length_is_joined_as_the_store_wants_it
 
 
 async def test_two_requests_that_take_over_one_upload_do_not_both() -> None:
-    """The second is told that the first was faster."""
+    """The second learns that the first was faster."""
     bucket = Bucket()
     bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
     MemoryObjects(bucket).begin_foreign(Key(f"{HOME}/data"), b"abc")
@@ -449,7 +449,7 @@ async def test_two_requests_that_take_over_one_upload_do_not_both() -> None:
 
 
 async def test_an_empty_foreign_upload_is_an_upload_of_nothing() -> None:
-    """A POST to the old registry and the PATCH to ours."""
+    """A POST to the old registry and the PATCH to Moorage."""
     bucket = Bucket()
     bucket.store(f"{HOME}/startedat", b"2026-11-24T15:18:03Z")
     MemoryObjects(bucket).begin_foreign(Key(f"{HOME}/data"), b"")
@@ -461,7 +461,7 @@ async def test_an_empty_foreign_upload_is_an_upload_of_nothing() -> None:
 
 
 async def test_a_chunk_that_was_replaced_stops_the_publication() -> None:
-    """Bytes that nobody hashed become no blob."""
+    """Bytes that were never hashed become no blob."""
     bucket = Bucket()
     log = node(bucket)
     state = await log.begin(HOME)

@@ -1,4 +1,4 @@
-"""Every driver of ours passes the contract."""
+"""Every driver passes the contract."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class TestMemory(DriverContract, LockingContract, ReplacingContract):
 
 
 class TestObjects(DriverContract, ReplacingContract):
-    """What every object store shares, on one in memory; `chunk` is small, so that uploads have several."""
+    """The part shared by all object stores, on one in memory; `chunk` is small, so that uploads have several."""
 
     @pytest.fixture(params=[False, True], ids=["equal-parts", "any-length"])
     def connect(self, request: pytest.FixtureRequest) -> Callable[[], Driver]:
@@ -57,7 +57,7 @@ class TestObjectsAtOnce(DriverContract, ReplacingContract):
 
 
 class TestS3(DriverContract, ReplacingContract):
-    """On moto, or whatever store the environment names (docs/testing.md)."""
+    """On moto, or the store that the environment names (docs/testing.md)."""
 
     pytestmark = pytest.mark.slow
     exact_conditions = os.environ.get("MOORAGE_S3_EXACT", "1") == "1"
@@ -78,7 +78,7 @@ class TestS3(DriverContract, ReplacingContract):
 
 
 class TestGcs(DriverContract):
-    """On a fake of ours (`gcs/server.py`); `chunk` and `sources` are small, so that joins are trees."""
+    """On a fake (`gcs/server.py`); `chunk` and `sources` are small, so that joins are trees."""
 
     pytestmark = pytest.mark.slow
 

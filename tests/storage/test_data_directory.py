@@ -42,7 +42,7 @@ def moved(root: Path) -> None:
 
 
 def replaced(root: Path) -> None:
-    """What unmounting a volume leaves."""
+    """The directory that an unmounted volume leaves."""
     moved(root)
     root.mkdir()
 
@@ -61,7 +61,7 @@ def is_absent_or_empty(root: Path) -> bool:
 async def test_what_was_in_a_lost_directory_is_unavailable_and_not_absent(
     driver: FilesystemDriver, root: Path, lose: Callable[[Path], None]
 ) -> None:
-    """A 404 would tell clients that somebody has deleted their images; a deletion would seem to succeed."""
+    """After a 404, clients would believe that their images were deleted; a deletion would seem to succeed."""
     await driver.write(KEY, b"text")
     state = await driver.uploads.begin(HOME)
     lose(root)

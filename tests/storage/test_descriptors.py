@@ -1,4 +1,4 @@
-"""The filesystem driver closes what it opens and leaves no temporary file, whatever an operation's outcome."""
+"""The filesystem driver closes what it opens and leaves no temporary file, after any outcome of an operation."""
 
 from __future__ import annotations
 
@@ -225,7 +225,7 @@ def test_a_write_that_is_cut_short_is_resumed_at_its_byte(
 
 
 async def test_a_clearing_is_durable(driver: FilesystemDriver, tmp_path: Path, calls: Calls) -> None:
-    """What an operator deleted does not come back with the power: the directory above is fsynced."""
+    """Deleted objects do not come back with the power: the directory above is fsynced."""
     synced = len(calls.synced)
     await driver.clear(Key("r/a"))
     assert calls.synced[synced:] == [str(tmp_path / "r")]

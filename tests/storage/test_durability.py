@@ -1,4 +1,4 @@
-"""What a power cut would leave, from the system calls that were made.
+"""The files after a power cut, derived from the system calls that were made.
 
 A small model of a disk at its worst watches every call: a name is lost until its directory is fsynced, bytes
 until their file is.  What a call of the driver acknowledged must not be lost.
@@ -118,7 +118,7 @@ class Disk:
             assert str(name) not in self.names, f"the entry of {name} is lost"
 
     def count(self) -> int:
-        """How many fsyncs there were since the last time."""
+        """Return the number of fsyncs since the last call."""
         number = len(self.syncs)
         self.syncs.clear()
         return number
@@ -180,7 +180,7 @@ async def test_a_layer_survives_before_its_link(driver: FilesystemDriver, disk: 
 
 
 async def test_a_deletion_survives(driver: FilesystemDriver, disk: Disk, tmp_path: Path) -> None:
-    """What an operator deleted does not come back with the power."""
+    """Deleted objects do not come back with the power."""
     keys = [Key("a/b/1"), Key("a/b/2"), Key("a/c/1")]
     for key in keys:
         await driver.write(key, b"text")
@@ -215,9 +215,9 @@ async def test_a_blob_that_was_there_is_made_durable(driver: FilesystemDriver, d
 
 
 async def test_the_price_of_a_layer(driver: FilesystemDriver, disk: Disk) -> None:
-    """Fsyncs decide how many layers a second a disk takes; the reference makes about 15.
+    """Fsyncs decide how many layers a second a disk takes; CNCF Distribution makes about 15.
 
-    Ours: one for each chunk's bytes; the blob's directory and the entry of that; the link's bytes, directory
+    Moorage: one for each chunk's bytes; the blob's directory and the entry of that; the link's bytes, directory
     and entry.  A link that is written again costs its bytes and its directory.
     """
     await push(driver, "ab0")

@@ -117,7 +117,7 @@ def test_a_name_that_is_taken_is_kept_without_hard_links(tmp_path: Path, monkeyp
 
 
 def test_a_failed_sync_names_the_call_and_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The registry logs both, and decides by the errno what the client is told."""
+    """The registry logs both, and chooses the client's error by the errno."""
 
     def fail(fd: int) -> None:
         raise OSError(errno.EIO, os.strerror(errno.EIO))

@@ -1,4 +1,6 @@
-"""What only the filesystem driver promises: its layout on disk, what crashes leave, what others do beside it."""
+"""Guarantees of the filesystem driver alone: layout on disk, leftovers of crashes, other programs on the
+directory.
+"""
 
 from __future__ import annotations
 
@@ -91,7 +93,7 @@ async def test_an_upload_has_the_references_files(driver: FilesystemDriver, tmp_
 async def test_an_upload_of_the_reference_goes_on(
     driver: FilesystemDriver, tmp_path: Path, names: list[str], size: int, offset: int
 ) -> None:
-    """It stands where the last hash state that the data reaches says, and bytes behind that are dropped."""
+    """Its offset is that of the last hash state that the data reaches, and bytes after it are dropped."""
     home = tmp_path / HOME
     make(home / "startedat", b"2026-11-23T14:59:09Z")
     make(home / "data", b"123456789"[:size])
@@ -163,7 +165,7 @@ async def test_names_that_no_key_can_have_are_not_listed(driver: FilesystemDrive
 
 
 async def test_a_large_listing_is_never_stale(driver: FilesystemDriver, tmp_path: Path) -> None:
-    """Pages of 3,000 tags come from memory, and a tag pushed or deleted by anybody shows at once."""
+    """Pages of 3,000 tags come from memory, and a tag pushed or deleted by any process shows at once."""
     names = [f"{number:04d}" for number in range(3000)]
     for name in names:
         (tmp_path / "tags" / name).mkdir(parents=True)
@@ -179,7 +181,7 @@ async def test_a_large_listing_is_never_stale(driver: FilesystemDriver, tmp_path
 
 
 async def test_links_to_other_disks_are_followed(driver: FilesystemDriver, tmp_path: Path) -> None:
-    """Operators move a large repository elsewhere and link to it; a collector must see its links."""
+    """Operators move a large repository to another disk and link to it; a collector must see its links."""
     make(tmp_path / "elsewhere/repository/_layers/link", b"text")
     (tmp_path / "r").mkdir()
     (tmp_path / "r/moved").symlink_to(tmp_path / "elsewhere/repository")
@@ -187,7 +189,7 @@ async def test_links_to_other_disks_are_followed(driver: FilesystemDriver, tmp_p
 
 
 async def test_a_file_in_place_of_a_directory(driver: FilesystemDriver) -> None:
-    """Reading below an object finds nothing; writing there says why it cannot."""
+    """Reading below an object finds nothing; writing there fails with the cause."""
     await driver.write(Key("a/b"), b"text")
     with pytest.raises(KeyMissing):
         await driver.read(Key("a/b/c"))
@@ -199,7 +201,7 @@ async def test_a_file_in_place_of_a_directory(driver: FilesystemDriver) -> None:
 
 
 async def test_a_name_too_long_for_the_disk(driver: FilesystemDriver) -> None:
-    """Nobody finds it, and storing it fails with the cause."""
+    """It is missing for reads, and storing it fails with the cause."""
     long = Key("a/" + "b" * 300)
     with pytest.raises(KeyMissing):
         await driver.read(long)
@@ -252,7 +254,7 @@ async def test_uploads_are_looked_for_in_repositories_only(driver: FilesystemDri
 
 
 async def test_an_upload_removed_by_hand_is_missing(driver: FilesystemDriver, tmp_path: Path) -> None:
-    """Somebody cleans up below us: the client is told that its upload is gone."""
+    """Another program removes the files: the client learns that its upload is gone."""
     state = await driver.uploads.begin(HOME)
     async with driver.uploads.append(HOME, state) as appender:
         (tmp_path / HOME / "data").unlink()

@@ -102,6 +102,6 @@ async def play(driver: Driver, steps: list[tuple[object, ...]]) -> None:
 @settings(max_examples=120, deadline=None, derandomize=True)
 @given(steps=st.lists(STEP, max_size=25))
 def test_any_sequence_of_steps(make: Callable[[Path], Driver], steps: list[tuple[object, ...]]) -> None:
-    """Whatever clients, collectors and purgers do in turn, nothing is lost, kept or listed wrongly."""
+    """In every order of calls of clients, collectors and purgers, nothing is lost, kept or listed wrongly."""
     with tempfile.TemporaryDirectory() as root:
         asyncio.run(play(make(Path(root)), steps))

@@ -54,7 +54,7 @@ async def test_a_third_piece_waits_for_the_first() -> None:
 
 
 async def test_what_could_not_be_sent_is_told_until_the_end() -> None:
-    """Nobody may take an upload with a hole for whole."""
+    """An upload with a hole would be taken for whole."""
     store = Store()
     store.failure = OSError("away")
     pieces = ChunkBuffer(4, store.send)
@@ -69,7 +69,7 @@ async def test_what_could_not_be_sent_is_told_until_the_end() -> None:
 
 
 async def test_what_is_sent_may_be_held_on_to() -> None:
-    """Where a short piece will be superseded by one that begins with it."""
+    """For stores where a short piece is superseded by one that begins with it."""
     store = Store()
     pieces = ChunkBuffer(4, store.send)
     await pieces.add([b"ab"])
@@ -83,7 +83,7 @@ async def test_what_is_sent_may_be_held_on_to() -> None:
 
 
 async def test_a_request_that_is_cancelled_leaves_its_piece_on_its_way_and_waits_at_the_end() -> None:
-    """The store might still write it after whoever cleans up has gone."""
+    """The store might still write it after the cleanup."""
     store = Store()
     store.open.clear()
     pieces = ChunkBuffer(4, store.send)

@@ -90,7 +90,7 @@ for number in range(30):
 
 
 async def test_a_killed_writer_frees_the_upload(driver: FilesystemDriver, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a chunk: the next request goes on at the last checkpoint, at once."""
+    """SIGKILL in the middle of a chunk: the next request continues at the last checkpoint, at once."""
     state = await driver.uploads.begin(HOME)
     code = """
 home = Key(sys.argv[2])
@@ -118,7 +118,7 @@ async with driver.uploads.append(home, await driver.uploads.state(home)) as appe
 
 
 class Held:
-    """A system call that waits, in whichever thread makes it, until it is let go."""
+    """Make a system call wait, in any thread, until it is released."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, name: str, module: ModuleType = os) -> None:
         self.entered, self._go = threading.Event(), threading.Event()
@@ -341,7 +341,9 @@ def remount(disk: Path, option: str) -> None:
 @pytest.mark.root
 @pytest.mark.fault
 async def test_a_full_disk_and_room_again(disk: Path) -> None:
-    """No space for bytes, none for inodes: refusals, nothing torn, no temporary files; then all goes on."""
+    """No space for bytes, none for inodes: refusals, nothing torn, no temporary files; then all requests succeed
+    again.
+    """
     driver = FilesystemDriver(disk / "root")
     await driver.write(KEY, b"old")
     state = await driver.uploads.begin(HOME)
@@ -377,7 +379,7 @@ async def test_a_full_disk_and_room_again(disk: Path) -> None:
 @pytest.mark.root
 @pytest.mark.fault
 async def test_a_read_only_disk(disk: Path) -> None:
-    """Pulls go on, pushes are refused as from a full disk."""
+    """Pulls succeed, pushes are refused as with a full disk."""
     driver = FilesystemDriver(disk / "root")
     await driver.write(KEY, b"text")
     state = await driver.uploads.begin(HOME)

@@ -1,4 +1,4 @@
-"""A driver that is watched does what it did, and tells what it does."""
+"""An instrumented driver behaves as before, and reports its calls."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ HOME = Key("x/_uploads/1")
 
 
 class Seen:
-    """A watch that keeps what it was told, and how each ended."""
+    """Records each call and its outcome."""
 
     def __init__(self) -> None:
         self.actions: list[str] = []
@@ -114,7 +114,7 @@ async def test_uploads_are_told_of(driver: Driver, seen: Seen) -> None:
 
 
 async def test_several_writes_in_one_step_are_one_action(driver: Driver, seen: Seen) -> None:
-    """What a filesystem does in one thread has one duration; counted by parts it would not be there at all."""
+    """Work of one thread has one duration; counted by parts it would not appear at all."""
     await driver.write_ordered([[Write(Key("a/1"), b"x")], [Write(Key("a/2"), b"x")]])
     state = await driver.uploads.begin(HOME)
     await driver.publish(HOME, state, KEY, Write(Key("a/3"), b"x"))

@@ -45,7 +45,7 @@ HOME = Key("docker/registry/v2/repositories/a/_uploads/0199a3c4-0000-7000-8000-0
 
 @dataclass
 class Provider:
-    """An identity provider that gives everybody a token, and remembers what was asked."""
+    """An identity provider that gives every client a token, and records the requests."""
 
     port: int = 0
     asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
@@ -57,7 +57,7 @@ class Provider:
 
 @dataclass(frozen=True)
 class Private:
-    """azurite behind a certificate of ours."""
+    """azurite behind a private certificate."""
 
     url: str
     ca_file: str
@@ -109,7 +109,7 @@ def a_provider(context: ssl.SSLContext) -> Iterator[Provider]:
             self.wfile.write(text)
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.socket = context.wrap_socket(server.socket, server_side=True)
@@ -223,7 +223,7 @@ async def test_an_application_with_a_secret(private: Private, name: str, monkeyp
 async def test_a_workload_identity(
     private: Private, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """`default_credentials` in Kubernetes: a token file that the cluster writes is exchanged for ours."""
+    """`default_credentials` in Kubernetes: the cluster's token file is exchanged for an access token."""
     (tmp_path / "token").write_text("of the cluster")
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{private.provider.host}")
     monkeypatch.setenv("AZURE_TENANT_ID", "the-tenant")
@@ -304,7 +304,7 @@ def a_proxy(container: Container, seen: list[str]) -> Iterator[str]:
         do_GET = do_HEAD = do_PUT = do_DELETE = answer  # noqa: N815  names of the base class
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

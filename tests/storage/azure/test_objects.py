@@ -49,7 +49,7 @@ def container() -> Iterator[Container]:
 
 
 def leave(container: Container, name: str, data: bytes, *, append: bool = False) -> None:
-    """A blob, as somebody else would have written it."""
+    """Write a blob as another program would."""
     with container.client as client:
         if append:
             blob = client.get_blob_client(name)
@@ -97,7 +97,7 @@ async def test_a_container_of_2_8_stays_one(container: Container) -> None:
 
 
 async def test_a_root_is_never_of_2_8(container: Container) -> None:
-    """It had no `rootdirectory`: what lies beside the root is none of ours."""
+    """It had no `rootdirectory`: blobs outside of the root are not the registry's."""
     leave(container, f"/{TAG}", b"old")
     driver = container.driver(rootdirectory="images")
     with pytest.raises(KeyMissing):
@@ -191,7 +191,7 @@ def replace_last(version: str) -> Any:
 @pytest.mark.parametrize("slash", ["", "/"])
 @pytest.mark.parametrize("size", [0, 1, 50_000])
 async def test_uploads_that_the_reference_began_go_on(container: Container, slash: str, size: int) -> None:
-    """Nobody sends 20 GB again because the registry was replaced meanwhile."""
+    """A client would have to send 20 GB again because the registry was replaced meanwhile."""
     data = bytes(index % 251 for index in range(size))
     home = f"{slash}{HOME}"
     leave(container, f"{home}/startedat", b"2026-11-23T14:59:09Z")
@@ -270,7 +270,7 @@ async def test_a_slow_copy_is_waited_for_and_not_seen(
 async def test_a_copy_that_failed_is_made_again(
     container: Container, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:
-    """The service leaves an empty blob that says so; it must not count as the layer."""
+    """The service leaves an empty blob with a header that reports it; it must not count as the layer."""
     driver = container.driver()
     slow = Slow(monkeypatch, 2, ending)
     with pytest.raises(StorageUnavailable, match=ending):
@@ -293,7 +293,7 @@ async def test_a_copy_that_failed_is_made_again(
 
 
 async def test_a_blob_that_is_there_is_not_written_again(container: Container) -> None:
-    """Whoever is just downloading it would be cut off."""
+    """A client that is downloading it would be cut off."""
     driver = container.driver()
     for data in (b"small", b"x" * 2_000_000):
         await published(driver, data)
@@ -330,7 +330,7 @@ async def test_a_signed_url_is_good_for_reading_this_blob_only(container: Contai
 async def test_an_identity_without_the_right_streams_with_one_warning(
     container: Container, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Pulls go on through the registry, and the log is not filled by them."""
+    """Pulls pass through the registry, and do not fill the log."""
     now = 0.0
     connection = AzureConnection(container.options(), clock=lambda: now)
     await connection._client()
@@ -409,7 +409,7 @@ async def test_what_a_dead_process_left_of_a_large_blob_is_swept(container: Cont
 
 
 async def test_a_large_blob_in_one_go(container: Container) -> None:
-    """It grows elsewhere, is copied when it is whole, and leaves nothing in either case."""
+    """It grows under another key, is copied when it is whole, and leaves nothing in either case."""
     driver = container.driver(chunk=1000)
     async with driver.create(TO) as writer:
         await writer.write([b"x" * 2500])
@@ -426,7 +426,9 @@ async def test_a_large_blob_in_one_go(container: Container) -> None:
 
 
 async def test_a_closed_driver_opens_nothing(container: Container) -> None:
-    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    """Requests that still run when a worker ends would open sessions that nothing closes (tests/leaks.py finds
+    them).
+    """
     for used in (True, False):
         driver = container.driver()
         if used:
@@ -493,7 +495,7 @@ async def test_a_push_is_as_few_requests_as_can_be(container: Container) -> None
 
 
 async def test_memory_and_content_of_a_layer_of_many_blocks(container: Container) -> None:
-    """What comes out is what went in, block after block, and read back in pieces."""
+    """The bytes are those that were sent, block after block, and read back in pieces."""
     driver = container.driver(chunk=1 << 20)
     hasher, state = hashlib.sha256(), await driver.uploads.begin(HOME)
     async with driver.uploads.append(HOME, state) as appender:

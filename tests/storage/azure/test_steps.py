@@ -94,7 +94,7 @@ def note(offset: int) -> Note:
 
 
 async def push(driver: ObjectDriver, home: Key = HOME, told: int = -1) -> None:
-    """A request for each of PIECES from where the upload stands, then the last."""
+    """Send a request for each of PIECES from the upload's offset on, then the last."""
     if told < 0:
         await driver.uploads.begin(home)
     while True:
@@ -127,7 +127,7 @@ async def requests_of_a_push() -> int:
 @pytest.mark.parametrize("late", [False, True], ids=["before", "after"])
 @pytest.mark.timeout(600)
 async def test_a_node_that_dies_at_any_request_tears_nothing(late: bool) -> None:
-    """Another node goes on from what was acknowledged, or there is nothing at all; and nothing is left behind."""
+    """Another node continues after the acknowledged bytes, or there is nothing; no object is left behind."""
     for at in range(1, await requests_of_a_push() + 1):
         with a_container() as container:
             steps = Steps(container, at, late=late, what=_nothing)
@@ -214,7 +214,7 @@ async def test_another_writer_at_any_request_mixes_nothing() -> None:
 
 
 async def test_a_discard_at_any_request_stays(container: Container) -> None:
-    """Cancelling an upload while it is written leaves nothing, not even blocks that nobody lists."""
+    """Cancelling an upload while it is written leaves nothing, not even blocks that no listing shows."""
     other = container.driver(("",), chunk=4, small=2)
     for at in itertools.count(1):
         await other.uploads.begin(HOME)

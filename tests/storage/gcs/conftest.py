@@ -1,4 +1,4 @@
-"""What most tests of the Google driver are given; some make a bucket of their own."""
+"""Fixtures of the tests of the Google driver; some tests make a bucket of their own."""
 
 from __future__ import annotations
 

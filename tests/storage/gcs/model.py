@@ -1,4 +1,4 @@
-"""What `gcs/server.py` holds, is asked, and answers."""
+"""Objects, requests and responses of `gcs/server.py`."""
 
 from __future__ import annotations
 

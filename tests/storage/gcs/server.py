@@ -64,7 +64,7 @@ def private_key() -> rsa.RSAPrivateKey:
 
 @dataclass
 class GcsServer:
-    """The server.  `iam`: whether signBlob is permitted; `lenient`: a session may be told who asks."""
+    """The server.  `iam`: whether signBlob is permitted; `lenient`: requests of a session may have credentials."""
 
     port: int = 0
     buckets: dict[str, dict[str, Stored]] = field(default_factory=dict)
@@ -113,7 +113,7 @@ class GcsServer:
         self.lenient = False
 
     def key_file(self) -> dict[str, str]:
-        """What the JSON file of a service account holds."""
+        """Return the content of the JSON file of a service account."""
         pem = private_key().private_bytes(
             serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         )

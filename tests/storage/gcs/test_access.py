@@ -43,7 +43,7 @@ DATA = b"a layer" * 1000
 
 @pytest.fixture
 def bucket(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Bucket]:
-    """In an environment that knows nobody."""
+    """Run in an environment without credentials."""
     for name in list(os.environ):
         if name.startswith(("GOOGLE_", "STORAGE_EMULATOR", "SSL_CERT_", "GCE_")) or name.upper().endswith(
             "_PROXY"
@@ -97,7 +97,7 @@ async def use(store: GcsStore) -> None:
 
 
 def external_account(bucket: Bucket, path: Path) -> dict[str, Any]:
-    """What `gcloud iam workload-identity-pools create-cred-config` writes."""
+    """Return the output of `gcloud iam workload-identity-pools create-cred-config`."""
     path.write_text("from another cloud\n")
     return {
         "type": "external_account",
@@ -297,7 +297,7 @@ async def test_a_cancelled_request_does_not_end_the_renewal_that_others_wait_for
 async def test_a_signed_url_is_good_for_what_it_was_signed_for(
     make: Callable[..., GcsStore], bucket: Bucket, how: str, root: str
 ) -> None:
-    """Whoever was redirected needs nothing else; whoever changes a letter of it gets nothing."""
+    """A redirected client needs nothing else; a client that changes a letter of the URL gets nothing."""
     store = make(rootdirectory=root, **({"credentials": {}} if how == "iam" else {}))
     await store.put(KEY, [DATA])
     for method, expected in (("GET", DATA), ("HEAD", b"")):
@@ -367,7 +367,7 @@ async def test_where_nobody_signs_blobs_are_streamed_with_one_warning(
 async def test_a_private_authority_is_trusted_where_it_is_named(
     make: Callable[..., GcsStore], bucket: Bucket, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A gateway of the house has a certificate of the house; nobody else's is taken."""
+    """A private gateway has a private certificate; no other one is accepted."""
     authority = trustme.CA()
     authority.cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""A registry on Google Cloud Storage dies at every request it makes; another node goes on.
+"""A registry on Google Cloud Storage dies at every request it makes; another node continues.
 
 The dead node's requests reach the store no more, those of its cleanups included.  At each step either nothing of
 the fatal request has happened, or all of it and only the answer was lost.
@@ -50,7 +50,7 @@ def node(bucket: Bucket) -> ObjectDriver:
 
 @pytest.mark.parametrize("how", [DROP, LOSE], ids=["before", "after"])
 async def test_a_crash_at_any_request_loses_and_tears_nothing(bucket: Bucket, how: tuple[int, str]) -> None:
-    """Whatever node dies, and whenever: what was acknowledged is there, and a blob is whole or not there."""
+    """After a crash of any node at any request, acknowledged bytes are there, and a blob is whole or missing."""
     for step in itertools.count(1):
         bucket.objects.clear()
         count = [0]

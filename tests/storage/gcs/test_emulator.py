@@ -1,4 +1,4 @@
-"""The Google Cloud Storage driver against somebody else's idea of the service: gcp-storage-emulator.
+"""The Google Cloud Storage driver against an independent model of the service: gcp-storage-emulator.
 
 It checks what requests look like and the way of an image; it ignores conditions, page sizes and where a listing
 begins, so what rests on those is tested against our own server (`gcs/server.py`).

@@ -1,4 +1,4 @@
-"""How Google Cloud Storage joins chunks, on a store of ours (`gcs/server.py`), and what is left of it."""
+"""Joins of chunks in Google Cloud Storage, on a fake (`gcs/server.py`), and the objects that are left."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ async def test_any_number_of_chunks_is_joined(
 async def test_a_rewrite_that_takes_several_calls_is_done_to_its_end(
     make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
-    """Between storage classes or places Google copies for 30 s and hands out a token to go on with."""
+    """Between storage classes or places Google copies for 30 s and returns a token for the next request."""
     bucket.server.rewritten = 10_000
     store = make()
     sources = await sources_of(store, DATA, len(DATA))
@@ -69,7 +69,7 @@ async def test_a_rewrite_that_takes_several_calls_is_done_to_its_end(
 
 @pytest.mark.parametrize("count", [1, 3, 8])
 async def test_a_blob_that_is_there_is_kept(make: Callable[..., GcsStore], bucket: Bucket, count: int) -> None:
-    """A layer that somebody else has pushed meanwhile is not written again under a reader."""
+    """A layer that another client has pushed meanwhile is not written again under a reader."""
     store = make()
     sources = await sources_of(store, DATA[:800], 800 // count)
     await store.put(TO, [DATA[:800]])
@@ -82,7 +82,7 @@ async def test_a_blob_that_is_there_is_kept(make: Callable[..., GcsStore], bucke
 async def test_what_is_there_and_is_not_the_blob_is_replaced(
     make: Callable[..., GcsStore], bucket: Bucket, count: int
 ) -> None:
-    """What some other program tore does not stand in the way of the whole layer for ever."""
+    """An object torn by another program does not prevent the whole layer for ever."""
     store = make()
     sources = await sources_of(store, DATA[:800], 800 // count)
     await store.put(TO, [b"torn"])

@@ -1,4 +1,4 @@
-"""The Google Cloud Storage driver beside its contract, on a store of ours (`gcs/server.py`): conditions, listings,
+"""The Google Cloud Storage driver beside its contract, on a fake (`gcs/server.py`): conditions, listings,
 keys, failures of the store.
 """
 
@@ -165,7 +165,7 @@ async def test_a_download_that_breaks_is_taken_up_where_it_broke(
 async def test_a_download_is_never_put_together_of_two_objects(
     make: Callable[..., GcsStore], bucket: Bucket
 ) -> None:
-    """Whoever replaces the object meanwhile ends the download, and does not change its second half."""
+    """A replacement of the object meanwhile ends the download, and does not change its second half."""
     store = make()
     await store.put(KEY, [DATA])
     bucket.server.cut_after = 5000
@@ -210,7 +210,7 @@ async def test_passing_failures_are_tried_again(
 async def test_lasting_failures_are_told_with_place_and_reason(
     make: Callable[..., GcsStore], bucket: Bucket, answer: tuple[int, str], kind: type[Exception], said: str
 ) -> None:
-    """The log of a failed push says which bucket, which key and what to do, and holds no token."""
+    """The log of a failed push names the bucket, the key and the remedy, and holds no token."""
     store = make()
     bucket.server.trouble = always("insert", answer)
     with pytest.raises(kind) as caught:
@@ -255,7 +255,9 @@ async def test_an_answer_that_is_not_googles_is_told(make: Callable[..., GcsStor
 
 
 async def test_a_closed_store_opens_nothing(bucket: Bucket) -> None:
-    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    """Requests that still run when a worker ends would open sessions that nothing closes (tests/leaks.py finds
+    them).
+    """
     for used in (True, False):
         store = bucket.store()
         if used:

@@ -1,4 +1,4 @@
-"""Large objects in one go, and the uploads that CNCF Distribution left in a bucket, on a store of ours."""
+"""Large objects in one go, and the uploads that CNCF Distribution left in a bucket, on a fake."""
 
 from __future__ import annotations
 
@@ -132,8 +132,8 @@ async def test_a_session_that_the_reference_finished_is_an_object(
 async def test_a_session_that_cannot_be_finished_is_a_missing_upload(
     make: Callable[..., GcsStore], bucket: Bucket, how: str
 ) -> None:
-    """The client sends the layer anew.  And nobody who may write to the bucket makes us send bytes to a host of
-    his choice.
+    """The client sends the layer anew.  A client with write access to the bucket cannot make the registry send
+    bytes to a host of its choice.
     """
     store = make()
     await left_behind(store, bucket, DATA[:2000], b"tail", gone=how == "gone")
@@ -152,7 +152,7 @@ async def test_a_session_that_cannot_be_finished_is_a_missing_upload(
 async def test_what_the_reference_began_goes_when_it_is_old(
     make: Callable[..., GcsStore], bucket: Bucket, root: str
 ) -> None:
-    """Session objects are in no listing of ours, so only the sweep finds one whose start is not told."""
+    """Session objects are hidden in listings, so only the sweep finds one without a start time."""
     store = make(rootdirectory=root)
     driver = ObjectDriver.with_chunk_log(store)
     data = store.connection.location.path(f"{HOME}/data")

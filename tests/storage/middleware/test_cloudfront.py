@@ -1,4 +1,4 @@
-"""`cloudfront`: URLs that CloudFront would verify, checked with the public key as its documentation says."""
+"""`cloudfront`: URLs that CloudFront would verify, checked with the public key as documented."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def test_another_key_object_or_time_is_refused() -> None:
 
 
 class Nearby:
-    """Stands for `IpRanges`, which test_ip_ranges.py tests."""
+    """Fake of `IpRanges`, which test_ip_ranges.py tests."""
 
     closed = False
 

@@ -43,7 +43,7 @@ class Amazon:
                 self.wfile.write(amazon.body or b"")
 
             def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
-                """Nobody reads it."""
+                """Discard the line."""
 
         self.server = HTTPServer(("127.0.0.1", 0), Handler)
         self.url = f"http://127.0.0.1:{self.server.server_port}/ip-ranges.json"
@@ -93,7 +93,7 @@ async def test_only_the_regions_that_are_asked_for(amazon: Amazon) -> None:
      b'{"prefixes": [{"region": "r"}]}'],
 )  # fmt: skip
 async def test_a_list_that_cannot_be_had_leaves_the_one_before(amazon: Amazon, body: bytes | None) -> None:
-    """It is tried again after a minute, told once each time, and no request waits or fails."""
+    """It is tried again after a minute, logged once each time, and no request waits or fails."""
     now = 0.0
     ranges = IpRanges(amazon.url, every_s=3600, clock=lambda: now)
     await fetched(ranges)

@@ -1,4 +1,4 @@
-"""`redirect` and `rewrite`: the URLs that clients get, and those that nobody must make up."""
+"""`redirect` and `rewrite`: the URLs that clients get, and those that must not be made up."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 async def make(bucket: Bucket) -> AsyncIterator[Callable[..., ObjectDriver]]:
-    """Drivers on the bucket, closed at the end; how the bucket is reached says the module's own fixture."""
+    """Drivers on the bucket, closed at the end; the module's own fixture makes the bucket."""
     made: list[ObjectDriver] = []
 
     def driver(**options: Any) -> ObjectDriver:

@@ -1,4 +1,4 @@
-"""Where the S3 driver's credentials come from: settings, environment, profiles, containers, roles."""
+"""Sources of the S3 driver's credentials: settings, environment, profiles, containers, roles."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def metadata(answers: Callable[[str], tuple[str, str] | None]) -> Iterator[str]:
         do_GET = do_PUT = do_POST = _answer  # noqa: N815  named by the standard library
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()

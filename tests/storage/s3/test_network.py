@@ -106,7 +106,7 @@ async def test_a_private_authority_is_trusted_where_it_is_named(
 
 
 async def test_an_authority_that_nobody_named_is_not_trusted(bucket: Bucket, secure: str) -> None:
-    """Else anybody in between could read and change every layer."""
+    """Otherwise any host in between could read and change every layer."""
     for call in ("write", "children"):
         driver = bucket.driver(regionendpoint=secure, attempts=1)
         with pytest.raises(StorageUnavailable, match="no answer"):
@@ -144,7 +144,7 @@ def a_proxy(target: str) -> Iterator[tuple[str, list[str]]]:
         do_GET = do_PUT = do_POST = do_HEAD = _pass  # noqa: N815  named by the standard library
 
         def log_message(self, *_: object) -> None:
-            """Nobody reads it."""
+            """Discard the line."""
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True

@@ -1,6 +1,6 @@
 """The S3 driver beside its contract: limits of the store, what is sent with requests, URLs, and what is left.
 
-On moto, or where it is not about moto's requests, on whatever store the environment names (docs/testing.md).
+On moto, or where it is not about moto's requests, on the store that the environment names (docs/testing.md).
 """
 
 from __future__ import annotations
@@ -132,7 +132,7 @@ def begin_as_the_reference(bucket: Bucket, parts: list[bytes], started: str = "2
 async def test_the_references_unfinished_upload_is_taken_over(
     make: Callable[..., ObjectDriver], bucket: Bucket, parts: list[bytes]
 ) -> None:
-    """A client whose upload the old registry began goes on with it at ours."""
+    """A client whose upload the old registry began continues it at Moorage."""
     begin_as_the_reference(bucket, parts)
     driver, begun = make(chunksize=5 << 20), b"".join(parts)
     state = await driver.uploads.state(HOME)
@@ -159,7 +159,7 @@ async def test_what_the_reference_began_goes_when_it_is_old(
 
 
 async def test_parts_that_a_dead_process_left_are_swept(make: Callable[..., ObjectDriver], bucket: Bucket) -> None:
-    """Only old ones, only ours: other programs use the bucket, too."""
+    """Only old ones, only below the root: other programs use the bucket, too."""
     client, driver = bucket.client, make()
     for key in (TO, "elsewhere/data", f"{REGISTRY}-other/data"):
         begun = client.create_multipart_upload(Bucket=bucket.name, Key=key)
@@ -176,7 +176,7 @@ async def test_parts_that_a_dead_process_left_are_swept(make: Callable[..., Obje
 async def test_a_large_object_is_written_in_parts_and_leaves_none(
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
-    """What a mirror fetches is invisible until it is whole, and gone when the fetch fails."""
+    """A layer fetched by a mirror is invisible until it is whole, and gone when the fetch fails."""
     driver, data = make(chunksize=5 << 20), blob(size=11 << 20).data
     for key, commit in ((TO, True), (Key("other"), False)):
         async with driver.create(key) as writer:
@@ -194,7 +194,7 @@ async def test_a_large_object_is_written_in_parts_and_leaves_none(
 async def test_a_failed_publication_leaves_no_parts(
     make: Callable[..., ObjectDriver], bucket: Bucket, unit: int
 ) -> None:
-    """The store fails in the middle; the upload stands, and the next try succeeds."""
+    """The store fails in the middle; the upload is kept, and the next attempt succeeds."""
     driver, data = make(chunksize=unit, attempts=1), data_of(unit, 5.456)
     state = await upload(driver, data)
 
@@ -253,7 +253,7 @@ async def test_a_blob_that_is_there_is_not_joined_again(make: Callable[..., Obje
 async def test_a_chunk_overwritten_behind_our_back_is_refused_where_the_store_can_tell(
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
-    """Bytes that nobody hashed become no blob.  moto does not compare the ETags of what it copies."""
+    """Bytes that were never hashed become no blob.  moto does not compare the ETags of what it copies."""
     driver = make(chunksize=5 << 20)
     chunks(driver)
     state = await upload(driver, DATA)
@@ -295,7 +295,9 @@ async def test_a_signed_url_is_what_curl_can_fetch(make: Callable[..., ObjectDri
 
 
 async def test_a_closed_driver_opens_nothing(bucket: Bucket) -> None:
-    """What still runs when a worker ends would open sessions that nothing closes (tests/leaks.py finds them)."""
+    """Requests that still run when a worker ends would open sessions that nothing closes (tests/leaks.py finds
+    them).
+    """
     for used in (True, False):
         driver = bucket.driver()
         if used:

@@ -56,7 +56,7 @@ async def driver(bucket: Bucket) -> AsyncIterator[ObjectDriver]:
 
 
 def fetch(url: str, method: str = "GET", **headers: str) -> tuple[int, bytes]:
-    """Status and body, with nothing but the URL; a URL to elsewhere is a failure."""
+    """Status and body, with nothing but the URL; a URL of another host is a failure."""
     parts = urlsplit(url)
     connection = http.client.HTTPConnection(parts.netloc, timeout=LIMIT_S)
     try:
@@ -98,7 +98,7 @@ CHANGES: dict[str, Any] = {
 
 @pytest.mark.parametrize("change", CHANGES)
 async def test_a_url_that_was_changed_opens_nothing(driver: ObjectDriver, change: str) -> None:
-    """Whoever may pull one layer could otherwise read every other one, or this one for ever."""
+    """A client that may pull one layer could otherwise read every other one, or this one for ever."""
     url = await signed(driver)
     changed = CHANGES[change](url)
     assert changed != url
@@ -151,7 +151,7 @@ def test_clients_are_sent_with_urls_of_twenty_minutes_to_the_blob_alone(tmp_path
     ],
 )
 async def test_wrong_credentials_are_told_by_their_name(bucket: Bucket, wrong: dict[str, str], hint: str) -> None:
-    """In the log of the start.  Swift says of an unknown access key that the signature is wrong."""
+    """In the log of the start.  Swift reports a wrong signature for an unknown access key."""
     driver = replace(bucket, **wrong).driver()
     for call in (driver.probe(), driver.write(TO, b""), flat(driver.children(Key("docker")))):
         with pytest.raises(StorageUnavailable, match=hint):

@@ -1,4 +1,4 @@
-"""A registry on S3 dies at every request it makes; another node goes on.
+"""A registry on S3 dies at every request it makes; another node continues.
 
 The dead node's requests reach the store no more, those of its cleanups included.  At each step either nothing of
 the fatal request has happened, or all of it and only the answer was lost.  On moto, or on the store that the
@@ -113,7 +113,7 @@ async def purge(driver: ObjectDriver) -> None:
 
 
 async def whole(world: World, driver: ObjectDriver) -> bool:
-    """Whether the blob is there.  Never in part."""
+    """Return whether there is a blob, which is never in part."""
     try:
         found = await driver.read(TO, limit=len(world.data))
     except KeyMissing:
@@ -124,7 +124,7 @@ async def whole(world: World, driver: ObjectDriver) -> bool:
 
 @pytest.mark.parametrize("how", [DROPPED, LOST], ids=["before", "after"])
 async def test_a_crash_at_any_request_loses_and_tears_nothing(world: World, how: Trouble) -> None:
-    """Whatever node dies, and whenever: what was acknowledged is there, and a blob is whole or not there."""
+    """After a crash of any node at any request, acknowledged bytes are there, and a blob is whole or missing."""
     step, died = 1 - EVERY, True
     while died:
         step += EVERY

@@ -1,4 +1,4 @@
-"""The S3 driver and stores that fail, hang, refuse, keep no conditions, or tell versions that they do not keep."""
+"""The S3 driver and stores that fail, hang, refuse, lack conditions, or return versions that they do not keep."""
 
 from __future__ import annotations
 
@@ -154,7 +154,7 @@ async def test_mistakes_of_the_set_up_are_named(
     [(403, "QuotaExceeded"), (507, "XMinioStorageFull"), (400, "XMinioAdminBucketQuotaExceeded")],
 )
 async def test_a_full_store_is_exhausted(make: Callable[..., ObjectDriver], status: int, code: str) -> None:
-    """507 tells a client that trying again in a minute is no use."""
+    """After a 507 a client does not try again in a minute."""
     driver = make()
     front().trouble = Times(Trouble(status, code), 1000)
     with pytest.raises(StorageExhausted, match=code):
@@ -166,7 +166,7 @@ async def test_a_full_store_is_exhausted(make: Callable[..., ObjectDriver], stat
 async def test_a_state_of_an_upload_that_cannot_be_read_is_named_with_its_bucket(
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
-    """No request failed, so only the message tells where to look: object, endpoint and bucket."""
+    """No request failed, so only the message names object, endpoint and bucket."""
     driver = make(rootdirectory="some/root")
     await driver.write(Key(f"{HOME}/state"), b"of something else")
     place = rf"some/root/{HOME}/state at .+, bucket {bucket.name}: .*cannot read it"
@@ -175,7 +175,7 @@ async def test_a_state_of_an_upload_that_cannot_be_read_is_named_with_its_bucket
 
 
 async def test_a_bucket_that_is_missing_is_named_by_the_store_itself(make: Callable[..., ObjectDriver]) -> None:
-    """What moto answers by itself."""
+    """Return moto's own response."""
     driver = make(bucket="moorage-is-not-there")
     for call in ("read", "write", "children", "probe", "delete"):
         with pytest.raises(StorageUnavailable, match="there is no such bucket"):
@@ -183,7 +183,7 @@ async def test_a_bucket_that_is_missing_is_named_by_the_store_itself(make: Calla
 
 
 async def test_a_dead_endpoint_ends_in_an_error_soon(make: Callable[..., ObjectDriver]) -> None:
-    """Nobody waits for a store that is not there."""
+    """Clients would wait for a store that does not exist."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -225,7 +225,7 @@ def refusing_if_match(request: Request) -> Trouble | None:
 async def test_conditions_hold_one_after_the_other_on_every_store(
     make: Callable[..., ObjectDriver], bucket: Bucket, kind: str
 ) -> None:
-    """Where the store compares nothing we look first: only a race is then undecided, never a sequence."""
+    """If the store compares nothing, the object is read first: only a race is then undecided."""
     front().trouble = {"unknown": unknown, "refusing if-match": refusing_if_match}.get(kind)
     if kind == "ignoring":
         if not is_moto():
@@ -269,7 +269,7 @@ async def test_a_condition_that_our_own_lost_attempt_broke_is_no_conflict(
 
 
 async def test_anothers_write_during_our_retry_is_a_conflict(make: Callable[..., ObjectDriver]) -> None:
-    """It is not ours, however it came there."""
+    """It is not the registry's, however it was made."""
     driver, other = make(), make()
     await driver.write(Key("other"), b"", ABSENT)
     front().trouble = Times(Trouble(500, "InternalError"), 1, conditional)
@@ -282,7 +282,7 @@ async def test_anothers_write_during_our_retry_is_a_conflict(make: Callable[...,
 async def test_a_completion_whose_answer_was_lost_has_happened(
     make: Callable[..., ObjectDriver], bucket: Bucket, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The store joined the parts and its answer was lost; the second attempt is told that there is no upload."""
+    """The store joined the parts and its answer was lost; the second attempt finds no upload."""
     unit = 1000 if is_moto() else 5 << 20
     if is_moto():
         monkeypatch.setattr("moto.s3.models.S3_UPLOAD_PART_MIN_SIZE", 1)
@@ -303,7 +303,7 @@ async def test_a_completion_whose_answer_was_lost_has_happened(
 async def test_a_store_that_deletes_one_by_one(
     make: Callable[..., ObjectDriver], bucket: Bucket, code: str
 ) -> None:
-    """Some want checksums that nobody sends; others do not know the request."""
+    """Some require checksums that no client sends; others do not know the request."""
     front().trouble = lambda request: (
         Trouble(501 if code == "NotImplemented" else 400, code) if "delete" in request.query else None
     )
@@ -338,7 +338,7 @@ def joined_by_the_reference(bucket: Bucket, data: bytes) -> None:
 
 
 def refusing_joined(request: Request) -> Trouble | None:
-    """OpenStack Swift keeps another ETag of what it joined than it tells."""
+    """OpenStack Swift stores another ETag of a joined object than it returns."""
     if f"{HOME}/data" in unquote(request.headers.get("x-amz-copy-source", "")):
         return Trouble(412, "PreconditionFailed") if "x-amz-copy-source-if-match" in request.headers else None
     return None
@@ -348,7 +348,7 @@ def refusing_joined(request: Request) -> Trouble | None:
 async def test_a_store_that_refuses_the_version_that_it_tells(
     make: Callable[..., ObjectDriver], bucket: Bucket, more: bytes
 ) -> None:
-    """What was joined of parts could be neither copied nor joined again: an upload taken over from the reference
+    """An object joined of parts could be neither copied nor joined again: an upload taken over from the reference
     was never published, nor a layer of more chunks than an object has parts.
     """
     data = bytes((5 << 20) + 1 if more else 110_000)
@@ -365,7 +365,7 @@ async def test_a_store_that_refuses_the_version_that_it_tells(
 async def test_what_was_replaced_is_not_copied_by_such_a_store_either(
     make: Callable[..., ObjectDriver], bucket: Bucket
 ) -> None:
-    """Bytes that nobody hashed become no blob."""
+    """Bytes that were never hashed become no blob."""
     joined_by_the_reference(bucket, b"begun there" * 10_000)
     front().trouble = refusing_joined
     driver = make()
@@ -404,7 +404,7 @@ async def test_a_store_that_answers_completions_without_a_version(
 
 
 async def test_a_store_that_lists_no_uploads_is_swept_of_what_it_tells(make: Callable[..., ObjectDriver]) -> None:
-    """Purging goes on with what the store can do."""
+    """Purging continues with the requests that the store supports."""
     front().trouble = lambda request: (
         Trouble(501, "NotImplemented") if request.query.startswith("uploads") else None
     )
@@ -419,7 +419,7 @@ async def test_a_store_that_lists_no_uploads_is_swept_of_what_it_tells(make: Cal
 
 
 async def test_a_download_whose_connection_breaks_goes_on(make: Callable[..., ObjectDriver]) -> None:
-    """A reader that is not ours to lose: the store closes the connection in the middle of a layer."""
+    """The reader resumes: the store closes the connection in the middle of a layer."""
     data = bytes(range(256)) * 8000
     await make().write(TO, data)
     with cutting_proxy(front().port, after_bytes=700_000) as port:
@@ -482,7 +482,7 @@ def cutting_proxy(port: int, *, after_bytes: int) -> Iterator[int]:
 
 @pytest.mark.parametrize("library", ["obstore.store", "aiobotocore.session"])
 def test_a_missing_library_is_named_with_its_extra(library: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`pip install moorage` alone brings no bucket; the message says what does."""
+    """`pip install moorage` alone brings no bucket; the message names the extra."""
     monkeypatch.setitem(sys.modules, library, None)
     with pytest.raises(StartupError, match=r"moorage\[s3\].*not installed"):
         s3_connection.require_libraries()
