@@ -30,6 +30,7 @@ from moorage.storage.driver import (
     KeyMissing,
     ObjectTooLarge,
     RangeOutside,
+    RequestCost,
     Unchanged,
     Version,
     Write,
@@ -402,6 +403,13 @@ class ObjectContract:
         if found is not None:
             found.file.close()
         return found is not None
+
+    async def test_facts_about_the_driver(self, driver: Driver) -> None:
+        """The registry would remember links of a local disk, or not those of a bucket, and never sweep a bucket."""
+        assert driver.name
+        assert isinstance(driver.request_cost, RequestCost)
+        assert driver.signs_urls in {True, False}
+        assert driver.lists_unfinished in {True, False}
 
     async def test_only_a_driver_that_signs_urls_returns_one(self, driver: Driver) -> None:
         """The registry skips its own look at a blob where a URL is to be expected."""
