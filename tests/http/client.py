@@ -1,7 +1,7 @@
 """A client in the test's own process, which holds every answer to what is promised of all answers.
 
 `Client.send` is one request; the methods below it are the requests that many tests need, and `push` asserts that
-all of it was taken.  Paths go out as they stand, except that httpx resolves `.` and `..`: write `%2e`.
+all of it was taken.  Paths are sent unchanged, except that httpx resolves `.` and `..`: write `%2e`.
 
 Source: docs/reference/http-api.md, sections 1.3 (the JSON of errors), 1.4 (headers), 1.6 (HEAD).
 """
@@ -66,7 +66,7 @@ class Client:
         return await self.send("POST", f"/v2/{name}/blobs/uploads/{query}", body)
 
     async def location(self, name: str = NAME, query: str = "") -> str:
-        """Where a new upload goes on."""
+        """Start an upload and return its Location."""
         answer = await self.start_upload(name, query)
         assert answer.status_code == 202
         return str(answer.headers["location"])
@@ -81,7 +81,7 @@ class Client:
         return await self.send("PUT", target, body, {} if span is None else {"content-range": span})
 
     async def blob(self, digest: Digest | Built | str, name: str = NAME, **headers: str) -> httpx.Response:
-        """GET; underscores in the names of `headers` stand for hyphens."""
+        """GET; underscores in the names of `headers` mean hyphens."""
         return await self.get(f"/v2/{name}/blobs/{_text(digest)}", _headers(headers))
 
     async def manifest(
@@ -149,7 +149,7 @@ def codes(answer: httpx.Response) -> list[str]:
 
 
 def detail(answer: httpx.Response) -> Any:
-    """What the first entry of a refusal says beside code and message."""
+    """Return the detail of the first entry of an error response."""
     return answer.json()["errors"][0].get("detail")
 
 

@@ -27,7 +27,7 @@ PULL, PUSH, DELETE = (Need("repository", NAME, action) for action in ("pull", "p
 
 
 class Recording:
-    """Grants what it was told to, and remembers what was asked."""
+    """Returns configured grants, and records the requested access."""
 
     def __init__(self, grants: Grants = NOTHING) -> None:
         self.grants = grants
@@ -39,7 +39,7 @@ class Recording:
         self.credentials.append(credentials)
         if missing(self.grants, request):
             raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in request.needs])
-        return Principal("somebody", self.grants)
+        return Principal("alice", self.grants)
 
     async def refresh(self) -> None:
         pass
@@ -91,25 +91,25 @@ async def test_an_upload_is_cancelled_by_whoever_may_push_or_delete(serve: Serve
     assert (await serve(authority=authority).send("DELETE", UPLOAD)).status_code == 401
 
 
-@pytest.mark.parametrize("target", ["/v2/nobody/here", "/v2/UPPER/tags/list", "/nowhere"])
+@pytest.mark.parametrize("target", ["/v2/nothing/here", "/v2/UPPER/tags/list", "/nowhere"])
 async def test_what_is_no_route_needs_no_credentials(serve: Serve, target: str) -> None:
-    """A client that is challenged for a path nobody serves would ask its user for a password in vain."""
+    """A client that is challenged for a path without a route would ask its user for a password in vain."""
     authority = Recording()
     assert (await serve(authority=authority).get(target)).status_code == 404
     assert authority.asked == []
 
 
 async def test_a_blob_is_mounted_from_anywhere_only_by_those_who_may_read_everything(serve: Serve) -> None:
-    """Whoever knows a digest would otherwise get at the layers of repositories he may not see."""
+    """A client that knows a digest would otherwise read layers of repositories that it may not read."""
     content = blob(size=100)
-    everybody = Recording(UNRESTRICTED.grants)
-    client: Client = serve(authority=everybody)
+    authority = Recording(UNRESTRICTED.grants)
+    client: Client = serve(authority=authority)
     await client.push_blob(content, OTHER)
     query = f"?mount={content.digest}"
-    everybody.grants = ListedGrants({("repository", NAME): frozenset({"*"})})
+    authority.grants = ListedGrants({("repository", NAME): frozenset({"*"})})
     assert (await client.start_upload(NAME, query)).status_code == 202
     assert (await client.blob(content, NAME)).status_code == 404
-    everybody.grants = UNRESTRICTED.grants
+    authority.grants = UNRESTRICTED.grants
     assert (await client.start_upload(NAME, query)).status_code == 201
 
 
@@ -133,8 +133,8 @@ def test_what_is_secret_is_not_shown() -> None:
 
 
 async def test_where_a_request_comes_from_is_known_to_whoever_asks(serve: Serve) -> None:
-    """A challenge names the host that the client used, and guessing is slowed down by address: what a header says
-    of that counts from trusted proxies only.
+    """A challenge names the host that the client used, and failed logins are limited by address: headers with
+    either count from trusted proxies only.
     """
     authority = Recording()
     client = serve(Settings(http=Http(trustedproxies=("loopback",))), authority=authority)

@@ -89,7 +89,7 @@ async def test_json_carries_no_charset(client: Client) -> None:
 
 
 async def test_nothing_is_compressed(client: Client) -> None:
-    """With zstd, as containerd asks for, digests, ranges and lengths would break for everybody else."""
+    """With zstd, as containerd asks for, digests, ranges and lengths would break for all other clients."""
     await client.push(IMAGE, "latest")
     for target in (f"/v2/{NAME}/manifests/latest", f"/v2/{NAME}/blobs/{IMAGE.blobs[0].digest}"):
         answer = await client.get(target, {"accept-encoding": "zstd;q=1.0, gzip;q=0.8, deflate;q=0.5"})
@@ -125,7 +125,7 @@ async def test_unknown_query_parameters_are_ignored(client: Client) -> None:
 
 
 async def test_a_bug_of_ours_is_a_500_that_tells_nothing(serve: Serve, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A traceback would tell strangers of paths and secrets; a broken connection would be retried."""
+    """A traceback would disclose paths and secrets; a broken connection would be retried."""
 
     class Bug(Exception):
         pass

@@ -33,28 +33,28 @@ BIG = blob(size=200_000, seed=1)
 BIG_512 = blob(size=200_000, seed=1, algorithm="sha512")
 
 
-@pytest.mark.parametrize("wanted", [BLOB, BIG, BIG_512, EMPTY, blob(b"")], ids=lambda blob: f"{blob.size} bytes")
-async def test_a_blob_comes_out_as_it_went_in(client: Client, wanted: Built) -> None:
+@pytest.mark.parametrize("built", [BLOB, BIG, BIG_512, EMPTY, blob(b"")], ids=lambda blob: f"{blob.size} bytes")
+async def test_a_blob_comes_out_as_it_went_in(client: Client, built: Built) -> None:
     """Every header is one that some client needs: the length and digest, the ETag, that ranges can be asked."""
-    await client.push_blob(wanted)
-    answer = await client.blob(wanted)
-    assert (answer.status_code, answer.content) == (200, wanted.data)
+    await client.push_blob(built)
+    answer = await client.blob(built)
+    assert (answer.status_code, answer.content) == (200, built.data)
     assert answer.headers["content-type"] == "application/octet-stream"
-    assert answer.headers["content-length"] == str(wanted.size)
-    assert answer.headers["docker-content-digest"] == str(wanted.digest)
-    assert answer.headers["etag"] == f'"{wanted.digest}"'
+    assert answer.headers["content-length"] == str(built.size)
+    assert answer.headers["docker-content-digest"] == str(built.digest)
+    assert answer.headers["etag"] == f'"{built.digest}"'
     assert answer.headers["accept-ranges"] == "bytes"
     assert answer.headers["cache-control"] == "max-age=31536000"
 
 
-@pytest.mark.parametrize("wanted", [BLOB, BIG, BIG_512], ids=lambda blob: f"{blob.size} bytes")
-async def test_head_tells_size_and_digest(client: Client, wanted: Built) -> None:
+@pytest.mark.parametrize("built", [BLOB, BIG, BIG_512], ids=lambda blob: f"{blob.size} bytes")
+async def test_head_has_size_and_digest(client: Client, built: Built) -> None:
     """Docker asks it before and after every upload, and takes the size from it."""
-    await client.push_blob(wanted)
-    answer = await client.send("HEAD", f"/v2/{NAME}/blobs/{wanted.digest}")
+    await client.push_blob(built)
+    answer = await client.send("HEAD", f"/v2/{NAME}/blobs/{built.digest}")
     assert answer.status_code == 200
-    assert answer.headers["content-length"] == str(wanted.size)
-    assert answer.headers["docker-content-digest"] == str(wanted.digest)
+    assert answer.headers["content-length"] == str(built.size)
+    assert answer.headers["docker-content-digest"] == str(built.digest)
     assert answer.headers["content-type"] == "application/octet-stream"
 
 
@@ -126,7 +126,7 @@ async def test_a_bad_digest_is_a_400(client: Client, method: str, spelling: str)
     ],
 )
 async def test_one_range_is_a_206(client: Client, asked: str, first: int, last: int) -> None:
-    """Resumed pulls need exactly these bytes, and a Content-Range that says so."""
+    """Resumed pulls need exactly these bytes, and a Content-Range to match."""
     await client.push_blob(BLOB)
     answer = await client.blob(BLOB, range=asked)
     assert (answer.status_code, answer.content) == (206, BLOB.data[first : last + 1])
@@ -217,13 +217,13 @@ async def test_who_has_another_blob_gets_this_one(client: Client) -> None:
 
 
 async def test_a_304_is_only_for_what_is_there(client: Client) -> None:
-    """`*` of a blob that is not linked here would tell that it exists elsewhere."""
+    """`*` of a blob that is not linked here would disclose that it exists in another repository."""
     await client.push_blob(BLOB, OTHER)
     assert (await client.blob(BLOB, if_none_match="*")).status_code == 404
 
 
 async def test_deleting_takes_it_from_this_repository_only(client: Client) -> None:
-    """The same layer, mounted elsewhere, is somebody else's."""
+    """The same layer, mounted into another repository, belongs to that one."""
     await client.push_blob(BLOB)
     await client.push_blob(BLOB, OTHER)
     answer = await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
@@ -246,7 +246,7 @@ async def test_a_deletion_shows_on_every_worker_at_once(serve: Serve) -> None:
 
 
 async def test_a_deleted_blob_can_be_pushed_again(client: Client) -> None:
-    """Its bytes may still lie there."""
+    """Its bytes may still be stored."""
     await client.push_blob(BLOB)
     await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
     await client.push_blob(BLOB)
@@ -254,7 +254,7 @@ async def test_a_deleted_blob_can_be_pushed_again(client: Client) -> None:
 
 
 async def test_deletion_is_off_unless_it_is_switched_on(serve: Serve) -> None:
-    """A stock configuration must not let anybody delete; skopeo reads the 405 as "deletion disabled"."""
+    """A stock configuration must not allow deletions; skopeo reads the 405 as "deletion disabled"."""
     client = serve(Settings())
     await client.push_blob(BLOB)
     answer = await client.send("DELETE", f"/v2/{NAME}/blobs/{BLOB.digest}")
@@ -313,14 +313,14 @@ async def test_a_request_whose_if_match_does_not_hold_is_a_412(client: Client, c
 async def test_preconditions_are_evaluated_in_the_order_of_the_rfc(client: Client) -> None:
     """RFC 9110 section 13.2.2: If-Match, If-None-Match, If-Range; none for an unknown blob."""
     await client.push_blob(BLOB)
-    ours, other = f'"{BLOB.digest}"', f'"{ABSENT}"'
-    assert (await client.blob(BLOB, if_match=other, if_none_match=ours)).status_code == 412
-    assert (await client.blob(BLOB, if_match=ours, if_none_match=ours)).status_code == 304
+    own, other = f'"{BLOB.digest}"', f'"{ABSENT}"'
+    assert (await client.blob(BLOB, if_match=other, if_none_match=own)).status_code == 412
+    assert (await client.blob(BLOB, if_match=own, if_none_match=own)).status_code == 304
     assert (await client.blob(BLOB, if_match=other, range="bytes=5000-")).status_code == 412
-    assert (await client.blob(BLOB, if_none_match=ours, range="bytes=5000-")).status_code == 304
-    assert (await client.blob(BLOB, if_match=ours, if_range=other, range="bytes=1-2")).content == BLOB.data
+    assert (await client.blob(BLOB, if_none_match=own, range="bytes=5000-")).status_code == 304
+    assert (await client.blob(BLOB, if_match=own, if_range=other, range="bytes=1-2")).content == BLOB.data
     for method in ("GET", "DELETE"):
-        answer = await client.send(method, f"/v2/{NAME}/blobs/{ABSENT}", headers={"if-match": ours})
+        answer = await client.send(method, f"/v2/{NAME}/blobs/{ABSENT}", headers={"if-match": own})
         assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
 
 
@@ -431,7 +431,7 @@ async def test_a_file_that_cannot_be_read_any_more_is_one_line_in_the_log(serve:
 async def test_a_file_that_cannot_be_opened_is_a_503(
     serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, asked: dict[str, str]
 ) -> None:
-    """A 404 would tell the client that the layer is lost, where it only has to ask again."""
+    """After a 404 the client would consider the layer lost, where a retry is enough."""
     client = Client(ZeroCopy(serve(driver=FilesystemDriver(tmp_path)).app))
     await client.push_blob(BIG)
     original = os.open
@@ -454,13 +454,13 @@ async def test_a_blob_whose_file_is_gone_is_a_404(serve: Serve, tmp_path: Path, 
     client = serve(driver=FilesystemDriver(tmp_path))
     if zero_copy:
         client = Client(ZeroCopy(client.app))
-    for wanted in (BLOB, BIG):
-        await client.push_blob(wanted)
-        assert (await client.blob(wanted)).status_code == 200
+    for built in (BLOB, BIG):
+        await client.push_blob(built)
+        assert (await client.blob(built)).status_code == 200
     remove_data(tmp_path)
-    for wanted in (BLOB, BIG):
+    for built in (BLOB, BIG):
         for headers in ({}, {"range": "bytes=0-9"}):
-            answer = await client.blob(wanted, **headers)
+            answer = await client.blob(built, **headers)
             assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
 
 

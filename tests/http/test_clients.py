@@ -10,7 +10,7 @@ from tests.http.client import NAME, Client
 from moorage.config.model import Settings
 from moorage.config.sections.clients import PROXY_WORDS
 from moorage.config.sections.http import Http
-from moorage.http.clients import ANYBODY, SHORTHANDS, Clients, _canonical
+from moorage.http.clients import DEFAULT_CLIENTS, SHORTHANDS, Clients, _canonical
 from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
@@ -48,26 +48,26 @@ def forwarded_for(*lines: str) -> list[tuple[str, str]]:
 )
 def test_without_the_setting_logs_show_the_first_valid_address(headers: Any, client: Any, expected: str) -> None:
     """docs/reference/http-api.md, section 11."""
-    assert ANYBODY.remote_address(scope(*headers, client=client)) == expected
+    assert DEFAULT_CLIENTS.remote_address(scope(*headers, client=client)) == expected
 
 
 def test_long_claims_do_not_stay_in_memory() -> None:
     """4,096 headers of 100 KiB each, from a client without credentials, would hold 400 MiB of every worker."""
     before = _canonical.cache_info().currsize
     for number in range(3):
-        assert ANYBODY.remote_address(scope(("x-forwarded-for", f"{number}{'1' * 100_000}"))) == PEER
+        assert DEFAULT_CLIENTS.remote_address(scope(("x-forwarded-for", f"{number}{'1' * 100_000}"))) == PEER
     assert _canonical.cache_info().currsize <= before + 1  # the connection's own address
 
 
 def test_without_the_setting_nothing_is_decided_by_a_header() -> None:
-    """Else whoever guesses passwords would have a new address for every guess."""
+    """An attacker would otherwise guess each password from a new address."""
     claims = [
         ("x-forwarded-for", "198.51.100.7"),
         ("x-real-ip", "198.51.100.8"),
         ("forwarded", "for=198.51.100.9"),
     ]
     for claim in claims:
-        assert ANYBODY.decisive_address(scope(claim)) == PEER
+        assert DEFAULT_CLIENTS.decisive_address(scope(claim)) == PEER
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_without_the_setting_nothing_is_decided_by_a_header() -> None:
         (["6.6.6.6, 198.51.100.7"], "198.51.100.7"),
         (["6.6.6.6", "198.51.100.7"], "198.51.100.7"),  # HAProxy adds a line of its own
         (["6.6.6.6, 198.51.100.7, 10.0.0.9,10.1.2.3"], "198.51.100.7"),
-        (["10.0.0.9"], "10.0.0.9"),  # everybody is one of ours
+        (["10.0.0.9"], "10.0.0.9"),  # every hop is trusted
         (["6.6.6.6, unknown, 10.0.0.9"], "10.0.0.9"),
         (["6.6.6.6, unknown"], "10.9.9.9"),
         (["6.6.6.6, _hidden, 10.0.0.9"], "10.0.0.9"),
@@ -100,7 +100,7 @@ def test_without_the_setting_nothing_is_decided_by_a_header() -> None:
     ],
 )
 def test_the_right_most_address_that_is_no_proxy_of_ours_is_the_client(lines: list[str], expected: str) -> None:
-    """What stands left of it the client may have written itself."""
+    """Entries before it may come from the client itself."""
     clients = Clients(["10.0.0.0/8"])
     asked = scope(*forwarded_for(*lines), client=("10.9.9.9", 1))
     assert clients.decisive_address(asked) == expected
@@ -170,13 +170,13 @@ def test_only_the_listed_proxies_are_believed(trusted: list[str], peer: str, bel
 
 
 def test_headers_of_others_are_dropped_and_the_rest_is_kept() -> None:
-    """Whatever reads them later, a place or a log, cannot be fooled."""
+    """No later reader of them, Location or log, can be misled."""
     headers = [(name, "x") for name in ("host", "forwarded", "x-forwarded-host", "x-real-ip", "x-forwarded-proto")]
     asked = scope(*headers, ("accept", "*/*"))
     Clients(["10.0.0.0/8"]).sift(asked)
     assert asked["headers"] == [(b"host", b"x"), (b"accept", b"*/*")]
     untouched = scope(*headers)
-    ANYBODY.sift(untouched)
+    DEFAULT_CLIENTS.sift(untouched)
     assert len(untouched["headers"]) == 5
 
 

@@ -1,4 +1,4 @@
-"""What browsers are told about pages of other origins."""
+"""Response headers for pages of other origins."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ PREFLIGHT: Final = {"origin": UI, "access-control-request-method": "GET"}
 
 
 class Closed:
-    """Lets in whoever has credentials, to pull."""
+    """Grants pulls to every client with credentials."""
 
     async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         grants = Granted({("repository", NAME): frozenset({"pull"})})
         if credentials is None or missing(grants, request):
             raise Unauthorized('Basic realm="r"', [(need.type, need.name, need.action) for need in request.needs])
-        return Principal("somebody", grants)
+        return Principal("alice", grants)
 
     async def refresh(self) -> None:
         pass
@@ -114,7 +114,7 @@ async def test_a_preflight_is_told_what_is_allowed(asking: Asking) -> None:
     assert "Origin" in answer.headers["vary"]
 
 
-@pytest.mark.parametrize("path", ["/v2/nothing/here", "/elsewhere", "/"])
+@pytest.mark.parametrize("path", ["/v2/nothing/here", "/unknown", "/"])
 async def test_a_preflight_is_never_refused(asking: Asking, path: str) -> None:
     """Else the page could not even read that there is no such thing."""
     client = asking(allowed())
@@ -132,7 +132,7 @@ async def test_a_preflight_passes_while_the_registry_is_unhealthy(asking: Asking
 
 
 async def test_every_answer_can_be_read_by_the_page(asking: Asking) -> None:
-    """A 401 that the page cannot see asks nobody for a password; a digest that it cannot see deletes nothing."""
+    """A 401 that the page cannot see does not ask for a password; a digest that it cannot see deletes nothing."""
     client = asking(allowed())
     known = {"origin": UI, "authorization": "Basic YTpi"}
     answers = {
@@ -228,7 +228,7 @@ async def test_the_setting_takes_the_place_of_such_headers(asking: Asking) -> No
     for origin, found in ((UI, {}), ("https://other.example", {"allow-origin": "https://other.example"})):
         headers = {"origin": origin, "authorization": "Basic YTpi"}
         answer = await client.get("/v2/", headers=headers)
-        told = cors_headers(answer)
-        told.pop("expose-headers", None)
-        assert told == found
+        headers = cors_headers(answer)
+        headers.pop("expose-headers", None)
+        assert headers == found
         assert answer.headers["x-content-type-options"] == "nosniff"

@@ -41,11 +41,11 @@ class Pages:
         given = [(name.replace("_", "-").encode(), value.encode()) for name, value in headers.items()]
         scope: dict[str, Any] = {"type": "http", "method": method, "path": path, "headers": given}
         await self.app(scope, receive, send)
-        told = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
+        answered = {name.decode(): value.decode() for name, value in sent[0]["headers"]}
         body: bytes = sent[1]["body"]
         if method == "GET":
-            assert told["content-length"] == str(len(body))
-        return sent[0]["status"], told, body.decode()
+            assert answered["content-length"] == str(len(body))
+        return sent[0]["status"], answered, body.decode()
 
 
 async def test_health_is_a_map_of_what_fails() -> None:
@@ -61,7 +61,7 @@ async def test_health_is_a_map_of_what_fails() -> None:
 
 
 async def test_readiness_tells_reasons_here() -> None:
-    """Whoever reaches this listener runs the registry."""
+    """Only operators reach this listener."""
     pages = Pages()
     assert (await pages.get("/readyz"))[::2] == (200, "ok\n")
     pages.degraded = "/data: full"
@@ -94,7 +94,7 @@ async def test_without_metrics_there_is_no_such_page() -> None:
 
 @pytest.mark.parametrize("path", ["/debug/vars", "/debug/pprof", "/debug/pprof/", "/debug/pprof/heap"])
 async def test_the_reference_s_other_pages_say_what_there_is_instead(path: str) -> None:
-    """At /debug/vars the reference shows http.secret and the storage's keys to whoever asks."""
+    """At /debug/vars CNCF Distribution shows http.secret and the storage's keys to every client."""
     status, _, body = await Pages().get(path)
     assert status == 404
     assert "moorage config show" in body or "kill -QUIT" in body

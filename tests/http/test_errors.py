@@ -1,4 +1,4 @@
-"""Every refusal there is, provoked over HTTP: status, code, message, and what else the client is told.
+"""Every error, provoked over HTTP: status, code, message, detail and headers.
 
 `test_every_refusal_is_provoked_here` fails for a refusal that is new.
 """
@@ -55,7 +55,7 @@ class Full(Failing):
 
 
 class Refusing:
-    """An authority that lets nobody in, in the way it is told."""
+    """An authority that refuses every request with a given error."""
 
     def __init__(self, error: errors.RegistryError) -> None:
         self._error = error
@@ -262,13 +262,13 @@ PROVOKED: Final[dict[type[errors.RegistryError], tuple[Provoked, int, str, str]]
 
 
 def test_every_refusal_is_provoked_here() -> None:
-    """One that nobody ever saw over HTTP has shipped elsewhere with the wrong status."""
+    """An error that was never seen over HTTP may have the wrong status (other registries shipped such)."""
     assert PROVOKED.keys() == STATUS.keys()
 
 
 @pytest.mark.parametrize("error", PROVOKED, ids=lambda error: error.__name__)
 async def test_a_refusal_has_its_status_code_and_message(serve: Serve, error: type[errors.RegistryError]) -> None:
-    """Clients decide by them whether to retry, to go on, or to tell their user what."""
+    """Clients decide by them between a retry, a fallback and a message to the user."""
     provoke, status, code, message = PROVOKED[error]
     answer = await provoke(serve)
     assert answer.status_code == status
@@ -279,8 +279,8 @@ async def test_a_refusal_has_its_status_code_and_message(serve: Serve, error: ty
 async def test_all_that_is_missing_is_named_at_once(serve: Serve) -> None:
     """A client pushes it all and tries again once."""
     answer = await manifest_blob_unknown(serve)
-    wanted = [part.digest for part in image(blob(size=1), blob(size=2)).closure[:-1]]
-    assert sorted(entry["detail"] for entry in answer.json()["errors"]) == sorted(map(str, wanted))
+    missing = [part.digest for part in image(blob(size=1), blob(size=2)).closure[:-1]]
+    assert sorted(entry["detail"] for entry in answer.json()["errors"]) == sorted(map(str, missing))
 
 
 async def test_a_method_that_is_not_offered_is_told_which_are(serve: Serve) -> None:
@@ -310,14 +310,14 @@ async def test_a_challenge_says_what_was_asked_for(serve: Serve) -> None:
 
 
 async def test_what_came_before_a_silence_is_kept(serve: Serve) -> None:
-    """A client behind a line that froze goes on where it was."""
+    """A client whose connection froze continues at its offset."""
     answer = await request_timeout(serve)
     assert "what came before is kept" in detail(answer)
 
 
 @pytest.mark.parametrize("provoke", [unavailable, storage_full])
 async def test_a_failing_store_tells_no_paths(serve: Serve, provoke: Provoked) -> None:
-    """The operator finds them in the log; nobody else is to know them."""
+    """The operator finds them in the log; clients must not see them."""
     assert "secret-place" not in (await provoke(serve)).text
 
 
@@ -333,7 +333,7 @@ async def test_a_failing_store_tells_no_paths(serve: Serve, provoke: Provoked) -
     ],
 )
 async def test_a_read_only_registry_takes_nothing(serve: Serve, method: str, target: str) -> None:
-    """Maintenance: whatever is on its way waits until it is over."""
+    """During maintenance every upload waits until it is over."""
     client: Client = serve(Settings(storage=Storage(maintenance=Maintenance(readonly=ReadOnly(enabled=True)))))
     answer = await client.send(method, target, b"")
     assert answer.status_code == 405

@@ -106,7 +106,7 @@ async def test_a_page_of_repositories_may_not_be_larger_than_configured(serve: S
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])
 async def test_following_the_links_gives_every_repository_once(client: Client, size: int) -> None:
-    """Also those that lie within others."""
+    """Also those below others."""
     names = ["a", "a/b", "a/b/c", "a-b", "library/alpine", "library/alpine/tools", "z"]
     for name in names:
         await client.push(ONE, name=name)
@@ -116,7 +116,7 @@ async def test_following_the_links_gives_every_repository_once(client: Client, s
 
 
 async def test_a_repository_is_listed_once_it_held_a_manifest(client: Client) -> None:
-    """Blobs alone are an upload that nobody finished."""
+    """Blobs alone are a push that was not finished."""
     await client.push_blob(ONE.parts[0], "only/blobs")
     assert (await client.get("/v2/_catalog")).json() == {"repositories": []}
     answer = await client.get("/v2/only/blobs/tags/list")
@@ -127,7 +127,7 @@ async def test_a_repository_is_listed_once_it_held_a_manifest(client: Client) ->
 
 
 async def test_links_keep_the_prefix(serve: Serve) -> None:
-    """A registry below a path of somebody else's site."""
+    """A registry below a path of another site."""
     client = serve(options=dataclasses.replace(http_options(DELETABLE), prefix="/registry/"))
     for tag in ("a", "b"):
         for part in ONE.closure[:-1]:

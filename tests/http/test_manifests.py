@@ -61,7 +61,7 @@ async def test_a_manifest_may_be_streamed(client: Client) -> None:
 
 
 async def test_four_mebibytes_are_taken_and_a_byte_more_is_not(client: Client) -> None:
-    """Also when nobody says beforehand how many there will be."""
+    """Also without a Content-Length."""
     pad = "x" * ((4 << 20) - len(image(seed=6, annotations={"pad": "-"}).data) + 1)
     most = image(seed=6, annotations={"pad": pad})
     assert len(most.data) == 4 << 20
@@ -163,7 +163,7 @@ REFUSED = {
 
 @pytest.mark.parametrize("name", REFUSED)
 async def test_a_manifest_with_two_readings_is_refused(client: Client, name: str) -> None:
-    """CNCF Distribution takes them: docs/migrating/index.md lists them, so that nobody searches for the reason."""
+    """CNCF Distribution takes them: docs/migrating/index.md lists them, so that operators find the reason."""
     body, reason = REFUSED[name]
     await client.push(ONE)
     answer = await client.send("PUT", f"/v2/{NAME}/manifests/v1", body, {"content-type": ONE.media_type})
@@ -201,7 +201,7 @@ async def test_an_index_without_manifests_is_refused(client: Client) -> None:
     "member", [b'"x":' + b"9" * 5_000, b'"annotations":{"Layers":"x","MEDIATYPE":"y"}', b'"Digest":1']
 )
 async def test_what_has_one_reading_is_taken(client: Client, member: bytes) -> None:
-    """Members that nobody reads, in any number of digits, and names that belong to the client."""
+    """Members that no client reads, in any number of digits, and names that belong to the client."""
     body = extended(ONE, member)
     await client.push(ONE)
     answer = await client.send("PUT", f"/v2/{NAME}/manifests/v1", body, {"content-type": ONE.media_type})
@@ -238,7 +238,7 @@ async def test_one_bad_tag_among_good_ones_sets_none(client: Client) -> None:
 
 
 async def test_a_subject_is_confirmed_whether_it_exists_or_not(client: Client) -> None:
-    """Clients that get no `OCI-Subject` go on to write fallback tags."""
+    """Clients that get no `OCI-Subject` write fallback tags."""
     signature = artifact("application/vnd.example.signature", subject=ONE)
     for part in signature.closure[:-1]:
         await client.push_blob(part)

@@ -76,14 +76,14 @@ def read() -> Callable[[str], tuple[AccessLogWriter, Callable[[], str]]]:
 
 
 async def test_a_sane_request_id_is_kept() -> None:
-    """So that a proxy's log and ours can be joined."""
+    """The logs of a proxy and of the registry can then be joined."""
     answer = await Client(hello).get(scope((b"x-request-id", b"Edge.1_2-3")))
     assert answer[b"x-request-id"] == b"Edge.1_2-3"
 
 
 @pytest.mark.parametrize("value", [b"", b"a b", b'"', b"x" * 129, b"a\nb", "é".encode()])
 async def test_any_other_request_id_is_replaced(value: bytes) -> None:
-    """Nobody writes into our logs by a header."""
+    """A client must not write lines into the log by a header."""
     made = (await Client(hello).get(scope((b"x-request-id", value))))[b"x-request-id"]
     assert len(made) == 32
     assert int(made, 16) >= 0
@@ -125,7 +125,7 @@ async def test_a_failure_is_a_500_with_id_and_in_the_log() -> None:
 
 
 async def test_a_failure_within_an_answer_sends_no_second_one() -> None:
-    """The missing rest is what tells the client."""
+    """The client notices the failure by the missing rest."""
 
     async def broken(asked: Scope, _: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
@@ -151,7 +151,7 @@ async def test_what_is_in_flight_is_counted() -> None:
 
 
 class End:
-    """The server's end of a request, which can be told apart from any other."""
+    """The server's end of a request, which is distinguishable from any other."""
 
     async def receive(self) -> Message:
         return {"type": "http.request", "body": b"piece", "more_body": True}
@@ -162,7 +162,7 @@ class End:
 
 @pytest.mark.parametrize("raised", [True, False])
 async def test_the_servers_end_is_let_go_of_whoever_remembers_the_request(*, raised: bool) -> None:
-    """The server closes what a client still sends after its answer when nobody can ask for it any more."""
+    """The server closes what a client still sends after its answer when it can no longer be received."""
     held: list[tuple[Receive, Send]] = []
     failures: list[OSError] = []
 
@@ -248,7 +248,7 @@ async def large(_: Scope, __: Receive, send: Send) -> None:
 
 @pytest.mark.parametrize("transfer", [Transfer(body_sent=111), None])
 async def test_an_abandoned_answer_is_logged_with_what_was_sent(read: Any, transfer: Transfer | None) -> None:
-    """Traffic is paid for; and the line of a whole download that never happened misleads whoever looks for it."""
+    """Traffic is paid for; and the line of a whole download that never happened misleads the operator."""
     access, written = read("json")
     observer = Counting()
     request = scope() | ({} if transfer is None else {"moorage.transfer": transfer})
@@ -261,7 +261,7 @@ async def test_an_abandoned_answer_is_logged_with_what_was_sent(read: Any, trans
         await RequestLog(large, Traffic(), access, observer=observer)(request, receive, send)
     line = json.loads(written())
     assert (line["http.response.status"], line["http.response.written"]) == (200, 111 if transfer else 100)
-    assert observer.told == [(200, 0, 0, line["http.response.written"])]
+    assert observer.ended == [(200, 0, 0, line["http.response.written"])]
     assert request["moorage.aborted"] is True
     assert not logs, "clients leave all the time"
 
@@ -288,7 +288,7 @@ async def test_a_client_that_left_before_the_answer_aborts_none(read: Any) -> No
 async def test_the_subject_of_a_clients_certificate_is_in_the_access_log(
     read: Any, formatter: str, expected: str
 ) -> None:
-    """With clientauth and no other authentication it is all that tells one client from another."""
+    """With clientauth and no other authentication it is all that distinguishes clients."""
     access, written = read(formatter)
     await Client(hello, access).get(scope(**{"moorage.transfer": Transfer(tls_subject='CN=ci,O=a "b"')}))
     line = written()
@@ -297,22 +297,22 @@ async def test_the_subject_of_a_clients_certificate_is_in_the_access_log(
 
 
 class Counting:
-    """An observer that keeps what it was told."""
+    """An observer that records its calls."""
 
     def __init__(self) -> None:
         self.begun = 0
-        self.told: list[tuple[int, int, int, int]] = []
+        self.ended: list[tuple[int, int, int, int]] = []
 
     def begin(self, scope: Scope) -> None:
         self.begun += 1
 
     def end(self, scope: Scope, status: int, seconds: float, asked: int, received: int, sent: int) -> None:
         assert 0 < seconds < 60
-        self.told.append((status, asked, received, sent))
+        self.ended.append((status, asked, received, sent))
 
 
 async def test_an_observer_is_told_what_came_and_went() -> None:
-    """Bytes of bodies are counted as they come, whatever Content-Length says."""
+    """Bytes of bodies are counted as they come, independent of Content-Length."""
 
     async def app(asked: Scope, receive: Receive, send: Send) -> None:
         await receive()
@@ -321,7 +321,7 @@ async def test_an_observer_is_told_what_came_and_went() -> None:
 
     observer = Counting()
     await Client(app, observer=observer).get(scope((b"host", b"x")))
-    assert observer.told == [(200, 5, 0, 5)]
+    assert observer.ended == [(200, 5, 0, 5)]
 
     bodies = [b"abc", b"de"]
 
@@ -332,12 +332,12 @@ async def test_an_observer_is_told_what_came_and_went() -> None:
         return {"type": "http.request", "body": b"", "pieces": [b"ab", b"c"], "more_body": True}
 
     async def send(_: Message) -> None:
-        """To nobody."""
+        """Discard it."""
 
     await RequestLog(app, Traffic(), None, observer=observer)(scope((b"host", b"x")), piece, send)
-    assert observer.told[1] == (200, 10, 5, 5)
+    assert observer.ended[1] == (200, 10, 5, 5)
     await RequestLog(app, Traffic(), None, observer=observer)(scope((b"host", b"x")), pieces, send)
-    assert observer.told[2] == (200, 11, 6, 5)
+    assert observer.ended[2] == (200, 11, 6, 5)
     assert observer.begun == 3
 
 
@@ -352,7 +352,7 @@ async def test_an_observer_is_told_the_end_however_it_ends(raised: Exception | N
     observer = Counting()
     with structlog.testing.capture_logs():
         await Client(app, observer=observer).get(scope())
-    assert [told[0] for told in observer.told] == [status]
+    assert [end[0] for end in observer.ended] == [status]
 
 
 async def test_an_observer_is_told_of_a_request_that_was_cancelled() -> None:
@@ -368,4 +368,4 @@ async def test_an_observer_is_told_of_a_request_that_was_cancelled() -> None:
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert [told[0] for told in observer.told] == [499]
+    assert [end[0] for end in observer.ended] == [499]

@@ -1,4 +1,4 @@
-"""`auth.htpasswd` and `auth.silly` over HTTP: every answer, to whom it goes, and what it tells."""
+"""`auth.htpasswd` and `auth.silly` over HTTP: every response, with its headers and details."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def put(path: Path, data: bytes | None) -> None:
 async def test_whoever_is_not_in_the_file_is_challenged(
     client: Client, method: str, headers: dict[str, str]
 ) -> None:
-    """One answer for everything that is wrong, whatever is there: a guesser learns nothing from it."""
+    """One response for every mistake and every repository: an attacker learns nothing from it."""
     if method in {"GET", "HEAD"}:
         base = await client.send(method, "/v2/", headers=headers)
         assert (base.status_code, base.headers["www-authenticate"]) == (401, 'Basic realm="The \\"Registry\\""')
@@ -92,9 +92,9 @@ async def test_whoever_is_not_in_the_file_is_challenged(
     assert answer.headers["docker-distribution-api-version"] == "registry/2.0"
     if method != "HEAD":
         assert codes(answer) == ["UNAUTHORIZED"]
-        wanted = {"GET": ["pull"], "PUT": ["pull", "push"], "DELETE": ["delete"]}[method]
+        actions = {"GET": ["pull"], "PUT": ["pull", "push"], "DELETE": ["delete"]}[method]
         assert detail(answer) == [
-            {"Type": "repository", "Class": "", "Name": NAME, "Action": action} for action in wanted
+            {"Type": "repository", "Class": "", "Name": NAME, "Action": action} for action in actions
         ]
 
 
@@ -127,7 +127,7 @@ async def test_who_is_in_the_file_may_do_everything(client: Client) -> None:
 
 
 async def test_an_edit_holds_for_the_next_request(client: Client, path: Path) -> None:
-    """Whoever left the company must not push for another five minutes."""
+    """A removed user must not push for another five minutes."""
     assert (await client.get("/v2/", basic())).status_code == 200
     put(path, b"alice:" + bcrypt.hashpw(b"fresh", bcrypt.gensalt(4)))
     assert (await client.get("/v2/", basic())).status_code == 401
@@ -135,7 +135,7 @@ async def test_an_edit_holds_for_the_next_request(client: Client, path: Path) ->
 
 
 async def test_a_file_that_is_gone_is_503_for_those_with_credentials(client: Client, path: Path) -> None:
-    """An empty 400 in the reference.  Clients try a 503 again, and our log says why."""
+    """An empty 400 in the reference.  Clients try a 503 again, and the log has the reason."""
     kept = path.read_bytes()  # noqa: ASYNC240  nothing else runs
     assert (await client.get("/v2/", basic())).status_code == 200
     put(path, None)
@@ -193,7 +193,7 @@ class Users(AccessLogWriter):
 
 
 async def test_the_access_log_names_who_was_proven(client: Client) -> None:
-    """And nobody who only said so."""
+    """And not a client that only claims to be one."""
     users = Users()
     logged = Client(RequestLog(client.app, Traffic(), users))
     for headers in (basic(), basic(password="wrong"), {}, basic()):
@@ -264,7 +264,7 @@ def test_without_a_provider_nobody_is_asked() -> None:
 
 
 def test_a_provider_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A registry that lets everybody in, because it does not know the lock, would be the worst of answers."""
+    """A registry without access control, because of an unknown method, would be the worst result."""
     monkeypatch.setattr(authentication, "_PROVIDERS", {})
     with pytest.raises(StartupError, match=r"auth\.silly is not offered"):
         make_authority(Settings(auth=Auth(silly=Silly(realm="r", service="s"))), SECRET)

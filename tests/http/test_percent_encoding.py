@@ -72,7 +72,7 @@ def resolved(path: bytes) -> bytes:
 
 
 def check(method: str, target: str, answer: Answer) -> None:
-    """No 500; a redirect names the same resource, and the `Location` of an upload lies below it."""
+    """No 500; a redirect names the same resource, and the `Location` of an upload is below it."""
     asked = f"{method} {target}"
     assert answer.status < 500, asked
     if not answer.location:

@@ -66,19 +66,19 @@ async def test_a_registry_that_is_unhealthy_is_alive_and_not_ready(method: str) 
     assert await ask(failing(), method, "/livez") == (200, body)
     assert await ask(failing(), method, "/readyz") == (200, body)
     assert await ask(failing(db="secret.internal: down"), method, "/livez") == (200, body)
-    status, told = await ask(failing(db="secret.internal: down"), method, "/readyz")
+    status, body = await ask(failing(db="secret.internal: down"), method, "/readyz")
     assert status == 503
-    assert b"secret" not in told, "anybody may ask"
+    assert b"secret" not in body, "it needs no credentials"
 
 
 @pytest.mark.parametrize("method", ["GET", "HEAD"])
 async def test_a_registry_that_cannot_be_written_to_is_ready(method: str) -> None:
-    """Pulls are served; every node is out of space at the same time, so nobody else could serve them."""
+    """Pulls are served; every node is out of space at the same time, so no other node could serve them."""
     report = StorageReport(writable=False, reason="the disk is full", cause="/secret: full", seen=True)
     health = HealthChecks([], lambda: report)
-    status, told = await ask(health, method, "/readyz")
+    status, body = await ask(health, method, "/readyz")
     assert status == 200
-    assert told == (b"" if method == "HEAD" else b"degraded: pushes are refused: the disk is full\n")
+    assert body == (b"" if method == "HEAD" else b"degraded: pushes are refused: the disk is full\n")
     assert (await ask(health, method, "/v2/"))[0] == 200
     assert health.failures() == {}
 
@@ -96,7 +96,7 @@ async def test_a_registry_that_cannot_be_read_is_refused_like_one_whose_check_fa
 
 
 async def test_a_registry_that_stops_is_alive_and_not_ready() -> None:
-    """So that nobody new is sent while the last requests finish."""
+    """So that no new clients are sent while the last requests finish."""
     traffic = Traffic()
     traffic.draining = traffic.stopping = True
     assert (await ask(failing(), path="/livez", traffic=traffic))[0] == 200
@@ -116,7 +116,7 @@ async def test_probes_are_asked_by_get_and_head() -> None:
 
 
 class Switch:
-    """A check that fails while told to, and lets a test wait for its runs."""
+    """A check that fails while it is switched off; a test can wait for its runs."""
 
     def __init__(self) -> None:
         self.broken = False
@@ -138,7 +138,7 @@ class Switch:
 
 
 async def test_every_path_is_refused_while_a_check_fails_and_not_after() -> None:
-    """Load balancers go elsewhere, and come back by themselves."""
+    """Load balancers use other nodes, and come back by themselves."""
     switch = Switch()
     health = HealthChecks([Check("switch", switch, 0.001, 1)])
     with structlog.testing.capture_logs() as logs:

@@ -50,7 +50,7 @@ def key_of(digest: str) -> str:
 
 
 async def test_redirect_sends_downloads_away_and_nothing_else(serve: Serve, tmp_path: Path) -> None:
-    """Also from files; HEAD, refusals and 304 stay with us, and the access rule is ours until then."""
+    """Also from files; HEAD, errors and 304 are answered by the registry, which checks the access before."""
     settings = on_files(tmp_path, entries(("redirect", {"baseurl": "https://cdn.example.com/r"})))
     client = serve(settings, driver=make_driver(settings))
     await client.push_blob(LAYER)

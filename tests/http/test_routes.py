@@ -1,4 +1,4 @@
-"""What a request's scope tells metrics and traces: the endpoint, and what was refused."""
+"""Keys of a request's scope for metrics and traces: the endpoint and the error."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HEX = "0" * 64
 
 
 class Closed:
-    """Lets nobody in."""
+    """Refuses every request."""
 
     async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         raise Unauthorized('Basic realm="r"')
@@ -45,7 +45,7 @@ async def scope_after(method: str, path: str, authority: Authority | None = None
         return {"type": "http.request", "body": b"", "more_body": False}
 
     async def send(_: Message) -> None:
-        """To nobody."""
+        """Discard it."""
 
     registry = make_registry(MemoryDriver(), Settings(), b"secret")
     await create_app(registry, http_options(Settings()), authority)(scope, receive, send)
@@ -91,7 +91,7 @@ async def test_a_refusal_is_known_by_its_code() -> None:
 
 
 async def test_a_challenge_is_known() -> None:
-    """It tells a missing token from one that is not enough."""
+    """It distinguishes a missing token from an insufficient one."""
     scope = await scope_after("GET", "/v2/", Closed())
     assert scope["moorage.refusal"] == "UNAUTHORIZED"
     assert scope["moorage.challenge"] == 'Basic realm="r"'

@@ -171,7 +171,7 @@ async def test_the_ping_wants_a_login_although_something_is_open(server: Server)
 
 
 async def test_what_is_open_needs_neither_login_nor_token(server: Server) -> None:
-    """`curl` and containerd ask without; they are told apart from what is shut before anything is looked up."""
+    """`curl` and containerd send none; protected repositories are refused before anything is looked up."""
     assert codes(await server.client.get("/v2/library/app/tags/list")) == ["NAME_UNKNOWN"]
     for method, target, scope in (
         ("GET", "/v2/team/app/tags/list", "repository:team/app:pull"),
@@ -186,7 +186,7 @@ async def test_what_is_open_needs_neither_login_nor_token(server: Server) -> Non
 
 
 async def test_a_password_is_good_for_what_the_policy_allows(server: Server) -> None:
-    """`curl -u` works without a token; what is not allowed is said to be so."""
+    """`curl -u` works without a token; what is not allowed is refused as such."""
     ann = basic("ann", "secret")
     assert (await server.client.get("/v2/", ann)).status_code == 200
     assert (await server.client.send("POST", "/v2/team/app/blobs/uploads/", b"", ann)).status_code == 202
@@ -212,7 +212,7 @@ async def test_a_password_is_good_for_what_the_policy_allows(server: Server) -> 
 async def test_wrong_credentials_open_nothing_that_is_shut_or_open(
     server: Server, headers: dict[str, str]
 ) -> None:
-    """A mistyped password is told at once, not when something shut is asked for; the reason goes to the log."""
+    """A mistyped password is reported at once, not at the first protected request; the reason goes to the log."""
     for target in ("/v2/", "/v2/library/app/tags/list", "/v2/ann/x/tags/list"):
         answer = await server.client.get(target, headers)
         assert answer.status_code == 401
@@ -260,7 +260,7 @@ async def test_a_whole_image_goes_in_and_out_with_tokens(server: Server) -> None
 
 
 async def test_a_layer_is_mounted_from_where_one_may_read(server: Server) -> None:
-    """With another repository's layer a token for the target alone gets a 401 that says what is missing."""
+    """With another repository's layer a token for the target alone gets a 401 with the missing access."""
     content = blob(size=100)
     ann = basic("ann", "secret")
     begun = await server.client.send("POST", "/v2/ann/from/blobs/uploads/", b"", ann)
@@ -302,7 +302,7 @@ async def test_whoever_proves_nothing_gets_what_all_may(server: Server) -> None:
 
 
 async def test_the_answer_is_as_clients_read_it(server: Server) -> None:
-    """`token` for Docker, `access_token` for the others; nobody in between may keep it."""
+    """`token` for Docker, `access_token` for the others; no cache in between may keep it."""
     answer = await server.token("repository:team/app:pull", user="ann", password="secret")
     assert answer.json() == {
         "token": answer.json()["access_token"], "access_token": answer.json()["token"], "expires_in": 300,
@@ -368,7 +368,7 @@ async def test_wrong_credentials_get_no_token_not_even_an_anonymous_one(
 
 
 @pytest.mark.parametrize(
-    ("query", "error", "said"),
+    ("query", "error", "text"),
     [
         ("service=other", "invalid_request", "expected the service 'moorage'"),
         ("account=bob", "invalid_request", "account is not the user"),
@@ -381,13 +381,13 @@ async def test_wrong_credentials_get_no_token_not_even_an_anonymous_one(
     ],
 )
 async def test_a_request_that_makes_no_sense_is_told_why(
-    server: Server, query: str, error: str, said: str
+    server: Server, query: str, error: str, text: str
 ) -> None:
     """In the words of both protocols; no token is given."""
     answer = await server.client.get(f"/token?{query}", basic("ann", "secret"))
     assert (answer.status_code, codes(answer)) == (400, ["TOKEN_REQUEST_INVALID"])
     assert answer.json()["error"] == error
-    assert said in answer.json()["error_description"]
+    assert text in answer.json()["error_description"]
 
 
 async def test_other_methods_are_told_which_there_are(server: Server) -> None:
@@ -398,7 +398,7 @@ async def test_other_methods_are_told_which_there_are(server: Server) -> None:
 
 
 async def test_guessing_is_slowed_down_wherever_it_is_tried(start: Start) -> None:
-    """At `/token`, with either method, and at the registry alike; who has just been right goes on."""
+    """At `/token`, with either method, and at the registry alike; a client that has just logged in continues."""
     server = await start(failures=3)
     assert (await server.token(user="ann", password="secret")).status_code == 200
     assert (await server.token(user="ann", password="wrong 1")).status_code == 401
@@ -417,7 +417,7 @@ async def test_guessing_is_slowed_down_wherever_it_is_tried(start: Start) -> Non
 
 
 async def test_a_refused_login_is_logged_without_what_was_shown(server: Server) -> None:
-    """Operators see who tries what; nobody reads a password, a secret or a token in a log."""
+    """Operators see the user of each attempt, and no password, secret or token is in a log."""
     with capture_logs() as logs:
         await server.token(user="ann", password="wrong-pass")
         await server.token(user="robot+ci", password="wrong-pass")
@@ -430,7 +430,7 @@ async def test_a_refused_login_is_logged_without_what_was_shown(server: Server) 
 
 
 async def test_without_a_token_server_there_is_no_token(serve: Serve) -> None:
-    """Crane goes on to other ways at 404."""
+    """Crane falls back to other ways at 404."""
     assert codes(await serve().get("/token")) == ["NOT_FOUND"]
 
 
@@ -438,7 +438,7 @@ async def test_without_a_token_server_there_is_no_token(serve: Serve) -> None:
 
 
 async def test_a_password_may_come_in_a_form(server: Server) -> None:
-    """Containerd and BuildKit send it so; the answer says what was granted."""
+    """Containerd and BuildKit send it so; the response names the granted scopes."""
     form = {"grant_type": "password", "username": "ann", "password": "secret", "client_id": "containerd-client"}
     answer = await server.post(
         kind="application/x-www-form-urlencoded; charset=utf-8",
@@ -497,7 +497,7 @@ async def test_a_login_is_kept_as_a_refresh_token(server: Server) -> None:
     ],
 )
 async def test_a_changed_password_ends_the_login(server: Server, change: Any) -> None:
-    """And so does leaving: what lies on a lost laptop opens nothing any more."""
+    """And so does leaving: credentials on a lost laptop are void."""
     login = await server.token(user="ann", password="secret", offline_token="true")
     form = {"grant_type": "refresh_token", "refresh_token": login.json()["refresh_token"]}
     assert (await server.post(**form)).status_code == 200
@@ -556,7 +556,7 @@ async def test_a_forged_refresh_token_is_wrong_credentials(server: Server) -> No
 
 
 async def test_a_robot_logs_in_until_its_end_and_no_token_outlives_it(server: Server) -> None:
-    """An account that ends on Friday must not push on Saturday, whatever it kept."""
+    """An account that ends on Friday must not push on Saturday with any token that it kept."""
     robot = {"user": "robot+ci", "password": ROBOT_SECRET}
     login = await server.token("repository:team/app:push,pull", offline_token="true", **robot)
     assert access(login) == ["repository:team/app:push,pull"]
@@ -650,7 +650,7 @@ async def test_a_malformed_token_of_an_issuer_is_wrong_credentials(server: Serve
 
 
 async def test_an_issuer_whose_keys_are_not_to_be_had_is_not_a_wrong_password(server: Server) -> None:
-    """The pipeline tries again later; nobody goes looking for a mistake in its configuration."""
+    """The pipeline tries again later; no operator searches for a mistake in its configuration."""
     (server.folder / "keys.json").write_text("{}")
     token = server.ci.token(project_path="acme/app")
     assert (await server.token(user="oidc", password=token)).status_code == 503

@@ -1,4 +1,4 @@
-"""Blobs in: each way a client sends one, and where the upload stands after every answer."""
+"""Blob uploads: each way of sending one, and the offset in every response."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ NOTHING = blob(b"")
 
 
 def stands_at(answer: httpx.Response, last: str) -> str:
-    """Check what every answer says of an upload, and give where to go on."""
+    """Check the headers of an upload's response, and return its Location."""
     assert answer.headers["range"] == last
     location = str(answer.headers["location"])
     uuid = answer.headers["docker-upload-uuid"]
@@ -45,7 +45,7 @@ def stands_at(answer: httpx.Response, last: str) -> str:
 
 
 async def is_whole(client: Client, answer: httpx.Response, digest: Digest, data: bytes) -> None:
-    """Check a 201, and that the blob can be fetched where it says."""
+    """Check a 201, and that the blob can be fetched at its Location."""
     assert (answer.status_code, answer.content) == (201, b"")
     assert answer.headers["location"] == f"http://registry.test/v2/{NAME}/blobs/{digest}"
     assert answer.headers["docker-content-digest"] == str(digest)
@@ -153,7 +153,7 @@ async def test_the_first_byte_is_also_0_0(client: Client) -> None:
 
 
 async def test_a_form_is_the_blob_and_no_parameters(client: Client) -> None:
-    """`curl --data-binary` says it sends a form; the reference swallows the bytes."""
+    """`curl --data-binary` announces a form; the reference swallows the bytes."""
     form = blob(b"digest=sha256:abc&mount=x")
     location = await client.location()
     answer = await client.send(
@@ -303,7 +303,7 @@ async def test_a_chunk_out_of_order_is_a_416_that_tells_where_to_go_on(
 
 
 async def test_an_outdated_location_is_a_416_that_tells_where_to_go_on(client: Client) -> None:
-    """Whoever repeats a chunk that did arrive appends it twice otherwise, and learns so at the very end."""
+    """A client that repeats a stored chunk would append it twice, and notice at the very end."""
     location = await client.location()
     await client.patch(location, BLOB.data[:400])
     refused = await client.patch(location, BLOB.data[:400])
@@ -343,7 +343,7 @@ async def test_an_inverted_span_is_a_416(client: Client) -> None:
 async def test_a_span_that_is_not_the_body_is_a_400_and_stores_nothing(
     client: Client, method: str, span: str
 ) -> None:
-    """A proxy cut the chunk, or the client miscounts: better told now than by a wrong digest at the end."""
+    """A proxy cut the chunk, or the client miscounts: an error now is better than a wrong digest at the end."""
     location = await client.location()
     if method == "PATCH":
         refused = await client.patch(location, BLOB.data[:100], span)
@@ -355,14 +355,14 @@ async def test_a_span_that_is_not_the_body_is_a_400_and_stores_nothing(
 
 @pytest.mark.parametrize("sent", [b"short", b"longer than eight"])
 async def test_a_stream_that_is_not_its_span_is_a_400(client: Client, sent: bytes) -> None:
-    """Without Content-Length the span is all that tells what should have come."""
+    """Without Content-Length only the span has the expected size."""
     refused = await client.patch(await client.location(), pieces(sent), "0-7")
     assert (refused.status_code, codes(refused)) == (400, ["SIZE_INVALID"])
 
 
 @pytest.mark.parametrize("method", ["PATCH", "PUT", "DELETE"])
 async def test_a_state_that_was_not_made_for_this_upload_is_a_404(serve: Serve, method: str) -> None:
-    """Nobody may write to, or cancel, what another began; a uuid is not a secret."""
+    """A client must not write to or cancel the upload of another; a uuid is not a secret."""
     driver = MemoryDriver()
     client, stranger = serve(driver=driver), serve(driver=driver, secret=b"another registry's")
     location = await client.location()
@@ -429,7 +429,7 @@ async def test_one_post_may_be_streamed(client: Client) -> None:
 
 @pytest.mark.parametrize("digest", [ABSENT, "nonsense", "sha256:abc"])
 async def test_one_post_of_something_else_is_a_400(client: Client, digest: Digest | str) -> None:
-    """It has no Location, so there is no upload to go on with either."""
+    """It has no Location, so there is no upload to continue either."""
     answer = await client.start_upload(query=f"?digest={digest}", body=BLOB.data)
     assert (answer.status_code, codes(answer)) == (400, ["DIGEST_INVALID"])
     assert "location" not in answer.headers

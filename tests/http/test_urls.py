@@ -1,4 +1,4 @@
-"""Where answers say things are, behind whatever proxies; and which spellings of a path lead there."""
+"""`Location` behind proxies; and the spellings of a path that lead to an endpoint."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TAGS = f"/v2/{NAME}/tags/list"
 
 
 async def place(client: Client, headers: dict[str, str], target: str = UPLOADS) -> str:
-    """Where a new upload is said to be, without its own part."""
+    """Return the Location of a new upload, without its own part."""
     answer = await client.send("POST", target, b"", headers)
     assert answer.status_code == 202
     return str(answer.headers["location"]).partition(UPLOADS)[0]
@@ -44,7 +44,7 @@ async def place(client: Client, headers: dict[str, str], target: str = UPLOADS) 
 async def test_a_place_is_told_as_the_client_sees_us(
     client: Client, headers: dict[str, str], expected: str
 ) -> None:
-    """Docker goes on at `Location`; `http://` there, behind a proxy that ends TLS, breaks every push."""
+    """Docker continues at `Location`; `http://` there, behind a proxy that ends TLS, breaks every push."""
     assert await place(client, headers) == expected
 
 
@@ -70,7 +70,7 @@ async def test_the_configured_host_counts_before_all_others(serve: Serve) -> Non
 
 
 async def test_places_may_be_relative(serve: Serve) -> None:
-    """`http.relativeurls`: whoever asks knows how it got here."""
+    """`http.relativeurls`: the client knows the host that it used."""
     client = serve(options=dataclasses.replace(http_options(DELETABLE), relativeurls=True))
     assert await place(client, {"x-forwarded-host": "a.example"}) == ""
 
@@ -87,7 +87,7 @@ async def test_the_prefix_is_always_kept(serve: Serve, *, relative: bool) -> Non
 
 
 async def test_the_place_can_be_gone_on_at(client: Client) -> None:
-    """What is told is not only well spelt: it works."""
+    """A Location is not only well formed: it works."""
     layer = blob(size=100)
     location = str((await client.start_upload()).headers["location"])
     at = str((await client.patch(location, layer.data)).headers["location"])

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     Scope = MutableMapping[str, Any]
 
-__all__ = ["ANYBODY", "SHORTHANDS", "Clients", "parse_network"]
+__all__ = ["DEFAULT_CLIENTS", "SHORTHANDS", "Clients", "parse_network"]
 
 _FORWARDED: Final = frozenset({
     b"forwarded", b"x-forwarded-for", b"x-forwarded-host", b"x-forwarded-port", b"x-forwarded-prefix",
@@ -79,7 +79,7 @@ class Clients:
     """
 
     def __init__(self, trusted: Sequence[str] | None = None) -> None:
-        self._anybody = trusted is None
+        self._unset = trusted is None
         self._unix = UNIX in (trusted or ())
         self._networks = [network for text in trusted or () for network in parse_network(text)]
         # Few proxies send many requests.
@@ -87,13 +87,13 @@ class Clients:
 
     def sift(self, scope: Scope) -> None:
         """Remove forwarded headers from a request that does not come from a trusted proxy."""
-        if not (self._anybody or self._trusts(_peer(scope))):
+        if not (self._unset or self._trusts(_peer(scope))):
             remove_headers(scope, _FORWARDED)
 
     def decisive_address(self, scope: Scope) -> str:
         """Return the client's address as far as it is trusted; "" for a Unix socket without such headers."""
         peer = _peer(scope)
-        if self._anybody or not self._trusts(peer):
+        if self._unset or not self._trusts(peer):
             return peer
         address = peer
         for claim in _claims(scope):
@@ -107,7 +107,7 @@ class Clients:
 
     def remote_address(self, scope: Scope) -> str:
         """Return the client's address for logs and events; "" if unknown."""
-        if not self._anybody:
+        if not self._unset:
             return self.decisive_address(scope)
         headers = headers_of(scope)
         if b"x-forwarded-for" in headers or b"x-real-ip" in headers:
@@ -124,7 +124,7 @@ class Clients:
         return any(found in network for network in self._networks)
 
 
-ANYBODY: Final = Clients()
+DEFAULT_CLIENTS: Final = Clients()
 """As in CNCF Distribution: headers of any client are used, except for decisions."""
 
 

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import structlog
 
-from moorage.http.clients import ANYBODY, Clients
+from moorage.http.clients import DEFAULT_CLIENTS, Clients
 from moorage.http.headers import headers_of
 from moorage.logs.access_log import AccessLogWriter, Entry
 from moorage.logs.log_setup import request_id
@@ -92,7 +92,7 @@ class RequestLog:
         app: ASGIApp,
         traffic: Traffic,
         access: AccessLogWriter | None,
-        clients: Clients = ANYBODY,
+        clients: Clients = DEFAULT_CLIENTS,
         observer: Observer | None = None,
         unlogged: Collection[str] = (),
     ) -> None:

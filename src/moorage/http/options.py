@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from moorage.http.clients import ANYBODY, Clients
+from moorage.http.clients import DEFAULT_CLIENTS, Clients
 
 __all__ = ["HttpOptions"]
 
@@ -26,4 +26,4 @@ class HttpOptions:
     classes_matter: bool = False
     body_timeout_s: float = 120.0
     manifest_limit_bytes: int = 4 << 20
-    clients: Clients = ANYBODY
+    clients: Clients = DEFAULT_CLIENTS

@@ -27,7 +27,7 @@ from moorage.auth.local.identities import LoginRefused
 from moorage.auth.local.scopes import TooManyScopes
 from moorage.errors import RequestTimeout, TokenRequestInvalid, Unauthorized
 from moorage.http.auth import credentials_of
-from moorage.http.clients import ANYBODY
+from moorage.http.clients import DEFAULT_CLIENTS
 from moorage.http.errors import to_response
 from moorage.http.streaming import body
 
@@ -71,7 +71,7 @@ class TokenEndpoint:
         self,
         issuer: TokenIssuer,
         body_timeout_s: float,
-        clients: Clients = ANYBODY,
+        clients: Clients = DEFAULT_CLIENTS,
         form_timeout_s: float = FORM_TIMEOUT_S,
     ) -> None:
         self._issuer = issuer

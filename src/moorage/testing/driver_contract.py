@@ -405,7 +405,7 @@ class ObjectContract:
         return found is not None
 
     async def test_facts_about_the_driver(self, driver: Driver) -> None:
-        """The registry would remember links of a local disk, or not those of a bucket, and never sweep a bucket."""
+        """The registry would remember links of a local disk or forget those of a bucket, and never sweep a bucket."""
         assert driver.name
         assert isinstance(driver.request_cost, RequestCost)
         assert driver.signs_urls in {True, False}
