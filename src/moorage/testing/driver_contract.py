@@ -405,7 +405,7 @@ class ObjectContract:
         return found is not None
 
     async def test_facts_about_the_driver(self, driver: Driver) -> None:
-        """The registry would remember links of a local disk or forget those of a bucket, and never sweep a bucket."""
+        """Links of a local disk would be cached, or those of a bucket not, and no bucket would be swept."""
         assert driver.name
         assert isinstance(driver.request_cost, RequestCost)
         assert driver.signs_urls in {True, False}
