@@ -18,8 +18,9 @@ from moorage.registry.blobs import StoredBlobs
 from moorage.registry.interface import BlobRedirect
 from moorage.registry.links import LAYER, Links, write_link
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.sizes import MemorySizes
 from moorage.registry.uploads import StoredUploads
-from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost, SignedUrl
+from moorage.storage.driver import READ_LIMIT_BYTES, RequestCost, SignedUrl, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.types import Digest, RepoName, parse_tag
 
@@ -72,6 +73,30 @@ class Sleep:
 async def linked(driver: Far) -> None:
     await write_link(driver, LINK, DIGEST)
     driver.requests.clear()
+
+
+class Unlinked(MemorySizes):
+    """Records removals that are reported to the cache that other registries share."""
+
+    def __init__(self) -> None:
+        super().__init__(0)
+        self.digests: list[Digest] = []
+
+    async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
+        self.digests += digests
+
+
+async def test_a_removal_is_reported_although_the_work_after_it_fails() -> None:
+    """CNCF Distribution, which shares Redis, would serve the deleted blob; a second deletion finds no link."""
+    driver, sizes = Far(), Unlinked()
+    await linked(driver)
+
+    async def failing() -> bool:
+        raise StorageUnavailable("no answer")
+
+    with pytest.raises(StorageUnavailable):
+        await Links(driver, sizes=sizes).remove(LAYER, NAME, DIGEST, confirm=failing)
+    assert sizes.digests == [DIGEST]
 
 
 async def test_a_link_is_read_again_when_its_lease_is_over() -> None:

@@ -271,11 +271,18 @@ class Links:
         key = kind(name, digest)
         target = digest if stored is None else stored
         await self._driver.delete([key])
-        if confirm is not None and not await confirm():
+        self._memory.drop(key)
+        removed = True
+        try:
+            if confirm is not None:
+                removed = await confirm()
+        finally:
+            # After a failure, too: the client will not find the link that it would have to delete again.
+            if removed:
+                await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, target))))
+        if not removed:
             await write_link(self._driver, key, target)
             return False
-        await self._sizes.unlinked(name, tuple(dict.fromkeys((digest, target))))
-        self._memory.drop(key)
         if self._lasts_s:
             await self._sleep(self._lasts_s * _WAIT + _WAIT_MORE_S)
         return True
