@@ -135,11 +135,10 @@ class Mounted:
 
 @dataclass(frozen=True, slots=True)
 class Uploaded:
-    """A blob that an upload became.  `new`: False if its bytes were stored before, None if that is unknown."""
+    """A blob that an upload became."""
 
     digest: Digest
     size: int
-    new: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)
