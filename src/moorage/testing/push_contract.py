@@ -19,7 +19,7 @@ from moorage.errors import (
     PreconditionFailed,
     RangeInvalid,
 )
-from moorage.registry.interface import Caller, Deleted, IfMatch, Mounted, Pushed, Uploaded
+from moorage.registry.interface import Caller, Deleted, IfMatch, Mounted, Pushed
 from moorage.testing.builders import artifact, blob, image, index
 from moorage.testing.registry_fixtures import ABSENT, NAME, OTHER, RegistryFixtures, content_of, push, upload
 from moorage.types import Digest, RepoName, Tag, parse_tag
@@ -72,12 +72,6 @@ class UploadPushContract(RegistryFixtures):
         uploaded = await upload(registry, layer.data, layer.digest)
         assert (uploaded.digest, uploaded.size) == (layer.digest, size)
         assert await content_of(await registry.blobs.fetch(NAME, layer.digest, redirect=False)) == layer.data
-
-    async def test_a_blob_that_is_stored_is_not_reported_as_new(self, registry: Registry) -> None:
-        """A notification about new content would be wrong."""
-        await upload(registry, LAYER.data)
-        again = await upload(registry, LAYER.data, name=OTHER)
-        assert again in {Uploaded(LAYER.digest, LAYER.size, new) for new in (False, None)}
 
     async def test_the_status_has_what_was_kept(self, registry: Registry, other: Registry) -> None:
         """A client that lost the response asks for the offset and continues there."""
