@@ -2,7 +2,7 @@
 
 Credentials of another kind (a Bearer token) count as none.
 
-Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 2.
+Used by: `wiring/authentication.py`.  Source: docs/reference/auth.md, section 2.
 """
 
 from __future__ import annotations

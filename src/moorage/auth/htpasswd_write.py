@@ -1,7 +1,7 @@
 """Writes password files: makes lines, creates a missing file, replaces a file atomically.
 
-Used by: `cli/htpasswd.py`; `wiring/app.py`, which makes a file that is missing.  Source: docs/reference/auth.md,
-section 2.
+Used by: `cli/htpasswd.py`; `wiring/authentication.py`, which makes a file that is missing.
+Source: docs/reference/auth.md, section 2.
 """
 
 from __future__ import annotations

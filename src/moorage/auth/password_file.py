@@ -10,7 +10,7 @@ Bcrypt takes 50 ms and more, and Docker sends the password with every request of
 only keyed hashes, under a key that is random in each process.  A wrong password takes as long as one of an unknown
 user: as long as the most expensive entry of the file.
 
-Above: `wiring/app.py`, and `local/`.  Source: docs/reference/auth.md, section 2; measured there.
+Above: `basic.py`, `local/`.  Source: docs/reference/auth.md, section 2; measured there.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """`auth.silly`: any Authorization header grants everything.  Only for tests of clients.
 
-Used by: `wiring/app.py`.  Source: docs/reference/auth.md, section 3.
+Used by: `wiring/authentication.py`.  Source: docs/reference/auth.md, section 3.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ the reference), never to rate-limit passwords or to grant access.
 Of the headers with addresses only the first present one counts: X-Forwarded-For, `for=` of Forwarded, X-Real-Ip.
 A proxy that sets a later one must remove those before it, or a client's own value would count.
 
-Used by `auth.py` and `middleware.py`; `urls.py` reads the headers that are left.
+Used by `auth.py`, `token.py` and `middleware.py`; `urls.py` reads the headers that are left.
 Source: docs/reference/http-api.md, section 11, docs/reference/auth.md, section 7; RFC 7239.
 """
 

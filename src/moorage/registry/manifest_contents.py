@@ -1,6 +1,6 @@
 """Contents of manifests: read from the blob store, verified by their digest, and kept in memory.
 
-Above: `manifests.py`, `tags.py`, `referrers.py`.  Below: `blob_store.py`, `unserved_manifests.py`.
+Above: `manifests.py`, `tag_list.py`.  Below: `blob_store.py`, `unserved_manifests.py`.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ be two images (CVE-2021-41190).  A push must therefore have one reading; stored 
 building their values, at any nesting, and are not validated beyond their brackets.  Its memory is bounded
 by the members that are returned, its time by the size of the document.
 
-Above: `media.py`, `referrers.py`.
+Above: `media.py`.
 Source: RFC 8259; https://pkg.go.dev/encoding/json#Unmarshal; image-spec 1.1 "Image Manifest", "Image
 Index" and "Content Descriptors".
 """

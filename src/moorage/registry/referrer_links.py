@@ -17,7 +17,7 @@ The descriptor is UTF-8, and never longer than `PAGE_LIMIT_BYTES`: the largest a
 fits, and an artifact type that is longer still.  Half of a surrogate pair, which UTF-8 cannot encode, is U+FFFD,
 as Go's encoding/json reads it.
 
-Above: `referrers.py`, `manifests.py`, `moving/`, `checking/`.  Source: distribution-spec 1.1 "Listing Referrers".
+Above: `referrers.py`, `manifests.py`, `fsck/`, `copy/`.  Source: distribution-spec 1.1 "Listing Referrers".
 """
 
 from __future__ import annotations

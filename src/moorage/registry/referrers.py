@@ -2,7 +2,7 @@
 
 Two sources are united, because registries without this API, and clients of them, kept an index of their own:
 
-* our links, one for each referrer, written when it is pushed (`layout.py`);
+* the referrer links, one for each referrer, written when it is pushed (`layout.py`);
 * the index under the fallback tag `ALG-HEX` (distribution-spec 1.1 "Referrers Tag Schema").
 
 An entry counts only if its manifest is in the repository and really names the subject.  `rebuild` writes the
@@ -13,7 +13,7 @@ descriptor, which another registry or an earlier version stored, is read and par
 writes nothing.  The work of one request is bounded for any content; where a bound ends a page, `next` leads
 to the rest:
 
-* At most 10,000 referrers are looked at: one stat each, and one small read where nothing is remembered.
+* At most 10,000 referrers are examined: one stat each, and one small read where nothing is remembered.
 * No read is begun after 5 MiB.  One that is under way then has at most 4 MiB, or 64 have 16 KiB each.
 * Objects above 16 KiB are read one at a time in the whole process, those above 4 KiB parsed beside the event loop.
 

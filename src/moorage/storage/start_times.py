@@ -1,7 +1,7 @@
 """Content of `HOME/startedat`, the start time of an upload: UTC, RFC 3339, whole seconds.
 
 CNCF Distribution's purger reads this file, and keeps an upload forever without a readable one, so every driver
-writes it alike.  Source: docs/reference/storage-layout.md, sections 1 and 7.
+writes it alike.  Source: docs/reference/storage-layout.md, sections 1 and 5.
 """
 
 from __future__ import annotations

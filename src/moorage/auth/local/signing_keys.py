@@ -2,8 +2,8 @@
 
 Any process that knows the secret derives the same keys, so each worker and node accepts the tokens of all others
 without a shared file.  The name of a key (`kid`) is the time at which its period began, so a verifier needs no
-list
-either.  A key has one purpose: a refresh token is never accepted as an access token, nor the other way round.
+list either.  A key has one purpose: a refresh token is never accepted as an access token, nor the other way
+round.
 
 The derivation is HKDF with SHA-256 (RFC 5869), of which one block is needed.  A leaked key reveals neither the
 secret nor other keys; a leaked secret reveals all keys and must be changed.

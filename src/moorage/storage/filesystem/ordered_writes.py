@@ -6,7 +6,7 @@
 An fsync makes a journalling file system commit everything before it, so consecutive fsyncs without a rename
 between them cost one commit together; a directory that holds several of the files is fsynced once.
 
-Above: `driver.py`, `uploads.py`.  Below: `durable.py`.
+Above: `driver.py`.  Below: `durable.py`.
 """
 
 from __future__ import annotations

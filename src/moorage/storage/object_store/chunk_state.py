@@ -13,7 +13,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Final
 
@@ -71,10 +71,6 @@ class LogState:
 
     def shown(self) -> UploadState:
         return UploadState(self.offset, self.started, self.notes, self.version, held=self)
-
-    def without_last(self) -> LogState:
-        """Return the state without its last chunk, which is superseded."""
-        return replace(self, chunks=self.chunks[:-1], dead=(*self.dead, self.chunks[-1].name))
 
     def encode(self) -> bytes:
         header = {

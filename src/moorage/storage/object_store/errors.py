@@ -7,7 +7,7 @@
 A message names the operation, the object, the endpoint, the bucket and the store's error code.  It holds no
 secrets: `failure_of` leaves out a URL's query and headers.
 
-Below: `s3/errors.py`, `gcs/errors.py`, `azure/errors.py`, each with the error codes of its store.
+Above: `s3/errors.py`, `gcs/errors.py`, `azure/errors.py`, each with the error codes of its store.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 """Helpers shared by all object stores, built on their primitive operations.
 
-Above: the modules of `s3/`, `gcs/` and `azure/`.  Beside: `interface.py`, the interface of a store.
+Above: the modules of `storage/s3/`, `storage/gcs/` and `storage/azure/`.  Beside: `interface.py`, the interface of
+a store.
 """
 
 from __future__ import annotations
