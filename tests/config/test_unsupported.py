@@ -9,7 +9,7 @@ from tests.config.helpers import BASE, PLAIN, errors_of, load_text
 
 from moorage.config.model import Settings
 from moorage.config.schema import walk
-from moorage.config.unsupported import GONE, LATER
+from moorage.config.unsupported import LATER, REMOVED
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,14 +37,14 @@ def test_a_feature_to_come_is_refused_by_name_and_line(tmp_path: Path, text: str
 def test_every_row_of_the_table_is_provoked() -> None:
     """A row without a test could refuse nothing."""
     keys = [key for _, key, _ in TO_COME]
-    for later in (*LATER, *GONE):
+    for later in (*LATER, *REMOVED):
         assert any(key.startswith(prefix) for key in keys for prefix in later.keys), later.what
 
 
 def test_the_table_names_keys_that_exist() -> None:
     """The documentation marks by these names."""
     known = {".".join(path).replace("[]", "") for path, _ in walk(Settings)}
-    assert {key for later in (*LATER, *GONE) for key in later.keys} <= known
+    assert {key for later in (*LATER, *REMOVED) for key in later.keys} <= known
 
 
 def test_old_object_stores_are_shown_the_way(tmp_path: Path) -> None:

@@ -62,7 +62,7 @@ def test_the_dead_are_added_up_and_their_gauges_go() -> None:
         shown = counting(value)
         shown.gauges["moorage_storage_threads",] = 5
         board.show(place, shown)
-        board.bury(place)
+        board.release(place)
     dead, living = board.read()
     assert dead.counters[ONE] == 7
     assert dead.gauges == {}
@@ -72,8 +72,8 @@ def test_the_dead_are_added_up_and_their_gauges_go() -> None:
 def test_a_worker_that_never_showed_anything_is_buried_too() -> None:
     board = Board(1)
     place = board.claim()
-    board.bury(place)
-    board.bury(None)
+    board.release(place)
+    board.release(None)
     assert board.read() == (Snapshot(), [])
     assert board.claim() == place
 
@@ -91,7 +91,7 @@ def test_a_worker_killed_while_it_writes_leaves_what_it_had_shown() -> None:
     assert total(board) == 2
     struct.pack_into("<Q", board._memory, at, 99)
     assert total(board) == 2
-    board.bury(place)
+    board.release(place)
     assert total(board) == 2
     assert first != bytes(16)
 
@@ -113,7 +113,7 @@ def test_readers_never_see_a_number_go_back_while_workers_die() -> None:
             place = board.claim()
             board.show(place, counting(1))
             board.show(place, counting(2))
-            board.bury(place)
+            board.release(place)
     finally:
         done.set()
         reader.join()
@@ -168,6 +168,6 @@ def test_workers_killed_at_any_moment_lose_only_what_they_had_not_shown() -> Non
         os.waitpid(pid, 0)
         os.close(ready)
         os.close(signal_ready)
-        board.bury(place)
+        board.release(place)
         assert total(board) >= seen >= before + 50
         before = total(board)

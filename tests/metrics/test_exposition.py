@@ -64,7 +64,7 @@ def filled() -> Board:
         snapshot.failing = {"storagedriver_filesystem": "down"} if number == 2 else {}
         board.show(place, snapshot)
         if number == 0:
-            board.bury(place)
+            board.release(place)
     return board
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from moorage.errors import Unauthorized
-from moorage.metrics.recorder import ASKED, COUNT, OTHER, RECEIVED, SENT, WIDTH, Recorder, Snapshot
+from moorage.metrics.recorder import COUNT, OTHER, RECEIVED, REQUEST_SIZE, SENT, WIDTH, Recorder, Snapshot
 from moorage.metrics.storage import StorageTimes
 from moorage.metrics.table import TABLE
 from moorage.storage.driver import KeyMissing, StorageExhausted, StorageUnavailable
@@ -26,7 +26,9 @@ def scope(method: str = "GET", label: str = "", **more: Any) -> dict[str, Any]:
 
 def count(recorder: Recorder, request: dict[str, Any], status: int = 200, **sizes: int) -> None:
     recorder.begin(request)
-    recorder.end(request, status, 0.003, sizes.get("asked", 100), sizes.get("received", 0), sizes.get("sent", 0))
+    recorder.end(
+        request, status, 0.003, sizes.get("request_size", 100), sizes.get("received", 0), sizes.get("sent", 0)
+    )
 
 
 def counters(recorder: Recorder) -> dict[tuple[str, ...], float]:
@@ -35,14 +37,14 @@ def counters(recorder: Recorder) -> dict[tuple[str, ...], float]:
 
 def test_a_request_is_counted_by_endpoint_method_and_status() -> None:
     recorder = Recorder()
-    count(recorder, scope("PUT", "manifest"), 201, asked=600, received=500, sent=7)
-    count(recorder, scope("PUT", "manifest"), 201, asked=200, received=100, sent=0)
+    count(recorder, scope("PUT", "manifest"), 201, request_size=600, received=500, sent=7)
+    count(recorder, scope("PUT", "manifest"), 201, request_size=200, received=100, sent=0)
     count(recorder, scope("GET"), 404)
     rows = recorder.snapshot(()).requests
     assert rows.keys() == {("manifest", "PUT", 201), (OTHER, "GET", 404)}
     row = rows["manifest", "PUT", 201]
     assert len(row) == WIDTH
-    assert (row[COUNT], row[ASKED], row[RECEIVED], row[SENT]) == (2, 800, 600, 7)
+    assert (row[COUNT], row[REQUEST_SIZE], row[RECEIVED], row[SENT]) == (2, 800, 600, 7)
     assert sum(row[5:]) == 3 * 2, "each request falls into one bucket of each histogram"
 
 

@@ -213,7 +213,7 @@ async def test_the_number_of_referrers_that_one_request_looks_at_is_bounded(
     driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both those with a link and those of the fallback tag, also if none is shown."""
-    monkeypatch.setattr("moorage.registry.referrers._LOOKED_AT", 5)
+    monkeypatch.setattr("moorage.registry.referrers._EXAMINED_LIMIT", 5)
     built = [artifact(f"type/{i}", subject=SUBJECT) for i in range(12)]
     subject512 = artifact("type/512", subject=SUBJECT, algorithm="sha512")
     for one in (*built, subject512):

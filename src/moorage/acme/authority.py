@@ -238,8 +238,8 @@ def _invalid(error: errors.ValidationError, kind: str) -> Iterator[str]:
 
 
 def _unreachable(error: requests.RequestException, directory: str) -> str:
-    asked = error.request.url if error.request is not None else None
-    host = urlsplit(str(asked or directory)).netloc
+    url = error.request.url if error.request is not None else None
+    host = urlsplit(str(url or directory)).netloc
     if isinstance(error, requests.Timeout):
         return f"{host} does not answer in time"
     if isinstance(error, requests.exceptions.SSLError):

@@ -119,12 +119,14 @@ def _store(examined: Examined, account: Account, limit: int, *, quiet: bool) -> 
     found = [*files_to_read(files_of(examined), account)]
     if examined.settings.storage.driver in {"filesystem", "s3", "gcs", "azure"}:
         found += run_with_progress(
-            lambda meter: _look(examined, account, limit, meter), quiet=quiet, interrupted="nothing was changed"
+            lambda meter: _collect_advice(examined, account, limit, meter),
+            quiet=quiet,
+            interrupted="nothing was changed",
         )
     return found
 
 
-async def _look(examined: Examined, account: Account, limit: int, meter: Meter) -> list[Advice]:
+async def _collect_advice(examined: Examined, account: Account, limit: int, meter: Meter) -> list[Advice]:
     import asyncio
 
     from moorage.migration import volume

@@ -41,7 +41,7 @@ __all__ = ["PREFIX", "apply", "variable_of"]
 
 PREFIX: Final = "REGISTRY_"
 
-_OURS: Final = frozenset({"REGISTRY_CONFIGURATION_PATH"})
+_NO_SETTINGS: Final = frozenset({"REGISTRY_CONFIGURATION_PATH"})
 """Variables with the prefix that are not settings."""
 
 _ALTERNATIVES: Final = {"storage": DRIVERS, "auth": PROVIDERS}
@@ -86,7 +86,7 @@ def apply(root: Map, model: type[Section], environ: Mapping[str, str]) -> list[P
         if not name.startswith(PREFIX):
             problems += _misspelt_prefix(name, root, model)
             continue
-        if name in _OURS:
+        if name in _NO_SETTINGS:
             continue
         link = _SERVICE_LINK.fullmatch(name)
         if link and (link["url"] is None or _LINK_VALUE.fullmatch(environ[name])):

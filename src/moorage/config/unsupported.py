@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.config.problems import Origin
 
-__all__ = ["GONE", "LATER", "UnsupportedFeature", "refusals"]
+__all__ = ["LATER", "REMOVED", "UnsupportedFeature", "refusals"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ LATER: Final = (
     ),
 )
 
-GONE: Final = (
+REMOVED: Final = (
     UnsupportedFeature(
         ("storage.swift",),
         "the swift driver",
@@ -90,8 +90,8 @@ def refusals(settings: Settings, origin: Callable[[str], Origin]) -> list[Proble
         for key in later.used(settings)
     ]
     found += [
-        (f"{gone.what} of 2.8 is not supported, as in CNCF Distribution 3; {gone.instead}", key)
-        for gone in GONE
-        for key in gone.used(settings)
+        (f"{removed.what} of 2.8 is not supported, as in CNCF Distribution 3; {removed.instead}", key)
+        for removed in REMOVED
+        for key in removed.used(settings)
     ]
     return [Problem(message, key, origin(key)) for message, key in found]

@@ -35,7 +35,7 @@ class BlobState(Enum):
     """The result of the transfer of one blob."""
 
     INTACT = "intact"
-    GONE = "its bytes are not in the source"
+    MISSING = "its bytes are not in the source"
     CORRUPT = "its bytes in the source are not those of its digest"
     UNREADABLE = "the source cannot read its bytes"
 
@@ -96,7 +96,7 @@ class BlobTransfer:
             state = await self._transfer(digest)
         if state is BlobState.INTACT:
             self._intact.put(digest, value=True)
-        elif state is not BlobState.GONE:  # GONE may be a deletion, which the caller checks
+        elif state is not BlobState.MISSING:  # MISSING may be a deletion, which the caller checks
             self._failed[digest] = state
             self._tally.problems += 1
             self._reporter.problem(str(digest), state.value)
@@ -107,7 +107,9 @@ class BlobTransfer:
         existing = await self._to.stat(digest)
         original = await self._from.stat(digest)
         if original is None:
-            return BlobState.INTACT if existing is not None and await self._is_intact(digest) else BlobState.GONE
+            return (
+                BlobState.INTACT if existing is not None and await self._is_intact(digest) else BlobState.MISSING
+            )
         same_size = existing is not None and existing.size == original.size
         if same_size and (not self._rules.recheck or await self._is_intact(digest)):
             self._tally.present += 1
@@ -120,7 +122,7 @@ class BlobTransfer:
             await self._source.probe()  # raises if the whole store cannot be read
             state = BlobState.UNREADABLE
         except KeyMissing:
-            state = BlobState.GONE
+            state = BlobState.MISSING
         if state is not BlobState.INTACT and existing is not None and await self._is_intact(digest):
             return BlobState.INTACT
         return state
@@ -137,7 +139,7 @@ class BlobTransfer:
         if self._rules.dry_run:
             stat = await self._from.stat(digest)
             if stat is None:
-                return BlobState.GONE
+                return BlobState.MISSING
             size = stat.size
             self._reporter.moved(size, copied=True)
         else:

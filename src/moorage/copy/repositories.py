@@ -168,7 +168,7 @@ class Copier:
         state = await self._blobs.ensure(stored)
         if state is BlobState.INTACT:
             await self._link(key, stored)
-        elif state is BlobState.GONE and await has_link(self._source, key):
+        elif state is BlobState.MISSING and await has_link(self._source, key):
             self._problem(key, f"{stored}: {state.value}")
         if state is BlobState.INTACT:
             self._linked.put((name, digest), value=True)
@@ -236,7 +236,7 @@ class Copier:
             data = await self._stored.content(digest)
         except KeyMissing:
             if await has_link(self._source, layout.revision_link(name, digest)):
-                self._problem(f"{name}@{digest}", BlobState.GONE.value)
+                self._problem(f"{name}@{digest}", BlobState.MISSING.value)
             return None
         except ObjectTooLarge:
             self._problem(f"{name}@{digest}", "it is larger than any manifest")

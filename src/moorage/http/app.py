@@ -30,7 +30,7 @@ from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
 from moorage.http.public import PublicRequest
 from moorage.http.reply import Answer, Reply
-from moorage.http.streaming import ClientGone
+from moorage.http.streaming import ClientDisconnected
 from moorage.http.uploads import place_headers
 from moorage.http.urls import path_outside
 from moorage.registry.interface import UploadStatus
@@ -100,7 +100,7 @@ class _App:
         self._sift(scope)
         try:
             response = await self._answer(scope, receive)
-        except ClientGone:
+        except ClientDisconnected:
             # The server closes the connection; a status is sent for the access log only (nginx's 499).
             response = Reply(499, ())
         if scope["method"] == "HEAD" and type(response) is not Reply:
@@ -150,7 +150,7 @@ class _App:
             if isinstance(error, Unauthorized):
                 scope["moorage.challenge"] = error.challenge
             response = to_response(error, _headers_of(error, call))
-        except ClientGone:
+        except ClientDisconnected:
             raise
         except Exception:  # noqa: BLE001  a bug: logged with its traceback, not sent to the client
             _log.exception("unexpected error", method=method, path=path)

@@ -48,7 +48,7 @@ async def get_blob(call: Call) -> Answer:
             return Reply(200, headers)
 
     select = None
-    if b"range" in call.headers and _still_that(call.header(b"if-range"), str(digest)):
+    if b"range" in call.headers and _range_counts(call.header(b"if-range"), str(digest)):
         select = partial(parse_range, call.header(b"range"))
     # A client repeats If-Match where it is redirected to, and a store has other entity tags.
     found = await blobs.fetch(
@@ -80,8 +80,8 @@ def _length(size: int) -> tuple[bytes, bytes]:
     return b"content-length", b"%d" % size
 
 
-def _still_that(if_range: str | None, digest: str) -> bool:
-    """`If-Range`: only a strong entity tag of this registry makes the range count (RFC 9110 section 13.1.5)."""
+def _range_counts(if_range: str | None, digest: str) -> bool:
+    """Evaluate `If-Range`: only a strong entity tag of this registry makes a range count (RFC 9110, 13.1.5)."""
     return if_range is None or if_range.strip() in {f'"{digest}"', digest}
 
 

@@ -1,7 +1,7 @@
 """Cross-origin resource sharing (CORS): response headers that let pages of other origins use this registry.
 
     Origin   Access-Control-Request-Method    answer
-    listed   on OPTIONS (a preflight)         204 with what is allowed; no credentials are asked for
+    listed   on OPTIONS (a preflight)         204 with what is allowed; no credentials are needed
     listed   else                             unchanged, 401, 404 and redirects included, and readable by the page
     other                                     as if nothing were configured: the browser keeps it from the page
 
@@ -60,9 +60,9 @@ class CorsMiddleware:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        origin, asked = _origin_of(scope)
+        origin, is_preflight = _origin_of(scope)
         allowed = self._allowed(origin)
-        if allowed is not None and asked and scope["method"] == "OPTIONS":
+        if allowed is not None and is_preflight and scope["method"] == "OPTIONS":
             await self._app(scope, receive, _Preflight(send, [*allowed, *self._preflight]).send)
             return
         more = [] if allowed is None else [*allowed, *self._actual]
@@ -115,13 +115,13 @@ class _Preflight:
 
 def _origin_of(scope: Scope) -> tuple[bytes | None, bool]:
     """Return the page's origin, and whether the request is a preflight."""
-    origin, asked = None, False
+    origin, is_preflight = None, False
     for name, value in scope["headers"]:
         if name == b"origin":
             origin = value
         elif name == b"access-control-request-method":
-            asked = True
-    return origin, asked
+            is_preflight = True
+    return origin, is_preflight
 
 
 def _others(message: Message) -> list[tuple[bytes, bytes]]:

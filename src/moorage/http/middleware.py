@@ -39,7 +39,7 @@ __all__ = ["Observer", "RequestLog", "Traffic"]
 
 _ID: Final = re.compile(rb"[A-Za-z0-9._-]{1,128}")
 _OK: Final = 200
-_CLIENT_GONE: Final = 499
+_CLIENT_CLOSED_REQUEST: Final = 499
 """The client left before there was an answer: nginx's status for its access log, never sent."""
 _READS: Final = frozenset({"GET", "HEAD"})
 _FAILED: Final = b'{"errors":[{"code":"UNKNOWN","message":"unknown error"}]}\n'
@@ -76,8 +76,8 @@ class Observer(Protocol):
 
     def begin(self, scope: Scope) -> None: ...
 
-    def end(self, scope: Scope, status: int, seconds: float, asked: int, received: int, sent: int) -> None:
-        """`received` and `sent` are bytes of the bodies, `asked` those of the headers and `received`."""
+    def end(self, scope: Scope, status: int, seconds: float, request_size: int, received: int, sent: int) -> None:
+        """`received` and `sent` are bytes of the bodies, `request_size` those of the headers and `received`."""
 
 
 class RequestLog:
@@ -122,10 +122,10 @@ class RequestLog:
         finally:
             self._traffic.end()
             exchange.leave()
-            seconds, status = time.perf_counter() - exchange.begun, exchange.status or _CLIENT_GONE
+            seconds, status = time.perf_counter() - exchange.begun, exchange.status or _CLIENT_CLOSED_REQUEST
             if observer is not None:
-                asked = sum(map(len, chain.from_iterable(scope["headers"]))) + exchange.received
-                observer.end(scope, status, seconds, asked, exchange.received, exchange.sent)
+                request_size = sum(map(len, chain.from_iterable(scope["headers"]))) + exchange.received
+                observer.end(scope, status, seconds, request_size, exchange.received, exchange.sent)
             if self._access is not None and not (
                 scope["path"] in self._unlogged and status == _OK and scope["method"] in _READS
             ):
@@ -188,7 +188,7 @@ class _Exchange:
 
     def _abort(self) -> None:
         self.aborted = True
-        if self.status != _CLIENT_GONE:
+        if self.status != _CLIENT_CLOSED_REQUEST:
             self._scope["moorage.aborted"] = True
 
     def leave(self) -> None:
@@ -197,8 +197,8 @@ class _Exchange:
         A stored exception refers to every frame that it passed, and these to the request: the server's objects of
         the connection would be freed by the next garbage collection only.
         """
-        self._receive = _over
-        self._send = _unheard
+        self._receive = _receive_disconnect
+        self._send = _discard_message
 
     async def fail(self) -> None:
         """500 if nothing was sent yet; else the missing rest makes the server cut the connection."""
@@ -238,9 +238,9 @@ def _subject(scope: Scope) -> str:
     return "" if transfer is None else str(transfer.tls_subject)
 
 
-async def _over() -> Message:
+async def _receive_disconnect() -> Message:
     return {"type": "http.disconnect"}
 
 
-async def _unheard(message: Message) -> None:
-    """The answer is over."""
+async def _discard_message(message: Message) -> None:
+    """Do nothing: the response has ended."""

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from moorage.http.reply import Header
 
-__all__ = ["ClientGone", "FileResponse", "PiecesResponse", "body", "read_body", "size_of"]
+__all__ = ["ClientDisconnected", "FileResponse", "PiecesResponse", "body", "read_body", "size_of"]
 
 _PIECES: Final = "moorage.pieces"
 _READ_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODATA})
@@ -40,12 +40,12 @@ _READ_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENO
 _log: Final = structlog.get_logger("moorage.http")
 
 
-class ClientGone(Exception):
+class ClientDisconnected(Exception):
     """The client disconnected before its request was complete; no response can be sent."""
 
 
 async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerator[bytes | list[bytes], None]:
-    """Yield the request's body, in pieces or lists of pieces.  Raises ClientGone, RequestTimeout.
+    """Yield the request's body, in pieces or lists of pieces.  Raises ClientDisconnected, RequestTimeout.
 
     The timeout is measured here for other servers only: `server.http1` enforces it, and a least rate, by itself.
     """
@@ -59,7 +59,7 @@ async def body(scope: Scope, receive: Receive, timeout_s: float) -> AsyncGenerat
             while True:
                 message = await receive()
                 if message["type"] != "http.request":
-                    raise ClientGone
+                    raise ClientDisconnected
                 if chunk := message.get("body") or message.get("pieces"):
                     # While the storage works the client is not silent: it waits for us.
                     if timed:

@@ -80,7 +80,7 @@ class TokenEndpoint:
         self._form_timeout_s = form_timeout_s
 
     async def answer(self, request: Request) -> Answer:
-        """Answer GET, HEAD or POST.  Raises TooManyRequests, Unavailable, ClientGone."""
+        """Answer GET, HEAD or POST.  Raises TooManyRequests, Unavailable, ClientDisconnected."""
         try:
             fields = await self._fields(request)
             posted = request.method == "POST"

@@ -62,7 +62,7 @@ class Board:
             return None
         return self._free.pop()
 
-    def bury(self, place: int | None) -> None:
+    def release(self, place: int | None) -> None:
         """Add the counters of an ended worker to those of all ended workers, and free its place."""
         if place is None:
             return

@@ -20,11 +20,11 @@ from prometheus_client.utils import floatToGoString
 from moorage import __version__
 from moorage.metrics import process
 from moorage.metrics.recorder import (
-    ASKED,
-    ASKED_AT,
     COUNT,
     DURATION_AT,
     RECEIVED,
+    REQUEST_SIZE,
+    REQUEST_SIZE_AT,
     SECONDS,
     SENT,
     SENT_AT,
@@ -128,14 +128,14 @@ def _family(name: str) -> Family:
 
 def _old_names(counters: dict[Series, float]) -> None:
     """Add the cache metrics of CNCF Distribution: 2.8 and 3 name the cache of blob sizes differently."""
-    asked = counters.get(("moorage_cache_requests_total", "blobs"))
-    if asked is None:
+    requested = counters.get(("moorage_cache_requests_total", "blobs"))
+    if requested is None:
         return
     found = counters["moorage_cache_hits_total", "blobs"]
-    counters["registry_storage_cache_total", "Request"] = asked
+    counters["registry_storage_cache_total", "Request"] = requested
     counters["registry_storage_cache_total", "Hit"] = found
-    counters["registry_storage_cache_total", "Miss"] = asked - found
-    counters["registry_storage_cache_requests_total",] = asked
+    counters["registry_storage_cache_total", "Miss"] = requested - found
+    counters["registry_storage_cache_requests_total",] = requested
     counters["registry_storage_cache_hits_total",] = found
     counters["registry_storage_cache_errors_total",] = 0
 
@@ -150,10 +150,10 @@ def _add_requests(families: dict[str, Any], requests: dict[tuple[str, str, int],
         add_row(by_method, (handler, method.lower()), row)
     for key, row in by_method.items():
         name = "registry_http_request_duration_seconds"
-        _add_histogram(families[name], (name, *key), row[SECONDS], row[DURATION_AT:ASKED_AT])
+        _add_histogram(families[name], (name, *key), row[SECONDS], row[DURATION_AT:REQUEST_SIZE_AT])
     for handler, row in by_handler.items():
         for name, total, buckets in (
-            ("registry_http_request_size_bytes", row[ASKED], row[ASKED_AT:SENT_AT]),
+            ("registry_http_request_size_bytes", row[REQUEST_SIZE], row[REQUEST_SIZE_AT:SENT_AT]),
             ("registry_http_response_size_bytes", row[SENT], row[SENT_AT:WIDTH]),
         ):
             _add_histogram(families[name], (name, handler), total, buckets)

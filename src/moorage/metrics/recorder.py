@@ -38,12 +38,12 @@ _TOKEN_ERRORS: Final = ("insufficient_scope", "invalid_token")
 
 _UPLOADING: Final = frozenset({"blob_upload", "blob_upload_chunk"})
 
-COUNT, SECONDS, ASKED, RECEIVED, SENT = range(5)
-"""The first columns of a row; ASKED is the size of request headers and body.  Three histograms follow."""
+COUNT, SECONDS, REQUEST_SIZE, RECEIVED, SENT = range(5)
+"""The first columns of a row; REQUEST_SIZE is the size of request headers and body.  Three histograms follow."""
 
 DURATION_AT: Final = 5
-ASKED_AT: Final = DURATION_AT + len(DURATIONS) + 1
-SENT_AT: Final = ASKED_AT + len(SIZES) + 1
+REQUEST_SIZE_AT: Final = DURATION_AT + len(DURATIONS) + 1
+SENT_AT: Final = REQUEST_SIZE_AT + len(SIZES) + 1
 WIDTH: Final = SENT_AT + len(SIZES) + 1
 
 
@@ -111,7 +111,7 @@ class Recorder:
         self._active[id(scope)] = scope
 
     def end(
-        self, scope: Mapping[str, Any], status: int, seconds: float, asked: int, received: int, sent: int
+        self, scope: Mapping[str, Any], status: int, seconds: float, request_size: int, received: int, sent: int
     ) -> None:
         del self._active[id(scope)]
         route = scope.get("moorage.route")
@@ -121,11 +121,11 @@ class Recorder:
             row = self._row(handler, scope["method"], status)
         row[COUNT] += 1
         row[SECONDS] += seconds
-        row[ASKED] += asked
+        row[REQUEST_SIZE] += request_size
         row[RECEIVED] += received
         row[SENT] += sent
         row[DURATION_AT + bisect_left(DURATIONS, seconds)] += 1
-        row[ASKED_AT + bisect_left(SIZES, asked)] += 1
+        row[REQUEST_SIZE_AT + bisect_left(SIZES, request_size)] += 1
         row[SENT_AT + bisect_left(SIZES, sent)] += 1
         if "moorage.refusal" in scope:
             self._refused(scope)

@@ -246,13 +246,13 @@ class StoredManifests:
         await self._tags.mark_deleted(name, digest)
 
         async def unreferred() -> bool:
-            await self._refer_no_more(name, digest)
+            await self._remove_referrer(name, digest)
             self.contents.drop(digest)
             return True
 
         await self._links.remove(REVISION, name, digest, confirm=unreferred)
 
-    async def _refer_no_more(self, name: RepoName, digest: Digest) -> None:
+    async def _remove_referrer(self, name: RepoName, digest: Digest) -> None:
         """Remove the referrer link of a manifest whose revision link is gone, if it had a subject."""
         try:
             data = (await self.contents.load(digest)).data

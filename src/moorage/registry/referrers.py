@@ -55,7 +55,7 @@ if TYPE_CHECKING:
 __all__ = ["REFERRERS_BYTES", "StoredReferrers", "fallback_tag", "rebuild"]
 
 _AT_ONCE: Final = 64
-_LOOKED_AT: Final = 10_000
+_EXAMINED_LIMIT: Final = 10_000
 _SMALL_BYTES: Final = 16 << 10
 """Objects of this size are read concurrently, up to 64; larger ones one after another."""
 _INLINE_BYTES: Final = 4 << 10
@@ -114,7 +114,7 @@ class StoredReferrers:
         size, last = -1, after  # a comma less than entries
 
         async def look(text: str) -> _Described | None:
-            return await self._look(request, Digest.parse(text))
+            return await self._examine(request, Digest.parse(text))
 
         with refusing():
             candidates, more = await self._candidates(request, after)
@@ -123,7 +123,7 @@ class StoredReferrers:
                 for text, seen in zip(batch, await map_bounded(batch, look, limit=_AT_ONCE), strict=True):
                     if seen is None and request.read >= _READ_BYTES:
                         return ReferrersPage(tuple(found), last)
-                    described = seen or await self._look_at_large(request, Digest.parse(text))
+                    described = seen or await self._examine_large(request, Digest.parse(text))
                     entry = described.referrer if described.subject == subject else None
                     if entry is not None and (not artifact_types or entry.artifact_type in artifact_types):
                         size += len(entry.descriptor) + 1
@@ -136,19 +136,19 @@ class StoredReferrers:
         return ReferrersPage(tuple(found), last if more else None)
 
     async def _candidates(self, request: _Request, after: str) -> tuple[Sequence[str], bool]:
-        """Return digest texts after `after` in order, at most `_LOOKED_AT`, and whether there are more."""
+        """Return digest texts after `after` in order, at most `_EXAMINED_LIMIT`, and whether there are more."""
         linked: list[str] = []
         below = layout.referrers_of(request.name, request.subject)
         async with aclosing(list_digests(self._driver, below, after=after)) as pages:
             async for page in pages:
                 linked += map(str, page)
-                if len(linked) > _LOOKED_AT:
+                if len(linked) > _EXAMINED_LIMIT:
                     break
         request.linked.update(linked)
         index = await self._fallback_index(request)
         start = bisect_right(index, after)
-        found = sorted(request.linked.union(index[start : start + _LOOKED_AT + 1]))
-        return found[:_LOOKED_AT], len(found) > _LOOKED_AT
+        found = sorted(request.linked.union(index[start : start + _EXAMINED_LIMIT + 1]))
+        return found[:_EXAMINED_LIMIT], len(found) > _EXAMINED_LIMIT
 
     async def _fallback_index(self, request: _Request) -> Sequence[str]:
         """Return digest texts of the index under the fallback tag, in order."""
@@ -168,7 +168,7 @@ class StoredReferrers:
             self._indexes.put(manifest.digest, known, _ENTRY_BYTES + _TEXT_BYTES * len(known))
         return known
 
-    async def _look(self, request: _Request, digest: Digest) -> _Described | None:
+    async def _examine(self, request: _Request, digest: Digest) -> _Described | None:
         """Describe a manifest; without content if it is not in the repository, None if that needs a large read."""
         if not await self._links.exists(REVISION, request.name, digest):
             return _Described()
@@ -177,7 +177,7 @@ class StoredReferrers:
         except ObjectTooLarge:
             return None
 
-    async def _look_at_large(self, request: _Request, digest: Digest) -> _Described:
+    async def _examine_large(self, request: _Request, digest: Digest) -> _Described:
         async with self._large:
             return self.cache.get(digest) or await self._describe(request, digest, READ_LIMIT_BYTES)
 

@@ -98,7 +98,7 @@ class BlobPullContract(RegistryFixtures):
         found = await registry.blobs.fetch(NAME, layer.digest, redirect=False)
         assert isinstance(found, FoundBlob)
         assert not isinstance(found.content, bytes)
-        async with found.content as pieces:  # type: ignore[union-attr]  # no file was asked for
+        async with found.content as pieces:  # type: ignore[union-attr]  # no file was requested
             assert isinstance(await anext(pieces), bytes)
         assert await content_of(await registry.blobs.fetch(NAME, layer.digest, redirect=False)) == layer.data
 
@@ -168,14 +168,14 @@ class ManifestPullContract(RegistryFixtures):
         both, without = index(arm, amd, docker=True), index(arm, docker=True)
         await publish(both, "latest")
         await publish(without, "arm")
-        asked: list[str] = []
+        checked: list[str] = []
 
         def refuses(media_type: str) -> bool:
-            asked.append(media_type)
+            checked.append(media_type)
             return False
 
         assert (await registry.manifests.get(NAME, LATEST, accepts=refuses)).digest == amd.digest
-        assert asked == [DOCKER_LIST]
+        assert checked == [DOCKER_LIST]
         assert (await registry.manifests.get(NAME, LATEST, accepts=lambda _: True)).digest == both.digest
         assert (await registry.manifests.get(NAME, both.digest, accepts=refuses)).digest == both.digest
         with pytest.raises(ManifestUnknown, match="linux/amd64"):

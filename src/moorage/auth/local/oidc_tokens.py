@@ -71,8 +71,8 @@ class OidcVerifier:
         source = self._sources.get(issuer)
         if source is None:
             # Issuers that the policy changed or removed are not used any more.
-            for gone in self._sources.keys() - set(policy.issuers.values()):
-                await self._sources.pop(gone).close()
+            for unused in self._sources.keys() - set(policy.issuers.values()):
+                await self._sources.pop(unused).close()
             source = self._sources[issuer] = self._make_source(issuer, self._clock)
         return source
 

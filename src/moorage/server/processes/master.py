@@ -117,8 +117,8 @@ class Master:
         return self._status
 
     def _finished(self) -> bool:
-        gone = not self._pool.workers and self._housekeeper.has_stopped
-        return self._failed_start or (self._stop_at is not None and gone)
+        ended = not self._pool.workers and self._housekeeper.has_stopped
+        return self._failed_start or (self._stop_at is not None and ended)
 
     def _step(self, wakeups: socket.socket) -> None:
         for key, _ in self._selector.select(self._wait_s()):

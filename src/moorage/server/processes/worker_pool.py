@@ -392,7 +392,7 @@ class WorkerPool:
             self.selector.unregister(worker.control)
         worker.control.close()
         if self.observation is not None:
-            self.observation.board.bury(worker.place)
+            self.observation.board.release(worker.place)
         return worker
 
     def ended_unexpectedly(self, worker: Worker, status: int) -> bool:

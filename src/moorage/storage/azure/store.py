@@ -83,13 +83,13 @@ class AzureStore:
         if not self._found:
             async with self._looking:
                 if not self._found:
-                    self._found = await self._look()
+                    self._found = await self._find_places()
         return self._found
 
     async def primary(self) -> AzureRequests:
         return (await self.places())[0]
 
-    async def _look(self) -> tuple[AzureRequests, ...]:
+    async def _find_places(self) -> tuple[AzureRequests, ...]:
         newer = AzureRequests(self.connection, self.options.prefix, sleep=self._sleep)
         if self.options.prefix:
             return (newer,)

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
 __all__ = ["ResumableUploads"]
 
 _KEPT: Final = re.compile(r"bytes=0-([0-9]+)")
-_GO_ON: Final = 308
+_RESUME_INCOMPLETE: Final = 308
 _MIB: Final = 1 << 20
 _log: Final = structlog.get_logger("moorage.storage.gcs")
 
@@ -105,7 +105,7 @@ class ResumableUploads:
                     raise
                 await self._connection.retry.pause(failures)
                 continue
-            if answer.status != _GO_ON:
+            if answer.status != _RESUME_INCOMPLETE:
                 return
             kept = _kept(answer)
             if kept >= end and total is None:
