@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path  # noqa: TC003  Typer reads the annotation
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
@@ -19,20 +19,22 @@ __all__ = ["copy"]
 
 _RESUME: Final = "run the same command again to continue"
 
+_Source = Annotated[
+    Path, typer.Option("--from", metavar="CONFIG", help="Configuration of the store to read.", readable=False)
+]
+_Target = Annotated[
+    Path, typer.Option("--to", metavar="CONFIG", help="Configuration of the store to fill.", readable=False)
+]
+_Patterns = Annotated[
+    list[str] | None,
+    typer.Option(metavar="PATTERN", help="Only repositories whose name matches, such as 'team/*'; repeatable."),
+]
+
 
 def copy(
-    source: Annotated[
-        Path, typer.Option("--from", metavar="CONFIG", help="Configuration of the store to read.", readable=False)
-    ],
-    target: Annotated[
-        Path, typer.Option("--to", metavar="CONFIG", help="Configuration of the store to fill.", readable=False)
-    ],
-    repository: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="PATTERN", help="Only repositories whose name matches, such as 'team/*'; repeatable."
-        ),
-    ] = None,
+    source: _Source,
+    target: _Target,
+    repository: _Patterns = None,
     all_blobs: Annotated[
         bool, typer.Option("--all-blobs", help="Also blobs that no repository links (garbage, usually).")
     ] = False,
