@@ -20,7 +20,7 @@
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
     python3 dev.py structure [ROOT]
-                                  sizes, import circles and the language of the docstrings of a checkout
+                                  sizes, import cycles and the language of the docstrings of a checkout
     python3 dev.py dist           build sdist and wheel of the commit into dist/, reproducibly (docs/releasing.md)
     python3 dev.py lock           rewrite requirements/*.txt from pyproject.toml
 

@@ -1,9 +1,9 @@
-"""Print the size and the shape of the source tree: files, functions, import circles, the language of docstrings.
+"""Print the size and the shape of the source tree: files, functions, import cycles, the language of docstrings.
 
     python3 dev.py structure [ROOT]       ROOT is a checkout, by default this one
 
 Imports inside functions and for type checking count.  A room is a package or module directly below src/moorage.
-An arrow is one room that imports another.  A circle is a set of modules, or rooms, that import each other,
+An arrow is one room that imports another.  A cycle is a set of modules, or rooms, that import each other,
 directly or through others.  Words are counted per 1,000 words of docstrings.
 """
 
@@ -106,22 +106,22 @@ def _below(name: str) -> str:
 
 
 def _shape(imports: Graph) -> Iterator[str]:
-    circles = _circles(imports)
-    yield f"import circles between modules: {len(circles)}"
-    yield from (f"    {' '.join(circle)}" for circle in circles)
+    cycles = _cycles(imports)
+    yield f"import cycles between modules: {len(cycles)}"
+    yield from (f"    {' '.join(cycle)}" for cycle in cycles)
     rooms: Graph = {}
     for module, names in imports.items():
         room = module.split(".")[0]
         if room:
             rooms.setdefault(room, set()).update(name.split(".")[0] for name in names)
             rooms[room].discard(room)
-    circles = _circles(rooms)
+    cycles = _cycles(rooms)
     yield f"rooms: {len(rooms)}, arrows between them: {sum(map(len, rooms.values()))}"
-    yield f"import circles between rooms: {len(circles)}"
-    yield from (f"    {' '.join(circle)}" for circle in circles)
+    yield f"import cycles between rooms: {len(cycles)}"
+    yield from (f"    {' '.join(cycle)}" for cycle in cycles)
 
 
-def _circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
+def _cycles(graph: Mapping[str, set[str]]) -> list[list[str]]:
     """Return the strongly connected components of more than one node."""
     reached = {node: _reachable(graph, node) for node in graph}
     found = {
@@ -129,7 +129,7 @@ def _circles(graph: Mapping[str, set[str]]) -> list[list[str]]:
         for node in graph
         if node in reached[node]
     }
-    return sorted(sorted(circle) for circle in found)
+    return sorted(sorted(cycle) for cycle in found)
 
 
 def _reachable(graph: Mapping[str, set[str]], start: str) -> set[str]:
