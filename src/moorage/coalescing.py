@@ -7,7 +7,7 @@
 
 `Coalescer` is for reads of what may change meanwhile.  Up to `limit` reads of a key run in parallel, each for its
 own caller; callers that come while they run wait for the next read, together with all that come before it begins.
-So nothing is cached, and a store is still asked for a popular tag only a few times per round trip, however many
+So nothing is cached, and a store still gets only a few requests per round trip for a popular tag, however many
 clients pull it.
 
                      reads ═══════ 1 ═══════╗

@@ -1,4 +1,4 @@
-"""Answers to the challenges of one order: written to the directory, and removed when the authority has asked."""
+"""Answers to the challenges of one order: written to the directory, and removed after the validation."""
 
 from __future__ import annotations
 

@@ -52,7 +52,7 @@ class Timings:
     order_limit_s: float = 300.0
     request_limit_s: float = 45.0
     lock_limit_s: float = 900.0
-    """How long another node may hold the lock before this one orders all the same."""
+    """Time for which another node may hold the lock before this one orders all the same."""
 
 
 def served_file(folder: str, hosts: tuple[str, ...]) -> str:

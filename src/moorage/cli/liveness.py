@@ -83,7 +83,7 @@ def check(config: Path | None, environ: Mapping[str, str], timeout_s: float) -> 
     for name, target in _targets(found):
         try:
             with _connect(target, deadline) as connection:
-                return f"{scheme}{name} {_ask(connection, found, deadline)}"
+                return f"{scheme}{name} {_request(connection, found, deadline)}"
         except TimeoutError:
             raise Dead(f"no answer from {scheme}{name} within {timeout_s:g} s") from None
         except ConnectionRefusedError:
@@ -151,7 +151,7 @@ def _connect(target: str | tuple[str, int], deadline: float) -> socket.socket:
     return made
 
 
-def _ask(connection: socket.socket, found: Listener, deadline: float) -> str:
+def _request(connection: socket.socket, found: Listener, deadline: float) -> str:
     """Return what the registry has answered.  Raises `Dead`, OSError; TimeoutError after `deadline`."""
     if not found.tls:
         return _answered(connection, deadline)

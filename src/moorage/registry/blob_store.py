@@ -86,7 +86,7 @@ class Purpose(Enum):
 
     SERVE: a repository links the blob, and the client requests it.  A remembered size may answer.
     REFER: a manifest names the blob.  Bytes that were seen a moment ago in a remote store may answer.
-    LINK: another repository gets a link to the blob.  The store is always asked, and the mark of torn blobs read.
+    LINK: another repository gets a link to the blob.  Size and mark of torn blobs are always read from the store.
     """
 
     SERVE = "serve"
@@ -157,9 +157,9 @@ class BlobStore:
                 elif found == size or (found := await self.prove(digest)) is not None:
                     self._confirmed.put(digest, found)
                 return found
-        return await self._ask(digest, purpose)
+        return await self._stored_size(digest, purpose)
 
-    async def _ask(self, digest: Digest, purpose: Purpose) -> int | None:
+    async def _stored_size(self, digest: Digest, purpose: Purpose) -> int | None:
         """Return the size in the store, and remember it; None for an object that any process has found to be torn.
 
         Reads all bytes of an object of the size that such a one had.  To serve a blob of a remote store the mark

@@ -82,7 +82,7 @@ _warned: Final[LRUCache[Key, bool]] = LRUCache(1000)
 """Per process, as its log is: a broken link that is requested all day is worth one line."""
 
 _CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""Where the system has such a clock, one that includes the time that the machine sleeps."""
+"""A monotonic clock; where the system has one, it includes the time that the machine sleeps."""
 
 
 def _seconds() -> float:

@@ -11,7 +11,7 @@ line.  Links of earlier versions hold the first line alone; `decode` returns Non
 and the manifest is read instead (`referrers.py`).
 
 The second line names the version: 64 hexadecimal digits are version 2, none is version 1, and a later one begins
-its second line with another text, as `v3 `.  So a link of any version is read, or its descriptor is not believed.
+its second line with another text, as `v3 `.  So a link of any version is read, or its descriptor is not used.
 
 The descriptor is UTF-8, and never longer than `PAGE_LIMIT_BYTES`: the largest annotations are left out until it
 fits, and an artifact type that is longer still.  Half of a surrogate pair, which UTF-8 cannot encode, is U+FFFD,

@@ -5,7 +5,7 @@ links are deleted by clients, on any node, and the link in storage is the truth
 (docs/decisions/0007-shared-cache.md).  Absence is not cached either, since another node may store the blob a
 moment later.
 
-A cached size implies that the bytes were there when the store was asked.  So a collector calls `collecting`
+A cached size implies that the bytes were there when the store was read.  So a collector calls `collecting`
 *before* it removes bytes, a reader that misses them calls `forget`, and opening a blob detects it in any case.
 
 Above: `blob_store.py`, `links.py`.  Beside: `moorage.cache`, which keeps sizes in Redis.
@@ -51,7 +51,7 @@ class Sizes(Protocol):
         """Drop a size: the bytes were missing, or not as many."""
 
     async def unlinked(self, name: RepoName, digests: Sequence[Digest]) -> None:
-        """Report that `name` no longer links the blobs; the link is gone from storage already.
+        """Report that `name` no longer links the blobs; the link has been removed from storage already.
 
         Links are not cached here, but by a registry that shares the cache (CNCF Distribution does in Redis).
         """

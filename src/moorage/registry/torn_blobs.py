@@ -41,7 +41,7 @@ class TornBlobs:
         self._known: LRUCache[Digest, _Proof] = LRUCache(_REMEMBERED)
 
     def is_suspect(self, digest: Digest, size: int) -> bool:
-        """Return whether a remembered `size` may be that of a torn object, so that the store has to be asked."""
+        """Return whether a remembered `size` may be that of a torn object, so that the store has to be read."""
         if size and not len(self._known):
             return False  # nearly always
         known = self._known.get(digest)

@@ -1,4 +1,5 @@
-"""Storage errors of uploads become refusals here: an upload that is gone, and one that another request extends.
+"""Storage errors of uploads become refusals here: an upload that no longer exists, and one that another
+request extends.
 
 Above: `uploads.py`, `upload_part.py`.  Below: `storage_errors.py`, which has all other errors.
 """

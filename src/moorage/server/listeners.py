@@ -280,7 +280,7 @@ def _clear(path: str) -> None:
 def check_socket(path: str) -> bool:
     """Return whether there is the socket of a server that has ended.
 
-    Raises `StartupError` for another file and for a server that answers, OSError where it cannot be looked at.
+    Raises `StartupError` for another file and for a server that answers, OSError where its type cannot be read.
     """
     try:
         mode = os.lstat(path).st_mode

@@ -64,7 +64,7 @@ class Housekeeper(ControlledProcess[HousekeeperParameters]):
         self._selector: selectors.BaseSelector | None = None
         self._has_stopped = False
         self._ignore_at: float | None = None
-        """When the shutdown no longer waits for a process that does not confirm STOP."""
+        """Time from which the shutdown no longer waits for a process that does not confirm STOP."""
 
     def register(self, selector: selectors.BaseSelector) -> None:
         """Register the control socket of each process with `selector`; the data of its key is this object."""

@@ -96,7 +96,7 @@ class HelperProcess(ABC, Generic[P]):
         self.started = 0.0
         self._parameters: P | None = None
         self._kill_at: float | None = None
-        """When a process that was asked to end is killed."""
+        """Time at which a process that has been sent a request to end is killed."""
         self._replacing = False
         self._stopping = False
 

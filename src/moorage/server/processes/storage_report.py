@@ -46,7 +46,7 @@ class SharedReport:
         """Create the memory.  `clock` returns seconds, the same in every process of the host."""
         self._clock = clock
         self._memory = mmap.mmap(-1, _BYTES)
-        # The same memory as numbers: requests ask for these two, and indexing costs half of unpacking.
+        # The same memory as numbers: requests read these two, and indexing costs half of unpacking.
         self._sequences = memoryview(self._memory)[: _SEQUENCE.size].cast("Q")
         self._heartbeats = memoryview(self._memory)[_HEARTBEAT_AT:].cast("d")
         self._sequence = 0

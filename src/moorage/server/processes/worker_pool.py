@@ -127,7 +127,7 @@ class WorkerPool:
     storage: SharedReport | None = None
     workers: dict[int, Worker] = field(default_factory=dict)
     checked: float = field(default_factory=time.monotonic)
-    """When heartbeats were last checked."""
+    """Time of the last check of the heartbeats."""
 
     # Start
 

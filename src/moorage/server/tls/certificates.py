@@ -150,7 +150,7 @@ def _certificates(setting: str, path: str) -> list[x509.Certificate]:
     for number, text in enumerate((text for label, text in blocks if label in _CERTIFICATES), 1):
         try:
             one = x509.load_pem_x509_certificate(text)
-            # Parsed only when asked for.
+            # Parsed on access only.
             _ = one.extensions, one.subject, one.issuer, one.version
         except (*_UNREADABLE, x509.DuplicateExtension, x509.InvalidVersion) as error:
             raise StartupError(f"certificate {number} in {path} cannot be used: {error}", setting) from error

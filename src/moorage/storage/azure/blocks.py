@@ -77,7 +77,7 @@ async def stage(requests: AzureRequests, key: Key, name: str, data: bytes) -> No
         await blob.stage_block(name, data, length=len(data))
 
     try:
-        await requests.ask("Put Block", key, work)
+        await requests.call("Put Block", key, work)
     except RequestFailed as refusal:
         raise requests.location.error(refusal.failure, "Put Block", key) from refusal
 
@@ -100,7 +100,7 @@ async def commit(
         return Version(str(done["etag"]))
 
     try:
-        return await requests.ask("Put Block List", key, work)
+        return await requests.call("Put Block List", key, work)
     except KeyMissing as error:
         raise Conflict(f"{key}: it is gone") from error
     except RequestFailed as refusal:
@@ -116,7 +116,7 @@ async def blocks_of(requests: AzureRequests, key: Key) -> list[Block]:
         committed, _ = await blob.get_block_list("committed")
         return [Block(str(block.id), int(block.size)) for block in committed]
 
-    return await requests.ask("Get Block List", key, work)
+    return await requests.call("Get Block List", key, work)
 
 
 async def drop(requests: AzureRequests, key: Key) -> None:
@@ -182,7 +182,7 @@ async def _start(
         )
         return str(done["copy_status"] or "")
 
-    return await target.ask("Copy Blob", to, work)
+    return await target.call("Copy Blob", to, work)
 
 
 async def _properties(requests: AzureRequests, key: Key) -> BlobProperties | None:

@@ -50,7 +50,7 @@ _GET_BYTES: Final = 4 << 20
 _LARGE_BYTES: Final = 256 << 10
 _KEY_LIFE: Final = timedelta(hours=24)
 _SKEW: Final = timedelta(minutes=15)
-_ASK_AGAIN_S: Final = 300.0
+_RETRY_S: Final = 300.0
 _log: Final = structlog.get_logger("moorage.storage.azure")
 
 
@@ -237,7 +237,7 @@ class AzureConnection:
                 failure = failure_of(error)
                 if failure.transient:
                     raise self.location.error(failure, "GetUserDelegationKey") from error
-                self._refused_until = self._clock() + _ASK_AGAIN_S
+                self._refused_until = self._clock() + _RETRY_S
                 if not self._warned:
                     self._warned = True
                     _log.warning(

@@ -39,7 +39,7 @@ class AzureOptions:
     chunk: int = 8 * _MIB
     """Bytes of a block.  A blob has 50,000 at most, so this bounds a layer at 390 GiB."""
     small: int = _MIB
-    """A last block of fewer bytes is taken up again by the next write, lest small pieces use up the 50,000."""
+    """A last block of fewer bytes is sent again with the next write: small pieces would use up the 50,000."""
     list_page: int = 250
     """Objects in a page of a walk: reading 1000 holds the event loop for 0.4 s, so they come in quarters."""
     attempts: int = 5

@@ -91,7 +91,7 @@ class AzureRequests:
     def _delay_s(self, failures: int) -> float:
         return self.options.retry_delay * failures
 
-    async def ask(self, operation: str, key: str, work: Callable[[BlobClient], Awaitable[_T]]) -> _T:
+    async def call(self, operation: str, key: str, work: Callable[[BlobClient], Awaitable[_T]]) -> _T:
         """Make a request for one blob.
 
         Raises KeyMissing and RangeOutside; RequestFailed if a condition did not hold or the blob is of another
@@ -105,7 +105,7 @@ class AzureRequests:
 
         return await self._retried(operation, key, request)
 
-    async def ask_container(
+    async def call_container(
         self, operation: str, key: str, work: Callable[[ContainerClient], Awaitable[_T]]
     ) -> _T:
         """Make a request for the container."""
@@ -148,7 +148,7 @@ class AzureRequests:
             return bytes(await download.readall()), found
 
         try:
-            data, found = await self.ask("Get Blob", key, work)
+            data, found = await self.call("Get Blob", key, work)
         except RangeOutside:
             data, found = b"", await self.properties(key)  # an empty blob has no range that is not past its end
         except RequestFailed as error:
@@ -166,7 +166,7 @@ class AzureRequests:
         async def work(blob: BlobClient) -> BlobProperties:
             return _properties(await blob.get_blob_properties())
 
-        return await self.ask("Get Blob Properties", key, work)
+        return await self.call("Get Blob Properties", key, work)
 
     async def whole(self, key: Key) -> BlobProperties:
         """Return the properties of a blob that is whole.  Raises KeyMissing, also for an unfinished copy."""
@@ -234,7 +234,7 @@ class AzureRequests:
             return Version(str(done["etag"]))
 
         try:
-            return await self.ask("Put Blob", key, work)
+            return await self.call("Put Blob", key, work)
         except KeyMissing as error:  # a condition on a blob that is not there, in some answers
             raise Conflict(f"{key}: it is gone") from error
 
@@ -273,7 +273,7 @@ class AzureRequests:
             await blob.delete_blob(delete_snapshots="include", **conditions(Unchanged(version)))
 
         try:
-            await self.ask("Delete Blob", key, work)
+            await self.call("Delete Blob", key, work)
         except (KeyMissing, RequestFailed):
             return False
         return True
@@ -287,7 +287,7 @@ class AzureRequests:
             await blob.delete_blob(delete_snapshots="include")
 
         try:
-            await self.ask("Delete Blob", key, work)
+            await self.call("Delete Blob", key, work)
         except KeyMissing:
             return
         except RequestFailed as refusal:
@@ -309,7 +309,7 @@ class AzureRequests:
                 return [], ""
             return found, str(pages.continuation_token or "")
 
-        found, next_token = await self.ask_container("List Blobs", prefix, work)
+        found, next_token = await self.call_container("List Blobs", prefix, work)
         paths = sorted(path for path in found if path > f"{whole}{after}")
         names = [path[len(whole) :].removesuffix("/") for path in paths]
         return NamePage([name for name in names if name], next_token)
@@ -352,7 +352,7 @@ class AzureRequests:
             # Blobs of other programs, whose names are not keys, are skipped.
             return [stat for stat in found if is_key(stat.key)], str(pages.continuation_token or "")
 
-        return await self.ask_container("List Blobs", prefix, work)
+        return await self.call_container("List Blobs", prefix, work)
 
     async def sign(self, key: Key, *, expires_s: float) -> SignedUrl | None:
         url = await self.connection.sign(self.path(key), expires_s=expires_s)

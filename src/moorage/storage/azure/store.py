@@ -106,24 +106,24 @@ class AzureStore:
         )
         return newer, older
 
-    async def _first(self, ask: Callable[[AzureRequests], Awaitable[_T]]) -> _T:
+    async def _first(self, request: Callable[[AzureRequests], Awaitable[_T]]) -> _T:
         """Return the result of the first place that has the object.  Raises KeyMissing."""
         *others, last = await self.places()
         for place in others:
             try:
-                return await ask(place)
+                return await request(place)
             except KeyMissing:
                 continue
-        return await ask(last)
+        return await request(last)
 
     async def get(self, key: Key, *, limit: int) -> Content:
         primary = await self.primary()
 
-        async def ask(place: AzureRequests) -> Content:
+        async def request(place: AzureRequests) -> Content:
             found = await place.get(key, limit=limit)
             return found if place is primary else Content(found.data, Version(_OLDER + found.version))
 
-        return await self._first(ask)
+        return await self._first(request)
 
     async def head(self, key: Key) -> Stat:
         return await self._first(lambda place: place.head(key))
@@ -195,12 +195,12 @@ class AzureStore:
         primary, *others = await self.places()
         if others:
 
-            async def ask(place: AzureRequests) -> AzureRequests:
+            async def request(place: AzureRequests) -> AzureRequests:
                 await place.whole(key)
                 return place
 
             with suppress(KeyMissing):  # no such blob: the client gets a 404 from the store
-                primary = await self._first(ask)
+                primary = await self._first(request)
         return await primary.sign(key, expires_s=expires_s)
 
     async def unfinished(self, before: datetime, *, abort: bool) -> Sequence[Key]:

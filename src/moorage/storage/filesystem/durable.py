@@ -303,7 +303,7 @@ class Directories:
             self._known.update(durable)
 
     def _settle_root(self) -> None:
-        """All entries from the root up to where its file system is mounted, once per process."""
+        """Sync all entries from the root up to where its file system is mounted, once per process."""
         path, device = self._root, os.stat(self._root).st_dev
         while (above := os.path.dirname(path)) != path and os.stat(above).st_dev == device:
             # A directory with search but no read permission is the operator's, who made the next one in it.
@@ -326,7 +326,7 @@ def _make_one(path: str, made: list[str]) -> None:
         return
     except FileNotFoundError:
         raise
-    except OSError:  # the system may report a lack of permission before it looks whether the directory exists
+    except OSError:  # the system may report a lack of permission before it checks whether the directory exists
         if not os.path.isdir(path):
             raise
         return

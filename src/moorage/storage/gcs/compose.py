@@ -147,7 +147,7 @@ class Compose:
 
     async def _post(self, path: str, params: dict[str, str], body: dict[str, Any]) -> Response:
         data = [json.dumps(body).encode()]
-        return await self._connection.ask("POST", path, params=params, headers=_JSON, data=data, long=True)
+        return await self._connection.request("POST", path, params=params, headers=_JSON, data=data, long=True)
 
     def _error(self, error: RequestFailed, key: Key) -> StorageError:
         if error.failure.missing:

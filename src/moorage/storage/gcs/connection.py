@@ -6,7 +6,7 @@ sources.
 
 Sessions are made on first use, in the process and on the event loop that use them.
 
-Proxies are those of the environment (HTTPS_PROXY, NO_PROXY); the metadata server is asked without.
+Proxies are those of the environment (HTTPS_PROXY, NO_PROXY); requests to the metadata server use none.
 """
 
 from __future__ import annotations
@@ -126,7 +126,7 @@ class GcsConnection:
             return None
         return self.identity.token(self.session(), self.inward)
 
-    async def ask(
+    async def request(
         self,
         method: str,
         path: str,

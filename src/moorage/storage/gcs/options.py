@@ -18,7 +18,7 @@ GOOGLE: Final = "https://storage.googleapis.com"
 class GcsOptions:
     """`endpoint` "" is Google's, or where the environment's STORAGE_EMULATOR_HOST points.
 
-    `keyfile` wins over `credentials`; without either Google's usual places are looked at (`gcs/credentials.py`).
+    `keyfile` wins over `credentials`; without either Google's usual places are searched (`gcs/credentials.py`).
     """
 
     bucket: str
@@ -34,7 +34,7 @@ class GcsOptions:
     sources: int = 32
     """The most that one compose takes: Google's limit.  Tests set a small one to cross it with few bytes."""
     attempts: int = 5
-    """How often a request is made that fails for a passing reason."""
+    """Attempts of a request that fails for a passing reason."""
 
     @property
     def prefix(self) -> str:

@@ -81,7 +81,7 @@ class GcsRequests:
         """Return an object's properties.  Raises KeyMissing."""
         path = self.connection.path(self.path(key))
         try:
-            resource = (await self.connection.ask("GET", path, params={"fields": _FIELDS})).json(*_NEEDED)
+            resource = (await self.connection.request("GET", path, params={"fields": _FIELDS})).json(*_NEEDED)
         except RequestFailed as error:
             raise self._missing(error, "look at", key) from error
         kind = str(resource.get("contentType", ""))
@@ -108,7 +108,7 @@ class GcsRequests:
     async def _media(self, key: Key, params: dict[str, str], limit: int) -> Response:
         path = self.connection.path(self.path(key))
         try:
-            return await self.connection.ask(
+            return await self.connection.request(
                 "GET", path, params={"alt": "media", **params}, headers=_AS_IS, limit=limit
             )
         except ObjectTooLarge as error:
@@ -142,7 +142,7 @@ class GcsRequests:
             params["ifGenerationMatch"] = when.version
         path = self.connection.upload_path
         try:
-            resource = (await self.connection.ask("POST", path, params=params, headers=_TEXT, data=data)).json(
+            resource = (await self.connection.request("POST", path, params=params, headers=_TEXT, data=data)).json(
                 "size", "generation"
             )
         except RequestFailed as error:
@@ -162,7 +162,7 @@ class GcsRequests:
 
     async def _delete(self, key: Key) -> None:
         try:
-            await self.connection.ask("DELETE", self.connection.path(self.path(key)))
+            await self.connection.request("DELETE", self.connection.path(self.path(key)))
         except RequestFailed as error:
             if not error.failure.missing:
                 raise self.location.error(error.failure, "delete", key) from error
@@ -170,7 +170,9 @@ class GcsRequests:
     async def list_page(self, prefix: str, params: dict[str, str]) -> dict[str, Any]:
         """Return one page of objects whose names begin with `prefix`, a name in the bucket."""
         try:
-            answer = await self.connection.ask("GET", self.connection.path(), params={"prefix": prefix, **params})
+            answer = await self.connection.request(
+                "GET", self.connection.path(), params={"prefix": prefix, **params}
+            )
         except RequestFailed as error:
             raise self.location.error(error.failure, "list", self.location.key(prefix)) from error
         return answer.json()

@@ -77,7 +77,7 @@ class ResumableUploads:
         params = {"uploadType": "resumable", "name": self._location.path(key)}
         headers = {"X-Upload-Content-Type": "application/octet-stream"}
         try:
-            answer = await self._connection.ask(
+            answer = await self._connection.request(
                 "POST", self._connection.upload_path, params=params, headers=headers
             )
         except RequestFailed as error:
@@ -87,7 +87,7 @@ class ResumableUploads:
     async def _cancel(self, address: str) -> None:
         """Remove a session, for which Google's response is 499."""
         with suppress(RequestFailed):
-            await self._connection.ask("DELETE", address)
+            await self._connection.request("DELETE", address)
 
     async def deliver(self, key: Key, address: str, data: bytes, start: int, total: int | None) -> None:
         """Send `data` as the bytes from `start` on; `total`, the end of `data`, completes the object.
@@ -136,7 +136,7 @@ class ResumableUploads:
         """Send bytes from `start`; None only requests how many are stored."""
         whole = "*" if total is None else str(total)
         sent = f"{start}-{start + len(data) - 1}" if data and start is not None else "*"
-        return await self._connection.ask(
+        return await self._connection.request(
             "PUT",
             address,
             headers={"Content-Range": f"bytes {sent}/{whole}"},

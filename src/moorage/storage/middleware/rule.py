@@ -14,7 +14,7 @@ class Rule(Protocol):
     """One entry of `middleware.storage`."""
 
     makes: bool
-    """Whether it sends clients somewhere although the driver does not."""
+    """True if the rule redirects clients also where the driver signs no URLs."""
 
     async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
         """Return the URL for the bytes under `key` instead of `found`, the one of the driver and of the rules

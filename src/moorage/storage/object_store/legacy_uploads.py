@@ -1,7 +1,7 @@
 """Unfinished uploads of CNCF Distribution: their state, as far as it is alike in all object stores.
 
     HOME/startedat                  when it began
-    HOME/data                       its bytes, in the way of its driver
+    HOME/data                       its bytes, in the form of its driver
     HOME/hashstates/sha256/OFFSET   the hash of the first OFFSET bytes, if its hash state was kept
 
 Used by `chunk_log.py` and `storage/azure/uploads.py`, which continue such an upload.  CNCF Distribution does not

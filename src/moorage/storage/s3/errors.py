@@ -49,7 +49,7 @@ _HINTS: Final = {
     "ExpiredToken": "the credentials have expired",
     "InvalidToken": "the session token is not valid",
     "RequestTimeTooSkewed": "the clocks of this host and of the store are too far apart",
-    "AuthorizationHeaderMalformed": "the bucket is in another region than storage.s3.region says",
+    "AuthorizationHeaderMalformed": "the bucket is in another region than storage.s3.region names",
     "PermanentRedirect": "the bucket is in another region, or has another endpoint",
     "IllegalLocationConstraintException": "the bucket is in another region",
     "InvalidBucketName": "the bucket's name is not valid",
