@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.copy.worlds import Recorder, copied, opened, serving
 from tests.registry.images import everything
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.copy.repositories import CopyOptions
 from moorage.registry import layout

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.copy.worlds import opened, serving
 from tests.registry.images import everything
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 from tests.s3 import a_bucket
 
 from moorage.fsck.findings import KINDS, Finding, Outcome, Severity

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage import errors
 from moorage.config.model import Settings

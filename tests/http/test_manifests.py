@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail, pieces
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.config.model import Settings
 from moorage.registry import layout

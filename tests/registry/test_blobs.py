@@ -6,7 +6,7 @@ from io import FileIO
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.caches import TTLCache
 from moorage.errors import BlobUnknown, Unsupported

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 from tests.wire import OCI_MANIFEST, image
 
 from moorage.errors import BlobUnknown, ManifestUnknown

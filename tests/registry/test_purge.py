@@ -9,7 +9,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.http.client import Client
 from tests.registry.images import NAME, everything, push
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Inmemory, Maintenance, Storage, UploadPurging

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 from tests.wire import image
 
 from moorage.caches import TTLCache

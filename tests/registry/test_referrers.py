@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.registry.images import NAME, push
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import Unavailable
 from moorage.registry import layout

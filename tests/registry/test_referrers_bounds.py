@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.registry.images import NAME, everything, push
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.registry import layout, media
 from moorage.registry.layout import ParsedKey, parse_key

@@ -6,7 +6,7 @@ import random
 
 import pytest
 from tests.registry.images import add_blobs, push
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.registry import layout
 from moorage.registry.manifests import StoredManifests

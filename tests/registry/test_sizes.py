@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.caches import TTLCache
 from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable

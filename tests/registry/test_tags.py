@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 from structlog.testing import capture_logs
 from tests.registry.images import NAME, T1, T2, T3, add_blobs, push
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import NameUnknown, Unavailable
 from moorage.registry import layout

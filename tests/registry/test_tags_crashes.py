@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from tests.copy.worlds import opened, serving
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import ManifestUnknown
 from moorage.registry import layout

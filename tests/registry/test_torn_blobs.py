@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 from tests.copy.worlds import opened
 from tests.http.client import Client, codes, detail
 from tests.registry.images import everything
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.caches import TTLCache
 from moorage.config.model import Settings
