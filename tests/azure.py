@@ -175,14 +175,14 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
                 text = (
                     f"<?xml version='1.0'?><Error><Code>{code}</Code><Message>by a test</Message></Error>".encode()
                 )
-                said = {"x-ms-error-code": code, "Content-Type": "application/xml"}
-                self.reply(status, said, text)
+                output = {"x-ms-error-code": code, "Content-Type": "application/xml"}
+                self.reply(status, output, text)
                 return
-            status, said, text = self.forward(body)
+            status, output, text = self.forward(body)
             if found.lost is not None and found.lost(request):
                 self.close_connection = True
                 return
-            self.reply(status, said, text)
+            self.reply(status, output, text)
 
         do_GET = do_HEAD = do_PUT = do_DELETE = do_POST = answer  # noqa: N815  names of the base class
 
@@ -201,15 +201,15 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
             hop = {"transfer-encoding", "connection", "keep-alive"}
             if self.command != "HEAD":
                 hop.add("content-length")
-            said = {name: value for name, value in answer.getheaders() if name.lower() not in hop}
+            output = {name: value for name, value in answer.getheaders() if name.lower() not in hop}
             if answer.will_close:
                 self.upstream.close()
                 self.upstream = None
-            return answer.status, said, text
+            return answer.status, output, text
 
-        def reply(self, status: int, said: dict[str, str], text: bytes) -> None:
+        def reply(self, status: int, output: dict[str, str], text: bytes) -> None:
             self.send_response_only(status)
-            for name, value in said.items():
+            for name, value in output.items():
                 self.send_header(name, value)
             if self.command != "HEAD" and status not in {204, 304}:
                 self.send_header("Content-Length", str(len(text)))
@@ -229,23 +229,23 @@ def _handler(found: Azurite, inner: int) -> type[BaseHTTPRequestHandler]:
 
 
 def _understood(method: str, target: str, headers: list[tuple[str, str]], account: str) -> list[tuple[str, str]]:
-    """Return headers that azurite interprets as Azure does: it makes a new blob of an Append Block that tells the
+    """Return headers that azurite interprets as Azure does: it makes a new blob of an Append Block that names the
     blob's kind, as CNCF Distribution 2.8 does.  Without that header, which was signed, it must be signed again.
     """
     url = urlsplit(target)
     query = dict(parse_qsl(url.query))
-    said = {name.lower(): value for name, value in headers}
-    if query.get("comp") != "appendblock" or "x-ms-blob-type" not in said:
+    output = {name.lower(): value for name, value in headers}
+    if query.get("comp") != "appendblock" or "x-ms-blob-type" not in output:
         return headers
-    said = {name: value for name, value in said.items() if name != "x-ms-blob-type"}
+    output = {name: value for name, value in output.items() if name != "x-ms-blob-type"}
     signed = ["content-encoding", "content-language", "content-length", "content-md5", "content-type", "date"]
     signed += ["if-modified-since", "if-match", "if-none-match", "if-unmodified-since", "range"]
-    lines = [method, *(said.get(name, "") for name in signed)]
-    lines += [f"{name}:{value}" for name, value in sorted(said.items()) if name.startswith("x-ms-")]
+    lines = [method, *(output.get(name, "") for name in signed)]
+    lines += [f"{name}:{value}" for name, value in sorted(output.items()) if name.startswith("x-ms-")]
     lines += [f"/{account}{url.path}", *(f"{name}:{value}" for name, value in sorted(query.items()))]
     digest = hmac.digest(base64.b64decode(ACCOUNT_KEY), "\n".join(lines).encode(), "sha256")
-    said["authorization"] = f"SharedKey {account}:{base64.b64encode(digest).decode()}"
-    return list(said.items())
+    output["authorization"] = f"SharedKey {account}:{base64.b64encode(digest).decode()}"
+    return list(output.items())
 
 
 class _Decided(AzureStore):

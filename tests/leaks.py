@@ -25,7 +25,7 @@ __all__ = ["collected", "pytest_collection_finish", "pytest_runtest_teardown"]
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """Whatever collecting and importing left is no test's."""
+    """What collecting and importing left is no test's."""
     gc.collect()
     gc.freeze()
 

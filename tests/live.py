@@ -33,7 +33,7 @@ __all__ = ["SECRET", "Live", "NotStarted", "everything_required", "program", "re
 __all__ += ["start", "start_moorage", "start_reference", "start_tested", "with_customized"]
 
 SECRET: Final = "a secret shared by both registries"
-"""`http.secret` of every server started here, so that uploads go on across restarts and registries."""
+"""`http.secret` of every server started here, so that uploads continue across restarts and registries."""
 
 ROOT: Final = Path(__file__).resolve().parent.parent
 _OURS: Final = ROOT / ".tools" / "bin"
@@ -154,11 +154,11 @@ class Live:
     def kill(self) -> None:
         """SIGKILL to every process of the server at once, as a power switch would end it.
 
-        When this returns none of them runs, so nobody listens any more.
+        When this returns none of them runs, so no socket listens any more.
         """
         self._seen.update(_descendants(self.pid))
         killed = [pid for pid in self._seen if _group(pid) == self.pid]
-        if killed or self.process.returncode is None:  # else the number may be somebody else's by now
+        if killed or self.process.returncode is None:  # else the number may be another process's by now
             with contextlib.suppress(ProcessLookupError):
                 os.killpg(self.pid, signal.SIGKILL)
         for pid in self._seen:
@@ -319,7 +319,7 @@ def _group(pid: int) -> int | None:
 
 
 def _runs(pid: int) -> bool:
-    """Dead ones that nobody has asked for yet, which have closed everything, do not."""
+    """Zombies, which have closed everything, do not count."""
     return (_stat(pid) or ["X"])[0] not in {"Z", "X"}
 
 

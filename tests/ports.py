@@ -16,7 +16,7 @@ __all__ = ["free_port"]
 
 _LOW: Final = 12_000
 _HIGH: Final = 32_000
-"""Linux gives away 32768 to 60999 unless told otherwise."""
+"""Linux gives away 32768 to 60999 unless configured otherwise."""
 
 _workers: Final = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
 _worker: Final = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
@@ -25,7 +25,7 @@ _next = random.SystemRandom().randrange((_HIGH - _LOW) // _workers)
 
 
 def free_port() -> int:
-    """A port of loopback that nobody has, and that this process has not been given for long."""
+    """A port of loopback that is free, and that this process has not been given for long."""
     global _next  # noqa: PLW0603  each is given once
     for _ in range(1000):
         _next = (_next + 1) % ((_HIGH - _LOW) // _workers)

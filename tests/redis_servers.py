@@ -1,7 +1,7 @@
 """Real Redis servers for tests, each a process in a folder of its own, and what is asked behind our back.
 
 Redis takes no port of the kernel's choice, so a free one is looked for (`ports.py`) and another one tried when
-somebody was faster.  A server is ready when it answers PING and is always ended by its pid.
+another process was faster.  A server is ready when it answers PING and is always ended by its pid.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ class RedisServer:
         return dict(zip(words[::2], words[1::2], strict=False))
 
     def freeze(self) -> None:
-        """It keeps its connections and takes new ones, and says nothing."""
+        """It keeps its connections and accepts new ones, and sends nothing."""
         self._signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
@@ -146,14 +146,14 @@ def a_redis(folder: Path, *arguments: str, cli: Sequence[str] = (), tls: bool = 
 def a_sentinel(folder: Path, master: RedisServer, name: str, *lines: str) -> Iterator[RedisServer]:
     """One sentinel that watches `master` as `name` and fails over by itself alone."""
     folder.mkdir(parents=True, exist_ok=True)
-    said = [
+    output = [
         f"sentinel monitor {name} 127.0.0.1 {master.port} 1",
         # A busy machine must not be taken for a dead server.
         f"sentinel down-after-milliseconds {name} 3000",
         f"sentinel failover-timeout {name} 5000",
         *lines,
     ]
-    (folder / "redis-sentinel.conf").write_text("\n".join(said) + "\n")
+    (folder / "redis-sentinel.conf").write_text("\n".join(output) + "\n")
     with _running(RedisServer(folder, program="redis-sentinel")) as server:
         yield server
 

@@ -8,9 +8,9 @@
 `python3 dev.py stores` starts such servers and sets these.  Every test gets a bucket of its own, which is emptied
 afterwards.
 
-`front()` stands before the store: it counts requests, and a test may answer some of them itself (`Front.trouble`):
-that is how failures of the store are made.  moto has nothing else; another store is reached through it by buckets
-made with `watched=True`, and without it directly.
+`front()` is a proxy in front of the store: it counts requests, and a test may answer some of them itself
+(`Front.trouble`), which makes failures of the store.  moto has nothing else; another store is reached through
+it by buckets made with `watched=True`, and without it directly.
 """
 
 from __future__ import annotations
@@ -144,12 +144,12 @@ class Front:
         return answer
 
     def _edited(self, inner: Any, environ: dict[str, Any], start: Any, request: Request) -> Any:
-        told: list[Any] = []
-        body = b"".join(inner(environ, lambda *arguments: told.extend(arguments)))
+        reported: list[Any] = []
+        body = b"".join(inner(environ, lambda *arguments: reported.extend(arguments)))
         assert self.edit is not None
         body = self.edit(request, body)
-        headers = [(name, value) for name, value in told[1] if name.lower() != "content-length"]
-        start(told[0], [*headers, ("Content-Length", str(len(body)))])
+        headers = [(name, value) for name, value in reported[1] if name.lower() != "content-length"]
+        start(reported[0], [*headers, ("Content-Length", str(len(body)))])
         return [body]
 
 

@@ -24,7 +24,7 @@ _LIMIT_S: Final = 60.0
 
 @dataclass(frozen=True)
 class Mail:
-    """One mail; `user` is who had logged in, "" for nobody."""
+    """One mail; `user` is the name of the login, "" without one."""
 
     sender: str
     receivers: list[str]
@@ -39,7 +39,7 @@ class Mail:
 
 @dataclass
 class Post:
-    """What a server does, and what it got.  `refused` are receivers; `silent`: it never says a word."""
+    """Behaviour of a server, and what it received.  `refused` are receivers; `silent`: it sends nothing."""
 
     context: ssl.SSLContext | None = None
     implicit: bool = False

@@ -48,18 +48,18 @@ async def test_a_crowd_is_two_reads() -> None:
 async def test_no_answer_is_older_than_its_question() -> None:
     """Or a push that was acknowledged is not seen by who pulls after it."""
     source, joined = Source(), Coalescer[str, int](limit=2)
-    asked: list[tuple[int, asyncio.Task[int]]] = []
+    requested: list[tuple[int, asyncio.Task[int]]] = []
     for _ in range(40):
-        asked.append((source.reads, asyncio.create_task(joined.read("tag", source.read))))
+        requested.append((source.reads, asyncio.create_task(joined.read("tag", source.read))))
         await source.settle()
-        if len(asked) % 3 == 0:
+        if len(requested) % 3 == 0:
             # The oldest that runs is answered, in the order in which a store may well answer.
             next(turn for turn in source.turns if not turn.is_set()).set()
             await source.settle()
-    while not all(task.done() for _, task in asked):
+    while not all(task.done() for _, task in requested):
         next(turn for turn in source.turns if not turn.is_set()).set()
         await source.settle()
-    for before, task in asked:
+    for before, task in requested:
         assert task.result() > before, "began when it was asked, or later"
     assert source.reads < 40
 

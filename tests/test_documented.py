@@ -1,4 +1,4 @@
-"""What a user can meet stands in the documentation: routes, error codes, commands, pages."""
+"""All that a user can meet is documented: routes, error codes, commands, pages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def rows(page: str, columns: int) -> list[list[str]]:
 
 
 def test_every_route_is_in_the_table_of_endpoints() -> None:
-    """Whoever writes a client reads the table, not the source."""
+    """Authors of clients read the table, not the source."""
     documented = {}
     for paths, methods, _ in rows(API, 3):
         for path in re.findall(r"`(/[^`]*)`", paths):
@@ -63,14 +63,14 @@ def names(command: object, path: str = "") -> list[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_links_to_files_lead_somewhere(name: str) -> None:
-    """README is read where nobody builds the site, so the site's own check does not see its links."""
+    """README is read outside of the site, so the site's own check does not see its links."""
     for target in re.findall(r"\]\(([^)#\s]+)(?:#[^)]*)?\)", PAGES[name].read_text()):
         if "://" not in target:
             assert (PAGES[name].parent / target).exists(), f"{name} links to {target}"
 
 
 def test_every_page_is_in_a_table_of_contents() -> None:
-    """A page that no list names is found by nobody."""
+    """A page that no list names is not found by readers."""
     listed = set()
     for name, path in PAGES.items():
         for block in re.findall(r"```\{toctree\}(.*?)```", path.read_text(), re.DOTALL):

@@ -1,4 +1,4 @@
-"""Names, tags and digests: what is accepted at the edge is what the specification's grammar says."""
+"""Names, tags and digests: what is accepted at the edge is what the specification's grammar allows."""
 
 from __future__ import annotations
 

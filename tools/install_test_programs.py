@@ -98,7 +98,7 @@ REGISTRIES = {
 
 
 class CannotInstall(Exception):
-    """What is missing cannot be had here; the message says why and what to do."""
+    """A program cannot be installed here; the message has the reason and the remedy."""
 
 
 def main(arguments: list[str]) -> int:

@@ -38,10 +38,10 @@ class Authority:
 
     def sign(self, request: bytes, end: timedelta = timedelta(days=60)) -> str:
         """The chain for a certificate signing request."""
-        asked = x509.load_pem_x509_csr(request)
-        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        requested = x509.load_pem_x509_csr(request)
+        names = requested.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         hosts = names.get_values_for_type(x509.DNSName)
-        key = asked.public_key()
+        key = requested.public_key()
         assert isinstance(key, ec.EllipticCurvePublicKey)
         leaf = self._signed(x509.Name([]), key, hosts, timedelta(hours=-1), end)
         return "\n".join(one.public_bytes(Encoding.PEM).decode() for one in (leaf, self.certificate))

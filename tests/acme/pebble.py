@@ -29,7 +29,7 @@ LIMIT_S: Final = 60.0
 
 @dataclass
 class Names:
-    """pebble-challtestsrv: every name is 127.0.0.1 unless said otherwise."""
+    """pebble-challtestsrv: every name resolves to 127.0.0.1 unless configured otherwise."""
 
     management: int
     dns: int

@@ -46,11 +46,11 @@ class NoAnswers:
 
 
 class Server:
-    """An ACME server that answers `newAccount` and `newOrder` as a test says, and all else as it should."""
+    """ACME server that answers `newAccount` and `newOrder` as a test specifies, and all else correctly."""
 
     def __init__(self) -> None:
         self.answers: dict[str, list[Answer]] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.payloads: list[dict[str, Any]] = []
         server = self
 
@@ -66,8 +66,8 @@ class Server:
                 server.payloads.append(payload)
                 name = self.path.strip("/")
                 account = {"status": "valid", "contact": ["mailto:old@x.test"], "orders": server.url("orders")}
-                told = {"newAccount": (201, {"Location": server.url("account/1")}, account)}
-                self.reply(*server.reply(name, told.get(name, (404, {}, {"type": "x", "detail": "no"}))))
+                reported = {"newAccount": (201, {"Location": server.url("account/1")}, account)}
+                self.reply(*server.reply(name, reported.get(name, (404, {}, {"type": "x", "detail": "no"}))))
 
             def reply(self, status: int, headers: dict[str, str], body: Any) -> None:
                 data = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()
@@ -95,9 +95,9 @@ class Server:
         return 200, {}, {name: self.url(name) for name in ("newNonce", "newAccount", "newOrder")}
 
     def reply(self, name: str, usual: Answer) -> Answer:
-        self.asked.append(name)
-        said = self.answers.get(name, [])
-        return said.pop(0) if len(said) > 1 else said[0] if said else usual
+        self.requested.append(name)
+        output = self.answers.get(name, [])
+        return output.pop(0) if len(output) > 1 else output[0] if output else usual
 
     def stop(self) -> None:
         self.http.shutdown()
@@ -119,9 +119,9 @@ def problem(code: str, detail: str, **more: Any) -> dict[str, Any]:
 def fails(
     url: str, email: str = "a@x.test", key: authority.Key | None = None, timings: Timings = TIMINGS
 ) -> OrderFailed:
-    wanted = CertificateOrder(("r.test", "s.test"), "/nowhere", (HTTP_01,), email=email, directory=url)
+    expected = CertificateOrder(("r.test", "s.test"), "/nowhere", (HTTP_01,), email=email, directory=url)
     with pytest.raises(OrderFailed) as caught:
-        authority.obtain(wanted, key or pem.new_key(), HTTP_01, NoAnswers(), timings)
+        authority.obtain(expected, key or pem.new_key(), HTTP_01, NoAnswers(), timings)
     assert not caught.value.challenge
     return caught.value
 
@@ -144,9 +144,9 @@ def test_an_authority_that_is_silent_is_not_waited_for() -> None:
 def test_what_is_no_acme_server_is_told(server: Server, body: Any) -> None:
     """A wrong directoryurl, or a proxy in between with a page of its own."""
     server.answers["directory"] = [(200, {}, body)]
-    told = str(fails(server.url("dir")))
-    assert told.startswith((f"{server.url('dir')} does not answer as an ACME server: ", "cannot reach"))
-    assert len(told) < 400
+    reported = str(fails(server.url("dir")))
+    assert reported.startswith((f"{server.url('dir')} does not answer as an ACME server: ", "cannot reach"))
+    assert len(reported) < 400
 
 
 @pytest.mark.parametrize("status", [404, 500, 503])
@@ -156,13 +156,13 @@ def test_an_error_page_is_told(server: Server, status: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("told", "seconds"), [("120", (120, 120)), ("Wed, 01 Jan 2120 00:00:00 GMT", (1e9, 1e10)), ("soon", (0, 0)),
+    ("header", "seconds"), [("120", (120, 120)), ("Wed, 01 Jan 2120 00:00:00 GMT", (1e9, 1e10)), ("soon", (0, 0)),
                           ("-5", (0, 0)), ("Wed, 01 Jan 2020 00:00:00 GMT", (0, 0))],
 )  # fmt: skip
-def test_the_authoritys_time_is_taken(server: Server, told: str, seconds: tuple[float, float]) -> None:
-    """Whoever asks sooner is blocked for longer."""
+def test_the_authoritys_time_is_taken(server: Server, header: str, seconds: tuple[float, float]) -> None:
+    """A client that retries sooner is blocked for longer."""
     limited = problem("rateLimited", "too many certificates for r.test")
-    server.answers["newOrder"] = [(429, {"Retry-After": told}, limited)]
+    server.answers["newOrder"] = [(429, {"Retry-After": header}, limited)]
     failed = fails(server.url("dir"))
     assert str(failed) == "too many certificates for r.test (rateLimited)"
     assert seconds[0] <= failed.wait_s <= seconds[1]
@@ -200,8 +200,8 @@ def test_the_address_of_a_known_account_is_changed(server: Server, email: str) -
     server.answers["newAccount"] = [(200, {"Location": server.url("account/1")}, known)]
     server.answers["account/1"] = [(200, {}, known)]
     fails(server.url("dir"), email)
-    assert ("account/1" in server.asked) == (email == "a@x.test")
-    assert server.asked[-1] == "newOrder"
+    assert ("account/1" in server.requested) == (email == "a@x.test")
+    assert server.requested[-1] == "newOrder"
 
 
 @pytest.mark.parametrize(
@@ -211,9 +211,9 @@ def test_the_address_of_a_known_account_is_changed(server: Server, email: str) -
     ids=["P-384", "P-521", "RSA"],
 )  # fmt: skip
 def test_accounts_with_keys_of_other_kinds_are_used(server: Server, key: authority.Key) -> None:
-    """Whoever brings a directory brings the key that is in it."""
+    """An operator who moves a directory here also moves the key that is in it."""
     fails(server.url("dir"), key=key)
-    assert server.asked[-1] == "newOrder"
+    assert server.requested[-1] == "newOrder"
 
 
 def test_the_systems_authorities_are_trusted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -127,7 +127,7 @@ class Stream(threading.Thread):
 
 
 def test_requests_go_on_and_the_authority_is_answered(site: Site) -> None:
-    """A renewal under load is noticed by no client, on whichever worker the authority's connection arrives."""
+    """A renewal under load is noticed by no client; the authority's connection may arrive at any worker."""
     before = site.connect()
     before.request("GET", "/")
     first = json.loads(before.getresponse().read())

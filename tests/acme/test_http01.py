@@ -51,7 +51,7 @@ def get(path: str, host: str = "r.test", method: str = "GET") -> str:
 
 
 async def test_a_challenge_is_answered_to_whoever_asks(tmp_path: Path) -> None:
-    """By whatever name: authorities ask by the host's, a load balancer's check by an address."""
+    """By any name: authorities use the host's, a load balancer's check an address."""
     async with listening(tmp_path) as port:
         for host in ("r.test", "10.0.0.1:80"):
             status, _, body = await ask(port, get("/.well-known/acme-challenge/token", host))
@@ -66,7 +66,7 @@ async def test_nothing_else_of_the_directory_is_shown(tmp_path: Path, token: str
 
 
 async def test_everybody_else_is_sent_to_https(tmp_path: Path) -> None:
-    """Somebody who types the name into a browser, as with the reference."""
+    """A user who types the name into a browser is redirected, as by the reference."""
     async with listening(tmp_path) as port:
         status, headers, _ = await ask(port, get("/v2/?a=b", "S.test:80"))
         assert (status, headers["location"]) == (302, "https://s.test/v2/?a=b")

@@ -111,10 +111,12 @@ def blind() -> ssl.SSLContext:
     return context
 
 
-def until(reached: Callable[[], object], what: str, told: Callable[[], str] = str, limit_s: float = 150) -> None:
+def until(
+    reached: Callable[[], object], what: str, reported: Callable[[], str] = str, limit_s: float = 150
+) -> None:
     deadline = time.monotonic() + limit_s
     while not reached():
-        assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}: {told()[-3000:]}"
+        assert time.monotonic() < deadline, f"waited {limit_s:g} s for {what}: {reported()[-3000:]}"
         time.sleep(0.02)
 
 
@@ -182,7 +184,7 @@ def test_the_first_start_brings_a_certificate_and_the_second_keeps_it(
 
 
 def test_an_authority_that_is_down_at_first_is_tried_again(tmp_path: Path, authority: Pebble) -> None:
-    """Clients are told meanwhile, and so is the operator."""
+    """Clients get an alert meanwhile, and the log names the cause."""
     with registry(tmp_path / "home", authority) as served:
         served.logged("cannot reach localhost:[0-9]+: Connection refused")
         with pytest.raises(ssl.SSLError, match="INTERNAL_ERROR"):
@@ -214,7 +216,7 @@ def test_one_that_does_not_answer_keeps_nobody_from_being_served(tmp_path: Path,
 def test_a_host_that_cannot_be_validated_is_named(
     tmp_path: Path, authority: Pebble, names: Names, kind: str
 ) -> None:
-    """And when its address is put right, all is well without anybody doing anything."""
+    """When its address is corrected, the next attempt succeeds without any intervention."""
     authority.start()
     names.point("s.test", "127.0.0.2")
     with registry(tmp_path / "home", authority, kind, hosts=("r.test", "s.test")) as served:
@@ -240,8 +242,8 @@ def test_an_authority_that_refuses_most_nonces_is_coped_with(tmp_path: Path, aut
     authority.start(bad_nonces=70)
     with registry(tmp_path / "home", authority, HTTP, hosts=("r.test", "s.test")) as served:
         served.ready()
-    asked = re.findall("POST /(sign-me-up|order-plz|chalZ|finalize-order|certZ)", authority.log)
-    assert len(asked) > 6, "not one nonce was refused"
+    requested = re.findall("POST /(sign-me-up|order-plz|chalZ|finalize-order|certZ)", authority.log)
+    assert len(requested) > 6, "not one nonce was refused"
 
 
 def test_an_account_that_the_authority_has_forgotten_is_made_again(tmp_path: Path, authority: Pebble) -> None:
@@ -366,18 +368,18 @@ def test_nodes_that_share_a_directory_order_once_and_answer_for_each_other(
     shared = tmp_path / "shared"
     nowhere = f"https://127.0.0.1:{free_port()}/dir"
     with (
-        registry(tmp_path / "asked", authority, folder=shared, directoryurl=nowhere) as asked,
+        registry(tmp_path / "asked", authority, folder=shared, directoryurl=nowhere) as requested,
         registry(tmp_path / "orders", authority, folder=shared, port=free_port()) as orders,
     ):
-        asked.ready()
+        requested.ready()
         orders.ready()
-        assert asked.serial() == orders.serial()
-        stream = Busy(lambda: asked.get(blind()))
-        asked.logged("certificate renewed")
+        assert requested.serial() == orders.serial()
+        stream = Busy(lambda: requested.get(blind()))
+        requested.logged("certificate renewed")
         orders.logged("certificate renewed")
         stream.stop()
         assert "answering tls-alpn-01" not in orders.log
-        assert (asked.stop(), orders.stop()) == (0, 0)
+        assert (requested.stop(), orders.stop()) == (0, 0)
 
 
 def test_nodes_that_start_together_cost_one_order(tmp_path: Path, authority: Pebble) -> None:

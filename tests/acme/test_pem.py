@@ -20,7 +20,7 @@ def authority() -> Authority:
 
 
 def test_what_is_written_is_what_the_reference_takes_over(authority: Authority) -> None:
-    """Whoever goes back to CNCF Distribution has a certificate from the first second on."""
+    """After a return to CNCF Distribution there is a certificate from the first second on."""
     key = pem.new_key()
     chain = authority.sign(pem.request(key, ("r.test", "s.test")))
     written = pem.write(key, f"{chain}\n\n")
@@ -82,11 +82,11 @@ def test_account_keys_of_both_kinds_are_taken() -> None:
 def test_a_request_names_every_host() -> None:
     long = "a" * 60 + ".example.com"
     for hosts in (("r.test", "s.test"), (long, "r.test")):
-        asked = x509.load_pem_x509_csr(pem.request(pem.new_key(), hosts))
-        names = asked.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
+        requested = x509.load_pem_x509_csr(pem.request(pem.new_key(), hosts))
+        names = requested.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
         assert tuple(names.get_values_for_type(x509.DNSName)) == hosts
         # X.520 gives a common name 64 letters.
-        assert len(list(asked.subject)) == (0 if hosts[0] == long else 1)
+        assert len(list(requested.subject)) == (0 if hosts[0] == long else 1)
 
 
 def test_the_answer_to_tls_alpn_is_that_of_the_rfc() -> None:

@@ -84,7 +84,7 @@ class World:
 
 async def until(reached: Callable[[], object]) -> None:
     async with asyncio.timeout(20):
-        while not reached():  # noqa: ASYNC110  files and threads tell nobody
+        while not reached():  # noqa: ASYNC110  files and threads have no event to await
             await asyncio.sleep(0.005)
 
 
@@ -93,7 +93,7 @@ async def rounds(world: World, many: int = 10) -> None:
     await asyncio.sleep(many * HURRY.poll_s)
 
 
-def told(lines: list[MutableMapping[str, Any]], level: str) -> list[str]:
+def reported(lines: list[MutableMapping[str, Any]], level: str) -> list[str]:
     return [f"{line['event']}: {line.get('cause', '')}" for line in lines if line["log_level"] == level]
 
 
@@ -170,7 +170,7 @@ async def test_failures_are_told_and_tried_again(world: World) -> None:
             assert len(world.kinds) == 2
             assert world.store.certificate("r.test") == old
             await until(lambda: world.announced)
-    assert told(lines, "error") == [
+    assert reported(lines, "error") == [
         "no new certificate: cannot reach ca: Connection refused", "no new certificate: busy",
         "asking for a certificate failed: ", "no new certificate: see above",
     ]  # fmt: skip
@@ -178,7 +178,7 @@ async def test_failures_are_told_and_tried_again(world: World) -> None:
 
 @pytest.mark.parametrize("told_s", [0.0, 3600.0])
 async def test_a_pause_can_be_ended_unless_the_authority_has_asked_for_it(world: World, told_s: float) -> None:
-    """Somebody has put DNS right, and does not want to wait for four hours."""
+    """An operator who has corrected DNS must not have to wait for four hours."""
     world.trouble = [OrderFailed("no", wait_s=told_s)]
     patient = Timings(first_retry_s=3600, poll_s=0.01, rest_s=0.01)
     async with world.renewing(timings=patient) as renewal:
@@ -211,10 +211,10 @@ async def test_a_certificate_that_is_of_no_use_is_not_asked_for_for_ever(world: 
     slow = Timings(first_retry_s=60, poll_s=0.01, rest_s=0.01)
     with capture_logs() as lines:
         async with world.renewing(timings=slow):
-            await until(lambda: told(lines, "error"))
+            await until(lambda: reported(lines, "error"))
             await rounds(world)
     assert len(world.kinds) == 1
-    assert "is the clock right?" in told(lines, "error")[0]
+    assert "is the clock right?" in reported(lines, "error")[0]
 
 
 async def test_a_directory_that_cannot_be_read_is_told(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -231,10 +231,10 @@ async def test_a_directory_that_cannot_be_read_is_told(world: World, monkeypatch
     monkeypatch.setattr(world.store, "certificate", certificate)
     with capture_logs() as lines:
         async with world.renewing():
-            await until(lambda: told(lines, "error"))
+            await until(lambda: reported(lines, "error"))
             away.clear()
             await until(lambda: world.announced)
-    assert told(lines, "error")[0].endswith("Stale file handle")
+    assert reported(lines, "error")[0].endswith("Stale file handle")
 
 
 async def test_what_another_node_has_put_there_is_taken(world: World) -> None:

@@ -11,7 +11,7 @@ BEGIN = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def test_a_third_of_the_life_is_left_for_trouble() -> None:
-    """30 of 90 days: an authority may be down for weeks before anybody notices."""
+    """30 of 90 days: an authority may be down for weeks without consequences."""
     end = BEGIN + timedelta(days=90)
     assert renewal(BEGIN, end, 0) == BEGIN + timedelta(days=60)
     assert renewal(BEGIN, end, 1) == BEGIN + timedelta(days=57)
@@ -19,7 +19,7 @@ def test_a_third_of_the_life_is_left_for_trouble() -> None:
 
 
 def test_pauses_double_up_to_a_limit() -> None:
-    """Let's Encrypt counts failures, and blocks for an hour whoever goes on and on."""
+    """Let's Encrypt counts failures, and blocks an account with too many of them for an hour."""
     back_off = RenewalBackoff(Timings(first_retry_s=60, last_retry_s=600))
     assert [back_off.failed(0, 0) for _ in range(6)] == [60, 120, 240, 480, 600, 600]
     for _ in range(1000):

@@ -46,7 +46,7 @@ def test_names_are_those_of_autocert(store: CertificateStore) -> None:
 
 
 def test_keys_are_nobody_elses(store: CertificateStore) -> None:
-    """Also while they are being written, whatever the umask."""
+    """Also while they are being written, with any umask."""
     before = os.umask(0)
     try:
         store.put_account(b"account")
@@ -70,7 +70,7 @@ def test_a_new_directory_and_those_above_it_are_nobody_elses_to_write(tmp_path: 
 
 
 def test_the_file_that_is_served_comes_last(store: CertificateStore, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change of it is what everybody waits for; a node that is killed in between tries again."""
+    """All nodes wait for its change; a node that is killed in between tries again."""
     written: list[str] = []
     monkeypatch.setattr(store, "_write", lambda name, data: written.append(name))
     store.put_certificate(("r.test", "s.test", "t.test"), b"")
@@ -100,7 +100,7 @@ def test_the_account_of_an_early_autocert_is_found(store: CertificateStore) -> N
 
 @pytest.mark.parametrize("token", ["", "../r.test", "a/b", "a.b", "x" * 300, "é", "a\n", "a+b"])
 def test_no_token_leads_to_another_file(store: CertificateStore, token: str) -> None:
-    """Anybody may ask for any token, and keys lie in the same directory."""
+    """Any client may request any token, and keys are in the same directory."""
     store.put_certificate(["r.test"], b"secret")
     assert store.http_answer(token) is None
     with pytest.raises(OrderFailed, match="token"):

@@ -35,8 +35,8 @@ def test_of_several_starts_at_once_one_makes_the_file(
     barrier, warnings = threading.Barrier(4), []
     lexists = os.path.lexists
 
-    def together(asked: Path) -> bool:
-        found = lexists(asked)
+    def together(requested: Path) -> bool:
+        found = lexists(requested)
         barrier.wait(60)
         return found
 

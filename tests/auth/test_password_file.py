@@ -278,11 +278,11 @@ async def test_requests_at_once_share_one_computation(users: Users, counted: Cou
     """A pull of thirty layers begins with thirty requests."""
     file = users(ALICE)
     counted.hold.clear()
-    asked = [asyncio.create_task(file.verify(b"alice", b"secret")) for _ in range(30)]
+    requested = [asyncio.create_task(file.verify(b"alice", b"secret")) for _ in range(30)]
     wrong = [asyncio.create_task(file.verify(b"alice", b"wrong")) for _ in range(30)]
     await asyncio.to_thread(counted.begun.wait)
     counted.hold.set()
-    assert await asyncio.gather(*asked) == [True] * 30
+    assert await asyncio.gather(*requested) == [True] * 30
     assert await asyncio.gather(*wrong) == [False] * 30
     assert counted.costs == [4, 4]
 
@@ -303,10 +303,10 @@ async def test_the_event_loop_goes_on_meanwhile(users: Users, counted: Counted) 
     """`hold` can be released by this test only because the loop runs."""
     file = users(ALICE)
     counted.hold.clear()
-    asked = asyncio.create_task(file.verify(b"alice", b"secret"))
+    requested = asyncio.create_task(file.verify(b"alice", b"secret"))
     await asyncio.to_thread(counted.begun.wait)
     counted.hold.set()
-    assert await asked
+    assert await requested
 
 
 async def test_a_flood_is_refused_and_logged_once(

@@ -205,13 +205,15 @@ async def test_after_a_wait_one_pair_is_checked_at_a_time() -> None:
         await go_on.wait()
         return password == b"right"
 
-    asked = [asyncio.create_task(world.rate_limit.check(ATTACKER, Basic(b"a", b"right"), held)) for _ in range(3)]
+    requested = [
+        asyncio.create_task(world.rate_limit.check(ATTACKER, Basic(b"a", b"right"), held)) for _ in range(3)
+    ]
     await begun.wait()
     with pytest.raises(TooManyRequests) as refused:
         await world.rate_limit.check(ATTACKER, Basic(b"a", b"other"), held)
     assert refused.value.retry_after_s == 1
     go_on.set()
-    assert await asyncio.gather(*asked) == [True] * 3
+    assert await asyncio.gather(*requested) == [True] * 3
     assert await world.right()
 
 
@@ -227,13 +229,13 @@ async def test_no_more_than_the_limit_is_checked_at_once() -> None:
     def guess(remote: str, password: bytes) -> asyncio.Task[bool]:
         return asyncio.create_task(world.rate_limit.check(remote, Basic(b"a", password), held))
 
-    asked = [guess(ATTACKER, b"%d" % (number % 3)) for number in range(30)]
+    requested = [guess(ATTACKER, b"%d" % (number % 3)) for number in range(30)]
     await asyncio.sleep(0)
     with pytest.raises(TooManyRequests):
         await guess(ATTACKER, b"right")
     other = guess("192.0.2.2", b"right")
     go_on.set()
-    assert await asyncio.gather(*asked) == [False] * 30
+    assert await asyncio.gather(*requested) == [False] * 30
     assert await other
     assert await world.wait() == 1
     assert world.rate_limit._checking == {}

@@ -51,13 +51,13 @@ class World:
         self.clock = Clock()
         self.authority: TokenAuthority = make(TokenOptions(**{**usual, **options}), self.clock)
 
-    async def admit(self, token: str | Credentials | None, *needs: Need, **asked: Any) -> Principal:
+    async def admit(self, token: str | Credentials | None, *needs: Need, **requested: Any) -> Principal:
         credentials = Bearer(token) if isinstance(token, str) else token
-        return await self.authority.admit(credentials, AccessRequest(needs or (PULL,), **asked))
+        return await self.authority.admit(credentials, AccessRequest(needs or (PULL,), **requested))
 
-    async def refuse(self, token: str | Credentials | None, *needs: Need, **asked: Any) -> Refusal:
+    async def refuse(self, token: str | Credentials | None, *needs: Need, **requested: Any) -> Refusal:
         with structlog.testing.capture_logs() as logs, pytest.raises(Unauthorized) as caught:
-            await self.admit(token, *needs, **asked)
+            await self.admit(token, *needs, **requested)
         (line,) = logs
         return Refusal(caught.value, line)
 
@@ -140,8 +140,8 @@ async def test_a_token_without_access_is_enough_where_only_a_name_is_asked(world
 async def test_what_may_be_granted_instead_is(world: World) -> None:
     delete = Need("repository", NAME, "delete")
     token = SIGNER.token(claims(access=[{"type": "repository", "name": NAME, "actions": ["delete"]}]))
-    asked = AccessRequest((PULL, PUSH), alternative=(delete,))
-    assert (await world.authority.admit(Bearer(token), asked)).name == "alice"
+    requested = AccessRequest((PULL, PUSH), alternative=(delete,))
+    assert (await world.authority.admit(Bearer(token), requested)).name == "alice"
 
 
 @pytest.mark.parametrize(

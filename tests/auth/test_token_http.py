@@ -238,7 +238,9 @@ def runner() -> Iterator[asyncio.Runner]:
 
 
 @pytest.fixture(scope="module")
-def asked(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[[bytes], Answer]]:
+def requested(
+    runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[bytes], Answer]]:
     """What a request with these bytes behind `Bearer` is answered with."""
     app = build(configured(tmp_path_factory.mktemp("fuzzed")), b"secret", worker=0)
     client = Client(app.asgi)
@@ -259,9 +261,9 @@ def asked(runner: asyncio.Runner, tmp_path_factory: pytest.TempPathFactory) -> I
     token=st.binary(max_size=60)
     | st.lists(st.binary(max_size=40).map(b64), max_size=5).map(".".join).map(str.encode)
 )
-def test_any_bytes_for_a_token_are_a_401(asked: Callable[[bytes], Answer], token: bytes) -> None:
+def test_any_bytes_for_a_token_are_a_401(requested: Callable[[bytes], Answer], token: bytes) -> None:
     """A 500 or a detailed answer would help an attacker; the log has the reason."""
-    status, challenge, events = asked(token)
+    status, challenge, events = requested(token)
     assert status == 401
     assert challenge.endswith(',error="invalid_token"')
     assert [event.startswith("not authorized: ") for event in events] == [True]

@@ -125,7 +125,7 @@ def test_certificates_of_other_keys_end_chains_but_sign_no_tokens() -> None:
 
 
 def test_weak_rsa_keys_are_reported_and_very_weak_ones_left_out() -> None:
-    """The reference takes 1024 bits, so such a server must go on working; its owner should know."""
+    """The reference takes 1024 bits, so such a server must keep working; its owner gets a warning."""
     weak = certificate("weak", rsa.generate_private_key(65537, 1024))
     keys = read_bundle(pem(weak), ALGORITHMS)
     assert len(keys.by_id) == 2

@@ -18,7 +18,7 @@ def _bench(kind: str) -> Bench:
 @pytest.mark.parametrize("kind", ["quick", "usual", "full"])
 @pytest.mark.parametrize("size", [1, 10, 100])
 def test_a_quarter_of_a_mixed_run_is_pushes(kind: str, size: int) -> None:
-    """The title says 25 %; a client's own numbers would give none to clients with fewer than four operations."""
+    """The title is 25 %; a client's own numbers would give none to clients with fewer than four operations."""
     title = ROWS[f"zb-mixed-{size}"].title_of(_bench(kind))
     count = int(title.removesuffix(" times").rpartition(" ")[2])
     dealt = [zb.deal([size] * count, zb.CLIENTS, client) for client in range(zb.CLIENTS)]

@@ -134,7 +134,7 @@ async def test_no_size_is_written_back_after_a_collector_removed_the_bytes(
 
 
 async def test_a_dead_redis_knows_nothing_and_is_found_again(server: RedisServer) -> None:
-    """SIGKILL, then a new one on the same port: requests go on, and the cache comes back by itself."""
+    """SIGKILL, then a new one on the same port: requests are answered, and the cache comes back by itself."""
     with a_redis(server.folder / "own") as own:
         sizes = RedisSizes(own.options(maxretries=0), timeout_s=20, pause_s=0.05)
         await sizes.put(DIGEST, 12)
@@ -193,7 +193,7 @@ async def test_late_answers_of_a_slow_redis_reach_nobody(server: RedisServer) ->
 
 
 async def test_a_deletion_that_redis_missed_is_sent_when_it_is_back(server: RedisServer) -> None:
-    """Otherwise a registry of the old kind would go on serving it."""
+    """Otherwise a registry of the old kind would still serve it."""
     known = f"repository::{NAME}::blobs"
     with a_redis(server.folder / "own") as own:
         own.ask("SADD", known, str(DIGEST))

@@ -132,7 +132,7 @@ def test_registries_conf_leads_skopeo_to_the_mirror(
 def test_hosts_toml_leads_containerd_to_the_mirror(
     helm: Helm, registry: Live, run: Run, mirrored: str, tmp_path: Path  # noqa: F811
 ) -> None:  # fmt: skip
-    """For the registry's own name, and for docker.io, as the line above the snippet says."""
+    """For the registry's own name, and for docker.io, as the line above the snippet promises."""
     text = snippet(of(helm, registry), "containerd,")
     hosts = tmp_path / "certs.d"
     for name, content in (

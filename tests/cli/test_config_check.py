@@ -30,7 +30,7 @@ BCRYPT: Final = "$2y$05$abcdefghijklmnopqrstuuXXXXXXXXXXXXXXXXXXXXXXXXXXXXXXX"
 
 @dataclass
 class Case:
-    """A configuration that is refused by `check`; `{home}` stands for a directory that holds `files`."""
+    """A configuration that is refused by `check`; `{home}` is replaced by a directory that holds `files`."""
 
     check: str
     text: str

@@ -43,7 +43,7 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 @pytest.fixture
 def reg(registry: Live) -> str:
-    """`127.0.0.1:PORT`, as it stands in an image's name."""
+    """`127.0.0.1:PORT`, as in an image's name."""
     return registry.host
 
 

@@ -29,7 +29,7 @@ _ENTER: Final = 'mount --bind "$0/hosts" /etc/hosts && mount --bind "$0/docker" 
 
 
 class Place:
-    """A folder that stands for /etc/hosts and /etc/docker of those who are run with `prefix`."""
+    """A folder that replaces /etc/hosts and /etc/docker for programs that are run with `prefix`."""
 
     def __init__(self, folder: Path) -> None:
         require_root()

@@ -1,4 +1,4 @@
-"""A registry whose storage is an object store, and what must hold of it whatever the store."""
+"""A registry whose storage is an object store, and what must hold for every store."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """oras, crane and cosign: artifacts, what refers to them, signatures, catalogues.
 
-PyPI's `oras` stands at the end: it needs nothing installed, so that a laptop without the others tests something.
+PyPI's `oras` is at the end: it needs nothing installed, so that a laptop without the others tests something.
 """
 
 from __future__ import annotations

@@ -54,13 +54,13 @@ def test_a_layer_in_pieces_by_way_of_every_worker(tmp_path: Path, container: Con
 
 
 def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, container: Container) -> None:
-    """Clients try again after the one and tell their user of the other; the log says what the service said."""
+    """Clients retry after the one and report the other to their user; the log has the service's answer."""
     with start(tmp_path, container, workers=1) as live:
         wire = Wire(live.host)
         manifest = wire.push_image("a/b", "v1", [b"a layer"])
         for code, status, expected in (("AuthenticationFailed", 403, 503), ("InsufficientStorage", 507, 507)):
-            said = (status, code)
-            container.server.trouble = lambda _, said=said: said
+            output = (status, code)
+            container.server.trouble = lambda _, output=output: output
             assert wire.manifest("a/b", "v1").status == expected
             assert wire.start_upload("a/b").status == expected
             live.logged(code)

@@ -89,7 +89,7 @@ def test_a_layer_in_pieces_by_way_of_every_worker(tmp_path: Path, bucket: Bucket
 
 
 def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, watched: Bucket) -> None:
-    """Clients try again after the one and tell their user of the other; the log says what the store said."""
+    """Clients retry after the one and report the other to their user; the log has the store's answer."""
     with start(tmp_path, watched, workers=1) as live:
         wire = Wire(live.host)
         manifest = wire.push_image("a/b", "v1", [b"a layer"])

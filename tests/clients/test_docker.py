@@ -61,7 +61,7 @@ def pushed_digest(output: str) -> str:
 
 
 def test_a_pushed_image_is_pulled_back_and_runs(docker: Docker, built: str, wire: Wire) -> None:
-    """The first thing anybody does with a registry."""
+    """The first operation of every new user."""
     digest = pushed_digest(docker("push", built))
     assert wire.manifest("docker/hello", "1").headers["docker-content-digest"] == digest
 

@@ -1,4 +1,4 @@
-"""skopeo and a registry whose storage is a bucket of Google's, or what stands for one in tests."""
+"""skopeo and a registry whose storage is a bucket of Google's, or a test server in its place."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_layer_in_pieces_is_cancelled_or_finished(tmp_path: Path, bucket: Buck
 
 
 def test_a_failing_store_is_503_and_a_full_one_507(tmp_path: Path, bucket: Bucket) -> None:
-    """Clients try again after the one and tell their user of the other; the log says what the store said."""
+    """Clients retry after the one and report the other to their user; the log has the store's answer."""
     with start(tmp_path, bucket) as live:
         wire = Wire(live.host)
         manifest = wire.push_image("a/b", "v1", [b"a layer"])

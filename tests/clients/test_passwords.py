@@ -1,4 +1,4 @@
-"""Real clients and `auth.htpasswd`: who logs in pulls and pushes; the others are told so in the client's words.
+"""Real clients and `auth.htpasswd`: users who log in pull and push; the others get the client's own message.
 
 The file has users by Debian's `htpasswd` and by `moorage htpasswd`.
 """
@@ -42,7 +42,7 @@ def users(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory, users: Path) -> Iterator[Live]:
-    """In place of the one that asks nobody."""
+    """In place of the registry without authentication."""
     root = tmp_path_factory.mktemp("clients") / "data"
     with start_tested(root, auth={"htpasswd": {"realm": "a test", "path": str(users)}}) as live:
         yield live

@@ -1,6 +1,6 @@
 """Real clients before a registry that believes a token server: log in, push, pull, mount, delete, and be refused.
 
-`alice` may do everything below `team/`, `bob` may pull there, everybody may pull below `public/`.
+`alice` may do everything below `team/`, `bob` may pull there, all may pull below `public/`.
 `tests/auth/token_server.py` gives out the tokens and remembers what it was asked for.
 """
 
@@ -78,7 +78,7 @@ def docker(engine: str, run: Run) -> Command:
 def test_docker_logs_in_pushes_pulls_and_mounts(
     docker: Command, reg: str, tokens: TokenServer, tmp_path: Path
 ) -> None:
-    """What everybody does; the login's refresh token is then used by POST."""
+    """The usual sequence; the login's refresh token is then used by POST."""
     (tmp_path / "root.tar").write_bytes(busybox_tar({"hello": b"#!/bin/sh\necho hello from a private one\n"}))
     image, other = f"{reg}/team/docker:1", f"{reg}/team/second:1"
     docker("import", "--change", 'CMD ["/hello"]', str(tmp_path / "root.tar"), image)
@@ -94,8 +94,8 @@ def test_docker_logs_in_pushes_pulls_and_mounts(
 
     docker("tag", image, other)
     assert "Mounted from team/docker" in docker("push", other)
-    wanted = {scope for asked in tokens.seen for scope in asked.scopes}
-    assert {"repository:team/docker:push,pull", "repository:team/second:push,pull"} <= wanted
+    expected = {scope for requested in tokens.seen for scope in requested.scopes}
+    assert {"repository:team/docker:push,pull", "repository:team/second:push,pull"} <= expected
 
     docker("logout", reg)
     assert "denied" in docker("pull", image, fails=True), "a token for nobody, which allows nothing here"
@@ -104,7 +104,7 @@ def test_docker_logs_in_pushes_pulls_and_mounts(
 @pytest.mark.docker
 @pytest.mark.root
 def test_docker_tells_a_wrong_password_from_a_missing_right(docker: Command, reg: str, tmp_path: Path) -> None:
-    """One sends a user to log in again ("unauthorized"), the other to whoever gives out the rights ("denied")."""
+    """With "unauthorized" a user logs in again, with "denied" an administrator has to grant permissions."""
     assert "unauthorized" in docker("login", "-u", "alice", "--password-stdin", reg, stdin="wrong", fails=True)
     docker("login", "-u", "bob", "--password-stdin", reg, stdin="hidden")
     (tmp_path / "root.tar").write_bytes(tar_of({"a": b"docker"}))
@@ -123,7 +123,7 @@ def test_skopeo_copies_mounts_lists_and_deletes(run: Run, reg: str, layout: Layo
     listed = run(skopeo, "list-tags", "--tls-verify=false", "--creds", creds, f"docker://{reg}/team/copy")
     assert json.loads(listed)["Tags"] == ["v1"]
     run(skopeo, "delete", "--tls-verify=false", "--creds", creds, second)
-    assert "repository:team/copy:*" in [scope for asked in tokens.seen for scope in asked.scopes]
+    assert "repository:team/copy:*" in [scope for requested in tokens.seen for scope in requested.scopes]
     run(skopeo, "inspect", "--tls-verify=false", "--creds", creds, second, fails=True)
     run(skopeo, "inspect", "--tls-verify=false", "--creds", "bob:hidden", first)
 
@@ -132,8 +132,10 @@ def test_skopeo_is_told_what_it_may_not(run: Run, reg: str, layout: Layout) -> N
     skopeo = require("skopeo")
     source = f"oci:{layout.path}:v1"
     for creds, name in (("bob:hidden", "team/no"), ("alice:secret", "foreign/no"), ("alice:wrong", "team/no")):
-        told = run(skopeo, "copy", *PLAIN, "--dest-creds", creds, source, f"docker://{reg}/{name}:v1", fails=True)
-        assert "authentication required" in told or "incorrect username" in told or "denied" in told
+        reported = run(
+            skopeo, "copy", *PLAIN, "--dest-creds", creds, source, f"docker://{reg}/{name}:v1", fails=True
+        )
+        assert "authentication required" in reported or "incorrect username" in reported or "denied" in reported
     run(skopeo, "copy", *PLAIN, "--dest-creds", "alice:secret", source, f"docker://{reg}/team/kept:v1")
     for creds, failing in (("bob:hidden", True), ("alice:secret", False)):
         target = f"docker://{reg}/team/kept:v1"
@@ -141,7 +143,7 @@ def test_skopeo_is_told_what_it_may_not(run: Run, reg: str, layout: Layout) -> N
 
 
 def test_whoever_sends_no_credentials_gets_what_everybody_may(run: Run, reg: str, layout: Layout) -> None:
-    """Public repositories are read without an account: with a token all the same, which nobody had to ask for."""
+    """Public repositories are read without an account: with a token all the same, obtained without a login."""
     skopeo = require("skopeo")
     run(skopeo, "copy", *PLAIN, f"oci:{layout.path}:v1", f"docker://{reg}/public/app:v1")
     run(skopeo, "inspect", "--tls-verify=false", f"docker://{reg}/public/app:v1")
@@ -185,8 +187,8 @@ def test_containerd_pulls_and_pushes(
     ctr("images", "tag", "--force", first, second)
     ctr("images", "push", "--plain-http", "--user", "alice:secret", second)
     ctr("images", "pull", "--plain-http", "--user", "bob:hidden", second)
-    asked = tokens.seen[before:]
-    assert {entry.method for entry in asked if entry.user == "bob"} == {"POST" if post else "GET"}
+    requested = tokens.seen[before:]
+    assert {entry.method for entry in requested if entry.user == "bob"} == {"POST" if post else "GET"}
 
 
 @pytest.mark.root
@@ -198,14 +200,14 @@ def test_containerd_is_told_what_it_may_not(ctr: Command, run: Run, reg: str, la
     other = f"{reg}/team/ctr-other:v1"
     ctr("images", "tag", first, other)
     for user in ("bob:hidden", "alice:wrong"):
-        told = ctr("images", "push", "--plain-http", "--user", user, other, fails=True)
-        assert any(word in told for word in ("401", "authorization failed", "insufficient_scope", "denied"))
+        reported = ctr("images", "push", "--plain-http", "--user", user, other, fails=True)
+        assert any(word in reported for word in ("401", "authorization failed", "insufficient_scope", "denied"))
     assert "team/ctr-no" in ctr("images", "pull", "--plain-http", "--user", "bob:hidden", first)
     ctr("images", "pull", "--plain-http", f"{reg}/team/ctr-no:v1", fails=True)
 
 
 def test_crane_copies_lists_and_deletes(run: Run, reg: str, layout: Layout) -> None:
-    """It asks for one token for all scopes and widens it when a 401 says so."""
+    """It requests one token for all scopes and widens it when a 401 demands it."""
     crane = require("crane", optional=True)
     first, second = f"{reg}/team/crane:v1", f"{reg}/team/crane-copy:v1"
     run(crane, "auth", "login", "--insecure", "-u", "alice", "-p", "secret", reg)
@@ -214,8 +216,8 @@ def test_crane_copies_lists_and_deletes(run: Run, reg: str, layout: Layout) -> N
     assert "team/crane-copy" in run(crane, "catalog", "--insecure", reg)
     digest = run(crane, "digest", "--insecure", second).strip()
     run(crane, "delete", "--insecure", f"{reg}/team/crane-copy@{digest}")
-    told = run(crane, "push", "--insecure", "--index", layout.path, f"{reg}/foreign/x:v1", fails=True)
-    assert "401 Unauthorized" in told
+    reported = run(crane, "push", "--insecure", "--index", layout.path, f"{reg}/foreign/x:v1", fails=True)
+    assert "401 Unauthorized" in reported
 
 
 def test_oras_pushes_attaches_and_deletes(run: Run, reg: str, tmp_path: Path) -> None:

@@ -1,6 +1,6 @@
 """Real clients at the token server of `auth.local`: how each logs in, and what it may do then.
 
-The policy: `library/**` may be pulled by everybody; ann pushes there and to `team/**`; her own folder is hers.  A
+The policy: `library/**` may be pulled by all; ann pushes there and to `team/**`; her own folder is hers.  A
 robot pushes to `team/**`; jobs of the CI system, a web server of this test, push to their project's folder.
 """
 
@@ -168,10 +168,10 @@ def test_docker_logs_in_to_push_and_pulls_what_is_open_without(person: Person, r
 
     for name, may in (("team/hello:1", True), ("ann/hello:1", True), ("bob/hello:1", False), ("other:1", False)):
         ann("tag", image, f"{reg}/{name}")
-        said = ann("push", f"{reg}/{name}", fails=not may)
-        assert may or "denied" in said
-    said = stranger("pull", f"{reg}/team/hello:1", fails=True)
-    assert "denied" in said
+        output = ann("push", f"{reg}/{name}", fails=not may)
+        assert may or "denied" in output
+    output = stranger("pull", f"{reg}/team/hello:1", fails=True)
+    assert "denied" in output
     ann("pull", f"{reg}/team/hello:1")
 
 
@@ -211,8 +211,8 @@ PLAIN: Final = ("--src-tls-verify=false", "--dest-tls-verify=false")
 def test_skopeo_logs_in_copies_lists_and_deletes(run: Run, reg: str, layout: Path) -> None:
     """It asks for `*` to delete: that is granted where each right is, and nothing where one is missing."""
     skopeo = require("skopeo")
-    said = run(skopeo, "copy", *PLAIN, f"oci:{layout}:v1", f"docker://{reg}/library/sk:v1", fails=True)
-    assert "authentication required" in said or "unauthorized" in said
+    output = run(skopeo, "copy", *PLAIN, f"oci:{layout}:v1", f"docker://{reg}/library/sk:v1", fails=True)
+    assert "authentication required" in output or "unauthorized" in output
     run(skopeo, "login", "--tls-verify=false", "-u", "ann", "-p", "wrong", reg, fails=True)
     run(skopeo, "login", "--tls-verify=false", "-u", "ann", "-p", "secret", reg)
     for name in ("library/sk", "ann/sk"):
@@ -278,7 +278,7 @@ def test_crane_logs_in_copies_and_lists(run: Run, reg: str, layout: Path) -> Non
 
 
 def test_curl_needs_no_token(run: Run, reg: str) -> None:
-    """Scripts that worked with a password file go on working."""
+    """Scripts that worked with a password file keep working."""
     curl = (require("curl"), "-sf", "-o", "/dev/null", "-w", "%{http_code}")
     assert run(*curl, "-u", "ann:secret", f"http://{reg}/v2/_catalog") == "200"
     assert run(*curl, "-u", "bob:hunter2", f"http://{reg}/v2/_catalog", fails=True) == "401"

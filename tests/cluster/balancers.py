@@ -1,8 +1,8 @@
 """nginx or HAProxy in front of nodes, turn by turn and without sticky sessions.
 
-The listening socket is ours and is handed down (HAProxy's `fd@`, nginx's variable NGINX), so the kernel chooses
-the port and nobody else can take it.  The configurations that operators are shown are tested elsewhere; these hold
-only what a cluster needs.
+The test binds the listening socket and passes it down (HAProxy's `fd@`, nginx's variable NGINX), so the kernel
+chooses the port and no other process can take it.  The documented configurations have tests of their own
+(`tests/deploying`); these have only what a cluster needs.
 """
 
 from __future__ import annotations

@@ -57,17 +57,17 @@ class Cluster:
         self.nodes[number] = self.stack.enter_context(self.start(number, self.nodes[number].port))
 
     def assert_clean(self) -> None:
-        """What a check of the whole store says, digests included."""
+        """Return the findings of a check of the whole store, digests included."""
 
         async def look() -> Recorder:
-            driver, told, now = self.open_driver(), Recorder(), datetime.now(UTC)
+            driver, reported, now = self.open_driver(), Recorder(), datetime.now(UTC)
             try:
                 options = CheckOptions(now - timedelta(hours=1), now - timedelta(hours=1), digests=True)
-                summary = await check(driver, options, told)
+                summary = await check(driver, options, reported)
             finally:
                 await driver.close()
-            assert summary.clean, told.findings
-            return told
+            assert summary.clean, reported.findings
+            return reported
 
         assert not asyncio.run(look()).findings
 
@@ -140,7 +140,7 @@ def test_an_upload_takes_turns_between_the_nodes(balancer: str, store: str, tmp_
 
 
 def test_the_same_blob_pushed_by_everybody_at_once(cluster: Cluster) -> None:
-    """All are told 201, and the blob is there once, whole."""
+    """All get 201, and the blob is stored once, whole."""
     data = random.Random(2).randbytes(3_000_000)
 
     def push(number: int) -> Callable[[], None]:
@@ -237,7 +237,7 @@ def test_deletions_against_pushes(cluster: Cluster) -> None:
 
 
 def test_a_deletion_that_was_acknowledged_shows_everywhere(cluster: Cluster) -> None:
-    """Whatever the nodes remember of the bucket, and although everybody pulls all the time."""
+    """Independent of what the nodes remember of the bucket, and while clients pull all the time."""
     for turn in range(6):
         layers = [b"layer of %d" % turn]
         manifest = Wire(cluster.host).push_image(NAME, "latest", layers)
@@ -328,7 +328,7 @@ def test_a_node_killed_within_an_upload_whose_next_chunk_goes_to_the_other(clust
 
 
 class Through(Wire):
-    """What a balancer says when the node behind it dies is a lost connection to the client."""
+    """The answer of a balancer whose node dies counts as a lost connection for the client."""
 
     def send(
         self,

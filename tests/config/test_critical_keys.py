@@ -83,7 +83,7 @@ def test_a_near_miss_that_weakens_is_one_error(tmp_path: Path, text: str, key: s
     ],
 )
 def test_a_variable_near_one_that_weakens_is_an_error(tmp_path: Path, name: str, meant: str) -> None:
-    """Nobody reads the warnings of a container that runs."""
+    """Warnings of a container that runs are not read."""
     (error,) = errors_of(tmp_path, BASE, {name: "x"})
     assert (error.origin.source, error.nearest) == (name, meant)
 

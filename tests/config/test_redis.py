@@ -34,7 +34,7 @@ WRONG = [
 
 @pytest.mark.parametrize(("text", "key", "part"), WRONG)
 def test_what_cannot_be_is_refused(tmp_path: Path, text: str, key: str, part: str) -> None:
-    """The reference panics, or goes on without Redis in silence."""
+    """The reference panics, or continues without Redis in silence."""
     (error,) = errors_of(tmp_path, BASE + text)
     assert error.key == key
     assert part in error.message

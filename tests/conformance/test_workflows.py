@@ -1,6 +1,6 @@
 """The specification's workflows, from the first request to the last, against a live server of two workers.
 
-The official suites are Go programs; docs/testing.md says how to run them.  These are the same steps in our own
+The official suites are Go programs; docs/testing.md has the commands.  These are the same steps in our own
 words, so that every run of the tests takes them.  Source: distribution-spec 1.1, its conformance tests.
 """
 
@@ -81,7 +81,7 @@ def test_push_of_a_blob_by_post_and_put(registry: Wire) -> None:
 
 
 def test_push_of_a_blob_in_a_single_post(registry: Wire) -> None:
-    """end-4b, "Single POST": 201, or 202 and an upload to go on with; here it is 201."""
+    """end-4b, "Single POST": 201, or 202 and an upload to continue; here it is 201."""
     data = blob(size=10_001).data
     answer = registry.send("POST", f"/v2/conformance/push/blobs/uploads/?digest={Digest.of(data)}", data)
     assert answer.status == 201
@@ -89,7 +89,7 @@ def test_push_of_a_blob_in_a_single_post(registry: Wire) -> None:
 
 
 def test_push_of_a_blob_in_chunks(registry: Wire) -> None:
-    """end-5, end-13, end-6, "Pushing a blob in chunks": out of order is 416, and the status tells the rest."""
+    """end-5, end-13, end-6, "Pushing a blob in chunks": out of order is 416, and the status has the offset."""
     data = blob(size=3000, seed=2).data
     begun = registry.start_upload("conformance/push")
     location = begun.headers["location"]

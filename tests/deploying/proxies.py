@@ -130,7 +130,7 @@ def running(
     *,
     path: str = "/v2/",
 ) -> Iterator[Proxy]:
-    """The proxy of a page in front of two `nodes`; `changes` are what the page tells to change for a case.
+    """The proxy of a page in front of two `nodes`; `changes` are those that the page names for a case.
 
     It is up when it answers `path`.
     """
@@ -187,10 +187,10 @@ _APACHE_NEEDS: Final = {"ssl": ("socache_shmcb",), "proxy_balancer": ("slotmem_s
 
 def _apache(folder: Path, port: int, nodes: Sequence[Node], changes: Mapping[str, str]) -> list[str]:
     page = (PAGES / "apache.md").read_text()
-    asked = re.search(r"^a2enmod (.*)$", page, re.MULTILINE)
-    assert asked is not None
+    requested = re.search(r"^a2enmod (.*)$", page, re.MULTILINE)
+    assert requested is not None
     modules = list(_APACHE_BASE)
-    for module in asked[1].split():
+    for module in requested[1].split():
         modules += [*_APACHE_NEEDS.get(module, ()), module]
     site = adapted(
         shown("apache", "/etc/apache2/sites-available/registry.conf"),

@@ -55,7 +55,7 @@ def engine() -> Iterator[str]:
 @pytest.mark.root
 @pytest.mark.xdist_group("docker")
 def test_docker_pushes_and_pulls(proxy: Proxy, engine: str, tmp_path: Path, run: Run) -> None:
-    """Layers go in one chunked PATCH each, of a length that nobody announces."""
+    """Layers are sent in one chunked PATCH each, without an announced length."""
     docker, environment = require("docker"), {"DOCKER_HOST": engine}
     (tmp_path / "root.tar").write_bytes(busybox_tar({"big": bytes(3_000_000)}))
     name = f"{proxy.outer}/docker/hello:1"

@@ -44,7 +44,7 @@ def fresh(request: pytest.FixtureRequest, tmp_path: Path, authority: trustme.CA)
 
 
 class Patient:
-    """A client that does what Docker does when a request fails: ask where it stands, and go on."""
+    """A client that handles a failed request as Docker does: request the offset, and continue."""
 
     def __init__(self, client: httpx.Client) -> None:
         self.client = client
@@ -116,11 +116,11 @@ def test_clients_copy_when_a_node_has_died_and_when_it_is_back(fresh: Proxy, tmp
     run(*copy, f"docker://{fresh.outer}/dies/image:v1")
     with start_node(tmp_path, 3, port=dead.port) as back, fresh.client() as client:
 
-        def asked() -> bool:
+        def requested() -> bool:
             client.get("/v2/back/tags/list")
             return "/v2/back/tags/list" in back.logs()
 
-        until(asked, "the node that came back to get requests", back.logs)
+        until(requested, "the node that came back to get requests", back.logs)
         run(*copy, f"docker://{fresh.outer}/back/image:v1")
     raw = Wire(fresh.live(1).host).manifest("back/image", "v1")
     assert [entry["platform"]["architecture"] for entry in json.loads(raw.body)["manifests"]] == ["amd64", "arm64"]
@@ -133,7 +133,7 @@ def registry(fresh: Proxy) -> Live:
 
 
 def test_nodes_without_a_common_secret_refuse_each_others_uploads(tmp_path: Path) -> None:
-    """Which is why a node without one says so, as the reference does."""
+    """So a node without one logs a warning, as the reference does."""
     with (
         start_node(tmp_path, 1, http={"secret": ""}) as one,
         start_node(tmp_path, 2, http={"secret": ""}) as two,
@@ -151,7 +151,7 @@ def test_nodes_without_a_common_secret_refuse_each_others_uploads(tmp_path: Path
 
 
 def test_workers_of_one_node_always_share_a_secret(tmp_path: Path) -> None:
-    """Whatever the configuration says: they are behind one address, and nobody chooses between them."""
+    """With any configuration: they are behind one address, and no client chooses between them."""
     with start_moorage(tmp_path / "data", http={"workers": 3, "secret": ""}) as live:
         wire = Wire(live.host)
         until(lambda: len(live.workers) == 3, "three workers", live.logs)

@@ -43,7 +43,7 @@ TAKEN: Final = {
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_registry_is_served_below_a_path(kind: str, taken: bool, tmp_path: Path, authority: trustme.CA) -> None:
-    """Whoever is told a place can go there: uploads, pages of tags, and redirects."""
+    """A client can follow every Location that it gets: uploads, pages of tags, and redirects."""
     http = {"host": "https://registry.example.com/registry/"} if taken else {"prefix": "/registry/"}
     with ExitStack() as stack:
         nodes = [stack.enter_context(start_node(tmp_path, number, http=http)) for number in (1, 2)]
@@ -55,7 +55,7 @@ def test_a_registry_is_served_below_a_path(kind: str, taken: bool, tmp_path: Pat
         outer = "https://registry.example.com" if taken else started.url
 
         def inside(place: str) -> str:
-            """Without the host, which nobody resolves here."""
+            """Without the host, which is not resolved here."""
             assert place.startswith(f"{outer}/registry/v2/"), place
             return place.removeprefix(outer)
 

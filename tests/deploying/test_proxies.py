@@ -90,7 +90,7 @@ def test_the_client_is_known_by_its_own_address(proxy: Proxy, http2: bool) -> No
 
 
 class Held:
-    """A body that stops in the middle until it is told to go on."""
+    """A body that stops in the middle until the test lets it continue."""
 
     def __init__(self, data: bytes) -> None:
         self.data, self.go = data, threading.Event()
@@ -146,7 +146,7 @@ def test_a_large_download_is_not_put_on_the_proxys_disk(proxy: Proxy, http2: boo
 
 
 def test_an_upload_hops_between_the_registries(proxy: Proxy) -> None:
-    """No sticky sessions: whoever gets the next request goes on, and finishes with the hash of all of it."""
+    """No sticky sessions: any node continues with the next request, and finishes with the hash of all of it."""
     pieces = [pattern(MIB)[number : number + 300_000] for number in range(10)]
     with proxy.client() as client:
         location = begin(client, "hop")

@@ -32,7 +32,7 @@ SPELT: Final = {
     "haproxy": "unix@{}",
     "apache": "unix:{}|http://node",
 }
-"""What docs/deploying/index.md says under "By a Unix socket"; Apache's has the scheme of the page's line in it."""
+"""The lines of docs/deploying/index.md, "By a Unix socket"; Apache's has the scheme of the page's line in it."""
 
 
 @dataclass
@@ -49,7 +49,7 @@ class OnSocket:
 
 @contextmanager
 def served(folder: Path, kind: str) -> Iterator[OnSocket]:
-    """Moorage on a socket that everybody may write to; a short path, as a socket's must be."""
+    """Moorage on a socket that every user may write to; a short path, as a socket's must be."""
     with tempfile.TemporaryDirectory(prefix="moorage-") as short:
         Path(short).chmod(0o755)
         path = Path(short) / "registry.sock"
@@ -72,7 +72,7 @@ def served(folder: Path, kind: str) -> Iterator[OnSocket]:
 
 @pytest.mark.parametrize("kind", SPELT)
 def test_a_registry_on_a_socket_knows_its_clients(kind: str, tmp_path: Path, authority: trustme.CA) -> None:
-    """The socket itself tells nothing of who asks; the proxy does, and is believed because it is `unix`."""
+    """A Unix socket has no client address; that of the proxy's header is used because the proxy is `unix`."""
     layer = b"x" * 300_000
     changes = {"http://10.0.0.11:5000": "10.0.0.11:5000", "http://10.0.0.12:5000": "10.0.0.12:5000"}
     with (

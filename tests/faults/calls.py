@@ -44,7 +44,7 @@ class Calls:
         self._lock = threading.Lock()
         self._durable: dict[int, int] = {}
         self.open: dict[int, str] = {}
-        """Descriptors of files below the root, which an operation has to close whatever happens."""
+        """Descriptors of files below the root, which an operation has to close in any case."""
         self.failed = ""
         """The call that was made to fail, `fsync` for one."""
         self.synced: list[str] = []

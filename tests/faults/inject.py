@@ -68,8 +68,8 @@ def _wait_until_traced(strace: subprocess.Popen[bytes], pids: Sequence[int]) -> 
         if strace.poll() is not None or time.monotonic() > deadline:
             assert strace.stderr is not None
             ready, _, _ = select.select([strace.stderr], [], [], 0)
-            said = os.read(strace.stderr.fileno(), 4096) if ready else b""
-            raise AssertionError(f"strace did not attach: {said!r}")
+            output = os.read(strace.stderr.fileno(), 4096) if ready else b""
+            raise AssertionError(f"strace did not attach: {output!r}")
         time.sleep(0.01)
 
 

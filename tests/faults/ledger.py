@@ -130,10 +130,10 @@ class Ledger:
             return
         status = wire.send("GET", upload.location)
         if status.status == 404 and upload.finishing:
-            return  # The PUT that nobody saw answered did its work, or as much of it as ends the upload.
+            return  # The PUT whose response was lost has done its work, or as much of it as ends the upload.
         assert status.status == 204, f"an upload with {upload.acknowledged} acknowledged bytes is gone: {status}"
         last = int(status.headers["range"].partition("-")[2])
-        offset = last + 1 if last else 0  # "0-0" says none or one, but nothing here is one byte long
+        offset = last + 1 if last else 0  # "0-0" means none or one, but nothing here is one byte long
         assert upload.acknowledged <= offset <= upload.sent, f"{upload.acknowledged=} {offset=} {upload.sent=}"
         digest = Digest.of(upload.data)
         done = wire.finish(status.headers["location"], digest, upload.data[offset:])

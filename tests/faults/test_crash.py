@@ -144,7 +144,7 @@ def state(pid: int) -> str:
 
 
 def test_a_killed_worker_takes_nothing_with_it(tmp_path: Path) -> None:
-    """One process of several dies (out of memory, say): uploads it had begun go on at the others."""
+    """One process of several dies (out of memory, say): uploads it had begun continue at the others."""
     data = b"begun at one worker, ended at another" * 1000
     with start_tested(tmp_path / "volume", http={"workers": 2}) as live:
         wire = Wire(live.host)

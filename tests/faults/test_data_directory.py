@@ -43,17 +43,21 @@ def degraded(live: Live, spoil: Callable[[], None], mend: Callable[[], None], *,
     """Spoil the directory below a running server, look at everything that is promised, and mend it."""
     server, wire = Debugged(live), Wire(live.host)
     kept = wire.push_image(NAME, "kept", [b"layer"])
-    assert server.asked("/readyz") == (200, "ok\n")
+    assert server.requested("/readyz") == (200, "ok\n")
     assert server.total("moorage_storage_writable") == 1
 
     spoil()
-    until(lambda: server.asked("/readyz")[1] != "ok\n", "the failure to be noticed", live.logs)
-    ready, told = server.asked("/readyz")
-    assert (ready, told.startswith("degraded: pushes are refused: "), reason in told) == (200, True, True), told
-    assert str(live.root) not in told
-    assert server.asked("/livez") == (200, "ok\n")
-    ready, told = server.get("/readyz")
-    assert (ready, reason in told, str(live.root) in told) == (200, True, True), told
+    until(lambda: server.requested("/readyz")[1] != "ok\n", "the failure to be noticed", live.logs)
+    ready, reported = server.requested("/readyz")
+    assert (ready, reported.startswith("degraded: pushes are refused: "), reason in reported) == (
+        200,
+        True,
+        True,
+    ), reported
+    assert str(live.root) not in reported
+    assert server.requested("/livez") == (200, "ok\n")
+    ready, reported = server.get("/readyz")
+    assert (ready, reason in reported, str(live.root) in reported) == (200, True, True), reported
     assert server.get("/debug/health") == (200, "{}")
     assert server.total("moorage_storage_writable") == 0
     assert server.total("moorage_health_check_failing") == 0
@@ -66,7 +70,7 @@ def degraded(live: Live, spoil: Callable[[], None], mend: Callable[[], None], *,
         assert str(live.root).encode() not in answer.body
 
     mend()
-    until(lambda: server.asked("/readyz") == (200, "ok\n"), "the recovery to be noticed", live.logs)
+    until(lambda: server.requested("/readyz") == (200, "ok\n"), "the recovery to be noticed", live.logs)
     wire.push_image(NAME, "new", [b"more"])
     assert server.total("moorage_storage_writable") == 1
     live.logged(ENDED)
@@ -116,7 +120,7 @@ def test_read_only_mode_is_no_failure(tmp_path: Path) -> None:
         remount(folder, "ro")
         with start_moorage(folder / "volume", config=config, storage=readonly, **SECTIONS) as live:
             server = Debugged(live)
-            assert server.asked("/readyz") == (200, "ok\n")
+            assert server.requested("/readyz") == (200, "ok\n")
             assert ("moorage_storage_writable",) not in server.metrics()
             assert "level=error" not in live.logs()
 
@@ -167,19 +171,19 @@ def test_a_directory_of_another_user(tmp_path: Path) -> None:
 
 
 def test_a_directory_of_another_user_at_start_is_told_at_once(tmp_path: Path) -> None:
-    """The server starts, since it may be wanted for pulls; the first push is not what tells the operator."""
+    """The server starts, since it can serve pulls; the log has the reason before the first push."""
     with scratch() as folder:
         root = folder / "data"
         root.mkdir()
         with start_as_nobody(root) as live:
             live.logged("listening on")
             lines = live.logs().splitlines()
-            told = [number for number, line in enumerate(lines) if BEGAN in line]
+            reported = [number for number, line in enumerate(lines) if BEGAN in line]
             listening = next(number for number, line in enumerate(lines) if 'msg="listening on' in line)
-            assert len(told) == 1
-            assert told[0] < listening
-            assert f"as user {NOBODY}" in lines[told[0]]
-            assert Debugged(live).asked("/readyz")[1].startswith("degraded: ")
+            assert len(reported) == 1
+            assert reported[0] < listening
+            assert f"as user {NOBODY}" in lines[reported[0]]
+            assert Debugged(live).requested("/readyz")[1].startswith("degraded: ")
             change_owner(root, NOBODY)
             live.logged(ENDED)
             Wire(live.host).push_image(NAME, "first", [b"layer"])
@@ -205,11 +209,13 @@ def test_a_directory_that_is_closed_takes_the_registry_out_of_service(tmp_path: 
             kept = wire.push_image(NAME, "kept", [b"layer"])
             change_owner(root, 0)
             root.chmod(0o700)
-            until(lambda: server.asked("/readyz") == (503, "not ready\n"), "the failure to be noticed", live.logs)
+            until(
+                lambda: server.requested("/readyz") == (503, "not ready\n"), "the failure to be noticed", live.logs
+            )
             assert wire.manifest(NAME, "kept").status == 503
-            assert server.asked("/livez") == (200, "ok\n")
+            assert server.requested("/livez") == (200, "ok\n")
             change_owner(root, NOBODY)
-            until(lambda: server.asked("/readyz") == (200, "ok\n"), "the recovery to be noticed", live.logs)
+            until(lambda: server.requested("/readyz") == (200, "ok\n"), "the recovery to be noticed", live.logs)
             assert wire.manifest(NAME, "kept").body == kept
 
 
@@ -234,10 +240,10 @@ def test_a_volume_that_is_unmounted_is_not_replaced_by_its_mount_point(tmp_path:
                         wire.put_manifest(NAME, "new", image(b"{}", [])),
                     ):
                         assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"]), answer
-                until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", live.logs)
+                until(lambda: server.requested("/readyz")[0] == 503, "the loss to be noticed", live.logs)
                 assert list(root.iterdir()) == []
                 subprocess.run(bind, check=True)
-                until(lambda: server.asked("/readyz") == (200, "ok\n"), "the return to be noticed", live.logs)
+                until(lambda: server.requested("/readyz") == (200, "ok\n"), "the return to be noticed", live.logs)
                 assert wire.manifest(NAME, "kept").body == kept
                 wire.push_image(NAME, "new", [b"more"])
         finally:

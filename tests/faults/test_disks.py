@@ -69,7 +69,7 @@ def fill_up(path: Path) -> None:
 
 
 def refused(answer: Answer, detail: str = FULL) -> None:
-    """A 507 that says why it is one: the specification's JSON with UNAVAILABLE, and what the operator can do."""
+    """A 507 with its cause: the specification's JSON with UNAVAILABLE, and the operator's remedy."""
     assert answer.status == 507, answer
     assert answer.codes == ["UNAVAILABLE"], answer
     assert answer.json()["errors"][0]["detail"] == detail, answer
@@ -215,7 +215,7 @@ def test_a_disk_without_inodes_refuses(tmp_path: Path) -> None:
 
 
 def test_a_read_only_disk_refuses_writes_and_serves_reads(tmp_path: Path) -> None:
-    """ext4 remounts itself read-only after an error: pulls go on, pushes are told, nothing restarts."""
+    """ext4 becomes read-only after an error: pulls are served, pushes refused with the cause, nothing restarts."""
     with serving(tmp_path, "size=16m") as (live, folder):
         wire = Wire(live.host)
         kept = wire.push_image(NAME, "kept", [b"kept"])

@@ -82,7 +82,7 @@ TABLE: Final = {
     errno.EXDEV: (503, FAILED),
 }
 ABSENT: Final = {errno.EISDIR, errno.ENAMETOOLONG, errno.ENOTDIR}
-"""For a read, these mean that there is no such object, with whatever follows from that."""
+"""For a read, these mean that there is no such object, with all that follows from that."""
 
 CHOSEN: Final = tuple(TABLE) if os.environ.get("MOORAGE_ERRNOS") else (errno.EIO,)
 
@@ -220,7 +220,7 @@ def template(folder: Path) -> Path:
 
 @pytest.fixture
 async def places(template: Path) -> dict[str, str]:
-    """Where the uploads of the prepared store go on; it holds one image under two tags, and two uploads."""
+    """Return the URLs of the uploads of the prepared store; it holds one image under two tags, and two uploads."""
     notes = template.parent / "places"
     if not notes.exists():
         world = await open_world(template, {})
@@ -324,7 +324,7 @@ def check_left(request_name: str, answer: Answer, left: set[str], where: str) ->
 
 
 async def check_kept(world: World, request_name: str, answer: Answer, where: str) -> None:
-    """What nobody asked to change is as it was, what was acknowledged is done."""
+    """What no request changed is as it was, what was acknowledged is done."""
     target = f"/v2/{NAME}/manifests"
     assert (await world.ask("GET", f"{target}/kept")).body == OLD.data, where
     moved = await world.ask("GET", f"{target}/moved")
@@ -342,7 +342,7 @@ async def check_kept(world: World, request_name: str, answer: Answer, where: str
 
 
 async def check_uploads(world: World, request_name: str, where: str) -> None:
-    """Each prepared upload can be ended from where it stands with the right bytes, unless the request ended it."""
+    """Each prepared upload can be finished from its offset with the right bytes, unless the request ended it."""
     if not request_name.startswith(("patch", "finish", "cancel")):
         return
     for kind, blob, least in (("small", SMALL, 500), ("big", BIG, HALF)):

@@ -48,7 +48,7 @@ def vanish(host: str, location: str, body: bytes, stop: int, *, chunked: bool, r
 
 
 def go_on(wire: Wire, location: str, expected: int | None = None) -> tuple[int, str]:
-    """Where the upload stands once the server is done with the request that broke off, and the next URL.
+    """Return the offset once the server is done with the request that broke off, and the next URL.
 
     Done is: all that is `expected` has arrived, and a PATCH of nothing is taken, not refused because another one
     is being written.  In this order: a PATCH of nothing that overtakes the broken one takes the upload from it.
@@ -78,7 +78,7 @@ def test_a_client_that_hangs_up_at_any_byte_goes_on_later(*, chunked: bool, rese
     """A gigabyte sent over a bad line is not sent again from its first byte.
 
     After a polite close all that was sent is kept.  A reset throws away what the kernel had not handed over,
-    and may be seen late: then the client is told 416 and where the upload stands, and goes on from there.
+    and may be seen late: then the client gets a 416 with the offset, and continues from there.
     """
     moments = random.Random(f"{chunked} {reset}")
     with start_tested(tmp_path / "volume", http={"workers": 2}) as live:
@@ -88,7 +88,7 @@ def test_a_client_that_hangs_up_at_any_byte_goes_on_later(*, chunked: bool, rese
             offset = sent = 0
             for _ in range(4):
                 rest = DATA[offset:]
-                # Not one byte alone: "0-0" says none as well as one (docs/reference/http-api.md, section 7.1).
+                # Not one byte alone: "0-0" means none as well as one (docs/reference/http-api.md, section 7.1).
                 stop = moments.choice((0, 2, moments.randrange(2, 300_000), len(rest) - 1)) if len(rest) > 2 else 0
                 stop = min(stop, len(rest))
                 vanish(live.host, location, rest, stop, chunked=chunked, reset=reset)

@@ -134,7 +134,7 @@ def test_a_failing_fsync_is_not_an_acknowledgement(tmp_path: Path) -> None:
 
 
 def test_a_failing_fdatasync_while_an_upload_is_left_is_a_refusal(tmp_path: Path) -> None:
-    """The bytes of a chunk are not promised, and the upload goes on from what was."""
+    """The bytes of a chunk are not promised, and the upload continues from those that were."""
     with start_tested(tmp_path / "volume", http=ONE_WORKER) as live:
         wire = Wire(live.host)
         first = wire.patch(wire.start_upload(NAME).headers["location"], b"kept")
@@ -174,7 +174,7 @@ def _whole_blob(wire: Wire, data: bytes) -> int:
 
 
 def test_bytes_reach_the_disk_before_their_name_and_names_before_the_answer(tmp_path: Path) -> None:
-    """SIGKILL does not show a missing fsync, a power cut does.  So: whatever is renamed into place was synced
+    """SIGKILL does not show a missing fsync, a power cut does.  So: all that is renamed into place was synced
     under its old name first, and the directory it came into afterwards; read off the system calls of a push.
     """
     log = tmp_path / "calls"

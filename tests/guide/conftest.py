@@ -1,6 +1,6 @@
 """One machine with an engine and the image, shared by the tests of the guide.
 
-Each test begins without containers, volumes and files of the one before, whatever became of it.
+Each test begins without containers, volumes and files of the one before, also if that failed.
 """
 
 from __future__ import annotations

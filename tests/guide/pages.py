@@ -27,7 +27,7 @@ __all__ = [
     "MARKS", "PAGES", "Block", "Steps", "blocks", "explained", "headings", "messages", "section", "substituted",
 ]  # fmt: skip
 
-# Whichever test is the first may have to wait until the image is built.
+# The first test may have to wait until the image is built.
 MARKS: Final = [
     pytest.mark.docker, pytest.mark.root, pytest.mark.slow, pytest.mark.xdist_group("guide"),
     pytest.mark.timeout(BUILD_LIMIT_S),
@@ -82,11 +82,11 @@ def headings(page: str) -> dict[str, str]:
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 
-def blocks(page: str, *wanted: str) -> tuple[Block, ...]:
+def blocks(page: str, *expected: str) -> tuple[Block, ...]:
     """The blocks of these sections."""
     found = headings(page)
-    assert found.keys() >= {*wanted}, f"docs/deploying/{page}.md lacks a section of {wanted}"
-    return tuple(Block(*match) for heading in wanted for match in _FENCE.findall(found[heading]))
+    assert found.keys() >= {*expected}, f"docs/deploying/{page}.md lacks a section of {expected}"
+    return tuple(Block(*match) for heading in expected for match in _FENCE.findall(found[heading]))
 
 
 def messages() -> list[str]:

@@ -210,7 +210,7 @@ _TLS: Final = (
 
 
 def test_a_start_that_fails_tells_why(machine: Machine, certificates: Holder) -> None:
-    """Each message of the table is what the page says."""
+    """Each message is as in the page's table."""
     (machine.home / "certs").mkdir()
 
     def refused(*options: str) -> str:

@@ -31,11 +31,11 @@ class Recording:
 
     def __init__(self, grants: Grants = NOTHING) -> None:
         self.grants = grants
-        self.asked: list[AccessRequest] = []
+        self.requested: list[AccessRequest] = []
         self.credentials: list[Credentials | None] = []
 
     async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
-        self.asked.append(request)
+        self.requested.append(request)
         self.credentials.append(credentials)
         if missing(self.grants, request):
             raise Unauthorized("Basic", [(need.type, need.name, need.action) for need in request.needs])
@@ -78,7 +78,7 @@ async def test_each_endpoint_needs_what_the_reference_needs(
     """Token servers grant by these words; another one would lock people out, or in."""
     authority = Recording()
     answer = await serve(authority=authority).send(method, target)
-    assert authority.asked[0].needs == needs
+    assert authority.requested[0].needs == needs
     assert answer.status_code == (401 if needs else 200)
 
 
@@ -96,7 +96,7 @@ async def test_what_is_no_route_needs_no_credentials(serve: Serve, target: str) 
     """A client that is challenged for a path without a route would ask its user for a password in vain."""
     authority = Recording()
     assert (await serve(authority=authority).get(target)).status_code == 404
-    assert authority.asked == []
+    assert authority.requested == []
 
 
 async def test_a_blob_is_mounted_from_anywhere_only_by_those_who_may_read_everything(serve: Serve) -> None:
@@ -141,7 +141,7 @@ async def test_where_a_request_comes_from_is_known_to_whoever_asks(serve: Serve)
     await client.get("/v2/", headers={"host": "reg.test:5000"})
     await client.get("/v2/", headers={"x-forwarded-proto": "https", "x-forwarded-host": "outside.test",
                                       "x-forwarded-for": "192.0.2.9", "authorization": "Digest x"})  # fmt: skip
-    direct, proxied = authority.asked
+    direct, proxied = authority.requested
     assert (direct.scheme, direct.host, direct.forwarded, direct.has_credentials) == (
         "http",
         "reg.test:5000",

@@ -109,7 +109,7 @@ async def test_a_bad_digest_is_a_400(client: Client, method: str, spelling: str)
 
 
 @pytest.mark.parametrize(
-    ("asked", "first", "last"),
+    ("requested", "first", "last"),
     [
         ("bytes=0-0", 0, 0),
         ("bytes=0-", 0, 999),
@@ -125,10 +125,10 @@ async def test_a_bad_digest_is_a_400(client: Client, method: str, spelling: str)
         (f"bytes=-{'9' * 5000}", 0, 999),
     ],
 )
-async def test_one_range_is_a_206(client: Client, asked: str, first: int, last: int) -> None:
+async def test_one_range_is_a_206(client: Client, requested: str, first: int, last: int) -> None:
     """Resumed pulls need exactly these bytes, and a Content-Range to match."""
     await client.push_blob(BLOB)
-    answer = await client.blob(BLOB, range=asked)
+    answer = await client.blob(BLOB, range=requested)
     assert (answer.status_code, answer.content) == (206, BLOB.data[first : last + 1])
     assert answer.headers["content-range"] == f"bytes {first}-{last}/1000"
     assert answer.headers["content-length"] == str(last - first + 1)
@@ -143,16 +143,16 @@ async def test_a_range_of_a_large_blob_is_only_the_range(client: Client) -> None
 
 
 @pytest.mark.parametrize(
-    "asked",
+    "requested",
     [
         "bytes=1000-", "bytes=1000-1001", "bytes=99999-", "bytes=500-0", "bytes=-0", "bytes=-", "bytes=x-1",
         f"bytes={'9' * 20}-", f"bytes={'9' * 5000}-{'9' * 5000}", "bytes=-000",
     ],
 )  # fmt: skip
-async def test_an_unsatisfiable_range_is_a_416(client: Client, asked: str) -> None:
+async def test_an_unsatisfiable_range_is_a_416(client: Client, requested: str) -> None:
     """A client that has all bytes already must learn the size, not get the blob again."""
     await client.push_blob(BLOB)
-    answer = await client.blob(BLOB, range=asked)
+    answer = await client.blob(BLOB, range=requested)
     assert (answer.status_code, codes(answer)) == (416, ["RANGE_INVALID"])
     assert answer.headers["content-range"] == "bytes */1000"
 
@@ -164,11 +164,11 @@ async def test_an_empty_blob_has_no_range(client: Client) -> None:
     assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */0")
 
 
-@pytest.mark.parametrize("asked", ["items=0-1", "bytes=0-1,5-9", "bytes=0-1, -5", "nonsense"])
-async def test_other_units_and_several_ranges_get_the_whole(client: Client, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["items=0-1", "bytes=0-1,5-9", "bytes=0-1, -5", "nonsense"])
+async def test_other_units_and_several_ranges_get_the_whole(client: Client, requested: str) -> None:
     """Podman's zstd:chunked pull breaks on a 206 that holds only the first of its ranges."""
     await client.push_blob(BLOB)
-    answer = await client.blob(BLOB, range=asked)
+    answer = await client.blob(BLOB, range=requested)
     assert (answer.status_code, answer.content) == (200, BLOB.data)
     assert "content-range" not in answer.headers
 
@@ -369,8 +369,8 @@ async def test_a_file_is_sent_by_the_server_itself(serve: Serve, tmp_path: Path)
     assert (answer.status_code, answer.content) == (200, BIG.data)
     assert answer.headers["content-length"] == "200000"
     ranges = {"bytes=-10": range(199_990, 200_000), "bytes=5-99999": range(5, 100_000)}
-    for asked, span in ranges.items():
-        answer = await client.blob(BIG, range=asked)
+    for requested, span in ranges.items():
+        answer = await client.blob(BIG, range=requested)
         assert (answer.status_code, answer.content) == (206, BIG.data[span.start : span.stop])
         assert answer.headers["content-range"] == f"bytes {span.start}-{span.stop - 1}/200000"
         assert answer.headers["content-length"] == str(len(span))
@@ -427,9 +427,9 @@ async def test_a_file_that_cannot_be_read_any_more_is_one_line_in_the_log(serve:
 
 
 @pytest.mark.parametrize("number", [errno.EMFILE, errno.ENFILE, errno.EIO])
-@pytest.mark.parametrize("asked", [{}, {"range": "bytes=0-99999"}], ids=["whole", "range"])
+@pytest.mark.parametrize("requested", [{}, {"range": "bytes=0-99999"}], ids=["whole", "range"])
 async def test_a_file_that_cannot_be_opened_is_a_503(
-    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, asked: dict[str, str]
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, requested: dict[str, str]
 ) -> None:
     """After a 404 the client would consider the layer lost, where a retry is enough."""
     client = Client(ZeroCopy(serve(driver=FilesystemDriver(tmp_path)).app))
@@ -443,7 +443,7 @@ async def test_a_file_that_cannot_be_opened_is_a_503(
 
     monkeypatch.setattr(os, "open", failing)
     with capture_logs():
-        answer = await client.blob(BIG, **asked)
+        answer = await client.blob(BIG, **requested)
     assert (answer.status_code, codes(answer)) == (503, ["UNAVAILABLE"])
     assert answer.headers.get("retry-after") == (None if number == errno.EIO else "1")
 

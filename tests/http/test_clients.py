@@ -102,9 +102,9 @@ def test_without_the_setting_nothing_is_decided_by_a_header() -> None:
 def test_the_right_most_address_that_is_no_proxy_of_ours_is_the_client(lines: list[str], expected: str) -> None:
     """Entries before it may come from the client itself."""
     clients = Clients(["10.0.0.0/8"])
-    asked = scope(*forwarded_for(*lines), client=("10.9.9.9", 1))
-    assert clients.decisive_address(asked) == expected
-    assert clients.remote_address(asked) == expected
+    requested = scope(*forwarded_for(*lines), client=("10.9.9.9", 1))
+    assert clients.decisive_address(requested) == expected
+    assert clients.remote_address(requested) == expected
 
 
 @pytest.mark.parametrize(
@@ -161,20 +161,20 @@ def test_one_header_counts_and_no_other_beside_it() -> None:
 )
 def test_only_the_listed_proxies_are_believed(trusted: list[str], peer: str, believed: bool) -> None:
     """The peers of a dual-stack socket look like IPv6; those of a Unix socket have no address."""
-    asked = scope(*forwarded_for("198.51.100.7"), client=(peer, 1))
+    requested = scope(*forwarded_for("198.51.100.7"), client=(peer, 1))
     clients = Clients(trusted)
     expected = "198.51.100.7" if believed else peer.removeprefix("::ffff:")
-    assert clients.decisive_address(asked) == clients.remote_address(asked) == expected
-    clients.sift(asked)
-    assert bool(asked["headers"]) is believed
+    assert clients.decisive_address(requested) == clients.remote_address(requested) == expected
+    clients.sift(requested)
+    assert bool(requested["headers"]) is believed
 
 
 def test_headers_of_others_are_dropped_and_the_rest_is_kept() -> None:
     """No later reader of them, Location or log, can be misled."""
     headers = [(name, "x") for name in ("host", "forwarded", "x-forwarded-host", "x-real-ip", "x-forwarded-proto")]
-    asked = scope(*headers, ("accept", "*/*"))
-    Clients(["10.0.0.0/8"]).sift(asked)
-    assert asked["headers"] == [(b"host", b"x"), (b"accept", b"*/*")]
+    requested = scope(*headers, ("accept", "*/*"))
+    Clients(["10.0.0.0/8"]).sift(requested)
+    assert requested["headers"] == [(b"host", b"x"), (b"accept", b"*/*")]
     untouched = scope(*headers)
     DEFAULT_CLIENTS.sift(untouched)
     assert len(untouched["headers"]) == 5
@@ -195,12 +195,12 @@ class Recording:
     """Remembers what was asked."""
 
     def __init__(self) -> None:
-        self.asked: list[AccessRequest] = []
+        self.requested: list[AccessRequest] = []
 
     async def admit(self, credentials: Credentials | None, request: AccessRequest) -> Principal:
         from moorage.auth.access import UNRESTRICTED as EVERYBODY
 
-        self.asked.append(request)
+        self.requested.append(request)
         return EVERYBODY
 
     async def refresh(self) -> None:
@@ -231,6 +231,6 @@ async def test_authentication_is_told_the_decisive_address(
     authority = Recording()
     client: Client = serve(options=http_options(settings), authority=authority)
     answer = await client.send("POST", f"/v2/{NAME}/blobs/uploads/", b"", CLAIMS)
-    assert authority.asked[0].remote == remote
+    assert authority.requested[0].remote == remote
     assert answer.headers["location"].startswith(f"{place}/")
-    assert f"{authority.asked[0].scheme}://{authority.asked[0].host}" == place
+    assert f"{authority.requested[0].scheme}://{authority.requested[0].host}" == place

@@ -20,13 +20,13 @@ class Pages:
     def __init__(self, *, metrics: bool = True) -> None:
         self.failing: dict[str, str] = {}
         self.traffic = Traffic()
-        self.asked: list[tuple[str, str]] = []
+        self.requested: list[tuple[str, str]] = []
         self.degraded = ""
         page = self.page if metrics else None
         self.app = DebugPages(lambda: self.failing, self.traffic, "/metrics", page, lambda: self.degraded)
 
     async def page(self, accept: str, encoding: str) -> tuple[bytes, dict[str, str]]:
-        self.asked.append((accept, encoding))
+        self.requested.append((accept, encoding))
         return b"a 1\n", {"content-type": "text/plain; version=0.0.4", "vary": "accept"}
 
     async def get(self, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
@@ -85,7 +85,7 @@ async def test_metrics_are_at_their_path() -> None:
     assert (status, body) == (200, "a 1\n")
     assert headers["content-type"] == "text/plain; version=0.0.4"
     assert headers["vary"] == "accept"
-    assert pages.asked == [("text/plain", "gzip")]
+    assert pages.requested == [("text/plain", "gzip")]
 
 
 async def test_without_metrics_there_is_no_such_page() -> None:

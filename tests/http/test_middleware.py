@@ -100,10 +100,10 @@ async def test_what_is_logged_meanwhile_has_the_id_even_in_parallel() -> None:
     both = asyncio.Barrier(2)
     seen: dict[str, str] = {}
 
-    async def app(asked: Scope, _: Receive, send: Send) -> None:
+    async def app(requested: Scope, _: Receive, send: Send) -> None:
         await both.wait()
-        seen[asked["path"]] = request_id.get()
-        await hello(asked, receive, send)
+        seen[requested["path"]] = request_id.get()
+        await hello(requested, receive, send)
 
     client = Client(app)
     requests = [scope((b"x-request-id", name), path=f"/{name.decode()}") for name in (b"one", b"two")]
@@ -127,7 +127,7 @@ async def test_a_failure_is_a_500_with_id_and_in_the_log() -> None:
 async def test_a_failure_within_an_answer_sends_no_second_one() -> None:
     """The client notices the failure by the missing rest."""
 
-    async def broken(asked: Scope, _: Receive, send: Send) -> None:
+    async def broken(requested: Scope, _: Receive, send: Send) -> None:
         await send({"type": "http.response.start", "status": 200, "headers": [(b"content-length", b"9")]})
         raise RuntimeError("a bug")
 
@@ -141,9 +141,9 @@ async def test_what_is_in_flight_is_counted() -> None:
     """The end of a server waits for these."""
     client: Client
 
-    async def app(asked: Scope, _: Receive, send: Send) -> None:
+    async def app(requested: Scope, _: Receive, send: Send) -> None:
         assert client.traffic.in_flight == 1
-        await hello(asked, receive, send)
+        await hello(requested, receive, send)
 
     client = Client(app)
     await client.get(scope())
@@ -189,8 +189,8 @@ async def test_the_servers_end_is_let_go_of_whoever_remembers_the_request(*, rai
 async def test_other_kinds_of_scope_pass() -> None:
     seen = []
 
-    async def app(asked: Scope, _: Receive, __: Send) -> None:
-        seen.append(asked["type"])
+    async def app(requested: Scope, _: Receive, __: Send) -> None:
+        seen.append(requested["type"])
 
     await Client(app).get({"type": "lifespan"})
     assert seen == ["lifespan"]
@@ -199,9 +199,9 @@ async def test_other_kinds_of_scope_pass() -> None:
 async def test_the_combined_line_tells_who_asked_what(read: Any) -> None:
     access, written = read("text")
 
-    async def app(asked: Scope, _: Receive, send: Send) -> None:
-        asked["moorage.user"] = "alice"
-        await hello(asked, receive, send)
+    async def app(requested: Scope, _: Receive, send: Send) -> None:
+        requested["moorage.user"] = "alice"
+        await hello(requested, receive, send)
 
     headers = ((b"referer", b"http://r/"), (b"user-agent", b'docker/1 "x"'), (b"x-request-id", b"me"))
     await Client(app, access).get(scope(*headers, path="/a b", raw_path=b"/a%20b", query_string=b"n=1"))
@@ -306,18 +306,18 @@ class Counting:
     def begin(self, scope: Scope) -> None:
         self.begun += 1
 
-    def end(self, scope: Scope, status: int, seconds: float, asked: int, received: int, sent: int) -> None:
+    def end(self, scope: Scope, status: int, seconds: float, requested: int, received: int, sent: int) -> None:
         assert 0 < seconds < 60
-        self.ended.append((status, asked, received, sent))
+        self.ended.append((status, requested, received, sent))
 
 
 async def test_an_observer_is_told_what_came_and_went() -> None:
     """Bytes of bodies are counted as they come, independent of Content-Length."""
 
-    async def app(asked: Scope, receive: Receive, send: Send) -> None:
+    async def app(requested: Scope, receive: Receive, send: Send) -> None:
         await receive()
         await receive()
-        await hello(asked, receive, send)
+        await hello(requested, receive, send)
 
     observer = Counting()
     await Client(app, observer=observer).get(scope((b"host", b"x")))

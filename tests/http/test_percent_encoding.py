@@ -73,25 +73,25 @@ def resolved(path: bytes) -> bytes:
 
 def check(method: str, target: str, answer: Answer) -> None:
     """No 500; a redirect names the same resource, and the `Location` of an upload is below it."""
-    asked = f"{method} {target}"
-    assert answer.status < 500, asked
+    requested = f"{method} {target}"
+    assert answer.status < 500, requested
     if not answer.location:
-        assert answer.status not in {201, 202, 301}, asked
+        assert answer.status not in {201, 202, 301}, requested
         return
-    assert answer.location.isascii(), asked
-    assert answer.location.decode().isprintable(), asked
-    assert URI_REFERENCE.fullmatch(answer.location), asked
+    assert answer.location.isascii(), requested
+    assert answer.location.decode().isprintable(), requested
+    assert URI_REFERENCE.fullmatch(answer.location), requested
     location = urlsplit(answer.location)
     path, _, query = target.partition("?")
-    assert location.fragment == b"", asked
+    assert location.fragment == b"", requested
     if answer.status == 301:
-        assert method in {"GET", "HEAD"}, asked
-        assert location.netloc == b"", asked
-        assert resolved(location.path) == resolved(path.encode()), asked
-        assert unquote_to_bytes(location.query) == unquote_to_bytes(query), asked
+        assert method in {"GET", "HEAD"}, requested
+        assert location.netloc == b"", requested
+        assert resolved(location.path) == resolved(path.encode()), requested
+        assert unquote_to_bytes(location.query) == unquote_to_bytes(query), requested
     else:
-        assert location.netloc == b"h", asked
-        assert resolved(location.path).startswith(resolved(path.encode())), asked
+        assert location.netloc == b"h", requested
+        assert resolved(location.path).startswith(resolved(path.encode())), requested
 
 
 @pytest.mark.parametrize("place", PLACES)
@@ -130,7 +130,7 @@ async def test_no_byte_in_a_query_is_an_internal_error(serve: Serve, tmp_path: P
 
 
 @pytest.mark.parametrize(
-    ("asked", "location"),
+    ("requested", "location"),
     [
         ("/v2/a/tags/list/?last=%E2%82%AC&n=%3F", "/v2/a/tags/list?last=%E2%82%AC&n=%3F"),
         ("/v2/a/tags/list/?last=é\x7f# x", "/v2/a/tags/list?last=%C3%A9%7F%23%20x"),
@@ -145,10 +145,10 @@ async def test_no_byte_in_a_query_is_an_internal_error(serve: Serve, tmp_path: P
     ],
 )  # fmt: skip
 async def test_a_redirect_leads_to_an_endpoint_or_there_is_none(
-    serve: Serve, asked: str, location: str | None
+    serve: Serve, requested: str, location: str | None
 ) -> None:
     """CNCF Distribution answers 404 to the others as well."""
-    answer = await ask(serve().app, "GET", asked)
+    answer = await ask(serve().app, "GET", requested)
     expected = (404, b"") if location is None else (301, location.encode())
     assert (answer.status, answer.location) == expected
 

@@ -60,18 +60,18 @@ class Pieces:
         self._app, self.lists = app, 0
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        asked: dict[str, bool] = {}
+        requested: dict[str, bool] = {}
 
         async def receiving() -> Message:
             message = await receive()
             body = message.get("body", b"")
-            if not body or not asked.get("requested"):
+            if not body or not requested.get("requested"):
                 return message
             self.lists += 1
             third = len(body) // 3 + 1
             return {**message, "body": b"", "pieces": [body[:third], body[third : 2 * third], body[2 * third :]]}
 
-        await self._app({**scope, "extensions": {"moorage.pieces": asked}}, receiving, send)
+        await self._app({**scope, "extensions": {"moorage.pieces": requested}}, receiving, send)
 
 
 async def test_pieces_of_one_read_are_not_joined(serve: Serve) -> None:

@@ -96,7 +96,7 @@ async def test_the_place_can_be_gone_on_at(client: Client) -> None:
 
 
 @pytest.mark.parametrize(
-    ("asked", "canonical"),
+    ("requested", "canonical"),
     [
         ("/v2", "/v2/"),
         (f"{TAGS}/", TAGS),
@@ -110,27 +110,27 @@ async def test_the_place_can_be_gone_on_at(client: Client) -> None:
         (f"/v2/x/%2e%2e/{NAME}/tags/list?n=1", f"{TAGS}?n=1"),
     ],
 )
-async def test_another_spelling_of_a_path_is_redirected(client: Client, asked: str, canonical: str) -> None:
+async def test_another_spelling_of_a_path_is_redirected(client: Client, requested: str, canonical: str) -> None:
     """For GET and HEAD only: many clients make a GET of a POST that is redirected."""
     for method in ("GET", "HEAD"):
-        answer = await client.send(method, f"http://registry.test{asked}")
+        answer = await client.send(method, f"http://registry.test{requested}")
         assert (answer.status_code, answer.headers["location"]) == (301, canonical)
-    answer = await client.send("POST", f"http://registry.test{asked}")
+    answer = await client.send("POST", f"http://registry.test{requested}")
     assert (answer.status_code, "location" in answer.headers) in {(404, False), (405, False)}
 
 
-@pytest.mark.parametrize("asked", ["//evil.example/v2/", "//evil.example//v2/a/tags/list/", "//", "/v2/../x/"])
-async def test_a_redirect_never_leads_to_another_host(client: Client, asked: str) -> None:
+@pytest.mark.parametrize("requested", ["//evil.example/v2/", "//evil.example//v2/a/tags/list/", "//", "/v2/../x/"])
+async def test_a_redirect_never_leads_to_another_host(client: Client, requested: str) -> None:
     """A `Location` that begins with two slashes names a host."""
-    answer = await client.get(f"http://registry.test{asked}")
+    answer = await client.get(f"http://registry.test{requested}")
     assert (answer.status_code, codes(answer)) == (404, ["NOT_FOUND"])
 
 
 async def test_another_spelling_of_the_prefix_is_redirected(serve: Serve) -> None:
     client = serve(options=dataclasses.replace(http_options(DELETABLE), prefix="/registry/"))
-    for asked in ("//registry/v2/", "/registry//v2/", "/registry/v2", "/x/%2e%2e/registry/v2/"):
-        answer = await client.get(f"http://registry.test{asked}")
-        assert (answer.status_code, answer.headers["location"]) == (301, "/registry/v2/"), asked
+    for requested in ("//registry/v2/", "/registry//v2/", "/registry/v2", "/x/%2e%2e/registry/v2/"):
+        answer = await client.get(f"http://registry.test{requested}")
+        assert (answer.status_code, answer.headers["location"]) == (301, "/registry/v2/"), requested
     assert (await client.get("http://registry.test//v2/")).status_code == 404
 
 

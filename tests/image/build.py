@@ -150,7 +150,7 @@ def _hash() -> str:
 
 @contextmanager
 def _locked() -> Iterator[None]:
-    """One process builds at a time, whichever runs and workers there are."""
+    """One process builds at a time, over all runs and workers."""
     image_parts.PARTS.mkdir(parents=True, exist_ok=True)
     with (image_parts.PARTS / "lock").open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

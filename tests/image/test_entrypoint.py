@@ -139,7 +139,7 @@ def test_a_file_may_be_named_in_every_way_of_the_old_image(
 def test_the_mounted_file_is_used_whichever_path_is_named(
     start: Start, tmp_path: Path, mounted: str, named: tuple[str, ...]
 ) -> None:
-    """registry:3 moved the path, and served its defaults to everybody who mounted the old one."""
+    """registry:3 moved the path, and served its defaults where the old one was mounted."""
     path = configuration(tmp_path, ":5056")
     with start(*named, options=("-v", f"{path}:{mounted}:ro")) as registry:
         assert registry.get("http://localhost:5056/v2/") == "{}"

@@ -35,10 +35,10 @@ def test_every_pinned_requirement_has_a_wheel_for_arm64(name: str) -> None:
     """A build for both platforms would otherwise end in a compiler that the base does not have."""
     chosen = json.loads((part(image_parts.wheels()) / image_parts.ARM64).read_text())[name]
     found = {normalised(requirement): wheel for requirement, wheel in chosen.items()}
-    wanted = dict(pins(name))
-    assert found.keys() == wanted.keys()
+    expected = dict(pins(name))
+    assert found.keys() == expected.keys()
     for requirement, (file, digest) in found.items():
-        assert digest in wanted[requirement], requirement
+        assert digest in expected[requirement], requirement
         assert re.search(r"-(none-any|manylinux\w+_aarch64.*)\.whl$", file), file
 
 

@@ -1,6 +1,6 @@
 """Google's service as the libraries of CNCF Distribution ask it, over the same buckets as `storage/gcs/server.py`.
 
-Those use calls that Moorage does not make: objects in one request with what is said of them (`multipart`),
+Those use calls that Moorage does not make: objects in one request with their metadata (`multipart`),
 `copyTo`, the XML API with a token in place of a signature, and sessions with one.  Moorage is not let near it, so
 that its own server stays as strict as it is.
 """
@@ -45,25 +45,25 @@ class _Google(GcsServer):
         if query["uploadType"] != "multipart":
             return super()._insert(request, body, bucket)
         (_, about), (headers, data) = _parts(request.headers["Content-Type"], body)
-        said: dict[str, Any] = json.loads(about)
-        name = said.get("name", query.get("name"))
+        output: dict[str, Any] = json.loads(about)
+        name = output.get("name", query.get("name"))
         assert name
         self._condition(bucket, name, query)
         kind = re.search(r"(?im)^content-type: *([^\r\n]+)", headers)
-        said.setdefault("contentType", kind[1] if kind is not None else "")
-        stored = Stored(data, said["contentType"], said.get("metadata", {}))
+        output.setdefault("contentType", kind[1] if kind is not None else "")
+        stored = Stored(data, output["contentType"], output.get("metadata", {}))
         return web.json_response(resource(name, self._store(bucket, name, stored)))
 
     def _rewrite_at_once(
         self, request: Request, body: bytes, bucket: str, source: str, target: str, name: str
     ) -> web.Response:
-        found, said = self._object(bucket, source), json.loads(body or b"{}") or {}
-        stored = Stored(found.data, said.get("contentType", found.kind), said.get("metadata", found.metadata))
+        found, output = self._object(bucket, source), json.loads(body or b"{}") or {}
+        stored = Stored(found.data, output.get("contentType", found.kind), output.get("metadata", found.metadata))
         return web.json_response(resource(name, self._store(target, name, stored)))
 
 
 def _parts(kind: str, body: bytes) -> tuple[tuple[str, bytes], tuple[str, bytes]]:
-    """The two parts of a `multipart/related` body: headers and content of each, whatever bytes these are."""
+    """The two parts of a `multipart/related` body: headers and content of each, with any bytes."""
     boundary = re.search(r'boundary="?([^";]+)', kind)
     assert boundary is not None, kind
     _, first, second, _ = (b"\r\n" + body).split(f"\r\n--{boundary[1]}".encode())

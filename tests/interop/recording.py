@@ -1,7 +1,7 @@
 """What CNCF Distribution 2.8 and 3 left in a container of Azure and in a bucket of Google, byte for byte.
 
 `recorded/STORE.json` was written by the makers' own programs (`stores.py`) over azurite and over our Google,
-filled by `volumes.fill`, with two uploads begun.  It stands in for them where they are missing, as in CI:
+filled by `volumes.fill`, with two uploads begun.  It replaces them where they are missing, as in CI:
 
     replay      an object store as they left it
     push_again  the requests that lead to it, of any registry
@@ -54,7 +54,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Upload:
-    """One that was begun: where its client goes on."""
+    """An upload in progress: the URL at which its client continues."""
 
     location: str
     size: int
@@ -73,30 +73,30 @@ class Recording:
 
     @classmethod
     def load(cls, store: str, folder: Path = RECORDED) -> Recording:
-        said: dict[str, Any] = json.loads((folder / f"{store}.json").read_text())
-        said["objects"] = {
+        output: dict[str, Any] = json.loads((folder / f"{store}.json").read_text())
+        output["objects"] = {
             name: Held(item["kind"], _unpacked(item["data"]), item["metadata"])
-            for name, item in said["objects"].items()
+            for name, item in output["objects"].items()
         }
-        said["sessions"] = {address: _unpacked(text) for address, text in said["sessions"].items()}
-        said["uploads"] = {name: Upload(**item) for name, item in said["uploads"].items()}
-        return cls(**said)
+        output["sessions"] = {address: _unpacked(text) for address, text in output["sessions"].items()}
+        output["uploads"] = {name: Upload(**item) for name, item in output["uploads"].items()}
+        return cls(**output)
 
     def save(self, store: str, folder: Path = RECORDED) -> None:
-        said = asdict(self)
-        for item in said["objects"].values():
+        output = asdict(self)
+        for item in output["objects"].values():
             item["data"] = _packed(item["data"])
-        said["sessions"] = {address: _packed(data) for address, data in said["sessions"].items()}
+        output["sessions"] = {address: _packed(data) for address, data in output["sessions"].items()}
         folder.mkdir(exist_ok=True)
-        (folder / f"{store}.json").write_text(json.dumps(said, indent=1, sort_keys=True) + "\n")
+        (folder / f"{store}.json").write_text(json.dumps(output, indent=1, sort_keys=True) + "\n")
 
     def finished(self) -> dict[str, bytes]:
         """The objects that stay, without uploads: name and content."""
         return {name: held.data for name, held in self.objects.items() if "/_uploads/" not in name}
 
     def matches(self, shown: Shown) -> bool:
-        said = {name: [digest, media_type] for name, (digest, media_type, _) in shown.manifests.items()}
-        return said == self.manifests and sorted(shown.blobs) == self.blobs
+        output = {name: [digest, media_type] for name, (digest, media_type, _) in shown.manifests.items()}
+        return output == self.manifests and sorted(shown.blobs) == self.blobs
 
     @classmethod
     def of(cls, made_by: str, store: Container | Bucket, uploads: dict[str, Upload], shown: Shown) -> Recording:
@@ -128,9 +128,9 @@ def _sessions(store: Bucket) -> dict[str, bytes]:
     return {address: bytes(session.data) for address, session in sessions if session.done is None}
 
 
-def replay(recording: Recording, store: Container | Bucket, wanted: Callable[[str], bool] = bool) -> None:
+def replay(recording: Recording, store: Container | Bucket, expected: Callable[[str], bool] = bool) -> None:
     """Puts it into an empty container or bucket; of the objects only those whose names are `wanted`."""
-    objects = {name: item for name, item in recording.objects.items() if wanted(name)}
+    objects = {name: item for name, item in recording.objects.items() if expected(name)}
     if isinstance(store, Container):
         with store.client as client:
             for name, item in objects.items():
@@ -144,10 +144,10 @@ def replay(recording: Recording, store: Container | Bucket, wanted: Callable[[st
         return
     for name, item in objects.items():
         metadata = dict(item.metadata)
-        for said, address in metadata.items():
+        for output, address in metadata.items():
             if "/session/" in address:
                 key = address.rpartition("/")[2]
-                metadata[said] = f"{store.server.endpoint}/session/{key}"
+                metadata[output] = f"{store.server.endpoint}/session/{key}"
                 kept = bytearray(recording.sessions[key])
                 store.server.sessions[key] = Session(store.name, name, "application/octet-stream", {}, kept)
         store.objects[name] = Stored(item.data, item.kind, metadata, generation=1)

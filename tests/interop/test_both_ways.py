@@ -62,7 +62,7 @@ def test_a_volume_looks_the_same_to_the_other(
 def test_an_upload_begun_by_one_is_finished_by_the_other(
     first: Callable[[Path], Live], then: Callable[[Path], Live], tmp_path: Path
 ) -> None:
-    """The day of the move interrupts nobody: the client goes on with the URL it was given."""
+    """The day of the move interrupts no push: the client continues with the URL that it has."""
     root, data = tmp_path / "volume", BEGINNING + MIDDLE + END
     with first(root) as live:
         wire = Wire(live.host)
@@ -150,7 +150,7 @@ def test_a_sha512_layer_is_readable_by_either(
 
 
 def test_what_moorage_deleted_is_deleted_for_the_reference_and_may_come_back(tmp_path: Path) -> None:
-    """Our own marks never hide what the reference was told to store, nor show it what we were told to delete."""
+    """Moorage's marks never hide what the reference has stored, nor make it serve what Moorage has deleted."""
     root = tmp_path / "volume"
     with start_moorage(root) as ours, start_reference(root) as theirs:
         here, there = Wire(ours.host), Wire(theirs.host)
@@ -170,7 +170,7 @@ def test_what_moorage_deleted_is_deleted_for_the_reference_and_may_come_back(tmp
 
 
 def test_referrers_of_the_old_volume_are_found(tmp_path: Path) -> None:
-    """Signatures pushed to the reference hang on a fallback tag; nobody signs again because of a move."""
+    """Signatures pushed to the reference are listed by a fallback tag; a move requires no new signatures."""
     root = tmp_path / "volume"
     with start_reference(root) as live:
         wire = Wire(live.host)

@@ -75,7 +75,7 @@ def test_a_bucket_looks_the_same_to_the_other(first: Any, then: Any, tmp_path: P
 def test_an_upload_that_the_reference_began_is_finished_by_moorage(
     tmp_path: Path, bucket: Any, small: bool
 ) -> None:
-    """The day of the move interrupts nobody: the client goes on with the URL it was given."""
+    """The day of the move interrupts no push: the client continues with the URL that it has."""
     beginning = BEGINNING if small else BEGINNING * 15
     data = beginning + MIDDLE + END
     with theirs(tmp_path, bucket) as live:

@@ -1,4 +1,4 @@
-"""Dashboards made for CNCF Distribution go on working: names, labels, buckets and counts, side by side."""
+"""Dashboards made for CNCF Distribution keep working: names, labels, buckets and counts, side by side."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def families(start: Callable[..., Live], root: Path) -> dict[str, Metric]:
     """What a registry shows after `use`."""
     port = free_port()
     debug: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "prometheus": {"enabled": True}}
-    # One worker, which is as far as it says; several show their last second later.
+    # One worker, whose numbers are exact; several show their last second later.
     with start(
         root, http={"debug": debug, "workers": 1}, storage={"cache": {"blobdescriptor": "inmemory"}}
     ) as live:

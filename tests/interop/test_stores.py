@@ -65,7 +65,7 @@ def test_a_store_looks_the_same_to_the_other(tmp_path: Path, store: Store, begin
 
 @pytest.mark.parametrize("times", [1, 15], ids=["small", "large"])
 def test_an_upload_that_the_reference_began_is_finished_by_moorage(store: Store, times: int) -> None:
-    """The day of the move interrupts nobody: the client goes on with the URL it was given."""
+    """The day of the move interrupts no push: the client continues with the URL that it has."""
     beginning = BEGINNING * times
     data = beginning + MIDDLE + END
     with store.theirs() as live:
@@ -109,7 +109,7 @@ def test_both_serve_one_store_at_once(store: Store) -> None:
 
 @pytest.mark.parametrize("store", ["azure-3"], indirect=True)
 def test_3_0_to_3_1_1_cannot_write_over_a_link_of_ours_on_azure(store: Store) -> None:
-    """Nor over one of 2.8: docs/storage/azure.md says so.  All else goes, and Moorage writes over theirs."""
+    """Nor over one of 2.8: docs/storage/azure.md documents it.  All else goes, and Moorage writes over theirs."""
     with store.ours() as here, store.theirs() as there:
         ours, theirs = Wire(here.host), Wire(there.host)
         for name, writer, reader in (("of/ours", ours, theirs), ("of/theirs", theirs, ours)):
@@ -198,7 +198,7 @@ def moorage(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def test_the_recording_is_what_the_reference_writes(tmp_path: Path, store: Store) -> None:
-    """`test_recorded.py` stands on it: the same requests leave the same objects, of the same kinds."""
+    """`test_recorded.py` depends on it: the same requests leave the same objects, of the same kinds."""
     if os.environ.get("MOORAGE_RECORD") == "1":
         record(tmp_path, store)
     recording = Recording.load(store.name)

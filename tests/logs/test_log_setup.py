@@ -35,7 +35,7 @@ except ZeroDivisionError:
 """
 
 
-def said(**log: Any) -> list[str]:
+def output(**log: Any) -> list[str]:
     """What a process with this `log` section writes to standard error; nothing goes to standard output."""
     done = subprocess.run([sys.executable, "-c", _SAY, repr(log)], capture_output=True, text=True, check=True)
     assert done.stdout == ""
@@ -43,8 +43,8 @@ def said(**log: Any) -> list[str]:
 
 
 def test_text_is_as_logrus_writes_it() -> None:
-    """Parsers that operators have for the reference's log go on working."""
-    lines = said()
+    """Parsers that operators have for the reference's log keep working."""
+    lines = output()
     assert len(lines) == 4
     time = r'time="\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z"'
     rest = (
@@ -60,7 +60,7 @@ def test_text_is_as_logrus_writes_it() -> None:
 
 
 def test_json_has_one_object_a_line() -> None:
-    first, second, _, last = (json.loads(line) for line in said(formatter="json", fields={"site": "a", "n": 1}))
+    first, second, _, last = (json.loads(line) for line in output(formatter="json", fields={"site": "a", "n": 1}))
     assert first["msg"] == "hello there"
     assert first["level"] == "info"
     assert (first["site"], first["n"], first["flag"]) == ("a", 1, True)
@@ -70,7 +70,7 @@ def test_json_has_one_object_a_line() -> None:
 
 
 def test_logstash_has_its_own_names() -> None:
-    first, *_ = (json.loads(line) for line in said(formatter="logstash"))
+    first, *_ = (json.loads(line) for line in output(formatter="logstash"))
     assert first["@version"] == "1"
     assert first["message"] == "hello there"
     assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{9}Z", first["@timestamp"])
@@ -78,11 +78,11 @@ def test_logstash_has_its_own_names() -> None:
 
 @pytest.mark.parametrize(("level", "lines"), [("debug", 5), ("info", 4), ("warn", 3), ("error", 1)])
 def test_the_level_holds_for_libraries_too(level: str, lines: int) -> None:
-    assert len(said(level=level)) == lines
+    assert len(output(level=level)) == lines
 
 
 def test_the_caller_can_be_reported() -> None:
-    first, *_ = (json.loads(line) for line in said(formatter="json", reportcaller=True))
+    first, *_ = (json.loads(line) for line in output(formatter="json", reportcaller=True))
     assert first["file"].startswith("<string>:")
     assert first["func"] == "<module>"
 
@@ -183,7 +183,7 @@ def test_no_control_character_reaches_the_log(formatter: str) -> None:
     written = b""
     with subprocess.Popen(command, stderr=into) as process:
         os.close(into)
-        with contextlib.suppress(OSError):  # EIO is how a terminal says that it was closed
+        with contextlib.suppress(OSError):  # EIO: the terminal was closed
             while piece := os.read(out, 1 << 16):
                 written += piece
     os.close(out)

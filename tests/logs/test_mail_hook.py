@@ -58,8 +58,8 @@ os.waitpid(housekeeper, 0)
 
 def say(addr: str, code: str, *hooks: tuple[Any, ...], limit_s: float = 60) -> subprocess.CompletedProcess[str]:
     """Run `code` with these hooks, each (levels, receiver), beside a housekeeper, as the master does."""
-    told = json.dumps({"addr": addr, "hooks": hooks})
-    command = [sys.executable, "-c", _SAY + code + _END, told]
+    reported = json.dumps({"addr": addr, "hooks": hooks})
+    command = [sys.executable, "-c", _SAY + code + _END, reported]
     return subprocess.run(command, capture_output=True, text=True, check=False, timeout=limit_s)
 
 
@@ -84,18 +84,18 @@ def test_every_hook_is_told_of_its_levels() -> None:
     with post_office() as office:
         done = say(office.addr, ALL_LEVELS, *hooks)
         assert done.returncode == 0, done.stderr
-        told = {mail.receivers[0].partition("@")[0]: mail.text for mail in office.wait(6)}
-    said = {name: set(re.findall(r"an? (\w+) line", text)) for name, text in told.items()}
-    assert said == {
+        reported = {mail.receivers[0].partition("@")[0]: mail.text for mail in office.wait(6)}
+    output = {name: set(re.findall(r"an? (\w+) line", text)) for name, text in reported.items()}
+    assert output == {
         "panic": {"panic", "fatal"}, "fatal": {"fatal"}, "error": {"error", "panic"}, "warn": {"warning"},
         "info": {"info"}, "chatty": {"debug", "info", "warning"},
     }  # fmt: skip
-    assert "ZeroDivisionError" in told["panic"]
-    assert "instance.id: i-1" in told["info"]
+    assert "ZeroDivisionError" in reported["panic"]
+    assert "instance.id: i-1" in reported["info"]
 
 
 def test_a_flood_waits_for_nobody_and_is_counted() -> None:
-    """Logging goes on at its own speed; every line is in a mail, or counted as lost.
+    """Logging continues at its own speed; every line is in a mail, or counted as lost.
 
     The first mail goes out a second after the first line.  On a busy machine that may be before the last one, and
     the rest is in the mail that is sent at the end.
@@ -110,7 +110,7 @@ def test_a_flood_waits_for_nobody_and_is_counted() -> None:
     counted = sum(int(found) for found in re.findall(r"(\d+) error flood", text))
     lost = sum(int(found) for found in re.findall(r"(\d+) more lines were dropped", text))
     assert 20 <= shown <= 20 * len(mails)
-    # What was lost after the last line that got through is known to nobody.
+    # What was lost after the last line that got through is not counted.
     assert 20 < shown + counted + lost <= 5000
 
 
@@ -144,7 +144,7 @@ def test_the_mail_of_a_process_that_is_killed_is_sent() -> None:
 
 
 def test_what_does_not_fit_into_the_queue_is_counted() -> None:
-    """Without a reader logging goes on, and the next mail reports how many lines are missing."""
+    """Without a reader logging continues, and the next mail reports how many lines are missing."""
     queue = MailQueue()
     (hook,) = queue.processors(Log(hooks=(Hook(type="mail", levels=("error",)),)))
 

@@ -55,7 +55,7 @@ class Office:
 
 
 def test_what_comes_together_is_one_mail_and_a_minute_has_one() -> None:
-    """A storm of errors must not bury the people it is told to."""
+    """A storm of errors must not flood its receivers with mails."""
     with post_office() as office:
         it = Office(office)
         assert it.mailer.wait_s() is None
@@ -145,8 +145,8 @@ def test_a_dead_mail_server_is_tried_ever_more_rarely(capfd: pytest.CaptureFixtu
         assert len(office.mails) == 1
         it.tell()
         assert it.mailer.wait_s() == 60.0
-    told = capfd.readouterr()
-    assert (told.out + told.err).count("a mail of log.hooks could not be sent") == 7
+    reported = capfd.readouterr()
+    assert (reported.out + reported.err).count("a mail of log.hooks could not be sent") == 7
 
 
 def test_at_the_end_there_is_a_last_mail() -> None:

@@ -84,7 +84,7 @@ def test_port_465_is_tls_from_the_start(context: ssl.SSLContext, monkeypatch: py
 
 
 def test_a_mail_server_must_prove_who_it_is(context: ssl.SSLContext) -> None:
-    """Else whoever stands between reads the password; `insecure` is there for those who know better."""
+    """Otherwise a machine in between reads the password; `insecure` is the explicit exception."""
     with post_office(context=context, passwords={"me": "pw"}) as office:
         with pytest.raises(MailRefused, match="certificate verify failed"):
             send(server(office, username="me", password="pw"), "s", "t", timeout_s=10)
@@ -114,9 +114,9 @@ def test_this_machine_is_known_by_its_names(addr: str, here: bool) -> None:
 def test_a_refused_password_is_told_without_it() -> None:
     """Servers repeat what they were sent, and logs are read by many."""
     with post_office(passwords={"me": "right"}) as office:
-        with pytest.raises(MailRefused, match="535") as told:
+        with pytest.raises(MailRefused, match="535") as reported:
             send(server(office, username="me", password="hush-hush"), "s", "t", timeout_s=10)
-        assert "hush-hush" not in str(told.value)
+        assert "hush-hush" not in str(reported.value)
         assert "hush-hush" not in repr(server(office, password="hush-hush"))
 
 

@@ -52,7 +52,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
 
 
 def test_random_sequences_answer_as_the_model_does(server: Live) -> None:
-    """Whatever clients do in whatever order, nobody sees what was deleted, nor misses what was pushed."""
+    """In any order of requests no client sees what was deleted, nor misses what was pushed."""
 
     class Machine(Sequences):
         wire = Wire(server.host)

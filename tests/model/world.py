@@ -1,4 +1,4 @@
-"""What a registry should answer, in as few lines as it can be said: dictionaries and sets, no storage, no HTTP.
+"""Model of a registry's answers in as few lines as possible: dictionaries and sets, no storage, no HTTP.
 
 Each method takes what a client asks for, changes the model and returns the expected status.  The rules are those
 of distribution-spec 1.1 and docs/reference/http-api.md; where the server may choose, that of docs/api.md.

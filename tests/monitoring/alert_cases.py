@@ -66,10 +66,10 @@ def _errors(broken: str) -> dict[str, str]:
     }
 
 
-def _cache(hits: str, asked: str) -> dict[str, str]:
+def _cache(hits: str, requested: str) -> dict[str, str]:
     return {
         f'moorage_cache_hits_total{{{TARGET},cache="blobs"}}': hits,
-        f'moorage_cache_requests_total{{{TARGET},cache="blobs"}}': asked,
+        f'moorage_cache_requests_total{{{TARGET},cache="blobs"}}': requested,
     }
 
 

@@ -277,7 +277,7 @@ def described(found: Block) -> str:
 
 @pytest.mark.parametrize("page", PAGES)
 def test_every_block_is_run_or_listed(page: str) -> None:
-    """An example that nobody has tried is wrong sooner or later."""
+    """An example that is not run is wrong sooner or later."""
     for found in blocks(page):
         text = described(found)
         known = [beginning for beginning in (*RUN, *NOT_RUN) if text.startswith(beginning)]

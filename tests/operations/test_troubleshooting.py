@@ -69,7 +69,7 @@ def desk(background: dict[str, Future[Output]]) -> Iterator[Desk]:
 
 
 def compare(heading: str, printed: Output) -> None:
-    """Each line of the page is a line of what was printed; `...` stands for anything."""
+    """Each line of the page is a line of what was printed; `...` matches anything."""
     shown = ENTRIES[heading]
     assert shown.keys() == printed.keys()
     for caption, lines in shown.items():

@@ -146,7 +146,7 @@ def serve_defaults(command: list[str], tools: Tools, folder: Path, name: str) ->
 
 
 def test_pip_installs_the_wheel_and_it_serves(tools: Tools, bare: Path, tmp_path: Path) -> None:
-    """From the wheel, not from this tree: whatever the wheel lacks is missing here."""
+    """From the wheel, not from this tree: what the wheel lacks is missing here."""
     assert tools.run(bare / "moorage", "version") == tools.run(bare / "registry", "version")
     where = tools.run(bare / "python", "-c", "import moorage; print(moorage.__file__)")
     assert where.startswith(str(bare.parent))
@@ -158,7 +158,7 @@ def test_pip_installs_the_wheel_and_it_serves(tools: Tools, bare: Path, tmp_path
 def test_a_missing_extra_is_named_with_the_command_that_installs_it(
     tools: Tools, bare: Path, tmp_path: Path, extra: str
 ) -> None:
-    """One sentence, status 1, nothing written; `config check` says the same."""
+    """One sentence, status 1, nothing written; `config check` prints the same."""
     command = missing(tools, [bare / "moorage"], tmp_path, extra)
     python, *rest = shlex.split(command)
     assert python == str(bare / "python")

@@ -294,7 +294,7 @@ def test_low_ports_need_the_drop_in(machine: Container) -> None:
 
 
 def test_a_data_directory_outside_is_named_and_can_be_allowed(machine: Container) -> None:
-    """ProtectSystem=strict makes it read-only: the log says which line of the unit is missing."""
+    """ProtectSystem=strict makes it read-only: the log names the missing line of the unit."""
     machine.run("install", "-d", "-o", "moorage", "/srv/registry")
     variables = "REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=/srv/registry\n"
     with changed(machine, variables=variables):

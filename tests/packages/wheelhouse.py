@@ -32,9 +32,9 @@ def needed_by(requirements: Iterable[str]) -> dict[str, Distribution]:
     pending: list[tuple[Requirement, tuple[str, ...]]] = [(Requirement(text), ("",)) for text in requirements]
     seen: set[tuple[str, tuple[str, ...]]] = set()
     while pending:
-        requirement, wanted = pending.pop()
+        requirement, expected = pending.pop()
         marker = requirement.marker
-        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in wanted):
+        if marker is not None and not any(marker.evaluate({"extra": extra}) for extra in expected):
             continue
         name = canonicalize_name(requirement.name)
         key = (name, tuple(sorted(requirement.extras)))

@@ -135,10 +135,10 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
 
         def __init__(self, driver: Driver) -> None:
             super().__init__(driver)
-            self.asked: list[str] = []
+            self.requested: list[str] = []
 
         async def before(self, call: str) -> None:
-            self.asked.append(call)
+            self.requested.append(call)
 
         async def handover(self, key: Key, *, method: str, expires_s: int) -> SignedUrl | None:
             return SignedUrl(f"https://store.example/{key}?{method}&{expires_s}")
@@ -147,7 +147,7 @@ async def test_a_redirect_asks_for_the_link_alone(driver: Driver) -> None:
     remote = Remote(driver)
     found = await StoredBlobs(remote).fetch(NAME, DIGEST)
     assert found == BlobRedirect(f"https://store.example/{layout.blob_data(DIGEST)}?GET&1200")
-    assert remote.asked == [f"read {layout.layer_link(NAME, DIGEST)}"]
+    assert remote.requested == [f"read {layout.layer_link(NAME, DIGEST)}"]
     with pytest.raises(BlobUnknown):
         await StoredBlobs(remote).fetch(OTHER, DIGEST)
 

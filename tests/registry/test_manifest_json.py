@@ -227,7 +227,7 @@ def test_stored_manifests_are_read_as_go_reads_them(name: str) -> None:
 
 @pytest.mark.parametrize("built", [image(annotations={"k": "v"}, subject=image(seed=1)), index(image()), EMPTY])
 def test_both_readers_agree_on_what_is_pushed(built: Any) -> None:
-    """Whatever is checked on a push is what is found when the bytes are read again."""
+    """What is checked on a push is what is found when the bytes are read again."""
     assert read_stored(built.data) == read_pushed(built.data)
 
 

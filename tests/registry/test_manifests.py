@@ -126,10 +126,10 @@ async def test_what_is_missing_beyond_a_hundred_is_not_looked_up(driver: Driver)
     """An index of 44,000 unknown children cost 3.9 s and an answer of 6.7 MB."""
 
     class Counting(InstrumentedDriver):
-        asked = 0
+        requested = 0
 
         async def before(self, call: str) -> None:
-            self.asked += 1
+            self.requested += 1
 
     def entry(number: int) -> dict[str, object]:
         return {"mediaType": media.OCI_MANIFEST, "digest": f"sha256:{number:064x}", "size": 1}
@@ -144,7 +144,7 @@ async def test_what_is_missing_beyond_a_hundred_is_not_looked_up(driver: Driver)
     assert named == tuple(f"sha256:{number:064x}" for number in range(len(named)))
     assert 100 <= len(named) < 200
     assert len(named) + unchecked == 9_000
-    assert counting.asked < 1_000
+    assert counting.requested < 1_000
     assert len(str(caught.value)) < 1_000, "it is one line of the log"
 
 
@@ -421,7 +421,7 @@ async def test_deduplicated_writes_notice_a_change_by_others(driver: Driver) -> 
 
 
 async def test_torn_bytes_are_never_served(driver: Driver, manifests: StoredManifests) -> None:
-    """A client would store them under the digest that it requested; the log says what the operator must do."""
+    """A client would store them under the digest that it requested; the log has the operator's remedy."""
     await push(driver, manifests, ONE, T1)
     for torn in (b"", ONE.data[:-1], ONE.data.replace(b"1", b"2"), b"x" * (5 << 20)):
         await driver.write(layout.blob_data(ONE.digest), torn)

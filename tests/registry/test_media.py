@@ -24,7 +24,7 @@ NONDISTRIBUTABLE = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip
 
 
 def refused(document: object, content_type: str = media.OCI_MANIFEST) -> str:
-    """The one line that says why the push is refused."""
+    """Return the one line with the reason of the refusal."""
     data = document if isinstance(document, bytes) else json.dumps(document).encode()
     with pytest.raises(ManifestInvalid) as caught:
         media.parse(data, content_type)
@@ -39,7 +39,7 @@ def refused(document: object, content_type: str = media.OCI_MANIFEST) -> str:
     ids=lambda built: built.media_type,
 )
 def test_each_of_the_four_types_is_taken(built: Any) -> None:
-    """Pushed, and read back without being told the type."""
+    """Pushed, and read back without a stored type."""
     assert media.parse(built.data, built.media_type).media_type == built.media_type
     assert media.parse(built.data).media_type == built.media_type
     assert media.stored_type(built.data) == built.media_type
@@ -78,12 +78,12 @@ def test_parameters_and_case_of_the_content_type_do_not_matter() -> None:
 
 @pytest.mark.parametrize("content_type", ["", "application/json", "text/plain; x=y", "a" * 5000])
 def test_other_content_types_are_refused_by_name(content_type: str) -> None:
-    """The message tells which types there are."""
+    """The message lists the supported types."""
     assert "must be one of" in refused(IMAGE, content_type)
 
 
 def test_schema_1_is_refused_with_what_to_do() -> None:
-    """Whoever still has a Docker of 2016 must learn why, whichever way it says that it sends schema 1."""
+    """Users of a Docker of 2016 must get the reason, in each form in which schema 1 is declared."""
     old = {"schemaVersion": 1, "name": "x", "tag": "y", "fsLayers": [], "history": [], "signatures": []}
     for document, content_type in (
         (old, "application/vnd.docker.distribution.manifest.v1+prettyjws"),
@@ -152,7 +152,7 @@ def test_the_structure_is_that_of_the_type() -> None:
 
 
 @pytest.mark.parametrize(
-    ("member", "value", "said"),
+    ("member", "value", "output"),
     [
         ("annotations", {"a": 1}, "annotations is not a map of texts"),
         ("annotations", {"a": None}, "annotations is not a map of texts"),
@@ -170,7 +170,7 @@ def test_the_structure_is_that_of_the_type() -> None:
         ("platform", {"features": [None]}, "platform.features is not a list of texts"),
     ],
 )  # fmt: skip
-def test_members_of_descriptors_have_their_types(member: str, value: object, said: str) -> None:
+def test_members_of_descriptors_have_their_types(member: str, value: object, output: str) -> None:
     """Clients in Go refuse the whole manifest otherwise; one that was stored is served as before."""
     bad = {**DESCRIPTOR, member: value}
     for where, document, media_type in (
@@ -179,7 +179,7 @@ def test_members_of_descriptors_have_their_types(member: str, value: object, sai
         ("subject", {**IMAGE, "subject": bad}, media.OCI_MANIFEST),
         ("manifests[0]", {**INDEX, "manifests": [bad]}, media.OCI_INDEX),
     ):
-        assert f"{where}.{said}" in refused(document, media_type)
+        assert f"{where}.{output}" in refused(document, media_type)
         assert media.stored_type(encode(document)) == media_type
 
 
@@ -212,7 +212,7 @@ def test_lists_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(media.parse(encode({**INDEX, "manifests": most}), media.OCI_INDEX).children) == len(most)
     assert "layers has 101 entries; at most 100 are taken" in refused({**IMAGE, "layers": [*most, DESCRIPTOR]})
     assert "manifests has 101 entries" in refused({**INDEX, "manifests": [*most, DESCRIPTOR]}, media.OCI_INDEX)
-    # What was stored is read whole: nobody could push it again.
+    # What was stored is read whole: it cannot be pushed again.
     assert len(media.parse(encode({**INDEX, "manifests": [*most, DESCRIPTOR]})).children) == len(most) + 1
 
 
@@ -322,7 +322,7 @@ def test_what_is_not_plain_json_is_refused(data: bytes) -> None:
 
 
 def test_foreign_layers_are_elsewhere_only_with_a_url() -> None:
-    """Windows base layers are fetched from Microsoft; without a URL nobody could ever fetch them."""
+    """Windows base layers are fetched from Microsoft; without a URL they could never be fetched."""
     for kind in (FOREIGN, NONDISTRIBUTABLE):
         layers = [{**DESCRIPTOR, "mediaType": kind, "urls": ["https://example.com/x?y=z"]}]
         assert media.parse(encode({**IMAGE, "layers": layers}), media.OCI_MANIFEST).blobs[1].external
@@ -388,7 +388,7 @@ _JSON = st.recursive(
     content_type=st.sampled_from(sorted(media.MEDIA_TYPES)) | st.none(),
 )
 def test_no_json_makes_the_parser_fail_otherwise(document: dict[str, Any], content_type: str | None) -> None:
-    """Whatever a client invents is parsed or is its own fault: never a 500."""
+    """Any input is parsed, or refused as the client's fault: never a 500."""
     data = json.dumps({"schemaVersion": 2, "mediaType": content_type, **document}).encode()
     try:
         parsed = media.parse(data, content_type)

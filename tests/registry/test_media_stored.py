@@ -1,4 +1,4 @@
-"""Stored manifests are served under the type that CNCF Distribution served them under, whatever else they hold."""
+"""Stored manifests are served under the type that CNCF Distribution served them under, with any other content."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Uploads that nobody finishes go, by age; those that somebody may still go on with stay."""
+"""Uploads that no client finishes are removed by age; those that a client may still continue stay."""
 
 from __future__ import annotations
 
@@ -260,7 +260,7 @@ async def test_one_node_purges_until_it_ends(driver: Driver) -> None:
 
 
 async def test_a_store_that_takes_no_lease_is_purged_all_the_same(driver: Driver) -> None:
-    """By every node, as long as leases fail: that is harmless.  One line says so, not one a day."""
+    """By every node, as long as leases fail: that is harmless.  One line reports it, not one a day."""
 
     class NoLease(InstrumentedDriver):
         async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:

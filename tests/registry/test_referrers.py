@@ -90,7 +90,7 @@ async def test_every_manifest_with_the_subject_is_listed(driver: Driver, manifes
 async def test_the_filter_takes_any_of_the_types_and_nothing_else(
     driver: Driver, manifests: StoredManifests
 ) -> None:
-    """The answer says that the filter was applied, so a client does not look again."""
+    """The answer reports that the filter was applied, so a client does not filter again."""
     for built in (SIGNATURE, SBOM, PLAIN, INDEX):
         await push(driver, manifests, built)
     assert digests(await listed(driver, SUBJECT, "application/vnd.example.sig")) == {SIGNATURE.digest}
@@ -144,7 +144,7 @@ async def test_the_fallback_tag_is_the_clients(driver: Driver) -> None:
 
 
 async def test_a_fallback_tag_that_is_no_index_is_left_alone(driver: Driver, manifests: StoredManifests) -> None:
-    """It is an ordinary tag: anybody may have put anything there, or torn it."""
+    """It is an ordinary tag: any client may have put any content there, or a crash torn it."""
     await push(driver, manifests, SIGNATURE)
     await push(driver, manifests, OTHER, fallback_tag(SUBJECT.digest))
     assert digests(await listed(driver)) == {SIGNATURE.digest}
@@ -252,7 +252,7 @@ async def rebuilt(driver: Driver, manifests: StoredManifests) -> dict[RepoName, 
 
 
 async def test_rebuilding_finds_what_an_older_registry_stored(driver: Driver, manifests: StoredManifests) -> None:
-    """`moorage storage rebuild-referrers`: tells how far it is, skips damage, does nothing twice."""
+    """`moorage storage rebuild-referrers`: reports its progress, skips damage, does nothing twice."""
     second = RepoName("library/alpine/nested")
     torn = artifact("t/orn", subject=SUBJECT)
     for built in (SUBJECT, SIGNATURE, torn, INDEX):

@@ -1,4 +1,4 @@
-"""The work of listing referrers is bounded by constants, whatever is stored: counted, not timed.
+"""The work of listing referrers is bounded by constants, for any content: counted, not timed.
 
 The numbers are those of docs/api.md, "Referrers".
 """
@@ -159,7 +159,7 @@ async def undescribed(driver: Driver, manifests: StoredManifests, count: int) ->
 async def test_the_bytes_that_one_request_reads_are_bounded(
     driver: Driver, manifests: StoredManifests, types: tuple[str, ...]
 ) -> None:
-    """Whatever is stored, and also if nothing of it is shown; following `next` gives all of it."""
+    """With any content, and also if none of it is shown; following `next` gives all of it."""
     built = await undescribed(driver, manifests, 30)
     counting = Counting(driver)
     referrers = StoredReferrers(counting, StoredManifests(counting))
@@ -241,7 +241,7 @@ async def test_the_number_of_referrers_that_one_request_looks_at_is_bounded(
 async def test_large_manifests_are_described_beside_the_event_loop(
     driver: Driver, manifests: StoredManifests, monkeypatch: pytest.MonkeyPatch, *, large: bool
 ) -> None:
-    """When they are pushed, and when a list has to read one: nobody else waits for it."""
+    """When they are pushed, and when a list has to read one: no other request waits for it."""
     threads = list[bool]()
 
     def watch(module: object, name: str) -> None:
@@ -291,7 +291,7 @@ async def test_the_index_of_the_fallback_tag_is_parsed_once(
 
 
 async def test_what_is_no_referrer_is_remembered_as_such(driver: Driver, manifests: StoredManifests) -> None:
-    """Anybody may put anything into the fallback tag's index, and it must not be read for every list."""
+    """Any client may put anything into the fallback tag's index, and it must not be read for every list."""
     entries = [artifact("f/x", subject=OTHER), artifact("no/subject"), image(seed=5)]
     for built in entries:
         await push(driver, manifests, built)

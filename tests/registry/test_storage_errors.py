@@ -1,4 +1,4 @@
-"""Each errno has its refusal, its line in the log and its remedy, as the table in the documentation says."""
+"""Each errno has its refusal, its line in the log and its remedy, as in the table of the documentation."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ def test_each_errno_is_refused_as_documented(number: int) -> None:
     assert caught.value.entries() == [{"code": "UNAVAILABLE", "message": "service unavailable", "detail": text}]
     (line,) = logs
     assert (line["event"], line["log_level"]) == (event, "error")
-    said = f"write /var/lib/registry/docker/link: {os.strerror(number)} ({errno.errorcode[number]})"
-    assert line["cause"].startswith(said)
+    output = f"write /var/lib/registry/docker/link: {os.strerror(number)} ({errno.errorcode[number]})"
+    assert line["cause"].startswith(output)
 
 
 def test_the_table_is_the_one_that_was_decided() -> None:
@@ -73,14 +73,14 @@ def test_the_remedy_is_in_the_log(number: int, remedy: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("other", "said"),
+    ("other", "output"),
     [
         ("/srv/docker/link.0f.tmp", "write /srv/docker/link.0f.tmp: "),
         ("/srv/docker", "write /srv/docker/link: /srv/docker: "),
         ("relative", "write /srv/docker/link: "),
     ],
 )
-def test_the_path_that_the_system_names_is_told(other: str, said: str) -> None:
+def test_the_path_that_the_system_names_is_told(other: str, output: str) -> None:
     """The operator has to look at the directory that cannot be made, not at the file that belongs in it."""
     error = OSError(errno.EACCES, os.strerror(errno.EACCES), other)
-    assert str(storage_error(error, "write", "/srv/docker/link")).startswith(f"{said}Permission denied (EACCES)")
+    assert str(storage_error(error, "write", "/srv/docker/link")).startswith(f"{output}Permission denied (EACCES)")

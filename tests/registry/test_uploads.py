@@ -256,7 +256,7 @@ async def test_an_upload_of_nothing_is_the_empty_blob(watched: Watched, uploads:
 
 
 async def test_content_of_another_digest_ends_the_upload(watched: Watched, uploads: Requests) -> None:
-    """What the client has is not what it names; going on would only fail again."""
+    """The client's bytes are not those of its digest; continuing would only fail again."""
     at = await uploads.patch(await uploads.start(NAME), SMALL)
     with pytest.raises(DigestInvalid, match="not sha256:"):
         await uploads.put(at, Digest.of(b"something else"))

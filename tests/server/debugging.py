@@ -31,7 +31,7 @@ class Debugged:
         """From the debug listener."""
         return get(self.port, path, **headers)
 
-    def asked(self, path: str) -> tuple[int, str]:
+    def requested(self, path: str) -> tuple[int, str]:
         """From the registry."""
         return get(self.live.port, path)
 
@@ -81,12 +81,12 @@ def get(port: int, path: str, **headers: str) -> tuple[int, str]:
         connection.close()
 
 
-def until(reached: Callable[[], object], what: str, told: Callable[[], object] = str) -> None:
+def until(reached: Callable[[], object], what: str, reported: Callable[[], object] = str) -> None:
     """Poll until `reached`; AssertionError after the limit.  A connection that fails is no answer yet."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         with contextlib.suppress(OSError, http.client.HTTPException):
             if reached():
                 return
-        assert time.monotonic() < deadline, f"waited {LIMIT_S:g} s for {what}: {str(told())[-3000:]}"
+        assert time.monotonic() < deadline, f"waited {LIMIT_S:g} s for {what}: {str(reported())[-3000:]}"
         time.sleep(0.02)

@@ -70,7 +70,7 @@ class Odd:
             file.write(f"{text}\n")
 
     async def on_hello(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        told = {
+        reported = {
             "pid": os.getpid(),
             "number": self.number,
             "http": scope["http_version"],
@@ -78,7 +78,7 @@ class Odd:
             "client": scope["client"],
             "server": scope["server"],
         }
-        await reply(scope, send, json.dumps(told, default=str).encode())
+        await reply(scope, send, json.dumps(reported, default=str).encode())
 
     async def on_wait(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
         """Answers once the file is there."""
@@ -88,7 +88,7 @@ class Odd:
         await reply(scope, send, b"released")
 
     async def on_echo(self, query: dict[str, str], scope: Scope, receive: Receive, send: Send) -> None:
-        """Reads the body to its end, then tells how it came."""
+        """Read the body to its end, then report how it arrived."""
         self.note("reading")
         size = 0
         while True:
@@ -256,11 +256,11 @@ def serving(
         process.wait()
 
 
-def until(reached: Callable[[], object], what: str, told: Callable[[], str] = str) -> None:
+def until(reached: Callable[[], object], what: str, reported: Callable[[], str] = str) -> None:
     """Poll until `reached`; AssertionError after the limit."""
     deadline = time.monotonic() + LIMIT_S
     while not reached():
-        assert time.monotonic() < deadline, f"waited {LIMIT_S:g} s for {what}: {told()[-3000:]}"
+        assert time.monotonic() < deadline, f"waited {LIMIT_S:g} s for {what}: {reported()[-3000:]}"
         time.sleep(0.01)
 
 

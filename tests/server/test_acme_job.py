@@ -85,7 +85,7 @@ def test_a_directory_that_cannot_be_made_ends_the_start(tmp_path: Path, sockets:
 
 
 def test_a_unix_socket_that_was_passed_down_is_out_of_reach(tmp_path: Path) -> None:
-    """Where `http.net` says it, the configuration is refused already."""
+    """Where `http.net` is `unix`, the configuration is refused already."""
     plan = plan_of(tmp_path, f"cachefile: {tmp_path}/le, hosts: [r.test]")
     unix = bind("unix", str(tmp_path / "socket"), 1)
     with contextlib.closing(unix), pytest.raises(StartupError, match="no authority can reach it"):

@@ -38,7 +38,7 @@ def settings_of(directory: Path, text: str) -> Settings:
 
 
 @pytest.mark.parametrize(
-    ("storage", "told"),
+    ("storage", "reported"),
     [
         ("{filesystem: {rootdirectory: /srv/registry}}", {"storage": "filesystem", "path": "/srv/registry"}),
         ("{filesystem: {rootdirectory: /srv/a/../b}}", {"storage": "filesystem", "path": "/srv/b"}),
@@ -57,25 +57,25 @@ def settings_of(directory: Path, text: str) -> Settings:
     ],
 )  # fmt: skip
 def test_the_start_line_names_the_store(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, told: dict[str, str]
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, storage: str, reported: dict[str, str]
 ) -> None:
     """An empty registry after a move is looked for in this line first."""
     monkeypatch.delenv("STORAGE_EMULATOR_HOST", raising=False)
     found = fields(tmp_path, HTTP + f"storage: {storage}\n")
     places = {"storage", "path", "bucket", "container", "endpoint", "prefix", "readonly"}
-    assert {key: value for key, value in found.items() if key in places} == told
+    assert {key: value for key, value in found.items() if key in places} == reported
     assert "hush" not in str(found)
     assert "aHVzaA" not in str(found)
 
 
 def test_a_relative_directory_is_absolute_in_the_line(tmp_path: Path) -> None:
-    """It depends on where the server was started, which nobody remembers."""
+    """It depends on the directory in which the server was started, which is not known later."""
     found = fields(tmp_path, HTTP + "storage: {filesystem: {rootdirectory: data}}\n")
     assert found["path"] == f"{Path.cwd()}/data"
 
 
 @pytest.mark.parametrize(
-    ("text", "field", "told"),
+    ("text", "field", "reported"),
     [
         (FILES, "tls", "off"),
         (FILES, "authentication", "none"),
@@ -90,8 +90,8 @@ def test_a_relative_directory_is_absolute_in_the_line(tmp_path: Path) -> None:
         (FILES, "configuration", "config.yml"),
     ],
 )  # fmt: skip
-def test_the_start_line_names_the_rest(tmp_path: Path, text: str, field: str, told: str | int) -> None:
-    assert fields(tmp_path, text)[field] == told
+def test_the_start_line_names_the_rest(tmp_path: Path, text: str, field: str, reported: str | int) -> None:
+    assert fields(tmp_path, text)[field] == reported
     assert "tls_expires" not in fields(tmp_path, text)
 
 

@@ -171,7 +171,7 @@ def test_a_certificate_that_cannot_be_kept_in_memory_is_sent_later(
 # Real processes
 
 
-def asked(served: Served, trusting: ssl.SSLContext) -> tuple[int, int]:
+def requested(served: Served, trusting: ssl.SSLContext) -> tuple[int, int]:
     """Return which worker has answered on a new connection, and the serial number of its certificate."""
     connection = http.client.HTTPSConnection("127.0.0.1", served.port, timeout=LIMIT_S, context=trusting)
     with closing(connection):
@@ -206,7 +206,7 @@ def test_a_worker_without_descriptors_gets_the_certificate_later(tmp_path: Path,
 def asked_of(served: Served, trusting: ssl.SSLContext, pid: int) -> int:
     """Return the serial number of the certificate that a worker serves; the kernel chooses the worker."""
     for _ in range(500):
-        found, serial = asked(served, trusting)
+        found, serial = requested(served, trusting)
         if found == pid:
             return serial
     raise AssertionError(f"no connection has reached {pid}")

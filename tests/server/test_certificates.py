@@ -91,17 +91,19 @@ def test_what_surrounds_a_key_does_not_matter(tmp_path: Path, leaf: Holder) -> N
 
 
 @pytest.mark.parametrize(
-    ("kind", "told"),
+    ("kind", "reported"),
     [
         ("secp256k1", "on the curve secp256k1"),
         ("RSA-1024", "RSA with 1024 bits"),
         ("RSA-2032", "RSA with 2032 bits"),
     ],
 )
-def test_a_key_that_cannot_be_served_is_refused_with_those_that_can(tmp_path: Path, kind: str, told: str) -> None:
+def test_a_key_that_cannot_be_served_is_refused_with_those_that_can(
+    tmp_path: Path, kind: str, reported: str
+) -> None:
     """No client could connect, or no worker could start."""
     holder = certs.self_signed(kind=kind)
-    with pytest.raises(StartupError, match=f"{told}; keys that can be served are RSA with at least 2048 bits"):
+    with pytest.raises(StartupError, match=f"{reported}; keys that can be served are RSA with at least 2048 bits"):
         read(tmp_path, holder.chain, holder.key_pem())
 
 
@@ -147,7 +149,7 @@ def test_a_key_of_another_certificate_is_refused(tmp_path: Path, leaf: Holder, c
 
 def test_files_of_another_kind_are_told_apart(tmp_path: Path, leaf: Holder) -> None:
     """Which of the two is wrong, and what is in it."""
-    for chain, key, told in (
+    for chain, key, reported in (
         (b"this is no certificate\n", leaf.key_pem(), "certificate: .*holds no PEM block"),
         (leaf.chain, b"", "key: .*holds no PEM block"),
         (b"\x30\x82\x01", leaf.key_pem(), "it looks like DER or PKCS#12, expected PEM"),
@@ -156,7 +158,7 @@ def test_files_of_another_kind_are_told_apart(tmp_path: Path, leaf: Holder) -> N
         (leaf.pem.replace(b"CERTIFICATE", b"X509 CRL"), leaf.key_pem(), "no PEM block CERTIFICATE, only X509 CRL"),
         (leaf.pem + leaf.pem.replace(b"MII", b"AAA", 1), leaf.key_pem(), "certificate 2 in .* cannot be used"),
     ):
-        with pytest.raises(StartupError, match=told):
+        with pytest.raises(StartupError, match=reported):
             read(tmp_path, chain, key)
     with pytest.raises(StartupError, match=r"certificate: cannot read .*missing: No such file"):
         pair(str(tmp_path / "missing"), str(tmp_path / "key"), NOW)
@@ -196,7 +198,7 @@ def test_a_chain_in_order_stays_as_it_is(tmp_path: Path, leaf: Holder, between: 
 def test_a_chain_that_does_not_begin_with_the_leaf_is_mended_and_told(
     tmp_path: Path, leaf: Holder, between: Holder, ca: Holder
 ) -> None:
-    """The reference does not start with it; at night, when a renewal wrote it, that would help nobody."""
+    """The reference does not start with it; at night, when a renewal wrote it, that would be an outage."""
     found = read(tmp_path, ca.pem + between.pem + leaf.pem, leaf.key_pem())
     assert names(found) == ["CN=registry.test", "CN=intermediate", "CN=test CA"]
     (warning,) = found.warnings
@@ -243,18 +245,18 @@ def test_an_authority_of_the_same_name_with_another_key_is_a_stranger(tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("after", "told"),
+    ("after", "reported"),
     [(-2 * DAY, "is not valid before"), (0 * DAY, ""), (80 * DAY, ""), (87 * DAY, "expires on"),
      (101 * DAY, "has expired on")],
 )  # fmt: skip
 def test_a_certificate_that_is_not_valid_now_is_told(
-    tmp_path: Path, ca: Holder, after: dt.timedelta, told: str
+    tmp_path: Path, ca: Holder, after: dt.timedelta, reported: str
 ) -> None:
     """It is served all the same: a warning, since other clients may accept it."""
     holder = ca.issue("registry.test")
     found = read(tmp_path, holder.chain, holder.key_pem(), NOW + after)
     assert found.until == holder.certificate.not_valid_after_utc
-    assert [told in warning for warning in found.warnings] == ([True] if told else [])
+    assert [reported in warning for warning in found.warnings] == ([True] if reported else [])
 
 
 def test_short_lived_certificates_are_not_told_of_all_their_life(tmp_path: Path, ca: Holder) -> None:
@@ -310,7 +312,7 @@ def test_a_signature_with_sha1_is_told(tmp_path: Path, ca: Holder, leaf: Holder)
 
 
 def test_what_is_not_known_in_a_certificate_does_not_end_the_master(tmp_path: Path, leaf: Holder) -> None:
-    """It reads whatever lies there at a renewal; an exception would take the whole registry down."""
+    """It reads any content at a renewal; an exception would take the whole registry down."""
     der = leaf.certificate.public_bytes(Encoding.DER)
     ecdsa_with_sha256, unknown = bytes.fromhex("2a8648ce3d040302"), bytes.fromhex("2a8648ce3d040371")
     assert der.count(ecdsa_with_sha256) == 2

@@ -32,19 +32,19 @@ def checked(root: Path, health: dict[str, Any], **more: Any) -> Iterator[Debugge
 
 
 def becomes_unhealthy(server: Debugged, check: str, reason: str) -> None:
-    """Every path is refused, the reason stands where operators look, and the process is not to be restarted."""
+    """Every path is refused, log and debug listener have the reason, and the process is not to be restarted."""
     until(lambda: server.get("/debug/health")[0] == 503, "the check to fail", server.live.logs)
-    told = json.loads(server.get("/debug/health")[1])
+    reported = json.loads(server.get("/debug/health")[1])
     # The storage monitor may notice the same by the time this is asked.
-    assert told.keys() - {STORAGE} == {check}
-    assert reason in told[check]
+    assert reported.keys() - {STORAGE} == {check}
+    assert reason in reported[check]
     for path in ("/", "/v2/", "/v2/_catalog", "/readyz"):
         everywhere(server, path, 503)
-    status, body = server.asked("/v2/")
+    status, body = server.requested("/v2/")
     assert json.loads(body)["errors"][0]["code"] == "UNAVAILABLE"
     assert reason not in body
-    assert server.asked("/livez") == (200, "ok\n")
-    assert server.asked("/readyz") == (503, "not ready\n")
+    assert server.requested("/livez") == (200, "ok\n")
+    assert server.requested("/readyz") == (503, "not ready\n")
     status, body = server.get("/readyz")
     assert (status, check in body, reason in body) == (503, True, True)
     assert server.get("/livez") == (200, "ok\n")
@@ -56,7 +56,7 @@ def everywhere(server: Debugged, path: str, status: int) -> None:
     """Each worker looks for itself, so for a moment some know and some do not."""
 
     def answers() -> bool:
-        return {server.asked(path)[0] for _ in range(12)} == {status}
+        return {server.requested(path)[0] for _ in range(12)} == {status}
 
     until(answers, f"{path} to be {status} at every worker", server.live.logs)
 
@@ -109,7 +109,7 @@ class Answering(http.server.BaseHTTPRequestHandler):
 
 
 def test_an_address_that_answers_otherwise_fails_and_mends(tmp_path: Path) -> None:
-    """Asked by HEAD, with the headers given; they may be secrets, and are told to nobody."""
+    """The request is a HEAD with the configured headers; these may be secrets, and are shown nowhere."""
     with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Answering) as answering:
         thread = threading.Thread(target=answering.serve_forever, args=(0.01,))
         thread.start()
@@ -158,7 +158,7 @@ def test_the_first_look_is_one_interval_after_the_start(tmp_path: Path) -> None:
     down = tmp_path / "down"
     down.touch()
     with checked(tmp_path / "data", {"file": [{"file": str(down), "interval": "1h"}]}) as server:
-        assert server.asked("/v2/")[0] == 200
+        assert server.requested("/v2/")[0] == 200
         assert server.get("/debug/health") == (200, "{}")
 
 

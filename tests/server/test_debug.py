@@ -1,4 +1,4 @@
-"""The debug listener of real servers: metrics over all workers, whatever happens to them, and nothing secret."""
+"""The debug listener of real servers: metrics over all workers, also when these die, and nothing secret."""
 
 from __future__ import annotations
 
@@ -151,12 +151,12 @@ def test_no_secret_is_on_any_page(shared: Debugged) -> None:
 
 def test_the_registry_itself_serves_none_of_it(shared: Debugged) -> None:
     for path in ("/metrics", "/debug/health", "/debug/vars"):
-        assert shared.asked(path)[0] == 404
+        assert shared.requested(path)[0] == 404
 
 
 def test_probes_are_answered_by_both_listeners(shared: Debugged) -> None:
     for path in ("/livez", "/readyz"):
-        assert shared.asked(path) == (200, "ok\n")
+        assert shared.requested(path) == (200, "ok\n")
         assert shared.get(path) == (200, "ok\n")
 
 
@@ -166,7 +166,7 @@ def test_the_page_can_be_had_as_openmetrics_and_packed(shared: Debugged) -> None
 
 
 def test_an_address_in_use_ends_the_start(tmp_path: Path) -> None:
-    """A server whose health nobody can ask would look dead."""
+    """A server whose health cannot be requested would look dead."""
     with socket.create_server(("127.0.0.1", 0)) as taken:
         addr = f"127.0.0.1:{taken.getsockname()[1]}"
         with pytest.raises(NotStarted) as caught:
@@ -197,7 +197,7 @@ def test_a_reload_takes_another_path_and_keeps_the_address(tmp_path: Path) -> No
 
 
 def test_a_connection_that_is_kept_open_survives_a_reload(tmp_path: Path) -> None:
-    """Prometheus asks again and again on one connection; it is told to come on a new one."""
+    """Prometheus keeps one connection; it is closed, so that the next scrape opens a new one."""
     with debugged(tmp_path / "data", http={"workers": 1}) as server:
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=LIMIT_S)
         connection.request("GET", "/metrics")
@@ -254,7 +254,7 @@ def test_a_missing_library_is_named_with_the_way_to_get_it(monkeypatch: pytest.M
 
 
 def test_what_is_off_is_not_imported() -> None:
-    """Nobody pays for metrics and traces that are not wanted: 15 MB for each worker."""
+    """Metrics and traces that are not configured would cost 15 MB for each worker."""
     code = (
         "import sys, moorage.wiring.app, moorage.server\n"
         "print([name for name in sys.modules if name.startswith(('prometheus_client', 'opentelemetry', "

@@ -45,7 +45,7 @@ def test_an_address_means_what_it_means_to_the_reference(addr: str, families: se
             sockets.close()
         if not reached - families:
             break
-        # Somebody else has the port of the other family.
+        # Another process has the port of the other family.
     assert reached == families
 
 
@@ -137,7 +137,7 @@ def test_a_unix_socket_is_served_and_removed_at_the_end(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_socket_is_left_alone(tmp_path: Path) -> None:
-    """A mistyped path must not cost somebody a file."""
+    """A mistyped path must not cost the operator a file."""
     path = tmp_path / "precious"
     path.write_text("data")
     with pytest.raises(StartupError, match="no socket"):
@@ -163,14 +163,14 @@ os.execv(sys.executable, [sys.executable, "-m", "tests.server.serving", sys.argv
 
 
 def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> None:
-    """Socket activation: the unit owns the port, and READY=1 says when the registry is up."""
+    """Socket activation: the unit owns the port, and READY=1 reports when the registry is up."""
     home = tmp_path / "home"
     with serving(home, wait=False, http={"addr": "127.0.0.1:1"}) as unused:
         unused.process.kill()
     (home / "err").write_text("")
-    told = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-    told.bind(str(tmp_path / "notify"))
-    told.settimeout(LIMIT_S)
+    reported = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
+    reported.bind(str(tmp_path / "notify"))
+    reported.settimeout(LIMIT_S)
     with (home / "err").open("ab") as err:
         process = subprocess.Popen(
             [sys.executable, "-c", _AS_SYSTEMD, "1", str(home / "config.yml")],
@@ -182,23 +182,23 @@ def test_a_socket_of_systemd_takes_the_place_of_the_address(tmp_path: Path) -> N
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
-        assert told.recv(100) == b"READY=1"
+        assert reported.recv(100) == b"READY=1"
         connection = http.client.HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)
         connection.request("GET", "/")
         assert connection.getresponse().status == 200
         connection.close()
         process.send_signal(signal.SIGHUP)
-        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", told.recv(100))
-        assert told.recv(100) == b"READY=1"
+        assert re.fullmatch(rb"RELOADING=1\nMONOTONIC_USEC=\d+", reported.recv(100))
+        assert reported.recv(100) == b"READY=1"
         process.terminate()
-        assert told.recv(100) == b"STOPPING=1"
+        assert reported.recv(100) == b"STOPPING=1"
         assert process.wait(LIMIT_S) == 0
     finally:
         process.kill()
         process.wait()
         if process.stdout is not None:
             process.stdout.close()
-        told.close()
+        reported.close()
 
 
 def test_more_than_one_socket_of_systemd_is_an_error() -> None:
@@ -222,7 +222,7 @@ def test_a_server_tells_where_it_listens(tmp_path: Path) -> None:
 
 
 def test_a_registry_that_is_open_to_the_network_says_so_once(tmp_path: Path) -> None:
-    """Whoever scans the network finds it before its operator notices."""
+    """A scan of the network finds it before its operator notices."""
     with serving(tmp_path / "home", http={"addr": "0.0.0.0:0"}) as served:
         until(lambda: "listening on" in served.err, "the line")
         (line,) = [line for line in served.err.splitlines() if "no authentication" in line]

@@ -118,10 +118,10 @@ def test_probes_leave_lines_in_the_access_log_only_on_request(tmp_path: Path, pr
         served.logged("health check fails")
         assert served.get("/readyz")[0] == 503
         assert served.stop() == 0
-        asked = re.findall(r'"([A-Z]+ \S+) HTTP/1.1" (\d+)', served.out)
+        requested = re.findall(r'"([A-Z]+ \S+) HTTP/1.1" (\d+)', served.out)
     quiet = [("GET /", "200"), ("GET /livez", "200"), ("GET /readyz", "200"), ("GET /readyz?verbose", "200")]
     loud = [("GET /hello", "200"), ("POST /livez", "405"), ("GET /readyz", "503")]
-    assert asked == (quiet if probes else []) + loud
+    assert requested == (quiet if probes else []) + loud
 
 
 def test_requests_that_outlast_the_drain_are_cut_and_the_status_says_so(tmp_path: Path) -> None:
@@ -249,7 +249,7 @@ def test_reloading_under_load_loses_no_request(served: Served) -> None:
 
 
 def test_a_connection_made_before_a_reload_may_still_ask(tmp_path: Path) -> None:
-    """Its request is on its way while the worker that accepted it is told to retire."""
+    """Its request is on its way while the worker that accepted it gets RETIRE."""
     with serving(tmp_path / "home", http={"workers": 1}) as served, served.connect() as connection:
         served.get()  # accepted after the connection, so that one is accepted too
         served.signal(signal.SIGHUP)
@@ -266,7 +266,7 @@ def test_a_kept_connection_may_ask_once_more_after_a_reload(tmp_path: Path) -> N
         before = json.loads(kept.getresponse().read())["pid"]
         served.signal(signal.SIGHUP)
         served.logged("configuration reloaded")
-        # By the time that others have been answered by the new worker, the old one has been told.
+        # By the time that others have been answered by the new worker, the old one has got RETIRE.
         until(lambda: json.loads(served.get()[2])["pid"] != before, "the new worker")
         kept.request("POST", "/echo", body=b"12345")
         answer = kept.getresponse()
@@ -305,24 +305,24 @@ def test_reloading_takes_the_new_configuration(served: Served) -> None:
     served.configure(log={"accesslog": {"disabled": False}}, http={"workers": 5})
     served.signal(signal.SIGHUP)
     served.logged("configuration reloaded")
-    # The old workers have been told to take no more connections; one of them may not have heard it yet.
+    # The old workers have been sent RETIRE; one of them may not have received it yet.
     until(lambda: served.get("/hello?new=1")[0] == 200 and "/hello?new=1" in served.out, "the access log")
     assert "http.workers has changed: restart the registry to apply it" in served.err
 
 
 def test_only_an_address_other_than_that_of_the_start_takes_a_restart(served: Served) -> None:
-    """Whoever puts the file back is not asked for a restart, and whoever leaves it is asked each time."""
-    wanted = "http.addr has changed: restart the registry to apply it"
+    """A file that is restored requires no restart; one that is not is reported at each reload."""
+    expected = "http.addr has changed: restart the registry to apply it"
     for times, addr in ((1, "127.0.0.2:0"), (2, "127.0.0.2:0"), (2, "127.0.0.1:0")):
         served.configure(http={"addr": addr})
         before = served.err.count("configuration reloaded")
         served.signal(signal.SIGHUP)
         served.logged("configuration reloaded", before + 1)
-        assert served.err.count(wanted) == times
+        assert served.err.count(expected) == times
 
 
 def test_a_reload_asked_for_during_the_start_is_not_forgotten(tmp_path: Path) -> None:
-    """Whoever writes the configuration while the server comes up sends one signal, once."""
+    """A tool that writes the configuration while the server starts sends one signal, once."""
     home = tmp_path / "home"
     home.mkdir()
     (home / "start-later").touch()

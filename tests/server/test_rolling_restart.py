@@ -24,7 +24,7 @@ def served(tmp_path: Path) -> Iterator[Served]:
 
 
 def test_a_stop_during_a_reload_is_a_clean_one(served: Served) -> None:
-    """Nobody is started any more: it would find the sockets closed, and the status would be that of a failure."""
+    """No worker is started: it would find the sockets closed, and the status would be that of a failure."""
     (served.home / "start-later").touch()
     served.signal(signal.SIGHUP)
     served.seen("starting")
@@ -39,8 +39,8 @@ def test_a_place_whose_old_and_new_worker_both_die_is_filled_again(served: Serve
     workers: dict[int, int] = {}
 
     def both_have_answered() -> bool:
-        told = json.loads(served.get()[2])
-        workers[told["number"]] = told["pid"]
+        reported = json.loads(served.get()[2])
+        workers[reported["number"]] = reported["pid"]
         return len(workers) == 2
 
     until(both_have_answered, "an answer of each worker")
@@ -57,7 +57,7 @@ def test_a_place_whose_old_and_new_worker_both_die_is_filled_again(served: Serve
 
 
 def test_a_reload_that_finds_nobody_serving_is_taken(tmp_path: Path) -> None:
-    """Whoever mends what kept the workers from starting must not have to restart the server as well."""
+    """An operator who mends what kept the workers from starting must not have to restart the server as well."""
     with serving(tmp_path / "home", http={"workers": 1}) as served:
         (served.home / "do-not-start").touch()
         os.kill(served.children()[0], signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""No secret that a registry is given or sent ever stands in what it prints: a real server, at its most talkative.
+"""No secret that a registry is given or sent is ever in its output: a real server, at its most verbose.
 
 Everything is written down that is secret, the server is asked in many ways, well and badly, and all that it wrote
 is searched: both logs, the dump of SIGQUIT, answers, and what the commands say about its configuration.
@@ -70,7 +70,7 @@ def everything_secret() -> dict[str, Any]:
 
 
 def search(text: str, more: dict[str, str] | None = None) -> None:
-    """Fails with the name of whatever is found, and where."""
+    """Fail with the name of each secret that is found, and its place."""
     forms = {**SECRETS, "basic": BASIC, **(more or {})}
     for name, secret in forms.items():
         for form in {secret, quote(secret, safe=""), base64.b64encode(secret.encode()).decode().rstrip("=")}:
@@ -254,9 +254,9 @@ def test_what_is_wrong_is_said_without_the_secret(tmp_path: Path, name: str) -> 
     settings[section] = {**content} if section != "http" else {"addr": ":0", **content}
     path = tmp_path / "config.yml"
     path.write_text(yaml.safe_dump(settings))
-    for said in (command("config", "check", str(path)), command("serve", str(path))):
-        assert re.search(r"\d+ errors?|error", said), said
-        search(said)
+    for output in (command("config", "check", str(path)), command("serve", str(path))):
+        assert re.search(r"\d+ errors?|error", output), output
+        search(output)
 
 
 def test_secrets_in_variables_are_kept_as_well(tmp_path: Path) -> None:
@@ -269,6 +269,6 @@ def test_secrets_in_variables_are_kept_as_well(tmp_path: Path) -> None:
     path = tmp_path / "config.yml"
     path.write_text("version: 0.1\nhttp: {addr: ':0'}\n")
     for name in ("show", "check"):
-        said = command("config", name, str(path), env=variables)
-        assert "SECERT" in said
-        search(said)
+        output = command("config", name, str(path), env=variables)
+        assert "SECERT" in output
+        search(output)

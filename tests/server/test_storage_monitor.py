@@ -110,7 +110,7 @@ def test_a_file_that_a_crash_left_is_replaced(tmp_path: Path) -> None:
 
 
 def test_read_only_mode_writes_nothing(tmp_path: Path) -> None:
-    """The operator has said so; a missing directory is not even created."""
+    """As configured; a missing directory is not even created."""
     root = tmp_path / "data"
     assert check(target(root, write=False), NEW) == NEW
     assert not root.exists()
@@ -242,7 +242,7 @@ def test_a_directory_that_disappears_between_two_checks_is_not_created_again(
 
 
 @pytest.mark.parametrize(
-    ("number", "told"),
+    ("number", "reported"),
     [
         (errno.ENOSPC, "free or add space"),
         (errno.EDQUOT, "quota"),
@@ -253,14 +253,14 @@ def test_a_directory_that_disappears_between_two_checks_is_not_created_again(
     ],
 )
 def test_the_cause_is_for_operators_and_the_reason_for_everybody(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, told: str
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int, reported: str
 ) -> None:
     """A client that may not push must not learn where the registry keeps its files."""
     failing_writes(monkeypatch, number)
     found = check(target(tmp_path), NEW)
     assert (found.readable, found.writable, found.degraded) == (True, False, True)
     assert found.code == errno.errorcode[number]
-    assert told in found.reason
+    assert reported in found.reason
     assert str(tmp_path) not in found.reason
     assert found.cause.startswith(f"{tmp_path}/secret/place: {os.strerror(number)}")
     assert (f"as user {os.geteuid()}" in found.cause) == (number in {errno.EACCES, errno.EPERM})
@@ -339,7 +339,7 @@ def test_what_is_monitored() -> None:
 
 
 def test_the_report_of_a_monitor_that_hangs_counts_as_unknown() -> None:
-    """A disk that was full an hour ago says nothing of now; nor does one that was healthy."""
+    """The state of an hour ago, full or healthy, is no evidence of the present one."""
     now = [1000.0]
     report = SharedReport(lambda: now[0])
     assert report.current() == NEW
@@ -431,27 +431,27 @@ def pushed(server: Debugged) -> tuple[Wire, bytes]:
 @pytest.mark.slow
 @pytest.mark.parametrize("replacement", ["nothing", "a plain file"])
 def test_a_directory_that_is_lost_takes_the_registry_out_of_service(tmp_path: Path, replacement: str) -> None:
-    """Without it every image would be 404, and clients would believe that somebody has deleted them."""
+    """Without it every image would be 404, and clients would conclude that they were deleted."""
     root, away = tmp_path / "data", tmp_path / "away"
     with debugged(root, health=OFTEN, http={"workers": 2}) as server:
         wire, kept = pushed(server)
         root.rename(away)
         if replacement == "a plain file":
             root.touch()
-        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+        until(lambda: server.requested("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
         for answer in (wire.manifest("disk/app", "kept"), wire.start_upload("disk/app")):
             assert (answer.status, answer.codes) == (503, ["UNAVAILABLE"])
             assert str(root).encode() not in answer.body
-        assert server.asked("/livez") == (200, "ok\n")
-        status, told = server.get("/debug/health")
-        assert (status, "storage" in told, str(root) in told) == (503, True, True)
+        assert server.requested("/livez") == (200, "ok\n")
+        status, reported = server.get("/debug/health")
+        assert (status, "storage" in reported, str(root) in reported) == (503, True, True)
         assert server.total("moorage_health_check_failing", "check=storage") == 1
         assert server.total("moorage_storage_writable") == 0
         if replacement == "a plain file":
             root.unlink()
         assert not root.exists(), "what is lost is not made anew"
         away.rename(root)
-        until(lambda: server.asked("/readyz") == (200, "ok\n"), "the return to be noticed", server.live.logs)
+        until(lambda: server.requested("/readyz") == (200, "ok\n"), "the return to be noticed", server.live.logs)
         assert wire.manifest("disk/app", "kept").body == kept
         wire.push_image("disk/app", "new", [b"more"])
         server.logged("can be read and written again")
@@ -461,16 +461,16 @@ def test_a_directory_that_is_lost_takes_the_registry_out_of_service(tmp_path: Pa
 
 @pytest.mark.slow
 def test_a_directory_that_cannot_be_read_ends_the_start(tmp_path: Path) -> None:
-    """Told at once, with the setting, the place and what to do."""
+    """Reported at once, with the setting, the path and the remedy."""
     (tmp_path / "data").touch()
     with pytest.raises(NotStarted) as caught:
         start_moorage(tmp_path / "data")
-    told = str(caught.value)
-    assert "ended with status 1" in told
-    assert "storage.filesystem.rootdirectory cannot be used" in told
-    assert f"{tmp_path / 'data'}: Not a directory" in told
-    assert "the operator must put one in its place" in told
-    assert "Traceback" not in told
+    reported = str(caught.value)
+    assert "ended with status 1" in reported
+    assert "storage.filesystem.rootdirectory cannot be used" in reported
+    assert f"{tmp_path / 'data'}: Not a directory" in reported
+    assert "the operator must put one in its place" in reported
+    assert "Traceback" not in reported
 
 
 @pytest.mark.slow
@@ -493,7 +493,7 @@ def test_a_reload_that_names_such_a_directory_is_refused(tmp_path: Path) -> None
         server.logged("configuration reloaded")
         until((tmp_path / "other").exists, "the monitor to check the new directory", server.live.logs)
         (tmp_path / "other").rename(tmp_path / "away")
-        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+        until(lambda: server.requested("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
         assert (tmp_path / "data").exists()
 
 
@@ -507,7 +507,7 @@ def test_a_monitor_that_dies_is_started_again(tmp_path: Path) -> None:
         server.logged("the storage monitor died")
         until(lambda: monitors(server.live.pid) - {monitor}, "another one", server.live.logs)
         (tmp_path / "data").rename(tmp_path / "away")
-        until(lambda: server.asked("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
+        until(lambda: server.requested("/readyz")[0] == 503, "the loss to be noticed", server.live.logs)
 
 
 def monitors(pid: int) -> set[int]:

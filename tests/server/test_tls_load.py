@@ -166,7 +166,7 @@ class Stream(threading.Thread):
 
 
 def test_an_exchange_of_certificates_fails_no_request(registry: Registry, data: bytes) -> None:
-    """New connections see the new certificate; a download and connections that are kept go on with the old one."""
+    """New connections get the new certificate; a download and kept connections continue with the old one."""
     path = registry.push(data)
     processes = registry.served.children()
     kept, download = registry.connect(), registry.connect()

@@ -38,8 +38,8 @@ async def test_challenges_that_cannot_be_read_occupy_few_threads(
     tls_provider = Certificates(None, Challenges(str(store.folder), (HOST,)))
     os.mkfifo(store.alpn_file(HOST))  # to open it blocks until there is a writer
     try:
-        asked: list[Awaitable[object]] = [tls_provider.challenge(HOST) for _ in range(40)]
-        results = await asyncio.gather(*asked, return_exceptions=True)
+        requested: list[Awaitable[object]] = [tls_provider.challenge(HOST) for _ in range(40)]
+        results = await asyncio.gather(*requested, return_exceptions=True)
         assert [type(result) for result in results] == [TimeoutError] * 40
         async with asyncio.timeout(LIMIT_S):
             assert await asyncio.to_thread(lambda: "done") == "done"

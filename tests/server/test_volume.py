@@ -34,7 +34,7 @@ def nobody() -> Iterator[None]:
 
 @pytest.fixture
 def closed() -> Iterator[Path]:
-    """A directory that nobody may enter, below one that everybody may."""
+    """A directory that no user may enter, below one that every user may."""
     with tempfile.TemporaryDirectory() as above:
         Path(above).chmod(0o755)
         directory = Path(above, "closed")

@@ -124,7 +124,7 @@ def test_caches_are_no_larger_with_more_memory(cache_bytes: int | None) -> None:
 
 
 async def test_little_memory_makes_every_cache_smaller(tmp_path: Path) -> None:
-    """In proportion; together they take what the plan says."""
+    """In proportion; together they take what the plan has."""
     settings = load_text(tmp_path, BASE).settings
     registry = make_registry(MemoryDriver(), settings, b"s", Resources(cache_bytes=11 * MIB))
     assert registry.manifests.contents.cache._limit == 8 * MIB

@@ -18,34 +18,34 @@ __all__ = ["Client"]
 class Client:
     """Pushes `data` in requests that end at `ends`, and finishes; records acknowledged offsets.
 
-    `told` is the offset that was last acknowledged, -1 before an upload was begun.
+    `acknowledged` is the offset that was last acknowledged, -1 before an upload was begun.
     """
 
     def __init__(self, data: bytes, ends: Sequence[int]) -> None:
         self._data, self._ends = data, ends
-        self.told = -1
+        self.acknowledged = -1
         self.finished = False
 
     async def push(self, driver: ObjectDriver) -> None:
         """Continue from the upload's offset.  Raises StorageUnavailable where the node dies."""
         state = await self._where(driver)
         assert self._data.startswith(await self._stored(driver, state))
-        assert state.offset >= self.told, "what was acknowledged is kept"
+        assert state.offset >= self.acknowledged, "what was acknowledged is kept"
         for end in self._ends:
             if state.offset >= end:
                 continue
             async with driver.uploads.append(HOME, state) as appender:
                 await appender.write([self._data[state.offset : end]])
                 state = await appender.checkpoint([note(end)])
-            self.told = state.offset
+            self.acknowledged = state.offset
         await driver.uploads.publish(HOME, state, TO)
         self.finished = True
         await driver.uploads.discard(HOME)
 
     async def _where(self, driver: ObjectDriver) -> UploadState:
-        if self.told < 0:
+        if self.acknowledged < 0:
             state = await driver.uploads.begin(HOME)
-            self.told = 0
+            self.acknowledged = 0
             return state
         return await driver.uploads.state(HOME)
 

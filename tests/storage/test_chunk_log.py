@@ -60,23 +60,23 @@ class Client:
     """Pushes PIECES, a request for each, to any node, and records acknowledged offsets."""
 
     def __init__(self) -> None:
-        self.told = -1  # the offset of the last answer; -1: it has not heard of an upload
+        self.acknowledged = -1  # the offset of the last answer; -1: it has not heard of an upload
         self.at = 0
 
     async def push(self, log: ChunkLog) -> None:
         """Push from the upload's offset to the end."""
-        if self.told < 0:
+        if self.acknowledged < 0:
             await log.begin(HOME)
-            self.told = 0
+            self.acknowledged = 0
         whole = b"".join(PIECES)
         edges = [0, *itertools.accumulate(map(len, PIECES))]
         while True:
             state = await log.state(HOME)
             assert state.offset in edges, "an upload stands where a request ended"
-            assert state.offset >= self.told, "what was acknowledged is there"
+            assert state.offset >= self.acknowledged, "what was acknowledged is there"
             assert await stored(log, state) == whole[: state.offset]
             assert state.notes in {(), (note(state.offset),)}
-            self.told = state.offset
+            self.acknowledged = state.offset
             if state.offset == len(whole):
                 break
             piece = next(
@@ -84,7 +84,7 @@ class Client:
             )
             async with log.append(HOME, state) as appender:
                 await appender.write([piece[:3], piece[3:]])
-                self.told = (await appender.checkpoint([note(state.offset + len(piece))])).offset
+                self.acknowledged = (await appender.checkpoint([note(state.offset + len(piece))])).offset
         await log.publish(HOME, state, TO)
         self.at = 1
         await log.discard(HOME)
@@ -140,7 +140,7 @@ async def die_and_go_on(step: int, done: bool, any_length: bool) -> None:
     try:
         await client.push(other)
     except UploadMissing:  # the client had its answer, or never got the upload's address
-        assert client.at == 1 or client.told <= 0
+        assert client.at == 1 or client.acknowledged <= 0
     if client.at:
         assert bucket.objects[TO].data == whole
     for home in [home async for home in other.abandoned(Key("repositories"), later())]:

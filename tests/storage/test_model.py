@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 NAMES = ["a", "a-b", "a.b", "a0", "B", "v1", "v10", "_x"]
 PREFIXES = [Key(prefix) for prefix in ("r", "r/a", "r/a-b", "r/v1", "r/v1/a", "q")]
-# Every key has three components, so that no object lies below another: what a directory cannot hold.
+# Every key has three components, so that no object is below another: what a directory cannot hold.
 KEYS = st.builds(lambda one, two: Key(f"r/{one}/{two}"), st.sampled_from(NAMES), st.sampled_from(NAMES))
 AFTER = st.sampled_from(["", *NAMES, "a-", "~"])
 STEP = st.one_of(

@@ -74,11 +74,11 @@ PARTS: Final = (
 
 @dataclass
 class Job:
-    """One run.  `told` are the tables of the stores that are done."""
+    """One run.  `tables` are the tables of the stores that are done."""
 
     scratch: Path
     arguments: Sequence[str]
-    told: list[str] = field(default_factory=list)
+    tables: list[str] = field(default_factory=list)
     failed: bool = False
 
     def run(self, store: str) -> None:
@@ -91,7 +91,7 @@ class Job:
                 self._test(account)
         except NoStore as error:
             self.failed = True
-            self.told.append(f"{store} did not start: {error}")
+            self.tables.append(f"{store} did not start: {error}")
 
     def _test(self, account: Account) -> None:
         outcomes: list[Outcome] = []
@@ -105,7 +105,7 @@ class Job:
                     _say(f"{account.store} says of itself:\n{account.health()}")
         finally:
             if outcomes:
-                self.told.append(table(account.version, outcomes))
+                self.tables.append(table(account.version, outcomes))
         # With arguments of one's own, such as -k, a part may be empty.
         self.failed |= not all(one.good or (self.arguments and _empty(one)) for one in outcomes)
 
@@ -128,7 +128,7 @@ def _empty(outcome: Outcome) -> bool:
 
 
 def _run(command: Sequence[str], environment: dict[str, str]) -> int:
-    """The exit status.  Whatever ends the wait, pytest is given the time to end what its tests have started."""
+    """The exit status.  However the wait ends, pytest gets time to end what its tests have started."""
     process = subprocess.Popen(command, cwd=ROOT, env=environment)
     try:
         return process.wait()
@@ -176,7 +176,7 @@ def main(arguments: list[str]) -> int:
             print("\ninterrupted: all that was started is ended", file=sys.stderr)
             return _INTERRUPTED
         finally:
-            print("\n\n".join(["", *job.told]), flush=True)
+            print("\n\n".join(["", *job.tables]), flush=True)
         return 1 if job.failed else 0
 
 

@@ -4,9 +4,9 @@
         programs.start("mon", ["ceph-mon", ...])
         programs.wait("the monitor", lambda: ..., of="mon")
 
-Whatever ends the `with`, all of them are ended, last one first: SIGTERM, and SIGKILL for one that does not go.
-They lead sessions of their own, so that Ctrl-C reaches only whoever must end them, and the kernel ends them should
-that one be killed itself.
+However the `with` ends, all of them are ended, last one first: SIGTERM, and SIGKILL for one that does not go.
+They lead sessions of their own, so that Ctrl-C reaches only the process that must end them, and the kernel ends
+them should that one be killed itself.
 """
 
 from __future__ import annotations
@@ -40,15 +40,15 @@ T = TypeVar("T")
 
 
 class NoStore(Exception):
-    """A program is missing or the store did not start; the message says which, and holds its log."""
+    """A program is missing or the store did not start; the message names it, and has its log."""
 
 
 @dataclass(frozen=True)
 class Account:
     """How to reach a store that runs, and what it is.
 
-    `exact`: racing conditional writes have one winner.  `health` tells in the store's own words how it is, for
-    whoever wonders why tests fail.  `native` is the account's address in the store's own API, "" without one.
+    `exact`: racing conditional writes have one winner.  `health` is the store's own report of its state, for
+    the diagnosis of failed tests.  `native` is the account's address in the store's own API, "" without one.
     `steps`: of so many requests of a push one is fatal, which is all that a slow store has the time for;
     MOORAGE_STEPS goes before it.
     """
@@ -147,7 +147,7 @@ def _die_with_parent() -> None:
 
 
 def program(name: str) -> str:
-    """Debian's own program of that name, before one that somebody installed beside it.  Raises NoStore."""
+    """Debian's own program of that name, before another one that is installed beside it.  Raises NoStore."""
     found = shutil.which(name, path=f"/usr/bin:/usr/sbin:{os.environ.get('PATH', '')}")
     if found is None:
         raise NoStore(f"{name} is not installed: python3 tools/install_test_programs.py --stores (as root)")
@@ -175,7 +175,7 @@ def ask(*command: str | Path, folder: Path, environment: Mapping[str, str] | Non
 
 
 def free_port() -> int:
-    """For programs that take no port of the kernel's choice: free now, and hardly anybody else's next."""
+    """For programs that take no port of the kernel's choice: free now, and hardly the next choice of others."""
     with socket.socket() as found:
         found.bind(("127.0.0.1", 0))
         port: int = found.getsockname()[1]

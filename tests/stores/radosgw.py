@@ -3,7 +3,7 @@
     with a_radosgw(folder) as account:
         ...  # account.endpoint speaks S3, and checks signatures and their expiry
 
-Everything lies in `folder`; Debian's packages radosgw, ceph-mon, ceph-osd and ceph-common must be installed
+Everything is in `folder`; Debian's packages radosgw, ceph-mon, ceph-osd and ceph-common must be installed
 (tools/install_test_programs.py --stores radosgw).
 
 What is deleted is freed after seconds, not after the usual two hours: an OSD that is full answers nothing at all.
@@ -87,7 +87,7 @@ def a_radosgw(folder: Path) -> Iterator[Account]:
             try:
                 account = _started(programs)
             except NoStore as error:
-                # Somebody else was faster to take one of the ports.
+                # Another process was faster to take one of the ports.
                 if "ddress already in use" in str(error) and attempt < _ATTEMPTS:
                     continue
                 raise

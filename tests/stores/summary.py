@@ -1,4 +1,4 @@
-"""What one run of pytest said, from its JUnit file, and the table that the whole job ends with.
+"""Results of one run of pytest, from its JUnit file, and the table at the end of the whole job.
 
 A test that was skipped is *excused* where the store cannot pass it by its nature (`tests.s3.cannot_hold`); for any
 other reason it was *not run*, and then the job has failed: a green run is a run of everything.
@@ -44,12 +44,12 @@ def read(part: str, status: int, path: Path, seconds: float) -> Outcome:
         return outcome
     for case in ET.parse(path).getroot().iter("testcase"):
         name = f"{case.get('classname', '')}::{case.get('name', '')}"
-        told = [found for kind in ("error", "failure", "skipped") if (found := case.find(kind)) is not None]
-        if not told:
+        reported = [found for kind in ("error", "failure", "skipped") if (found := case.find(kind)) is not None]
+        if not reported:
             outcome.passed += 1
             continue
-        reason = (told[0].get("message") or told[0].text or "").strip().split("\n", 1)[0]
-        if told[0].tag != "skipped":
+        reason = (reported[0].get("message") or reported[0].text or "").strip().split("\n", 1)[0]
+        if reported[0].tag != "skipped":
             outcome.failed.append((name, reason))
         elif reason.startswith(_EXCUSE):
             outcome.excused.append((name, reason.partition(": ")[2]))

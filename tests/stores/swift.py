@@ -4,7 +4,7 @@
         ...  # account.endpoint speaks S3; account.native Swift's own API, without authentication
 
 One account, container and object server and two proxies, each one process on a port of the kernel's choice, over
-one directory with extended attributes, and rings of one device that are built from those ports.  Everything lies
+one directory with extended attributes, and rings of one device that are built from those ports.  Everything is
 in `folder`.  Only Debian's package python3-swift is needed (tools/install_test_programs.py --stores swift): the
 servers are started from its modules, so that no user, no service and no /etc/swift is made.
 """
@@ -79,7 +79,7 @@ pipeline = catch_errors gatekeeper healthcheck cache listing_formats bulk s3api 
 [app:proxy-server]
 use = egg:swift#proxy
 account_autocreate = true
-# All is on one device: nobody else could answer in its place.
+# All is on one device: no other server could answer in its place.
 error_suppression_limit = 1000000
 [filter:cache]
 use = egg:swift#memcache

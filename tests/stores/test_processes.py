@@ -1,4 +1,4 @@
-"""The programs of a store: a start that fails is told with its log, and nothing runs on."""
+"""The programs of a store: a start that fails is reported with its log, and no process is left."""
 
 from __future__ import annotations
 

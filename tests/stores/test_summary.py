@@ -1,4 +1,4 @@
-"""What the job of the stores says of its tests, and when it has failed."""
+"""Report of the job of the stores on its tests, and its exit status."""
 
 from __future__ import annotations
 
@@ -33,20 +33,20 @@ def test_what_a_store_cannot_pass_is_excused_and_listed(tmp_path: Path) -> None:
     outcome = read("a part", 0, path, 3.0)
     assert outcome.good
     assert (outcome.passed, outcome.excused) == (1, [("tests.a::test_two", "it has no keys")])
-    told = table("a store", [outcome, outcome])
-    assert "it has no keys" in told
-    assert "tests.a::test_two" in told
-    assert ["all", "2", "0", "2", "0"] in [line.split()[:5] for line in told.splitlines()]
+    reported = table("a store", [outcome, outcome])
+    assert "it has no keys" in reported
+    assert "tests.a::test_two" in reported
+    assert ["all", "2", "0", "2", "0"] in [line.split()[:5] for line in reported.splitlines()]
 
 
 def test_failures_errors_and_missing_programs_are_no_success(tmp_path: Path) -> None:
-    """A job that runs half of its tests and says nothing is worse than none."""
+    """A job that runs half of its tests and reports nothing is worse than none."""
     path = tmp_path / "report.xml"
-    for case, status, said in ((FAILURE, 1, "assert 1"), (ERROR, 1, "no fixture"), (MISSING, 0, "no skopeo")):
+    for case, status, output in ((FAILURE, 1, "assert 1"), (ERROR, 1, "no fixture"), (MISSING, 0, "no skopeo")):
         path.write_text(REPORT % case)
         outcome = read("a part", status, path, 3.0)
         assert not outcome.good
-        assert f": {said}" in table("a store", [outcome])
+        assert f": {output}" in table("a store", [outcome])
 
 
 def test_a_part_without_tests_or_without_a_report_is_no_success(tmp_path: Path) -> None:

@@ -54,7 +54,7 @@ def test_an_image_names_its_config_and_layers() -> None:
 
 
 def test_a_closure_can_be_pushed_in_order() -> None:
-    """Whatever is named comes before what names it, each once."""
+    """Each part comes before the one that names it, once."""
     shared = blob("shared")
     both = index(image(shared, platform="linux/amd64"), image(shared, blob("x"), platform="linux/arm64"))
     outer = index(both, docker=True)

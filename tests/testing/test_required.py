@@ -1,4 +1,4 @@
-"""Nothing is left out of a run in silence: what is missing is told, and fails where everything is required."""
+"""Nothing is left out of a run in silence: what is missing is reported, and fails where everything is required."""
 
 from __future__ import annotations
 

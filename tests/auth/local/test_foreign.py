@@ -182,12 +182,12 @@ class Remote:
 
     def __init__(self) -> None:
         self.answers: dict[str, bytes | Exception] = {}
-        self.asked: list[str] = []
+        self.requested: list[str] = []
         self.hold = threading.Event()
         self.hold.set()
 
     def __call__(self, url: str, ca: str) -> bytes:
-        self.asked.append(url)
+        self.requested.append(url)
         assert self.hold.wait(30)
         answer = self.answers[url]
         if isinstance(answer, Exception):
@@ -217,7 +217,7 @@ async def test_keys_are_found_by_discovery_and_kept() -> None:
     assert all(list(keys.by_id) == ["key-1"] for keys in together)
     clock.now += 3500
     await source.keys("key-1")
-    assert network.asked == [DISCOVERY, KEYS]
+    assert network.requested == [DISCOVERY, KEYS]
     await source.close()
 
 
@@ -225,7 +225,7 @@ async def test_an_address_of_keys_needs_no_discovery() -> None:
     network = remote(FakeIssuer())
     source = RemoteKeys(Issuer("ci", ISSUER, (AUDIENCE,), KEYS), network, Clock())
     await source.keys("key-1")
-    assert network.asked == [KEYS]
+    assert network.requested == [KEYS]
 
 
 async def test_an_unknown_key_is_looked_for_but_not_at_every_forged_token() -> None:
@@ -241,12 +241,12 @@ async def test_an_unknown_key_is_looked_for_but_not_at_every_forged_token() -> N
     assert list((await source.keys("new")).by_id) == ["new"]
     for _ in range(3):
         await source.keys("forged")
-    assert len(network.asked) == 2
+    assert len(network.requested) == 2
     await source.close()
 
 
 async def test_logins_with_a_known_key_work_while_the_issuer_is_down() -> None:
-    """CI systems have maintenance windows; deployments go on."""
+    """CI systems have maintenance windows; deployments continue meanwhile."""
     clock = Clock()
     network = remote(FakeIssuer())
     source = RemoteKeys(Issuer("ci", ISSUER, (AUDIENCE,), KEYS), network, clock)
@@ -286,7 +286,7 @@ async def test_without_keys_logins_are_refused_and_the_fetch_is_retried(
     for _ in range(2):
         with pytest.raises(KeysUnavailable):
             await source.keys("key-1")
-    assert len(network.asked) <= 2, "not at every request"
+    assert len(network.requested) <= 2, "not at every request"
     network.answers[url] = right
     clock.now += 5
     assert (await source.keys("key-1")).by_id

@@ -82,7 +82,7 @@ def test_other_bytes_are_recognised(data: bytes) -> None:
 
 
 def test_no_bytes_do_anything_else() -> None:
-    """Anybody may send anything here."""
+    """Any client may send any bytes here."""
     draw = random.Random(7)
     whole = greeting("r.test", "h2")
     for _ in range(3000):

@@ -140,7 +140,7 @@ async def test_a_reset_during_the_handshake_disturbs_nothing(
 async def test_lines_of_failures_are_limited(
     certificates: Certificates, lines: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Anybody can cause them.  The number of the others is logged also when no failure follows."""
+    """Any client can cause them.  The number of the others is logged also when no failure follows."""
     clock = Clock(monkeypatch)
     async with running(tls=certificates) as served:
         for _ in range(50):

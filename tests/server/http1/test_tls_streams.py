@@ -121,7 +121,7 @@ async def test_half_of_a_request_behind_a_file_waits_for_the_other_half(
 async def test_a_closing_alert_within_a_file_ends_the_connection_after_it(
     served: Running, certificate: Certificate
 ) -> None:
-    """RFC 8446 section 6.1: the other direction goes on, so the file is owed."""
+    """RFC 8446 section 6.1: the other direction stays open, so the file must be sent."""
     async with await downloading(served, certificate) as peer:
         await peer.send_close_notify()
         await is_answered(served, certificate)
@@ -213,7 +213,7 @@ async def test_a_client_that_sends_too_slowly_is_refused(certificate: Certificat
 @pytest.mark.slow
 @pytest.mark.skipif(shutil.which("openssl") is None, reason="openssl")
 async def test_a_key_update_within_a_file_is_answered_after_it(served: Running, certificate: Certificate) -> None:
-    """Its answer would be written between the records of the file; both sides go on with their new keys."""
+    """Its answer would be written between the records of the file; both sides continue with their new keys."""
     client = await asyncio.create_subprocess_exec(
         "openssl", "s_client", "-connect", f"127.0.0.1:{served.port}", "-tls1_3", "-brief",
         "-CAfile", certificate.path, "-verify_return_error",

@@ -48,7 +48,7 @@ class Provider:
     """An identity provider that gives every client a token, and records the requests."""
 
     port: int = 0
-    asked: list[tuple[str, dict[str, str]]] = field(default_factory=list)
+    requested: list[tuple[str, dict[str, str]]] = field(default_factory=list)
 
     @property
     def host(self) -> str:
@@ -97,11 +97,11 @@ def a_provider(context: ssl.SSLContext) -> Iterator[Provider]:
 
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"])).decode()
-            found.asked.append((self.path, dict(parse_qsl(body))))
+            found.requested.append((self.path, dict(parse_qsl(body))))
             self.answer({"token_type": "Bearer", "expires_in": 3600, "access_token": token()})
 
-        def answer(self, said: dict[str, object]) -> None:
-            text = json.dumps(said).encode()
+        def answer(self, output: dict[str, object]) -> None:
+            text = json.dumps(output).encode()
             self.send_response(200)
             self.send_header("Content-Type", "application/json")
             self.send_header("Content-Length", str(len(text)))
@@ -208,16 +208,16 @@ async def test_a_private_authority_is_trusted_when_it_is_given(private: Private,
 async def test_an_application_with_a_secret(private: Private, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """`client_secret`: no key of the account anywhere, and redirects all the same."""
     monkeypatch.setenv("AZURE_AUTHORITY_HOST", f"https://{private.provider.host}")
-    private.provider.asked.clear()
+    private.provider.requested.clear()
     driver = private.driver(
         name, credential_type="client_secret", tenantid="the-tenant", clientid="the-client", secret="s3cret",
         cabundle=private.ca_file,
     )  # fmt: skip
     await use(driver, private)
-    ((path, said),) = private.provider.asked
+    ((path, output),) = private.provider.requested
     assert path == "/the-tenant/oauth2/v2.0/token"
-    assert (said["client_id"], said["client_secret"]) == ("the-client", "s3cret")
-    assert said["scope"] == "https://storage.azure.com/.default"
+    assert (output["client_id"], output["client_secret"]) == ("the-client", "s3cret")
+    assert output["scope"] == "https://storage.azure.com/.default"
 
 
 async def test_a_workload_identity(
@@ -229,10 +229,10 @@ async def test_a_workload_identity(
     monkeypatch.setenv("AZURE_TENANT_ID", "the-tenant")
     monkeypatch.setenv("AZURE_CLIENT_ID", "the-client")
     monkeypatch.setenv("AZURE_FEDERATED_TOKEN_FILE", str(tmp_path / "token"))
-    private.provider.asked.clear()
+    private.provider.requested.clear()
     await use(private.driver(name, credential_type="default_credentials", cabundle=private.ca_file), private)
-    said = private.provider.asked[-1][1]
-    assert said["client_assertion"] == "of the cluster"
+    output = private.provider.requested[-1][1]
+    assert output["client_assertion"] == "of the cluster"
 
 
 async def test_an_identity_that_gets_no_token_is_told(
@@ -290,10 +290,10 @@ def a_proxy(container: Container, seen: list[str]) -> Iterator[str]:
             inner = http.client.HTTPConnection("127.0.0.1", container.server.port, timeout=30)
             headers = {name: value for name, value in self.headers.items() if name.lower() != "accept-encoding"}
             inner.request(self.command, f"{parts.path}?{parts.query}", body, headers)
-            said = inner.getresponse()
-            text = said.read()
-            self.send_response_only(said.status)
-            for header, value in said.getheaders():
+            output = inner.getresponse()
+            text = output.read()
+            self.send_response_only(output.status)
+            for header, value in output.getheaders():
                 if header.lower() not in {"content-length", "transfer-encoding", "connection"}:
                     self.send_header(header, value)
             self.send_header("Content-Length", str(len(text)))

@@ -354,7 +354,7 @@ async def test_an_identity_without_the_right_streams_with_one_warning(
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "kind", "said"),
+    ("status", "code", "kind", "output"),
     [
         (403, "AuthenticationFailed", StorageUnavailable, "the account's key or the identity is not accepted"),
         (403, "AuthorizationPermissionMismatch", StorageUnavailable, "Storage Blob Data Contributor"),
@@ -364,7 +364,7 @@ async def test_an_identity_without_the_right_streams_with_one_warning(
     ],
 )
 async def test_failures_say_what_and_where_and_no_secret(
-    container: Container, status: int, code: str, kind: type[Exception], said: str
+    container: Container, status: int, code: str, kind: type[Exception], output: str
 ) -> None:
     """An operator reads the log, and pastes it into an issue."""
     driver = container.driver(attempts=3)
@@ -376,7 +376,7 @@ async def test_failures_say_what_and_where_and_no_secret(
         lambda: driver.uploads.begin(HOME), lambda: driver.uploads.state(HOME),
     ]  # fmt: skip
     for call in calls:
-        with pytest.raises(kind, match=said) as caught:
+        with pytest.raises(kind, match=output) as caught:
             await call()
         text = str(caught.value)
         assert container.name in text

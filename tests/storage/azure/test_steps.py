@@ -93,18 +93,18 @@ def note(offset: int) -> Note:
     return Note(f"hashstates/sha256/{offset}", str(offset).encode())
 
 
-async def push(driver: ObjectDriver, home: Key = HOME, told: int = -1) -> None:
+async def push(driver: ObjectDriver, home: Key = HOME, reported: int = -1) -> None:
     """Send a request for each of PIECES from the upload's offset on, then the last."""
-    if told < 0:
+    if reported < 0:
         await driver.uploads.begin(home)
     while True:
         state = await driver.uploads.state(home)
         assert state.offset in EDGES, "an upload stands where a request ended"
-        assert state.offset >= told, "what was acknowledged is there"
+        assert state.offset >= reported, "what was acknowledged is there"
         async with driver.uploads.read(home, state) as reader:
             assert b"".join([piece async for piece in reader]) == WHOLE[: state.offset]
         assert state.notes in {(), (note(state.offset),)}
-        told = state.offset
+        reported = state.offset
         if state.offset == len(WHOLE):
             break
         end = min(edge for edge in EDGES if edge > state.offset)
@@ -141,7 +141,7 @@ async def test_a_node_that_dies_at_any_request_tears_nothing(late: bool) -> None
                 assert (await other.read(TO)).data == WHOLE
             except KeyMissing:
                 try:
-                    await push(other, told=0)
+                    await push(other, reported=0)
                 except UploadMissing:
                     await push(other)
             assert (await other.read(TO)).data == WHOLE

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Key
 
-__all__ = ["Bucket", "a_bucket", "always", "asked", "first", "read_all"]
+__all__ = ["Bucket", "a_bucket", "always", "first", "read_all", "requested"]
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ async def read_all(store: GcsStore, key: Key, **part: int) -> bytes:
         return b"".join([piece async for piece in reader])
 
 
-def asked(bucket: Bucket, what: str) -> list[Request]:
+def requested(bucket: Bucket, what: str) -> list[Request]:
     return [request for request in bucket.server.requests if request.what == what]
 
 

@@ -78,9 +78,9 @@ def resource(name: str, stored: Stored) -> dict[str, Any]:
 def answer_of(refusal: Refusal, *, media: bool) -> web.Response:
     if media:  # these are answered in plain words, or in XML
         return web.Response(status=refusal.status, text=refusal.message)
-    said = {
+    output = {
         "code": refusal.status,
         "message": refusal.message,
         "errors": [{"message": refusal.message, "domain": "global", "reason": refusal.reason}],
     }
-    return web.json_response({"error": said}, status=refusal.status)
+    return web.json_response({"error": output}, status=refusal.status)

@@ -131,14 +131,14 @@ class GcsServer:
         path = request.rel_url.raw_path
         handler, names, what = self._route(request.method, path, dict(request.query))
         headers = {name.lower(): text for name, text in request.headers.items()}
-        asked = Request(what, names[-1] if names else "", dict(request.query), headers)
-        self.requests.append(asked)
-        said = self.trouble(asked) if self.trouble is not None else None
-        if said == DROP:
+        requested = Request(what, names[-1] if names else "", dict(request.query), headers)
+        self.requests.append(requested)
+        output = self.trouble(requested) if self.trouble is not None else None
+        if output == DROP:
             return self._cut(request)
-        if said not in {None, LOSE}:
-            assert said is not None
-            return answer_of(Refusal(said[0], said[1], "made by a test"), media=what == "media")
+        if output not in {None, LOSE}:
+            assert output is not None
+            return answer_of(Refusal(output[0], output[1], "made by a test"), media=what == "media")
         try:
             if what not in {"token", "metadata", "signed", "session", "cancel"} and not (
                 self.open_to_all or self._known(headers)
@@ -147,7 +147,7 @@ class GcsServer:
             found: web.StreamResponse = handler(request, body, *names)
         except Refusal as refusal:
             found = answer_of(refusal, media=what in {"media", "signed"})
-        if said == LOSE:
+        if output == LOSE:
             return self._cut(request)
         if what == "media" and found.status < 300 and self.cut_after is not None:
             return await self._cut_short(request, found)
@@ -218,7 +218,7 @@ class GcsServer:
                 return web.json_response({"error": "invalid_grant", "error_description": "unknown"}, status=400)
             return self._issue()
         try:
-            said = jwt.decode(
+            output = jwt.decode(
                 form["assertion"],
                 private_key().public_key(),
                 algorithms=["RS256"],
@@ -226,7 +226,7 @@ class GcsServer:
             )
         except jwt.PyJWTError as error:
             return web.json_response({"error": "invalid_grant", "error_description": str(error)}, status=400)
-        assert said["iss"] == EMAIL
+        assert output["iss"] == EMAIL
         return self._issue()
 
     def _issue(self) -> web.Response:
@@ -293,9 +293,9 @@ class GcsServer:
         return found
 
     def _condition(self, bucket: str, name: str, query: dict[str, str]) -> None:
-        wanted = query.get("ifGenerationMatch")
+        expected = query.get("ifGenerationMatch")
         found = self._bucket(bucket).get(name)
-        if wanted is not None and int(wanted) != (found.generation if found is not None else 0):
+        if expected is not None and int(expected) != (found.generation if found is not None else 0):
             raise Refusal(412, "conditionNotMet", "At least one of the pre-conditions you specified did not hold.")
 
     def _store(self, bucket: str, name: str, stored: Stored) -> Stored:
@@ -321,18 +321,18 @@ class GcsServer:
         session = self.sessions.get(address)
         if session is None:
             raise Refusal(404, "notFound", "Not Found")
-        said = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", request.headers["Content-Range"])
-        assert said is not None, request.headers["Content-Range"]
+        output = re.fullmatch(r"bytes (?:(\d+)-(\d+)|\*)/(\d+|\*)", request.headers["Content-Range"])
+        assert output is not None, request.headers["Content-Range"]
         if session.done is not None:
             return web.json_response(resource(session.name, session.done))
-        total = None if said[3] == "*" else int(said[3])
+        total = None if output[3] == "*" else int(output[3])
         if total is not None and total < len(session.data):
             raise Refusal(400, "badRequest", "Invalid request.  The number of bytes uploaded is too large.")
-        if said[1] is not None:
-            assert len(body) == int(said[2]) - int(said[1]) + 1
-            if int(said[1]) > len(session.data):
+        if output[1] is not None:
+            assert len(body) == int(output[2]) - int(output[1]) + 1
+            if int(output[1]) > len(session.data):
                 raise Refusal(503, "backendError", "Invalid request.  There is a gap.")
-            fresh = body[len(session.data) - int(said[1]) :]
+            fresh = body[len(session.data) - int(output[1]) :]
             last = total is not None and len(session.data) + len(fresh) == total
             if not last:
                 fresh = fresh[: len(fresh) - (len(session.data) + len(fresh)) % self.quantum]
@@ -362,13 +362,13 @@ class GcsServer:
             "Last-Modified": found.created.strftime("%a, %d %b %Y %H:%M:%S GMT"),
             **{f"X-Goog-Meta-{name}": text for name, text in found.metadata.items()},
         }
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
-        if wanted is None:
+        expected = re.fullmatch(r"bytes=(\d+)-(\d*)", request.headers.get("Range", ""))
+        if expected is None:
             return web.Response(body=found.data, headers=headers)
-        start, size = int(wanted[1]), len(found.data)
+        start, size = int(expected[1]), len(found.data)
         if start >= size:
             raise Refusal(416, "requestedRangeNotSatisfiable", "Request range not satisfiable")
-        end = min(size, int(wanted[2]) + 1) if wanted[2] else size
+        end = min(size, int(expected[2]) + 1) if expected[2] else size
         headers["Content-Range"] = f"bytes {start}-{end - 1}/{size}"
         return web.Response(status=206, body=found.data[start:end], headers=headers)
 
@@ -403,26 +403,26 @@ class GcsServer:
                 prefixes.append(shown)
             elif matches(name, query.get("matchGlob") or None):
                 items.append(resource(name, self._bucket(bucket)[name]))
-        said: dict[str, Any] = {"kind": "storage#objects"}
+        output: dict[str, Any] = {"kind": "storage#objects"}
         if items:
-            said["items"] = items
+            output["items"] = items
         if prefixes:
-            said["prefixes"] = prefixes
+            output["prefixes"] = prefixes
         if more:
-            said["nextPageToken"] = base64.urlsafe_b64encode(more.encode()).decode()
-        return web.json_response(said)
+            output["nextPageToken"] = base64.urlsafe_b64encode(more.encode()).decode()
+        return web.json_response(output)
 
     def _compose(self, request: web.Request, body: bytes, bucket: str, name: str) -> web.Response:
-        wanted = json.loads(body)
-        if not 1 <= len(wanted["sourceObjects"]) <= _SOURCES:
+        expected = json.loads(body)
+        if not 1 <= len(expected["sourceObjects"]) <= _SOURCES:
             raise Refusal(400, "invalid", "The number of source components provided exceeds the maximum (32)")
         data = b""
-        for source in wanted["sourceObjects"]:
+        for source in expected["sourceObjects"]:
             found = self._object(bucket, source["name"])
             self._condition(bucket, source["name"], source.get("objectPreconditions", {}))
             data += found.data
         self._condition(bucket, name, dict(request.query))
-        stored = self._store(bucket, name, Stored(data, wanted["destination"]["contentType"]))
+        stored = self._store(bucket, name, Stored(data, expected["destination"]["contentType"]))
         return web.json_response(resource(name, stored))
 
     def _rewrite(

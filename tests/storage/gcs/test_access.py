@@ -155,7 +155,7 @@ WIF = {"type": "external_account", "audience": "a", "subject_token_type": "t", "
 
 
 @pytest.mark.parametrize(
-    ("data", "said"),
+    ("data", "output"),
     [
         ({"client_email": "e"}, "with a type"),
         (wrong(type="magic"), "credentials of type 'magic' cannot be used"),
@@ -177,7 +177,7 @@ WIF = {"type": "external_account", "audience": "a", "subject_token_type": "t", "
     ],
 )
 def test_credentials_that_cannot_be_used_are_refused_at_start(
-    bucket: Bucket, data: dict[str, Any], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    bucket: Bucket, data: dict[str, Any], output: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The library would take a file that it cannot read for none, and ask the metadata server for a minute."""
     path = tmp_path / "key.json"
@@ -191,17 +191,19 @@ def test_credentials_that_cannot_be_used_are_refused_at_start(
         with pytest.raises(StartupError) as caught:
             identity_of(options)
         assert str(caught.value).startswith(f"{name}: ")
-        assert said in str(caught.value)
+        assert output in str(caught.value)
 
 
-@pytest.mark.parametrize(("text", "said"), [(None, "No such file"), ("{", "is not a JSON file"), ("[]", "a type")])
+@pytest.mark.parametrize(
+    ("text", "output"), [(None, "No such file"), ("{", "is not a JSON file"), ("[]", "a type")]
+)
 def test_a_key_file_that_is_none_is_refused_at_start(
-    bucket: Bucket, text: str | None, said: str, tmp_path: Path
+    bucket: Bucket, text: str | None, output: str, tmp_path: Path
 ) -> None:
     path = tmp_path / "key.json"
     if text is not None:
         path.write_text(text)
-    with pytest.raises(StartupError, match=said):
+    with pytest.raises(StartupError, match=output):
         identity_of(bucket.options(keyfile=str(path)))
 
 
@@ -353,8 +355,8 @@ async def test_where_nobody_signs_blobs_are_streamed_with_one_warning(
     (entry,) = logs
     assert entry["log_level"] == "warning"
     assert ("signBlob' denied" in entry["cause"]) == (how == "refused")
-    asked = [request for request in bucket.server.requests if request.what == "signBlob"]
-    assert len(asked) == (2 if how == "refused" else 0)
+    requested = [request for request in bucket.server.requests if request.what == "signBlob"]
+    assert len(requested) == (2 if how == "refused" else 0)
     if how == "refused":
         bucket.server.iam = True
         now += 301

@@ -85,7 +85,7 @@ async def go_on(bucket: Bucket, client: Client) -> None:
             await client.push(second)
         except UploadMissing:  # the answer to its end, or to its beginning, was lost: it begins anew
             assert TO in bucket.objects
-            client.told = -1
+            client.acknowledged = -1
             await client.push(second)
     assert bucket.objects[TO].data == DATA
     later = datetime.now(UTC) + timedelta(hours=1)

@@ -6,7 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.gcs.bucket import Bucket, asked, read_all
+from tests.storage.gcs.bucket import Bucket, read_all, requested
 
 from moorage.storage.driver import (
     Key,
@@ -64,7 +64,7 @@ async def test_a_rewrite_that_takes_several_calls_is_done_to_its_end(
     sources = await sources_of(store, DATA, len(DATA))
     await store.join(TO, sources, b"", SCRATCH)
     assert await read_all(store, TO) == DATA
-    assert ["rewriteToken" in request.query for request in asked(bucket, "rewrite")] == [False, True, True]
+    assert ["rewriteToken" in request.query for request in requested(bucket, "rewrite")] == [False, True, True]
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

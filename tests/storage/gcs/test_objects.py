@@ -8,7 +8,7 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.storage.gcs.bucket import Bucket, always, asked, first, read_all
+from tests.storage.gcs.bucket import Bucket, always, first, read_all, requested
 from tests.storage.gcs.server import DROP, LOSE, Request, Stored
 
 from moorage.storage.driver import (
@@ -98,7 +98,7 @@ async def test_listings_of_many_pages_miss_and_repeat_nothing(
             found = [name async for page in driver.children(tags, after=after, limit=limit) for name in page]
             assert found == [name for name in sorted(set(names)) if name > after][:limit]
     assert {
-        request.query.get("startOffset") for request in asked(bucket, "list") if "pageToken" in request.query
+        request.query.get("startOffset") for request in requested(bucket, "list") if "pageToken" in request.query
     } > {"tags/1.0"}, "a token goes with the request that gave it"
     assert len([stat async for page in driver.scan(tags) for stat in page]) == 2 * len(set(names))
 
@@ -153,12 +153,12 @@ async def test_a_download_that_breaks_is_taken_up_where_it_broke(
     await store.put(KEY, [DATA])
 
     def trouble(request: Request) -> None:
-        if len(asked(bucket, "media")) > 1:
+        if len(requested(bucket, "media")) > 1:
             bucket.server.cut_after = None
 
     bucket.server.cut_after, bucket.server.trouble = cut, trouble
     assert await read_all(store, KEY, start=10, stop=20_000) == DATA[10:20_000]
-    again = asked(bucket, "media")[1:]
+    again = requested(bucket, "media")[1:]
     assert [request.query.get("generation") for request in again] == [str(bucket.objects[KEY].generation)]
 
 
@@ -199,7 +199,7 @@ async def test_passing_failures_are_tried_again(
 
 
 @pytest.mark.parametrize(
-    ("answer", "kind", "said"),
+    ("answer", "kind", "output"),
     [
         ((403, "forbidden"), StorageUnavailable, "may not do this"),
         ((403, "quotaExceeded"), StorageExhausted, "quotaExceeded"),
@@ -208,14 +208,14 @@ async def test_passing_failures_are_tried_again(
     ],
 )
 async def test_lasting_failures_are_told_with_place_and_reason(
-    make: Callable[..., GcsStore], bucket: Bucket, answer: tuple[int, str], kind: type[Exception], said: str
+    make: Callable[..., GcsStore], bucket: Bucket, answer: tuple[int, str], kind: type[Exception], output: str
 ) -> None:
     """The log of a failed push names the bucket, the key and the remedy, and holds no token."""
     store = make()
     bucket.server.trouble = always("insert", answer)
     with pytest.raises(kind) as caught:
         await store.put(KEY, [b"text"])
-    for text in (said, bucket.name, KEY, str(answer[0])):
+    for text in (output, bucket.name, KEY, str(answer[0])):
         assert text in str(caught.value)
     assert not [token for token in bucket.server.tokens if token in str(caught.value)]
     assert "uploadType" not in str(caught.value)

@@ -101,7 +101,7 @@ async def test_clients_inside_aws_keep_the_url_of_s3() -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "output"),
     [
         (None, "No such file"), (b"", "no private key"), (b"hush hush", "no private key"),
         (pem(RSA, PrivateFormat.PKCS8, b"pass"), "no private key"),
@@ -110,11 +110,11 @@ async def test_clients_inside_aws_keep_the_url_of_s3() -> None:
     ],
     ids=["missing", "empty", "text", "encrypted", "curve", "public"],
 )  # fmt: skip
-def test_a_key_that_cannot_sign_is_refused(tmp_path: Path, content: bytes | None, said: str) -> None:
+def test_a_key_that_cannot_sign_is_refused(tmp_path: Path, content: bytes | None, output: str) -> None:
     """At start, and not by every pull."""
     path = tmp_path / "key.pem"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(StartupError, match=said) as caught:
+    with pytest.raises(StartupError, match=output) as caught:
         load_key(str(path))
     assert "hush" not in str(caught.value)

@@ -32,12 +32,12 @@ class Amazon:
 
     def __init__(self) -> None:
         self.body: bytes | None = json.dumps(LIST).encode()
-        self.asked = 0
+        self.requested = 0
         amazon = self
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                amazon.asked += 1
+                amazon.requested += 1
                 self.send_response(500 if amazon.body is None else 200)
                 self.end_headers()
                 self.wfile.write(amazon.body or b"")
@@ -74,7 +74,7 @@ async def test_addresses_in_the_list_are_found(amazon: Amazon) -> None:
     inside = ["192.0.2.0", "192.0.2.127", "192.0.2.255", "198.51.100.7", "2001:db8:1::5", "::ffff:192.0.2.9"]
     outside = ["192.0.1.255", "192.0.3.0", "198.51.100.6", "198.51.100.8", "2001:db8:2::", "", "unix:", "::1"]
     assert [address for address in inside + outside if ranges.hold(address)] == inside
-    assert amazon.asked == 1
+    assert amazon.requested == 1
     await ranges.close()
 
 

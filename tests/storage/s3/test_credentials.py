@@ -127,8 +127,8 @@ async def test_credentials_of_a_container(
     make: Callable[..., ObjectDriver], nowhere: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """ECS and EKS pod identity."""
-    said = {"AccessKeyId": "ECS", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(60)}
-    with metadata(lambda path: ("application/json", json.dumps(said)) if path == "/creds" else None) as url:
+    output = {"AccessKeyId": "ECS", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(60)}
+    with metadata(lambda path: ("application/json", json.dumps(output)) if path == "/creds" else None) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")
         await use_both_libraries(make(**NONE))
     assert keys_used() == {("ECS", "t")}
@@ -178,8 +178,13 @@ async def test_credentials_that_expire_are_renewed(
 
     def answers(path: str) -> tuple[str, str] | None:
         given.append(len(given))
-        said = {"AccessKeyId": f"KEY{len(given)}", "SecretAccessKey": "s", "Token": "t", "Expiration": expiring(6)}
-        return "application/json", json.dumps(said)
+        output = {
+            "AccessKeyId": f"KEY{len(given)}",
+            "SecretAccessKey": "s",
+            "Token": "t",
+            "Expiration": expiring(6),
+        }
+        return "application/json", json.dumps(output)
 
     with metadata(answers) as url:
         monkeypatch.setenv("AWS_CONTAINER_CREDENTIALS_FULL_URI", f"{url}/creds")

@@ -117,13 +117,13 @@ async def test_an_authority_that_nobody_named_is_not_trusted(bucket: Bucket, sec
 @contextmanager
 def a_proxy(target: str) -> Iterator[tuple[str, list[str]]]:
     """A proxy that sends everything to `target`; its address, and the URLs that it was asked for."""
-    asked: list[str] = []
+    requested: list[str] = []
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def _pass(self) -> None:
-            asked.append(self.path)
+            requested.append(self.path)
             body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
             connection = http.client.HTTPConnection(urlsplit(target).netloc)
             parts = urlsplit(self.path)
@@ -151,7 +151,7 @@ def a_proxy(target: str) -> Iterator[tuple[str, list[str]]]:
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     try:
-        yield f"http://127.0.0.1:{server.server_port}", asked
+        yield f"http://127.0.0.1:{server.server_port}", requested
     finally:
         server.shutdown()
         thread.join()
@@ -160,9 +160,9 @@ def a_proxy(target: str) -> Iterator[tuple[str, list[str]]]:
 
 async def test_a_proxy_of_the_environment_is_used(bucket: Bucket, monkeypatch: pytest.MonkeyPatch) -> None:
     """Registries behind a firewall reach the store by the proxy alone."""
-    with a_proxy(front().endpoint) as (url, asked), monkeypatch.context() as patch:
+    with a_proxy(front().endpoint) as (url, requested), monkeypatch.context() as patch:
         patch.setenv("HTTP_PROXY", url)
         patch.setenv("http_proxy", url)
         await use_both_libraries(bucket.driver(regionendpoint="http://store.invalid"))
-    assert len(asked) == 3
-    assert all(path.startswith("http://store.invalid/") for path in asked)
+    assert len(requested) == 3
+    assert all(path.startswith("http://store.invalid/") for path in requested)

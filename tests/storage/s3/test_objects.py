@@ -165,7 +165,7 @@ async def test_parts_that_a_dead_process_left_are_swept(make: Callable[..., Obje
         begun = client.create_multipart_upload(Bucket=bucket.name, Key=key)
         client.upload_part(Bucket=bucket.name, Key=key, UploadId=begun["UploadId"], PartNumber=1, Body=b"part")
     earlier, later = (datetime.now(UTC) + timedelta(seconds=seconds) for seconds in (-3600, 5))
-    if not is_moto():  # it says of each that it was begun in 2010
+    if not is_moto():  # it reports 2010 as the start of each
         assert list(await driver.uploads.sweep(REGISTRY, earlier)) == []
     assert list(await driver.uploads.sweep(REGISTRY, later, dry_run=True)) == [TO]
     assert len(bucket.in_progress()) == 3

@@ -145,7 +145,7 @@ async def test_a_crash_at_any_request_loses_and_tears_nothing(world: World, how:
                 await client.push(second)
             except UploadMissing:  # the answer to its end, or to its beginning, was lost: it begins anew
                 assert there or step < 10
-                client.told = -1
+                client.acknowledged = -1
                 await client.push(second)
         assert await whole(world, second)
         await purge(second)

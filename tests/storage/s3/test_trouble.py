@@ -112,13 +112,13 @@ async def test_a_lasting_failure_is_told_in_full_and_without_secrets(
     front().trouble = Times(Trouble(503, "SlowDown"), 1000)
     with pytest.raises(StorageUnavailable) as caught:
         await CALLS[call](driver)
-    said = str(caught.value)
-    assert bucket.endpoint in said
-    assert f"bucket {bucket.name}" in said
-    assert "503" in said
-    assert "SlowDown" in said or call == "stat"  # a HEAD has no body that could say it
-    assert bucket.secret_key not in said
-    assert bucket.access_key not in said.replace(bucket.endpoint, "").replace(bucket.name, "")
+    output = str(caught.value)
+    assert bucket.endpoint in output
+    assert f"bucket {bucket.name}" in output
+    assert "503" in output
+    assert "SlowDown" in output or call == "stat"  # a HEAD has no body that could say it
+    assert bucket.secret_key not in output
+    assert bucket.access_key not in output.replace(bucket.endpoint, "").replace(bucket.name, "")
     assert not isinstance(caught.value, StorageExhausted)
 
 
@@ -314,8 +314,8 @@ async def test_a_store_that_deletes_one_by_one(
     await driver.delete([*keys[:12], Key("docker/none")])
     await driver.clear(Key("docker"))
     assert bucket.keys() == {}
-    asked = [request for request in front().requests if "delete" in request.query]
-    assert len(asked) == (5 if code == "NotImplemented" else 1), "one call, then it is known"
+    requested = [request for request in front().requests if "delete" in request.query]
+    assert len(requested) == (5 if code == "NotImplemented" else 1), "one call, then it is known"
 
 
 @pytest.mark.usefixtures("bucket")
@@ -496,8 +496,8 @@ async def test_requests_are_logged_when_asked_for(
     await driver.write(KEY, b"text")
     with pytest.raises(KeyMissing):
         await driver.read(Key("docker/none"))
-    said = capsys.readouterr().out
-    assert "PutObject" in said
-    assert "docker/none" in said
-    assert "NoSuchKey" in said
-    assert bucket.secret_key not in said
+    output = capsys.readouterr().out
+    assert "PutObject" in output
+    assert "docker/none" in output
+    assert "NoSuchKey" in output
+    assert bucket.secret_key not in output
