@@ -117,11 +117,15 @@ class Odd:
 
 
 def service(home: Path) -> Service:
-    """`Odd` as the server takes it."""
+    """Return the service of `Odd`."""
     from moorage.server.application import Service
+    from moorage.wiring.description import describe
     from moorage.wiring.serving import WorkerApplication
 
-    return Service(lambda worker, context: WorkerApplication(Odd(home, worker.number), worker.settings, context))
+    return Service(
+        lambda worker, context: WorkerApplication(Odd(home, worker.number), worker.settings, context),
+        describe=describe,
+    )
 
 
 async def reply(scope: Scope, send: Send, body: bytes, status: int = 200) -> None:
