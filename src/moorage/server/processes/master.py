@@ -34,6 +34,7 @@ from typing import TYPE_CHECKING, Any, Final
 import structlog
 
 from moorage.server.options import ServerOptions
+from moorage.server.processes.protocol import START_FAILED
 from moorage.server.processes.rolling_restart import RollingRestart
 from moorage.server.processes.systemd import notify
 from moorage.server.processes.worker_pool import Slot, Worker, WorkerPool, describe_exit
@@ -219,7 +220,7 @@ class Master:
         return self._fork(replace(self._rolling_restart.plan, options=ServerOptions()), become, helper.inherited)
 
     def _fork(self, plan: Plan, become: Callable[[], NoReturn], keep: tuple[socket.socket | None, ...]) -> int:
-        """Fork a child that runs `become` with `plan` (`worker_pool.Fork`)."""
+        """Fork a child that runs `become` with `plan` (`worker_pool.Fork`).  Raises OSError."""
         # Before the child has its own handlers its signals would wake the master.
         mask = signal.pthread_sigmask(signal.SIG_BLOCK, _SIGNALS)
         try:
@@ -228,9 +229,13 @@ class Master:
             signal.pthread_sigmask(signal.SIG_SETMASK, mask)
             raise
         if pid == 0:
-            self._close_in_child(keep)
-            self._rolling_restart.keep_only(plan)
-            become()
+            try:
+                self._close_in_child(keep)
+                self._rolling_restart.keep_only(plan)
+                become()
+            finally:
+                # An exception must not reach the loop of the master, which the child would continue.
+                os._exit(START_FAILED)
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         return pid
 

@@ -194,7 +194,10 @@ class RollingRestart:
             worker = self._pool.start(slot, self._next)
             if worker is not None and worker is slot.replacement:
                 return
-            # The slot was empty: not waited for; the pool handles a failed start.
+            if worker is None and slot.current is not None:
+                _log.error("no new worker could be started: the old ones stay", worker=slot.number)
+                self._to_replace = []
+            # Else the slot was empty: not waited for; the pool handles a failed start.
         self._end_replacing()
 
     def taken_over(self) -> None:

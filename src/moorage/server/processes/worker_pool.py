@@ -132,14 +132,16 @@ class WorkerPool:
     # Start
 
     def start(self, slot: Slot, plan: Plan) -> Worker | None:
-        """Fork a worker into a slot, as replacement of a current one.  None: it is started later."""
+        """Fork a worker into a slot, as replacement of a current one.
+
+        None: it cannot be forked.  An empty slot is filled later; a current worker stays.
+        """
         slot.backoff.cancel()
         try:
             listening = self.sockets.of(slot.number)
             control, child_end = socket.socketpair()
         except OSError as error:
-            _log.error("cannot start a worker", worker=slot.number, cause=str(error))
-            self._start_later(slot)
+            self._not_forked(slot, error)
             return None
         debug, board, place = self._observed(slot)
         in_flight = SharedCount()
@@ -153,7 +155,15 @@ class WorkerPool:
             control.close()
             main(job)
 
-        pid = self.fork(plan, become, (listening, debug))
+        try:
+            pid = self.fork(plan, become, (listening, debug))
+        except OSError as error:
+            control.close()
+            child_end.close()
+            if board is not None:
+                board.bury(place)
+            self._not_forked(slot, error)
+            return None
         child_end.close()
         worker = Worker(pid, slot, control, time.monotonic(), place, in_flight)
         self.workers[pid] = worker
@@ -181,6 +191,11 @@ class WorkerPool:
         for slot in self.slots:
             if slot.backoff.is_due(now):
                 self.start(slot, plan)
+
+    def _not_forked(self, slot: Slot, error: OSError) -> None:
+        _log.error("cannot start a worker", worker=slot.number, cause=str(error))
+        if slot.current is None:
+            self._start_later(slot)
 
     def _start_later(self, slot: Slot, lived_s: float = 0.0) -> None:
         wait_s = slot.backoff.after(time.monotonic(), lived_s)
