@@ -46,7 +46,8 @@ class Pool:
         observation: Any = SimpleNamespace(sockets=sockets, board=self.board)
         self.pool = WorkerPool([Slot(0), Slot(1)], sockets, self.selector, self._fork, observation, MailQueue())
 
-    def _fork(self, *_: object) -> int:
+    def _fork(self, plan: object, become: object, keep: object) -> int:
+        del plan, become, keep
         return refused() if self.refusing else next(self._pids)
 
     def close(self) -> None:
