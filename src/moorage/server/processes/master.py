@@ -233,6 +233,8 @@ class Master:
                 self._close_in_child(keep)
                 self._rolling_restart.keep_only(plan)
                 become()
+            except BaseException:  # noqa: BLE001  logged: the child ends
+                _log.exception("a process failed right after the fork")
             finally:
                 # An exception must not reach the loop of the master, which the child would continue.
                 os._exit(START_FAILED)

@@ -161,7 +161,7 @@ class WorkerPool:
             control.close()
             child_end.close()
             if board is not None:
-                board.bury(place)
+                board.release(place)
             self._not_forked(slot, error)
             return None
         child_end.close()
