@@ -165,7 +165,7 @@ def test_only_the_listed_proxies_are_believed(trusted: list[str], peer: str, bel
     clients = Clients(trusted)
     expected = "198.51.100.7" if believed else peer.removeprefix("::ffff:")
     assert clients.decisive_address(requested) == clients.remote_address(requested) == expected
-    clients.sift(requested)
+    clients.drop_untrusted_headers(requested)
     assert bool(requested["headers"]) is believed
 
 
@@ -173,10 +173,10 @@ def test_headers_of_others_are_dropped_and_the_rest_is_kept() -> None:
     """No later reader of them, Location or log, can be misled."""
     headers = [(name, "x") for name in ("host", "forwarded", "x-forwarded-host", "x-real-ip", "x-forwarded-proto")]
     requested = scope(*headers, ("accept", "*/*"))
-    Clients(["10.0.0.0/8"]).sift(requested)
+    Clients(["10.0.0.0/8"]).drop_untrusted_headers(requested)
     assert requested["headers"] == [(b"host", b"x"), (b"accept", b"*/*")]
     untouched = scope(*headers)
-    DEFAULT_CLIENTS.sift(untouched)
+    DEFAULT_CLIENTS.drop_untrusted_headers(untouched)
     assert len(untouched["headers"]) == 5
 
 

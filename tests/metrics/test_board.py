@@ -38,7 +38,7 @@ def test_what_a_worker_shows_replaces_what_it_showed() -> None:
     board = Board(2)
     place = board.claim()
     for value in (1, 2, 3):
-        board.show(place, counting(value))
+        board.publish(place, counting(value))
         assert total(board) == value
 
 
@@ -47,7 +47,7 @@ def test_another_process_sees_it() -> None:
     place = board.claim()
     pid = os.fork()
     if pid == 0:
-        board.show(place, counting(7))
+        board.publish(place, counting(7))
         os._exit(0)
     os.waitpid(pid, 0)
     _, (living,) = board.read()
@@ -61,7 +61,7 @@ def test_the_dead_are_added_up_and_their_gauges_go() -> None:
         place = board.claim()
         shown = counting(value)
         shown.gauges["moorage_storage_threads",] = 5
-        board.show(place, shown)
+        board.publish(place, shown)
         board.release(place)
     dead, living = board.read()
     assert dead.counters[ONE] == 7
@@ -81,8 +81,8 @@ def test_a_worker_that_never_showed_anything_is_buried_too() -> None:
 def test_a_worker_killed_while_it_writes_leaves_what_it_had_shown() -> None:
     board = Board(1)
     place = board.claim()
-    board.show(place, counting(1))
-    board.show(place, counting(2))
+    board.publish(place, counting(1))
+    board.publish(place, counting(2))
     # The third one is cut: bytes of it are there, its head is not, or not yet with these bytes.
     assert place is not None
     at = board._at(place)
@@ -111,8 +111,8 @@ def test_readers_never_see_a_number_go_back_while_workers_die() -> None:
     try:
         for _ in range(1000):
             place = board.claim()
-            board.show(place, counting(1))
-            board.show(place, counting(2))
+            board.publish(place, counting(1))
+            board.publish(place, counting(2))
             board.release(place)
     finally:
         done.set()
@@ -129,18 +129,18 @@ def test_a_worker_too_many_goes_uncounted_and_is_told_of() -> None:
     with structlog.testing.capture_logs() as logs:
         assert board.claim() is None
     assert [line["log_level"] for line in logs] == ["warning"]
-    board.show(None, counting(1))
+    board.publish(None, counting(1))
     assert total(board) == 0
 
 
 def test_numbers_that_do_not_fit_leave_those_before_and_are_told_of_once() -> None:
     board = Board(1)
     place = board.claim()
-    board.show(place, counting(1))
+    board.publish(place, counting(1))
     large = Snapshot(counters={("moorage_refusals_total", "X" * 300_000 + str(number)): 1 for number in range(2)})
     with structlog.testing.capture_logs() as logs:
-        board.show(place, large)
-        board.show(place, large)
+        board.publish(place, large)
+        board.publish(place, large)
     assert [line["log_level"] for line in logs] == ["error"]
     assert total(board) == 1
 
@@ -159,7 +159,7 @@ def test_workers_killed_at_any_moment_lose_only_what_they_had_not_shown() -> Non
             value = 0.0
             while True:
                 value += 1
-                board.show(place, counting(value))
+                board.publish(place, counting(value))
                 if value == 50:
                     os.write(signal_ready, b"x")
         os.read(ready, 1)

@@ -62,7 +62,7 @@ def filled() -> Board:
         recorder.observe(("moorage_event_loop_lag_seconds",), 0.1)
         snapshot = recorder.snapshot(READINGS)
         snapshot.failing = {"storagedriver_filesystem": "down"} if number == 2 else {}
-        board.show(place, snapshot)
+        board.publish(place, snapshot)
         if number == 0:
             board.release(place)
     return board

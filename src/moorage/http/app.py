@@ -29,7 +29,7 @@ from moorage.http.auth import Guard
 from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
 from moorage.http.public import PublicRequest
-from moorage.http.reply import Answer, Reply
+from moorage.http.reply import API_VERSION, Answer, Reply
 from moorage.http.streaming import ClientDisconnected
 from moorage.http.uploads import place_headers
 from moorage.http.urls import path_outside
@@ -49,8 +49,7 @@ if TYPE_CHECKING:
 
 __all__ = ["create_app"]
 
-_API_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
-_UNCONFIGURED: Final = (_API_VERSION,)
+_UNCONFIGURED: Final = (API_VERSION,)
 _EMPTY: Final = (b"content-length", b"0")
 _TOKEN: Final = routes.TOKEN.pattern
 _DOTS_OR_DOUBLE: Final = re.compile(r"/(?:\.{0,2})/|/\.{1,2}$")
@@ -86,10 +85,10 @@ class _App:
         self._registry = registry
         self._options = options
         self._tokens = tokens
-        self._sift = options.clients.sift
+        self._drop_untrusted_headers = options.clients.drop_untrusted_headers
         self._guard = None if authority is None else Guard(authority)
         configured = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers]
-        self._added = (_API_VERSION, *configured)
+        self._added = (API_VERSION, *configured)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -97,7 +96,7 @@ class _App:
             return
         if scope["type"] != "http":
             return
-        self._sift(scope)
+        self._drop_untrusted_headers(scope)
         try:
             response = await self._answer(scope, receive)
         except ClientDisconnected:
@@ -195,7 +194,7 @@ class _App:
         Call(scope, receive, self._registry, self._options, params).check_path()
         query = quote(_NO_ESCAPE.sub(b"%25", scope["query_string"]), safe=_IN_QUERY)
         target = path_outside(self._options, quote(inner[1:], safe=_IN_PATH)) + (f"?{query}" if query else "")
-        return Reply(301, [(b"location", target.encode("latin-1")), _EMPTY, _API_VERSION])
+        return Reply(301, [(b"location", target.encode("latin-1")), _EMPTY, API_VERSION])
 
     def _options_answer(self, inner: str) -> Answer:
         for route in routes.API:

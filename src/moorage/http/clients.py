@@ -85,7 +85,7 @@ class Clients:
         # Few proxies send many requests.
         self._trusts = lru_cache(maxsize=1024)(self._look_up)
 
-    def sift(self, scope: Scope) -> None:
+    def drop_untrusted_headers(self, scope: Scope) -> None:
         """Remove forwarded headers from a request that does not come from a trusted proxy."""
         if not (self._unset or self._trusts(_peer(scope))):
             remove_headers(scope, _FORWARDED)

@@ -15,6 +15,7 @@ from moorage.errors import Unavailable
 from moorage.http import routes
 from moorage.http.errors import STATUS
 from moorage.http.probes import ProbeRequest, page
+from moorage.http.reply import API_VERSION
 
 if TYPE_CHECKING:
     from moorage.health_checks import HealthChecks
@@ -25,7 +26,6 @@ __all__ = ["HealthGate"]
 
 _REFUSAL: Final = Unavailable("health check failed: please see /debug/health")
 _BODY: Final = json.dumps({"errors": _REFUSAL.entries()}, separators=(",", ":")).encode() + b"\n"
-_VERSION: Final = (b"docker-distribution-api-version", b"registry/2.0")
 _PROBES: Final = {route.pattern: route for route in routes.PROBES}
 
 
@@ -48,7 +48,7 @@ class HealthGate:
             await answer(scope, receive, send)
         elif self._health.refusing:
             scope["moorage.refusal"] = _REFUSAL.code
-            refusal = page(STATUS[Unavailable], b"application/json", _BODY, _VERSION)
+            refusal = page(STATUS[Unavailable], b"application/json", _BODY, API_VERSION)
             await refusal(scope, receive, send)
         else:
             await self._app(scope, receive, send)

@@ -6,7 +6,7 @@ and a list of them may be shared by several responses, so it is never changed.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 Header = tuple[bytes, bytes]
 
-__all__ = ["Answer", "Header", "Reply", "encoded"]
+__all__ = ["API_VERSION", "Answer", "Header", "Reply", "encoded"]
+
+API_VERSION: Final[Header] = (b"docker-distribution-api-version", b"registry/2.0")
+"""By this header old Docker engines know a registry."""
 
 
 class Answer(Protocol):

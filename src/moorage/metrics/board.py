@@ -81,7 +81,7 @@ class Board:
 
     # For workers
 
-    def show(self, place: int | None, snapshot: Snapshot) -> None:
+    def publish(self, place: int | None, snapshot: Snapshot) -> None:
         """Publish the metrics of the worker of this place."""
         if place is not None:
             self._write(place, snapshot.pack())

@@ -203,7 +203,7 @@ class Observing:
         snapshot = Snapshot(os.getpid()) if self._recorder is None else self._recorder.snapshot(self._readings())
         snapshot.failing = self._health.failures()
         snapshot.published = time.monotonic()
-        self._job.board.show(self._job.place, snapshot)
+        self._job.board.publish(self._job.place, snapshot)
 
     def _pages(self, board: Board, traffic: Traffic) -> ASGIApp:
         def failing() -> dict[str, str]:

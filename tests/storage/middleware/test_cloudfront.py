@@ -81,7 +81,7 @@ class Nearby:
 
     closed = False
 
-    def hold(self, client: str) -> bool:
+    def includes(self, client: str) -> bool:
         return client == "10.0.0.1"
 
     async def close(self) -> None:

@@ -64,7 +64,7 @@ class BlockLog:
             "adopted": str(int(self.adopted)),
         }
 
-    def shown(self) -> UploadState:
+    def upload_state(self) -> UploadState:
         return UploadState(self.size, self.started, self.notes, self.version, held=self)
 
 
@@ -150,13 +150,13 @@ class AzureAppender(BufferedAppender):
             return await self._commit_log(replace(self._log, notes=()))
         await self._prepare()
         whole = self._buffer.joined()  # all bytes are here: published by one request
-        return replace(self._log, size=len(whole), notes=(), sealed=whole).shown()
+        return replace(self._log, size=len(whole), notes=(), sealed=whole).upload_state()
 
     async def _commit_log(self, log: BlockLog) -> UploadState:
         log = replace(log, size=self._buffer.length + sum(block.size for block in self._live))
         self._log = await self._commit(lambda: self._write(log), dated=self._log.dated or not log.dated)
         self._sent = False
-        return self._log.shown()
+        return self._log.upload_state()
 
     async def _write(self, log: BlockLog) -> BlockLog:
         when = Unchanged(log.version)

@@ -76,7 +76,7 @@ class AzureUploads:
         log = BlockLog(datetime.now(UTC).replace(microsecond=0))
         place = await self._store.primary()
         version = await run_to_completion(place.put_blob(_blocks(home), b"", metadata=log.metadata()))
-        return replace(log, version=version).shown()
+        return replace(log, version=version).upload_state()
 
     async def state(self, home: Key) -> UploadState:
         check_key(home)
@@ -87,7 +87,7 @@ class AzureUploads:
             return await legacy_state(self._store, home, lambda: self._legacy_size(home))
         if not found.metadata:  # another request is discarding it
             raise UploadMissing(home)
-        return decode(place.describe(_blocks(home)), found).shown()
+        return decode(place.describe(_blocks(home)), found).upload_state()
 
     async def _legacy_size(self, home: Key) -> int | None:
         stat = await find(self._store, below(home, "data"))

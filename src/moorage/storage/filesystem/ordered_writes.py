@@ -121,9 +121,9 @@ class OrderedWrites:
     def run(self) -> None:
         """Rename all groups, in order.  Raises Conflict."""
         for number in range(len(self._files)):
-            self.show(number)
+            self.rename_group(number)
 
-    def show(self, number: int) -> None:
+    def rename_group(self, number: int) -> None:
         """Rename the files of a group, durably."""
         opened: dict[str, int] = {}
         try:

@@ -99,7 +99,7 @@ class CloudFront:
         self._nearby = nearby
 
     async def apply(self, found: SignedUrl | None, key: Key, client: str) -> SignedUrl | None:
-        if self._nearby is not None and found is not None and self._nearby.hold(client):
+        if self._nearby is not None and found is not None and self._nearby.includes(client):
             return found
         url = f"{self._base}{self._prefix}{key}"
         # In a thread, where OpenSSL works without the GIL: other requests are served meanwhile.

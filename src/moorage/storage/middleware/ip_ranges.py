@@ -24,9 +24,7 @@ import structlog
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-__all__ = ["AMAZONS_LIST", "IpRanges"]
-
-AMAZONS_LIST: Final = "https://ip-ranges.amazonaws.com/ip-ranges.json"
+__all__ = ["IpRanges"]
 
 _LIMIT_BYTES: Final = 64 << 20
 _TIMEOUT_S: Final = 10.0
@@ -72,7 +70,7 @@ class IpRanges:
         self._due: float | None = None
         self._fetching: asyncio.Task[None] | None = None
 
-    def hold(self, client: str) -> bool:
+    def includes(self, client: str) -> bool:
         """Return whether the address is in the list; start a fetch if the list is too old."""
         self.refresh()
         try:

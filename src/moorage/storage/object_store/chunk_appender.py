@@ -89,7 +89,7 @@ class ChunkAppender(BufferedAppender):
             self._fresh = fresh
             raise
         self._log = replace(log, version=version)
-        return self._log.shown()
+        return self._log.upload_state()
 
     async def _put_state(self, log: LogState) -> Version:
         return await self._store.put(below(self._home, "state"), [log.encode()], Unchanged(log.version))
@@ -97,7 +97,7 @@ class ChunkAppender(BufferedAppender):
     async def _seal(self) -> UploadState:
         log = self._next(())
         self._fresh.clear()  # they are joined to the blob, and removed with the upload
-        return log.shown()
+        return log.upload_state()
 
     def _next(self, notes: tuple[Note, ...]) -> LogState:
         return replace(

@@ -92,7 +92,7 @@ class ChunkLog:
         started = datetime.now(UTC).replace(microsecond=0)
         log = LogState(started, self._store.chunk, new_session())
         version = await run_to_completion(self._store.put(below(home, "state"), [log.encode()]))
-        return replace(log, version=version).shown()
+        return replace(log, version=version).upload_state()
 
     async def state(self, home: Key) -> UploadState:
         check_key(home)
@@ -100,7 +100,7 @@ class ChunkLog:
             content = await self._store.get(below(home, "state"), limit=_STATE_LIMIT_BYTES)
         except KeyMissing:
             return await legacy_state(self._store, home, lambda: self._store.legacy_size(below(home, "data")))
-        return decode(self._store.describe(f"{home}/state"), content).shown()
+        return decode(self._store.describe(f"{home}/state"), content).upload_state()
 
     async def log(self, home: Key, state: UploadState) -> LogState:
         """Return the log of `state`: the one it holds, else read, or adopted.  Raises UploadMissing,

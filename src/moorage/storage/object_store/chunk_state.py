@@ -69,7 +69,7 @@ class LogState:
         """Names of all objects of an upload begun here, the state first."""
         return ["state", "startedat", *(chunk.name for chunk in self.chunks), *self.dead]
 
-    def shown(self) -> UploadState:
+    def upload_state(self) -> UploadState:
         return UploadState(self.offset, self.started, self.notes, self.version, held=self)
 
     def encode(self) -> bytes:
