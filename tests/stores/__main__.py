@@ -52,7 +52,7 @@ class Part:
 _CLI: Final = "tests/cli/test_copy_and_check.py"
 PARTS: Final = (
     Part("the driver's contract", ["tests/storage/test_contract.py::TestS3"]),
-    Part("limits, joins, leftovers", ["tests/storage/s3/test_objects.py"]),
+    Part("limits, joins, leftovers", ["tests/storage/s3/test_store.py"]),
     Part("addresses, authorities, proxies", ["tests/storage/s3/test_network.py"]),
     Part("failures, lost answers", ["tests/storage/s3/test_trouble.py", "tests/storage/s3/test_credentials.py"]),
     Part("death at any request", ["tests/storage/s3/test_steps.py"]),
