@@ -243,7 +243,7 @@ def read_nanoseconds(scalar: Scalar) -> float:
 
 
 def read_seconds(scalar: Scalar) -> float:
-    """Parse a duration; bare integers are refused, as CNCF Distribution does here, or in our own settings.
+    """Parse a duration; bare integers are refused, as CNCF Distribution does here, or in Moorage's own settings.
 
     `age: 168` would otherwise mean 168 nanoseconds and purge every upload.
     """
