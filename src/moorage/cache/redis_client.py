@@ -3,8 +3,8 @@
 Nothing is connected before the first call.  This is the only module that imports redis-py, if a cache in Redis is
 configured.  `redis_sizes.py` checks the replies, `circuit_breaker.py` handles errors and delays.
 
-A connection that was cut while idle is replaced by a retry; `idle_s` and `age_s` replace it earlier, so that a
-firewall that drops idle connections silently causes no timeouts.
+A connection that was cut while idle is replaced by a retry; `connmaxidletime` and `connmaxlifetime` replace it
+earlier, so that a firewall that drops idle connections silently causes no timeouts.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def _sentinel(options: RedisOptions, clock: Callable[[], float]) -> RedisClient:
     if options.sentinelpassword:
         sentinel_options["password"] = options.sentinelpassword
         sentinel_options["username"] = options.sentinelusername or None
-    # Each retry asks the sentinels again, which is how a failover is noticed.
+    # Each retry queries the sentinels again, which detects a failover.
     sentinel: Any = Sentinel  # redis-py leaves it untyped
     found = sentinel(list(options.addrs), sentinel_kwargs=sentinel_options)
     master = found.master_for(

@@ -1,7 +1,7 @@
 """Parsers of scalar values; the field decides which one applies.
 
 The annotation of every setting with a single value has a `ScalarReader`: `Annotated[float,
-ScalarReader("duration", read_duration)]`.  Its function returns the value of a scalar.  It raises `ValueError`
+ScalarReader("duration", read_seconds)]`.  Its function returns the value of a scalar.  It raises `ValueError`
 with a description of valid values ("expected ..."), never with the value, which may be a secret.
 
 Source: docs/reference/configuration.md, section 1.2; go-yaml v2.4.0 resolve.go; Go's time.ParseDuration,
