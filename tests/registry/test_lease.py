@@ -11,7 +11,7 @@ from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.registry import layout
 from moorage.registry.lease import Lease
-from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, StorageDenied
+from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, StorageDenied, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
@@ -76,13 +76,28 @@ async def test_a_released_lease_is_free_at_once(store: Driver) -> None:
     assert not await first.acquire()
 
 
-@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"owner": 7}', b"x" * 5000])
+@pytest.mark.parametrize("content", [b"", b"[]", b"\xff", b'{"owner": 7}', b"[" * 4000, b"x" * 5000])
 async def test_an_unreadable_lease_expires_like_any_other(store: Driver, content: bytes) -> None:
     """What a later version or an operator put there neither breaks the job nor is overwritten at once."""
     await store.write(KEY, content)
     assert not await lease(store, "node").acquire()
-    if len(content) < 5000:
-        assert await lease(store, "node", TERM_S + 1).acquire()
+    assert await lease(store, "node", TERM_S + 1).acquire()
+
+
+async def test_a_lease_written_with_a_clock_far_ahead_is_replaced(store: Driver) -> None:
+    """Else no node would purge until the clocks of all have reached that time, perhaps in years."""
+    assert await lease(store, "dead").acquire()
+    assert not await lease(store, "heir", 60 - TERM_S).acquire()
+    assert await lease(store, "heir", -TERM_S - 1).acquire()
+
+
+async def test_a_directory_in_place_of_the_lease_is_reported(tmp_path: Path) -> None:
+    """The work is done without a lease; no node would do it, and no line in the log would say why."""
+    (tmp_path / KEY).mkdir(parents=True)
+    store = FilesystemDriver(tmp_path)
+    with pytest.raises(StorageUnavailable, match="is no object"):
+        await lease(store, "node").acquire()
+    await store.close()
 
 
 class NoConditions(InstrumentedDriver):
@@ -112,6 +127,7 @@ async def test_without_conditional_writes_the_last_writer_holds_it() -> None:
 async def test_a_race_that_is_lost_is_no_error(error: type[Exception]) -> None:
     class Lost(InstrumentedDriver):
         async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+            assert await lease(self._driver, "rival").acquire()
             raise error(key)
 
     assert not await lease(Lost(MemoryDriver()), "node").acquire()

@@ -10,7 +10,7 @@ own name.
 
 Expiry compares the clock of this node with the modification time of the store: they are assumed to differ by less
 than the part of the term that the owner leaves unused.  A larger difference makes a node take over early, or late
-by as much.
+by as much, at most by a term.
 
 Source of the key: `layout.py`; CNCF Distribution never lists it.
 """
@@ -22,7 +22,15 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry import layout
-from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge, Unchanged
+from moorage.storage.driver import (
+    ABSENT,
+    ALWAYS,
+    Conflict,
+    KeyMissing,
+    ObjectTooLarge,
+    StorageUnavailable,
+    Unchanged,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -57,22 +65,38 @@ class Lease:
     async def acquire(self) -> bool:
         """Take the lease, or extend it by a term; return whether this owner holds it.  Raises StorageError."""
         try:
-            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
-            when: When = Unchanged(found.version)
-            if _owner(found.data) != self._owner and not await self._has_expired():
+            owner, when = await self._current()
+            if owner != self._owner and not await self._has_expired():
                 return False
         except KeyMissing:
             when = ABSENT
-        except ObjectTooLarge:
-            return False
         # Before the write, which may be cancelled after it has happened.
         self._may_hold = True
         try:
             await self._driver.write(self._key, self._content(), when)
             written = await self._driver.read(self._key, limit=_LIMIT_BYTES)
-        except (Conflict, KeyMissing, ObjectTooLarge):
+        except Conflict:
+            if when is ABSENT:
+                await self._require_object()
+            return False
+        except (KeyMissing, ObjectTooLarge):
             return False
         return _owner(written.data) == self._owner
+
+    async def _current(self) -> tuple[str, When]:
+        """Return the owner, and the condition under which the lease may be replaced.  Raises KeyMissing."""
+        try:
+            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
+        except ObjectTooLarge:
+            return "", ALWAYS
+        return _owner(found.data), Unchanged(found.version)
+
+    async def _require_object(self) -> None:
+        """Raise StorageUnavailable if the lease neither exists nor can be created: no node would do the work."""
+        try:
+            await self._driver.stat(self._key)
+        except KeyMissing:
+            raise StorageUnavailable(f"{self._key} cannot be created: it exists, and is no object") from None
 
     async def release(self) -> None:
         """Let another node take the lease at once, if this owner holds it.  Raises StorageError."""
@@ -87,9 +111,12 @@ class Lease:
             await self._driver.delete([self._key])
 
     async def _has_expired(self) -> bool:
-        """Raises KeyMissing."""
+        """Return whether the term is over.  A time more than a term ahead was written with a wrong clock: it is.
+
+        Raises KeyMissing.
+        """
         modified = (await self._driver.stat(self._key)).modified
-        return (self._now() - modified).total_seconds() >= self._term_s
+        return abs((self._now() - modified).total_seconds()) >= self._term_s
 
     def _content(self) -> bytes:
         return json.dumps({"version": 1, "owner": self._owner, "term_s": self._term_s}).encode()
@@ -99,6 +126,6 @@ def _owner(data: bytes) -> str:
     """Return the owner in a lease; "" for content that is none."""
     try:
         content = json.loads(data)
-    except ValueError:
+    except (ValueError, RecursionError):
         return ""
     return str(content.get("owner", "")) if isinstance(content, dict) else ""
