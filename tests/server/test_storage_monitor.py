@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import errno
 import os
 import signal
@@ -21,7 +22,7 @@ from moorage.config.model import Settings
 from moorage.health_checks import HealthChecks, StorageReport, StorageSpace
 from moorage.http.middleware import Traffic
 from moorage.metrics.table import TABLE
-from moorage.server.processes import storage_monitor
+from moorage.server.processes import storage_monitor, storage_report
 from moorage.server.processes.storage_monitor import MonitoredDirectory, StorageMonitor, check, monitored, watch
 from moorage.server.processes.storage_report import STALE_AFTER_S, SharedReport
 from moorage.server.telemetry import Observing
@@ -318,10 +319,35 @@ def test_half_of_a_report_is_not_read() -> None:
     assert report.read() == whole
     assert report.read() is report.read(), "an unchanged report is not parsed for every request"
     report.write(StorageReport(writable=True))
-    report._memory[20:24] = b"torn"
+    place = storage_report._place(2)
+    report._memory[place + 10 : place + 14] = b"torn"
     assert report.read() == whole
     report.write(StorageReport(cause="é" * 5000))
     assert report.read().cause == "é" * 1000
+
+
+@pytest.mark.parametrize("earlier", [1, 2])
+def test_a_monitor_killed_while_it_reports_loses_no_earlier_report(earlier: int) -> None:
+    """Its successor would take a directory that is lost for one that never existed, and create it again."""
+    report = SharedReport()
+    successor = copy.copy(report)
+    for number in range(earlier):
+        report.write(StorageReport(writable=True, seen=True, identity=(1, number)))
+
+    class Killed:
+        def __getitem__(self, index: int) -> int:
+            return successor._sequences[index]
+
+        def __setitem__(self, *_: object) -> None:
+            raise Ended
+
+    report._sequences = cast("memoryview[int]", Killed())
+    with pytest.raises(Ended):
+        report.write(StorageReport(writable=False, code="ENOSPC"))
+    assert successor.read() == StorageReport(writable=True, seen=True)
+    assert successor.read().identity == (1, earlier - 1)
+    successor.write(NEW)
+    assert copy.copy(successor).read() == NEW
 
 
 def test_what_is_monitored() -> None:

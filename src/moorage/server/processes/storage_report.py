@@ -1,12 +1,14 @@
 """Memory shared by master, storage monitor and workers: the newest `StorageReport`.
 
-    sequence │ length │ checksum │ report as JSON ... heartbeat    one anonymous mapping, created before any fork
+    sequence │ report │ report │ heartbeat            one anonymous mapping, created before any fork
+               length │ checksum │ JSON               the report number `sequence` is in place `sequence` modulo 2
 
 A monitor that hangs (stopped, or its disk does not answer) leaves a stale report; after 60 seconds
 without a heartbeat the workers treat the state as unknown, as without a monitor: every request is tried.
 
-One process writes at a time.  A reader that sees half of a report finds a checksum that does not match, and keeps
-the report that it read before.
+One process writes at a time.  If it is killed, its last complete report stays: the next monitor must know that the
+directory has been seen, or it would create a lost one again.  A reader that is overtaken by two writes finds a
+checksum that does not match, and keeps the report that it read before.
 """
 
 from __future__ import annotations
@@ -30,10 +32,11 @@ STALE_AFTER_S: Final = 60.0
 """The monitor sends a heartbeat every 10 seconds, or after a check: a busy disk may sync for half a minute."""
 
 _SEQUENCE: Final = struct.Struct("<Q")
-_HEAD: Final = struct.Struct("<QII")
+_HEAD: Final = struct.Struct("<II")
 _HEARTBEAT: Final = struct.Struct("<d")
-_BYTES: Final = 16 << 10
-_HEARTBEAT_AT: Final = _BYTES - _HEARTBEAT.size
+_PLACE_BYTES: Final = 16 << 10
+_HEARTBEAT_AT: Final = _SEQUENCE.size + 2 * _PLACE_BYTES
+_BYTES: Final = _HEARTBEAT_AT + _HEARTBEAT.size
 _UNKNOWN: Final = StorageReport()
 _CAUSE_CHARS: Final = 1000
 """A path has 4,096 bytes at most, and six bytes per character in JSON still fit."""
@@ -72,15 +75,18 @@ class SharedReport:
         self.beat()
         fields = asdict(report) | {"cause": report.cause[:_CAUSE_CHARS]}
         data = json.dumps(fields).encode()
-        (sequence,) = _SEQUENCE.unpack_from(self._memory)
-        self._memory[_HEAD.size : _HEAD.size + len(data)] = data
-        _HEAD.pack_into(self._memory, 0, sequence + 1, len(data), _checksum(sequence + 1, data))
+        sequence = self._sequences[0] + 1
+        place = _place(sequence)
+        _HEAD.pack_into(self._memory, place, len(data), _checksum(sequence, data))
+        self._memory[place + _HEAD.size : place + _HEAD.size + len(data)] = data
+        self._sequences[0] = sequence
 
     def read(self) -> StorageReport:
         """Return the newest report, however old; an unchanged one is not parsed again for each request."""
-        if self._sequences[0] != self._sequence:
-            sequence, length, checksum = _HEAD.unpack_from(self._memory)
-            data = self._memory[_HEAD.size : _HEAD.size + length]
+        if (sequence := self._sequences[0]) != self._sequence:
+            place = _place(sequence)
+            length, checksum = _HEAD.unpack_from(self._memory, place)
+            data = self._memory[place + _HEAD.size : place + _HEAD.size + length]
             if _checksum(sequence, data) == checksum:
                 fields = json.loads(data)
                 identity, space = fields.pop("identity"), fields.pop("space")
@@ -89,6 +95,10 @@ class SharedReport:
                 self._sequence = sequence
                 self._report = StorageReport(**fields, identity=known, space=measured)
         return self._report
+
+
+def _place(sequence: int) -> int:
+    return _SEQUENCE.size + sequence % 2 * _PLACE_BYTES
 
 
 def _checksum(sequence: int, data: bytes) -> int:
