@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
+import time
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -16,6 +18,7 @@ from tests.server.serving import Served, serving, until
 from moorage.config.model import Settings
 from moorage.config.sections.log import Log
 from moorage.logs.mail_hook import MailQueue
+from moorage.server.housekeeper import supervisor
 from moorage.server.housekeeper.supervisor import Housekeeper
 
 if TYPE_CHECKING:
@@ -169,6 +172,30 @@ def test_a_housekeeper_that_hangs_while_it_is_to_be_replaced_is_killed(monkeypat
     housekeeper.died("signal SIGKILL", 231.0)
     settle("error", 231.0)
     assert (housekeeper.pid, killed) == (2, [1])
+    housekeeper.close_in_child(())
+
+
+@pytest.mark.parametrize("passed_s", [0.0, 1.0, 60.0])
+def test_the_wait_for_a_housekeeper_that_hangs_is_counted_from_the_signal(
+    passed_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The wait was done twice; `docker stop` sends SIGKILL after ten seconds, and the last mails are lost."""
+    now = 100.0
+    waits: list[float] = []
+
+    def select_nothing(*arguments: Any) -> tuple[list[Any], ...]:
+        waits.append(arguments[3])
+        return [], [], []
+
+    monkeypatch.setattr(time, "monotonic", lambda: now)
+    monkeypatch.setattr(select, "select", select_nothing)
+    housekeeper = Housekeeper([lambda _: [Steady(Path("/a"))]], MailQueue())
+    plan = SimpleNamespace(settings=Settings(), instance="i", awaiting=False)
+    housekeeper.settle(cast("Plan", plan), lambda _: 1, now)
+    housekeeper.stop()
+    now += passed_s
+    assert not housekeeper._wait_stopped()
+    assert waits == [max(0.0, supervisor._STOP_LIMIT_S - passed_s)]
     housekeeper.close_in_child(())
 
 

@@ -134,8 +134,8 @@ class Housekeeper(ControlledProcess[HousekeeperParameters]):
         super().kill()
 
     def _wait_stopped(self) -> bool:
-        """Return whether the process confirms the shutdown in time; one that hangs does not."""
-        deadline = time.monotonic() + _STOP_LIMIT_S
+        """Return whether the process confirms the shutdown in time, counted from `stop`."""
+        deadline = self._ignore_at or 0.0
         while self._control is not None and not self._has_stopped:
             readable, _, _ = select.select([self._control], [], [], max(0.0, deadline - time.monotonic()))
             if not readable:
