@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import pytest
 from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail
 from tests.http.raw import ask
+from tests.registry.watched import InstrumentedDriver
 
 from moorage.config.model import Settings
 from moorage.storage.driver import SignedUrl
@@ -322,6 +323,26 @@ async def test_preconditions_are_evaluated_in_the_order_of_the_rfc(client: Clien
     for method in ("GET", "DELETE"):
         answer = await client.send(method, f"/v2/{NAME}/blobs/{ABSENT}", headers={"if-match": own})
         assert (answer.status_code, codes(answer)) == (404, ["BLOB_UNKNOWN"])
+
+
+async def test_a_condition_that_holds_costs_no_call_to_the_store(serve: Serve) -> None:
+    """In a bucket each is a request; a download manager sends If-Match with every range."""
+
+    class Counting(InstrumentedDriver):
+        calls: ClassVar[list[str]] = []
+
+        async def before(self, call: str) -> None:
+            self.calls.append(call)
+
+    client = serve(driver=Counting(MemoryDriver()))
+    await client.push_blob(BLOB)
+    costs = []
+    for headers in ({}, {"if_match": f'"{BLOB.digest}"'}, {"if_none_match": f'"{ABSENT}"'}):
+        Counting.calls.clear()
+        assert (await client.blob(BLOB, **headers)).content == BLOB.data
+        costs.append(list(Counting.calls))
+    assert costs[0]
+    assert costs[1] == costs[2] == costs[0]
 
 
 async def test_a_request_with_if_match_is_not_sent_to_a_store(serve: Serve) -> None:

@@ -37,11 +37,14 @@ async def get_blob(call: Call) -> Answer:
     blobs = call.registry.blobs
     text = str(digest).encode()
     headers = [(b"docker-content-digest", text), (b"etag", b'"%b"' % text), *_HEADERS]
-    if_match, if_none_match = b"if-match" in call.headers, b"if-none-match" in call.headers
-    if if_match or if_none_match or call.method == "HEAD":
+    if_match = call.list_header(b"if-match")
+    unchanged = matches(call.list_header(b"if-none-match"), digest)
+    fails = if_match is not None and not matches(if_match, digest, weak=False)
+    # Else `fetch` looks up the blob, once.
+    if fails or unchanged or call.method == "HEAD":
         blob = await blobs.stat(name, digest)
-        check_match(call.list_header(b"if-match"), digest)
-        if matches(call.list_header(b"if-none-match"), digest):
+        check_match(if_match, digest)
+        if unchanged:
             return Reply(304, headers)
         if call.method == "HEAD":
             headers.append(_length(blob.size))
@@ -55,7 +58,7 @@ async def get_blob(call: Call) -> Answer:
         name,
         digest,
         select=select,
-        redirect=not if_match,
+        redirect=if_match is None,
         files=FileResponse.offered(call.scope),
         caller=call.caller(),
     )
