@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import select
 import signal
@@ -17,8 +18,11 @@ from tests.server.serving import Served, serving, until
 
 from moorage.config.model import Settings
 from moorage.config.sections.log import Log
+from moorage.logs import smtp
 from moorage.logs.mail_hook import MailQueue
 from moorage.server.housekeeper import supervisor
+from moorage.server.housekeeper.jobs import JobContext
+from moorage.server.housekeeper.mail_job import mail_jobs
 from moorage.server.housekeeper.supervisor import Housekeeper
 
 if TYPE_CHECKING:
@@ -197,6 +201,52 @@ def test_the_wait_for_a_housekeeper_that_hangs_is_counted_from_the_signal(
     assert not housekeeper._wait_stopped()
     assert waits == [max(0.0, supervisor._STOP_LIMIT_S - passed_s)]
     housekeeper.close_in_child(())
+
+
+async def test_a_line_that_is_logged_while_the_last_mails_are_sent_is_sent_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The master leaves its last line to a housekeeper that a slow mail server holds up."""
+    hook = {
+        "type": "mail",
+        "levels": ["error"],
+        "options": {"smtp": {"addr": "mail:25"}, "from_": "a@b", "to": ["c@d"]},
+    }
+    log = Log.model_validate({"hooks": [hook]})
+    queue = MailQueue()
+    (processor,) = queue.processors(log)
+    sent: list[str] = []
+
+    def send(_: object, subject: str, *__: object, **___: object) -> None:
+        sent.append(subject)
+        if len(sent) == 1:
+            processor(None, "", {"event": "last", "level": "error"})
+
+    monkeypatch.setattr(smtp, "send", send)
+    (job,) = mail_jobs(log, queue)
+    running = asyncio.create_task(job.run(JobContext(lambda _: None)))
+    await asyncio.sleep(0)
+    processor(None, "", {"event": "first", "level": "error"})
+    running.cancel()
+    await asyncio.wait([running])
+    assert [subject.rpartition(": ")[2] for subject in sent] == ["first", "last"]
+    queue.close()
+
+
+@pytest.mark.parametrize(("responds", "has_exited", "other"), [(True, False, True), (True, True, False)])
+def test_the_master_sends_no_mails_that_a_running_housekeeper_will_send(
+    responds: bool, has_exited: bool, other: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mail server that hangs delayed the end by ten seconds, after which `docker stop` kills."""
+    queue = MailQueue()
+    housekeeper = Housekeeper([lambda _: [Steady(Path("/a"))]], queue)
+    parameters: Any = SimpleNamespace(has_last_job=True)
+    housekeeper._parameters = parameters
+    vars(housekeeper)["pid"] = 1
+    monkeypatch.setattr(housekeeper, "_wait_stopped", lambda: responds)
+    monkeypatch.setattr(supervisor, "wait_for_exit", lambda *_: has_exited)
+    housekeeper.kill()
+    assert (housekeeper.pid, queue.has_other_reader) == (None, other)
 
 
 @pytest.mark.parametrize("job", ["steady", "blocking"])

@@ -50,6 +50,8 @@ class MailQueue:
         self.receiver: socket.socket | None = None
         self.hooks: Sequence[Hook] = ()
         """The hooks in force in this process."""
+        self.has_other_reader = False
+        """True: a process that outlives this one reads the queue to its end."""
 
     def processors(self, log: Log) -> list[MailHook]:
         """Return the processor for `log_setup.configure`, if a hook is active.

@@ -69,7 +69,7 @@ def run(loaded: Loaded, service: Service, timings: Timings | None = None) -> int
         return _serve(loaded, service, timings or Timings(), mail)
     finally:
         # What the housekeeper has not read: the reason why it was not started, or the last lines of the master.
-        if mail.receiver is not None:
+        if mail.receiver is not None and not mail.has_other_reader:
             _send_remaining(mail)
         mail.close()
 

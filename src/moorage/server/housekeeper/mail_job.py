@@ -53,9 +53,15 @@ class MailJob(Job):
                 # A thread that is sending uses the digests until it ends.
                 await run_to_completion(asyncio.to_thread(sender.send_due))
         finally:
-            for line in self.queue.receive():
-                sender.add(line)
-            sender.send_all()
+            lines = list(self.queue.receive())
+            while True:
+                for line in lines:
+                    sender.add(line)
+                sender.send_all()
+                # The master logs its last line while mails are sent.
+                lines = list(self.queue.receive())
+                if not lines:
+                    break
 
 
 async def _readable(receiver: socket.socket, limit_s: float | None) -> None:

@@ -128,7 +128,9 @@ class Housekeeper(ControlledProcess[HousekeeperParameters]):
         if self.pid is not None and self._parameters is not None and self._parameters.has_last_job:
             responds = self._wait_stopped()
             self._disconnect()
-            if wait_for_exit(self.pid, _EXIT_LIMIT_S) or responds:
+            has_exited = wait_for_exit(self.pid, _EXIT_LIMIT_S)
+            self._mail.has_other_reader = responds and not has_exited
+            if responds or has_exited:
                 self.pid = None
         self._disconnect()
         super().kill()
