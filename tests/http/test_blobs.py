@@ -11,7 +11,7 @@ import pytest
 from structlog.testing import capture_logs
 from tests.http.client import ABSENT, NAME, OTHER, Client, codes, detail
 from tests.http.raw import ask
-from tests.registry.watched import InstrumentedDriver
+from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.config.model import Settings
 from moorage.storage.driver import SignedUrl
