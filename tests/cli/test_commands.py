@@ -262,6 +262,16 @@ def test_looking_at_the_version_loads_nothing_heavy() -> None:
     assert result.stdout == "[]\n"
 
 
+def test_the_server_starts_without_rich() -> None:
+    """For tracebacks that are never rendered structlog would load it, which is an eighth of the start."""
+    code = (
+        "import sys; from moorage import cli; cli._import_structlog(); import moorage.wiring.serving, structlog; "
+        "print(structlog.dev.rich, 'rich' in sys.modules); import rich.console"
+    )
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
+    assert result.stdout == "None False\n"
+
+
 @pytest.mark.parametrize("group", [(), ("auth",), ("config",), ("storage",)])
 def test_lists_of_commands_are_whole_on_80_columns(run: Run, group: tuple[str, ...]) -> None:
     """In a pipe or a narrow terminal "Tell everything that is wrong, at once; exit status 1 ..." is of no use."""

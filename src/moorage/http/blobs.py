@@ -37,28 +37,30 @@ async def get_blob(call: Call) -> Answer:
     blobs = call.registry.blobs
     text = str(digest).encode()
     headers = [(b"docker-content-digest", text), (b"etag", b'"%b"' % text), *_HEADERS]
-    if_match = call.list_header(b"if-match")
-    unchanged = matches(call.list_header(b"if-none-match"), digest)
-    fails = if_match is not None and not matches(if_match, digest, weak=False)
-    # Else `fetch` looks up the blob, once.
-    if fails or unchanged or call.method == "HEAD":
-        blob = await blobs.stat(name, digest)
-        check_match(if_match, digest)
-        if unchanged:
-            return Reply(304, headers)
-        if call.method == "HEAD":
-            headers.append(_length(blob.size))
-            return Reply(200, headers)
+    given = call.headers
+    if call.method == "HEAD" or b"if-match" in given or b"if-none-match" in given:
+        if_match = call.list_header(b"if-match")
+        unchanged = matches(call.list_header(b"if-none-match"), digest)
+        fails = if_match is not None and not matches(if_match, digest, weak=False)
+        # Else `fetch` looks up the blob, once.
+        if fails or unchanged or call.method == "HEAD":
+            blob = await blobs.stat(name, digest)
+            check_match(if_match, digest)
+            if unchanged:
+                return Reply(304, headers)
+            if call.method == "HEAD":
+                headers.append(_length(blob.size))
+                return Reply(200, headers)
 
     select = None
-    if b"range" in call.headers and _range_counts(call.header(b"if-range"), str(digest)):
+    if b"range" in given and _range_counts(call.header(b"if-range"), str(digest)):
         select = partial(parse_range, call.header(b"range"))
     # A client repeats If-Match where it is redirected to, and a store has other entity tags.
     found = await blobs.fetch(
         name,
         digest,
         select=select,
-        redirect=if_match is None,
+        redirect=b"if-match" not in given,
         files=FileResponse.offered(call.scope),
         caller=call.caller(),
     )

@@ -174,8 +174,10 @@ class BlobStore:
             except KeyMissing:
                 size = None
             if size is not None and not self._remote:
-                with suppress(KeyMissing, ObjectTooLarge, ValueError):
+                try:  # `suppress` costs a microsecond
                     mark = int((await self._driver.read(layout.torn_mark(digest), limit=_MARK_BYTES)).data)
+                except (KeyMissing, ObjectTooLarge, ValueError):
+                    mark = None
         if size is not None and size == mark and (size := await self._proven_size(digest)) is not None:
             with suppress(StorageExhausted):  # read-only: the next process reads it again
                 await self._driver.delete([layout.torn_mark(digest)])
