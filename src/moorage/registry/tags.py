@@ -62,9 +62,10 @@ _UNFINISHED_AT_ONCE: Final = 64
 
 def as_tag(name: str) -> Tag | None:
     """Return a name below `_manifests/tags` as a tag; None for one that an operator left there."""
-    with suppress(TagInvalid):
+    try:  # `suppress` costs a microsecond, for each tag of a list
         return parse_tag(name)
-    return None
+    except TagInvalid:
+        return None
 
 
 class TagStore:
