@@ -12,13 +12,26 @@
         │   ├── tags/TAG/index/ALG/HEX/link         its history: every manifest it pointed at
         │   └── _deleted/ALG/HEX                    (M) deleted by digest while tags may still name it
         ├── _referrers/ALG/HEX/ALG/HEX/link         (M) subject first, then the manifest that refers to it
+        ├── _trash/                                 (M) deleted content that can be restored
+        │   ├── tags/TAG/STAMP                      a deleted tag
+        │   ├── manifests/ALG/HEX/STAMP             a manifest deleted by its digest
+        │   ├── layers/ALG/HEX/STAMP                a blob removed from the repository
+        │   └── repository/STAMP.NNNNN              pages of the content of a deleted repository
+        ├── _history/STAMP                          (M) changes of tags: which, when, by which user
         └── _uploads/UUID/
             ├── startedat, data                     time of its start; the bytes so far
             ├── hashstates/ALG/OFFSET               the hash's inner state at a checkpoint
             ├── offset.N                            (M) a checkpoint at byte N without a hash state
             └── state, parts/..., joining/...       (M) in buckets, instead of data (storage/)
-    docker/registry/v2/_moorage/
-    └── leases/NAME                                 (M) the node that does some background work (`lease.py`)
+    docker/registry/v2/_moorage/                    (M)
+    ├── leases/NAME                                 the node that does some background work (`lease.py`)
+    ├── collection/                                 garbage collection (`collection_state.py`)
+    │   ├── KIND.TOKEN, KIND.TOKEN.NNNNN            runs, condemned and doomed digests
+    │   ├── reserve                                 space that a run frees on a full disk, to write its markers
+    │   └── rescued/ALG/HEX                         a request has relied on a condemned digest
+    ├── nodes/INSTANCE                              version of each running node
+    ├── pulls/..., usage/...                        time of last pulls, bytes of repositories: not rebuildable
+    └── audit/STAMP                                 erased content
 
 A `link` holds the text of a digest without a newline, usually the one in its own path; a sha512 link of the
 reference may name a sha256 digest and is followed.  The link of a tag may name `sha256:000...`, which is nothing:
@@ -42,12 +55,15 @@ from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
 
 __all__ = [
     "BLOBS",
+    "COLLECTION",
     "MANIFESTS_NAME",
+    "OWN",
     "REPOSITORIES",
     "ROOT",
     "ParsedKey",
     "below",
     "blob_data",
+    "collection",
     "deleted_mark",
     "layer_link",
     "layers",
@@ -58,6 +74,7 @@ __all__ = [
     "referrers",
     "referrers_of",
     "repository",
+    "rescued",
     "revision_link",
     "revisions",
     "tag",
@@ -73,6 +90,9 @@ __all__ = [
 ROOT: Final = Key("docker/registry/v2")
 BLOBS: Final = Key(f"{ROOT}/blobs")
 REPOSITORIES: Final = Key(f"{ROOT}/repositories")
+OWN: Final = Key(f"{ROOT}/_moorage")
+"""State of Moorage that belongs to no repository."""
+COLLECTION: Final = Key(f"{OWN}/collection")
 MANIFESTS_NAME: Final = "_manifests"
 """The directory whose presence makes its parent a repository of the catalog."""
 
@@ -103,7 +123,16 @@ def layer_link(name: RepoName, digest: Digest) -> Key:
 
 
 def lease(name: str) -> Key:
-    return Key(f"{ROOT}/_moorage/leases/{name}")
+    return Key(f"{OWN}/leases/{name}")
+
+
+def collection(name: str) -> Key:
+    """Return the key of a state object of garbage collection (`collection_state.py`)."""
+    return Key(f"{COLLECTION}/{name}")
+
+
+def rescued(digest: Digest) -> Key:
+    return Key(f"{COLLECTION}/rescued/{digest.algorithm}/{digest.hex}")
 
 
 def manifests(name: RepoName) -> Key:
@@ -176,6 +205,10 @@ _FORMS: Final = {
     "deleted": re.compile(rf"{_IN_REPOSITORY}/_manifests/_deleted/{_DIGEST}"),
     "referrer": re.compile(rf"{_IN_REPOSITORY}/_referrers/(?P<subject>[a-z0-9]+/[a-f0-9]+)/{_DIGEST}/link"),
     "lease": re.compile(r"_moorage/leases/[^/]+"),
+    "collection": re.compile(r"_moorage/collection/.+"),
+    "state": re.compile(r"_moorage/(nodes|pulls|usage|audit)/.+"),
+    "trash": re.compile(rf"{_IN_REPOSITORY}/_trash/.+"),
+    "tag-event": re.compile(rf"{_IN_REPOSITORY}/_history/.+"),
     "upload": re.compile(rf"{_IN_REPOSITORY}/_uploads/(?P<upload>[^/]+)/.+"),
 }
 
@@ -183,7 +216,7 @@ _FORMS: Final = {
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
     """The parts of a key.  `kind` is one of blob, torn, layer, revision, tag, history, deleted, referrer, lease,
-    upload.
+    collection, state, trash, tag-event, upload.
 
     `digest` is the one in the path, which is usually also the content of the link; `upload` the upload's UUID.
     """

@@ -1,0 +1,115 @@
+"""State objects of garbage collection, which collectors write and every registry process reads.
+
+All of them are in one directory (`layout.COLLECTION`), so that one listing shows the whole state:
+
+    running.TOKEN           a collection run is in progress; JSON
+    ended.TOKEN             the last run that ended; changes with every run
+    condemned.TOKEN.NNNNN   digests that the run is going to remove, unless a request relies on them
+    doomed.TOKEN.NNNNN      digests that the run is removing: absent to every request
+    progress.TOKEN          state with which an interrupted run is continued; JSON
+    reserve                 space freed by a run on a full disk
+
+TOKEN names a run, and is used once.  An object with a token is written once and never changed, so a process that
+has read one need not read it again; `progress` and `reserve` are read by collectors only.
+
+A list of digests holds one digest text per line, sorted, at most `BATCH` of them.
+
+Above: requests, and collectors.  Below: `storage/driver.py`.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from moorage.errors import DigestInvalid
+from moorage.registry import layout
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moorage.storage.driver import Driver
+
+__all__ = [
+    "BATCH",
+    "CONDEMNED",
+    "DOOMED",
+    "ENDED",
+    "PROGRESS",
+    "RENEW_S",
+    "RESERVE",
+    "RUNNING",
+    "StateName",
+    "decode_digests",
+    "encode_digests",
+    "list_state",
+    "new_token",
+]
+
+RUNNING: Final = "running"
+ENDED: Final = "ended"
+CONDEMNED: Final = "condemned"
+DOOMED: Final = "doomed"
+PROGRESS: Final = "progress"
+RESERVE: Final = "reserve"
+
+BATCH: Final = 10_000
+"""Digests in one list: 720 KB."""
+
+RENEW_S: Final = 5.0
+"""Seconds for which a process uses a listing in which no run is in progress.
+
+A collector waits longer after it has written `running`, before it examines anything: from then on every process
+has seen that a collection is in progress.
+"""
+
+
+class StateName(NamedTuple):
+    """Parsed name of a state object.  `number` counts the lists of one run, from 0; -1 for other kinds."""
+
+    kind: str
+    token: str
+    number: int = -1
+
+    @classmethod
+    def parse(cls, name: str) -> StateName | None:
+        """Return the parts; None for a name that is none of this version."""
+        kind, _, rest = name.partition(".")
+        token, _, number = rest.partition(".")
+        if kind in {CONDEMNED, DOOMED}:
+            return cls(kind, token, int(number)) if token and number.isdecimal() else None
+        return cls(kind, token) if kind in {RUNNING, ENDED, PROGRESS} and token and not number else None
+
+    def __str__(self) -> str:
+        return f"{self.kind}.{self.token}" + (f".{self.number:05}" if self.number >= 0 else "")
+
+
+def new_token() -> str:
+    """Return a token that no other run has; tokens sort by the time of their run."""
+    return f"{time.time_ns() // 1_000_000:013}-{os.urandom(6).hex()}"
+
+
+async def list_state(driver: Driver) -> list[StateName]:
+    """Return the state objects, by one listing.  Raises StorageUnavailable."""
+    found: list[StateName] = []
+    async for names in driver.children(layout.COLLECTION):
+        found += filter(None, map(StateName.parse, names))
+    return found
+
+
+def encode_digests(digests: Iterable[Digest]) -> bytes:
+    """Return the content of a list."""
+    return "".join(f"{digest}\n" for digest in sorted(digests, key=str)).encode()
+
+
+def decode_digests(data: bytes) -> frozenset[Digest]:
+    """Return the digests of a list.  Lines that are none are left out."""
+    found: set[Digest] = set()
+    for line in data.decode("ascii", "replace").splitlines():
+        try:
+            found.add(Digest.parse(line))
+        except DigestInvalid:
+            continue
+    return frozenset(found)
