@@ -38,6 +38,7 @@ class InstrumentedDriver:
     request_cost = RequestCost.LOCAL
     signs_urls = False
     lists_unfinished = False
+    removes_exactly = True
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
@@ -83,6 +84,13 @@ class InstrumentedDriver:
         await self._change(f"delete {' '.join(keys)}")
         await self._driver.delete(keys)
         await self.after_change(f"delete {' '.join(keys)}")
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        call = f"remove {' '.join(known.key for known in objects)}"
+        await self._change(call)
+        changed = await self._driver.remove_unchanged(objects)
+        await self.after_change(call)
+        return changed
 
     async def clear(self, prefix: Key) -> None:
         await self._change(f"clear {prefix}")

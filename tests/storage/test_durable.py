@@ -14,7 +14,6 @@ from moorage.storage.filesystem.durable import (
     create_empty,
     is_temporary_name,
     move_unless_there,
-    remove_leftovers,
     remove_tree,
     sync_data,
     temporary_beside,
@@ -76,25 +75,6 @@ def test_what_is_gone_is_removed(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     remove_tree(str(tmp_path / "file"))
     assert (tmp_path / "file").exists()
-
-
-def test_leftovers_are_old_temporary_files_and_empty_directories(tmp_path: Path) -> None:
-    """A temporary file that is being written must stay, and so must everything with another name."""
-    deep = tmp_path / "a" / "b" / "c"
-    deep.mkdir(parents=True)
-    kept = tmp_path / "kept"
-    kept.mkdir()
-    old, edge, named = (
-        temporary_beside(str(kept / "data")),
-        temporary_beside(str(kept / "data")),
-        str(kept / "data"),
-    )
-    for path, written in ((old, 99), (edge, 100), (named, 50)):
-        Path(path).touch()
-        os.utime(path, (written, written))
-    remove_leftovers(str(tmp_path), 100)
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["kept"]
-    assert {str(path) for path in kept.iterdir()} == {edge, named}
 
 
 def test_a_name_that_is_taken_is_kept_without_hard_links(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -364,6 +364,9 @@ class Driver(Protocol):
     """True: `Uploads.sweep` costs a few requests, because the store lists objects that were begun and never
     completed.  False: it has nothing to find, or walks every directory to find it."""
 
+    removes_exactly: bool
+    """True: `remove_unchanged` compares the object at the moment of its removal.  False: it removes any object."""
+
     @property
     def uploads(self) -> Uploads: ...
 
@@ -403,6 +406,15 @@ class Driver(Protocol):
 
     async def delete(self, keys: Collection[Key]) -> None:
         """Remove objects, durably; missing ones are fine.  Directories that become empty may stay."""
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        """Remove each object that is still the one of its `Stat`; return the keys of those that are another one by
+        now, which stay.  Missing ones are fine.
+
+        The objects must be older than a second: a rewritten one differs by its time.  Where a store has no
+        conditional removal (`removes_exactly` is False), the object is removed as it is.  A power cut may bring
+        an object back.  A store that removes many objects by one request does so here, up to 1000.
+        """
 
     async def clear(self, prefix: Key) -> None:
         """Remove every object below `prefix`, and on a filesystem the directory itself: it is no longer a

@@ -7,7 +7,7 @@ Wraps any driver, only for metrics or traces.  Actions are named as by CNCF Dist
     PutContent  write, write_ordered,    Writer  create, uploads.append: likewise
                 uploads.begin
     Stat        stat, probe, uploads.state      Write, Commit  (Moorage) bytes handed over; made durable
-    Delete      delete, clear, uploads.discard  Move    uploads.publish; publish, with all that it does
+    Delete      delete, remove_unchanged, Move    uploads.publish; publish, with all that it does
     List        children, each page      Walk    scan, uploads.abandoned, each page
     URLFor      handover
 
@@ -63,6 +63,7 @@ class InstrumentedDriver:
         self.request_cost = inner.request_cost
         self.signs_urls = inner.signs_urls
         self.lists_unfinished = inner.lists_unfinished
+        self.removes_exactly = inner.removes_exactly
         self._inner = inner
         self._watch = watch
         self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
@@ -92,6 +93,10 @@ class InstrumentedDriver:
     async def delete(self, keys: Collection[Key]) -> None:
         with self._watch(self.name, "Delete", next(iter(keys), "")):
             await self._inner.delete(keys)
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        with self._watch(self.name, "Delete", objects[0].key if objects else ""):
+            return await self._inner.remove_unchanged(objects)
 
     async def clear(self, prefix: Key) -> None:
         with self._watch(self.name, "Delete", prefix):

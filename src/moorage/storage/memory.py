@@ -72,6 +72,7 @@ class MemoryDriver:
     request_cost = RequestCost.LOCAL
     signs_urls = False
     lists_unfinished = False
+    removes_exactly = True
 
     def __init__(self) -> None:
         self._objects: dict[str, _StoredObject] = {}
@@ -141,6 +142,20 @@ class MemoryDriver:
             check_key(key)
         for key in keys:
             self._remove(key)
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        for known in objects:
+            check_key(known.key)
+        changed: list[Key] = []
+        for known in objects:
+            found = self._objects.get(known.key)
+            if found is None:
+                continue
+            if (len(found.data), found.modified) == (known.size, known.modified):
+                self._remove(known.key)
+            else:
+                changed.append(known.key)
+        return changed
 
     async def clear(self, prefix: Key) -> None:
         check_key(prefix)

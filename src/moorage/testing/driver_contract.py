@@ -8,7 +8,8 @@
 `connect` makes a driver on the same, at first empty, store each time it is called, as every process of a
 registry would; one that lives in a single process returns the same object again.
 
-This file tests single objects; `listing_contract.py` listings, `upload_contract.py` uploads.  Promises of
+This file tests single objects; `removal_contract.py` their removal, `listing_contract.py` listings,
+`upload_contract.py` uploads.  Promises of
 filesystems only are tested in tests/storage.
 """
 
@@ -31,11 +32,13 @@ from moorage.storage.driver import (
     ObjectTooLarge,
     RangeOutside,
     RequestCost,
+    Stat,
     Unchanged,
     Version,
     Write,
 )
 from moorage.testing.listing_contract import ListingContract
+from moorage.testing.removal_contract import RemovalContract
 from moorage.testing.upload_contract import UploadContract
 
 if TYPE_CHECKING:
@@ -227,69 +230,6 @@ class ObjectContract:
         counts = await asyncio.gather(keep_reading(), keep_reading(), keep_writing())
         assert counts[0]
 
-    async def test_delete_removes_these_keys_only(self, driver: Driver, other: Driver) -> None:
-        """Deleting one tag spares those whose names begin like it."""
-        keys = [Key(f"a/{name}") for name in ("v1", "v10", "v1.0", "v1-x", "w/link", "w/other")]
-        for key in keys:
-            await driver.write(key, b"text")
-        await other.delete([keys[0], keys[4], Key("a/missing"), Key("b/missing/too"), Key("a/v10/below")])
-        await other.delete([])
-        for key in keys:
-            if key in {keys[0], keys[4]}:
-                with pytest.raises(KeyMissing):
-                    await driver.stat(key)
-            else:
-                assert (await driver.read(key)).data == b"text"
-
-    async def test_deleting_a_prefix_deletes_nothing(self, driver: Driver) -> None:
-        """`delete` removes objects, `clear` everything below a prefix."""
-        await driver.write(KEY, b"text")
-        await driver.delete([Key(KEY.rpartition("/")[0])])
-        assert (await driver.read(KEY)).data == b"text"
-
-    async def test_pruning_removes_no_object(self, driver: Driver) -> None:
-        """A prefix without objects is no longer a child, also on a filesystem."""
-        later = datetime.now(UTC) + timedelta(seconds=5)
-        for key in ("a/b/full/deep/one", "a/b/empty/deep/one", "a/b/empty/two"):
-            await driver.write(Key(key), b"text")
-        await driver.delete([Key("a/b/empty/deep/one"), Key("a/b/empty/two")])
-        for name in ("full", "empty", "absent"):
-            await driver.prune(Key(f"a/b/{name}"), later)
-        assert [name async for page in driver.children(Key("a/b")) for name in page] == ["full"]
-        assert (await driver.read(Key("a/b/full/deep/one"))).data == b"text"
-
-    async def test_writers_survive_pruning(self, driver: Driver, other: Driver) -> None:
-        """A push into a place that another node is just pruning is no error, and the push stays."""
-
-        async def keep_pruning() -> None:
-            for _ in range(40):
-                await other.prune(Key("a/b"), datetime.now(UTC) - timedelta(hours=1))
-
-        async def keep_writing() -> None:
-            for number in range(20):
-                await driver.write(Key(f"a/b/{number}/c/d"), b"text")
-                assert (await other.read(Key(f"a/b/{number}/c/d"))).data == b"text"
-                await driver.delete([Key(f"a/b/{number}/c/d")])
-
-        await asyncio.gather(keep_pruning(), keep_writing())
-
-    async def test_writers_survive_deleters(self, driver: Driver, other: Driver) -> None:
-        """Pushing into a place that another node is just emptying is no error, and the push stays."""
-
-        async def keep_deleting() -> None:
-            for _ in range(40):
-                await other.delete([Key("a/b/gone")])
-
-        async def keep_writing() -> None:
-            for number in range(40):
-                await driver.write(Key("a/b/gone"), b"text")
-                await driver.write(Key(f"a/b/{number}"), b"text")
-                await driver.delete([Key(f"a/b/{number}")])
-
-        await asyncio.gather(keep_deleting(), keep_writing())
-        await driver.write(Key("a/b/last"), b"text")
-        assert (await other.read(Key("a/b/last"))).data == b"text"
-
     @pytest.mark.parametrize("key", INVALID)
     async def test_a_misspelt_key_is_refused(self, driver: Driver, key: str) -> None:
         """No name that a client sends reaches outside of the store, even if a check above it fails."""
@@ -310,6 +250,7 @@ class ObjectContract:
             driver.write(bad, b""),
             driver.stat(bad),
             driver.find(bad),
+            driver.remove_unchanged([Stat(bad, 0, 0.0)]),
             driver.delete([Key("a"), bad]),
             driver.clear(bad),
             driver.prune(bad, datetime.now(UTC)),
@@ -410,6 +351,7 @@ class ObjectContract:
         assert isinstance(driver.request_cost, RequestCost)
         assert driver.signs_urls in {True, False}
         assert driver.lists_unfinished in {True, False}
+        assert driver.removes_exactly in {True, False}
 
     async def test_only_a_driver_that_signs_urls_returns_one(self, driver: Driver) -> None:
         """The registry skips its own look at a blob where a URL is to be expected."""
@@ -462,7 +404,7 @@ class ObjectContract:
         await driver.probe()
 
 
-class DriverContract(ObjectContract, ListingContract, UploadContract):
+class DriverContract(ObjectContract, RemovalContract, ListingContract, UploadContract):
     """All promises of `storage/driver.py`; see the module docstring."""
 
     pytestmark = pytest.mark.asyncio

@@ -88,6 +88,7 @@ class MemoryObjects:
         after: Callable[[str, Sequence[Key]], Awaitable[None]] = _nothing,
     ) -> None:
         self.chunk = chunk
+        self.removes_exactly = bucket.exact
         self.any_length = any_length
         self._bucket = bucket
         self._before = before
@@ -148,6 +149,19 @@ class MemoryObjects:
         async with self._call("delete", *keys):
             for key in keys:
                 self._bucket.objects.pop(key, None)
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        async with self._call("delete", *(known.key for known in objects)):
+            changed: list[Key] = []
+            for known in objects:
+                found = self._bucket.objects.get(known.key)
+                if found is None:
+                    continue
+                if self._bucket.exact and (len(found.data), found.modified) != (known.size, known.modified):
+                    changed.append(known.key)
+                else:
+                    del self._bucket.objects[known.key]
+            return changed
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = _PAGE) -> NamePage:
         async with self._call("page", prefix):

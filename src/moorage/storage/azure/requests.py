@@ -278,6 +278,19 @@ class AzureRequests:
             return False
         return True
 
+    async def remove_unchanged(self, known: Stat) -> bool:
+        """Delete the blob if it is still the one of `known`; return False if it is another one."""
+        try:
+            found = await self.properties(known.key)
+            same = (found.size, found.modified) == (known.size, known.modified)
+            return same and (await self.remove(known.key, found.version) or await self._is_gone(known.key))
+        except KeyMissing:
+            return True
+
+    async def _is_gone(self, key: Key) -> bool:
+        await self.properties(key)
+        return False
+
     async def delete(self, keys: Sequence[Key]) -> None:
         """Remove objects; missing ones are fine."""
         await delete_each(keys, self._delete)

@@ -39,7 +39,7 @@ from moorage.storage.driver import (
     Unchanged,
     Version,
 )
-from moorage.storage.object_store.helpers import probe
+from moorage.storage.object_store.helpers import probe, remove_each
 from moorage.storage.object_store.interface import NamePage
 from moorage.storage.object_store.listing import names
 
@@ -64,6 +64,7 @@ class AzureStore:
     """See `interface.ObjectStore`; `primary` receives all writes."""
 
     name = "azure"
+    removes_exactly = True
 
     def __init__(
         self,
@@ -156,6 +157,15 @@ class AzureStore:
     async def delete(self, keys: Sequence[Key]) -> None:
         for place in reversed(await self.places()):
             await place.delete(keys)
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        """See `Driver.remove_unchanged`: by ETag.  The older place receives no writes."""
+        primary, *others = await self.places()
+        changed = set(await remove_each(objects, primary.remove_unchanged))
+        gone = [known.key for known in objects if known.key not in changed]
+        for place in others:
+            await place.delete(gone)
+        return sorted(changed)
 
     async def page(self, prefix: Key, *, after: str = "", token: str = "", limit: int = 1000) -> NamePage:
         """See `interface.Pages`.  Of two places: in order of names, with the last name as the token."""

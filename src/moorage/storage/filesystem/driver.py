@@ -48,7 +48,6 @@ from moorage.storage.filesystem.durable import (
     is_directory_entry,
     is_temporary_name,
     open_regular,
-    remove_leftovers,
     remove_tree,
     sync_directory,
     write_whole,
@@ -56,6 +55,7 @@ from moorage.storage.filesystem.durable import (
 from moorage.storage.filesystem.errors import translated, translating
 from moorage.storage.filesystem.listing_cache import ListingCache
 from moorage.storage.filesystem.ordered_writes import OrderedWrites, give_name
+from moorage.storage.filesystem.removal import remove_if_unchanged, remove_leftovers
 from moorage.storage.filesystem.streams import FileReader, FileWriter, modified
 from moorage.storage.filesystem.threads import ThreadPool
 from moorage.storage.filesystem.uploads import FilesystemUploads
@@ -84,6 +84,7 @@ class FilesystemDriver:
     request_cost = RequestCost.LOCAL
     signs_urls = False
     lists_unfinished = False
+    removes_exactly = True
 
     def __init__(self, root: Path, *, max_threads: int = 100, processors: int = 1) -> None:
         self._root = os.path.abspath(root)
@@ -179,6 +180,20 @@ class FilesystemDriver:
                 _delete(paths, self._root)
 
         await self.pool.run(work)
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        found = [(self._path(known.key), known) for known in objects]
+
+        def work() -> list[Key]:
+            self._data.check()
+            changed: list[Key] = []
+            for path, known in found:
+                with translating("remove", known.key, path, None):
+                    if not remove_if_unchanged(path, known):
+                        changed.append(known.key)
+            return changed
+
+        return await self.pool.run(work)
 
     async def clear(self, prefix: Key) -> None:
         path = self._path(prefix)

@@ -49,7 +49,6 @@ __all__ = [
     "make_with_parents",
     "move_unless_there",
     "open_regular",
-    "remove_leftovers",
     "remove_tree",
     "start_writeback",
     "sync",
@@ -72,8 +71,6 @@ DIRECTORY_MODE: Final = 0o755
 
 _KNOWN_LIMIT: Final = 1 << 16
 _WRITEV_LIMIT: Final = 1024  # IOV_MAX on Linux
-_KEPT: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}
-"""A directory that is not empty, is gone, is an operator's link to another one, or is mounted."""
 _NO_HARD_LINKS: Final = {errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS}
 
 
@@ -433,22 +430,6 @@ def move_unless_there(temporary: str, path: str) -> None:
         os.rename(temporary, path)
     else:
         os.unlink(temporary)
-
-
-def remove_leftovers(path: str, before: float) -> None:
-    """Remove temporary files last written before `before` (seconds since the epoch), and empty directories, at and
-    below `path`.  A writer whose directory vanishes makes it again (`Directories.within`).
-    """
-    for directory, _, names in os.walk(path, topdown=False):
-        for name in filter(is_temporary_name, names):
-            with suppress(FileNotFoundError):
-                if os.stat(f"{directory}/{name}").st_mtime < before:
-                    os.unlink(f"{directory}/{name}")
-        try:
-            os.rmdir(directory)
-        except OSError as error:
-            if error.errno not in _KEPT:
-                raise
 
 
 def remove_tree(path: str) -> None:

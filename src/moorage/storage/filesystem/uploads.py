@@ -56,6 +56,7 @@ from moorage.storage.filesystem.durable import (
     sync_directory,
 )
 from moorage.storage.filesystem.errors import translating
+from moorage.storage.filesystem.removal import discard_temporary
 from moorage.storage.filesystem.streams import FileReader, modified
 from moorage.storage.filesystem.upload_files import (
     DATA,
@@ -238,7 +239,7 @@ class FilesystemUploads:
             page = next(pages, None)
             for key in page or () if not dry_run else ():
                 with suppress(FileNotFoundError):
-                    os.unlink(self._path_of(key))
+                    discard_temporary(self._path_of(key))
             return page
 
         found: list[Key] = []

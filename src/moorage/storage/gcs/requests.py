@@ -33,7 +33,7 @@ from moorage.storage.driver import (
 )
 from moorage.storage.gcs.connection import GcsConnection
 from moorage.storage.object_store.errors import RequestFailed
-from moorage.storage.object_store.helpers import delete_each, refused_put
+from moorage.storage.object_store.helpers import delete_each, refused_put, remove_each
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
@@ -166,6 +166,27 @@ class GcsRequests:
         except RequestFailed as error:
             if not error.failure.missing:
                 raise self.location.error(error.failure, "delete", key) from error
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        """See `Driver.remove_unchanged`: by generation."""
+        return await remove_each(objects, self._remove_unchanged)
+
+    async def _remove_unchanged(self, known: Stat) -> bool:
+        try:
+            found = await self.properties(known.key)
+        except KeyMissing:
+            return True
+        if found.stat != known:
+            return False
+        params = {"ifGenerationMatch": found.version}
+        try:
+            await self.connection.request("DELETE", self.connection.path(self.path(known.key)), params=params)
+        except RequestFailed as error:
+            if error.failure.refused:
+                return False
+            if not error.failure.missing:
+                raise self.location.error(error.failure, "delete", known.key) from error
+        return True
 
     async def list_page(self, prefix: str, params: dict[str, str]) -> dict[str, Any]:
         """Return one page of objects whose names begin with `prefix`, a name in the bucket."""

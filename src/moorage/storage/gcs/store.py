@@ -45,6 +45,7 @@ class GcsStore:
 
     name = "gcs"
     any_length = True
+    removes_exactly = True
 
     def __init__(self, options: GcsOptions, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.chunk = options.chunksize
@@ -57,6 +58,7 @@ class GcsStore:
         self.head = self._requests.head
         self.put = self._requests.put
         self.delete = self._requests.delete
+        self.remove_unchanged = self._requests.remove_unchanged
         self.describe = self._location.describe
         self.close = self.connection.close
         self.join = Compose(self._requests).join

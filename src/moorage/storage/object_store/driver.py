@@ -54,6 +54,7 @@ class ObjectDriver:
 
     def __init__(self, store: ObjectStore, uploads: Uploads) -> None:
         self.name = store.name
+        self.removes_exactly = store.removes_exactly
         self.uploads = uploads
         self._store = store
 
@@ -87,6 +88,11 @@ class ObjectDriver:
             check_key(key)
         if keys:
             await run_to_completion(self._store.delete(list(keys)))
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        for known in objects:
+            check_key(known.key)
+        return await run_to_completion(self._store.remove_unchanged(objects)) if objects else ()
 
     async def clear(self, prefix: Key) -> None:
         check_key(prefix)

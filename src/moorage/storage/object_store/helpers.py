@@ -10,6 +10,7 @@ import asyncio
 import secrets
 from typing import TYPE_CHECKING, Final, Protocol
 
+from moorage.concurrency import map_bounded
 from moorage.storage.driver import Conflict, Key, KeyMissing, ObjectTooLarge, RangeOutside
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ __all__ = [
     "new_session",
     "probe",
     "refused_put",
+    "remove_each",
     "slices",
     "stat_from",
 ]
@@ -65,6 +67,12 @@ async def delete_each(keys: Sequence[Key], delete: Callable[[Key], Awaitable[Non
         for result in results:
             if isinstance(result, BaseException):
                 raise result
+
+
+async def remove_each(objects: Sequence[Stat], remove: Callable[[Stat], Awaitable[bool]]) -> Sequence[Key]:
+    """Implement `remove_unchanged` by `remove`, which returns False for an object that has changed."""
+    removed = await map_bounded(objects, remove, limit=_AT_ONCE)
+    return [known.key for known, done in zip(objects, removed, strict=True) if not done]
 
 
 async def find(store: _Sized, key: Key) -> Stat | None:

@@ -82,6 +82,9 @@ class ObjectStore(Pages, Protocol):
     name: str
     """As `Driver.name`."""
 
+    removes_exactly: bool
+    """As `Driver.removes_exactly`."""
+
     chunk: int
     """Bytes of a chunk of uploads that begin now, and of a piece of a `LargeWriter`."""
 
@@ -105,6 +108,9 @@ class ObjectStore(Pages, Protocol):
         """Remove any number of objects, the first keys first; missing ones are fine.  Uses as few requests as the
         store allows.
         """
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        """See `Driver.remove_unchanged`."""
 
     def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         """See `Driver.scan`: every object below `prefix`, pages of up to 1000, each once."""

@@ -37,6 +37,7 @@ class S3Store:
 
     name = "s3aws"
     any_length = False
+    removes_exactly = False
 
     def __init__(self, options: S3Options, *, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
         self.chunk = options.chunksize
@@ -102,6 +103,11 @@ class S3Store:
         paths += [entry["Prefix"] for entry in page.get("CommonPrefixes", ())]
         names = [path[len(whole) :].removesuffix("/") for path in sorted(paths)]
         return NamePage([name for name in names if name], page.get("NextContinuationToken", ""))
+
+    async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
+        """See `Driver.remove_unchanged`.  DeleteObjects has no condition that all stores evaluate."""
+        await self._requests.delete([known.key for known in objects])
+        return ()
 
     async def walk(self, prefix: Key) -> AsyncIterator[Sequence[Stat]]:
         import obstore
