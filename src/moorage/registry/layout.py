@@ -16,7 +16,7 @@
         │   ├── tags/TAG/STAMP                      a deleted tag
         │   ├── manifests/ALG/HEX/STAMP             a manifest deleted by its digest
         │   ├── layers/ALG/HEX/STAMP                a blob removed from the repository
-        │   └── repository/STAMP.NNNNN              pages of the content of a deleted repository
+        │   └── repository/STAMP.NNNNN, STAMP.end   pages of the content of a deleted repository; it is removed
         ├── _history/STAMP                          (M) changes of tags: which, when, by which user
         └── _uploads/UUID/
             ├── startedat, data                     time of its start; the bytes so far
@@ -61,6 +61,7 @@ __all__ = [
     "REPOSITORIES",
     "ROOT",
     "ParsedKey",
+    "audit",
     "below",
     "blob_data",
     "collection",
@@ -78,11 +79,17 @@ __all__ = [
     "revision_link",
     "revisions",
     "tag",
+    "tag_events",
     "tag_history",
     "tag_history_link",
     "tag_link",
     "tags",
     "torn_mark",
+    "trash",
+    "trashed_layer",
+    "trashed_manifest",
+    "trashed_repository",
+    "trashed_tag",
     "upload_home",
     "uploads",
 ]
@@ -129,6 +136,11 @@ def lease(name: str) -> Key:
 def collection(name: str) -> Key:
     """Return the key of a state object of garbage collection (`collection_state.py`)."""
     return Key(f"{COLLECTION}/{name}")
+
+
+def audit(stamp: str) -> Key:
+    """Return the key of a record of erased content (`stamps.py`)."""
+    return Key(f"{OWN}/audit/{stamp}")
 
 
 def rescued(digest: Digest) -> Key:
@@ -182,6 +194,32 @@ def referrers_of(name: RepoName, subject: Digest) -> Key:
 
 def referrer_link(name: RepoName, subject: Digest, referrer: Digest) -> Key:
     return Key(f"{referrers_of(name, subject)}/{referrer.algorithm}/{referrer.hex}/link")
+
+
+def trash(name: RepoName) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_trash")
+
+
+def trashed_tag(name: RepoName, tag: Tag) -> Key:
+    """Return the prefix of all deletions of the tag; this and the next three hold objects named by a stamp."""
+    return Key(f"{REPOSITORIES}/{name}/_trash/tags/{tag}")
+
+
+def trashed_manifest(name: RepoName, digest: Digest) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_trash/manifests/{digest.algorithm}/{digest.hex}")
+
+
+def trashed_layer(name: RepoName, digest: Digest) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_trash/layers/{digest.algorithm}/{digest.hex}")
+
+
+def trashed_repository(name: RepoName) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_trash/repository")
+
+
+def tag_events(name: RepoName) -> Key:
+    """Return the prefix of the recorded changes of the repository's tags."""
+    return Key(f"{REPOSITORIES}/{name}/_history")
 
 
 def uploads(name: RepoName) -> Key:
