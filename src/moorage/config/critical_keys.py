@@ -55,6 +55,7 @@ CRITICAL: Final = (
     "storage.gcs.bucket",
     "storage.gcs.endpoint",
     "storage.gcs.rootdirectory",
+    "storage.maintenance.garbagecollection",
     "storage.maintenance.readonly",
     "storage.maintenance.uploadpurging",
     "storage.redirect",
@@ -67,8 +68,8 @@ CRITICAL: Final = (
 )
 """Each includes all keys below it and the sections that lead to it.
 
-Authentication, TLS, the secret, rules for pushes, deletion, purging, the location of data.  Not included: keys
-that only tune (`maxthreads`) or are safe if missing (`http.cors`).
+Authentication, TLS, the secret, rules for pushes, deletion, purging, garbage collection, the location of data.
+Not included: keys that only tune (`maxthreads`) or are safe if missing (`http.cors`).
 """
 
 _SYNONYMS: Final = {
@@ -97,6 +98,7 @@ MISPLACED: Final = {
     "clientcas": "http.tls.clientcas",
     "delete": "storage.delete",
     "filesystem": "storage.filesystem",
+    "garbagecollection": "storage.maintenance.garbagecollection",
     "htpasswd": "auth.htpasswd",
     "letsencrypt": "http.tls.letsencrypt",
     "minimumtls": "http.tls.minimumtls",

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.config.addresses import host_and_port, is_web_address
 from moorage.config.checks.azure import check_azure
 from moorage.config.checks.exposure import beyond_loopback
+from moorage.config.checks.garbage_collection import check_garbage_collection
 from moorage.config.checks.log_hooks import check_hooks
 from moorage.config.checks.middleware import check_middleware
 from moorage.config.checks.redis import check_redis
@@ -54,6 +55,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_version(settings),
         *check_hooks(settings.log),
         *_storage(settings),
+        *check_garbage_collection(settings),
         *_auth(settings),
         *_required(settings, ()),
         *_secret(settings),

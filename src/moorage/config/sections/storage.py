@@ -29,6 +29,7 @@ __all__ = [
     "Cache",
     "Delete",
     "Filesystem",
+    "GarbageCollection",
     "Gcs",
     "Inmemory",
     "Maintenance",
@@ -41,12 +42,21 @@ __all__ = [
 
 _MIB: Final = 2**20
 _GIB: Final = 2**30
+_DAY_S: Final = 24 * 3600.0
+_TEN_YEARS_S: Final = 3650 * _DAY_S
 
 
 class Delete(Section):
     """Deletion by clients."""
 
     enabled: Flag = setting(False, "Allow clients to delete blobs, manifests and tags.")
+    undo: Annotated[float, period_within(0.0, _TEN_YEARS_S)] = setting(
+        168 * 3600.0,
+        "How long deleted tags, manifests and repositories, and the previous content of moved tags, can be "
+        "restored. Garbage collection keeps their bytes that long; 0: what is deleted cannot be restored.",
+        unit="duration",
+        own=True,
+    )
 
 
 class Redirect(Section):
@@ -99,9 +109,42 @@ class ReadOnly(Section):
     enabled: Flag = setting(False, "Refuse every write.")
 
 
+class GarbageCollection(Section):
+    """Removal of content that no tag, manifest, push in progress or undo period needs."""
+
+    enabled: Flag = setting(
+        False, "Collect garbage while serving, on one node of the cluster at a time.", own=True
+    )
+    interval: Period = setting(_DAY_S, "Time between two runs.", unit="duration", own=True)
+    deleteuntagged: Flag = setting(
+        False, "Delete also manifests that no tag, index or subject leads to.", own=True
+    )
+    grace: Annotated[float, period_within(0.0, _TEN_YEARS_S)] = setting(
+        _DAY_S,
+        "Age below which unreferenced content is kept: at least the longest time from the first blob of a push to "
+        "its manifest.",
+        unit="duration",
+        own=True,
+    )
+    wait: Annotated[float, period_within(0.0, _DAY_S)] = setting(
+        600.0,
+        "Time between the announcement of what a run will remove and its removal, in which every request that "
+        "needs it keeps it.",
+        unit="duration",
+        own=True,
+    )
+    foreignwriters: Flag = setting(
+        False,
+        "Another registry, such as CNCF Distribution, also writes to this store: runs only report what they would "
+        "remove.",
+        own=True,
+    )
+
+
 class Maintenance(Section):
     """Maintenance."""
 
+    garbagecollection: GarbageCollection = setting(GarbageCollection, "Garbage collection.", own=True)
     uploadpurging: UploadPurging = setting(UploadPurging, "Removal of abandoned uploads.")
     readonly: ReadOnly = setting(ReadOnly, "Read-only mode: every write is refused.")
 
