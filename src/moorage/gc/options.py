@@ -1,0 +1,62 @@
+"""Options of a collection, and interfaces of its sources: trash and legal holds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+    from datetime import datetime
+
+    from moorage.types import Digest, RepoName, Tag
+
+__all__ = ["CollectionOptions", "Holds", "TrashSource", "Trashed"]
+
+
+@dataclass(frozen=True, slots=True)
+class CollectionOptions:
+    """Options of one run; durations in seconds."""
+
+    delete_untagged: bool = False
+    """Remove manifests that no tag, no index and no subject needs; otherwise every manifest is kept."""
+    grace_s: float = 86_400
+    """Age below which content is kept, also if nothing needs it."""
+    undo_s: float = 604_800
+    """Time for which deleted content, and what a moved tag named before, can be restored.  0: not at all."""
+    wait_s: float = 600
+    """Time between condemning content and removing it."""
+    upload_age_s: float = 604_800
+    """Age above which an unfinished upload is removed."""
+    dry_run: bool = False
+    """Remove nothing, and write nothing to the store."""
+
+
+@dataclass(frozen=True, slots=True)
+class Trashed:
+    """An entry of a repository's trash, as far as a collection needs it.  `key` is that of its object.
+
+    `digest` is the deleted manifest, the manifest of a deleted tag, or a layer; `stored` the digest that the
+    layer's link named, if it was another one.
+    """
+
+    key: str
+    kind: str
+    at: datetime
+    digest: Digest
+    stored: Digest | None = None
+    tag: Tag | None = None
+
+
+class TrashSource(Protocol):
+    """Deleted content that can be restored."""
+
+    async def __call__(self, name: RepoName) -> Collection[Trashed]:
+        """Return every entry of a repository's trash, also expired ones.  Raises StorageUnavailable."""
+
+
+class Holds(Protocol):
+    """Legal holds from the settings."""
+
+    def __call__(self, name: RepoName) -> bool:
+        """Return whether nothing of the repository may be removed."""
