@@ -58,7 +58,16 @@ def test_help_goes_to_standard_output(run: Run, arguments: tuple[str, ...]) -> N
 def test_every_command_explains_itself_with_an_example(run: Run) -> None:
     """And is on the page of commands, with its exit status."""
     page = (Path(__file__).parents[2] / "docs" / "commands.md").read_text()
-    for command in ("serve", "config check", "config show", "htpasswd", "version", "help", "garbage-collect"):
+    for command in (
+        "serve",
+        "config check",
+        "config show",
+        "htpasswd",
+        "version",
+        "help",
+        "garbage-collect",
+        "storage purge-uploads",
+    ):
         assert "Example: " in run("help", *command.split()).stdout, command
         assert f"`moorage {command}" in page, command
 

@@ -6,6 +6,7 @@ import typer
 
 from moorage.cli.storage_check import check
 from moorage.cli.storage_copy import copy
+from moorage.cli.storage_purge_uploads import purge_uploads
 from moorage.cli.storage_rebuild_referrers import rebuild_referrers
 
 __all__ = ["app"]
@@ -14,6 +15,7 @@ app = typer.Typer(help="Work on what is stored.", no_args_is_help=True, rich_mar
 
 app.command("copy", short_help="Copy a registry from one store to another.")(copy)
 app.command("check", short_help="Find what is damaged, and repair it on request.")(check)
+app.command("purge-uploads", short_help="Remove abandoned uploads now.")(purge_uploads)
 app.command("rebuild-referrers", short_help="List the signatures and SBOMs of another registry.")(
     rebuild_referrers
 )
