@@ -31,6 +31,11 @@ _CHOICES = {
 }
 """Sections in which an unknown key is an error, because it was meant to choose a driver or provider."""
 
+_STRICT = frozenset({"retention", "immutability"})
+"""Sections of Moorage alone in which every unknown key is an error: a rule without it would delete more."""
+
+_IN_RULES = "unknown key, without which the rule would have another effect; correct or remove it"
+
 _NEAR_MISS = "unknown key, similar to one that protects the registry or its data; correct or remove it"
 _MISPLACED = (
     "has no effect in this section; where it belongs, it protects the registry or its data; move or remove it"
@@ -120,6 +125,8 @@ class _Builder:
         if len(path) == 1 and path[0] in _CHOICES:
             message = f"is not {_CHOICES[path[0]]}"
             self.problems.append(Problem(message, key, origin, nearest=whole, meant=path[0]))
+        elif path and path[0] in _STRICT:
+            self.problems.append(Problem(_IN_RULES, key, origin, nearest=whole, meant=whole or ""))
         elif is_extension(name):
             self.problems.append(Problem("unknown key", key, origin, "unknown"))
         elif miss and is_critical((*path, miss)):

@@ -40,11 +40,13 @@ CRITICAL: Final = (
     "http.secret",
     "http.tls",
     "http.trustedproxies",
+    "immutability",
     "policy",
     "proxy.password",
     "proxy.remoteurl",
     "proxy.username",
     "redis.tls",
+    "retention",
     "storage.azure.accountname",
     "storage.azure.container",
     "storage.azure.realm",
@@ -68,8 +70,8 @@ CRITICAL: Final = (
 )
 """Each includes all keys below it and the sections that lead to it.
 
-Authentication, TLS, the secret, rules for pushes, deletion, purging, garbage collection, the location of data.
-Not included: keys that only tune (`maxthreads`) or are safe if missing (`http.cors`).
+Authentication, TLS, the secret, rules for pushes, deletion, holds, purging, the location of data.  Not included: keys
+that only tune (`maxthreads`) or are safe if missing (`http.cors`).
 """
 
 _SYNONYMS: Final = {

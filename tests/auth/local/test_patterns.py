@@ -8,8 +8,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from moorage.auth.local.patterns import Glob, RepositoryPattern
+from moorage.auth.local.patterns import RepositoryPattern
 from moorage.errors import NameInvalid
+from moorage.patterns import Glob
 from moorage.types import parse_repo_name
 
 

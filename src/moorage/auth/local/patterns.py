@@ -1,8 +1,6 @@
-"""Patterns of repository names and claims: `*` matches within a component, `**` across slashes.
+"""Patterns of repository names, in which values of the identity may be filled in (`moorage/patterns.py`).
 
-`team/*` matches one component of a name, `team/**` one or more, `app-*` a part of one; other characters match
-themselves.  There are no regular expressions: a pattern can be understood at a glance, and matching takes time
-proportional to pattern times name for every input.
+`team/*` matches one component of a name, `team/**` one or more, `app-*` a part of one.
 """
 
 from __future__ import annotations
@@ -12,67 +10,17 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from moorage.errors import NameInvalid
+from moorage.patterns import STARS, Glob
 from moorage.types import parse_repo_name
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Glob", "RepositoryPattern"]
+__all__ = ["RepositoryPattern"]
 
-_STARS: Final = re.compile(r"(\*+)")
 _PLACEHOLDER: Final = re.compile(r"\{([A-Za-z0-9_.:/-]+)(\|lower)?\}", re.ASCII)
 _COMPONENT: Final = re.compile(r"[a-z0-9]+(?:(?:\.|_|__|-+)[a-z0-9]+)*", re.ASCII)
 _NAME_PART: Final = re.compile(r"[a-z0-9._/-]*", re.ASCII)
-
-
-@dataclass(frozen=True, slots=True)
-class Glob:
-    """A pattern of literal text and stars: `parts` are "*", "**" and literals, in order."""
-
-    text: str
-    parts: tuple[str, ...]
-
-    @classmethod
-    def parse(cls, text: str) -> Glob:
-        """Parse a pattern.  Raises ValueError for more than two stars in a row, and for an empty text."""
-        if not text:
-            raise ValueError("expected a pattern, found nothing")
-        if "***" in text:
-            raise ValueError("expected * or **, found more stars in a row")
-        return cls(text, tuple(part for part in _STARS.split(text) if part))
-
-    @property
-    def is_literal(self) -> bool:
-        """Return whether the pattern has no stars."""
-        return "*" not in self.text
-
-    def matches(self, value: str) -> bool:
-        """Return whether the pattern matches the whole of `value`."""
-        if self.is_literal:
-            return value == self.text
-        ends = {0}
-        for part in self.parts:
-            ends = _after(part, value, ends)
-            if not ends:
-                return False
-        return len(value) in ends
-
-
-def _after(part: str, value: str, starts: set[int]) -> set[int]:
-    """Return the positions where `part` can end in `value` if it begins at one of `starts`."""
-    if part == "**":
-        return set(range(min(starts), len(value) + 1))
-    if part != "*":
-        return {start + len(part) for start in starts if value.startswith(part, start)}
-    ends: set[int] = set()
-    reached = -1
-    for start in sorted(starts):
-        if start <= reached:  # covered by an earlier start
-            continue
-        slash = value.find("/", start)
-        reached = len(value) if slash < 0 else slash
-        ends.update(range(start, reached + 1))
-    return ends
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,9 +86,9 @@ class RepositoryPattern:
                 value = value.lower()
             if value is None or not _is_valid(value, single=match[1] == "user"):
                 return None
-            parts += [*_STARS.split(self.text[position : match.start()]), value]
+            parts += [*STARS.split(self.text[position : match.start()]), value]
             position = match.end()
-        parts += _STARS.split(self.text[position:])
+        parts += STARS.split(self.text[position:])
         filled = tuple(part for part in parts if part)
         return Glob("".join(filled), filled)
 

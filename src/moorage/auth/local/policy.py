@@ -19,7 +19,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
 
-    from moorage.auth.local.patterns import Glob, RepositoryPattern
+    from moorage.auth.local.patterns import RepositoryPattern
+    from moorage.patterns import Glob
 
 __all__ = [
     "ACTIONS",

@@ -17,12 +17,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 from urllib.parse import urlsplit
 
-from moorage.auth.local.patterns import Glob, RepositoryPattern
+from moorage.auth.local.patterns import RepositoryPattern
 from moorage.auth.local.policy import ACTIONS, AccessPolicy, AccessRule, ClaimCondition, Issuer, Robot
 from moorage.auth.local.policy_yaml import YamlReader, tree_of
 from moorage.auth.local.robot_secrets import HASH, parse_expiry
 from moorage.config.problems import Origin, Problem, nearest
 from moorage.config.tree import List, describe, is_null
+from moorage.patterns import Glob
 from moorage.reloading import read_regular, reason_of
 
 if TYPE_CHECKING:
