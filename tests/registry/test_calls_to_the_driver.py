@@ -15,6 +15,7 @@ from tests.registry.instrumented import InstrumentedDriver
 import moorage
 from moorage.config.model import Settings
 from moorage.http.app import create_app
+from moorage.registry import layout
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import blob, image
 from moorage.wiring.app import make_registry
@@ -119,4 +120,6 @@ async def test_a_reference_of_a_manifest_takes_seven_calls(*, remote: bool, most
     assert len(links) == len(blobs) == 2
     assert all("gather_all" in chain for chain in (*links, *blobs)), "tasks are followed"
     assert max(map(len, (*links, *blobs))) <= most, calls.chains
+    listing = calls.chains.pop(f"children {layout.COLLECTION}")
+    assert "put" in listing, "garbage collection is looked up, once in five seconds"
     assert max(map(len, calls.chains.values())) <= 8, "the write of a tag is the longest"

@@ -313,7 +313,8 @@ async def test_what_a_pull_asks_the_store_for() -> None:
 
     tag, revision = f"read {layout.tag_link(NAME, TAG)}", f"stat {layout.revision_link(NAME, digest)}"
     layers = [f"read {layout.layer_link(NAME, Digest.of(data))}" for data in (CONFIG, DATA)]
-    assert await pull() == [tag, revision, f"read {layout.blob_data(digest)}", *layers]
+    listing = f"children {layout.COLLECTION}"
+    assert await pull() == [listing, tag, revision, f"read {layout.blob_data(digest)}", *layers]
     assert await pull() == [tag]
 
 

@@ -10,6 +10,7 @@ from moorage.caches import TTLCache
 from moorage.errors import ManifestBlobUnknown
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.uploads import StoredUploads
 from moorage.storage.memory import MemoryDriver
@@ -32,6 +33,7 @@ class Counting(InstrumentedDriver):
     def __init__(self) -> None:
         super().__init__(MemoryDriver())
         self.requests: list[str] = []
+        self.gate = CollectionGate(self)
 
     async def before(self, call: str) -> None:
         if call.startswith(f"stat {layout.BLOBS}"):
@@ -39,7 +41,7 @@ class Counting(InstrumentedDriver):
 
 
 async def push(driver: Counting, recent: TTLCache[Digest, int]) -> None:
-    uploads = StoredUploads(driver, b"secret", store=BlobStore(driver, recent=recent))
+    uploads = StoredUploads(driver, b"secret", store=BlobStore(driver, recent=recent), gate=driver.gate)
     for data in (LAYER, CONFIG):
         status = await uploads.start(NAME)
         async with uploads.extend(NAME, status.uuid, status.state) as part:
@@ -49,7 +51,7 @@ async def push(driver: Counting, recent: TTLCache[Digest, int]) -> None:
 
 
 async def put(driver: Counting, recent: TTLCache[Digest, int]) -> None:
-    manifests = StoredManifests(driver, store=BlobStore(driver, recent=recent))
+    manifests = StoredManifests(driver, store=BlobStore(driver, recent=recent), gate=driver.gate)
     await manifests.put(
         NAME, parse_tag("v1"), "application/vnd.oci.image.manifest.v1+json", image(CONFIG, [LAYER])
     )

@@ -12,6 +12,7 @@ from moorage.errors import BlobUnknown, ManifestBlobUnknown, Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.sizes import MemorySizes
@@ -75,10 +76,10 @@ async def test_parts_that_share_a_memory_look_once(driver: Driver) -> None:
     counting, sizes = Counting(driver), MemorySizes(10)
     counting.request_cost = RequestCost.NETWORK  # a file's size is compared once a second by each
     await put(driver)
+    gate = CollectionGate(counting)
     for _ in range(2):
-        assert (
-            await StoredBlobs(counting, store=BlobStore(counting, sizes=sizes)).stat(NAME, DIGEST)
-        ).size == len(DATA)
+        blobs = StoredBlobs(counting, store=BlobStore(counting, sizes=sizes), gate=gate)
+        assert (await blobs.stat(NAME, DIGEST)).size == len(DATA)
     assert counting.stats == 1
 
 

@@ -5,10 +5,12 @@
     served   to clients by `open`, `open_file`, `read`, `signed_url`; to tools by `content`, `pieces`, `hashed`
 
 `rely` is the only place where a client's push may come to depend on bytes that were stored before: HEAD, mount,
-the references of a manifest, and uploads whose object the store has kept.  A garbage collector has to be consulted
-there, and in `publish` and `write` when they keep an object.  The size, which the digest makes immutable, is
-remembered (`sizes.py`), and compared with that of the file once a second; in an object store that would be a
-request.
+the references of a manifest, and uploads whose object the store has kept.  Its callers, and those of `publish` and
+`write`, which may keep an object, ask `collection_gate.py` before, and once more when their link is written.
+
+The size, which the digest makes immutable, is remembered (`sizes.py`), and compared with that of the file once a
+second; in an object store that would be a request.  A garbage collection drops everything that is remembered
+(`forget_all`); nor does a size count from then on that was requested before.
 
 Torn blobs: objects whose bytes are not those of their digest, after a crash or on a full disk.  Their bytes are
 read when two sizes differ: a manifest is pushed whose descriptor has another size than the store, or the store has
@@ -120,6 +122,7 @@ class BlobStore:
         self._confirmed: TTLCache[Digest, int] = TTLCache(10_000, _CONFIRMED_S) if confirmed is None else confirmed
         self._writes = DeduplicatedWrites(driver) if writes is None else writes
         self._torn = TornBlobs()
+        self._collections = 0  # calls of `forget_all`
         self._reading = asyncio.Lock()
         # Sizes that other processes share have to be right before the link is there.
         self._remote = driver.request_cost is RequestCost.NETWORK
@@ -135,6 +138,7 @@ class BlobStore:
         """
         if purpose is _REFER:
             size = self._recent.get(digest)
+            collections = self._collections
             if size is None or expected not in {None, size}:
                 try:
                     size = self._torn.size_of(digest, await self._driver.stat(layout.blob_data(digest)))
@@ -143,7 +147,7 @@ class BlobStore:
             if size is None:
                 # A process that remembers its size must not answer clients with it, or it is never uploaded again.
                 await self._sizes.forget(digest)
-            elif expected in {None, size}:
+            elif expected in {None, size} and collections == self._collections:
                 self._recent.put(digest, size)
             return size
         if purpose is _SERVE:
@@ -151,10 +155,13 @@ class BlobStore:
             if size is not None and not self._torn.is_suspect(digest, size):
                 if self._remote or self._confirmed.get(digest) == size:
                     return size
+                collections = self._collections
                 found = await self._size(digest)
                 if found is None:
                     await self._sizes.forget(digest)
-                elif found == size or (found := await self.prove(digest)) is not None:
+                elif (
+                    found == size or (found := await self.prove(digest)) is not None
+                ) and collections == self._collections:
                     self._confirmed.put(digest, found)
                 return found
         return await self._stored_size(digest, purpose)
@@ -166,6 +173,7 @@ class BlobStore:
         is not read.
         """
         mark: int | None = None
+        collections = self._collections
         if self._remote and purpose is not _SERVE:
             size, mark = await gather_all(self._size(digest), self._marked_size(digest))
         else:  # a local driver answers at once, and tasks would cost ten times as much
@@ -183,7 +191,7 @@ class BlobStore:
                 await self._driver.delete([layout.torn_mark(digest)])
         if size is None:
             await self._sizes.forget(digest)
-        else:
+        elif collections == self._collections:
             await self._sizes.put(digest, size)
             self._confirmed.put(digest, size)
         return size
@@ -193,15 +201,23 @@ class BlobStore:
 
         Reads all bytes, unless that was done since they were written.  The result replaces a remembered size.
         """
+        collections = self._collections
         await self._sizes.forget(digest)
         size = await self._proven_size(digest)
-        if size is not None:
+        if size is not None and collections == self._collections:
             await self._sizes.put(digest, size)
         return size
 
     async def forget(self, digest: Digest) -> None:
         """Forget the remembered size of a blob that is missing or torn."""
         await self._sizes.forget(digest)
+
+    def forget_all(self) -> None:
+        """Forget all sizes: garbage collection may have removed any of the blobs."""
+        self._collections += 1
+        self._recent.clear()
+        self._confirmed.clear()
+        self._sizes.clear()
 
     async def stat(self, digest: Digest) -> Stat | None:
         """Return size and time of the object; None if there is none."""
@@ -305,21 +321,26 @@ class BlobStore:
 
     async def publish(self, home: Key, state: UploadState, digest: Digest) -> Stored:
         """Make the bytes of an upload, which have been proven, those of `digest`.  Raises as `Uploads.publish`."""
+        collections = self._collections
         stored = await self._driver.uploads.publish(home, state, layout.blob_data(digest))
-        await self._published(digest, state.offset)
+        await self._published(digest, state.offset, collections)
         return stored
 
     async def publish_with_link(self, home: Key, state: UploadState, digest: Digest, link: Write) -> Published:
         """As `publish`, then write `link` and discard the upload.  Only if `publishes_with_link`."""
+        collections = self._collections
         published = await self._driver.publish(home, state, layout.blob_data(digest), link)
-        await self._published(digest, state.offset)
+        await self._published(digest, state.offset, collections)
         return published
 
-    async def _published(self, digest: Digest, size: int) -> None:
+    async def _published(self, digest: Digest, size: int, collections: int) -> None:
         """Replace everything that this process remembers of the digest, which may be of a torn object."""
-        self._recent.put(digest, size)
         self._torn.forget(digest)
-        await self._sizes.put(digest, size)
+        if collections == self._collections:
+            self._recent.put(digest, size)
+            await self._sizes.put(digest, size)
+        else:
+            await self._sizes.forget(digest)
 
     async def write(self, digest: Digest, data: bytes) -> None:
         """Make sure that `data`, whose digest it is, is stored durably."""

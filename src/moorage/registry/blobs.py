@@ -8,7 +8,8 @@ The link is read for every request, or was within the lease of `links.py` where 
 that begins after an acknowledged deletion, on any worker or node, finds it.  The size is that of
 `BlobStore.rely`.  The existence of the bytes is checked when they are opened, so a GET costs at most one read of a
 link, one stat, and one open.  A blob that is torn (`blob_store.py`) is unknown like one that is missing, so that
-clients upload it again.
+clients upload it again.  So is one that garbage collection is removing, to HEAD and to a mount
+(`collection_gate.py`): the client uploads the bytes; a GET returns those that are still there.
 
 `fetch` chooses the way of the bytes to the client:
 
@@ -17,7 +18,8 @@ clients upload it again.
     open file   if the store has files and the caller can send them
     stream      everything else
 
-Above: `http/blobs.py`.  Below: `blob_store.py`, `links.py`; `storage/middleware/` (rules for redirects).
+Above: `http/blobs.py`.  Below: `blob_store.py`, `links.py`, `collection_gate.py`; `storage/middleware/` (rules
+for redirects).
 Source: distribution-spec 1.1, "Pulling blobs", "Mounting a blob from another repository".
 """
 
@@ -27,6 +29,7 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.errors import BlobUnknown, Unsupported
 from moorage.registry.blob_store import BlobStore, Purpose
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.interface import UNKNOWN_CALLER, Blob, BlobRedirect, Deleted, FoundBlob, Mounted
 from moorage.registry.links import LAYER, Links
 from moorage.registry.storage_errors import refuse, refusing
@@ -58,6 +61,7 @@ class StoredBlobs:
         delete_enabled: bool = False,
         store: BlobStore | None = None,
         links: Links | None = None,
+        gate: CollectionGate | None = None,
         redirects: bool = True,
         redirect_expires_s: int = 1200,
         rules: Sequence[Rule] = (),
@@ -65,14 +69,18 @@ class StoredBlobs:
         self._delete_enabled = delete_enabled
         self._store = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
+        self._gate = CollectionGate(driver, self._store) if gate is None else gate
         self._redirects = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
         self._expires_s = redirect_expires_s
         self._rules = rules
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
+            begun = self._gate.recent() or await self._gate.begin()
             stored = await self._links.recent(LAYER, name, digest)
-            size = None if stored is None else await self._store.rely(stored)
+            if stored is None or (begun.in_progress and not await self._gate.admits(begun, digest, stored)):
+                raise BlobUnknown(str(digest))
+            size = await self._store.rely(stored)
             if size is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, size)
@@ -124,13 +132,18 @@ class StoredBlobs:
     ) -> Mounted:
         del caller
         with refusing():
+            begun = await self._gate.begin()
             stored: Digest | None = digest
             if source is not None:
                 stored = await self._links.recent(LAYER, source, digest)
-            size = None if stored is None else await self._store.rely(stored, Purpose.LINK)
-            if stored is None or size is None:
+            if stored is None or not await self._gate.admits(begun, digest, stored):
+                raise BlobUnknown(str(digest))
+            size = await self._store.rely(stored, Purpose.LINK)
+            if size is None:
                 raise BlobUnknown(str(digest))
             await self._links.set(LAYER, name, digest, stored)
+            if await self._gate.confirm(begun, (stored,), {LAYER(name, digest): digest}):
+                raise BlobUnknown(str(digest))
             return Mounted(digest, size, source)
 
     async def delete(self, name: RepoName, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:

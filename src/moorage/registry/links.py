@@ -31,7 +31,6 @@ Why: docs/decisions/0008-links.md.  Source: docs/reference/storage-layout.md, se
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
@@ -43,6 +42,7 @@ from moorage.caches import LRUCache
 from moorage.coalescing import Coalescer
 from moorage.errors import DigestInvalid
 from moorage.registry import layout
+from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import (
@@ -80,13 +80,6 @@ _log: Final = structlog.get_logger("moorage.registry")
 
 _warned: Final[LRUCache[Key, bool]] = LRUCache(1000)
 """Per process, as its log is: a broken link that is requested all day is worth one line."""
-
-_CLOCK: Final[int] = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
-"""A monotonic clock; where the system has one, it includes the time that the machine sleeps."""
-
-
-def _seconds() -> float:
-    return time.clock_gettime(_CLOCK)
 
 
 def _decode(key: Key, data: bytes, expected: Digest | None) -> Digest | None:
@@ -159,7 +152,7 @@ class Links:
         lasts_s: float = 0,
         sizes: Sizes | None = None,
         writes: DeduplicatedWrites | None = None,
-        clock: Callable[[], float] = _seconds,
+        clock: Callable[[], float] = boot_seconds,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._driver = driver

@@ -18,13 +18,20 @@ Races: a put that finds the revision link writes it again only on condition that
 cannot undo a deletion that comes between.  A put and a deletion of one digest both read the revision link
 again after their last change to the referrer link, so that a living manifest keeps it.
 
+Garbage collection (`collection_gate.py`): everything that the manifest names, and itself, is confirmed when the
+revision link is there, before the tag is set, and once more after it, since a run may remove manifests without a
+tag.  If anything was lost the push begins again, so that a refused push moves no tag.  The one exception: while no
+run is in progress, a local store writes links and tag in one step, and a process that is stopped within it for the
+whole of a run leaves a tag of an incomplete manifest, and the client gets an error.
+
 Above: `http/manifests.py`.  Below: `blob_store.py`, `links.py`, `tags.py`, `manifest_contents.py`,
-`validation.py`.
+`validation.py`, `collection_gate.py`.
 Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; docs/reference/http-api.md, section 5.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import gather_all, map_bounded
@@ -32,10 +39,12 @@ from moorage.errors import (
     DigestInvalid,
     ManifestInvalid,
     ManifestUnknown,
+    Unavailable,
     Unsupported,
 )
 from moorage.registry import layout, media
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import ATTEMPTS, CollectionGate
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import UNKNOWN_CALLER, Deleted, IfMatch, Manifest, Pushed
 from moorage.registry.links import REVISION, Links
@@ -51,9 +60,11 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from moorage.registry.collection_gate import CollectionSnapshot
     from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
     from moorage.registry.referrer_links import ReferrerLink
+    from moorage.registry.validation import References
     from moorage.storage.driver import Driver, When
     from moorage.types import Reference, RepoName, Tag
 
@@ -61,6 +72,20 @@ __all__ = ["StoredManifests"]
 
 _TAGS_IN_ONE_STEP: Final = 16
 """Each holds two files open."""
+
+
+@dataclass(slots=True)
+class _Push:
+    """One PUT."""
+
+    name: RepoName
+    reference: Reference
+    digest: Digest
+    data: bytes
+    parsed: Parsed
+    referrer: ReferrerLink | None
+    tags: tuple[Tag, ...]
+    condition: IfMatch | None
 
 
 class StoredManifests:
@@ -77,6 +102,7 @@ class StoredManifests:
         tags: TagStore | None = None,
         contents: ManifestContents | None = None,
         writes: DeduplicatedWrites | None = None,
+        gate: CollectionGate | None = None,
     ) -> None:
         self._driver = driver
         self._delete_enabled = delete_enabled
@@ -87,18 +113,22 @@ class StoredManifests:
         self._offload = Offload()
         self.contents = ManifestContents(self._blobs, offload=self._offload) if contents is None else contents
         self._rules = rules or ValidationRules()
-        self._references = ReferenceCheck(self._blobs, self._links, self._rules)
+        self._gate = CollectionGate(driver, self._blobs) if gate is None else gate
+        self._references = ReferenceCheck(self._blobs, self._links, self._rules, self._gate)
 
     async def get(
         self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
     ) -> Manifest:
         digest: Digest | None
         try:
+            begun = self._gate.recent() or await self._gate.begin()
             if isinstance(reference, Digest):
                 digest = reference
             else:
                 digest = await self._tags.resolve(name, reference)
             if digest is None or not await self._links.exists_recent(REVISION, name, digest):
+                raise ManifestUnknown(str(reference))
+            if begun.in_progress and not await self._gate.admits(begun, digest):
                 raise ManifestUnknown(str(reference))
             manifest = self.contents.cache.get(digest) or await self.contents.read(digest)
         except StorageError as error:
@@ -141,63 +171,72 @@ class StoredManifests:
             tags = (reference, *tags)
         elif digest != reference:
             raise DigestInvalid(f"the content is {digest}, not {reference}")
-        tags = tuple(dict.fromkeys(tags))
+        push = _Push(name, reference, digest, data, parsed, referrer, tuple(dict.fromkeys(tags)), condition)
         with refusing():
-            await self._references.run(name, parsed)
-            await self._condition(name, reference, condition)
-            if (
-                condition is not None
-                or referrer is not None
-                or self._driver.request_cost is RequestCost.NETWORK
-                or not await self._store_new(name, digest, data, tags)
-            ):
-                await self._store(name, reference, digest, data, tags, referrer, condition)
+            for _ in range(ATTEMPTS):
+                begun = await self._gate.begin()
+                needed = await self._references.run(name, digest, parsed, begun)
+                await self._condition(name, reference, push.condition)
+                lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
+                if lost is None:
+                    lost = await self._store(push, begun, needed)
+                if not lost:
+                    break
+                await self._gate.settled(lost)
+            else:
+                raise Unavailable("garbage collection removes content of the manifest; push the image again")
         self.contents.keep(Manifest(digest, parsed.media_type, data))
-        return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
+        return Pushed(digest, parsed.subject, push.tags, len(data), parsed.media_type)
 
-    async def _store(
-        self,
-        name: RepoName,
-        reference: Reference,
-        digest: Digest,
-        data: bytes,
-        tags: Sequence[Tag],
-        referrer: ReferrerLink | None,
-        condition: IfMatch | None,
-    ) -> None:
-        """Bytes, links and tags, each in a step of its own; see the module docstring."""
-        await self._blobs.write(digest, data)
+    async def _store(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
+        """Bytes, links and tags, each in a step of its own; see the module docstring.
+
+        Return what garbage collection is removing, or has removed.
+        """
+        name, digest = push.name, push.digest
+        await self._blobs.write(digest, push.data)
         await gather_all(
-            self.link(name, digest, referrer), *(self._tags.record(name, tag, digest) for tag in tags)
+            self.link(name, digest, push.referrer), *(self._tags.record(name, tag, digest) for tag in push.tags)
         )
-        when = await self._condition(name, reference, condition)
+        if lost := await self._gate.confirm(begun, needed.stored, needed.links):
+            return lost
+        when = await self._condition(name, push.reference, push.condition)
 
         async def point(tag: Tag) -> None:
-            await self._tags.set(name, tag, digest, when if tag == reference else ALWAYS)
+            await self._tags.set(name, tag, digest, when if tag == push.reference else ALWAYS)
 
-        await map_bounded(tags, point)
+        await map_bounded(push.tags, point)
+        push.condition = None  # it held: another attempt sets the tags again
+        return await self._gate.confirm(begun, needed.stored, needed.links) if push.tags else ()
 
-    async def _store_new(self, name: RepoName, digest: Digest, data: bytes, tags: Sequence[Tag]) -> bool:
+    async def _store_new(
+        self, push: _Push, begun: CollectionSnapshot, needed: References
+    ) -> Collection[Digest] | None:
         """Store a manifest that the repository does not have in one step of the driver, in the same order.
 
-        Return False where `_store` has to do it: the repository has the manifest, or had it and deleted it, or one
-        of the two happens meanwhile.  What is stored by then, `_store` finds.
+        Return what `_store` does, or None where `_store` has to do it: the repository has the manifest, or had it
+        and deleted it, or one of the two happens meanwhile.  What is stored by then, `_store` finds.
         """
+        name, digest = push.name, push.digest
         if (
-            len(tags) > _TAGS_IN_ONE_STEP
+            begun.in_progress
+            or push.condition is not None
+            or push.referrer is not None
+            or self._driver.request_cost is RequestCost.NETWORK
+            or len(push.tags) > _TAGS_IN_ONE_STEP
             or await self._links.exists(REVISION, name, digest)
             or await self._tags.was_deleted(name, digest)
         ):
-            return False
+            return None
         mark = self._tags.deletion_mark(name, digest)
         revision = self._links.as_write(REVISION, name, digest, ABSENT, unless=mark)
-        history, pointers = self._tags.as_writes(name, tags, digest)
-        groups = [[self._blobs.as_write(digest, data)], [revision, *history], pointers]
+        history, pointers = self._tags.as_writes(name, push.tags, digest)
+        groups = [[self._blobs.as_write(digest, push.data)], [revision, *history], pointers]
         try:
             await self._writes.write_ordered([group for group in groups if group])
         except Conflict:
-            return False
-        return True
+            return None
+        return await self._gate.confirm(begun, needed.stored, needed.links)
 
     async def link(self, name: RepoName, digest: Digest, referrer: ReferrerLink | None) -> None:
         """Make a manifest whose bytes are stored one of the repository: the referrer link, then the revision link.

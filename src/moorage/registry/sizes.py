@@ -61,6 +61,11 @@ class Sizes(Protocol):
         gets them from it, not even one that read the sizes before.  Raises NotForgotten.
         """
 
+    def clear(self) -> None:
+        """Drop what this process alone remembers: a collector may have removed any of these blobs.  What processes
+        share, a collector drops by `collecting`.
+        """
+
     async def close(self) -> None:
         """Close connections."""
 
@@ -94,6 +99,9 @@ class MemorySizes:
     async def collecting(self, digests: Sequence[Digest]) -> None:
         for digest in digests:
             self._sizes.drop(digest)
+
+    def clear(self) -> None:
+        self._sizes.clear()
 
     async def close(self) -> None:
         """Do nothing."""

@@ -1,7 +1,8 @@
 """The stored registry: every part of `interface.Registry` over one storage driver.
 
 The parts share what they remember of the store: sizes of blobs (`sizes.py`), links (`links.py`), torn blobs
-(`torn_blobs.py`), and the blobs that uploads have just published.
+(`torn_blobs.py`), the blobs that uploads have just published, and the state of garbage collection
+(`collection_gate.py`).
 
 Above: `wiring/app.py`, which maps settings to `StoredOptions`.  Below: one module per part.
 """
@@ -15,6 +16,7 @@ from moorage.caches import TTLCache
 from moorage.concurrency import DEFAULT_LIMIT
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import MANIFESTS_BYTES, ManifestContents
@@ -104,6 +106,7 @@ class StoredRegistry:
             10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
         )
         store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
+        self._gate = gate = CollectionGate(driver, store)
         tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once)
         contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
         self.uploads = StoredUploads(
@@ -111,6 +114,7 @@ class StoredRegistry:
             secret,
             store=store,
             links=links,
+            gate=gate,
             processors=options.processors,
         )
         self.manifests = StoredManifests(
@@ -122,12 +126,14 @@ class StoredRegistry:
             tags=tags,
             contents=contents,
             writes=writes,
+            gate=gate,
         )
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=options.delete_enabled,
             store=store,
             links=links,
+            gate=gate,
             redirects=options.redirects,
             rules=rules,
         )
@@ -149,6 +155,7 @@ class StoredRegistry:
 
     async def close(self) -> None:
         self.uploads.close()
+        await self._gate.close()
         for rule in self._rules:
             await rule.close()
         await self._sizes.close()

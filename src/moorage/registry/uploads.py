@@ -16,9 +16,13 @@ State after a crash, step by step of `finish` (its order keeps invariant 1 of AR
     after the link             a finished blob, and an upload home without data for the purger
     after discard              nothing
 
+Beside a garbage collection `finish` waits while the digest is being removed, and refuses if the bytes are gone
+when the link is written, which takes a process that was stopped for the whole of a run (`collection_gate.py`).
+
 A disconnect of the client, a timeout and a cancellation end in a checkpoint too: the bytes that arrived are kept.
 
-Below: `upload_part.py`, `upload_hashes.py`, `upload_token.py`, `blob_store.py`, `links.py`.  Beside: `purge.py`.
+Below: `upload_part.py`, `upload_hashes.py`, `upload_token.py`, `blob_store.py`, `links.py`, `collection_gate.py`.
+Beside: `purge.py`.
 Source: distribution-spec 1.1 "Pushing a blob in chunks"; docs/reference/http-api.md,
 section 7.
 """
@@ -33,9 +37,10 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.errors import BlobUploadUnknown, RangeInvalid
+from moorage.errors import BlobUploadUnknown, RangeInvalid, Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import ATTEMPTS, CollectionGate
 from moorage.registry.interface import Uploaded, UploadStatus
 from moorage.registry.links import LAYER, Links
 from moorage.registry.storage_errors import refusing
@@ -60,6 +65,7 @@ _BATCH_BYTES: Final = 1 << 20
 _LEAST_BATCH_BYTES: Final = 256 << 10
 _BATCHES_BYTES: Final = 8 << 20
 """Gathered by all requests that are sending.  As much again is being stored."""
+_COLLECTED: Final = "garbage collection removed {} before the upload was finished; upload it again"
 _log: Final = structlog.get_logger("moorage.registry")
 _UUID: Final = re.compile(r"[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 
@@ -85,6 +91,7 @@ class StoredUploads:
         clock: Callable[[], float] = time.monotonic,
         store: BlobStore | None = None,
         links: Links | None = None,
+        gate: CollectionGate | None = None,
         processors: int = 1,
     ) -> None:
         self._driver = driver
@@ -92,6 +99,7 @@ class StoredUploads:
         self._clock = clock
         self._blobs = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
+        self._gate = CollectionGate(driver, self._blobs) if gate is None else gate
         self.hashes = UploadHashes(driver.uploads, threads=max(4, 2 * processors))
         self._sending = 0  # requests that have written something and not ended
 
@@ -179,23 +187,46 @@ class StoredUploads:
         """Publish the bytes, then write the link, then discard the upload; see the module docstring."""
         home = layout.upload_home(name, uuid)
         with upload_errors(uuid):
-            try:
-                if self._blobs.publishes_with_link:
-                    link = self._links.as_write(LAYER, name, digest)
-                    published = await self._blobs.publish_with_link(home, state, digest, link)
-                    if published.discard_error is not None:
-                        _warn_left_behind(home, published.discard_error)
-                else:
-                    await self._blobs.publish(home, state, digest)
-                    await self._links.set(LAYER, name, digest)
-            except (UploadBusy, UploadChanged, UploadMissing):
-                raise
-            except StorageError:
-                await self._discard_without_bytes(home)
-                raise
+            for attempt in range(ATTEMPTS):
+                try:
+                    lost = await self._publish(name, home, state, digest)
+                except UploadMissing as error:
+                    if attempt:  # its bytes were moved before they were collected
+                        raise Unavailable(_COLLECTED.format(digest)) from error
+                    raise
+                except (UploadBusy, UploadChanged):
+                    raise
+                except StorageError:
+                    await self._discard_without_bytes(home)
+                    raise
+                if not lost:
+                    break
+            else:
+                raise Unavailable(_COLLECTED.format(digest))
         if not self._blobs.publishes_with_link:
             await self.discard_quietly(home)
         return Uploaded(digest, state.offset)
+
+    async def _publish(self, name: RepoName, home: Key, state: UploadState, digest: Digest) -> bool:
+        """Publish the bytes, then write the link; return whether garbage collection has removed them meanwhile.
+
+        The store may keep an object that a collector removes, and where it moves the bytes of the upload, they
+        cannot be published twice.  So while the digest is being removed this waits.
+        """
+        gate = self._gate
+        begun = await gate.begin()
+        if not await gate.admits(begun, digest):
+            await gate.settled((digest,))
+            begun = await gate.begin()
+        if self._blobs.publishes_with_link:
+            link = self._links.as_write(LAYER, name, digest)
+            published = await self._blobs.publish_with_link(home, state, digest, link)
+            if published.discard_error is not None:
+                _warn_left_behind(home, published.discard_error)
+        else:
+            await self._blobs.publish(home, state, digest)
+            await self._links.set(LAYER, name, digest)
+        return bool(await gate.confirm(begun, (digest,), {LAYER(name, digest): digest}))
 
     @property
     def now(self) -> float:

@@ -6,7 +6,7 @@ Source: distribution-spec 1.1 "Pushing Manifests".
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     import re
 
     from moorage.registry.blob_store import BlobStore
+    from moorage.registry.collection_gate import CollectionGate, CollectionSnapshot
     from moorage.registry.links import LinkKind, Links
     from moorage.registry.media import Parsed
+    from moorage.storage.driver import Key
     from moorage.types import Digest, RepoName
 
-__all__ = ["ReferenceCheck", "ValidationRules"]
+__all__ = ["ReferenceCheck", "References", "ValidationRules"]
 
 _MISSING_ENOUGH: Final = 100
 """Missing references after which a push is refused without looking up the others."""
@@ -78,23 +80,40 @@ class _Reference:
     child: bool
 
 
+@dataclass(slots=True)
+class References:
+    """A manifest and what it relies on: digests of bytes, and links, each with the digest in its key.
+
+    `doomed`: those that garbage collection is removing.
+    """
+
+    stored: set[Digest]
+    links: dict[Key, Digest]
+    doomed: set[Digest] = field(default_factory=set)
+
+
 class ReferenceCheck:
     """Check that a repository has everything that a manifest names."""
 
-    def __init__(self, store: BlobStore, links: Links, rules: ValidationRules) -> None:
+    def __init__(self, store: BlobStore, links: Links, rules: ValidationRules, gate: CollectionGate) -> None:
         self._store = store
         self._links = links
         self._rules = rules
+        self._gate = gate
 
-    async def run(self, name: RepoName, parsed: Parsed) -> None:
-        """Raise ManifestBlobUnknown with what this repository does not have: everything, if it is not much.
+    async def run(self, name: RepoName, digest: Digest, parsed: Parsed, begun: CollectionSnapshot) -> References:
+        """Return the references of the manifest `digest`, with itself; condemned digests are rescued.
 
+        Raises ManifestBlobUnknown with what this repository does not have: everything, if it is not much.
         Raises ManifestInvalid if a blob has another size than its descriptor, and its bytes are whole.
         """
         blobs = (_Reference(blob.digest, blob.size, child=False) for blob in parsed.blobs if not blob.external)
         needed = (child.digest for child in parsed.children if self._rules.needs(child))
         waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
         absent: dict[str, None] = {}
+        found = References({digest}, {REVISION(name, digest): digest})
+        if not await self._gate.admits(begun, digest):
+            found.doomed.add(digest)
 
         async def missing(reference: _Reference) -> str | None:
             # BuildKit's cache index has blobs as children, so both kinds of links count for one.
@@ -102,10 +121,15 @@ class ReferenceCheck:
                 stored = await self._links.recent(kind, name, reference.digest)
                 if stored is None:
                     continue
+                if begun.in_progress and not await self._gate.admits(begun, reference.digest, stored):
+                    found.doomed |= {reference.digest, stored}
+                    return None
                 size = await self._store.rely(stored, Purpose.REFER, expected=reference.size)
                 if size is not None and reference.size not in {None, size}:
                     size = await self._whole(name, kind, reference, stored)
                 if size is not None:
+                    found.links[kind(name, reference.digest)] = reference.digest
+                    found.stored.add(stored)
                     return None
             return str(reference.digest)
 
@@ -114,6 +138,7 @@ class ReferenceCheck:
             absent |= dict.fromkeys(digest for digest in await map_bounded(checked, missing) if digest is not None)
         if absent:
             raise ManifestBlobUnknown(list(absent), unchecked=len(waiting))
+        return found
 
     async def _whole(self, name: RepoName, kind: LinkKind, reference: _Reference, stored: Digest) -> int | None:
         """Return the size of a blob whose bytes are those of its digest, by reading them; else unlink it.
