@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
-from tests.http.client import Client
+from tests.http.client import NAME, OTHER, Client
 from tests.registry.instrumented import InstrumentedDriver
 
 import moorage
@@ -123,3 +123,26 @@ async def test_a_reference_of_a_manifest_takes_seven_calls(*, remote: bool, most
     listing = calls.chains.pop(f"children {layout.COLLECTION}")
     assert "put" in listing, "garbage collection is looked up, once in five seconds"
     assert max(map(len, calls.chains.values())) <= 8, "the write of a tag is the longest"
+
+
+@pytest.mark.parametrize("remote", [False, True])
+async def test_a_recent_look_at_garbage_collection_costs_no_call(*, remote: bool) -> None:
+    """One listing in five seconds, by requests that rely on stored bytes; a GET of a blob makes none."""
+    inner, calls = MemoryDriver(), Calls()
+    await serving(inner, calls, remote=remote).push(BUILT)
+    client = serving(inner, calls, remote=remote)
+    listing = f"children {layout.COLLECTION}"
+    head = "HEAD", f"/v2/{NAME}/blobs/{LAYER.digest}"
+    calls.handler = "get_blob"
+    await client.blob(LAYER)
+    assert listing not in calls.chains
+    await client.send(*head)
+    assert calls.chains.pop(listing)[:2] == ["get_blob", "stat"]
+    for handler in ("get_blob", "get_manifest", "put_manifest", "put_upload", "start_upload"):
+        calls.handler = handler
+        await client.send(*head)
+        await client.manifest(BUILT)
+        await client.push(BUILT, "v1")
+        await client.start_upload(OTHER, f"?mount={LAYER.digest}&from={NAME}")
+    assert calls.chains
+    assert listing not in calls.chains

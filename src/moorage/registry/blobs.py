@@ -69,7 +69,7 @@ class StoredBlobs:
         self._delete_enabled = delete_enabled
         self._store = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
-        self._gate = CollectionGate(driver, self._store) if gate is None else gate
+        self._gate = CollectionGate(driver, self._store, self._links) if gate is None else gate
         self._redirects = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
         self._expires_s = redirect_expires_s
         self._rules = rules

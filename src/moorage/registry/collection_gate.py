@@ -53,7 +53,7 @@ from moorage.registry.blob_store import BlobStore
 from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RENEW_S, RUNNING, list_state
 from moorage.registry.digest_list import DigestList, contains
-from moorage.registry.links import has_link
+from moorage.registry.links import Links, has_link
 from moorage.storage.driver import (
     KeyMissing,
     RequestCost,
@@ -114,19 +114,21 @@ def _is_undisturbed(begun: CollectionSnapshot, now: CollectionSnapshot) -> bool:
 class CollectionGate:
     """The gate of one process and one driver.  Methods raise StorageError.
 
-    `store` forgets its sizes when bytes may have been removed since they were seen.
+    `store` forgets its sizes, and `links` its links, when they may have been removed since they were seen.
     """
 
     def __init__(
         self,
         driver: Driver,
         store: BlobStore | None = None,
+        links: Links | None = None,
         *,
         clock: Callable[[], float] = boot_seconds,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._driver = driver
         self._store = BlobStore(driver) if store is None else store
+        self._links = links
         self._clock = clock
         self._sleep = sleep
         self._snapshot: CollectionSnapshot | None = None
@@ -293,7 +295,7 @@ class CollectionGate:
         loaded = dict(zip(new, await map_bounded(new, load, limit=_LISTS_AT_ONCE), strict=True))
         before, self._lists = self._lists, {name: loaded.get(name) or self._lists[name] for name in lists}
         if any(name.kind == DOOMED and name not in self._lists for name in before):
-            self._store.forget_all()
+            self._forget()
         return CollectionSnapshot(
             identity=frozenset(name for name in names if name.kind in {RUNNING, ENDED}),
             in_progress=bool(lists) or any(name.kind == RUNNING for name in names),
@@ -304,6 +306,11 @@ class CollectionGate:
 
     def _replace(self, found: CollectionSnapshot) -> None:
         if self._snapshot is None or self._snapshot.identity != found.identity:
-            self._store.forget_all()
+            self._forget()
         self._snapshot = found
         self._expires_at = found.taken_at + (_RENEW_IN_PROGRESS_S if found.in_progress else RENEW_S)
+
+    def _forget(self) -> None:
+        self._store.forget_all()
+        if self._links is not None:
+            self._links.forget_all()

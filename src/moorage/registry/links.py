@@ -163,6 +163,7 @@ class Links:
         self._clock = clock
         self._sleep = sleep
         self._memory: LRUCache[Key, tuple[Digest, float]] = LRUCache(_REMEMBERED)
+        self._forgot_at = 0.0
         self.requests = 0
         self.hits = 0
         self._reads: Coalescer[Key, Content] = Coalescer()
@@ -290,6 +291,11 @@ class Links:
         self.hits += digest is not None
         return digest
 
+    def forget_all(self) -> None:
+        """Forget all links that were read until now: garbage collection may have removed any of them."""
+        self._forgot_at = self._clock()
+        self._memory.clear()
+
     def _note(self, key: Key, digest: Digest, began: float) -> None:
-        if self._lasts_s:
+        if self._lasts_s and began >= self._forgot_at:
             self._memory.put(key, (digest, began))

@@ -113,7 +113,7 @@ class StoredManifests:
         self._offload = Offload()
         self.contents = ManifestContents(self._blobs, offload=self._offload) if contents is None else contents
         self._rules = rules or ValidationRules()
-        self._gate = CollectionGate(driver, self._blobs) if gate is None else gate
+        self._gate = CollectionGate(driver, self._blobs, self._links) if gate is None else gate
         self._references = ReferenceCheck(self._blobs, self._links, self._rules, self._gate)
 
     async def get(

@@ -9,6 +9,7 @@ Above: `wiring/app.py`, which maps settings to `StoredOptions`.  Below: one modu
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
@@ -16,6 +17,7 @@ from moorage.caches import TTLCache
 from moorage.concurrency import DEFAULT_LIMIT
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
+from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import Links
@@ -32,7 +34,7 @@ from moorage.registry.validation import ValidationRules
 from moorage.storage.driver import RequestCost
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from moorage.caches import LRUCache
     from moorage.registry.sizes import Sizes
@@ -85,6 +87,7 @@ class StoredRegistry:
     """See `registry.interface.Registry`.  `close` closes `driver`, `sizes` and `rules` as well.
 
     `secret` signs the state of uploads and is shared by all processes.  `rules` choose where redirects lead.
+    `clock` and `sleep` are those of `collection_gate.py`.
     """
 
     def __init__(
@@ -95,6 +98,8 @@ class StoredRegistry:
         *,
         sizes: Sizes | None = None,
         rules: Sequence[Rule] = (),
+        clock: Callable[[], float] = boot_seconds,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         options = options or StoredOptions()
         self._driver = driver
@@ -106,7 +111,7 @@ class StoredRegistry:
             10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
         )
         store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
-        self._gate = gate = CollectionGate(driver, store)
+        self._gate = gate = CollectionGate(driver, store, links, clock=clock, sleep=sleep)
         tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once)
         contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
         self.uploads = StoredUploads(

@@ -99,7 +99,7 @@ class StoredUploads:
         self._clock = clock
         self._blobs = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
-        self._gate = CollectionGate(driver, self._blobs) if gate is None else gate
+        self._gate = CollectionGate(driver, self._blobs, self._links) if gate is None else gate
         self.hashes = UploadHashes(driver.uploads, threads=max(4, 2 * processors))
         self._sending = 0  # requests that have written something and not ended
 
