@@ -1,0 +1,126 @@
+"""Scenarios: what is stored in the beginning, and who acts."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from tests.gc.model.collector import Run, collect
+from tests.gc.model.explorer import Scenario
+from tests.gc.model.machine import Program
+from tests.gc.model.protocol import (
+    Protocol,
+    Site,
+    delete,
+    head_push,
+    mount,
+    push,
+    restore,
+    retag,
+    upload,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+__all__ = ["SCENARIOS", "scenario"]
+
+_LAYER = (("data", "L"), ""), (("layer", "a", "L"), "")
+_IMAGE = (*_LAYER, (("data", "M"), ""), (("revision", "a", "M"), ""))
+_OTHER = (("data", "N"), ""), (("revision", "b", "N"), ""), (("tag", "b", "v"), "N"), (("layer", "b", "L"), "")
+
+
+def collector(protocol: Protocol, token: str, repositories: tuple[str, ...] = ("a",)) -> Program:
+    return Program(f"collector {token}", collect, (Run(protocol, token, repositories),))
+
+
+def on(
+    protocol: Protocol, node: int, begin: Callable[..., object], *arguments: object, client: int = -1
+) -> Program:
+    name = f"{begin.__name__} {' '.join(map(str, arguments))} on node {node}"
+    return Program(name, begin, (Site(protocol, node, client), *arguments))  # type: ignore[arg-type]
+
+
+def upload_and_push(p: Protocol) -> Scenario:
+    actors = (on(p, 0, push, "a", "M", "v"), on(p, 0, upload, "a", "L"), collector(p, "A"))
+    return Scenario("upload and push", _LAYER, actors, p)
+
+
+def push_of_a_dangling_layer(p: Protocol) -> Scenario:
+    """The bytes stay, since repository b needs them; the link of repository a goes."""
+    actors = (on(p, 0, push, "a", "M", "v"), collector(p, "A", ("a", "b")))
+    promise = frozenset({("tag", "b", "v", "N")})
+    return Scenario("dangling layer", (*_LAYER, *_OTHER), actors, p, ("a", "b"), promises=promise)
+
+
+def mounting(p: Protocol) -> Scenario:
+    actors = (
+        on(p, 0, mount, "a", "b", "L"),
+        on(p, 0, delete, ("layer", "a", "L")),
+        collector(p, "A", ("b", "a")),
+    )
+    return Scenario("mount", _LAYER, actors, p, ("b", "a"))
+
+
+def head_then_push(p: Protocol) -> Scenario:
+    actors = (on(p, 0, head_push, "a", "L", "M", "v", client=0), collector(p, "A"))
+    return Scenario("HEAD, then push", _LAYER, actors, p)
+
+
+def head_and_two_collectors(p: Protocol) -> Scenario:
+    actors = (on(p, 0, head_push, "a", "L", "M", "v", client=0), collector(p, "A"), collector(p, "B"))
+    return Scenario("HEAD, then push; two collectors", _LAYER, actors, p)
+
+
+def retagging(p: Protocol) -> Scenario:
+    p = replace(p, untagged=True)
+    actors = (on(p, 0, retag, "a", "M", "v"), collector(p, "A"))
+    return Scenario("tag of an untagged manifest", _IMAGE, actors, p)
+
+
+def indexing(p: Protocol) -> Scenario:
+    """An index of a manifest that is being removed, which another client pushes."""
+    p = replace(p, untagged=True)
+    actors = (on(p, 0, push, "a", "M"), on(p, 0, push, "a", "I", "v"), collector(p, "A"))
+    return Scenario("index of an untagged manifest", _IMAGE, actors, p)
+
+
+def undo(p: Protocol) -> Scenario:
+    p = replace(p, untagged=True)
+    actors = (on(p, 0, delete, ("tag", "a", "v"), "M"), on(p, 0, restore, "a", "v"), collector(p, "A"))
+    return Scenario(
+        "undo", (*_IMAGE, (("tag", "a", "v"), "M")), actors, p, promises=frozenset({("tag", "a", "v", "M")})
+    )
+
+
+def dying_collector(p: Protocol) -> Scenario:
+    actors = (on(p, 0, upload, "a", "L"), collector(p, "A"), collector(p, "B"))
+    return Scenario("a collector dies", _LAYER, actors, p, crashes=1)
+
+
+def remembered(p: Protocol) -> Scenario:
+    p = replace(p, caches=True)
+    actors = (on(p, 0, push, "a", "M", "v"), on(p, 0, push, "a", "N", "w"), collector(p, "A"))
+    return Scenario("remembered bytes", _LAYER, actors, p)
+
+
+SCENARIOS = {
+    made.__name__: made
+    for made in (
+        upload_and_push,
+        push_of_a_dangling_layer,
+        mounting,
+        head_then_push,
+        head_and_two_collectors,
+        retagging,
+        indexing,
+        undo,
+        dying_collector,
+        remembered,
+    )
+}
+
+
+def scenario(name: str, **changes: bool) -> Scenario:
+    """Return a scenario under the protocol, with some parts of it changed."""
+    return SCENARIOS[name](replace(Protocol(), **changes))
