@@ -28,6 +28,7 @@ READINGS = [
     *((f"moorage_cache_{kind}_total", (name,), float(value))
       for name in ("blobs", "manifests", "referrers") for kind, value in (("requests", 10), ("hits", 7))),
     ("moorage_storage_threads", (), 4.0),
+    ("moorage_tag_history_dropped_total", (), 1.0),
     ("moorage_storage_queue_length", (), 0.0),
 ]  # fmt: skip
 OWN = [

@@ -111,7 +111,8 @@ async def test_a_repository_is_recorded_in_pages(driver: Driver, monkeypatch: py
     store = trash(driver)
     pages = store.repository_pages(NAME, by="alice", reason="not needed")
     for number in range(50):
-        await pages.add_tag(Tag(f"v{number}"), ONE, [Earlier(TWO, NOW)] if number == 7 else ())
+        await pages.add_tag(Tag(f"v{number}"), ONE)
+    await pages.add_earlier(Tag("v7"), Earlier(TWO, NOW - timedelta(days=1)))
     await pages.add_manifest(ONE)
     await pages.add_layer(STRONG, TWO)
     await pages.close()
@@ -123,7 +124,8 @@ async def test_a_repository_is_recorded_in_pages(driver: Driver, monkeypatch: py
     assert {entry.tag for entry in entries if entry.kind == "tag"} == {f"v{number}" for number in range(50)}
     assert [entry.digest for entry in entries if entry.kind == "manifest"] == [ONE]
     assert [(entry.digest, entry.stored) for entry in entries if entry.kind == "layer"] == [(STRONG, TWO)]
-    assert [entry.manifests for entry in entries if entry.tag == "v7"] == [(ONE, TWO)]
+    (past,) = (entry for entry in entries if entry.kind == "earlier")
+    assert (past.tag, past.manifests, past.earlier[0].at) == ("v7", (TWO,), NOW - timedelta(days=1))
     assert {(entry.by, entry.reason, entry.stamp, entry.of_repository) for entry in entries} == {
         ("alice", "not needed", pages.stamp, True)
     }

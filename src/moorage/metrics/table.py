@@ -83,6 +83,8 @@ _ALL: Final = (
     Metric("moorage_cache_requests_total", "counter", ("cache",),
            "Look-ups in a cache: `blobs` (sizes), `links` (object stores), `manifests`, `referrers`."),
     Metric("moorage_cache_hits_total", "counter", ("cache",), "Look-ups that the cache answered."),
+    Metric("moorage_tag_history_dropped_total", "counter", (),
+           "Changes of tags that could not be recorded in their history; the tags are set all the same."),
     Metric("moorage_health_check_failing", "gauge", ("check",),
            "1 for each health check that fails in any worker."),
     Metric("moorage_event_loop_lag_seconds", "histogram", (),

@@ -33,12 +33,14 @@ from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.interface import UNKNOWN_CALLER, Blob, BlobRedirect, Deleted, FoundBlob, Mounted
 from moorage.registry.links import LAYER, Links
 from moorage.registry.storage_errors import refuse, refusing
+from moorage.registry.trash import DELETED_BY_CLIENT
 from moorage.storage.driver import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from moorage.registry.interface import Caller
+    from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver
     from moorage.storage.middleware.rule import Rule
     from moorage.types import Digest, RepoName
@@ -65,7 +67,9 @@ class StoredBlobs:
         redirects: bool = True,
         redirect_expires_s: int = 1200,
         rules: Sequence[Rule] = (),
+        trash: Trash | None = None,
     ) -> None:
+        self._trash = trash
         self._delete_enabled = delete_enabled
         self._store = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
@@ -146,13 +150,22 @@ class StoredBlobs:
                 raise BlobUnknown(str(digest))
             return Mounted(digest, size, source)
 
-    async def delete(self, name: RepoName, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
-        del caller
+    async def delete(
+        self,
+        name: RepoName,
+        digest: Digest,
+        *,
+        caller: Caller = UNKNOWN_CALLER,
+        reason: str = DELETED_BY_CLIENT,
+    ) -> Deleted:
+        """See `interface.Blobs`.  `reason` is recorded with the deletion."""
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
             stored = await self._links.current(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
+            if self._trash is not None:
+                await self._trash.add_layer(name, digest, stored, by=caller.user, reason=reason)
             await self._links.remove(LAYER, name, digest, stored)
             return Deleted(digest)

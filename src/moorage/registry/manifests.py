@@ -1,7 +1,7 @@
 """Manifests: checked, stored byte for byte, linked, and only then tagged.
 
     put     bytes ──► referrer link ──► revision link, tag history ──► tag
-    delete  mark ──► revision link goes ──► referrer link goes
+    delete  trash record ──► mark ──► revision link goes ──► referrer link goes
 
 A tag never points to an incomplete manifest, also after a crash: each step is durable before the next.
 
@@ -53,6 +53,7 @@ from moorage.registry.offload import Offload
 from moorage.registry.referrer_links import encode
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.tags import TagStore
+from moorage.registry.trash import DELETED_BY_CLIENT
 from moorage.registry.validation import ReferenceCheck, ValidationRules
 from moorage.storage.driver import ABSENT, ALWAYS, Conflict, RequestCost, StorageError
 from moorage.types import Digest
@@ -60,11 +61,11 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
-    from moorage.registry.collection_gate import CollectionSnapshot
+    from moorage.registry.history import TagHistory
     from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
     from moorage.registry.referrer_links import ReferrerLink
-    from moorage.registry.validation import References
+    from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver, When
     from moorage.types import Reference, RepoName, Tag
 
@@ -102,14 +103,19 @@ class StoredManifests:
         tags: TagStore | None = None,
         contents: ManifestContents | None = None,
         writes: DeduplicatedWrites | None = None,
-        gate: CollectionGate | None = None,
+        trash: Trash | None = None,
+        history: TagHistory | None = None,
     ) -> None:
         self._driver = driver
+        self._trash = trash
+        self._history = history
         self._delete_enabled = delete_enabled
         self._writes = DeduplicatedWrites(driver) if writes is None else writes
         self._blobs = BlobStore(driver, writes=self._writes) if store is None else store
         self._links = Links(driver, writes=self._writes) if links is None else links
-        self._tags = TagStore(driver, links=self._links, writes=self._writes) if tags is None else tags
+        self._tags = (
+            TagStore(driver, links=self._links, writes=self._writes, trash=trash) if tags is None else tags
+        )
         self._offload = Offload()
         self.contents = ManifestContents(self._blobs, offload=self._offload) if contents is None else contents
         self._rules = rules or ValidationRules()
@@ -157,8 +163,6 @@ class StoredManifests:
         classes: Collection[str] | None = None,
         caller: Caller = UNKNOWN_CALLER,
     ) -> Pushed:
-        del caller
-
         def examine() -> tuple[Parsed, Digest, ReferrerLink | None]:
             parsed = media.parse(data, media_type)
             media.check_class(parsed, classes)
@@ -186,7 +190,10 @@ class StoredManifests:
             else:
                 raise Unavailable("garbage collection removes content of the manifest; push the image again")
         self.contents.keep(Manifest(digest, parsed.media_type, data))
-        return Pushed(digest, parsed.subject, push.tags, len(data), parsed.media_type)
+        if self._history is not None:
+            for tag in tags:
+                self._history.note(name, tag, digest, by=caller.user)
+        return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
 
     async def _store(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
         """Bytes, links and tags, each in a step of its own; see the module docstring.
@@ -266,22 +273,33 @@ class StoredManifests:
             return ALWAYS
         return await self._tags.check(name, reference, condition)
 
-    async def delete(self, name: RepoName, reference: Reference, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
-        del caller
+    async def delete(
+        self,
+        name: RepoName,
+        reference: Reference,
+        *,
+        caller: Caller = UNKNOWN_CALLER,
+        reason: str = DELETED_BY_CLIENT,
+    ) -> Deleted:
+        """See `interface.Manifests`.  `reason` is recorded with what is deleted, for `moorage history`."""
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
             if isinstance(reference, Digest):
-                await self._delete_revision(name, reference)
+                await self._delete_revision(name, reference, caller.user, reason)
                 return Deleted(reference)
-            digest = await self._tags.delete(name, reference)
+            digest = await self._tags.delete(name, reference, by=caller.user, reason=reason)
             if digest is None:
                 raise ManifestUnknown(reference)
+            if self._history is not None:
+                self._history.note(name, reference, None, by=caller.user, reason=reason)
             return Deleted(digest, (reference,))
 
-    async def _delete_revision(self, name: RepoName, digest: Digest) -> None:
+    async def _delete_revision(self, name: RepoName, digest: Digest, by: str, reason: str) -> None:
         if not await self._links.exists(REVISION, name, digest):
             raise ManifestUnknown(str(digest))
+        if self._trash is not None:
+            await self._trash.add_manifest(name, digest, by=by, reason=reason)
         await self._tags.mark_deleted(name, digest)
 
         async def unreferred() -> bool:

@@ -20,6 +20,7 @@ from moorage.registry.blobs import StoredBlobs
 from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
+from moorage.registry.history import TagHistory
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import MANIFESTS_BYTES, ManifestContents
 from moorage.registry.manifests import StoredManifests
@@ -29,6 +30,7 @@ from moorage.registry.sizes import MemorySizes
 from moorage.registry.storage_errors import refusing
 from moorage.registry.tag_list import StoredTags
 from moorage.registry.tags import TagStore
+from moorage.registry.trash import Trash
 from moorage.registry.uploads import StoredUploads
 from moorage.registry.validation import ValidationRules
 from moorage.storage.driver import RequestCost
@@ -55,12 +57,14 @@ _SIZES: Final = 10_000
 class StoredOptions:
     """Options of a stored registry.
 
+    `undo_s`: seconds for which deleted content can be restored; 0: never, and no history of tags is written.
     `redirects`: clients may be redirected to the store.  `links_s`: seconds for which links of a remote store are
     remembered.  `tags_at_once`: tags of a repository read concurrently.  `processors`: those of all processes of
     the node.  `cache_bytes`: limit of the caches of this process; None is `CACHES_BYTES`.
     """
 
     delete_enabled: bool = False
+    undo_s: float = 0
     redirects: bool = True
     links_s: float = 2.0
     tags_at_once: int = DEFAULT_LIMIT
@@ -111,8 +115,9 @@ class StoredRegistry:
             10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
         )
         store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
-        self._gate = gate = CollectionGate(driver, store, links, clock=clock, sleep=sleep)
-        tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once)
+        trash = Trash(driver, keep_s=options.undo_s)
+        self.history = TagHistory(driver) if trash.enabled else None
+        tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once, trash=trash)
         contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
         self.uploads = StoredUploads(
             driver,
@@ -131,7 +136,8 @@ class StoredRegistry:
             tags=tags,
             contents=contents,
             writes=writes,
-            gate=gate,
+            trash=trash,
+            history=self.history,
         )
         self.blobs = StoredBlobs(
             driver,
@@ -141,6 +147,7 @@ class StoredRegistry:
             gate=gate,
             redirects=options.redirects,
             rules=rules,
+            trash=trash,
         )
         self.tags = StoredTags(driver, tags=tags, links=links, contents=contents)
         referrers_bytes = options.cache_share(REFERRERS_BYTES)
@@ -160,7 +167,8 @@ class StoredRegistry:
 
     async def close(self) -> None:
         self.uploads.close()
-        await self._gate.close()
+        if self.history is not None:
+            await self.history.close()
         for rule in self._rules:
             await rule.close()
         await self._sizes.close()

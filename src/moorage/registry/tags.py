@@ -1,7 +1,7 @@
 """Tags: names of manifests, which a push moves.  Owner of all keys of tags, and of deletion marks.
 
     set       history entry ──► tag link               after the revision link of the manifest (`manifests.py`)
-    delete    tag link goes ──► history goes
+    delete    trash record (`trash.py`) ──► tag link goes ──► history goes
     resolve   read the tag link; the tag is alive only while the revision link of that digest exists
 
 Dead tags.  Deleting a manifest by digest does not search the tags that point to it: a repository may have 100,000
@@ -41,6 +41,7 @@ from moorage.errors import PreconditionFailed, TagInvalid
 from moorage.registry import layout
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import REVISION, Links, read_link, resolve, write_link
+from moorage.registry.trash import EARLIER_LIMIT, Earlier
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, RequestCost, Unchanged, Write
 from moorage.types import Digest, Tag, parse_tag
 
@@ -49,6 +50,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.registry.interface import IfMatch
+    from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver, Key, When
     from moorage.types import RepoName
 
@@ -71,7 +73,7 @@ def as_tag(name: str) -> Tag | None:
 class TagStore:
     """The tags of one driver.  Methods raise StorageUnavailable.
 
-    `at_once` tags of a repository are read together where all have to be examined.
+    `at_once` tags of a repository are read together where all have to be examined.  `trash` records deletions.
     """
 
     def __init__(
@@ -81,8 +83,10 @@ class TagStore:
         links: Links | None = None,
         writes: DeduplicatedWrites | None = None,
         at_once: int = DEFAULT_LIMIT,
+        trash: Trash | None = None,
     ) -> None:
         self._driver = driver
+        self._trash = trash
         self._remote = driver.request_cost is RequestCost.NETWORK
         self._writes = DeduplicatedWrites(driver) if writes is None else writes
         self._links = Links(driver, writes=self._writes) if links is None else links
@@ -146,14 +150,40 @@ class TagStore:
         history = [Write(layout.tag_history_link(name, tag, digest), data) for tag in tags]
         return history, [Write(layout.tag_link(name, tag), data) for tag in tags]
 
-    async def delete(self, name: RepoName, tag: Tag) -> Digest | None:
-        """Delete the tag and its history; return the manifest that it named, None if it was dead or not there."""
+    async def delete(self, name: RepoName, tag: Tag, *, by: str = "", reason: str = "") -> Digest | None:
+        """Delete the tag and its history; return the manifest that it named, None if it was dead or not there.
+
+        `by` (a user) and `reason` are recorded with it.
+        """
         digest = await read_link(self._driver, layout.tag_link(name, tag))
         alive = digest is not None and await self._links.exists(REVISION, name, digest)
+        if digest is not None and alive and self._trash is not None and self._trash.enabled:
+            past = await self.past(name, tag)
+            await self._trash.add_tag(name, tag, digest, by=by, reason=reason, earlier=past[-EARLIER_LIMIT:])
         # The link first: from then on the tag is gone, even if its history remains.
         await self._driver.delete([layout.tag_link(name, tag)])
         await self._driver.clear(layout.tag(name, tag))
         return digest if alive else None
+
+    async def past(self, name: RepoName, tag: Tag) -> Sequence[Earlier]:
+        """Return the manifests in the history of the tag, the current one included, oldest first, each with the
+        time at which its entry was last written.
+        """
+        found = [past async for _, past in self._past_below(layout.tag_history(name, tag))]
+        return sorted(found, key=lambda past: past.at)
+
+    def all_past(self, name: RepoName) -> AsyncIterator[tuple[Tag, Earlier]]:
+        """Yield what `past` returns, for every tag of the repository, in any order."""
+        return self._past_below(layout.tags(name))
+
+    async def _past_below(self, prefix: Key) -> AsyncIterator[tuple[Tag, Earlier]]:
+        async for page in self._driver.scan(prefix):
+            for stat in page:
+                parsed = layout.parse_key(stat.key)
+                if parsed is None or parsed.kind != "history":
+                    continue
+                if parsed.tag is not None and parsed.digest is not None:
+                    yield parsed.tag, Earlier(parsed.digest, stat.modified)
 
     # Tags of deleted manifests.
 

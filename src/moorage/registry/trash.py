@@ -44,6 +44,9 @@ if TYPE_CHECKING:
     from moorage.types import RepoName
 
 __all__ = [
+    "DELETED_BY_CLIENT",
+    "EARLIER_KIND",
+    "EARLIER_LIMIT",
     "LAYER_KIND",
     "MANIFEST_KIND",
     "TAG_KIND",
@@ -59,6 +62,11 @@ __all__ = [
 TAG_KIND: Final = "tag"
 MANIFEST_KIND: Final = "manifest"
 LAYER_KIND: Final = "layer"
+EARLIER_KIND: Final = "earlier"
+"""Of a deleted repository: a manifest that a tag had named before, and that is in its history."""
+
+DELETED_BY_CLIENT: Final = "deleted by a client"
+"""Reason of a deletion through the API."""
 
 EARLIER_LIMIT: Final = 100
 """Earlier manifests of a deleted tag that its record names: the newest ones."""
@@ -92,7 +100,7 @@ class Earlier(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class TrashEntry:
-    """Deleted content.  `kind` is one of tag, manifest, layer; a page of a repository is expanded into these.
+    """Deleted content.  `kind` is one of tag, manifest, layer, and, of a deleted repository only, earlier.
 
     `digest` is that of the manifest (for a tag, the one it named) or of the blob; `stored` is the digest under
     which the bytes of a layer are stored.  `stamp` is that of the deletion, common to all entries of a repository.
@@ -309,8 +317,11 @@ class RepositoryPages:
         self._number = 0
         self.stamp = stamp
 
-    async def add_tag(self, tag: Tag, digest: Digest, earlier: Sequence[Earlier] = ()) -> None:
-        await self._add({"tag": tag, "digest": str(digest), **_encode_earlier(earlier)})
+    async def add_tag(self, tag: Tag, digest: Digest) -> None:
+        await self._add({"tag": tag, "digest": str(digest)})
+
+    async def add_earlier(self, tag: Tag, past: Earlier) -> None:
+        await self._add({"of": tag, **_encode_earlier([past])})
 
     async def add_manifest(self, digest: Digest) -> None:
         await self._add({"manifest": str(digest)})
@@ -362,9 +373,15 @@ def _decode(key: Key, match: re.Match[str], at: datetime, data: bytes) -> Iterab
         return
     for line in lines:
         fields = json.loads(line)
-        tag = parse_tag(fields["tag"]) if "tag" in fields else None
-        kind = TAG_KIND if tag is not None else MANIFEST_KIND if MANIFEST_KIND in fields else LAYER_KIND
-        digest = Digest.parse(fields["digest" if tag is not None else kind])
+        tag = None
+        if "of" in fields:
+            kind, tag, text = EARLIER_KIND, parse_tag(fields["of"]), fields["earlier"][0][0]
+        elif TAG_KIND in fields:
+            kind, tag, text = TAG_KIND, parse_tag(fields[TAG_KIND]), fields["digest"]
+        else:
+            kind = MANIFEST_KIND if MANIFEST_KIND in fields else LAYER_KIND
+            text = fields[kind]
+        digest = Digest.parse(text)
         yield _entry(key, kind, at, by, reason, fields, digest, tag, match["stamp"], of_repository=True)
 
 

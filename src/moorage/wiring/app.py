@@ -84,6 +84,8 @@ class App:
         for name, requests, hits in self.registry.cache_counts():
             yield "moorage_cache_requests_total", (name,), requests
             yield "moorage_cache_hits_total", (name,), hits
+        if self.registry.history is not None:
+            yield "moorage_tag_history_dropped_total", (), self.registry.history.dropped
         yield from self.store_readings()
 
     async def close(self) -> None:
@@ -139,6 +141,7 @@ def make_registry(
     storage = settings.storage
     options = StoredOptions(
         delete_enabled=storage.delete.enabled,
+        undo_s=storage.delete.undo,
         redirects=not storage.redirect.disable,
         links_s=storage.cache.links,
         tags_at_once=storage.tag.concurrencylimit or DEFAULT_LIMIT,
