@@ -245,25 +245,29 @@ class StoredManifests:
             return None
         return await self._gate.confirm(begun, needed.stored, needed.links)
 
-    async def link(self, name: RepoName, digest: Digest, referrer: ReferrerLink | None) -> None:
+    async def link(
+        self, name: RepoName, digest: Digest, referrer: ReferrerLink | None, *, revive_tags: bool = False
+    ) -> None:
         """Make a manifest whose bytes are stored one of the repository: the referrer link, then the revision link.
 
-        Nothing is checked.  For `put`, and for tools that have checked by themselves (`copy/`, `fsck/`).
+        Nothing is checked.  For `put`, and for tools that have checked by themselves (`copy/`, `fsck/`,
+        `restore.py`).  `revive_tags`: tags that named the manifest when it was deleted lead to it again.
         """
         if referrer is None:
-            await self._revise(name, digest)
+            await self._revise(name, digest, revive_tags=revive_tags)
             return
         key = layout.referrer_link(name, referrer.subject, digest)
         await self._writes.ensure(key, referrer.content)
-        if await self._revise(name, digest):
+        if await self._revise(name, digest, revive_tags=revive_tags):
             # A concurrent deletion of this digest may have removed it before it could see the revision.
             await self._writes.ensure(key, referrer.content)
 
-    async def _revise(self, name: RepoName, digest: Digest) -> bool:
+    async def _revise(self, name: RepoName, digest: Digest, *, revive_tags: bool = False) -> bool:
         """Make the revision link exist, without undoing a concurrent deletion; True if it did not."""
         if await self._links.renew(REVISION, name, digest):
             return False
-        await self._tags.unset_dead(name, digest)
+        if not revive_tags:
+            await self._tags.unset_dead(name, digest)
         await self._links.set(REVISION, name, digest)
         return True
 
