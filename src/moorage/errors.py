@@ -15,6 +15,7 @@
     ├── NameUnknown            NAME_UNKNOWN
     ├── PageSizeInvalid        PAGINATION_NUMBER_INVALID
     ├── PreconditionFailed     DENIED (412)
+    ├── QuotaExceeded          DENIED                    no space left of a quota; the message names it
     ├── RangeInvalid           RANGE_INVALID             an upload's range; carries the upload's offset
     ├── RangeNotSatisfiable    RANGE_INVALID             a download's range; carries the blob's size
     ├── SizeInvalid            SIZE_INVALID
@@ -61,6 +62,7 @@ __all__ = [
     "NotATag",
     "PageSizeInvalid",
     "PreconditionFailed",
+    "QuotaExceeded",
     "RangeInvalid",
     "RangeNotSatisfiable",
     "RegistryError",
@@ -229,6 +231,19 @@ class PreconditionFailed(RegistryError):
 
     code = "DENIED"
     message = "requested access to the resource is denied"
+
+
+class QuotaExceeded(RegistryError):
+    """The request would exceed a quota.  The reason is in the message, since clients print only that.
+
+    Clients of Docker do not retry this code, and retry those of a status that they do not know.
+    """
+
+    code = "DENIED"
+    message = "quota exceeded"
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": str(self), "detail": self.detail}]
 
 
 class RangeInvalid(RegistryError):

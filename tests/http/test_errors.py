@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final
 
 import pytest
 from tests.http.client import ABSENT, NAME, Client, codes, detail
+from tests.quota.conftest import Node, Time
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage import errors
@@ -19,6 +20,7 @@ from moorage.config.sections.rules import Policy, Repository
 from moorage.config.sections.storage import Maintenance, ReadOnly, Storage
 from moorage.http.errors import STATUS
 from moorage.http.token import TokenEndpoint
+from moorage.quota.limits import Limit
 from moorage.storage.driver import StorageExhausted, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, blob, image
@@ -68,6 +70,14 @@ class Refusing:
 
     async def close(self) -> None:
         pass
+
+
+async def quota_exceeded(_: Serve) -> httpx.Response:
+    node = Node(MemoryDriver(), (Limit("library", bytes=1),), Time())
+    try:
+        return await node.client.send("POST", f"{BLOBS}/uploads/?digest={ABSENT}", b"two")
+    finally:
+        await node.registry.close()
 
 
 async def unauthorized(serve: Serve) -> httpx.Response:
@@ -245,6 +255,7 @@ PROVOKED: Final[dict[type[errors.RegistryError], tuple[Provoked, int, str, str]]
         page_size_invalid, 400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested",
     ),
     errors.PreconditionFailed: (precondition_failed, 412, "DENIED", "requested access to the resource is denied"),
+    errors.QuotaExceeded: (quota_exceeded, 403, "DENIED", "quota exceeded: library uses 0 B of 1 B"),
     errors.RangeInvalid: (range_invalid, 416, "RANGE_INVALID", "invalid content range"),
     errors.RangeNotSatisfiable: (range_not_satisfiable, 416, "RANGE_INVALID", "invalid content range"),
     errors.RequestTimeout: (request_timeout, 408, "BLOB_UPLOAD_INVALID", "blob upload invalid"),

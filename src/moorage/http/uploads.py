@@ -37,7 +37,7 @@ _EMPTY: Final = {Digest.of(b"", algorithm) for algorithm in ALGORITHMS}
 async def start_upload(call: Call) -> Response:
     """end-4a, end-4b, end-11, POST: 201 for a mount or a whole blob, else 202 with the upload's Location.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID.
+    Refuses: NAME_INVALID, DIGEST_INVALID, DENIED (a quota).
     """
     name = call.name()
     algorithm = call.query("digest-algorithm") or "sha256"
@@ -45,11 +45,12 @@ async def start_upload(call: Call) -> Response:
         raise DigestInvalid(f"digest-algorithm {algorithm} is not one of {', '.join(sorted(ALGORITHMS))}")
     if (mounted := await _mount(call, name)) is not None:
         return _created(call, name, mounted)
+    digest: Digest | None = None
     if (text := call.query("digest")) is not None:
         digest = Digest.parse(text)
         if call.has_body() or digest in _EMPTY:
             return _created(call, name, await _whole(call, name, digest))
-    status = await call.registry.uploads.start(name, algorithm=algorithm)
+    status = await call.registry.uploads.start(name, algorithm=algorithm, digest=digest)
     return Response(status_code=202, headers=place_headers(call, name, status))
 
 
@@ -70,9 +71,16 @@ async def _mount(call: Call, name: RepoName) -> Mounted | None:
 async def _whole(call: Call, name: RepoName, digest: Digest) -> Uploaded:
     """Store the blob of a POST.  After a failure the upload is removed, since the client does not know it."""
     uploads = call.registry.uploads
-    status = await uploads.start(name, algorithm=digest.algorithm)
+    status = await uploads.start(name, algorithm=digest.algorithm, digest=digest)
     try:
-        async with uploads.extend(name, status.uuid, status.state, algorithm=digest.algorithm) as part:
+        async with uploads.extend(
+            name,
+            status.uuid,
+            status.state,
+            algorithm=digest.algorithm,
+            length=call.content_length(),
+            digest=digest,
+        ) as part:
             await _receive(call, part)
             return await part.finish(digest, caller=call.caller())
     except BaseException:
@@ -84,14 +92,15 @@ async def _whole(call: Call, name: RepoName, digest: Digest) -> Uploaded:
 async def patch_upload(call: Call) -> Response:
     """end-5, PATCH: 202 with the new offset and Location.
 
-    Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID.
+    Refuses: NAME_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID, DENIED (a quota).
     """
     name = call.name()
     length = call.content_length()
     span = parse_chunk(call.header(b"content-range"), length)
     uploads = call.registry.uploads
     start = None if span is None else span.start
-    async with uploads.extend(name, call.params["uuid"], call.query("_state") or "", start=start) as part:
+    state = call.query("_state") or ""
+    async with uploads.extend(name, call.params["uuid"], state, start=start, length=length) as part:
         await _receive(call, part, span)
         status = await part.commit()
     return Response(status_code=202, headers=place_headers(call, name, status))
@@ -100,7 +109,8 @@ async def patch_upload(call: Call) -> Response:
 async def put_upload(call: Call) -> Response:
     """end-6, PUT: 201; the body, if any, is the last chunk or the whole blob.
 
-    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID.
+    Refuses: NAME_INVALID, DIGEST_INVALID, BLOB_UPLOAD_UNKNOWN, BLOB_UPLOAD_INVALID, RANGE_INVALID, SIZE_INVALID,
+    DENIED (a quota).
     """
     name = call.name()
     text = call.query("digest")
@@ -112,7 +122,13 @@ async def put_upload(call: Call) -> Response:
     uploads = call.registry.uploads
     start = None if span is None else span.start
     async with uploads.extend(
-        name, call.params["uuid"], call.query("_state") or "", start=start, algorithm=digest.algorithm
+        name,
+        call.params["uuid"],
+        call.query("_state") or "",
+        start=start,
+        algorithm=digest.algorithm,
+        length=length,
+        digest=digest,
     ) as part:
         await _receive(call, part, span)
         blob = await part.finish(digest, caller=call.caller())

@@ -226,7 +226,7 @@ class Blobs(Protocol):
         caller: Caller = UNKNOWN_CALLER,
     ) -> Mounted:
         """Link a blob of `source` into `name`; a `source` of None is any repository, and is passed only for a
-        caller who may read them all.  Raises BlobUnknown, after which a client uploads the blob.
+        caller who may read them all.  Raises BlobUnknown, after which a client uploads the blob, QuotaExceeded.
         """
 
     async def delete(self, name: RepoName, digest: Digest, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:
@@ -256,20 +256,36 @@ class UploadPart(Protocol):
 class Uploads(Protocol):
     """Uploads of blobs.  Each request may reach another process."""
 
-    async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
-        """Start an upload; `algorithm` is a hint for the digest of its blob."""
+    async def start(
+        self, name: RepoName, *, algorithm: str = "sha256", digest: Digest | None = None
+    ) -> UploadStatus:
+        """Start an upload; `algorithm` is a hint for the digest of its blob, `digest` the one that is announced.
+
+        Raises QuotaExceeded.
+        """
 
     async def status(self, name: RepoName, uuid: str) -> UploadStatus:
         """Return the status of an upload.  Raises BlobUploadUnknown."""
 
     def extend(
-        self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
+        self,
+        name: RepoName,
+        uuid: str,
+        state: str,
+        *,
+        start: int | None = None,
+        algorithm: str = "sha256",
+        length: int | None = None,
+        digest: Digest | None = None,
     ) -> AbstractAsyncContextManager[UploadPart]:
         """Continue an upload.  `state` is the token from the URL; `start` the first byte of Content-Range, if any.
+        `length` is that of the request's body, None if it is not announced; `digest` is announced by the last one.
 
         Entering raises BlobUploadUnknown, BlobUploadInvalid (a forged token, or one of another upload) and, with
         the current status, RangeInvalid if token or `start` is not the upload's offset.  The first `write` raises
         RangeInvalid if another request is writing.  Nothing has been stored then.
+
+        Entering and `write` raise QuotaExceeded; the upload is then removed.
         """
 
     async def cancel(self, name: RepoName, uuid: str, state: str) -> None:
@@ -303,8 +319,8 @@ class Manifests(Protocol):
         """Check, store, link, then tag with `reference` (if a tag) and `tags`.
 
         `classes` are the classes of images (`media.class_of`) that the caller may push here; None: all.
-        Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, Denied, PreconditionFailed; nothing is stored
-        then.  A tag never points to an incomplete manifest.
+        Raises ManifestInvalid, ManifestBlobUnknown, DigestInvalid, Denied, PreconditionFailed, QuotaExceeded;
+        nothing is stored then.  A tag never points to an incomplete manifest.
         """
 
     async def delete(self, name: RepoName, reference: Reference, *, caller: Caller = UNKNOWN_CALLER) -> Deleted:

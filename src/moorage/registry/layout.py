@@ -57,9 +57,11 @@ __all__ = [
     "BLOBS",
     "COLLECTION",
     "MANIFESTS_NAME",
+    "NODES",
     "OWN",
     "REPOSITORIES",
     "ROOT",
+    "USAGE",
     "ParsedKey",
     "audit",
     "below",
@@ -70,6 +72,7 @@ __all__ = [
     "layers",
     "lease",
     "manifests",
+    "node",
     "parse_key",
     "referrer_link",
     "referrers",
@@ -92,6 +95,7 @@ __all__ = [
     "trashed_tag",
     "upload_home",
     "uploads",
+    "usage",
 ]
 
 ROOT: Final = Key("docker/registry/v2")
@@ -100,6 +104,7 @@ REPOSITORIES: Final = Key(f"{ROOT}/repositories")
 OWN: Final = Key(f"{ROOT}/_moorage")
 """State of Moorage that belongs to no repository."""
 COLLECTION: Final = Key(f"{OWN}/collection")
+USAGE: Final = Key(f"{OWN}/usage")
 MANIFESTS_NAME: Final = "_manifests"
 """The directory whose presence makes its parent a repository of the catalog."""
 
@@ -138,13 +143,18 @@ def collection(name: str) -> Key:
     return Key(f"{COLLECTION}/{name}")
 
 
-def audit(stamp: str) -> Key:
-    """Return the key of a record of erased content (`stamps.py`)."""
-    return Key(f"{OWN}/audit/{stamp}")
+def usage(name: str) -> Key:
+    """Return the key of an object with the usage of quotas (`quota/facts.py`)."""
+    return Key(f"{USAGE}/{name}")
 
 
 def rescued(digest: Digest) -> Key:
     return Key(f"{COLLECTION}/rescued/{digest.algorithm}/{digest.hex}")
+
+
+def node(instance: str) -> Key:
+    """Return the key of the record of a running node (`nodes.py`)."""
+    return Key(f"{NODES}/{instance}")
 
 
 def manifests(name: RepoName) -> Key:

@@ -12,6 +12,9 @@ Expiry compares the clock of this node with the modification time of the store: 
 than the part of the term that the owner leaves unused.  A larger difference makes a node take over early, or late
 by as much, at most by a term.
 
+Content: JSON with the owner, the term, the version of this format, and since version 2 the owner's `PROTOCOL`, by
+which a garbage collector recognizes nodes of a release that does not know its markers.
+
 Source of the key: `layout.py`; CNCF Distribution never lists it.
 """
 
@@ -22,6 +25,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry import layout
+from moorage.registry.nodes import PROTOCOL
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, When
 
-__all__ = ["Lease"]
+__all__ = ["Lease", "foreign_protocol"]
 
 _LIMIT_BYTES: Final = 4096
 
@@ -119,7 +123,27 @@ class Lease:
         return abs((self._now() - modified).total_seconds()) >= self._term_s
 
     def _content(self) -> bytes:
-        return json.dumps({"version": 1, "owner": self._owner, "term_s": self._term_s}).encode()
+        content = {"version": 2, "owner": self._owner, "term_s": self._term_s, "protocol": PROTOCOL}
+        return json.dumps(content).encode()
+
+
+async def foreign_protocol(driver: Driver, name: str, *, now: datetime) -> int | None:
+    """Return the protocol of the owner of a lease in its term, if it is not this release's: 0 for a release
+    before protocols were numbered.  Raises StorageUnavailable.
+    """
+    key = layout.lease(name)
+    try:
+        content = json.loads((await driver.read(key, limit=_LIMIT_BYTES)).data)
+        modified = (await driver.stat(key)).modified
+    except (KeyMissing, ObjectTooLarge, ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    term_s = content.get("term_s")
+    if not isinstance(term_s, int | float) or abs((now - modified).total_seconds()) >= term_s:
+        return None
+    protocol = content.get("protocol", 0)
+    return None if protocol == PROTOCOL else protocol if isinstance(protocol, int) else -1
 
 
 def _owner(data: bytes) -> str:

@@ -103,7 +103,10 @@ class StoredUploads:
         self.hashes = UploadHashes(driver.uploads, threads=max(4, 2 * processors))
         self._sending = 0  # requests that have written something and not ended
 
-    async def start(self, name: RepoName, *, algorithm: str = "sha256") -> UploadStatus:
+    async def start(
+        self, name: RepoName, *, algorithm: str = "sha256", digest: Digest | None = None
+    ) -> UploadStatus:
+        del digest
         uuid = new_upload_id()
         home = layout.upload_home(name, uuid)
         with refusing():
@@ -146,8 +149,17 @@ class StoredUploads:
 
     @asynccontextmanager
     async def extend(
-        self, name: RepoName, uuid: str, state: str, *, start: int | None = None, algorithm: str = "sha256"
+        self,
+        name: RepoName,
+        uuid: str,
+        state: str,
+        *,
+        start: int | None = None,
+        algorithm: str = "sha256",
+        length: int | None = None,
+        digest: Digest | None = None,
     ) -> AsyncIterator[UploadPart]:
+        del length, digest
         home = _home(name, uuid)
         expected = offset_of(state, self._secret, name, uuid)
         with upload_errors(uuid):

@@ -18,6 +18,7 @@ import structlog
 from moorage.concurrency import DEFAULT_LIMIT
 from moorage.config.problems import Problem
 from moorage.http.app import create_app
+from moorage.quota.registry import LimitedRegistry
 from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.registry.validation import ValidationRules
 from moorage.startup import StartupError
@@ -27,6 +28,7 @@ from moorage.wiring.cache import make_sizes
 from moorage.wiring.cache import prepare as prepare_cache
 from moorage.wiring.housekeeping import make_purger
 from moorage.wiring.http import http_options, token_endpoint
+from moorage.wiring.quota import make_usage
 from moorage.wiring.redirects import make_rules
 from moorage.wiring.storage import open_store
 from moorage.wiring.storage import prepare as prepare_driver
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.config.model import Settings
     from moorage.metrics.recorder import Reading
+    from moorage.quota.usage import Usage
     from moorage.registry.purge import Purger
     from moorage.storage.driver import Driver
     from moorage.storage.instrumented import Watch
@@ -66,6 +69,7 @@ class App:
     purger: Purger | None
     authority: Authority | None = None
     store_readings: Callable[[], Iterable[Reading]] = tuple
+    usage: Usage | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -95,6 +99,8 @@ class App:
                 await task
         if self.authority is not None:
             await self.authority.close()
+        if self.usage is not None:
+            await self.usage.close()
         await self.registry.close()
 
 
@@ -127,10 +133,13 @@ def build(
         driver = InstrumentedDriver(driver, watch)
     registry = make_registry(driver, settings, secret, resources)
     authority = make_authority(settings, secret, reports=worker == 0)
-    asgi = create_app(registry, http_options(settings), authority, token_endpoint(settings, authority))
+    usage = make_usage(driver, settings)
+    # Without quotas requests go to the stored registry directly.
+    served = registry if usage is None else LimitedRegistry(registry, driver, usage)
+    asgi = create_app(served, http_options(settings), authority, token_endpoint(settings, authority))
     # The data of `storage.inmemory` is in this process alone; all others are purged by the housekeeper.
     purger = make_purger(driver, settings) if settings.storage.driver == "inmemory" else None
-    return App(asgi, registry, purger, authority, store.readings)
+    return App(asgi, registry, purger, authority, store.readings, usage)
 
 
 def make_registry(

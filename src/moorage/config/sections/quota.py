@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Quota", "QuotaRule"]
 
-_UNITS: Final = {
+_UNITS: Final[dict[str, int]] = {
     "B": 1,
     **{unit: 1000**power for power, unit in enumerate(("kB", "MB", "GB", "TB", "PB"), 1)},
     **{unit: 1024**power for power, unit in enumerate(("KiB", "MiB", "GiB", "TiB", "PiB"), 1)},
@@ -25,7 +25,7 @@ _PATTERN: Final = re.compile(r"[a-z0-9._*-]+(?:/[a-z0-9._*-]+)*", re.ASCII)
 
 
 def _read_size(scalar: "Scalar") -> int:
-    """Return the bytes of a size.  A number without a unit is refused, since it may be meant as GiB or as bytes."""
+    """Return the bytes of a size.  A number without a unit is refused: it may be meant in bytes or GiB."""
     number = bare_integer(scalar)
     text = scalar.text.strip()
     match = _SIZE.fullmatch(text)
@@ -33,8 +33,7 @@ def _read_size(scalar: "Scalar") -> int:
         raise ValueError(_EXPECTED_SIZE)
     unit = _BY_LOWER[match[3].lower()]
     fraction = match[2] or "0"
-    scale: int = 10 ** len(fraction)
-    value = int(match[1]) * unit + int(fraction) * unit // scale
+    value = int(match[1]) * unit + int(fraction.ljust(9, "0")) * unit // 10**9
     if value < 1:
         raise ValueError(_EXPECTED_SIZE)
     if value > _LARGEST:

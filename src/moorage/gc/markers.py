@@ -1,0 +1,237 @@
+"""State objects of a run (`registry/collection_state.py`), as collectors write them.
+
+Entries of a list of condemned or doomed digests:
+
+    DIGEST          the bytes are dead in the whole store, and so is every link to them
+    DIGEST NAME     only the link in the repository NAME is dead; others may need the same bytes
+
+A list is written once.  To withdraw an entry, the list without it is written under another number, then the old
+one is removed: in between, both count.
+
+On a full disk a list cannot be written.  Then the reserve, an object that an earlier run has left for this, is
+removed, and the list is written in smaller ones, as far as they go.
+
+Above: `run.py`, `sweep.py`.  Below: `registry/collection_state.py`.
+"""
+
+from __future__ import annotations
+
+import json
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
+
+from moorage.concurrency import map_bounded
+from moorage.errors import DigestInvalid
+from moorage.registry import layout
+from moorage.registry.collection_state import (
+    CONDEMNED,
+    DOOMED,
+    ENDED,
+    RESERVE,
+    RUNNING,
+    StateName,
+    list_state,
+)
+from moorage.registry.nodes import PROTOCOL
+from moorage.storage.driver import KeyMissing, RequestCost, StorageExhausted, StorageReadOnly
+from moorage.types import Digest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from moorage.storage.driver import Driver, Key, Stat
+
+__all__ = ["PAUSED_KEY", "Entry", "Markers", "decode_entries", "encode_entries", "is_paused", "pause", "resume"]
+
+_LOCAL_LIST: Final = 1_000
+_REMOTE_LIST: Final = 10_000
+"""Entries of one list.  A request that waits for a doomed digest waits for its list, so small ones are better;
+but each process reads each list, by a request to the store."""
+_SMALLEST: Final = 16
+_RESERVE_BYTES: Final = 1 << 20
+_LIST_LIMIT_BYTES: Final = 16 << 20
+_SETTLED_LISTINGS: Final = 20
+PAUSED_KEY: Final = layout.collection("paused")
+"""Exists while collections are paused (`moorage garbage-collect --pause`)."""
+
+
+class Entry(NamedTuple):
+    """An entry of a list; `name` is "" if the digest is dead in the whole store."""
+
+    digest: Digest
+    name: str = ""
+
+
+def encode_entries(entries: Iterable[Entry]) -> bytes:
+    """Return the content of a list."""
+    lines = (f"{digest} {name}\n" if name else f"{digest}\n" for digest, name in entries)
+    return "".join(sorted(lines)).encode()
+
+
+def decode_entries(data: bytes) -> list[Entry]:
+    """Return the entries of a list.  Lines that are none are left out."""
+    found: list[Entry] = []
+    for line in data.decode("ascii", "replace").splitlines():
+        text, _, name = line.partition(" ")
+        with suppress(DigestInvalid):
+            found.append(Entry(Digest.parse(text), name))
+    return found
+
+
+async def pause(driver: Driver) -> None:
+    """Let no run begin, and every run stop before its next step.  Raises StorageError."""
+    await driver.write(PAUSED_KEY, b'{"version": 1}')
+
+
+async def resume(driver: Driver) -> None:
+    """Undo `pause`; a run that was paused is continued by the next one.  Raises StorageError."""
+    await driver.delete([PAUSED_KEY])
+
+
+async def is_paused(driver: Driver) -> bool:
+    """Return whether collections are paused.  Raises StorageUnavailable."""
+    return await driver.find(PAUSED_KEY) is not None
+
+
+class Markers:
+    """State objects of the run `token`, and those of others.  Methods raise StorageError."""
+
+    def __init__(self, driver: Driver, token: str) -> None:
+        self._driver = driver
+        self.token = token
+        self._numbers = {CONDEMNED: 0, DOOMED: 0}
+        self.list_size = _LOCAL_LIST if driver.request_cost is RequestCost.LOCAL else _REMOTE_LIST
+
+    # The run.
+
+    async def begin(self, owner: str) -> Stat:
+        """Write `running`; return its time, which is that of the store's clock."""
+        key = layout.collection(str(StateName(RUNNING, self.token)))
+        content = {"version": 1, "owner": owner, "protocol": PROTOCOL}
+        await self._write(key, json.dumps(content).encode())
+        return await self._driver.stat(key)
+
+    async def write_ended(self) -> None:
+        await self._write(layout.collection(str(StateName(ENDED, self.token))), b'{"version": 1}')
+
+    async def listing(self) -> list[StateName]:
+        """Return all state objects.
+
+        A directory of many entries is not read in one step, so it is listed until two listings agree.
+        """
+        found = sorted(await list_state(self._driver))
+        for _ in range(_SETTLED_LISTINGS):
+            again = sorted(await list_state(self._driver))
+            if again == found:
+                break
+            found = again
+        return found
+
+    async def is_in_place(self, *lists: StateName) -> bool:
+        """Return whether this run's `running` and these lists exist still: no other collector took its place."""
+        return {StateName(RUNNING, self.token), *lists} <= set(await list_state(self._driver))
+
+    async def modified(self, name: StateName) -> datetime | None:
+        """Return the time of a state object; None if it is gone."""
+        found = await self._driver.find(layout.collection(str(name)))
+        return None if found is None else found.modified
+
+    async def remove(self, names: Iterable[StateName]) -> None:
+        await self._driver.delete([layout.collection(str(name)) for name in names])
+
+    # Lists.
+
+    async def write_lists(
+        self, kind: str, entries: Sequence[Entry], into: dict[StateName, list[Entry]]
+    ) -> set[StateName]:
+        """Write lists of the entries, in this order, and add them to `into`; return their names.
+
+        On a full disk some entries may be in none of them.  Raises StorageExhausted if not even the smallest list
+        can be written.
+        """
+        written: set[StateName] = set()
+        size = self.list_size
+        start = 0
+        while start < len(entries):
+            part = list(entries[start : start + size])
+            name = StateName(kind, self.token, self._numbers[kind])
+            self._numbers[kind] += 1
+            # Before the write, which may be carried out although it fails.
+            into[name] = part
+            try:
+                await self._write(layout.collection(str(name)), encode_entries(part))
+            except StorageReadOnly:
+                raise
+            except StorageExhausted:
+                del into[name]
+                if size > _SMALLEST:
+                    size //= 4
+                    continue
+                if not written:
+                    raise
+                break
+            written.add(name)
+            start += len(part)
+        return written
+
+    async def read_list(self, name: StateName) -> list[Entry]:
+        """Return the entries of a list; none if it is gone."""
+        try:
+            content = await self._driver.read(layout.collection(str(name)), limit=_LIST_LIMIT_BYTES)
+        except KeyMissing:
+            return []
+        return decode_entries(content.data)
+
+    async def shrink(
+        self, name: StateName, keep: Sequence[Entry], lists: dict[StateName, list[Entry]]
+    ) -> set[StateName]:
+        """Replace a list of `lists` by one of the entries `keep`; return the new names, none for no entries."""
+        new = await self.write_lists(name.kind, keep, lists) if keep else set()
+        await self.remove([name])
+        del lists[name]
+        return new
+
+    # Rescued digests.
+
+    async def rescued(self) -> list[Stat]:
+        """Return the objects of digests that requests rely on."""
+        return [
+            stat async for page in self._driver.scan(layout.below(layout.COLLECTION, "rescued")) for stat in page
+        ]
+
+    @staticmethod
+    def rescued_digest(stat: Stat) -> Digest | None:
+        """Return the digest of such an object; None for another one."""
+        parts = stat.key.split("/")[-2:]
+        try:
+            return Digest.parse(":".join(parts))
+        except DigestInvalid:
+            return None
+
+    async def remove_rescued(self, before: datetime) -> None:
+        """Remove the objects of digests that no request has relied on since `before`."""
+        keys = [stat.key for stat in await self.rescued() if stat.modified < before]
+        await map_bounded([keys[start : start + 1000] for start in range(0, len(keys), 1000)], self._driver.delete)
+
+    # Space.
+
+    async def make_reserve(self) -> None:
+        """Write the reserve, unless it exists or the disk is full."""
+        key = layout.collection(RESERVE)
+        with suppress(StorageExhausted):
+            if await self._driver.find(key) is None:
+                await self._driver.write(key, bytes(_RESERVE_BYTES))
+
+    async def _write(self, key: Key, data: bytes) -> None:
+        """Write an object; on a full disk, with the space of the reserve."""
+        try:
+            await self._driver.write(key, data)
+        except StorageReadOnly:
+            raise
+        except StorageExhausted:
+            reserve = layout.collection(RESERVE)
+            if await self._driver.find(reserve) is None:
+                raise
+            await self._driver.delete([reserve])
+            await self._driver.write(key, data)

@@ -1,0 +1,140 @@
+"""Preconditions of a run.  Each raises CollectionRefused, with cause and remedy, before anything is removed.
+
+Traces of a foreign writer.  CNCF Distribution keeps descriptors of blobs in memory for ever, and knows no markers:
+beside it a collection loses data.  Recent traces that it leaves and Moorage does not:
+
+    _uploads/UUID                       with a random UUID (version 4): 2.8 and 3.0; Moorage's are of version 7
+    _uploads/UUID/hashstates/sha256/0   written at the start of an upload, by every version
+    scheduler-state.json                beside `docker/`, by a pull-through cache
+
+A writer that has left none of them in the last day is not recognized: `foreignwriters` declares it.
+
+Source: docs/reference/storage-layout.md, sections 1, 2 and 8.1.
+"""
+
+from __future__ import annotations
+
+import uuid
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING, Final
+
+from moorage.gc.errors import CollectionRefused
+from moorage.gc.markers import is_paused
+from moorage.registry import layout
+from moorage.registry.collection_state import ENDED, list_state
+from moorage.registry.lease import foreign_protocol
+from moorage.registry.nodes import PROTOCOL, live_nodes
+from moorage.storage.driver import Key, StorageError, UploadMissing
+
+if TYPE_CHECKING:
+    from moorage.gc.markers import Markers
+    from moorage.storage.driver import Driver, Stat
+
+__all__ = [
+    "CLOCK_S",
+    "check_clock",
+    "check_foreign_writers",
+    "check_nodes",
+    "check_not_paused",
+    "check_store",
+]
+
+CLOCK_S: Final = 300.0
+"""Difference of the store's clock from this node's that is accepted: times of uploads and leases are of nodes."""
+_RECENT: Final = timedelta(days=1)
+_SCHEDULER: Final = Key("scheduler-state.json")
+_PURGING: Final = "upload-purging"
+_VERSION_7: Final = 7
+_VERSION_4: Final = 4
+
+
+async def check_store(driver: Driver, *, consistent_listings: bool) -> None:
+    """Check that the store can be read, and that its listings are those of all that was written."""
+    if not consistent_listings:
+        raise CollectionRefused(
+            "listings of this store are only eventually consistent (OpenStack Swift, for example): a link that was "
+            "written a moment ago may be missing in them; nothing is collected here"
+        )
+    try:
+        await driver.probe()
+    except StorageError as error:
+        raise CollectionRefused(f"the store cannot be read; nothing was removed: {error}") from error
+
+
+async def check_not_paused(driver: Driver) -> None:
+    if await is_paused(driver):
+        raise CollectionRefused(
+            "collections are paused; moorage garbage-collect --resume permits them again (nothing was removed)"
+        )
+
+
+async def check_nodes(driver: Driver, *, now: datetime) -> None:
+    """Check that no running node is of a release whose requests do not observe the markers of this one."""
+    for node in await live_nodes(driver, now=now):
+        if node.protocol != PROTOCOL:
+            raise CollectionRefused(
+                f"node {node.instance} runs Moorage {node.version}, which does not know this release's garbage "
+                "collection; update every node first (nothing was removed)"
+            )
+    protocol = await foreign_protocol(driver, _PURGING, now=now)
+    if protocol is not None:
+        raise CollectionRefused(
+            f"{layout.lease(_PURGING)} is held by a node of another release of Moorage, which does not know this "
+            "release's garbage collection; update every node, and wait until the lease has expired or remove it "
+            "(nothing was removed)"
+        )
+
+
+async def check_clock(markers: Markers, driver: Driver, started: Stat, *, now: datetime) -> None:
+    """Check the store's clock: `started` was written a moment ago, `now` is the time of this node."""
+    difference_s = (started.modified - now).total_seconds()
+    if abs(difference_s) > CLOCK_S:
+        raise CollectionRefused(
+            f"the clock of the store differs by {difference_s:.0f} seconds from this node's; the age of content "
+            "cannot be judged until both are right (nothing was removed)"
+        )
+    for name in await list_state(driver):
+        if name.kind != ENDED:
+            continue
+        ended = await markers.modified(name)
+        if ended is not None and ended > started.modified + timedelta(seconds=1):
+            raise CollectionRefused(
+                f"the clock of the store was set back: the last run ended at {ended:%Y-%m-%d %H:%M:%S} UTC by it, "
+                f"and now it is {started.modified:%Y-%m-%d %H:%M:%S}; correct the clock, or remove "
+                f"{layout.collection(str(name))} if it was ahead then (nothing was removed)"
+            )
+
+
+async def check_foreign_writers(driver: Driver, *, now: datetime) -> None:
+    """Check that CNCF Distribution has left no recent trace.  Lists all unfinished uploads."""
+    recent = now - _RECENT
+    found = await driver.find(_SCHEDULER)
+    if found is not None and found.modified > recent:
+        raise _foreign(f"{_SCHEDULER} was written at {found.modified:%Y-%m-%d %H:%M} UTC")
+    async for home in driver.uploads.abandoned(layout.REPOSITORIES, now + _RECENT):
+        if await _is_foreign(driver, home, recent):
+            raise _foreign(f"the unfinished upload {home} is one of CNCF Distribution")
+
+
+async def _is_foreign(driver: Driver, home: Key, recent: datetime) -> bool:
+    try:
+        identity = uuid.UUID(home.rpartition("/")[2])
+    except ValueError:
+        return False
+    if identity.version == _VERSION_7:
+        if datetime.fromtimestamp((identity.int >> 80) / 1000, UTC) <= recent:
+            return False
+        return await driver.find(layout.below(home, "hashstates/sha256/0")) is not None
+    if identity.version != _VERSION_4:
+        return False
+    try:
+        return (await driver.uploads.state(home)).started > recent
+    except UploadMissing:
+        return False
+
+
+def _foreign(trace: str) -> CollectionRefused:
+    return CollectionRefused(
+        f"another registry writes to this store: {trace}. Stop it, or set "
+        "storage.maintenance.garbagecollection.foreignwriters to have dry runs only (nothing was removed)"
+    )

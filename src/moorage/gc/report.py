@@ -1,0 +1,130 @@
+"""Report of a collection run, as objects and bytes, and its JSON form.
+
+`as_json` is stable: members are added, never renamed or removed while `version` is 1.
+
+    version        1
+    run            token of the run
+    dry_run        nothing was removed, and nothing written
+    outcome        "finished", "interrupted", "paused", "incomplete" (see `reason`; the next run continues)
+    reason         a sentence for an operator; "" if the run finished
+    resumed        the run continued one that was interrupted
+    seconds        duration
+    freeable       objects and bytes of what nothing needs, by the first mark
+    freed          those that were removed
+    kept           objects that were condemned and became needed, or were requested, before their removal
+    quarantined    objects of an earlier run whose removal may still arrive; they are kept until it cannot
+    removed        number of removed `manifests` and `layers` (links), `history` (entries of tags), `trash`
+                   (expired records), `uploads`, `repositories` (empty ones)
+    repositories   by name: `manifests`, `layers`, and `bytes` of the dead blobs that these linked; a blob that
+                   several repositories linked counts in each
+    problems       objects that were skipped: `key`, `reason`; at most 1000, `problem_count` has all
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from moorage.gc.mark import Marked, SkippedObject
+    from moorage.types import RepoName
+
+__all__ = ["FINISHED", "INCOMPLETE", "INTERRUPTED", "PAUSED", "Report", "RepositoryReport", "Volume"]
+
+FINISHED: Final = "finished"
+INTERRUPTED: Final = "interrupted"
+PAUSED: Final = "paused"
+INCOMPLETE: Final = "incomplete"
+
+
+@dataclass(slots=True)
+class Volume:
+    """A number of objects below `blobs/`, and their bytes."""
+
+    objects: int = 0
+    bytes: int = 0
+
+    def add(self, size: int) -> None:
+        self.objects += 1
+        self.bytes += size
+
+
+@dataclass(slots=True)
+class RepositoryReport:
+    """Links of one repository that are, or were, to be removed, and the bytes of the dead blobs they name."""
+
+    manifests: int = 0
+    layers: int = 0
+    bytes: int = 0
+
+
+@dataclass(slots=True)
+class Report:
+    """Result of `collect`; the module documents each member."""
+
+    token: str
+    dry_run: bool = False
+    outcome: str = FINISHED
+    reason: str = ""
+    resumed: bool = False
+    seconds: float = 0.0
+    freeable: Volume = field(default_factory=Volume)
+    freed: Volume = field(default_factory=Volume)
+    kept: int = 0
+    quarantined: int = 0
+    manifests: int = 0
+    layers: int = 0
+    history: int = 0
+    trash: int = 0
+    uploads: int = 0
+    removed_repositories: int = 0
+    repositories: dict[RepoName, RepositoryReport] = field(default_factory=dict)
+    problems: list[SkippedObject] = field(default_factory=list)
+    problem_count: int = 0
+
+    def note_marked(self, marked: Marked) -> None:
+        """Set what the first mark found."""
+        self.freeable = Volume(len(marked.blobs), sum(stat.size for stat in marked.blobs.values()))
+        self.problems = marked.problems
+        self.problem_count = marked.problem_count
+        self.repositories = {}
+        named = [(name, digest, True) for name, digest in marked.revisions]
+        named += [(name, digest, False) for name, digest in marked.layers]
+        for name, digest, is_manifest in named:
+            found = self.repositories.setdefault(name, RepositoryReport())
+            if is_manifest:
+                found.manifests += 1
+            else:
+                found.layers += 1
+            if digest in marked.blobs:
+                found.bytes += marked.blobs[digest].size
+
+    def as_json(self) -> dict[str, Any]:  # Any: a JSON document
+        """Return the stable form that `moorage garbage-collect --json` prints."""
+        return {
+            "version": 1,
+            "run": self.token,
+            "dry_run": self.dry_run,
+            "outcome": self.outcome,
+            "reason": self.reason,
+            "resumed": self.resumed,
+            "seconds": round(self.seconds, 3),
+            "freeable": {"objects": self.freeable.objects, "bytes": self.freeable.bytes},
+            "freed": {"objects": self.freed.objects, "bytes": self.freed.bytes},
+            "kept": self.kept,
+            "quarantined": self.quarantined,
+            "removed": {
+                "manifests": self.manifests,
+                "layers": self.layers,
+                "history": self.history,
+                "trash": self.trash,
+                "uploads": self.uploads,
+                "repositories": self.removed_repositories,
+            },
+            "repositories": {
+                name: {"manifests": found.manifests, "layers": found.layers, "bytes": found.bytes}
+                for name, found in sorted(self.repositories.items())
+            },
+            "problems": [{"key": problem.key, "reason": problem.reason} for problem in self.problems],
+            "problem_count": self.problem_count,
+        }

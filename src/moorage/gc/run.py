@@ -1,0 +1,440 @@
+"""A collection run: what `moorage garbage-collect` and the housekeeper call.
+
+    lease ─► preconditions ─► running ─► wait for all requests to observe it ─► mark ─► condemn ─► wait
+                                                                                         │
+    end ◄─ lists of dead runs, when their removals cannot arrive any more ◄─ sweep ◄─────┘
+
+A run that is interrupted, paused or killed leaves `running` and its lists of condemned digests, which requests
+observe further.  The next run, which has another token, uses them: what was condemned long enough ago is swept
+without another wait.  Lists of doomed digests of a run that died stay for a quarantine, since its removals may
+still arrive; nothing on them is touched before.
+
+The clock of a run is that of the store: the time of its `running`, and the time that has passed since by a
+monotonic clock.  Ages, quarantines and the time since digests were condemned are measured by it.
+
+Below: `sweep.py`, `markers.py`, `preconditions.py`, `mark.py`.  The safety argument: `gc/__init__.py`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Final, Protocol
+
+import structlog
+
+from moorage.gc.cleaning import remove_empty, remove_history, remove_trash, remove_uploads
+from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionStopped
+from moorage.gc.guard import process_deadline
+from moorage.gc.markers import Entry, Markers, is_paused
+from moorage.gc.preconditions import (
+    check_clock,
+    check_foreign_writers,
+    check_nodes,
+    check_not_paused,
+    check_store,
+)
+from moorage.gc.report import INCOMPLETE, INTERRUPTED, PAUSED, Report
+from moorage.gc.sweep import GUARD_S, Sweep, SweepTools, Work, entry_of
+from moorage.registry import layout
+from moorage.registry.boot_clock import boot_seconds
+from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RENEW_S, RUNNING, StateName, new_token
+from moorage.registry.lease import Lease
+from moorage.registry.nodes import expire
+from moorage.registry.sizes import MemorySizes
+from moorage.storage.driver import Key, RequestCost, StorageError, StorageExhausted, StorageReadOnly
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from contextlib import AbstractContextManager
+
+    from moorage.gc.mark import Marked
+    from moorage.gc.options import CollectionOptions
+    from moorage.registry.sizes import Sizes
+    from moorage.storage.driver import Driver
+
+__all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect"]
+
+LEASE: Final = "garbage-collection"
+QUARANTINE_S: Final = 900.0
+"""Seconds after the end of the process that sent it, in which a removal may still be carried out by a store."""
+_TERM_S: Final = 120.0
+_OBSERVED: Final = 1.05
+_OBSERVED_MORE_S: Final = 0.25
+_STEP_S: Final = 5.0
+_log: Final = structlog.get_logger("moorage.gc")
+
+
+class MarkSource(Protocol):
+    """Marks the store; may be called several times in a run (`mark.py`)."""
+
+    async def mark(self) -> Marked:
+        """Return what nothing needs.  Raises StorageUnavailable."""
+
+
+def _quiet(phase: str, done: int, total: int) -> None:
+    del phase, done, total
+
+
+def _utc_now() -> datetime:
+    return datetime.now(UTC)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Collection:
+    """Parts and environment of a run.
+
+    `marker` makes the source of marks for ages relative to a time; `owner` names this process in the lease.
+    `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`: time for which
+    nodes remember links (`StoredOptions.links_s`).  `progress` is called with a phase, and with how much of how
+    much of it is done.
+    """
+
+    driver: Driver
+    options: CollectionOptions
+    marker: Callable[[datetime], MarkSource]
+    owner: str
+    token: str = field(default_factory=new_token)
+    sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
+    foreign_writers: bool = False
+    consistent_listings: bool = True
+    links_s: float = 2.0
+    progress: Callable[[str, int, int], None] = _quiet
+    clock: Callable[[], float] = boot_seconds
+    sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
+    now: Callable[[], datetime] = _utc_now
+    guard: Callable[[float], AbstractContextManager[None]] = process_deadline
+
+
+async def collect(collection: Collection) -> Report:
+    """Run one collection, or continue one that was interrupted; return its report.
+
+    Raises CollectionRefused when nothing may be removed, and StorageError when the store fails; the next run
+    continues then.  A cancellation is raised when the state of the run is consistent.
+    """
+    began = collection.clock()
+    if collection.options.dry_run or collection.foreign_writers:
+        report = await _dry_run(collection)
+    else:
+        await check_store(collection.driver, consistent_listings=collection.consistent_listings)
+        await check_not_paused(collection.driver)
+        async with _leased(collection) as held:
+            report = await _Run(collection, held).run()
+    report.seconds = collection.clock() - began
+    return report
+
+
+async def _dry_run(collection: Collection) -> Report:
+    """Mark only; nothing is written, not even the lease."""
+    await check_store(collection.driver, consistent_listings=True)
+    report = Report(collection.token, dry_run=True)
+    if collection.foreign_writers and not collection.options.dry_run:
+        report.reason = (
+            "another registry writes to this store (foreignwriters), and would not observe a removal: nothing was "
+            "removed"
+        )
+    report.note_marked(await collection.marker(collection.now()).mark())
+    return report
+
+
+@asynccontextmanager
+async def _leased(collection: Collection) -> AsyncIterator[Callable[[], bool]]:
+    """Hold the lease, extended in the background; yield a function that returns whether it is still held."""
+    lease = Lease(collection.driver, LEASE, collection.owner, term_s=_TERM_S, now=collection.now)
+    try:
+        if not await lease.acquire():
+            raise CollectionRefused(
+                f"another node or process collects this store ({layout.lease(LEASE)}); one runs at a time"
+            )
+    except StorageReadOnly as error:
+        raise CollectionRefused(f"the store is read-only; nothing was removed: {error}") from error
+    except StorageExhausted:
+        _log.warning("the store is full; garbage collection runs without a lease")
+    except StorageError as error:
+        raise CollectionRefused(f"the store cannot be written to; nothing was removed: {error}") from error
+    until = boot_seconds() + _TERM_S
+    lost = False
+
+    async def extend() -> None:
+        nonlocal until, lost
+        while not lost:
+            await asyncio.sleep(_TERM_S / 4)
+            began = boot_seconds()
+            with suppress(StorageError):
+                if await lease.acquire():
+                    until = began + _TERM_S
+                else:
+                    lost = True
+
+    extending = asyncio.create_task(extend())
+    try:
+        yield lambda: not lost and boot_seconds() < until
+    finally:
+        extending.cancel()
+        with suppress(asyncio.CancelledError):
+            await extending
+        with suppress(StorageError):
+            await lease.release()
+
+
+class _Run:
+    """One run that holds the lease.  `held` returns whether it still does."""
+
+    def __init__(self, collection: Collection, held: Callable[[], bool]) -> None:
+        self._it = collection
+        self._driver = collection.driver
+        self._held = held
+        self._markers = Markers(collection.driver, collection.token)
+        self._report = Report(collection.token)
+        self._started = datetime.min.replace(tzinfo=UTC)
+        self._started_at = 0.0
+        self._since: dict[Entry, datetime] = {}
+        self._quarantine: dict[StateName, datetime] = {}
+        self._condemned: dict[StateName, list[Entry]] = {}
+
+    async def run(self) -> Report:
+        report = self._report
+        await self._begin()
+        try:
+            await self._collect()
+        except CollectionHalted as error:
+            report.outcome, report.reason = PAUSED, str(error)
+        except CollectionStopped as error:
+            report.outcome, report.reason = INTERRUPTED, str(error)
+        else:
+            await self._end()
+        return report
+
+    def _now(self) -> datetime:
+        """Return the time by the store's clock."""
+        return self._started + timedelta(seconds=self._it.clock() - self._started_at)
+
+    # The beginning.
+
+    async def _begin(self) -> None:
+        it = self._it
+        at = it.clock()
+        try:
+            started = await self._markers.begin(it.owner)
+        except StorageReadOnly as error:
+            raise CollectionRefused(f"the store is read-only; nothing was removed: {error}") from error
+        except StorageExhausted as error:
+            raise CollectionRefused(
+                "the store is full, and there is no reserve for the markers of a collection; make a little room "
+                f"(1 MiB), and start it again (nothing was removed): {error}"
+            ) from error
+        self._started = started.modified
+        self._started_at = at
+        try:
+            await check_clock(self._markers, self._driver, started, now=it.now())
+            await check_nodes(self._driver, now=self._started)
+            await check_foreign_writers(self._driver, now=self._started)
+        except CollectionRefused:
+            await self._markers.remove([StateName(RUNNING, it.token)])
+            raise
+        if StateName(RUNNING, it.token) not in await self._markers.listing():
+            raise CollectionRefused(
+                "a listing of the store does not have what was written a moment ago: its listings are only "
+                "eventually consistent; nothing is collected here"
+            )
+        # From here on every request has observed that a collection is in progress.
+        await self._wait(RENEW_S * _OBSERVED + _OBSERVED_MORE_S, "starting")
+
+    async def _inherit(self) -> None:
+        """Read the lists of runs that did not end: what is condemned since when, and what may not be touched."""
+        listing = await self._markers.listing()
+        running = {name.token for name in listing if name.kind == RUNNING}
+        for name in listing:
+            if name.token == self._it.token:
+                continue
+            modified = await self._markers.modified(name)
+            if modified is None:
+                continue
+            if name.kind == CONDEMNED and name.token in running:
+                for entry in await self._markers.read_list(name):
+                    self._since.setdefault(entry, modified)
+                self._report.resumed = True
+            elif name.kind == DOOMED:
+                # Not until its process is dead, and what it has sent is carried out or lost.
+                self._quarantine[name] = modified + timedelta(seconds=GUARD_S + QUARANTINE_S)
+
+    async def _in_charge(self) -> None:
+        if not self._held():
+            raise CollectionStopped("the lease of this run was lost; the next run continues")
+        if await is_paused(self._driver):
+            raise CollectionHalted("collections are paused; the next run after --resume continues")
+
+    async def _wait(self, seconds: float, phase: str) -> None:
+        """Wait in steps, as long as this run is in charge."""
+        it = self._it
+        until = it.clock() + seconds
+        while (rest := until - it.clock()) > 0:
+            it.progress(phase, int(seconds - rest), int(seconds))
+            await self._in_charge()
+            await it.sleep(min(rest, _STEP_S))
+        await self._in_charge()
+
+    # The middle.
+
+    async def _collect(self) -> None:
+        it = self._it
+        await self._inherit()
+        await self._markers.make_reserve()
+        self._report.uploads = await remove_uploads(
+            self._driver, self._started - timedelta(seconds=it.options.upload_age_s)
+        )
+        marker = it.marker(self._started)
+        marked = await marker.mark()
+        self._report.note_marked(marked)
+        self._report.trash = await remove_trash(self._driver, marked)
+        work = Work(set(marked.revisions), set(marked.layers), dict(marked.blobs))
+        blocked = await self._quarantined(work)
+        self._report.quarantined = len(blocked.entries())
+        await self._condemn(work)
+        sweep = self._sweep(marker)
+        ready = self._ready(work.without(blocked))
+        if len(ready):
+            await sweep.run(ready)
+        rest = self._listed(work).without(blocked).without(ready)
+        if len(rest):
+            await self._wait_for(rest)
+            await sweep.run(rest)
+        await self._release_quarantine(sweep, blocked)
+        self._report.history = await remove_history(self._driver, marked)
+        if self._driver.request_cost is RequestCost.LOCAL:
+            # With what has become empty now.  A bucket has no directories; the next run removes the rest there.
+            marked = await marker.mark()
+        self._report.removed_repositories = await remove_empty(self._driver, marked, self._started)
+
+    def _sweep(self, marker: MarkSource) -> Sweep:
+        it = self._it
+        tools = SweepTools(
+            driver=it.driver,
+            markers=self._markers,
+            mark=marker.mark,
+            in_charge=self._in_charge,
+            clock=it.clock,
+            sleep=it.sleep,
+            guard=it.guard,
+            sizes=it.sizes,
+            links_s=it.links_s,
+            report=self._report,
+            progress=it.progress,
+        )
+        return Sweep(tools, set(self._condemned))
+
+    async def _condemn(self, work: Work) -> None:
+        """Write the lists of what is not condemned yet, as much as a full disk takes."""
+        ordered = [*sorted(work.revisions), *sorted(work.layers)]
+        entries = dict.fromkeys(entry_of(link, work.blobs) for link in ordered)
+        entries |= dict.fromkeys(map(Entry, sorted(work.blobs)))
+        new = [entry for entry in entries if self._condemned_since(entry) is None]
+        if not new:
+            return
+        await self._markers.write_lists(CONDEMNED, new, self._condemned)
+        now = self._now()
+        listed = {entry for part in self._condemned.values() for entry in part}
+        self._since |= dict.fromkeys(listed, now)
+        if len(listed) < len(new):
+            self._report.outcome = INCOMPLETE
+            self._report.reason = (
+                "the store is full, and its reserve took only a part of the markers; another run removes the rest"
+            )
+
+    def _condemned_since(self, entry: Entry) -> datetime | None:
+        return self._since.get(entry) or self._since.get(Entry(entry.digest))
+
+    def _filtered(self, work: Work, test: Callable[[datetime], bool]) -> Work:
+        def passes(entry: Entry) -> bool:
+            since = self._condemned_since(entry)
+            return since is not None and test(since)
+
+        return Work(
+            {link for link in work.revisions if passes(entry_of(link, work.blobs))},
+            {link for link in work.layers if passes(entry_of(link, work.blobs))},
+            {digest: stat for digest, stat in work.blobs.items() if passes(Entry(digest))},
+        )
+
+    def _listed(self, work: Work) -> Work:
+        """Return the part that is condemned."""
+        return self._filtered(work, lambda since: since is not None)
+
+    def _ready(self, work: Work) -> Work:
+        """Return the part that was condemned long enough ago."""
+        before = self._now() - timedelta(seconds=self._it.options.wait_s)
+        ready = self._filtered(work, lambda since: since <= before)
+        if not self._report.resumed:
+            return ready
+        # Links of a blob that are not ready keep its bytes.
+        linked = {digest for _, digest in (work.revisions - ready.revisions) | (work.layers - ready.layers)}
+        return replace(ready, blobs={key: stat for key, stat in ready.blobs.items() if key not in linked})
+
+    async def _wait_for(self, work: Work) -> None:
+        since = max(filter(None, map(self._condemned_since, work.entries())))
+        rest = (since + timedelta(seconds=self._it.options.wait_s) - self._now()).total_seconds()
+        if rest > 0:
+            await self._wait(rest, "waiting")
+
+    # Removals of dead runs.
+
+    async def _quarantined(self, work: Work) -> Work:
+        """Return the part of which an earlier run may still remove something."""
+        digests = {entry.digest for name in self._quarantine for entry in await self._markers.read_list(name)}
+        return Work(
+            {link for link in work.revisions if link[1] in digests},
+            {link for link in work.layers if link[1] in digests},
+            {digest: stat for digest, stat in work.blobs.items() if digest in digests},
+        )
+
+    async def _release_quarantine(self, sweep: Sweep, blocked: Work) -> None:
+        """Wait until no removal of a dead run can arrive, remove its lists, and sweep what is on them."""
+        held = {name: self._now() + timedelta(seconds=QUARANTINE_S) for name in sweep.held}
+        sweep.held.clear()
+        lists = self._quarantine | held
+        if not lists:
+            return
+        rest = (max(lists.values()) - self._now()).total_seconds()
+        if rest > 0:
+            await self._wait(rest, "quarantine")
+        for name in sorted(lists):
+            for entry in await self._markers.read_list(name):
+                # A file that the dead process had renamed is restored.
+                directory = PurePosixPath(layout.blob_data(entry.digest)).parent
+                await self._driver.prune(Key(str(directory)), self._now())
+        await self._markers.remove(sorted(lists))
+        self._quarantine.clear()
+        if len(blocked):
+            await self._wait_for(blocked)
+            await sweep.run(blocked)
+        if sweep.held:
+            raise CollectionStopped("the store is slow; removals may still be carried out, and the next run looks")
+
+    # The end.
+
+    async def _end(self) -> None:
+        """Remove the state of this run and of those before it.  `ended` comes before `running` goes."""
+        markers = self._markers
+        token = self._it.token
+        listing = await markers.listing()
+        others = {name for name in listing if name.token != token}
+        if any(name.kind == DOOMED for name in listing):
+            raise CollectionStopped(
+                "another collector is removing content; the next run removes the rest of this one"
+            )
+        await self._remove_rescued(alone=not any(name.kind == RUNNING for name in others))
+        await markers.remove([name for name in listing if name.kind == CONDEMNED])
+        await markers.write_ended()
+        # A listing that does not see `ended`, since it began before, is not used any more when the others go.
+        await self._it.sleep(RENEW_S * _OBSERVED + _OBSERVED_MORE_S)
+        await markers.remove([name for name in others if name.kind in {ENDED, RUNNING}])
+        await markers.remove([StateName(RUNNING, token)])
+        await expire(self._driver, now=self._now())
+        await markers.make_reserve()
+
+    async def _remove_rescued(self, *, alone: bool) -> None:
+        """Remove what requests have recorded longer ago than the grace time; another run needs the rest."""
+        if alone or self._report.resumed:
+            await self._markers.remove_rescued(self._now() - timedelta(seconds=self._it.options.grace_s))

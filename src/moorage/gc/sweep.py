@@ -1,0 +1,424 @@
+"""Sweep: dooms candidates, looks at the store once more, and removes those that are still dead.
+
+One round, of at most `ROUND_LISTS` lists:
+
+    doom       write the lists of doomed digests
+    look       mark again; read which digests were rescued; withdraw those that live from the lists
+    unlink     revision links, parents before the manifests that they list; then layer links; wait for the leases
+               of links on other nodes
+    remove     bytes, each object only if it is the one that was marked; before each chunk `rescued` is read again
+    undoom     remove each list when its objects are gone
+
+Before each removal the run checks that it is still the one in charge (`_check`).  `gc/__init__.py` has the reasons
+for the order.
+
+Links first, and no link is withdrawn after the first one is removed: a manifest that is rescued then would live
+without its layers.  Bytes may be withdrawn until their own removal.
+
+A removal that fails, is cancelled, or takes long in a remote store may be carried out later.  Its list stays: it
+is quarantined, as those of a dead collector are (`run.py`).
+
+Above: `run.py`.  Below: `markers.py`, `families.py`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
+
+import structlog
+
+from moorage.concurrency import map_bounded
+from moorage.gc.errors import CollectionStopped
+from moorage.gc.families import Families, levels
+from moorage.gc.markers import Entry
+from moorage.registry import layout
+from moorage.registry.collection_state import DOOMED
+from moorage.registry.links import LAYER, read_link
+from moorage.registry.sizes import NotForgotten
+from moorage.shielding import run_to_completion
+from moorage.storage.driver import RequestCost, StorageError
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+    from contextlib import AbstractContextManager
+
+    from moorage.gc.mark import Marked
+    from moorage.gc.markers import Markers
+    from moorage.gc.report import Report
+    from moorage.registry.collection_state import StateName
+    from moorage.registry.sizes import Sizes
+    from moorage.storage.driver import Driver, Key, Stat
+    from moorage.types import Digest, RepoName
+
+__all__ = ["DEADLINE_S", "GUARD_S", "Sweep", "SweepTools", "Work", "entry_of"]
+
+DEADLINE_S: Final = 600.0
+"""Seconds after the lists of a round are written, in which a removal may begin."""
+GUARD_S: Final = 720.0
+"""Seconds after which a process that is still removing is ended by the kernel."""
+ROUND_LISTS: Final = 100
+_CHUNK: Final = 1000
+_LATE_S: Final = 10.0
+"""A removal in a remote store that took longer may have been sent twice."""
+_LEASE: Final = 1.05
+_LEASE_MORE_S: Final = 0.02
+_log: Final = structlog.get_logger("moorage.gc")
+
+_T = TypeVar("_T")
+
+
+class SweepTools(NamedTuple):
+    """Parts of a run that a sweep uses.
+
+    `mark` marks again.  `in_charge` raises CollectionStopped when the lease is lost or the run is paused.
+    `links_s` is the time for which nodes remember links.
+    """
+
+    driver: Driver
+    markers: Markers
+    mark: Callable[[], Awaitable[Marked]]
+    in_charge: Callable[[], Awaitable[None]]
+    clock: Callable[[], float]
+    sleep: Callable[[float], Awaitable[None]]
+    guard: Callable[[float], AbstractContextManager[None]]
+    sizes: Sizes
+    links_s: float
+    report: Report
+    progress: Callable[[str, int, int], None]
+
+
+@dataclass(slots=True)
+class Work:
+    """Content to remove: links, and blobs whose bytes are dead in the whole store."""
+
+    revisions: set[tuple[RepoName, Digest]] = field(default_factory=set)
+    layers: set[tuple[RepoName, Digest]] = field(default_factory=set)
+    blobs: dict[Digest, Stat] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.revisions) + len(self.layers) + len(self.blobs)
+
+    def entries(self) -> set[Entry]:
+        """Return the entries of all of it."""
+        found = {entry_of(link, self.blobs) for link in self.revisions | self.layers}
+        found.update(map(Entry, self.blobs))
+        return found
+
+    def without(self, done: Work) -> Work:
+        """Return what is not part of `done`."""
+        blobs = {digest: stat for digest, stat in self.blobs.items() if digest not in done.blobs}
+        return Work(self.revisions - done.revisions, self.layers - done.layers, blobs)
+
+
+def entry_of(link: tuple[RepoName, Digest], blobs: dict[Digest, Stat]) -> Entry:
+    """Return the entry of a dead link; `blobs` are those whose bytes are dead."""
+    name, digest = link
+    return Entry(digest) if digest in blobs else Entry(digest, name)
+
+
+class _DeadlinePassed(Exception):
+    """The round has taken too long; the rest is doomed again."""
+
+
+class Sweep:
+    """Sweep of one run.  `condemned` are the lists that must exist while it dooms anything."""
+
+    def __init__(self, tools: SweepTools, condemned: set[StateName]) -> None:
+        self._tools = tools
+        self._condemned = condemned
+        self.families = Families(tools.driver)
+        self.kept: set[Digest] = set()
+        """Digests that were rescued, with everything that the manifests among them name."""
+        self.held: list[StateName] = []
+        """Lists of removals that may still be carried out."""
+
+    async def run(self, work: Work) -> None:
+        """Remove all of `work` that is still dead.  Raises CollectionStopped, StorageError."""
+        limit = ROUND_LISTS * self._tools.markers.list_size
+        total = len(work)
+        while len(work):
+            part = _part(work, limit)
+            with self._tools.guard(GUARD_S):
+                done = await _Round(self._tools, self, self._condemned).run(part)
+            if not len(done):
+                raise CollectionStopped("the store is too slow: nothing was removed within the time of a round")
+            work = work.without(done)
+            self._tools.progress("removing", total - len(work), total)
+
+    async def read_rescued(self, work: Work) -> None:
+        """Extend `kept` by the digests that requests rely on by now, and by all that manifests among them name."""
+        tools = self._tools
+        found = {tools.markers.rescued_digest(stat) for stat in await tools.markers.rescued()}
+        new = {digest for digest in found if digest is not None} - self.kept
+        if not new:
+            return
+        for name, digest in work.layers:
+            if digest in new and digest.algorithm != "sha256":
+                target = await read_link(tools.driver, LAYER(name, digest), digest)
+                new |= {target} if target is not None else set()
+        self.kept |= await self.families.closure(new, {digest for _, digest in work.revisions})
+
+    async def read_rescued_bytes(self) -> None:
+        """As `read_rescued`, when no link is left that could be withdrawn."""
+        found = map(self._tools.markers.rescued_digest, await self._tools.markers.rescued())
+        self.kept |= {digest for digest in found if digest is not None}
+
+
+def _part(work: Work, limit: int) -> Work:
+    """Return the part of the next round: revisions before layers, and bytes only when no link is left."""
+    if len(work) <= limit:
+        return work
+    if work.revisions or work.layers:
+        # All revisions, since `levels` orders those of one round.
+        layers = [] if work.revisions else sorted(work.layers)[:limit]
+        return Work(work.revisions, set(layers))
+    return Work(blobs=dict(list(work.blobs.items())[:limit]))
+
+
+class _Round:
+    """One round.  `done` is what needs no other round: removed, or withdrawn."""
+
+    def __init__(self, tools: SweepTools, sweep: Sweep, condemned: set[StateName]) -> None:
+        self._tools = tools
+        self._sweep = sweep
+        self._condemned = condemned
+        self._deadline = 0.0
+        self._lists: dict[StateName, list[Entry]] = {}
+        self._issued: set[StateName] = set()
+        self._done = Work()
+
+    async def run(self, work: Work) -> Work:
+        tools = self._tools
+        self._deadline = tools.clock() + DEADLINE_S
+        await self._check(self._condemned)
+        try:
+            links, blobs = await self._doom(work)
+            work, links, blobs = await self._look(work, links, blobs)
+            await self._unlink(work, links)
+            for name in list(blobs):
+                await self._remove(work, name)
+        except _DeadlinePassed:
+            pass
+        finally:
+            await run_to_completion(self._retreat())
+        return self._done
+
+    async def _check(self, lists: set[StateName]) -> None:
+        """Raise CollectionStopped unless this run is in charge, and the requests see its lists."""
+        tools = self._tools
+        if tools.clock() >= self._deadline:
+            raise _DeadlinePassed
+        await tools.in_charge()
+        if not await tools.markers.is_in_place(*lists):
+            raise CollectionStopped("another collector has taken over; it continues with what is left")
+
+    async def _doom(self, work: Work) -> tuple[set[StateName], set[StateName]]:
+        """Write the lists of links and those of bytes; return their names."""
+        markers = self._tools.markers
+        # Revisions first: what a full disk leaves in no list must not be a manifest whose layers are removed.
+        ordered = [*sorted(work.revisions), *sorted(work.layers)]
+        entries = list(dict.fromkeys(entry_of(link, work.blobs) for link in ordered))
+        links = await markers.write_lists(DOOMED, entries, self._lists)
+        blobs = await markers.write_lists(DOOMED, [Entry(digest) for digest in sorted(work.blobs)], self._lists)
+        return links, blobs
+
+    async def _look(
+        self, work: Work, links: set[StateName], blobs: set[StateName]
+    ) -> tuple[Work, set[StateName], set[StateName]]:
+        """Mark again, and withdraw what lives from the lists; return what is left to remove, and its lists."""
+        # At once, since requests for what was rescued a moment ago fail while it is doomed.
+        await self._sweep.read_rescued(work)
+        links, blobs = await self._withdraw(work, self._dead(work, None), links, blobs)
+        marked = await self._tools.mark()
+        await self._sweep.read_rescued(work)
+        dead = self._dead(work, marked)
+        # A dead link that was not condemned, or is kept, is not removed; so it keeps the bytes that it names, and
+        # a manifest also all that it names.
+        others = (marked.revisions | marked.layers) - dead.revisions - dead.layers
+        manifests = {digest for _, digest in marked.revisions - dead.revisions}
+        named = await self._sweep.families.closure(manifests, manifests)
+        targets = await self._targets(others)
+        dead.revisions = {link for link in dead.revisions if link[1] not in named}
+        dead.layers = {link for link in dead.layers if link[1] not in named}
+        dead.blobs = {key: stat for key, stat in dead.blobs.items() if key not in targets and key not in named}
+        listed = {entry for entries in self._lists.values() for entry in entries}
+        self._settle(work.without(dead), work, listed)
+        return dead, *await self._withdraw(work, dead, links, blobs)
+
+    def _dead(self, work: Work, marked: Marked | None) -> Work:
+        """Return the part of `work` that is doomed, not rescued, and dead by the mark if there is one."""
+        kept = self._sweep.kept
+        listed = {entry for entries in self._lists.values() for entry in entries}
+
+        def dead(link: tuple[RepoName, Digest]) -> bool:
+            return link[1] not in kept and entry_of(link, work.blobs) in listed
+
+        found = Work(
+            set(filter(dead, work.revisions)),
+            set(filter(dead, work.layers)),
+            {key: stat for key, stat in work.blobs.items() if key not in kept and Entry(key) in listed},
+        )
+        if marked is not None:
+            found.revisions &= marked.revisions
+            found.layers &= marked.layers
+            found.blobs = {key: marked.blobs[key] for key in found.blobs if key in marked.blobs}
+        return found
+
+    def _settle(self, alive: Work, work: Work, listed: set[Entry]) -> None:
+        """Note what was withdrawn.  What a full disk has left in no list is doomed in another round."""
+        kept = self._sweep.kept
+
+        def settled(entry: Entry) -> bool:
+            return entry in listed or entry.digest in kept
+
+        before = len(self._done)
+        self._done.revisions |= {link for link in alive.revisions if settled(entry_of(link, work.blobs))}
+        self._done.layers |= {link for link in alive.layers if settled(entry_of(link, work.blobs))}
+        self._done.blobs |= {key: stat for key, stat in alive.blobs.items() if settled(Entry(key))}
+        self._tools.report.kept += len(self._done) - before
+
+    async def _withdraw(
+        self, work: Work, dead: Work, links: set[StateName], blobs: set[StateName]
+    ) -> tuple[set[StateName], set[StateName]]:
+        """Reduce the lists to the entries of `dead`; return the names of the lists that are left."""
+        entries = {entry_of(link, work.blobs) for link in dead.revisions | dead.layers}
+        return (
+            await self._shrink(links, entries),
+            await self._shrink(blobs, set(map(Entry, dead.blobs))),
+        )
+
+    async def _targets(self, links: set[tuple[RepoName, Digest]]) -> set[Digest]:
+        """Return the digests of the bytes that these links name."""
+        found = {digest for _, digest in links}
+        others = [(name, digest) for name, digest in links if digest.algorithm != "sha256"]
+        targets = await map_bounded(
+            others, lambda link: read_link(self._tools.driver, LAYER(link[0], link[1]), link[1])
+        )
+        return found | {target for target in targets if target is not None}
+
+    async def _shrink(self, names: set[StateName], keep: set[Entry]) -> set[StateName]:
+        """Replace the lists by ones with the entries of `keep` only; return the names of those that are left."""
+        left: set[StateName] = set()
+        for name in sorted(names):
+            rest = [entry for entry in self._lists[name] if entry in keep]
+            if len(rest) == len(self._lists[name]):
+                left.add(name)
+                continue
+            left |= await self._tools.markers.shrink(name, rest, self._lists)
+        return left
+
+    # Links.
+
+    async def _unlink(self, work: Work, lists: set[StateName]) -> None:
+        tools = self._tools
+        if work.revisions or work.layers:
+            await self._check(set(self._lists))
+        families = await self._sweep.families.of({digest for _, digest in work.revisions})
+        for level in levels(work.revisions, families):
+            for part in _chunks(level):
+                keys = [layout.revision_link(name, digest) for name, digest in part]
+                keys += [
+                    layout.referrer_link(name, subject, digest)
+                    for name, digest in part
+                    if digest in families and (subject := families[digest].subject) is not None
+                ]
+                await self._delete_links(part, keys, lists)
+                self._done.revisions |= set(part)
+                tools.report.manifests += len(part)
+        for part in _chunks(sorted(work.layers)):
+            await self._delete_links(part, [layout.layer_link(name, digest) for name, digest in part], lists)
+            self._done.layers |= set(part)
+            tools.report.layers += len(part)
+        if (work.revisions or work.layers) and tools.links_s and self._remote:
+            await tools.sleep(tools.links_s * _LEASE + _LEASE_MORE_S)
+        await self._undoom(lists)
+
+    async def _delete_links(
+        self, links: Sequence[tuple[RepoName, Digest]], keys: list[Key], lists: set[StateName]
+    ) -> None:
+        tools = self._tools
+        await self._check(set(self._lists))
+        await self._issue(lists, tools.driver.delete(keys))
+        by_name: dict[RepoName, list[Digest]] = {}
+        for name, digest in links:
+            by_name.setdefault(name, []).append(digest)
+        for name, digests in by_name.items():
+            await tools.sizes.unlinked(name, digests)
+
+    async def _issue(self, lists: set[StateName], removal: Awaitable[_T]) -> _T:
+        """Await a removal; its lists stay if it may still be carried out after this."""
+        tools = self._tools
+        before = set(self._issued)
+        self._issued |= lists
+        began = tools.clock()
+        result = await removal
+        if not self._remote or tools.clock() - began <= _LATE_S:
+            self._issued = before
+        return result
+
+    @property
+    def _remote(self) -> bool:
+        return self._tools.driver.request_cost is RequestCost.NETWORK
+
+    # Bytes.
+
+    async def _remove(self, work: Work, name: StateName) -> None:
+        """Remove the bytes of one list, and the list."""
+        sweep = self._sweep
+        for part in _chunks([entry.digest for entry in self._lists[name]]):
+            await self._check({name})
+            await sweep.read_rescued_bytes()
+            kept = {digest: work.blobs[digest] for digest in part if digest in sweep.kept}
+            if kept:
+                rest = {entry for entry in self._lists[name] if entry.digest not in kept}
+                self._tools.report.kept += len(kept)
+                self._done.blobs |= kept
+                left = await self._shrink({name}, rest)
+                if len(left) != 1:
+                    # Nothing is left; or, on a full disk, several lists or fewer entries: in another round.
+                    return
+                [name] = left
+            await self._remove_chunk(work, name, [digest for digest in part if digest not in kept])
+        await self._undoom({name})
+
+    async def _remove_chunk(self, work: Work, name: StateName, digests: Sequence[Digest]) -> None:
+        tools = self._tools
+        if not digests:
+            return
+        try:
+            await tools.sizes.collecting(digests)
+        except NotForgotten as error:
+            raise CollectionStopped(
+                f"the cache of sizes cannot be reached, so no bytes are removed: {error}"
+            ) from error
+        stats = [work.blobs[digest] for digest in digests]
+        changed = set(await self._issue({name}, tools.driver.remove_unchanged(stats)))
+        gone = [digest for digest in digests if layout.blob_data(digest) not in changed]
+        await self._issue({name}, tools.driver.delete([layout.torn_mark(digest) for digest in gone]))
+        for digest in gone:
+            tools.report.freed.add(work.blobs[digest].size)
+        tools.report.kept += len(changed)
+        self._done.blobs |= {digest: work.blobs[digest] for digest in digests}
+
+    # The end of a round.
+
+    async def _undoom(self, names: set[StateName]) -> None:
+        """Remove lists whose objects are gone, except those of removals that may still be carried out."""
+        free = {name for name in names if name in self._lists} - self._issued
+        if free:
+            await self._tools.markers.remove(sorted(free))
+        for name in free:
+            del self._lists[name]
+
+    async def _retreat(self) -> None:
+        """Remove the lists that are left, of content that the round did not come to."""
+        try:
+            await self._undoom(set(self._lists))
+        except StorageError as error:
+            _log.warning("lists of doomed digests are left; the next run removes them", cause=str(error))
+        self._sweep.held += sorted(self._lists)
+
+
+def _chunks(items: Sequence[_T]) -> list[Sequence[_T]]:
+    return [items[start : start + _CHUNK] for start in range(0, len(items), _CHUNK)]

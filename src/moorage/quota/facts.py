@@ -1,0 +1,220 @@
+"""Stored usage: bases, which processes count, and facts, which they append.  Owner of the keys below `usage/`.
+
+    base.TOKEN              sums for each pattern, and the facts that they include; the newest one is valid
+    facts.PROCESS.NNNNNNNN  changes that one process has made, numbered from 0
+
+Both are written once and never changed.  A base names for each process the number up to which it includes the
+facts of that process, so no clock decides what is counted twice or never.  Objects that a base includes are
+removed when that base is a minute old, and every process has read it (`usage.py`).
+
+A fact has the value of one thing before and after: the size of a blob that a repository links, or 0; the bytes
+of an unfinished upload; 1 for a tag.  Two processes that link the same blob at the same moment write the same
+fact, which counts once.
+
+All of it can be deleted: it is counted again.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
+
+from moorage.errors import RegistryError
+from moorage.registry import layout
+from moorage.storage.driver import KeyMissing, ObjectTooLarge
+from moorage.types import RepoName, parse_repo_name
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from moorage.storage.driver import Driver, Key
+
+__all__ = [
+    "BLOB",
+    "TAG",
+    "UPLOAD",
+    "Base",
+    "Fact",
+    "FactId",
+    "StoredUsage",
+    "Thing",
+    "UsedAmount",
+    "decode_facts",
+    "encode_facts",
+    "new_process",
+    "new_token",
+    "read_base",
+    "read_facts",
+]
+
+BLOB: Final = "blob"
+TAG: Final = "tag"
+UPLOAD: Final = "upload"
+_KINDS: Final = {BLOB, TAG, UPLOAD}
+_VERSION: Final = 1
+
+
+class Thing(NamedTuple):
+    """Something that counts: `kind` is blob, tag or upload; `text` a digest, a tag or a UUID."""
+
+    kind: str
+    name: RepoName
+    text: str
+
+
+class Fact(NamedTuple):
+    """The value of a thing before and after a change, and the time of the change on the node's clock."""
+
+    thing: Thing
+    before: int
+    after: int
+    at: float
+
+
+class FactId(NamedTuple):
+    """The object that has a fact."""
+
+    process: str
+    number: int
+
+    @property
+    def key(self) -> Key:
+        return layout.usage(f"facts.{self.process}.{self.number:08}")
+
+
+class UsedAmount(NamedTuple):
+    """Bytes and tags."""
+
+    bytes: int = 0
+    tags: int = 0
+
+    def plus(self, thing: Thing, value: int) -> UsedAmount:
+        if thing.kind == TAG:
+            return UsedAmount(self.bytes, self.tags + value)
+        return UsedAmount(self.bytes + value, self.tags)
+
+
+@dataclass(frozen=True, slots=True)
+class Base:
+    """The usage of `patterns`, with the facts of each process up to and including its number in `folded`.
+
+    `counted` are the times at which the patterns were last counted by a walk, in seconds since 1970.
+    """
+
+    token: str = ""
+    patterns: dict[str, UsedAmount] = field(default_factory=dict)
+    counted: dict[str, float] = field(default_factory=dict)
+    folded: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def at(self) -> float:
+        """Return the time at which it was written, in seconds since 1970."""
+        return int(self.token.partition("-")[0] or 0) / 1000
+
+    @property
+    def key(self) -> Key:
+        return layout.usage(f"base.{self.token}")
+
+    def includes(self, fact: FactId) -> bool:
+        return fact.number <= self.folded.get(fact.process, -1)
+
+    def encode(self) -> bytes:
+        patterns = {
+            pattern: {"bytes": amount.bytes, "tags": amount.tags, "counted": self.counted[pattern]}
+            for pattern, amount in self.patterns.items()
+        }
+        return json.dumps({"version": _VERSION, "patterns": patterns, "folded": self.folded}).encode()
+
+    @classmethod
+    def decode(cls, token: str, data: bytes) -> Base | None:
+        """Return the base; None for content of another version, or none at all."""
+        try:
+            content: Any = json.loads(data)
+            if content["version"] != _VERSION:
+                return None
+            patterns = content["patterns"].items()
+            return cls(
+                token,
+                {pattern: UsedAmount(int(each["bytes"]), int(each["tags"])) for pattern, each in patterns},
+                {pattern: float(each["counted"]) for pattern, each in patterns},
+                {process: int(number) for process, number in content["folded"].items()},
+            )
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+            return None
+
+
+@dataclass(slots=True)
+class StoredUsage:
+    """Names of the stored objects: tokens of the bases in order, and the facts."""
+
+    bases: list[str] = field(default_factory=list)
+    facts: list[FactId] = field(default_factory=list)
+
+    @classmethod
+    async def of(cls, driver: Driver) -> StoredUsage:
+        """List them.  Raises StorageUnavailable."""
+        found = cls()
+        async for names in driver.children(layout.USAGE):
+            for name in names:
+                kind, _, rest = name.partition(".")
+                process, _, number = rest.rpartition(".")
+                if kind == "base" and rest.partition("-")[0].isdecimal():
+                    found.bases.append(rest)
+                elif kind == "facts" and process and number.isdecimal():
+                    found.facts.append(FactId(process, int(number)))
+        found.bases.sort()
+        return found
+
+
+def new_process() -> str:
+    """Return a name that no other process has."""
+    return os.urandom(8).hex()
+
+
+def new_token(now: float) -> str:
+    """Return a token for a base; tokens sort by time."""
+    return f"{int(now * 1000):013}-{os.urandom(4).hex()}"
+
+
+def encode_facts(facts: Iterable[Fact]) -> bytes:
+    """Return the content of an object: a JSON array on each line, below one with the version."""
+    lines = [json.dumps([*fact.thing, fact.before, fact.after, round(fact.at, 3)]) for fact in facts]
+    return "\n".join([json.dumps({"version": _VERSION}), *lines, ""]).encode()
+
+
+def decode_facts(data: bytes) -> list[Fact]:
+    """Return the facts.  Of another version there are none; lines that are none are left out."""
+    first, _, rest = data.decode("utf-8", "replace").partition("\n")
+    found: list[Fact] = []
+    with suppress(ValueError, KeyError, TypeError, RecursionError):
+        if json.loads(first)["version"] != _VERSION:
+            return found
+        for line in rest.splitlines():
+            with suppress(ValueError, TypeError, RecursionError, RegistryError):
+                kind, name, text, before, after, at = json.loads(line)
+                if kind in _KINDS:
+                    thing = Thing(kind, parse_repo_name(name), str(text))
+                    found.append(Fact(thing, int(before), int(after), float(at)))
+    return found
+
+
+async def read_base(driver: Driver, stored: StoredUsage) -> Base:
+    """Return the newest base that can be read, else one without patterns.  Raises StorageUnavailable."""
+    for token in reversed(stored.bases):
+        with suppress(KeyMissing, ObjectTooLarge):
+            data = (await driver.read(layout.usage(f"base.{token}"))).data
+            found = Base.decode(token, data)
+            if found is not None:
+                return found
+    return Base()
+
+
+async def read_facts(driver: Driver, fact: FactId) -> list[Fact] | None:
+    """Return the facts of an object; None if it was removed meanwhile.  Raises StorageUnavailable."""
+    try:
+        return decode_facts((await driver.read(fact.key)).data)
+    except (KeyMissing, ObjectTooLarge):
+        return None
