@@ -10,7 +10,7 @@ import pytest
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.registry import layout
-from moorage.registry.lease import Lease
+from moorage.registry.lease import Lease, read_holder
 from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, StorageDenied, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
@@ -142,3 +142,21 @@ async def test_a_store_that_refuses_the_lease_is_reported() -> None:
 
     with pytest.raises(StorageDenied):
         await lease(ReadOnly(MemoryDriver()), "node").acquire()
+
+
+async def test_the_holder_can_be_named(store: Driver) -> None:
+    """An operator whose run is refused has to know which host to look at."""
+    assert await read_holder(store, "work") is None
+    assert await lease(store, "host-1").acquire()
+    holder = await read_holder(store, "work")
+    assert holder is not None
+    assert (holder.owner, holder.term_s) == ("host-1", TERM_S)
+    assert not holder.has_expired(datetime.now(UTC))
+    assert holder.has_expired(datetime.now(UTC) + timedelta(seconds=TERM_S + 60))
+
+
+@pytest.mark.parametrize("data", [b"", b"{", b"[]", b"{}", b'{"owner": 1, "term_s": null}', b"x" * 5000])
+async def test_a_lease_that_cannot_be_read_names_nobody(data: bytes) -> None:
+    driver = MemoryDriver()
+    await driver.write(KEY, data, ALWAYS)
+    assert await read_holder(driver, "work") is None

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.registry import layout
 from moorage.registry.nodes import PROTOCOL
@@ -41,13 +41,40 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, When
 
-__all__ = ["Lease", "foreign_protocol"]
+__all__ = ["Holder", "Lease", "read_holder"]
 
 _LIMIT_BYTES: Final = 4096
 
 
 def _now() -> datetime:
     return datetime.now(UTC)
+
+
+class Holder(NamedTuple):
+    """The owner of a lease, and the time of the store at which it was acquired or extended last."""
+
+    owner: str
+    at: datetime
+    term_s: float
+
+    def has_expired(self, now: datetime) -> bool:
+        """Return whether another owner may take the lease, as `Lease` decides it."""
+        return abs((now - self.at).total_seconds()) >= self.term_s
+
+
+async def read_holder(driver: Driver, name: str) -> Holder | None:
+    """Return who holds the lease `name`, for messages; None if it is free or unreadable.  Raises StorageError."""
+    key = layout.lease(name)
+    try:
+        stat = await driver.stat(key)
+        data = (await driver.read(key, limit=_LIMIT_BYTES)).data
+    except (KeyMissing, ObjectTooLarge):
+        return None
+    try:
+        content = json.loads(data)
+        return Holder(str(content["owner"]), stat.modified, float(content["term_s"]))
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
 
 
 class Lease:
