@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 from moorage.registry import layout
 from moorage.registry.collection_pause import pause, resume
 from moorage.registry.collection_state import ENDED, RESERVE, new_token
-from moorage.storage.driver import StorageDenied, StorageUnavailable
+from moorage.storage.driver import ALWAYS, StorageDenied, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring.collection_schedule import CollectionSchedule, keep_reserve
 from moorage.wiring.garbage_collection import CollectionRefused
@@ -20,7 +20,7 @@ from moorage.wiring.garbage_collection import CollectionRefused
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from moorage.storage.driver import Driver
+    from moorage.storage.driver import Driver, Key, Version, When
 
 DAY_S: Final = 86_400.0
 
@@ -152,7 +152,8 @@ async def test_a_store_that_refuses_the_reserve_is_logged() -> None:
     """The registry serves and collects all the same."""
 
     class Denied(MemoryDriver):
-        async def write(self, *_: object, **__: object) -> str:  # type: ignore[override]
+        async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+            del key, data, when
             raise StorageDenied("write: AccessDenied")
 
     with capture_logs() as logs:

@@ -48,7 +48,7 @@ _LOCAL_LIST: Final = 1_000
 _REMOTE_LIST: Final = 10_000
 """Entries of one list.  A request that waits for a doomed digest waits for its list, so small ones are better;
 but each process reads each list, by a request to the store."""
-_SMALLEST: Final = 16
+_SMALLEST: Final = 1
 _RESERVE_BYTES: Final = 1 << 20
 _LIST_LIMIT_BYTES: Final = 16 << 20
 _SETTLED_LISTINGS: Final = 20
@@ -166,7 +166,7 @@ class Markers:
             except StorageExhausted:
                 del into[name]
                 if size > _SMALLEST:
-                    size //= 4
+                    size = max(size // 4, _SMALLEST)
                     continue
                 if not written:
                     raise

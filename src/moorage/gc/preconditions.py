@@ -62,9 +62,12 @@ async def check_store(driver: Driver, *, consistent_listings: bool) -> None:
 
 
 async def check_not_paused(driver: Driver) -> None:
-    if await is_paused(driver):
+    paused = await read_pause(driver)
+    if paused is not None:
+        by = f" by {paused.by}" if paused.by else ""
         raise CollectionRefused(
-            "collections are paused; moorage garbage-collect --resume permits them again (nothing was removed)"
+            f"garbage collection is paused since {paused.at:%Y-%m-%d %H:%M} UTC{by}; "
+            "moorage garbage-collect --resume permits it again (nothing was removed)"
         )
 
 

@@ -56,7 +56,7 @@ if TYPE_CHECKING:
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
 
-__all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect"]
+__all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect_with"]
 
 LEASE: Final = "garbage-collection"
 QUARANTINE_S: Final = 900.0
@@ -109,7 +109,7 @@ class Collection:
     guard: Callable[[float], AbstractContextManager[None]] = process_deadline
 
 
-async def collect(collection: Collection) -> Report:
+async def collect_with(collection: Collection) -> Report:
     """Run one collection, or continue one that was interrupted; return its report.
 
     Raises CollectionRefused when nothing may be removed, and StorageError when the store fails; the next run
@@ -335,9 +335,14 @@ class _Run:
         if not new:
             return
         await self._markers.write_lists(CONDEMNED, new, self._condemned)
-        now = self._now()
-        listed = {entry for part in self._condemned.values() for entry in part}
-        self._since |= dict.fromkeys(listed, now)
+        listed = [entry for part in self._condemned.values() for entry in part]
+        if len(listed) < len(new):
+            # As much room again is needed for the lists of doomed digests, and for the shorter ones after them.
+            await self._markers.remove(sorted(self._condemned))
+            self._condemned.clear()
+            await self._markers.write_lists(CONDEMNED, listed[: max(1, len(listed) // 3)], self._condemned)
+            listed = [entry for part in self._condemned.values() for entry in part]
+        self._since |= dict.fromkeys(listed, self._now())
         if len(listed) < len(new):
             self._report.outcome = INCOMPLETE
             self._report.reason = (

@@ -37,7 +37,7 @@ from moorage.registry.collection_state import DOOMED
 from moorage.registry.links import LAYER, read_link
 from moorage.registry.sizes import NotForgotten
 from moorage.shielding import run_to_completion
-from moorage.storage.driver import RequestCost, StorageError
+from moorage.storage.driver import RequestCost, StorageError, StorageExhausted
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -220,7 +220,13 @@ class _Round:
         ordered = [*sorted(work.revisions), *sorted(work.layers)]
         entries = list(dict.fromkeys(entry_of(link, work.blobs) for link in ordered))
         links = await markers.write_lists(DOOMED, entries, self._lists)
-        blobs = await markers.write_lists(DOOMED, [Entry(digest) for digest in sorted(work.blobs)], self._lists)
+        blobs: set[StateName] = set()
+        try:
+            blobs = await markers.write_lists(DOOMED, [Entry(key) for key in sorted(work.blobs)], self._lists)
+        except StorageExhausted:
+            if not links:
+                raise
+            # The bytes are doomed in the next round, with the space of the lists of links.
         return links, blobs
 
     async def _look(
@@ -393,9 +399,10 @@ class _Round:
                 f"the cache of sizes cannot be reached, so no bytes are removed: {error}"
             ) from error
         stats = [work.blobs[digest] for digest in digests]
+        # Marks of torn blobs first: one without bytes would be found by no later run.
+        await self._issue({name}, tools.driver.delete([layout.torn_mark(digest) for digest in digests]))
         changed = set(await self._issue({name}, tools.driver.remove_unchanged(stats)))
         gone = [digest for digest in digests if layout.blob_data(digest) not in changed]
-        await self._issue({name}, tools.driver.delete([layout.torn_mark(digest) for digest in gone]))
         for digest in gone:
             tools.report.freed.add(work.blobs[digest].size)
         tools.report.kept += len(changed)

@@ -5,8 +5,8 @@
                                 └────no────► run ──► log ──► sleep for an interval
 
 Due is a question to the store: the last run that ended anywhere, by a command too, counts.  A restart of the
-server, or a second node, begins no run earlier.  Runs that only report leave no trace in the store; each node then counts
-its own.
+server, or a second node, begins no run earlier.  Runs that only report leave no trace in the store; each node then
+counts its own.
 """
 
 from __future__ import annotations

@@ -1,0 +1,251 @@
+"""Runs of a collection: what goes, what stays, and what a crash at any call leaves."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.gc.running import DyingDriver, FakeClock, Garbage, run, state_of
+from tests.registry.instrumented import InstrumentedDriver
+
+from moorage.gc.errors import CollectionRefused
+from moorage.gc.options import CollectionOptions
+from moorage.gc.report import Report
+from moorage.gc.run import LEASE, QUARANTINE_S
+from moorage.gc.sweep import GUARD_S
+from moorage.registry import layout
+from moorage.registry.collection_pause import pause, resume
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Content, StorageError
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.storage.memory import MemoryDriver
+from moorage.storage.object_store.driver import ObjectDriver
+from moorage.testing.memory_objects import Bucket, MemoryObjects
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from moorage.storage.driver import Driver, Key, Version, When
+
+
+@pytest.fixture(params=["memory", "filesystem", "objects", "inexact"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Driver]:
+    found: Driver = MemoryDriver()
+    if request.param == "filesystem":
+        found = FilesystemDriver(tmp_path / "store")
+    elif request.param != "memory":
+        found = ObjectDriver.with_chunk_log(MemoryObjects(Bucket(exact=request.param == "objects")))
+    yield found
+    await found.close()
+
+
+async def test_garbage_goes_and_everything_else_stays(store: Driver) -> None:
+    """One run removes what nothing needs, once; the report has it in objects and bytes."""
+    garbage = Garbage()
+    await garbage.write(store)
+    report = await run(store)
+    await garbage.check(store)
+    assert (report.outcome, report.reason) == ("finished", "")
+    assert report.freed == report.freeable
+    assert report.freed.bytes > 70 + 80 + 90 + 95
+    assert await state_of(store) == {"ended", "reserve"}
+    second = await run(store)
+    assert second.freed.objects == second.freeable.objects == 0
+    assert await state_of(store) == {"ended", "reserve"}
+
+
+async def calls_of_a_run() -> int:
+    store = MemoryDriver()
+    await Garbage().write(store)
+    counting = DyingDriver(store)
+    await run(counting)
+    return counting.calls
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("after", [False, True])
+@pytest.mark.parametrize("part", range(4))
+async def test_a_run_that_dies_at_any_call_is_finished_by_the_next(part: int, after: bool) -> None:
+    """A killed collector leaves markers: they must neither stay, nor cost anything that lives."""
+    for at in range(1 + part, await calls_of_a_run() + 1, 4):
+        store = MemoryDriver()
+        garbage = Garbage()
+        await garbage.write(store)
+        with suppress(StorageError, CollectionRefused):  # none at the last calls, which release the lease
+            await run(DyingDriver(store, at, after=after), owner="dead")
+        await garbage.check(store, removed=False)
+        report = await run(store, owner="heir")
+        await garbage.check(store)
+        assert report.outcome == "finished", report.reason
+        assert await state_of(store) <= {"ended", "reserve"}, at
+
+
+async def test_a_dead_run_is_continued_without_another_wait(store: Driver) -> None:
+    """Ten minutes once, however often the process is restarted."""
+    await Garbage().write(store)
+    clock = FakeClock()
+
+    async def die(seconds: float) -> None:
+        if seconds > 300:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await run(store, clock=FakeClock(die))
+    assert await state_of(store) == {"running", "condemned", "reserve"}
+    waited: list[str] = []
+    report = await run(store, clock=clock, progress=lambda phase, done, total: waited.append(phase))
+    # The clock of the store has not moved: the whole wait is due, once, and counted from the first run.
+    assert report.resumed
+    assert 118 <= waited.count("waiting") <= 120
+    assert await state_of(store) == {"ended", "reserve"}
+
+
+async def test_lists_of_a_dead_run_are_used_when_they_are_old_enough() -> None:
+    """Content that was condemned ten minutes ago goes at once."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+
+    async def die(seconds: float) -> None:
+        if seconds > 300:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await run(store, clock=FakeClock(die))
+    waited: list[str] = []
+    options = CollectionOptions(delete_untagged=True, grace_s=0, wait_s=0)
+    report = await run(store, options, progress=lambda phase, done, total: waited.append(phase))
+    assert "waiting" not in waited
+    assert report.resumed
+    await garbage.check(store)
+
+
+async def test_what_a_dead_run_was_removing_is_not_touched_in_its_quarantine() -> None:
+    """Its DELETE may still arrive: then the digest has to be doomed, or a push would lose what it stored."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+
+    class Hanging(InstrumentedDriver):
+        async def before(self, call: str) -> None:
+            if call.startswith("remove "):
+                raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await run(Hanging(store))
+    assert "doomed" in await state_of(store)
+    phases: list[str] = []
+    deleted: list[str] = []
+
+    class Watching(InstrumentedDriver):
+        async def after_change(self, call: str) -> None:
+            if call.startswith("remove "):
+                deleted.append(phases[-1])
+
+    clock = FakeClock()
+    report = await run(Watching(store), clock=clock, progress=lambda phase, done, total: phases.append(phase))
+    assert report.quarantined
+    assert set(deleted) == {"quarantine"}
+    assert clock.seconds > GUARD_S + QUARANTINE_S
+    await garbage.check(store)
+    assert await state_of(store) == {"ended", "reserve"}
+
+
+async def test_a_dry_run_writes_nothing() -> None:
+    """Not even a lease: it is how operators look at a store that they do not trust yet."""
+    store = MemoryDriver()
+    await Garbage().write(store)
+    watched = InstrumentedDriver(store)
+    options = CollectionOptions(delete_untagged=True, grace_s=0, dry_run=True)
+    report = await run(watched, options, now=lambda: datetime.now(UTC) + timedelta(seconds=1))
+    assert not watched.changes
+    assert report.dry_run
+    assert report.freeable.objects
+    assert not report.freed.objects
+
+
+async def test_a_foreign_writer_gets_dry_runs_only() -> None:
+    """CNCF Distribution keeps descriptors for ever and observes no marker: beside it nothing may go."""
+    store = MemoryDriver()
+    await Garbage().write(store)
+    watched = InstrumentedDriver(store)
+    report = await run(watched, foreign_writers=True)
+    assert not watched.changes
+    assert report.dry_run
+    assert "foreignwriters" in report.reason
+
+
+async def test_a_paused_run_is_continued(store: Driver) -> None:
+    """Pausing stops a run between two steps, and loses no wait."""
+    garbage = Garbage()
+    await garbage.write(store)
+
+    async def pause_it(seconds: float) -> None:
+        if seconds > 300:
+            await pause(store, "admin")
+
+    report = await run(store, clock=FakeClock(pause_it))
+    assert report.outcome == "paused"
+    assert await state_of(store) == {"running", "condemned", "reserve", "paused"}
+    with pytest.raises(CollectionRefused, match=r"paused since .* by admin"):
+        await run(store)
+    await resume(store)
+    assert (await run(store)).resumed
+    await garbage.check(store)
+
+
+async def test_a_run_paused_between_two_rounds_leaves_nothing_doomed() -> None:
+    """Doomed content is absent to clients: a pause of a week must not make pushes fail for a week."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+
+    class Pausing(InstrumentedDriver):
+        async def after_change(self, call: str) -> None:
+            if call.startswith("delete ") and "_layers" in call:
+                await pause(self._driver, "")
+
+    assert (await run(Pausing(store))).outcome == "paused"
+    assert "doomed" not in await state_of(store)
+    await garbage.check(store, removed=False)
+    await resume(store)
+    assert (await run(store)).outcome == "finished"
+    await garbage.check(store)
+
+
+async def test_two_collectors_at_once_lose_nothing() -> None:
+    """The lease is an optimization: each collector is safe by its own markers."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+    reports = await asyncio.gather(
+        *(run(NoLease(store), owner=f"node {number}") for number in range(2)), return_exceptions=True
+    )
+    await garbage.check(store, removed=False)
+    for report in reports:
+        assert isinstance(report, Report), report
+    last = await run(store)
+    assert last.outcome == "finished", last.reason
+    await garbage.check(store)
+    assert await state_of(store) == {"ended", "reserve"}
+
+
+class NoLease(InstrumentedDriver):
+    """A store in which every lease is free."""
+
+    async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
+        content = await super().read(key, limit=limit)
+        if key != layout.lease(LEASE):
+            return content
+        return Content(self.lease, content.version)
+
+    async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+        if key == layout.lease(LEASE):
+            self.lease = data
+            when = ALWAYS
+        return await super().write(key, data, when)
+
+    lease = b""
