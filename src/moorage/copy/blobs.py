@@ -87,6 +87,10 @@ class BlobTransfer:
             return failed
         return await self._running.run(digest, lambda: self._ensure(digest))
 
+    def forget(self, digest: Digest) -> None:
+        """Forget that the destination has the blob: garbage collection has removed it there."""
+        self._intact.drop(digest)
+
     async def close(self) -> None:
         """Cancel the transfers that are running; nothing of them is visible."""
         await self._running.close()

@@ -18,12 +18,17 @@ Changes of clients at the destination since an earlier run are kept, unless `ove
 The tag is written on condition that it is unchanged since it was read, and the source's tag is read again
 afterwards, so the copy of a tag that moves during the copy ends at the source's last manifest.
 
+A garbage collection at the destination may run meanwhile.  If one does, or has since the copy began, each layer,
+manifest and tag is confirmed when its link is written (`registry/collection_gate.py`), and what is lost is copied
+again.
+
 Not copied: unfinished uploads, the history of a tag before its current manifest, marks of deletions, dead tags.
 """
 
 from __future__ import annotations
 
 import asyncio
+from contextlib import suppress
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
@@ -34,9 +39,10 @@ from moorage.coalescing import SingleFlight
 from moorage.concurrency import for_each, one_page
 from moorage.copy.blobs import BlobRules, BlobState, BlobTransfer
 from moorage.copy.progress import Tally
-from moorage.errors import ManifestInvalid
+from moorage.errors import ManifestInvalid, Unavailable
 from moorage.registry import layout, media
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import ATTEMPTS, CollectionGate
 from moorage.registry.links import has_link, read_link, resolve, write_link
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrer_links import encode
@@ -45,9 +51,10 @@ from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge,
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     from moorage.copy.progress import CopyReporter
+    from moorage.registry.collection_gate import CollectionSnapshot
     from moorage.registry.media import Parsed
     from moorage.registry.walk import ListedBlob
     from moorage.storage.driver import Driver, Key
@@ -61,6 +68,7 @@ _REMEMBERED: Final = 100_000
 _TORN: Final = "the link is torn; `moorage storage check --repair` may repair it"
 _SHOWN: Final = 3
 """Missing digests in one message."""
+_COLLECTED: Final = "garbage collection removes its content at the destination; copy again when it has ended"
 _TRIES: Final = 100
 """Moves of one tag during its copy."""
 
@@ -91,8 +99,10 @@ class Copier:
         rules = BlobRules(recheck=options.recheck, dry_run=options.dry_run)
         self._blobs = BlobTransfer(source, target, rules, self.tally, reporter, at_once=options.at_once)
         self._manifests = StoredManifests(target)
+        self._gate = CollectionGate(target)
+        self._begun: CollectionSnapshot | None = None
         self._running: SingleFlight[tuple[RepoName, Digest], bool] = SingleFlight()
-        self._linked: LRUCache[tuple[RepoName, Digest], bool] = LRUCache(_REMEMBERED)
+        self._linked: LRUCache[tuple[RepoName, Digest], Digest] = LRUCache(_REMEMBERED)  # to the stored digest
         self._reported: LRUCache[str, bool] = LRUCache(_REMEMBERED)
         self._done: LRUCache[tuple[RepoName, Digest], bool] = LRUCache(_REMEMBERED)
 
@@ -101,6 +111,7 @@ class Copier:
 
         Raises StorageError when a store fails; what was copied until then is complete and stays.
         """
+        self._begun = await self._gate.begin()
         try:
             async with asyncio.TaskGroup() as tasks:
                 if not self._options.repositories:
@@ -111,7 +122,23 @@ class Copier:
         finally:
             await self._running.close()
             await self._blobs.close()
+            await self._gate.close()
         return self.tally
+
+    async def _lost(self, digests: Collection[Digest], links: Mapping[Key, Digest]) -> frozenset[Digest]:
+        """Return what garbage collection removes at the destination, of the content of links that were written.
+
+        Waits for the collector, and forgets that the destination has the bytes.
+        """
+        if self._begun is None or self._options.dry_run:
+            return frozenset()
+        lost = await self._gate.confirm(self._begun, digests, links)
+        if lost:
+            with suppress(Unavailable):  # the next attempt waits again
+                await self._gate.settled(lost)
+        for digest in lost:
+            self._blobs.forget(digest)
+        return lost
 
     async def _plan(self) -> None:
         async for page in self._source.scan(layout.BLOBS):
@@ -165,14 +192,18 @@ class Copier:
             if when is not ABSENT:
                 self._problem(key, _TORN)
             return False
-        state = await self._blobs.ensure(stored)
-        if state is BlobState.INTACT:
+        for _ in range(ATTEMPTS):
+            state = await self._blobs.ensure(stored)
+            if state is not BlobState.INTACT:
+                if state is BlobState.MISSING and await has_link(self._source, key):
+                    self._problem(key, f"{stored}: {state.value}")
+                return False
             await self._link(key, stored)
-        elif state is BlobState.MISSING and await has_link(self._source, key):
-            self._problem(key, f"{stored}: {state.value}")
-        if state is BlobState.INTACT:
-            self._linked.put((name, digest), value=True)
-        return state is BlobState.INTACT
+            if not await self._lost((stored,), {key: digest}):
+                self._linked.put((name, digest), stored)
+                return True
+        self._problem(key, _COLLECTED)
+        return False
 
     async def _link(self, key: Key, digest: Digest) -> None:
         if await read_link(self._target, key) == digest:
@@ -192,7 +223,7 @@ class Copier:
         self._reporter.settled(self.tally)
         return complete
 
-    async def _copy_manifest(self, name: RepoName, digest: Digest, depth: int) -> bool:
+    async def _copy_manifest(self, name: RepoName, digest: Digest, depth: int, attempt: int = 1) -> bool:
         link = layout.revision_link(name, digest)
         found, when = await resolve(self._source, link)
         if found is None:
@@ -200,7 +231,12 @@ class Copier:
                 self._problem(link, _TORN)
             return False
         exists = await read_link(self._target, link) == digest
-        if exists and not self._options.recheck and await self._blobs.ensure(digest) is BlobState.INTACT:
+        if (
+            exists
+            and attempt == 1
+            and not self._options.recheck
+            and await self._blobs.ensure(digest) is BlobState.INTACT
+        ):
             return True  # its link was written after all of its content
         if not exists and not self._options.overwrite and await self._is_deleted(name, digest):
             self._keep(f"{name}@{digest}", "was deleted at the destination and stays deleted")
@@ -222,6 +258,33 @@ class Copier:
                 referrer = None if parsed is None else encode(digest, len(data), parsed)
                 await self._manifests.link(name, digest, referrer)
             self.tally.manifests += 1
+        if not await self._is_collected(name, digest, parsed):
+            return True
+        if attempt == ATTEMPTS:
+            self._problem(f"{name}@{digest}", _COLLECTED)
+            return False
+        return await self._copy_manifest(name, digest, depth, attempt + 1)
+
+    async def _is_collected(self, name: RepoName, digest: Digest, parsed: Parsed | None) -> bool:
+        """Return whether the manifest, or some of its content, is lost at the destination; then all is looked up
+        again.
+        """
+        links = {layout.revision_link(name, digest): digest}
+        digests = {digest}
+        named_by = [] if parsed is None else [layer.digest for layer in parsed.blobs]
+        named_by += [] if parsed is None else [child.digest for child in parsed.children]
+        for named in named_by:
+            if (stored := self._linked.get((name, named))) is not None:
+                links[layout.layer_link(name, named)] = named
+                digests.add(stored)
+            if self._done.get((name, named)) is not None:
+                links[layout.revision_link(name, named)] = named
+                digests.add(named)
+        if not await self._lost(digests, links):
+            return False
+        for named in links.values():
+            self._linked.drop((name, named))
+            self._done.drop((name, named))
         return True
 
     async def _is_deleted(self, name: RepoName, digest: Digest) -> bool:
@@ -276,6 +339,8 @@ class Copier:
                 return
             copied = await self._manifest(name, digest)
             if copied and not await self._point(name, tag, digest):
+                continue
+            if copied and await self._is_collected(name, digest, None):
                 continue
             if await self._source_digest(name, tag) not in {digest, None}:
                 continue  # moved meanwhile

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from moorage.fsck.findings import KINDS, Finding, Outcome
 
@@ -13,17 +13,24 @@ if TYPE_CHECKING:
 
     from moorage.fsck.inventory import Inventory
     from moorage.registry.blob_store import BlobStore
+    from moorage.registry.collection_gate import CollectionGate, CollectionSnapshot
     from moorage.registry.manifests import StoredManifests
     from moorage.storage.driver import Driver, Key
 
 __all__ = ["CheckContext"]
+
+_COLLECTING: Final = (
+    "not repaired, since garbage collection runs or has run meanwhile: check again when it has ended"
+)
 
 
 @dataclass(frozen=True, slots=True)
 class CheckContext:
     """Store, inventory and options of one check.
 
-    `settled_before`: an object written later may belong to a push that has not ended yet.
+    `settled_before`: an object written later may belong to a push that has not ended yet.  `begun`: state of
+    garbage collection from before the inventory.  Once a run has changed it, nothing is repaired any more: the
+    check has seen bytes that may be gone.
     """
 
     driver: Driver
@@ -32,6 +39,8 @@ class CheckContext:
     settled_before: datetime
     repair: bool
     reported: Callable[[Finding], None]
+    gate: CollectionGate
+    begun: CollectionSnapshot
 
     @property
     def blobs(self) -> BlobStore:
@@ -43,6 +52,12 @@ class CheckContext:
         """Report a finding, repaired by `fix` if the check repairs; return whether it was repaired."""
         repaired = False
         if self.repair and fix is not None and KINDS[kind].repair:
-            repaired = await fix()
+            undisturbed = await self.gate.undisturbed(self.begun)
+            if undisturbed:
+                repaired = await fix()
+                undisturbed = await self.gate.undisturbed(self.begun)
+            if not undisturbed:
+                repaired = False
+                problem += f"; {_COLLECTING}"
         self.reported(Finding(kind, key, problem, Outcome.REPAIRED if repaired else Outcome.FOUND))
         return repaired

@@ -14,6 +14,7 @@ from moorage.fsck.repairs import exists, overwrite
 from moorage.fsck.repository import RepositoryCheck
 from moorage.fsck.tags import check_tag
 from moorage.registry import layout
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.links import resolve
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.torn_blobs import is_empty_in_error
@@ -86,10 +87,12 @@ async def check(driver: Driver, options: CheckOptions, reporter: CheckReporter) 
             summary.counts[finding.severity] += 1
         reporter.found(finding)
 
+    gate = CollectionGate(driver)
+    begun = await gate.begin()
     reporter.phase("objects listed", None)
     inventory = await make_inventory(driver, reporter.advanced)
     context = CheckContext(
-        driver, StoredManifests(driver), inventory, options.settled_before, options.repair, reported
+        driver, StoredManifests(driver), inventory, options.settled_before, options.repair, reported, gate, begun
     )
     await _check_inventory(context)
     reporter.phase("repositories", len(inventory.names))
