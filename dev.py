@@ -16,6 +16,8 @@
                                   `--minutes N --seed N`
     python3 dev.py soak [ARGS]    clients of every kind against registries and the HTTP/1.1 server, which must not
                                   grow: ten minutes, or `--seconds N`, `--requests N`, `--seed N`
+    python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,
+                                  or some scenarios by name (docs/testing.md)
     python3 dev.py mutants [PATHS]
                                   change the code of PATHS a little, again and again, and list what no quick test
                                   notices: minutes for a module, a day for src/moorage/{registry,storage,auth}
@@ -194,6 +196,10 @@ def main(arguments: list[str]) -> None:
     if command in {"fuzz", "soak"}:
         set_up(DEV_PINS)
         call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
+        return
+    if command == "model":
+        set_up(DEV_PINS)
+        call(tool("python"), "-m", "tests.gc.model", *rest)
         return
     if command == "structure":
         call(sys.executable, "tools/structure.py", *rest)

@@ -117,7 +117,7 @@ def collect(run: Run) -> Generator[Request, Any, bool]:
         if protocol.second_mark:
             dead = yield from _mark(run, dead)
     if dead and protocol.own_lists and not (yield from _owns(run, "condemned")):
-        return False
+        return (yield from _give_up(run))
     if dead and protocol.doom:
         dead = yield from _doom(run, dead)
     if dead:
@@ -130,8 +130,17 @@ def collect(run: Run) -> Generator[Request, Any, bool]:
 
 def _owns(run: Run, kind: str) -> Generator[Request, Any, bool]:
     """Return whether the run has not been ended by a successor."""
-    kinds: frozenset[tuple[str, str]] = yield Request("runs")
+    kinds: frozenset[tuple[str, str]] = yield Request("runs", (run.token,))
     return ("running", run.token) in kinds and (kind, run.token) in kinds
+
+
+def _give_up(run: Run) -> Generator[Request, Any, bool]:
+    """End a run that has been ended by a successor, before it has removed anything: no DELETE of it is under way."""
+    kinds: frozenset[tuple[str, str]] = yield Request("runs")
+    for kind in ("doomed", "condemned", "running"):
+        if (kind, run.token) in kinds:
+            yield Request("delete", (kind, run.token))
+    return False
 
 
 def _doom(run: Run, dead: Keys) -> Generator[Request, Any, Keys]:
@@ -146,7 +155,7 @@ def _doom(run: Run, dead: Keys) -> Generator[Request, Any, Keys]:
         if _entries(protocol, dead) != listed:
             listed = _entries(protocol, dead)
             yield Request("put", ("doomed", token), listed)
-        yield Request("public", (token,))
+    yield Request("public", (token,))
     if protocol.last_mark:
         dead = yield from _mark(run, dead)
         if _entries(protocol, dead) != listed:
@@ -161,7 +170,7 @@ def _remove(run: Run, dead: Keys) -> Generator[Request, Any, bool]:
         yield Request("arm", (run.token,))
     if run.protocol.own_lists and run.protocol.doom and not (yield from _owns(run, "doomed")):
         yield Request("disarm", (run.token,))
-        return False
+        return (yield from _give_up(run))
     keys = _parents_first(run.protocol, dead)
     for key in keys:
         yield Request("collect", key, run.token)
@@ -178,11 +187,12 @@ def _end(run: Run) -> Generator[Request, Any, None]:
         if run.protocol.quarantine:
             yield Request("wait", ("quarantine", *others))
         for other in others:
-            yield Request("delete", ("doomed", other))
-            yield Request("delete", ("condemned", other))
-            yield Request("delete", ("running", other))
-    yield Request("delete", ("doomed", token))
-    yield Request("delete", ("condemned", token))
+            for kind in ("doomed", "condemned", "running"):
+                if (kind, other) in kinds:
+                    yield Request("delete", (kind, other))
+    for kind in ("doomed", "condemned"):
+        if (kind, token) in kinds:
+            yield Request("delete", (kind, token))
     rescued: frozenset[str] = yield Request("rescued")
     kinds = yield Request("runs")
     alone = not {other for kind, other in kinds if kind != "ended" and other != token}
@@ -191,6 +201,8 @@ def _end(run: Run) -> Generator[Request, Any, None]:
         yield Request("delete", ("rescued", digest))
     older = tuple(sorted(other for kind, other in kinds if kind == "ended"))
     yield Request("put", ("ended", token))
+    if run.protocol.torn_listings and run.protocol.settle_end:
+        yield Request("wait", ("settle",))
     for other in older:
         yield Request("delete", ("ended", other))
     yield Request("delete", ("running", token))

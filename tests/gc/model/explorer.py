@@ -46,7 +46,11 @@ _INSTANT = frozenset({"promise", "head", "unhead", "refused", "answer", "doomed"
 
 @dataclass(frozen=True)
 class Scenario:
-    """Objects that are stored in the beginning, actors, and how many of them may die."""
+    """Objects that are stored in the beginning, actors, and how many of them may die.
+
+    `prelude`: actors that act alone before, each until its next request is the named one; "step" is one request,
+    "crash" a death during it.
+    """
 
     name: str
     store: tuple[tuple[Key, str], ...]
@@ -56,6 +60,7 @@ class Scenario:
     nodes: int = 1
     crashes: int = 0
     promises: frozenset[tuple[str, str, str, str]] = frozenset()
+    prelude: tuple[tuple[int, str], ...] = ()
 
 
 class Result(NamedTuple):
@@ -76,51 +81,74 @@ class Explorer:
     quiet: set[Store] = field(default_factory=set)
 
     def first(self) -> State:
+        """Return the state in the beginning, after the prelude."""
+        state = self._stored()
+        for place, verb in self.scenario.prelude:
+            name = self.scenario.actors[place].name
+            while (request := self.machine.request(state.actors[place])) is not None and request.verb != verb:
+                if verb == "crash":
+                    *_, (_, state) = self._crash(state, place, request, name)
+                    break
+                _, after, answer = next(self._answers(state, place, request))
+                state = self._advance(after, place, state.actors[place], answer, name)
+                if verb == "step":
+                    break
+        return state
+
+    def _stored(self) -> State:
         store: Store = frozenset(Object(key, value) for key, value in self.scenario.store)
         return State(
             store,
             (None,) * self.scenario.nodes,
-            (frozenset(),) * self.scenario.nodes,
             tuple(self.machine.start(program) for program in self.scenario.actors),
             ghost=Ghost(promises=self.scenario.promises),
         )
 
-    def run(self, limit: int) -> Result:
-        """Search until a property is broken, everything is searched, or `limit` states are found."""
+    def run(self, limit: int, *, deep: bool = False) -> Result:
+        """Search until a property is broken, everything is searched, or `limit` states are found.
+
+        Breadth first, so that a trace is a shortest one; or depth first, which finds a long one sooner.
+
+        States are remembered by their hash, of 61 bits: ten million states share one with a probability of 2e-5.
+        """
         first = self.first()
-        parents: dict[State, tuple[State, str] | None] = {first: None}
+        parents: dict[int, int] = {hash(first): 0}
         waiting = deque([first])
         while waiting:
-            state = waiting.popleft()
+            state = waiting.pop() if deep else waiting.popleft()
+            number = hash(state)
             moved = False
             steps = self.steps(state)
             while True:
-                label = ""
                 try:
                     step = next(steps, None)
                     if step is None:
                         break
                     label, after = step
                     moved = moved or not label.startswith("crash")
-                    if after in parents:
-                        continue
-                    parents[after] = (state, label)
-                    waiting.append(after)
+                    if (found := hash(after)) not in parents:
+                        parents[found] = number
+                        waiting.append(after)
                 except Broken as error:
-                    return Result(len(parents), True, str(error), self._trace(parents, state))
+                    return Result(len(parents), True, str(error), self._trace(parents, number))
             if not moved and (problem := self._ended(state)):
-                return Result(len(parents), True, problem, self._trace(parents, state))
+                return Result(len(parents), True, problem, self._trace(parents, number))
             if len(parents) > limit:
                 return Result(len(parents), False, "", ())
         return Result(len(parents), True, "", ())
 
-    def _trace(self, parents: dict[State, tuple[State, str] | None], state: State) -> tuple[str, ...]:
+    def _trace(self, parents: dict[int, int], number: int) -> tuple[str, ...]:
+        """Return the labels of the steps to a state, by taking them again."""
+        path: list[int] = []
+        while number:
+            path.append(number)
+            number = parents[number]
+        state = self.first()
         labels: list[str] = []
-        link = parents[state]
-        while link is not None:
-            labels.append(link[1])
-            link = parents[link[0]]
-        return tuple(reversed(labels))
+        for number in path[-2::-1]:
+            label, state = next(step for step in self.steps(state) if hash(step[1]) == number)
+            labels.append(label)
+        return tuple(labels)
 
     def _ended(self, state: State) -> str:
         """Return what is wrong when no actor can act: one that waits for ever, or garbage that stays."""
@@ -172,7 +200,7 @@ class Explorer:
             number = self.machine.resume(number, answer)
         if number == DONE and (token := self.scenario.actors[place].token):
             store = frozenset(found._replace(old=found.old - {token}) for found in state.store)
-            state = state._replace(store=store)
+            state = state._replace(store=store, expired=state.expired - {token})
         return state._replace(actors=_replaced(state.actors, place, number))
 
     # Requests to the store.
@@ -184,12 +212,20 @@ class Explorer:
             held = state.snapshots[int(key[0])]
             if held is not None:
                 yield f"uses the listing {_short(held)}", state, held
-            now = listing(store)
-            if held != now:
-                yield f"lists {_short(now)}", self._listed(state, int(key[0]), now), now
+            if held is None or held != listing(store):
+                yield "has no listing", state, None
+        elif verb == "page":
+            ended = frozenset(found for found in listing(store).identity if found[0] == "ended")
+            yield "lists the first page", state._replace(paging=state.paging | {place}), ended
         elif verb == "list":
             now = listing(store)
-            yield f"lists {_short(now)}", self._listed(state, int(key[0]), now), now
+            if value is not None:
+                now = now._replace(identity=value | {found for found in now.identity if found[0] != "ended"})
+            after = state._replace(paging=state.paging - {place})
+            if value is not None and place not in state.paging:
+                yield "lists too slowly", after, None
+            else:
+                yield f"lists {_short(now)}", self._listed(after, int(key[0]), now), now
         elif verb == "exists":
             there = key in view(store)
             yield f"stat {key}: {there}", state, there
@@ -208,26 +244,18 @@ class Explorer:
             now = listing(store)
             if not any(listed(now.doomed, need[1], need[2]) for need in value):
                 yield f"lists {_short(now)}: nothing is doomed", self._listed(state, int(key[0]), now), None
-        elif verb in {"repository", "blobs", "rescued", "runs"}:
-            yield f"reads {verb} {key}", state, read(store, verb, key)
-        elif verb == "cached":
-            yield f"cache: {key[1]}", state, key[1] in state.caches[int(key[0])]
+        elif verb == "runs" and key and key[0] in state.expired and self.scenario.protocol.timer:
+            yield "is past its deadline", state, frozenset()
         else:
-            assert verb == "cache", verb
-            yield f"caches {key[1]}", self._cached(state, int(key[0]), key[1], value), None
+            yield f"reads {verb} {key}", state, read(store, verb, key)
 
     def _listed(self, state: State, node: int, now: Snapshot) -> State:
-        held = state.snapshots[node]
-        caches = state.caches
-        if held is None or held.identity != now.identity:
-            caches = _replaced(caches, node, frozenset())
-        return state._replace(snapshots=_replaced(state.snapshots, node, now), caches=caches)
+        return state._replace(snapshots=_replaced(state.snapshots, node, now))
 
-    def _cached(self, state: State, node: int, digest: str, identity: Any) -> State:
-        held = state.snapshots[node]
-        if identity is not None and (held is None or held.identity != identity):
-            return state
-        return state._replace(caches=_replaced(state.caches, node, state.caches[node] | {digest}))
+    def _alive(self, state: State, tokens: tuple[str, ...]) -> frozenset[str]:
+        """Return the runs among `tokens` whose collector has neither ended nor died."""
+        pairs = zip(self.scenario.actors, state.actors, strict=True)
+        return frozenset(program.token for program, number in pairs if number not in {DONE, DEAD}) & {*tokens}
 
     def _put(self, state: State, key: Key, value: Any) -> State:
         ghost = state.ghost
@@ -264,7 +292,7 @@ class Explorer:
 
     def _waited(self, state: State, key: Key) -> State:
         ghost = state.ghost
-        expired = state._replace(snapshots=(None,) * len(state.snapshots))
+        expired = state._replace(snapshots=(None,) * len(state.snapshots), paging=frozenset())
         if key[0] == "settle":
             return expired
         if key[0] == "seen":
@@ -273,6 +301,7 @@ class Explorer:
             return state._replace(ghost=ghost._replace(overdue=ghost.overdue | ghost.early))
         after = expired._replace(
             late=frozenset(each for each in state.late if each[0] not in key[1:]),
+            expired=state.expired | self._alive(state, key[1:]),
             ghost=ghost._replace(overdue=ghost.overdue | ghost.heads),
         )
         for place, program in enumerate(self.scenario.actors):

@@ -53,9 +53,8 @@ class Protocol:
     check_links: bool = True
     check_after_listing: bool = True
     admit_first: bool = True
-    epochs: bool = True
     settle_references: bool = True
-    caches: bool = False
+    torn_listings: bool = False
     # Collectors.
     settle: bool = True
     wait: bool = True
@@ -69,6 +68,7 @@ class Protocol:
     quarantine: bool = True
     timer: bool = True
     keep_rescued: bool = True
+    settle_end: bool = True
     # Scenario.
     untagged: bool = False
 
@@ -87,13 +87,18 @@ Need = tuple[str, str, str]
 
 def begin(site: Site) -> Generator[Request, Any, Snapshot]:
     """Return the listing that the node holds, or a new one if it has expired."""
-    snapshot: Snapshot = yield Request("snapshot", (str(site.node),))
-    return snapshot
+    snapshot: Snapshot | None = yield Request("snapshot", (str(site.node),))
+    return (yield from fresh(site)) if snapshot is None else snapshot
 
 
 def fresh(site: Site) -> Generator[Request, Any, Snapshot]:
-    """Return a new listing."""
-    snapshot: Snapshot = yield Request("list", (str(site.node),))
+    """Return a new listing.  One that took longer than it may be used is not used."""
+    snapshot: Snapshot | None = None
+    while snapshot is None:
+        ended: frozenset[Key] | None = None
+        if site.protocol.torn_listings:
+            ended = yield Request("page", (str(site.node),))
+        snapshot = yield Request("list", (str(site.node),), ended)
     return snapshot
 
 
@@ -171,11 +176,7 @@ def rely(site: Site, begun: Snapshot, need: Need) -> Generator[Request, Any, str
         return "absent"
     if site.protocol.admit_first and not (yield from admits(site, begun, need[1], need[2])):
         return "doomed"
-    if site.protocol.caches and (yield Request("cached", (str(site.node), need[2]))):
-        return "there"
     there: bool = yield Request("exists", ("data", need[2]))
-    if there and site.protocol.caches:
-        yield Request("cache", (str(site.node), need[2]), begun.identity if site.protocol.epochs else None)
     if there and not site.protocol.admit_first and not (yield from admits(site, begun, need[1], need[2])):
         return "doomed"
     return "there" if there else "absent"

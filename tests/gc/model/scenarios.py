@@ -94,14 +94,42 @@ def undo(p: Protocol) -> Scenario:
 
 
 def dying_collector(p: Protocol) -> Scenario:
+    """The first collector is about to remove the bytes; it may die or be stopped, and a second one follows."""
     actors = (on(p, 0, upload, "a", "L"), collector(p, "A"), collector(p, "B"))
-    return Scenario("a collector dies", _LAYER, actors, p, crashes=1)
+    return Scenario("a collector dies", _LAYER, actors, p, crashes=1, prelude=((1, "collect"),))
 
 
-def remembered(p: Protocol) -> Scenario:
-    p = replace(p, caches=True)
-    actors = (on(p, 0, push, "a", "M", "v"), on(p, 0, push, "a", "N", "w"), collector(p, "A"))
-    return Scenario("remembered bytes", _LAYER, actors, p)
+def late_deletion(p: Protocol) -> Scenario:
+    """The first collector has died, and its DELETE of the bytes has not arrived yet."""
+    actors = (on(p, 0, upload, "a", "L"), collector(p, "A"), collector(p, "B"))
+    prelude = ((1, "collect"), (1, "step"), (1, "crash"))
+    return Scenario("a late DELETE", _LAYER, actors, p, prelude=prelude)
+
+
+def stopped_collector(p: Protocol) -> Scenario:
+    """The first collector has made its last mark; it may be stopped for a whole run of the second one."""
+    actors = (on(p, 0, upload, "a", "L"), collector(p, "A"), collector(p, "B"))
+    return Scenario("a collector is stopped", _LAYER, actors, p, prelude=((1, "put"), (1, "wait"), (1, "runs")))
+
+
+def half_removed(p: Protocol) -> Scenario:
+    """A collector dies while it removes a manifest that an index is about to name."""
+    p = replace(p, untagged=True)
+    actors = (on(p, 0, push, "a", "I", "v"), collector(p, "A"), collector(p, "B"))
+    prelude = ((1, "collect"), (1, "step"), (1, "crash"))
+    return Scenario("a manifest is half removed", _IMAGE, actors, p, prelude=prelude)
+
+
+def rescued_for_two(p: Protocol) -> Scenario:
+    """Two runs have condemned a layer when a client relies on it."""
+    actors = (on(p, 0, head_push, "a", "L", "M", "v", client=0), collector(p, "A"), collector(p, "B"))
+    return Scenario("rescued for two", _LAYER, actors, p, prelude=((1, "wait"), (2, "wait")))
+
+
+def torn_listing(p: Protocol) -> Scenario:
+    p = replace(p, torn_listings=True)
+    actors = (on(p, 0, push, "a", "M", "v"), collector(p, "A"))
+    return Scenario("a listing of two pages", (*_LAYER, (("ended", "0"), "")), actors, p)
 
 
 SCENARIOS = {
@@ -116,7 +144,11 @@ SCENARIOS = {
         indexing,
         undo,
         dying_collector,
-        remembered,
+        late_deletion,
+        stopped_collector,
+        half_removed,
+        rescued_for_two,
+        torn_listing,
     )
 }
 

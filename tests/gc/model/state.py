@@ -80,13 +80,17 @@ class Ghost(NamedTuple):
 
 
 class State(NamedTuple):
-    """`actors` are numbers of local states; `late` are DELETEs of dead collectors that may still arrive."""
+    """`actors` are numbers of local states; `late` are DELETEs of dead collectors that may still arrive; `paging`
+    are the actors between two pages of a listing that is young enough to be used; `expired` are the runs whose
+    deadline is over by their own clock.
+    """
 
     store: Store
     snapshots: tuple[Snapshot | None, ...]
-    caches: tuple[frozenset[str], ...]
     actors: tuple[int, ...]
     late: frozenset[tuple[str, Key]] = frozenset()
+    paging: frozenset[int] = frozenset()
+    expired: frozenset[str] = frozenset()
     crashes: int = 0
     ghost: Ghost = Ghost()
 
