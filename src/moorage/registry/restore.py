@@ -166,6 +166,7 @@ class Restorer:
                 target = state_at(timeline, at)
                 if target is not None:
                     wanted[tag] = target
+        wanted = await self._to_point(name, wanted, result, moves=at is not None)
         plan = await self._plan(name)
         digests = [entry.digest for entry in entries if entry.kind == MANIFEST_KIND]
         await self._try_all(plan, dict.fromkeys((*digests, *wanted.values())), result)
@@ -176,27 +177,33 @@ class Restorer:
                 except RestoreRefused as error:
                     result.problems.append(str(error))
         if not plan.manifests and not plan.layers:
-            reason = result.problems[0] if result.problems else "nothing was deleted since then"
+            reason = result.problems[0] if result.problems else "all of it is there"
             raise RestoreRefused(f"nothing of {name} can be restored: {reason}")
         applied = await self._apply(plan, revived=set() if at is None else set(digests))
         result.manifests, result.layers = applied.manifests, applied.layers
-        await self._point_all(name, wanted, plan, result, moves=at is not None)
+
+        async def point(tag: Tag) -> None:
+            if wanted[tag] in plan.manifests:
+                await self._point(name, tag, wanted[tag], result)
+
+        await map_bounded(sorted(wanted), point)
         return result
 
-    async def _point_all(
-        self, name: RepoName, wanted: Mapping[Tag, Digest], plan: _Plan, result: Restored, *, moves: bool
-    ) -> None:
-        async def one(tag: Tag) -> None:
-            target = wanted[tag]
-            current = await self._current(name, tag)
-            if current == target:
-                return
-            if current is not None and not moves:
-                result.kept.append(tag)
-            elif target in plan.manifests:
-                await self._point(name, tag, target, result)
+    async def _to_point(
+        self, name: RepoName, wanted: Mapping[Tag, Digest], result: Restored, *, moves: bool
+    ) -> dict[Tag, Digest]:
+        """Return the tags to set: those that are not there, and with `moves` those that point elsewhere."""
+        found: dict[Tag, Digest] = {}
 
-        await map_bounded(sorted(wanted), one)
+        async def examine(tag: Tag) -> None:
+            current = await self._current(name, tag)
+            if current is None or (moves and current != wanted[tag]):
+                found[tag] = wanted[tag]
+            elif current != wanted[tag]:
+                result.kept.append(tag)
+
+        await map_bounded(sorted(wanted), examine)
+        return found
 
     # What there was.
 

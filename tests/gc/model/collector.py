@@ -135,7 +135,7 @@ def _owns(run: Run, kind: str) -> Generator[Request, Any, bool]:
 
 
 def _give_up(run: Run) -> Generator[Request, Any, bool]:
-    """End a run that has been ended by a successor, before it has removed anything: no DELETE of it is under way."""
+    """End a run that a successor has ended, before it has removed anything: no DELETE of it is under way."""
     kinds: frozenset[tuple[str, str]] = yield Request("runs")
     for kind in ("doomed", "condemned", "running"):
         if (kind, run.token) in kinds:
