@@ -55,6 +55,7 @@ class Recording:
         ("GET", "/v2/_catalog", (Need("registry", "catalog", "*"),)),
         ("GET", "/v2/_oci/ext/discover", ()),
         ("GET", f"/v2/{NAME}/_oci/ext/discover", (PULL,)),
+        ("DELETE", f"/v2/{NAME}/_moorage/repository/content", (DELETE,)),
         ("GET", f"/v2/{NAME}/tags/list", (PULL,)),
         ("GET", f"/v2/{NAME}/referrers/{ABSENT}", (PULL,)),
         ("HEAD", f"/v2/{NAME}/manifests/v1", (PULL,)),

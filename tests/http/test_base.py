@@ -114,7 +114,8 @@ async def test_extensions_are_told_in_the_form_of_the_specification(client: Clie
         assert extension["name"].startswith("_")
         assert extension["url"].startswith("https://")
         assert isinstance(extension["endpoints"], list)
-    assert (await client.get(f"/v2/{NAME}/_oci/ext/discover")).json() == {"extensions": []}
+    (found,) = (await client.get(f"/v2/{NAME}/_oci/ext/discover")).json()["extensions"]
+    assert (found["name"], found["endpoints"]) == ("_moorage", [f"/v2/{NAME}/_moorage/repository/content"])
 
 
 async def test_unknown_query_parameters_are_ignored(client: Client) -> None:

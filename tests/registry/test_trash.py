@@ -80,6 +80,7 @@ async def test_every_record_has_a_key_that_the_layout_knows(driver: Driver) -> N
     await store.add_manifest(NAME, ONE, by="", reason="")
     await store.add_layer(NAME, ONE, ONE, by="", reason="")
     pages = store.repository_pages(NAME, by="", reason="")
+    await pages.add_manifest(ONE)
     await pages.close()
     await pages.end()
     keys = [key async for page in store.keys(NAME) for key in page]
@@ -131,6 +132,7 @@ async def test_a_repository_is_recorded_in_pages(driver: Driver, monkeypatch: py
     }
     await pages.end()
     rest = store.repository_pages(NAME, by="alice", reason="again", continues=pages.stamp)
+    await rest.add_manifest(TWO)
     await rest.close()
     assert {(found.continues, found.ended) for found in await store.deletions(NAME)} == {
         ("", True),

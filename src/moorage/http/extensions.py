@@ -1,4 +1,7 @@
-"""`_oci/ext/discover` (distribution-spec 1.1 "Extensions"): list of the registry's extensions."""
+"""Extensions (distribution-spec 1.1 "Extensions"): their list, `_oci/ext/discover`, and Moorage's own.
+
+Moorage's own are below `_moorage/<component>/<module>`.
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,19 @@ from starlette.responses import Response
 if TYPE_CHECKING:
     from moorage.http.context import Call
 
-__all__ = ["discover", "discover_repository"]
+__all__ = ["delete_repository", "discover", "discover_repository"]
 
 _CATALOG: Final[dict[str, object]] = {
     "name": "_catalog",
     "description": "the repositories of this registry",
     "url": "https://distribution.github.io/distribution/spec/api/#catalog",
     "endpoints": ["/v2/_catalog"],
+}
+
+_REPOSITORY: Final[dict[str, object]] = {
+    "name": "_moorage",
+    "description": "deletion of the whole repository, by DELETE",
+    "url": "https://github.com/opencontainers/distribution-spec/tree/main/extensions",
 }
 
 
@@ -27,9 +36,18 @@ async def discover(call: Call) -> Response:
 
 
 async def discover_repository(call: Call) -> Response:
-    """GET: 200, a repository's extensions: none.  Refuses: NAME_INVALID."""
-    call.name()
-    return _answer([])
+    """GET: 200, a repository's extensions.  Refuses: NAME_INVALID."""
+    name = call.name()
+    return _answer([{**_REPOSITORY, "endpoints": [f"/v2/{name}/_moorage/repository/content"]}])
+
+
+async def delete_repository(call: Call) -> Response:
+    """DELETE: 202, the repository is gone, with all its tags, manifests and links to blobs.
+
+    Refuses: NAME_INVALID, NAME_UNKNOWN, UNSUPPORTED.
+    """
+    await call.registry.repositories.delete(call.name(), caller=call.caller())
+    return Response(status_code=202, headers={"content-length": "0"})
 
 
 def _answer(extensions: list[dict[str, object]]) -> Response:

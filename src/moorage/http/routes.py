@@ -200,6 +200,12 @@ API: Final[Sequence[Route[Call]]] = (
         "/v2/<name>/_oci/ext/discover",
         GET=(extensions.discover_repository, Access.PULL),
     ),
+    _route(
+        "extensions",
+        "extensions",
+        "/v2/<name>/_moorage/repository/content",
+        DELETE=(extensions.delete_repository, Access.DELETE),
+    ),
     # The last one: the specification forbids it to answer 404, so its pattern covers malformed paths as well.
     replace(
         _route(

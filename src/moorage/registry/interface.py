@@ -355,6 +355,12 @@ class Repositories(Protocol):
     async def list(self, *, last: str = "", limit: int) -> Page:
         """Return repositories that ever had a manifest, after `last`, by component: `a/b` before `a-b`."""
 
+    async def delete(self, name: RepoName, *, caller: Caller = UNKNOWN_CALLER) -> object:
+        """Remove a repository with all its tags, manifests and links to blobs; those below it stay.
+
+        When this returns it is not listed.  Raises NameUnknown, Unsupported.
+        """
+
 
 class Registry(Protocol):
     """A registry: its six parts, its health, its end."""

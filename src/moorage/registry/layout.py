@@ -17,6 +17,7 @@
         │   ├── manifests/ALG/HEX/STAMP             a manifest deleted by its digest
         │   ├── layers/ALG/HEX/STAMP                a blob removed from the repository
         │   └── repository/STAMP.NNNNN, STAMP.end   pages of the content of a deleted repository; it is removed
+        ├── _removing                               (M) the whole repository is being removed
         ├── _history/STAMP                          (M) changes of tags: which, when, by which user
         └── _uploads/UUID/
             ├── startedat, data                     time of its start; the bytes so far
@@ -59,6 +60,7 @@ __all__ = [
     "MANIFESTS_NAME",
     "NODES",
     "OWN",
+    "REMOVING_NAME",
     "REPOSITORIES",
     "ROOT",
     "USAGE",
@@ -68,6 +70,7 @@ __all__ = [
     "blob_data",
     "collection",
     "deleted_mark",
+    "deleted_marks",
     "layer_link",
     "layers",
     "lease",
@@ -77,6 +80,7 @@ __all__ = [
     "referrer_link",
     "referrers",
     "referrers_of",
+    "removal_mark",
     "repository",
     "rescued",
     "revision_link",
@@ -107,6 +111,7 @@ COLLECTION: Final = Key(f"{OWN}/collection")
 USAGE: Final = Key(f"{OWN}/usage")
 MANIFESTS_NAME: Final = "_manifests"
 """The directory whose presence makes its parent a repository of the catalog."""
+REMOVING_NAME: Final = "_removing"
 
 
 def below(prefix: Key, name: str) -> Key:
@@ -194,6 +199,15 @@ def deleted_mark(name: RepoName, digest: Digest) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_manifests/_deleted/{digest.algorithm}/{digest.hex}")
 
 
+def deleted_marks(name: RepoName) -> Key:
+    return Key(f"{REPOSITORIES}/{name}/_manifests/_deleted")
+
+
+def removal_mark(name: RepoName) -> Key:
+    """Return the key of the mark with which a repository is in the catalog only while it has a manifest."""
+    return Key(f"{REPOSITORIES}/{name}/{REMOVING_NAME}")
+
+
 def referrers(name: RepoName) -> Key:
     return Key(f"{REPOSITORIES}/{name}/_referrers")
 
@@ -256,6 +270,7 @@ _FORMS: Final = {
     "collection": re.compile(r"_moorage/collection/.+"),
     "state": re.compile(r"_moorage/(nodes|pulls|usage|audit)/.+"),
     "trash": re.compile(rf"{_IN_REPOSITORY}/_trash/.+"),
+    "removing": re.compile(rf"{_IN_REPOSITORY}/_removing"),
     "tag-event": re.compile(rf"{_IN_REPOSITORY}/_history/.+"),
     "upload": re.compile(rf"{_IN_REPOSITORY}/_uploads/(?P<upload>[^/]+)/.+"),
 }
@@ -264,7 +279,7 @@ _FORMS: Final = {
 @dataclass(frozen=True, slots=True)
 class ParsedKey:
     """The parts of a key.  `kind` is one of blob, torn, layer, revision, tag, history, deleted, referrer, lease,
-    collection, state, trash, tag-event, upload.
+    collection, state, trash, removing, tag-event, upload.
 
     `digest` is the one in the path, which is usually also the content of the link; `upload` the upload's UUID.
     """

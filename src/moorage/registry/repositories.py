@@ -13,15 +13,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import gather_all
-from moorage.errors import NameInvalid
+from moorage.errors import NameInvalid, Unsupported
 from moorage.registry import layout
-from moorage.registry.interface import Page
+from moorage.registry.blob_store import BlobStore
+from moorage.registry.interface import UNKNOWN_CALLER, Page
+from moorage.registry.links import Links
+from moorage.registry.repository_removal import RepositoryRemoval
 from moorage.registry.storage_errors import refusing
+from moorage.registry.trash import DELETED_BY_CLIENT, Trash
+from moorage.shielding import run_to_completion
 from moorage.types import NAME_LIMIT_CHARS, RepoName, parse_repo_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
+    from moorage.registry.interface import Caller
+    from moorage.registry.repository_removal import RemovedRepository
     from moorage.storage.driver import Driver
 
 __all__ = ["StoredRepositories", "repository_names"]
@@ -31,6 +38,7 @@ _PAGE: Final = 1000
 _LARGEST: Final = 1 << 16
 _RESERVED: Final = "_"
 """Names that begin with it sort between upper and lower case; there are few in a repository."""
+_BEFORE_RESERVED: Final = "^"
 _RESERVED_LIMIT: Final = 16
 
 
@@ -88,9 +96,19 @@ class _Tree:
             names = await self._children(above, after, size)
 
     async def _is_repository(self, path: str, inside: Sequence[str]) -> bool:
-        if self._holds(inside) or len(inside) < self._page:
-            return self._holds(inside)
-        return self._holds(await self._children(path, _RESERVED, _RESERVED_LIMIT))
+        if len(inside) >= self._page and inside[-1] <= layout.REMOVING_NAME:
+            inside = await self._children(path, _BEFORE_RESERVED, _RESERVED_LIMIT)
+        if not self._holds(inside):
+            return False
+        if not self._with_manifests or layout.REMOVING_NAME not in inside:
+            return True
+        # Its removal has begun, and takes a while for 100,000 tags.
+        revisions = layout.revisions(RepoName(path))
+        async for algorithms in self._driver.children(revisions):
+            for algorithm in algorithms:
+                async for _ in self._driver.children(layout.below(revisions, algorithm), limit=1):
+                    return True
+        return False
 
     def _holds(self, names: Sequence[str]) -> bool:
         if self._with_manifests:
@@ -124,10 +142,34 @@ def _fits(path: str) -> bool:
 
 
 class StoredRepositories:
-    """See `interface.Repositories`."""
+    """See `interface.Repositories`.  Parts that are not given are made for this object alone."""
 
-    def __init__(self, driver: Driver) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        delete_enabled: bool = False,
+        store: BlobStore | None = None,
+        links: Links | None = None,
+        trash: Trash | None = None,
+    ) -> None:
         self._driver = driver
+        self._delete_enabled = delete_enabled
+        self._store = BlobStore(driver) if store is None else store
+        self._links = Links(driver) if links is None else links
+        self._trash = Trash(driver, keep_s=0) if trash is None else trash
+
+    async def delete(self, name: RepoName, *, caller: Caller = UNKNOWN_CALLER) -> RemovedRepository:
+        if not self._delete_enabled:
+            raise Unsupported("deletion is switched off; set storage.delete.enabled")
+        with refusing():
+            return await run_to_completion(self.removal(name).run(by=caller.user, reason=DELETED_BY_CLIENT))
+
+    def removal(self, name: RepoName, progress: Callable[[int], None] | None = None) -> RepositoryRemoval:
+        """Return the removal of a repository, which is not begun; whether clients may delete is not asked."""
+        return RepositoryRemoval(
+            self._driver, name, store=self._store, links=self._links, trash=self._trash, progress=progress
+        )
 
     async def list(self, *, last: str = "", limit: int) -> Page:
         found: list[RepoName] = []

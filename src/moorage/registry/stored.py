@@ -152,7 +152,9 @@ class StoredRegistry:
         self.tags = StoredTags(driver, tags=tags, links=links, contents=contents)
         referrers_bytes = options.cache_share(REFERRERS_BYTES)
         self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
-        self.repositories = StoredRepositories(driver)
+        self.repositories = StoredRepositories(
+            driver, delete_enabled=options.delete_enabled, store=store, links=links, trash=trash
+        )
 
     async def probe(self) -> None:
         with refusing():

@@ -312,6 +312,7 @@ class RepositoryPages:
         self._driver = driver
         self._home = home
         self._header = json.dumps(header)
+        self._continues: str = header.get("continues", "")
         self._lines: list[str] = []
         self._bytes = 0
         self._number = 0
@@ -345,13 +346,15 @@ class RepositoryPages:
         self._number += 1
 
     async def close(self) -> None:
-        """Make the record complete and durable, before anything is removed."""
-        await self._flush()
+        """Make everything added so far durable, before it is removed; more may be added after."""
+        if self._lines:
+            await self._flush()
 
     async def end(self) -> None:
-        """Note that everything recorded has been removed."""
-        if self._driver is not None:
-            await self._driver.write(layout.below(self._home, f"{self.stamp}.{_END}"), b"")
+        """Note that everything recorded has been removed, or that of the deletion that this one continues."""
+        stamp = self.stamp if self._number else self._continues
+        if self._driver is not None and stamp:
+            await self._driver.write(layout.below(self._home, f"{stamp}.{_END}"), b"")
 
 
 def _encode_earlier(earlier: Sequence[Earlier]) -> dict[str, Any]:
