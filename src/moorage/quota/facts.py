@@ -2,6 +2,7 @@
 
     base.TOKEN              sums for each pattern, and the facts that they include; the newest one is valid
     facts.PROCESS.NNNNNNNN  changes that one process has made, numbered from 0
+    wanted                  a push was refused by old numbers: count again soon
 
 Both are written once and never changed.  A base names for each process the number up to which it includes the
 facts of that process, so no clock decides what is counted twice or never.  Objects that a base includes are
@@ -36,6 +37,7 @@ __all__ = [
     "BLOB",
     "TAG",
     "UPLOAD",
+    "WANTED",
     "Base",
     "Fact",
     "FactId",
@@ -53,6 +55,7 @@ __all__ = [
 BLOB: Final = "blob"
 TAG: Final = "tag"
 UPLOAD: Final = "upload"
+WANTED: Final = "wanted"
 _KINDS: Final = {BLOB, TAG, UPLOAD}
 _VERSION: Final = 1
 
@@ -152,6 +155,7 @@ class StoredUsage:
 
     bases: list[str] = field(default_factory=list)
     facts: list[FactId] = field(default_factory=list)
+    wanted: bool = False
 
     @classmethod
     async def of(cls, driver: Driver) -> StoredUsage:
@@ -163,6 +167,8 @@ class StoredUsage:
                 process, _, number = rest.rpartition(".")
                 if kind == "base" and rest.partition("-")[0].isdecimal():
                     found.bases.append(rest)
+                elif name == WANTED:
+                    found.wanted = True
                 elif kind == "facts" and process and number.isdecimal():
                     found.facts.append(FactId(process, int(number)))
         found.bases.sort()

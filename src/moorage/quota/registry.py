@@ -126,11 +126,13 @@ class _Quota:
             if used is None:
                 continue
             if size and limit.bytes is not None and used[0] + size > limit.bytes:
+                self.usage.doubt(limit)
                 raise QuotaExceeded(
                     f"{limit.pattern} uses {format_size(used[0])} of {format_size(limit.bytes)}",
                     detail={"repositories": limit.pattern, "used": used[0], "limit": limit.bytes, "more": size},
                 )
             if tags and limit.tags is not None and used[1] + tags > limit.tags:
+                self.usage.doubt(limit)
                 raise QuotaExceeded(
                     f"{limit.pattern} has {used[1]} of {limit.tags} tags",
                     detail={"repositories": limit.pattern, "tags": used[1], "limit": limit.tags, "more": tags},

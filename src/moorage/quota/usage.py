@@ -27,6 +27,7 @@ from moorage.coalescing import SingleFlight
 from moorage.quota.count import count, publish
 from moorage.quota.facts import (
     UPLOAD,
+    WANTED,
     Fact,
     FactId,
     StoredUsage,
@@ -36,6 +37,7 @@ from moorage.quota.facts import (
     read_facts,
 )
 from moorage.quota.ledger import Ledger
+from moorage.registry import layout
 from moorage.registry.lease import Lease
 from moorage.storage.driver import StorageError
 
@@ -62,6 +64,8 @@ _FACTS_AT_ONCE: Final = 5000
 _OBJECTS: Final = 200
 _THINGS: Final = 20_000
 """Objects with facts, and things that they are about, from which on a base is written."""
+_OLD_S: Final = 600.0
+"""Seconds after a count, from which a refusal asks for another one."""
 _TERM_S: Final = 60.0
 _log: Final = structlog.get_logger("moorage.quota")
 
@@ -91,6 +95,7 @@ class Usage:
         self._ledger = Ledger(self._by_pattern)
         self._fresh: dict[tuple[Thing, int], Fact] = {}
         self._recorded = 0
+        self._doubted_at = 0.0
         self._number = 0
         self._exchanged_at: float | None = None
         self._needed_at = monotonic()
@@ -137,6 +142,17 @@ class Usage:
         key = (thing, 0 if thing.kind == UPLOAD else self._recorded)
         earlier = self._fresh.get(key)
         self._fresh[key] = fact if earlier is None else fact._replace(before=earlier.before)
+
+    def doubt(self, limit: Limit) -> None:
+        """Ask for a count after a refusal by old numbers, without waiting for it."""
+        now = self._clock()
+        counted = self._ledger.base.counted.get(limit.pattern, now)
+        if now - max(counted, self._doubted_at) >= _OLD_S:
+            self._doubted_at = now
+            self.spawn(self._want_count())
+
+    async def _want_count(self) -> None:
+        await self._driver.write(layout.usage(WANTED), b"")
 
     # Exchange with the other processes.
 

@@ -14,17 +14,20 @@ from moorage.registry.lease import Lease
 from moorage.registry.purge import Purger
 from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
-from moorage.wiring.storage import make_driver
+from moorage.wiring.storage import make_driver, opened_driver
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
+    from moorage.config.sections.quota import Quota
     from moorage.config.sections.storage import Storage
     from moorage.storage.driver import Driver
 
-__all__ = ["StorageProbe", "UploadPurgingJob", "jobs", "make_purger"]
+__all__ = ["StorageProbe", "UploadPurgingJob", "UsageCountJob", "jobs", "make_purger"]
 
 _TERM_INTERVALS: Final = 1.5
 """Term of the purging lease, in intervals: the owner extends it once per interval, and clocks differ."""
+_COUNT_TERM_S: Final = 3600.0
+"""Longer than most counts take; it is released at the end of the server."""
 
 
 def jobs(settings: Settings, instance: str) -> list[Job]:
@@ -40,6 +43,8 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
         found.append(StorageProbe(storage, settings))
     if _purges(settings):
         found.append(UploadPurgingJob(storage, instance, settings))
+    if settings.quota.rules and not storage.maintenance.readonly.enabled:
+        found.append(UsageCountJob(settings.quota, storage, instance, settings))
     return found
 
 
@@ -97,3 +102,24 @@ class UploadPurgingJob(Job):
                 await purger.run()
         finally:
             await driver.close()
+
+
+@dataclass(frozen=True)
+class UsageCountJob(Job):
+    """Counts the usage of quotas, on one node of the cluster at a time."""
+
+    name: ClassVar[str] = "count of usage"
+
+    quota: Quota
+    storage: Storage
+    instance: str
+    settings: Settings = field(compare=False, repr=False)
+
+    async def run(self, context: JobContext) -> None:
+        from moorage.quota.periodic import PeriodicCount  # not imported without quotas
+
+        del context
+        async with opened_driver(self.settings) as driver:
+            lease = Lease(driver, "usage-count", self.instance, term_s=_COUNT_TERM_S)
+            patterns = [rule.repositories for rule in self.quota.rules]
+            await PeriodicCount(driver, patterns, interval_s=self.quota.interval, lease=lease).run()
