@@ -51,6 +51,7 @@ BELOW: Final = {
         "quota",
         "redaction",
         "registry",
+        "retention",
         "server",
         "storage",
         "types",
@@ -73,6 +74,7 @@ BELOW: Final = {
     "redaction": set[str](),
     "reloading": set[str](),
     "registry": {"storage", "types", "errors"},
+    "retention": {"errors", "registry", "storage", "types"},
     "server": {
         "acme",
         "config",
@@ -104,8 +106,10 @@ BELOW: Final = {
         "metrics",
         "quota",
         "registry",
+        "retention",
         "server",
         "storage",
+        "types",
     },
 }
 """Each room, and the rooms whose modules it may import; those of its own it always may."""

@@ -9,7 +9,18 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import auth, config, garbage_collect, health, htpasswd, migrate, serve, storage, usage, version
+from moorage.cli import (
+    auth,
+    config,
+    garbage_collect,
+    health,
+    htpasswd,
+    migrate,
+    retention,
+    serve,
+    storage,
+    version,
+)
 
 __all__ = ["app"]
 
@@ -54,7 +65,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
 app.add_typer(migrate.app, name="migrate")
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
-app.command("usage")(usage.usage)
+app.command("retention")(retention.retention)
 app.command("version")(version.version)
 app.command(
     "garbage-collect",

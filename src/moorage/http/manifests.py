@@ -34,7 +34,9 @@ async def get_manifest(call: Call) -> Answer:
 
     Refuses: NAME_INVALID, DIGEST_INVALID, TAG_INVALID, MANIFEST_UNKNOWN, DENIED (412).
     """
-    manifest = await call.registry.manifests.get(call.name(), call.reference(), accepts=call.accepts)
+    manifest = await call.registry.manifests.get(
+        call.name(), call.reference(), accepts=call.accepts, pull=call.method == "GET"
+    )
     digest = str(manifest.digest).encode()
     headers = [
         (b"content-type", manifest.media_type.encode("latin-1")),

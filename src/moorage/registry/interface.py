@@ -296,9 +296,16 @@ class Manifests(Protocol):
     """Manifests, stored byte for byte."""
 
     async def get(
-        self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
+        self,
+        name: RepoName,
+        reference: Reference,
+        *,
+        accepts: Callable[[str], bool] | None = None,
+        pull: bool = False,
     ) -> Manifest:
         """Return a manifest, or the tag's.  Raises ManifestUnknown.
+
+        `pull`: a client gets the manifest, so the time may be recorded.
 
         `accepts` returns whether the client accepts a media type; None: every one.  For the tag of a Docker
         manifest list that it does not accept, the list's image for linux/amd64 is returned.

@@ -60,7 +60,7 @@ __all__ = [
     "MANIFESTS_NAME",
     "NODES",
     "OWN",
-    "REMOVING_NAME",
+    "PULLS",
     "REPOSITORIES",
     "ROOT",
     "USAGE",
@@ -77,6 +77,7 @@ __all__ = [
     "manifests",
     "node",
     "parse_key",
+    "pulls",
     "referrer_link",
     "referrers",
     "referrers_of",
@@ -107,6 +108,7 @@ BLOBS: Final = Key(f"{ROOT}/blobs")
 REPOSITORIES: Final = Key(f"{ROOT}/repositories")
 OWN: Final = Key(f"{ROOT}/_moorage")
 """State of Moorage that belongs to no repository."""
+PULLS: Final = Key(f"{OWN}/pulls")
 COLLECTION: Final = Key(f"{OWN}/collection")
 USAGE: Final = Key(f"{OWN}/usage")
 MANIFESTS_NAME: Final = "_manifests"
@@ -151,6 +153,11 @@ def collection(name: str) -> Key:
 def usage(name: str) -> Key:
     """Return the key of an object with the usage of quotas (`quota/facts.py`)."""
     return Key(f"{USAGE}/{name}")
+
+
+def pulls(name: str) -> Key:
+    """Return the key of a list of pulls (`pulls.py`)."""
+    return Key(f"{PULLS}/{name}")
 
 
 def rescued(digest: Digest) -> Key:

@@ -64,6 +64,7 @@ if TYPE_CHECKING:
     from moorage.registry.history import TagHistory
     from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
+    from moorage.registry.pulls import PullRecorder
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver, When
@@ -103,8 +104,8 @@ class StoredManifests:
         tags: TagStore | None = None,
         contents: ManifestContents | None = None,
         writes: DeduplicatedWrites | None = None,
-        trash: Trash | None = None,
-        history: TagHistory | None = None,
+        protection: Protection = UNPROTECTED,
+        pulls: PullRecorder | None = None,
     ) -> None:
         self._driver = driver
         self._trash = trash
@@ -119,11 +120,17 @@ class StoredManifests:
         self._offload = Offload()
         self.contents = ManifestContents(self._blobs, offload=self._offload) if contents is None else contents
         self._rules = rules or ValidationRules()
-        self._gate = CollectionGate(driver, self._blobs, self._links) if gate is None else gate
-        self._references = ReferenceCheck(self._blobs, self._links, self._rules, self._gate)
+        self.protected = ProtectionCheck(protection, self._tags, self._links, self.contents)
+        self._pulls = pulls
+        self._references = ReferenceCheck(self._blobs, self._links, self._rules)
 
     async def get(
-        self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
+        self,
+        name: RepoName,
+        reference: Reference,
+        *,
+        accepts: Callable[[str], bool] | None = None,
+        pull: bool = False,
     ) -> Manifest:
         digest: Digest | None
         try:
@@ -139,6 +146,8 @@ class StoredManifests:
             manifest = self.contents.cache.get(digest) or await self.contents.read(digest)
         except StorageError as error:
             refuse(error)
+        if pull and self._pulls is not None:
+            self._pulls.note(name, reference)
         if manifest.media_type != media.DOCKER_LIST or accepts is None or isinstance(reference, Digest):
             return manifest
         return manifest if accepts(media.DOCKER_LIST) else await self._default_image(name, manifest)

@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Sequence
 
     from moorage.caches import LRUCache
+    from moorage.registry.pulls import PullRecorder
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
     from moorage.storage.middleware.rule import Rule
@@ -91,7 +92,7 @@ class StoredRegistry:
     """See `registry.interface.Registry`.  `close` closes `driver`, `sizes` and `rules` as well.
 
     `secret` signs the state of uploads and is shared by all processes.  `rules` choose where redirects lead.
-    `clock` and `sleep` are those of `collection_gate.py`.
+    `pulls` records the times of pulls, and is written at `close`.
     """
 
     def __init__(
@@ -102,12 +103,12 @@ class StoredRegistry:
         *,
         sizes: Sizes | None = None,
         rules: Sequence[Rule] = (),
-        clock: Callable[[], float] = boot_seconds,
-        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        pulls: PullRecorder | None = None,
     ) -> None:
         options = options or StoredOptions()
         self._driver = driver
         self._rules = rules
+        self.pulls = pulls
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
         writes = DeduplicatedWrites(driver)
         self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes, writes=writes)
@@ -136,8 +137,8 @@ class StoredRegistry:
             tags=tags,
             contents=contents,
             writes=writes,
-            trash=trash,
-            history=self.history,
+            protection=options.protection,
+            pulls=pulls,
         )
         self.blobs = StoredBlobs(
             driver,
@@ -169,8 +170,8 @@ class StoredRegistry:
 
     async def close(self) -> None:
         self.uploads.close()
-        if self.history is not None:
-            await self.history.close()
+        if self.pulls is not None:
+            await self.pulls.close()
         for rule in self._rules:
             await rule.close()
         await self._sizes.close()

@@ -50,8 +50,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.registry.interface import IfMatch
-    from moorage.registry.trash import Trash
-    from moorage.storage.driver import Driver, Key, When
+    from moorage.storage.driver import Driver, Key, Stat, When
     from moorage.types import RepoName
 
 __all__ = ["NOWHERE", "TagStore", "as_tag"]
@@ -68,6 +67,24 @@ def as_tag(name: str) -> Tag | None:
         return parse_tag(name)
     except TagInvalid:
         return None
+
+
+class TagState(NamedTuple):
+    """A tag and its history, as they were at one moment.
+
+    `link` is the object of its link; `entries` are the manifests that it names or named, each with the time of
+    its entry.
+    """
+
+    tag: Tag
+    digest: Digest
+    link: Stat
+    entries: Mapping[Digest, datetime]
+
+    @property
+    def modified(self) -> datetime:
+        """Return when the tag was last set."""
+        return self.link.modified
 
 
 class TagStore:
@@ -169,21 +186,58 @@ class TagStore:
         """Return the manifests in the history of the tag, the current one included, oldest first, each with the
         time at which its entry was last written.
         """
-        found = [past async for _, past in self._past_below(layout.tag_history(name, tag))]
-        return sorted(found, key=lambda past: past.at)
-
-    def all_past(self, name: RepoName) -> AsyncIterator[tuple[Tag, Earlier]]:
-        """Yield what `past` returns, for every tag of the repository, in any order."""
-        return self._past_below(layout.tags(name))
-
-    async def _past_below(self, prefix: Key) -> AsyncIterator[tuple[Tag, Earlier]]:
-        async for page in self._driver.scan(prefix):
+        linked: dict[Tag, Stat] = {}
+        entries: dict[Tag, dict[Digest, datetime]] = {}
+        async for page in self._driver.scan(layout.tags(name) if tag is None else layout.tag(name, tag)):
             for stat in page:
                 parsed = layout.parse_key(stat.key)
                 if parsed is None or parsed.kind != "history":
                     continue
-                if parsed.tag is not None and parsed.digest is not None:
-                    yield parsed.tag, Earlier(parsed.digest, stat.modified)
+                if parsed.kind == "tag":
+                    linked[parsed.tag] = stat
+                elif parsed.kind == "history" and parsed.digest is not None:
+                    entries.setdefault(parsed.tag, {})[parsed.digest] = stat.modified
+
+        async def state(tag: Tag) -> TagState | None:
+            digest = await read_link(self._driver, layout.tag_link(name, tag))
+            return None if digest is None else TagState(tag, digest, linked[tag], entries.get(tag, {}))
+
+        states = await map_bounded(sorted(linked), state, limit=self._at_once)
+        return [found for found in states if found is not None]
+
+    async def remove_unchanged(self, name: RepoName, state: TagState) -> bool:
+        """Delete a tag that is still as it was examined, and its history; False if a push has changed it.
+
+        Some stores cannot remove a link on condition (`Driver.removes_exactly`), so a push may set the tag between
+        the last look and the removal.  A push writes the history entry before the link: an entry that is newer
+        than those of `state`, while there is no link, is that of such a push, and the link is written again.
+        """
+        link = layout.tag_link(name, state.tag)
+        if [state] != list(await self.examine(name, state.tag)):
+            return False
+        if await self._driver.remove_unchanged([state.link]):
+            return False
+        entries: dict[Digest, datetime] = {}
+        async for page in self._driver.scan(layout.tag(name, state.tag)):
+            for stat in page:
+                parsed = layout.parse_key(stat.key)
+                if parsed is not None and parsed.kind == "history" and parsed.digest is not None:
+                    entries[parsed.digest] = stat.modified
+        newer = {digest: at for digest, at in entries.items() if state.entries.get(digest) != at}
+        if newer:
+            pushed = max(newer, key=lambda digest: newer[digest])
+            with suppress(Conflict):
+                await self._driver.write(link, str(pushed).encode(), ABSENT)
+            return False
+        if not await self._exists(link):
+            await self._driver.delete([layout.tag_history_link(name, state.tag, digest) for digest in entries])
+            await self._driver.prune(layout.tag(name, state.tag), _LONG_AGO)
+            pushed_now = await read_link(self._driver, link)
+            if pushed_now is not None:  # a push that found its entry before it was removed
+                await write_link(self._driver, layout.tag_history_link(name, state.tag, pushed_now), pushed_now)
+                return False
+            return True
+        return False
 
     # Tags of deleted manifests.
 

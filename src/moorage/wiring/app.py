@@ -30,6 +30,7 @@ from moorage.wiring.housekeeping import make_purger
 from moorage.wiring.http import http_options, token_endpoint
 from moorage.wiring.quota import make_usage
 from moorage.wiring.redirects import make_rules
+from moorage.wiring.retention import make_pulls
 from moorage.wiring.storage import open_store
 from moorage.wiring.storage import prepare as prepare_driver
 
@@ -76,6 +77,8 @@ class App:
         """Start the tasks that run beside the requests."""
         if self.authority is not None:
             self._tasks.append(asyncio.create_task(_refresh(self.authority), name="files of the authority"))
+        if self.registry.pulls is not None:
+            self._tasks.append(asyncio.create_task(self.registry.pulls.run(), name="times of pulls"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
 
@@ -158,7 +161,14 @@ def make_registry(
         processors=resources.processors,
         cache_bytes=resources.cache_bytes,
     )
-    return StoredRegistry(driver, secret, options, sizes=make_sizes(settings), rules=make_rules(settings))
+    return StoredRegistry(
+        driver,
+        secret,
+        options,
+        sizes=make_sizes(settings),
+        rules=make_rules(settings),
+        pulls=make_pulls(driver, settings),
+    )
 
 
 def check(settings: Settings, secret: bytes) -> list[Problem]:

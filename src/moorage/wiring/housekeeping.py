@@ -14,7 +14,8 @@ from moorage.registry.lease import Lease
 from moorage.registry.purge import Purger
 from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
-from moorage.wiring.storage import make_driver, opened_driver
+from moorage.wiring.retention import RetentionJob
+from moorage.wiring.storage import make_driver
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -43,8 +44,9 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
         found.append(StorageProbe(storage, settings))
     if _purges(settings):
         found.append(UploadPurgingJob(storage, instance, settings))
-    if settings.quota.rules and not storage.maintenance.readonly.enabled:
-        found.append(UsageCountJob(settings.quota, storage, instance, settings))
+    retention = RetentionJob.needed(settings, instance)
+    if retention is not None:
+        found.append(retention)
     return found
 
 
