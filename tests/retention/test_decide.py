@@ -6,12 +6,12 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from moorage.patterns import Glob
-from moorage.registry.holds import Hold, Holds
+from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import ImmutableRule, Protection
 from moorage.registry.tags import TagState
-from moorage.retention.decide import Plan, Pulls, decide
+from moorage.retention.decide import Pulls, RetentionPlan, decide
 from moorage.retention.families import Facts, ManifestFacts
-from moorage.retention.rules import RetentionPolicy, Rule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
 from moorage.storage.driver import Key, Stat
 from moorage.types import Digest, RepoName, Tag
 
@@ -60,16 +60,16 @@ def pulls(times: Mapping[Reference, timedelta], since: timedelta | None = LONG) 
 NONE = pulls({})
 
 
-def plan(policy: RetentionPolicy, found: Facts, pulled: Pulls = NONE) -> Plan:
+def plan(policy: RetentionPolicy, found: Facts, pulled: Pulls = NONE) -> RetentionPlan:
     return decide(policy, found, pulled, NOW)
 
 
-def gone(made: Plan) -> set[str]:
+def gone(made: RetentionPlan) -> set[str]:
     return {decision.state.tag for decision in made.removed_tags}
 
 
 def rule(**fields: Any) -> RetentionPolicy:
-    return RetentionPolicy((Rule("r", EVERY, **fields),))
+    return RetentionPolicy((TagRule("r", EVERY, **fields),))
 
 
 AGES = [state(f"v{age}", f"m{age}", days(age)) for age in (1, 10, 20, 40, 80)]
@@ -92,9 +92,8 @@ def test_keep_last_zero_deletes_what_is_selected() -> None:
 
 
 def test_a_rule_that_keeps_wins_over_one_that_deletes() -> None:
-    policy = RetentionPolicy((
-        Rule("few", EVERY, keep_last=1), Rule("releases", EVERY, TagSelector.parse(match=["v40"]), keep_all=True),
-    ))  # fmt: skip
+    releases = TagRule("releases", EVERY, TagSelector.parse(match=["v40"]), keep_all=True)
+    policy = RetentionPolicy((TagRule("few", EVERY, keep_last=1), releases))
     made = plan(policy, facts(AGES))
     assert gone(made) == {"v10", "v20", "v80"}
     (kept,) = [decision for decision in made.tags if decision.state.tag == "v40"]
@@ -104,7 +103,7 @@ def test_a_rule_that_keeps_wins_over_one_that_deletes() -> None:
 def test_tags_that_no_rule_selects_stay() -> None:
     policy = rule(keep_last=0, tags=TagSelector.parse(regex="v[12]0", exceptions=["v20"]))
     assert gone(plan(policy, facts(AGES))) == {"v10"}
-    other = RetentionPolicy((Rule("r", (Glob.parse("other/*"),), keep_last=0),))
+    other = RetentionPolicy((TagRule("r", (Glob.parse("other/*"),), keep_last=0),))
     assert gone(plan(other, facts(AGES))) == set()
 
 
@@ -226,30 +225,30 @@ def test_without_the_setting_untagged_manifests_stay() -> None:
     ].digest == (digest("m"))
 
 
-def protected(*rules: ImmutableRule, holds: Holds | None = None) -> Protection:
-    return Protection(rules, holds or Holds())
+def protected(*rules: ImmutableRule, holds: LegalHolds | None = None) -> Protection:
+    return Protection(rules, holds or LegalHolds())
 
 
 def test_holds_win_over_everything() -> None:
     family = [state("v1", "idx", days(50)), state("v2", "m", days(60))]
-    by_tag = Holds([Hold.parse(["team/*"], "case 7", tags=["v1"])])
-    policy = RetentionPolicy((Rule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=by_tag))
+    by_tag = LegalHolds([Hold.parse(["team/*"], "case 7", tags=["v1"])])
+    policy = RetentionPolicy((TagRule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=by_tag))
     made = plan(policy, facts(family, BOTH))
     assert gone(made) == {"v2"}
     assert [removed.digest for removed in made.manifests] == [digest("m")]
-    by_digest = Holds([Hold.parse(["team/*"], "case 7", digests=[str(digest("sig"))])])
-    policy = RetentionPolicy((Rule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=by_digest))
+    by_digest = LegalHolds([Hold.parse(["team/*"], "case 7", digests=[str(digest("sig"))])])
+    policy = RetentionPolicy((TagRule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=by_digest))
     made = plan(policy, facts(family, BOTH))
     assert [removed.digest for removed in made.manifests] == [digest("m")], "a held signature keeps its image"
-    everything = Holds([Hold.parse(["team/*"], "case 7")])
-    policy = RetentionPolicy((Rule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=everything))
-    assert plan(policy, facts(family, BOTH)) == Plan(NAME)
+    everything = LegalHolds([Hold.parse(["team/*"], "case 7")])
+    policy = RetentionPolicy((TagRule("r", EVERY, keep_last=0),), days(1), protection=protected(holds=everything))
+    assert plan(policy, facts(family, BOTH)) == RetentionPlan(NAME)
 
 
 def test_immutable_tags_stay_unless_they_may_be_deleted() -> None:
     for deletable in (False, True):
         immutable = ImmutableRule.parse("immutability.rules[0]", ["**"], tags=["v1*"], deletable=deletable)
-        policy = RetentionPolicy((Rule("r", EVERY, keep_last=0),), protection=protected(immutable))
+        policy = RetentionPolicy((TagRule("r", EVERY, keep_last=0),), protection=protected(immutable))
         assert gone(plan(policy, facts(AGES))) == {"v20", "v40", "v80"} | ({"v1", "v10"} if deletable else set())
 
 

@@ -11,10 +11,10 @@ from tests.registry.instrumented import InstrumentedDriver
 from tests.retention.repositories import NAME, NEVER, Repository
 
 from moorage.patterns import Glob
-from moorage.registry.holds import Hold, Holds
+from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import Protection
 from moorage.retention.families import closure
-from moorage.retention.rules import RetentionPolicy, Rule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, image, index
 from moorage.types import Digest, Tag
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 EVERY = (Glob.parse("**"),)
 ONE, TWO, THREE = image(seed=1), image(seed=2), image(seed=3)
-ALL = RetentionPolicy((Rule("all", EVERY, keep_last=0),))
+ALL = RetentionPolicy((TagRule("all", EVERY, keep_last=0),))
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def repository() -> Repository:
 async def test_what_the_plan_says_happens_and_can_be_restored(repository: Repository) -> None:
     await repository.push(ONE, "v1")
     await repository.push(TWO, "keep")
-    policy = RetentionPolicy((Rule("old", EVERY, TagSelector.parse(match=["v*"]), keep_last=0),))
+    policy = RetentionPolicy((TagRule("old", EVERY, TagSelector.parse(match=["v*"]), keep_last=0),))
     (result, dry) = (None, await repository.run(policy, dry_run=True).repository(NAME))
     assert [decision.state.tag for decision in dry.plan.removed_tags] == ["v1"]
     assert await repository.tags() == {"v1", "keep"}, "a dry run deletes nothing"
@@ -59,7 +59,7 @@ async def test_repositories_without_a_rule_are_not_read(repository: Repository) 
         pytest.fail(f"{call} of a repository that no rule names")
 
     driver.before = forbidden  # type: ignore[method-assign]
-    policy = RetentionPolicy((Rule("r", (Glob.parse("other/*"),), keep_last=0),))
+    policy = RetentionPolicy((TagRule("r", (Glob.parse("other/*"),), keep_last=0),))
     result = await Repository(driver).run(policy).repository(NAME)
     assert result.plan.tags == ()
 
@@ -206,9 +206,9 @@ async def test_families_are_never_half_removed(repository: Repository, seed: int
             await repository.push(built, *tags)
     before = await repository.store.facts.read(NAME)
     held = [str(dice.choice(sorted(before.manifests)))] if dice.random() < 0.3 else []
-    holds = Holds([Hold.parse(["**"], "held", digests=held)] if held else [])
+    holds = LegalHolds([Hold.parse(["**"], "held", digests=held)] if held else [])
     policy = RetentionPolicy(
-        (Rule("few", EVERY, TagSelector.parse(match=["v*"]), keep_last=dice.randint(0, 2)),),
+        (TagRule("few", EVERY, TagSelector.parse(match=["v*"]), keep_last=dice.randint(0, 2)),),
         timedelta(days=30) if dice.random() < 0.5 else None,
         protection=Protection(holds=holds),
     )

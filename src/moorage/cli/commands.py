@@ -65,7 +65,7 @@ app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
 app.add_typer(migrate.app, name="migrate")
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
-app.command("retention")(retention.retention)
+app.command("retention", short_help="Delete tags by the retention rules.")(retention.retention)
 app.command("version")(version.version)
 app.command(
     "garbage-collect",

@@ -26,7 +26,7 @@ def retention(
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Delete the tags that the rules of `retention` do not keep, each with its family of manifests.
+    """Delete tags that the retention rules do not keep, each with its family of manifests.
 
     The registry may be serving meanwhile. What goes can be restored for storage.delete.undo; its bytes are freed
     by garbage collection after that time.

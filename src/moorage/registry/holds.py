@@ -6,7 +6,7 @@ layers, signatures, SBOMs) is held with it; only who reads the store can follow 
 more.
 
 Held content is kept by garbage collection and retention, and its deletion by clients is refused with the reason.
-Holds are read with the settings: a new one takes effect when the registry has been restarted or reloaded.
+LegalHolds are read with the settings: a new one takes effect when the registry has been restarted or reloaded.
 
 Above: `protection.py`, `gc/`, `retention/`.  Below: `moorage/patterns.py`.
 """
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
     from moorage.types import Reference, RepoName
 
-__all__ = ["NO_HOLDS", "Hold", "Holds", "matches_any"]
+__all__ = ["NO_HOLDS", "Hold", "LegalHolds", "matches_any"]
 
 
 def matches_any(patterns: Iterable[Glob], value: str) -> bool:
@@ -59,7 +59,7 @@ class Hold:
         return not self.tags and not self.digests
 
 
-class Holds:
+class LegalHolds:
     """The holds of the settings.  Costs nothing per call without any; what matches a repository is cached."""
 
     def __init__(self, holds: Sequence[Hold] = ()) -> None:
@@ -100,4 +100,4 @@ class Holds:
         return frozenset().union(*(hold.digests for hold in self.of(name)))
 
 
-NO_HOLDS: Final = Holds()
+NO_HOLDS: Final = LegalHolds()

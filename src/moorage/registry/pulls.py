@@ -49,7 +49,7 @@ HORIZON_S: Final = 400 * 86400.0
 
 _BEAT_S: Final = 3600.0
 _LIMIT: Final = 100_000
-"""Tags and manifests in the memory of a process at which it writes early; above twice as many it drops new ones."""
+"""Entries in the memory of a process at which it writes early; above twice as many it drops new ones."""
 _LINES: Final = 20_000
 _HEADER: Final = "moorage-pulls 1"
 _LIMIT_BYTES: Final = 32 << 20
@@ -162,7 +162,7 @@ class PullTimes:
         return None if at is None else datetime.fromtimestamp(at, UTC)
 
     async def load(self, *, now: float | None = None) -> Sequence[Key]:
-        """Read all lists; return their keys.  Lists that cannot be read make `since` None: nothing is known then."""
+        """Read all lists; return their keys.  With one that cannot be read `since` is None: nothing is known."""
         since, alive = await _read_since(self._driver)
         moment = time.time() if now is None else now
         known = since is not None and alive is not None and moment - alive <= GAP_S

@@ -31,7 +31,7 @@ from moorage.registry import media
 from moorage.registry.links import REVISION
 from moorage.registry.referrer_links import encode
 from moorage.registry.trash import Earlier
-from moorage.retention.decide import Plan, decide, unneeded
+from moorage.retention.decide import RetentionPlan, decide, unneeded
 from moorage.retention.families import closure
 from moorage.storage.driver import KeyMissing
 
@@ -75,7 +75,7 @@ class RepositoryResult:
     `readable` is False if a manifest cannot be read, so that no manifest is deleted.
     """
 
-    plan: Plan
+    plan: RetentionPlan
     tags: list[TagDecision] = field(default_factory=list)
     manifests: list[RemovedManifest] = field(default_factory=list)
     changed: list[TagDecision] = field(default_factory=list)
@@ -106,7 +106,7 @@ class RetentionRun:
     async def repository(self, name: RepoName) -> RepositoryResult:
         """Decide on one repository, and delete what goes."""
         if not self._policy.concerns(name):
-            return RepositoryResult(Plan(name))
+            return RepositoryResult(RetentionPlan(name))
         facts = await self._store.facts.read(name)
         plan = decide(self._policy, facts, self._pulls, self._now())
         result = RepositoryResult(plan, readable=facts.is_readable)

@@ -22,7 +22,7 @@ from moorage.registry.trash import Trash
 from moorage.registry.walk import visit_repositories
 from moorage.retention.decide import Pulls
 from moorage.retention.facts import FactsReader
-from moorage.retention.rules import RetentionPolicy, Rule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
 from moorage.retention.run import RetentionRun, RetentionStore
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageError
@@ -73,12 +73,12 @@ def make_policy(settings: Settings) -> RetentionPolicy:
     )
 
 
-def _rule(index: int, rule: RetentionRule) -> Rule:
+def _rule(index: int, rule: RetentionRule) -> TagRule:
     def span(seconds: float | None) -> timedelta | None:
         return None if seconds is None else timedelta(seconds=seconds)
 
     tags = rule.tags
-    return Rule(
+    return TagRule(
         rule.name or f"rules[{index}]",
         tuple(map(Glob.parse, rule.repositories)),
         TagSelector.parse(match=tags.match, regex=tags.regex, semver=tags.semver, exceptions=tags.except_),
