@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from moorage.storage.bulk import OneByOne
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
 from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
 
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.storage.driver import (
+        Bulk,
         Content,
         Key,
         LocalFile,
@@ -53,6 +55,10 @@ class InstrumentedDriver:
     @property
     def uploads(self) -> Uploads:
         return self._driver.uploads
+
+    @property
+    def bulk(self) -> Bulk:
+        return OneByOne(self)
 
     async def _change(self, call: str) -> None:
         await self.before(call)

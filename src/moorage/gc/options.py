@@ -1,4 +1,4 @@
-"""Options of a collection, and interfaces of its sources: trash and legal holds."""
+"""Options of a collection, and the interface of legal holds."""
 
 from __future__ import annotations
 
@@ -6,12 +6,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
-    from datetime import datetime
+    from moorage.types import RepoName
 
-    from moorage.types import Digest, RepoName, Tag
-
-__all__ = ["CollectionOptions", "Holds", "TrashSource", "Trashed"]
+__all__ = ["CollectionOptions", "Holds"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,29 +27,6 @@ class CollectionOptions:
     """Age above which an unfinished upload is removed."""
     dry_run: bool = False
     """Remove nothing, and write nothing to the store."""
-
-
-@dataclass(frozen=True, slots=True)
-class Trashed:
-    """An entry of a repository's trash, as far as a collection needs it.  `key` is that of its object.
-
-    `digest` is the deleted manifest, the manifest of a deleted tag, or a layer; `stored` the digest that the
-    layer's link named, if it was another one.
-    """
-
-    key: str
-    kind: str
-    at: datetime
-    digest: Digest
-    stored: Digest | None = None
-    tag: Tag | None = None
-
-
-class TrashSource(Protocol):
-    """Deleted content that can be restored."""
-
-    async def __call__(self, name: RepoName) -> Collection[Trashed]:
-        """Return every entry of a repository's trash, also expired ones.  Raises StorageUnavailable."""
 
 
 class Holds(Protocol):

@@ -43,6 +43,7 @@ __all__ = [
     "READ_LIMIT_BYTES",
     "Always",
     "Appender",
+    "Bulk",
     "Conflict",
     "Content",
     "Driver",
@@ -103,6 +104,11 @@ class Stat:
         if not isinstance(self._modified, datetime):
             self._modified = datetime.fromtimestamp(self._modified, UTC)
         return self._modified
+
+    @property
+    def modified_s(self) -> float:
+        """Seconds since 1970."""
+        return self._modified.timestamp() if isinstance(self._modified, datetime) else self._modified
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Stat):
@@ -343,6 +349,30 @@ class Uploads(Protocol):
         """
 
 
+class Bulk(Protocol):
+    """Many keys in one call; results are in the order of the keys.
+
+    Raises what the driver raises for one key, except that nothing is raised for a missing object or prefix.
+    """
+
+    async def fingerprints(self, prefixes: Sequence[Key]) -> Sequence[str | None]:
+        """Return a text for each prefix that changes whenever a name directly below it appears or vanishes.
+
+        None: unknown; list it.  So is a prefix that changed within the last seconds: a further change might
+        go unnoticed.  Read the fingerprint first and then list, and the list is current for as long as the
+        fingerprint is the same.  Changes further below have no effect on it.
+        """
+
+    async def names(self, prefixes: Sequence[Key]) -> Sequence[Sequence[str]]:
+        """Return the names directly below each prefix, as `Driver.children` does, in any order."""
+
+    async def read(self, keys: Sequence[Key], *, limit: int) -> Sequence[bytes | None]:
+        """Return each object; None for one that is missing or larger than `limit` bytes."""
+
+    async def find(self, keys: Sequence[Key]) -> Sequence[Stat | None]:
+        """Return what `Driver.find` does."""
+
+
 class Driver(Protocol):
     """Objects under keys, for one root directory, bucket or container.
 
@@ -369,6 +399,10 @@ class Driver(Protocol):
 
     @property
     def uploads(self) -> Uploads: ...
+
+    @property
+    def bulk(self) -> Bulk:
+        """Operations on many keys at once, for walks over a whole store."""
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         """Return a whole small object.  Raises KeyMissing, ObjectTooLarge."""

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import (
         Appender,
+        Bulk,
         Content,
         Key,
         LocalFile,
@@ -67,6 +68,7 @@ class InstrumentedDriver:
         self._inner = inner
         self._watch = watch
         self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
+        self.bulk: Bulk = _Bulk(inner.bulk, inner.name, watch)
 
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         with self._watch(self.name, "GetContent", key):
@@ -139,6 +141,31 @@ class InstrumentedDriver:
 
     async def close(self) -> None:
         await self._inner.close()
+
+
+class _Bulk:
+    """See `driver.Bulk`; each call is one action, named after its first key."""
+
+    def __init__(self, inner: Bulk, name: str, watch: Watch) -> None:
+        self._inner = inner
+        self._name = name
+        self._watch = watch
+
+    async def fingerprints(self, prefixes: Sequence[Key]) -> Sequence[str | None]:
+        with self._watch(self._name, "Stat", next(iter(prefixes), "")):
+            return await self._inner.fingerprints(prefixes)
+
+    async def names(self, prefixes: Sequence[Key]) -> Sequence[Sequence[str]]:
+        with self._watch(self._name, "List", next(iter(prefixes), "")):
+            return await self._inner.names(prefixes)
+
+    async def read(self, keys: Sequence[Key], *, limit: int) -> Sequence[bytes | None]:
+        with self._watch(self._name, "GetContent", next(iter(keys), "")):
+            return await self._inner.read(keys, limit=limit)
+
+    async def find(self, keys: Sequence[Key]) -> Sequence[Stat | None]:
+        with self._watch(self._name, "Stat", next(iter(keys), "")):
+            return await self._inner.find(keys)
 
 
 class _Uploads:

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
+from moorage.storage.bulk import OneByOne
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -77,8 +79,11 @@ class MemoryDriver:
     def __init__(self) -> None:
         self._objects: dict[str, _StoredObject] = {}
         self._below: dict[str, dict[str, int]] = {}
+        self._changes: dict[str, int] = {}
+        self._instance = os.urandom(8).hex()
         self._versions = itertools.count(1)
         self.uploads = MemoryUploads(self)
+        self.bulk = MemoryBulk(self)
 
     def put(self, key: Key, data: bytes) -> Version:
         """Store an object, for `write`, `commit` and `publish`."""
@@ -97,11 +102,20 @@ class MemoryDriver:
         while key:
             key, _, name = key.rpartition("/")
             names = self._below.setdefault(key, {})
+            known = name in names
             names[name] = names.get(name, 0) + change
             if names[name] == 0:
                 del names[name]
+            if known != (name in names):
+                self._changes[key] = next(self._versions)
             if not names:
                 del self._below[key]
+                del self._changes[key]
+
+    def fingerprint(self, prefix: Key) -> str:
+        """Return that of `driver.Bulk.fingerprints`: another one after each change; no names are always 0."""
+        check_key(prefix)
+        return f"{self._instance}.{self._changes.get(prefix, 0)}"
 
     def _object(self, key: Key) -> _StoredObject:
         check_key(key)
@@ -209,6 +223,17 @@ class MemoryDriver:
 
     async def close(self) -> None:
         """Return: there is nothing to free."""
+
+
+class MemoryBulk(OneByOne):
+    """See `driver.Bulk`."""
+
+    def __init__(self, driver: MemoryDriver) -> None:
+        super().__init__(driver)
+        self._memory = driver
+
+    async def fingerprints(self, prefixes: Sequence[Key]) -> Sequence[str | None]:
+        return [self._memory.fingerprint(prefix) for prefix in prefixes]
 
 
 class MemoryReader:

@@ -39,6 +39,7 @@ from moorage.storage.driver import (
     Version,
     Write,
 )
+from moorage.storage.filesystem.bulk import FilesystemBulk
 from moorage.storage.filesystem.data_directory import DataDirectory, check_readable
 from moorage.storage.filesystem.durable import (
     Directories,
@@ -92,6 +93,7 @@ class FilesystemDriver:
         self._data = DataDirectory(self._root)
         self._directories = Directories(self._root, self._data.create)
         self._listings = ListingCache()
+        self.bulk = FilesystemBulk(self._root, self.pool, self._data.check, _read, _is_temporary)
         self.uploads = FilesystemUploads(self._path, self.pool, self._directories, self._data.check)
 
     def _path(self, key: str) -> str:

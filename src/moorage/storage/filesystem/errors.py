@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import StorageError
 
-__all__ = ["storage_error", "translated", "translating"]
+__all__ = ["ABSENT_ERRORS", "storage_error", "translated", "translating"]
 
-_ABSENT: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
+ABSENT_ERRORS: Final = {errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP, errno.ENXIO}
 """ELOOP: a symbolic link loop; ENXIO: a socket in the place of a file."""
 
 _KINDS: Final[Mapping[int, tuple[type[StorageUnavailable], str]]] = {
@@ -87,6 +87,6 @@ def translated(
     error: OSError, operation: str, key: str, path: str, missing: Callable[[str], StorageError] | None
 ) -> StorageError:
     """Return the storage error for an OSError, as `translating` raises it; for the hottest paths."""
-    if missing is not None and error.errno in _ABSENT:
+    if missing is not None and error.errno in ABSENT_ERRORS:
         return missing(key)
     return storage_error(error, operation, path)

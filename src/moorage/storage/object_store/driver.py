@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
 from moorage.shielding import run_to_completion
+from moorage.storage.bulk import OneByOne
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost, Stored
 from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
 from moorage.storage.keys import check_key
@@ -56,6 +57,7 @@ class ObjectDriver:
         self.name = store.name
         self.removes_exactly = store.removes_exactly
         self.uploads = uploads
+        self.bulk = OneByOne(self)
         self._store = store
 
     @classmethod

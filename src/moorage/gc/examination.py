@@ -1,0 +1,551 @@
+"""Examination of a few repositories at once: lists them, reads what is not known yet, judges each.
+
+One call of the store serves all repositories of a batch: a local disk costs one hop to a thread, a bucket a few
+round trips.  Of a repository that was examined before only changes are read: names that are new, and manifests
+whose references are not in the cache.
+
+Entry directories count as links, except those of manifests, which are looked at once: CNCF Distribution leaves
+such a directory behind when a manifest is deleted.  One without a link is looked at again in every mark, since a
+push into it changes no directory that is watched.
+
+A link below `sha256` is not read: its path is its content.  Links of other algorithms are, as CNCF Distribution
+writes aliases: `_layers/sha512/X/link` names the sha256 digest under which the bytes are stored.
+
+Above: `mark.py`.  Below: `reachability.py`, `references.py`, `cache.py`.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from array import array
+from dataclasses import dataclass, field
+from itertools import chain
+from typing import TYPE_CHECKING, Final
+
+from moorage.errors import DigestInvalid, ManifestInvalid
+from moorage.gc.cache import Record
+from moorage.gc.marked import RepositoryCounts, TagHistoryEntry
+from moorage.gc.reachability import HistoryEntry, RepositoryContent, TrashItem, judge
+from moorage.gc.references import packed, references_of, unpacked
+from moorage.registry import layout
+from moorage.registry.tags import as_tag
+from moorage.registry.trash import Trash, TrashUnreadable, trash_time
+from moorage.storage.driver import READ_LIMIT_BYTES, Key
+from moorage.types import Digest, RepoName, Tag
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from datetime import datetime
+
+    from moorage.gc.cache import MarkCache
+    from moorage.gc.marked import Marked
+    from moorage.gc.options import CollectionOptions, Holds
+    from moorage.gc.reachability import Verdict
+    from moorage.gc.references import RawDigest, References
+    from moorage.gc.repositories import RepositoryNames
+    from moorage.storage.driver import Bulk, Driver
+
+__all__ = ["Examiner"]
+
+_LINK_LIMIT: Final = 1024
+_HEX: Final = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
+_CANONICAL: Final = "sha256"
+_RAW_BYTES: Final = 32
+_LAYERS: Final = "_layers"
+_REVISIONS: Final = "_manifests/revisions"
+_TAGS: Final = "_manifests/tags"
+_MANIFESTS: Final = layout.MANIFESTS_NAME
+_READ_AT_ONCE: Final = 500
+
+
+@dataclass(slots=True)
+class _Examined:
+    """One repository during its examination; digests by number."""
+
+    names: RepositoryNames
+    record: Record | None
+    thorough: bool
+    root: str
+    watched: dict[str, str | None] = field(default_factory=dict)
+    layers: dict[int, str] = field(default_factory=dict)
+    """The path of each entry, below the repository."""
+    aliases: dict[str, int | None] = field(default_factory=dict)
+    """Entries below other algorithms than sha256, whose content is read; with their number if it has one."""
+    targets: dict[int, int] = field(default_factory=dict)
+    revisions: dict[int, float] = field(default_factory=dict)
+    new: list[int] = field(default_factory=list)
+    empty: list[str] = field(default_factory=list)
+    has_tags: bool = False
+    tags: dict[str, int] = field(default_factory=dict)
+    tag_names: Sequence[str] = ()
+    torn_tags: set[str] = field(default_factory=set)
+    history: list[HistoryEntry[int]] = field(default_factory=list)
+    trash: list[TrashItem[int]] = field(default_factory=list)
+    extra: set[int] = field(default_factory=set)
+    """Blobs that are needed beside those of manifests: of aliases that cannot be parsed, and of the trash."""
+    uploading: bool = False
+    uploads: bool = False
+    reported: bool = False
+    is_empty: bool = False
+    verdict: Verdict[int] | None = None
+
+
+class Examiner:
+    """Examines repositories of one store for one mark.  `bulk` answers for the keys of the batch."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        cache: MarkCache,
+        options: CollectionOptions,
+        now: datetime,
+        holds: Holds | None,
+        marked: Marked,
+    ) -> None:
+        self._cache = cache
+        self._options = options
+        self._at = now
+        self._now = now.timestamp()
+        self._holds = holds
+        self._marked = marked
+        self._store = driver.bulk
+        self._trash = Trash(driver, keep_s=options.undo_s)
+        self._recheck_s = max(options.grace_s, options.undo_s)
+
+    # Repositories that need no examination.
+
+    async def changed(self, found: Sequence[RepositoryNames]) -> list[RepositoryNames]:
+        """Return the repositories that have changed, or whose judgement has run out; the others keep theirs."""
+        again: list[RepositoryNames] = []
+        asked: list[tuple[RepositoryNames, Record]] = []
+        prefixes: list[Key] = []
+        empties: list[Key] = []
+        for names in found:
+            record = self._cache.records.get(names.name)
+            if record is None or not self._lasts(names, record):
+                again.append(names)
+                continue
+            asked.append((names, record))
+            root = f"{layout.REPOSITORIES}/{names.name}/"
+            prefixes += [Key(root + path) for path in record.watched]
+            empties += [Key(f"{root}{path}/link") for path in record.empty]
+        prints = await self._store.fingerprints(prefixes)
+        filled = {stat.key for stat in await self._store.find(empties) if stat is not None} if empties else set()
+        start = 0
+        for names, record in asked:
+            end = start + len(record.watched)
+            root = f"{layout.REPOSITORIES}/{names.name}/"
+            if (
+                None in record.prints
+                or list(record.prints) != list(prints[start:end])
+                or (filled and any(f"{root}{path}/link" in filled for path in record.empty))
+            ):
+                again.append(names)
+            else:
+                self._count(len(record.revisions), len(record.layers))
+            start = end
+        return again
+
+    def _lasts(self, names: RepositoryNames, record: Record) -> bool:
+        return (
+            record.settled
+            and record.until > self._now
+            and record.reserved == names.reserved
+            and not self._is_due(names.name, record)
+        )
+
+    def _is_due(self, name: str, record: Record) -> bool:
+        """Return whether everything is read again, which is spread over time: a tag may have been moved unseen."""
+        part = (zlib.crc32(name.encode()) / (1 << 32) + 1) / 2
+        return self._now >= record.examined + self._recheck_s * part
+
+    # Examination.
+
+    async def examine(self, found: Sequence[RepositoryNames], bulk: Bulk) -> None:
+        """Examine repositories, and report what is dead in them."""
+        batch = []
+        for names in found:
+            record = self._cache.records.get(names.name)
+            thorough = record is None or self._is_due(names.name, record)
+            batch.append(_Examined(names, record, thorough, f"{layout.REPOSITORIES}/{names.name}/"))
+        await self._list(batch, bulk)
+        await self._look_at_revisions(batch, bulk)
+        await self._read_aliases(batch, bulk)
+        await self._look_at_uploads(batch, bulk)
+        for one in batch:
+            if "_trash" in one.names.reserved:
+                await self._read_trash(one)
+        if self._options.delete_untagged:
+            await self._read_tags([(one, one.tag_names) for one in batch], bulk)
+        await self._read_manifests(batch, bulk)
+        for one in batch:
+            self._judge(one)
+        await self._read_history(batch, bulk)
+        await self._look_at_dead(batch, bulk)
+        await self._finish(batch, bulk)
+
+    async def _list(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """List layers and revisions, each directory after its fingerprint."""
+        families: list[tuple[_Examined, str]] = []
+        for one in batch:
+            if _LAYERS in one.names.reserved:
+                families.append((one, _LAYERS))
+            if _MANIFESTS in one.names.reserved:
+                families += [(one, _MANIFESTS), (one, _REVISIONS)]
+                if self._options.delete_untagged:
+                    families.append((one, _TAGS))
+        entries: list[tuple[_Examined, str]] = []
+        for (one, path), names in zip(families, await self._watch(families, bulk), strict=True):
+            if path == _MANIFESTS:
+                one.has_tags = "tags" in names
+                # It shows when one of the two appears; from then on their own directories show a change.
+                has_revisions = "revisions" in names
+                if not has_revisions:
+                    del one.watched[_REVISIONS]
+                if not one.has_tags:
+                    one.watched.pop(_TAGS, None)
+                if has_revisions and (one.has_tags or not self._options.delete_untagged):
+                    del one.watched[_MANIFESTS]
+            elif path == _TAGS:
+                one.tag_names = names
+            else:
+                entries += [(one, f"{path}/{algorithm}") for algorithm in names]
+                if path == _REVISIONS and list(names) == [_CANONICAL]:
+                    # One of another algorithm is looked for when a blob of another one is dead (`mark.py`).
+                    one.watched.pop(_REVISIONS, None)
+        for (one, path), names in zip(entries, await self._watch(entries, bulk), strict=True):
+            self._add_entries(one, path, names)
+
+    async def _watch(self, found: Sequence[tuple[_Examined, str]], bulk: Bulk) -> Sequence[Sequence[str]]:
+        keys = [Key(one.root + path) for one, path in found]
+        for (one, path), print_ in zip(found, await bulk.fingerprints(keys), strict=True):
+            one.watched[path] = print_
+        return await bulk.names(keys)
+
+    def _add_entries(self, one: _Examined, path: str, names: Sequence[str]) -> None:
+        algorithm = path.rpartition("/")[2]
+        form = _HEX.get(algorithm)
+        is_layer = path.startswith(_LAYERS)
+        known: dict[RawDigest, int] = {}
+        if one.record is not None:
+            digest = self._cache.digests.digest
+            known = {
+                digest(number): number for number in (one.record.layers if is_layer else one.record.revisions)
+            }
+        for name in names:
+            if form is None or form.fullmatch(name) is None:
+                if is_layer and form is None:
+                    one.aliases[f"{path}/{name}"] = None
+                continue
+            raw = bytes.fromhex(name)
+            number = known.get(raw)
+            if number is None:
+                number = self._cache.digests.number(raw)
+            if is_layer:
+                one.layers[number] = f"{path}/{name}"
+                if algorithm != _CANONICAL:
+                    one.aliases[f"{path}/{name}"] = number
+            else:
+                one.new.append(number)
+
+    async def _look_at_revisions(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """Find out which entries have a link, and when it was written."""
+        asked: list[tuple[_Examined, int]] = []
+        for one in batch:
+            before: dict[int, float] = {}
+            if one.record is not None:
+                before = dict(zip(one.record.revisions, one.record.modified, strict=True))
+            for number in one.new:
+                if number in before and not one.thorough:
+                    one.revisions[number] = before[number]
+                else:
+                    asked.append((one, number))
+            one.thorough = one.thorough or not before.keys() <= set(one.new)
+        stats = await bulk.find([self._revision_key(one, number) for one, number in asked])
+        for (one, number), stat in zip(asked, stats, strict=True):
+            if stat is None:
+                digest = unpacked(self._cache.digests.digest(number))
+                one.empty.append(f"{_REVISIONS}/{digest.algorithm}/{digest.hex}")
+            else:
+                one.revisions[number] = stat.modified_s
+                if stat.size == 0:
+                    self._note(one, stat.key, "the link is empty; its manifest is kept")
+
+    async def _read_aliases(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        asked = [(one, path) for one in batch for path in one.aliases]
+        if not asked:
+            return
+        keys = [Key(f"{one.root}{path}/link") for one, path in asked]
+        for (one, path), key, data in zip(asked, keys, await bulk.read(keys, limit=_LINK_LIMIT), strict=True):
+            target = self._decode(one, key, data) if data is not None else None
+            number = one.aliases[path]
+            if target is None:
+                continue
+            if number is None:
+                one.extra.add(target)
+            else:
+                one.targets[number] = target
+
+    def _decode(self, one: _Examined, key: Key, data: bytes) -> int | None:
+        """Return the number of the digest in a link; None, and a report, if it has none."""
+        try:
+            return self._cache.digests.number(packed(Digest.parse(data.decode("ascii").strip())))
+        except (DigestInvalid, UnicodeDecodeError):
+            self._note(one, key, "the link holds no digest; what its path names is kept")
+            return None
+
+    async def _look_at_uploads(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        asked = [one for one in batch if "_uploads" in one.names.reserved]
+        uploads = [Key(f"{one.root}_uploads") for one in asked]
+        keys: list[Key] = []
+        owners: list[_Examined] = []
+        for one, home, names in zip(asked, uploads, await bulk.names(uploads), strict=True):
+            one.uploads = bool(names)
+            for name in names:
+                keys += [Key(f"{home}/{name}/startedat"), Key(f"{home}/{name}/data"), Key(f"{home}/{name}/state")]
+                owners += [one] * 3
+        for one, stat in zip(owners, await bulk.find(keys), strict=True):
+            if stat is not None and stat.modified_s + self._options.grace_s > self._now:
+                one.uploading = True
+
+    async def _read_trash(self, one: _Examined) -> None:
+        name = RepoName(one.names.name)
+        number = self._cache.digests.number
+        async for keys in self._trash.keys(name):
+            for key in keys:
+                at = trash_time(key)
+                if at is None or not self._trash.keeps(key, self._at):
+                    self._marked.trash.add(key)
+                    one.reported = True
+                    continue
+                try:
+                    entries = await self._trash.read(key)
+                except TrashUnreadable as error:
+                    self._note(one, key, f"{error}; what its key names is kept")
+                    if error.digest is not None:
+                        raw = number(packed(error.digest))
+                        one.trash.append(TrashItem((raw,), at.timestamp(), is_layer=False))
+                    continue
+                for entry in entries:
+                    for is_layer, digests in ((False, entry.manifests), (True, entry.blobs)):
+                        if digests:
+                            numbers = tuple(number(packed(digest)) for digest in digests)
+                            one.trash.append(TrashItem(numbers, at.timestamp(), is_layer))
+
+    async def _read_tags(self, asked: Iterable[tuple[_Examined, Sequence[str]]], bulk: Bulk) -> None:
+        """Read where tags point."""
+        tags = [(one, tag) for one, names in asked for tag in names if as_tag(tag) is not None]
+        keys = [Key(f"{one.root}{_TAGS}/{tag}/current/link") for one, tag in tags]
+        for (one, tag), key, data in zip(tags, keys, await bulk.read(keys, limit=_LINK_LIMIT), strict=True):
+            if data is None:
+                continue  # an unfinished push: its history counts
+            number = self._decode(one, key, data)
+            if number is None:
+                one.torn_tags.add(tag)
+            else:
+                one.tags[tag] = number
+
+    async def _read_manifests(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """Read the references of manifests that are not in the cache."""
+        cache = self._cache
+        asked: dict[int, _Examined] = {}
+        for one in batch:
+            trashed = (number for item in one.trash if not item.is_layer for number in item.digests)
+            for number in chain(one.revisions, trashed):
+                if not cache.has_references(number):
+                    asked[number] = one
+        numbers = list(asked)
+        for start in range(0, len(numbers), _READ_AT_ONCE):
+            part = numbers[start : start + _READ_AT_ONCE]
+            keys = [layout.blob_data(unpacked(cache.digests.digest(number))) for number in part]
+            for number, data in zip(part, await bulk.read(keys, limit=READ_LIMIT_BYTES), strict=True):
+                if data is not None:
+                    try:
+                        cache.add_references(number, references_of(data))
+                    except ManifestInvalid:
+                        continue  # reported in every repository that has it
+
+    # Judgement.
+
+    def _judge(self, one: _Examined) -> None:
+        name = one.names.name
+        content = RepositoryContent(
+            one.revisions,
+            one.layers,
+            one.tags,
+            one.history,
+            one.trash,
+            uploading=one.uploading,
+            held=not one.names.valid or (self._holds is not None and self._holds(RepoName(name))),
+        )
+        known: dict[int, References[int] | None] = {}
+        cached = self._cache.references
+
+        def references(number: int) -> References[int] | None:
+            if number not in known:
+                known[number] = cached(number)
+            return known[number]
+
+        one.verdict = judge(content, references, self._options, self._now)
+
+    async def _read_history(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """Read the history of tags where it may keep a manifest, or be removed, and judge again."""
+        asked = [one for one in batch if one.has_tags and (one.thorough or _verdict(one).dead)]
+        if not asked:
+            return
+        if not self._options.delete_untagged:
+            homes = [Key(f"{one.root}{_TAGS}") for one in asked]
+            for one, names in zip(asked, await bulk.names(homes), strict=True):
+                one.tag_names = names
+        tags = [(one, tag) for one in asked for tag in one.tag_names if as_tag(tag) is not None]
+        homes = [Key(f"{one.root}{_TAGS}/{tag}/index") for one, tag in tags]
+        paths: list[tuple[_Examined, str, str, Key]] = []
+        for (one, tag), home, names in zip(tags, homes, await bulk.names(homes), strict=True):
+            paths += [
+                (one, tag, algorithm, Key(f"{home}/{algorithm}")) for algorithm in names if algorithm in _HEX
+            ]
+        found: list[tuple[_Examined, str, int, Key]] = []
+        listed = await bulk.names([path for *_, path in paths])
+        for (one, tag, algorithm, path), names in zip(paths, listed, strict=True):
+            for name in names:
+                if _HEX[algorithm].fullmatch(name) is not None:
+                    number = self._cache.digests.number(bytes.fromhex(name))
+                    if number not in _verdict(one).needed:
+                        found.append((one, tag, number, Key(f"{path}/{name}/link")))
+        await self._add_history(found, bulk)
+
+    async def _add_history(self, found: Sequence[tuple[_Examined, str, int, Key]], bulk: Bulk) -> None:
+        if not found:
+            return
+        if not self._options.delete_untagged:
+            tags = dict.fromkeys((one.names.name, tag) for one, tag, *_ in found)
+            owners = {one.names.name: one for one, *_ in found}
+            await self._read_tags([(owners[name], [tag]) for name, tag in tags], bulk)
+        own = await bulk.find([key for *_, key in found])
+        links = await bulk.find([Key(f"{one.root}{_TAGS}/{tag}/current/link") for one, tag, *_ in found])
+        for (one, tag, number, _), entry, link in zip(found, own, links, strict=True):
+            if entry is None:
+                continue
+            at = entry.modified_s if link is None else max(entry.modified_s, link.modified_s)
+            # A tag whose link is torn may have named any of them.
+            one.history.append(HistoryEntry(tag, number, self._now if tag in one.torn_tags else at))
+        for one in {id(one): one for one, *_ in found}.values():
+            self._judge(one)
+
+    async def _look_at_dead(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """Look once more at the links of manifests that are dead: a push may have written one again."""
+        asked = [(one, number) for one in batch for number in _verdict(one).dead]
+        if not asked:
+            return
+        stats = await bulk.find([self._revision_key(one, number) for one, number in asked])
+        again: dict[int, _Examined] = {}
+        for (one, number), stat in zip(asked, stats, strict=True):
+            if stat is None:
+                del one.revisions[number]
+                again[id(one)] = one
+            elif stat.modified_s != one.revisions[number]:
+                one.revisions[number] = stat.modified_s
+                again[id(one)] = one
+        for one in again.values():
+            self._judge(one)
+
+    # Results.
+
+    async def _finish(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+        """Look at the age of dangling layer links, and report."""
+        asked = [(one, number) for one in batch for number in _verdict(one).dangling]
+        stats = await bulk.find([Key(f"{one.root}{one.layers[number]}/link") for one, number in asked])
+        dead: dict[int, list[int]] = {}
+        kept: dict[int, list[int]] = {}
+        for (one, number), stat in zip(asked, stats, strict=True):
+            if stat is None:
+                one.empty.append(one.layers[number])
+            elif stat.modified_s + self._options.grace_s > self._now:
+                kept.setdefault(id(one), []).append(number)
+                _verdict(one).until = min(_verdict(one).until, stat.modified_s + self._options.grace_s)
+            else:
+                dead.setdefault(id(one), []).append(number)
+        await self._look_at_empty([one for one in batch if _is_empty(one)], bulk)
+        for one in batch:
+            self._report(one, dead.get(id(one), []), kept.get(id(one), []))
+
+    async def _look_at_empty(self, found: Sequence[_Examined], bulk: Bulk) -> None:
+        """Find repositories without tags among those that have nothing else."""
+        homes = [Key(f"{one.root}{_TAGS}") for one in found]
+        for one, names in zip(found, await bulk.names(homes), strict=True):
+            if not names:
+                one.is_empty = True
+                self._marked.repositories.add(RepoName(one.names.name))
+
+    def _report(self, one: _Examined, dead_layers: Sequence[int], young: Sequence[int]) -> None:
+        marked = self._marked
+        verdict = _verdict(one)
+        name = RepoName(one.names.name)
+        digest = self._cache.digests.digest
+        for number in verdict.unreadable:
+            key = layout.blob_data(unpacked(digest(number)))
+            self._note(one, key, f"the manifest cannot be read; {name} keeps all its layers")
+        marked.layers.update((name, unpacked(digest(number))) for number in dead_layers)
+        marked.revisions.update((name, unpacked(digest(number))) for number in verdict.dead)
+        marked.history.update(
+            TagHistoryEntry(name, Tag(entry.tag), unpacked(digest(entry.digest))) for entry in verdict.dead_history
+        )
+        if dead_layers or verdict.dead:
+            marked.by_repository[name] = RepositoryCounts(
+                len(one.revisions), len(one.layers), len(verdict.dead), len(dead_layers)
+            )
+        self._count(len(one.revisions), len(one.layers))
+        settled = not (dead_layers or verdict.dead or verdict.dead_history or one.is_empty or one.reported)
+        self._cache.replace(one.names.name, self._record(one, settled=settled, young=young))
+
+    def _record(self, one: _Examined, *, settled: bool, young: Sequence[int]) -> Record:
+        verdict = _verdict(one)
+        needs = {*verdict.needed, *verdict.layers, *one.extra, *young}
+        if verdict.all_layers is not None:
+            needs.update(one.layers)
+        for item in one.trash:
+            needs.update(item.digests)
+        needs.update(target for number, target in one.targets.items() if number in needs)
+        examined = self._now if one.thorough or one.record is None else one.record.examined
+        until = verdict.until
+        if one.uploading:
+            until = self._now  # until the upload has ended
+        return Record(
+            tuple(one.watched),
+            tuple(one.watched.values()),
+            one.names.reserved,
+            array("I", one.layers),
+            array("I", one.revisions),
+            array("d", one.revisions.values()),
+            array("I", needs),
+            tuple(one.empty),
+            until,
+            examined,
+            settled,
+        )
+
+    def _count(self, manifests: int, layers: int) -> None:
+        counts = self._marked.counts
+        counts.repositories += 1
+        counts.manifests += manifests
+        counts.layers += layers
+
+    def _note(self, one: _Examined, key: Key, reason: str) -> None:
+        one.reported = True
+        self._marked.note(key, reason)
+
+    def _revision_key(self, one: _Examined, number: int) -> Key:
+        digest = unpacked(self._cache.digests.digest(number))
+        return Key(f"{one.root}{_REVISIONS}/{digest.algorithm}/{digest.hex}/link")
+
+
+def _is_empty(one: _Examined) -> bool:
+    """Return whether the repository has nothing, unless it has a tag."""
+    has_entries = one.revisions or one.layers or one.aliases
+    return one.names.valid and not (has_entries or one.trash or one.uploads or one.reported)
+
+
+def _verdict(one: _Examined) -> Verdict[int]:
+    assert one.verdict is not None
+    return one.verdict
