@@ -58,13 +58,22 @@ class FakeClock:
 
 
 def collection_of(
-    driver: Driver, options: CollectionOptions = AT_ONCE, *, clock: FakeClock | None = None, **more: Any
+    driver: Driver,
+    options: CollectionOptions = AT_ONCE,
+    *,
+    clock: FakeClock | None = None,
+    simple: bool = False,
+    **more: Any,
 ) -> Collection:
-    """Return a run without the process's timer; `now` is far enough ahead for the lease of a dead one."""
+    """Return a run without the process's timer; `now` is far enough ahead for the lease of a dead one.
+
+    `simple`: with the mark of the tests.
+    """
+    if simple:
+        more["marker"] = partial(SimpleMark, driver, options)
     clock = clock or FakeClock()
     more.setdefault("now", lambda: datetime.now(UTC) + timedelta(seconds=150))
     more.setdefault("guard", lambda _: nullcontext())
-    more.setdefault("marker", partial(SimpleMark, driver, options))
     more.setdefault("owner", "test")
     return Collection(driver=driver, options=options, clock=clock, sleep=clock.sleep, **more)
 

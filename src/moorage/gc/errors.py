@@ -1,13 +1,14 @@
 """Reasons for which a run does not begin, or stops before its end.
 
-CollectionRefused      nothing was removed; the text has cause and remedy
-CollectionStopped      the run stopped between two steps; the next run continues it
-└── CollectionHalted   `moorage garbage-collect --pause`
+CollectionRefused           nothing was removed; the text has cause and remedy
+CollectionStopped           the run stopped between two steps; the next run continues it
+├── CollectionReplaced      another collector has taken over
+└── CollectionHalted        `moorage garbage-collect --pause`
 """
 
 from __future__ import annotations
 
-__all__ = ["CollectionHalted", "CollectionRefused", "CollectionStopped"]
+__all__ = ["CollectionHalted", "CollectionRefused", "CollectionReplaced", "CollectionStopped"]
 
 
 class CollectionRefused(Exception):
@@ -16,6 +17,10 @@ class CollectionRefused(Exception):
 
 class CollectionStopped(Exception):
     """The run stopped before its end, leaving a state that the next one continues."""
+
+
+class CollectionReplaced(CollectionStopped):
+    """The markers of this run were removed by another one."""
 
 
 class CollectionHalted(CollectionStopped):

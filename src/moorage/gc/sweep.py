@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 import structlog
 
 from moorage.concurrency import map_bounded
-from moorage.gc.errors import CollectionStopped
+from moorage.gc.errors import CollectionReplaced, CollectionStopped
 from moorage.gc.families import Families, levels
 from moorage.gc.markers import Entry
 from moorage.registry import layout
@@ -211,7 +211,7 @@ class _Round:
             raise _DeadlinePassed
         await tools.in_charge()
         if not await tools.markers.is_in_place(*lists):
-            raise CollectionStopped("another collector has taken over; it continues with what is left")
+            raise CollectionReplaced("another collector has taken over; it continues with what is left")
 
     async def _doom(self, work: Work) -> tuple[set[StateName], set[StateName]]:
         """Write the lists of links and those of bytes; return their names."""
