@@ -10,7 +10,7 @@ from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import RegistryError
 from moorage.gc.families import Family, levels
-from moorage.gc.markers import Entry, decode_entries, encode_entries
+from moorage.gc.markers import ListEntry, decode_entries, encode_entries
 from moorage.gc.options import CollectionOptions
 from moorage.registry import layout
 from moorage.registry.sizes import MemorySizes, NotForgotten
@@ -291,5 +291,5 @@ async def test_a_collector_whose_markers_are_gone_removes_nothing() -> None:
 
 def test_entries_survive_their_text() -> None:
     """Requests of every node read them."""
-    entries = [Entry(BUILT.digest), Entry(BUILT.digest, "team/app")]
+    entries = [ListEntry(BUILT.digest), ListEntry(BUILT.digest, "team/app")]
     assert set(decode_entries(encode_entries(entries) + b"torn")) == set(entries)

@@ -7,7 +7,7 @@ requests do meanwhile), `markers.py`.  Below: `registry/`, `storage/`.
 The safety argument
 
 **Claim.**  A push that was acknowledged, and everything that a tag, an index or a subject needs, keeps its links
-and bytes, whatever collectors do, with any number of nodes and collectors, stopped or killed at any moment.
+and bytes, with any number of nodes and collectors, which may be stopped or killed at any moment.
 
 Notation.  A writer W writes its links durably (W1), then lists the state (W2), then reads the links and bytes that
 it relies on (W3), then acknowledges.  A collector writes its list of doomed digests (C1), marks and reads

@@ -4,7 +4,7 @@ One call of the store serves all repositories of a batch: a local disk costs one
 round trips.  Of a repository that was examined before only changes are read: names that are new, and manifests
 whose references are not in the cache.
 
-Entry directories count as links, except those of manifests, which are looked at once: CNCF Distribution leaves
+ListEntry directories count as links, except those of manifests, which are looked at once: CNCF Distribution leaves
 such a directory behind when a manifest is deleted.  One without a link is looked at again in every mark, since a
 push into it changes no directory that is watched.
 

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, Key, Stat
 
-__all__ = ["PAUSED_KEY", "Entry", "Markers", "decode_entries", "encode_entries", "is_paused", "pause", "resume"]
+__all__ = ["ListEntry", "Markers", "decode_entries", "encode_entries"]
 
 _LOCAL_LIST: Final = 1_000
 _REMOTE_LIST: Final = 10_000
@@ -56,26 +56,26 @@ PAUSED_KEY: Final = layout.collection("paused")
 """Exists while collections are paused (`moorage garbage-collect --pause`)."""
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """An entry of a list; `name` is "" if the digest is dead in the whole store."""
 
     digest: Digest
     name: str = ""
 
 
-def encode_entries(entries: Iterable[Entry]) -> bytes:
+def encode_entries(entries: Iterable[ListEntry]) -> bytes:
     """Return the content of a list."""
     lines = (f"{digest} {name}\n" if name else f"{digest}\n" for digest, name in entries)
     return "".join(sorted(lines)).encode()
 
 
-def decode_entries(data: bytes) -> list[Entry]:
+def decode_entries(data: bytes) -> list[ListEntry]:
     """Return the entries of a list.  Lines that are none are left out."""
-    found: list[Entry] = []
+    found: list[ListEntry] = []
     for line in data.decode("ascii", "replace").splitlines():
         text, _, name = line.partition(" ")
         with suppress(DigestInvalid):
-            found.append(Entry(Digest.parse(text), name))
+            found.append(ListEntry(Digest.parse(text), name))
     return found
 
 
@@ -143,7 +143,7 @@ class Markers:
     # Lists.
 
     async def write_lists(
-        self, kind: str, entries: Sequence[Entry], into: dict[StateName, list[Entry]]
+        self, kind: str, entries: Sequence[ListEntry], into: dict[StateName, list[ListEntry]]
     ) -> set[StateName]:
         """Write lists of the entries, in this order, and add them to `into`; return their names.
 
@@ -175,7 +175,7 @@ class Markers:
             start += len(part)
         return written
 
-    async def read_list(self, name: StateName) -> list[Entry]:
+    async def read_list(self, name: StateName) -> list[ListEntry]:
         """Return the entries of a list; none if it is gone."""
         try:
             content = await self._driver.read(layout.collection(str(name)), limit=_LIST_LIMIT_BYTES)
@@ -184,7 +184,7 @@ class Markers:
         return decode_entries(content.data)
 
     async def shrink(
-        self, name: StateName, keep: Sequence[Entry], lists: dict[StateName, list[Entry]]
+        self, name: StateName, keep: Sequence[ListEntry], lists: dict[StateName, list[ListEntry]]
     ) -> set[StateName]:
         """Replace a list of `lists` by one of the entries `keep`; return the new names, none for no entries."""
         new = await self.write_lists(name.kind, keep, lists) if keep else set()

@@ -9,7 +9,7 @@ beside it a collection loses data.  Recent traces that it leaves and Moorage doe
 
 A writer that has left none of them in the last day is not recognized: `foreignwriters` declares it.
 
-Source: docs/reference/storage-layout.md, sections 1, 2 and 8.1.
+Source: docs/reference/storage-layout.md, sections 1 and 2.
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ from moorage.gc.cleaning import remove_empty, remove_history, remove_trash, remo
 from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionReplaced, CollectionStopped
 from moorage.gc.guard import process_deadline
 from moorage.gc.mark import Marker
-from moorage.gc.markers import Entry, Markers
+from moorage.gc.markers import ListEntry, Markers
 from moorage.gc.preconditions import (
     check_clock,
     check_foreign_writers,
@@ -238,9 +238,9 @@ class _Run:
         self._report = Report(collection.token)
         self._started = datetime.min.replace(tzinfo=UTC)
         self._started_at = 0.0
-        self._since: dict[Entry, datetime] = {}
+        self._since: dict[ListEntry, datetime] = {}
         self._quarantine: dict[StateName, datetime] = {}
-        self._condemned: dict[StateName, list[Entry]] = {}
+        self._condemned: dict[StateName, list[ListEntry]] = {}
 
     async def run(self) -> Report:
         report = self._report
@@ -381,7 +381,7 @@ class _Run:
         """Write the lists of what is not condemned yet, as much as a full disk takes."""
         ordered = [*sorted(work.revisions), *sorted(work.layers)]
         entries = dict.fromkeys(entry_of(link, work.blobs) for link in ordered)
-        entries |= dict.fromkeys(map(Entry, sorted(work.blobs)))
+        entries |= dict.fromkeys(map(ListEntry, sorted(work.blobs)))
         new = [entry for entry in entries if self._condemned_since(entry) is None]
         if not new:
             return
@@ -400,18 +400,18 @@ class _Run:
                 "the store is full, and its reserve took only a part of the markers; another run removes the rest"
             )
 
-    def _condemned_since(self, entry: Entry) -> datetime | None:
-        return self._since.get(entry) or self._since.get(Entry(entry.digest))
+    def _condemned_since(self, entry: ListEntry) -> datetime | None:
+        return self._since.get(entry) or self._since.get(ListEntry(entry.digest))
 
     def _filtered(self, work: Work, test: Callable[[datetime], bool]) -> Work:
-        def passes(entry: Entry) -> bool:
+        def passes(entry: ListEntry) -> bool:
             since = self._condemned_since(entry)
             return since is not None and test(since)
 
         return Work(
             {link for link in work.revisions if passes(entry_of(link, work.blobs))},
             {link for link in work.layers if passes(entry_of(link, work.blobs))},
-            {digest: stat for digest, stat in work.blobs.items() if passes(Entry(digest))},
+            {digest: stat for digest, stat in work.blobs.items() if passes(ListEntry(digest))},
         )
 
     def _listed(self, work: Work) -> Work:

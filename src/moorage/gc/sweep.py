@@ -31,7 +31,7 @@ import structlog
 from moorage.concurrency import map_bounded
 from moorage.gc.errors import CollectionReplaced, CollectionStopped
 from moorage.gc.families import Families, levels
-from moorage.gc.markers import Entry
+from moorage.gc.markers import ListEntry
 from moorage.registry import layout
 from moorage.registry.collection_state import DOOMED
 from moorage.registry.links import LAYER, read_link
@@ -99,10 +99,10 @@ class Work:
     def __len__(self) -> int:
         return len(self.revisions) + len(self.layers) + len(self.blobs)
 
-    def entries(self) -> set[Entry]:
+    def entries(self) -> set[ListEntry]:
         """Return the entries of all of it."""
         found = {entry_of(link, self.blobs) for link in self.revisions | self.layers}
-        found.update(map(Entry, self.blobs))
+        found.update(map(ListEntry, self.blobs))
         return found
 
     def without(self, done: Work) -> Work:
@@ -111,10 +111,10 @@ class Work:
         return Work(self.revisions - done.revisions, self.layers - done.layers, blobs)
 
 
-def entry_of(link: tuple[RepoName, Digest], blobs: dict[Digest, Stat]) -> Entry:
+def entry_of(link: tuple[RepoName, Digest], blobs: dict[Digest, Stat]) -> ListEntry:
     """Return the entry of a dead link; `blobs` are those whose bytes are dead."""
     name, digest = link
-    return Entry(digest) if digest in blobs else Entry(digest, name)
+    return ListEntry(digest) if digest in blobs else ListEntry(digest, name)
 
 
 class _DeadlinePassed(Exception):
@@ -184,7 +184,7 @@ class _Round:
         self._sweep = sweep
         self._condemned = condemned
         self._deadline = 0.0
-        self._lists: dict[StateName, list[Entry]] = {}
+        self._lists: dict[StateName, list[ListEntry]] = {}
         self._issued: set[StateName] = set()
         self._done = Work()
 
@@ -222,7 +222,7 @@ class _Round:
         links = await markers.write_lists(DOOMED, entries, self._lists)
         blobs: set[StateName] = set()
         try:
-            blobs = await markers.write_lists(DOOMED, [Entry(key) for key in sorted(work.blobs)], self._lists)
+            blobs = await markers.write_lists(DOOMED, [ListEntry(key) for key in sorted(work.blobs)], self._lists)
         except StorageExhausted:
             if not links:
                 raise
@@ -263,7 +263,7 @@ class _Round:
         found = Work(
             set(filter(dead, work.revisions)),
             set(filter(dead, work.layers)),
-            {key: stat for key, stat in work.blobs.items() if key not in kept and Entry(key) in listed},
+            {key: stat for key, stat in work.blobs.items() if key not in kept and ListEntry(key) in listed},
         )
         if marked is not None:
             found.revisions &= marked.revisions
@@ -271,17 +271,17 @@ class _Round:
             found.blobs = {key: marked.blobs[key] for key in found.blobs if key in marked.blobs}
         return found
 
-    def _settle(self, alive: Work, work: Work, listed: set[Entry]) -> None:
+    def _settle(self, alive: Work, work: Work, listed: set[ListEntry]) -> None:
         """Note what was withdrawn.  What a full disk has left in no list is doomed in another round."""
         kept = self._sweep.kept
 
-        def settled(entry: Entry) -> bool:
+        def settled(entry: ListEntry) -> bool:
             return entry in listed or entry.digest in kept
 
         before = len(self._done)
         self._done.revisions |= {link for link in alive.revisions if settled(entry_of(link, work.blobs))}
         self._done.layers |= {link for link in alive.layers if settled(entry_of(link, work.blobs))}
-        self._done.blobs |= {key: stat for key, stat in alive.blobs.items() if settled(Entry(key))}
+        self._done.blobs |= {key: stat for key, stat in alive.blobs.items() if settled(ListEntry(key))}
         self._tools.report.kept += len(self._done) - before
 
     async def _withdraw(
@@ -291,7 +291,7 @@ class _Round:
         entries = {entry_of(link, work.blobs) for link in dead.revisions | dead.layers}
         return (
             await self._shrink(links, entries),
-            await self._shrink(blobs, set(map(Entry, dead.blobs))),
+            await self._shrink(blobs, set(map(ListEntry, dead.blobs))),
         )
 
     async def _targets(self, links: set[tuple[RepoName, Digest]]) -> set[Digest]:
@@ -303,7 +303,7 @@ class _Round:
         )
         return found | {target for target in targets if target is not None}
 
-    async def _shrink(self, names: set[StateName], keep: set[Entry]) -> set[StateName]:
+    async def _shrink(self, names: set[StateName], keep: set[ListEntry]) -> set[StateName]:
         """Replace the lists by ones with the entries of `keep` only; return the names of those that are left."""
         left: set[StateName] = set()
         for name in sorted(names):

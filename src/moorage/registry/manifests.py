@@ -187,7 +187,7 @@ class StoredManifests:
         push = _Push(name, reference, digest, data, parsed, referrer, tuple(dict.fromkeys(tags)), condition)
         with refusing():
             for _ in range(ATTEMPTS):
-                begun = await self._gate.begin()
+                begun = self._gate.recent() or await self._gate.begin()
                 needed = await self._references.run(name, digest, parsed, begun)
                 await self._condition(name, reference, push.condition)
                 lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)

@@ -7,7 +7,7 @@
 `PROTOCOL` numbers the rules between requests and collectors (`collection_gate.py`, `gc/`).  It changes when a node
 of the previous release would not observe them; then no collection runs until every node has the new one.  Nodes
 of releases before the first protocol publish nothing; most of them hold the lease of upload purging, whose
-format tells them (`lease.py`).
+format shows it (`lease.py`).
 
 Source of the key: `layout.py`; CNCF Distribution never lists it.
 """

@@ -112,7 +112,7 @@ class ReferenceCheck:
         waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
         absent: dict[str, None] = {}
         found = References({digest}, {REVISION(name, digest): digest})
-        if not await self._gate.admits(begun, digest):
+        if begun.in_progress and not await self._gate.admits(begun, digest):
             found.doomed.add(digest)
 
         async def missing(reference: _Reference) -> str | None:
