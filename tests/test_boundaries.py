@@ -100,6 +100,7 @@ BELOW: Final = {
         "cache",
         "config",
         "errors",
+        "gc",
         "health_checks",
         "http",
         "logs",

@@ -49,6 +49,7 @@ EVERYTHING: Final[dict[str, Any]] = {
     },
     "resources": {"requests": {"cpu": "500m", "memory": "256Mi"}, "limits": {"memory": "1Gi"}},
     "persistence": {"accessMode": "ReadWriteMany", "storageClass": "nfs", "size": "2Ti", "deleteEnabled": True},
+    "garbageCollect": {"enabled": True, "deleteUntagged": True, "interval": "12h", "grace": "48h", "wait": "20m"},
     "http": HTTP,
     "auth": {"htpasswd": {"existingSecret": "registry-users", "existingSecretKey": "users"}},
     "redis": {

@@ -243,3 +243,25 @@ def test_the_dashboard_is_found_by_the_sidecar(helm: Helm) -> None:
     assert found["metadata"]["namespace"] == "monitoring"
     shipped = (CHART / "files" / "dashboard.json").read_text().strip()
     assert found["data"] == {"demo-moorage.json": shipped}
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ({}, None),
+        ({"deleteUntagged": True, "wait": "1m"}, None),
+        ({"enabled": True}, {"enabled": True}),
+        (
+            {"enabled": True, "deleteUntagged": True, "interval": "12h", "grace": "36h", "wait": "20m"},
+            {"enabled": True, "deleteuntagged": True, "interval": "12h", "grace": "36h", "wait": "20m"},
+        ),
+    ],
+)
+def test_garbage_collection_is_a_setting_of_the_registry(
+    helm: Helm, given: dict[str, Any], expected: dict[str, Any] | None
+) -> None:
+    """No CronJob, which could not mount a volume of one node; the words of twuni's chart switch it on."""
+    rendered = helm.render({"garbageCollect": given})
+    config = yaml.safe_load(rendered.one("ConfigMap")["data"]["config.yml"])
+    assert config["storage"].get("maintenance", {}).get("garbagecollection") == expected
+    assert not any(one["kind"] == "CronJob" for one in rendered.objects)

@@ -39,7 +39,10 @@ CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     "proxy": ({"proxy": {"enabled": True, "remoteurl": "https://registry-1.docker.io"}}, "proxy: pull-through"),
     "proxy in configData": (data(proxy={"remoteurl": "https://registry-1.docker.io"}), "proxy: pull-through"),
     "proxy in a variable": (env("REGISTRY_PROXY_REMOTEURL"), "proxy: pull-through"),
-    "collection": ({"garbageCollect": {"enabled": True}}, "garbageCollect.enabled: garbage collection is not"),
+    "collection by a CronJob": (
+        {"garbageCollect": {"enabled": True, "schedule": "0 1 * * *", "resources": {"limits": {"cpu": 1}}}},
+        "garbageCollect.schedule, garbageCollect.resources: describe the CronJob of twuni's chart",
+    ),
     "swift": (
         {"storage": "swift", "swift": {"authurl": "http://s"}},
         "storage: the driver swift is not available",

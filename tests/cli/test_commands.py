@@ -85,14 +85,6 @@ def test_a_mistake_on_the_command_line_is_status_2(run: Run, arguments: tuple[st
     assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("arguments", [(), ("-m", "--dry-run", "/etc/docker/registry/config.yml")])
-def test_garbage_collection_says_that_it_did_nothing(run: Run, arguments: tuple[str, ...]) -> None:
-    """A cron job must fail, and its mail must have the reason."""
-    result = run("garbage-collect", *arguments, name="registry")
-    assert (result.returncode, result.stdout) == (1, "")
-    assert "not available in this version of Moorage; nothing was removed" in result.stderr
-
-
 @pytest.mark.parametrize("command", [("serve",), ("config", "check"), ("config", "show")])
 def test_a_configuration_that_cannot_be_read_is_one_line_and_status_1(
     run: Run, tmp_path: Path, command: tuple[str, ...]

@@ -17,7 +17,10 @@ STOCK: Final = Path("/usr/lib/systemd/system")
 MOORAGE: Final = UNITS / "moorage.service"
 DEBIAN: Final = UNITS / "docker-registry.service.d" / "moorage.conf"
 EXPOSURE_LIMIT: Final = 1.5
-OWN: Final = {"User", "Group", "StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "EnvironmentFile"}
+OWN: Final = {
+    "User", "Group", "StateDirectory", "StateDirectoryMode", "RuntimeDirectory", "CacheDirectory",
+    "CacheDirectoryMode", "EnvironmentFile",
+}  # fmt: skip
 OWN_IN_DEBIAN: Final = {"ReadWritePaths", "EnvironmentFile"}
 """What the two services differ in."""
 

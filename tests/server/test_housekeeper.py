@@ -280,9 +280,9 @@ def test_the_registry_purges_uploads_in_the_housekeeper(tmp_path: Path) -> None:
         assert not lease.exists(), "another node may purge at once"
 
 
-@pytest.mark.parametrize("off", [{"uploadpurging": {"enabled": False}}, {"readonly": {"enabled": True}}])
-def test_a_registry_without_purging_has_no_housekeeper(tmp_path: Path, off: dict[str, Any]) -> None:
-    storage = {"filesystem": {"rootdirectory": str(tmp_path / "data")}, "maintenance": off}
+def test_a_registry_that_only_serves_has_no_housekeeper(tmp_path: Path) -> None:
+    readonly = {"readonly": {"enabled": True}}
+    storage = {"filesystem": {"rootdirectory": str(tmp_path / "data")}, "maintenance": readonly}
     with serving(tmp_path / "home", module="tests.server.registry", storage=storage) as served:
         served.helper("storage-monitor")
         assert len(served.all_children()) == 3

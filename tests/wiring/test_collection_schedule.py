@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 import pytest
 from structlog.testing import capture_logs
 
+from moorage.gc.errors import CollectionRefused
 from moorage.registry import layout
 from moorage.registry.collection_pause import pause, resume
 from moorage.registry.collection_state import ENDED, RESERVE, new_token
 from moorage.storage.driver import ALWAYS, StorageDenied, StorageUnavailable
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring.collection_schedule import CollectionSchedule, keep_reserve
-from moorage.wiring.garbage_collection import CollectionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,13 +32,14 @@ class Runs:
         self.driver = driver
         self.count = 0
         self.error: Exception | None = None
+        self.outcome = "finished"
 
     async def __call__(self) -> Mapping[str, object]:
         self.count += 1
         if self.error is not None:
             raise self.error
         await self.driver.write(layout.collection(f"{ENDED}.{new_token()}"), b"{}")
-        return {"blobs": 3}
+        return {"outcome": self.outcome, "blobs": 3}
 
 
 def _schedule(
@@ -107,6 +108,19 @@ async def test_a_run_that_cannot_be_done_is_tried_again_soon(error: Exception, e
         assert await _schedule(driver, runs).step() == 600
     assert [line["event"] for line in logs] == [event]
     assert str(error) in str(logs[0])
+
+
+async def test_a_run_that_ended_early_is_continued_soon() -> None:
+    """An operator has paused it, or the lease was lost; a day later is too late."""
+    driver = MemoryDriver()
+    runs = Runs(driver)
+    runs.outcome = "paused"
+    with capture_logs() as logs:
+        assert await _schedule(driver, runs).step() == 600
+    assert (logs[0]["event"], logs[0]["log_level"]) == (
+        "garbage collection stopped early; the next run continues",
+        "warning",
+    )
 
 
 async def test_runs_that_only_report_are_counted_by_the_node() -> None:

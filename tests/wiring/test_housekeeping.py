@@ -12,7 +12,13 @@ from moorage.server.housekeeper.jobs import JobContext
 from moorage.storage.driver import StorageDenied
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring import housekeeping
-from moorage.wiring.housekeeping import StorageProbe, UploadPurgingJob, jobs
+from moorage.wiring.housekeeping import (
+    GarbageCollectionJob,
+    NodeRecordJob,
+    StorageProbe,
+    UploadPurgingJob,
+    jobs,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +26,7 @@ if TYPE_CHECKING:
 BUCKET: Final[dict[str, Any]] = {"s3": {"bucket": "b", "region": "r"}}
 FILES: Final[dict[str, Any]] = {"filesystem": {"rootdirectory": "/data"}}
 OFF: Final[dict[str, Any]] = {"maintenance": {"uploadpurging": {"enabled": False}}}
+COLLECTED: Final[dict[str, Any]] = {"maintenance": {"garbagecollection": {"enabled": True}}}
 READONLY: Final[dict[str, Any]] = {"maintenance": {"readonly": {"enabled": True}}}
 
 
@@ -30,11 +37,12 @@ def settings(storage: Mapping[str, object], **more: object) -> Settings:
 @pytest.mark.parametrize(
     ("storage", "names"),
     [
-        (FILES, [UploadPurgingJob]),
-        (FILES | OFF, []),
+        (FILES, [UploadPurgingJob, NodeRecordJob]),
+        (FILES | OFF, [NodeRecordJob]),
         (FILES | READONLY, []),
-        (BUCKET, [StorageProbe, UploadPurgingJob]),
-        (BUCKET | OFF, [StorageProbe]),
+        (FILES | COLLECTED, [UploadPurgingJob, NodeRecordJob, GarbageCollectionJob]),
+        (BUCKET, [StorageProbe, UploadPurgingJob, NodeRecordJob]),
+        (BUCKET | OFF, [StorageProbe, NodeRecordJob]),
         (BUCKET | READONLY, [StorageProbe]),
         ({"inmemory": {}}, []),
     ],
@@ -66,7 +74,7 @@ async def test_a_bucket_that_denies_access_is_reported_at_start(monkeypatch: pyt
 
     driver = Denied()
     monkeypatch.setattr(housekeeping, "make_driver", lambda _: driver)
-    (probe,) = jobs(settings(BUCKET | OFF), "i")
+    (probe,) = jobs(settings(BUCKET | READONLY), "i")
     with capture_logs() as logs:
         await probe.run(JobContext(lambda _: None))
     assert [line["event"] for line in logs] == ["the storage denies access"]

@@ -32,6 +32,19 @@ storage:
   delete:
     enabled: true
   {{- end }}
+  {{- if .Values.garbageCollect.enabled }}
+  maintenance:
+    garbagecollection:
+      enabled: true
+      {{- if .Values.garbageCollect.deleteUntagged }}
+      deleteuntagged: true
+      {{- end }}
+      {{- range $key := list "interval" "grace" "wait" }}
+      {{- with get $.Values.garbageCollect $key }}
+      {{ $key }}: {{ quote . }}
+      {{- end }}
+      {{- end }}
+  {{- end }}
   {{- if .Values.redis.addrs }}
   cache:
     blobdescriptor: redis

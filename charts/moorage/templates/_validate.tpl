@@ -4,7 +4,7 @@ values.schema.json checks each value by itself.
 */}}
 {{- define "moorage.validate" -}}
 {{- $found := list -}}
-{{- range list "unavailable" "image" "names" "pods" "secrets" "storage" "config" "network" "operations" -}}
+{{- range list "unavailable" "collection" "image" "names" "pods" "secrets" "storage" "config" "network" "operations" -}}
 {{- range include (printf "moorage.problems.%s" .) $ | splitList "\n" -}}
 {{- with trim . }}{{ $found = append $found . }}{{ end -}}
 {{- end -}}
@@ -18,14 +18,21 @@ values.schema.json checks each value by itself.
 {{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" (include "moorage.given" . | fromYaml)) (regexMatch " REGISTRY_PROXY_REMOTEURL(_FILE)? " (include "moorage.givenVariables" .)) }}
 proxy: pull-through caching is not available in this version of Moorage; keep CNCF Distribution for the cache, or copy the images with `skopeo sync`.
 {{- end }}
-{{- if .Values.garbageCollect.enabled }}
-garbageCollect.enabled: garbage collection is not available in this version of Moorage; leave it false, and keep the volume or bucket large enough. CNCF Distribution's `registry garbage-collect` works on the same storage while Moorage is scaled to zero.
-{{- end }}
 {{- if has .Values.storage (list "swift" "oss") }}
 storage: the driver {{ .Values.storage }} is not available; reach Swift by its S3 interface (s3api) and OSS by its S3 endpoint, with storage: s3.
 {{- end }}
 {{- if dig "notifications" "endpoints" "" (include "moorage.given" . | fromYaml) }}
 configData.notifications.endpoints: notifications are not available in this version of Moorage; remove them.
+{{- end }}
+{{- end -}}
+
+{{- define "moorage.problems.collection" -}}
+{{- $job := list }}
+{{- range list "schedule" "podAnnotations" "podLabels" "resources" }}
+{{- if get $.Values.garbageCollect . }}{{ $job = append $job (printf "garbageCollect.%s" .) }}{{ end }}
+{{- end }}
+{{- if and .Values.garbageCollect.enabled $job }}
+{{ join ", " $job }}: describe the CronJob of twuni's chart, which this one does not need, because the pods collect while they serve; remove this, and set garbageCollect.interval for another time between two runs than 24h.
 {{- end }}
 {{- end -}}
 

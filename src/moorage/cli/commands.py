@@ -9,18 +9,8 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import (
-    auth,
-    config,
-    garbage_collect,
-    health,
-    htpasswd,
-    migrate,
-    retention,
-    serve,
-    storage,
-    version,
-)
+from moorage.cli import auth, config, garbage_collect, health, htpasswd, migrate, serve, storage, version
+from moorage.cli.go_flags import GoFlags
 
 __all__ = ["app"]
 
@@ -67,10 +57,9 @@ app.add_typer(migrate.app, name="migrate")
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
 app.command("retention", short_help="Delete tags by the retention rules.")(retention.retention)
 app.command("version")(version.version)
-app.command(
-    "garbage-collect",
-    context_settings={"ignore_unknown_options": True, "allow_extra_args": True},
-)(garbage_collect.garbage_collect)
+app.command("garbage-collect", cls=GoFlags, short_help="Remove what nothing needs any more.")(
+    garbage_collect.garbage_collect
+)
 
 
 @app.command("help")

@@ -67,9 +67,10 @@ def _collector(settings: Settings, _: Mapping[str, str]) -> Iterator[Advice]:
         yield _changed(
             "garbage-collection",
             "registry garbage-collect",
-            "is not available in this version and exits with 1",
-            "run the old program on the same store while Moorage is stopped or read-only, without "
-            "--delete-untagged where artifacts (signatures, SBOMs) are stored",
+            "runs beside the serving registry, keeps a day of grace and what can be restored, and waits ten "
+            "minutes before it removes; signatures and children of sparse indexes stay with their image",
+            "set storage.maintenance.garbagecollection.foreignwriters while another registry writes to the same "
+            "store: runs then only report",
         )
 
 

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
+from moorage.gc.errors import CollectionRefused
+from moorage.gc.report import FINISHED
 from moorage.registry import layout
 from moorage.registry.collection_pause import read_pause
 from moorage.registry.collection_state import ENDED, RESERVE, list_state
 from moorage.storage.driver import StorageError
-from moorage.wiring.garbage_collection import CollectionRefused
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -43,8 +44,8 @@ _log: Final = structlog.get_logger("moorage.collection")
 class CollectionSchedule:
     """Calls `collect` once per interval, until cancelled.
 
-    `collect` returns the fields of the log line, and raises `StorageError`, or `CollectionRefused` with the reason
-    why nothing was done.  `reports_only`: its runs change nothing.
+    `collect` returns the fields of the log line, `outcome` among them, and raises `StorageError`, or
+    `CollectionRefused` with the reason why nothing was done.  `reports_only`: its runs change nothing.
     """
 
     def __init__(
@@ -87,8 +88,12 @@ class CollectionSchedule:
             _log.error("garbage collection stopped early; the next run continues", cause=str(error))
             return min(_LOOK_AGAIN_S, self._interval_s)
         self._last_reason = ""
+        seconds = round(time.monotonic() - began, 1)
+        if fields["outcome"] != FINISHED:
+            _log.warning("garbage collection stopped early; the next run continues", **fields, seconds=seconds)
+            return min(_LOOK_AGAIN_S, self._interval_s)
         event = "garbage would be collected" if self._reports_only else "garbage collected"
-        _log.info(event, **fields, seconds=round(time.monotonic() - began, 1))
+        _log.info(event, **fields, seconds=seconds)
         return self._interval_s
 
     async def _early_s(self) -> float:

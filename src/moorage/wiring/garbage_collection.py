@@ -1,19 +1,28 @@
-"""Garbage collection: settings become the options, driver and cache of a run."""
+"""Garbage collection: settings become a run over a driver, for the command and for the housekeeper."""
 
 from __future__ import annotations
 
+import os
+import socket
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
+from moorage.gc.errors import CollectionRefused
 from moorage.gc.options import CollectionOptions
+from moorage.gc.run import LEASE, Collection, collect
+from moorage.registry.lease import read_holder
+from moorage.storage.driver import StorageError
+from moorage.wiring.cache import make_sizes
+from moorage.wiring.collection_mark import StoredMark
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from moorage.config.model import Settings
+    from moorage.gc.report import Report
+    from moorage.storage.driver import Driver
 
-__all__ = ["CollectionRefused", "collection_options"]
-
-
-class CollectionRefused(Exception):
-    """Nothing was removed, and a later run may: the reason is a sentence for an operator."""
+__all__ = ["collection_options", "log_fields", "process_name", "run_collection"]
 
 
 def collection_options(
@@ -33,5 +42,75 @@ def collection_options(
         undo_s=storage.delete.undo,
         wait_s=collection.wait if wait_s is None else wait_s,
         upload_age_s=storage.maintenance.uploadpurging.age,
-        dry_run=dry_run or collection.foreignwriters,
+        dry_run=dry_run,
     )
+
+
+def process_name() -> str:
+    """Return the name of this process in the lease: an operator has to find it."""
+    return f"{socket.gethostname()}, process {os.getpid()}"
+
+
+async def run_collection(
+    settings: Settings,
+    driver: Driver,
+    options: CollectionOptions,
+    *,
+    owner: str,
+    progress: Callable[[str, int, int], None] | None = None,
+) -> Report:
+    """Run one collection, or continue one that was interrupted.
+
+    Raises CollectionRefused, with the holder of the lease if there is one, and StorageError.
+    """
+    storage = settings.storage
+    shown = progress or _no_progress
+    sizes = make_sizes(settings)
+    mark = StoredMark(settings, driver, options, shown)
+    await mark.load()
+    collection = Collection(
+        driver=driver,
+        options=options,
+        marker=mark.marker,
+        owner=owner,
+        sizes=sizes,
+        foreign_writers=storage.maintenance.garbagecollection.foreignwriters,
+        links_s=storage.cache.links,
+        progress=shown,
+    )
+    try:
+        report = await collect(collection)
+        await mark.save()
+    except CollectionRefused as error:
+        holder = None
+        with suppress(StorageError):
+            holder = await read_holder(driver, LEASE)
+        if holder is None or holder.owner == owner:
+            raise
+        since = f"{holder.at:%Y-%m-%dT%H:%M:%SZ}"
+        raise CollectionRefused(f"{error}: {holder.owner}, which extended the lease at {since}") from error
+    else:
+        return report
+    finally:
+        await sizes.close()
+
+
+def _no_progress(phase: str, done: int, total: int) -> None:
+    del phase, done, total
+
+
+def log_fields(report: Report) -> dict[str, object]:
+    """Return the fields of the log line of a run."""
+    fields: dict[str, object] = {
+        "outcome": report.outcome,
+        "removed_blobs": report.freed.objects,
+        "removed_bytes": report.freed.bytes,
+        "removable_blobs": report.freeable.objects,
+        "removable_bytes": report.freeable.bytes,
+        "manifests": report.manifests,
+        "layers": report.layers,
+        "uploads": report.uploads,
+        "kept": report.kept,
+        "problems": report.problem_count,
+    }
+    return fields | ({"reason": report.reason} if report.reason else {})
