@@ -57,7 +57,7 @@ async def test_a_deletion_that_is_not_allowed_changes_nothing(serve: Serve, stor
 async def test_an_invalid_name_is_refused(client: Client) -> None:
     """With the code that other endpoints use."""
     answer = await client.send("DELETE", "/v2/UPPER/_moorage/repository/content")
-    assert (answer.status_code, codes(answer)) == (400, ["NAME_INVALID"])
+    assert (answer.status_code, codes(answer)) == (404, ["NAME_INVALID"])
 
 
 async def test_other_methods_are_not_offered(client: Client) -> None:

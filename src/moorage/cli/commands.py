@@ -9,8 +9,21 @@ from typing import Annotated
 import typer
 
 from moorage import __version__
-from moorage.cli import auth, config, garbage_collect, health, htpasswd, migrate, serve, storage, version
-from moorage.cli.go_flags import GoFlags
+from moorage.cli import (
+    auth,
+    config,
+    erase,
+    garbage_collect,
+    health,
+    history,
+    htpasswd,
+    migrate,
+    repository,
+    restore,
+    serve,
+    storage,
+    version,
+)
 
 __all__ = ["app"]
 
@@ -54,6 +67,10 @@ app.add_typer(auth.app, name="auth")
 app.add_typer(config.app, name="config")
 app.add_typer(storage.app, name="storage")
 app.add_typer(migrate.app, name="migrate")
+app.add_typer(repository.app, name="repository")
+app.command("history")(history.history)
+app.command("restore")(restore.restore)
+app.command("erase")(erase.erase)
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
 app.command("retention", short_help="Delete tags by the retention rules.")(retention.retention)
 app.command("version")(version.version)

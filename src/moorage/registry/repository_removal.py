@@ -96,9 +96,12 @@ class RepositoryRemoval:
             found.blobs += len(stats)
         return found
 
-    async def run(self, *, by: str, reason: str) -> RemovedRepository:
-        """Remove the repository.  Raises NameUnknown; StorageError, after which another call continues."""
-        await self._require()
+    async def run(self, *, by: str, reason: str, missing_ok: bool = False) -> RemovedRepository:
+        """Remove the repository.  Raises NameUnknown, unless `missing_ok`; StorageError, after which another call
+        continues.
+        """
+        if not missing_ok:
+            await self._require()
         name, mark = self._name, layout.removal_mark(self._name)
         pages = self._trash.repository_pages(name, by=by, reason=reason, continues=await self._interrupted())
         await self._driver.write(mark, json.dumps({"version": 1, "by": by, "reason": reason}).encode())

@@ -239,6 +239,10 @@ class TagStore:
             return True
         return False
 
+    async def forget(self, name: RepoName, tag: Tag, digest: Digest) -> None:
+        """Remove a manifest from the history of a tag that points to another one."""
+        await self._driver.delete([layout.tag_history_link(name, tag, digest)])
+
     # Tags of deleted manifests.
 
     def deletion_mark(self, name: RepoName, digest: Digest) -> Key:

@@ -1,0 +1,90 @@
+"""`moorage repository`: whole repositories."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
+
+if TYPE_CHECKING:
+    from moorage.cli.progress import Meter
+    from moorage.config.model import Settings
+    from moorage.registry.repository_removal import RemovedRepository
+    from moorage.types import RepoName
+
+__all__ = ["app"]
+
+app = typer.Typer(no_args_is_help=True, help="Delete whole repositories.")
+
+
+@app.callback()
+def root() -> None:
+    # Makes `delete` a command of its own, not the whole of `moorage repository`.
+    pass
+
+
+@app.command("delete")
+def delete(
+    config: Config = None,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="The repository.")] = "",
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", "-d", help="Only print what would be deleted.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
+) -> None:
+    """Delete a repository with all its tags, manifests and links to blobs; repositories below it stay.
+
+    The registry may be serving. Until storage.delete.undo has passed, `moorage restore` brings it back. An
+    interrupted deletion is continued by the same command.
+
+    Example: moorage repository delete --dry-run /etc/docker/registry/config.yml library/app
+    """
+    from moorage.cli.progress import run_with_progress
+    from moorage.cli.undo import confirm_or_exit, stored_settings
+    from moorage.errors import RegistryError
+    from moorage.types import parse_repo_name
+
+    try:
+        parsed = parse_repo_name(name)
+    except RegistryError as error:
+        raise typer.BadParameter(f"{error}; expected CONFIG and NAME") from None
+    settings = stored_settings(config, writes=not dry_run)
+    try:
+        found = run_with_progress(
+            lambda meter: _count(settings, parsed, meter), quiet=quiet, interrupted="nothing was changed"
+        )
+        counts = f"{found.tags} tags, {found.manifests} manifests and {found.blobs} blobs of {parsed}"
+        if dry_run:
+            typer.echo(f"would delete {counts}")
+            return
+        undo = settings.storage.delete.undo
+        lasting = "" if undo else ", for ever: storage.delete.undo is 0"
+        confirm_or_exit(f"Delete {counts}{lasting}?", yes=yes)
+        removed = run_with_progress(
+            lambda meter: _delete(settings, parsed, meter, found),
+            quiet=quiet,
+            interrupted="what was deleted is gone; run it again to continue",
+        )
+    except RegistryError as error:
+        typer.echo(f"nothing was deleted: {error}", err=True)
+        raise typer.Exit(1) from None
+    typer.echo(f"deleted {removed.tags} tags, {removed.manifests} manifests and {removed.blobs} blobs of {parsed}")
+
+
+async def _count(settings: Settings, name: RepoName, meter: Meter) -> RemovedRepository:
+    from moorage.wiring.repositories import opened_removal
+
+    meter.begin("counted", None)
+    async with opened_removal(settings, name) as removal:
+        return await removal.count()
+
+
+async def _delete(settings: Settings, name: RepoName, meter: Meter, found: RemovedRepository) -> RemovedRepository:
+    from moorage.cli.undo import operator
+    from moorage.wiring.repositories import opened_removal
+
+    # A tag has a link and at least one entry in its history.
+    meter.begin("links deleted", found.manifests + 2 * found.tags + found.blobs)
+    async with opened_removal(settings, name, meter.advance) as removal:
+        return await removal.run(by=operator(), reason="moorage repository delete")

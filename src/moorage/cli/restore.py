@@ -1,0 +1,118 @@
+"""`moorage restore`: brings back what was deleted, and tags to what they pointed to."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from moorage.cli.serve import Config  # noqa: TC001  Typer reads the annotation
+from moorage.cli.undo import Target, parse_target, parse_time
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from moorage.cli.progress import Meter
+    from moorage.config.model import Settings
+    from moorage.registry.restore import Restored
+
+__all__ = ["restore"]
+
+_SHOWN = 20
+
+
+def restore(
+    config: Config = None,
+    target: Annotated[
+        Target | None,
+        typer.Argument(parser=parse_target, metavar="REPOSITORY[:TAG|@DIGEST]", help="Content to restore."),
+    ] = None,
+    at: Annotated[
+        str | None, typer.Option("--at", metavar="TIME", help="State of this time, as 2026-11-29T21:30:00Z.")
+    ] = None,
+    previous: Annotated[
+        bool, typer.Option("--previous", help="The manifest to which an existing tag pointed before.")
+    ] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="The result as a JSON object.")] = False,
+) -> None:
+    """Restore a deleted tag, manifest, blob or repository, or move a tag back; the registry may be serving.
+
+    A deleted tag needs no option; an existing one needs --previous or --at. A manifest comes back with the tags
+    that still name it. A repository comes back as it was when it was deleted as a whole; with --at, all of its
+    tags point to what they pointed to then, and what was pushed since stays. Nothing is changed unless all bytes
+    are there: what garbage collection has removed cannot be restored.
+
+    Example: moorage restore /etc/docker/registry/config.yml library/app:v1 --at 2026-11-29T21:30:00Z
+    """
+    from moorage.cli.progress import run_with_progress
+    from moorage.cli.undo import stored_settings
+    from moorage.registry.restore import RestoreRefused
+    from moorage.types import Digest
+
+    if target is None:
+        raise typer.BadParameter("expected CONFIG and REPOSITORY, REPOSITORY:TAG or REPOSITORY@DIGEST")
+    moment = None if at is None else parse_time(at)
+    is_tag = target.reference is not None and not isinstance(target.reference, Digest)
+    if (previous and not is_tag) or (moment is not None and isinstance(target.reference, Digest)):
+        raise typer.BadParameter("--previous is for a tag, --at for a tag or a repository")
+    if previous and moment is not None:
+        raise typer.BadParameter("--previous and --at exclude each other")
+    settings = stored_settings(config, writes=True)
+    try:
+        result = run_with_progress(
+            lambda meter: _restore(settings, target, moment, meter, previous=previous),
+            quiet=as_json,
+            interrupted="what was restored stays; run it again for the rest",
+        )
+    except RestoreRefused as error:
+        typer.echo(f"nothing was restored: {error}", err=True)
+        raise typer.Exit(1) from None
+    _show(result, as_json=as_json)
+    raise typer.Exit(1 if result.problems else 0)
+
+
+async def _restore(
+    settings: Settings, target: Target, at: datetime | None, meter: Meter, *, previous: bool
+) -> Restored:
+    from moorage.cli.undo import operator
+    from moorage.registry.restore import Restorer
+    from moorage.types import Digest
+    from moorage.wiring.storage import opened_driver
+
+    meter.begin("restore", None)
+    async with opened_driver(settings) as driver:
+        restorer = Restorer(driver, by=operator())
+        try:
+            if target.reference is None:
+                return await restorer.repository(target.name, at=at)
+            if isinstance(target.reference, Digest):
+                return await restorer.digest(target.name, target.reference)
+            return await restorer.tag(target.name, target.reference, at=at, previous=previous)
+        finally:
+            await restorer.close()
+
+
+def _show(result: Restored, *, as_json: bool) -> None:
+    import json
+
+    if as_json:
+        facts = {
+            "tags": {tag: str(digest) for tag, digest in sorted(result.tags.items())},
+            "manifests": [str(digest) for digest in result.manifests],
+            "blobs": [str(digest) for digest in result.layers],
+            "kept": sorted(result.kept),
+            "problems": result.problems,
+        }
+        typer.echo(json.dumps(facts))
+        return
+    for tag, digest in sorted(result.tags.items())[:_SHOWN]:
+        typer.echo(f"{tag} points to {digest}")
+    if len(result.tags) > _SHOWN:
+        typer.echo(f"... and {len(result.tags) - _SHOWN} more tags")
+    for tag in sorted(result.kept):
+        typer.echo(f"{tag} exists and was left as it is", err=True)
+    for problem in result.problems:
+        typer.echo(f"not restored: {problem}", err=True)
+    typer.echo(
+        f"restored {len(result.tags)} tags, {len(result.manifests)} manifests and {len(result.layers)} blobs"
+    )
