@@ -1,0 +1,203 @@
+"""`moorage history`, `restore`, `repository delete` and `erase`: results, refusals, exit statuses."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING
+
+import pytest
+from tests.registry.images import NAME, T1, T2, push
+
+from moorage.registry import layout
+from moorage.registry.history import TagHistory
+from moorage.registry.interface import Caller
+from moorage.registry.manifests import StoredManifests
+from moorage.registry.trash import Trash
+from moorage.storage.filesystem.driver import FilesystemDriver
+from moorage.testing.builders import image
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from tests.cli.conftest import Run
+
+ONE, OTHER = image(seed=1), image(seed=2)
+READ_ONLY = "maintenance: {readonly: {enabled: true}}"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    return write_config(tmp_path)
+
+
+def write_config(tmp_path: Path, more: str = "") -> Path:
+    file = tmp_path / "config.yml"
+    file.write_text(
+        f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path / 'data'}}}"
+        f"{', ' if more else ''}{more}}}\nhttp: {{addr: '127.0.0.1:0'}}\n"
+    )
+    return file
+
+
+def served(tmp_path: Path, work: Callable[[StoredManifests, FilesystemDriver], Awaitable[object]]) -> None:
+    """Do what clients do; the process ends before the command runs."""
+
+    async def run() -> None:
+        driver = FilesystemDriver(tmp_path / "data")
+        history = TagHistory(driver)
+        trash = Trash(driver, keep_s=3600)
+        manifests = StoredManifests(driver, delete_enabled=True, trash=trash, history=history)
+        await work(manifests, driver)
+        await history.close()
+        await driver.close()
+
+    asyncio.run(run())
+
+
+async def pushed_and_moved(manifests: StoredManifests, driver: FilesystemDriver) -> None:
+    await push(driver, manifests, ONE, tags=(T2,))
+    await push(driver, manifests, OTHER)
+    for built, user in ((ONE, "ann"), (OTHER, "bob")):
+        await manifests.put(NAME, T1, built.media_type, built.data, caller=Caller(user))
+
+
+def where(tmp_path: Path, tag: str) -> str:
+    path = tmp_path / "data" / layout.repository(NAME) / "_manifests" / "tags" / tag / "current" / "link"
+    return path.read_text() if path.exists() else ""
+
+
+def test_history_is_printed_newest_first(run: Run, tmp_path: Path, config: Path) -> None:
+    """The first question after a bad deployment, answered in one command; scripts read JSON."""
+    served(tmp_path, pushed_and_moved)
+    result = run("history", config, f"{NAME}:{T1}")
+    assert result.returncode == 0, result.stderr
+    newest, oldest = result.stdout.splitlines()
+    assert f"{OTHER.digest}  by bob" in newest
+    assert f"{ONE.digest}  by ann" in oldest
+    lines = run("history", "--json", config, f"{NAME}:{T1}").stdout.splitlines()
+    assert [(json.loads(line)["by"], json.loads(line)["digest"]) for line in lines] == [
+        ("bob", str(OTHER.digest)),
+        ("ann", str(ONE.digest)),
+    ]
+    unknown = run("history", config, f"{NAME}:v9")
+    assert (unknown.returncode, unknown.stdout) == (1, "")
+    assert "nothing is known" in unknown.stderr
+
+
+def test_a_moved_tag_is_restored(run: Run, tmp_path: Path, config: Path) -> None:
+    """And what was done is in its history, with the user of the host."""
+    served(tmp_path, pushed_and_moved)
+    refused = run("restore", config, f"{NAME}:{T1}")
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--previous or --at TIME" in refused.stderr
+    result = run("restore", config, f"{NAME}:{T1}", "--previous")
+    assert (result.returncode, where(tmp_path, T1)) == (0, str(ONE.digest)), result.stderr
+    assert result.stdout.endswith("restored 1 tags, 0 manifests and 0 blobs\n")
+    assert "(moorage restore)" in run("history", config, f"{NAME}:{T1}").stdout.splitlines()[0]
+    late = run("restore", config, f"{NAME}:{T1}", "--at", "2020-01-01")
+    assert late.returncode == 1
+    assert "did not exist at 2020-01-01T00:00:00+00:00" in late.stderr
+
+
+def test_a_deleted_manifest_is_restored_and_a_collected_one_is_not(run: Run, tmp_path: Path, config: Path) -> None:
+    """Bytes that are gone are named; nothing is changed then."""
+
+    async def delete(manifests: StoredManifests, driver: FilesystemDriver) -> None:
+        await pushed_and_moved(manifests, driver)
+        await manifests.delete(NAME, ONE.digest)
+
+    served(tmp_path, delete)
+    blob = tmp_path / "data" / layout.blob_data(ONE.blobs[0].digest)
+    aside = blob.rename(blob.parent / "aside")
+    gone = run("restore", config, f"{NAME}@{ONE.digest}")
+    assert (gone.returncode, gone.stdout) == (1, "")
+    assert f"{ONE.blobs[0].digest} of the manifest {ONE.digest} is gone" in gone.stderr
+    aside.rename(blob)
+    result = run("restore", "--json", config, f"{NAME}@{ONE.digest}")
+    assert result.returncode == 0, result.stderr
+    assert json.loads(result.stdout)["tags"] == {T2: str(ONE.digest)}
+
+
+def test_a_repository_is_deleted_and_restored(run: Run, tmp_path: Path, config: Path) -> None:
+    """After a question, which a script answers by --yes; --dry-run changes nothing."""
+    served(tmp_path, pushed_and_moved)
+    counts = "2 tags, 2 manifests and 4 blobs of library/alpine"
+    dry = run("repository", "delete", "--dry-run", config, NAME)
+    assert (dry.returncode, dry.stdout) == (0, f"would delete {counts}\n"), dry.stderr
+    asked = run("repository", "delete", "-q", config, NAME)
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert f"Delete {counts}? Nothing was changed: confirm with --yes" in asked.stderr
+    assert where(tmp_path, T1)
+    done = run("repository", "delete", "--yes", config, NAME)
+    assert (done.returncode, done.stdout) == (0, f"deleted {counts}\n"), done.stderr
+    assert not (tmp_path / "data" / layout.manifests(NAME)).exists()
+    again = run("repository", "delete", "--yes", config, NAME)
+    assert again.returncode == 1
+    assert "nothing was deleted" in again.stderr
+    result = run("restore", config, NAME)
+    assert (result.returncode, where(tmp_path, T1)) == (0, str(OTHER.digest)), result.stderr
+    assert result.stdout.endswith("restored 2 tags, 2 manifests and 4 blobs\n")
+
+
+def test_without_undo_the_question_names_the_consequence(run: Run, tmp_path: Path) -> None:
+    """Nothing brings it back."""
+    config = write_config(tmp_path, "delete: {undo: 0}")
+    served(tmp_path, pushed_and_moved)
+    assert "for ever: storage.delete.undo is 0" in run("repository", "delete", config, NAME).stderr
+    assert run("repository", "delete", "--yes", config, NAME).returncode == 0
+    assert "no deletion of the whole repository" in run("restore", config, NAME).stderr
+
+
+def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> None:
+    """It is in no repository, and a record has who did it."""
+    served(tmp_path, pushed_and_moved)
+    dry = run("erase", "--dry-run", config, f"{NAME}@{ONE.digest}")
+    assert dry.returncode == 0, dry.stderr
+    assert dry.stdout.splitlines()[-1].startswith("would erase these 3 digests")
+    asked = run("erase", config, f"{NAME}@{ONE.digest}")
+    assert asked.returncode == 1
+    assert "confirm with --yes" in asked.stderr
+    assert where(tmp_path, T2)
+    done = run("erase", "--yes", "--everywhere", config, f"{NAME}@{ONE.digest}")
+    assert done.returncode == 0, done.stderr
+    assert "its bytes go with the next garbage collection" in done.stdout
+    assert where(tmp_path, T2) == ""
+    (record,) = (tmp_path / "data" / layout.OWN / "audit").iterdir()
+    assert record.name in done.stdout
+    assert json.loads(record.read_text())["what"] == f"{NAME}@{ONE.digest}"
+    again = run("erase", "--yes", config, f"{NAME}@{ONE.digest}")
+    assert again.returncode == 1
+    assert "nothing was erased" in again.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("history", "{}"), ("history", "{}", "a"), ("history", "{}", "A:v1"), ("restore", "{}"),
+     ("restore", "{}", "a@sha256:12"), ("restore", "{}", "a:v1", "--at", "yesterday"),
+     ("restore", "{}", "a", "--previous"), ("restore", "{}", "a:v1", "--previous", "--at", "2026-01-01"),
+     ("erase", "{}"), ("erase", "{}", "host:5000/a"), ("repository", "delete", "{}"),
+     ("repository", "delete", "{}", "A")],
+)  # fmt: skip
+def test_a_mistake_on_the_command_line_is_status_2(run: Run, config: Path, arguments: tuple[str, ...]) -> None:
+    """With what was expected, before the store is opened."""
+    result = run(*(word.format(config) for word in arguments))
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "expected" in result.stderr or "--at" in result.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [("restore", "{}", "a:v1"), ("erase", "--yes", "{}", "a:v1"), ("repository", "delete", "--yes", "{}", "a")],
+)
+def test_a_store_that_must_not_be_changed_is_not(run: Run, tmp_path: Path, command: tuple[str, ...]) -> None:
+    """Read-only mode holds for commands as well; the memory of another process cannot be seen."""
+    config = write_config(tmp_path, READ_ONLY)
+    result = run(*(word.format(config) for word in command))
+    assert result.returncode == 1
+    assert "storage.maintenance.readonly is enabled" in result.stderr
+    config.write_text("version: 0.1\nstorage: inmemory\nhttp: {addr: '127.0.0.1:0'}\n")
+    result = run(*(word.format(config) for word in command))
+    assert result.returncode == 1
+    assert "memory of one process" in result.stderr
