@@ -66,6 +66,10 @@ def test_every_command_explains_itself_with_an_example(run: Run) -> None:
         "version",
         "help",
         "garbage-collect",
+        "history",
+        "restore",
+        "erase",
+        "repository delete",
         "storage purge-uploads",
     ):
         assert "Example: " in run("help", *command.split()).stdout, command
