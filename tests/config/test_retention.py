@@ -120,6 +120,9 @@ def test_rules_without_effect_are_reported(tmp_path: Path) -> None:
     """An operator who relies on them fills the disk."""
     (warning,) = warnings_of(tmp_path, BASE + "retention: {enabled: true}")
     assert "has no effect" in warning
+    rule = "retention: {enabled: true, rules: [{repositories: [a], keeplast: 1}]}"
+    (warning,) = warnings_of(tmp_path, f"version: 0.1\nhttp: {{addr: ':1'}}\nstorage: inmemory\n{rule}")
+    assert "storage.inmemory" in warning
     readonly = BASE.replace("http:", "  maintenance: {readonly: {enabled: true}}\nhttp:")
     (warning,) = warnings_of(
         tmp_path, readonly + "retention: {enabled: true, rules: [{repositories: [a], keeplast: 1}]}"

@@ -6,6 +6,8 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import CollectionGate
+from moorage.registry.history import TagHistory
 from moorage.registry.links import LAYER, Links
 from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.manifests import StoredManifests
@@ -46,8 +48,9 @@ class Repository:
             rules=ValidationRules(platforms=frozenset()),
         )  # fmt: skip
         trash = Trash(driver, keep_s=3600.0)
+        gate = CollectionGate(driver, BlobStore(driver), links)
         facts = FactsReader(driver, tags, contents, trash)
-        self.store = RetentionStore(driver, tags, links, manifests, trash, facts)
+        self.store = RetentionStore(driver, tags, links, manifests, trash, facts, TagHistory(driver), gate)
 
     async def push(self, built: Built, *tags: str) -> Digest:
         """Push a manifest with all that it names, blobs included."""

@@ -15,11 +15,14 @@ from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import Protection
 from moorage.retention.families import closure
 from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
+from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, image, index
 from moorage.types import Digest, Tag
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from moorage.testing.builders import Built
 
 EVERY = (Glob.parse("**"),)
@@ -27,9 +30,10 @@ ONE, TWO, THREE = image(seed=1), image(seed=2), image(seed=3)
 ALL = RetentionPolicy((TagRule("all", EVERY, keep_last=0),))
 
 
-@pytest.fixture
-def repository() -> Repository:
-    return Repository(MemoryDriver())
+@pytest.fixture(params=["memory", "filesystem"])
+def repository(request: pytest.FixtureRequest, tmp_path: Path) -> Repository:
+    """Empty; on a real file system too, whose times and inodes the checks before a deletion compare."""
+    return Repository(MemoryDriver() if request.param == "memory" else FilesystemDriver(tmp_path))
 
 
 async def test_what_the_plan_says_happens_and_can_be_restored(repository: Repository) -> None:
@@ -197,6 +201,7 @@ def _random_family(dice: random.Random, seed: int) -> list[tuple[Built, list[str
     return parts
 
 
+@pytest.mark.parametrize("repository", ["memory"], indirect=True)
 @pytest.mark.parametrize("seed", range(25))
 async def test_families_are_never_half_removed(repository: Repository, seed: int) -> None:
     """For random families, rules and holds: the plan is what happens, and nobody loses a part of an image."""

@@ -35,7 +35,7 @@ from moorage.errors import (
 from moorage.patterns import Glob
 from moorage.registry import media
 from moorage.registry.holds import NO_HOLDS, LegalHolds, matches_any
-from moorage.registry.links import REVISION
+from moorage.registry.links import LAYER, REVISION
 from moorage.registry.tags import as_tag
 from moorage.types import Digest
 
@@ -174,6 +174,17 @@ class ProtectionCheck:
         subject = cosign_subject(tag)
         if subject is not None:
             await self.check_deletion(name, subject, what=f"the tag {tag}")
+
+    async def check_repository_deletion(self, name: RepoName) -> None:
+        """Refuse the deletion of a whole repository that has protected tags or held content."""
+        if not self._protection.concerns(name):
+            return
+        reason = self._protection.holds.holds_repository(name)
+        if reason is not None:
+            raise Protected(f"the repository {name} is held: {reason}")
+        for root, cause in await self._roots(name):
+            if await self._links.exists(REVISION, name, root) or await self._links.exists(LAYER, name, root):
+                raise Protected(f"the repository {name} has {cause}")
 
     async def check_deletion(self, name: RepoName, digest: Digest, *, what: str = "") -> None:
         """Refuse the deletion of a manifest or blob that is held, or part of a protected tag or held manifest.

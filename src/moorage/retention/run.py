@@ -8,9 +8,10 @@
 
 Why the last look.  A push writes the revision link, then the tag.  If the manifest exists already, a deletion may
 come between the two, and the tag of an acknowledged push would be dead.  Such a push has written its tag, or the
-entry of the tag's history, within moments; then the links are written again.  The bytes are there, since garbage
-collection spares what was deleted a moment ago.  A push that takes longer than `SETTLE_S` between the two writes,
-of a manifest that no tag named, is not noticed; `moorage restore` brings back what it needs.
+entry of the tag's history, within moments; then the links are written again, and confirmed as those of a push are
+(`collection_gate.py`).  The bytes are there, since garbage collection spares what the trash names.  A push that
+takes longer than `SETTLE_S` between the two writes, of a manifest that no tag named, is not noticed; what it needs
+can be restored from the trash.
 
 Everything that goes is recorded in the trash first, with the rule as the reason.
 
@@ -38,6 +39,8 @@ from moorage.storage.driver import KeyMissing
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
+    from moorage.registry.collection_gate import CollectionGate
+    from moorage.registry.history import TagHistory
     from moorage.registry.links import Links
     from moorage.registry.manifests import StoredManifests
     from moorage.registry.tags import TagStore
@@ -66,6 +69,8 @@ class RetentionStore:
     manifests: StoredManifests
     trash: Trash
     facts: FactsReader
+    history: TagHistory
+    gate: CollectionGate
 
 
 @dataclass(slots=True)
@@ -178,6 +183,7 @@ class RetentionRun:
     async def _restore(self, facts: Facts, digest: Digest, removed: set[Digest]) -> list[Digest]:
         """Write the links of a family again, without touching tags that name it."""
         name = facts.name
+        begun = await self._store.gate.begin()
         family = list(closure(facts, [digest]) & removed)
         for member in family:
             await self._store.links.set(REVISION, name, member)
@@ -187,6 +193,15 @@ class RetentionRun:
                 continue
             await self._store.manifests.link(
                 name, member, encode(member, len(data), media.stored_description(data))
+            )
+        needed = {*family, *(blob for member in family for blob, _ in facts.manifests[member].blobs)}
+        if lost := await self._store.gate.confirm(begun, needed):
+            _log.error(
+                "a manifest was tagged while retention deleted it, and garbage collection has removed its "
+                "content; push the image again",
+                repository=name,
+                digest=str(digest),
+                lost=sorted(map(str, lost)),
             )
         _log.warning(
             "a push has tagged a manifest while retention deleted it; its family was restored",

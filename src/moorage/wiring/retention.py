@@ -12,6 +12,8 @@ import structlog
 
 from moorage.patterns import Glob
 from moorage.registry.blob_store import BlobStore
+from moorage.registry.collection_gate import CollectionGate
+from moorage.registry.history import TagHistory
 from moorage.registry.lease import Lease
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import ManifestContents
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from moorage.config.model import Settings
     from moorage.config.sections.retention import Immutability, Retention, RetentionRule
     from moorage.config.sections.storage import Storage
+    from moorage.registry.sizes import Sizes
     from moorage.registry.walk import RepositoryListing
     from moorage.retention.run import RepositoryResult
     from moorage.storage.driver import Driver
@@ -128,7 +131,9 @@ async def apply_retention(
     times = PullTimes(driver)
     if policy.needs_pulls or policy.untagged_after is not None:
         await times.load()
-    run = RetentionRun(_store(driver, settings), policy, Pulls(times.last, times.since), dry_run=dry_run)
+    sizes = make_sizes(settings)
+    store = _store(driver, settings, sizes)
+    run = RetentionRun(store, policy, Pulls(times.last, times.since), dry_run=dry_run)
     summary = RetentionSummary()
     names: list[RepoName] = []
 
@@ -142,13 +147,15 @@ async def apply_retention(
         await visit_repositories(driver, visit, with_manifests=True)
     finally:
         summary.restored += await run.settle()
+        await store.history.close()
+        await store.gate.close()
+        await sizes.close()
     summary.unmatched += policy.unmatched(names)
     return summary
 
 
-def _store(driver: Driver, settings: Settings) -> RetentionStore:
+def _store(driver: Driver, settings: Settings, sizes: Sizes) -> RetentionStore:
     """Return the parts that a run uses.  Nothing waits for leases of links: no client waits for the deletion."""
-    sizes = make_sizes(settings)
     links = Links(driver, sizes=sizes)
     tags = TagStore(driver, links=links)
     store = BlobStore(driver, sizes=sizes)
@@ -157,7 +164,16 @@ def _store(driver: Driver, settings: Settings) -> RetentionStore:
         driver, delete_enabled=True, store=store, links=links, tags=tags, contents=contents
     )
     trash = Trash(driver, keep_s=settings.storage.delete.undo)
-    return RetentionStore(driver, tags, links, manifests, trash, FactsReader(driver, tags, contents, trash))
+    return RetentionStore(
+        driver,
+        tags,
+        links,
+        manifests,
+        trash,
+        FactsReader(driver, tags, contents, trash),
+        TagHistory(driver),
+        CollectionGate(driver, store, links),
+    )
 
 
 @dataclass(frozen=True)

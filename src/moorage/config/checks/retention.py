@@ -159,6 +159,8 @@ def _without_effect(settings: Settings) -> Iterator[Problem]:
     if not retention.rules and retention.untagged.after is None:
         message = "has no effect: there is neither a rule in retention.rules nor retention.untagged.after"
         yield Problem(message, "retention.enabled", kind="warning")
+    if settings.storage.driver == "inmemory":
+        yield Problem("has no effect with storage.inmemory", "retention.enabled", kind="warning")
     if settings.storage.maintenance.readonly.enabled:
         message = "has no effect while storage.maintenance.readonly is enabled"
         yield Problem(message, "retention.enabled", kind="warning")
