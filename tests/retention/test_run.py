@@ -15,18 +15,22 @@ from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import Protection
 from moorage.retention.families import closure
 from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
+from moorage.storage.driver import Key
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.testing.builders import artifact, image, index
 from moorage.types import Digest, Tag
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from pathlib import Path
 
+    from moorage.storage.driver import Stat
     from moorage.testing.builders import Built
 
 EVERY = (Glob.parse("**"),)
 ONE, TWO, THREE = image(seed=1), image(seed=2), image(seed=3)
+_REFERRERS = Key("docker/registry/v2/repositories/team/app/_referrers")
 ALL = RetentionPolicy((TagRule("all", EVERY, keep_last=0),))
 
 
@@ -129,6 +133,24 @@ async def test_a_push_in_the_instant_of_the_removal_is_not_lost() -> None:
     assert (await repository.store.tags.resolve(NAME, Tag("v1"))) == TWO.digest
 
 
+async def test_a_tag_that_moved_back_is_seen_without_a_new_entry() -> None:
+    """On a store that removes unconditionally, and whose pusher need not write the known entry of the history."""
+    driver = InstrumentedDriver(MemoryDriver())
+    repository = Repository(driver)
+    await repository.push(ONE, "v1")
+    await repository.push(TWO, "v1")
+    (state,) = await repository.store.tags.examine(NAME)
+    await repository.push(ONE, "v1")
+
+    async def removed(objects: Sequence[Stat]) -> list[Key]:
+        await driver.delete([stat.key for stat in objects])
+        return []
+
+    driver.remove_unchanged = removed  # type: ignore[method-assign, assignment]
+    assert not await repository.store.tags.remove_unchanged(NAME, state)
+    assert (await repository.store.tags.resolve(NAME, Tag("v1"))) == ONE.digest
+
+
 async def test_a_manifest_that_is_tagged_while_it_is_deleted_comes_back_with_its_family(
     repository: Repository,
 ) -> None:
@@ -146,11 +168,6 @@ async def test_a_manifest_that_is_tagged_while_it_is_deleted_comes_back_with_its
     assert await repository.tags() == {"new"}
     referrers = [key async for page in repository.driver.scan(_REFERRERS) for key in page]
     assert len(referrers) == 1
-
-
-from moorage.storage.driver import Key  # noqa: E402
-
-_REFERRERS = Key("docker/registry/v2/repositories/team/app/_referrers")
 
 
 async def test_an_index_that_is_pushed_meanwhile_keeps_its_platform(repository: Repository) -> None:
