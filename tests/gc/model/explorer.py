@@ -41,7 +41,9 @@ if TYPE_CHECKING:
 
 __all__ = ["Broken", "Explorer", "Result", "Scenario"]
 
-_INSTANT = frozenset({"promise", "head", "unhead", "refused", "answer", "doomed", "public", "arm", "disarm"})
+_INSTANT = frozenset(
+    {"active", "promise", "head", "unhead", "refused", "answer", "doomed", "public", "arm", "disarm"}
+)
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,12 @@ class Explorer:
     scenario: Scenario
     machine: Machine = field(default_factory=Machine)
     quiet: set[Store] = field(default_factory=set)
+    _alike: tuple[tuple[int, ...], ...] = ()
+
+    def __post_init__(self) -> None:
+        programs = self.scenario.actors
+        groups = (tuple(place for place, each in enumerate(programs) if each == program) for program in programs)
+        self._alike = tuple(dict.fromkeys(group for group in groups if len(group) > 1))
 
     def first(self) -> State:
         """Return the state in the beginning, after the prelude."""
@@ -126,6 +134,7 @@ class Explorer:
                         break
                     label, after = step
                     moved = moved or not label.startswith("crash")
+                    after = self._canonical(after)
                     if (found := hash(after)) not in parents:
                         parents[found] = number
                         waiting.append(after)
@@ -146,9 +155,20 @@ class Explorer:
         state = self.first()
         labels: list[str] = []
         for number in path[-2::-1]:
-            label, state = next(step for step in self.steps(state) if hash(step[1]) == number)
+            steps = ((label, self._canonical(after)) for label, after in self.steps(state))
+            label, state = next(step for step in steps if hash(step[1]) == number)
             labels.append(label)
         return tuple(labels)
+
+    def _canonical(self, state: State) -> State:
+        """Return the state in which actors with the same program are ordered."""
+        actors = state.actors
+        for places in self._alike:
+            numbers = sorted(actors[place] for place in places)
+            for place, number in zip(places, numbers, strict=True):
+                if actors[place] != number:
+                    actors = _replaced(actors, place, number)
+        return state if actors is state.actors else state._replace(actors=actors)
 
     def _ended(self, state: State) -> str:
         """Return what is wrong when no actor can act: one that waits for ever, or garbage that stays."""
@@ -318,12 +338,14 @@ class Explorer:
         verb, _, value = request
         ghost = state.ghost
         if verb == "promise":
-            if self._promises(state, *request.key):
+            if self._promises(state, *request.key, request.value):
                 missing = [key for key in needs_of(*request.key) if key in ghost.collected]
                 if missing:
                     raise Broken(f"P1: {name} acknowledged {request.key}; a collector has removed {missing}")
                 ghost = ghost._replace(promises=ghost.promises | {request.key})  # type: ignore[arg-type]
             return state._replace(ghost=ghost), None
+        if verb == "active":
+            return state, _active(state.store)
         if verb == "doomed":
             return state, listed(listing(state.store).doomed, *value)
         if verb == "answer":
@@ -344,23 +366,23 @@ class Explorer:
             self._available(state)
         return state, None
 
-    def _promises(self, state: State, kind: str, repository: str, name: str, digest: str) -> bool:
+    def _promises(
+        self, state: State, kind: str, repository: str, name: str, digest: str, active: frozenset[str]
+    ) -> bool:
         """Return whether an acknowledgement is a promise.
 
-        Not if another client has deleted the object meanwhile, nor for a blob or an untagged manifest that was
-        linked before a run in progress: it is older than the grace period.
+        Not if another client has deleted the object meanwhile.  Nor for a blob or an untagged manifest if a run
+        has begun since the link was written, when the runs `active` were in progress: it is past the grace period.
         """
-        key = {
-            "tag": ("tag", repository, name),
-            "manifest": ("revision", repository, digest),
-            "layer": ("layer", repository, digest),
-        }[kind]
-        found = view(state.store).get(key)
-        if found is None:
-            return key in state.ghost.collected
+        keys: list[Key] = [("layer" if kind == "layer" else "revision", repository, digest)]
         if kind == "tag":
-            return found.value == digest
-        return (kind == "manifest" and not self.scenario.protocol.untagged) or not found.old
+            keys.append(("tag", repository, name))
+        store = view(state.store)
+        if not all(key in store or key in state.ghost.collected for key in keys):
+            return False
+        if kind == "tag":
+            return ("tag", repository, name) in store and store["tag", repository, name].value == digest
+        return (kind == "manifest" and not self.scenario.protocol.untagged) or _active(state.store) <= active
 
     def _available(self, state: State) -> None:
         """Raise Broken if an acknowledged tag is absent to requests, since something that it needs is doomed."""
@@ -369,6 +391,11 @@ class Explorer:
             for each in closure(frozenset({digest})):
                 if kind == "tag" and listed(doomed, repository, each):
                     raise Broken(f"P1: {each} is doomed; a tag of repository {repository} needs it")
+
+
+def _active(store: Store) -> frozenset[str]:
+    """Return the runs in progress."""
+    return frozenset(found.key[1] for found in store if found.key[0] == "running")
 
 
 def _untagged(promises: frozenset[tuple[str, str, str, str]], key: Key) -> frozenset[tuple[str, str, str, str]]:

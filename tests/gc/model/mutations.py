@@ -24,7 +24,7 @@ MUTATIONS: Final = [
     Mutation("no rescue", ("rescue",), "head_then_push", "P2"),
     Mutation("no confirm after the link", ("confirm",), "push_of_a_dangling_layer", "P1"),
     Mutation("no look at the bytes after another run", ("check_data",), "mounting", "P1"),
-    Mutation("no look at the links after another run", ("check_links",), "mounting", "P1"),
+    Mutation("no look at the links after another run", ("check_links",), "push_of_a_dangling_layer", "P1"),
     Mutation("bytes looked at before the listing", ("check_after_listing",), "mounting", "P1"),
     Mutation("bytes looked at before the rescue", ("admit_first",), "head_then_push", "P2"),
     Mutation("a doomed reference is refused at once", ("settle_references",), "head_then_push", "P2"),

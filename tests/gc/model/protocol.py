@@ -74,11 +74,12 @@ class Protocol:
 
 
 class Site(NamedTuple):
-    """The process of a request."""
+    """The process of a request.  The next request of its client reaches the next of `nodes`."""
 
     protocol: Protocol
     node: int
     client: int = -1
+    nodes: int = 1
 
 
 Need = tuple[str, str, str]
@@ -193,9 +194,10 @@ def upload(site: Site, repository: str, digest: str) -> Generator[Request, Any, 
             begun = yield from fresh(site)
         yield Request("put", ("data", digest))
         yield Request("put", need)
+        active = yield Request("active")
         lost = yield from confirm(site, begun, (need,))
         if not lost:
-            yield Request("promise", ("layer", repository, "", digest))
+            yield Request("promise", ("layer", repository, "", digest), active)
             return True
         yield from settled(site, lost)
     return False
@@ -209,9 +211,10 @@ def mount(site: Site, source: str, target: str, digest: str) -> Generator[Reques
     if (yield from rely(site, begun, ("layer", source, digest))) != "there":
         return False
     yield Request("put", ("layer", target, digest))
+    active = yield Request("active")
     if (yield from confirm(site, begun, (("layer", target, digest),))):
         return False
-    yield Request("promise", ("layer", target, "", digest))
+    yield Request("promise", ("layer", target, "", digest), active)
     return True
 
 
@@ -237,15 +240,20 @@ def push(site: Site, repository: str, digest: str, tag: str = "") -> Generator[R
             continue
         yield Request("put", ("data", digest))
         yield Request("put", ("revision", repository, digest))
+        active = yield Request("active")
         lost = yield from confirm(site, begun, needs)
         if not lost and tag:
             yield Request("put", ("tag", repository, tag), digest)
             lost = yield from confirm(site, begun, needs)
         if not lost:
-            yield Request("promise", ("tag" if tag else "manifest", repository, tag, digest))
+            yield Request("promise", ("tag" if tag else "manifest", repository, tag, digest), active)
             return True
         yield from settled(site, lost)
     return False
+
+
+def _next_node(site: Site) -> Site:
+    return site._replace(node=(site.node + 1) % site.nodes)
 
 
 def retag(site: Site, repository: str, digest: str, tag: str) -> Generator[Request, Any, bool]:
@@ -253,7 +261,7 @@ def retag(site: Site, repository: str, digest: str, tag: str) -> Generator[Reque
     begun = yield from begin(site)
     if (yield from rely(site, begun, ("revision", repository, digest))) != "there":
         return False
-    return (yield from push(site, repository, digest, tag))
+    return (yield from push(_next_node(site), repository, digest, tag))
 
 
 def head_push(site: Site, repository: str, layer: str, digest: str, tag: str) -> Generator[Request, Any, bool]:
@@ -266,7 +274,7 @@ def head_push(site: Site, repository: str, layer: str, digest: str, tag: str) ->
         return False
     yield Request("answer", value=(doomed, repository, layer))
     doomed = False
-    done = yield from push(site, repository, digest, tag)
+    done = yield from push(_next_node(site), repository, digest, tag)
     yield Request("unhead" if done else "refused", value=site.client)
     return done
 
@@ -292,6 +300,6 @@ def restore(site: Site, repository: str, tag: str) -> Generator[Request, Any, bo
     )
     if (yield from confirm(site, begun, needs)):
         return False
-    yield Request("promise", ("tag", repository, tag, digest))
+    yield Request("promise", ("tag", repository, tag, digest), frozenset())
     yield Request("delete", ("trash", repository, tag))
     return True

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from tests.gc.model.collector import Run, collect
 from tests.gc.model.explorer import Scenario
 from tests.gc.model.machine import Program
 from tests.gc.model.protocol import (
     Protocol,
+    Request,
     Site,
     delete,
     head_push,
@@ -21,7 +22,7 @@ from tests.gc.model.protocol import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 __all__ = ["SCENARIOS", "scenario"]
 
@@ -35,15 +36,32 @@ def collector(protocol: Protocol, token: str, repositories: tuple[str, ...] = ("
 
 
 def on(
-    protocol: Protocol, node: int, begin: Callable[..., object], *arguments: object, client: int = -1
+    protocol: Protocol,
+    node: int,
+    begin: Callable[..., Generator[Request, Any, bool]],
+    *arguments: object,
+    client: int = -1,
+    nodes: int = 1,
 ) -> Program:
     name = f"{begin.__name__} {' '.join(map(str, arguments))} on node {node}"
-    return Program(name, begin, (Site(protocol, node, client), *arguments))  # type: ignore[arg-type]
+    return Program(name, begin, (Site(protocol, node, client, nodes), *arguments))
 
 
 def upload_and_push(p: Protocol) -> Scenario:
-    actors = (on(p, 0, push, "a", "M", "v"), on(p, 0, upload, "a", "L"), collector(p, "A"))
-    return Scenario("upload and push", _LAYER, actors, p)
+    actors = (on(p, 0, push, "a", "M", "v"), on(p, 1, upload, "a", "L"), collector(p, "A"))
+    return Scenario("upload and push", _LAYER, actors, p, nodes=2)
+
+
+def uploads(p: Protocol) -> Scenario:
+    """Two clients upload the same bytes, and one actor may die."""
+    actors = (on(p, 0, upload, "a", "L"), on(p, 0, upload, "a", "L"), collector(p, "A"))
+    return Scenario("two uploads", _LAYER, actors, p, crashes=1)
+
+
+def deleted_and_pushed(p: Protocol) -> Scenario:
+    """A client deletes a manifest that another one pushes again."""
+    actors = (on(p, 0, push, "a", "M", "v"), on(p, 1, delete, ("revision", "a", "M")), collector(p, "A"))
+    return Scenario("deleted and pushed", _IMAGE, actors, p, nodes=2)
 
 
 def push_of_a_dangling_layer(p: Protocol) -> Scenario:
@@ -63,8 +81,9 @@ def mounting(p: Protocol) -> Scenario:
 
 
 def head_then_push(p: Protocol) -> Scenario:
-    actors = (on(p, 0, head_push, "a", "L", "M", "v", client=0), collector(p, "A"))
-    return Scenario("HEAD, then push", _LAYER, actors, p)
+    """The HEAD reaches one node, the push another one."""
+    actors = (on(p, 0, head_push, "a", "L", "M", "v", client=0, nodes=2), collector(p, "A"))
+    return Scenario("HEAD, then push", _LAYER, actors, p, nodes=2)
 
 
 def head_and_two_collectors(p: Protocol) -> Scenario:
@@ -74,8 +93,8 @@ def head_and_two_collectors(p: Protocol) -> Scenario:
 
 def retagging(p: Protocol) -> Scenario:
     p = replace(p, untagged=True)
-    actors = (on(p, 0, retag, "a", "M", "v"), collector(p, "A"))
-    return Scenario("tag of an untagged manifest", _IMAGE, actors, p)
+    actors = (on(p, 0, retag, "a", "M", "v", nodes=2), collector(p, "A"))
+    return Scenario("tag of an untagged manifest", _IMAGE, actors, p, nodes=2)
 
 
 def indexing(p: Protocol) -> Scenario:
@@ -136,6 +155,8 @@ SCENARIOS = {
     made.__name__: made
     for made in (
         upload_and_push,
+        uploads,
+        deleted_and_pushed,
         push_of_a_dangling_layer,
         mounting,
         head_then_push,
