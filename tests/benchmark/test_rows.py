@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from bench import __main__ as command
 from bench import report, servers
-from bench.rows import ROWS, zb
+from bench.rows import ROWS, collection, zb
 from bench.rows.base import Bench, Row
+from bench.volume import Volume, blob_bytes
+
+from moorage.types import Digest
 
 
 def _bench(kind: str) -> Bench:
@@ -96,3 +100,31 @@ def test_the_disk_is_emptied_in_the_layout_of_the_side(side: str, blobs: str, tm
 def _stopped(side: str, root: Path) -> servers.Server:
     """A server that is not asked for its process."""
     return servers.Server(side, None, root, root / "log")  # type: ignore[arg-type]
+
+
+def test_the_store_for_collections_is_what_its_title_claims(tmp_path: Path) -> None:
+    """A store with other numbers makes the comparison with other measurements worthless."""
+    volume = Volume(3, images=4, links=12, dead=5)
+    volume.write(tmp_path / "store")
+    home = tmp_path / "store/docker/registry/v2"
+    assert len(list(home.glob("repositories/*/*/_layers/sha256/*/link"))) == 3 * 12
+    assert len(list(home.glob("repositories/*/*/_manifests/revisions/sha256/*/link"))) == 3 * 4
+    assert len(list(home.glob("repositories/*/*/_manifests/tags/*/current/link"))) == 3 * 2
+    count, size = blob_bytes(tmp_path / "store")
+    assert count == 8 + 5 + 3 * 4 * 2, "layers, dead ones, configs and manifests"
+    assert size == sum(path.stat().st_size for path in home.glob("blobs/sha256/*/*/data"))
+    for path in home.glob("blobs/sha256/*/*/data"):
+        assert str(Digest.of(path.read_bytes())) == f"sha256:{path.parent.name}"
+
+
+def test_collections_are_measured_by_their_own_process(tmp_path: Path) -> None:
+    """A failed run must not look like a quick one."""
+    bench = Bench(min(os.sched_getaffinity(0)), (1,), tmp_path, 1, 1.0, quick=True, full=False)
+    servers.PROGRAMS.add("true", "true")
+    servers.PROGRAMS.add("false", "false")
+    seconds, cpu_s, peak = collection._run(bench, "true", tmp_path / "config.yml")
+    assert seconds > 0
+    assert cpu_s >= 0
+    assert peak > 100_000
+    with pytest.raises(servers.ServerFailed, match="false garbage-collect ended with 1"):
+        collection._run(bench, "false", tmp_path / "config.yml")

@@ -338,7 +338,7 @@ class Explorer:
         verb, _, value = request
         ghost = state.ghost
         if verb == "promise":
-            if self._promises(state, *request.key, request.value):
+            if self._promises(state, request.value, *request.key):
                 missing = [key for key in needs_of(*request.key) if key in ghost.collected]
                 if missing:
                     raise Broken(f"P1: {name} acknowledged {request.key}; a collector has removed {missing}")
@@ -367,7 +367,7 @@ class Explorer:
         return state, None
 
     def _promises(
-        self, state: State, kind: str, repository: str, name: str, digest: str, active: frozenset[str]
+        self, state: State, active: frozenset[str], kind: str, repository: str, name: str, digest: str
     ) -> bool:
         """Return whether an acknowledgement is a promise.
 
