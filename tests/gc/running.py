@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 from tests.gc.simple_mark import SimpleMark
 from tests.registry.instrumented import InstrumentedDriver
 
+from moorage.gc.mark import Marker
 from moorage.gc.options import CollectionOptions
-from moorage.gc.run import Collection, collect_with
+from moorage.gc.run import Collection, collect
 from moorage.registry import layout
 from moorage.storage.driver import StorageUnavailable
 from moorage.testing.builders import Built, blob, image, index
@@ -69,8 +70,7 @@ def collection_of(
 
     `simple`: with the mark of the tests.
     """
-    if simple:
-        more["marker"] = partial(SimpleMark, driver, options)
+    more["marker"] = partial(SimpleMark if simple else _marker, driver, options)
     clock = clock or FakeClock()
     more.setdefault("now", lambda: datetime.now(UTC) + timedelta(seconds=150))
     more.setdefault("guard", lambda _: nullcontext())
@@ -78,8 +78,12 @@ def collection_of(
     return Collection(driver=driver, options=options, clock=clock, sleep=clock.sleep, **more)
 
 
+def _marker(driver: Driver, options: CollectionOptions, now: datetime) -> Marker:
+    return Marker(driver, options, now=now)
+
+
 async def run(driver: Driver, options: CollectionOptions = AT_ONCE, **more: Any) -> Report:
-    return await collect_with(collection_of(driver, options, **more))
+    return await collect(collection_of(driver, options, **more))
 
 
 async def put(driver: Driver, built: Built, tag: str = "", *, name: RepoName = APP) -> None:

@@ -16,7 +16,7 @@ from tests.gc.running import collection_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.guard import process_deadline
-from moorage.gc.run import collect_with
+from moorage.gc.run import collect
 from moorage.storage.filesystem.driver import FilesystemDriver
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Stopping(InstrumentedDriver):
 async def main() -> None:
     deadline_s = float(sys.argv[2])
     driver = Stopping(FilesystemDriver(Path(sys.argv[1])))
-    await collect_with(collection_of(driver, guard=lambda _: process_deadline(deadline_s)))
+    await collect(collection_of(driver, guard=lambda _: process_deadline(deadline_s)))
 
 
 asyncio.run(main())

@@ -21,17 +21,14 @@ import asyncio
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
-from functools import partial
 from pathlib import PurePosixPath
-from typing import TYPE_CHECKING, Any, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.gc.cache import MarkCache
 from moorage.gc.cleaning import remove_empty, remove_history, remove_trash, remove_uploads
 from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionReplaced, CollectionStopped
 from moorage.gc.guard import process_deadline
-from moorage.gc.mark import Marker
 from moorage.gc.markers import ListEntry, Markers
 from moorage.gc.preconditions import (
     check_clock,
@@ -53,14 +50,13 @@ from moorage.storage.driver import Key, RequestCost, StorageError, StorageExhaus
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from contextlib import AbstractContextManager
-    from pathlib import Path
 
     from moorage.gc.mark import Marked
-    from moorage.gc.options import CollectionOptions, Holds
+    from moorage.gc.options import CollectionOptions
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
 
-__all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect", "collect_with"]
+__all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect"]
 
 LEASE: Final = "garbage-collection"
 QUARANTINE_S: Final = 900.0
@@ -91,87 +87,44 @@ def _utc_now() -> datetime:
 class Collection:
     """Parts and environment of a run.
 
-    `owner` names this process in the lease.  `foreign_writers`: another registry writes to the store, so nothing
-    may be removed.  `links_s`: time for which nodes remember links (`StoredOptions.links_s`).  `progress` is
-    called with a phase, and with how much of how much of it is done.  `cache_path`: file with what earlier runs
-    have read of the store `origin`, by which a run costs what has changed.  `holds_text` changes with `holds`.
-
-    `marker` makes the source of marks, for ages relative to a time; None is `mark.Marker`.
+    `marker` makes the source of marks for ages relative to a time (`mark.Marker`).  `owner` names this process in
+    the lease.  `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`:
+    time for which nodes remember links (`StoredOptions.links_s`).  `progress` is called with a phase, and with how
+    much of how much of it is done.
     """
 
     driver: Driver
     options: CollectionOptions
+    marker: Callable[[datetime], MarkSource]
     owner: str
     token: str = field(default_factory=new_token)
     sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
     foreign_writers: bool = False
     consistent_listings: bool = True
     links_s: float = 2.0
-    cache_path: Path | None = None
-    origin: str = ""
-    holds: Holds | None = None
-    holds_text: str = ""
     progress: Callable[[str, int, int], None] = _quiet
     clock: Callable[[], float] = boot_seconds
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
     now: Callable[[], datetime] = _utc_now
     guard: Callable[[float], AbstractContextManager[None]] = process_deadline
-    marker: Callable[[datetime], MarkSource] | None = None
 
 
-async def collect(driver: Driver, options: CollectionOptions, *, owner: str, **environment: Any) -> Report:
-    """`collect_with` a `Collection` of these parts; `environment` are its other members."""
-    return await collect_with(Collection(driver=driver, options=options, owner=owner, **environment))
-
-
-async def collect_with(collection: Collection) -> Report:
+async def collect(collection: Collection) -> Report:
     """Run one collection, or continue one that was interrupted; return its report.
 
     Raises CollectionRefused when nothing may be removed, and StorageError when the store fails; the next run
     continues then.  A cancellation is raised when the state of the run is consistent.
     """
     began = collection.clock()
-    cache = _load_cache(collection)
-    if collection.marker is None:
-        collection = replace(collection, marker=partial(_marker, collection, cache))
-    try:
-        if collection.options.dry_run or collection.foreign_writers:
-            report = await _dry_run(collection)
-        else:
-            await check_store(collection.driver, consistent_listings=collection.consistent_listings)
-            await check_not_paused(collection.driver)
-            async with _leased(collection) as held:
-                report = await _Run(collection, held).run()
-    finally:
-        if collection.cache_path is not None:
-            await asyncio.to_thread(cache.save, collection.cache_path)
+    if collection.options.dry_run or collection.foreign_writers:
+        report = await _dry_run(collection)
+    else:
+        await check_store(collection.driver, consistent_listings=collection.consistent_listings)
+        await check_not_paused(collection.driver)
+        async with _leased(collection) as held:
+            report = await _Run(collection, held).run()
     report.seconds = collection.clock() - began
     return report
-
-
-def _load_cache(collection: Collection) -> MarkCache:
-    options = collection.options
-    judged_by = f"{options.delete_untagged} {options.grace_s} {options.undo_s} {collection.holds_text}"
-    if collection.cache_path is None:
-        return MarkCache(collection.origin, judged_by)
-    return MarkCache.load(collection.cache_path, collection.origin, judged_by)
-
-
-def _marker(collection: Collection, cache: MarkCache, now: datetime) -> MarkSource:
-    return Marker(
-        collection.driver,
-        collection.options,
-        now=now,
-        cache=cache,
-        holds=collection.holds,
-        progress=lambda done, total: collection.progress("marking", done, total),
-    )
-
-
-def _mark_source(collection: Collection, now: datetime) -> MarkSource:
-    if collection.marker is None:
-        raise AssertionError("collect_with sets it")
-    return collection.marker(now)
 
 
 async def _dry_run(collection: Collection) -> Report:
@@ -183,7 +136,7 @@ async def _dry_run(collection: Collection) -> Report:
             "another registry writes to this store (foreignwriters), and would not observe a removal: nothing was "
             "removed"
         )
-    report.note_marked(await _mark_source(collection, collection.now()).mark())
+    report.note_marked(await collection.marker(collection.now()).mark())
     return report
 
 
@@ -337,7 +290,7 @@ class _Run:
         self._report.uploads = await remove_uploads(
             self._driver, self._started - timedelta(seconds=it.options.upload_age_s)
         )
-        marker = _mark_source(it, self._started)
+        marker = it.marker(self._started)
         marked = await marker.mark()
         self._report.note_marked(marked)
         self._report.trash = await remove_trash(self._driver, marked)
