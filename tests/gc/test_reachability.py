@@ -270,6 +270,7 @@ async def test_an_unfinished_push_keeps_what_its_tag_is_about_to_name(store: Sto
 async def test_history_of_deleted_manifests_is_removed_when_it_is_old(store: Store) -> None:
     store.push("a", "latest", image(seed=1))
     old, young = image(seed=2), image(seed=3)
+    store.write(layout.deleted_mark(RepoName("a"), old.digest), str(old.digest).encode())
     store.write(layout.tag_history_link(RepoName("a"), Tag("latest"), old.digest), str(old.digest).encode())
     marked = await mark(store, KEEPING)
     assert {(entry.tag, entry.digest) for entry in marked.history} == {("latest", old.digest)}
@@ -340,6 +341,27 @@ async def test_a_store_that_vanishes_is_an_error_and_not_empty(store: Store) -> 
     with pytest.raises(StorageUnavailable):
         await mark(store)
     (store.root.parent / "unmounted").rename(store.root)
+
+
+@pytest.mark.parametrize("place", [layout.REPOSITORIES, f"{layout.REPOSITORIES}/team"])
+async def test_repositories_on_a_disk_that_is_not_mounted_are_not_deleted(store: Store, place: str) -> None:
+    """A symbolic link to nowhere is what is left of them."""
+    store.push("team/a", "latest", image())
+    store.blob(b"dead")
+    (store.root / place).rename(store.root / "disk")
+    (store.root / place).symlink_to(store.root / "disk")
+    assert len((await mark(store)).blobs) == 1
+    (store.root / "disk").rename(store.root / "unmounted")
+    marked = await mark(store)
+    assert not marked.digests()
+    assert [problem.key for problem in marked.problems] == [place]
+
+
+async def test_a_file_among_the_repositories_is_no_obstacle(store: Store) -> None:
+    store.push("a", "latest", image())
+    (store.root / layout.REPOSITORIES / "README").write_text("of an operator")
+    dead = store.blob(b"dead")
+    assert set((await mark(store)).blobs) == {dead}
 
 
 # Reasons, on the pure functions.

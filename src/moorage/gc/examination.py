@@ -16,7 +16,6 @@ Above: `mark.py`.  Below: `reachability.py`, `references.py`, `cache.py`.
 
 from __future__ import annotations
 
-import re
 import zlib
 from array import array
 from dataclasses import dataclass, field
@@ -27,7 +26,7 @@ from moorage.errors import DigestInvalid, ManifestInvalid
 from moorage.gc.cache import Record
 from moorage.gc.marked import RepositoryCounts, TagHistoryEntry
 from moorage.gc.reachability import HistoryEntry, RepositoryContent, TrashItem, judge
-from moorage.gc.references import packed, references_of, unpacked
+from moorage.gc.references import RAW_BYTES, packed, raw_digests, references_of, unpacked
 from moorage.registry import layout
 from moorage.registry.tags import as_tag
 from moorage.registry.trash import Trash, TrashUnreadable, trash_time
@@ -49,9 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["Examiner"]
 
 _LINK_LIMIT: Final = 1024
-_HEX: Final = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 _CANONICAL: Final = "sha256"
-_RAW_BYTES: Final = 32
 _LAYERS: Final = "_layers"
 _REVISIONS: Final = "_manifests/revisions"
 _TAGS: Final = "_manifests/tags"
@@ -68,8 +65,7 @@ class _Examined:
     thorough: bool
     root: str
     watched: dict[str, str | None] = field(default_factory=dict)
-    layers: dict[int, str] = field(default_factory=dict)
-    """The path of each entry, below the repository."""
+    layers: dict[int, None] = field(default_factory=dict)
     aliases: dict[str, int | None] = field(default_factory=dict)
     """Entries below other algorithms than sha256, whose content is read; with their number if it has one."""
     targets: dict[int, int] = field(default_factory=dict)
@@ -77,6 +73,8 @@ class _Examined:
     new: list[int] = field(default_factory=list)
     empty: list[str] = field(default_factory=list)
     has_tags: bool = False
+    has_deleted: bool = False
+    """A manifest was deleted, so that the history of a tag may name one that is not there."""
     tags: dict[str, int] = field(default_factory=dict)
     tag_names: Sequence[str] = ()
     torn_tags: set[str] = field(default_factory=set)
@@ -199,6 +197,7 @@ class Examiner:
         for (one, path), names in zip(families, await self._watch(families, bulk), strict=True):
             if path == _MANIFESTS:
                 one.has_tags = "tags" in names
+                one.has_deleted = one.thorough and "_deleted" in names
                 # It shows when one of the two appears; from then on their own directories show a change.
                 has_revisions = "revisions" in names
                 if not has_revisions:
@@ -225,7 +224,6 @@ class Examiner:
 
     def _add_entries(self, one: _Examined, path: str, names: Sequence[str]) -> None:
         algorithm = path.rpartition("/")[2]
-        form = _HEX.get(algorithm)
         is_layer = path.startswith(_LAYERS)
         known: dict[RawDigest, int] = {}
         if one.record is not None:
@@ -233,21 +231,20 @@ class Examiner:
             known = {
                 digest(number): number for number in (one.record.layers if is_layer else one.record.revisions)
             }
-        for name in names:
-            if form is None or form.fullmatch(name) is None:
-                if is_layer and form is None:
-                    one.aliases[f"{path}/{name}"] = None
-                continue
-            raw = bytes.fromhex(name)
-            number = known.get(raw)
-            if number is None:
-                number = self._cache.digests.number(raw)
+        if algorithm not in RAW_BYTES:
             if is_layer:
-                one.layers[number] = f"{path}/{name}"
-                if algorithm != _CANONICAL:
-                    one.aliases[f"{path}/{name}"] = number
-            else:
-                one.new.append(number)
+                one.aliases.update((f"{path}/{name}", None) for name in names)
+            return
+        numbers: list[int] = []
+        for raw in raw_digests(names, algorithm):
+            number = known.get(raw)
+            numbers.append(self._cache.digests.number(raw) if number is None else number)
+        if not is_layer:
+            one.new += numbers
+            return
+        one.layers.update(dict.fromkeys(numbers))
+        if algorithm != _CANONICAL:
+            one.aliases.update((self._layer_path(number), number) for number in numbers)
 
     async def _look_at_revisions(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
         """Find out which entries have a link, and when it was written."""
@@ -261,12 +258,13 @@ class Examiner:
                     one.revisions[number] = before[number]
                 else:
                     asked.append((one, number))
-            one.thorough = one.thorough or not before.keys() <= set(one.new)
+            one.has_deleted = one.has_deleted or not before.keys() <= set(one.new)
         stats = await bulk.find([self._revision_key(one, number) for one, number in asked])
         for (one, number), stat in zip(asked, stats, strict=True):
             if stat is None:
                 digest = unpacked(self._cache.digests.digest(number))
                 one.empty.append(f"{_REVISIONS}/{digest.algorithm}/{digest.hex}")
+                one.has_deleted = one.has_deleted or one.thorough
             else:
                 one.revisions[number] = stat.modified_s
                 if stat.size == 0:
@@ -391,7 +389,7 @@ class Examiner:
 
     async def _read_history(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
         """Read the history of tags where it may keep a manifest, or be removed, and judge again."""
-        asked = [one for one in batch if one.has_tags and (one.thorough or _verdict(one).dead)]
+        asked = [one for one in batch if one.has_tags and (one.has_deleted or _verdict(one).dead)]
         if not asked:
             return
         if not self._options.delete_untagged:
@@ -402,17 +400,15 @@ class Examiner:
         homes = [Key(f"{one.root}{_TAGS}/{tag}/index") for one, tag in tags]
         paths: list[tuple[_Examined, str, str, Key]] = []
         for (one, tag), home, names in zip(tags, homes, await bulk.names(homes), strict=True):
-            paths += [
-                (one, tag, algorithm, Key(f"{home}/{algorithm}")) for algorithm in names if algorithm in _HEX
-            ]
+            known = [algorithm for algorithm in names if algorithm in RAW_BYTES]
+            paths += [(one, tag, algorithm, Key(f"{home}/{algorithm}")) for algorithm in known]
         found: list[tuple[_Examined, str, int, Key]] = []
         listed = await bulk.names([path for *_, path in paths])
         for (one, tag, algorithm, path), names in zip(paths, listed, strict=True):
-            for name in names:
-                if _HEX[algorithm].fullmatch(name) is not None:
-                    number = self._cache.digests.number(bytes.fromhex(name))
-                    if number not in _verdict(one).needed:
-                        found.append((one, tag, number, Key(f"{path}/{name}/link")))
+            for raw in raw_digests(names, algorithm):
+                number = self._cache.digests.number(raw)
+                if number not in _verdict(one).needed:
+                    found.append((one, tag, number, Key(f"{path}/{raw.hex()}/link")))
         await self._add_history(found, bulk)
 
     async def _add_history(self, found: Sequence[tuple[_Examined, str, int, Key]], bulk: Bulk) -> None:
@@ -455,12 +451,12 @@ class Examiner:
     async def _finish(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
         """Look at the age of dangling layer links, and report."""
         asked = [(one, number) for one in batch for number in _verdict(one).dangling]
-        stats = await bulk.find([Key(f"{one.root}{one.layers[number]}/link") for one, number in asked])
+        stats = await bulk.find([Key(f"{one.root}{self._layer_path(number)}/link") for one, number in asked])
         dead: dict[int, list[int]] = {}
         kept: dict[int, list[int]] = {}
         for (one, number), stat in zip(asked, stats, strict=True):
             if stat is None:
-                one.empty.append(one.layers[number])
+                one.empty.append(self._layer_path(number))
             elif stat.modified_s + self._options.grace_s > self._now:
                 kept.setdefault(id(one), []).append(number)
                 _verdict(one).until = min(_verdict(one).until, stat.modified_s + self._options.grace_s)
@@ -534,6 +530,10 @@ class Examiner:
     def _note(self, one: _Examined, key: Key, reason: str) -> None:
         one.reported = True
         self._marked.note(key, reason)
+
+    def _layer_path(self, number: int) -> str:
+        digest = unpacked(self._cache.digests.digest(number))
+        return f"{_LAYERS}/{digest.algorithm}/{digest.hex}"
 
     def _revision_key(self, one: _Examined, number: int) -> Key:
         digest = unpacked(self._cache.digests.digest(number))

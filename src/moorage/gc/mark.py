@@ -34,8 +34,8 @@ from moorage.gc.marked import (
     SkippedObject,
     TagHistoryEntry,
 )
-from moorage.gc.references import unpacked
-from moorage.gc.repositories import list_repositories, scan_repositories
+from moorage.gc.references import RAW_BYTES, raw_digests, unpacked
+from moorage.gc.repositories import list_repositories, lost_directories, scan_repositories
 from moorage.registry import layout
 from moorage.storage.driver import Key, RequestCost
 
@@ -59,9 +59,7 @@ __all__ = [
 _COMPARED_AT_ONCE: Final = 1_000
 _EXAMINED_AT_ONCE: Final = 100
 _FOUND_AT_ONCE: Final = 2_000
-_RAW_BYTES: Final = 32
 _FIRST_BYTE: Final = re.compile(r"[a-f0-9]{2}")
-_HEX: Final = {"sha256": re.compile(r"[a-f0-9]{64}"), "sha512": re.compile(r"[a-f0-9]{128}")}
 _DATA: Final = re.compile(rf"{re.escape(layout.BLOBS)}/(sha256|sha512)/[a-f0-9]{{2}}/([a-f0-9]+)/data")
 
 
@@ -103,6 +101,8 @@ class Marker:
         else:
             await self._list_repositories(examiner)
             await self._list_blobs(marked)
+            if marked.blobs:
+                await self._check_directories(marked)
             if any(digest.algorithm != "sha256" for digest in marked.blobs):
                 await self._check_algorithms(examiner, marked)
         marked.counts.dead_bytes = sum(stat.size for stat in marked.blobs.values())
@@ -122,6 +122,15 @@ class Marker:
                 await examiner.examine(few, self._driver.bulk)
                 done += len(few)
                 self._progress(done, len(found))
+
+    async def _check_directories(self, marked: Marked) -> None:
+        """Keep all blobs while a directory of repositories is there and cannot be listed."""
+        for key in await lost_directories(self._driver, self.cache):
+            marked.blobs.clear()
+            marked.note(
+                key,
+                "this directory cannot be listed, and all blobs are kept: mount it, or remove a link to nowhere",
+            )
 
     async def _scan_repositories(self, examiner: Examiner) -> None:
         done: set[str] = set()
@@ -163,7 +172,7 @@ class Marker:
 
     async def _blob_prefixes(self) -> list[str]:
         (algorithms,) = await self._driver.bulk.names([layout.BLOBS])
-        known = [algorithm for algorithm in algorithms if algorithm in _HEX]
+        known = [algorithm for algorithm in algorithms if algorithm in RAW_BYTES]
         listed = await self._driver.bulk.names([layout.below(layout.BLOBS, algorithm) for algorithm in known])
         return [
             f"{algorithm}/{name}"
@@ -174,13 +183,13 @@ class Marker:
 
     def _add_blobs(self, algorithm: str, names: Sequence[str]) -> None:
         cache = self.cache
-        form = _HEX[algorithm]
-        for name in names:
-            if form.fullmatch(name) is not None:
-                raw = bytes.fromhex(name)
-                number = cache.digests.find(raw)
-                if number is None or not cache.needed(number):
-                    cache.suspects.add(cache.digests.number(raw))
+        find = cache.digests.find
+        counts = cache.counts
+        size = len(counts)
+        for raw in raw_digests(names, algorithm):
+            number = find(raw)
+            if number is None or number >= size or not counts[number]:
+                cache.suspects.add(cache.digests.number(raw))
 
     async def _look_at_suspects(self, marked: Marked) -> None:
         cache = self.cache
@@ -224,7 +233,7 @@ class Marker:
         async for page in self._driver.scan(layout.BLOBS):
             for stat in page:
                 match = _DATA.fullmatch(stat.key)
-                if match is None or _HEX[match[1]].fullmatch(match[2]) is None:
+                if match is None or len(match[2]) != 2 * RAW_BYTES[match[1]]:
                     continue
                 marked.counts.blobs += 1
                 if stat.modified_s + self._options.grace_s > self._now:

@@ -133,7 +133,8 @@ def judge(
     for digest, reason in _roots(content, options, now):
         if digest not in verdict.needed:
             verdict.needed[digest] = reason
-    _follow(content, references, verdict, keep_unreadable=options.delete_untagged)
+    if options.delete_untagged:
+        _follow(content, references, verdict)
     verdict.dead = [digest for digest in content.revisions if digest not in verdict.needed]
     if options.delete_untagged:
         # What keeps a manifest beside a time may end unseen; a time is always seen to end.
@@ -155,7 +156,8 @@ def _roots(
     if content.held:
         yield from ((digest, Reason(KeptBy.HOLD)) for digest in revisions)
     if not options.delete_untagged:
-        yield from ((digest, Reason(KeptBy.UNTAGGED_KEPT)) for digest in revisions)
+        kept: Reason[_D] = Reason(KeptBy.UNTAGGED_KEPT)
+        yield from ((digest, kept) for digest in revisions)
     for tag, digest in content.tags.items():
         if digest in revisions:
             yield digest, Reason(KeptBy.TAG, tag=tag)
@@ -176,26 +178,21 @@ def _follow(
     content: RepositoryContent[_D],
     references: Callable[[_D], References[_D] | None],
     verdict: Verdict[_D],
-    *,
-    keep_unreadable: bool,
 ) -> None:
     """Add the families of what is needed.  Manifests that cannot be read are needed."""
     referrers: dict[_D, list[_D]] = {}
-    if keep_unreadable:
-        for digest in content.revisions:
-            found = references(digest)
-            if found is None:
-                verdict.needed.setdefault(digest, Reason(KeptBy.UNREADABLE))
-            elif found.subject is not None:
-                referrers.setdefault(found.subject, []).append(digest)
+    for digest in content.revisions:
+        found = references(digest)
+        if found is None:
+            verdict.needed.setdefault(digest, Reason(KeptBy.UNREADABLE))
+        elif found.subject is not None:
+            referrers.setdefault(found.subject, []).append(digest)
     waiting = list(verdict.needed)
     while waiting:
         digest = waiting.pop()
         found = references(digest)
         family: list[tuple[_D, Reason[_D]]] = []
-        if found is None:
-            verdict.unreadable.append(digest)
-        else:
+        if found is not None:
             family = [(child, Reason(KeptBy.INDEX, by=digest)) for child in found.children]
         family += [(referrer, Reason(KeptBy.SUBJECT, by=digest)) for referrer in referrers.get(digest, ())]
         for member, reason in family:
@@ -209,7 +206,9 @@ def _judge_layers(
 ) -> None:
     for digest in verdict.needed:
         found = references(digest)
-        if found is not None:
+        if found is None:
+            verdict.unreadable.append(digest)
+        else:
             verdict.layers.update(found.blobs)
             verdict.layers.update(found.children)
     if content.held:

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from moorage.gc.cache import MarkCache
     from moorage.storage.driver import Driver, Stat
 
-__all__ = ["RepositoryNames", "list_repositories", "scan_repositories"]
+__all__ = ["RepositoryNames", "list_repositories", "lost_directories", "scan_repositories"]
 
 _PATH_LIMIT: Final = 2_000
 """Characters; a loop of symbolic links ends here."""
@@ -80,6 +80,30 @@ async def list_repositories(driver: Driver, cache: MarkCache) -> list[Repository
         for path, found in current.items()
         if path and found.reserved
     ]
+
+
+async def lost_directories(driver: Driver, cache: MarkCache) -> list[Key]:
+    """Return directories that are listed by the one above them and cannot be listed themselves.
+
+    Operators move a large directory to another disk and leave a symbolic link: while that disk is not mounted, its
+    repositories must not look deleted.  A file of an operator is none.
+    """
+    doubtful = [
+        path
+        for path, found in cache.directories.items()
+        if found.fingerprint == "" and not found.components and not found.reserved
+    ]
+    keys = [_key(path) for path in doubtful]
+    files = await driver.bulk.find(keys)
+    prints = await driver.bulk.fingerprints(keys)
+    lost: list[Key] = []
+    for key, file, found in zip(keys, files, prints, strict=True):
+        if file is None and found == "":
+            above, _, name = key.rpartition("/")
+            (names,) = await driver.bulk.names([Key(above)])
+            if name in names:
+                lost.append(key)
+    return lost
 
 
 async def scan_repositories(driver: Driver) -> AsyncIterator[tuple[Sequence[RepositoryNames], ScannedKeys]]:

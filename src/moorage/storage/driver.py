@@ -360,7 +360,8 @@ class Bulk(Protocol):
 
         None: unknown; list it.  So is a prefix that changed within the last seconds: a further change might
         go unnoticed.  Read the fingerprint first and then list, and the list is current for as long as the
-        fingerprint is the same.  Changes further below have no effect on it.
+        fingerprint is the same.  Changes further below have no effect on it.  Empty: a store with directories has
+        none there.
         """
 
     async def names(self, prefixes: Sequence[Key]) -> Sequence[Sequence[str]]:

@@ -8,7 +8,9 @@ from __future__ import annotations
 import random
 from typing import TYPE_CHECKING, Final
 
-from moorage.storage.driver import Driver, Key, KeyMissing
+import pytest
+
+from moorage.storage.driver import Driver, Key, KeyInvalid, KeyMissing
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -54,6 +56,37 @@ async def keys_below(driver: Driver, prefix: str) -> dict[str, int]:
 
 class ListingContract:
     """Listings of everything below a prefix."""
+
+    async def test_many_keys_are_answered_at_once_and_in_order(self, driver: Driver, other: Driver) -> None:
+        """A walk over a whole store must not read one object for another, or fail for a missing one."""
+        keys = [Key(f"bulk/{i}/link") for i in range(5)]
+        for key in keys[:3]:
+            await driver.write(key, key.encode())
+        assert await other.bulk.read(keys, limit=100) == [*(key.encode() for key in keys[:3]), None, None]
+        assert await other.bulk.read(keys[:1], limit=3) == [None]
+        found = await other.bulk.find(keys)
+        assert [stat and (stat.key, stat.size) for stat in found] == [*((key, 11) for key in keys[:3]), None, None]
+        names = await other.bulk.names([Key("bulk"), Key("nothing"), Key("bulk/1"), keys[0]])
+        assert [sorted(found) for found in names] == [["0", "1", "2"], [], ["link"], []]
+        assert not await other.bulk.read([], limit=1)
+        assert not await other.bulk.find([])
+        assert not await other.bulk.names([])
+        with pytest.raises(KeyInvalid):
+            await driver.bulk.find([keys[0], Key("a/../b")])
+
+    async def test_a_fingerprint_changes_with_the_names_of_its_prefix(self, driver: Driver, other: Driver) -> None:
+        """A collector that believed an old one would not see a link, and remove what it names."""
+        prefix = Key("printed")
+        await driver.write(Key("printed/a"), b"1")
+        seen = await other.bulk.fingerprints([prefix, Key("nothing")])
+        assert len(seen) == 2
+        await driver.write(Key("printed/b"), b"1")
+        (grown,) = await other.bulk.fingerprints([prefix])
+        assert grown is None or grown != seen[0]
+        await driver.delete([Key("printed/a")])
+        (shrunk,) = await other.bulk.fingerprints([prefix])
+        assert shrunk is None or shrunk not in (seen[0], grown)
+        assert not await other.bulk.fingerprints([])
 
     async def test_names_come_in_byte_order(self, driver: Driver, other: Driver) -> None:
         """Tag lists are in the specification's order although object stores sort `1.0-x/` before `1.0/`."""

@@ -62,7 +62,7 @@ class FilesystemBulk:
             return f"{status.st_dev}.{status.st_ino}.{changed}"
 
         settled = time.time_ns() - SETTLED_NS
-        return await self._each("stat", prefixes, one, None)
+        return await self._each("stat", prefixes, one, "")
 
     async def names(self, prefixes: Sequence[Key]) -> Sequence[Sequence[str]]:
         def one(path: str) -> Sequence[str]:
@@ -100,6 +100,7 @@ class FilesystemBulk:
         root = self._root
 
         def work(piece: Sequence[Key]) -> list[_T]:
+            self._check()  # so that it is known, and seen to be another one afterwards
             found: list[_T] = []
             absent = False
             for key in piece:
