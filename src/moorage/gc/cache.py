@@ -5,7 +5,7 @@ fingerprint of that directory is the one that it had directly before it was list
 never change.  The number of repositories that need a blob is kept with the names from which it was counted.
 
 Digests are numbered: `DigestTable` has each once, everything else refers to them by number in arrays of 4 bytes.
-A store of 200,000 manifests and 1,000,000 links takes about 60 MB here, and half of that in the file.
+The file of a store of 20,000 manifests and 100,000 links has 6 MB.
 
 The file is one header, the sections and a checksum; it is replaced by a rename.  A damaged one, one of another
 version or of another store is ignored with a line in the log.
