@@ -56,7 +56,9 @@ def test_skopeo_and_a_limit_of_tags(layout: Layout, reg: str, run: Run) -> None:
     plain = ("copy", "--dest-tls-verify=false", f"oci:{layout.path}:small")
     run(skopeo, *plain, f"docker://{reg}/team-b/app:v1")
     run(skopeo, *plain, f"docker://{reg}/team-b/app:v1")
-    assert "quota exceeded: team-b has 1 of 1 tags" in run(skopeo, *plain, f"docker://{reg}/team-b/app:v2", fails=True)
+    assert "quota exceeded: team-b has 1 of 1 tags" in run(
+        skopeo, *plain, f"docker://{reg}/team-b/app:v2", fails=True
+    )
 
 
 def test_crane(layout: Layout, reg: str, run: Run) -> None:

@@ -146,7 +146,7 @@ async def test_a_tag_that_moved_back_is_seen_without_a_new_entry() -> None:
         await driver.delete([stat.key for stat in objects])
         return []
 
-    driver.remove_unchanged = removed  # type: ignore[method-assign, assignment]
+    driver.remove_unchanged = removed  # type: ignore[method-assign]
     assert not await repository.store.tags.remove_unchanged(NAME, state)
     assert (await repository.store.tags.resolve(NAME, Tag("v1"))) == ONE.digest
 

@@ -44,7 +44,7 @@ async def discover_repository(call: Call) -> Response:
 async def delete_repository(call: Call) -> Response:
     """DELETE: 202, the repository is gone, with all its tags, manifests and links to blobs.
 
-    Refuses: NAME_INVALID, NAME_UNKNOWN, UNSUPPORTED.
+    Refuses: NAME_INVALID, NAME_UNKNOWN, DENIED, UNSUPPORTED.
     """
     await call.registry.repositories.delete(call.name(), caller=call.caller())
     return Response(status_code=202, headers={"content-length": "0"})

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
     from moorage.registry.interface import Caller
+    from moorage.registry.protection import ProtectionCheck
     from moorage.registry.repository_removal import RemovedRepository
     from moorage.storage.driver import Driver
 
@@ -152,8 +153,10 @@ class StoredRepositories:
         store: BlobStore | None = None,
         links: Links | None = None,
         trash: Trash | None = None,
+        protected: ProtectionCheck | None = None,
     ) -> None:
         self._driver = driver
+        self._protected = protected
         self._delete_enabled = delete_enabled
         self._store = BlobStore(driver) if store is None else store
         self._links = Links(driver) if links is None else links
@@ -163,6 +166,8 @@ class StoredRepositories:
         if not self._delete_enabled:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
+            if self._protected is not None:
+                await self._protected.check_repository_deletion(name)
             return await run_to_completion(self.removal(name).run(by=caller.user, reason=DELETED_BY_CLIENT))
 
     def removal(self, name: RepoName, progress: Callable[[int], None] | None = None) -> RepositoryRemoval:

@@ -154,7 +154,12 @@ class StoredRegistry:
         referrers_bytes = options.cache_share(REFERRERS_BYTES)
         self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
         self.repositories = StoredRepositories(
-            driver, delete_enabled=options.delete_enabled, store=store, links=links, trash=trash
+            driver,
+            delete_enabled=options.delete_enabled,
+            store=store,
+            links=links,
+            trash=trash,
+            protected=self.manifests.protected,
         )
 
     async def probe(self) -> None:
