@@ -133,12 +133,16 @@ def test_a_repository_is_deleted_and_restored(run: Run, tmp_path: Path, config: 
     done = run("repository", "delete", "--yes", config, NAME)
     assert (done.returncode, done.stdout) == (0, f"deleted {counts}\n"), done.stderr
     assert not (tmp_path / "data" / layout.manifests(NAME)).exists()
+    check = run("storage", "check", config)
+    assert (check.returncode, "0 errors" in check.stdout) == (0, True), check.stdout
     again = run("repository", "delete", "--yes", config, NAME)
     assert again.returncode == 1
     assert "nothing was deleted" in again.stderr
     result = run("restore", config, NAME)
     assert (result.returncode, where(tmp_path, T1)) == (0, str(OTHER.digest)), result.stderr
     assert result.stdout.endswith("restored 2 tags, 2 manifests and 4 blobs\n")
+    check = run("storage", "check", config)
+    assert (check.returncode, "0 errors" in check.stdout) == (0, True), check.stdout
 
 
 def test_without_undo_the_question_names_the_consequence(run: Run, tmp_path: Path) -> None:

@@ -26,12 +26,12 @@ def erase(
     yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", "-d", help="Only print what would be erased.")] = False,
 ) -> None:
-    """Remove leaked content from a repository at once, also from undo and history: no restore brings it back.
+    """Remove leaked content, also from undo and history.
 
-    A tag: every manifest that it has pointed to, with the blobs that no other manifest of the repository names.
-    A digest: that manifest in the same way, or that blob in any case. The bytes themselves cannot be reached by
-    clients from then on, and are removed by the next garbage collection that finds them old enough. A record of
-    the erasure stays in the store. Not reached: what clients have pulled, backups, caches before the registry.
+    No restore brings it back. A tag: every manifest that it has pointed to, with the blobs that no other manifest
+    of the repository names. A digest: that manifest in the same way, or that blob in any case. The bytes cannot be
+    reached by clients from then on, and are removed by the next garbage collection that finds them old enough. A
+    record of the erasure stays. Not reached: what clients have pulled, backups, caches before the registry.
 
     Example: moorage erase --everywhere /etc/docker/registry/config.yml library/app:leaked
     """

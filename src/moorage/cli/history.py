@@ -25,10 +25,10 @@ def history(
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="A JSON object on each line.")] = False,
 ) -> None:
-    """Print what a tag pointed to, when, and by which user; the newest first.
+    """Print what a tag pointed to, when, and by whom.
 
-    Users are known of changes that Moorage made with storage.delete.undo above 0. Earlier ones, also those of CNCF
-    Distribution, are known by the time of their files.
+    The newest change is first. Users are known of changes that Moorage made with storage.delete.undo above 0.
+    Earlier ones, also those of CNCF Distribution, are known by the time of their files.
 
     Example: moorage history /etc/docker/registry/config.yml library/app:v1
     """

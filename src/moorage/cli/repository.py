@@ -33,10 +33,11 @@ def delete(
     dry_run: Annotated[bool, typer.Option("--dry-run", "-d", help="Only print what would be deleted.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")] = False,
 ) -> None:
-    """Delete a repository with all its tags, manifests and links to blobs; repositories below it stay.
+    """Delete a repository with all its content.
 
-    The registry may be serving. Until storage.delete.undo has passed, `moorage restore` brings it back. An
-    interrupted deletion is continued by the same command.
+    Its tags, manifests and links to blobs go; repositories below it stay. The registry may be serving. Until
+    storage.delete.undo has passed, `moorage restore` brings it back. An interrupted deletion is continued by the
+    same command.
 
     Example: moorage repository delete --dry-run /etc/docker/registry/config.yml library/app
     """

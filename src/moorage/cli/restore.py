@@ -35,12 +35,12 @@ def restore(
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help="The result as a JSON object.")] = False,
 ) -> None:
-    """Restore a deleted tag, manifest, blob or repository, or move a tag back; the registry may be serving.
+    """Bring back what was deleted, or move a tag back.
 
-    A deleted tag needs no option; an existing one needs --previous or --at. A manifest comes back with the tags
-    that still name it. A repository comes back as it was when it was deleted as a whole; with --at, all of its
-    tags point to what they pointed to then, and what was pushed since stays. Nothing is changed unless all bytes
-    are there: what garbage collection has removed cannot be restored.
+    Safe while the registry serves. A deleted tag needs no option; an existing one needs --previous or --at. A
+    manifest comes back with the tags that still name it. A repository comes back as it was when it was deleted as
+    a whole; with --at, all of its tags point to what they pointed to then, and what was pushed since stays.
+    Nothing is changed unless all bytes are there: what garbage collection has removed cannot be restored.
 
     Example: moorage restore /etc/docker/registry/config.yml library/app:v1 --at 2026-11-29T21:30:00Z
     """

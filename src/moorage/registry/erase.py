@@ -7,11 +7,11 @@ store until a garbage collection removes them, if no other repository links them
 
 A blob is erased with a manifest only if no other manifest of the repository names it: base layers stay.  A blob
 that is named by its digest is erased in any case, and images that contain it are broken.  Marks of deletions
-(`tags.py`) stay: they have a digest in their key, and lead to nothing.
+(`tags.py`) stay: each has a digest in its key, and leads to nothing.
 
-The record (`_moorage/audit/STAMP`) is durable before anything is removed.  A crash in the middle leaves some of the
-content; the same call completes the erasure.  A page of the trash or of the history is written anew under another
-name without the erased lines, since objects of these families never change.
+The record (`_moorage/audit/STAMP`) is durable before anything is removed.  A crash in the middle leaves some of
+the content; the same call completes the erasure.  A page of the trash or of the history is written anew under
+another name without the erased lines, since objects of these families never change.
 
 Above: `moorage erase`.  Below: `links.py`, `tags.py`, `trash.py`, `history.py`, `repository_removal.py`.
 """

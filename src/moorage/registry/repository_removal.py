@@ -19,6 +19,7 @@ Memory: one batch, independent of the number of tags.  Above: `repositories.py`.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, TypeVar
@@ -47,7 +48,7 @@ if TYPE_CHECKING:
 __all__ = ["RemovedRepository", "RepositoryRemoval"]
 
 _log: Final = structlog.get_logger("moorage.registry")
-_BATCH: Final = 8_000
+_BATCH: Final = 2_000
 _DELETED_AT_ONCE: Final = 100
 _IN_FLIGHT: Final = 16
 
@@ -162,6 +163,7 @@ class RepositoryRemoval:
                 parsed = layout.parse_key(stat.key)
                 if parsed is not None and parsed.kind in kinds:
                     batch.append((stat, parsed))
+            await asyncio.sleep(0)  # a local disk answers at once, and other requests need their turn
             if len(batch) >= _BATCH:
                 yield batch
                 batch = []
