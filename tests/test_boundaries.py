@@ -217,7 +217,7 @@ OWNERS: Final = {
 }
 """Functions of `registry/layout.py` for keys that belong to one module of `registry/`."""
 
-RAW_LINKS: Final = ("fsck/", "copy/")
+RAW_LINKS: Final = ("fsck/", "copy/", "gc/")
 """Tools that examine the links themselves, broken ones included, and name their keys in reports."""
 COLLECTOR: Final = "gc/"
 """Decides what is dead by the objects themselves, and removes them."""

@@ -95,7 +95,7 @@ async def test_a_deleted_tag_comes_back(registry: Registry, restorer: Restorer, 
 
 
 async def test_a_manifest_comes_back_with_tags(registry: Registry, restorer: Restorer, driver: Driver) -> None:
-    """Deleting by digest removes every tag of the manifest, so undoing it brings all of them back, and no other."""
+    """Deleting by digest removes every tag of the manifest; undoing it brings these back, and no other."""
     await registry.push(ONE, T1, T2)
     await registry.push(OTHER, T2)
     await registry.manifests.delete(NAME, ONE.digest)

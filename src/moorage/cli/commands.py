@@ -23,6 +23,7 @@ from moorage.cli import (
     serve,
     storage,
     version,
+    why,
 )
 
 __all__ = ["app"]
@@ -72,6 +73,8 @@ app.command("history")(history.history)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
+app.command("usage")(usage.usage)
+app.command("why")(why.why)
 app.command("retention", short_help="Delete tags by the retention rules.")(retention.retention)
 app.command("version")(version.version)
 app.command("garbage-collect", cls=GoFlags, short_help="Remove what nothing needs any more.")(
