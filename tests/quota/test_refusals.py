@@ -168,6 +168,17 @@ async def test_deletions_free_at_once(node: StartNode) -> None:
     assert started.used() == (0, 0)
 
 
+async def test_a_deleted_repository_is_free_at_once(node: StartNode) -> None:
+    """The largest deletion of all."""
+    started = node(Limit("team-a", bytes=10_000, tags=2))
+    await started.client.push(image(blob(size=5000)), "v1", "v2", name=NAME)
+    await started.client.push_blob(blob(size=100), "team-a/other")
+    await started.registry.repositories.delete(RepoName(NAME))
+    await started.usage.settle()
+    assert started.used() == (100, 0)
+    assert (await started.registry.repositories.list(limit=5)).names == ()
+
+
 async def test_cancelled_and_wrong_uploads_are_free_again(node: StartNode) -> None:
     """A client that gives up, or sends other bytes than it announced, has stored nothing."""
     started = node(LIMIT)

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import Digest, RepoName
 
-__all__ = ["Counted", "count", "living_tags", "publish", "stored_sizes"]
+__all__ = ["Counted", "count", "linked_digests", "living_tags", "publish", "stored_sizes"]
 
 _OVERLAP_S: Final = 60.0
 """Clocks of nodes differ by less: facts from this long before a walk are compared with what it has seen."""
@@ -117,11 +117,7 @@ async def count(
         name = listing.name
         if not any(covers(pattern, name) for pattern in patterns):
             return
-        digests: set[Digest] = set()
-        for prefix in (layout.layers(name), layout.revisions(name)):
-            async for page in list_digests(driver, prefix):
-                digests.update(page)
-        ordered = sorted(digests)
+        ordered = sorted(await linked_digests(driver, name))
         found = await map_bounded(ordered, lambda digest: size_of(name, digest), limit=at_once)
         for digest, size in zip(ordered, found, strict=True):
             counted.add(Thing(BLOB, name, str(digest)), size)
@@ -166,6 +162,15 @@ async def _below(fixed: str, driver: Driver) -> AsyncIterator[RepoName]:
             yield name
         elif name.split("/") > fixed.split("/"):
             return
+
+
+async def linked_digests(driver: Driver, name: RepoName) -> set[Digest]:
+    """Return the digests of the layers and manifests that a repository links.  Raises StorageUnavailable."""
+    found: set[Digest] = set()
+    for prefix in (layout.layers(name), layout.revisions(name)):
+        async for page in list_digests(driver, prefix):
+            found.update(page)
+    return found
 
 
 def stored_sizes(driver: Driver) -> Callable[[RepoName, Digest], Awaitable[int]]:

@@ -20,18 +20,17 @@ Above: `wiring/app.py`.  Below: `usage.py`; `registry/interface.py`.
 from __future__ import annotations
 
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
-from moorage.caches import TTLCache
 from moorage.concurrency import map_bounded
 from moorage.errors import BlobUnknown, DigestInvalid, ManifestUnknown, QuotaExceeded, RegistryError
-from moorage.quota.count import stored_sizes
-from moorage.quota.facts import BLOB, TAG, UPLOAD, Thing
-from moorage.quota.limits import format_size
+from moorage.quota.checks import QuotaChecks
+from moorage.quota.count import linked_digests, living_tags
+from moorage.quota.facts import TAG, UPLOAD, Thing
 from moorage.registry.interface import UNKNOWN_CALLER
-from moorage.registry.links import LAYER, REVISION, Links
+from moorage.registry.links import LAYER, REVISION
 from moorage.registry.storage_errors import refusing
-from moorage.registry.tags import TagStore, as_tag
+from moorage.registry.tags import as_tag
 from moorage.types import Digest
 
 if TYPE_CHECKING:
@@ -50,6 +49,7 @@ if TYPE_CHECKING:
         Manifest,
         Manifests,
         Mounted,
+        Page,
         Pushed,
         Referrers,
         Registry,
@@ -60,16 +60,10 @@ if TYPE_CHECKING:
         Uploads,
         UploadStatus,
     )
-    from moorage.registry.links import LinkKind
     from moorage.storage.driver import Driver
     from moorage.types import Reference, RepoName, Tag
 
 __all__ = ["LimitedRegistry"]
-
-_ABSENT_S: Final = 300.0
-"""Seconds for which a blob that a HEAD has not found is taken as absent.  If another process stores it meanwhile,
-both count it by the same fact, once."""
-_ABSENT: Final = 50_000
 
 
 class LimitedRegistry:
@@ -78,14 +72,11 @@ class LimitedRegistry:
     def __init__(self, inner: Registry, driver: Driver, usage: Usage) -> None:
         self._inner = inner
         self._usage = usage
-        quota = _Quota(driver, usage)
+        quota = QuotaChecks(driver, usage)
+        self.repositories: Repositories = _LimitedRepositories(inner.repositories, quota)
         self.blobs: Blobs = _LimitedBlobs(inner.blobs, quota)
         self.uploads: Uploads = _LimitedUploads(inner.uploads, quota)
         self.manifests: Manifests = _LimitedManifests(inner.manifests, quota)
-
-    @property
-    def repositories(self) -> Repositories:
-        return self._inner.repositories
 
     @property
     def tags(self) -> Tags:
@@ -103,80 +94,42 @@ class LimitedRegistry:
         await self._inner.close()
 
 
-class _Quota:
-    """Checks against the limits, and look-ups of what a repository has."""
+class _LimitedRepositories:
+    """See `interface.Repositories`."""
 
-    def __init__(self, driver: Driver, usage: Usage) -> None:
-        self.usage = usage
-        self.tags = TagStore(driver)
-        self.size_of = stored_sizes(driver)
-        self._links = Links(driver)
-        self._absent: TTLCache[tuple[RepoName, Digest], bool] = TTLCache(_ABSENT, _ABSENT_S)
+    def __init__(self, inner: Repositories, quota: QuotaChecks) -> None:
+        self._inner = inner
+        self._quota = quota
 
-    def covers(self, name: RepoName) -> bool:
-        return bool(self.usage.limits_of(name))
+    async def list(self, *, last: str = "", limit: int) -> Page:
+        return await self._inner.list(last=last, limit=limit)
 
-    def counts_tags(self, name: RepoName) -> bool:
-        return any(limit.tags is not None for limit in self.usage.limits_of(name))
-
-    def require(self, name: RepoName, size: int, tags: int = 0) -> None:
-        """Raise QuotaExceeded if so many more bytes and tags exceed a limit."""
-        for limit in self.usage.limits_of(name):
-            used = self.usage.used(limit)
-            if used is None:
-                continue
-            if size and limit.bytes is not None and used[0] + size > limit.bytes:
-                self.usage.doubt(limit)
-                raise QuotaExceeded(
-                    f"{limit.pattern} uses {format_size(used[0])} of {format_size(limit.bytes)}",
-                    detail={"repositories": limit.pattern, "used": used[0], "limit": limit.bytes, "more": size},
-                )
-            if tags and limit.tags is not None and used[1] + tags > limit.tags:
-                self.usage.doubt(limit)
-                raise QuotaExceeded(
-                    f"{limit.pattern} has {used[1]} of {limit.tags} tags",
-                    detail={"repositories": limit.pattern, "tags": used[1], "limit": limit.tags, "more": tags},
-                )
-
-    def not_there(self, name: RepoName, digest: Digest) -> None:
-        """Remember that a HEAD has not found a blob."""
-        self._absent.put((name, digest), value=True)
-
-    async def has(self, kind: LinkKind, name: RepoName, digest: Digest) -> bool:
-        """Return whether a repository links a blob or manifest."""
-        if self.usage.value(_blob(name, digest)):
-            return True
-        if self._absent.get((name, digest)):
-            return False
+    async def delete(self, name: RepoName, *, caller: Caller = UNKNOWN_CALLER) -> object:
+        quota = self._quota
+        if not quota.covers(name):
+            return await self._inner.delete(name, caller=caller)
+        await quota.usage.ready(name)
         with refusing():
-            return await self._links.exists(kind, name, digest)
+            digests = await linked_digests(quota.driver, name)
+            tags = [tag async for tag in living_tags(quota.driver, name)] if quota.counts_tags(name) else []
+        deleted = await self._inner.delete(name, caller=caller)
+        for tag in tags:
+            quota.usage.record(Thing(TAG, name, tag), 1, 0)
+        # The bytes are there until a collection, so the client does not wait for their sizes.
+        quota.usage.spawn(self._free(name, digests))
+        return deleted
 
-    async def has_tag(self, name: RepoName, tag: Tag) -> bool:
-        """Return whether a tag leads to a manifest."""
-        if self.usage.value(Thing(TAG, name, tag)):
-            return True
-        with refusing():
-            digest = await self.tags.resolve(name, tag)
-            return digest is not None and await self._links.exists(REVISION, name, digest)
+    async def _free(self, name: RepoName, digests: Collection[Digest]) -> None:
+        async def free(digest: Digest) -> None:
+            self._quota.unlinked(name, digest, await self._quota.size_of(name, digest))
 
-    def linked(self, name: RepoName, digest: Digest, size: int, *, new: bool) -> None:
-        """Count a link that was written."""
-        self._absent.drop((name, digest))
-        if new:
-            self.usage.record(_blob(name, digest), 0, size)
-
-    def unlinked(self, name: RepoName, digest: Digest, size: int) -> None:
-        self.usage.record(_blob(name, digest), size, 0)
-
-
-def _blob(name: RepoName, digest: Digest) -> Thing:
-    return Thing(BLOB, name, str(digest))
+        await map_bounded(digests, free)
 
 
 class _LimitedBlobs:
     """See `interface.Blobs`."""
 
-    def __init__(self, inner: Blobs, quota: _Quota) -> None:
+    def __init__(self, inner: Blobs, quota: QuotaChecks) -> None:
         self._inner = inner
         self._quota = quota
 
@@ -242,7 +195,7 @@ class _LimitedBlobs:
 class _LimitedUploads:
     """See `interface.Uploads`."""
 
-    def __init__(self, inner: Uploads, quota: _Quota) -> None:
+    def __init__(self, inner: Uploads, quota: QuotaChecks) -> None:
         self._inner = inner
         self._quota = quota
 
@@ -319,7 +272,7 @@ class _LimitedPart:
 
     inner: UploadPart
 
-    def __init__(self, quota: _Quota, name: RepoName, uuid: str, *, has: bool) -> None:
+    def __init__(self, quota: QuotaChecks, name: RepoName, uuid: str, *, has: bool) -> None:
         self._quota = quota
         self._name = name
         self._thing = Thing(UPLOAD, name, uuid)
@@ -376,7 +329,7 @@ class _LimitedPart:
 class _LimitedManifests:
     """See `interface.Manifests`."""
 
-    def __init__(self, inner: Manifests, quota: _Quota) -> None:
+    def __init__(self, inner: Manifests, quota: QuotaChecks) -> None:
         self._inner = inner
         self._quota = quota
 

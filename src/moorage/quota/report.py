@@ -17,14 +17,13 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from moorage.quota.blob_table import BlobTable
-from moorage.quota.count import living_tags
-from moorage.registry import layout
+from moorage.quota.count import linked_digests, living_tags
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import LAYER, Links
-from moorage.registry.walk import list_digests, visit_repositories
+from moorage.registry.walk import visit_repositories
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator
     from typing import Protocol
 
     from moorage.registry.walk import RepositoryListing
@@ -131,7 +130,7 @@ async def make_report(driver: Driver, reporter: UsageReporter) -> UsageReport:
         name = listing.name
         linked = _Linked(array("I"), 0, 0, 0)
         numbers: set[int] = set()
-        for digest in await _digests(driver, name):
+        for digest in await linked_digests(driver, name):
             number, size = report.table.number(digest), None
             if number is None:
                 number, size = await outside_table(name, digest)
@@ -150,11 +149,3 @@ async def make_report(driver: Driver, reporter: UsageReporter) -> UsageReport:
     reporter.phase("repositories read")
     await visit_repositories(driver, visit)
     return report
-
-
-async def _digests(driver: Driver, name: RepoName) -> Sequence[Digest]:
-    found: set[Digest] = set()
-    for prefix in (layout.layers(name), layout.revisions(name)):
-        async for page in list_digests(driver, prefix):
-            found.update(page)
-    return list(found)
