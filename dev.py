@@ -16,6 +16,9 @@
                                   `--minutes N --seed N`
     python3 dev.py soak [ARGS]    clients of every kind against registries and the HTTP/1.1 server, which must not
                                   grow: ten minutes, or `--seconds N`, `--requests N`, `--seed N`
+    python3 dev.py soak --collect [ARGS]
+                                  clients beside garbage collection, whose processes are killed as workers are:
+                                  nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`
     python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,
                                   or some scenarios by name (docs/testing.md)
     python3 dev.py mutants [PATHS]
@@ -196,6 +199,10 @@ def main(arguments: list[str]) -> None:
     if command in {"fuzz", "soak"}:
         set_up(DEV_PINS)
         call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
+        return
+    if command == "soak" and "--collect" in rest:
+        set_up(DEV_PINS)
+        call(tool("python"), "-m", "tests.gc.soak", *(argument for argument in rest if argument != "--collect"))
         return
     if command == "model":
         set_up(DEV_PINS)
