@@ -196,13 +196,13 @@ def main(arguments: list[str]) -> None:
         os.environ["MOORAGE_REQUIRE_ALL"] = "1"
         call(tool("python"), "-m", "pytest", "-m", "previous", "tests/migrate", *rest)
         return
-    if command in {"fuzz", "soak"}:
-        set_up(DEV_PINS)
-        call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
-        return
     if command == "soak" and "--collect" in rest:
         set_up(DEV_PINS)
         call(tool("python"), "-m", "tests.gc.soak", *(argument for argument in rest if argument != "--collect"))
+        return
+    if command in {"fuzz", "soak"}:
+        set_up(DEV_PINS)
+        call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
         return
     if command == "model":
         set_up(DEV_PINS)

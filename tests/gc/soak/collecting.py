@@ -22,10 +22,9 @@ import moorage.gc.run
 import moorage.gc.sweep
 from moorage.gc.cache import MarkCache
 from moorage.gc.errors import CollectionRefused
-from moorage.gc.run import Collection, collect_with
-
 from moorage.gc.mark import Marker
 from moorage.gc.options import CollectionOptions
+from moorage.gc.run import Collection, collect_with
 from moorage.registry import collection_state
 from moorage.storage.filesystem.driver import FilesystemDriver
 
@@ -37,7 +36,7 @@ __all__ = ["GRACE_S", "OPTIONS", "RENEW_S", "WAIT_S", "collect_once"]
 GRACE_S: Final = 2.0
 WAIT_S: Final = 2.0
 RENEW_S: Final = 0.5
-"""Of server and collector (`sitecustomize.py` of the soak): a run then takes some seconds."""
+"""Of server and collector, set by the module that each Python imports first: a run then takes some seconds."""
 OPTIONS: Final = CollectionOptions(
     delete_untagged=True, grace_s=GRACE_S, undo_s=0, wait_s=WAIT_S, upload_age_s=60, dry_run=False
 )
@@ -52,7 +51,7 @@ def shorten() -> None:
     for name in ("GUARD_S", "DEADLINE_S"):
         getattr(moorage.gc.sweep, name)
         setattr(moorage.gc.sweep, name, _SHORT["GUARD_S"] * (1.0 if name == "GUARD_S" else 0.5))
-    assert collection_state.RENEW_S == RENEW_S, "sitecustomize.py of the soak was not imported"
+    assert float(collection_state.RENEW_S) == RENEW_S, "the module that shortens RENEW_S was not imported"
 
 
 async def collect_once(root: Path, cache: MarkCache) -> str:
