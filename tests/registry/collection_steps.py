@@ -5,10 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.registry import layout
-from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RUNNING, StateName, encode_digests
+from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RUNNING, Entry, StateName, encode_entries
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from moorage.storage.driver import Driver
     from moorage.types import Digest
@@ -40,6 +40,10 @@ class Sleep:
             await self.steps.pop(0)()
 
 
+def _list(entries: Iterable[Digest | Entry]) -> bytes:
+    return encode_entries(entry if isinstance(entry, Entry) else Entry(entry) for entry in entries)
+
+
 class Run:
     """One run, over `driver`."""
 
@@ -58,15 +62,15 @@ class Run:
     async def start(self) -> None:
         await self._write(StateName(RUNNING, self._token))
 
-    async def condemn(self, *digests: Digest) -> StateName:
+    async def condemn(self, *digests: Digest | Entry) -> StateName:
         self._numbers += 1
-        return await self._write(StateName(CONDEMNED, self._token, self._numbers), encode_digests(digests))
+        return await self._write(StateName(CONDEMNED, self._token, self._numbers), _list(digests))
 
-    async def doom(self, *digests: Digest) -> StateName:
+    async def doom(self, *digests: Digest | Entry) -> StateName:
         self._numbers += 1
-        return await self._write(StateName(DOOMED, self._token, self._numbers), encode_digests(digests))
+        return await self._write(StateName(DOOMED, self._token, self._numbers), _list(digests))
 
-    async def withdraw(self, doomed: StateName, *left: Digest) -> None:
+    async def withdraw(self, doomed: StateName, *left: Digest | Entry) -> None:
         """Replace a list by one of the digests that are `left`."""
         await self.doom(*left)
         await self._delete(doomed)

@@ -14,7 +14,7 @@ from moorage.errors import Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.collection_gate import CollectionGate
-from moorage.registry.collection_state import DOOMED, RENEW_S, StateName, encode_digests
+from moorage.registry.collection_state import DOOMED, RENEW_S, Entry, StateName, encode_entries
 from moorage.registry.digest_list import DigestList, contains
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import (
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Content, Driver, Key, Stat, StorageError
 
-NAME = RepoName("library/app")
+NAME, OTHER = RepoName("library/app"), RepoName("library/other")
 DATA = b"a layer"
 X, Y = Digest.of(DATA), Digest.of(b"another")
 LINK = layout.layer_link(NAME, X)
@@ -77,8 +77,8 @@ class House:
         calls, self.driver.calls = self.driver.calls, []
         return calls
 
-    async def admits(self, digest: Digest = X) -> bool:
-        return await self.gate.admits(await self.gate.begin(), digest)
+    async def admits(self, digest: Digest = X, name: RepoName = NAME) -> bool:
+        return await self.gate.admits(await self.gate.begin(), name, digest)
 
 
 @pytest.fixture
@@ -97,12 +97,12 @@ async def test_while_no_run_is_in_progress_the_state_is_listed_once_in_five_seco
     assert house.calls() == [LISTING]
     house.clock.now += RENEW_S - 0.01
     assert await house.gate.begin() is begun is house.gate.recent()
-    assert await house.gate.admits(begun, X)
-    assert await house.gate.confirm(begun, (X, Y)) == frozenset()
+    assert await house.gate.admits(begun, NAME, X)
+    assert await house.gate.confirm(begun, NAME, (X, Y)) == frozenset()
     assert house.calls() == []
     house.clock.now += 0.01
     assert house.gate.recent() is None
-    assert await house.gate.confirm(begun, (Y,)) == frozenset(), "its listing is newer than the link"
+    assert await house.gate.confirm(begun, NAME, (Y,)) == frozenset(), "its listing is newer than the link"
     assert house.calls() == [LISTING]
 
 
@@ -115,9 +115,9 @@ async def test_a_run_is_seen_within_five_seconds_and_its_steps_within_one(house:
     assert (await house.gate.begin()).in_progress
     await house.run.condemn(X)
     house.clock.now += 0.99
-    assert not (await house.gate.begin()).is_condemned(X)
+    assert not (await house.gate.begin()).is_condemned(NAME, X)
     house.clock.now += 0.01
-    assert (await house.gate.begin()).is_condemned(X)
+    assert (await house.gate.begin()).is_condemned(NAME, X)
 
 
 async def test_a_condemned_digest_is_rescued_once(house: House) -> None:
@@ -154,7 +154,7 @@ async def test_a_doomed_digest_is_absent(house: House) -> None:
     await house.run.doom(X)
     assert not await house.admits()
     assert await house.admits(Y)
-    assert not await house.gate.admits(await house.gate.begin(), Y, X)
+    assert not await house.gate.admits(await house.gate.begin(), NAME, Y, X)
 
 
 async def test_a_digest_that_is_doomed_while_it_is_rescued_is_absent(house: House) -> None:
@@ -163,8 +163,8 @@ async def test_a_digest_that_is_doomed_while_it_is_rescued_is_absent(house: Hous
     await house.run.condemn(X)
     begun = await house.gate.begin()
     await house.run.doom(X)
-    assert not await house.gate.admits(begun, X)
-    assert not await house.gate.admits(begun, X), "nor is it remembered as rescued"
+    assert not await house.gate.admits(begun, NAME, X)
+    assert not await house.gate.admits(begun, NAME, X), "nor is it remembered as rescued"
 
 
 @pytest.mark.parametrize("error", [StorageExhausted, StorageReadOnly, StorageDenied])
@@ -175,12 +175,12 @@ async def test_what_cannot_be_rescued_is_absent(house: House, error: type[Storag
     begun = await house.gate.begin()
     house.driver.at, house.driver.fails = f"write {layout.rescued(X)}", error("no space")
     with capture_logs() as logs:
-        assert not await house.gate.admits(begun, X)
+        assert not await house.gate.admits(begun, NAME, X)
     assert [entry["cause"] for entry in logs] == ["no space"]
     with pytest.raises(error):
-        await house.gate.settled((X,))
+        await house.gate.settled(NAME, (X,))
     house.driver.at = "nothing"
-    assert await house.gate.admits(begun, X)
+    assert await house.gate.admits(begun, NAME, X)
 
 
 async def test_a_store_that_fails_is_no_answer(house: House) -> None:
@@ -198,7 +198,7 @@ async def test_a_writer_that_was_stopped_for_a_whole_run_finds_its_bytes_missing
     begun = await house.gate.begin()
     await house.run.whole(X)
     house.clock.now += 3600
-    assert await house.gate.confirm(begun, (X,), {LINK: X}) == {X}
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == {X}
 
 
 async def test_a_writer_that_was_stopped_finds_its_links_missing(house: House) -> None:
@@ -207,9 +207,9 @@ async def test_a_writer_that_was_stopped_finds_its_links_missing(house: House) -
     await house.run.whole(Y)
     await house.inner.delete([LINK])
     house.clock.now += 3600
-    assert await house.gate.confirm(begun, (X,), {LINK: X}) == {X}
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == {X}
     await house.inner.write(LINK, str(X).encode())
-    assert await house.gate.confirm(begun, (X,), {LINK: X}) == frozenset(), "what is there is not lost"
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == frozenset(), "what is there is not lost"
 
 
 async def test_confirming_during_a_run_rescues_and_finds_what_is_doomed(house: House) -> None:
@@ -218,10 +218,10 @@ async def test_confirming_during_a_run_rescues_and_finds_what_is_doomed(house: H
     await house.run.start()
     await house.run.condemn(X)
     house.clock.now += RENEW_S
-    assert await house.gate.confirm(begun, (X,), {LINK: X}) == frozenset()
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == frozenset()
     assert await house.run.rescued(X)
     await house.run.doom(X)
-    assert await house.gate.confirm(begun, (X,), {LINK: X}) == {X}, "whatever the age of the last listing"
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == {X}, "whatever the age of the last listing"
 
 
 async def test_bytes_are_looked_at_after_the_listing(house: House) -> None:
@@ -229,7 +229,7 @@ async def test_bytes_are_looked_at_after_the_listing(house: House) -> None:
     await house.run.start()
     begun = await house.gate.begin()
     house.calls()
-    await house.gate.confirm(begun, (X,), {LINK: X})
+    await house.gate.confirm(begun, NAME, (X,), {LINK: X})
     calls = house.calls()
     assert calls[0] == LISTING
     assert {call.partition(" ")[0] for call in calls[1:]} == {"stat"}
@@ -245,7 +245,7 @@ async def test_a_confirmation_shares_no_listing_that_began_before_it(house: Hous
     first = asyncio.create_task(house.gate.begin())
     house.calls()
     await house.driver.paused.wait()
-    others = [asyncio.create_task(house.gate.confirm(begun, ())) for _ in range(20)]
+    others = [asyncio.create_task(house.gate.confirm(begun, NAME, ())) for _ in range(20)]
     for _ in range(10):
         await asyncio.sleep(0)
     assert house.driver.calls.count(LISTING) == 1
@@ -272,7 +272,7 @@ async def test_settled_waits_until_a_collector_withdraws(house: House) -> None:
     await house.run.start()
     doomed = await house.run.doom(X, Y)
     house.sleep.steps = [_no_step, lambda: house.run.withdraw(doomed, Y)]
-    await house.gate.settled((X,))
+    await house.gate.settled(NAME, (X,))
     assert house.sleep.slept == 2
     assert await house.run.rescued(X)
     assert await house.admits(X)
@@ -283,7 +283,7 @@ async def test_settled_rescues_what_is_only_condemned(house: House) -> None:
     """A request that could not rescue it before, since the disk was full, tries again."""
     await house.run.start()
     await house.run.condemn(X)
-    await house.gate.settled((X, Y))
+    await house.gate.settled(NAME, (X, Y))
     assert house.sleep.slept == 0
     assert await house.run.rescued(X)
 
@@ -293,7 +293,7 @@ async def test_settled_gives_up_with_an_invitation_to_come_back(house: House) ->
     await house.run.start()
     await house.run.doom(X)
     with pytest.raises(Unavailable) as refused:
-        await house.gate.settled((X,))
+        await house.gate.settled(NAME, (X,))
     assert str(X) in str(refused.value)
     assert refused.value.retry_after_s > 0
     assert 30 <= house.clock.now - 100 < 31
@@ -361,8 +361,8 @@ async def test_a_list_that_goes_while_it_is_read_is_no_failure(house: House) -> 
 
     found = await CollectionGate(Racing(house.inner), clock=house.clock).begin()
     assert withdrawn
-    assert found.is_doomed(Y)
-    assert not found.is_doomed(X)
+    assert found.is_doomed(NAME, Y)
+    assert not found.is_doomed(NAME, X)
 
 
 async def test_lists_that_change_for_ever_are_an_error(house: House) -> None:
@@ -382,8 +382,8 @@ async def test_a_large_directory_is_listed_until_two_listings_agree() -> None:
     inner = MemoryDriver()
     old, new = StateName(DOOMED, "t", 3), StateName(DOOMED, "t", 99)
     for number in range(60):
-        await inner.write(layout.collection(str(StateName(DOOMED, "u", number))), encode_digests([Y]))
-    await inner.write(layout.collection(str(new)), encode_digests([X]))
+        await inner.write(layout.collection(str(StateName(DOOMED, "u", number))), encode_entries([Entry(Y)]))
+    await inner.write(layout.collection(str(new)), encode_entries([Entry(X)]))
 
     class Hashed(Counting):
         """A directory whose order is not that of names: the first listing reads `new` before it is there."""
@@ -396,18 +396,65 @@ async def test_a_large_directory_is_listed_until_two_listings_agree() -> None:
                 yield [name for name in names if not (first and name in {str(old), str(new)})]
 
     driver = Hashed(inner)
-    assert (await CollectionGate(driver, clock=Clock()).begin()).is_doomed(X)
+    assert (await CollectionGate(driver, clock=Clock()).begin()).is_doomed(NAME, X)
     assert driver.calls.count(LISTING) == 3
+
+
+async def test_a_link_that_is_dead_in_one_repository_is_none_of_another(house: House) -> None:
+    """Base layers are shared: one repository drops the image, and others are pulled and pushed meanwhile."""
+    await house.run.start()
+    await house.run.condemn(Entry(X, OTHER))
+    assert await house.admits(X, NAME)
+    assert not await house.run.rescued(X), "nor is it asked for"
+    begun = await house.gate.begin()
+    await house.run.doom(Entry(X, OTHER))
+    assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == frozenset()
+    assert await house.gate.confirm(begun, OTHER, (X,)) == {X}
+    assert await house.admits(X, NAME)
+    assert not await house.admits(X, OTHER)
+    await house.gate.settled(NAME, (X,))
+    assert house.sleep.slept == 0
+    with pytest.raises(Unavailable):
+        await house.gate.settled(OTHER, (X,))
+
+
+async def test_each_repository_needs_its_own_rescue(house: House) -> None:
+    """The first may come when the link of the second one is doomed already."""
+    await house.run.start()
+    await house.run.condemn(Entry(X, NAME), Entry(X, OTHER))
+    begun = await house.gate.begin()
+    await house.run.doom(Entry(X, OTHER))
+    assert await house.gate.admits(begun, NAME, X)
+    assert not await house.gate.admits(begun, OTHER, X)
+
+
+async def test_the_attempt_after_a_wait_sees_the_state_that_the_wait_has_seen(house: House) -> None:
+    """An older one, of the same second, would refuse it."""
+    await house.run.start()
+    doomed = await house.run.doom(X)
+    assert not await house.admits()
+    await house.run.withdraw(doomed)
+    assert not await house.admits(), "the snapshot is recent"
+    await house.gate.settled(NAME, (X,))
+    assert await house.admits()
+
+
+def test_a_packed_list_knows_repositories() -> None:
+    entries = [Entry(X), Entry(Y, NAME), Entry(Digest.of(DATA, "sha512"), OTHER)]
+    lists = [DigestList(encode_entries(entries))]
+    for digest, name in entries:
+        assert contains(lists, NAME, digest) == (name in {"", NAME})
+        assert contains(lists, OTHER, digest) == (name in {"", OTHER})
 
 
 def test_a_packed_list_has_its_digests_and_no_others() -> None:
     """Of a million digests in as little memory as it takes."""
     digests = [Digest.of(bytes([number]), algorithm) for number in range(50) for algorithm in ("sha256", "sha512")]
-    part = DigestList(encode_digests(digests[:60]) + b"sha256:torn\nmd5:00\n\xff\n")
-    assert [contains([part], digest) for digest in digests] == [True] * 60 + [False] * 40
-    assert not contains([], X)
-    assert not contains([DigestList(b"")], X)
-    assert contains([DigestList(encode_digests([Y])), DigestList(encode_digests([X]))], X)
+    part = DigestList(encode_entries(map(Entry, digests[:60])) + b"sha256:torn\nmd5:00\n\xff\n")
+    assert [contains([part], NAME, digest) for digest in digests] == [True] * 60 + [False] * 40
+    assert not contains([], NAME, X)
+    assert not contains([DigestList(b"")], NAME, X)
+    assert contains([DigestList(encode_entries([Entry(Y)])), DigestList(encode_entries([Entry(X)]))], NAME, X)
 
 
 async def _no_step() -> None:

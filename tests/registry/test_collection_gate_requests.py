@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from structlog.testing import capture_logs
 from tests.http.client import NAME, OTHER, Client, codes
 from tests.registry.collection_steps import Clock, Run, Sleep
 from tests.registry.instrumented import InstrumentedDriver
@@ -13,7 +14,7 @@ from tests.registry.instrumented import InstrumentedDriver
 from moorage.config.model import Settings
 from moorage.http.app import create_app
 from moorage.registry import layout
-from moorage.registry.collection_state import RENEW_S
+from moorage.registry.collection_state import RENEW_S, Entry
 from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.storage.driver import RequestCost, StorageExhausted, StorageReadOnly, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
     import httpx
 
+    from moorage.registry.collection_state import StateName
     from moorage.storage.driver import Driver, Key, StorageError
     from moorage.testing.builders import Built
 
@@ -157,20 +159,67 @@ async def test_head_of_a_doomed_blob_is_404_and_get_has_the_bytes_that_are_there
 
 
 @pytest.mark.parametrize("method", ["HEAD", "GET"])
-async def test_manifests_are_rescued_or_absent_as_blobs_are(house: House, method: str) -> None:
-    """Clients do not push a manifest that a HEAD has found."""
+async def test_manifests_are_rescued_and_served_while_they_are_there(house: House, method: str) -> None:
+    """A tag may be alive although its manifest is doomed, until the collector has looked once more.
+
+    A HEAD by digest comes from a client that would not push the manifest.
+    """
     await house.run.start()
-    condemned = await house.run.condemn(OLD.digest)
+    await house.run.condemn(OLD.digest)
     for reference in (OLD, TAG):
         assert (await house.client.manifest(reference, method=method)).status_code == 200
     assert await house.run.rescued(OLD.digest)
     await house.run.doom(OLD.digest)
     house.clock.now += 1
+    assert (await house.client.manifest(TAG, method=method)).status_code == 200
+    assert (await house.client.manifest(OLD, method=method)).status_code == (404 if method == "HEAD" else 200)
+    await house.inner.delete([layout.revision_link(REPO, OLD.digest)])
     for reference in (OLD, TAG):
         answer = await house.client.manifest(reference, method=method)
         assert answer.status_code == 404
         assert method == "HEAD" or codes(answer) == ["MANIFEST_UNKNOWN"]
-    assert condemned
+
+
+@pytest.mark.parametrize("lost", ["bytes", "link"])
+async def test_a_head_that_a_whole_run_interrupts_is_404(house: House, lost: str) -> None:
+    """Stopped between the look at the content and the rescue, which comes too late."""
+    for part, link in (
+        (LAYER, layout.layer_link(REPO, LAYER.digest)),
+        (OLD, layout.revision_link(REPO, OLD.digest)),
+    ):
+        await house.run.start()
+        condemned = await house.run.condemn(part.digest)
+        house.pass_time()
+
+        async def collect(part: Built = part, link: Key = link, condemned: StateName = condemned) -> None:
+            await house.inner.delete([layout.blob_data(part.digest) if lost == "bytes" else link])
+            await house.run.end(condemned)
+
+        house.driver.first[f"write {layout.rescued(part.digest)}"] = collect
+        answer = await (house.client.manifest(part, method="HEAD") if part.is_manifest else house.client.send(
+            "HEAD", f"/v2/{NAME}/blobs/{part.digest}"
+        ))  # fmt: skip
+        assert answer.status_code == 404
+        assert await house.run.rescued(part.digest)
+        await house.inner.delete([layout.rescued(part.digest)])
+
+
+async def test_content_that_one_repository_drops_is_served_and_pushed_in_another(house: House) -> None:
+    """Its layer is a link that nothing needs in the first, and part of an image in the second."""
+    await house.client.push(BUILT, name=OTHER)
+    await house.run.start()
+    doomed = [Entry(part.digest, NAME) for part in (BUILT, *BUILT.blobs)]
+    await house.run.condemn(*doomed)
+    await house.run.doom(*doomed)
+    house.pass_time()
+    assert await house.head(LAYER) == 404
+    assert await house.head(LAYER, OTHER) == 200
+    assert (await house.client.manifest(BUILT, OTHER, method="HEAD")).status_code == 200
+    assert (await house.client.put(TAG, BUILT, OTHER)).status_code == 201
+    assert (await house.client.put(TAG, BUILT)).status_code == 503
+    assert (await house.mount()).status_code == 202, "from the repository whose link goes"
+    into = await house.client.start_upload(NAME, f"?mount={LAYER.digest}&from={OTHER}")
+    assert into.status_code == 202, "into it"
 
 
 @pytest.mark.parametrize("error", [StorageExhausted, StorageReadOnly])
@@ -182,7 +231,8 @@ async def test_on_a_full_or_read_only_store_condemned_content_is_404_and_no_500(
     await house.run.condemn(LAYER.digest, OLD.digest)
     house.driver.fails[f"write {layout.COLLECTION}"] = error("injected")
     assert await house.head(LAYER) == 404
-    assert (await house.client.manifest(TAG, method="HEAD")).status_code == 404
+    assert (await house.client.manifest(OLD, method="HEAD")).status_code == 404
+    assert (await house.client.manifest(TAG)).status_code == 200, "what is there is pulled"
     assert await house.head(BUILT.blobs[1]) == 200, "all that is not condemned is served"
     refused = await house.upload()
     assert (refused.status_code, codes(refused)) == (507, ["UNAVAILABLE"])
@@ -399,18 +449,82 @@ async def test_a_push_that_a_whole_run_interrupts_is_refused_and_moves_no_tag(ho
     await whole(house, BUILT)
 
 
-async def test_a_push_that_begins_before_a_run_and_ends_after_it_is_never_a_201(house: House) -> None:
-    """Also where the steps of the driver are one: then the client is refused, whatever the tag names."""
+@pytest.mark.parametrize("at", [layout.blob_data(BUILT.digest), layout.tag_link(REPO, TAG)], ids=["bytes", "tag"])
+async def test_a_push_that_begins_before_a_run_and_ends_after_it_moves_no_tag(house: House, at: Key) -> None:
+    """Also where the steps of the driver are one, and where the process is stopped after the confirmation."""
 
     async def collect() -> None:
         await house.run.whole(LAYER.digest)
         house.clock.now += 3600
 
-    house.driver.first[f"write {layout.blob_data(BUILT.digest)}"] = collect
+    house.driver.first[f"write {at}"] = collect
     refused = await house.client.put(TAG, BUILT)
     assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    assert await tagged(house) == str(OLD.digest)
+    await house.client.push(BUILT, TAG)
+    assert await tagged(house) == str(BUILT.digest)
+    await whole(house, BUILT)
+
+
+@pytest.mark.parametrize("step", ["one", "several"])
+async def test_a_new_tag_of_a_refused_push_is_removed(house: House, step: str) -> None:
+    """It never existed."""
+    tag = Tag("v2")
+    if step == "several":
+        await house.client.push(BUILT)
+        house.pass_time()
+
+    async def collect() -> None:
+        await house.run.whole(LAYER.digest)
+        house.clock.now += 3600
+
+    house.driver.first[f"write {layout.tag_link(REPO, tag)}"] = collect
+    refused = await house.client.put(tag, BUILT)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    assert not await house.holds(layout.tag_link(REPO, tag))
+    assert (await house.client.manifest(tag)).status_code == 404
+
+
+async def test_a_tag_whose_manifest_another_push_completes_meanwhile_stays(house: House) -> None:
+    """The other push has found the tag set, and has got a 201."""
+    link = layout.tag_link(REPO, TAG)
+
+    async def complete() -> None:
+        await house.inner.write(layout.blob_data(LAYER.digest), LAYER.data)
+
+    async def collect() -> None:
+        await house.run.whole(LAYER.digest)
+        house.clock.now += 3600
+        house.driver.then[f"write {link}"] = next_time
+
+    async def next_time() -> None:
+        house.driver.then[f"write {link}"] = complete
+
+    house.driver.first[f"write {layout.blob_data(BUILT.digest)}"] = collect
     if house.driver.request_cost is RequestCost.NETWORK:
-        assert await tagged(house) == str(OLD.digest)
+        house.driver.first = {f"write {link}": collect}
+    assert (await house.client.put(TAG, BUILT)).status_code == 400
+    assert await tagged(house) == str(BUILT.digest)
+    await whole(house, BUILT)
+
+
+async def test_a_tag_that_cannot_be_taken_back_is_logged(house: House) -> None:
+    """The store fails in that moment; the client gets its refusal all the same."""
+    link = layout.tag_link(REPO, TAG)
+
+    async def collect() -> None:
+        await house.run.whole(LAYER.digest)
+        house.clock.now += 3600
+        house.driver.then[f"write {link}"] = fail
+
+    async def fail() -> None:
+        house.driver.fails[f"write {link}"] = StorageUnavailable("injected")
+
+    house.driver.first[f"write {link}"] = collect
+    with capture_logs() as logs:
+        refused = await house.client.put(TAG, BUILT)
+    assert codes(refused) == ["MANIFEST_BLOB_UNKNOWN"]
+    assert [entry["cause"] for entry in logs if "damaged" in entry["event"]] == ["injected"]
 
 
 async def test_a_manifest_that_this_process_wrote_is_written_again_when_it_was_removed(house: House) -> None:

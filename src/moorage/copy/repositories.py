@@ -125,17 +125,19 @@ class Copier:
             await self._gate.close()
         return self.tally
 
-    async def _lost(self, digests: Collection[Digest], links: Mapping[Key, Digest]) -> frozenset[Digest]:
+    async def _lost(
+        self, name: RepoName, digests: Collection[Digest], links: Mapping[Key, Digest]
+    ) -> frozenset[Digest]:
         """Return what garbage collection removes at the destination, of the content of links that were written.
 
         Waits for the collector, and forgets that the destination has the bytes.
         """
         if self._begun is None or self._options.dry_run:
             return frozenset()
-        lost = await self._gate.confirm(self._begun, digests, links)
+        lost = await self._gate.confirm(self._begun, name, digests, links)
         if lost:
             with suppress(Unavailable):  # the next attempt waits again
-                await self._gate.settled(lost)
+                await self._gate.settled(name, lost)
         for digest in lost:
             self._blobs.forget(digest)
         return lost
@@ -199,7 +201,7 @@ class Copier:
                     self._problem(key, f"{stored}: {state.value}")
                 return False
             await self._link(key, stored)
-            if not await self._lost((stored,), {key: digest}):
+            if not await self._lost(name, (stored,), {key: digest}):
                 self._linked.put((name, digest), stored)
                 return True
         self._problem(key, _COLLECTED)
@@ -280,7 +282,7 @@ class Copier:
             if self._done.get((name, named)) is not None:
                 links[layout.revision_link(name, named)] = named
                 digests.add(named)
-        if not await self._lost(digests, links):
+        if not await self._lost(name, digests, links):
             return False
         for named in links.values():
             self._linked.drop((name, named))

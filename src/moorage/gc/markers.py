@@ -1,10 +1,5 @@
 """State objects of a run (`registry/collection_state.py`), as collectors write them.
 
-Entries of a list of condemned or doomed digests:
-
-    DIGEST          the bytes are dead in the whole store, and so is every link to them
-    DIGEST NAME     only the link in the repository NAME is dead; others may need the same bytes
-
 A list is written once.  To withdraw an entry, the list without it is written under another number, then the old
 one is removed: in between, both count.
 
@@ -18,7 +13,7 @@ from __future__ import annotations
 
 import json
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
 from moorage.errors import DigestInvalid
@@ -29,7 +24,10 @@ from moorage.registry.collection_state import (
     ENDED,
     RESERVE,
     RUNNING,
+    Entry,
     StateName,
+    decode_entries,
+    encode_entries,
     list_state,
 )
 from moorage.registry.nodes import PROTOCOL
@@ -54,44 +52,6 @@ _LIST_LIMIT_BYTES: Final = 16 << 20
 _SETTLED_LISTINGS: Final = 20
 PAUSED_KEY: Final = layout.collection("paused")
 """Exists while collections are paused (`moorage garbage-collect --pause`)."""
-
-
-class ListEntry(NamedTuple):
-    """An entry of a list; `name` is "" if the digest is dead in the whole store."""
-
-    digest: Digest
-    name: str = ""
-
-
-def encode_entries(entries: Iterable[ListEntry]) -> bytes:
-    """Return the content of a list."""
-    lines = (f"{digest} {name}\n" if name else f"{digest}\n" for digest, name in entries)
-    return "".join(sorted(lines)).encode()
-
-
-def decode_entries(data: bytes) -> list[ListEntry]:
-    """Return the entries of a list.  Lines that are none are left out."""
-    found: list[ListEntry] = []
-    for line in data.decode("ascii", "replace").splitlines():
-        text, _, name = line.partition(" ")
-        with suppress(DigestInvalid):
-            found.append(ListEntry(Digest.parse(text), name))
-    return found
-
-
-async def pause(driver: Driver) -> None:
-    """Let no run begin, and every run stop before its next step.  Raises StorageError."""
-    await driver.write(PAUSED_KEY, b'{"version": 1}')
-
-
-async def resume(driver: Driver) -> None:
-    """Undo `pause`; a run that was paused is continued by the next one.  Raises StorageError."""
-    await driver.delete([PAUSED_KEY])
-
-
-async def is_paused(driver: Driver) -> bool:
-    """Return whether collections are paused.  Raises StorageUnavailable."""
-    return await driver.find(PAUSED_KEY) is not None
 
 
 class Markers:

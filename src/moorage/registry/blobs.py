@@ -39,6 +39,7 @@ from moorage.storage.driver import StorageError
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from moorage.registry.collection_gate import CollectionSnapshot
     from moorage.registry.interface import Caller
     from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver
@@ -81,15 +82,28 @@ class StoredBlobs:
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
             begun = self._gate.recent() or await self._gate.begin()
-            stored = await self._links.recent(LAYER, name, digest)
-            if stored is None or (begun.in_progress and not await self._gate.admits(begun, digest, stored)):
+            if begun.in_progress:
+                stored = await self._admitted(begun, name, digest)
+            else:
+                stored = await self._links.recent(LAYER, name, digest)
+            if stored is None:
                 raise BlobUnknown(str(digest))
-            size = await self._store.rely(stored)
+            size = await self._store.rely(stored, Purpose.LINK if begun.in_progress else Purpose.SERVE)
             if size is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, size)
         except StorageError as error:
             refuse(error)
+
+    async def _admitted(self, begun: CollectionSnapshot, name: RepoName, digest: Digest) -> Digest | None:
+        """Return the target of a link that a collector in progress leaves; None if there is none.
+
+        The link is read once more, as it may have been removed before the rescue was recorded.
+        """
+        stored = await self._links.current(LAYER, name, digest)
+        if stored is None or not await self._gate.admits(begun, name, digest, stored):
+            return None
+        return stored if await self._links.current(LAYER, name, digest) == stored else None
 
     async def fetch(
         self,
@@ -138,15 +152,17 @@ class StoredBlobs:
         with refusing():
             begun = await self._gate.begin()
             stored: Digest | None = digest
-            if source is not None:
+            if source is not None and begun.in_progress:
+                stored = await self._admitted(begun, source, digest)
+            elif source is not None:
                 stored = await self._links.recent(LAYER, source, digest)
-            if stored is None or not await self._gate.admits(begun, digest, stored):
+            if stored is None or not await self._gate.admits(begun, name, digest, stored):
                 raise BlobUnknown(str(digest))
             size = await self._store.rely(stored, Purpose.LINK)
             if size is None:
                 raise BlobUnknown(str(digest))
             await self._links.set(LAYER, name, digest, stored)
-            if await self._gate.confirm(begun, (stored,), {LAYER(name, digest): digest}):
+            if await self._gate.confirm(begun, name, (stored,), {LAYER(name, digest): digest}):
                 raise BlobUnknown(str(digest))
             return Mounted(digest, size, source)
 

@@ -24,7 +24,14 @@ A request for a condemned digest writes `rescued/ALG/HEX`, durably, and then lis
 reads the object after it has written its list of doomed digests, or the request sees that list.  This is the one
 exception to the rule that a read never writes, while a run is in progress.  Where it cannot be written, since the
 store is full, read-only or denies it, the digest counts as absent: no repository needs it, and the collector may
-remove it at any moment.  A GET of a blob does not ask: it gets the bytes, or an error.
+remove it at any moment.  The request looks at bytes and links after that, and at no memory.
+
+A list names a digest, or a digest in one repository: there its link is dead, while another repository may need the
+same bytes.  So every question has the name of the repository; a mount asks for both.
+
+Absent is what a client may leave out of its push: to a HEAD by digest, a mount, and the references of a manifest,
+which wait (`settled`) before they refuse.  A GET of a blob does not ask, and a GET of a manifest, or a HEAD of a
+tag, is answered while link and bytes are there.
 
 Listings.  Collectors replace a list of doomed digests by writing the new one, with a greater number, before they
 delete the old one.  Buckets list in order of names, and a small directory is read in one step, so one of the two
@@ -67,7 +74,7 @@ if TYPE_CHECKING:
 
     from moorage.registry.collection_state import StateName
     from moorage.storage.driver import Driver, Key
-    from moorage.types import Digest
+    from moorage.types import Digest, RepoName
 
 __all__ = ["ATTEMPTS", "CollectionGate", "CollectionSnapshot"]
 
@@ -98,13 +105,13 @@ class CollectionSnapshot:
     condemned: Sequence[DigestList] = ()
     doomed: Sequence[DigestList] = ()
 
-    def is_condemned(self, digest: Digest) -> bool:
-        """Return whether a run is going to remove the digest."""
-        return contains(self.condemned, digest)
+    def is_condemned(self, name: RepoName, digest: Digest) -> bool:
+        """Return whether a run is going to remove the digest, or its link in the repository."""
+        return contains(self.condemned, name, digest)
 
-    def is_doomed(self, digest: Digest) -> bool:
-        """Return whether a run is removing the digest."""
-        return contains(self.doomed, digest)
+    def is_doomed(self, name: RepoName, digest: Digest) -> bool:
+        """Return whether a run is removing the digest, or its link in the repository."""
+        return contains(self.doomed, name, digest)
 
 
 def _is_undisturbed(begun: CollectionSnapshot, now: CollectionSnapshot) -> bool:
@@ -134,7 +141,7 @@ class CollectionGate:
         self._snapshot: CollectionSnapshot | None = None
         self._expires_at = 0.0
         self._lists: dict[StateName, DigestList] = {}
-        self._rescued: LRUCache[Digest, frozenset[StateName]] = LRUCache(_RESCUED)
+        self._rescued: LRUCache[tuple[RepoName, Digest], frozenset[StateName]] = LRUCache(_RESCUED)
         self._listings: SingleFlight[int, CollectionSnapshot] = SingleFlight("state of garbage collection")
         self._turn = asyncio.Lock()
         self._begun = 0  # listings
@@ -147,13 +154,16 @@ class CollectionGate:
         """Return a recent snapshot, with which a request begins: `RENEW_S` old, or a second during a run."""
         return self.recent() or await self._fresh()
 
-    async def admits(self, begun: CollectionSnapshot, *digests: Digest) -> bool:
-        """Return whether the bytes and links of the digests count as present; condemned ones are rescued."""
+    async def admits(self, begun: CollectionSnapshot, name: RepoName, *digests: Digest) -> bool:
+        """Return whether the digests count as present in the repository; condemned ones are rescued.
+
+        While a run is in progress, bytes and links that the caller has seen before this call may be gone after it.
+        """
         if not begun.in_progress:
             return True
-        if any(map(begun.is_doomed, digests)):
+        if any(begun.is_doomed(name, digest) for digest in digests):
             return False
-        condemned = self._condemned(begun, digests)
+        condemned = self._condemned(begun, name, digests)
         if not condemned:
             return True
         try:
@@ -165,20 +175,24 @@ class CollectionGate:
                 cause=str(error),
             )
             return False
-        now = await self._recorded(condemned)
-        return not any(map(now.is_doomed, digests))
+        now = await self._recorded(name, condemned)
+        return not any(now.is_doomed(name, digest) for digest in digests)
 
     async def undisturbed(self, begun: CollectionSnapshot) -> bool:
         """Return whether no run can have removed anything since `begun`, nor removes what is linked by now."""
         return _is_undisturbed(begun, self.recent() or await self._fresh())
 
     async def confirm(
-        self, begun: CollectionSnapshot, digests: Collection[Digest], links: Mapping[Key, Digest] | None = None
+        self,
+        begun: CollectionSnapshot,
+        name: RepoName,
+        digests: Collection[Digest],
+        links: Mapping[Key, Digest] | None = None,
     ) -> frozenset[Digest]:
         """Return the digests that are lost.  Called when a new link is durable, and before it is acknowledged.
 
-        `digests` are those of bytes; `links` all links that the request needs, each with the digest in its key.
-        Without a run since `begun` nothing is lost, and nothing is read.
+        `digests` are those of bytes; `links` all links in the repository that the request needs, each with the
+        digest in its key.  Without a run since `begun` nothing is lost, and nothing is read.
         """
         recent = self.recent()
         if recent is not None and _is_undisturbed(begun, recent):
@@ -188,11 +202,12 @@ class CollectionGate:
             return frozenset()
         links = links or {}
         named = frozenset((*digests, *links.values()))
-        condemned = self._condemned(now, named)
+        condemned = self._condemned(now, name, named)
         if condemned:
             await self._record(condemned)
-            now = await self._recorded(condemned)
-        lost = {digest for digest in named if now.is_doomed(digest)}
+            now = await self._recorded(name, condemned)
+        lost = {digest for digest in named if now.is_doomed(name, digest)}
+        # After the listing: the other way round, a run could remove what was seen, and end before the listing.
 
         async def find_bytes(digest: Digest) -> None:
             if await self._store.stat(digest) is None:
@@ -206,19 +221,20 @@ class CollectionGate:
         await map_bounded(links, find_link)
         return frozenset(lost)
 
-    async def settled(self, digests: Iterable[Digest]) -> None:
+    async def settled(self, name: RepoName, digests: Iterable[Digest]) -> None:
         """Wait until none of the digests is being removed: a collector withdraws them, or has removed them.
 
-        Raises Unavailable after half a minute.
+        The last listing is what the caller's next attempt begins with.  Raises Unavailable after half a minute.
         """
         waiting = tuple(digests)
         until = self._clock() + _SETTLED_S
         now = await self._fresh()
-        asked = [digest for digest in waiting if now.is_doomed(digest)] + self._condemned(now, waiting)
+        asked = [digest for digest in waiting if now.is_doomed(name, digest)]
+        asked += self._condemned(now, name, waiting)
         if asked:
             await self._record(asked)
-            now = await self._recorded(asked)
-        while doomed := [digest for digest in waiting if now.is_doomed(digest)]:
+            now = await self._recorded(name, asked)
+        while doomed := [digest for digest in waiting if now.is_doomed(name, digest)]:
             if self._clock() >= until:
                 raise Unavailable(
                     f"garbage collection is removing {doomed[0]}; try again later", retry_after_s=_RETRY_S
@@ -232,12 +248,14 @@ class CollectionGate:
 
     # Condemned digests.
 
-    def _condemned(self, now: CollectionSnapshot, digests: Iterable[Digest]) -> list[Digest]:
+    def _condemned(self, now: CollectionSnapshot, name: RepoName, digests: Iterable[Digest]) -> list[Digest]:
         """Return the digests that are condemned, and neither doomed nor rescued by this process."""
         return [
             digest
             for digest in digests
-            if now.is_condemned(digest) and not now.is_doomed(digest) and self._rescued.get(digest) != now.identity
+            if now.is_condemned(name, digest)
+            and not now.is_doomed(name, digest)
+            and self._rescued.get((name, digest)) != now.identity
         ]
 
     async def _record(self, digests: Sequence[Digest]) -> None:
@@ -248,12 +266,12 @@ class CollectionGate:
 
         await map_bounded(digests, write)
 
-    async def _recorded(self, digests: Sequence[Digest]) -> CollectionSnapshot:
+    async def _recorded(self, name: RepoName, digests: Sequence[Digest]) -> CollectionSnapshot:
         """Return a snapshot that is newer than the records; those of digests that are not doomed by then count."""
         now = await self._fresh()
         for digest in digests:
-            if not now.is_doomed(digest):
-                self._rescued.put(digest, now.identity)
+            if not now.is_doomed(name, digest):
+                self._rescued.put((name, digest), now.identity)
         return now
 
     # Snapshots.

@@ -12,7 +12,10 @@ All of them are in one directory (`layout.COLLECTION`), so that one listing show
 TOKEN names a run, and is used once.  An object with a token is written once and never changed, so a process that
 has read one need not read it again; `progress` and `reserve` are read by collectors only.
 
-A list of digests holds one digest text per line, sorted, at most `BATCH` of them.
+A list has one entry per line, sorted:
+
+    DIGEST          the bytes are dead in the whole store, and so is every link to them
+    DIGEST NAME     only the link in the repository NAME is dead; others may need the same bytes
 
 Above: requests, and collectors.  Below: `storage/driver.py`.
 """
@@ -21,6 +24,7 @@ from __future__ import annotations
 
 import os
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.errors import DigestInvalid
@@ -33,7 +37,6 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
 
 __all__ = [
-    "BATCH",
     "CONDEMNED",
     "DOOMED",
     "ENDED",
@@ -41,9 +44,10 @@ __all__ = [
     "RENEW_S",
     "RESERVE",
     "RUNNING",
+    "Entry",
     "StateName",
-    "decode_digests",
-    "encode_digests",
+    "decode_entries",
+    "encode_entries",
     "list_state",
     "new_token",
 ]
@@ -54,9 +58,6 @@ CONDEMNED: Final = "condemned"
 DOOMED: Final = "doomed"
 PROGRESS: Final = "progress"
 RESERVE: Final = "reserve"
-
-BATCH: Final = 10_000
-"""Digests in one list: 720 KB."""
 
 RENEW_S: Final = 5.0
 """Seconds for which a process uses a listing in which no run is in progress.
@@ -99,17 +100,24 @@ async def list_state(driver: Driver) -> list[StateName]:
     return found
 
 
-def encode_digests(digests: Iterable[Digest]) -> bytes:
+class Entry(NamedTuple):
+    """An entry of a list; `name` is "" if the digest is dead in the whole store."""
+
+    digest: Digest
+    name: str = ""
+
+
+def encode_entries(entries: Iterable[Entry]) -> bytes:
     """Return the content of a list."""
-    return "".join(f"{digest}\n" for digest in sorted(digests, key=str)).encode()
+    lines = (f"{digest} {name}\n" if name else f"{digest}\n" for digest, name in entries)
+    return "".join(sorted(lines)).encode()
 
 
-def decode_digests(data: bytes) -> frozenset[Digest]:
-    """Return the digests of a list.  Lines that are none are left out."""
-    found: set[Digest] = set()
+def decode_entries(data: bytes) -> list[Entry]:
+    """Return the entries of a list.  Lines that are none are left out."""
+    found: list[Entry] = []
     for line in data.decode("ascii", "replace").splitlines():
-        try:
-            found.add(Digest.parse(line))
-        except DigestInvalid:
-            continue
-    return frozenset(found)
+        text, _, name = line.partition(" ")
+        with suppress(DigestInvalid):
+            found.append(Entry(Digest.parse(text), name))
+    return found

@@ -1,7 +1,7 @@
-"""A list of digests of garbage collection (`collection_state.py`) in memory: packed, and searched by bisection.
+"""A list of garbage collection (`collection_state.py`) in memory: packed, and searched by bisection.
 
-A run over a large registry condemns a million digests, which every process has to know: 32 MB in this form, and
-several hundred as a set of `Digest`.
+A run over a large registry condemns a million digests, which every process has to know: 32 MB in this form (40 MB
+with the names of repositories), and several hundred as a set of `Digest`.
 
 Above: `collection_gate.py`.
 """
@@ -9,6 +9,7 @@ Above: `collection_gate.py`.
 from __future__ import annotations
 
 from bisect import bisect_left
+from hashlib import blake2b
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -19,31 +20,41 @@ if TYPE_CHECKING:
 __all__ = ["DigestList", "contains"]
 
 _WIDTHS: Final = {"sha256": 32, "sha512": 64}
+_NAME_BYTES: Final = 8
+
+
+def _packed_name(name: str) -> bytes:
+    """Return a hash of the name.  With the digest it is unique enough: an entry costs eight bytes more."""
+    return blake2b(name.encode(), digest_size=_NAME_BYTES).digest()
 
 
 class DigestList:
-    """The digests of one list, from its content; lines that are no digest are left out."""
+    """The entries of one list, from its content; lines that are none are left out."""
 
     __slots__ = ("_packed",)
 
     def __init__(self, data: bytes) -> None:
-        found: dict[str, set[bytes]] = {}
-        for line in data.split():
-            algorithm, _, encoded = line.decode("ascii", "replace").partition(":")
+        found: dict[tuple[str, int], set[bytes]] = {}
+        for line in data.splitlines():
+            text, _, name = line.decode("ascii", "replace").partition(" ")
+            algorithm, _, encoded = text.partition(":")
             try:
                 raw = bytes.fromhex(encoded)
             except ValueError:
                 continue
-            if len(raw) == _WIDTHS.get(algorithm):
-                found.setdefault(algorithm, set()).add(raw)
-        self._packed = {algorithm: b"".join(sorted(raws)) for algorithm, raws in found.items()}
+            if len(raw) != _WIDTHS.get(algorithm):
+                continue
+            if name:
+                raw += _packed_name(name)
+            found.setdefault((algorithm, len(raw)), set()).add(raw)
+        self._packed = {kind: b"".join(sorted(raws)) for kind, raws in found.items()}
 
     def holds(self, algorithm: str, raw: bytes) -> bool:
-        """Return whether the list has the digest with the bytes `raw`."""
-        packed = self._packed.get(algorithm)
+        """Return whether the list has the entry `raw`: the bytes of a digest, or those and `_packed_name`."""
+        width = len(raw)
+        packed = self._packed.get((algorithm, width))
         if packed is None:
             return False
-        width = len(raw)
         # The lists of a run are parts of one sorted list, so that most are excluded by their ends.
         if raw < packed[:width] or raw > packed[-width:]:
             return False
@@ -51,9 +62,11 @@ class DigestList:
         return packed[index * width : (index + 1) * width] == raw
 
 
-def contains(lists: Sequence[DigestList], digest: Digest) -> bool:
-    """Return whether one of the lists has the digest."""
+def contains(lists: Sequence[DigestList], name: str, digest: Digest) -> bool:
+    """Return whether one of the lists has the digest, as dead everywhere or in the repository `name`."""
     if not lists:
         return False
     raw = bytes.fromhex(digest.hex)
-    return any(found.holds(digest.algorithm, raw) for found in lists)
+    named = raw + _packed_name(name)
+    algorithm = digest.algorithm
+    return any(found.holds(algorithm, raw) or found.holds(algorithm, named) for found in lists)

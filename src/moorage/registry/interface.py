@@ -305,7 +305,8 @@ class Manifests(Protocol):
     ) -> Manifest:
         """Return a manifest, or the tag's.  Raises ManifestUnknown.
 
-        `pull`: a client gets the manifest, so the time may be recorded.
+        `pull`: a client gets the manifest, so the time may be recorded; without it, a digest that garbage
+        collection is removing counts as absent.
 
         `accepts` returns whether the client accepts a media type; None: every one.  For the tag of a Docker
         manifest list that it does not accept, the list's image for linux/amd64 is returned.

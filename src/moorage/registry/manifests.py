@@ -20,9 +20,9 @@ again after their last change to the referrer link, so that a living manifest ke
 
 Garbage collection (`collection_gate.py`): everything that the manifest names, and itself, is confirmed when the
 revision link is there, before the tag is set, and once more after it, since a run may remove manifests without a
-tag.  If anything was lost the push begins again, so that a refused push moves no tag.  The one exception: while no
-run is in progress, a local store writes links and tag in one step, and a process that is stopped within it for the
-whole of a run leaves a tag of an incomplete manifest, and the client gets an error.
+tag.  If anything was lost the push begins again.  If it is refused in the end, tags that it has set, to a manifest
+that is lost, are taken back: a local store writes links and tag in one step while no run is in progress, and a
+process may be stopped within it for the whole of a run.
 
 Above: `http/manifests.py`.  Below: `blob_store.py`, `links.py`, `tags.py`, `manifest_contents.py`,
 `validation.py`, `collection_gate.py`.
@@ -31,8 +31,10 @@ Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; docs/re
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
+
+import structlog
 
 from moorage.concurrency import gather_all, map_bounded
 from moorage.errors import (
@@ -55,6 +57,7 @@ from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.tags import TagStore
 from moorage.registry.trash import DELETED_BY_CLIENT
 from moorage.registry.validation import ReferenceCheck, ValidationRules
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import ABSENT, ALWAYS, Conflict, RequestCost, StorageError
 from moorage.types import Digest
 
@@ -74,6 +77,7 @@ __all__ = ["StoredManifests"]
 
 _TAGS_IN_ONE_STEP: Final = 16
 """Each holds two files open."""
+_log: Final = structlog.get_logger("moorage.registry")
 
 
 @dataclass(slots=True)
@@ -88,6 +92,10 @@ class _Push:
     referrer: ReferrerLink | None
     tags: tuple[Tag, ...]
     condition: IfMatch | None
+    before: dict[Tag, Digest | None] = field(default_factory=dict)
+    """Manifests to which the tags pointed."""
+    unconfirmed: tuple[CollectionSnapshot, References] | None = None
+    """Attempt that has set the tags, or may have, and is not confirmed."""
 
 
 class StoredManifests:
@@ -122,7 +130,8 @@ class StoredManifests:
         self._rules = rules or ValidationRules()
         self.protected = ProtectionCheck(protection, self._tags, self._links, self.contents)
         self._pulls = pulls
-        self._references = ReferenceCheck(self._blobs, self._links, self._rules)
+        self.gate = CollectionGate(driver, self._blobs, self._links) if gate is None else gate
+        self._references = ReferenceCheck(self._blobs, self._links, self._rules, self.gate)
 
     async def get(
         self,
@@ -132,25 +141,44 @@ class StoredManifests:
         accepts: Callable[[str], bool] | None = None,
         pull: bool = False,
     ) -> Manifest:
-        digest: Digest | None
-        try:
-            begun = self._gate.recent() or await self._gate.begin()
-            if isinstance(reference, Digest):
-                digest = reference
-            else:
-                digest = await self._tags.resolve(name, reference)
-            if digest is None or not await self._links.exists_recent(REVISION, name, digest):
-                raise ManifestUnknown(str(reference))
-            if begun.in_progress and not await self._gate.admits(begun, digest):
-                raise ManifestUnknown(str(reference))
-            manifest = self.contents.cache.get(digest) or await self.contents.read(digest)
-        except StorageError as error:
-            refuse(error)
+        manifest = await self._find(name, reference, served=pull)
         if pull and self._pulls is not None:
             self._pulls.note(name, reference)
         if manifest.media_type != media.DOCKER_LIST or accepts is None or isinstance(reference, Digest):
             return manifest
         return manifest if accepts(media.DOCKER_LIST) else await self._default_image(name, manifest)
+
+    async def _find(self, name: RepoName, reference: Reference, *, served: bool) -> Manifest:
+        """Return a manifest that a garbage collection leaves.
+
+        One that is being removed is served as long as it is there.  It counts as absent if a client only asks,
+        for a digest, as it would not push it.
+        """
+        digest: Digest | None
+        try:
+            begun = self.gate.recent() or await self.gate.begin()
+            if isinstance(reference, Digest):
+                digest = reference
+            else:
+                digest = await self._tags.resolve(name, reference)
+            if digest is None:
+                raise ManifestUnknown(str(reference))
+            if not begun.in_progress:
+                found = await self._links.exists_recent(REVISION, name, digest)
+            else:
+                found = await self._links.exists(REVISION, name, digest)
+                if found:
+                    kept = await self.gate.admits(begun, name, digest)
+                    if not kept and not served and isinstance(reference, Digest):
+                        raise ManifestUnknown(str(reference))
+                    found = await self._links.exists(REVISION, name, digest)  # the last look, after the rescue
+            if not found:
+                raise ManifestUnknown(str(reference))
+            if begun.in_progress and await self._blobs.stat(digest) is None:
+                self.contents.drop(digest)
+            return self.contents.cache.get(digest) or await self.contents.read(digest)
+        except StorageError as error:
+            refuse(error)
 
     async def _default_image(self, name: RepoName, manifest: Manifest) -> Manifest:
         """Docker of before 2016 requests a tag without accepting a list: it gets the image for linux/amd64."""
@@ -158,7 +186,7 @@ class StoredManifests:
         digest = await self._offload.run(len(data), lambda: media.default_image(data))
         if digest is None:
             raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
-        return await self.get(name, digest)
+        return await self._find(name, digest, served=True)
 
     async def put(
         self,
@@ -186,23 +214,68 @@ class StoredManifests:
             raise DigestInvalid(f"the content is {digest}, not {reference}")
         push = _Push(name, reference, digest, data, parsed, referrer, tuple(dict.fromkeys(tags)), condition)
         with refusing():
-            for _ in range(ATTEMPTS):
-                begun = self._gate.recent() or await self._gate.begin()
-                needed = await self._references.run(name, digest, parsed, begun)
-                await self._condition(name, reference, push.condition)
-                lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
-                if lost is None:
-                    lost = await self._store(push, begun, needed)
-                if not lost:
-                    break
-                await self._gate.settled(lost)
-            else:
-                raise Unavailable("garbage collection removes content of the manifest; push the image again")
+            for tag in self.protected.of(name, push.tags):
+                await self.protected.check_push(name, tag, digest)
+            try:
+                await self._attempts(push)
+            except BaseException:
+                if push.unconfirmed is not None:
+                    await run_to_completion(self._take_back(push, *push.unconfirmed))
+                raise
         self.contents.keep(Manifest(digest, parsed.media_type, data))
         if self._history is not None:
             for tag in tags:
                 self._history.note(name, tag, digest, by=caller.user)
         return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
+
+    async def _attempts(self, push: _Push) -> None:
+        """Store the manifest and set the tags, again if garbage collection has removed something meanwhile."""
+        for _ in range(ATTEMPTS):
+            begun = self.gate.recent() or await self.gate.begin()
+            needed = await self._references.run(push.name, push.digest, push.parsed, begun)
+            await self._condition(push.name, push.reference, push.condition)
+            lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
+            if lost is None:
+                lost = await self._store(push, begun, needed)
+            if not lost:
+                return
+            await self.gate.settled(push.name, lost)
+        raise Unavailable("garbage collection removes content of the manifest; push the image again")
+
+    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: References) -> None:
+        """Point tags of a refused push to what they pointed to before, if its manifest is lost.
+
+        A concurrent push of the same manifest may rely on the tag that it found: if that has completed the
+        manifest meanwhile, the tag is set again.
+        """
+        name, digest = push.name, push.digest
+
+        async def is_lost() -> bool:
+            return bool(await self.gate.confirm(begun, name, needed.stored, needed.links))
+
+        try:
+            if not await is_lost():
+                return
+            for tag, before in push.before.items():
+                if await self._tags.take_back(name, tag, digest, before) and not await is_lost():
+                    await self._tags.take_back(name, tag, before, digest)
+        except StorageError as error:
+            _log.error(
+                "a tag points to a manifest that garbage collection has damaged; push it again",
+                repository=name,
+                tags=push.tags,
+                digest=str(digest),
+                cause=str(error),
+            )
+
+    async def _note_tags(self, push: _Push) -> None:
+        """Note what the tags point to, which are about to be set for the first time."""
+
+        async def note(tag: Tag) -> None:
+            if tag not in push.before:
+                push.before[tag] = await self._tags.resolve(push.name, tag)
+
+        await map_bounded(push.tags, note)
 
     async def _store(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
         """Bytes, links and tags, each in a step of its own; see the module docstring.
@@ -212,18 +285,30 @@ class StoredManifests:
         name, digest = push.name, push.digest
         await self._blobs.write(digest, push.data)
         await gather_all(
-            self.link(name, digest, push.referrer), *(self._tags.record(name, tag, digest) for tag in push.tags)
+            self.link(name, digest, push.referrer),
+            self._note_tags(push),
+            *(self._tags.record(name, tag, digest) for tag in push.tags),
         )
-        if lost := await self._gate.confirm(begun, needed.stored, needed.links):
+        if lost := await self.gate.confirm(begun, name, needed.stored, needed.links):
             return lost
         when = await self._condition(name, push.reference, push.condition)
 
         async def point(tag: Tag) -> None:
             await self._tags.set(name, tag, digest, when if tag == push.reference else ALWAYS)
 
+        if not push.tags:
+            return ()
+        push.unconfirmed = begun, needed
         await map_bounded(push.tags, point)
         push.condition = None  # it held: another attempt sets the tags again
-        return await self._gate.confirm(begun, needed.stored, needed.links) if push.tags else ()
+        return await self._confirm(push, begun, needed)
+
+    async def _confirm(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
+        """Return what is lost after the tags were set."""
+        lost = await self.gate.confirm(begun, push.name, needed.stored, needed.links)
+        if not lost:
+            push.unconfirmed = None
+        return lost
 
     async def _store_new(
         self, push: _Push, begun: CollectionSnapshot, needed: References
@@ -248,11 +333,13 @@ class StoredManifests:
         revision = self._links.as_write(REVISION, name, digest, ABSENT, unless=mark)
         history, pointers = self._tags.as_writes(name, push.tags, digest)
         groups = [[self._blobs.as_write(digest, push.data)], [revision, *history], pointers]
+        await self._note_tags(push)
+        push.unconfirmed = begun, needed
         try:
             await self._writes.write_ordered([group for group in groups if group])
         except Conflict:
             return None
-        return await self._gate.confirm(begun, needed.stored, needed.links)
+        return await self._confirm(push, begun, needed)
 
     async def link(
         self, name: RepoName, digest: Digest, referrer: ReferrerLink | None, *, revive_tags: bool = False

@@ -296,6 +296,11 @@ class Restorer:
         if linked is None:
             plan.layers[digest] = stored
 
+    async def _admit(self, plan: _Plan, *digests: Digest) -> None:
+        """Rescue digests that a collection in progress is going to remove.  Raises RestoreRefused."""
+        if not await self._gate.admits(plan.begun, plan.name, *digests):
+            raise RestoreRefused(f"garbage collection is removing {digests[0]} at this moment; {_AGAIN}")
+
     # Writing.
 
     async def _apply(self, plan: _Plan, *, revived: set[Digest] | None = None) -> Restored:
@@ -311,7 +316,11 @@ class Restorer:
             if not await self._links.exists(REVISION, name, digest):
                 await self._manifests.link(name, digest, referrer, revive_tags=digest in (revived or ()))
                 result.manifests.append(digest)
-        await self._require_bytes(plan)
+        links = {LAYER(name, digest): digest for digest in plan.bytes if digest not in plan.manifests}
+        links |= {REVISION(name, digest): digest for digest in plan.manifests}
+        lost = await self._gate.confirm(plan.begun, name, tuple(plan.bytes.values()), links)
+        if lost:
+            raise RestoreRefused(f"garbage collection has removed {min(lost)} meanwhile; no tag was set; {_AGAIN}")
         return result
 
     async def _require_bytes(self, plan: _Plan) -> None:

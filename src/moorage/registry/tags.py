@@ -160,6 +160,26 @@ class TagStore:
         except Conflict as error:
             raise PreconditionFailed(f"the tag {tag} was moved by another push meanwhile") from error
 
+    async def take_back(self, name: RepoName, tag: Tag, digest: Digest | None, to: Digest | None) -> bool:
+        """Point a tag that names `digest`, or nothing, to another manifest, or remove it; False if it does not
+        name that any more.
+
+        A store that cannot remove on condition (`Driver.removes_exactly`) may remove what another push sets in
+        that very moment.  The history stays.
+        """
+        key = layout.tag_link(name, tag)
+        stat = await self._driver.find(key)
+        found, when = await resolve(self._driver, key)
+        if found != digest:
+            return False
+        if to is None:
+            return stat is not None and not await self._driver.remove_unchanged([stat])
+        try:
+            await self._writes.write(key, str(to).encode(), when)
+        except Conflict:
+            return False
+        return True
+
     def as_writes(self, name: RepoName, tags: Iterable[Tag], digest: Digest) -> tuple[list[Write], list[Write]]:
         """Return the writes of `record` and of `set` for a driver that stores objects in order."""
         data = str(digest).encode()

@@ -227,8 +227,8 @@ class StoredUploads:
         """
         gate = self._gate
         begun = await gate.begin()
-        if not await gate.admits(begun, digest):
-            await gate.settled((digest,))
+        if not await gate.admits(begun, name, digest):
+            await gate.settled(name, (digest,))
             begun = await gate.begin()
         if self._blobs.publishes_with_link:
             link = self._links.as_write(LAYER, name, digest)
@@ -238,7 +238,7 @@ class StoredUploads:
         else:
             await self._blobs.publish(home, state, digest)
             await self._links.set(LAYER, name, digest)
-        return bool(await gate.confirm(begun, (digest,), {LAYER(name, digest): digest}))
+        return bool(await gate.confirm(begun, name, (digest,), {LAYER(name, digest): digest}))
 
     @property
     def now(self) -> float:

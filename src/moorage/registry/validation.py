@@ -112,7 +112,7 @@ class ReferenceCheck:
         waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
         absent: dict[str, None] = {}
         found = References({digest}, {REVISION(name, digest): digest})
-        if begun.in_progress and not await self._gate.admits(begun, digest):
+        if begun.in_progress and not await self._gate.admits(begun, name, digest):
             found.doomed.add(digest)
 
         async def missing(reference: _Reference) -> str | None:
@@ -121,7 +121,7 @@ class ReferenceCheck:
                 stored = await self._links.recent(kind, name, reference.digest)
                 if stored is None:
                     continue
-                if begun.in_progress and not await self._gate.admits(begun, reference.digest, stored):
+                if begun.in_progress and not await self._gate.admits(begun, name, reference.digest, stored):
                     found.doomed |= {reference.digest, stored}
                     return None
                 size = await self._store.rely(stored, Purpose.REFER, expected=reference.size)

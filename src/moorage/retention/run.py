@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.errors import ManifestUnknown
+from moorage.errors import ManifestUnknown, Unavailable
 from moorage.registry import media
+from moorage.registry.collection_gate import ATTEMPTS
 from moorage.registry.links import REVISION
 from moorage.registry.referrer_links import encode
 from moorage.registry.trash import Earlier
@@ -37,7 +38,7 @@ from moorage.retention.families import closure
 from moorage.storage.driver import KeyMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Sequence
 
     from moorage.registry.collection_gate import CollectionGate
     from moorage.registry.history import TagHistory
@@ -185,28 +186,41 @@ class RetentionRun:
         name = facts.name
         begun = await self._store.gate.begin()
         family = list(closure(facts, [digest]) & removed)
-        for member in family:
-            await self._store.links.set(REVISION, name, member)
-            try:
-                data = (await self._store.manifests.contents.load(member)).data
-            except ManifestUnknown:
-                continue
-            await self._store.manifests.link(
-                name, member, encode(member, len(data), media.stored_description(data))
-            )
-        needed = {*family, *(blob for member in family for blob, _ in facts.manifests[member].blobs)}
-        if lost := await self._store.gate.confirm(begun, needed):
-            _log.error(
-                "a manifest was tagged while retention deleted it, and garbage collection has removed its "
-                "content; push the image again",
-                repository=name,
-                digest=str(digest),
-                lost=sorted(map(str, lost)),
-            )
+        lost = await self._link_again(name, family)
         _log.warning(
             "a push has tagged a manifest while retention deleted it; its family was restored",
             repository=name,
             digest=str(digest),
         )
+        if lost:
+            _log.error(
+                "garbage collection has removed a part of a restored family; push the tag again",
+                repository=name,
+                digests=[str(member) for member in sorted(lost, key=str)],
+            )
         removed -= set(family)
-        return family
+        return [member for member in family if member not in lost]
+
+    async def _link_again(self, name: RepoName, family: Sequence[Digest]) -> Collection[Digest]:
+        """Write the links of manifests, as a push does beside a garbage collection; return those that are lost."""
+        store, gate = self._store, self._store.manifests.gate
+        lost: Collection[Digest] = ()
+        for _ in range(ATTEMPTS):
+            begun = await gate.begin()
+            for member in family:
+                await gate.admits(begun, name, member)  # asks a collector to leave it; `confirm` decides
+                await store.links.set(REVISION, name, member)
+                try:
+                    data = (await store.manifests.contents.load(member)).data
+                except ManifestUnknown:
+                    continue
+                await store.manifests.link(name, member, encode(member, len(data), media.stored_description(data)))
+            links = {store.links.key(REVISION, name, member): member for member in family}
+            lost = await gate.confirm(begun, name, family, links)
+            if not lost:
+                break
+            try:
+                await gate.settled(name, lost)
+            except Unavailable:
+                break
+        return lost
