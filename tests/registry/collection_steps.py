@@ -5,7 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from moorage.registry import layout
-from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RUNNING, Entry, StateName, encode_entries
+from moorage.registry.collection_state import (
+    CONDEMNED,
+    DOOMED,
+    ENDED,
+    RUNNING,
+    ListEntry,
+    StateName,
+    encode_entries,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -40,8 +48,8 @@ class Sleep:
             await self.steps.pop(0)()
 
 
-def _list(entries: Iterable[Digest | Entry]) -> bytes:
-    return encode_entries(entry if isinstance(entry, Entry) else Entry(entry) for entry in entries)
+def _list(entries: Iterable[Digest | ListEntry]) -> bytes:
+    return encode_entries(entry if isinstance(entry, ListEntry) else ListEntry(entry) for entry in entries)
 
 
 class Run:
@@ -62,15 +70,15 @@ class Run:
     async def start(self) -> None:
         await self._write(StateName(RUNNING, self._token))
 
-    async def condemn(self, *digests: Digest | Entry) -> StateName:
+    async def condemn(self, *digests: Digest | ListEntry) -> StateName:
         self._numbers += 1
         return await self._write(StateName(CONDEMNED, self._token, self._numbers), _list(digests))
 
-    async def doom(self, *digests: Digest | Entry) -> StateName:
+    async def doom(self, *digests: Digest | ListEntry) -> StateName:
         self._numbers += 1
         return await self._write(StateName(DOOMED, self._token, self._numbers), _list(digests))
 
-    async def withdraw(self, doomed: StateName, *left: Digest | Entry) -> None:
+    async def withdraw(self, doomed: StateName, *left: Digest | ListEntry) -> None:
         """Replace a list by one of the digests that are `left`."""
         await self.doom(*left)
         await self._delete(doomed)

@@ -14,7 +14,7 @@ from moorage.errors import Unavailable
 from moorage.registry import layout
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.collection_gate import CollectionGate
-from moorage.registry.collection_state import DOOMED, RENEW_S, Entry, StateName, encode_entries
+from moorage.registry.collection_state import DOOMED, RENEW_S, ListEntry, StateName, encode_entries
 from moorage.registry.digest_list import DigestList, contains
 from moorage.registry.sizes import MemorySizes
 from moorage.storage.driver import (
@@ -382,8 +382,8 @@ async def test_a_large_directory_is_listed_until_two_listings_agree() -> None:
     inner = MemoryDriver()
     old, new = StateName(DOOMED, "t", 3), StateName(DOOMED, "t", 99)
     for number in range(60):
-        await inner.write(layout.collection(str(StateName(DOOMED, "u", number))), encode_entries([Entry(Y)]))
-    await inner.write(layout.collection(str(new)), encode_entries([Entry(X)]))
+        await inner.write(layout.collection(str(StateName(DOOMED, "u", number))), encode_entries([ListEntry(Y)]))
+    await inner.write(layout.collection(str(new)), encode_entries([ListEntry(X)]))
 
     class Hashed(Counting):
         """A directory whose order is not that of names: the first listing reads `new` before it is there."""
@@ -403,11 +403,11 @@ async def test_a_large_directory_is_listed_until_two_listings_agree() -> None:
 async def test_a_link_that_is_dead_in_one_repository_is_none_of_another(house: House) -> None:
     """Base layers are shared: one repository drops the image, and others are pulled and pushed meanwhile."""
     await house.run.start()
-    await house.run.condemn(Entry(X, OTHER))
+    await house.run.condemn(ListEntry(X, OTHER))
     assert await house.admits(X, NAME)
     assert not await house.run.rescued(X), "nor is it asked for"
     begun = await house.gate.begin()
-    await house.run.doom(Entry(X, OTHER))
+    await house.run.doom(ListEntry(X, OTHER))
     assert await house.gate.confirm(begun, NAME, (X,), {LINK: X}) == frozenset()
     assert await house.gate.confirm(begun, OTHER, (X,)) == {X}
     assert await house.admits(X, NAME)
@@ -421,9 +421,9 @@ async def test_a_link_that_is_dead_in_one_repository_is_none_of_another(house: H
 async def test_each_repository_needs_its_own_rescue(house: House) -> None:
     """The first may come when the link of the second one is doomed already."""
     await house.run.start()
-    await house.run.condemn(Entry(X, NAME), Entry(X, OTHER))
+    await house.run.condemn(ListEntry(X, NAME), ListEntry(X, OTHER))
     begun = await house.gate.begin()
-    await house.run.doom(Entry(X, OTHER))
+    await house.run.doom(ListEntry(X, OTHER))
     assert await house.gate.admits(begun, NAME, X)
     assert not await house.gate.admits(begun, OTHER, X)
 
@@ -440,7 +440,7 @@ async def test_the_attempt_after_a_wait_sees_the_state_that_the_wait_has_seen(ho
 
 
 def test_a_packed_list_knows_repositories() -> None:
-    entries = [Entry(X), Entry(Y, NAME), Entry(Digest.of(DATA, "sha512"), OTHER)]
+    entries = [ListEntry(X), ListEntry(Y, NAME), ListEntry(Digest.of(DATA, "sha512"), OTHER)]
     lists = [DigestList(encode_entries(entries))]
     for digest, name in entries:
         assert contains(lists, NAME, digest) == (name in {"", NAME})
@@ -450,11 +450,13 @@ def test_a_packed_list_knows_repositories() -> None:
 def test_a_packed_list_has_its_digests_and_no_others() -> None:
     """Of a million digests in as little memory as it takes."""
     digests = [Digest.of(bytes([number]), algorithm) for number in range(50) for algorithm in ("sha256", "sha512")]
-    part = DigestList(encode_entries(map(Entry, digests[:60])) + b"sha256:torn\nmd5:00\n\xff\n")
+    part = DigestList(encode_entries(map(ListEntry, digests[:60])) + b"sha256:torn\nmd5:00\n\xff\n")
     assert [contains([part], NAME, digest) for digest in digests] == [True] * 60 + [False] * 40
     assert not contains([], NAME, X)
     assert not contains([DigestList(b"")], NAME, X)
-    assert contains([DigestList(encode_entries([Entry(Y)])), DigestList(encode_entries([Entry(X)]))], NAME, X)
+    assert contains(
+        [DigestList(encode_entries([ListEntry(Y)])), DigestList(encode_entries([ListEntry(X)]))], NAME, X
+    )
 
 
 async def _no_step() -> None:

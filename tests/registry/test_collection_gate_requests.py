@@ -14,7 +14,7 @@ from tests.registry.instrumented import InstrumentedDriver
 from moorage.config.model import Settings
 from moorage.http.app import create_app
 from moorage.registry import layout
-from moorage.registry.collection_state import RENEW_S, Entry
+from moorage.registry.collection_state import RENEW_S, ListEntry
 from moorage.registry.stored import StoredOptions, StoredRegistry
 from moorage.storage.driver import RequestCost, StorageExhausted, StorageReadOnly, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
@@ -208,7 +208,7 @@ async def test_content_that_one_repository_drops_is_served_and_pushed_in_another
     """Its layer is a link that nothing needs in the first, and part of an image in the second."""
     await house.client.push(BUILT, name=OTHER)
     await house.run.start()
-    doomed = [Entry(part.digest, NAME) for part in (BUILT, *BUILT.blobs)]
+    doomed = [ListEntry(part.digest, NAME) for part in (BUILT, *BUILT.blobs)]
     await house.run.condemn(*doomed)
     await house.run.doom(*doomed)
     house.pass_time()

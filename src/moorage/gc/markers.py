@@ -24,7 +24,7 @@ from moorage.registry.collection_state import (
     ENDED,
     RESERVE,
     RUNNING,
-    Entry,
+    ListEntry,
     StateName,
     decode_entries,
     encode_entries,

@@ -44,7 +44,7 @@ __all__ = [
     "RENEW_S",
     "RESERVE",
     "RUNNING",
-    "Entry",
+    "ListEntry",
     "StateName",
     "decode_entries",
     "encode_entries",
@@ -100,24 +100,24 @@ async def list_state(driver: Driver) -> list[StateName]:
     return found
 
 
-class Entry(NamedTuple):
+class ListEntry(NamedTuple):
     """An entry of a list; `name` is "" if the digest is dead in the whole store."""
 
     digest: Digest
     name: str = ""
 
 
-def encode_entries(entries: Iterable[Entry]) -> bytes:
+def encode_entries(entries: Iterable[ListEntry]) -> bytes:
     """Return the content of a list."""
     lines = (f"{digest} {name}\n" if name else f"{digest}\n" for digest, name in entries)
     return "".join(sorted(lines)).encode()
 
 
-def decode_entries(data: bytes) -> list[Entry]:
+def decode_entries(data: bytes) -> list[ListEntry]:
     """Return the entries of a list.  Lines that are none are left out."""
-    found: list[Entry] = []
+    found: list[ListEntry] = []
     for line in data.decode("ascii", "replace").splitlines():
         text, _, name = line.partition(" ")
         with suppress(DigestInvalid):
-            found.append(Entry(Digest.parse(text), name))
+            found.append(ListEntry(Digest.parse(text), name))
     return found

@@ -24,7 +24,7 @@ from moorage.gc.cache import MarkCache
 from moorage.gc.errors import CollectionRefused
 from moorage.gc.mark import Marker
 from moorage.gc.options import CollectionOptions
-from moorage.gc.run import Collection, collect_with
+from moorage.gc.run import Collection, collect
 from moorage.registry import collection_state
 from moorage.storage.filesystem.driver import FilesystemDriver
 
@@ -59,7 +59,7 @@ async def collect_once(root: Path, cache: MarkCache) -> str:
     driver = FilesystemDriver(root)
     try:
         marker = partial(_marker, driver, cache)
-        report = await collect_with(
+        report = await collect(
             Collection(driver=driver, options=OPTIONS, marker=marker, owner=f"soak {os.getpid()}")
         )
     except CollectionRefused as refused:
