@@ -4,8 +4,7 @@
     walk of all repositories 4 bytes for each link; how many repositories link each blob
     sums                     unique: blobs that one repository links; shared: all others
 
-Memory: 24 bytes for each blob, 4 for each link, and a small record for each repository: about 30 MB for a million
-links of 20,000 repositories.
+Memory: 24 bytes for each blob, 4 for each link, and a small record for each repository.
 
 Above: `cli/usage.py`.
 """
