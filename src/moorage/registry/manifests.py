@@ -70,6 +70,7 @@ if TYPE_CHECKING:
     from moorage.registry.pulls import PullRecorder
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.trash import Trash
+    from moorage.registry.validation import CheckedReferences
     from moorage.storage.driver import Driver, When
     from moorage.types import Reference, RepoName, Tag
 
@@ -94,7 +95,7 @@ class _Push:
     condition: IfMatch | None
     before: dict[Tag, Digest | None] = field(default_factory=dict)
     """Manifests to which the tags pointed."""
-    unconfirmed: tuple[CollectionSnapshot, References] | None = None
+    unconfirmed: tuple[CollectionSnapshot, CheckedReferences] | None = None
     """Attempt that has set the tags, or may have, and is not confirmed."""
 
 
@@ -242,7 +243,7 @@ class StoredManifests:
             await self.gate.settled(push.name, lost)
         raise Unavailable("garbage collection removes content of the manifest; push the image again")
 
-    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: References) -> None:
+    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences) -> None:
         """Point tags of a refused push to what they pointed to before, if its manifest is lost.
 
         A concurrent push of the same manifest may rely on the tag that it found: if that has completed the
@@ -277,7 +278,9 @@ class StoredManifests:
 
         await map_bounded(push.tags, note)
 
-    async def _store(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
+    async def _store(
+        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
+    ) -> Collection[Digest]:
         """Bytes, links and tags, each in a step of its own; see the module docstring.
 
         Return what garbage collection is removing, or has removed.
@@ -303,7 +306,9 @@ class StoredManifests:
         push.condition = None  # it held: another attempt sets the tags again
         return await self._confirm(push, begun, needed)
 
-    async def _confirm(self, push: _Push, begun: CollectionSnapshot, needed: References) -> Collection[Digest]:
+    async def _confirm(
+        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
+    ) -> Collection[Digest]:
         """Return what is lost after the tags were set."""
         lost = await self.gate.confirm(begun, push.name, needed.stored, needed.links)
         if not lost:
@@ -311,7 +316,7 @@ class StoredManifests:
         return lost
 
     async def _store_new(
-        self, push: _Push, begun: CollectionSnapshot, needed: References
+        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
     ) -> Collection[Digest] | None:
         """Store a manifest that the repository does not have in one step of the driver, in the same order.
 

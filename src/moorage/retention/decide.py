@@ -30,13 +30,13 @@ if TYPE_CHECKING:
     from moorage.retention.rules import RetentionPolicy, TagRule
     from moorage.types import Digest, Reference, RepoName, Tag
 
-__all__ = ["YOUNG", "Pulls", "RemovedManifest", "RetentionPlan", "TagDecision", "Verdict", "decide", "unneeded"]
+__all__ = ["YOUNG", "Pulls", "RemovedManifest", "RetentionPlan", "TagDecision", "TagVerdict", "decide", "unneeded"]
 
 YOUNG: Final = timedelta(hours=1)
 _UNTAGGED: Final = "untagged"
 
 
-class Verdict(NamedTuple):
+class TagVerdict(NamedTuple):
     """`rule` is the name of the deciding rule, "" if none did; `reason` describes the condition."""
 
     keep: bool
@@ -98,7 +98,7 @@ def decide(policy: RetentionPolicy, facts: Facts, pulls: Pulls, now: datetime) -
     for tag in followers:
         reason = policy.protection.from_deletion(facts.name, tag)
         if reason is not None:
-            verdicts[tag] = Verdict(keep=True, rule="", reason=reason)
+            verdicts[tag] = TagVerdict(keep=True, rule="", reason=reason)
     manifests = _manifests(policy, facts, verdicts, followers, pulls, now)
     going = {removed.digest: removed for removed in manifests}
     decisions = []
@@ -107,9 +107,9 @@ def decide(policy: RetentionPolicy, facts: Facts, pulls: Pulls, now: datetime) -
         if verdict is None:
             removed = going.get(followers[state.tag])
             verdict = (
-                Verdict(keep=True, rule="", reason=f"belongs to {followers[state.tag]}")
+                TagVerdict(keep=True, rule="", reason=f"belongs to {followers[state.tag]}")
                 if removed is None
-                else Verdict(keep=False, rule=removed.rule, reason=f"belongs to {removed.digest}")
+                else TagVerdict(keep=False, rule=removed.rule, reason=f"belongs to {removed.digest}")
             )
         decisions.append(TagDecision(state, *verdict))
     return RetentionPlan(facts.name, tuple(decisions), tuple(manifests), _freeable(facts, going))
@@ -136,9 +136,9 @@ def unneeded(
 
 def _judge(
     policy: RetentionPolicy, facts: Facts, judged: list[TagState], pulls: Pulls, now: datetime
-) -> dict[Tag, Verdict]:
+) -> dict[Tag, TagVerdict]:
     """Return the verdict on each tag that stands for itself."""
-    verdicts: dict[Tag, Verdict] = {}
+    verdicts: dict[Tag, TagVerdict] = {}
     for rule in policy.rules:
         if not rule.concerns(facts.name):
             continue
@@ -150,15 +150,15 @@ def _judge(
     for state in judged:
         reason = policy.protection.from_deletion(facts.name, state.tag)
         if reason is not None:
-            verdicts[state.tag] = Verdict(keep=True, rule="", reason=reason)
+            verdicts[state.tag] = TagVerdict(keep=True, rule="", reason=reason)
         elif not facts.manifests[state.digest].readable:
-            verdicts[state.tag] = Verdict(keep=True, rule="", reason="its manifest cannot be read")
+            verdicts[state.tag] = TagVerdict(keep=True, rule="", reason="its manifest cannot be read")
         else:
-            verdicts.setdefault(state.tag, Verdict(keep=True, rule="", reason="no rule selects it"))
+            verdicts.setdefault(state.tag, TagVerdict(keep=True, rule="", reason="no rule selects it"))
     return verdicts
 
 
-def _apply(rule: TagRule, facts: Facts, selected: list[TagState], pulls: Pulls, now: datetime) -> list[Verdict]:
+def _apply(rule: TagRule, facts: Facts, selected: list[TagState], pulls: Pulls, now: datetime) -> list[TagVerdict]:
     """Return the verdict of one rule on each tag that it selects."""
     newest = sorted(selected, key=lambda state: (state.modified, state.tag), reverse=True)
     rank = {state.tag: index for index, state in enumerate(newest, 1)}
@@ -175,7 +175,7 @@ def _apply(rule: TagRule, facts: Facts, selected: list[TagState], pulls: Pulls, 
         elif rule.pulled_within is not None:
             kept = _kept_by_pull(facts, state, rule.pulled_within, pulls, now)
         reason = kept or f"number {rank[state.tag]} of {len(selected)}, pushed {_days(age)} ago"
-        verdicts.append(Verdict(bool(kept), rule.name, reason))
+        verdicts.append(TagVerdict(bool(kept), rule.name, reason))
     return verdicts
 
 
@@ -193,7 +193,7 @@ def _kept_by_pull(facts: Facts, state: TagState, within: timedelta, pulls: Pulls
 def _manifests(
     policy: RetentionPolicy,
     facts: Facts,
-    verdicts: dict[Tag, Verdict],
+    verdicts: dict[Tag, TagVerdict],
     followers: dict[Tag, Digest],
     pulls: Pulls,
     now: datetime,
