@@ -10,9 +10,10 @@ from structlog.testing import capture_logs
 from tests.registry.collection_steps import Clock, Run, Sleep
 from tests.registry.instrumented import InstrumentedDriver
 
+from moorage.caches import TTLCache
 from moorage.errors import Unavailable
 from moorage.registry import layout
-from moorage.registry.blob_store import BlobStore
+from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.collection_state import DOOMED, RENEW_S, ListEntry, StateName, encode_entries
 from moorage.registry.digest_list import DigestList, contains
@@ -324,7 +325,8 @@ async def test_sizes_are_forgotten_when_doomed_digests_are_gone(house: House) ->
     assert await house.store.rely(X) is None
 
 
-async def test_a_size_that_arrives_after_a_run_is_not_remembered(house: House) -> None:
+@pytest.mark.parametrize("purpose", Purpose)
+async def test_a_size_that_arrives_after_a_run_is_not_remembered(house: House, purpose: Purpose) -> None:
     """It was requested before."""
     await house.gate.begin()
     release, reached = asyncio.Event(), asyncio.Event()
@@ -336,13 +338,15 @@ async def test_a_size_that_arrives_after_a_run_is_not_remembered(house: House) -
             await release.wait()
             return found
 
-    store = BlobStore(Slow(house.inner), sizes=house.sizes)
-    looking = asyncio.create_task(store.rely(X))
+    recent: TTLCache[Digest, int] = TTLCache(10, 60)
+    store = BlobStore(Slow(house.inner), sizes=house.sizes, recent=recent)
+    looking = asyncio.create_task(store.rely(X, purpose))
     await reached.wait()
     store.forget_all()
     release.set()
     assert await looking == len(DATA)
     assert await house.sizes.get(X) is None
+    assert recent.get(X) is None
 
 
 async def test_a_list_that_goes_while_it_is_read_is_no_failure(house: House) -> None:

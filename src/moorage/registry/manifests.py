@@ -218,7 +218,18 @@ class StoredManifests:
             for tag in self.protected.of(name, push.tags):
                 await self.protected.check_push(name, tag, digest)
             try:
-                await self._attempts(push)
+                for _ in range(ATTEMPTS):
+                    begun = self.gate.recent() or await self.gate.begin()
+                    needed = await self._references.run(name, digest, parsed, begun)
+                    await self._condition(name, reference, push.condition)
+                    lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
+                    if lost is None:
+                        lost = await self._store(push, begun, needed)
+                    if not lost:
+                        break
+                    await self.gate.settled(name, lost)
+                else:
+                    raise Unavailable("garbage collection removes content of the manifest; push the image again")
             except BaseException:
                 if push.unconfirmed is not None:
                     await run_to_completion(self._take_back(push, *push.unconfirmed))
@@ -229,21 +240,7 @@ class StoredManifests:
                 self._history.note(name, tag, digest, by=caller.user)
         return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
 
-    async def _attempts(self, push: _Push) -> None:
-        """Store the manifest and set the tags, again if garbage collection has removed something meanwhile."""
-        for _ in range(ATTEMPTS):
-            begun = self.gate.recent() or await self.gate.begin()
-            needed = await self._references.run(push.name, push.digest, push.parsed, begun)
-            await self._condition(push.name, push.reference, push.condition)
-            lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
-            if lost is None:
-                lost = await self._store(push, begun, needed)
-            if not lost:
-                return
-            await self.gate.settled(push.name, lost)
-        raise Unavailable("garbage collection removes content of the manifest; push the image again")
-
-    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences) -> None:
+    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: References) -> None:
         """Point tags of a refused push to what they pointed to before, if its manifest is lost.
 
         A concurrent push of the same manifest may rely on the tag that it found: if that has completed the
