@@ -204,6 +204,22 @@ async def test_a_head_that_a_whole_run_interrupts_is_404(house: House, lost: str
         await house.inner.delete([layout.rescued(part.digest)])
 
 
+async def test_a_head_during_a_run_is_answered_from_the_store(house: House) -> None:
+    """A GET has remembered the size, and the bytes go before the rescue is recorded; the run goes on."""
+    await house.run.start()
+    condemned = await house.run.condemn(LAYER.digest)
+    house.pass_time()
+    await house.head(BUILT.blobs[1])
+    assert (await house.client.blob(LAYER)).status_code == 200
+
+    async def collect() -> None:
+        await house.run.remove(LAYER.digest)
+        await house.inner.delete([layout.collection(str(condemned))])
+
+    house.driver.first[f"write {layout.rescued(LAYER.digest)}"] = collect
+    assert await house.head(LAYER) == 404
+
+
 async def test_content_that_one_repository_drops_is_served_and_pushed_in_another(house: House) -> None:
     """Its layer is a link that nothing needs in the first, and part of an image in the second."""
     await house.client.push(BUILT, name=OTHER)
