@@ -70,7 +70,7 @@ if TYPE_CHECKING:
     from moorage.registry.pulls import PullRecorder
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.trash import Trash
-    from moorage.registry.validation import CheckedReferences
+    from moorage.registry.validation import NeededContent
     from moorage.storage.driver import Driver, When
     from moorage.types import Reference, RepoName, Tag
 
@@ -95,7 +95,7 @@ class _Push:
     condition: IfMatch | None
     before: dict[Tag, Digest | None] = field(default_factory=dict)
     """Manifests to which the tags pointed."""
-    unconfirmed: tuple[CollectionSnapshot, CheckedReferences] | None = None
+    unconfirmed: tuple[CollectionSnapshot, NeededContent] | None = None
     """Attempt that has set the tags, or may have, and is not confirmed."""
 
 
@@ -240,7 +240,7 @@ class StoredManifests:
                 self._history.note(name, tag, digest, by=caller.user)
         return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
 
-    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: References) -> None:
+    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> None:
         """Point tags of a refused push to what they pointed to before, if its manifest is lost.
 
         A concurrent push of the same manifest may rely on the tag that it found: if that has completed the
@@ -275,9 +275,7 @@ class StoredManifests:
 
         await map_bounded(push.tags, note)
 
-    async def _store(
-        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
-    ) -> Collection[Digest]:
+    async def _store(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> Collection[Digest]:
         """Bytes, links and tags, each in a step of its own; see the module docstring.
 
         Return what garbage collection is removing, or has removed.
@@ -303,9 +301,7 @@ class StoredManifests:
         push.condition = None  # it held: another attempt sets the tags again
         return await self._confirm(push, begun, needed)
 
-    async def _confirm(
-        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
-    ) -> Collection[Digest]:
+    async def _confirm(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> Collection[Digest]:
         """Return what is lost after the tags were set."""
         lost = await self.gate.confirm(begun, push.name, needed.stored, needed.links)
         if not lost:
@@ -313,7 +309,7 @@ class StoredManifests:
         return lost
 
     async def _store_new(
-        self, push: _Push, begun: CollectionSnapshot, needed: CheckedReferences
+        self, push: _Push, begun: CollectionSnapshot, needed: NeededContent
     ) -> Collection[Digest] | None:
         """Store a manifest that the repository does not have in one step of the driver, in the same order.
 

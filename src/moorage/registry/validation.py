@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Key
     from moorage.types import Digest, RepoName
 
-__all__ = ["CheckedReferences", "ReferenceCheck", "ValidationRules"]
+__all__ = ["NeededContent", "ReferenceCheck", "ValidationRules"]
 
 _MISSING_ENOUGH: Final = 100
 """Missing references after which a push is refused without looking up the others."""
@@ -81,7 +81,7 @@ class _Reference:
 
 
 @dataclass(slots=True)
-class CheckedReferences:
+class NeededContent:
     """A manifest and what it relies on: digests of bytes, and links, each with the digest in its key.
 
     `doomed`: those that garbage collection is removing.
@@ -103,7 +103,7 @@ class ReferenceCheck:
 
     async def run(
         self, name: RepoName, digest: Digest, parsed: Parsed, begun: CollectionSnapshot
-    ) -> CheckedReferences:
+    ) -> NeededContent:
         """Return the references of the manifest `digest`, with itself; condemned digests are rescued.
 
         Raises ManifestBlobUnknown with what this repository does not have: everything, if it is not much.
@@ -113,7 +113,7 @@ class ReferenceCheck:
         needed = (child.digest for child in parsed.children if self._rules.needs(child))
         waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
         absent: dict[str, None] = {}
-        found = CheckedReferences({digest}, {REVISION(name, digest): digest})
+        found = NeededContent({digest}, {REVISION(name, digest): digest})
         if begun.in_progress and not await self._gate.admits(begun, name, digest):
             found.doomed.add(digest)
 
