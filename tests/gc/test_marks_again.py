@@ -331,3 +331,43 @@ async def test_a_new_sha512_manifest_is_seen_in_a_repository_that_had_none(store
     found = await mark(store, replace(EAGER, delete_untagged=False), cache=cache)
     assert wide.digest not in found.blobs
     assert isinstance(wide.digest, Digest)
+
+
+async def test_a_file_is_written_only_if_there_is_anything_new(store: Store, tmp_path: Path) -> None:
+    store.push("a", "latest", image())
+    path = tmp_path / "cache"
+    cache = MarkCache("store", "options")
+    await mark(store, cache=cache)
+    cache.save(path)
+    loaded = MarkCache.load(path, "store", "options")
+    await mark(store, cache=loaded)
+    path.unlink()
+    loaded.save(path)
+    assert not path.exists()
+    store.push("b", "latest", image())
+    await mark(store, cache=loaded)
+    loaded.save(path)
+    assert path.exists()
+
+
+async def test_an_alias_that_comes_after_its_manifest_is_seen(store: Store) -> None:
+    """The directory of algorithms is watched as long as a manifest names a layer of another one."""
+    data = b"bytes of a layer"
+    stored, alias = store.blob(data), Digest.of(data, "sha512")
+    layer = replace(blob(data), digest=alias)
+    one = image(layer, seed=1)
+    store.push("a", "latest", replace(one, parts=tuple(part for part in one.parts if part != layer)))
+    cache = MarkCache()
+    assert set((await mark(store, cache=cache)).blobs) == {stored}
+    store.layer("a", alias, content=str(stored))
+    assert not (await mark(store, cache=cache)).digests()
+
+
+async def test_a_first_layer_of_sha512_is_seen(store: Store) -> None:
+    """It appears in a directory that is not watched."""
+    store.push("a", "latest", image())
+    wide = store.blob(b"wide", algorithm="sha512")
+    cache = MarkCache()
+    assert set((await mark(store, cache=cache)).blobs) == {wide}
+    store.layer("a", wide, timedelta(minutes=1))
+    assert not (await mark(store, cache=cache)).digests()

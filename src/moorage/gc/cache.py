@@ -30,7 +30,7 @@ import structlog
 from moorage.gc.references import References
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from moorage.gc.references import RawDigest
 
@@ -60,6 +60,8 @@ class DigestTable:
         self._wide = wide if wide is not None else {}
         self._later: list[RawDigest] = []
         self._numbers: dict[RawDigest, int] = {raw: number for number, raw in self._wide.items()}
+        self.has_wide = bool(self._wide)
+        """Whether there is a digest of sha512."""
 
     def __len__(self) -> int:
         return self._size + len(self._later)
@@ -69,6 +71,10 @@ class DigestTable:
             return self._later[number - self._size]
         wide = self._wide.get(number) if self._wide else None
         return wide or self._base[number * _RAW : number * _RAW + _RAW]
+
+    def is_wide(self, number: int) -> bool:
+        """Return whether a digest is of sha512."""
+        return len(self.digest(number)) != _RAW
 
     def find(self, raw: RawDigest) -> int | None:
         """Return the number of a digest, None if it has none."""
@@ -96,6 +102,7 @@ class DigestTable:
         if found is None:
             found = self._size + len(self._later)
             self._later.append(raw)
+            self.has_wide = self.has_wide or len(raw) != _RAW
             self._numbers[raw] = found
         return found
 
@@ -105,10 +112,11 @@ class DigestTable:
         wide = dict(self._wide)
         wide.update((self._size + i, raw) for i, raw in enumerate(self._later) if len(raw) != _RAW)
         later = sorted((raw, self._size + i) for i, raw in enumerate(self._later) if len(raw) == _RAW)
-        return base, array("I", self._merged([number for _, number in later], base)), wide
+        return base, self._merged([number for _, number in later], base), wide
 
-    def _merged(self, later: list[int], base: bytes) -> Iterator[int]:
+    def _merged(self, later: list[int], base: bytes) -> array[int]:
         """Merge numbers sorted by digest into the sorted ones of the file; few into many."""
+        merged = array("I")
         start = 0
         for number in later:
             raw = base[number * _RAW : number * _RAW + _RAW]
@@ -121,10 +129,11 @@ class DigestTable:
                     low = middle + 1
                 else:
                     high = middle
-            yield from self._order[start:low]
-            yield number
+            merged.extend(self._order[start:low])
+            merged.append(number)
             start = low
-        yield from self._order[start:]
+        merged.extend(self._order[start:])
+        return merged
 
 
 @dataclass(slots=True)
@@ -182,6 +191,8 @@ class MarkCache:
     directories: dict[str, Directory] = field(default_factory=dict)
     records: dict[str, Record] = field(default_factory=dict)
     prefixes: dict[str, BlobPrefix] = field(default_factory=dict)
+    is_changed: bool = field(default=True, compare=False)
+    """Whether it differs from its file in anything that saves work."""
     _at: array[int] = field(default_factory=lambda: array("I"))
     _references: array[int] = field(default_factory=lambda: array("I", [0]))
 
@@ -210,6 +221,7 @@ class MarkCache:
         blobs = [number(raw) for raw in found.blobs]
         children = [number(raw) for raw in found.children]
         subject = 0 if found.subject is None else number(found.subject) + 1
+        self.is_changed = True
         _extend(self._at, manifest + 1)
         self._at[manifest] = len(self._references)
         self._references.extend((len(blobs), len(children), subject, *blobs, *children))
@@ -218,6 +230,7 @@ class MarkCache:
 
     def replace(self, name: str, record: Record | None) -> None:
         """Replace the record of a repository, and count what it needs."""
+        self.is_changed = True
         _extend(self.counts, len(self.digests))
         counts = self.counts
         old = self.records.pop(name, None)
@@ -239,6 +252,7 @@ class MarkCache:
     def forget(self, options: str) -> None:
         """Forget all judgements, which other options led to; names and references are kept."""
         self.options = options
+        self.is_changed = True
         self.records.clear()
         self.prefixes.clear()
         self.suspects.clear()
@@ -256,6 +270,7 @@ class MarkCache:
             found = _decode(path.read_bytes())
             if found.origin != origin:
                 raise ValueError("it is of another store")
+            found.is_changed = False
             if found.options != options:
                 found.forget(options)
         except FileNotFoundError:
@@ -271,7 +286,9 @@ class MarkCache:
         return cls(origin, options)
 
     def save(self, path: Path) -> None:
-        """Write the file; a failure costs the next run time, and is logged."""
+        """Write the file if there is anything new; a failure costs the next run time, and is logged."""
+        if not self.is_changed:
+            return
         try:
             data = _encode(self)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -281,6 +298,7 @@ class MarkCache:
                     for part in data:
                         file.write(part)
                 Path(temporary).replace(path)
+                self.is_changed = False
             except BaseException:
                 with contextlib.suppress(OSError):
                     Path(temporary).unlink()

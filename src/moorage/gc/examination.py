@@ -85,6 +85,8 @@ class _Examined:
     uploading: bool = False
     uploads: bool = False
     reported: bool = False
+    only_sha256: bool = False
+    """No layer link is of another algorithm."""
     is_empty: bool = False
     verdict: Verdict[int] | None = None
 
@@ -210,6 +212,7 @@ class Examiner:
                 one.tag_names = names
             else:
                 entries += [(one, f"{path}/{algorithm}") for algorithm in names]
+                one.only_sha256 = one.only_sha256 or (path == _LAYERS and list(names) == [_CANONICAL])
                 if path == _REVISIONS and list(names) == [_CANONICAL]:
                     # One of another algorithm is looked for when a blob of another one is dead (`mark.py`).
                     one.watched.pop(_REVISIONS, None)
@@ -507,6 +510,10 @@ class Examiner:
         until = verdict.until
         if one.uploading:
             until = self._now  # until the upload has ended
+        digests = self._cache.digests
+        if one.only_sha256 and not (digests.has_wide and any(map(digests.is_wide, verdict.layers))):
+            # No manifest names a layer of another algorithm; for a dead blob of one `mark.py` looks.
+            one.watched.pop(_LAYERS, None)
         return Record(
             tuple(one.watched),
             tuple(one.watched.values()),

@@ -163,6 +163,8 @@ class Marker:
                 current[prefix] = known
             else:
                 asked.append((prefix, found))
+        if asked:
+            cache.is_changed = True
         for prefix, found in asked:
             (names,) = await self._driver.bulk.names([layout.below(layout.BLOBS, prefix)])
             self._add_blobs(prefix.partition("/")[0], names)
@@ -206,21 +208,25 @@ class Marker:
                     marked.blobs[digest] = stat
 
     async def _check_algorithms(self, examiner: Examiner, marked: Marked) -> None:
-        """Examine again the repositories that have manifests of an algorithm which they had not: rare, and the one
+        """Examine again the repositories that have links of an algorithm which they had not: rare, and the one
         change that no watched directory shows.
         """
         again = []
         for names in await list_repositories(self._driver, self.cache):
             record = self.cache.records.get(names.name)
-            if record is None or not any(
-                path.startswith("_manifests/revisions/sha512") for path in record.watched
-            ):
+            known = () if record is None else record.watched
+            if not {"_layers", "_manifests/revisions"}.issubset(known):
                 again.append(names)
         for start in range(0, len(again), _COMPARED_AT_ONCE):
             part = again[start : start + _COMPARED_AT_ONCE]
-            keys = [Key(f"{layout.REPOSITORIES}/{names.name}/_manifests/revisions") for names in part]
-            listed = await self._driver.bulk.names(keys)
-            few = [names for names, found in zip(part, listed, strict=True) if "sha512" in found]
+            roots = [f"{layout.REPOSITORIES}/{names.name}" for names in part]
+            layers = await self._driver.bulk.names([Key(f"{root}/_layers") for root in roots])
+            revisions = await self._driver.bulk.names([Key(f"{root}/_manifests/revisions") for root in roots])
+            few = [
+                names
+                for names, *found in zip(part, layers, revisions, strict=True)
+                if any("sha512" in one for one in found)
+            ]
             if few:
                 await examiner.examine(few, self._driver.bulk)
         for digest in list(marked.blobs):

@@ -74,6 +74,8 @@ async def list_repositories(driver: Driver, cache: MarkCache) -> list[Repository
             if len(path) < _PATH_LIMIT
             for name in current[path].components
         ]
+    if current != before:
+        cache.is_changed = True
     cache.directories = current
     return [
         RepositoryNames(path, found.reserved, _is_valid(path))

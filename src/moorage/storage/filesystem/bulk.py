@@ -28,6 +28,8 @@ __all__ = ["FilesystemBulk"]
 _T = TypeVar("_T")
 
 SETTLED_NS: Final = 2_500_000_000
+_PATH_ONLY: Final = getattr(os, "O_PATH", os.O_RDONLY)
+"""A directory need not be readable for what is below it."""
 _PIECE: Final = 2_000
 """Keys of one job: 10 to 50 ms, after which a cancelled caller continues."""
 
@@ -54,15 +56,15 @@ class FilesystemBulk:
         self._is_temporary = is_temporary
 
     async def fingerprints(self, prefixes: Sequence[Key]) -> Sequence[str | None]:
-        def one(path: str) -> str | None:
-            status = os.stat(path)
+        def one(key: Key, start: int, home: int) -> str | None:
+            status = os.stat(key[start:], dir_fd=home)
             changed = status.st_ctime_ns
             if changed > settled or not stat.S_ISDIR(status.st_mode):
                 return None
             return f"{status.st_dev}.{status.st_ino}.{changed}"
 
         settled = time.time_ns() - SETTLED_NS
-        return await self._each("stat", prefixes, one, "")
+        return await self._each_below("stat", prefixes, one, "")
 
     async def names(self, prefixes: Sequence[Key]) -> Sequence[Sequence[str]]:
         def one(path: str) -> Sequence[str]:
@@ -83,15 +85,52 @@ class FilesystemBulk:
         return await self._each("read", keys, one, None)
 
     async def find(self, keys: Sequence[Key]) -> Sequence[Stat | None]:
-        start = len(self._root) + 1
-
-        def one(path: str) -> Stat | None:
-            status = os.stat(path)
+        def one(key: Key, start: int, home: int) -> Stat | None:
+            status = os.stat(key[start:], dir_fd=home)
             if not stat.S_ISREG(status.st_mode):
                 return None
-            return Stat(Key(path[start:]), status.st_size, status.st_mtime)
+            return Stat(key, status.st_size, status.st_mtime)
 
-        return await self._each("stat", keys, one, None)
+        return await self._each_below("stat", keys, one, None)
+
+    async def _each_below(
+        self, operation: str, keys: Sequence[Key], one: Callable[[Key, int, int], _T], missing: _T
+    ) -> Sequence[_T]:
+        """Do what `_each` does, with paths below the directory that all keys of a piece have in common: a third of
+        what `stat` costs is the way to it.
+        """
+        check_keys(keys)
+        root = self._root
+
+        def work(piece: Sequence[Key]) -> list[_T]:
+            self._check()
+            found: list[_T] = []
+            start = _common_directory(piece)
+            shared = f"{root}/{piece[0][:start]}"
+            try:
+                home = os.open(shared, _PATH_ONLY | os.O_DIRECTORY)
+            except OSError as error:
+                if error.errno not in ABSENT_ERRORS:
+                    raise storage_error(error, operation, shared) from error
+                self._check()
+                return [missing] * len(piece)
+            absent = False
+            try:
+                for key in piece:
+                    try:
+                        found.append(one(key, start, home))
+                    except OSError as error:
+                        if error.errno not in ABSENT_ERRORS:
+                            raise storage_error(error, operation, f"{root}/{key}") from error
+                        absent = True
+                        found.append(missing)
+            finally:
+                os.close(home)
+            if absent:
+                self._check()
+            return found
+
+        return await self._in_pieces(keys, work)
 
     async def _each(
         self, operation: str, keys: Sequence[Key], one: Callable[[str], _T], missing: _T
@@ -116,8 +155,22 @@ class FilesystemBulk:
                 self._check()
             return found
 
+        return await self._in_pieces(keys, work)
+
+    async def _in_pieces(self, keys: Sequence[Key], work: Callable[[Sequence[Key]], list[_T]]) -> Sequence[_T]:
         results: list[_T] = []
         for start in range(0, len(keys), _PIECE):
             piece = keys[start : start + _PIECE]
             results += await self._pool.run(lambda piece=piece: work(piece))  # type: ignore[misc]
         return results
+
+
+def _common_directory(keys: Sequence[str]) -> int:
+    """Return the length of the directory, with its slash, that all keys are below."""
+    first, last = min(keys), max(keys)
+    length = 0
+    for own, other in zip(first, last, strict=False):
+        if own != other:
+            break
+        length += 1
+    return first.rfind("/", 0, length) + 1
