@@ -4,26 +4,27 @@ One call of the store serves all repositories of a batch: a local disk costs one
 round trips.  Of a repository that was examined before only changes are read: names that are new, and manifests
 whose references are not in the cache.
 
-ListEntry directories count as links, except those of manifests, which are looked at once: CNCF Distribution leaves
-such a directory behind when a manifest is deleted.  One without a link is looked at again in every mark, since a
-push into it changes no directory that is watched.
+Directories of entries count as links, except those of manifests, which are looked at once: CNCF Distribution
+leaves such a directory behind when a manifest is deleted.  One without a link is looked at again in every mark,
+since a push into it changes no directory that is watched.
 
 A link below `sha256` is not read: its path is its content.  Links of other algorithms are, as CNCF Distribution
 writes aliases: `_layers/sha512/X/link` names the sha256 digest under which the bytes are stored.
 
-Above: `mark.py`.  Below: `reachability.py`, `references.py`, `cache.py`.
+Above: `mark.py`.  Below: `examined.py`, `reachability.py`, `references.py`, `cache.py`.  Repositories that need no
+examination: `comparison.py`.
 """
 
 from __future__ import annotations
 
-import zlib
 from array import array
-from dataclasses import dataclass, field
 from itertools import chain
 from typing import TYPE_CHECKING, Final
 
 from moorage.errors import DigestInvalid, ManifestInvalid
 from moorage.gc.cache import Record
+from moorage.gc.comparison import Comparison
+from moorage.gc.examined import ExaminedRepository
 from moorage.gc.marked import RepositoryCounts, TagHistoryEntry
 from moorage.gc.reachability import HistoryEntry, RepositoryContent, TrashItem, judge
 from moorage.gc.references import RAW_BYTES, packed, raw_digests, references_of, unpacked
@@ -56,41 +57,6 @@ _MANIFESTS: Final = layout.MANIFESTS_NAME
 _READ_AT_ONCE: Final = 500
 
 
-@dataclass(slots=True)
-class _Examined:
-    """One repository during its examination; digests by number."""
-
-    names: RepositoryNames
-    record: Record | None
-    thorough: bool
-    root: str
-    watched: dict[str, str | None] = field(default_factory=dict)
-    layers: dict[int, None] = field(default_factory=dict)
-    aliases: dict[str, int | None] = field(default_factory=dict)
-    """Entries below other algorithms than sha256, whose content is read; with their number if it has one."""
-    targets: dict[int, int] = field(default_factory=dict)
-    revisions: dict[int, float] = field(default_factory=dict)
-    new: list[int] = field(default_factory=list)
-    empty: list[str] = field(default_factory=list)
-    has_tags: bool = False
-    has_deleted: bool = False
-    """A manifest was deleted, so that the history of a tag may name one that is not there."""
-    tags: dict[str, int] = field(default_factory=dict)
-    tag_names: Sequence[str] = ()
-    torn_tags: set[str] = field(default_factory=set)
-    history: list[HistoryEntry[int]] = field(default_factory=list)
-    trash: list[TrashItem[int]] = field(default_factory=list)
-    extra: set[int] = field(default_factory=set)
-    """Blobs that are needed beside those of manifests: of aliases that cannot be parsed, and of the trash."""
-    uploading: bool = False
-    uploads: bool = False
-    reported: bool = False
-    only_sha256: bool = False
-    """No layer link is of another algorithm."""
-    is_empty: bool = False
-    verdict: Verdict[int] | None = None
-
-
 class Examiner:
     """Examines repositories of one store for one mark.  `bulk` answers for the keys of the batch."""
 
@@ -109,56 +75,8 @@ class Examiner:
         self._now = now.timestamp()
         self._holds = holds
         self._marked = marked
-        self._store = driver.bulk
+        self.comparison = Comparison(driver.bulk, cache, options, self._now)
         self._trash = Trash(driver, keep_s=options.undo_s)
-        self._recheck_s = max(options.grace_s, options.undo_s)
-
-    # Repositories that need no examination.
-
-    async def changed(self, found: Sequence[RepositoryNames]) -> list[RepositoryNames]:
-        """Return the repositories that have changed, or whose judgement has run out; the others keep theirs."""
-        again: list[RepositoryNames] = []
-        asked: list[tuple[RepositoryNames, Record]] = []
-        prefixes: list[Key] = []
-        empties: list[Key] = []
-        for names in found:
-            record = self._cache.records.get(names.name)
-            if record is None or not self._lasts(names, record):
-                again.append(names)
-                continue
-            asked.append((names, record))
-            root = f"{layout.REPOSITORIES}/{names.name}/"
-            prefixes += [Key(root + path) for path in record.watched]
-            empties += [Key(f"{root}{path}/link") for path in record.empty]
-        prints = await self._store.fingerprints(prefixes)
-        filled = {stat.key for stat in await self._store.find(empties) if stat is not None} if empties else set()
-        start = 0
-        for names, record in asked:
-            end = start + len(record.watched)
-            root = f"{layout.REPOSITORIES}/{names.name}/"
-            if (
-                None in record.prints
-                or list(record.prints) != list(prints[start:end])
-                or (filled and any(f"{root}{path}/link" in filled for path in record.empty))
-            ):
-                again.append(names)
-            else:
-                self._count(len(record.revisions), len(record.layers))
-            start = end
-        return again
-
-    def _lasts(self, names: RepositoryNames, record: Record) -> bool:
-        return (
-            record.settled
-            and record.until > self._now
-            and record.reserved == names.reserved
-            and not self._is_due(names.name, record)
-        )
-
-    def _is_due(self, name: str, record: Record) -> bool:
-        """Return whether everything is read again, which is spread over time: a tag may have been moved unseen."""
-        part = (zlib.crc32(name.encode()) / (1 << 32) + 1) / 2
-        return self._now >= record.examined + self._recheck_s * part
 
     # Examination.
 
@@ -167,8 +85,8 @@ class Examiner:
         batch = []
         for names in found:
             record = self._cache.records.get(names.name)
-            thorough = record is None or self._is_due(names.name, record)
-            batch.append(_Examined(names, record, thorough, f"{layout.REPOSITORIES}/{names.name}/"))
+            thorough = record is None or self.comparison.is_due(names.name, record)
+            batch.append(ExaminedRepository(names, record, thorough, f"{layout.REPOSITORIES}/{names.name}/"))
         await self._list(batch, bulk)
         await self._look_at_revisions(batch, bulk)
         await self._read_aliases(batch, bulk)
@@ -185,9 +103,9 @@ class Examiner:
         await self._look_at_dead(batch, bulk)
         await self._finish(batch, bulk)
 
-    async def _list(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _list(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """List layers and revisions, each directory after its fingerprint."""
-        families: list[tuple[_Examined, str]] = []
+        families: list[tuple[ExaminedRepository, str]] = []
         for one in batch:
             if _LAYERS in one.names.reserved:
                 families.append((one, _LAYERS))
@@ -195,7 +113,7 @@ class Examiner:
                 families += [(one, _MANIFESTS), (one, _REVISIONS)]
                 if self._options.delete_untagged:
                     families.append((one, _TAGS))
-        entries: list[tuple[_Examined, str]] = []
+        entries: list[tuple[ExaminedRepository, str]] = []
         for (one, path), names in zip(families, await self._watch(families, bulk), strict=True):
             if path == _MANIFESTS:
                 one.has_tags = "tags" in names
@@ -219,13 +137,13 @@ class Examiner:
         for (one, path), names in zip(entries, await self._watch(entries, bulk), strict=True):
             self._add_entries(one, path, names)
 
-    async def _watch(self, found: Sequence[tuple[_Examined, str]], bulk: Bulk) -> Sequence[Sequence[str]]:
+    async def _watch(self, found: Sequence[tuple[ExaminedRepository, str]], bulk: Bulk) -> Sequence[Sequence[str]]:
         keys = [Key(one.root + path) for one, path in found]
         for (one, path), print_ in zip(found, await bulk.fingerprints(keys), strict=True):
             one.watched[path] = print_
         return await bulk.names(keys)
 
-    def _add_entries(self, one: _Examined, path: str, names: Sequence[str]) -> None:
+    def _add_entries(self, one: ExaminedRepository, path: str, names: Sequence[str]) -> None:
         algorithm = path.rpartition("/")[2]
         is_layer = path.startswith(_LAYERS)
         known: dict[RawDigest, int] = {}
@@ -249,9 +167,9 @@ class Examiner:
         if algorithm != _CANONICAL:
             one.aliases.update((self._layer_path(number), number) for number in numbers)
 
-    async def _look_at_revisions(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _look_at_revisions(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Find out which entries have a link, and when it was written."""
-        asked: list[tuple[_Examined, int]] = []
+        asked: list[tuple[ExaminedRepository, int]] = []
         for one in batch:
             before: dict[int, float] = {}
             if one.record is not None:
@@ -273,7 +191,7 @@ class Examiner:
                 if stat.size == 0:
                     self._note(one, stat.key, "the link is empty; its manifest is kept")
 
-    async def _read_aliases(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _read_aliases(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         asked = [(one, path) for one in batch for path in one.aliases]
         if not asked:
             return
@@ -288,7 +206,7 @@ class Examiner:
             else:
                 one.targets[number] = target
 
-    def _decode(self, one: _Examined, key: Key, data: bytes) -> int | None:
+    def _decode(self, one: ExaminedRepository, key: Key, data: bytes) -> int | None:
         """Return the number of the digest in a link; None, and a report, if it has none."""
         try:
             return self._cache.digests.number(packed(Digest.parse(data.decode("ascii").strip())))
@@ -296,11 +214,11 @@ class Examiner:
             self._note(one, key, "the link holds no digest; what its path names is kept")
             return None
 
-    async def _look_at_uploads(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _look_at_uploads(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         asked = [one for one in batch if "_uploads" in one.names.reserved]
         uploads = [Key(f"{one.root}_uploads") for one in asked]
         keys: list[Key] = []
-        owners: list[_Examined] = []
+        owners: list[ExaminedRepository] = []
         for one, home, names in zip(asked, uploads, await bulk.names(uploads), strict=True):
             one.uploads = bool(names)
             for name in names:
@@ -310,7 +228,7 @@ class Examiner:
             if stat is not None and stat.modified_s + self._options.grace_s > self._now:
                 one.uploading = True
 
-    async def _read_trash(self, one: _Examined) -> None:
+    async def _read_trash(self, one: ExaminedRepository) -> None:
         name = RepoName(one.names.name)
         number = self._cache.digests.number
         async for keys in self._trash.keys(name):
@@ -334,7 +252,7 @@ class Examiner:
                             numbers = tuple(number(packed(digest)) for digest in digests)
                             one.trash.append(TrashItem(numbers, at.timestamp(), is_layer))
 
-    async def _read_tags(self, asked: Iterable[tuple[_Examined, Sequence[str]]], bulk: Bulk) -> None:
+    async def _read_tags(self, asked: Iterable[tuple[ExaminedRepository, Sequence[str]]], bulk: Bulk) -> None:
         """Read where tags point."""
         tags = [(one, tag) for one, names in asked for tag in names if as_tag(tag) is not None]
         keys = [Key(f"{one.root}{_TAGS}/{tag}/current/link") for one, tag in tags]
@@ -347,10 +265,10 @@ class Examiner:
             else:
                 one.tags[tag] = number
 
-    async def _read_manifests(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _read_manifests(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Read the references of manifests that are not in the cache."""
         cache = self._cache
-        asked: dict[int, _Examined] = {}
+        asked: dict[int, ExaminedRepository] = {}
         for one in batch:
             trashed = (number for item in one.trash if not item.is_layer for number in item.digests)
             for number in chain(one.revisions, trashed):
@@ -369,7 +287,7 @@ class Examiner:
 
     # Judgement.
 
-    def _judge(self, one: _Examined) -> None:
+    def _judge(self, one: ExaminedRepository) -> None:
         name = one.names.name
         content = RepositoryContent(
             one.revisions,
@@ -390,7 +308,7 @@ class Examiner:
 
         one.verdict = judge(content, references, self._options, self._now)
 
-    async def _read_history(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _read_history(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Read the history of tags where it may keep a manifest, or be removed, and judge again."""
         asked = [one for one in batch if one.has_tags and (one.has_deleted or _verdict(one).dead)]
         if not asked:
@@ -401,11 +319,11 @@ class Examiner:
                 one.tag_names = names
         tags = [(one, tag) for one in asked for tag in one.tag_names if as_tag(tag) is not None]
         homes = [Key(f"{one.root}{_TAGS}/{tag}/index") for one, tag in tags]
-        paths: list[tuple[_Examined, str, str, Key]] = []
+        paths: list[tuple[ExaminedRepository, str, str, Key]] = []
         for (one, tag), home, names in zip(tags, homes, await bulk.names(homes), strict=True):
             known = [algorithm for algorithm in names if algorithm in RAW_BYTES]
             paths += [(one, tag, algorithm, Key(f"{home}/{algorithm}")) for algorithm in known]
-        found: list[tuple[_Examined, str, int, Key]] = []
+        found: list[tuple[ExaminedRepository, str, int, Key]] = []
         listed = await bulk.names([path for *_, path in paths])
         for (one, tag, algorithm, path), names in zip(paths, listed, strict=True):
             for raw in raw_digests(names, algorithm):
@@ -414,7 +332,7 @@ class Examiner:
                     found.append((one, tag, number, Key(f"{path}/{raw.hex()}/link")))
         await self._add_history(found, bulk)
 
-    async def _add_history(self, found: Sequence[tuple[_Examined, str, int, Key]], bulk: Bulk) -> None:
+    async def _add_history(self, found: Sequence[tuple[ExaminedRepository, str, int, Key]], bulk: Bulk) -> None:
         if not found:
             return
         if not self._options.delete_untagged:
@@ -432,13 +350,13 @@ class Examiner:
         for one in {id(one): one for one, *_ in found}.values():
             self._judge(one)
 
-    async def _look_at_dead(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _look_at_dead(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Look once more at the links of manifests that are dead: a push may have written one again."""
         asked = [(one, number) for one in batch for number in _verdict(one).dead]
         if not asked:
             return
         stats = await bulk.find([self._revision_key(one, number) for one, number in asked])
-        again: dict[int, _Examined] = {}
+        again: dict[int, ExaminedRepository] = {}
         for (one, number), stat in zip(asked, stats, strict=True):
             if stat is None:
                 del one.revisions[number]
@@ -451,7 +369,7 @@ class Examiner:
 
     # Results.
 
-    async def _finish(self, batch: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _finish(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Look at the age of dangling layer links, and report."""
         asked = [(one, number) for one in batch for number in _verdict(one).dangling]
         stats = await bulk.find([Key(f"{one.root}{self._layer_path(number)}/link") for one, number in asked])
@@ -469,7 +387,7 @@ class Examiner:
         for one in batch:
             self._report(one, dead.get(id(one), []), kept.get(id(one), []))
 
-    async def _look_at_empty(self, found: Sequence[_Examined], bulk: Bulk) -> None:
+    async def _look_at_empty(self, found: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Find repositories without tags among those that have nothing else."""
         homes = [Key(f"{one.root}{_TAGS}") for one in found]
         for one, names in zip(found, await bulk.names(homes), strict=True):
@@ -477,7 +395,7 @@ class Examiner:
                 one.is_empty = True
                 self._marked.repositories.add(RepoName(one.names.name))
 
-    def _report(self, one: _Examined, dead_layers: Sequence[int], young: Sequence[int]) -> None:
+    def _report(self, one: ExaminedRepository, dead_layers: Sequence[int], young: Sequence[int]) -> None:
         marked = self._marked
         verdict = _verdict(one)
         name = RepoName(one.names.name)
@@ -498,7 +416,7 @@ class Examiner:
         settled = not (dead_layers or verdict.dead or verdict.dead_history or one.is_empty or one.reported)
         self._cache.replace(one.names.name, self._record(one, settled=settled, young=young))
 
-    def _record(self, one: _Examined, *, settled: bool, young: Sequence[int]) -> Record:
+    def _record(self, one: ExaminedRepository, *, settled: bool, young: Sequence[int]) -> Record:
         verdict = _verdict(one)
         needs = {*verdict.needed, *verdict.layers, *one.extra, *young}
         if verdict.all_layers is not None:
@@ -534,7 +452,7 @@ class Examiner:
         counts.manifests += manifests
         counts.layers += layers
 
-    def _note(self, one: _Examined, key: Key, reason: str) -> None:
+    def _note(self, one: ExaminedRepository, key: Key, reason: str) -> None:
         one.reported = True
         self._marked.note(key, reason)
 
@@ -542,17 +460,17 @@ class Examiner:
         digest = unpacked(self._cache.digests.digest(number))
         return f"{_LAYERS}/{digest.algorithm}/{digest.hex}"
 
-    def _revision_key(self, one: _Examined, number: int) -> Key:
+    def _revision_key(self, one: ExaminedRepository, number: int) -> Key:
         digest = unpacked(self._cache.digests.digest(number))
         return Key(f"{one.root}{_REVISIONS}/{digest.algorithm}/{digest.hex}/link")
 
 
-def _is_empty(one: _Examined) -> bool:
+def _is_empty(one: ExaminedRepository) -> bool:
     """Return whether the repository has nothing, unless it has a tag."""
     has_entries = one.revisions or one.layers or one.aliases
     return one.names.valid and not (has_entries or one.trash or one.uploads or one.reported)
 
 
-def _verdict(one: _Examined) -> Verdict[int]:
+def _verdict(one: ExaminedRepository) -> Verdict[int]:
     assert one.verdict is not None
     return one.verdict

@@ -1,6 +1,6 @@
 """Mark: finds what nothing in the store needs.
 
-    repositories    which of them have changed; those are examined      `repositories.py`, `examination.py`
+    repositories    which of them have changed; those are examined      `comparison.py`, `examination.py`
     blobs           those that no repository needs, and are not young
 
 Everything that a mark returns was read from the store, or is in a directory that is provably the same as when
@@ -100,7 +100,7 @@ class Marker:
             await self._scan_repositories(examiner)
             await self._scan_blobs(marked)
         else:
-            await self._list_repositories(examiner)
+            await self._list_repositories(examiner, marked)
             await self._list_blobs(marked)
             if marked.blobs:
                 await self._check_directories(marked)
@@ -109,14 +109,14 @@ class Marker:
         marked.counts.dead_bytes = sum(stat.size for stat in marked.blobs.values())
         return marked
 
-    async def _list_repositories(self, examiner: Examiner) -> None:
+    async def _list_repositories(self, examiner: Examiner, marked: Marked) -> None:
         found = await list_repositories(self._driver, self.cache)
         for name in self.cache.records.keys() - {names.name for names in found}:
             self.cache.replace(name, None)
         done = 0
         for start in range(0, len(found), _COMPARED_AT_ONCE):
             part = found[start : start + _COMPARED_AT_ONCE]
-            changed = await examiner.changed(part)
+            changed = await examiner.comparison.changed(part, marked.counts)
             done += len(part) - len(changed)
             for first in range(0, len(changed), _EXAMINED_AT_ONCE):
                 few = changed[first : first + _EXAMINED_AT_ONCE]
