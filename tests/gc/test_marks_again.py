@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
+from tests.gc.naive_mark import Naive, naive_mark
 from tests.gc.stores import EAGER, NOW, Store, mark
 
 from moorage.gc.cache import DigestTable, MarkCache
@@ -112,6 +113,33 @@ async def test_the_second_mark_finds_what_the_first_would(store: Store, seed: in
             assert again.revisions <= fresh.revisions
         else:
             assert result(again) == result(fresh), round_
+
+
+@pytest.mark.parametrize("seed", range(9))
+async def test_a_mark_finds_what_the_rules_say(store: Store, seed: int) -> None:
+    """Compared with an implementation that shares no line with the one that is tested."""
+    randomly = random.Random(100 + seed)
+    options = OPTIONS[seed % len(OPTIONS)]
+    dead = 0
+    for round_ in range(8):
+        for _ in range(1 + randomly.randrange(6)):
+            change(store, randomly)
+        marked = await mark(store, options)
+        naive = naive_mark(
+            store.root,
+            NOW.timestamp(),
+            grace_s=options.grace_s,
+            undo_s=options.undo_s,
+            delete_untagged=options.delete_untagged,
+        )
+        found = Naive(
+            {digest.hex for digest in marked.blobs},
+            {(name, digest.hex) for name, digest in marked.layers},
+            {(name, digest.hex) for name, digest in marked.revisions},
+        )
+        assert found == naive, round_
+        dead += len(naive.blobs) + len(naive.layers) + len(naive.revisions)
+    assert dead, "the rounds had nothing to remove"
 
 
 async def test_an_unchanged_store_costs_fingerprints_only(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
