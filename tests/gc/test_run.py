@@ -17,8 +17,10 @@ from moorage.gc.report import Report
 from moorage.gc.run import LEASE, QUARANTINE_S
 from moorage.gc.sweep import GUARD_S
 from moorage.registry import layout
+from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_pause import pause, resume
-from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Content, StorageError
+from moorage.registry.collection_state import RENEW_S, RUNNING, list_state
+from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Content, StorageError, StorageUnavailable
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
@@ -178,8 +180,8 @@ async def test_a_foreign_writer_gets_dry_runs_only() -> None:
     assert "foreignwriters" in report.reason
 
 
-async def test_a_paused_run_is_continued(store: Driver) -> None:
-    """Pausing stops a run between two steps, and loses no wait."""
+async def test_a_paused_run_leaves_nothing_to_observe(store: Driver) -> None:
+    """A pause may last for weeks, in which each process would list the state every second."""
     garbage = Garbage()
     await garbage.write(store)
 
@@ -189,12 +191,104 @@ async def test_a_paused_run_is_continued(store: Driver) -> None:
 
     report = await run(store, clock=FakeClock(pause_it))
     assert report.outcome == "paused"
-    assert await state_of(store) == {"running", "condemned", "reserve", "paused"}
+    assert await state_of(store) == {"ended", "reserve", "paused"}
     with pytest.raises(CollectionRefused, match=r"paused since .* by admin"):
         await run(store)
     await resume(store)
-    assert (await run(store)).resumed
+    assert not (await run(store)).resumed
     await garbage.check(store)
+
+
+@pytest.mark.parametrize("seconds", [5, 6])
+async def test_a_run_that_was_interrupted_before_it_condemned_leaves_nothing(seconds: float) -> None:
+    """Requests would list the state every second until the next run, for nothing."""
+    store = MemoryDriver()
+    await Garbage().write(store)
+
+    async def die(now: float) -> None:
+        if now >= seconds:
+            raise asyncio.CancelledError
+
+    class Dying(InstrumentedDriver):
+        async def before(self, call: str) -> None:
+            if seconds > 5 and "condemned" in call:
+                raise StorageUnavailable("no answer")
+
+    with pytest.raises((asyncio.CancelledError, StorageUnavailable)):
+        await run(Dying(store), clock=FakeClock(die if seconds == 5 else None))
+    assert await state_of(store) <= {"reserve"} | ({"running"} if seconds > 5 else set())
+
+
+async def test_a_run_that_removes_nothing_waits_once() -> None:
+    """Its end need not be observed by anyone; an empty nightly run is the usual one."""
+    store = MemoryDriver()
+    clock = FakeClock()
+    options = CollectionOptions(wait_s=0)
+    assert (await run(store, options, clock=clock)).outcome == "finished"
+    assert clock.seconds == pytest.approx(RENEW_S * 1.05 + 0.25)
+    await Garbage().write(store)
+    clock = FakeClock()
+    await run(store, CollectionOptions(grace_s=0, wait_s=0), clock=clock)
+    assert clock.seconds == pytest.approx(2 * (RENEW_S * 1.05 + 0.25))
+
+
+@pytest.mark.parametrize("moment", ["waiting", "removing"])
+async def test_a_lost_lease_stops_a_run(monkeypatch: pytest.MonkeyPatch, moment: str) -> None:
+    """Another node has taken it: nothing more is removed, and nothing stays doomed."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+    lost = False
+    monkeypatch.setattr("moorage.gc.run.boot_seconds", lambda: boot_seconds() + (1000 if lost else 0))
+
+    async def lose(seconds: float = 1000) -> None:
+        nonlocal lost
+        if seconds > 300 and not lost:
+            lost = True
+            await store.write(layout.lease(LEASE), b'{"owner": "heir", "term_s": 120}')
+
+    class Watching(InstrumentedDriver):
+        removed_late = 0
+
+        async def before(self, call: str) -> None:
+            is_state = layout.COLLECTION in call or LEASE in call
+            self.removed_late += lost and not is_state and call.startswith(("remove ", "delete "))
+
+        async def after_change(self, call: str) -> None:
+            if moment == "removing" and call.startswith("delete ") and "_layers" in call:
+                await lose()
+
+    watching = Watching(store)
+    report = await run(watching, clock=FakeClock(lose if moment == "waiting" else None))
+    assert (report.outcome, report.reason[:21]) == ("interrupted", "the lease of this run")
+    assert lost
+    assert not watching.removed_late
+    assert "doomed" not in await state_of(store)
+    assert (await store.read(layout.lease(LEASE))).data.startswith(b'{"owner": "heir"')
+    await garbage.check(store, removed=False)
+    lost = False
+    assert (await run(store, owner="heir")).outcome == "finished"
+    await garbage.check(store)
+    assert await state_of(store) == {"ended", "reserve"}
+
+
+async def test_a_run_that_was_replaced_removes_its_lists() -> None:
+    """Its successor has looked before they were written; requests would observe them until the next run."""
+    store = MemoryDriver()
+    garbage = Garbage()
+    await garbage.write(store)
+
+    async def replace_it(seconds: float) -> None:
+        if seconds > 300:
+            found = [name for name in await list_state(store) if name.kind == RUNNING]
+            await store.delete([layout.collection(str(name)) for name in found])
+
+    report = await run(store, clock=FakeClock(replace_it))
+    assert report.outcome == "interrupted"
+    assert "another collector has taken over" in report.reason
+    assert not report.freed.objects
+    assert await state_of(store) == {"reserve"}
+    await garbage.check(store, removed=False)
 
 
 async def test_a_run_paused_between_two_rounds_leaves_nothing_doomed() -> None:

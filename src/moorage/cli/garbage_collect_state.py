@@ -55,7 +55,7 @@ async def _facts(settings: Settings) -> dict[str, str | int | None]:
     from datetime import UTC, datetime
 
     from moorage.registry.collection_pause import read_pause
-    from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, PROGRESS, RUNNING, list_state
+    from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RUNNING, list_state
     from moorage.registry.lease import read_holder
     from moorage.wiring.storage import opened_driver
 
@@ -71,7 +71,9 @@ async def _facts(settings: Settings) -> dict[str, str | int | None]:
             "node": holder.owner if holder and not holder.has_expired(datetime.now(UTC)) else None,
             "condemned": sum(name.kind == CONDEMNED for name in state),
             "doomed": sum(name.kind == DOOMED for name in state),
-            "continuable": "yes" if any(name.kind == PROGRESS for name in state) else "no",
+            "continuable": "yes"
+            if any(name.kind == CONDEMNED and name.token in running for name in state)
+            else "no",
             "last run": await _time(driver, ENDED, ended),
             "paused": None if pause is None else f"{pause.at:%Y-%m-%dT%H:%M:%SZ} by {pause.by or 'unknown'}",
         }

@@ -22,6 +22,7 @@ from moorage.registry.collection_state import (
     CONDEMNED,
     DOOMED,
     ENDED,
+    PROBE,
     RESERVE,
     RUNNING,
     ListEntry,
@@ -75,6 +76,13 @@ class Markers:
     async def write_ended(self) -> None:
         await self._write(layout.collection(str(StateName(ENDED, self.token))), b'{"version": 1}')
 
+    async def write_probe(self) -> None:
+        """Write an object that requests do not read, for `preconditions.check_listings`."""
+        await self._write(layout.collection(str(StateName(PROBE, self.token))), b'{"version": 1}')
+
+    async def list_once(self) -> set[StateName]:
+        return set(await list_state(self._driver))
+
     async def listing(self) -> list[StateName]:
         """Return all state objects.
 
@@ -90,7 +98,7 @@ class Markers:
 
     async def is_in_place(self, *lists: StateName) -> bool:
         """Return whether this run's `running` and these lists exist still: no other collector took its place."""
-        return {StateName(RUNNING, self.token), *lists} <= set(await list_state(self._driver))
+        return {StateName(RUNNING, self.token), *lists} <= await self.list_once()
 
     async def modified(self, name: StateName) -> datetime | None:
         """Return the time of a state object; None if it is gone."""

@@ -21,7 +21,8 @@ from typing import TYPE_CHECKING, Final
 from moorage.gc.errors import CollectionRefused
 from moorage.gc.markers import is_paused
 from moorage.registry import layout
-from moorage.registry.collection_state import ENDED, list_state
+from moorage.registry.collection_pause import read_pause
+from moorage.registry.collection_state import ENDED, PROBE, RUNNING, StateName, list_state
 from moorage.registry.lease import foreign_protocol
 from moorage.registry.nodes import PROTOCOL, live_nodes
 from moorage.storage.driver import Key, StorageError, UploadMissing
@@ -34,6 +35,7 @@ __all__ = [
     "CLOCK_S",
     "check_clock",
     "check_foreign_writers",
+    "check_listings",
     "check_nodes",
     "check_not_paused",
     "check_store",
@@ -41,6 +43,7 @@ __all__ = [
 
 CLOCK_S: Final = 300.0
 """Difference of the store's clock from this node's that is accepted: times of uploads and leases are of nodes."""
+_LISTINGS: Final = 3
 _RECENT: Final = timedelta(days=1)
 _SCHEDULER: Final = Key("scheduler-state.json")
 _PURGING: Final = "upload-purging"
@@ -48,17 +51,31 @@ _VERSION_7: Final = 7
 _VERSION_4: Final = 4
 
 
-async def check_store(driver: Driver, *, consistent_listings: bool) -> None:
-    """Check that the store can be read, and that its listings are those of all that was written."""
-    if not consistent_listings:
-        raise CollectionRefused(
-            "listings of this store are only eventually consistent (OpenStack Swift, for example): a link that was "
-            "written a moment ago may be missing in them; nothing is collected here"
-        )
+async def check_store(driver: Driver) -> None:
+    """Check that the store can be read."""
     try:
         await driver.probe()
     except StorageError as error:
         raise CollectionRefused(f"the store cannot be read; nothing was removed: {error}") from error
+
+
+async def check_listings(markers: Markers) -> None:
+    """Check that listings show what was written a moment ago, and nothing that was removed.
+
+    A store that is late only at times passes: a check finds what does not hold, and proves nothing.
+    """
+    for wanted in (True, False):
+        name = StateName(PROBE, markers.token)
+        await (markers.write_probe() if wanted else markers.remove([name]))
+        for _ in range(_LISTINGS):
+            found = await markers.list_once()
+            if (name in found) != wanted or StateName(RUNNING, markers.token) not in found:
+                late = "does not have what was written" if wanted else "still has what was removed"
+                raise CollectionRefused(
+                    f"a listing of the store {late} a moment ago: its listings are only eventually consistent, as "
+                    "those of OpenStack Swift: a layer that an image needs may look as if nothing needed it; use "
+                    "--dry-run only (nothing was removed)"
+                )
 
 
 async def check_not_paused(driver: Driver) -> None:

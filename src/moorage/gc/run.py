@@ -4,10 +4,13 @@
                                                                                          │
     end ◄─ lists of dead runs, when their removals cannot arrive any more ◄─ sweep ◄─────┘
 
-A run that is interrupted, paused or killed leaves `running` and its lists of condemned digests, which requests
-observe further.  The next run, which has another token, uses them: what was condemned long enough ago is swept
-without another wait.  Lists of doomed digests of a run that died stay for a quarantine, since its removals may
-still arrive; nothing on them is touched before.
+A run that is interrupted or killed leaves `running` and its lists of condemned digests, which requests observe
+further: what they rely on is rescued, and each process that is pushed to lists the state once in a second until
+the next run has ended.  That one, which has another token, uses the lists: what was condemned long enough ago is
+swept without another wait.  It could not without that: a client that was answered meanwhile would lose what it
+relies on.  A run that has condemned nothing yet leaves nothing, and so does one that is paused, since a pause has
+no bound: the run after it waits once more.  Lists of doomed digests of a run that died stay for a quarantine,
+since its removals may still arrive; nothing on them is touched before.
 
 The clock of a run is that of the store: the time of its `running`, and the time that has passed since by a
 monotonic clock.  Ages, quarantines and the time since digests were condemned are measured by it.
@@ -27,12 +30,13 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from moorage.gc.cleaning import remove_empty, remove_history, remove_trash, remove_uploads
-from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionReplaced, CollectionStopped
+from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionStopped
 from moorage.gc.guard import process_deadline
 from moorage.gc.markers import ListEntry, Markers
 from moorage.gc.preconditions import (
     check_clock,
     check_foreign_writers,
+    check_listings,
     check_nodes,
     check_not_paused,
     check_store,
@@ -41,10 +45,21 @@ from moorage.gc.report import INCOMPLETE, INTERRUPTED, PAUSED, Report
 from moorage.gc.sweep import GUARD_S, Sweep, SweepTools, Work, entry_of
 from moorage.registry import layout
 from moorage.registry.boot_clock import boot_seconds
-from moorage.registry.collection_state import CONDEMNED, DOOMED, ENDED, RENEW_S, RUNNING, StateName, new_token
+from moorage.registry.collection_pause import read_pause
+from moorage.registry.collection_state import (
+    CONDEMNED,
+    DOOMED,
+    ENDED,
+    PROBE,
+    RENEW_S,
+    RUNNING,
+    StateName,
+    new_token,
+)
 from moorage.registry.lease import Lease
 from moorage.registry.nodes import expire
 from moorage.registry.sizes import MemorySizes
+from moorage.shielding import run_to_completion
 from moorage.storage.driver import Key, RequestCost, StorageError, StorageExhausted, StorageReadOnly
 
 if TYPE_CHECKING:
@@ -62,8 +77,8 @@ LEASE: Final = "garbage-collection"
 QUARANTINE_S: Final = 900.0
 """Seconds after the end of the process that sent it, in which a removal may still be carried out by a store."""
 _TERM_S: Final = 120.0
-_OBSERVED: Final = 1.05
-_OBSERVED_MORE_S: Final = 0.25
+_ALL_OBSERVED_S: Final = RENEW_S * 1.05 + 0.25
+"""Time in which every process lists the state again, with the error of its clock."""
 _STEP_S: Final = 5.0
 _log: Final = structlog.get_logger("moorage.gc")
 
@@ -100,7 +115,6 @@ class Collection:
     token: str = field(default_factory=new_token)
     sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
     foreign_writers: bool = False
-    consistent_listings: bool = True
     links_s: float = 2.0
     progress: Callable[[str, int, int], None] = _quiet
     clock: Callable[[], float] = boot_seconds
@@ -119,7 +133,7 @@ async def collect(collection: Collection) -> Report:
     if collection.options.dry_run or collection.foreign_writers:
         report = await _dry_run(collection)
     else:
-        await check_store(collection.driver, consistent_listings=collection.consistent_listings)
+        await check_store(collection.driver)
         await check_not_paused(collection.driver)
         async with _leased(collection) as held:
             report = await _Run(collection, held).run()
@@ -129,7 +143,7 @@ async def collect(collection: Collection) -> Report:
 
 async def _dry_run(collection: Collection) -> Report:
     """Mark only; nothing is written, not even the lease."""
-    await check_store(collection.driver, consistent_listings=True)
+    await check_store(collection.driver)
     report = Report(collection.token, dry_run=True)
     if collection.foreign_writers and not collection.options.dry_run:
         report.reason = (
@@ -194,23 +208,37 @@ class _Run:
         self._since: dict[ListEntry, datetime] = {}
         self._quarantine: dict[StateName, datetime] = {}
         self._condemned: dict[StateName, list[ListEntry]] = {}
+        self._sweeping: Sweep | None = None
 
     async def run(self) -> Report:
         report = self._report
-        await self._begin()
         try:
+            await self._begin()
             await self._collect()
-        except CollectionReplaced as error:
-            report.outcome, report.reason = INTERRUPTED, str(error)
-            # Its successor may have looked before this was written; nothing would remove it until the next run.
-            await self._markers.remove(sorted(self._condemned))
+            await self._end()
         except CollectionHalted as error:
             report.outcome, report.reason = PAUSED, str(error)
+            # Requests would look for it as long as the pause lasts, and record what they rely on.
+            with suppress(CollectionStopped):
+                await self._end()
         except CollectionStopped as error:
             report.outcome, report.reason = INTERRUPTED, str(error)
-        else:
-            await self._end()
+            await self._leave()
+        except BaseException:
+            with suppress(StorageError):
+                await run_to_completion(self._leave())
+            raise
         return report
+
+    async def _leave(self) -> None:
+        """Remove what no other run needs of one that stops."""
+        token = self._it.token
+        if not self._condemned and not self._report.resumed:
+            # Nothing was doomed, so no request has to know that there was a run.
+            await self._markers.remove([StateName(PROBE, token), StateName(RUNNING, token)])
+        elif not await self._markers.is_in_place():
+            # Its successor may have looked before these were written, and nothing else would remove them soon.
+            await self._markers.remove(sorted(self._condemned))
 
     def _now(self) -> datetime:
         """Return the time by the store's clock."""
@@ -223,6 +251,7 @@ class _Run:
         at = it.clock()
         try:
             started = await self._markers.begin(it.owner)
+            await check_listings(self._markers)
         except StorageReadOnly as error:
             raise CollectionRefused(f"the store is read-only; nothing was removed: {error}") from error
         except StorageExhausted as error:
@@ -232,20 +261,11 @@ class _Run:
             ) from error
         self._started = started.modified
         self._started_at = at
-        try:
-            await check_clock(self._markers, self._driver, started, now=it.now())
-            await check_nodes(self._driver, now=self._started)
-            await check_foreign_writers(self._driver, now=self._started)
-        except CollectionRefused:
-            await self._markers.remove([StateName(RUNNING, it.token)])
-            raise
-        if StateName(RUNNING, it.token) not in await self._markers.listing():
-            raise CollectionRefused(
-                "a listing of the store does not have what was written a moment ago: its listings are only "
-                "eventually consistent; nothing is collected here"
-            )
+        await check_clock(self._markers, self._driver, started, now=it.now())
+        await check_nodes(self._driver, now=self._started)
+        await check_foreign_writers(self._driver, now=self._started)
+        await self._wait(_ALL_OBSERVED_S, "starting")
         # From here on every request has observed that a collection is in progress.
-        await self._wait(RENEW_S * _OBSERVED + _OBSERVED_MORE_S, "starting")
 
     async def _inherit(self) -> None:
         """Read the lists of runs that did not end: what is condemned since when, and what may not be touched."""
@@ -268,8 +288,8 @@ class _Run:
     async def _in_charge(self) -> None:
         if not self._held():
             raise CollectionStopped("the lease of this run was lost; the next run continues")
-        if await is_paused(self._driver):
-            raise CollectionHalted("collections are paused; the next run after --resume continues")
+        if await read_pause(self._driver) is not None:
+            raise CollectionHalted("collections are paused; the next run after --resume removes the rest")
 
     async def _wait(self, seconds: float, phase: str) -> None:
         """Wait in steps, as long as this run is in charge."""
@@ -328,7 +348,8 @@ class _Run:
             report=self._report,
             progress=it.progress,
         )
-        return Sweep(tools, set(self._condemned))
+        self._sweeping = Sweep(tools, set(self._condemned))
+        return self._sweeping
 
     async def _condemn(self, work: Work) -> None:
         """Write the lists of what is not condemned yet, as much as a full disk takes."""
@@ -436,12 +457,19 @@ class _Run:
         await self._remove_rescued(alone=not any(name.kind == RUNNING for name in others))
         await markers.remove([name for name in listing if name.kind == CONDEMNED])
         await markers.write_ended()
-        # A listing that does not see `ended`, since it began before, is not used any more when the others go.
-        await self._it.sleep(RENEW_S * _OBSERVED + _OBSERVED_MORE_S)
-        await markers.remove([name for name in others if name.kind in {ENDED, RUNNING}])
+        if self._has_swept or any(name.kind == RUNNING for name in others):
+            # A listing that does not see `ended`, since it began before, is not used any more when the others go.
+            await self._it.sleep(_ALL_OBSERVED_S)
+        tokens = {name.token for name in others}
+        late = [name for name in await markers.listing() if name.kind == CONDEMNED and name.token in tokens]
+        await markers.remove([*late, *(name for name in others if name.kind in {ENDED, PROBE, RUNNING})])
         await markers.remove([StateName(RUNNING, token)])
         await expire(self._driver, now=self._now())
         await markers.make_reserve()
+
+    @property
+    def _has_swept(self) -> bool:
+        return self._sweeping is not None and self._sweeping.has_run
 
     async def _remove_rescued(self, *, alone: bool) -> None:
         """Remove what requests have recorded longer ago than the grace time; another run needs the rest."""

@@ -130,6 +130,8 @@ class Sweep:
         self.families = Families(tools.driver)
         self.kept: set[Digest] = set()
         """Digests that were rescued, with everything that the manifests among them name."""
+        self.has_run = False
+        """Whether anything may have been removed."""
         self.held: list[StateName] = []
         """Lists of removals that may still be carried out."""
 
@@ -138,6 +140,7 @@ class Sweep:
         limit = ROUND_LISTS * self._tools.markers.list_size
         total = len(work)
         while len(work):
+            self.has_run = True
             part = _part(work, limit)
             with self._tools.guard(GUARD_S):
                 done = await _Round(self._tools, self, self._condemned).run(part)

@@ -2,8 +2,9 @@
 
     absent ──pause──► paused ──resume──► absent
 
-A collector does not begin while it exists, and one that is running ends where it can be continued.  Requests
-ignore it.  It never expires: content is kept until an operator resumes.
+A collector does not begin while it exists, and one that is running ends between two steps and withdraws what it
+has announced, so the run after the pause waits once more.  Requests ignore it.  It never expires: content is kept
+until an operator resumes.
 
 Source of the key: `layout.py`.
 """

@@ -6,11 +6,11 @@ All of them are in one directory (`layout.COLLECTION`), so that one listing show
     ended.TOKEN             the last run that ended; changes with every run
     condemned.TOKEN.NNNNN   digests that the run is going to remove, unless a request relies on them
     doomed.TOKEN.NNNNN      digests that the run is removing: absent to every request
-    progress.TOKEN          state with which an interrupted run is continued; JSON
+    probe.TOKEN             written, listed and removed when a run begins, to see how late listings are
     reserve                 space freed by a run on a full disk
 
 TOKEN names a run, and is used once.  An object with a token is written once and never changed, so a process that
-has read one need not read it again; `progress` and `reserve` are read by collectors only.
+has read one need not read it again; `probe` and `reserve` are for collectors only.
 
 A list has one entry per line, sorted:
 
@@ -40,7 +40,7 @@ __all__ = [
     "CONDEMNED",
     "DOOMED",
     "ENDED",
-    "PROGRESS",
+    "PROBE",
     "RENEW_S",
     "RESERVE",
     "RUNNING",
@@ -56,7 +56,7 @@ RUNNING: Final = "running"
 ENDED: Final = "ended"
 CONDEMNED: Final = "condemned"
 DOOMED: Final = "doomed"
-PROGRESS: Final = "progress"
+PROBE: Final = "probe"
 RESERVE: Final = "reserve"
 
 RENEW_S: Final = 5.0
@@ -81,7 +81,7 @@ class StateName(NamedTuple):
         token, _, number = rest.partition(".")
         if kind in {CONDEMNED, DOOMED}:
             return cls(kind, token, int(number)) if token and number.isdecimal() else None
-        return cls(kind, token) if kind in {RUNNING, ENDED, PROGRESS} and token and not number else None
+        return cls(kind, token) if kind in {RUNNING, ENDED, PROBE} and token and not number else None
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.token}" + (f".{self.number:05}" if self.number >= 0 else "")
