@@ -207,8 +207,12 @@ class MethodUnknown(RegistryError):
     code = "UNSUPPORTED"
     message = "The operation is unsupported."
 
-    def __init__(self, method: str, allowed: Sequence[str]) -> None:
-        super().__init__(f"{method} is not offered here; {', '.join(allowed)} are")
+    def __init__(self, method: str, allowed: Sequence[str], *, readonly: bool = False) -> None:
+        super().__init__(
+            f"the registry is read-only (storage.maintenance.readonly), {method} is not offered"
+            if readonly
+            else f"{method} is not offered here; {', '.join(allowed)} are"
+        )
         self.allowed = tuple(allowed)
 
 

@@ -349,4 +349,5 @@ async def test_a_read_only_registry_takes_nothing(serve: Serve, method: str, tar
     answer = await client.send(method, target, b"")
     assert answer.status_code == 405
     assert codes(answer) == ["UNSUPPORTED"]
+    assert "the registry is read-only" in answer.json()["errors"][0]["detail"]
     assert set(answer.headers["allow"].split(", ")) <= {"GET", "HEAD"} or answer.headers["allow"] == ""

@@ -37,6 +37,7 @@ def erase(
     """
     from moorage.cli.progress import run_with_progress
     from moorage.cli.undo import confirm_or_exit, stored_settings
+    from moorage.errors import Protected
     from moorage.registry.erase import EraseRefused
 
     if target is None:
@@ -62,7 +63,7 @@ def erase(
             quiet=True,
             interrupted="the erasure is incomplete; run it again",
         )
-    except EraseRefused as error:
+    except (EraseRefused, Protected) as error:
         typer.echo(f"nothing was erased: {error}", err=True)
         raise typer.Exit(1) from None
     typer.echo(f"erased {target} from {where}; record {done.audit}; its bytes go with the next garbage collection")
@@ -71,10 +72,10 @@ def erase(
 async def _erase(settings: Settings, target: Target, *, everywhere: bool, plan: Erased | None) -> Erased:
     from moorage.cli.undo import operator
     from moorage.registry.erase import Eraser
-    from moorage.wiring.repositories import opened_links
+    from moorage.wiring.repositories import hold_check, opened_links
 
     async with opened_links(settings) as (driver, links):
-        eraser = Eraser(driver, links=links, by=operator())
+        eraser = Eraser(driver, links=links, by=operator(), holds=hold_check(settings, driver, links))
         if plan is None:
             return await eraser.plan(target.name, target.reference, everywhere=everywhere)
         return await eraser.run(target.name, target.reference, plan)

@@ -121,7 +121,7 @@ class Route(Generic[_R]):
         if found is None or (readonly and method not in _READS):
             found = self.methods.get(ANY)
             if found is None:
-                raise MethodUnknown(method, self.allowed(readonly=readonly))
+                raise MethodUnknown(method, self.allowed(readonly=readonly), readonly=method in self.methods)
         return found
 
     def allowed(self, *, readonly: bool = False) -> tuple[str, ...]:

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
+    from moorage.registry.protection import ProtectionCheck
     from moorage.storage.driver import Driver
     from moorage.types import Reference, RepoName, Tag
 
@@ -67,11 +68,21 @@ class Erased:
 class Eraser:
     """Erases content of one store on behalf of the user `by`.
 
-    `links` has the leases and the shared cache of the registry.  Methods raise EraseRefused, StorageError.
+    `links` has the leases and the shared cache of the registry, `holds` checks legal holds.  Methods raise
+    EraseRefused, Protected, StorageError.
     """
 
-    def __init__(self, driver: Driver, *, links: Links, by: str, now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        links: Links,
+        by: str,
+        holds: ProtectionCheck | None = None,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._driver = driver
+        self._holds = holds
         self._links = links
         self._by = by
         self._now = now
@@ -80,7 +91,7 @@ class Eraser:
         self._trash = Trash(driver, keep_s=0)
 
     async def plan(self, name: RepoName, reference: Reference | None, *, everywhere: bool) -> Erased:
-        """Return what `run` would erase.  Raises EraseRefused if nothing of it is known."""
+        """Return what `run` would erase.  Raises EraseRefused if nothing is known of it, Protected if it is held."""
         found = Erased(repositories=[name])
         if reference is None:
             found.digests = [digest async for digest in self._all_digests(name)]
@@ -100,7 +111,24 @@ class Eraser:
             found.digests = list(dict.fromkeys(digest for unit in units for digest in unit))
         if everywhere:
             found.repositories = [other async for other in repository_names(self._driver, with_manifests=False)]
+        if self._holds is not None:
+            for repository in found.repositories:
+                await self._require_free(
+                    self._holds, repository, found, whole=reference is None and repository == name
+                )
         return found
+
+    async def _require_free(self, holds: ProtectionCheck, name: RepoName, plan: Erased, *, whole: bool) -> None:
+        """Refuse to erase content of the repository that a legal hold has."""
+        if not holds.concerns(name):
+            return
+        if whole:
+            await holds.check_repository_deletion(name)
+            return
+        wanted = set(plan.digests)
+        for digest in sorted(wanted - (await self._named_by_others(name, wanted) - plan.named)):
+            if await self._knows(name, digest):
+                await holds.check_deletion(name, digest)
 
     async def run(self, name: RepoName, reference: Reference | None, plan: Erased) -> Erased:
         """Erase what `plan` has."""

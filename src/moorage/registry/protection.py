@@ -137,6 +137,10 @@ class ProtectionCheck:
 
     # Pushes.
 
+    def concerns(self, name: RepoName) -> bool:
+        """Return whether any rule or hold names the repository."""
+        return self._protection.concerns(name)
+
     def of(self, name: RepoName, tags: Iterable[Tag]) -> frozenset[Tag]:
         """Return those of the tags that cannot be moved."""
         if not self._protection.concerns(name):

@@ -7,9 +7,13 @@ from typing import TYPE_CHECKING
 
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import Links
+from moorage.registry.manifest_contents import ManifestContents
+from moorage.registry.protection import Protection, ProtectionCheck
 from moorage.registry.repository_removal import RepositoryRemoval
+from moorage.registry.tags import TagStore
 from moorage.registry.trash import Trash
 from moorage.wiring.cache import make_sizes
+from moorage.wiring.protection import make_holds
 from moorage.wiring.storage import opened_driver
 
 if TYPE_CHECKING:
@@ -19,7 +23,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import RepoName
 
-__all__ = ["opened_links", "opened_removal"]
+__all__ = ["hold_check", "opened_links", "opened_removal"]
 
 
 @asynccontextmanager
@@ -34,12 +38,19 @@ async def opened_links(settings: Settings) -> AsyncIterator[tuple[Driver, Links]
             await sizes.close()
 
 
+def hold_check(settings: Settings, driver: Driver, links: Links) -> ProtectionCheck:
+    """Return the check of legal holds; commands of the operator are not bound by immutable tags."""
+    held = Protection(holds=make_holds(settings))
+    return ProtectionCheck(held, TagStore(driver), links, ManifestContents(BlobStore(driver)))
+
+
 @asynccontextmanager
 async def opened_removal(
     settings: Settings, name: RepoName, progress: Callable[[int], None] | None = None
 ) -> AsyncIterator[RepositoryRemoval]:
-    """Yield the removal of a repository.  Raises StartupError."""
+    """Yield the removal of a repository.  Raises StartupError, and Protected if a legal hold has some of it."""
     async with opened_links(settings) as (driver, links):
+        await hold_check(settings, driver, links).check_repository_deletion(name)
         yield RepositoryRemoval(
             driver,
             name,
