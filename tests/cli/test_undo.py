@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from typing import TYPE_CHECKING
+from contextlib import nullcontext
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.registry.images import NAME, T1, T2, push
 
+from moorage.gc.run import Collection
 from moorage.registry import layout
+from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.history import TagHistory
 from moorage.registry.interface import Caller
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.trash import Trash
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.testing.builders import image
+from moorage.types import RepoName
+from moorage.wiring import garbage_collection
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -154,8 +159,26 @@ def test_without_undo_the_question_names_the_consequence(run: Run, tmp_path: Pat
     assert "no deletion of the whole repository" in run("restore", config, NAME).stderr
 
 
+@pytest.fixture
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collections whose waits pass at once."""
+    elapsed = [0.0]
+
+    async def sleep(seconds: float) -> None:
+        elapsed[0] += seconds
+
+    def collection(**parts: Any) -> Collection:
+        # The timer of the guard is that of pytest-timeout.
+        return Collection(
+            **parts, sleep=sleep, clock=lambda: boot_seconds() + elapsed[0], guard=lambda _: nullcontext()
+        )
+
+    monkeypatch.setattr(garbage_collection, "Collection", collection)
+
+
+@pytest.mark.usefixtures("quick")
 def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> None:
-    """It is in no repository, and a record has who did it."""
+    """It is in no repository, its bytes are gone, and a record has who did it."""
     served(tmp_path, pushed_and_moved)
     dry = run("erase", "--dry-run", config, f"{NAME}@{ONE.digest}")
     assert dry.returncode == 0, dry.stderr
@@ -166,7 +189,10 @@ def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> Non
     assert where(tmp_path, T2)
     done = run("erase", "--yes", "--everywhere", config, f"{NAME}@{ONE.digest}")
     assert done.returncode == 0, done.stderr
-    assert "its bytes go with the next garbage collection" in done.stdout
+    assert "removed 3 blobs" in done.stdout
+    for part in ONE.closure:
+        assert not (tmp_path / "data" / layout.blob_data(part.digest)).exists()
+    assert (tmp_path / "data" / layout.blob_data(OTHER.digest)).exists()
     assert where(tmp_path, T2) == ""
     (record,) = (tmp_path / "data" / layout.OWN / "audit").iterdir()
     assert record.name in done.stdout
@@ -176,26 +202,37 @@ def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> Non
     assert "nothing was erased" in again.stderr
 
 
-@pytest.mark.slow  # eight processes
-@pytest.mark.parametrize("hold", ["", "tags: [T2], ", "digests: ['{digest}'], "])
-def test_held_content_is_neither_erased_nor_deleted(run: Run, tmp_path: Path, hold: str) -> None:
-    """The reason of the legal hold is printed, in a dry run as well; other content may be erased."""
-    config = write_config(tmp_path)
+@pytest.mark.usefixtures("quick")
+def test_bytes_that_another_repository_links_are_kept_and_named(run: Run, tmp_path: Path, config: Path) -> None:
+    """The operator learns where the leak is still served."""
+
+    async def copied(manifests: StoredManifests, driver: FilesystemDriver) -> None:
+        await push(driver, manifests, ONE, tags=(T1,))
+        await push(driver, manifests, ONE, name=RepoName("team/copy"), tags=(T1,))
+
+    served(tmp_path, copied)
+    done = run("erase", "--yes", config, NAME)
+    assert done.returncode == 0, done.stderr
+    assert f"kept {ONE.digest}, which team/copy links" in done.stdout
+    assert "removed 0 blobs" in done.stdout
+    done = run("erase", "--yes", "--everywhere", config, f"{NAME}@{ONE.digest}")
+    assert (done.returncode, "removed 3 blobs" in done.stdout) == (0, True), done.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_collection_that_is_refused_is_no_success(run: Run, tmp_path: Path) -> None:
+    """The links are gone, the bytes are not: with the reason, and where they go."""
+    config = write_config(tmp_path, "maintenance: {garbagecollection: {foreignwriters: true}}")
     served(tmp_path, pushed_and_moved)
-    scope = hold.format(digest=ONE.digest).replace("T2", T2)
-    with config.open("a") as file:
-        file.write(f"retention: {{holds: [{{repositories: ['{NAME}'], {scope}reason: case 7}}]}}\n")
-    for what in (NAME, f"{NAME}:{T2}", f"{NAME}@{ONE.digest}"):
-        for option in ("--dry-run", "--yes"):
-            result = run("erase", option, "--everywhere", config, what)
-            assert result.returncode == 1, result.stdout
-            assert "nothing was erased" in result.stderr
-            assert "held: case 7" in result.stderr
-    result = run("repository", "delete", "--yes", config, NAME)
-    assert result.returncode == 1
-    assert "nothing was deleted" in result.stderr
-    assert "held: case 7" in result.stderr
-    assert where(tmp_path, T2) == str(ONE.digest)
+    done = run("erase", "--yes", config, f"{NAME}@{ONE.digest}")
+    assert (done.returncode, where(tmp_path, T2)) == (1, "")
+    assert "left to the next garbage collection: another registry writes to this store" in done.stderr
+    config = write_config(tmp_path)
+    assert run("garbage-collect", "--pause", config).returncode == 0
+    done = run("erase", "--yes", config, f"{NAME}@{OTHER.digest}")
+    assert (done.returncode, where(tmp_path, T1)) == (1, "")
+    assert "left to the next garbage collection: " in done.stderr
+    assert "pause" in done.stderr
 
 
 @pytest.mark.parametrize(

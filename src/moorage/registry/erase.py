@@ -2,8 +2,8 @@
 
     audit record ──► tags ──► manifest ──► blobs that nothing else in the repository names ──► trash, history
 
-From then on no client gets the content by any name, and no restore brings it back.  Its bytes remain in the
-store until a garbage collection removes them, if no other repository links them (`everywhere`: none does).
+From then on no client gets the content by any name, and no restore brings it back.  Its bytes are the subject of a
+collection run limited to these digests (`gc/unlinked.py`), which `moorage erase` starts afterwards.
 
 A blob is erased with a manifest only if no other manifest of the repository names it: base layers stay.  A blob
 that is named by its digest is erased in any case, and images that contain it are broken.  Marks of deletions
@@ -94,7 +94,7 @@ class Eraser:
         """Return what `run` would erase.  Raises EraseRefused if nothing is known of it, Protected if it is held."""
         found = Erased(repositories=[name])
         if reference is None:
-            found.digests = [digest async for digest in self._all_digests(name)]
+            found.digests = list(dict.fromkeys([digest async for digest in self._all_digests(name)]))
             if not found.digests and not [page async for page in self._driver.scan(layout.repository(name))]:
                 raise EraseRefused(f"there is no repository {name}")
         elif isinstance(reference, Digest):
@@ -160,6 +160,10 @@ class Eraser:
         for prefix in (layout.revisions(name), layout.layers(name)):
             async for digests in list_digests(self._driver, prefix):
                 for digest in digests:
+                    yield digest
+        async for entries in self._trash.entries(name):
+            for entry in entries:
+                for digest in (*entry.manifests, *entry.blobs):
                     yield digest
 
     async def _knows(self, name: RepoName, digest: Digest) -> bool:
