@@ -144,6 +144,9 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
         def __init__(self, _: Settings, driver: Driver, options: CollectionOptions, __: object) -> None:
             self.marker = lambda now: SimpleMark(driver, options, now)
 
+        def is_held(self, name: str) -> bool:
+            return False
+
         async def load(self) -> None: ...
 
         async def save(self) -> None: ...

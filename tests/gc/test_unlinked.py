@@ -46,17 +46,15 @@ async def driver(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterato
     await found.close()
 
 
-async def remove(
-    driver: Driver, *digests: Digest, during: Callable[[float], Awaitable[object]] | None = None
-) -> tuple[Report, dict[Digest, str]]:
+async def remove(driver: Driver, *digests: Digest) -> tuple[Report, dict[Digest, str]]:
     sources: list[UnlinkedBytes] = []
 
     def marker(now: datetime) -> UnlinkedBytes:
         sources.append(UnlinkedBytes(driver, digests, now))
         return sources[-1]
 
-    options = CollectionOptions(wait_s=0, upload_age_s=1e9)
-    collection = replace(collection_of(driver, options, clock=FakeClock(during)), marker=marker)
+    options = CollectionOptions(wait_s=0)
+    collection = replace(collection_of(driver, options, clock=FakeClock(), cleans=False), marker=marker)
     return await collect(collection), sources[-1].linked
 
 
@@ -148,9 +146,10 @@ async def test_a_link_that_is_written_during_the_run_keeps_the_bytes(driver: Dri
             await driver.write(layout.layer_link(OTHER, LEAK.digest), str(LEAK.digest).encode())
             return marked
 
-    options = CollectionOptions(wait_s=0, upload_age_s=1e9)
+    options = CollectionOptions(wait_s=0)
     collection = replace(
-        collection_of(driver, options), marker=lambda now: PushedMeanwhile(driver, [LEAK.digest], now)
+        collection_of(driver, options, cleans=False),
+        marker=lambda now: PushedMeanwhile(driver, [LEAK.digest], now),
     )
     report = await collect(collection)
     assert (report.kept, report.freed.objects) == (1, 0)

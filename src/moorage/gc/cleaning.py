@@ -9,16 +9,20 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
+from moorage.gc.cache import MarkCache
+from moorage.gc.repositories import list_repositories
 from moorage.registry import layout
+from moorage.registry.history import expired_events
 from moorage.registry.links import read_link, write_link
 from moorage.registry.purge import purge
+from moorage.types import RepoName
 
 if TYPE_CHECKING:
     from moorage.gc.mark import Marked, TagHistoryEntry
+    from moorage.gc.options import Holds
     from moorage.storage.driver import Driver, Stat
-    from moorage.types import RepoName
 
-__all__ = ["remove_empty", "remove_history", "remove_trash", "remove_uploads"]
+__all__ = ["remove_empty", "remove_events", "remove_history", "remove_trash", "remove_uploads"]
 
 _CHUNK: Final = 1000
 _STALE: Final = timedelta(days=1)
@@ -55,6 +59,28 @@ async def remove_history(driver: Driver, marked: Marked) -> int:
 
     await map_bounded(sorted(marked.history), one)
     return len(marked.history)
+
+
+async def remove_events(driver: Driver, before: datetime, held: Holds | None) -> int:
+    """Remove the records of changes of tags from before `before` (`_history`), except in held repositories; return
+    the number of objects.
+    """
+    count = 0
+
+    async def one(name: RepoName) -> None:
+        nonlocal count
+        keys = sorted(await expired_events(driver, name, before))
+        for start in range(0, len(keys), _CHUNK):
+            await driver.delete(keys[start : start + _CHUNK])
+        count += len(keys)
+
+    found = [
+        RepoName(names.name)
+        for names in await list_repositories(driver, MarkCache())
+        if names.valid and "_history" in names.reserved
+    ]
+    await map_bounded([name for name in found if held is None or not held(name)], one)
+    return count
 
 
 async def remove_empty(driver: Driver, marked: Marked, now: datetime) -> int:

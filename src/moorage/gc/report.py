@@ -13,7 +13,8 @@
     freed          those that were removed
     kept           objects that were condemned and became needed, or were requested, before their removal
     quarantined    objects of an earlier run whose removal may still arrive; they are kept until it cannot
-    removed        number of removed `manifests` and `layers` (links), `history` (entries of tags), `trash`
+    removed        number of removed `manifests` and `layers` (links), `history` (entries of tags, and
+                   objects with old changes of tags), `trash`
                    (expired records), `uploads`, `repositories` (empty ones)
     repositories   by name: `manifests`, `layers`, and `bytes` of the dead blobs that these linked; a blob that
                    several repositories linked counts in each

@@ -29,8 +29,8 @@ from typing import TYPE_CHECKING, Final, Protocol
 
 import structlog
 
-from moorage.gc.cleaning import remove_empty, remove_history, remove_trash, remove_uploads
-from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionStopped
+from moorage.gc.cleaning import remove_empty, remove_events, remove_history, remove_trash, remove_uploads
+from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionReplaced, CollectionStopped
 from moorage.gc.guard import process_deadline
 from moorage.gc.markers import ListEntry, Markers
 from moorage.gc.preconditions import (
@@ -67,7 +67,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
 
     from moorage.gc.mark import Marked
-    from moorage.gc.options import CollectionOptions
+    from moorage.gc.options import CollectionOptions, Holds
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
 
@@ -104,8 +104,9 @@ class Collection:
 
     `marker` makes the source of marks for ages relative to a time (`mark.Marker`).  `owner` names this process in
     the lease.  `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`:
-    time for which nodes remember links (`StoredOptions.links_s`).  `progress` is called with a phase, and with how
-    much of how much of it is done.
+    time for which nodes remember links (`StoredOptions.links_s`).  `cleans`: old uploads, and old records of
+    changes of tags, are removed too, the latter not from repositories that `holds` names.  `progress` is called
+    with a phase, and with how much of how much of it is done.
     """
 
     driver: Driver
@@ -116,6 +117,8 @@ class Collection:
     sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
     foreign_writers: bool = False
     links_s: float = 2.0
+    cleans: bool = True
+    holds: Holds | None = None
     progress: Callable[[str, int, int], None] = _quiet
     clock: Callable[[], float] = boot_seconds
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
@@ -307,9 +310,10 @@ class _Run:
         it = self._it
         await self._inherit()
         await self._markers.make_reserve()
-        self._report.uploads = await remove_uploads(
-            self._driver, self._started - timedelta(seconds=it.options.upload_age_s)
-        )
+        if it.cleans:
+            self._report.uploads = await remove_uploads(
+                self._driver, self._started - timedelta(seconds=it.options.upload_age_s)
+            )
         marker = it.marker(self._started)
         marked = await marker.mark()
         self._report.note_marked(marked)
@@ -328,6 +332,9 @@ class _Run:
             await sweep.run(rest)
         await self._release_quarantine(sweep, blocked)
         self._report.history = await remove_history(self._driver, marked)
+        if it.cleans:
+            kept = timedelta(seconds=max(it.options.grace_s, it.options.undo_s))
+            self._report.history += await remove_events(self._driver, self._started - kept, it.holds)
         if self._driver.request_cost is RequestCost.LOCAL:
             # With what has become empty now.  A bucket has no directories; the next run removes the rest there.
             marked = await marker.mark()

@@ -13,6 +13,7 @@ Above: `moorage history`.  Below: `history.py`, `trash.py`, `tags.py`.
 from __future__ import annotations
 
 from collections import defaultdict
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from moorage.registry import layout
@@ -100,7 +101,14 @@ class _Gathered:
 
     def timeline(self, tag: Tag) -> Sequence[TagEvent]:
         recorded = {event.digest for event in self.changes[tag]}
-        older = {event.digest: event for event in self.index[tag] if event.digest not in recorded | {NOWHERE}}
+        # Records expire; then the index has when the tag pointed to a digest first.
+        begin = min((event.at for event in self.changes[tag]), default=None)
+        older = {
+            event.digest: event
+            for event in self.index[tag]
+            if event.digest != NOWHERE
+            and (event.digest not in recorded or (begin is not None and event.at < begin - _SAME_PUSH))
+        }
         events = [*self.changes[tag], *older.values(), *self._deletions[tag]]
         for digest in self.digests(tag):
             events += [
@@ -119,5 +127,7 @@ class _Gathered:
         return found
 
 
+_SAME_PUSH = timedelta(minutes=1)
+"""An entry of the index that is so much older than the first record is not that of the same push."""
 _MANIFEST_GONE = "\0"
 """Marks the deletion of the manifest that an event names, which deletes the tag only if it points to it."""

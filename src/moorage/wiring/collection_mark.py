@@ -70,10 +70,10 @@ class StoredMark:
             self._options,
             now=now,
             cache=self._cache,
-            holds=self._is_held,
+            holds=self.is_held,
             progress=lambda done, total: self._progress("marking", done, total),
         )
 
-    def _is_held(self, name: RepoName) -> bool:
+    def is_held(self, name: RepoName) -> bool:
         """Return whether a hold names the repository.  One of single tags keeps the whole repository."""
         return bool(self._holds.of(name))

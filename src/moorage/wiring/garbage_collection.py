@@ -5,8 +5,7 @@ from __future__ import annotations
 import os
 import socket
 from contextlib import suppress
-from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from moorage.gc.errors import CollectionRefused
 from moorage.gc.options import CollectionOptions
@@ -27,8 +26,6 @@ if TYPE_CHECKING:
     from moorage.types import Digest
 
 __all__ = ["collection_options", "log_fields", "process_name", "remove_unlinked", "run_collection"]
-
-_NEVER_S: Final = 100 * 365 * 86_400.0
 
 
 def collection_options(
@@ -80,6 +77,7 @@ async def run_collection(
         marker=mark.marker,
         owner=owner,
         sizes=sizes,
+        holds=mark.is_held,
         foreign_writers=storage.maintenance.garbagecollection.foreignwriters,
         links_s=storage.cache.links,
         progress=shown,
@@ -115,8 +113,8 @@ async def remove_unlinked(
     sizes = make_sizes(settings)
     collection = Collection(
         driver=driver,
-        # Uploads are left to other runs; what requests rely on stays recorded for the grace time.
-        options=replace(collection_options(settings, wait_s=0), upload_age_s=_NEVER_S),
+        options=collection_options(settings, wait_s=0),
+        cleans=False,
         marker=marker,
         owner=owner,
         sizes=sizes,
