@@ -26,7 +26,9 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Stat
 
 __all__ = [
+    "APP",
     "AT_ONCE",
+    "OTHER",
     "DyingDriver",
     "FakeClock",
     "Garbage",

@@ -10,8 +10,8 @@ Why the last look.  A push writes the revision link, then the tag.  If the manif
 come between the two, and the tag of an acknowledged push would be dead.  Such a push has written its tag, or the
 entry of the tag's history, within moments; then the links are written again, and confirmed as those of a push are
 (`registry/collection_gate.py`).  The bytes are there, since garbage collection spares what the trash names.  A
-push that takes longer than `SETTLE_S` between the two writes, of a manifest that no tag named, is not noticed; what
-it needs can be restored from the trash.
+push that takes longer than `SETTLE_S` between the two writes, of a manifest that no tag named, is not noticed;
+what it needs can be restored from the trash.
 
 Everything that goes is recorded in the trash first, with the rule as the reason.
 
