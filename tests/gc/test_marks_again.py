@@ -308,7 +308,9 @@ async def test_a_bucket_is_judged_as_a_directory(store: Store, *, sort: bool) ->
         assert found.revisions == here.revisions
 
 
-async def test_requests_of_a_bucket_are_one_listing_and_one_read_of_each_manifest(store: Store) -> None:
+async def test_requests_of_a_bucket_are_one_listing_and_one_read_of_each_manifest(
+    store: Store, tmp_path: Path
+) -> None:
     """Without untagged manifests to delete, links and tags are not read at all."""
     for number, built in enumerate(BUILT):
         store.push(f"team/{number}", "latest", built)
@@ -324,6 +326,45 @@ async def test_requests_of_a_bucket_are_one_listing_and_one_read_of_each_manifes
     eager = Marker(bucket, EAGER, now=NOW + timedelta(days=30_000), cache=marker.cache)
     await eager.mark()
     assert bucket.reads == len(manifests) + len(BUILT)  # each tag
+    await eager.mark()
+    assert bucket.reads == len(manifests) + len(BUILT)  # none has another time
+    eager.cache.save(tmp_path / "cache")
+    loaded = MarkCache.load(tmp_path / "cache", "", "")
+    assert loaded.records == eager.cache.records
+    await Marker(bucket, EAGER, now=NOW + timedelta(days=30_000), cache=loaded).mark()
+    assert bucket.reads == len(manifests) + len(BUILT)
+
+
+async def test_a_tag_that_moves_within_one_tick_loses_nothing(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its link in the listing is the same; before anything is removed, it is read."""
+    one, other, third = image(seed=1), image(seed=2), image(seed=3)
+    store.push("a", "v1", one)
+    store.push("a", "v2", other)
+    store.push("kept", "v1", third)
+    bucket = await a_bucket(store)
+    for tag in ("v1", "v2"):
+        for built in (one, other):
+            await bucket.delete([layout.tag_history_link(RepoName("a"), Tag(tag), built.digest)])
+    times = {stat.key: stat async for page in bucket.scan(layout.ROOT) for stat in page}
+    marker = Marker(bucket, EAGER, now=NOW + timedelta(days=30_000))
+    assert not (await marker.mark()).digests()
+    # v1 moves unseen, then v2 is deleted: by what is recalled, `other` would be dead and `one` alive.
+    await bucket.write(layout.tag_link(RepoName("a"), Tag("v1")), str(other.digest).encode())
+    await bucket.delete([layout.tag_link(RepoName("a"), Tag("v2"))])
+    scan = bucket.scan
+
+    async def as_before(prefix: Key) -> AsyncIterator[Sequence[Stat]]:
+        async for page in scan(prefix):
+            yield [times[stat.key] for stat in page]
+
+    monkeypatch.setattr(bucket, "scan", as_before)
+    reads = bucket.reads
+    marked = await marker.mark()
+    assert marked.revisions == {("a", one.digest)}
+    assert not {part.digest for part in other.closure} & set(marked.blobs)
+    assert bucket.reads == reads + 1
 
 
 async def test_the_trash_keeps_what_can_be_restored(store: Store) -> None:

@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 __all__ = ["BlobPrefix", "DigestTable", "Directory", "MarkCache", "Record"]
 
-_MAGIC: Final = b"moorage-mark-1\n"
+_MAGIC: Final = b"moorage-mark-2\n"
 _RAW: Final = 32
 _WIDE: Final = 64
 _SUM_BYTES: Final = 32
@@ -143,6 +143,7 @@ class Record:
     `prints` are the fingerprints of the directories `watched`, below the repository; `reserved` are the names in
     its own directory that begin with `_`; `empty` entries without a link.  `needs` are the blobs that it needs.
     `until`: the first moment at which a time in the judgement runs out; `examined`: when everything was read.
+    `tags`, in a bucket: where tags pointed, with the time of their link; nothing is removed by it.
     `settled` is False if anything is to be removed or was reported: such a repository is examined every time.
     """
 
@@ -157,6 +158,7 @@ class Record:
     until: float = 0.0
     examined: float = 0.0
     settled: bool = False
+    tags: dict[str, tuple[float, int]] = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -337,7 +339,7 @@ def _encode(cache: MarkCache) -> Iterable[bytes]:
                 for path, found in cache.directories.items()
             ],
             "records": [
-                [name, found.watched, found.prints, found.reserved, found.empty, found.settled]
+                [name, found.watched, found.prints, found.reserved, found.empty, found.settled, found.tags]
                 for name, found in records
             ],
             "prefixes": [
@@ -408,7 +410,7 @@ def _records(found: list[Any], numbers: array[int], times: array[float]) -> dict
     place = 0
     when = 0
     same: dict[str, str] = {}
-    for name, watched, prints, reserved, empty, settled in found:
+    for name, watched, prints, reserved, empty, settled, tags in found:
         layers, revisions, needs = numbers[place : place + 3]
         first = place + 3
         second = first + layers
@@ -426,6 +428,7 @@ def _records(found: list[Any], numbers: array[int], times: array[float]) -> dict
             times[when],
             times[when + 1],
             settled,
+            {tag: (at, number) for tag, (at, number) in tags.items()},
         )
         when += 2 + revisions
     return records

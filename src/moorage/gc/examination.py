@@ -31,7 +31,7 @@ from moorage.gc.references import RAW_BYTES, packed, raw_digests, references_of,
 from moorage.registry import layout
 from moorage.registry.tags import as_tag
 from moorage.registry.trash import Trash, TrashUnreadable, trash_time
-from moorage.storage.driver import READ_LIMIT_BYTES, Key
+from moorage.storage.driver import READ_LIMIT_BYTES, Key, RequestCost
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ if TYPE_CHECKING:
     from moorage.gc.cache import MarkCache
     from moorage.gc.marked import Marked
     from moorage.gc.options import CollectionOptions, Holds
-    from moorage.gc.reachability import Verdict
     from moorage.gc.references import RawDigest, References
     from moorage.gc.repositories import RepositoryNames
     from moorage.storage.driver import Bulk, Driver
@@ -76,6 +75,7 @@ class Examiner:
         self._holds = holds
         self._marked = marked
         self.comparison = Comparison(driver.bulk, cache, options, self._now)
+        self._recalls = driver.request_cost is RequestCost.NETWORK
         self._trash = Trash(driver, keep_s=options.undo_s)
 
     # Examination.
@@ -95,10 +95,11 @@ class Examiner:
             if "_trash" in one.names.reserved:
                 await self._read_trash(one)
         if self._options.delete_untagged:
-            await self._read_tags([(one, one.tag_names) for one in batch], bulk)
+            await self._find_tags(batch, bulk)
         await self._read_manifests(batch, bulk)
         for one in batch:
             self._judge(one)
+        await self._read_recalled(batch, bulk)
         await self._read_history(batch, bulk)
         await self._look_at_dead(batch, bulk)
         await self._finish(batch, bulk)
@@ -252,7 +253,38 @@ class Examiner:
                             numbers = tuple(number(packed(digest)) for digest in digests)
                             one.trash.append(TrashItem(numbers, at.timestamp(), is_layer))
 
-    async def _read_tags(self, asked: Iterable[tuple[ExaminedRepository, Sequence[str]]], bulk: Bulk) -> None:
+    async def _find_tags(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
+        """Read where tags point; in a bucket, only those whose time in the listing is not that of the last mark.
+
+        An equal time proves nothing, as a tag may be written twice in one tick: see `_read_recalled`.
+        """
+        asked = [(one, tag) for one in batch if self._recalls for tag in one.tag_names]
+        keys = [Key(f"{one.root}{_TAGS}/{tag}/current/link") for one, tag in asked]
+        for (one, tag), stat in zip(asked, await bulk.find(keys), strict=True):
+            known = None if one.record is None or one.thorough else one.record.tags.get(tag)
+            if stat is not None:
+                one.tag_times[tag] = stat.modified_s
+                if known is not None and known[0] == stat.modified_s:
+                    one.tags[tag] = known[1]
+                    one.recalled.append(tag)
+        await self._read_tags([(one, set(one.tag_names) - set(one.recalled)) for one in batch], bulk)
+
+    async def _read_recalled(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
+        """Read all tags of the repositories in which anything is dead, and judge by these.
+
+        Where what was recalled needs all manifests and layers, nothing is removed, wherever the tags point.
+        """
+        again = [
+            one for one in batch if one.recalled and (one.has_deleted or one.judged.dead or one.judged.dangling)
+        ]
+        for one in again:
+            for tag in one.recalled:
+                del one.tags[tag]
+        await self._read_tags([(one, one.recalled) for one in again], bulk)
+        for one in again:
+            self._judge(one)
+
+    async def _read_tags(self, asked: Iterable[tuple[ExaminedRepository, Iterable[str]]], bulk: Bulk) -> None:
         """Read where tags point."""
         tags = [(one, tag) for one, names in asked for tag in names if as_tag(tag) is not None]
         keys = [Key(f"{one.root}{_TAGS}/{tag}/current/link") for one, tag in tags]
@@ -310,7 +342,7 @@ class Examiner:
 
     async def _read_history(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Read the history of tags where it may keep a manifest, or be removed, and judge again."""
-        asked = [one for one in batch if one.has_tags and (one.has_deleted or _verdict(one).dead)]
+        asked = [one for one in batch if one.has_tags and (one.has_deleted or one.judged.dead)]
         if not asked:
             return
         if not self._options.delete_untagged:
@@ -328,7 +360,7 @@ class Examiner:
         for (one, tag, algorithm, path), names in zip(paths, listed, strict=True):
             for raw in raw_digests(names, algorithm):
                 number = self._cache.digests.number(raw)
-                if number not in _verdict(one).needed:
+                if number not in one.judged.needed:
                     found.append((one, tag, number, Key(f"{path}/{raw.hex()}/link")))
         await self._add_history(found, bulk)
 
@@ -352,7 +384,7 @@ class Examiner:
 
     async def _look_at_dead(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Look once more at the links of manifests that are dead: a push may have written one again."""
-        asked = [(one, number) for one in batch for number in _verdict(one).dead]
+        asked = [(one, number) for one in batch for number in one.judged.dead]
         if not asked:
             return
         stats = await bulk.find([self._revision_key(one, number) for one, number in asked])
@@ -371,7 +403,7 @@ class Examiner:
 
     async def _finish(self, batch: Sequence[ExaminedRepository], bulk: Bulk) -> None:
         """Look at the age of dangling layer links, and report."""
-        asked = [(one, number) for one in batch for number in _verdict(one).dangling]
+        asked = [(one, number) for one in batch for number in one.judged.dangling]
         stats = await bulk.find([Key(f"{one.root}{self._layer_path(number)}/link") for one, number in asked])
         dead: dict[int, list[int]] = {}
         kept: dict[int, list[int]] = {}
@@ -380,10 +412,10 @@ class Examiner:
                 one.empty.append(self._layer_path(number))
             elif stat.modified_s + self._options.grace_s > self._now:
                 kept.setdefault(id(one), []).append(number)
-                _verdict(one).until = min(_verdict(one).until, stat.modified_s + self._options.grace_s)
+                one.judged.until = min(one.judged.until, stat.modified_s + self._options.grace_s)
             else:
                 dead.setdefault(id(one), []).append(number)
-        await self._look_at_empty([one for one in batch if _is_empty(one)], bulk)
+        await self._look_at_empty([one for one in batch if one.has_nothing], bulk)
         for one in batch:
             self._report(one, dead.get(id(one), []), kept.get(id(one), []))
 
@@ -397,7 +429,7 @@ class Examiner:
 
     def _report(self, one: ExaminedRepository, dead_layers: Sequence[int], young: Sequence[int]) -> None:
         marked = self._marked
-        verdict = _verdict(one)
+        verdict = one.judged
         name = RepoName(one.names.name)
         digest = self._cache.digests.digest
         for number in verdict.unreadable:
@@ -417,7 +449,7 @@ class Examiner:
         self._cache.replace(one.names.name, self._record(one, settled=settled, young=young))
 
     def _record(self, one: ExaminedRepository, *, settled: bool, young: Sequence[int]) -> Record:
-        verdict = _verdict(one)
+        verdict = one.judged
         needs = {*verdict.needed, *verdict.layers, *one.extra, *young}
         if verdict.all_layers is not None:
             needs.update(one.layers)
@@ -444,6 +476,7 @@ class Examiner:
             until,
             examined,
             settled,
+            {tag: (at, one.tags[tag]) for tag, at in one.tag_times.items() if tag in one.tags},
         )
 
     def _count(self, manifests: int, layers: int) -> None:
@@ -463,14 +496,3 @@ class Examiner:
     def _revision_key(self, one: ExaminedRepository, number: int) -> Key:
         digest = unpacked(self._cache.digests.digest(number))
         return Key(f"{one.root}{_REVISIONS}/{digest.algorithm}/{digest.hex}/link")
-
-
-def _is_empty(one: ExaminedRepository) -> bool:
-    """Return whether the repository has nothing, unless it has a tag."""
-    has_entries = one.revisions or one.layers or one.aliases
-    return one.names.valid and not (has_entries or one.trash or one.uploads or one.reported)
-
-
-def _verdict(one: ExaminedRepository) -> Verdict[int]:
-    assert one.verdict is not None
-    return one.verdict

@@ -39,6 +39,9 @@ class ExaminedRepository:
     """A manifest was deleted, so that the history of a tag may name one that is not there."""
     tags: dict[str, int] = field(default_factory=dict)
     tag_names: Sequence[str] = ()
+    tag_times: dict[str, float] = field(default_factory=dict)
+    recalled: list[str] = field(default_factory=list)
+    """Tags whose link was not read, since it has the time of the last mark."""
     torn_tags: set[str] = field(default_factory=set)
     history: list[HistoryEntry[int]] = field(default_factory=list)
     trash: list[TrashItem[int]] = field(default_factory=list)
@@ -51,3 +54,15 @@ class ExaminedRepository:
     """No layer link is of another algorithm."""
     is_empty: bool = False
     verdict: Verdict[int] | None = None
+
+    @property
+    def judged(self) -> Verdict[int]:
+        """The verdict, once there is one."""
+        assert self.verdict is not None
+        return self.verdict
+
+    @property
+    def has_nothing(self) -> bool:
+        """Whether the repository is empty, unless it has a tag."""
+        has_entries = self.revisions or self.layers or self.aliases
+        return self.names.valid and not (has_entries or self.trash or self.uploads or self.reported)
