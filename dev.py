@@ -19,6 +19,8 @@
     python3 dev.py soak --collect [ARGS]
                                   clients beside garbage collection, whose processes are killed as workers are:
                                   nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`
+    python3 dev.py moments [ARGS] the tests that interfere with a garbage collection, at each of its calls and not at a
+                                  sample of them: a minute (arguments go to pytest)
     python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,
                                   or some scenarios by name (docs/testing.md)
     python3 dev.py mutants [PATHS]
@@ -203,6 +205,11 @@ def main(arguments: list[str]) -> None:
     if command in {"fuzz", "soak"}:
         set_up(DEV_PINS)
         call(tool("python"), "-m", f"tests.server.http1.{command}", *rest)
+        return
+    if command == "moments":
+        set_up(DEV_PINS)
+        os.environ["MOORAGE_EVERY_MOMENT"] = "1"
+        call(tool("python"), "-m", "pytest", "tests/gc/test_run.py", "tests/gc/test_sweep.py", *rest)
         return
     if command == "model":
         set_up(DEV_PINS)

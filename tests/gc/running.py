@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -35,6 +36,7 @@ __all__ = [
     "collection_of",
     "gone",
     "is_whole",
+    "moments",
     "put",
     "run",
     "state_of",
@@ -42,6 +44,13 @@ __all__ = [
 
 AT_ONCE = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=600)
 APP, OTHER = RepoName("team/app"), RepoName("team/other")
+
+
+def moments(calls: int, step: int) -> range:
+    """Return the calls of a run at which to interfere: every `step`th to the last; all by `dev.py moments`."""
+    if "MOORAGE_EVERY_MOMENT" in os.environ:
+        return range(1, calls + 1)
+    return range(1 + (calls - 1) % step, calls + 1, step)
 
 
 class FakeClock:

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.gc.running import DyingDriver, FakeClock, Garbage, run, state_of
+from tests.gc.running import DyingDriver, FakeClock, Garbage, moments, run, state_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.errors import CollectionRefused
@@ -69,10 +69,10 @@ async def calls_of_a_run(*, simple: bool) -> int:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("after", "simple", "step"), [(False, True, 1), (True, True, 1), (False, False, 7)])
+@pytest.mark.parametrize(("after", "simple", "step"), [(False, True, 5), (True, True, 5), (False, False, 19)])
 async def test_a_run_that_dies_at_any_call_is_finished_by_the_next(after: bool, simple: bool, step: int) -> None:
     """A killed collector leaves markers: they must neither stay, nor cost anything that lives."""
-    for at in range(1, await calls_of_a_run(simple=simple) + 1, step):
+    for at in moments(await calls_of_a_run(simple=simple), step):
         store = MemoryDriver()
         garbage = Garbage()
         await garbage.write(store)

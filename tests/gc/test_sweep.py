@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.gc.running import AT_ONCE, FakeClock, gone, is_whole, put, run, state_of
+from tests.gc.running import AT_ONCE, FakeClock, gone, is_whole, moments, put, run, state_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import RegistryError
@@ -63,7 +63,7 @@ async def test_a_push_at_any_moment_of_a_run_is_kept_or_refused(
     """The image is garbage, and pushed again by a client between any two calls of the collector."""
     options = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=wait_s)
     kept = 0
-    for at in range(1, await calls_of_a_run(options, simple=simple) + 1, 1 if simple else 5):
+    for at in moments(await calls_of_a_run(options, simple=simple), 7 if wait_s else 3):
         store = MemoryDriver()
         await put(store, BUILT)
         clock = FakeClock()
@@ -92,7 +92,7 @@ async def test_a_head_at_any_moment_of_the_wait_keeps_what_it_answers_for() -> N
     [config] = [part for part in BUILT.parts if "config" in part.media_type]
     answered = 0
     registry_store: list[MemoryDriver] = []
-    for at in range(1, await calls_of_a_run() + 1):
+    for at in moments(await calls_of_a_run(), 3):
         store = MemoryDriver()
         registry_store.append(store)
         await put(store, BUILT)

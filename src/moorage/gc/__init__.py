@@ -29,7 +29,7 @@ and seen by every listing and read that begins later.
    than `RENEW_S` between `running` and its first look, so W1 is before that look: case 1, first line.  A run ends
    by writing `ended` first and, `RENEW_S` later, removing `running` and the older `ended`: a listing that is not
    atomic and misses the new `ended`, since it began before it was written, is too old to be used when `running`
-   goes.
+   goes.  A run that has doomed nothing need not be noticed, and does without that wait.
 
 3. *Reliance before the link.*  A client that was answered 200 for a HEAD does not send the bytes.  The answer
    writes `rescued` for a condemned digest, and lists again.  `rescued` before C2 reads it: kept.  After: the
@@ -70,9 +70,9 @@ and seen by every listing and read that begins later.
 
 **Assumptions.**
 
-* A listing shows all objects whose write had ended before it began, and none whose removal had.  Stores whose
-  listings are only eventually consistent are refused (`preconditions.py`): a missing link is a layer removed under
-  an image.
+* A listing shows all objects whose write had ended before it began, and none whose removal had: a missing link is
+  a layer removed under an image.  Stores whose listings are only eventually consistent are refused when a check
+  at the beginning notices it (`preconditions.py`), which proves nothing for one that is late only at times.
 * Monotonic clocks of nodes run at nearly the same speed (a twentieth), and count the time that a machine sleeps;
   that of a suspended virtual machine may not.  A collector in a virtual machine that is suspended between C3 and
   C4 and resumed after its quarantine can remove a link, and on S3 bytes, that were stored meanwhile.

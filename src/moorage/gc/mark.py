@@ -16,7 +16,8 @@ Not seen by this until all of a repository is read again, at the latest after th
 
 Memory: each digest once, and 4 bytes for each link; with 77,800 manifests and 389,000 links
 (`bench/collection_store.py`) the whole process had 187 MiB in the first mark and 103 MiB in later ones.
-In a bucket, 20,000 keys or those of one repository besides, and where tags point if untagged manifests are deleted.
+In a bucket, 20,000 keys or those of one repository besides, and where
+tags point if untagged manifests are deleted.
 
 Below: `reachability.py`, `references.py`.
 """
