@@ -19,8 +19,8 @@
     python3 dev.py soak --collect [ARGS]
                                   clients beside garbage collection, whose processes are killed as workers are:
                                   nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`
-    python3 dev.py moments [ARGS] tests that interfere with a garbage collection, at each of its calls instead of at
-                                  a sample: a minute (arguments go to pytest)
+    python3 dev.py moments [ARGS] tests that interfere with a garbage collection, at each call and not at a
+                                  sample: a minute (arguments go to pytest)
     python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,
                                   or some scenarios by name (docs/testing.md)
     python3 dev.py mutants [PATHS]

@@ -13,14 +13,16 @@ from moorage.registry import layout
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.erase import Eraser, EraseRefused
 from moorage.registry.history import TagHistory
+from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.protection import UNPROTECTED, ImmutableRule, Protection
 from moorage.registry.repositories import StoredRepositories
 from moorage.registry.restore import Restorer, RestoreRefused
 from moorage.registry.timeline import tag_timeline
 from moorage.registry.trash import Trash
 from moorage.testing.builders import artifact, blob, image
-from moorage.types import Digest, RepoName
+from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
     from moorage.registry.erase import Erased
@@ -34,9 +36,14 @@ OTHER = RepoName("team/copy")
 
 
 async def erase(
-    driver: Driver, reference: Reference | None, *, name: RepoName = NAME, everywhere: bool = False
+    driver: Driver,
+    reference: Reference | None,
+    *,
+    name: RepoName = NAME,
+    everywhere: bool = False,
+    protection: Protection = UNPROTECTED,
 ) -> Erased:
-    eraser = Eraser(driver, links=Links(driver), by="root")
+    eraser = Eraser(driver, links=Links(driver), by="root", protection=protection)
     plan = await eraser.plan(name, reference, everywhere=everywhere)
     return await eraser.run(name, reference, plan)
 
@@ -153,3 +160,43 @@ async def test_what_is_not_known_is_refused_and_leaves_no_record(driver: Driver)
         with pytest.raises(EraseRefused):
             await erase(driver, reference, name=name)  # type: ignore[arg-type]  # "v9" is a tag
     assert await everything(driver) == before
+
+
+CASE = "case 7 of the court"
+
+
+@pytest.mark.parametrize("rest", [{}, {"tags": [T2]}, {"digests": [str(LEAKED.digest)]}, {"tags": ["gone"]}])
+@pytest.mark.parametrize(
+    ("reference", "everywhere"),
+    [(None, False), (T2, True), (LEAKED.digest, False), (SECRET.digest, True)],
+    ids=["all", "tag", "image", "blob"],
+)
+async def test_held_content_is_refused_with_the_reason(
+    driver: Driver, rest: dict[str, list[str]], reference: Reference | None, everywhere: bool
+) -> None:
+    """Evidence is not destroyed by name, by digest, as part of an image, from the trash, or from another place."""
+    manifests = await fill(driver)
+    await Trash(driver, keep_s=60).add_tag(NAME, Tag("gone"), LEAKED.digest, by="", reason="")
+    before = await everything(driver)
+    protection = Protection([], LegalHolds([Hold.parse([NAME], CASE, **rest)]))
+    with pytest.raises(EraseRefused, match=f"{CASE}; end the hold"):
+        await erase(driver, reference, everywhere=everywhere, protection=protection)
+    if everywhere and isinstance(reference, Digest):
+        with pytest.raises(EraseRefused, match=CASE):
+            await erase(driver, reference, name=OTHER, everywhere=True, protection=protection)
+    assert await everything(driver) == before
+    assert (await manifests.get(NAME, T2)).digest == LEAKED.digest
+
+
+async def test_an_immutable_tag_is_not_erased_and_other_holds_are_no_obstacle(
+    driver: Driver,
+) -> None:
+    """What a hold does not contain is erased."""
+    await fill(driver)
+    rule = ImmutableRule.parse("immutability.rules[0]", [NAME], tags=[T2])
+    with pytest.raises(EraseRefused, match=r"is immutable by immutability.rules\[0\]; end"):
+        await erase(driver, T2, protection=Protection([rule]))
+    await StoredBlobs(driver, delete_enabled=True).delete(OTHER, BASE.digest)
+    hold = Hold.parse(["team/*"], CASE, tags=["other"])
+    await erase(driver, T2, everywhere=True, protection=Protection([], LegalHolds([hold])))
+    assert await traces(driver, SECRET.digest) == []

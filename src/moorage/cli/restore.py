@@ -77,11 +77,12 @@ async def _restore(
     from moorage.cli.undo import operator
     from moorage.registry.restore import Restorer
     from moorage.types import Digest
+    from moorage.wiring.protection import make_protection
     from moorage.wiring.storage import opened_driver
 
     meter.begin("restore", None)
     async with opened_driver(settings) as driver:
-        restorer = Restorer(driver, by=operator())
+        restorer = Restorer(driver, by=operator(), protection=make_protection(settings))
         try:
             if target.reference is None:
                 return await restorer.repository(target.name, at=at)

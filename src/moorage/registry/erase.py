@@ -23,10 +23,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
-from moorage.errors import ManifestInvalid
+from moorage.errors import ManifestInvalid, Protected
 from moorage.registry import layout, media
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import LAYER, REVISION, Links
+from moorage.registry.manifest_contents import ManifestContents
+from moorage.registry.protection import UNPROTECTED, Protection, ProtectionCheck
 from moorage.registry.repositories import repository_names
 from moorage.registry.repository_removal import RepositoryRemoval
 from moorage.registry.stamps import new_stamp, stamp_time, utc_now
@@ -51,7 +53,7 @@ _LIMIT_BYTES: Final = 64 << 20
 
 
 class EraseRefused(Exception):
-    """There is nothing to erase; nothing was changed."""
+    """There is nothing to erase, or it is protected; nothing was changed."""
 
 
 @dataclass(slots=True)
@@ -66,7 +68,7 @@ class Erased:
 
 
 class Eraser:
-    """Erases content of one store on behalf of the user `by`.
+    """Erases content of one store on behalf of the user `by`, unless `protection` forbids its deletion.
 
     `links` has the leases and the shared cache of the registry, `holds` checks legal holds.  Methods raise
     EraseRefused, Protected, StorageError.
@@ -78,20 +80,21 @@ class Eraser:
         *,
         links: Links,
         by: str,
-        holds: ProtectionCheck | None = None,
+        protection: Protection = UNPROTECTED,
         now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._driver = driver
-        self._holds = holds
+        self._protection = protection
         self._links = links
         self._by = by
         self._now = now
         self._blobs = BlobStore(driver)
         self._tags = TagStore(driver, links=links)
         self._trash = Trash(driver, keep_s=0)
+        self._check = ProtectionCheck(protection, self._tags, links, ManifestContents(self._blobs))
 
     async def plan(self, name: RepoName, reference: Reference | None, *, everywhere: bool) -> Erased:
-        """Return what `run` would erase.  Raises EraseRefused if nothing is known of it, Protected if it is held."""
+        """Return what `run` would erase.  Raises EraseRefused if nothing of it is known, or any is protected."""
         found = Erased(repositories=[name])
         if reference is None:
             found.digests = list(dict.fromkeys([digest async for digest in self._all_digests(name)]))
@@ -111,24 +114,37 @@ class Eraser:
             found.digests = list(dict.fromkeys(digest for unit in units for digest in unit))
         if everywhere:
             found.repositories = [other async for other in repository_names(self._driver, with_manifests=False)]
-        if self._holds is not None:
-            for repository in found.repositories:
-                await self._require_free(
-                    self._holds, repository, found, whole=reference is None and repository == name
-                )
+        for repository in found.repositories:
+            if self._protection.concerns(repository):
+                try:
+                    await self._check_protection(repository, reference if repository == name else None, found)
+                    if reference is None and repository == name:
+                        await self._check.check_repository_deletion(name)
+                except Protected as error:
+                    raise EraseRefused(
+                        f"{error.subject}; end the hold or the immutability in the settings first"
+                    ) from error
         return found
 
-    async def _require_free(self, holds: ProtectionCheck, name: RepoName, plan: Erased, *, whole: bool) -> None:
-        """Refuse to erase content of the repository that a legal hold has."""
-        if not holds.concerns(name):
-            return
-        if whole:
-            await holds.check_repository_deletion(name)
-            return
-        wanted = set(plan.digests)
-        for digest in sorted(wanted - (await self._named_by_others(name, wanted) - plan.named)):
-            if await self._knows(name, digest):
-                await holds.check_deletion(name, digest)
+    async def _check_protection(self, name: RepoName, reference: Reference | None, found: Erased) -> None:
+        """Refuse the erasure from one repository if it has any of it protected, in use or in the trash."""
+        holds = self._protection.holds
+        if reference is not None and not isinstance(reference, Digest):
+            await self._check.check_tag_deletion(name, reference)
+        wanted = set(found.digests)
+        wanted -= await self._named_by_others(name, wanted) - found.named
+        present = {digest for digest in wanted if await self._is_linked(name, digest)}
+        async for entries in self._trash.entries(name):
+            for entry in entries:
+                present |= wanted.intersection((*entry.manifests, *entry.blobs))
+                reason = None if entry.tag is None else holds.holds(name, entry.tag)
+                if reason is None:
+                    continue
+                for manifest in entry.manifests:
+                    if not wanted.isdisjoint(await self._unit(name, manifest)):
+                        raise Protected(f"the deleted tag {entry.tag} of {name} is held: {reason}")
+        for digest in sorted(present):
+            await self._check.check_deletion(name, digest)
 
     async def run(self, name: RepoName, reference: Reference | None, plan: Erased) -> Erased:
         """Erase what `plan` has."""
@@ -166,8 +182,11 @@ class Eraser:
                 for digest in (*entry.manifests, *entry.blobs):
                     yield digest
 
+    async def _is_linked(self, name: RepoName, digest: Digest) -> bool:
+        return any([await self._links.exists(kind, name, digest) for kind in (REVISION, LAYER)])
+
     async def _knows(self, name: RepoName, digest: Digest) -> bool:
-        if await self._links.exists(REVISION, name, digest) or await self._links.exists(LAYER, name, digest):
+        if await self._is_linked(name, digest):
             return True
         async for page in self._trash.entries(name):
             if any(digest in (*entry.manifests, *entry.blobs) for entry in page):

@@ -28,6 +28,7 @@ from moorage.registry.blob_store import BlobStore, Purpose
 from moorage.registry.history import TagHistory
 from moorage.registry.links import LAYER, REVISION, Links
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.protection import UNPROTECTED, Protection
 from moorage.registry.referrer_links import encode
 from moorage.registry.stamps import utc_now
 from moorage.registry.tags import TagStore, as_tag
@@ -82,13 +83,21 @@ class _Plan:
 
 
 class Restorer:
-    """Restores content of one store, on behalf of the user `by`.
+    """Restores content of one store, on behalf of the user `by`.  `protection`: tags that are not moved.
 
     Methods raise RestoreRefused, StorageUnavailable, StorageExhausted; `close` writes the history.
     """
 
-    def __init__(self, driver: Driver, *, by: str = "", now: Callable[[], datetime] = utc_now) -> None:
+    def __init__(
+        self,
+        driver: Driver,
+        *,
+        by: str = "",
+        protection: Protection = UNPROTECTED,
+        now: Callable[[], datetime] = utc_now,
+    ) -> None:
         self._driver = driver
+        self._protection = protection
         self._by = by
         self._links = Links(driver)
         self._tags = TagStore(driver, links=self._links)
@@ -125,6 +134,9 @@ class Restorer:
                 raise RestoreRefused(f"{name}:{tag} has pointed to no other manifest, as far as is known")
         if target == current:
             raise RestoreRefused(f"{name}:{tag} points to {current} already")
+        reason = None if current is None else self._protection.from_moving(name, tag)
+        if reason is not None:
+            raise RestoreRefused(f"the tag {tag} of {name} {reason}; it points to {current}, and is not moved")
         plan = await self._plan(name)
         await self._add_manifest(plan, target)
         result = await self._apply(plan)
@@ -197,7 +209,11 @@ class Restorer:
 
         async def examine(tag: Tag) -> None:
             current = await self._current(name, tag)
-            if current is None or (moves and current != wanted[tag]):
+            moved = moves and current != wanted[tag]
+            reason = self._protection.from_moving(name, tag) if moved and current is not None else None
+            if reason is not None:
+                result.problems.append(f"the tag {tag} {reason}; it points to {current}, and is not moved")
+            elif current is None or moved:
                 found[tag] = wanted[tag]
             elif current != wanted[tag]:
                 result.kept.append(tag)

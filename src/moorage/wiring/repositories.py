@@ -8,12 +8,12 @@ from typing import TYPE_CHECKING
 from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import ManifestContents
-from moorage.registry.protection import Protection, ProtectionCheck
+from moorage.registry.protection import ProtectionCheck
 from moorage.registry.repository_removal import RepositoryRemoval
 from moorage.registry.tags import TagStore
 from moorage.registry.trash import Trash
 from moorage.wiring.cache import make_sizes
-from moorage.wiring.protection import make_holds
+from moorage.wiring.protection import make_protection
 from moorage.wiring.storage import opened_driver
 
 if TYPE_CHECKING:
@@ -48,13 +48,16 @@ def hold_check(settings: Settings, driver: Driver, links: Links) -> ProtectionCh
 async def opened_removal(
     settings: Settings, name: RepoName, progress: Callable[[int], None] | None = None
 ) -> AsyncIterator[RepositoryRemoval]:
-    """Yield the removal of a repository.  Raises StartupError, and Protected if a legal hold has some of it."""
+    """Yield the removal of a repository.  Raises StartupError; Protected if a hold or a rule forbids it."""
     async with opened_links(settings) as (driver, links):
-        await hold_check(settings, driver, links).check_repository_deletion(name)
+        store = BlobStore(driver)
+        tags = TagStore(driver, links=links)
+        check = ProtectionCheck(make_protection(settings), tags, links, ManifestContents(store))
+        await check.check_repository_deletion(name)
         yield RepositoryRemoval(
             driver,
             name,
-            store=BlobStore(driver),
+            store=store,
             links=links,
             trash=Trash(driver, keep_s=settings.storage.delete.undo),
             progress=progress,
