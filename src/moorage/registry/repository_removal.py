@@ -216,10 +216,16 @@ class RepositoryRemoval:
                 await self._driver.delete(few)
                 self._progress(len(few))
 
+            async def forget(few: Sequence[Stat]) -> None:
+                await self._driver.remove_unchanged(few)
+                self._progress(len(few))
+
             # Links before histories: a tag without a link is none, one without a history would be repaired.
             await for_each(one_page(_few([key for key, _ in named])), remove, limit=_IN_FLIGHT)
-            rest = [stat.key for stat, parsed in batch if parsed.kind == "history"]
-            await for_each(one_page(_few(rest)), remove, limit=_IN_FLIGHT)
+            # Not durably, which costs a commit of the disk for each tag: an entry without a link expires by itself.
+            # One that a push has written anew meanwhile stays.
+            rest = [stat for stat, parsed in batch if parsed.kind == "history"]
+            await for_each(one_page(_few(rest)), forget, limit=_IN_FLIGHT)
 
     async def _mend_late_pushes(self) -> None:
         """Write the layer links of manifests that were pushed meanwhile, which rely on links that are gone."""
