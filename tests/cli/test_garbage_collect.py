@@ -119,8 +119,9 @@ def test_a_pause_is_shown_and_taken_back(run: Run, garbage: Path, tmp_path: Path
     assert paused.stdout.startswith("paused: no node begins a run")
     assert " by " in json.loads(run("garbage-collect", "--status", "--json", config).stdout)["paused"]
     assert run("garbage-collect", "--resume", config).stdout.startswith("resumed")
+    assert run("garbage-collect", "--resume", config).stdout == "collection was not paused\n"
     shown = run("garbage-collect", "--status", config).stdout.splitlines()
-    assert "paused:     -" in shown
+    assert "paused:      -" in shown
     assert garbage.exists()
 
 
@@ -200,7 +201,8 @@ def test_the_command_line_of_the_reference_removes_garbage(
     assert sum(quick) >= 600, "the wait of the settings"
     status = json.loads(run("garbage-collect", "--status", "--json", _config(tmp_path)).stdout)
     assert (status["run"], status["condemned"], status["doomed"]) == (None, 0, 0)
-    assert status["last run"] is not None
+    assert status["last_run"] is not None
+    assert status["continuable"] is False
 
 
 def test_times_of_the_command_line_count(run: Run, garbage: Path, tmp_path: Path, quick: list[float]) -> None:

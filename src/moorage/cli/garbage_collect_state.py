@@ -17,19 +17,24 @@ def change_pause(settings: Settings, *, pause: bool) -> None:
     """Pause or resume collection in the whole cluster, and print what that means."""
     from moorage.cli.progress import run_with_progress
 
-    async def work(_: object) -> None:
+    async def work(_: object) -> bool:
         import socket
 
         from moorage.registry import collection_pause
         from moorage.wiring.storage import opened_driver
 
         async with opened_driver(settings) as driver:
+            was_paused = await collection_pause.read_pause(driver) is not None
             if pause:
                 await collection_pause.pause(driver, socket.gethostname())
             else:
                 await collection_pause.resume(driver)
+            return was_paused
 
-    run_with_progress(work, quiet=True, interrupted="see --status")
+    was_paused = run_with_progress(work, quiet=True, interrupted="see --status")
+    if not pause and not was_paused:
+        typer.echo("collection was not paused")
+        return
     typer.echo(
         "paused: no node begins a run, and one in progress ends where it can be continued; --resume ends the pause"
         if pause
@@ -48,7 +53,10 @@ def show_status(settings: Settings, *, as_json: bool) -> None:
         typer.echo(json.dumps(facts))
         return
     for name, value in facts.items():
-        typer.echo(f"{name + ':':<12}{value if value is not None else '-'}")
+        shown = "-" if value is None else value
+        if isinstance(value, bool):
+            shown = "yes" if value else "no"
+        typer.echo(f"{name.replace('_', ' ') + ':':<13}{shown}")
 
 
 async def _facts(settings: Settings) -> dict[str, str | int | None]:
@@ -71,10 +79,8 @@ async def _facts(settings: Settings) -> dict[str, str | int | None]:
             "node": holder.owner if holder and not holder.has_expired(datetime.now(UTC)) else None,
             "condemned": sum(name.kind == CONDEMNED for name in state),
             "doomed": sum(name.kind == DOOMED for name in state),
-            "continuable": "yes"
-            if any(name.kind == CONDEMNED and name.token in running for name in state)
-            else "no",
-            "last run": await _time(driver, ENDED, ended),
+            "continuable": any(name.kind == PROGRESS for name in state),
+            "last_run": await _time(driver, ENDED, ended),
             "paused": None if pause is None else f"{pause.at:%Y-%m-%dT%H:%M:%SZ} by {pause.by or 'unknown'}",
         }
 

@@ -234,7 +234,7 @@ def _repository_lines(each: RepositoryExplanation) -> Iterator[str]:
         ("layer", each.has_layer, each.layer),
     ):
         for reason in reasons:
-            yield f"  {kind} kept by {_reason(reason)}"
+            yield f"  {kind}{':' if ' ' in reason.kind else ' kept by'} {_reason(reason)}"
         if linked and not reasons:
             yield f"  {kind}: nothing keeps it in this repository"
     for entry in each.deleted:

@@ -104,7 +104,7 @@ class PeriodicCount:
         counted = await count(self._driver, self._patterns, clock=self._clock, sizes=await self._sizes())
         await self._sleep(SETTLED_S)
         await publish(self._driver, counted, self._patterns, clock=self._clock)
-        _log.info("usage of quotas counted", repositories=self._patterns)
+        _log.info("usage of quotas counted", repositories=", ".join(self._patterns))
 
     async def _sizes(self) -> Callable[[RepoName, Digest], Awaitable[int]] | None:
         """Return sizes from a listing where a request for each blob would cost more; None else."""

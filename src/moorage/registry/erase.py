@@ -94,7 +94,7 @@ class Eraser:
         self._check = ProtectionCheck(protection, self._tags, links, ManifestContents(self._blobs))
 
     async def plan(self, name: RepoName, reference: Reference | None, *, everywhere: bool) -> Erased:
-        """Return what `run` would erase.  Raises EraseRefused if nothing of it is known, or any is protected."""
+        """Return what `run` would erase.  Raises EraseRefused if there is nothing, Protected if it is held."""
         found = Erased(repositories=[name])
         if reference is None:
             found.digests = list(dict.fromkeys([digest async for digest in self._all_digests(name)]))

@@ -222,7 +222,7 @@ class RepositoryRemoval:
 
             # Links before histories: a tag without a link is none, one without a history would be repaired.
             await for_each(one_page(_few([key for key, _ in named])), remove, limit=_IN_FLIGHT)
-            # Not durably, which costs a commit of the disk for each tag: an entry without a link expires by itself.
+            # Not durably, which costs a commit of the disk for each tag: one without a link expires by itself.
             # One that a push has written anew meanwhile stays.
             rest = [stat for stat, parsed in batch if parsed.kind == "history"]
             await for_each(one_page(_few(rest)), forget, limit=_IN_FLIGHT)

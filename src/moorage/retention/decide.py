@@ -246,4 +246,6 @@ def _freeable(facts: Facts, going: dict[Digest, RemovedManifest]) -> int:
 
 def _days(age: timedelta) -> str:
     hours = max(0, int(age.total_seconds())) // 3600
+    if not hours:
+        return f"{max(0, int(age.total_seconds())) // 60} min"
     return f"{hours // 24} days" if hours >= 48 else f"{hours} h"  # noqa: PLR2004  two days
