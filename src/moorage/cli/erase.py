@@ -55,7 +55,7 @@ def erase(
             quiet=True,
             interrupted="nothing was changed",
         )
-        where = f"{len(plan.repositories)} repositories" if everywhere else target.name
+        where = f"all {len(plan.repositories)} repositories" if everywhere else target.name
         for digest in plan.digests:
             typer.echo(str(digest))
         if dry_run:

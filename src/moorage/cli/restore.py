@@ -80,7 +80,7 @@ async def _restore(
     from moorage.wiring.protection import make_protection
     from moorage.wiring.storage import opened_driver
 
-    meter.begin("restore", None)
+    meter.begin("restoring", None)
     async with opened_driver(settings) as driver:
         restorer = Restorer(driver, by=operator(), protection=make_protection(settings))
         try:
