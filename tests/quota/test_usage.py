@@ -233,8 +233,11 @@ async def test_the_common_case_reads_nothing_for_quotas(
 
 def test_a_base_that_is_none_is_left_out() -> None:
     """A later version may write another form; a torn object must not stop pushes."""
-    for data in (b"", b"[]", b"{}", b'{"version": 2}', b'{"version": 1, "patterns": {"a": 1}, "folded": {}}'):
+    endless = b'{"version": 1, "patterns": {"a": {"bytes": 1e999, "tags": 0, "counted": 1}}, "folded": {}}'
+    wrong = b'{"version": 1, "patterns": {"a": 1}, "folded": {}}'
+    for data in (b"", b"[]", b"{}", b'{"version": 2}', wrong, endless):
         assert Base.decode("1-a", data) is None
+    assert decode_facts(b'{"version": 1}\n["blob", "a", "sha256:00", Infinity, 0, 1]\n') == []
     base = Base("1800000000000-ab", {"a": UsedAmount(1, 2)}, {"a": 3.0}, {"p": 4})
     assert Base.decode(base.token, base.encode()) == base
     assert base.at == 1_800_000_000

@@ -212,3 +212,26 @@ async def test_other_objects_are_left_alone(driver: Driver) -> None:
     with pytest.raises(TrashUnreadable, match="no record"):
         await store.read(other)
     assert await only_key(driver) == other
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        '{"of": "v1", "earlier": []}',
+        '{"tag": "v1", "digest": 5}',
+        '{"manifest": null}',
+        '"layer"',
+        f'{{"tag": "v1", "digest": "{ONE}", "earlier": [["{TWO}", "2026-01-01"]]}}',
+        "[" * 100_000,
+    ],
+)
+async def test_a_damaged_page_is_unreadable_whatever_its_damage(driver: Driver, line: str) -> None:
+    """Some raised other exceptions, which ended every garbage collection."""
+    key = layout.below(layout.trashed_repository(NAME), f"{new_stamp(NOW)}.00000")
+    header = json.dumps({"version": 1, "by": "", "reason": ""})
+    await driver.write(key, f"{header}\n{line}".encode())
+    with pytest.raises(TrashUnreadable):
+        await trash(driver).read(key)
+    await driver.write(key, b"[" * 100_000)
+    with pytest.raises(TrashUnreadable):
+        await trash(driver).deletions(NAME)

@@ -73,7 +73,10 @@ class Families:
 def levels(
     revisions: Collection[tuple[RepoName, Digest]], families: Mapping[Digest, Family]
 ) -> list[list[tuple[RepoName, Digest]]]:
-    """Return the revisions in groups: none before an index that lists it, in any repository."""
+    """Return the revisions in groups: none before an index that lists it, in any repository.
+
+    Bytes that are not those of their digest can list each other in a circle; these are the last group.
+    """
     by_digest: dict[Digest, list[tuple[RepoName, Digest]]] = {}
     for name, digest in sorted(revisions):
         by_digest.setdefault(digest, []).append((name, digest))
@@ -94,4 +97,5 @@ def levels(
                     if not parents[child]:
                         below.append(child)
         level = below
-    return found
+    circle = [link for digest, count in parents.items() if count for link in by_digest[digest]]
+    return [*found, circle] if circle else found

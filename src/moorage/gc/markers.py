@@ -32,7 +32,7 @@ from moorage.registry.collection_state import (
     list_state,
 )
 from moorage.registry.nodes import PROTOCOL
-from moorage.storage.driver import KeyMissing, RequestCost, StorageExhausted, StorageReadOnly
+from moorage.storage.driver import KeyMissing, ObjectTooLarge, RequestCost, StorageExhausted, StorageReadOnly
 from moorage.types import Digest
 
 if TYPE_CHECKING:
@@ -144,10 +144,10 @@ class Markers:
         return written
 
     async def read_list(self, name: StateName) -> list[ListEntry]:
-        """Return the entries of a list; none if it is gone."""
+        """Return the entries of a list; none if it is gone, or larger than any that a run has written."""
         try:
             content = await self._driver.read(layout.collection(str(name)), limit=_LIST_LIMIT_BYTES)
-        except KeyMissing:
+        except (KeyMissing, ObjectTooLarge):
             return []
         return decode_entries(content.data)
 

@@ -15,7 +15,7 @@ Source: docs/reference/storage-layout.md, sections 1 and 2.
 from __future__ import annotations
 
 import uuid
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.gc.errors import CollectionRefused
@@ -142,7 +142,8 @@ async def _is_foreign(driver: Driver, home: Key, recent: datetime) -> bool:
     except ValueError:
         return False
     if identity.version == _VERSION_7:
-        if datetime.fromtimestamp((identity.int >> 80) / 1000, UTC) <= recent:
+        # Compared as a number: a made-up UUID may be of the year 10889, which is no date.
+        if (identity.int >> 80) / 1000 <= recent.timestamp():
             return False
         return await driver.find(layout.below(home, "hashstates/sha256/0")) is not None
     if identity.version != _VERSION_4:

@@ -219,6 +219,10 @@ class _Run:
             await self._begin()
             await self._collect()
             await self._end()
+        except CollectionReplaced as error:
+            report.outcome, report.reason = INTERRUPTED, str(error)
+            # Its successor may have looked before this was written; nothing would remove it until the next run.
+            await self._markers.remove(sorted(self._condemned))
         except CollectionHalted as error:
             report.outcome, report.reason = PAUSED, str(error)
             # Requests would look for it as long as the pause lasts, and record what they rely on.
@@ -226,11 +230,6 @@ class _Run:
                 await self._end()
         except CollectionStopped as error:
             report.outcome, report.reason = INTERRUPTED, str(error)
-            await self._leave()
-        except BaseException:
-            with suppress(StorageError):
-                await run_to_completion(self._leave())
-            raise
         return report
 
     async def _leave(self) -> None:
@@ -280,6 +279,8 @@ class _Run:
             modified = await self._markers.modified(name)
             if modified is None:
                 continue
+            # One from the future was written with a wrong clock; it must not be waited for.
+            modified = min(modified, self._now())
             if name.kind == CONDEMNED and name.token in running:
                 for entry in await self._markers.read_list(name):
                     self._since.setdefault(entry, modified)
@@ -437,9 +438,9 @@ class _Run:
         if rest > 0:
             await self._wait(rest, "quarantine")
         for name in sorted(lists):
-            for entry in await self._markers.read_list(name):
+            for digest in {entry.digest for entry in await self._markers.read_list(name)}:
                 # A file that the dead process had renamed is restored.
-                directory = PurePosixPath(layout.blob_data(entry.digest)).parent
+                directory = PurePosixPath(layout.blob_data(digest)).parent
                 await self._driver.prune(Key(str(directory)), self._now())
         await self._markers.remove(sorted(lists))
         self._quarantine.clear()
@@ -457,7 +458,9 @@ class _Run:
         token = self._it.token
         listing = await markers.listing()
         others = {name for name in listing if name.token != token}
-        if any(name.kind == DOOMED for name in listing):
+        doomed = [name for name in listing if name.kind == DOOMED]
+        # What has no time is no object, and no list.
+        if [name for name in doomed if await markers.modified(name) is not None]:
             raise CollectionStopped(
                 "another collector is removing content; the next run removes the rest of this one"
             )

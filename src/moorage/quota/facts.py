@@ -145,7 +145,7 @@ class Base:
                 {pattern: float(each["counted"]) for pattern, each in patterns},
                 {process: int(number) for process, number in content["folded"].items()},
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
             return None
 
 
@@ -199,7 +199,7 @@ def decode_facts(data: bytes) -> list[Fact]:
         if json.loads(first)["version"] != _VERSION:
             return found
         for line in rest.splitlines():
-            with suppress(ValueError, TypeError, RecursionError, RegistryError):
+            with suppress(ValueError, TypeError, RecursionError, OverflowError, RegistryError):
                 kind, name, text, before, after, at = json.loads(line)
                 if kind in _KINDS:
                     thing = Thing(kind, parse_repo_name(name), str(text))

@@ -63,6 +63,7 @@ from moorage.registry.digest_list import DigestList, contains
 from moorage.registry.links import Links, has_link
 from moorage.storage.driver import (
     KeyMissing,
+    ObjectTooLarge,
     RequestCost,
     StorageDenied,
     StorageExhausted,
@@ -283,19 +284,24 @@ class CollectionGate:
     async def _next(self) -> CollectionSnapshot:
         async with self._turn:
             self._begun += 1
-            for _ in range(_LISTINGS):
-                try:
-                    found = await self._take()
-                except KeyMissing:  # a list was replaced, or its run has ended
-                    continue
-                break
+            missing: set[StateName] | None = None
+            for left in range(_LISTINGS, -1, -1):
+                found, gone = await self._take(missing if missing and not left else frozenset())
+                if found is not None:
+                    break
+                missing = gone if missing is None else missing & gone
             else:
                 raise StorageUnavailable(f"{layout.COLLECTION}: its lists change faster than they can be read")
             self._replace(found)
             return found
 
-    async def _take(self) -> CollectionSnapshot:
-        """List the state, and read the lists that are new.  Raises KeyMissing if one of them is gone."""
+    async def _take(self, missing: Collection[StateName]) -> tuple[CollectionSnapshot | None, set[StateName]]:
+        """List the state, and read the lists that are new.  None, with their names, if some are gone by then.
+
+        A list goes when it is replaced, or its run ends.  `missing` were gone in all listings before this one.
+        What is listed all the same is no object (a directory, a link to nowhere), and no collector has written it:
+        an empty list.
+        """
         taken_at = self._clock()
         names = await list_state(self._driver)
         while len(names) > _ONE_STEP and self._driver.request_cost is RequestCost.LOCAL:
@@ -305,22 +311,36 @@ class CollectionGate:
             names = again
         lists = sorted(name for name in names if name.kind in {CONDEMNED, DOOMED})
 
+        gone: set[StateName] = set()
+
         async def load(name: StateName) -> DigestList:
-            content = await self._driver.read(layout.collection(str(name)))
-            return DigestList(content.data)
+            key = layout.collection(str(name))
+            try:
+                return DigestList((await self._driver.read(key)).data)
+            except KeyMissing:
+                if name not in missing:
+                    gone.add(name)
+                return DigestList(b"")
+            except ObjectTooLarge as error:
+                raise StorageUnavailable(
+                    f"{error}: no collection writes such a list; the next one removes it, or remove it by hand"
+                ) from error
 
         new = [name for name in lists if name not in self._lists]
         loaded = dict(zip(new, await map_bounded(new, load, limit=_LISTS_AT_ONCE), strict=True))
+        if gone:
+            return None, gone
         before, self._lists = self._lists, {name: loaded.get(name) or self._lists[name] for name in lists}
         if any(name.kind == DOOMED and name not in self._lists for name in before):
             self._forget()
-        return CollectionSnapshot(
+        found = CollectionSnapshot(
             identity=frozenset(name for name in names if name.kind in {RUNNING, ENDED}),
             in_progress=bool(lists) or any(name.kind == RUNNING for name in names),
             taken_at=taken_at,
             condemned=[self._lists[name] for name in lists if name.kind == CONDEMNED],
             doomed=[self._lists[name] for name in lists if name.kind == DOOMED],
         )
+        return found, gone
 
     def _replace(self, found: CollectionSnapshot) -> None:
         if self._snapshot is None or self._snapshot.identity != found.identity:

@@ -76,12 +76,19 @@ class StateName(NamedTuple):
 
     @classmethod
     def parse(cls, name: str) -> StateName | None:
-        """Return the parts; None for a name that is none of this version."""
+        """Return the parts; None for a name that is none of this version.
+
+        A name that is written in another way, as `doomed.TOKEN.1`, is none: its object would not be found by it.
+        """
         kind, _, rest = name.partition(".")
         token, _, number = rest.partition(".")
+        if not token:
+            return None
         if kind in {CONDEMNED, DOOMED}:
-            return cls(kind, token, int(number)) if token and number.isdecimal() else None
-        return cls(kind, token) if kind in {RUNNING, ENDED, PROBE} and token and not number else None
+            found = cls(kind, token, int(number)) if number.isdecimal() else None
+        else:
+            found = cls(kind, token) if kind in {RUNNING, ENDED, PROGRESS} else None
+        return found if str(found) == name else None
 
     def __str__(self) -> str:
         return f"{self.kind}.{self.token}" + (f".{self.number:05}" if self.number >= 0 else "")

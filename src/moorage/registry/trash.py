@@ -235,7 +235,7 @@ class Trash:
             raise TrashUnreadable(f"{key} is too large", _digest_in(match)) from None
         try:
             return list(_decode(key, match, at, data))
-        except (ValueError, KeyError, TypeError, RecursionError, RegistryError) as error:
+        except (ValueError, LookupError, TypeError, AttributeError, RecursionError, RegistryError) as error:
             raise TrashUnreadable(f"{key} cannot be read: {error}", _digest_in(match)) from None
 
     async def deletions(self, name: RepoName) -> Sequence[RepositoryDeletion]:
@@ -257,7 +257,7 @@ class Trash:
                 data = (await self._driver.read(pages[0], limit=_LIMIT_BYTES)).data
                 header = json.loads(data.partition(b"\n")[0])
                 continues = str(header.get("continues", ""))
-            except (KeyMissing, ObjectTooLarge, ValueError, AttributeError) as error:
+            except (KeyMissing, ObjectTooLarge, ValueError, AttributeError, RecursionError) as error:
                 raise TrashUnreadable(f"{pages[0]} cannot be read: {error}") from None
             found.append(RepositoryDeletion(stamp, at, pages, continues, _END in parts[stamp]))
         return found
@@ -412,6 +412,8 @@ def _entry(
     earlier = tuple(
         Earlier(Digest.parse(text), datetime.fromisoformat(when)) for text, when in fields.get("earlier", ())
     )
+    if any(past.at.tzinfo is None for past in earlier):
+        raise ValueError("a time has no zone")
     return TrashEntry(key, kind, at, by, reason, digest, tag, stored, earlier, stamp, of_repository)
 
 
