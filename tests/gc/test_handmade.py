@@ -11,8 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.gc.running import AT_ONCE, FakeClock, Garbage, put, run, state_of
 
+from moorage.gc.cache import MarkCache
 from moorage.gc.families import Family, levels
 from moorage.gc.options import CollectionOptions
+from moorage.gc.repositories import list_repositories
 from moorage.registry import layout
 from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.collection_state import StateName
@@ -170,3 +172,17 @@ async def test_an_index_that_lists_itself_goes_in_one_round(store: Store) -> Non
     assert (report.outcome, report.manifests) == ("finished", 1)
     assert await store.driver.find(layout.blob_data(X)) is None
     assert await store.driver.find(layout.revision_link(APP, X)) is None
+
+
+@pytest.mark.slow
+async def test_symbolic_links_that_lead_back_cost_nothing(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two links in one directory lead to 2 to the power of 40 paths."""
+    monkeypatch.setattr("moorage.storage.filesystem.bulk.SETTLED_NS", 0)
+    await put(store.driver, image(), "v1")
+    home = store.root / layout.REPOSITORIES
+    (home / "one").symlink_to(".")
+    (home / "team/two").symlink_to("..")
+    cache = MarkCache()
+    for _ in range(2):
+        found = await list_repositories(store.driver, cache)
+        assert [names.name for names in found] == ["team/app"]

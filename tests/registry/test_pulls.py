@@ -207,3 +207,25 @@ def _once(process: PullRecorder) -> float:
     for _ in range(1000):
         process.note(APP, ONE)
     return (time.perf_counter() - began) / 1000
+
+
+@pytest.mark.parametrize("value", ["1e300", "NaN", "Infinity", "-1e18", "-Infinity"])
+async def test_a_damaged_beginning_begins_anew(value: str) -> None:
+    """Such a number ended the recording of pulls with an exception."""
+    driver, clock = MemoryDriver(), Clock()
+    content = f'{{"version": 1, "since": {value}, "alive": {value}}}'.encode()
+    await driver.write(layout.pulls("since"), content)
+    assert (await loaded(driver)).since is None
+    await recorder(driver, clock).flush()
+    since = (await loaded(driver)).since
+    assert since is not None
+    assert since.timestamp() == T0
+
+
+async def test_a_list_with_an_impossible_time_is_unreadable() -> None:
+    """It ended retention with an exception."""
+    driver, clock = MemoryDriver(), Clock()
+    await recorder(driver, clock).flush()
+    line = b"9" * 25 + b" team/app v1"
+    await driver.write(layout.pulls("20270101T000000.000000Z-00000000.0"), b"moorage-pulls 1\n" + line)
+    assert (await loaded(driver)).since is None

@@ -19,7 +19,7 @@ from moorage.storage.driver import Key
 from moorage.types import parse_repo_name
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Mapping, Sequence
 
     from moorage.gc.cache import MarkCache
     from moorage.storage.driver import Driver, Stat
@@ -57,6 +57,8 @@ async def list_repositories(driver: Driver, cache: MarkCache) -> list[Repository
         asked: list[int] = []
         for i, path in enumerate(level):
             known = before.get(path)
+            if prints[i] and _is_loop(path, prints[i], current):
+                continue
             if known is not None and prints[i] is not None and known.fingerprint == prints[i]:
                 current[path] = known
             else:
@@ -71,7 +73,7 @@ async def list_repositories(driver: Driver, cache: MarkCache) -> list[Repository
         level = [
             f"{path}/{name}" if path else name
             for path in level
-            if len(path) < _PATH_LIMIT
+            if path in current and len(path) < _PATH_LIMIT
             for name in current[path].components
         ]
     if current != before:
@@ -82,6 +84,18 @@ async def list_repositories(driver: Driver, cache: MarkCache) -> list[Repository
         for path, found in current.items()
         if path and found.reserved
     ]
+
+
+def _is_loop(path: str, found: str | None, current: Mapping[str, Directory]) -> bool:
+    """Return whether a directory is one that it is in: a symbolic link leads back, and all of it is known.
+
+    Two such links in one directory would lead to a million paths.
+    """
+    while path:
+        path = path.rpartition("/")[0]
+        if current[path].fingerprint == found:
+            return True
+    return False
 
 
 async def lost_directories(driver: Driver, cache: MarkCache) -> list[Key]:

@@ -53,6 +53,8 @@ _LIMIT: Final = 100_000
 _LINES: Final = 20_000
 _HEADER: Final = "moorage-pulls 1"
 _LIMIT_BYTES: Final = 32 << 20
+_DIGITS: Final = 11
+"""Of seconds since 1970, to the year 5138: a damaged list must not have a time that is none."""
 _SINCE: Final = "since"
 _log: Final = structlog.get_logger("moorage.registry")
 
@@ -193,6 +195,8 @@ class PullTimes:
             raise ValueError(f"expected {_HEADER!r}, found {header[:40]!r}")
         for line in lines:
             at, name, reference = line.split(" ")
+            if len(at) > _DIGITS:
+                raise ValueError(f"{at[:40]!r} is no time")
             times = self._times.setdefault(RepoName(name), {})
             times[reference] = max(int(at), times.get(reference, 0))
 
@@ -229,6 +233,8 @@ async def _read_since(driver: Driver) -> tuple[float | None, float | None]:
     """Return when recording began, and when it was last alive; None for what is unknown."""
     try:
         content = json.loads((await driver.read(layout.pulls(_SINCE), limit=4096)).data)
-        return (float(content["since"]), float(content["alive"])) if content["version"] == 1 else (None, None)
-    except (KeyMissing, ObjectTooLarge, ValueError, KeyError, TypeError, RecursionError):
+        since, alive = float(content["since"]), float(content["alive"])
+        datetime.fromtimestamp(since, UTC)
+        return (since, alive) if content["version"] == 1 else (None, None)
+    except (OSError, OverflowError, KeyMissing, ObjectTooLarge, ValueError, KeyError, TypeError, RecursionError):
         return None, None
