@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -229,3 +231,26 @@ async def test_a_list_with_an_impossible_time_is_unreadable() -> None:
     line = b"9" * 25 + b" team/app v1"
     await driver.write(layout.pulls("20270101T000000.000000Z-00000000.0"), b"moorage-pulls 1\n" + line)
     assert (await loaded(driver)).since is None
+
+
+async def test_what_was_being_written_at_the_end_is_written_by_close() -> None:
+    """Such a batch was lost, and retention deletes what was pulled last."""
+    clock, writing = Clock(), asyncio.Event()
+
+    class Slow(MemoryDriver):
+        async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+            if not writing.is_set():
+                writing.set()
+                await asyncio.Event().wait()
+            return await super().write(key, data, when)
+
+    driver = Slow()
+    pulls = recorder(driver, clock)
+    pulls.note(APP, V1)
+    task = asyncio.create_task(pulls.run())
+    await writing.wait()
+    task.cancel()
+    with suppress(asyncio.CancelledError):
+        await task
+    await pulls.close()
+    assert seconds(await loaded(driver), V1) == T0

@@ -127,6 +127,10 @@ class PullRecorder:
                     cause=str(error),
                 )
             return
+        except BaseException:
+            # Cancelled while it writes, as at the end of the process: `close` writes them.
+            self._times = times | self._times
+            raise
         if self.dropped:
             _log.warning("more pulls than can be kept in memory; some were not recorded", dropped=self.dropped)
             self.dropped = 0
