@@ -3,10 +3,13 @@
 Each repository has images with a config of their own and layers out of a pool that all repositories share, as
 base images do; each of its other images is tagged.  A part of the blobs is linked by no repository: pushes that
 were never finished.  All of it is two days old.
+
+    python -m bench.volume ROOT --repositories 20000    200,000 manifests, 1,000,000 links
 """
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import os
@@ -16,7 +19,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-__all__ = ["Volume", "blob_bytes"]
+__all__ = ["Volume", "blob_sizes"]
 
 _MEDIA_TYPE: Final = "application/vnd.oci.image.manifest.v1+json"
 _CONFIG: Final = "application/vnd.oci.image.config.v1+json"
@@ -48,6 +51,12 @@ class Volume:
             writer.blob(b"dead %d " % number + bytes(1024))
         for number in range(self.repositories):
             writer.repository(f"team-{number % 100}/app-{number}", chosen.sample(pool, layers_each), self.images)
+
+    def some_tags(self, root: Path, count: int) -> list[Path]:
+        """Return one tag of each of so many repositories, evenly spread."""
+        home = root / "docker/registry/v2/repositories"
+        numbers = [index * self.repositories // count for index in range(count)]
+        return [home / f"team-{number % 100}/app-{number}/_manifests/tags/v0" for number in numbers]
 
 
 class _Writer:
@@ -101,11 +110,19 @@ def _descriptor(media_type: str, blob: tuple[str, int]) -> dict[str, str | int]:
     return {"mediaType": media_type, "digest": f"sha256:{blob[0]}", "size": blob[1]}
 
 
-def blob_bytes(root: Path) -> tuple[int, int]:
-    """Return the number of blobs of a store, and their bytes."""
-    count = size = 0
+def blob_sizes(root: Path) -> dict[str, int]:
+    """Return the blobs of a store, by the hex of their digests, and their sizes."""
+    found = {}
     for home, _, names in os.walk(root / "docker/registry/v2/blobs"):
         if "data" in names:
-            count += 1
-            size += os.stat(f"{home}/data").st_size  # noqa: PTH116  as above
-    return count, size
+            found[home.rpartition("/")[2]] = os.stat(f"{home}/data").st_size  # noqa: PTH116  as above
+    return found
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("root", type=Path)
+    parser.add_argument("--repositories", type=int, default=2_000)
+    parser.add_argument("--dead", type=int, default=0)
+    arguments = parser.parse_args()
+    Volume(arguments.repositories, dead=arguments.dead).write(arguments.root)

@@ -4,7 +4,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from bench.rows import auth, buckets, collection, images, large, listing, memory, scaling, secure, small, start, zb
+from bench.rows import (
+    auth,
+    beside,
+    buckets,
+    collection,
+    images,
+    large,
+    listing,
+    memory,
+    scaling,
+    secure,
+    small,
+    start,
+    zb,
+)
 
 if TYPE_CHECKING:
     from bench.rows.base import Row
@@ -13,6 +27,20 @@ __all__ = ["ROWS"]
 
 ROWS: Final[dict[str, Row]] = {
     row.name: row
-    for module in (small, large, secure, images, scaling, memory, listing, start, auth, zb, buckets, collection)
+    for module in (
+        small,
+        large,
+        secure,
+        images,
+        scaling,
+        memory,
+        listing,
+        start,
+        auth,
+        zb,
+        buckets,
+        collection,
+        beside,
+    )
     for row in module.ROWS
 }

@@ -10,7 +10,7 @@ from bench import __main__ as command
 from bench import report, servers
 from bench.rows import ROWS, collection, zb
 from bench.rows.base import Bench, Row
-from bench.volume import Volume, blob_bytes
+from bench.volume import Volume, blob_sizes
 
 from moorage.types import Digest
 
@@ -110,9 +110,12 @@ def test_the_store_for_collections_is_what_its_title_claims(tmp_path: Path) -> N
     assert len(list(home.glob("repositories/*/*/_layers/sha256/*/link"))) == 3 * 12
     assert len(list(home.glob("repositories/*/*/_manifests/revisions/sha256/*/link"))) == 3 * 4
     assert len(list(home.glob("repositories/*/*/_manifests/tags/*/current/link"))) == 3 * 2
-    count, size = blob_bytes(tmp_path / "store")
-    assert count == 8 + 5 + 3 * 4 * 2, "layers, dead ones, configs and manifests"
-    assert size == sum(path.stat().st_size for path in home.glob("blobs/sha256/*/*/data"))
+    sizes = blob_sizes(tmp_path / "store")
+    assert len(sizes) == 8 + 5 + 3 * 4 * 2, "layers, dead ones, configs and manifests"
+    assert sum(sizes.values()) == sum(path.stat().st_size for path in home.glob("blobs/sha256/*/*/data"))
+    tags = volume.some_tags(tmp_path / "store", 2)
+    assert [tag.parts[-4] for tag in tags] == ["app-0", "app-1"]
+    assert all(tag.is_dir() for tag in tags)
     for path in home.glob("blobs/sha256/*/*/data"):
         assert str(Digest.of(path.read_bytes())) == f"sha256:{path.parent.name}"
 
@@ -122,9 +125,18 @@ def test_collections_are_measured_by_their_own_process(tmp_path: Path) -> None:
     bench = Bench(min(os.sched_getaffinity(0)), (1,), tmp_path, 1, 1.0, quick=True, full=False)
     servers.PROGRAMS.add("true", "true")
     servers.PROGRAMS.add("false", "false")
-    seconds, cpu_s, peak = collection._run(bench, "true", tmp_path / "config.yml")
-    assert seconds > 0
-    assert cpu_s >= 0
-    assert peak > 100_000
+    used = collection._run(bench, "true", tmp_path / "config.yml")
+    assert used.seconds > 0
+    assert used.work_s == used.seconds
+    assert used.cpu_s >= 0
+    assert 100_000 < used.peak_bytes < 40 << 20, "not the memory of this process"
     with pytest.raises(servers.ServerFailed, match="false garbage-collect ended with 1"):
         collection._run(bench, "false", tmp_path / "config.yml")
+
+
+def test_what_one_side_alone_removes_is_counted(tmp_path: Path) -> None:
+    first = tmp_path / "left.json"
+    assert collection._differing(first, [["a", "b"], ["a"]]) == 0
+    assert collection._differing(first, [["a", "b"], ["a"]]) == 0
+    assert collection._differing(first, [["a", "c"], ["a"]]) == 2
+    assert collection._differing(first, [["a", "b"], []]) == 1
