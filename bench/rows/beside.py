@@ -80,8 +80,8 @@ def _marking(bench: Bench) -> Iterator[list[int]]:
             }
         )
     )
-    program = Path(sys.executable).with_name("moorage")
-    command = [program, "garbage-collect", "--dry-run", "--delete-untagged", "--quiet", config]
+    program = str(Path(sys.executable).with_name("moorage"))
+    command = [program, "garbage-collect", "--dry-run", "--delete-untagged", "--quiet", str(config)]
     done: list[int] = []
     ended = threading.Event()
 

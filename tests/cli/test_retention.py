@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from moorage.registry import layout
 from moorage.retention import run as run_module
 from moorage.testing.builders import image
 
@@ -89,6 +90,17 @@ def test_what_the_rules_do_not_keep_is_deleted(run: Run, root: Path) -> None:
     trash = [path.relative_to(root / REPOSITORY / "_trash").parts[0] for path in (root / REPOSITORY).rglob("*Z-*")]
     assert sorted(trash) == ["manifests", "tags"]
     assert "0 tags and 0 manifests deleted" in run("retention", "-q", _config(root)).stdout
+
+
+def test_quotas_are_counted_after_a_run_that_deleted_something(run: Run, root: Path) -> None:
+    config = _config(root)
+    with config.open("a") as file:
+        file.write("quota: {rules: [{repositories: '*', bytes: 1GiB}]}\n")
+    wanted = root / layout.usage("wanted")
+    assert run("retention", "-q", "--dry-run", config).returncode == 0
+    assert not wanted.exists()
+    assert run("retention", "-q", config).returncode == 0
+    assert wanted.exists()
 
 
 def test_json_has_one_object_on_each_line(run: Run, root: Path) -> None:

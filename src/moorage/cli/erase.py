@@ -112,11 +112,14 @@ async def _collect(settings: Settings, done: Erased, meter: Meter) -> tuple[Repo
 async def _erase(settings: Settings, target: Target, *, everywhere: bool, plan: Erased | None) -> Erased:
     from moorage.cli.undo import operator
     from moorage.registry.erase import Eraser
-    from moorage.wiring.protection import make_protection
+    from moorage.wiring.quota import want_count
     from moorage.wiring.repositories import opened_links
 
     async with opened_links(settings) as (driver, links):
         eraser = Eraser(driver, links=links, by=operator(), protection=make_protection(settings))
         if plan is None:
             return await eraser.plan(target.name, target.reference, everywhere=everywhere)
-        return await eraser.run(target.name, target.reference, plan)
+        try:
+            return await eraser.run(target.name, target.reference, plan)
+        finally:
+            await want_count(driver, settings)

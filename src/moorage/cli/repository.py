@@ -83,9 +83,14 @@ async def _count(settings: Settings, name: RepoName, meter: Meter) -> RemovedRep
 
 async def _delete(settings: Settings, name: RepoName, meter: Meter, found: RemovedRepository) -> RemovedRepository:
     from moorage.cli.undo import operator
+    from moorage.wiring.quota import want_count
     from moorage.wiring.repositories import opened_removal
+    from moorage.wiring.storage import opened_driver
 
     # A tag has a link and at least one entry in its history.
     meter.begin("links deleted", found.manifests + 2 * found.tags + found.blobs)
     async with opened_removal(settings, name, meter.advance) as removal:
-        return await removal.run(by=operator(), reason="moorage repository delete")
+        removed = await removal.run(by=operator(), reason="moorage repository delete")
+    async with opened_driver(settings) as driver:
+        await want_count(driver, settings)
+    return removed

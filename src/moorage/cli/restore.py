@@ -77,7 +77,7 @@ async def _restore(
     from moorage.cli.undo import operator
     from moorage.registry.restore import Restorer
     from moorage.types import Digest
-    from moorage.wiring.protection import make_protection
+    from moorage.wiring.quota import want_count
     from moorage.wiring.storage import opened_driver
 
     meter.begin("restoring", None)
@@ -91,6 +91,7 @@ async def _restore(
             return await restorer.tag(target.name, target.reference, at=at, previous=previous)
         finally:
             await restorer.close()
+            await want_count(driver, settings)
 
 
 def _show(result: Restored, *, as_json: bool) -> None:

@@ -30,6 +30,7 @@ from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageError
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
+from moorage.wiring.quota import want_count
 from moorage.wiring.storage import make_driver
 
 if TYPE_CHECKING:
@@ -150,6 +151,8 @@ async def apply_retention(
         await store.history.close()
         await store.gate.close()
         await sizes.close()
+        if not dry_run and (summary.tags or summary.manifests):
+            await want_count(driver, settings)
     summary.unmatched += policy.unmatched(names)
     return summary
 
