@@ -267,6 +267,46 @@ def test_a_store_that_must_not_be_changed_is_not(run: Run, tmp_path: Path, comma
     assert "memory of one process" in result.stderr
 
 
+HOLD = "retention: {holds: [{repositories: ['library/*'], tags: [v1], reason: 'case 7'}]}\n"
+IMMUTABLE = "immutability: {rules: [{repositories: ['library/*'], tags: ['*']}]}\n"
+
+
+@pytest.mark.parametrize(("more", "reason"), [(HOLD, "is held: case 7"), (IMMUTABLE, "is immutable by immut")])
+@pytest.mark.parametrize("command", ["delete", "dry run", "erase", "previous", "at"])
+def test_protected_content_is_refused_with_the_reason(
+    run: Run, tmp_path: Path, config: Path, more: str, reason: str, command: str
+) -> None:
+    """By the commands of an operator as by the API: the settings are what a court or an auditor reads."""
+    served(tmp_path, pushed_and_moved)
+    config.write_text(config.read_text() + more.replace("v1", T1))
+    now = where(tmp_path, T1)
+    result = run(
+        *{
+            "delete": ("repository", "delete", "--yes", config, NAME),
+            "dry run": ("repository", "delete", "--dry-run", config, NAME),
+            "erase": ("erase", "--yes", config, f"{NAME}:{T1}"),
+            "previous": ("restore", config, f"{NAME}:{T1}", "--previous"),
+            "at": ("restore", config, f"{NAME}:{T1}", "--at", time_of_the_first(tmp_path)),
+        }[command]
+    )
+    assert result.returncode == 1
+    assert reason in result.stderr
+    assert where(tmp_path, T1) == now == str(OTHER.digest)
+
+
+def time_of_the_first(tmp_path: Path) -> str:
+    """Time at which the tag pointed to its first manifest."""
+
+    async def first() -> str:
+        driver = FilesystemDriver(tmp_path / "data")
+        timeline = await tag_timeline(driver, NAME, T1)
+        await driver.close()
+        return timeline[0].at.isoformat()
+
+    return asyncio.run(first())
+
+
+@pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize("quota", [True, False])
 @pytest.mark.parametrize(
     "command",

@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
 __all__ = ["Recorder", "copied", "opened", "serving"]
 
-_SETTINGS = Settings(storage=Storage(delete=Delete(enabled=True), redirect=Redirect(disable=True)))
+# Without undo no history of tags is written, which appears in the store some time after a push.
+_SETTINGS = Settings(storage=Storage(delete=Delete(enabled=True, undo=0), redirect=Redirect(disable=True)))
 
 
 @dataclass

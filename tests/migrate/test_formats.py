@@ -183,7 +183,8 @@ def rows() -> list[re.Pattern[str]]:
             for word, form in (
                 ("NAME", ".+"), ("UUID", "[^/]+"), ("DIGEST", "sha(?:256|512)/[0-9a-f]+"), ("OFFSET", "[0-9]+"),
                 ("ALG", "sha(?:256|512)"), ("HH", "[0-9a-f]{2}"), ("HEX", "[0-9a-f]+"), ("TAG", "[^/]+"),
-                ("SEQ", "[0-9]{8}"), ("SESSION", "[0-9a-f]{16}"),
+                ("SEQ", "[0-9]{8}"), ("SESSION", "[0-9a-f]{16}"), ("INSTANCE", "[^/]+"), ("FAMILY.*STAMP", ".+"),
+                ("STAMP", "[^/]+"), ("RUN", "[^/.]+"), ("NUMBER", "[0-9]+"), ("TOKEN", "[^/]+"),
             ):  # fmt: skip
                 name = re.sub(rf"\b{word}\b", form, name)
             found.append(re.compile(name))
