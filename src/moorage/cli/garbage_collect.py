@@ -72,8 +72,6 @@ def garbage_collect(
 
     Example: moorage garbage-collect --delete-untagged --wait 1h /etc/docker/registry/config.yml
     """
-    from moorage.cli.problems import load_or_exit, require_data_directory
-
     _refuse_combinations(
         {"--pause": pause, "--resume": resume, "--status": status},
         {
@@ -83,12 +81,7 @@ def garbage_collect(
             "--wait": wait is not None,
         },
     )
-    settings = load_or_exit(config).settings
-    if settings.storage.driver == "inmemory":
-        _stop("storage.inmemory is the memory of one process; there is nothing to collect")
-    if not (dry_run or status):
-        _require_writable(settings)
-    require_data_directory(settings)
+    settings = _load(config, changes=not (dry_run or status))
     if status:
         from moorage.cli.garbage_collect_state import show_status
 
@@ -105,6 +98,19 @@ def garbage_collect(
             settings, delete_untagged=delete_untagged or None, grace_s=grace, wait_s=wait, dry_run=dry_run
         )
         run(settings, options, quiet=quiet, as_json=as_json)
+
+
+def _load(config: Config, *, changes: bool) -> Settings:
+    """Return the settings; exit unless the store can be examined, and changed if `changes`."""
+    from moorage.cli.problems import load_or_exit, require_data_directory
+
+    settings = load_or_exit(config).settings
+    if settings.storage.driver == "inmemory":
+        _stop("storage.inmemory is the memory of one process; there is nothing to collect")
+    if changes:
+        _require_writable(settings)
+    require_data_directory(settings)
+    return settings
 
 
 def _refuse_combinations(actions: dict[str, bool], options: dict[str, bool]) -> None:

@@ -21,11 +21,11 @@ Source of the key: `layout.py`; CNCF Distribution never lists it.
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.registry import layout
 from moorage.registry.nodes import PROTOCOL
+from moorage.registry.stamps import utc_now
 from moorage.storage.driver import (
     ABSENT,
     ALWAYS,
@@ -38,16 +38,13 @@ from moorage.storage.driver import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from datetime import datetime
 
     from moorage.storage.driver import Driver, When
 
 __all__ = ["Holder", "Lease", "read_holder"]
 
 _LIMIT_BYTES: Final = 4096
-
-
-def _now() -> datetime:
-    return datetime.now(UTC)
 
 
 class Holder(NamedTuple):
@@ -84,7 +81,7 @@ class Lease:
     """
 
     def __init__(
-        self, driver: Driver, name: str, owner: str, *, term_s: float, now: Callable[[], datetime] = _now
+        self, driver: Driver, name: str, owner: str, *, term_s: float, now: Callable[[], datetime] = utc_now
     ) -> None:
         self._driver = driver
         self._key = layout.lease(name)

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.registry import layout
-from moorage.registry.stamps import new_stamp
+from moorage.registry.stamps import new_stamp, utc_now
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageError
 from moorage.types import RepoName
 
@@ -112,7 +112,7 @@ class PullRecorder:
         times, self._times = self._times, {}
         self._full.clear()
         lines = [f"{int(at)} {name} {reference}" for (name, reference), at in times.items()]
-        stamp = new_stamp(datetime.now(UTC))
+        stamp = new_stamp(utc_now())
         try:
             await self._beat()
             for number, start in enumerate(range(0, len(lines), _LINES)):
@@ -219,7 +219,7 @@ class PullTimes:
         ]
         if len(keys) <= max(1, -(-len(lines) // _LINES)):
             return len(lines)
-        stamp = new_stamp(datetime.now(UTC))
+        stamp = new_stamp(utc_now())
         for number, start in enumerate(range(0, len(lines), _LINES)):
             await _write(self._driver, f"{stamp}.{number}", lines[start : start + _LINES])
         await self._driver.delete(keys)

@@ -11,13 +11,14 @@ from __future__ import annotations
 import asyncio
 import random
 from contextlib import suppress
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 import structlog
 
 from moorage.registry import layout
 from moorage.registry.repositories import repository_names
+from moorage.registry.stamps import utc_now
 from moorage.registry.tags import TagStore
 from moorage.storage.driver import StorageError
 
@@ -102,7 +103,7 @@ class Purger:
         A failing store ends the pass.
         """
         count = 0
-        before = datetime.now(UTC) - self._age
+        before = utc_now() - self._age
         done = "found" if self._dry_run else "removed"
         try:
             async for home in purge(self._driver, before=before, dry_run=self._dry_run):

@@ -88,6 +88,51 @@ class CacheCounts(NamedTuple):
     hits: int
 
 
+class _Shared:
+    """Owners of bytes, links and tags, with their caches, which the parts of a registry share."""
+
+    def __init__(
+        self,
+        driver: Driver,
+        options: StoredOptions,
+        sizes: Sizes,
+        *,
+        clock: Callable[[], float],
+        sleep: Callable[[float], Awaitable[None]],
+    ) -> None:
+        self._driver = driver
+        self._options = options
+        self._writes = writes = DeduplicatedWrites(driver)
+        self.links = Links(driver, lasts_s=options.links_s, sizes=sizes, writes=writes)
+        recent: TTLCache[Digest, int] = TTLCache(
+            10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
+        )
+        self.store = BlobStore(driver, sizes=sizes, recent=recent, writes=writes)
+        self.gate = CollectionGate(driver, self.store, self.links, clock=clock, sleep=sleep)
+        self.trash = Trash(driver, keep_s=options.undo_s)
+        self.tags = TagStore(
+            driver, links=self.links, writes=writes, at_once=options.tags_at_once, trash=self.trash
+        )
+        self.contents = ManifestContents(self.store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
+
+    def manifests(self, pulls: PullRecorder | None, history: TagHistory | None) -> StoredManifests:
+        return StoredManifests(
+            self._driver,
+            delete_enabled=self._options.delete_enabled,
+            rules=self._options.validation,
+            store=self.store,
+            links=self.links,
+            tags=self.tags,
+            contents=self.contents,
+            writes=self._writes,
+            protection=self._options.protection,
+            pulls=pulls,
+            trash=self.trash,
+            history=history,
+            gate=self.gate,
+        )
+
+
 class StoredRegistry:
     """See `registry.interface.Registry`.  `close` closes `driver`, `sizes` and `rules` as well.
 
@@ -110,36 +155,16 @@ class StoredRegistry:
         self._rules = rules
         self.pulls = pulls
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
-        writes = DeduplicatedWrites(driver)
-        self._links = links = Links(driver, lasts_s=options.links_s, sizes=self._sizes, writes=writes)
-        recent: TTLCache[Digest, int] = TTLCache(
-            10_000 if driver.request_cost is RequestCost.NETWORK else 0, _RECENT_S
-        )
-        store = BlobStore(driver, sizes=self._sizes, recent=recent, writes=writes)
-        trash = Trash(driver, keep_s=options.undo_s)
+        shared = _Shared(driver, options, self._sizes, clock=clock, sleep=sleep)
+        self._links = links = shared.links
+        self._gate = gate = shared.gate
+        store = shared.store
+        trash = shared.trash
         self.history = TagHistory(driver) if trash.enabled else None
-        tags = TagStore(driver, links=links, writes=writes, at_once=options.tags_at_once, trash=trash)
-        contents = ManifestContents(store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
         self.uploads = StoredUploads(
-            driver,
-            secret,
-            store=store,
-            links=links,
-            gate=gate,
-            processors=options.processors,
+            driver, secret, store=store, links=links, gate=gate, processors=options.processors
         )
-        self.manifests = StoredManifests(
-            driver,
-            delete_enabled=options.delete_enabled,
-            rules=options.validation,
-            store=store,
-            links=links,
-            tags=tags,
-            contents=contents,
-            writes=writes,
-            protection=options.protection,
-            pulls=pulls,
-        )
+        self.manifests = shared.manifests(pulls, self.history)
         self.blobs = StoredBlobs(
             driver,
             delete_enabled=options.delete_enabled,
@@ -150,7 +175,7 @@ class StoredRegistry:
             rules=rules,
             trash=trash,
         )
-        self.tags = StoredTags(driver, tags=tags, links=links, contents=contents)
+        self.tags = StoredTags(driver, tags=shared.tags, links=links, contents=shared.contents)
         referrers_bytes = options.cache_share(REFERRERS_BYTES)
         self.referrers = StoredReferrers(driver, self.manifests, cache_bytes=referrers_bytes)
         self.repositories = StoredRepositories(

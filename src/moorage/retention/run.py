@@ -22,7 +22,6 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -32,13 +31,15 @@ from moorage.registry import media
 from moorage.registry.collection_gate import ATTEMPTS
 from moorage.registry.links import REVISION
 from moorage.registry.referrer_links import encode
+from moorage.registry.stamps import utc_now
 from moorage.registry.trash import Earlier
 from moorage.retention.decide import RetentionPlan, decide, unneeded
 from moorage.retention.families import closure
 from moorage.storage.driver import KeyMissing
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Collection, Sequence
+    from collections.abc import Awaitable, Callable, Sequence
+    from datetime import datetime
 
     from moorage.registry.collection_gate import CollectionGate
     from moorage.registry.history import TagHistory
@@ -98,7 +99,7 @@ class RetentionRun:
         pulls: Pulls,
         *,
         dry_run: bool = False,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import random
 import time
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 import structlog
@@ -24,10 +23,12 @@ from moorage.gc.report import FINISHED
 from moorage.registry import layout
 from moorage.registry.collection_pause import read_pause
 from moorage.registry.collection_state import ENDED, RESERVE, list_state
+from moorage.registry.stamps import utc_now
 from moorage.storage.driver import StorageError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from datetime import datetime
 
     from moorage.storage.driver import Driver
 
@@ -56,7 +57,7 @@ class CollectionSchedule:
         interval_s: float,
         reports_only: bool = False,
         sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
-        now: Callable[[], datetime] = lambda: datetime.now(UTC),
+        now: Callable[[], datetime] = utc_now,
     ) -> None:
         self._driver = driver
         self._collect = collect
