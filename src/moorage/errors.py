@@ -237,6 +237,19 @@ class PreconditionFailed(RegistryError):
     message = "requested access to the resource is denied"
 
 
+class Protected(RegistryError):
+    """An immutable tag or a legal hold forbids the change.
+
+    The message has the reason, since most clients show no detail.  There is none, since crane shows both.
+    """
+
+    code = "DENIED"
+    message = "the content is protected"
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": self.subject or self.message}]
+
+
 class QuotaExceeded(RegistryError):
     """The request would exceed a quota.  The reason is in the message, since clients print only that.
 

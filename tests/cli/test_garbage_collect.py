@@ -170,6 +170,9 @@ def old_garbage(garbage: Path) -> Path:
 
 
 TABLE = """\
+repository          manifests     layers       bytes
+(in no repository)          0          0         7 B
+
 1 blobs and 0 manifests eligible for deletion (7 B)
 """
 
@@ -230,6 +233,7 @@ def test_repositories_are_listed_largest_first(
     run: Run, tmp_path: Path, quick: list[float], capsys: pytest.CaptureFixture[str]
 ) -> None:
     report = Report("token", freeable=Volume(3, 5000), freed=Volume(2, 4096), layers=3, kept=1, quarantined=2)
+    report.unlinked = Volume(1, 12)
     report.repositories = {
         RepoName("small/app"): RepositoryReport(1, 0, 904),
         RepoName("big"): RepositoryReport(0, 2, 4096),
@@ -237,10 +241,11 @@ def test_repositories_are_listed_largest_first(
     }
     garbage_collect_run._show(report)
     assert capsys.readouterr().out.splitlines() == [
-        "repository  manifests     layers       bytes",
-        "big                 0          2     4.0 KiB",
-        "small/app           1          0       904 B",
-        "none                0          1         0 B",
+        "repository          manifests     layers       bytes",
+        "big                         0          2     4.0 KiB",
+        "small/app                   1          0       904 B",
+        "none                        0          1         0 B",
+        "(in no repository)          0          0        12 B",
         "",
         "3 blobs and 1 manifests eligible for deletion (4.9 KiB)",
         "removed 2 blobs (4.0 KiB), 3 layer links in 0.0 s",

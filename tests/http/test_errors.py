@@ -255,7 +255,12 @@ PROVOKED: Final[dict[type[errors.RegistryError], tuple[Provoked, int, str, str]]
         page_size_invalid, 400, "PAGINATION_NUMBER_INVALID", "invalid number of results requested",
     ),
     errors.PreconditionFailed: (precondition_failed, 412, "DENIED", "requested access to the resource is denied"),
-    errors.QuotaExceeded: (quota_exceeded, 403, "DENIED", "quota exceeded: library uses 0 B of 1 B"),
+    errors.Protected: (
+        protected, 403, "DENIED", f"the tag v1 of {NAME} is immutable by immutability.rules[0]",
+    ),
+    errors.QuotaExceeded: (
+        quota_exceeded, 403, "DENIED", "quota exceeded: library uses 0 B of 1 B, and 3 B more do not fit",
+    ),
     errors.RangeInvalid: (range_invalid, 416, "RANGE_INVALID", "invalid content range"),
     errors.RangeNotSatisfiable: (range_not_satisfiable, 416, "RANGE_INVALID", "invalid content range"),
     errors.RequestTimeout: (request_timeout, 408, "BLOB_UPLOAD_INVALID", "blob upload invalid"),

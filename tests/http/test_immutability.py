@@ -40,6 +40,7 @@ def refused(answer: httpx.Response, *fragments: str) -> bool:
     (entry,) = answer.json()["errors"]
     assert answer.status_code == 403
     assert entry["code"] == "DENIED"
+    assert "detail" not in entry, "crane shows both"
     assert all(fragment in entry["message"] for fragment in fragments), entry["message"]
     return True
 

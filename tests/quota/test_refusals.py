@@ -36,7 +36,8 @@ async def test_a_closing_put_that_does_not_fit_is_refused_unread(node: StartNode
     target = f"{location}&digest={large.digest}"
     answer = await client.send("PUT", target, unread(), {"content-length": "10001"})
     assert (answer.status_code, codes(answer)) == (403, ["DENIED"])
-    assert answer.json()["errors"][0]["message"] == "quota exceeded: team-a uses 0 B of 9.7 KiB"
+    message = "quota exceeded: team-a uses 0 B of 9.7 KiB, and 9.8 KiB more do not fit"
+    assert answer.json()["errors"][0]["message"] == message
     assert detail(answer) == {"repositories": "team-a", "used": 0, "limit": 10_000, "more": 10_001}
     assert [page async for page in driver.children(layout.uploads(RepoName(NAME)))] == [], "the upload is gone"
 

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_UNLINKED: Final = "(in no repository)"
 _CONTINUE: Final = "nothing that is needed was removed; the next run continues"
 
 
@@ -83,14 +84,18 @@ class _Progress:
 def _show(report: Report) -> None:
     """Print a table of repositories, largest first, and totals in the words of CNCF Distribution."""
     from moorage.cli.progress import format_bytes
+    from moorage.gc.report import RepositoryReport
 
     rows = sorted(report.repositories.items(), key=lambda row: (-row[1].bytes, row[0]))
-    if rows:
-        width = max(len("repository"), *(len(name) for name, _ in rows))
+    shown = [(str(name), found) for name, found in rows]
+    if report.unlinked.objects:
+        shown.append((_UNLINKED, RepositoryReport(bytes=report.unlinked.bytes)))
+    if shown:
+        width = max(len("repository"), *(len(name) for name, _ in shown))
         typer.echo(f"{'repository':<{width}}  manifests     layers       bytes")
-        for name, found in rows:
+        for label, found in shown:
             size = format_bytes(found.bytes)
-            typer.echo(f"{name:<{width}}  {found.manifests:>9}  {found.layers:>9}  {size:>10}")
+            typer.echo(f"{label:<{width}}  {found.manifests:>9}  {found.layers:>9}  {size:>10}")
         typer.echo("")
     manifests = sum(found.manifests for _, found in rows)
     freeable = f"{report.freeable.objects} blobs and {manifests} manifests eligible for deletion"

@@ -16,6 +16,7 @@
     removed        number of removed `manifests` and `layers` (links), `history` (entries of tags, and
                    objects with old changes of tags), `trash`
                    (expired records), `uploads`, `repositories` (empty ones)
+    unlinked       objects and bytes of `freeable` that no repository links: of pushes that died, or erased links
     repositories   by name: `manifests`, `layers`, and `bytes` of the dead blobs that these linked; a blob that
                    several repositories linked counts in each
     problems       objects that were skipped: `key`, `reason`; at most 1000, `problem_count` has all
@@ -70,6 +71,7 @@ class Report:
     resumed: bool = False
     seconds: float = 0.0
     freeable: Volume = field(default_factory=Volume)
+    unlinked: Volume = field(default_factory=Volume)
     freed: Volume = field(default_factory=Volume)
     kept: int = 0
     quarantined: int = 0
@@ -91,6 +93,11 @@ class Report:
         self.repositories = {}
         named = [(name, digest, True) for name, digest in marked.revisions]
         named += [(name, digest, False) for name, digest in marked.layers]
+        linked = {digest for _, digest, _ in named}
+        self.unlinked = Volume()
+        for digest, stat in marked.blobs.items():
+            if digest not in linked:
+                self.unlinked.add(stat.size)
         for name, digest, is_manifest in named:
             found = self.repositories.setdefault(name, RepositoryReport())
             if is_manifest:
@@ -112,6 +119,7 @@ class Report:
             "seconds": round(self.seconds, 3),
             "freeable": {"objects": self.freeable.objects, "bytes": self.freeable.bytes},
             "freed": {"objects": self.freed.objects, "bytes": self.freed.bytes},
+            "unlinked": {"objects": self.unlinked.objects, "bytes": self.unlinked.bytes},
             "kept": self.kept,
             "quarantined": self.quarantined,
             "removed": {

@@ -53,7 +53,8 @@ class QuotaChecks:
             if size and limit.bytes is not None and used[0] + size > limit.bytes:
                 self.usage.doubt(limit)
                 raise QuotaExceeded(
-                    f"{limit.pattern} uses {format_size(used[0])} of {format_size(limit.bytes)}",
+                    f"{limit.pattern} uses {format_size(used[0])} of {format_size(limit.bytes)}, "
+                    f"and {format_size(size, up=True)} more do not fit",
                     detail={"repositories": limit.pattern, "used": used[0], "limit": limit.bytes, "more": size},
                 )
             if tags and limit.tags is not None and used[1] + tags > limit.tags:

@@ -38,12 +38,15 @@ def covers(pattern: str, name: RepoName) -> bool:
     return _regex(pattern).fullmatch(name) is not None
 
 
-def format_size(size: int) -> str:
-    """Return a size in bytes as `9.9 GiB`; rounded down, so that what is not full never looks full."""
+def format_size(size: int, *, up: bool = False) -> str:
+    """Return a size in bytes as `9.9 GiB`; rounded down, so that what is not full never looks full.
+
+    `up`: rounded up, so that what does not fit never looks as if it fitted.
+    """
     if size < _KIBI:
         return f"{size} B"
     value, unit = size * 10, 0
     while value >= _KIBI * 10 and unit < len(_UNITS) - 1:
-        value //= _KIBI
+        value = -(-value // _KIBI) if up else value // _KIBI
         unit += 1
     return f"{value // 10}.{value % 10} {_UNITS[unit]}".replace(".0 ", " ")
