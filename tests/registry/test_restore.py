@@ -12,11 +12,14 @@ from tests.registry.images import NAME, T1, T2, everything, push
 
 from moorage.errors import BlobUnknown, ManifestUnknown
 from moorage.registry import layout
+from moorage.registry.blob_store import BlobStore
 from moorage.registry.blobs import StoredBlobs
 from moorage.registry.history import TagHistory
 from moorage.registry.interface import Caller
+from moorage.registry.links import Links
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.referrers import StoredReferrers
+from moorage.registry.repository_removal import RepositoryRemoval
 from moorage.registry.restore import RESTORED, Restorer, RestoreRefused
 from moorage.registry.tag_list import StoredTags
 from moorage.registry.timeline import tag_timeline
@@ -179,6 +182,22 @@ async def test_a_moved_tag_returns_to_what_it_pointed_to(registry: Registry, res
     await registry.push(OTHER, T1)
     assert (await restorer.tag(NAME, T1, at=well)).tags == {T1: ONE.digest}
     assert await registry.state() == {T1: ONE.digest}
+
+
+@pytest.mark.parametrize("by_time", [False, True])
+async def test_tags_of_a_repository_keep_their_order(
+    registry: Registry, restorer: Restorer, driver: Driver, by_time: bool
+) -> None:
+    """Retention keeps the newest tags: a restore must not make others of them."""
+    for tag, built in (("z", ONE), ("m", OTHER), ("a", ONE), ("k", OTHER)):
+        await registry.push(built, Tag(tag))
+    await registry.history.flush()
+    at = datetime.now(UTC)
+    trash = Trash(driver, keep_s=UNDO_S)
+    removal = RepositoryRemoval(driver, NAME, store=BlobStore(driver), links=Links(driver), trash=trash)
+    await removal.run(by="root", reason="test")
+    result = await restorer.repository(NAME, at=at if by_time else None)
+    assert list(result.tags) == ["z", "m", "a", "k"], "in the order in which they were set"
 
 
 @pytest.mark.parametrize("lost", ["layer", "manifest", "torn", "short"])

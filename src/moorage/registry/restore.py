@@ -18,7 +18,9 @@ Above: `moorage restore`.  Below: `manifests.py`, `links.py`, `tags.py`, `blob_s
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
@@ -38,9 +40,10 @@ from moorage.storage.driver import KeyMissing, ObjectTooLarge
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
-    from datetime import datetime
+    from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
+    from moorage.registry.collection_gate import CollectionSnapshot
+    from moorage.registry.history import TagEvent
     from moorage.registry.referrer_links import ReferrerLink
     from moorage.registry.trash import TrashEntry
     from moorage.storage.driver import Driver
@@ -52,6 +55,9 @@ RESTORED: Final = "moorage restore"
 """Reason in the history of a tag."""
 
 _DEPTH: Final = 32
+_APART_S: Final = 0.01
+"""Seconds between two tags: filesystems take their times from a clock that ticks 100 to 1,000 times a second."""
+_AGAIN: Final = "repeat the command when the collection has ended"
 _COLLECTED: Final = "it was removed by garbage collection, or never stored here"
 
 
@@ -95,8 +101,10 @@ class Restorer:
         by: str = "",
         protection: Protection = UNPROTECTED,
         now: Callable[[], datetime] = utc_now,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._driver = driver
+        self._sleep = sleep
         self._protection = protection
         self._by = by
         self._links = Links(driver)
@@ -164,9 +172,13 @@ class Restorer:
         """Restore everything that the last deletion of the whole repository removed; tags that exist stay.
 
         With `at`: what was deleted since then comes back, and every tag points to what it pointed to.
+
+        Tags are set one after another as they were pushed, so that the newest is the newest for retention.  A
+        bucket may have times of whole seconds; then the order of those of one second is lost.
         """
         result = Restored()
         wanted: dict[Tag, Digest] = {}
+        timelines = await tag_timelines(self._driver, name)
         if at is None:
             entries = await self._last_deletion(name)
             wanted = {
@@ -174,7 +186,7 @@ class Restorer:
             }
         else:
             entries = [entry for entry in await self._all(name) if entry.at > at]
-            for tag, timeline in (await tag_timelines(self._driver, name)).items():
+            for tag, timeline in timelines.items():
                 target = state_at(timeline, at)
                 if target is not None:
                     wanted[tag] = target
@@ -194,11 +206,12 @@ class Restorer:
         applied = await self._apply(plan, revived=set() if at is None else set(digests))
         result.manifests, result.layers = applied.manifests, applied.layers
 
-        async def point(tag: Tag) -> None:
-            if wanted[tag] in plan.manifests:
-                await self._point(name, tag, wanted[tag], result)
-
-        await map_bounded(sorted(wanted), point)
+        tags = [tag for tag in sorted(wanted) if wanted[tag] in plan.manifests]
+        pushed = {tag: _pushed(timelines.get(tag, ()), wanted[tag], at) for tag in tags}
+        for number, tag in enumerate(sorted(tags, key=lambda tag: pushed[tag])):
+            if number:
+                await self._sleep(_APART_S)
+            await self._point(name, tag, wanted[tag], result)
         return result
 
     async def _to_point(
@@ -366,3 +379,9 @@ class Restorer:
 
         async for page in self._tags.names(name):
             await map_bounded(page, consider)
+
+
+def _pushed(timeline: Sequence[TagEvent], digest: Digest, until: datetime | None) -> datetime:
+    """Return when a tag was last set to a manifest, at `until` or before; the beginning of time if unknown."""
+    times = [event.at for event in timeline if event.digest == digest and (until is None or event.at <= until)]
+    return max(times, default=datetime.min.replace(tzinfo=UTC))
