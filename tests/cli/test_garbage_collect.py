@@ -6,6 +6,7 @@ import json
 import os
 import time
 from contextlib import nullcontext
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -144,6 +145,8 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     class Mark:
         def __init__(self, _: Settings, driver: Driver, options: CollectionOptions, __: object) -> None:
             self.marker = lambda now: SimpleMark(driver, options, now)
+            later = replace(options, grace_s=0, undo_s=0)
+            self.timeless = lambda now: SimpleMark(driver, later, now)
 
         def is_held(self, name: str) -> bool:
             return False

@@ -178,6 +178,33 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("quick")
+def test_a_dry_run_reports_what_waits(
+    run: Run, tmp_path: Path, config: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A full disk after a deletion: the operator sees what comes back with time, and which settings hold it."""
+    served(tmp_path, pushed_and_moved)
+    # With a cache in a file, which the second mark must leave as it is.
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    command = ("garbage-collect", "--grace", "0s")
+    before = json.loads(run(*command, "-d", "--json", config).stdout)
+    assert run("repository", "delete", "--yes", config, NAME).returncode == 0
+    report = json.loads(run(*command, "-d", "--json", config).stdout)
+    stored = list((tmp_path / "data/docker/registry/v2/blobs").rglob("data"))
+    assert report["freeable"] == {"objects": 0, "bytes": 0} == before["waiting"]
+    assert report["waiting"] == {"objects": len(stored), "bytes": sum(path.stat().st_size for path in stored)}
+    assert json.loads(run(*command, "-d", "--json", config).stdout)["waiting"] == report["waiting"]
+    line = f"at most {len(stored)} blobs "
+    assert any(
+        found.startswith(line) and "storage.delete.undo and storage.maintenance.garbagecollection.grace" in found
+        for found in run(*command, "-d", config).stdout.splitlines()
+    )
+    done = run(*command, config)
+    assert (done.returncode, "--dry-run reports how much" in done.stdout) == (0, True), done.stderr
+    assert all(path.exists() for path in stored)
+    assert json.loads(run(*command, "--json", config).stdout)["waiting"] is None
+
+
+@pytest.mark.usefixtures("quick")
 def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> None:
     """It is in no repository, its bytes are gone, and a record has who did it."""
     served(tmp_path, pushed_and_moved)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = ["run"]
 
+_TIMES: Final = "the times of storage.delete.undo and storage.maintenance.garbagecollection.grace"
 _UNLINKED: Final = "(in no repository)"
 _CONTINUE: Final = "nothing that is needed was removed; the next run continues"
 
@@ -100,6 +101,9 @@ def _show(report: Report) -> None:
     manifests = sum(found.manifests for _, found in rows)
     freeable = f"{report.freeable.objects} blobs and {manifests} manifests eligible for deletion"
     typer.echo(f"{freeable} ({format_bytes(report.freeable.bytes)})")
+    if report.waiting is not None and report.waiting.objects:
+        size = format_bytes(report.waiting.bytes)
+        typer.echo(f"at most {report.waiting.objects} blobs ({size}) more when {_TIMES} have passed")
     if report.dry_run:
         typer.echo("dry run: nothing was removed")
         return
@@ -118,3 +122,5 @@ def _show(report: Report) -> None:
         typer.echo(f"{report.kept} blobs were kept, because they became needed during the run")
     if report.quarantined:
         typer.echo(f"{report.quarantined} objects of a run that died are kept until its removals cannot arrive")
+    if report.waits:
+        typer.echo(f"content may wait until {_TIMES} have passed; --dry-run reports how much")

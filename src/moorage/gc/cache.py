@@ -198,6 +198,10 @@ class MarkCache:
     _at: array[int] = field(default_factory=lambda: array("I"))
     _references: array[int] = field(default_factory=lambda: array("I", [0]))
 
+    def without_judgements(self) -> MarkCache:
+        """Return a cache for a mark with other options; both share names and references, and neither is lost."""
+        return MarkCache(self.origin, digests=self.digests, _at=self._at, _references=self._references)
+
     # References of manifests: blobs, children, subject at a place in `_references`.
 
     def has_references(self, manifest: int) -> bool:

@@ -22,6 +22,7 @@ Below: `reachability.py`, `references.py`.
 
 from __future__ import annotations
 
+import math
 import re
 from typing import TYPE_CHECKING, Final
 
@@ -107,6 +108,7 @@ class Marker:
             if any(digest.algorithm != "sha256" for digest in marked.blobs):
                 await self._check_algorithms(examiner, marked)
         marked.counts.dead_bytes = sum(stat.size for stat in marked.blobs.values())
+        marked.waits = marked.waits or any(record.until < math.inf for record in self.cache.records.values())
         return marked
 
     async def _list_repositories(self, examiner: Examiner, marked: Marked) -> None:
@@ -204,8 +206,12 @@ class Marker:
             for number, digest, stat in zip(part, digests, stats, strict=True):
                 if stat is None:
                     cache.suspects.discard(number)
-                elif stat.modified_s + self._options.grace_s <= self._now and not cache.needed(number):
+                elif cache.needed(number):
+                    continue
+                elif stat.modified_s + self._options.grace_s <= self._now:
                     marked.blobs[digest] = stat
+                else:
+                    marked.waits = True
 
     async def _check_algorithms(self, examiner: Examiner, marked: Marked) -> None:
         """Examine again the repositories that have links of an algorithm which they had not: rare, and the one

@@ -74,6 +74,8 @@ class Marked:
     """At most `PROBLEMS_LIMIT` of them."""
     problem_count: int = 0
     counts: Counts = field(default_factory=Counts)
+    waits: bool = False
+    """Content may be kept only until a time; false is no proof that none is."""
     by_repository: dict[RepoName, RepositoryCounts] = field(default_factory=dict)
     """Repositories with anything to remove only."""
 

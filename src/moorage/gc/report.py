@@ -10,6 +10,8 @@
     resumed        the run continued one that was interrupted
     seconds        duration
     freeable       objects and bytes of what nothing needs, by the first mark
+    waiting        objects and bytes that nothing needs once the times of grace and undo have passed, beside
+                   `freeable`, those of pushes in progress among them; null unless `dry_run`
     freed          those that were removed
     kept           objects that were condemned and became needed, or were requested, before their removal
     quarantined    objects of an earlier run whose removal may still arrive; they are kept until it cannot
@@ -71,6 +73,8 @@ class Report:
     resumed: bool = False
     seconds: float = 0.0
     freeable: Volume = field(default_factory=Volume)
+    waiting: Volume | None = None
+    waits: bool = False
     unlinked: Volume = field(default_factory=Volume)
     freed: Volume = field(default_factory=Volume)
     kept: int = 0
@@ -88,6 +92,7 @@ class Report:
     def note_marked(self, marked: Marked) -> None:
         """Set what the first mark found."""
         self.freeable = Volume(len(marked.blobs), sum(stat.size for stat in marked.blobs.values()))
+        self.waits = marked.waits
         self.problems = marked.problems
         self.problem_count = marked.problem_count
         self.repositories = {}
@@ -107,8 +112,16 @@ class Report:
             if digest in marked.blobs:
                 found.bytes += marked.blobs[digest].size
 
+    def note_waiting(self, marked: Marked, later: Marked) -> None:
+        """Set what a mark without times has found beside the first."""
+        self.waiting = Volume()
+        for digest, stat in later.blobs.items():
+            if digest not in marked.blobs:
+                self.waiting.add(stat.size)
+
     def as_json(self) -> dict[str, Any]:  # Any: a JSON document
         """Return the stable form that `moorage garbage-collect --json` prints."""
+        waiting = self.waiting and {"objects": self.waiting.objects, "bytes": self.waiting.bytes}
         return {
             "version": 1,
             "run": self.token,
@@ -118,6 +131,7 @@ class Report:
             "resumed": self.resumed,
             "seconds": round(self.seconds, 3),
             "freeable": {"objects": self.freeable.objects, "bytes": self.freeable.bytes},
+            "waiting": waiting,
             "freed": {"objects": self.freed.objects, "bytes": self.freed.bytes},
             "unlinked": {"objects": self.unlinked.objects, "bytes": self.unlinked.bytes},
             "kept": self.kept,

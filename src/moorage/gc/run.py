@@ -102,17 +102,19 @@ def _utc_now() -> datetime:
 class Collection:
     """Parts and environment of a run.
 
-    `marker` makes the source of marks for ages relative to a time (`mark.Marker`).  `owner` names this process in
-    the lease.  `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`:
-    time for which nodes remember links (`StoredOptions.links_s`).  `cleans`: old uploads, and old records of
-    changes of tags, are removed too, the latter not from repositories that `holds` names.  `progress` is called
-    with a phase, and with how much of how much of it is done.
+    `marker` makes the source of marks for ages relative to a time (`mark.Marker`).  `timeless`: the same without
+    times of grace and undo, by which a dry run reports what waits for them.  `owner` names this process in the
+    lease.  `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`: time
+    for which nodes remember links (`StoredOptions.links_s`).  `cleans`: old uploads, and old records of changes of
+    tags, are removed too, the latter not from repositories that `holds` names.  `progress` is called with a phase,
+    and with how much of how much of it is done.
     """
 
     driver: Driver
     options: CollectionOptions
     marker: Callable[[datetime], MarkSource]
     owner: str
+    timeless: Callable[[datetime], MarkSource] | None = None
     token: str = field(default_factory=new_token)
     sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
     foreign_writers: bool = False
@@ -153,7 +155,10 @@ async def _dry_run(collection: Collection) -> Report:
             "another registry writes to this store (foreignwriters), and would not observe a removal: nothing was "
             "removed"
         )
-    report.note_marked(await collection.marker(collection.now()).mark())
+    marked = await collection.marker(collection.now()).mark()
+    report.note_marked(marked)
+    if collection.timeless is not None:
+        report.note_waiting(marked, await collection.timeless(collection.now()).mark())
     return report
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from moorage.gc.cache import MarkCache
@@ -72,6 +73,17 @@ class StoredMark:
             cache=self._cache,
             holds=self.is_held,
             progress=lambda done, total: self._progress("marking", done, total),
+        )
+
+    def timeless(self, now: datetime) -> Marker:
+        """Return the source of marks without times of grace and undo; the cache of the others stays as it is."""
+        return Marker(
+            self._driver,
+            replace(self._options, grace_s=0, undo_s=0),
+            now=now,
+            cache=None if self._cache is None else self._cache.without_judgements(),
+            holds=self.is_held,
+            progress=lambda done, total: self._progress("marking without grace and undo", done, total),
         )
 
     def is_held(self, name: RepoName) -> bool:

@@ -75,6 +75,7 @@ async def run_collection(
         driver=driver,
         options=options,
         marker=mark.marker,
+        timeless=mark.timeless,
         owner=owner,
         sizes=sizes,
         holds=mark.is_held,
