@@ -63,6 +63,14 @@ def test_each_part_ends_with_its_figures(capsys: pytest.CaptureFixture[str]) -> 
     ]
 
 
+def test_an_exceeded_total_is_not_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    """`35 of 34` looks like a mistake; the total was an estimate."""
+    with progress_meter(quiet=False, clock=lambda: 1.0) as meter:
+        meter.begin("links deleted", 34)
+        meter.advance(35)
+    assert capsys.readouterr().err.splitlines()[-1] == "links deleted: 35 in 0.0 s"
+
+
 def test_nothing_begun_is_nothing_written(capsys: pytest.CaptureFixture[str]) -> None:
     with progress_meter(quiet=False):
         pass

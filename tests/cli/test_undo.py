@@ -147,6 +147,8 @@ def test_a_repository_is_deleted_and_restored(run: Run, tmp_path: Path, config: 
     result = run("restore", config, NAME)
     assert (result.returncode, where(tmp_path, T1)) == (0, str(OTHER.digest)), result.stderr
     assert result.stdout.endswith("restored 2 tags, 2 manifests and 4 blobs\n")
+    again = run("restore", config, NAME)
+    assert (again.returncode, again.stdout) == (0, "nothing was restored: all of it is there already\n")
     check = run("storage", "check", config)
     assert (check.returncode, "0 errors" in check.stdout) == (0, True), check.stdout
 

@@ -139,7 +139,8 @@ class _Lines:
         self._phase = ""
 
     def _figures(self) -> str:
-        total = f" of {self._format(self._total)}" if self._total else ""
+        # A total may be an estimate: one that was exceeded is none.
+        total = f" of {self._format(self._total)}" if self._total and self._total >= self._done else ""
         return f"{self._format(self._done)}{total}"
 
     def _format(self, count: float) -> str:

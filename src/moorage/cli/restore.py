@@ -115,6 +115,9 @@ def _show(result: Restored, *, as_json: bool) -> None:
         typer.echo(f"{tag} exists and was left as it is", err=True)
     for problem in result.problems:
         typer.echo(f"not restored: {problem}", err=True)
+    if not (result.tags or result.manifests or result.layers or result.problems):
+        typer.echo("nothing was restored: all of it is there already")
+        return
     typer.echo(
         f"restored {len(result.tags)} tags, {len(result.manifests)} manifests and {len(result.layers)} blobs"
     )
