@@ -55,20 +55,20 @@ class SimpleMark:
             roots = tags.get(name, set()) & set(revisions)
             roots |= {digest for digest, stat in revisions.items() if self._is_kept(stat)}
             needed, blobs = await self._closure(roots, set(revisions))
-            blobs |= {digest for digest, stat in layers.items() if stat.modified >= self._before}
+            blobs |= {digest for digest, stat in layers.items() if stat.modified > self._before}
             marked.revisions |= {(name, digest) for digest in revisions if digest not in needed}
             marked.layers |= {(name, digest) for digest in layers if digest not in blobs}
             needed_bytes |= needed | (blobs & set(layers))
         async for page in self._driver.scan(layout.BLOBS):
             for stat in page:
                 parsed = layout.parse_key(stat.key)
-                dead = parsed is not None and parsed.kind == "blob" and stat.modified < self._before
+                dead = parsed is not None and parsed.kind == "blob" and stat.modified <= self._before
                 if dead and parsed is not None and parsed.digest not in needed_bytes and parsed.digest is not None:
                     marked.blobs[parsed.digest] = stat
         return marked
 
     def _is_kept(self, stat: Stat) -> bool:
-        return not self._untagged or stat.modified >= self._before
+        return not self._untagged or stat.modified > self._before
 
     async def _closure(self, roots: set[Digest], revisions: set[Digest]) -> tuple[set[Digest], set[Digest]]:
         needed, blobs, waiting = set[Digest](), set[Digest](), sorted(roots)

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,9 +31,8 @@ from moorage.testing.memory_objects import Bucket, MemoryObjects
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
-    from moorage.storage.driver import Driver, Key, Version, When
+    from moorage.storage.driver import Bulk, Driver, Key, Version, When
 
 
 @pytest.fixture(params=["memory", "filesystem", "objects", "inexact"])
@@ -58,6 +60,32 @@ async def test_garbage_goes_and_everything_else_stays(store: Driver, simple: boo
     second = await run(store)
     assert second.freed.objects == second.freeable.objects == 0
     assert await state_of(store) == {"ended", "reserve"}
+
+
+def set_times(folder: Path, at_ns: int) -> None:
+    for path in filter(Path.is_file, folder.rglob("*")):
+        os.utime(path, ns=(at_ns, at_ns))
+
+
+@pytest.mark.parametrize("simple", [False, True])
+async def test_what_is_as_old_as_the_run_is_not_young(tmp_path: Path, simple: bool) -> None:
+    """Times of files advance in steps of milliseconds, and have more digits than a datetime."""
+
+    class OneTick(InstrumentedDriver):
+        @property
+        def bulk(self) -> Bulk:
+            return self._driver.bulk
+
+        async def after_change(self, call: str) -> None:
+            if call.startswith("write ") and f"/{RUNNING}." in call:
+                set_times(tmp_path, time.time_ns() // 1000 * 1000 + 490)  # a datetime rounds it down
+
+    store = FilesystemDriver(tmp_path)
+    garbage = Garbage()
+    await garbage.write(store)
+    await run(OneTick(store), simple=simple)
+    await garbage.check(store)
+    await store.close()
 
 
 async def calls_of_a_run(*, simple: bool) -> int:

@@ -24,6 +24,7 @@ from __future__ import annotations
 
 import math
 import re
+from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.gc.cache import BlobPrefix, MarkCache
@@ -58,6 +59,7 @@ __all__ = [
     "TagHistoryEntry",
 ]
 
+_RESOLUTION: Final = timedelta(microseconds=1)
 _COMPARED_AT_ONCE: Final = 1_000
 _EXAMINED_AT_ONCE: Final = 100
 _FOUND_AT_ONCE: Final = 2_000
@@ -68,7 +70,8 @@ _DATA: Final = re.compile(rf"{re.escape(layout.BLOBS)}/(sha256|sha512)/[a-f0-9]{
 class Marker:
     """Marks one store; may be called several times in a run.
 
-    `now` is the time by which ages are judged: that of the store at the start of the run.  `cache` is kept up to
+    `now` is the time by which ages are judged: that of the store at the start of the run; what is exactly
+    `grace_s` old is not young.  `cache` is kept up to
     date; without one, it lives as long as this.  `progress` is called with the number of repositories that are
     done, and that of all, 0 while it is unknown.
 
@@ -87,8 +90,9 @@ class Marker:
     ) -> None:
         self._driver = driver
         self._options = options
-        self._at = now
-        self._now = now.timestamp()
+        # Files have times in nanoseconds, and many have the same one: rounded down, `now` would be before its own.
+        self._at = now + _RESOLUTION
+        self._now = self._at.timestamp()
         self.cache = MarkCache() if cache is None else cache
         self._holds = holds
         self._progress = progress or (lambda _done, _all: None)
