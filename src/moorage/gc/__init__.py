@@ -50,9 +50,17 @@ and seen by every listing and read that begins later.
    (SIGSTOP), or get no answer: C4 may be carried out later.
 
    * Until then the digest has to stay doomed.  Another run removes a list of a dead one only `GUARD_S` +
-     `QUARANTINE_S` after the list was written.  The kernel ends a collector `GUARD_S` after it began to write it
-     (`guard.py`), also one that was stopped, before it executes another instruction; `QUARANTINE_S` is for
-     requests that are under way in the network and in the store.
+     `QUARANTINE_S` after the list was written.  The kernel ends a collector that removes at most `GUARD_S` after
+     it began to write the oldest list that exists then (`guard.py`), also one that was stopped, before it executes
+     another instruction; `QUARANTINE_S` is for requests that are under way in the network and in the store.
+   * Nothing is sent in C2, so the timer does not run in it, and it may take any time.  After it, the timer is set
+     to `GUARD_S` - `LOOK_S`, and then the clock is read.  If it is within `LOOK_S` of C1, the timer ends within
+     `GUARD_S` of C1.  Otherwise it is set anew, to `GUARD_S`, and then all lists are written once more under new
+     numbers (C1').  A listing after C1' has to show `running` and all the old lists; only then these are removed.
+     Names are not used twice, so what it shows has existed since C1: the digests were doomed from C1 to C1' by the
+     old lists, and are by the new ones from C1' on, of which the quarantine counts.  C1 of case 1 remains the
+     first one.  If another run has removed an old list before that listing, the digest may have been free, and
+     nothing is sent.  If it does so later, the new list was there before.  A full disk at C1' ends the run.
    * C3: a collector whose `running` or lists were removed by another sends nothing.  `running` of another run is
      removed by the one that holds the lease.  If C3 came before that removal, C1 did, too: while the list exists,
      every listing is one of a run in progress, so 2 does not apply, and 1 does.

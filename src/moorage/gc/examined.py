@@ -63,6 +63,6 @@ class ExaminedRepository:
 
     @property
     def has_nothing(self) -> bool:
-        """No link, upload or record is left; a tag may be."""
+        """Emptiness of the repository, unless it has a tag."""
         has_entries = self.revisions or self.layers or self.aliases
         return self.names.valid and not (has_entries or self.trash or self.uploads or self.reported)

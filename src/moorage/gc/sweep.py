@@ -4,10 +4,13 @@ One round, of at most `ROUND_LISTS` lists:
 
     doom       write the lists of doomed digests
     look       mark again; read which digests were rescued; withdraw those that live from the lists
+    renew      if that took long: write the lists again, under other numbers; the time of a round begins here
     unlink     revision links, parents before the manifests that they list; then layer links; wait for the leases
                of links on other nodes
     remove     bytes, each object only if it is the one that was marked; before each chunk `rescued` is read again
     undoom     remove each list when its objects are gone
+
+Nothing is removed during the look, so neither deadline nor guard count while a large store is marked.
 
 Before each removal the run checks that it is still the one in charge (`_check`).  `gc/__init__.py` has the reasons
 for the order.
@@ -23,7 +26,9 @@ Above: `run.py`.  Below: `markers.py`, `families.py`.
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import dataclass, field
+from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
 import structlog
@@ -37,7 +42,7 @@ from moorage.registry.collection_state import DOOMED
 from moorage.registry.links import LAYER, read_link
 from moorage.registry.sizes import NotForgotten
 from moorage.shielding import run_to_completion
-from moorage.storage.driver import RequestCost, StorageError, StorageExhausted
+from moorage.storage.driver import RequestCost, StorageError, StorageExhausted, StorageReadOnly
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
@@ -51,12 +56,14 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import Digest, RepoName
 
-__all__ = ["DEADLINE_S", "GUARD_S", "Sweep", "SweepTools", "Work", "entry_of"]
+__all__ = ["DEADLINE_S", "GUARD_S", "LOOK_S", "Sweep", "SweepTools", "Work", "entry_of"]
 
 DEADLINE_S: Final = 600.0
-"""Seconds after the lists of a round are written, in which a removal may begin."""
+"""Seconds after the lists of a round are written or renewed, in which a removal may begin."""
 GUARD_S: Final = 720.0
 """Seconds after which a process that is still removing is ended by the kernel."""
+LOOK_S: Final = 60.0
+"""Seconds of a look after which the lists are renewed."""
 ROUND_LISTS: Final = 100
 _CHUNK: Final = 1000
 _LATE_S: Final = 10.0
@@ -142,8 +149,7 @@ class Sweep:
         while len(work):
             self.has_run = True
             part = _part(work, limit)
-            with self._tools.guard(GUARD_S):
-                done = await _Round(self._tools, self, self._condemned).run(part)
+            done = await _Round(self._tools, self, self._condemned).run(part)
             if not len(done):
                 raise CollectionStopped("the store is too slow: nothing was removed within the time of a round")
             work = work.without(done)
@@ -186,26 +192,66 @@ class _Round:
         self._tools = tools
         self._sweep = sweep
         self._condemned = condemned
-        self._deadline = 0.0
+        self._deadline = inf
         self._lists: dict[StateName, list[ListEntry]] = {}
         self._issued: set[StateName] = set()
         self._done = Work()
 
     async def run(self, work: Work) -> Work:
-        tools = self._tools
-        self._deadline = tools.clock() + DEADLINE_S
         await self._check(self._condemned)
-        try:
-            links, blobs = await self._doom(work)
-            work, links, blobs = await self._look(work, links, blobs)
-            await self._unlink(work, links)
-            for name in list(blobs):
-                await self._remove(work, name)
-        except _DeadlinePassed:
-            pass
-        finally:
-            await run_to_completion(self._retreat())
+        with ExitStack() as guard:
+            try:
+                began = self._tools.clock()
+                links, blobs = await self._doom(work)
+                work, links, blobs = await self._look(work, links, blobs)
+                links, blobs = await self._arm(guard, began, links, blobs)
+                await self._unlink(work, links)
+                for name in list(blobs):
+                    await self._remove(work, name)
+            except _DeadlinePassed:
+                pass
+            finally:
+                await run_to_completion(self._retreat())
         return self._done
+
+    async def _arm(
+        self, guard: ExitStack, began: float, links: set[StateName], blobs: set[StateName]
+    ) -> tuple[set[StateName], set[StateName]]:
+        """Let the time of removals begin: with the lists, or with new ones if writing and looking took long."""
+        tools = self._tools
+        self._deadline = began + DEADLINE_S
+        guard.enter_context(tools.guard(GUARD_S - LOOK_S))
+        # Read after the timer is set: so it ends within `GUARD_S` of the lists, also if this process was stopped.
+        if tools.clock() - began <= LOOK_S:
+            return links, blobs
+        guard.close()
+        self._deadline = tools.clock() + DEADLINE_S
+        guard.enter_context(tools.guard(GUARD_S))
+        return await self._renew(links, blobs)
+
+    async def _renew(self, links: set[StateName], blobs: set[StateName]) -> tuple[set[StateName], set[StateName]]:
+        """Write the lists once more; return the new names.  The old ones must have been there all the time."""
+        old = links | blobs
+        renewed = await self._rewritten(links), await self._rewritten(blobs)
+        # A successor may have removed them during the look; then what was on them was not doomed meanwhile.
+        await self._check(old)
+        await self._tools.markers.remove(sorted(old))
+        for name in old:
+            del self._lists[name]
+        return renewed
+
+    async def _rewritten(self, names: set[StateName]) -> set[StateName]:
+        entries = [entry for name in sorted(names) for entry in self._lists[name]]
+        full = "the store is full, and the lists of this run could not be renewed; make a little room (1 MiB)"
+        try:
+            written = await self._tools.markers.write_lists(DOOMED, entries, self._lists)
+        except StorageReadOnly:
+            raise
+        except StorageExhausted as error:
+            raise CollectionStopped(f"{full}: {error}") from error
+        if sum(len(self._lists[name]) for name in written) < len(entries):
+            raise CollectionStopped(full)
+        return written
 
     async def _check(self, lists: set[StateName]) -> None:
         """Raise CollectionStopped unless this run is in charge, and the requests see its lists."""

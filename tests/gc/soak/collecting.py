@@ -48,9 +48,9 @@ def shorten() -> None:
     for name, seconds in _SHORT.items():
         getattr(moorage.gc.run, name)
         setattr(moorage.gc.run, name, seconds)
-    for name in ("GUARD_S", "DEADLINE_S"):
+    for name, part in (("GUARD_S", 1.0), ("DEADLINE_S", 0.5), ("LOOK_S", 0.1)):
         getattr(moorage.gc.sweep, name)
-        setattr(moorage.gc.sweep, name, _SHORT["GUARD_S"] * (1.0 if name == "GUARD_S" else 0.5))
+        setattr(moorage.gc.sweep, name, _SHORT["GUARD_S"] * part)
     assert float(collection_state.RENEW_S) == RENEW_S, "the module that shortens RENEW_S was not imported"
 
 
