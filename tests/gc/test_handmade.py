@@ -53,7 +53,7 @@ def test_a_name_that_would_be_written_in_another_way_is_none(name: str) -> None:
     assert StateName.parse(name) is None
 
 
-@pytest.mark.parametrize("name", ["doomed.x.00001", "condemned.x.123456", "running.x", "ended.1-a", "progress.x"])
+@pytest.mark.parametrize("name", ["doomed.x.00001", "condemned.x.123456", "running.x", "ended.1-a", "probe.x"])
 def test_names_of_state_objects(name: str) -> None:
     assert str(StateName.parse(name)) == name
 

@@ -247,16 +247,14 @@ async def test_a_run_that_was_interrupted_before_it_condemned_leaves_nothing(sec
     assert await state_of(store) <= {"reserve"} | ({"running"} if seconds > 5 else set())
 
 
-async def test_a_run_that_removes_nothing_waits_once() -> None:
-    """Its end need not be observed by anyone; an empty nightly run is the usual one."""
+@pytest.mark.parametrize("is_empty", [False, True])
+async def test_a_run_waits_for_listings_at_both_ends(is_empty: bool) -> None:
+    """Its `ended` has to be observed before that of the last run goes, also if it has removed nothing itself."""
     store = MemoryDriver()
+    if not is_empty:
+        await Garbage().write(store)
     clock = FakeClock()
-    options = CollectionOptions(wait_s=0)
-    assert (await run(store, options, clock=clock)).outcome == "finished"
-    assert clock.seconds == pytest.approx(RENEW_S * 1.05 + 0.25)
-    await Garbage().write(store)
-    clock = FakeClock()
-    await run(store, CollectionOptions(grace_s=0, wait_s=0), clock=clock)
+    assert (await run(store, CollectionOptions(grace_s=0, wait_s=0), clock=clock)).outcome == "finished"
     assert clock.seconds == pytest.approx(2 * (RENEW_S * 1.05 + 0.25))
 
 

@@ -29,7 +29,8 @@ and seen by every listing and read that begins later.
    than `RENEW_S` between `running` and its first look, so W1 is before that look: case 1, first line.  A run ends
    by writing `ended` first and, `RENEW_S` later, removing `running` and the older `ended`: a listing that is not
    atomic and misses the new `ended`, since it began before it was written, is too old to be used when `running`
-   goes.  A run that has doomed nothing need not be noticed, and does without that wait.
+   goes.  A run that has doomed nothing waits, too: a listing that misses both `ended` looks like one from before
+   the first run, and would hide that one.
 
 3. *Reliance before the link.*  A client that was answered 200 for a HEAD does not send the bytes.  The answer
    writes `rescued` for a condemned digest, and lists again.  `rescued` before C2 reads it: kept.  After: the

@@ -216,7 +216,6 @@ class _Run:
         self._since: dict[ListEntry, datetime] = {}
         self._quarantine: dict[StateName, datetime] = {}
         self._condemned: dict[StateName, list[ListEntry]] = {}
-        self._sweeping: Sweep | None = None
 
     async def run(self) -> Report:
         report = self._report
@@ -361,8 +360,7 @@ class _Run:
             report=self._report,
             progress=it.progress,
         )
-        self._sweeping = Sweep(tools, set(self._condemned))
-        return self._sweeping
+        return Sweep(tools, set(self._condemned))
 
     async def _condemn(self, work: Work) -> None:
         """Write the lists of what is not condemned yet, as much as a full disk takes."""
@@ -472,19 +470,15 @@ class _Run:
         await self._remove_rescued(alone=not any(name.kind == RUNNING for name in others))
         await markers.remove([name for name in listing if name.kind == CONDEMNED])
         await markers.write_ended()
-        if self._has_swept or any(name.kind == RUNNING for name in others):
-            # A listing that does not see `ended`, since it began before, is not used any more when the others go.
-            await self._it.sleep(_ALL_OBSERVED_S)
+        # A listing that does not see `ended`, since it began before, is not used any more when the others go.
+        # Also if this run removed nothing: a listing without both looks like one from before the first run.
+        await self._it.sleep(_ALL_OBSERVED_S)
         tokens = {name.token for name in others}
         late = [name for name in await markers.listing() if name.kind == CONDEMNED and name.token in tokens]
         await markers.remove([*late, *(name for name in others if name.kind in {ENDED, PROBE, RUNNING})])
         await markers.remove([StateName(RUNNING, token)])
         await expire(self._driver, now=self._now())
         await markers.make_reserve()
-
-    @property
-    def _has_swept(self) -> bool:
-        return self._sweeping is not None and self._sweeping.has_run
 
     async def _remove_rescued(self, *, alone: bool) -> None:
         """Remove what requests have recorded longer ago than the grace time; another run needs the rest."""

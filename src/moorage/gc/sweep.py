@@ -137,8 +137,6 @@ class Sweep:
         self.families = Families(tools.driver)
         self.kept: set[Digest] = set()
         """Digests that were rescued, with everything that the manifests among them name."""
-        self.has_run = False
-        """Whether anything may have been removed."""
         self.held: list[StateName] = []
         """Lists of removals that may still be carried out."""
 
@@ -147,7 +145,6 @@ class Sweep:
         limit = ROUND_LISTS * self._tools.markers.list_size
         total = len(work)
         while len(work):
-            self.has_run = True
             part = _part(work, limit)
             done = await _Round(self._tools, self, self._condemned).run(part)
             if not len(done):
