@@ -6,13 +6,14 @@ until their file is.  What a call of the driver acknowledged must not be lost.
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from moorage.storage.driver import ABSENT, Key, Note
+from moorage.storage.driver import ABSENT, Key, Note, StorageDenied
 from moorage.storage.filesystem.driver import FilesystemDriver
 
 if TYPE_CHECKING:
@@ -108,7 +109,16 @@ class Disk:
         path = str(Path(f"/proc/self/fd/{fd}").readlink())
         self.syncs.append(path)
         self.dirty.discard(os.fstat(fd).st_ino)
-        self.names = {name for name in self.names if str(Path(name).parent) != path}
+        self.names = {name for name in self.names if not self._settled(name, path)}
+
+    def _settled(self, name: str, synced: str) -> bool:
+        """Return whether the entry of `name` is durable now: it is in `synced`, or in a directory below that is
+        gone, which is durable, too.
+        """
+        if str(Path(name).parent) == synced:
+            return True
+        below = [path for path in Path(name).parents if str(path.parent) == synced]
+        return bool(below) and not below[0].exists()
 
     def keeps(self, path: Path) -> None:
         """The file, or its absence, survives a power cut."""
@@ -184,15 +194,90 @@ async def test_a_deletion_survives(driver: FilesystemDriver, disk: Disk, tmp_pat
     keys = [Key("a/b/1"), Key("a/b/2"), Key("a/c/1")]
     for key in keys:
         await driver.write(key, b"text")
+    await driver.write(Key("a/c/2"), b"text")
     disk.count()
     await driver.delete(keys)
-    assert disk.count() == 2
+    assert sorted(disk.syncs) == [str(tmp_path / "new/root/a"), str(tmp_path / "new/root/a/c")]
     for key in keys:
         disk.keeps(tmp_path / "new/root" / key)
+    disk.count()
+    await driver.delete([Key("a/c/2")])
+    assert disk.syncs == [str(tmp_path / "new/root/a/c")]
+    disk.keeps(tmp_path / "new/root/a/c/2")
     await driver.write(Key("a/t/v1/link"), b"text")
     disk.count()
     await driver.clear(Key("a/t/v1"))
     assert disk.syncs == [str(tmp_path / "new/root/a/t")]
+
+
+async def test_many_deletions_cost_an_fsync_for_each_directory_that_is_left(
+    driver: FilesystemDriver, disk: Disk, tmp_path: Path
+) -> None:
+    """A collector removes links by the ten thousand, each in a directory of its own, and looks for marks that no
+    blob has.
+    """
+    root = tmp_path / "new/root"
+    keys = [Key(f"{name}/_layers/{number}/link") for name in ("a", "b") for number in range(10)]
+    for key in keys:
+        await driver.write(key, b"text")
+    disk.count()
+    await driver.delete([Key(f"{key.rpartition('/')[0]}/torn") for key in keys])
+    assert not disk.syncs
+    await driver.delete(keys)
+    assert sorted(disk.syncs) == [str(root / "a/_layers"), str(root / "b/_layers")]
+    for key in keys:
+        disk.keeps(root / key)
+        assert not (root / key).parent.exists()
+
+
+async def test_a_deletion_is_durable_though_a_pruner_takes_the_directories(
+    driver: FilesystemDriver, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The nearest directory that is left stands for those that another process has removed meanwhile."""
+    root = tmp_path / "new/root"
+    keys = [Key(f"a/b/c/{number}/link") for number in range(3)]
+    for key in keys:
+        await driver.write(key, b"text")
+    rmdir = os.rmdir
+
+    def also_above(path: str) -> None:
+        rmdir(path)
+        if not any((root / "a/b/c").iterdir()):
+            rmdir(str(root / "a/b/c"))
+            rmdir(str(root / "a/b"))
+
+    monkeypatch.setattr(os, "rmdir", also_above)
+    disk.count()
+    await driver.delete(keys)
+    assert disk.syncs == [str(root / "a")]
+    for key in keys:
+        disk.keeps(root / key)
+
+
+async def test_many_deletions_go_on_after_one_that_fails(
+    driver: FilesystemDriver, disk: Disk, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are gone, durably, and the error names the one that is left."""
+    root = tmp_path / "new/root"
+    keys = [Key(f"a/{number}/link") for number in range(600)]
+    for key in keys:
+        path = root / key
+        path.parent.mkdir(parents=True)
+        path.touch()
+        disk.names.add(str(path))
+    unlink = os.unlink
+
+    def refusing(path: str) -> None:
+        if path == str(root / keys[3]):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
+        unlink(path)
+
+    monkeypatch.setattr(os, "unlink", refusing)
+    with pytest.raises(StorageDenied, match="a/3/link: Permission denied"):
+        await driver.delete(keys)
+    for key in keys:
+        assert (root / key).exists() == (key == keys[3])
+        assert key == keys[3] or str(root / key) not in disk.names
 
 
 async def test_a_directory_that_others_made_is_not_trusted(

@@ -22,6 +22,7 @@ from contextlib import asynccontextmanager, suppress
 from io import FileIO
 from typing import TYPE_CHECKING, Final
 
+from moorage.concurrency import map_bounded
 from moorage.storage.driver import (
     ALWAYS,
     READ_LIMIT_BYTES,
@@ -56,14 +57,21 @@ from moorage.storage.filesystem.durable import (
 from moorage.storage.filesystem.errors import translated, translating
 from moorage.storage.filesystem.listing_cache import ListingCache
 from moorage.storage.filesystem.ordered_writes import OrderedWrites, give_name
-from moorage.storage.filesystem.removal import remove_if_unchanged, remove_leftovers
+from moorage.storage.filesystem.removal import (
+    FEW,
+    delete_few,
+    remove_if_unchanged,
+    remove_leftovers,
+    sync_remaining,
+    unlink_all,
+)
 from moorage.storage.filesystem.streams import FileReader, FileWriter, modified
 from moorage.storage.filesystem.threads import ThreadPool
 from moorage.storage.filesystem.uploads import FilesystemUploads
 from moorage.storage.keys import check_key, is_component
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator, Sequence
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -72,6 +80,9 @@ if TYPE_CHECKING:
 __all__ = ["FilesystemDriver"]
 
 _PAGE: Final = 1000
+_PART: Final = 250
+"""Files that one thread removes in one go."""
+_PARTS_AT_ONCE: Final = 4
 _UNSEEN_BYTES: Final = 64 << 10
 """Up to this limit a file is read without asking for its size and kind first, which would cost a third more."""
 
@@ -174,14 +185,39 @@ class FilesystemDriver:
     find = Driver.find
 
     async def delete(self, keys: Collection[Key]) -> None:
-        paths = [self._path(key) for key in keys]
+        paths = {self._path(key): key for key in keys}
+        if len(paths) > FEW:
+            await self._delete_many(paths)
+            return
 
         def work() -> None:
             with translating("delete", ", ".join(keys), ", ".join(paths), None):
                 self._data.check()
-                _delete(paths, self._root)
+                delete_few(list(paths), self._root)
 
         await self.pool.run(work)
+
+    async def _delete_many(self, paths: Mapping[str, str]) -> None:
+        """Unlink all files, then fsync each directory that has changed once: the first fsync commits them all.
+
+        A file that cannot be unlinked is reported when the others are gone, durably.
+        """
+        await self.pool.run(self._data.check)
+        waiting = list(paths)
+        parts = [waiting[start : start + _PART] for start in range(0, len(waiting), _PART)]
+        unlinked = await map_bounded(
+            parts, lambda part: self.pool.run(lambda: unlink_all(part, self._root)), limit=_PARTS_AT_ONCE
+        )
+        changed = {directory for part in unlinked for directory in part.changed}
+
+        def settle() -> None:
+            with translating("delete", self._root, self._root, None):
+                sync_remaining(changed, self._root)
+            for part in unlinked:
+                for path, error in part.failed.items():
+                    raise translated(error, "delete", paths[path], path, None) from error
+
+        await self.pool.run(settle)
 
     async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
         found = [(self._path(known.key), known) for known in objects]
@@ -350,27 +386,6 @@ def _current(path: str) -> Version | None:
         return _version(os.read(fd, status.st_size))
     finally:
         os.close(fd)
-
-
-def _delete(paths: Sequence[str], root: str) -> None:
-    """Unlink files, durably, and each directory that is left empty, never one above it.
-
-    A missing file may have been removed a moment ago by another process that has not fsynced yet.
-    """
-    directories: dict[str, bool] = {}
-    for path in paths:
-        directory = os.path.dirname(path)
-        removed = directories.setdefault(directory, False)
-        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
-            os.unlink(path)
-            removed = True
-        directories[directory] = removed
-    for directory, removed in directories.items():
-        with suppress(FileNotFoundError, NotADirectoryError):
-            sync_directory(directory)
-        if removed and directory != root:
-            with suppress(OSError):  # usually not empty; and an empty directory does no harm
-                os.rmdir(directory)
 
 
 def _is_temporary(directory: str, name: str) -> bool:

@@ -19,7 +19,7 @@ import os
 import re
 import stat
 from contextlib import suppress
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.storage.filesystem.durable import (
     exists,
@@ -31,9 +31,24 @@ from moorage.storage.filesystem.durable import (
 from moorage.storage.filesystem.streams import modified
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
     from moorage.storage.driver import Stat
 
-__all__ = ["discard_temporary", "recover", "remove_if_unchanged", "remove_leftovers"]
+__all__ = [
+    "FEW",
+    "Unlinked",
+    "delete_few",
+    "discard_temporary",
+    "recover",
+    "remove_if_unchanged",
+    "remove_leftovers",
+    "sync_remaining",
+    "unlink_all",
+]
+
+FEW: Final = 2
+"""Files of one request, which are removed in one go (`delete_few`); a collector removes many."""
 
 _ASIDE: Final = re.compile(r"(?P<name>.+)\.removed\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII)
 _KEPT: Final = {errno.ENOTEMPTY, errno.EEXIST, errno.ENOENT, errno.ENOTDIR, errno.EBUSY}
@@ -64,6 +79,76 @@ def remove_if_unchanged(path: str, known: Stat) -> bool:
     with suppress(OSError):  # usually empty; and an empty directory does no harm
         os.rmdir(os.path.dirname(path))
     return True
+
+
+class Unlinked(NamedTuple):
+    """Result of `unlink_all`: directories that an entry was removed from, and files that could not be removed."""
+
+    changed: set[str]
+    failed: dict[str, OSError]
+
+
+def delete_few(paths: Sequence[str], root: str) -> None:
+    """Unlink files, durably, and each directory that is left empty, never one above it.
+
+    A missing file may have been removed a moment ago by another process that has not fsynced yet.
+    """
+    directories: dict[str, bool] = {}
+    for path in paths:
+        directory = os.path.dirname(path)
+        removed = directories.setdefault(directory, False)
+        with suppress(FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            os.unlink(path)
+            removed = True
+        directories[directory] = removed
+    for directory, removed in directories.items():
+        with suppress(FileNotFoundError, NotADirectoryError):
+            sync_directory(directory)
+        if removed and directory != root:
+            with suppress(OSError):  # usually not empty; and an empty directory does no harm
+                os.rmdir(directory)
+
+
+def unlink_all(paths: Sequence[str], root: str) -> Unlinked:
+    """Unlink files, and each directory that is left empty, none above it; not durable before `sync_remaining`.
+
+    A missing file costs nothing more: unlike `delete_few`, this leaves the removal that another process has not
+    fsynced yet to that process.
+    """
+    emptied: dict[str, None] = {}
+    failed: dict[str, OSError] = {}
+    for path in paths:
+        try:
+            os.unlink(path)
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except OSError as error:
+            failed[path] = error
+            continue
+        emptied[os.path.dirname(path)] = None
+    changed: set[str] = set()
+    for directory in emptied:
+        changed.add(directory)
+        if directory != root:
+            with suppress(OSError):  # not empty; and an empty directory does no harm
+                os.rmdir(directory)
+                changed.remove(directory)
+                changed.add(os.path.dirname(directory))
+    return Unlinked(changed, failed)
+
+
+def sync_remaining(directories: Iterable[str], root: str) -> None:
+    """Fsync each directory once; instead of one that is gone, the nearest that is left above it."""
+    for directory in directories:
+        path = directory
+        while True:
+            try:
+                sync_directory(path)
+                break
+            except (FileNotFoundError, NotADirectoryError):
+                if path == root:
+                    raise
+                path = os.path.dirname(path)
 
 
 def remove_leftovers(path: str, before: float) -> None:
