@@ -71,6 +71,7 @@ BELOW: Final = {
     "metrics": {"storage"},
     "migration": {"config", "errors", "fsck", "registry", "storage", "types"},
     "quota": {"errors", "registry", "storage", "types"},
+    "patterns": set[str](),
     "redaction": set[str](),
     "reloading": set[str](),
     "registry": {"storage", "types", "errors"},

@@ -15,6 +15,7 @@
     ├── NameUnknown            NAME_UNKNOWN
     ├── PageSizeInvalid        PAGINATION_NUMBER_INVALID
     ├── PreconditionFailed     DENIED (412)
+    ├── Protected              DENIED                    an immutable tag, a legal hold; the reason is the message
     ├── QuotaExceeded          DENIED                    no space left of a quota; the message names it
     ├── RangeInvalid           RANGE_INVALID             an upload's range; carries the upload's offset
     ├── RangeNotSatisfiable    RANGE_INVALID             a download's range; carries the blob's size
@@ -62,6 +63,7 @@ __all__ = [
     "NotATag",
     "PageSizeInvalid",
     "PreconditionFailed",
+    "Protected",
     "QuotaExceeded",
     "RangeInvalid",
     "RangeNotSatisfiable",

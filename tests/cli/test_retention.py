@@ -87,7 +87,10 @@ def test_what_the_rules_do_not_keep_is_deleted(run: Run, root: Path) -> None:
     assert _tags(root) == ["new"]
     actions = {tuple(line.split()[:3]) for line in result.stdout.splitlines()}
     assert {("delete", "team/app", "old"), ("keep", "team/app", "new")} <= actions
-    trash = [path.relative_to(root / REPOSITORY / "_trash").parts[0] for path in (root / REPOSITORY).rglob("*Z-*")]
+    trash = [
+        path.relative_to(root / REPOSITORY / "_trash").parts[0]
+        for path in (root / REPOSITORY / "_trash").rglob("*Z-*")
+    ]
     assert sorted(trash) == ["manifests", "tags"]
     assert "0 tags and 0 manifests deleted" in run("retention", "-q", _config(root)).stdout
 

@@ -232,6 +232,28 @@ def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> Non
     assert "nothing was erased" in again.stderr
 
 
+@pytest.mark.slow  # eight processes
+@pytest.mark.parametrize("hold", ["", "tags: [T2], ", "digests: ['{digest}'], "])
+def test_held_content_is_neither_erased_nor_deleted(run: Run, tmp_path: Path, hold: str) -> None:
+    """The reason of the legal hold is printed, in a dry run as well; other content may be erased."""
+    config = write_config(tmp_path)
+    served(tmp_path, pushed_and_moved)
+    scope = hold.format(digest=ONE.digest).replace("T2", T2)
+    with config.open("a") as file:
+        file.write(f"retention: {{holds: [{{repositories: ['{NAME}'], {scope}reason: case 7}}]}}\n")
+    for what in (NAME, f"{NAME}:{T2}", f"{NAME}@{ONE.digest}"):
+        for option in ("--dry-run", "--yes"):
+            result = run("erase", option, "--everywhere", config, what)
+            assert result.returncode == 1, result.stdout
+            assert "nothing was erased" in result.stderr
+            assert "held: case 7" in result.stderr
+    result = run("repository", "delete", "--yes", config, NAME)
+    assert result.returncode == 1
+    assert "nothing was deleted" in result.stderr
+    assert "held: case 7" in result.stderr
+    assert where(tmp_path, T2) == str(ONE.digest)
+
+
 @pytest.mark.usefixtures("quick")
 def test_bytes_that_another_repository_links_are_kept_and_named(run: Run, tmp_path: Path, config: Path) -> None:
     """The operator learns where the leak is still served."""

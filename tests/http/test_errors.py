@@ -16,8 +16,9 @@ from tests.registry.instrumented import InstrumentedDriver
 
 from moorage import errors
 from moorage.config.model import Settings
+from moorage.config.sections.retention import Immutability, ImmutableTags
 from moorage.config.sections.rules import Policy, Repository
-from moorage.config.sections.storage import Maintenance, ReadOnly, Storage
+from moorage.config.sections.storage import Delete, Maintenance, ReadOnly, Storage
 from moorage.http.errors import STATUS
 from moorage.http.token import TokenEndpoint
 from moorage.quota.limits import Limit
@@ -173,6 +174,15 @@ async def precondition_failed(serve: Serve) -> httpx.Response:
     client = serve()
     picture = await client.push(image(blob()), "v1")
     return await client.put("v1", picture, if_none_match="*")
+
+
+async def protected(serve: Serve) -> httpx.Response:
+    rule = ImmutableTags(repositories=("**",))
+    client = serve(
+        Settings(storage=Storage(delete=Delete(enabled=True)), immutability=Immutability(rules=(rule,)))
+    )
+    await client.push(image(), "v1")
+    return await client.send("DELETE", f"/v2/{NAME}/manifests/v1")
 
 
 async def range_invalid(serve: Serve) -> httpx.Response:

@@ -20,11 +20,12 @@ from moorage.registry import layout
 from moorage.registry.collection_state import RESERVE
 from moorage.registry.lease import Lease
 from moorage.server.housekeeper.jobs import JobContext
-from moorage.storage.driver import KeyMissing, StorageDenied
+from moorage.storage.driver import ALWAYS, KeyMissing, StorageDenied
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring import garbage_collection, housekeeping
+from moorage.wiring import collection_job, garbage_collection
+from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
 from moorage.wiring.garbage_collection import collection_options, log_fields, run_collection
-from moorage.wiring.housekeeping import GarbageCollectionJob, NodeRecordJob, jobs
+from moorage.wiring.housekeeping import jobs
 
 if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Version, When
@@ -70,7 +71,7 @@ def test_the_log_line_has_counts_and_the_reason() -> None:
 def driver(monkeypatch: pytest.MonkeyPatch) -> MemoryDriver:
     """The driver of the jobs."""
     found = MemoryDriver()
-    monkeypatch.setattr(housekeeping, "make_driver", lambda _: found)
+    monkeypatch.setattr(collection_job, "make_driver", lambda _: found)
     return found
 
 
@@ -109,7 +110,6 @@ async def test_the_job_collects_logs_and_keeps_a_reserve(
         return reports[0]
 
     monkeypatch.setattr(garbage_collection, "run_collection", collect)
-    monkeypatch.setattr("moorage.wiring.collection_schedule.asyncio.sleep", asyncio.sleep)
     with capture_logs() as logs:
         await _run(_job(_settings({"interval": 60.0, "grace": 7200.0}), GarbageCollectionJob))
     assert [options.grace_s for options in calls] == [7200]
@@ -120,17 +120,19 @@ async def test_the_job_collects_logs_and_keeps_a_reserve(
     assert (await driver.stat(layout.collection(RESERVE))).size == 2**20
 
 
-async def test_each_node_publishes_its_release_until_it_ends(driver: MemoryDriver, sleeps: list[float]) -> None:
+async def test_each_node_publishes_its_release_until_it_ends(
+    driver: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A collector of another release would remove what this node relies on."""
     key = layout.node("instance-1")
     seen: list[object] = []
     write = driver.write
 
-    async def noting(at: Key, data: bytes, *when: When) -> Version:
+    async def noting(key: Key, data: bytes, when: When = ALWAYS) -> Version:
         seen.append(json.loads(data)["release"])
-        return await write(at, data, *when)
+        return await write(key, data, when)
 
-    driver.write = noting  # type: ignore[method-assign]
+    monkeypatch.setattr(driver, "write", noting)
     await _run(_job(_settings(), NodeRecordJob))
     assert seen == [__version__, __version__]
     assert sleeps == [300, 300]

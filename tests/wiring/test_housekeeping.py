@@ -12,13 +12,8 @@ from moorage.server.housekeeper.jobs import JobContext
 from moorage.storage.driver import StorageDenied
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring import housekeeping
-from moorage.wiring.housekeeping import (
-    GarbageCollectionJob,
-    NodeRecordJob,
-    StorageProbe,
-    UploadPurgingJob,
-    jobs,
-)
+from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
+from moorage.wiring.housekeeping import StorageProbe, UploadPurgingJob, jobs
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

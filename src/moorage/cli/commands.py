@@ -20,11 +20,14 @@ from moorage.cli import (
     migrate,
     repository,
     restore,
+    retention,
     serve,
     storage,
+    usage,
     version,
     why,
 )
+from moorage.cli.go_flags import GoFlags
 
 __all__ = ["app"]
 

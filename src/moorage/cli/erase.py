@@ -112,6 +112,7 @@ async def _collect(settings: Settings, done: Erased, meter: Meter) -> tuple[Repo
 async def _erase(settings: Settings, target: Target, *, everywhere: bool, plan: Erased | None) -> Erased:
     from moorage.cli.undo import operator
     from moorage.registry.erase import Eraser
+    from moorage.wiring.protection import make_protection
     from moorage.wiring.quota import want_count
     from moorage.wiring.repositories import opened_links
 

@@ -79,7 +79,7 @@ async def _facts(settings: Settings) -> dict[str, str | int | None]:
             "node": holder.owner if holder and not holder.has_expired(datetime.now(UTC)) else None,
             "condemned": sum(name.kind == CONDEMNED for name in state),
             "doomed": sum(name.kind == DOOMED for name in state),
-            "continuable": any(name.kind == PROGRESS for name in state),
+            "continuable": any(name.kind == CONDEMNED and name.token in running for name in state),
             "last_run": await _time(driver, ENDED, ended),
             "paused": None if pause is None else f"{pause.at:%Y-%m-%dT%H:%M:%SZ} by {pause.by or 'unknown'}",
         }

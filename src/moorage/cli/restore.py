@@ -77,6 +77,7 @@ async def _restore(
     from moorage.cli.undo import operator
     from moorage.registry.restore import Restorer
     from moorage.types import Digest
+    from moorage.wiring.protection import make_protection
     from moorage.wiring.quota import want_count
     from moorage.wiring.storage import opened_driver
 

@@ -70,8 +70,8 @@ CRITICAL: Final = (
 )
 """Each includes all keys below it and the sections that lead to it.
 
-Authentication, TLS, the secret, rules for pushes, deletion, holds, purging, the location of data.  Not included: keys
-that only tune (`maxthreads`) or are safe if missing (`http.cors`).
+Authentication, TLS, the secret, rules for pushes, deletion, holds, purging, garbage collection, the location of
+data.  Not included: keys that only tune (`maxthreads`) or are safe if missing (`http.cors`).
 """
 
 _SYNONYMS: Final = {

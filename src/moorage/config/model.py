@@ -12,6 +12,7 @@ from moorage.config.sections.base import Section, Text, one_of, setting
 from moorage.config.sections.http import Http
 from moorage.config.sections.log import Log
 from moorage.config.sections.quota import Quota
+from moorage.config.sections.retention import Immutability, Retention
 from moorage.config.sections.rules import (
     Catalog,
     Compatibility,
@@ -43,6 +44,8 @@ class Settings(Section):
     validation: Validation = setting(Validation, "Validation of pushed manifests.")
     policy: Policy = setting(Policy, "Repository policy.")
     quota: Quota = setting(Quota, "Limits of bytes and tags per repository prefix.", own=True)
+    retention: Retention = setting(Retention, "Deletion of tags by rules, and legal holds.", own=True)
+    immutability: Immutability = setting(Immutability, "Tags that cannot be moved.", own=True)
     auth: Auth = setting(Auth, "Authentication.")
     guessing: Guessing = setting(Guessing, "Rate limit of failed logins.", own=True)
     middleware: Middleware = setting(Middleware, "Middleware of the storage driver.")

@@ -63,6 +63,6 @@ class ExaminedRepository:
 
     @property
     def has_nothing(self) -> bool:
-        """Emptiness of the repository, unless it has a tag."""
+        """True if the repository is empty, unless it has a tag."""
         has_entries = self.revisions or self.layers or self.aliases
         return self.names.valid and not (has_entries or self.trash or self.uploads or self.reported)

@@ -51,8 +51,6 @@ _SMALLEST: Final = 1
 _RESERVE_BYTES: Final = 1 << 20
 _LIST_LIMIT_BYTES: Final = 16 << 20
 _SETTLED_LISTINGS: Final = 20
-PAUSED_KEY: Final = layout.collection("paused")
-"""Exists while collections are paused (`moorage garbage-collect --pause`)."""
 
 
 class Markers:

@@ -19,7 +19,6 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.gc.errors import CollectionRefused
-from moorage.gc.markers import is_paused
 from moorage.registry import layout
 from moorage.registry.collection_pause import read_pause
 from moorage.registry.collection_state import ENDED, PROBE, RUNNING, StateName, list_state

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from moorage.gc.cleaning import remove_empty, remove_events, remove_history, remove_trash, remove_uploads
-from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionReplaced, CollectionStopped
+from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionStopped
 from moorage.gc.guard import process_deadline
 from moorage.gc.markers import ListEntry, Markers
 from moorage.gc.preconditions import (
@@ -223,10 +223,6 @@ class _Run:
             await self._begin()
             await self._collect()
             await self._end()
-        except CollectionReplaced as error:
-            report.outcome, report.reason = INTERRUPTED, str(error)
-            # Its successor may have looked before this was written; nothing would remove it until the next run.
-            await self._markers.remove(sorted(self._condemned))
         except CollectionHalted as error:
             report.outcome, report.reason = PAUSED, str(error)
             # Requests would look for it as long as the pause lasts, and record what they rely on.
@@ -234,6 +230,11 @@ class _Run:
                 await self._end()
         except CollectionStopped as error:
             report.outcome, report.reason = INTERRUPTED, str(error)
+            await self._leave()
+        except BaseException:
+            with suppress(StorageError):
+                await run_to_completion(self._leave())
+            raise
         return report
 
     async def _leave(self) -> None:

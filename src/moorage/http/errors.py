@@ -37,6 +37,7 @@ STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.NotATag: 404,
     errors.PageSizeInvalid: 400,
     errors.PreconditionFailed: 412,
+    errors.Protected: 403,
     errors.QuotaExceeded: 403,
     errors.RangeInvalid: 416,
     errors.RangeNotSatisfiable: 416,

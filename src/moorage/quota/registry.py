@@ -334,9 +334,14 @@ class _LimitedManifests:
         self._quota = quota
 
     async def get(
-        self, name: RepoName, reference: Reference, *, accepts: Callable[[str], bool] | None = None
+        self,
+        name: RepoName,
+        reference: Reference,
+        *,
+        accepts: Callable[[str], bool] | None = None,
+        pull: bool = False,
     ) -> Manifest:
-        return await self._inner.get(name, reference, accepts=accepts)
+        return await self._inner.get(name, reference, accepts=accepts, pull=pull)
 
     async def put(
         self,

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 
     from moorage.registry.collection_gate import CollectionSnapshot
     from moorage.registry.interface import Caller
+    from moorage.registry.protection import ProtectionCheck
     from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver
     from moorage.storage.middleware.rule import Rule
@@ -68,6 +69,7 @@ class StoredBlobs:
         redirects: bool = True,
         redirect_expires_s: int = 1200,
         rules: Sequence[Rule] = (),
+        protected: ProtectionCheck | None = None,
         trash: Trash | None = None,
     ) -> None:
         self._trash = trash
@@ -78,6 +80,7 @@ class StoredBlobs:
         self._redirects = redirects and (driver.signs_urls or any(rule.makes for rule in rules))
         self._expires_s = redirect_expires_s
         self._rules = rules
+        self._protected = protected
 
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
@@ -181,6 +184,8 @@ class StoredBlobs:
             stored = await self._links.current(LAYER, name, digest)
             if stored is None:
                 raise BlobUnknown(str(digest))
+            if self._protected is not None:
+                await self._protected.check_deletion(name, digest)
             if self._trash is not None:
                 await self._trash.add_layer(name, digest, stored, by=caller.user, reason=reason)
             await self._links.remove(LAYER, name, digest, stored)

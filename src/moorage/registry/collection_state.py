@@ -87,7 +87,7 @@ class StateName(NamedTuple):
         if kind in {CONDEMNED, DOOMED}:
             found = cls(kind, token, int(number)) if number.isdecimal() else None
         else:
-            found = cls(kind, token) if kind in {RUNNING, ENDED, PROGRESS} else None
+            found = cls(kind, token) if kind in {RUNNING, ENDED, PROBE} and not number else None
         return found if str(found) == name else None
 
     def __str__(self) -> str:

@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
     from datetime import datetime
 
-    from moorage.registry.protection import ProtectionCheck
     from moorage.storage.driver import Driver
     from moorage.types import Reference, RepoName, Tag
 
@@ -70,8 +69,7 @@ class Erased:
 class Eraser:
     """Erases content of one store on behalf of the user `by`, unless `protection` forbids its deletion.
 
-    `links` has the leases and the shared cache of the registry, `holds` checks legal holds.  Methods raise
-    EraseRefused, Protected, StorageError.
+    `links` has the leases and the shared cache of the registry.  Methods raise EraseRefused, StorageError.
     """
 
     def __init__(
@@ -94,7 +92,7 @@ class Eraser:
         self._check = ProtectionCheck(protection, self._tags, links, ManifestContents(self._blobs))
 
     async def plan(self, name: RepoName, reference: Reference | None, *, everywhere: bool) -> Erased:
-        """Return what `run` would erase.  Raises EraseRefused if there is nothing, Protected if it is held."""
+        """Return what `run` would erase.  Raises EraseRefused if nothing of it is known, or any is protected."""
         found = Erased(repositories=[name])
         if reference is None:
             found.digests = list(dict.fromkeys([digest async for digest in self._all_digests(name)]))

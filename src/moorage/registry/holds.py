@@ -1,14 +1,14 @@
 """Legal holds: content that nothing deletes while an entry of `retention.holds` names it.
 
 A hold names repositories, and in them tags, digests, or everything.  What a held tag or manifest needs (platforms,
-layers, signatures, SBOMs) is held with it; only who reads the store can follow that (`protection.py`, `gc/`,
-`retention/`).  A held tag cannot be moved to another manifest either, since the first one would then be held no
+layers, signatures, SBOMs) is held with it; only who reads the store can follow that (`protection.py`, and garbage
+collection).  A held tag cannot be moved to another manifest either, since the first one would then be held no
 more.
 
 Held content is kept by garbage collection and retention, and its deletion by clients is refused with the reason.
 LegalHolds are read with the settings: a new one takes effect when the registry has been restarted or reloaded.
 
-Above: `protection.py`, `gc/`, `retention/`.  Below: `moorage/patterns.py`.
+Above: `protection.py`, garbage collection, retention.  Below: `moorage/patterns.py`.
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ class Hold:
     def parse(
         cls, repositories: Iterable[str], reason: str, *, tags: Iterable[str] = (), digests: Iterable[str] = ()
     ) -> Hold:
-        """Return the hold of an entry.  Raises ValueError and DigestInvalid, which the checks of settings precede."""
+        """Return the hold of an entry of checked settings.  Raises ValueError, DigestInvalid."""
         return cls(
             tuple(map(Glob.parse, repositories)),
             reason,
@@ -77,7 +77,7 @@ class LegalHolds:
         return tuple(hold for hold in self._holds if matches_any(hold.repositories, name))
 
     def holds(self, name: RepoName, reference: Reference) -> str | None:
-        """Return the reason why the tag, or the digest of a manifest or blob, is held by itself; None if it is not.
+        """Return the reason why the tag, or the digest of a manifest or blob, is held by itself; else None.
 
         A digest that is only reached from a held tag or manifest is not recognized here.
         """

@@ -61,6 +61,7 @@ __all__ = [
     "NODES",
     "OWN",
     "PULLS",
+    "REMOVING_NAME",
     "REPOSITORIES",
     "ROOT",
     "USAGE",
@@ -110,6 +111,7 @@ OWN: Final = Key(f"{ROOT}/_moorage")
 """State of Moorage that belongs to no repository."""
 PULLS: Final = Key(f"{OWN}/pulls")
 COLLECTION: Final = Key(f"{OWN}/collection")
+NODES: Final = Key(f"{OWN}/nodes")
 USAGE: Final = Key(f"{OWN}/usage")
 MANIFESTS_NAME: Final = "_manifests"
 """The directory whose presence makes its parent a repository of the catalog."""
@@ -153,6 +155,11 @@ def collection(name: str) -> Key:
 def usage(name: str) -> Key:
     """Return the key of an object with the usage of quotas (`quota/facts.py`)."""
     return Key(f"{USAGE}/{name}")
+
+
+def audit(stamp: str) -> Key:
+    """Return the key of a record of erased content (`stamps.py`)."""
+    return Key(f"{OWN}/audit/{stamp}")
 
 
 def pulls(name: str) -> Key:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, When
 
-__all__ = ["Holder", "Lease", "read_holder"]
+__all__ = ["Holder", "Lease", "foreign_protocol", "read_holder"]
 
 _LIMIT_BYTES: Final = 4096
 

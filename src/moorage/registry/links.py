@@ -59,7 +59,7 @@ from moorage.storage.driver import (
 from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable
+    from collections.abc import Awaitable, Mapping
 
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Content, Driver, Stat, When
@@ -169,6 +169,10 @@ class Links:
         self._reads: Coalescer[Key, Content] = Coalescer()
         self._stats: Coalescer[Key, Stat] = Coalescer()
 
+    def key(self, kind: LinkKind, name: RepoName, digest: Digest) -> Key:
+        """Return the key of a link, for jobs that compare the time of its object."""
+        return kind(name, digest)
+
     async def current(self, kind: LinkKind, name: RepoName, digest: Digest) -> Digest | None:
         """Return the digest under which the bytes are stored, as the link has it now; None without a link."""
         return await read_link(self._driver, kind(name, digest), digest)
@@ -277,9 +281,24 @@ class Links:
         if not removed:
             await write_link(self._driver, key, target)
             return False
+        await self.wait_for_leases()
+        return True
+
+    async def remove_all(self, kind: LinkKind, name: RepoName, links: Mapping[Digest, Digest]) -> None:
+        """Remove many links as `remove` does; the wait for the leases of other nodes is left to `wait_for_leases`.
+
+        `links` maps the digest of each link to that under which its bytes are stored.
+        """
+        keys = [kind(name, digest) for digest in links]
+        await self._driver.delete(keys)
+        for key in keys:
+            self._memory.drop(key)
+        await self._sizes.unlinked(name, tuple(dict.fromkeys((*links, *links.values()))))
+
+    async def wait_for_leases(self) -> None:
+        """Wait until no node serves a link that was removed before this call."""
         if self._lasts_s:
             await self._sleep(self._lasts_s * _WAIT + _WAIT_MORE_S)
-        return True
 
     def _remembered(self, key: Key, now: float) -> Digest | None:
         if not self._lasts_s:

@@ -52,6 +52,7 @@ from moorage.registry.interface import UNKNOWN_CALLER, Deleted, IfMatch, Manifes
 from moorage.registry.links import REVISION, Links
 from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.offload import Offload
+from moorage.registry.protection import UNPROTECTED, Protection, ProtectionCheck
 from moorage.registry.referrer_links import encode
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.tags import TagStore
@@ -64,6 +65,7 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Sequence
 
+    from moorage.registry.collection_gate import CollectionSnapshot
     from moorage.registry.history import TagHistory
     from moorage.registry.interface import Caller
     from moorage.registry.media import Parsed
@@ -115,6 +117,9 @@ class StoredManifests:
         writes: DeduplicatedWrites | None = None,
         protection: Protection = UNPROTECTED,
         pulls: PullRecorder | None = None,
+        trash: Trash | None = None,
+        history: TagHistory | None = None,
+        gate: CollectionGate | None = None,
     ) -> None:
         self._driver = driver
         self._trash = trash
@@ -236,9 +241,9 @@ class StoredManifests:
                 raise
         self.contents.keep(Manifest(digest, parsed.media_type, data))
         if self._history is not None:
-            for tag in tags:
+            for tag in push.tags:
                 self._history.note(name, tag, digest, by=caller.user)
-        return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
+        return Pushed(digest, parsed.subject, push.tags, len(data), parsed.media_type)
 
     async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> None:
         """Point tags of a refused push to what they pointed to before, if its manifest is lost.
@@ -291,8 +296,13 @@ class StoredManifests:
             return lost
         when = await self._condition(name, push.reference, push.condition)
 
+        protected = self.protected.of(name, push.tags)
+
         async def point(tag: Tag) -> None:
-            await self._tags.set(name, tag, digest, when if tag == push.reference else ALWAYS)
+            if tag in protected:
+                await self.protected.set_tag(name, tag, digest)
+            else:
+                await self._tags.set(name, tag, digest, when if tag == push.reference else ALWAYS)
 
         if not push.tags:
             return ()
@@ -321,6 +331,7 @@ class StoredManifests:
             begun.in_progress
             or push.condition is not None
             or push.referrer is not None
+            or self.protected.of(name, push.tags)
             or self._driver.request_cost is RequestCost.NETWORK
             or len(push.tags) > _TAGS_IN_ONE_STEP
             or await self._links.exists(REVISION, name, digest)
@@ -384,8 +395,10 @@ class StoredManifests:
             raise Unsupported("deletion is switched off; set storage.delete.enabled")
         with refusing():
             if isinstance(reference, Digest):
+                await self.protected.check_deletion(name, reference)
                 await self._delete_revision(name, reference, caller.user, reason)
                 return Deleted(reference)
+            await self.protected.check_tag_deletion(name, reference)
             digest = await self._tags.delete(name, reference, by=caller.user, reason=reason)
             if digest is None:
                 raise ManifestUnknown(reference)

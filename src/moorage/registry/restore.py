@@ -7,8 +7,10 @@ Nothing is written before every byte that the restored content needs has been fo
 compared with their digests, layers and configs with the sizes in their manifests.  Content that was collected is
 refused by name.  A child of an index that the repository neither has nor had is left out, as it was before.
 
-Two rules follow from `tags.py`.  A manifest that is restored by its digest brings back the tags that still name it,
-as they were before the deletion.  A tag that is restored brings back its manifest and no other tag.
+Two rules follow from `tags.py`.  A manifest that is restored by its digest brings back the tags that still name
+it, as they were before the deletion.  A tag that is restored brings back its manifest and no other tag.
+
+Beside a garbage collection that is in progress, a restore relies on bytes as a push does (`collection_gate.py`).
 
 Records in the trash stay: they are the history of what happened, and expire by themselves.  A crash in the middle
 leaves links without a tag, which a second call completes.
@@ -27,6 +29,7 @@ from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid
 from moorage.registry import media
 from moorage.registry.blob_store import BlobStore, Purpose
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.history import TagHistory
 from moorage.registry.links import LAYER, REVISION, Links
 from moorage.registry.manifests import StoredManifests
@@ -81,6 +84,7 @@ class _Plan:
     """Links to write, and digests of all bytes that have to be there; `manifests` in order, children first."""
 
     name: RepoName
+    begun: CollectionSnapshot
     layers: dict[Digest, Digest] = field(default_factory=dict)
     manifests: dict[Digest, ReferrerLink | None] = field(default_factory=dict)
     bytes: dict[Digest, Digest] = field(default_factory=dict)
@@ -110,12 +114,16 @@ class Restorer:
         self._links = Links(driver)
         self._tags = TagStore(driver, links=self._links)
         self._blobs = BlobStore(driver)
-        self._manifests = StoredManifests(driver, store=self._blobs, links=self._links, tags=self._tags)
+        self._gate = CollectionGate(driver, self._blobs)
+        self._manifests = StoredManifests(
+            driver, store=self._blobs, links=self._links, tags=self._tags, gate=self._gate
+        )
         self._trash = Trash(driver, keep_s=0, now=now)
         self._history = TagHistory(driver, now=now)
 
     async def close(self) -> None:
         await self._history.close()
+        await self._gate.close()
 
     async def tag(
         self, name: RepoName, tag: Tag, *, at: datetime | None = None, previous: bool = False
@@ -266,7 +274,7 @@ class Restorer:
     # Checking that everything is there.
 
     async def _plan(self, name: RepoName) -> _Plan:
-        plan = _Plan(name)
+        plan = _Plan(name, await self._gate.begin())
         for entry in await self._all(name):
             if entry.kind == LAYER_KIND:
                 plan.trashed_layers[entry.digest] = entry.stored or entry.digest
@@ -289,6 +297,7 @@ class Restorer:
             return
         if depth > _DEPTH:
             raise RestoreRefused(f"the manifest {digest} is nested too deeply")
+        await self._admit(plan, digest)
         try:
             data = await self._blobs.content(digest)
         except KeyMissing:
@@ -315,6 +324,7 @@ class Restorer:
     async def _add_layer(self, plan: _Plan, digest: Digest, size: int | None, *, of: Digest | None = None) -> None:
         linked = await self._links.current(LAYER, plan.name, digest)
         stored = linked or plan.trashed_layers.get(digest, digest)
+        await self._admit(plan, digest, stored)
         found = await self._blobs.rely(stored, Purpose.LINK)
         if found is None:
             part = f"the blob {digest}" if of is None else f"the blob {digest} of the manifest {of}"
@@ -351,16 +361,6 @@ class Restorer:
         if lost:
             raise RestoreRefused(f"garbage collection has removed {min(lost)} meanwhile; no tag was set; {_AGAIN}")
         return result
-
-    async def _require_bytes(self, plan: _Plan) -> None:
-        """Check once more that all bytes are there, now that a collector sees the links."""
-
-        async def missing(digest: Digest) -> str:
-            return "" if await self._blobs.stat(plan.bytes[digest]) is not None else str(digest)
-
-        lost = [text for text in await map_bounded(plan.bytes, missing) if text]
-        if lost:
-            raise RestoreRefused(f"garbage collection has removed {lost[0]} meanwhile; no tag was set")
 
     async def _point(self, name: RepoName, tag: Tag, digest: Digest, result: Restored) -> None:
         await self._tags.record(name, tag, digest)

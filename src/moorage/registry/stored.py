@@ -24,6 +24,7 @@ from moorage.registry.history import TagHistory
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import MANIFESTS_BYTES, ManifestContents
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.protection import UNPROTECTED, Protection
 from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
 from moorage.registry.repositories import StoredRepositories
 from moorage.registry.sizes import MemorySizes
@@ -62,6 +63,7 @@ class StoredOptions:
     `redirects`: clients may be redirected to the store.  `links_s`: seconds for which links of a remote store are
     remembered.  `tags_at_once`: tags of a repository read concurrently.  `processors`: those of all processes of
     the node.  `cache_bytes`: limit of the caches of this process; None is `CACHES_BYTES`.
+    `protection`: immutable tags and legal holds.
     """
 
     delete_enabled: bool = False
@@ -72,6 +74,7 @@ class StoredOptions:
     validation: ValidationRules = field(default_factory=ValidationRules)
     processors: int = 1
     cache_bytes: int | None = None
+    protection: Protection = UNPROTECTED
 
     def cache_share(self, whole_bytes: int) -> int:
         """Return the limit of a cache that takes `whole_bytes` of `CACHES_BYTES`, scaled to `cache_bytes`."""
@@ -138,6 +141,7 @@ class StoredRegistry:
 
     `secret` signs the state of uploads and is shared by all processes.  `rules` choose where redirects lead.
     `pulls` records the times of pulls, and is written at `close`.
+    `clock` and `sleep` are those of `collection_gate.py`.
     """
 
     def __init__(
@@ -149,6 +153,8 @@ class StoredRegistry:
         sizes: Sizes | None = None,
         rules: Sequence[Rule] = (),
         pulls: PullRecorder | None = None,
+        clock: Callable[[], float] = boot_seconds,
+        sleep: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         options = options or StoredOptions()
         self._driver = driver
@@ -173,6 +179,7 @@ class StoredRegistry:
             gate=gate,
             redirects=options.redirects,
             rules=rules,
+            protected=self.manifests.protected,
             trash=trash,
         )
         self.tags = StoredTags(driver, tags=shared.tags, links=links, contents=shared.contents)
@@ -202,6 +209,9 @@ class StoredRegistry:
         self.uploads.close()
         if self.pulls is not None:
             await self.pulls.close()
+        if self.history is not None:
+            await self.history.close()
+        await self._gate.close()
         for rule in self._rules:
             await rule.close()
         await self._sizes.close()

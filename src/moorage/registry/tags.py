@@ -32,8 +32,9 @@ Above: `manifests.py`, `tag_list.py`, `purge.py`, `fsck/`.  Below: `links.py`, `
 from __future__ import annotations
 
 from contextlib import suppress
+from datetime import UTC, datetime
 from functools import partial
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.coalescing import Coalescer
 from moorage.concurrency import DEFAULT_LIMIT, map_bounded
@@ -42,23 +43,24 @@ from moorage.registry import layout
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.links import REVISION, Links, read_link, resolve, write_link
 from moorage.registry.trash import EARLIER_LIMIT, Earlier
-from moorage.storage.driver import ALWAYS, Conflict, KeyMissing, RequestCost, Unchanged, Write
+from moorage.storage.driver import ABSENT, ALWAYS, Conflict, KeyMissing, RequestCost, Unchanged, Write
 from moorage.types import Digest, Tag, parse_tag
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable, Sequence
-    from datetime import datetime
+    from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 
     from moorage.registry.interface import IfMatch
+    from moorage.registry.trash import Trash
     from moorage.storage.driver import Driver, Key, Stat, When
     from moorage.types import RepoName
 
-__all__ = ["NOWHERE", "TagStore", "as_tag"]
+__all__ = ["NOWHERE", "TagState", "TagStore", "as_tag"]
 
 NOWHERE: Final = Digest("sha256", "0" * 64)
 """Target of dead tags: a valid digest, so that CNCF Distribution as well answers that it is unknown."""
 
 _UNFINISHED_AT_ONCE: Final = 64
+_LONG_AGO: Final = datetime.fromtimestamp(0, UTC)
 
 
 def as_tag(name: str) -> Tag | None:
@@ -120,6 +122,10 @@ class TagStore:
         if not self._remote:
             return await read_link(self._driver, key)
         return await self._reads.read(key, partial(read_link, self._driver, key))
+
+    async def current(self, name: RepoName, tag: Tag) -> tuple[Digest | None, When]:
+        """Return the digest that the tag names now, and the condition that it still does."""
+        return await resolve(self._driver, layout.tag_link(name, tag))
 
     async def names(
         self, name: RepoName, *, after: str = "", limit: int | None = None
@@ -202,16 +208,18 @@ class TagStore:
         await self._driver.clear(layout.tag(name, tag))
         return digest if alive else None
 
-    async def past(self, name: RepoName, tag: Tag) -> Sequence[Earlier]:
-        """Return the manifests in the history of the tag, the current one included, oldest first, each with the
-        time at which its entry was last written.
+    # Tags deleted by a job that has examined them before.
+
+    async def examine(self, name: RepoName, tag: Tag | None = None) -> Sequence[TagState]:
+        """Return the state of each tag that has a link, or of `tag` only, in order.  Costs a listing of all keys
+        below the tags, and a read of each link.
         """
         linked: dict[Tag, Stat] = {}
         entries: dict[Tag, dict[Digest, datetime]] = {}
         async for page in self._driver.scan(layout.tags(name) if tag is None else layout.tag(name, tag)):
             for stat in page:
                 parsed = layout.parse_key(stat.key)
-                if parsed is None or parsed.kind != "history":
+                if parsed is None or parsed.tag is None:
                     continue
                 if parsed.kind == "tag":
                     linked[parsed.tag] = stat
@@ -258,6 +266,26 @@ class TagStore:
                 return False
             return True
         return False
+
+    async def past(self, name: RepoName, tag: Tag) -> Sequence[Earlier]:
+        """Return the manifests in the history of the tag, the current one included, oldest first, each with the
+        time at which its entry was last written.
+        """
+        found = [past async for _, past in self._past_below(layout.tag_history(name, tag))]
+        return sorted(found, key=lambda past: past.at)
+
+    def all_past(self, name: RepoName) -> AsyncIterator[tuple[Tag, Earlier]]:
+        """Yield what `past` returns, for every tag of the repository, in any order."""
+        return self._past_below(layout.tags(name))
+
+    async def _past_below(self, prefix: Key) -> AsyncIterator[tuple[Tag, Earlier]]:
+        async for page in self._driver.scan(prefix):
+            for stat in page:
+                parsed = layout.parse_key(stat.key)
+                if parsed is None or parsed.kind != "history":
+                    continue
+                if parsed.tag is not None and parsed.digest is not None:
+                    yield parsed.tag, Earlier(parsed.digest, stat.modified)
 
     async def forget(self, name: RepoName, tag: Tag, digest: Digest) -> None:
         """Remove a manifest from the history of a tag that points to another one."""

@@ -26,10 +26,9 @@ from typing import TYPE_CHECKING, Final
 
 import structlog
 
-from moorage.errors import ManifestUnknown, Unavailable
+from moorage.errors import ManifestUnknown
 from moorage.registry import media
-from moorage.registry.collection_gate import ATTEMPTS
-from moorage.registry.links import REVISION
+from moorage.registry.links import LAYER, REVISION
 from moorage.registry.referrer_links import encode
 from moorage.registry.stamps import utc_now
 from moorage.registry.trash import Earlier
@@ -133,7 +132,10 @@ class RetentionRun:
         earlier = [Earlier(digest, at) for digest, at in state.entries.items() if digest != state.digest]
         reason = f"retention: {decision.rule}"
         await self._store.trash.add_tag(name, state.tag, state.digest, by=_BY, reason=reason, earlier=earlier)
-        return await self._store.tags.remove_unchanged(name, state)
+        if not await self._store.tags.remove_unchanged(name, state):
+            return False
+        self._store.history.note(name, state.tag, None, by=_BY, reason=reason)
+        return True
 
     async def _remove_manifests(self, result: RepositoryResult, facts: Facts) -> None:
         name = facts.name
@@ -187,41 +189,31 @@ class RetentionRun:
         name = facts.name
         begun = await self._store.gate.begin()
         family = list(closure(facts, [digest]) & removed)
-        lost = await self._link_again(name, family)
+        for member in family:
+            await self._store.links.set(REVISION, name, member)
+            try:
+                data = (await self._store.manifests.contents.load(member)).data
+            except ManifestUnknown:
+                continue
+            await self._store.manifests.link(
+                name, member, encode(member, len(data), media.stored_description(data))
+            )
+        links = {self._store.links.key(REVISION, name, member): member for member in family}
+        blobs = {blob for member in family for blob, _ in facts.manifests[member].blobs}
+        links |= {self._store.links.key(LAYER, name, blob): blob for blob in blobs}
+        # Also asks a collector that is going to remove some of it to leave it.
+        if lost := await self._store.gate.confirm(begun, name, {*family, *blobs}, links):
+            _log.error(
+                "a manifest was tagged while retention deleted it, and garbage collection has removed its "
+                "content; push the image again",
+                repository=name,
+                digest=str(digest),
+                lost=sorted(map(str, lost)),
+            )
         _log.warning(
             "a push has tagged a manifest while retention deleted it; its family was restored",
             repository=name,
             digest=str(digest),
         )
-        if lost:
-            _log.error(
-                "garbage collection has removed a part of a restored family; push the tag again",
-                repository=name,
-                digests=[str(member) for member in sorted(lost, key=str)],
-            )
         removed -= set(family)
-        return [member for member in family if member not in lost]
-
-    async def _link_again(self, name: RepoName, family: Sequence[Digest]) -> Collection[Digest]:
-        """Write the links of manifests, as a push does beside a garbage collection; return those that are lost."""
-        store, gate = self._store, self._store.manifests.gate
-        lost: Collection[Digest] = ()
-        for _ in range(ATTEMPTS):
-            begun = await gate.begin()
-            for member in family:
-                await gate.admits(begun, name, member)  # asks a collector to leave it; `confirm` decides
-                await store.links.set(REVISION, name, member)
-                try:
-                    data = (await store.manifests.contents.load(member)).data
-                except ManifestUnknown:
-                    continue
-                await store.manifests.link(name, member, encode(member, len(data), media.stored_description(data)))
-            links = {store.links.key(REVISION, name, member): member for member in family}
-            lost = await gate.confirm(begun, name, family, links)
-            if not lost:
-                break
-            try:
-                await gate.settled(name, lost)
-            except Unavailable:
-                break
-        return lost
+        return family

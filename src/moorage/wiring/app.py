@@ -28,6 +28,7 @@ from moorage.wiring.cache import make_sizes
 from moorage.wiring.cache import prepare as prepare_cache
 from moorage.wiring.housekeeping import make_purger
 from moorage.wiring.http import http_options, token_endpoint
+from moorage.wiring.protection import make_protection
 from moorage.wiring.quota import make_usage
 from moorage.wiring.redirects import make_rules
 from moorage.wiring.retention import make_pulls
@@ -160,6 +161,7 @@ def make_registry(
         validation=_rules(settings),
         processors=resources.processors,
         cache_bytes=resources.cache_bytes,
+        protection=make_protection(settings),
     )
     return StoredRegistry(
         driver,

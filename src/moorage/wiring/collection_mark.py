@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from moorage.gc.cache import MarkCache
 from moorage.gc.mark import Marker
-from moorage.registry.holds import Hold, Holds
 from moorage.wiring.cache_directory import cache_file
+from moorage.wiring.protection import make_holds
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,9 +39,7 @@ class StoredMark:
         self._options = options
         self._progress = progress
         entries = settings.retention.holds
-        self._holds = Holds(
-            [Hold.parse(hold.repositories, hold.reason, tags=hold.tags, digests=hold.digests) for hold in entries]
-        )
+        self._holds = make_holds(settings)
         self._path = cache_file(settings, "collection", os.environ)
         # What was judged by other options is judged again.
         self._key = json.dumps(

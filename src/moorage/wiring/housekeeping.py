@@ -5,36 +5,26 @@ Each job opens a storage driver of its own when it runs.
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
-import structlog
-
-from moorage import __version__
 from moorage.errors import RegistryError
-from moorage.registry import nodes
 from moorage.registry.lease import Lease
 from moorage.registry.purge import Purger
 from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
-from moorage.storage.driver import StorageError
-from moorage.wiring.storage import make_driver
+from moorage.wiring.collection_job import collection_jobs
+from moorage.wiring.retention import RetentionJob
+from moorage.wiring.storage import make_driver, opened_driver
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from moorage.config.model import Settings
-    from moorage.config.sections.retention import Retention
+    from moorage.config.sections.quota import Quota
     from moorage.config.sections.storage import Storage
     from moorage.storage.driver import Driver
 
-__all__ = ["GarbageCollectionJob", "NodeRecordJob", "StorageProbe", "UploadPurgingJob", "jobs", "make_purger"]
-
-_PROBLEMS: Final = 10
-"""Problems of a run that are logged one by one; the command prints all."""
-_log: Final = structlog.get_logger("moorage.collection")
+__all__ = ["StorageProbe", "UploadPurgingJob", "UsageCountJob", "jobs", "make_purger"]
 
 _TERM_INTERVALS: Final = 1.5
 """Term of the purging lease, in intervals: the owner extends it once per interval, and clocks differ."""
@@ -55,11 +45,12 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
         found.append(StorageProbe(storage, settings))
     if _purges(settings):
         found.append(UploadPurgingJob(storage, instance, settings))
-    if storage.maintenance.readonly.enabled:
-        return found
-    found.append(NodeRecordJob(storage, instance, settings))
-    if storage.maintenance.garbagecollection.enabled:
-        found.append(GarbageCollectionJob(storage, settings.retention, instance, settings))
+    if settings.quota.rules and not storage.maintenance.readonly.enabled:
+        found.append(UsageCountJob(settings.quota, storage, instance, settings))
+    found += collection_jobs(settings, instance)
+    retention = RetentionJob.needed(settings, instance)
+    if retention is not None:
+        found.append(retention)
     return found
 
 
@@ -120,72 +111,21 @@ class UploadPurgingJob(Job):
 
 
 @dataclass(frozen=True)
-class NodeRecordJob(Job):
-    """Publishes the release of this node, so that a collector does not run beside one that it does not know.
+class UsageCountJob(Job):
+    """Counts the usage of quotas, on one node of the cluster at a time."""
 
-    Every node that writes does, whether it collects itself or not (`registry/nodes.py`).
-    """
+    name: ClassVar[str] = "count of usage"
 
-    name: ClassVar[str] = "node record"
-
+    quota: Quota
     storage: Storage
     instance: str
     settings: Settings = field(compare=False, repr=False)
 
     async def run(self, context: JobContext) -> None:
+        from moorage.quota.periodic import PeriodicCount  # not imported without quotas
+
         del context
-        driver = make_driver(self.settings)
-        failed = False
-        try:
-            while True:
-                try:
-                    await nodes.publish(driver, self.instance, __version__)
-                    failed = False
-                except StorageError as error:
-                    if not failed:
-                        _log.warning("this node cannot publish its release in the store", cause=str(error))
-                    failed = True
-                await asyncio.sleep(nodes.PUBLISH_S)
-        finally:
-            with suppress(StorageError):
-                await nodes.retract(driver, self.instance)
-            await driver.close()
-
-
-@dataclass(frozen=True)
-class GarbageCollectionJob(Job):
-    """Collects garbage once per interval, on one node of the cluster (`collection_schedule.py`)."""
-
-    name: ClassVar[str] = "garbage collection"
-
-    storage: Storage
-    retention: Retention
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
-
-    async def run(self, context: JobContext) -> None:
-        del context
-        # Only here: a node that does not collect does not load the collector.
-        from moorage.wiring.collection_schedule import CollectionSchedule, keep_reserve
-        from moorage.wiring.garbage_collection import collection_options, log_fields, process_name, run_collection
-
-        settings = self.settings
-        collection = self.storage.maintenance.garbagecollection
-        driver = make_driver(settings)
-
-        async def collect() -> Mapping[str, object]:
-            options = collection_options(settings)
-            report = await run_collection(settings, driver, options, owner=process_name())
-            for problem in report.problems[:_PROBLEMS]:
-                _log.warning("skipped by garbage collection, and kept", key=problem.key, cause=problem.reason)
-            return log_fields(report)
-
-        try:
-            if self.storage.filesystem is not None and not collection.foreignwriters:
-                await keep_reserve(driver)
-            schedule = CollectionSchedule(
-                driver, collect, interval_s=collection.interval, reports_only=collection.foreignwriters
-            )
-            await schedule.run()
-        finally:
-            await driver.close()
+        async with opened_driver(self.settings) as driver:
+            lease = Lease(driver, "usage-count", self.instance, term_s=_COUNT_TERM_S)
+            patterns = [rule.repositories for rule in self.quota.rules]
+            await PeriodicCount(driver, patterns, interval_s=self.quota.interval, lease=lease).run()

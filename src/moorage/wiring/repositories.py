@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import RepoName
 
-__all__ = ["hold_check", "opened_links", "opened_removal"]
+__all__ = ["opened_links", "opened_removal"]
 
 
 @asynccontextmanager
@@ -36,12 +36,6 @@ async def opened_links(settings: Settings) -> AsyncIterator[tuple[Driver, Links]
     finally:
         if sizes is not None:
             await sizes.close()
-
-
-def hold_check(settings: Settings, driver: Driver, links: Links) -> ProtectionCheck:
-    """Return the check of legal holds; commands of the operator are not bound by immutable tags."""
-    held = Protection(holds=make_holds(settings))
-    return ProtectionCheck(held, TagStore(driver), links, ManifestContents(BlobStore(driver)))
 
 
 @asynccontextmanager

@@ -71,6 +71,7 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *check_middleware(settings),
         *check_redis(settings),
         *check_quota(settings.quota),
+        *check_retention(settings),
         *_without_effect(settings),
     ]
     return [dataclasses.replace(problem, origin=origin(problem.key)) for problem in found]

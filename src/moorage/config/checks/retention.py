@@ -64,8 +64,8 @@ def _rule(rule: RetentionRule, key: str) -> Iterator[Problem]:
         )
     if not rule.keepall and not conditions:
         message = (
-            "has no condition; set keeplast, pushedwithin or pulledwithin, or keepall: true to keep every selected "
-            "tag, or keeplast: 0 to delete every selected tag"
+            "has no condition; set keeplast, pushedwithin or pulledwithin, or keepall: true to keep every "
+            "selected tag, or keeplast: 0 to delete every selected tag"
         )
         yield Problem(message, key)
 

@@ -25,7 +25,7 @@ class TagSelection(Section):
     regex: Text = setting("", "This regular expression matches the whole tag.", own=True)
     semver: Text = setting(
         "",
-        "The tag is a version in this range: `^1.2`, `~1.4`, `>=1.0 <2.0`, `1.x`; alternatives are separated by two bars.",
+        "The tag is a version in this range: `^1.2`, `~1.4`, `1.x`, `>=1.0 <2.0`.",
         own=True,
     )
     except_: tuple[Text, ...] = setting((), "Patterns of tags that are not selected.", own=True)
@@ -64,8 +64,8 @@ class UntaggedManifests(Section):
 
 
 class HeldContent(Section):
-    """Legal hold: content that nothing deletes, until the entry is removed.  Applies also while `retention.enabled`
-    is false.  Without `tags` and `digests`, everything in the repositories is held.
+    """Legal hold: content that nothing deletes until the entry is removed, also while `retention.enabled` is
+    false.  Without `tags` and `digests`, everything in the repositories is held.
     """
 
     repositories: tuple[Text, ...] = setting((), _REPOSITORIES, required=True, own=True)
