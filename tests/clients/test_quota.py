@@ -70,15 +70,6 @@ def test_crane(layout: Layout, reg: str, run: Run) -> None:
     assert MESSAGE in said
 
 
-def test_podman(layout: Layout, reg: str, run: Run, tmp_path: Path) -> None:
-    podman = require("podman")
-    store = (podman, "--root", tmp_path / "store", "--runroot", tmp_path / "run", "--storage-driver", "vfs")
-    run(*store, "pull", f"oci:{layout.path}:large")
-    image = run(*store, "images", "--quiet").split()[0]
-    said = run(*store, "push", "--tls-verify=false", image, f"docker://{reg}/team-a/app:v2", fails=True)
-    assert MESSAGE in said
-
-
 @pytest.mark.docker
 @pytest.mark.root
 @pytest.mark.xdist_group("docker")
