@@ -59,6 +59,7 @@ from moorage.registry.collection_state import (
 from moorage.registry.lease import Lease
 from moorage.registry.nodes import expire
 from moorage.registry.sizes import MemorySizes
+from moorage.registry.stamps import utc_now
 from moorage.shielding import run_to_completion
 from moorage.storage.driver import Key, RequestCost, StorageError, StorageExhausted, StorageReadOnly
 
@@ -94,10 +95,6 @@ def _quiet(phase: str, done: int, total: int) -> None:
     del phase, done, total
 
 
-def _utc_now() -> datetime:
-    return datetime.now(UTC)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Collection:
     """Parts and environment of a run.
@@ -124,7 +121,7 @@ class Collection:
     progress: Callable[[str, int, int], None] = _quiet
     clock: Callable[[], float] = boot_seconds
     sleep: Callable[[float], Awaitable[None]] = asyncio.sleep
-    now: Callable[[], datetime] = _utc_now
+    now: Callable[[], datetime] = utc_now
     guard: Callable[[float], AbstractContextManager[None]] = process_deadline
 
 
