@@ -22,7 +22,7 @@ from moorage.registry.lease import Lease
 from moorage.server.housekeeper.jobs import JobContext
 from moorage.storage.driver import ALWAYS, KeyMissing, StorageDenied
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring import collection_job, garbage_collection
+from moorage.wiring import collection_job, garbage_collection, storage
 from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
 from moorage.wiring.garbage_collection import collection_options, log_fields, run_collection
 from moorage.wiring.housekeeping import jobs
@@ -72,7 +72,29 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> MemoryDriver:
     """The driver of the jobs."""
     found = MemoryDriver()
     monkeypatch.setattr(collection_job, "make_driver", lambda _: found)
+    monkeypatch.setattr(storage, "make_driver", lambda _: found)
     return found
+
+
+@pytest.fixture
+async def filled(driver: MemoryDriver) -> MemoryDriver:
+    """The same, of a registry that has content."""
+    await driver.write(layout.lease("any"), b"")
+    return driver
+
+
+async def test_background_work_begins_with_the_first_content(driver: MemoryDriver) -> None:
+    """Before that it would create a data directory that was lost a moment ago."""
+    slept: list[float] = []
+
+    async def sleep(seconds: float) -> None:
+        slept.append(seconds)
+        if len(slept) == 2:
+            await driver.write(layout.lease("any"), b"")
+
+    await storage.wait_for_content(_settings(), sleep)
+    assert slept == [10, 10]
+    assert [stat.key async for page in driver.scan(layout.ROOT) for stat in page] == [layout.lease("any")]
 
 
 @pytest.fixture
@@ -100,7 +122,7 @@ def _job(settings: Settings, kind: type) -> Any:
 
 
 async def test_the_job_collects_logs_and_keeps_a_reserve(
-    driver: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+    filled: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     reports = [Report("t", problems=[SkippedObject(layout.COLLECTION, "is torn")] * 12, problem_count=12)]
     calls: list[CollectionOptions] = []
@@ -117,36 +139,36 @@ async def test_the_job_collects_logs_and_keeps_a_reserve(
     assert logs[-1]["event"] == "garbage collected"
     assert logs[-1]["problems"] == 12
     assert sleeps[1] == 60
-    assert (await driver.stat(layout.collection(RESERVE))).size == 2**20
+    assert (await filled.stat(layout.collection(RESERVE))).size == 2**20
 
 
 async def test_each_node_publishes_its_release_until_it_ends(
-    driver: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+    filled: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A collector of another release would remove what this node relies on."""
     key = layout.node("instance-1")
     seen: list[object] = []
-    write = driver.write
+    write = filled.write
 
     async def noting(key: Key, data: bytes, when: When = ALWAYS) -> Version:
         seen.append(json.loads(data)["release"])
         return await write(key, data, when)
 
-    monkeypatch.setattr(driver, "write", noting)
+    monkeypatch.setattr(filled, "write", noting)
     await _run(_job(_settings(), NodeRecordJob))
     assert seen == [__version__, __version__]
     assert sleeps == [300, 300]
     with pytest.raises(KeyMissing):
-        await driver.stat(key)
+        await filled.stat(key)
 
 
 async def test_a_store_that_refuses_the_record_is_logged_once(
-    driver: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
+    filled: MemoryDriver, sleeps: list[float], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async def denied(*_: object) -> Version:
         raise StorageDenied("write: AccessDenied")
 
-    monkeypatch.setattr(driver, "write", denied)
+    monkeypatch.setattr(filled, "write", denied)
     with capture_logs() as logs:
         await _run(_job(_settings(), NodeRecordJob))
     assert len(sleeps) == 2

@@ -16,7 +16,7 @@ from moorage import __version__
 from moorage.registry import nodes
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageError
-from moorage.wiring.storage import make_driver
+from moorage.wiring.storage import make_driver, wait_for_content
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -57,6 +57,7 @@ class NodeRecordJob(Job):
 
     async def run(self, context: JobContext) -> None:
         del context
+        await wait_for_content(self.settings)
         driver = make_driver(self.settings)
         failed = False
         try:
@@ -93,6 +94,7 @@ class GarbageCollectionJob(Job):
 
         settings = self.settings
         collection = self.storage.maintenance.garbagecollection
+        await wait_for_content(settings)
         driver = make_driver(settings)
 
         async def collect() -> Mapping[str, object]:

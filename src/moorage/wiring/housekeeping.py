@@ -16,7 +16,7 @@ from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.wiring.collection_job import collection_jobs
 from moorage.wiring.retention import RetentionJob
-from moorage.wiring.storage import make_driver, opened_driver
+from moorage.wiring.storage import make_driver, opened_driver, wait_for_content
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -99,6 +99,7 @@ class UploadPurgingJob(Job):
 
     async def run(self, context: JobContext) -> None:
         del context
+        await wait_for_content(self.settings)
         driver = make_driver(self.settings)
         try:
             term_s = _TERM_INTERVALS * self.storage.maintenance.uploadpurging.interval
@@ -125,6 +126,7 @@ class UsageCountJob(Job):
         from moorage.quota.periodic import PeriodicCount  # not imported without quotas
 
         del context
+        await wait_for_content(self.settings)
         async with opened_driver(self.settings) as driver:
             lease = Lease(driver, "usage-count", self.instance, term_s=_COUNT_TERM_S)
             patterns = [rule.repositories for rule in self.quota.rules]

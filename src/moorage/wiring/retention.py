@@ -31,7 +31,7 @@ from moorage.storage.driver import StorageError
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
 from moorage.wiring.quota import want_count
-from moorage.wiring.storage import make_driver
+from moorage.wiring.storage import make_driver, wait_for_content
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -201,6 +201,7 @@ class RetentionJob(Job):
 
     async def run(self, context: JobContext) -> None:
         del context
+        await wait_for_content(self.settings)
         driver = make_driver(self.settings)
         interval_s = self.retention.interval
         lease = Lease(driver, "retention", self.instance, term_s=_TERM_INTERVALS * interval_s)

@@ -6,16 +6,19 @@ needs those of object stores.
 
 from __future__ import annotations
 
-from contextlib import asynccontextmanager
+import asyncio
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage import __version__
+from moorage.registry import layout
+from moorage.storage.driver import StorageError
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterable, Iterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 
     from moorage.config.model import Settings
     from moorage.config.sections.storage import S3, Azure, Filesystem, Gcs
@@ -34,10 +37,12 @@ __all__ = [
     "opened_driver",
     "prepare",
     "s3_options",
+    "wait_for_content",
 ]
 
 _DEFAULT_CLASSES: Final = {"", "none", "standard"}
 _DEFAULT_ACLS: Final = {"", "private"}
+_LOOK_AGAIN_S: Final = 10.0
 
 
 class Store(NamedTuple):
@@ -75,6 +80,27 @@ async def opened_driver(settings: Settings) -> AsyncIterator[Driver]:
         yield driver
     finally:
         await driver.close()
+
+
+async def wait_for_content(settings: Settings, sleep: Callable[[float], Awaitable[None]] = asyncio.sleep) -> None:
+    """Return when the store holds a registry: before that, background work has nothing to do.
+
+    It must write nothing before that, either: it would create a data directory that was lost a moment ago, and a
+    bare mount point with a layout below it counts as the data directory (`storage/filesystem/data_directory.py`).
+    A driver that is made after this knows the directory, and detects its loss.  Raises StartupError.
+    """
+    async with opened_driver(settings) as driver:
+        while not await _has_content(driver):
+            await sleep(_LOOK_AGAIN_S)
+
+
+async def _has_content(driver: Driver) -> bool:
+    # A store that fails is reported by the storage monitor, and in a bucket by the first probe.
+    with suppress(StorageError):
+        async for names in driver.children(layout.ROOT, limit=1):
+            if names:
+                return True
+    return False
 
 
 def prepare(settings: Settings) -> None:
