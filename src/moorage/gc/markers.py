@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 
     from moorage.storage.driver import Driver, Key, Stat
 
-__all__ = ["ListEntry", "Markers", "decode_entries", "encode_entries"]
+__all__ = ["ListEntry", "Markers", "create_reserve", "decode_entries", "encode_entries"]
 
 _LOCAL_LIST: Final = 1_000
 _REMOTE_LIST: Final = 10_000
@@ -51,6 +51,13 @@ _SMALLEST: Final = 1
 _RESERVE_BYTES: Final = 1 << 20
 _LIST_LIMIT_BYTES: Final = 16 << 20
 _SETTLED_LISTINGS: Final = 20
+
+
+async def create_reserve(driver: Driver) -> None:
+    """Write the reserve, unless it exists.  Raises StorageError."""
+    key = layout.collection(RESERVE)
+    if await driver.find(key) is None:
+        await driver.write(key, bytes(_RESERVE_BYTES))
 
 
 class Markers:
@@ -184,10 +191,8 @@ class Markers:
 
     async def make_reserve(self) -> None:
         """Write the reserve, unless it exists or the disk is full."""
-        key = layout.collection(RESERVE)
         with suppress(StorageExhausted):
-            if await self._driver.find(key) is None:
-                await self._driver.write(key, bytes(_RESERVE_BYTES))
+            await create_reserve(self._driver)
 
     async def _write(self, key: Key, data: bytes) -> None:
         """Write an object; on a full disk, with the space of the reserve."""

@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.gc.errors import CollectionRefused
+from moorage.gc.markers import create_reserve
 from moorage.gc.report import FINISHED
 from moorage.registry import layout
 from moorage.registry.collection_pause import read_pause
-from moorage.registry.collection_state import ENDED, RESERVE, list_state
+from moorage.registry.collection_state import ENDED, list_state
 from moorage.registry.stamps import utc_now
 from moorage.storage.driver import StorageError
 
@@ -38,7 +39,6 @@ _FIRST_RUN_WITHIN_S: Final = 3600.0
 """Nodes that start together do not examine the store together."""
 _LOOK_AGAIN_S: Final = 600.0
 """After a pause, a failure, or a run of another node."""
-_RESERVE_BYTES: Final = 2**20
 _log: Final = structlog.get_logger("moorage.collection")
 
 
@@ -122,9 +122,7 @@ class CollectionSchedule:
 
 async def keep_reserve(driver: Driver) -> None:
     """Create the reserve, whose space a run on a full disk uses.  A failure is logged."""
-    key = layout.collection(RESERVE)
     try:
-        if await driver.find(key) is None:
-            await driver.write(key, bytes(_RESERVE_BYTES))
+        await create_reserve(driver)
     except StorageError as error:
         _log.warning("there is no reserve for garbage collection on a full disk", cause=str(error))
