@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Final, NewType, Self
 
@@ -47,27 +47,22 @@ _TAG: Final = re.compile(r"[a-zA-Z0-9_][a-zA-Z0-9._-]{0,127}", re.ASCII)
 _HEX: Final = {name: re.compile(rf"[a-f0-9]{{{size}}}", re.ASCII) for name, size in ALGORITHMS.items()}
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Digest:
-    """Digest of bytes: algorithm and lower-case hex.  `str()` returns `sha256:abc...`."""
+class Digest(str):
+    """Digest of bytes, `sha256:abc...`, with its algorithm and its lower-case hex.
 
+    A `str`, since digests are the keys of every cache: CPython compares one and remembers its hash without a call
+    of Python code.  Made by `parse` and `of`, or of parts that are known to be valid.
+    """
+
+    __slots__ = ("algorithm", "hex")
     algorithm: str
     hex: str
-    _text: str = field(init=False, repr=False, compare=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "_text", f"{self.algorithm}:{self.hex}")
-
-    def __str__(self) -> str:
-        return self._text
-
-    # Digests are the keys of every cache: compared as one text, which remembers its hash.
-
-    def __eq__(self, other: object) -> bool:
-        return self._text == other._text if isinstance(other, Digest) else NotImplemented
-
-    def __hash__(self) -> int:
-        return hash(self._text)
+    def __new__(cls, algorithm: str, encoded: str) -> Self:
+        self = super().__new__(cls, f"{algorithm}:{encoded}")
+        self.algorithm = algorithm
+        self.hex = encoded
+        return self
 
     @classmethod
     @lru_cache(maxsize=4096)
