@@ -20,7 +20,7 @@ import os
 import stat
 from contextlib import asynccontextmanager, suppress
 from io import FileIO
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeVar
 
 from moorage.concurrency import map_bounded
 from moorage.storage.driver import (
@@ -71,7 +71,7 @@ from moorage.storage.filesystem.uploads import FilesystemUploads
 from moorage.storage.keys import check_key, is_component
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Iterator, Mapping, Sequence
     from datetime import datetime
     from pathlib import Path
 
@@ -79,10 +79,13 @@ if TYPE_CHECKING:
 
 __all__ = ["FilesystemDriver"]
 
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
 _PAGE: Final = 1000
-_PART: Final = 250
+_PART: Final = 125
 """Files that one thread removes in one go."""
-_PARTS_AT_ONCE: Final = 4
+_PARTS_AT_ONCE: Final = 8
 _UNSEEN_BYTES: Final = 64 << 10
 """Up to this limit a file is read without asking for its size and kind first, which would cost a third more."""
 
@@ -203,11 +206,7 @@ class FilesystemDriver:
         A file that cannot be unlinked is reported when the others are gone, durably.
         """
         await self.pool.run(self._data.check)
-        waiting = list(paths)
-        parts = [waiting[start : start + _PART] for start in range(0, len(waiting), _PART)]
-        unlinked = await map_bounded(
-            parts, lambda part: self.pool.run(lambda: unlink_all(part, self._root)), limit=_PARTS_AT_ONCE
-        )
+        unlinked = await self._in_parts(list(paths), lambda part: unlink_all(part, self._root))
         changed = {directory for part in unlinked for directory in part.changed}
 
         def settle() -> None:
@@ -222,16 +221,25 @@ class FilesystemDriver:
     async def remove_unchanged(self, objects: Sequence[Stat]) -> Sequence[Key]:
         found = [(self._path(known.key), known) for known in objects]
 
-        def work() -> list[Key]:
+        def work(part: Sequence[tuple[str, Stat]]) -> list[Key]:
             self._data.check()
             changed: list[Key] = []
-            for path, known in found:
+            for path, known in part:
                 with translating("remove", known.key, path, None):
                     if not remove_if_unchanged(path, known):
                         changed.append(known.key)
             return changed
 
-        return await self.pool.run(work)
+        return [key for part in await self._in_parts(found, work) for key in part]
+
+    async def _in_parts(self, items: Sequence[_T], work: Callable[[Sequence[_T]], _R]) -> list[_R]:
+        """Work on parts of `items` in several threads.
+
+        A file system may wait for its device at each one: ext4 without a journal, if it discards freed blocks, for
+        0.3 ms in each rmdir(2).  Eight threads remove six times as many.
+        """
+        parts = [items[start : start + _PART] for start in range(0, len(items), _PART)]
+        return await map_bounded(parts, lambda part: self.pool.run(lambda: work(part)), limit=_PARTS_AT_ONCE)
 
     async def clear(self, prefix: Key) -> None:
         path = self._path(prefix)
