@@ -1,26 +1,29 @@
 """Families of manifests, as removing them needs it: children, subjects, and everything below a rescued manifest.
 
-Above: `sweep.py`.  Below: `registry/media.py`.
+Above: `sweep.py`.  Below: `references.py`.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from contextlib import suppress
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid
-from moorage.registry import layout, media
-from moorage.registry.walk import requests_in_flight
-from moorage.storage.driver import KeyMissing, ObjectTooLarge
+from moorage.gc.references import references_of, unpacked
+from moorage.registry import layout
+from moorage.storage.driver import READ_LIMIT_BYTES
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-    from moorage.registry.media import Parsed
+    from moorage.gc.references import RawDigest, References
     from moorage.storage.driver import Driver
     from moorage.types import Digest, RepoName
 
 __all__ = ["Families", "Family", "levels"]
+
+_READ_AT_ONCE: Final = 100
+"""Manifests, which may have 4 MiB each."""
 
 
 class Family(NamedTuple):
@@ -38,36 +41,37 @@ class Families:
 
     async def of(self, digests: Collection[Digest]) -> dict[Digest, Family]:
         """Return the families of manifests; those that cannot be read are left out."""
-        ordered = list(digests)
-
-        async def one(digest: Digest) -> Family | None:
-            parsed = await self._read(digest)
-            if parsed is None:
-                return None
-            return Family(tuple(child.digest for child in parsed.children), parsed.subject)
-
-        found = await map_bounded(ordered, one, limit=requests_in_flight(self._driver))
-        return {digest: family for digest, family in zip(ordered, found, strict=True) if family is not None}
+        return {
+            digest: Family(
+                tuple(map(unpacked, found.children)), None if found.subject is None else unpacked(found.subject)
+            )
+            for digest, found in await self._read(list(digests))
+        }
 
     async def closure(self, digests: Collection[Digest], manifests: Collection[Digest]) -> set[Digest]:
         """Return `digests` with everything that those which are in `manifests` name, directly or not."""
         found = set(digests)
         waiting = [digest for digest in digests if digest in manifests]
         while waiting:
-            parsed = await self._read(waiting.pop())
-            if parsed is None:
-                continue
-            named = {layer.digest for layer in parsed.blobs} | {child.digest for child in parsed.children}
+            named: set[Digest] = set()
+            for _, references in await self._read(waiting):
+                named.update(map(unpacked, (*references.blobs, *references.children)))
             new = named - found
             found |= new
-            waiting += [digest for digest in new if digest in manifests]
+            waiting = [digest for digest in new if digest in manifests]
         return found
 
-    async def _read(self, digest: Digest) -> Parsed | None:
-        try:
-            return media.parse((await self._driver.read(layout.blob_data(digest))).data)
-        except (KeyMissing, ObjectTooLarge, ManifestInvalid):
-            return None
+    async def _read(self, digests: Sequence[Digest]) -> list[tuple[Digest, References[RawDigest]]]:
+        """Return the references of the manifests that can be read."""
+        read: list[tuple[Digest, References[RawDigest]]] = []
+        for start in range(0, len(digests), _READ_AT_ONCE):
+            part = digests[start : start + _READ_AT_ONCE]
+            keys = [layout.blob_data(digest) for digest in part]
+            for digest, data in zip(part, await self._driver.bulk.read(keys, limit=READ_LIMIT_BYTES), strict=True):
+                with suppress(ManifestInvalid):
+                    if data is not None:
+                        read.append((digest, references_of(data)))
+        return read
 
 
 def levels(
