@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import pytest
+from structlog.testing import capture_logs
 from tests.http.client import codes
 
 from moorage.quota.count import count, publish
@@ -18,8 +19,11 @@ from moorage.quota.facts import (
     StoredUsage,
     Thing,
     UsedAmount,
-    decode_facts,
     encode_facts,
+    new_process,
+    new_token,
+    read_base,
+    read_facts,
 )
 from moorage.quota.ledger import Ledger
 from moorage.quota.limits import Limit
@@ -231,29 +235,72 @@ async def test_the_common_case_reads_nothing_for_quotas(
     assert counts[0], "the calls are counted"
 
 
-def test_a_base_that_is_none_is_left_out() -> None:
-    """A later version may write another form; a torn object must not stop pushes."""
-    endless = b'{"version": 1, "patterns": {"a": {"bytes": 1e999, "tags": 0, "counted": 1}}, "folded": {}}'
-    wrong = b'{"version": 1, "patterns": {"a": 1}, "folded": {}}'
-    for data in (b"", b"[]", b"{}", b'{"version": 2}', wrong, endless):
-        assert Base.decode("1-a", data) is None
-    assert decode_facts(b'{"version": 1}\n["blob", "a", "sha256:00", Infinity, 0, 1]\n') == []
+ENDLESS = b'{"version": 1, "patterns": {"a": {"bytes": 1e999, "tags": 0, "counted": 1}}, "folded": {}}'
+WRONG = b'{"version": 1, "patterns": {"a": 1}, "folded": {}}'
+
+
+@pytest.mark.parametrize(
+    "data", [b"", b"[]", b"{}", b'{"version": 2}', WRONG, ENDLESS, b"x" * ((4 << 20) + 1)], ids=range(7)
+)
+async def test_a_damaged_base_is_left_out(driver: Driver, data: bytes) -> None:
+    """A later version may write another form; a torn object must not stop pushes, nor be passed over silently."""
     base = Base("1800000000000-ab", {"a": UsedAmount(1, 2)}, {"a": 3.0}, {"p": 4})
-    assert Base.decode(base.token, base.encode()) == base
+    damaged = Base(new_token(1_900_000_000))
+    await driver.write(base.key, base.encode())
+    await driver.write(damaged.key, data)
+    with capture_logs() as logs:
+        for _ in range(2):
+            assert await read_base(driver, await StoredUsage.of(driver)) == base
+    [line] = logs
+    assert line["key"] == damaged.key
+    assert "counted again" in line["remedy"]
+
+
+async def test_damaged_facts_are_left_out(driver: Driver) -> None:
+    """Lines that are none, or of a kind that a later version adds: usage is wrong, and the log has the reason."""
+    facts = [Fact(Thing(BLOB, NAME, "sha256:ab"), 0, 5, 1.5), Fact(Thing(TAG, NAME, "v1"), 1, 0, 2.0)]
+    odd = b'["other", "a", "b", 0, 1, 2]\n["blob", "UPPER", "b", 0, 1, 2]\n["blob"]\n7\n'
+    endless = b'["blob", "a", "sha256:00", Infinity, 0, 1]\n'
+    for data, wanted, cause in (
+        (encode_facts(facts), facts, None),
+        (encode_facts(facts) + odd, facts, "4 of 6 lines are no facts"),
+        (encode_facts([]) + endless, [], "1 of 1 lines"),
+        (b'{"version": 2}\n' + odd, [], "version 2 is not known"),
+        (b"", [], "it is not JSON"),
+        (b"[1]\n", [], "a JSON list"),
+        (b"x" * ((4 << 20) + 1), [], "larger than 4194304 bytes"),
+    ):
+        fact = FactId(new_process(), 0)
+        await driver.write(fact.key, data)
+        with capture_logs() as logs:
+            for _ in range(2):
+                assert await read_facts(driver, fact) == wanted
+        assert [(line["key"], cause in line["cause"]) for line in logs] == (
+            [] if cause is None else [(fact.key, True)]
+        )
+    assert await read_facts(driver, FactId("none", 0)) is None
+
+
+async def test_damaged_facts_are_read_once(node: StartNode, driver: Driver) -> None:
+    """Facts that are too large were read again with every exchange, and never removed."""
+    started = node(LIMIT)
+    await started.usage.ready(NAME)
+    await driver.write(FactId("torn", 0).key, b"x" * ((4 << 20) + 1))
+    await started.usage.exchange()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(driver, "read", None)
+        await started.usage.exchange()
+    base = await publish(driver, None, ["team-a"], clock=lambda: 1_800_000_000.0)
+    assert base.folded["torn"] == 0
+
+
+def test_a_base_names_the_facts_that_it_includes() -> None:
+    """Else they count twice, or never."""
+    base = Base("1800000000000-ab", folded={"p": 4})
     assert base.at == 1_800_000_000
     assert base.includes(FactId("p", 4))
     assert not base.includes(FactId("p", 5))
     assert not base.includes(FactId("q", 0))
-
-
-def test_facts_survive_their_form() -> None:
-    """Lines that are none, or of a kind that a later version adds, are left out."""
-    facts = [Fact(Thing(BLOB, NAME, "sha256:ab"), 0, 5, 1.5), Fact(Thing(TAG, NAME, "v1"), 1, 0, 2.0)]
-    assert decode_facts(encode_facts(facts)) == facts
-    odd = b'["other", "a", "b", 0, 1, 2]\n["blob", "UPPER", "b", 0, 1, 2]\n["blob"]\n7\n'
-    assert decode_facts(encode_facts(facts) + odd) == facts
-    assert decode_facts(b'{"version": 2}\n' + odd) == []
-    assert decode_facts(b"") == []
 
 
 def test_late_facts_are_put_in_order() -> None:

@@ -82,6 +82,7 @@ async def _explain(settings: Settings, name: RepoName | None, wanted: Reference,
     from datetime import UTC, datetime
 
     from moorage.gc.why import explain_digest, explain_in
+    from moorage.registry.erase import audit_records
     from moorage.types import Digest
     from moorage.wiring.garbage_collection import collection_options
     from moorage.wiring.protection import make_holds
@@ -110,7 +111,7 @@ async def _explain(settings: Settings, name: RepoName | None, wanted: Reference,
             answer.repositories = [await explain_in(driver, name, digest, options, now=now, holds=holds)]
         if digest is not None:
             answer.digest = digest
-            answer.erased = await _erased(driver, digest)
+            answer.erased = await audit_records(driver, digest)
     return answer
 
 
@@ -132,25 +133,6 @@ async def _tag(driver: Driver, name: RepoName, tag: Any, answer: _Answer) -> Dig
     trash = Trash(driver, keep_s=0)  # also records that can no longer be restored
     deleted = [entry async for page in trash.entries(name, under=layout.trashed_tag(name, tag)) for entry in page]
     return max(deleted, key=lambda entry: entry.at).digest if deleted else None
-
-
-async def _erased(driver: Driver, digest: Digest) -> list[dict[str, Any]]:
-    """Return the audit records that name a digest."""
-    import json
-    from contextlib import suppress
-
-    from moorage.registry import layout
-    from moorage.storage.driver import KeyMissing, ObjectTooLarge
-
-    found = []
-    async for names in driver.children(layout.below(layout.OWN, "audit")):
-        for stamp in names:
-            with suppress(KeyMissing, ObjectTooLarge, ValueError):
-                data = (await driver.read(layout.audit(stamp))).data
-                record = json.loads(data)
-                if isinstance(record, dict) and str(digest) in record.get("digests", ()):
-                    found.append(record)
-    return found
 
 
 @dataclass(slots=True)

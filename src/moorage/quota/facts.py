@@ -19,13 +19,13 @@ from __future__ import annotations
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from moorage.errors import RegistryError
 from moorage.registry import layout
-from moorage.storage.driver import KeyMissing, ObjectTooLarge
+from moorage.registry.records import decode_record, read_record, report_damage
+from moorage.storage.driver import READ_LIMIT_BYTES, KeyMissing, ObjectTooLarge
 from moorage.types import RepoName, parse_repo_name
 
 if TYPE_CHECKING:
@@ -58,6 +58,10 @@ UPLOAD: Final = "upload"
 WANTED: Final = "wanted"
 _KINDS: Final = {BLOB, TAG, UPLOAD}
 _VERSION: Final = 1
+_LIMIT_BYTES: Final = READ_LIMIT_BYTES
+"""More than any object with facts has: at most 5000, of 500 bytes with the longest names (`usage.py`)."""
+_BASE_REMEDY: Final = "usage is that of the base before, or counted again; remove the object"
+_FACTS_REMEDY: Final = "usage lacks these changes until the next count (quota.interval), which needs no facts"
 
 
 class Thing(NamedTuple):
@@ -132,12 +136,11 @@ class Base:
         return json.dumps({"version": _VERSION, "patterns": patterns, "folded": self.folded}).encode()
 
     @classmethod
-    def decode(cls, token: str, data: bytes) -> Base | None:
-        """Return the base; None for content of another version, or none at all."""
+    def decode(cls, token: str, content: dict[str, Any]) -> Base | None:
+        """Return the base with these fields; None, after a line in the log, for those of no or another version."""
         try:
-            content: Any = json.loads(data)
             if content["version"] != _VERSION:
-                return None
+                raise ValueError(f"version {content['version']!r} is not known")
             patterns = content["patterns"].items()
             return cls(
                 token,
@@ -145,7 +148,8 @@ class Base:
                 {pattern: float(each["counted"]) for pattern, each in patterns},
                 {process: int(number) for process, number in content["folded"].items()},
             )
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError):
+        except (ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
+            report_damage(cls(token).key, f"no base: {error!r}", remedy=_BASE_REMEDY)
             return None
 
 
@@ -191,36 +195,56 @@ def encode_facts(facts: Iterable[Fact]) -> bytes:
     return "\n".join([json.dumps({"version": _VERSION}), *lines, ""]).encode()
 
 
-def decode_facts(data: bytes) -> list[Fact]:
-    """Return the facts.  Of another version there are none; lines that are none are left out."""
-    first, _, rest = data.decode("utf-8", "replace").partition("\n")
-    found: list[Fact] = []
-    with suppress(ValueError, KeyError, TypeError, RecursionError):
-        if json.loads(first)["version"] != _VERSION:
-            return found
-        for line in rest.splitlines():
-            with suppress(ValueError, TypeError, RecursionError, OverflowError, RegistryError):
-                kind, name, text, before, after, at = json.loads(line)
-                if kind in _KINDS:
-                    thing = Thing(kind, parse_repo_name(name), str(text))
-                    found.append(Fact(thing, int(before), int(after), float(at)))
+def decode_facts(key: Key, data: bytes) -> list[Fact]:
+    """Return the facts in the content of the object `key`.
+
+    Of another version there are none, and lines that are no fact are left out; either has a line in the log.
+    """
+    first, _, rest = data.partition(b"\n")
+    version = decode_record(key, first, remedy=_FACTS_REMEDY).get("version")
+    if version != _VERSION:
+        report_damage(key, f"version {version!r} is not known", remedy=_FACTS_REMEDY)
+        return []
+    lines = rest.splitlines()
+    found = [fact for fact in map(_decode_fact, lines) if fact is not None]
+    if len(found) < len(lines):
+        cause = f"{len(lines) - len(found)} of {len(lines)} lines are no facts"
+        report_damage(key, cause, remedy=_FACTS_REMEDY)
     return found
+
+
+def _decode_fact(line: bytes) -> Fact | None:
+    try:
+        kind, name, text, before, after, at = json.loads(line)
+        if kind not in _KINDS:
+            return None
+        return Fact(Thing(kind, parse_repo_name(name), str(text)), int(before), int(after), float(at))
+    except (ValueError, TypeError, RecursionError, OverflowError, RegistryError):
+        return None
 
 
 async def read_base(driver: Driver, stored: StoredUsage) -> Base:
     """Return the newest base that can be read, else one without patterns.  Raises StorageUnavailable."""
     for token in reversed(stored.bases):
-        with suppress(KeyMissing, ObjectTooLarge):
-            data = (await driver.read(layout.usage(f"base.{token}"))).data
-            found = Base.decode(token, data)
-            if found is not None:
-                return found
+        key = layout.usage(f"base.{token}")
+        fields = await read_record(driver, key, remedy=_BASE_REMEDY, limit=_LIMIT_BYTES)
+        found = None if fields is None else Base.decode(token, fields)
+        if found is not None:
+            return found
     return Base()
 
 
 async def read_facts(driver: Driver, fact: FactId) -> list[Fact] | None:
-    """Return the facts of an object; None if it was removed meanwhile.  Raises StorageUnavailable."""
+    """Return the facts of an object, without damaged ones; None if it was removed meanwhile.
+
+    Raises StorageUnavailable.
+    """
     try:
-        return decode_facts((await driver.read(fact.key)).data)
-    except (KeyMissing, ObjectTooLarge):
+        content = await driver.read(fact.key, limit=_LIMIT_BYTES)
+    except KeyMissing:
         return None
+    except ObjectTooLarge:
+        # Read once, and removed with the base that includes it.
+        report_damage(fact.key, f"it is larger than {_LIMIT_BYTES} bytes", remedy=_FACTS_REMEDY)
+        return []
+    return decode_facts(fact.key, content.data)

@@ -15,7 +15,8 @@ import json
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.registry import layout
-from moorage.storage.driver import ALWAYS, KeyMissing, ObjectTooLarge
+from moorage.registry.records import read_record
+from moorage.storage.driver import ALWAYS, KeyMissing
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["PAUSED", "Pause", "pause", "read_pause", "resume"]
 
 PAUSED: Final = "paused"
-_LIMIT_BYTES: Final = 4096
+_REMEDY: Final = "garbage collection is paused until moorage garbage-collect --resume"
 
 
 class Pause(NamedTuple):
@@ -50,13 +51,7 @@ async def read_pause(driver: Driver) -> Pause | None:
     key = layout.collection(PAUSED)
     try:
         stat = await driver.stat(key)
-        data = (await driver.read(key, limit=_LIMIT_BYTES)).data
     except KeyMissing:
         return None
-    except ObjectTooLarge:
-        return Pause(stat.modified, "")
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return Pause(stat.modified, "")
-    return Pause(stat.modified, str(content.get("by", "")) if isinstance(content, dict) else "")
+    fields = await read_record(driver, key, remedy=_REMEDY)
+    return None if fields is None else Pause(stat.modified, str(fields.get("by", "")))

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from moorage.concurrency import map_bounded
 from moorage.errors import ManifestInvalid, Protected
@@ -29,6 +29,7 @@ from moorage.registry.blob_store import BlobStore
 from moorage.registry.links import LAYER, REVISION, Links
 from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.protection import UNPROTECTED, Protection, ProtectionCheck
+from moorage.registry.records import read_record, report_damage
 from moorage.registry.repositories import repository_names
 from moorage.registry.repository_removal import RepositoryRemoval
 from moorage.registry.stamps import new_stamp, stamp_time, utc_now
@@ -46,9 +47,26 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import Reference, RepoName, Tag
 
-__all__ = ["EraseRefused", "Erased", "Eraser"]
+__all__ = ["EraseRefused", "Erased", "Eraser", "audit_records"]
 
 _LIMIT_BYTES: Final = 64 << 20
+_REMEDY: Final = "nothing shows what was erased; restore the object from a backup, or remove it"
+
+
+async def audit_records(driver: Driver, digest: Digest) -> list[dict[str, Any]]:
+    """Return the records of erasures that name a digest, in order of time.  Raises StorageUnavailable."""
+    found = []
+    async for names in driver.children(layout.AUDIT):
+        for stamp in names:
+            fields = await read_record(driver, layout.audit(stamp), remedy=_REMEDY, limit=_LIMIT_BYTES)
+            if fields is None:
+                continue
+            digests = fields.get("digests")
+            if not isinstance(digests, list):
+                report_damage(layout.audit(stamp), "it has no list of digests", remedy=_REMEDY)
+            elif str(digest) in digests:
+                found.append(fields)
+    return found
 
 
 class EraseRefused(Exception):

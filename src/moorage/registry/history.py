@@ -8,7 +8,7 @@ writes what is left.  A store that fails loses the batch, with one warning until
 count (`dropped`); a push never fails because of it.  At most `PENDING_LIMIT` changes wait; more are dropped alike.
 
 A line is `{"version": 1, "at": ..., "tag": ..., "digest": ..., "by": ...}`; a digest of null is a deletion, and
-`why` its reason.  A line that cannot be read is left out.
+`why` its reason.  A line that cannot be read is left out, with a line in the log for its object.
 
 Above: `manifests.py`, `timeline.py`.  Below: `stamps.py`.
 """
@@ -26,6 +26,7 @@ import structlog
 from moorage.concurrency import map_bounded
 from moorage.errors import RegistryError
 from moorage.registry import layout
+from moorage.registry.records import decode_record, report_damage
 from moorage.registry.stamps import new_stamp, stamp_time, utc_now
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageError
 from moorage.types import Digest, Tag, parse_tag
@@ -46,6 +47,7 @@ _FLUSH_S: Final = 1.0
 _CLOSE_S: Final = 5.0
 _AT_ONCE: Final = 16
 _LIMIT_BYTES: Final = 64 << 20
+_REMEDY: Final = "these changes are missing in moorage history; tags are not affected"
 _log: Final = structlog.get_logger("moorage.registry")
 
 
@@ -159,15 +161,16 @@ async def tag_events(driver: Driver, name: RepoName, tag: Tag | None = None) -> 
     """
 
     async def read(stamp: str) -> Sequence[TagEvent]:
+        key = layout.below(layout.tag_events(name), stamp)
         try:
-            data = (await driver.read(layout.below(layout.tag_events(name), stamp), limit=_LIMIT_BYTES)).data
-        except (KeyMissing, ObjectTooLarge):
+            data = (await driver.read(key, limit=_LIMIT_BYTES)).data
+        except KeyMissing:
             return ()
-        return [
-            event
-            for event in map(_decode, data.decode(errors="replace").split("\n"))
-            if event is not None and (tag is None or event.tag == tag)
-        ]
+        except ObjectTooLarge:
+            report_damage(key, f"it is larger than {_LIMIT_BYTES} bytes", remedy=_REMEDY)
+            return ()
+        events = [_decode(key, line) for line in data.split(b"\n") if line]
+        return [event for event in events if event is not None and (tag is None or event.tag == tag)]
 
     async for stamps in driver.children(layout.tag_events(name)):
         valid = [stamp for stamp in stamps if stamp_time(stamp) is not None]
@@ -187,15 +190,16 @@ async def expired_events(driver: Driver, name: RepoName, before: datetime) -> Se
     return found
 
 
-def _decode(line: str) -> TagEvent | None:
+def _decode(key: Key, line: bytes) -> TagEvent | None:
+    fields = decode_record(key, line, remedy=_REMEDY)
     try:
-        fields = json.loads(line)
         if fields["version"] != _VERSION:
-            return None
+            raise ValueError(f"version {fields['version']!r} is not known")
         digest = None if fields["digest"] is None else Digest.parse(fields["digest"])
         at = datetime.fromisoformat(fields["at"])
         if at.tzinfo is None:
-            return None
+            raise ValueError(f"{at} has no time zone")
         return TagEvent(at, parse_tag(fields["tag"]), digest, str(fields["by"]), str(fields.get("why", "")))
-    except (ValueError, KeyError, TypeError, RecursionError, RegistryError):
+    except (ValueError, KeyError, TypeError, RegistryError) as error:
+        report_damage(key, f"a line is no change of a tag: {error!r}", remedy=_REMEDY)
         return None

@@ -55,6 +55,7 @@ from moorage.storage.driver import Key
 from moorage.types import Digest, RepoName, Tag, parse_repo_name, parse_tag
 
 __all__ = [
+    "AUDIT",
     "BLOBS",
     "COLLECTION",
     "MANIFESTS_NAME",
@@ -112,6 +113,7 @@ OWN: Final = Key(f"{ROOT}/_moorage")
 PULLS: Final = Key(f"{OWN}/pulls")
 COLLECTION: Final = Key(f"{OWN}/collection")
 NODES: Final = Key(f"{OWN}/nodes")
+AUDIT: Final = Key(f"{OWN}/audit")
 USAGE: Final = Key(f"{OWN}/usage")
 MANIFESTS_NAME: Final = "_manifests"
 """The directory whose presence makes its parent a repository of the catalog."""
@@ -159,7 +161,7 @@ def usage(name: str) -> Key:
 
 def audit(stamp: str) -> Key:
     """Return the key of a record of erased content (`stamps.py`)."""
-    return Key(f"{OWN}/audit/{stamp}")
+    return Key(f"{AUDIT}/{stamp}")
 
 
 def pulls(name: str) -> Key:

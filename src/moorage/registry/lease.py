@@ -21,30 +21,23 @@ Source of the key: `layout.py`; CNCF Distribution never lists it.
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
 from moorage.registry import layout
 from moorage.registry.nodes import PROTOCOL
+from moorage.registry.records import read_record, report_damage, resolve_record
 from moorage.registry.stamps import utc_now
-from moorage.storage.driver import (
-    ABSENT,
-    ALWAYS,
-    Conflict,
-    KeyMissing,
-    ObjectTooLarge,
-    StorageUnavailable,
-    Unchanged,
-)
+from moorage.storage.driver import ABSENT, Conflict, KeyMissing, StorageUnavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from datetime import datetime
 
-    from moorage.storage.driver import Driver, When
+    from moorage.storage.driver import Driver, Key
 
 __all__ = ["Holder", "Lease", "foreign_protocol", "read_holder"]
 
-_LIMIT_BYTES: Final = 4096
+_REMEDY: Final = "no node does its work until the term is over; remove it if no node is at work"
 
 
 class Holder(NamedTuple):
@@ -64,13 +57,15 @@ async def read_holder(driver: Driver, name: str) -> Holder | None:
     key = layout.lease(name)
     try:
         stat = await driver.stat(key)
-        data = (await driver.read(key, limit=_LIMIT_BYTES)).data
-    except (KeyMissing, ObjectTooLarge):
+    except KeyMissing:
+        return None
+    fields = await read_record(driver, key, remedy=_REMEDY)
+    if not fields:
         return None
     try:
-        content = json.loads(data)
-        return Holder(str(content["owner"]), stat.modified, float(content["term_s"]))
-    except (ValueError, TypeError, KeyError, RecursionError):
+        return Holder(str(fields["owner"]), stat.modified, float(fields["term_s"]))
+    except (ValueError, TypeError, KeyError, OverflowError) as error:
+        report_damage(key, f"no owner and term: {error!r}", remedy=_REMEDY)
         return None
 
 
@@ -93,8 +88,8 @@ class Lease:
     async def acquire(self) -> bool:
         """Take the lease, or extend it by a term; return whether this owner holds it.  Raises StorageError."""
         try:
-            owner, when = await self._current()
-            if owner != self._owner and not await self._has_expired():
+            fields, when = await resolve_record(self._driver, self._key, remedy=_REMEDY)
+            if fields is not None and _owner(self._key, fields) != self._owner and not await self._has_expired():
                 return False
         except KeyMissing:
             when = ABSENT
@@ -102,22 +97,14 @@ class Lease:
         self._may_hold = True
         try:
             await self._driver.write(self._key, self._content(), when)
-            written = await self._driver.read(self._key, limit=_LIMIT_BYTES)
+            written = await read_record(self._driver, self._key, remedy=_REMEDY)
         except Conflict:
             if when is ABSENT:
                 await self._require_object()
             return False
-        except (KeyMissing, ObjectTooLarge):
+        except KeyMissing:
             return False
-        return _owner(written.data) == self._owner
-
-    async def _current(self) -> tuple[str, When]:
-        """Return the owner, and the condition under which the lease may be replaced.  Raises KeyMissing."""
-        try:
-            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
-        except ObjectTooLarge:
-            return "", ALWAYS
-        return _owner(found.data), Unchanged(found.version)
+        return written is not None and _owner(self._key, written) == self._owner
 
     async def _require_object(self) -> None:
         """Raise StorageUnavailable if the lease neither exists nor can be created: no node would do the work."""
@@ -131,11 +118,8 @@ class Lease:
         if not self._may_hold:
             return
         self._may_hold = False
-        try:
-            found = await self._driver.read(self._key, limit=_LIMIT_BYTES)
-        except (KeyMissing, ObjectTooLarge):
-            return
-        if _owner(found.data) == self._owner:
+        found = await read_record(self._driver, self._key, remedy=_REMEDY)
+        if found is not None and _owner(self._key, found) == self._owner:
             await self._driver.delete([self._key])
 
     async def _has_expired(self) -> bool:
@@ -156,24 +140,22 @@ async def foreign_protocol(driver: Driver, name: str, *, now: datetime) -> int |
     before protocols were numbered.  Raises StorageUnavailable.
     """
     key = layout.lease(name)
+    fields = await read_record(driver, key, remedy=_REMEDY)
+    if not fields:
+        return None
     try:
-        content = json.loads((await driver.read(key, limit=_LIMIT_BYTES)).data)
         modified = (await driver.stat(key)).modified
-    except (KeyMissing, ObjectTooLarge, ValueError, RecursionError):
+    except KeyMissing:
         return None
-    if not isinstance(content, dict):
-        return None
-    term_s = content.get("term_s")
+    term_s = fields.get("term_s")
     if not isinstance(term_s, int | float) or abs((now - modified).total_seconds()) >= term_s:
         return None
-    protocol = content.get("protocol", 0)
+    protocol = fields.get("protocol", 0)
     return None if protocol == PROTOCOL else protocol if isinstance(protocol, int) else -1
 
 
-def _owner(data: bytes) -> str:
-    """Return the owner in a lease; "" for content that is none."""
-    try:
-        content = json.loads(data)
-    except (ValueError, RecursionError):
-        return ""
-    return str(content.get("owner", "")) if isinstance(content, dict) else ""
+def _owner(key: Key, fields: Mapping[str, Any]) -> str:
+    """Return the owner of a lease; "" for a damaged one, which is no process."""
+    if "owner" not in fields:
+        report_damage(key, "it has no owner", remedy=_REMEDY)
+    return str(fields.get("owner", ""))

@@ -20,7 +20,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Final
 
 from moorage.registry import layout
-from moorage.storage.driver import KeyMissing, ObjectTooLarge
+from moorage.registry.records import read_record
 
 if TYPE_CHECKING:
     from moorage.storage.driver import Driver
@@ -31,7 +31,10 @@ PROTOCOL: Final = 1
 PUBLISH_S: Final = 300.0
 LIVE_S: Final = 900.0
 """Three publications: one may fail, and clocks differ."""
-_LIMIT_BYTES: Final = 4096
+_REMEDY: Final = (
+    "nothing is collected while it looks like that of a running node, which writes it again within five minutes; "
+    "remove it if the node is gone"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,14 +77,10 @@ async def _nodes(driver: Driver) -> list[NodeRecord]:
     async for page in driver.scan(layout.NODES):
         for stat in page:
             instance = stat.key.removeprefix(f"{layout.NODES}/")
-            try:
-                content = json.loads((await driver.read(stat.key, limit=_LIMIT_BYTES)).data)
-            except KeyMissing:
+            fields = await read_record(driver, stat.key, remedy=_REMEDY)
+            if fields is None:
                 continue
-            except (ObjectTooLarge, ValueError, RecursionError):
-                content = None
-            content = content if isinstance(content, dict) else {}
-            protocol = content.get("protocol", 0)
+            protocol = fields.get("protocol", 0)
             known = protocol if isinstance(protocol, int) else 0
-            found.append(NodeRecord(instance, str(content.get("release", "unknown")), known, stat.modified))
+            found.append(NodeRecord(instance, str(fields.get("release", "unknown")), known, stat.modified))
     return found

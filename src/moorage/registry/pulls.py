@@ -31,6 +31,7 @@ from typing import TYPE_CHECKING, Final
 import structlog
 
 from moorage.registry import layout
+from moorage.registry.records import read_record, report_damage
 from moorage.registry.stamps import new_stamp, utc_now
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, StorageError
 from moorage.types import RepoName
@@ -56,6 +57,7 @@ _LIMIT_BYTES: Final = 32 << 20
 _DIGITS: Final = 11
 """Of seconds since 1970, to the year 5138: a damaged list must not have a time that is none."""
 _SINCE: Final = "since"
+_REMEDY: Final = "recording begins anew; retention by pulls deletes nothing until it has lasted long enough"
 _log: Final = structlog.get_logger("moorage.registry")
 
 
@@ -235,10 +237,16 @@ async def _write(driver: Driver, name: str, lines: Sequence[str]) -> None:
 
 async def _read_since(driver: Driver) -> tuple[float | None, float | None]:
     """Return when recording began, and when it was last alive; None for what is unknown."""
-    try:
-        content = json.loads((await driver.read(layout.pulls(_SINCE), limit=4096)).data)
-        since, alive = float(content["since"]), float(content["alive"])
-        datetime.fromtimestamp(since, UTC)
-        return (since, alive) if content["version"] == 1 else (None, None)
-    except (OSError, OverflowError, KeyMissing, ObjectTooLarge, ValueError, KeyError, TypeError, RecursionError):
+    key = layout.pulls(_SINCE)
+    fields = await read_record(driver, key, remedy=_REMEDY)
+    if not fields:
         return None, None
+    try:
+        if fields["version"] != 1:
+            raise ValueError(f"version {fields['version']!r} is not known")
+        since, alive = float(fields["since"]), float(fields["alive"])
+        datetime.fromtimestamp(since, UTC)
+    except (OSError, OverflowError, ValueError, KeyError, TypeError) as error:
+        report_damage(key, f"no beginning: {error!r}", remedy=_REMEDY)
+        return None, None
+    return since, alive
