@@ -22,7 +22,7 @@ from moorage.registry.lease import Lease
 from moorage.server.housekeeper.jobs import JobContext
 from moorage.storage.driver import ALWAYS, KeyMissing, StorageDenied
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring import collection_job, garbage_collection, storage
+from moorage.wiring import garbage_collection, storage
 from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
 from moorage.wiring.garbage_collection import collection_options, log_fields, run_collection
 from moorage.wiring.housekeeping import jobs
@@ -71,7 +71,6 @@ def test_the_log_line_has_counts_and_the_reason() -> None:
 def driver(monkeypatch: pytest.MonkeyPatch) -> MemoryDriver:
     """The driver of the jobs."""
     found = MemoryDriver()
-    monkeypatch.setattr(collection_job, "make_driver", lambda _: found)
     monkeypatch.setattr(storage, "make_driver", lambda _: found)
     return found
 

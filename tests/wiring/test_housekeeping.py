@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
+import inspect
 from typing import TYPE_CHECKING, Any, Final
 
 import pytest
 from structlog.testing import capture_logs
 
 from moorage.config.model import Settings
-from moorage.server.housekeeper.jobs import JobContext
+from moorage.registry import layout
+from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageDenied
 from moorage.storage.memory import MemoryDriver
-from moorage.wiring import housekeeping
+from moorage.wiring import storage
 from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
 from moorage.wiring.housekeeping import StorageProbe, UploadPurgingJob, jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from moorage.storage.driver import Driver
 
 BUCKET: Final[dict[str, Any]] = {"s3": {"bucket": "b", "region": "r"}}
 FILES: Final[dict[str, Any]] = {"filesystem": {"rootdirectory": "/data"}}
@@ -68,9 +74,56 @@ async def test_a_bucket_that_denies_access_is_reported_at_start(monkeypatch: pyt
             self.closed = True
 
     driver = Denied()
-    monkeypatch.setattr(housekeeping, "make_driver", lambda _: driver)
+    monkeypatch.setattr(storage, "make_driver", lambda _: driver)
     (probe,) = jobs(settings(BUCKET | READONLY), "i")
     with capture_logs() as logs:
         await probe.run(JobContext(lambda _: None))
     assert [line["event"] for line in logs] == ["the storage denies access"]
     assert driver.closed
+
+
+ALL_JOBS: Final[dict[str, Any]] = {
+    "quota": {"rules": ({"repositories": "team/*", "tags": 1},)},
+    "retention": {"enabled": True, "rules": ({"repositories": ("team/*",), "keeplast": 1},)},
+}
+
+
+def kinds(kind: type[Job] = Job) -> Iterator[type[Job]]:
+    """Every job of the registry that can be run."""
+    for each in kind.__subclasses__():
+        yield from kinds(each)
+        if each.__module__.startswith("moorage.wiring") and not inspect.isabstract(each):
+            yield each
+
+
+async def test_no_job_writes_into_a_store_without_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data directory that was lost would be created again, and count as a registry without images."""
+    root = tmp_path / "lost"
+    files = {"filesystem": {"rootdirectory": str(root)}}
+    found = jobs(settings(files | COLLECTED, **ALL_JOBS), "i")
+    bucket = MemoryDriver()
+    probes = [job for job in jobs(settings(BUCKET), "i") if isinstance(job, StorageProbe)]
+    assert {type(job) for job in [*found, *probes]} == set(kinds()), "settings that need each of them are above"
+
+    looks = 0
+    has_content = storage._has_content
+
+    async def look(driver: Driver) -> bool:
+        nonlocal looks
+        looks += 1
+        if looks % 3 == 0:
+            raise asyncio.CancelledError
+        return await has_content(driver)
+
+    monkeypatch.setattr(storage, "_LOOK_AGAIN_S", 0.0)
+    monkeypatch.setattr(storage, "_has_content", look)
+    for job in found:
+        with pytest.raises(asyncio.CancelledError):
+            async with asyncio.timeout(10):  # one that does not wait runs for ever
+                await job.run(JobContext(lambda _: None))
+        assert not root.exists(), job
+    assert looks == 3 * len(found), "each has looked for content until it was cancelled"
+    monkeypatch.setattr(storage, "make_driver", lambda _: bucket)
+    for job in probes:
+        await job.run(JobContext(lambda _: None))
+    assert [page async for page in bucket.children(layout.ROOT)] == []

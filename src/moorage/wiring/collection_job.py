@@ -7,23 +7,23 @@ from __future__ import annotations
 
 import asyncio
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
 
 import structlog
 
 from moorage import __version__
 from moorage.registry import nodes
-from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageError
-from moorage.wiring.storage import make_driver, wait_for_content
+from moorage.wiring.store_job import StoreJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from moorage.config.model import Settings
     from moorage.config.sections.retention import Retention
-    from moorage.config.sections.storage import Storage
+    from moorage.server.housekeeper.jobs import Job
+    from moorage.storage.driver import Driver
 
 __all__ = ["GarbageCollectionJob", "NodeRecordJob", "collection_jobs"]
 
@@ -39,11 +39,11 @@ def collection_jobs(settings: Settings, instance: str) -> Iterator[Job]:
         return
     yield NodeRecordJob(storage, instance, settings)
     if storage.maintenance.garbagecollection.enabled:
-        yield GarbageCollectionJob(storage, settings.retention, instance, settings)
+        yield GarbageCollectionJob(storage, instance, settings, settings.retention)
 
 
 @dataclass(frozen=True)
-class NodeRecordJob(Job):
+class NodeRecordJob(StoreJob):
     """Publishes the release of this node, so that a collector does not run beside one that it does not know.
 
     Every node that writes does, whether it collects itself or not (`registry/nodes.py`).
@@ -51,14 +51,7 @@ class NodeRecordJob(Job):
 
     name: ClassVar[str] = "node record"
 
-    storage: Storage
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
-
-    async def run(self, context: JobContext) -> None:
-        del context
-        await wait_for_content(self.settings)
-        driver = make_driver(self.settings)
+    async def work(self, driver: Driver) -> None:
         failed = False
         try:
             while True:
@@ -73,29 +66,22 @@ class NodeRecordJob(Job):
         finally:
             with suppress(StorageError):
                 await nodes.retract(driver, self.instance)
-            await driver.close()
 
 
 @dataclass(frozen=True)
-class GarbageCollectionJob(Job):
+class GarbageCollectionJob(StoreJob):
     """Collects garbage once per interval, on one node of the cluster (`collection_schedule.py`)."""
 
     name: ClassVar[str] = "garbage collection"
 
-    storage: Storage
     retention: Retention
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
 
-    async def run(self, context: JobContext) -> None:
-        del context
+    async def work(self, driver: Driver) -> None:
         from moorage.wiring.collection_schedule import CollectionSchedule, keep_reserve
         from moorage.wiring.garbage_collection import collection_options, log_fields, process_name, run_collection
 
         settings = self.settings
         collection = self.storage.maintenance.garbagecollection
-        await wait_for_content(settings)
-        driver = make_driver(settings)
 
         async def collect() -> Mapping[str, object]:
             options = collection_options(settings)
@@ -104,16 +90,13 @@ class GarbageCollectionJob(Job):
                 _log.warning("skipped by garbage collection, and kept", key=problem.key, cause=problem.reason)
             return log_fields(report)
 
-        try:
-            if self.storage.filesystem is not None and not collection.foreignwriters:
-                await keep_reserve(driver)
-            schedule = CollectionSchedule(
-                driver,
-                collect,
-                interval_s=collection.interval,
-                reports_only=collection.foreignwriters,
-                sleep=asyncio.sleep,
-            )
-            await schedule.run()
-        finally:
-            await driver.close()
+        if self.storage.filesystem is not None and not collection.foreignwriters:
+            await keep_reserve(driver)
+        schedule = CollectionSchedule(
+            driver,
+            collect,
+            interval_s=collection.interval,
+            reports_only=collection.foreignwriters,
+            sleep=asyncio.sleep,
+        )
+        await schedule.run()

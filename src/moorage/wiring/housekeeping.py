@@ -1,6 +1,6 @@
 """Background jobs of the registry, run by the housekeeper of each node (`server/housekeeper/`).
 
-Each job opens a storage driver of its own when it runs.
+A job that works on the store is a `StoreJob`, which gets a driver of its own.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.wiring.collection_job import collection_jobs
 from moorage.wiring.retention import RetentionJob
-from moorage.wiring.storage import make_driver, opened_driver, wait_for_content
+from moorage.wiring.storage import opened_driver
+from moorage.wiring.store_job import StoreJob
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -46,7 +47,7 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
     if _purges(settings):
         found.append(UploadPurgingJob(storage, instance, settings))
     if settings.quota.rules and not storage.maintenance.readonly.enabled:
-        found.append(UsageCountJob(settings.quota, storage, instance, settings))
+        found.append(UsageCountJob(storage, instance, settings, settings.quota))
     found += collection_jobs(settings, instance)
     retention = RetentionJob.needed(settings, instance)
     if retention is not None:
@@ -69,7 +70,10 @@ def _purges(settings: Settings) -> bool:
 
 @dataclass(frozen=True)
 class StorageProbe(Job):
-    """Accesses a bucket once at start: an unusable one is logged now, not at the first push."""
+    """Accesses a bucket once at start: an unusable one is logged now, not at the first push.
+
+    No `StoreJob`: it writes nothing, and an empty bucket is to be accessed as well.
+    """
 
     name: ClassVar[str] = "first storage probe"
 
@@ -78,56 +82,37 @@ class StorageProbe(Job):
 
     async def run(self, context: JobContext) -> None:
         del context
-        driver = make_driver(self.settings)
-        try:
+        async with opened_driver(self.settings) as driver:
             # `refusing` has logged the cause.
             with suppress(RegistryError), refusing():
                 await driver.probe()
-        finally:
-            await driver.close()
 
 
 @dataclass(frozen=True)
-class UploadPurgingJob(Job):
+class UploadPurgingJob(StoreJob):
     """Purges uploads and half-written tags by age, on one node of the cluster at a time."""
 
     name: ClassVar[str] = "upload purging"
 
-    storage: Storage
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
-
-    async def run(self, context: JobContext) -> None:
-        del context
-        await wait_for_content(self.settings)
-        driver = make_driver(self.settings)
-        try:
-            term_s = _TERM_INTERVALS * self.storage.maintenance.uploadpurging.interval
-            lease = Lease(driver, "upload-purging", self.instance, term_s=term_s)
-            purger = make_purger(driver, self.settings, lease)
-            if purger is not None:
-                await purger.run()
-        finally:
-            await driver.close()
+    async def work(self, driver: Driver) -> None:
+        term_s = _TERM_INTERVALS * self.storage.maintenance.uploadpurging.interval
+        lease = Lease(driver, "upload-purging", self.instance, term_s=term_s)
+        purger = make_purger(driver, self.settings, lease)
+        if purger is not None:
+            await purger.run()
 
 
 @dataclass(frozen=True)
-class UsageCountJob(Job):
+class UsageCountJob(StoreJob):
     """Counts the usage of quotas, on one node of the cluster at a time."""
 
     name: ClassVar[str] = "count of usage"
 
     quota: Quota
-    storage: Storage
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
 
-    async def run(self, context: JobContext) -> None:
+    async def work(self, driver: Driver) -> None:
         from moorage.quota.periodic import PeriodicCount  # not imported without quotas
 
-        del context
-        await wait_for_content(self.settings)
-        async with opened_driver(self.settings) as driver:
-            lease = Lease(driver, "usage-count", self.instance, term_s=_COUNT_TERM_S)
-            patterns = [rule.repositories for rule in self.quota.rules]
-            await PeriodicCount(driver, patterns, interval_s=self.quota.interval, lease=lease).run()
+        lease = Lease(driver, "usage-count", self.instance, term_s=_COUNT_TERM_S)
+        patterns = [rule.repositories for rule in self.quota.rules]
+        await PeriodicCount(driver, patterns, interval_s=self.quota.interval, lease=lease).run()

@@ -26,19 +26,17 @@ from moorage.retention.decide import Pulls
 from moorage.retention.facts import FactsReader
 from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
 from moorage.retention.run import RetentionRun, RetentionStore
-from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.storage.driver import StorageError
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
 from moorage.wiring.quota import want_count
-from moorage.wiring.storage import make_driver, wait_for_content
+from moorage.wiring.store_job import StoreJob
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from moorage.config.model import Settings
     from moorage.config.sections.retention import Immutability, Retention, RetentionRule
-    from moorage.config.sections.storage import Storage
     from moorage.registry.sizes import Sizes
     from moorage.registry.walk import RepositoryListing
     from moorage.retention.run import RepositoryResult
@@ -180,16 +178,13 @@ def _store(driver: Driver, settings: Settings, sizes: Sizes) -> RetentionStore:
 
 
 @dataclass(frozen=True)
-class RetentionJob(Job):
+class RetentionJob(StoreJob):
     """Applies the rules periodically and compacts the times of pulls, on one node of the cluster at a time."""
 
     name: ClassVar[str] = "retention"
 
     retention: Retention
     immutability: Immutability
-    storage: Storage
-    instance: str
-    settings: Settings = field(compare=False, repr=False)
 
     @classmethod
     def needed(cls, settings: Settings, instance: str) -> RetentionJob | None:
@@ -197,12 +192,9 @@ class RetentionJob(Job):
         applies = settings.retention.enabled and not settings.storage.maintenance.readonly.enabled
         if settings.storage.driver == "inmemory" or not (applies or records_pulls(settings)):
             return None
-        return cls(settings.retention, settings.immutability, settings.storage, instance, settings)
+        return cls(settings.storage, instance, settings, settings.retention, settings.immutability)
 
-    async def run(self, context: JobContext) -> None:
-        del context
-        await wait_for_content(self.settings)
-        driver = make_driver(self.settings)
+    async def work(self, driver: Driver) -> None:
         interval_s = self.retention.interval
         lease = Lease(driver, "retention", self.instance, term_s=_TERM_INTERVALS * interval_s)
         try:
@@ -215,7 +207,6 @@ class RetentionJob(Job):
                 await lease.release()
             except StorageError as error:
                 _log.warning("the lease of retention cannot be released; it expires", cause=str(error))
-            await driver.close()
 
     async def once(self, driver: Driver, lease: Lease) -> RetentionSummary | None:
         """Do one pass if this node holds the lease.  A failing store ends the pass."""
