@@ -12,7 +12,7 @@ import pytest
 from tests.gc.running import AT_ONCE, FakeClock, Garbage, put, run, state_of
 
 from moorage.gc.cache import MarkCache
-from moorage.gc.families import Family, levels
+from moorage.gc.manifest_graph import Edges, topological_levels
 from moorage.gc.options import CollectionOptions
 from moorage.gc.repositories import list_repositories
 from moorage.registry import layout
@@ -153,8 +153,8 @@ async def test_a_damaged_record_of_a_deletion_is_reported(store: Store) -> None:
 
 def test_manifests_that_list_each_other_are_in_the_last_group() -> None:
     """They were in none, so their bytes went while their links stayed."""
-    families = {X: Family((Y,), None), Y: Family((X, Y), None)}
-    assert levels([(APP, X), (APP, Y)], families) == [sorted([(APP, X), (APP, Y)])]
+    edges = {X: Edges((Y,), None), Y: Edges((X, Y), None)}
+    assert topological_levels([(APP, X), (APP, Y)], edges) == [sorted([(APP, X), (APP, Y)])]
 
 
 async def test_an_index_that_lists_itself_goes_in_one_round(store: Store) -> None:

@@ -9,7 +9,7 @@ from tests.gc.running import AT_ONCE, FakeClock, gone, is_whole, moments, put, r
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import RegistryError
-from moorage.gc.families import Family, levels
+from moorage.gc.manifest_graph import Edges, topological_levels
 from moorage.gc.markers import ListEntry, decode_entries, encode_entries
 from moorage.gc.options import CollectionOptions
 from moorage.registry import layout
@@ -210,7 +210,7 @@ async def test_parents_go_before_children() -> None:
 def test_levels_of_an_index_in_two_repositories() -> None:
     one, two = Digest.of(b"1"), Digest.of(b"2")
     links = {(RepoName("a"), two), (RepoName("b"), one), (RepoName("a"), one)}
-    assert levels(links, {one: Family((two, two), None)}) == [
+    assert topological_levels(links, {one: Edges((two, two), None)}) == [
         [(RepoName("a"), one), (RepoName("b"), one)],
         [(RepoName("a"), two)],
     ]

@@ -21,7 +21,7 @@ without its layers.  Bytes may be withdrawn until their own removal.
 A removal that fails, is cancelled, or takes long in a remote store may be carried out later.  Its list stays: it
 is quarantined, as those of a dead collector are (`run.py`).
 
-Above: `run.py`.  Below: `markers.py`, `families.py`.
+Above: `run.py`.  Below: `markers.py`, `manifest_graph.py`.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ import structlog
 
 from moorage.concurrency import map_bounded
 from moorage.gc.errors import CollectionReplaced, CollectionStopped
-from moorage.gc.families import Families, levels
+from moorage.gc.manifest_graph import ManifestGraph, topological_levels
 from moorage.gc.markers import ListEntry
 from moorage.registry import layout
 from moorage.registry.collection_state import DOOMED
@@ -134,7 +134,7 @@ class Sweep:
     def __init__(self, tools: SweepTools, condemned: set[StateName]) -> None:
         self._tools = tools
         self._condemned = condemned
-        self.families = Families(tools.driver)
+        self.manifests = ManifestGraph(tools.driver)
         self.kept: set[Digest] = set()
         """Digests that were rescued, with everything that the manifests among them name."""
         self.held: list[StateName] = []
@@ -163,7 +163,7 @@ class Sweep:
             if digest in new and digest.algorithm != "sha256":
                 target = await read_link(tools.driver, LAYER(name, digest), digest)
                 new |= {target} if target is not None else set()
-        self.kept |= await self.families.closure(new, {digest for _, digest in work.revisions})
+        self.kept |= await self.manifests.with_descendants(new, {digest for _, digest in work.revisions})
 
     async def read_rescued_bytes(self) -> None:
         """As `read_rescued`, when no link is left that could be withdrawn."""
@@ -289,7 +289,7 @@ class _Round:
         # a manifest also all that it names.
         others = (marked.revisions | marked.layers) - dead.revisions - dead.layers
         manifests = {digest for _, digest in marked.revisions - dead.revisions}
-        named = await self._sweep.families.closure(manifests, manifests)
+        named = await self._sweep.manifests.with_descendants(manifests, manifests)
         targets = await self._targets(others)
         dead.revisions = {link for link in dead.revisions if link[1] not in named}
         dead.layers = {link for link in dead.layers if link[1] not in named}
@@ -366,14 +366,14 @@ class _Round:
         tools = self._tools
         if work.revisions or work.layers:
             await self._check(set(self._lists))
-        families = await self._sweep.families.of({digest for _, digest in work.revisions})
-        for level in levels(work.revisions, families):
+        edges = await self._sweep.manifests.edges({digest for _, digest in work.revisions})
+        for level in topological_levels(work.revisions, edges):
             for part in _chunks(level):
                 keys = [layout.revision_link(name, digest) for name, digest in part]
                 keys += [
                     layout.referrer_link(name, subject, digest)
                     for name, digest in part
-                    if digest in families and (subject := families[digest].subject) is not None
+                    if digest in edges and (subject := edges[digest].subject) is not None
                 ]
                 await self._delete_links(part, keys, lists)
                 self._done.revisions |= set(part)

@@ -1,4 +1,4 @@
-"""Families of manifests, as removing them needs it: children, subjects, and everything below a rescued manifest.
+"""Graph of stored manifests, read for their removal: edges, descendants, and an order in which parents go first.
 
 Above: `sweep.py`.  Below: `references.py`.
 """
@@ -20,35 +20,35 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver
     from moorage.types import Digest, RepoName
 
-__all__ = ["Families", "Family", "levels"]
+__all__ = ["Edges", "ManifestGraph", "topological_levels"]
 
 _READ_AT_ONCE: Final = 100
 """Manifests, which may have 4 MiB each."""
 
 
-class Family(NamedTuple):
+class Edges(NamedTuple):
     """Manifests that a manifest names: those in an index, and the subject of a referrer."""
 
     children: tuple[Digest, ...]
     subject: Digest | None
 
 
-class Families:
-    """Reads manifests of one store.  Methods raise StorageUnavailable."""
+class ManifestGraph:
+    """The manifests of one store, which are read at each call.  Methods raise StorageUnavailable."""
 
     def __init__(self, driver: Driver) -> None:
         self._driver = driver
 
-    async def of(self, digests: Collection[Digest]) -> dict[Digest, Family]:
-        """Return the families of manifests; those that cannot be read are left out."""
+    async def edges(self, digests: Collection[Digest]) -> dict[Digest, Edges]:
+        """Return the edges of manifests; those that cannot be read are left out."""
         return {
-            digest: Family(
+            digest: Edges(
                 tuple(map(unpacked, found.children)), None if found.subject is None else unpacked(found.subject)
             )
             for digest, found in await self._read(list(digests))
         }
 
-    async def closure(self, digests: Collection[Digest], manifests: Collection[Digest]) -> set[Digest]:
+    async def with_descendants(self, digests: Collection[Digest], manifests: Collection[Digest]) -> set[Digest]:
         """Return `digests` with everything that those which are in `manifests` name, directly or not."""
         found = set(digests)
         waiting = [digest for digest in digests if digest in manifests]
@@ -74,8 +74,8 @@ class Families:
         return read
 
 
-def levels(
-    revisions: Collection[tuple[RepoName, Digest]], families: Mapping[Digest, Family]
+def topological_levels(
+    revisions: Collection[tuple[RepoName, Digest]], edges: Mapping[Digest, Edges]
 ) -> list[list[tuple[RepoName, Digest]]]:
     """Return the revisions in groups: none before an index that lists it, in any repository.
 
@@ -86,7 +86,7 @@ def levels(
         by_digest.setdefault(digest, []).append((name, digest))
     parents = dict.fromkeys(by_digest, 0)
     for digest in by_digest:
-        for child in families[digest].children if digest in families else ():
+        for child in edges[digest].children if digest in edges else ():
             if child in parents:
                 parents[child] += 1
     found: list[list[tuple[RepoName, Digest]]] = []
@@ -95,7 +95,7 @@ def levels(
         found.append([link for digest in level for link in by_digest[digest]])
         below: list[Digest] = []
         for digest in level:
-            for child in families[digest].children if digest in families else ():
+            for child in edges[digest].children if digest in edges else ():
                 if child in parents:
                     parents[child] -= 1
                     if not parents[child]:
