@@ -108,12 +108,14 @@ def test_a_copy_reports_its_totals_and_a_second_one_finds_nothing_to_do(tmp_path
     status, out, err = run("copy", "--from", old, "--to", new)
     assert status == 0
     assert re.fullmatch(r"copying\ncopying: .* of .* in [0-9.]+ s; 6 copied, 0 there, 1 repositories\n", err), err
-    assert out.startswith("1 repositories: copied 6 blobs ("), out
-    assert "4 links, 2 manifests, 2 tags; 0 blobs (0 B) were already present" in out
+    assert out.startswith("1 repository: copied 6 blobs ("), out
+    assert "4 links, 2 manifests, 2 tags; already present: 0 blobs (0 B)" in out
     assert tree(tmp_path / "new") == tree(tmp_path / "old")
     status, out, err = run("copy", "--from", old, "--to", new, "--quiet")
     assert (status, err) == (0, "")
-    assert out.startswith("1 repositories: copied 0 blobs (0 B), 0 links, 0 manifests, 0 tags; 6 blobs (")
+    assert out.startswith(
+        "1 repository: copied 0 blobs (0 B), 0 links, 0 manifests, 0 tags; already present: 6 blobs ("
+    )
 
 
 @pytest.mark.slow
@@ -132,7 +134,7 @@ def test_variables_apply_to_the_side_that_they_name(tmp_path: Path) -> None:
             REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=str(tmp_path / "ignored"),
         )  # fmt: skip
         assert status == 0, err
-        assert out.startswith("1 repositories: copied 3 blobs")
+        assert out.startswith("1 repository: copied 3 blobs")
         assert bucket.keys().keys() == tree(tmp_path / "old").keys()
     assert not (tmp_path / "ignored").exists()
 
@@ -307,8 +309,8 @@ def test_a_check_reports_repairs_and_is_clean_the_next_time(tmp_path: Path) -> N
         f"error: {link}: layer-torn: the link holds no digest; "
         "clients: the blob is unknown in this repository; repair: writes the link, or removes it"
     )
-    assert counted.startswith("1 repositories, 3 blobs (")
-    assert counts == "1 errors, 0 warnings, 0 notes"
+    assert counted.startswith("1 repository, 3 blobs (")
+    assert counts == "1 error, 0 warnings, 0 notes"
     status, out, _ = run("check", "--repair", path, "-q")
     assert status == 0
     assert out.startswith(f"repaired: {link}: layer-torn: ")

@@ -173,7 +173,7 @@ def old_garbage(garbage: Path) -> Path:
 
 
 TABLE = """\
-repository          manifests     layers       bytes
+REPOSITORY          MANIFESTS     LAYERS       BYTES
 (in no repository)          0          0         7 B
 
 1 blobs and 0 manifests eligible for deletion (7 B)
@@ -202,7 +202,7 @@ def test_the_command_line_of_the_reference_removes_garbage(
     """A cron job gets a useful result with one command: it announces, waits, removes and reports."""
     result = run("garbage-collect", *flags, _config(tmp_path), name="registry")
     assert result.returncode == 0, result.stderr
-    assert result.stdout.startswith(TABLE + "removed 1 blobs (7 B) in ")
+    assert result.stdout.startswith(TABLE + "removed 1 blob (7 B) in ")
     assert not old_garbage.exists()
     assert sum(quick) >= 600, "the wait of the settings"
     status = json.loads(run("garbage-collect", "--status", "--json", _config(tmp_path)).stdout)
@@ -244,7 +244,7 @@ def test_repositories_are_listed_largest_first(
     }
     garbage_collect_run._show(report)
     assert capsys.readouterr().out.splitlines() == [
-        "repository          manifests     layers       bytes",
+        "REPOSITORY          MANIFESTS     LAYERS       BYTES",
         "big                         0          2     4.0 KiB",
         "small/app                   1          0       904 B",
         "none                        0          1         0 B",
@@ -252,8 +252,8 @@ def test_repositories_are_listed_largest_first(
         "",
         "3 blobs and 1 manifests eligible for deletion (4.9 KiB)",
         "removed 2 blobs (4.0 KiB), 3 layer links in 0.0 s",
-        "1 blobs were kept, because they became needed during the run",
-        "2 objects of a run that died are kept until its removals cannot arrive",
+        "kept 1 blob that became needed during the run",
+        "kept 2 objects of a run that died, until its removals cannot arrive",
     ]
 
 

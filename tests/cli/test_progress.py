@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 import typer
 
-from moorage.cli.progress import format_bytes, progress_meter, run_with_progress
+from moorage.cli.progress import format_bytes, format_count, progress_meter, run_with_progress
 from moorage.storage.driver import StorageUnavailable
 
 if TYPE_CHECKING:
@@ -146,3 +146,10 @@ def test_an_interruption_has_the_status_that_shells_know(capsys: pytest.CaptureF
         run_with_progress(work, quiet=True, interrupted="what was reported holds", stopped="no")
     assert ended.value.exit_code == 130
     assert capsys.readouterr() == ("", "interrupted; what was reported holds\n")
+
+
+def test_numbers_agree_with_what_they_count() -> None:
+    """`1 manifests` is how a bug report begins."""
+    assert [format_count(count, "tag") for count in (0, 1, 2)] == ["0 tags", "1 tag", "2 tags"]
+    assert format_count(1, "repository", "repositories") == "1 repository"
+    assert format_count(3, "repository", "repositories") == "3 repositories"

@@ -37,7 +37,7 @@ def test_old_uploads_are_removed_and_named(run: Run, root: Path) -> None:
     """Also where the registry itself does not purge."""
     result = run("storage", "purge-uploads", "-q", _config(root, "uploadpurging: {enabled: false}"))
     assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout == "1 uploads and 0 half-written tags removed\n"
+    assert result.stdout == "1 upload and 0 half-written tags removed\n"
     assert [path.name for path in (root / UPLOADS).iterdir()] == ["1111-new"]
     again = run("storage", "purge-uploads", _config(root))
     assert again.stdout == "0 uploads and 0 half-written tags removed\n"
@@ -49,7 +49,7 @@ def test_a_dry_run_names_and_removes_nothing(run: Run, root: Path) -> None:
     assert result.returncode == 0
     assert result.stdout.splitlines() == [
         f"would remove upload: {UPLOADS}/0000-old",
-        "1 uploads and 0 half-written tags would be removed",
+        "1 upload and 0 half-written tags would be removed",
     ]
     lines = run("storage", "purge-uploads", "--dry-run", "--json", "-q", config).stdout.splitlines()
     assert [json.loads(line) for line in lines] == [
@@ -66,7 +66,7 @@ def test_the_age_of_the_command_line_counts(run: Run, root: Path) -> None:
     )
     short = run("storage", "purge-uploads", "-q", "--older-than", "1m", _config(root))
     assert "warning: pushes in progress that began more than 1m ago have to be repeated" in short.stderr
-    assert short.stdout.startswith("1 uploads")
+    assert short.stdout.startswith("1 upload ")
 
 
 def test_read_only_mode_refuses_to_remove(run: Run, root: Path) -> None:

@@ -76,7 +76,7 @@ def test_a_dry_run_lists_what_goes_and_which_rule_decides(run: Run, root: Path) 
     assert lines[0][0] == "ACTION"
     assert lines[1][:5] == ["delete", "team/app", "old", "few", "number"]
     assert lines[2][:2] == ["delete", "team/app"]
-    assert "1 repositories: 1 tags and 1 manifests would go; at most" in result.stdout
+    assert "1 repository: 1 tag and 1 manifest would go; at most" in result.stdout
     assert "warning: rule gone: the pattern gone/* matches no repository" in result.stderr
     assert _tags(root) == ["new", "old"]
 

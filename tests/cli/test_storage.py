@@ -61,8 +61,8 @@ def test_referrers_of_an_old_volume_get_their_links_once(tmp_path: Path) -> None
 
     first, second = _rebuild(config), _rebuild(config)
 
-    assert (first.returncode, first.stdout) == (0, "1 repositories read, 1 links written\n"), first.stderr
-    assert (second.returncode, second.stdout) == (0, "1 repositories read, 0 links written\n"), second.stderr
+    assert (first.returncode, first.stdout) == (0, "1 repository read, 1 link written\n"), first.stderr
+    assert (second.returncode, second.stdout) == (0, "1 repository read, 0 links written\n"), second.stderr
     begun, ended = first.stderr.splitlines()
     assert begun == "repositories"
     assert re.fullmatch(rf"repositories: 1 in [0-9.]+ s; 1 links written; last {NAME}", ended), "numbers in a pipe"

@@ -100,7 +100,7 @@ def test_a_moved_tag_is_restored(run: Run, tmp_path: Path, config: Path) -> None
     assert "--previous or --at TIME" in refused.stderr
     result = run("restore", config, f"{NAME}:{T1}", "--previous")
     assert (result.returncode, where(tmp_path, T1)) == (0, str(ONE.digest)), result.stderr
-    assert result.stdout.endswith("restored 1 tags, 0 manifests and 0 blobs\n")
+    assert result.stdout.endswith("restored 1 tag, 0 manifests and 0 blobs\n")
     assert "(moorage restore)" in run("history", config, f"{NAME}:{T1}").stdout.splitlines()[0]
     late = run("restore", config, f"{NAME}:{T1}", "--at", "2020-01-01")
     assert late.returncode == 1
@@ -151,6 +151,41 @@ def test_a_repository_is_deleted_and_restored(run: Run, tmp_path: Path, config: 
     assert (again.returncode, again.stdout) == (0, "nothing was restored: all of it is there already\n")
     check = run("storage", "check", config)
     assert (check.returncode, "0 errors" in check.stdout) == (0, True), check.stdout
+
+
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize("reference", [f":{T1}", f"@{OTHER.digest}"])
+def test_a_repository_that_erasures_have_emptied_is_deleted_once(
+    run: Run, tmp_path: Path, config: Path, reference: str
+) -> None:
+    """It is in the catalog until then; numbers of zero looked like a mistake of the command."""
+
+    async def one(manifests: StoredManifests, driver: FilesystemDriver) -> None:
+        await push(driver, manifests, OTHER, tags=(T1,))
+
+    served(tmp_path, one)
+    assert run("erase", "--yes", config, f"{NAME}{reference}").returncode == 0
+    empty = f"the empty repository {NAME}, which has no tags, manifests or blobs any more"
+    dry = run("repository", "delete", "-q", "--dry-run", config, NAME)
+    assert (dry.returncode, dry.stdout) == (0, f"would delete {empty}\n"), dry.stderr
+    asked = run("repository", "delete", "-q", config, NAME)
+    assert f"Delete {empty}? Nothing was changed" in asked.stderr
+    done = run("repository", "delete", "-q", "--yes", config, NAME)
+    assert (done.returncode, done.stdout) == (0, f"deleted {empty}\n"), done.stderr
+    for option in ("--dry-run", "--yes"):
+        again = run("repository", "delete", "-q", option, config, NAME)
+        assert (again.returncode, again.stdout) == (1, ""), "it is not in the catalog any more"
+        assert f"nothing was deleted: repository name not known to registry: {NAME}" in again.stderr
+
+
+@pytest.mark.usefixtures("quick")
+def test_a_repository_that_was_erased_is_unknown(run: Run, tmp_path: Path, config: Path) -> None:
+    served(tmp_path, pushed_and_moved)
+    assert run("erase", "--yes", config, NAME).returncode == 0
+    for option in ("--dry-run", "--yes"):
+        again = run("repository", "delete", "-q", option, config, NAME)
+        assert (again.returncode, again.stdout) == (1, "")
+        assert "nothing was deleted: repository name not known" in again.stderr
 
 
 def test_without_undo_the_question_names_the_consequence(run: Run, tmp_path: Path) -> None:
@@ -212,7 +247,7 @@ def test_leaked_content_is_erased(run: Run, tmp_path: Path, config: Path) -> Non
     served(tmp_path, pushed_and_moved)
     dry = run("erase", "--dry-run", config, f"{NAME}@{ONE.digest}")
     assert dry.returncode == 0, dry.stderr
-    assert dry.stdout.splitlines()[-1].startswith("would erase these 3 digests")
+    assert dry.stdout.splitlines()[-1].startswith("would erase 3 digests")
     asked = run("erase", config, f"{NAME}@{ONE.digest}")
     assert asked.returncode == 1
     assert "confirm with --yes" in asked.stderr

@@ -70,8 +70,9 @@ def test_a_table_for_a_prefix(run: Run, config: Path) -> None:
     header, row, total = done.stdout.splitlines()
     assert header.split() == ["REPOSITORY", "TOTAL", "SHARED", "UNIQUE", "TAGS"]
     assert row.split()[0] == "a/one"
+    assert len(row) == len(header), "a name that is shorter than its header"
     assert row.split()[-3:] == ["0", "B", "1"]
-    assert total.startswith("1 repositories, 1 tags: ")
+    assert total.startswith("1 repository, 1 tag: ")
     assert "repositories read: 2" in done.stderr
 
 

@@ -41,7 +41,7 @@ def erase(
 
     Example: moorage erase --everywhere /etc/docker/registry/config.yml library/app:leaked
     """
-    from moorage.cli.progress import run_with_progress
+    from moorage.cli.progress import format_count, run_with_progress
     from moorage.cli.undo import confirm_or_exit, stored_settings
     from moorage.errors import Protected
     from moorage.registry.erase import EraseRefused
@@ -55,15 +55,16 @@ def erase(
             quiet=True,
             interrupted="nothing was changed",
         )
-        where = f"all {len(plan.repositories)} repositories" if everywhere else target.name
+        where = str(target.name)
+        if everywhere:
+            where = f"the whole registry ({format_count(len(plan.repositories), 'repository', 'repositories')})"
+        digests = format_count(len(plan.digests), "digest")
         for digest in plan.digests:
             typer.echo(str(digest))
         if dry_run:
-            typer.echo(
-                f"would erase these {len(plan.digests)} digests from {where}, as far as nothing else needs them"
-            )
+            typer.echo(f"would erase {digests} from {where}, as far as nothing else needs them")
             return
-        confirm_or_exit(f"Erase {target} ({len(plan.digests)} digests) from {where}, for ever?", yes=yes)
+        confirm_or_exit(f"Erase {target} ({digests}) from {where}, for ever?", yes=yes)
         done = run_with_progress(
             lambda _: _erase(settings, target, everywhere=everywhere, plan=plan),
             quiet=True,
@@ -78,7 +79,7 @@ def erase(
 
 def _remove_bytes(settings: Settings, done: Erased) -> None:
     """Remove the bytes that nothing links, and print what is left; exit with status 1 if they could not be."""
-    from moorage.cli.progress import format_bytes, run_with_progress
+    from moorage.cli.progress import format_bytes, format_count, run_with_progress
     from moorage.gc.errors import CollectionRefused
     from moorage.gc.report import FINISHED
 
@@ -94,7 +95,8 @@ def _remove_bytes(settings: Settings, done: Erased) -> None:
         typer.echo(f"kept {digest}, which {name} links or can restore")
     for problem in report.problems:
         typer.echo(f"{problem.key}: {problem.reason}", err=True)
-    typer.echo(f"removed {report.freed.objects} blobs, {format_bytes(report.freed.bytes)}, from the store")
+    removed = format_count(report.freed.objects, "blob")
+    typer.echo(f"removed {removed}, {format_bytes(report.freed.bytes)}, from the store")
     if report.outcome != FINISHED or report.reason or report.problem_count or report.kept:
         typer.echo(f"{left}: {report.reason or 'requests rely on them, or see above'}", err=True)
         raise typer.Exit(1)

@@ -23,7 +23,7 @@ def run(settings: Settings, options: CollectionOptions, *, quiet: bool, as_json:
     """Collect, print the report and exit."""
     import json
 
-    from moorage.cli.progress import run_with_progress
+    from moorage.cli.progress import format_count, run_with_progress
     from moorage.gc.errors import CollectionRefused
     from moorage.gc.report import FINISHED
 
@@ -40,7 +40,8 @@ def run(settings: Settings, options: CollectionOptions, *, quiet: bool, as_json:
     for problem in report.problems:
         typer.echo(f"warning: {problem.key}: {problem.reason}; kept", err=True)
     if report.problem_count > len(report.problems):
-        typer.echo(f"warning: {report.problem_count - len(report.problems)} further problems", err=True)
+        more = format_count(report.problem_count - len(report.problems), "further problem")
+        typer.echo(f"warning: {more}", err=True)
     if as_json:
         typer.echo(json.dumps(report.as_json()))
     elif not quiet:
@@ -83,8 +84,11 @@ class _Progress:
 
 
 def _show(report: Report) -> None:
-    """Print a table of repositories, largest first, and totals in the words of CNCF Distribution."""
-    from moorage.cli.progress import format_bytes
+    """Print a table of repositories, largest first, and totals.
+
+    Those of what is eligible are in the words of CNCF Distribution, which scripts search, also its `1 blobs`.
+    """
+    from moorage.cli.progress import format_bytes, format_count
     from moorage.gc.report import RepositoryReport
 
     rows = sorted(report.repositories.items(), key=lambda row: (-row[1].bytes, row[0]))
@@ -92,8 +96,8 @@ def _show(report: Report) -> None:
     if report.unlinked.objects:
         shown.append((_UNLINKED, RepositoryReport(bytes=report.unlinked.bytes)))
     if shown:
-        width = max(len("repository"), *(len(name) for name, _ in shown))
-        typer.echo(f"{'repository':<{width}}  manifests     layers       bytes")
+        width = max(len("REPOSITORY"), *(len(name) for name, _ in shown))
+        typer.echo(f"{'REPOSITORY':<{width}}  {'MANIFESTS':>9}  {'LAYERS':>9}  {'BYTES':>10}")
         for label, found in shown:
             size = format_bytes(found.bytes)
             typer.echo(f"{label:<{width}}  {found.manifests:>9}  {found.layers:>9}  {size:>10}")
@@ -103,24 +107,26 @@ def _show(report: Report) -> None:
     typer.echo(f"{freeable} ({format_bytes(report.freeable.bytes)})")
     if report.waiting is not None and report.waiting.objects:
         size = format_bytes(report.waiting.bytes)
-        typer.echo(f"at most {report.waiting.objects} blobs ({size}) more when {_TIMES} have passed")
+        waiting = format_count(report.waiting.objects, "blob")
+        typer.echo(f"at most {waiting} ({size}) more when {_TIMES} have passed")
     if report.dry_run:
         typer.echo("dry run: nothing was removed")
         return
-    removed = {
-        "manifests": report.manifests,
-        "layer links": report.layers,
-        "entries of tag histories": report.history,
-        "expired records of deletions": report.trash,
-        "uploads": report.uploads,
-        "repositories": report.removed_repositories,
-    }
-    parts = [f"{report.freed.objects} blobs ({format_bytes(report.freed.bytes)})"]
-    parts += [f"{count} {what}" for what, count in removed.items() if count]
+    removed = (
+        (report.manifests, "manifest", "manifests"),
+        (report.layers, "layer link", "layer links"),
+        (report.history, "entry of tag histories", "entries of tag histories"),
+        (report.trash, "expired record of deletions", "expired records of deletions"),
+        (report.uploads, "upload", "uploads"),
+        (report.removed_repositories, "repository", "repositories"),
+    )
+    parts = [f"{format_count(report.freed.objects, 'blob')} ({format_bytes(report.freed.bytes)})"]
+    parts += [format_count(*counted) for counted in removed if counted[0]]
     typer.echo(f"removed {', '.join(parts)} in {report.seconds:.1f} s")
     if report.kept:
-        typer.echo(f"{report.kept} blobs were kept, because they became needed during the run")
+        typer.echo(f"kept {format_count(report.kept, 'blob')} that became needed during the run")
     if report.quarantined:
-        typer.echo(f"{report.quarantined} objects of a run that died are kept until its removals cannot arrive")
+        left = format_count(report.quarantined, "object")
+        typer.echo(f"kept {left} of a run that died, until its removals cannot arrive")
     if report.waits:
         typer.echo(f"content may wait until {_TIMES} have passed; --dry-run reports how much")

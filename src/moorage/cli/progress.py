@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from rich.progress import Progress
 
-__all__ = ["Meter", "format_bytes", "progress_meter", "run_with_progress"]
+__all__ = ["Meter", "format_bytes", "format_count", "progress_meter", "run_with_progress"]
 
 _LINE_EVERY_S: Final = 10.0
 _KIBI: Final = 1024
@@ -60,6 +60,11 @@ def format_bytes(size: float) -> str:
             break
         size /= _KIBI
     return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
+
+
+def format_count(count: int, noun: str, plural: str = "") -> str:
+    """Return a number of things as `1 tag` or `2 tags`; `plural` if it is not formed by an s."""
+    return f"{count} {noun if count == 1 else plural or f'{noun}s'}"
 
 
 class Meter(Protocol):

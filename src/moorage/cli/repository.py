@@ -55,13 +55,13 @@ def delete(
         found = run_with_progress(
             lambda meter: _count(settings, parsed, meter), quiet=quiet, interrupted="nothing was changed"
         )
-        counts = f"{found.tags} tags, {found.manifests} manifests and {found.blobs} blobs of {parsed}"
+        subject = _describe(parsed, found)
         if dry_run:
-            typer.echo(f"would delete {counts}")
+            typer.echo(f"would delete {subject}")
             return
         undo = settings.storage.delete.undo
-        lasting = "" if undo else ", for ever: storage.delete.undo is 0"
-        confirm_or_exit(f"Delete {counts}{lasting}?", yes=yes)
+        lasting = "" if undo or found.is_empty else ", for ever: storage.delete.undo is 0"
+        confirm_or_exit(f"Delete {subject}{lasting}?", yes=yes)
         removed = run_with_progress(
             lambda meter: _delete(settings, parsed, meter, found),
             quiet=quiet,
@@ -70,7 +70,19 @@ def delete(
     except RegistryError as error:
         typer.echo(f"nothing was deleted: {error}", err=True)
         raise typer.Exit(1) from None
-    typer.echo(f"deleted {removed.tags} tags, {removed.manifests} manifests and {removed.blobs} blobs of {parsed}")
+    typer.echo(f"deleted {_describe(parsed, removed)}")
+
+
+def _describe(name: RepoName, found: RemovedRepository) -> str:
+    """Return what a deletion removes.  One that erasures have emptied is in the catalog until it is deleted."""
+    from moorage.cli.progress import format_count
+
+    if found.is_empty:
+        return f"the empty repository {name}, which has no tags, manifests or blobs any more"
+    return (
+        f"{format_count(found.tags, 'tag')}, {format_count(found.manifests, 'manifest')} "
+        f"and {format_count(found.blobs, 'blob')} of {name}"
+    )
 
 
 async def _count(settings: Settings, name: RepoName, meter: Meter) -> RemovedRepository:

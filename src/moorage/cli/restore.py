@@ -98,6 +98,8 @@ async def _restore(
 def _show(result: Restored, *, as_json: bool) -> None:
     import json
 
+    from moorage.cli.progress import format_count
+
     if as_json:
         facts = {
             "tags": {tag: str(digest) for tag, digest in sorted(result.tags.items())},
@@ -111,7 +113,7 @@ def _show(result: Restored, *, as_json: bool) -> None:
     for tag, digest in sorted(result.tags.items())[:_SHOWN]:
         typer.echo(f"{tag} points to {digest}")
     if len(result.tags) > _SHOWN:
-        typer.echo(f"... and {len(result.tags) - _SHOWN} more tags")
+        typer.echo(f"... and {format_count(len(result.tags) - _SHOWN, 'more tag')}")
     for tag in sorted(result.kept):
         typer.echo(f"{tag} exists and was left as it is", err=True)
     for problem in result.problems:
@@ -120,5 +122,6 @@ def _show(result: Restored, *, as_json: bool) -> None:
         typer.echo("nothing was restored: all of it is there already")
         return
     typer.echo(
-        f"restored {len(result.tags)} tags, {len(result.manifests)} manifests and {len(result.layers)} blobs"
+        f"restored {format_count(len(result.tags), 'tag')}, {format_count(len(result.manifests), 'manifest')} "
+        f"and {format_count(len(result.layers), 'blob')}"
     )

@@ -126,14 +126,15 @@ def _as_json(row: dict[str, Any]) -> str:
 def _show_summary(summary: RetentionSummary, *, dry_run: bool, as_json: bool) -> None:
     import json
 
-    from moorage.cli.progress import format_bytes
+    from moorage.cli.progress import format_bytes, format_count
 
     for owner, pattern in summary.unmatched:
         typer.echo(f"warning: {owner}: the pattern {pattern} matches no repository", err=True)
     if summary.unreadable:
+        damaged = format_count(summary.unreadable, "repository", "repositories")
         message = (
-            f"warning: {summary.unreadable} repositories have a manifest that cannot be read, so no manifest of "
-            "them is deleted; moorage storage check names it"
+            f"warning: no manifest is deleted from {damaged} in which one cannot be read; "
+            "moorage storage check names it"
         )
         typer.echo(message, err=True)
     for name, digest in summary.restored:
@@ -151,6 +152,7 @@ def _show_summary(summary: RetentionSummary, *, dry_run: bool, as_json: bool) ->
         return
     verb = "would go" if dry_run else "deleted"
     typer.echo(
-        f"{summary.repositories} repositories: {summary.tags} tags and {summary.manifests} manifests {verb}; "
+        f"{format_count(summary.repositories, 'repository', 'repositories')}: {format_count(summary.tags, 'tag')} "
+        f"and {format_count(summary.manifests, 'manifest')} {verb}; "
         f"at most {format_bytes(summary.freeable_bytes)} become freeable"
     )

@@ -127,7 +127,7 @@ def _as_json(finding: Finding) -> str:
 def _show_summary(summary: CheckSummary, *, as_json: bool) -> None:
     import json
 
-    from moorage.cli.progress import format_bytes
+    from moorage.cli.progress import format_bytes, format_count
 
     counts = {f"{severity.value}s": count for severity, count in summary.counts.items()}
     if as_json:
@@ -144,9 +144,10 @@ def _show_summary(summary: CheckSummary, *, as_json: bool) -> None:
         typer.echo(json.dumps({"summary": facts}))
         return
     typer.echo(
-        f"{summary.repositories} repositories, {summary.blobs} blobs ({format_bytes(summary.blob_bytes)}), "
-        f"{summary.objects} objects; "
-        f"{summary.unlinked} blobs ({format_bytes(summary.unlinked_bytes)}) that nothing links"
+        f"{format_count(summary.repositories, 'repository', 'repositories')}, "
+        f"{format_count(summary.blobs, 'blob')} ({format_bytes(summary.blob_bytes)}), "
+        f"{format_count(summary.objects, 'object')}; "
+        f"{format_count(summary.unlinked, 'blob')} ({format_bytes(summary.unlinked_bytes)}) that nothing links"
     )
-    found = ", ".join(f"{count} {name}" for name, count in counts.items())
+    found = ", ".join(format_count(count, severity.value) for severity, count in summary.counts.items())
     typer.echo(f"{found}{f', {summary.repaired} repaired' if summary.repaired else ''}")

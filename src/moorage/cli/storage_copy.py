@@ -153,15 +153,18 @@ class _Reporter:
 
 
 def _summary(tally: Tally, *, dry_run: bool) -> None:
-    from moorage.cli.progress import format_bytes
+    from moorage.cli.progress import format_bytes, format_count
 
     done = "would copy" if dry_run else "copied"
     typer.echo(
-        f"{tally.repositories} repositories: {done} {tally.blobs} blobs ({format_bytes(tally.blob_bytes)}), "
-        f"{tally.links} links, {tally.manifests} manifests, {tally.tags} tags; "
-        f"{tally.present} blobs ({format_bytes(tally.present_bytes)}) were already present"
+        f"{format_count(tally.repositories, 'repository', 'repositories')}: "
+        f"{done} {format_count(tally.blobs, 'blob')} ({format_bytes(tally.blob_bytes)}), "
+        f"{format_count(tally.links, 'link')}, {format_count(tally.manifests, 'manifest')}, "
+        f"{format_count(tally.tags, 'tag')}; "
+        f"already present: {format_count(tally.present, 'blob')} ({format_bytes(tally.present_bytes)})"
     )
     if tally.kept:
-        typer.echo(f"{tally.kept} tags and manifests were changed at the destination and are kept")
+        kept = format_count(tally.kept, "tag or manifest", "tags and manifests")
+        typer.echo(f"changed at the destination, and kept: {kept}")
     if tally.problems:
-        typer.echo(f"{tally.problems} problems, listed above; what they name was not copied")
+        typer.echo(f"{format_count(tally.problems, 'problem')}, listed above; what is named there was not copied")

@@ -92,13 +92,15 @@ class _Report:
     def summary(self) -> None:
         import json
 
+        from moorage.cli.progress import format_count
+
         uploads, tags = self._counts["upload"], self._counts["tag"]
         if self._json:
             facts = {"uploads": uploads, "tags": tags, "removed": not self.dry_run}
             typer.echo(json.dumps({"summary": facts}))
             return
         done = "would be removed" if self.dry_run else "removed"
-        typer.echo(f"{uploads} uploads and {tags} half-written tags {done}")
+        typer.echo(f"{format_count(uploads, 'upload')} and {format_count(tags, 'half-written tag')} {done}")
 
 
 async def _purge(settings: Settings, before: datetime, report: _Report, meter: Meter) -> None:

@@ -25,14 +25,15 @@ def rebuild_referrers(config: Config = None) -> None:
     Example: moorage storage rebuild-referrers /etc/docker/registry/config.yml
     """
     from moorage.cli.problems import load_or_exit, require_data_directory
-    from moorage.cli.progress import run_with_progress
+    from moorage.cli.progress import format_count, run_with_progress
 
     settings = load_or_exit(config).settings
     require_data_directory(settings)
     repositories, links = run_with_progress(
         lambda meter: _rebuild(settings, meter), quiet=False, interrupted="what was written holds; run it again"
     )
-    typer.echo(f"{repositories} repositories read, {links} links written")
+    read = format_count(repositories, "repository", "repositories")
+    typer.echo(f"{read} read, {format_count(links, 'link')} written")
 
 
 async def _rebuild(settings: Settings, meter: Meter) -> tuple[int, int]:

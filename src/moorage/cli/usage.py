@@ -69,7 +69,7 @@ async def _read(settings: Settings, meter: Meter) -> UsageReport:
 def _show(report: UsageReport, rows: list[RepositoryUsage], prefix: str, *, as_json: bool) -> None:
     import json
 
-    from moorage.cli.progress import format_bytes
+    from moorage.cli.progress import format_bytes, format_count
 
     total, tags = sum(row.total for row in rows), sum(row.tags for row in rows)
     distinct, missing = report.distinct(prefix), sum(row.missing for row in rows)
@@ -80,13 +80,14 @@ def _show(report: UsageReport, rows: list[RepositoryUsage], prefix: str, *, as_j
         summary = {"repositories": len(rows), "total": total, "stored": distinct, "tags": tags, "missing": missing}
         typer.echo(json.dumps({"summary": summary}))
         return
-    width = max(map(len, (row.name for row in rows)), default=10)
+    width = max(map(len, ("REPOSITORY", *(row.name for row in rows))))
     typer.echo(f"{'REPOSITORY':{width}}  {'TOTAL':>10}  {'SHARED':>10}  {'UNIQUE':>10}  {'TAGS':>6}")
     for row in rows:
         sizes = "  ".join(f"{format_bytes(size):>10}" for size in (row.total, row.shared, row.unique))
-        lost = f"  {row.missing} blobs missing" if row.missing else ""
+        lost = f"  {format_count(row.missing, 'blob')} missing" if row.missing else ""
         typer.echo(f"{row.name:{width}}  {sizes}  {row.tags:>6}{lost}")
     typer.echo(
-        f"{len(rows)} repositories, {tags} tags: {format_bytes(total)}, and {format_bytes(distinct)} stored"
-        + (f"; {missing} blobs missing, see moorage storage check" if missing else "")
+        f"{format_count(len(rows), 'repository', 'repositories')}, {format_count(tags, 'tag')}: "
+        f"{format_bytes(total)}, and {format_bytes(distinct)} stored"
+        + (f"; {format_count(missing, 'blob')} missing, see moorage storage check" if missing else "")
     )

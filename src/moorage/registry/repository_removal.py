@@ -63,6 +63,11 @@ class RemovedRepository:
     tags: int = 0
     blobs: int = 0
 
+    @property
+    def is_empty(self) -> bool:
+        """Return whether there was nothing but directories, marks and histories of tags."""
+        return not (self.manifests or self.tags or self.blobs)
+
 
 class RepositoryRemoval:
     """Removes one repository.  `progress` is called with the number of links of each batch."""
