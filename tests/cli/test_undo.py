@@ -11,6 +11,7 @@ import pytest
 from tests.registry.images import NAME, T1, T2, push
 
 from moorage.gc.run import Collection
+from moorage.quota.facts import Base, UsedAmount, new_token
 from moorage.registry import layout
 from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.history import TagHistory
@@ -416,3 +417,83 @@ def test_a_command_asks_for_a_count_of_quotas(
     target = f"{NAME}@{ONE.digest}" if command[0] != "repository" else str(NAME)
     assert run(*command, str(config), target).returncode == 0
     assert (tmp_path / "data" / layout.usage("wanted")).exists() is quota
+
+
+def counted(tmp_path: Path, used: UsedAmount) -> None:
+    """Store the usage of `library` as a serving node has counted it."""
+
+    async def publish(_: StoredManifests, driver: FilesystemDriver) -> None:
+        base = Base(new_token(1_800_000_000), {"library": used}, {"library": 1_800_000_000.0})
+        await driver.write(base.key, base.encode())
+
+    served(tmp_path, publish)
+
+
+@pytest.mark.parametrize(
+    ("limit", "warning"),
+    [
+        ("bytes: 1KiB", "library uses 1.4 KiB of 1 KiB"),
+        ("tags: 1", "library uses 2 of 1 tags"),
+        ("bytes: 1KiB, tags: 1", "library uses 1.4 KiB of 1 KiB and 2 of 1 tags"),
+        ("bytes: 1GiB, tags: 2", ""),
+    ],
+)
+def test_a_restore_beyond_a_quota_warns_with_the_numbers(
+    run: Run, tmp_path: Path, config: Path, limit: str, warning: str
+) -> None:
+    """The operator restores after a mistake, and has to know why the next push of the team is refused."""
+
+    async def delete(manifests: StoredManifests, driver: FilesystemDriver) -> None:
+        await push(driver, manifests, ONE, tags=(T2,))
+        await manifests.delete(NAME, ONE.digest)
+
+    served(tmp_path, delete)
+    counted(tmp_path, UsedAmount(1000, 1))
+    with config.open("a") as file:
+        file.write(f"quota: {{rules: [{{repositories: library, {limit}}}, {{repositories: other, tags: 1}}]}}\n")
+    done = run("restore", config, f"{NAME}@{ONE.digest}")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.endswith("restored 1 tag, 1 manifest and 0 blobs\n")
+    shown = [line for line in done.stderr.splitlines() if line.startswith("warning")]
+    if warning:
+        (line,) = shown
+        assert line.startswith(f"warning: quota exceeded: {warning}, with what was restored; ")
+        assert "until something is deleted or the limit in quota.rules is raised" in line
+    else:
+        assert shown == []
+
+
+def test_a_moved_tag_exceeds_no_quota(run: Run, tmp_path: Path, config: Path) -> None:
+    """It is counted already; a prefix that is exceeded by something else is not the matter of this restore."""
+    served(tmp_path, pushed_and_moved)
+    counted(tmp_path, UsedAmount(1 << 20, 2))
+    with config.open("a") as file:
+        file.write("quota: {rules: [{repositories: library, bytes: 1KiB, tags: 1}]}\n")
+    done = run("restore", "--json", config, f"{NAME}:{T1}", "--previous")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout)["over_quota"] == []
+    back = run("restore", "--json", config, NAME, "--at", "2020-01-01")
+    assert back.returncode == 1
+
+
+def test_a_whole_repository_beyond_a_quota(run: Run, tmp_path: Path, config: Path) -> None:
+    """Programs read the numbers; tags count as well as bytes, each blob once."""
+    served(tmp_path, pushed_and_moved)
+    assert run("repository", "delete", "--yes", config, NAME).returncode == 0
+    counted(tmp_path, UsedAmount(0, 0))
+    with config.open("a") as file:
+        file.write("quota: {rules: [{repositories: library, bytes: 1KiB}]}\n")
+    done = run("restore", "--json", config, NAME)
+    assert done.returncode == 0, done.stderr
+    size = sum({part.digest: part.size for built in (ONE, OTHER) for part in built.closure}.values())
+    assert json.loads(done.stdout)["over_quota"] == [{"repositories": "library", "bytes": size, "tags": 2}]
+    assert "warning: quota exceeded: library uses" in done.stderr
+
+
+def test_a_quota_that_was_never_counted_is_no_warning(run: Run, tmp_path: Path, config: Path) -> None:
+    """It is not enforced yet, either."""
+    served(tmp_path, pushed_and_moved)
+    with config.open("a") as file:
+        file.write("quota: {rules: [{repositories: library, bytes: 1KiB}]}\n")
+    done = run("restore", config, f"{NAME}:{T1}", "--previous")
+    assert (done.returncode, "warning" in done.stderr) == (0, False), done.stderr

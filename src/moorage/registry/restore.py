@@ -70,11 +70,14 @@ class RestoreRefused(Exception):
 
 @dataclass(slots=True)
 class Restored:
-    """Result of a restore.  `kept` are tags that exist already; `problems` what could not be restored."""
+    """Result of a restore.  `moved` are those of `tags` that existed; `kept` tags that exist and were not moved;
+    `problems` what could not be restored.
+    """
 
     tags: dict[Tag, Digest] = field(default_factory=dict)
     manifests: list[Digest] = field(default_factory=list)
     layers: list[Digest] = field(default_factory=list)
+    moved: set[Tag] = field(default_factory=set)
     kept: list[Tag] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -156,7 +159,7 @@ class Restorer:
         plan = await self._plan(name)
         await self._add_manifest(plan, target)
         result = await self._apply(plan)
-        await self._point(name, tag, target, result)
+        await self._point(name, tag, target, result, moves=current is not None)
         return result
 
     async def digest(self, name: RepoName, digest: Digest) -> Restored:
@@ -198,7 +201,7 @@ class Restorer:
                 target = state_at(timeline, at)
                 if target is not None:
                     wanted[tag] = target
-        wanted = await self._to_point(name, wanted, result, moves=at is not None)
+        wanted, existing = await self._to_point(name, wanted, result, moves=at is not None)
         plan = await self._plan(name)
         digests = [entry.digest for entry in entries if entry.kind == MANIFEST_KIND]
         await self._try_all(plan, dict.fromkeys((*digests, *wanted.values())), result)
@@ -219,14 +222,15 @@ class Restorer:
         for number, tag in enumerate(sorted(tags, key=lambda tag: pushed[tag])):
             if number:
                 await self._sleep(_APART_S)
-            await self._point(name, tag, wanted[tag], result)
+            await self._point(name, tag, wanted[tag], result, moves=tag in existing)
         return result
 
     async def _to_point(
         self, name: RepoName, wanted: Mapping[Tag, Digest], result: Restored, *, moves: bool
-    ) -> dict[Tag, Digest]:
-        """Return the tags to set: those that are not there, and with `moves` those that point elsewhere."""
+    ) -> tuple[dict[Tag, Digest], set[Tag]]:
+        """Return the tags to set, and which of them exist: with `moves` also those that point elsewhere."""
         found: dict[Tag, Digest] = {}
+        existing: set[Tag] = set()
 
         async def examine(tag: Tag) -> None:
             current = await self._current(name, tag)
@@ -236,11 +240,13 @@ class Restorer:
                 result.problems.append(f"the tag {tag} {reason}; it points to {current}, and is not moved")
             elif current is None or moved:
                 found[tag] = wanted[tag]
+                if current is not None:
+                    existing.add(tag)
             elif current != wanted[tag]:
                 result.kept.append(tag)
 
         await map_bounded(sorted(wanted), examine)
-        return found
+        return found, existing
 
     # What there was.
 
@@ -362,11 +368,13 @@ class Restorer:
             raise RestoreRefused(f"garbage collection has removed {min(lost)} meanwhile; no tag was set; {_AGAIN}")
         return result
 
-    async def _point(self, name: RepoName, tag: Tag, digest: Digest, result: Restored) -> None:
+    async def _point(self, name: RepoName, tag: Tag, digest: Digest, result: Restored, *, moves: bool) -> None:
         await self._tags.record(name, tag, digest)
         await self._tags.set(name, tag, digest)
         self._history.note(name, tag, digest, by=self._by, reason=RESTORED)
         result.tags[tag] = digest
+        if moves:
+            result.moved.add(tag)
 
     async def _note_revived(self, name: RepoName, digest: Digest, result: Restored) -> None:
         """Find the tags that the manifest has brought back; costs a read for each tag of the repository."""
