@@ -482,6 +482,22 @@ async def test_a_push_that_begins_before_a_run_and_ends_after_it_moves_no_tag(ho
     await whole(house, BUILT)
 
 
+async def test_a_tag_that_came_back_to_a_manifest_is_taken_back_to_it(house: House) -> None:
+    """The history cannot know: its entry of that manifest is older than that of the one in between."""
+    await house.client.push(image(seed=3), TAG)
+    await house.client.push(OLD, TAG)
+    house.pass_time()
+
+    async def collect() -> None:
+        await house.run.whole(LAYER.digest)
+        house.clock.now += 3600
+
+    house.driver.first[f"write {layout.tag_link(REPO, TAG)}"] = collect
+    refused = await house.client.put(TAG, BUILT)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    assert await tagged(house) == str(OLD.digest)
+
+
 @pytest.mark.parametrize("step", ["one", "several"])
 async def test_a_new_tag_of_a_refused_push_is_removed(house: House, step: str) -> None:
     """It never existed."""

@@ -39,8 +39,8 @@ is seen; a large directory is listed until two listings agree.
 
 A listing that fails raises StorageUnavailable, for a HEAD as for a push: what cannot be known is not answered.
 
-Above: `blobs.py`, `uploads.py`, `manifests.py`, `validation.py`; `copy/`, `fsck/`.  Below: `collection_state.py`,
-`blob_store.py`, `links.py`.
+Above: `blobs.py`, `uploads.py`, `manifests.py`, `push_confirmation.py`, `validation.py`; `copy/`, `fsck/`.  Below:
+`collection_state.py`, `blob_store.py`, `links.py`.
 """
 
 from __future__ import annotations

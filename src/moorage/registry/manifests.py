@@ -18,47 +18,41 @@ Races: a put that finds the revision link writes it again only on condition that
 cannot undo a deletion that comes between.  A put and a deletion of one digest both read the revision link
 again after their last change to the referrer link, so that a living manifest keeps it.
 
-Garbage collection (`collection_gate.py`): everything that the manifest names, and itself, is confirmed when the
-revision link is there, before the tag is set, and once more after it, since a run may remove manifests without a
-tag.  If anything was lost the push begins again.  If it is refused in the end, tags that it has set, to a manifest
-that is lost, are taken back: a local store writes links and tag in one step while no run is in progress, and a
-process may be stopped within it for the whole of a run.
+Garbage collection: a push is confirmed before and after its tags are set, or begins again
+(`push_confirmation.py`).
 
 Above: `http/manifests.py`.  Below: `blob_store.py`, `links.py`, `tags.py`, `manifest_contents.py`,
-`validation.py`, `collection_gate.py`.
+`validation.py`, `push_confirmation.py`.
 Source: distribution-spec 1.1 "Pushing Manifests", "Deleting Manifests"; docs/reference/http-api.md, section 5.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
-
-import structlog
 
 from moorage.concurrency import gather_all, map_bounded
 from moorage.errors import (
     DigestInvalid,
     ManifestInvalid,
     ManifestUnknown,
-    Unavailable,
     Unsupported,
 )
 from moorage.registry import layout, media
 from moorage.registry.blob_store import BlobStore
-from moorage.registry.collection_gate import ATTEMPTS, CollectionGate
+from moorage.registry.collection_gate import CollectionGate
 from moorage.registry.deduplicated_writes import DeduplicatedWrites
 from moorage.registry.interface import UNKNOWN_CALLER, Deleted, IfMatch, Manifest, Pushed
 from moorage.registry.links import REVISION, Links
 from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.offload import Offload
 from moorage.registry.protection import UNPROTECTED, Protection, ProtectionCheck
+from moorage.registry.push_confirmation import PushConfirmation
 from moorage.registry.referrer_links import encode
 from moorage.registry.storage_errors import refuse, refusing
 from moorage.registry.tags import TagStore
 from moorage.registry.trash import DELETED_BY_CLIENT
 from moorage.registry.validation import ReferenceCheck, ValidationRules
-from moorage.shielding import run_to_completion
 from moorage.storage.driver import ABSENT, ALWAYS, Conflict, RequestCost, StorageError
 from moorage.types import Digest
 
@@ -80,7 +74,6 @@ __all__ = ["StoredManifests"]
 
 _TAGS_IN_ONE_STEP: Final = 16
 """Each holds two files open."""
-_log: Final = structlog.get_logger("moorage.registry")
 
 
 @dataclass(slots=True)
@@ -91,14 +84,10 @@ class _Push:
     reference: Reference
     digest: Digest
     data: bytes
-    parsed: Parsed
     referrer: ReferrerLink | None
     tags: tuple[Tag, ...]
     condition: IfMatch | None
-    before: dict[Tag, Digest | None] = field(default_factory=dict)
-    """Manifests to which the tags pointed."""
-    unconfirmed: tuple[CollectionSnapshot, NeededContent] | None = None
-    """Attempt that has set the tags, or may have, and is not confirmed."""
+    confirmation: PushConfirmation
 
 
 class StoredManifests:
@@ -218,67 +207,23 @@ class StoredManifests:
             tags = (reference, *tags)
         elif digest != reference:
             raise DigestInvalid(f"the content is {digest}, not {reference}")
-        push = _Push(name, reference, digest, data, parsed, referrer, tuple(dict.fromkeys(tags)), condition)
+        tags = tuple(dict.fromkeys(tags))
+        confirmation = PushConfirmation(self.gate, self._tags, name, digest, tags)
+        push = _Push(name, reference, digest, data, referrer, tags, condition, confirmation)
         with refusing():
-            for tag in self.protected.of(name, push.tags):
+            for tag in self.protected.of(name, tags):
                 await self.protected.check_push(name, tag, digest)
-            try:
-                for _ in range(ATTEMPTS):
-                    begun = self.gate.recent() or await self.gate.begin()
+            async with confirmation:
+                while (begun := await confirmation.next_attempt()) is not None:
                     needed = await self._references.run(name, digest, parsed, begun)
                     await self._condition(name, reference, push.condition)
                     lost: Collection[Digest] | None = needed.doomed or await self._store_new(push, begun, needed)
-                    if lost is None:
-                        lost = await self._store(push, begun, needed)
-                    if not lost:
-                        break
-                    await self.gate.settled(name, lost)
-                else:
-                    raise Unavailable("garbage collection removes content of the manifest; push the image again")
-            except BaseException:
-                if push.unconfirmed is not None:
-                    await run_to_completion(self._take_back(push, *push.unconfirmed))
-                raise
+                    confirmation.lost = await self._store(push, begun, needed) if lost is None else lost
         self.contents.keep(Manifest(digest, parsed.media_type, data))
         if self._history is not None:
-            for tag in push.tags:
+            for tag in tags:
                 self._history.note(name, tag, digest, by=caller.user)
-        return Pushed(digest, parsed.subject, push.tags, len(data), parsed.media_type)
-
-    async def _take_back(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> None:
-        """Point tags of a refused push to what they pointed to before, if its manifest is lost.
-
-        A concurrent push of the same manifest may rely on the tag that it found: if that has completed the
-        manifest meanwhile, the tag is set again.
-        """
-        name, digest = push.name, push.digest
-
-        async def is_lost() -> bool:
-            return bool(await self.gate.confirm(begun, name, needed.stored, needed.links))
-
-        try:
-            if not await is_lost():
-                return
-            for tag, before in push.before.items():
-                if await self._tags.take_back(name, tag, digest, before) and not await is_lost():
-                    await self._tags.take_back(name, tag, before, digest)
-        except StorageError as error:
-            _log.error(
-                "a tag points to a manifest that garbage collection has damaged; push it again",
-                repository=name,
-                tags=push.tags,
-                digest=str(digest),
-                cause=str(error),
-            )
-
-    async def _note_tags(self, push: _Push) -> None:
-        """Note what the tags point to, which are about to be set for the first time."""
-
-        async def note(tag: Tag) -> None:
-            if tag not in push.before:
-                push.before[tag] = await self._tags.resolve(push.name, tag)
-
-        await map_bounded(push.tags, note)
+        return Pushed(digest, parsed.subject, tags, len(data), parsed.media_type)
 
     async def _store(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> Collection[Digest]:
         """Bytes, links and tags, each in a step of its own; see the module docstring.
@@ -289,10 +234,10 @@ class StoredManifests:
         await self._blobs.write(digest, push.data)
         await gather_all(
             self.link(name, digest, push.referrer),
-            self._note_tags(push),
+            push.confirmation.note_tags(),
             *(self._tags.record(name, tag, digest) for tag in push.tags),
         )
-        if lost := await self.gate.confirm(begun, name, needed.stored, needed.links):
+        if lost := await push.confirmation.content_lost(begun, needed):
             return lost
         when = await self._condition(name, push.reference, push.condition)
 
@@ -306,17 +251,10 @@ class StoredManifests:
 
         if not push.tags:
             return ()
-        push.unconfirmed = begun, needed
+        push.confirmation.tags_follow(begun, needed)
         await map_bounded(push.tags, point)
         push.condition = None  # it held: another attempt sets the tags again
-        return await self._confirm(push, begun, needed)
-
-    async def _confirm(self, push: _Push, begun: CollectionSnapshot, needed: NeededContent) -> Collection[Digest]:
-        """Return what is lost after the tags were set."""
-        lost = await self.gate.confirm(begun, push.name, needed.stored, needed.links)
-        if not lost:
-            push.unconfirmed = None
-        return lost
+        return await push.confirmation.lost_after_tags(begun, needed)
 
     async def _store_new(
         self, push: _Push, begun: CollectionSnapshot, needed: NeededContent
@@ -342,13 +280,13 @@ class StoredManifests:
         revision = self._links.as_write(REVISION, name, digest, ABSENT, unless=mark)
         history, pointers = self._tags.as_writes(name, push.tags, digest)
         groups = [[self._blobs.as_write(digest, push.data)], [revision, *history], pointers]
-        await self._note_tags(push)
-        push.unconfirmed = begun, needed
+        await push.confirmation.note_tags()
+        push.confirmation.tags_follow(begun, needed)
         try:
             await self._writes.write_ordered([group for group in groups if group])
         except Conflict:
             return None
-        return await self._confirm(push, begun, needed)
+        return await push.confirmation.lost_after_tags(begun, needed)
 
     async def link(
         self, name: RepoName, digest: Digest, referrer: ReferrerLink | None, *, revive_tags: bool = False
