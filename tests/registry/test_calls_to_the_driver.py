@@ -23,7 +23,7 @@ from moorage.wiring.http import http_options
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from types import CodeType
+    from types import CodeType, FrameType
 
     from moorage.storage.driver import Driver
 
@@ -146,3 +146,30 @@ async def test_a_recent_look_at_garbage_collection_costs_no_call(*, remote: bool
         await client.start_upload(OTHER, f"?mount={LAYER.digest}&from={NAME}")
     assert calls.chains
     assert listing not in calls.chains
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+@pytest.mark.parametrize(("by_tag", "most"), [(True, 26), (False, 19)])
+async def test_a_manifest_in_memory_enters_few_functions(method: str, *, by_tag: bool, most: int) -> None:
+    """Clusters send these requests all day; a function more costs about half a percent of one."""
+    driver = MemoryDriver()
+    registry = make_registry(driver, Settings(), b"secret")
+    client = Client(create_app(registry, http_options(Settings())))
+    await client.push(BUILT, "v1")
+    reference = "v1" if by_tag else BUILT
+    await client.manifest(reference, method=method)
+    entered: list[str] = []
+
+    def note(frame: FrameType, event: str, arg: object) -> None:
+        del arg
+        path = frame.f_code.co_filename
+        if event == "call" and path.startswith(_PACKAGE) and not path.endswith("types.py"):
+            entered.append(frame.f_code.co_qualname)
+
+    sys.setprofile(note)
+    try:
+        answer = await client.manifest(reference, method=method)
+    finally:
+        sys.setprofile(None)
+    assert answer.status_code == 200
+    assert len(entered) <= most, entered

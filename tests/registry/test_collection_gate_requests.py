@@ -180,6 +180,19 @@ async def test_manifests_are_rescued_and_served_while_they_are_there(house: Hous
         assert method == "HEAD" or codes(answer) == ["MANIFEST_UNKNOWN"]
 
 
+async def test_old_docker_gets_an_image_out_of_a_list_while_it_is_there(house: House) -> None:
+    """It pulls, so it needs nothing but the bytes."""
+    images = index(image(seed=4, docker=True), docker=True)
+    await house.client.push(images, TAG)
+    await house.run.start()
+    await house.run.doom(images.parts[0].digest)
+    house.pass_time()
+    for status in (200, 404):
+        answer = await house.client.manifest(TAG, accept=images.parts[0].media_type)
+        assert answer.status_code == status
+        await house.inner.delete([layout.revision_link(REPO, images.parts[0].digest)])
+
+
 @pytest.mark.parametrize("lost", ["bytes", "link"])
 async def test_a_head_that_a_whole_run_interrupts_is_404(house: House, lost: str) -> None:
     """Stopped between the look at the content and the rescue, which comes too late."""

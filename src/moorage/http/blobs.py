@@ -38,19 +38,17 @@ async def get_blob(call: Call) -> Answer:
     text = str(digest).encode()
     headers = [(b"docker-content-digest", text), (b"etag", b'"%b"' % text), *_HEADERS]
     given = call.headers
-    if call.method == "HEAD" or b"if-match" in given or b"if-none-match" in given:
+    if b"if-match" in given or b"if-none-match" in given:
         if_match = call.list_header(b"if-match")
         unchanged = matches(call.list_header(b"if-none-match"), digest)
         fails = if_match is not None and not matches(if_match, digest, weak=False)
-        # Else `fetch` looks up the blob, once.
-        if fails or unchanged or call.method == "HEAD":
-            blob = await blobs.stat(name, digest)
+        if fails or unchanged:  # else the blob is looked up once, below
+            await blobs.stat(name, digest)
             check_match(if_match, digest)
-            if unchanged:
-                return Reply(304, headers)
-            if call.method == "HEAD":
-                headers.append(_length(blob.size))
-                return Reply(200, headers)
+            return Reply(304, headers)
+    if call.method == "HEAD":
+        headers.append(_length((await blobs.stat(name, digest)).size))
+        return Reply(200, headers)
 
     select = None
     if b"range" in given and _range_counts(call.header(b"if-range"), str(digest)):

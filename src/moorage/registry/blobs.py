@@ -85,13 +85,13 @@ class StoredBlobs:
     async def stat(self, name: RepoName, digest: Digest) -> Blob:
         try:
             begun = self._gate.recent() or await self._gate.begin()
-            if begun.in_progress:
-                stored = await self._admitted(begun, name, digest)
-            else:
+            size: int | None = None
+            if not begun.in_progress:  # as nearly always
                 stored = await self._links.recent(LAYER, name, digest)
-            if stored is None:
-                raise BlobUnknown(str(digest))
-            size = await self._store.rely(stored, Purpose.LINK if begun.in_progress else Purpose.SERVE)
+                if stored is not None:
+                    size = await self._store.rely(stored)
+            elif (stored := await self._admitted(begun, name, digest)) is not None:
+                size = await self._store.rely(stored, Purpose.LINK)
             if size is None:
                 raise BlobUnknown(str(digest))
             return Blob(digest, size)

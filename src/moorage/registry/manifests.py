@@ -136,44 +136,44 @@ class StoredManifests:
         accepts: Callable[[str], bool] | None = None,
         pull: bool = False,
     ) -> Manifest:
-        manifest = await self._find(name, reference, served=pull)
+        try:
+            begun = self.gate.recent() or await self.gate.begin()
+            digest = reference if isinstance(reference, Digest) else await self._tags.resolve(name, reference)
+            if digest is None:
+                raise ManifestUnknown(str(reference))
+            if not begun.in_progress:  # as nearly always
+                found = await self._links.exists_recent(REVISION, name, digest)
+            else:
+                served = pull or not isinstance(reference, Digest)
+                found = await self._remains(begun, name, digest, served=served)
+            if not found:
+                raise ManifestUnknown(str(reference))
+            manifest = self.contents.cache.get(digest) or await self.contents.read(digest)
+        except StorageError as error:
+            refuse(error)
         if pull and self._pulls is not None:
             self._pulls.note(name, reference)
         if manifest.media_type != media.DOCKER_LIST or accepts is None or isinstance(reference, Digest):
             return manifest
         return manifest if accepts(media.DOCKER_LIST) else await self._default_image(name, manifest)
 
-    async def _find(self, name: RepoName, reference: Reference, *, served: bool) -> Manifest:
-        """Return a manifest that a garbage collection leaves.
+    async def _remains(self, begun: CollectionSnapshot, name: RepoName, digest: Digest, *, served: bool) -> bool:
+        """Return whether the repository has a manifest that a garbage collection leaves.
 
-        One that is being removed is served as long as it is there.  It counts as absent if a client only asks,
+        One that is being removed is `served` as long as it is there.  It counts as absent if a client only asks,
         for a digest, as it would not push it.
         """
-        digest: Digest | None
-        try:
-            begun = self.gate.recent() or await self.gate.begin()
-            if isinstance(reference, Digest):
-                digest = reference
-            else:
-                digest = await self._tags.resolve(name, reference)
-            if digest is None:
-                raise ManifestUnknown(str(reference))
-            if not begun.in_progress:
-                found = await self._links.exists_recent(REVISION, name, digest)
-            else:
-                found = await self._links.exists(REVISION, name, digest)
-                if found:
-                    kept = await self.gate.admits(begun, name, digest)
-                    if not kept and not served and isinstance(reference, Digest):
-                        raise ManifestUnknown(str(reference))
-                    found = await self._links.exists(REVISION, name, digest)  # the last look, after the rescue
-            if not found:
-                raise ManifestUnknown(str(reference))
-            if begun.in_progress and await self._blobs.stat(digest) is None:
-                self.contents.drop(digest)
-            return self.contents.cache.get(digest) or await self.contents.read(digest)
-        except StorageError as error:
-            refuse(error)
+        if not begun.in_progress:
+            return await self._links.exists_recent(REVISION, name, digest)
+        if not await self._links.exists(REVISION, name, digest):
+            return False
+        if not await self.gate.admits(begun, name, digest) and not served:
+            return False
+        if not await self._links.exists(REVISION, name, digest):  # the last look, after the rescue
+            return False
+        if await self._blobs.stat(digest) is None:
+            self.contents.drop(digest)
+        return True
 
     async def _default_image(self, name: RepoName, manifest: Manifest) -> Manifest:
         """Docker of before 2016 requests a tag without accepting a list: it gets the image for linux/amd64."""
@@ -181,7 +181,11 @@ class StoredManifests:
         digest = await self._offload.run(len(data), lambda: media.default_image(data))
         if digest is None:
             raise ManifestUnknown("it is a manifest list without linux/amd64, and Accept does not name that type")
-        return await self._find(name, digest, served=True)
+        with refusing():
+            begun = self.gate.recent() or await self.gate.begin()
+            if await self._remains(begun, name, digest, served=True):
+                return await self.contents.load(digest)
+        raise ManifestUnknown(str(digest))
 
     async def put(
         self,
