@@ -137,19 +137,28 @@ def test_values_of_a_push_are_bounded(item: str, monkeypatch: pytest.MonkeyPatch
 
 
 @pytest.mark.parametrize("part", [b'""', b"]", b'{"":', b"[1", b'"":'])
-def test_what_is_no_json_is_refused_early(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Counting ends where a parser would end, not at the end of 4 MB."""
+def test_counting_the_values_of_a_push_is_bounded(part: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It ends a little after the limit, not at the end of 4 MB."""
     monkeypatch.setattr(manifest_json, "VALUES_LIMIT", 1_000)
-    scanned: list[int] = []
+    counted: list[int] = []
 
-    class Scanning:
-        def match(self, text: str, at: int) -> re.Match[str] | None:
-            scanned.append(at)
-            return re.compile(r'[^][{}",]*+([][{}",]|\Z)').match(text, at)
+    class Counting:
+        def subn(self, replacement: bytes, data: bytes, most: int) -> tuple[bytes, int]:
+            rest, texts = re.compile(rb'"[^"]*"').subn(replacement, data, most)
+            counted.append(texts)
+            return rest, texts
 
-    monkeypatch.setattr(manifest_json, "_STRUCTURE_AND_COMMAS", Scanning())
+    monkeypatch.setattr(manifest_json, "_STRING_IN_BYTES", Counting())
     refused(b'{"x":[' + b"[]," * 100 + part * 20_000)
-    assert len(scanned) < 3_000
+    assert counted
+    assert max(counted) <= 2_001
+
+
+def test_values_before_a_text_without_an_end_are_counted() -> None:
+    """A parser reads them before it reports that the document is not JSON."""
+    many = b'{"x":[' + b"[]," * 100_000
+    assert "more than 100000 values" in refused(many + b'"')
+    assert "is not JSON" in refused(many[:3_000] + b'"' + b"[]," * 100_000)
 
 
 def test_text_is_no_number_of_values() -> None:
@@ -240,12 +249,33 @@ def test_only_what_is_asked_for_is_read() -> None:
     }
 
 
-def test_stored_nesting_has_no_limit_of_ours() -> None:
+def test_stored_nesting_has_the_limit_of_go() -> None:
     """encoding/json takes 10,000 levels, which is more than a parser that recurses can have."""
     deep = b"[" * 9_000 + b'{"a":' * 900 + b"1" + b"}" * 900 + b"]" * 9_000
     assert read_stored(b'{"x":' + deep + b',"mediaType":"m"}') == {"mediaType": "m"}
-    with pytest.raises(ManifestInvalid, match="is not JSON"):
-        read_stored(b'{"x":' + b"[" * 100_000)
+    assert read_stored(b'{"x":' + b"[" * 10_000 + b"]" * 10_000 + b"}") == {}
+    for deep in (b"[" * 10_002 + b"]" * 10_002, b"[0," * 10_002 + b"0" + b"]" * 10_002, b"[" * 100_000):
+        with pytest.raises(ManifestInvalid, match="is not JSON: nested more than 10000 levels deep"):
+            read_stored(b'{"x":' + deep + b"}")
+
+
+@pytest.mark.parametrize(
+    ("item", "most"), [("[" * 60 + "]" * 60, 2), ('""', 0), ("[]", 0), ('{"a":"]\\""}', 0), ("[[1,2],[3]]", 2)]
+)
+def test_what_is_skipped_takes_few_steps(item: str, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a step for each bracket and each text, 3.5 MB took 2 s, at every read of the manifest."""
+    steps: list[int] = []
+    pattern = manifest_json._STRUCTURE
+
+    class Counting:
+        def match(self, text: str, at: int) -> re.Match[str] | None:
+            steps.append(at)
+            return pattern.match(text, at)
+
+    monkeypatch.setattr(manifest_json, "_STRUCTURE", Counting())
+    data = f'{{"x":[{",".join([item] * 1_000)}],"mediaType":"m"}}'.encode()
+    assert read_stored(data) == {"mediaType": "m"}
+    assert 0 < len(steps) <= most * 1_000 + 2
 
 
 def test_a_cut_document_is_refused() -> None:

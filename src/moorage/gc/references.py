@@ -44,6 +44,8 @@ _SCHEMA_VERSION: Final = 2
 _SHA256_BYTES: Final = 32
 RAW_BYTES: Final = {"sha256": _SHA256_BYTES, "sha512": 64}
 _HEX: Final = re.compile(r"[a-f0-9]*+")
+_OBJECTS_LIMIT: Final = 100_000
+"""Objects and arrays that `json` may build: 1.7 million take 0.8 s and 150 MB."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +86,8 @@ def references_of(data: bytes) -> References[RawDigest]:
 
 
 def _fast(data: bytes) -> References[RawDigest] | None:
+    if data.count(b"[") + data.count(b"{") > _OBJECTS_LIMIT:
+        return None
     try:
         text = data.decode()
         document = json.loads(text)
@@ -115,9 +119,12 @@ def _fast(data: bytes) -> References[RawDigest] | None:
 
 
 def _slow(data: bytes) -> References[RawDigest]:
-    if media.is_schema_1(data):
+    try:
+        parsed = media.parse(data)
+    except ManifestInvalid:
+        if not media.is_schema_1(data):
+            raise
         return References(_schema_1_layers(data))
-    parsed = media.parse(data)
     return References(
         tuple(packed(layer.digest) for layer in parsed.blobs),
         tuple(packed(child.digest) for child in parsed.children),
