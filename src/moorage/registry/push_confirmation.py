@@ -88,12 +88,12 @@ class PushConfirmation:
         Also while no run is in progress: one may begin and end until the tags are confirmed, and nothing else in
         the store has it (a tag's history is not written anew when the tag returns to an earlier manifest).
         """
-
-        async def note(tag: Tag) -> None:
-            if tag not in self._before:
-                self._before[tag] = await self._tags.resolve(self._name, tag)
-
-        await map_bounded(self._to_set, note)
+        new = [tag for tag in self._to_set if tag not in self._before]
+        if len(new) == 1:  # as nearly always; a task would cost three times the read in a directory
+            self._before[new[0]] = await self._tags.resolve(self._name, new[0])
+            return
+        found = await map_bounded(new, lambda tag: self._tags.resolve(self._name, tag))
+        self._before.update(zip(new, found, strict=True))
 
     def tags_follow(self, begun: CollectionSnapshot, needed: NeededContent) -> None:
         """Note that the tags are set from now on, by an attempt that is not confirmed."""
