@@ -24,8 +24,10 @@ RULES = [{"repositories": "team-a", "bytes": "100KiB"}, {"repositories": "team-b
 
 @pytest.fixture(scope="module")
 def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """One process: two count what the other one has stored two seconds late, and a client may reach both."""
     root = tmp_path_factory.mktemp("clients") / "data"
-    with start_moorage(root, quota={"rules": RULES}, log={"accesslog": {"disabled": False}}) as live:
+    log = {"accesslog": {"disabled": False}}
+    with start_moorage(root, quota={"rules": RULES}, log=log, http={"workers": 1}) as live:
         yield live
 
 
