@@ -189,6 +189,9 @@ def refused(port: int) -> bool:
         socket.create_connection(("127.0.0.1", port), timeout=5).close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        # The kernel had accepted it when the listening socket was closed.
+        return False
     return False
 
 

@@ -87,6 +87,9 @@ def _refuses(served: Served) -> bool:
         served.connect().close()
     except ConnectionRefusedError:
         return True
+    except ConnectionResetError:
+        # The kernel had accepted it when the listening socket was closed.
+        return False
     return False
 
 
