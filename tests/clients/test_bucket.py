@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING, Any
+from urllib.parse import unquote
 
 import pytest
 from tests.clients.daemons import dockerd
@@ -137,6 +138,11 @@ def test_a_killed_server_loses_nothing_that_was_acknowledged(tmp_path: Path, buc
 def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, watched: Bucket) -> None:
     """Each is 20 to 40 ms on a real store and has its price: docs/storage/s3.md has the table."""
     layers = [bytes([number]) * size for number, size in enumerate((300_000, 5_000_000, 25_000_000))]
+
+    def counted() -> int:
+        """The state of garbage collection is listed by the clock, every five seconds, and left out."""
+        return sum("_moorage/collection" not in unquote(request.query) for request in front().requests)
+
     with start(tmp_path, watched, workers=1) as live:
         wire = Wire(live.host)
         wire.push_image("warm/up", "v1", [b"the conditions are tried once"])
@@ -147,12 +153,12 @@ def test_a_push_costs_half_of_the_references_requests(tmp_path: Path, watched: B
             patched = wire.patch(wire.start_upload("a/b").headers["location"], data)
             assert wire.finish(patched.headers["location"], Digest.of(data)).status == 201
         assert wire.put_manifest("a/b", "v1", image(b"{}", layers)).status == 201
-        pushed = len(front().requests)
+        pushed = counted()
         front().requests.clear()
         wire.manifest("a/b", "v1")
         for data in (*layers, b"{}"):
             assert wire.blob("a/b", Digest.of(data)).status == 307
-        pulled = len(front().requests)
+        pulled = counted()
     # Without `If-Match` the state of an upload is looked at before it is written: once for each blob.
     looks = 0 if os.environ.get("MOORAGE_S3_EXACT", "1") == "1" else 4
     assert (pushed <= 57 + looks, pulled <= 7) == (True, True), (pushed, pulled)
