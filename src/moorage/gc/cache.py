@@ -111,10 +111,11 @@ class DigestTable:
         base = b"".join([self._base, *(raw[:_RAW] for raw in self._later)])
         wide = dict(self._wide)
         wide.update((self._size + i, raw) for i, raw in enumerate(self._later) if len(raw) != _RAW)
-        later = sorted((raw, self._size + i) for i, raw in enumerate(self._later) if len(raw) == _RAW)
-        return base, self._merged([number for _, number in later], base), wide
+        later = [i for i, raw in enumerate(self._later) if len(raw) == _RAW]
+        later.sort(key=self._later.__getitem__)
+        return base, self._merged((self._size + i for i in later), base), wide
 
-    def _merged(self, later: list[int], base: bytes) -> array[int]:
+    def _merged(self, later: Iterable[int], base: bytes) -> array[int]:
         """Merge numbers sorted by digest into the sorted ones of the file; few into many."""
         merged = array("I")
         start = 0
@@ -322,7 +323,7 @@ def _extend(numbers: array[int], size: int) -> None:
         numbers.frombytes(bytes((size - len(numbers)) * numbers.itemsize))
 
 
-def _encode(cache: MarkCache) -> Iterable[bytes]:
+def _encode(cache: MarkCache) -> Iterable[bytes | memoryview]:
     base, order, wide = cache.digests.sections()
     records = list(cache.records.items())
     numbers = array("I")
@@ -352,11 +353,12 @@ def _encode(cache: MarkCache) -> Iterable[bytes]:
         },
         separators=(",", ":"),
     ).encode()
-    sections = [
+    sections: list[bytes | memoryview] = [
         text,
         base,
         *(
-            part.tobytes()
+            # Of large arrays, no copies.
+            memoryview(part).cast("B") if part else b""
             for part in (
                 order,
                 cache.counts,
