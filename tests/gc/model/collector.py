@@ -116,16 +116,42 @@ def collect(run: Run) -> Generator[Request, Any, bool]:
             yield Request("wait", ("wait",))
         if protocol.second_mark:
             dead = yield from _mark(run, dead)
-    if dead and protocol.own_lists and not (yield from _owns(run, "condemned")):
-        return (yield from _give_up(run))
-    if dead and protocol.doom:
-        dead = yield from _doom(run, dead)
-    if dead:
-        done = yield from _remove(run, dead)
-        if not done:
-            return False
+    for part in _rounds(run, dead):
+        if protocol.own_lists and not (yield from _owns(run, "condemned")):
+            return (yield from _give_up(run))
+        dead = part.keys
+        if protocol.doom:
+            dead = yield from _doom(part.run, dead)
+        if dead:
+            done = yield from _remove(run, dead)
+            if not done:
+                return False
+        if part.is_followed:
+            yield Request("delete", ("doomed", token))
     yield from _end(run)
     return True
+
+
+class Round(NamedTuple):
+    """A round: its keys, the run with the repositories that its look reads, and whether another one follows."""
+
+    keys: Keys
+    run: Run
+    is_followed: bool
+
+
+def _rounds(run: Run, dead: Keys) -> tuple[Round, ...]:
+    """Return one round; or, with `rounds`, one of links for each repository, and then one of bytes."""
+    if not dead or not run.protocol.rounds:
+        return (Round(dead, run, is_followed=False),) if dead else ()
+    looks = run if run.protocol.bytes_looked_for_everywhere else run._replace(repositories=())
+    parts = [
+        (frozenset(key for key in dead if key[0] != "data" and key[1] == name), run._replace(repositories=(name,)))
+        for name in run.repositories
+    ]
+    parts.append((frozenset(key for key in dead if key[0] == "data"), looks))
+    found = [part for part in parts if part[0]]
+    return tuple(Round(keys, each, place < len(found)) for place, (keys, each) in enumerate(found, 1))
 
 
 def _owns(run: Run, kind: str) -> Generator[Request, Any, bool]:

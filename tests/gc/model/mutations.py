@@ -36,6 +36,12 @@ MUTATIONS: Final = [
     Mutation("rescues read after the last mark only", ("rescued_at_once",), "head_then_push", "P1"),
     Mutation("doomed in all repositories", ("per_repository",), "push_of_a_dangling_layer", "P1"),
     Mutation("layer links removed before revision links", ("parents_first",), "half_removed", "P1"),
+    Mutation(
+        "bytes looked for in no repository",
+        ("second_mark", "bytes_looked_for_everywhere"),
+        "rounds_and_a_mount",
+        "P1",
+    ),
     Mutation("no quarantine", ("quarantine",), "late_deletion", "P1"),
     Mutation("a deadline that does not end the process", ("timer",), "dying_collector", "P1", deep=True),
 ]

@@ -69,8 +69,10 @@ class Protocol:
     timer: bool = True
     keep_rescued: bool = True
     settle_end: bool = True
+    bytes_looked_for_everywhere: bool = True
     # Scenario.
     untagged: bool = False
+    rounds: bool = False
 
 
 class Site(NamedTuple):

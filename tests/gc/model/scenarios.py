@@ -145,6 +145,23 @@ def rescued_for_two(p: Protocol) -> Scenario:
     return Scenario("rescued for two", _LAYER, actors, p, prelude=((1, "wait"), (2, "wait")))
 
 
+def rounds(p: Protocol) -> Scenario:
+    """An index of a later round gets a tag; an earlier one has removed its manifest from another repository."""
+    p = replace(p, untagged=True, rounds=True)
+    links = (("revision", "a", "M"), ("revision", "b", "I"), ("revision", "b", "M"), ("layer", "b", "L"))
+    store = tuple((key, "") for key in (("data", "L"), ("data", "M"), ("data", "I"), *links))
+    actors = (on(p, 0, retag, "b", "I", "v"), collector(p, "A", ("a", "b")))
+    return Scenario("rounds", store, actors, p, ("a", "b"))
+
+
+def rounds_and_a_mount(p: Protocol) -> Scenario:
+    """The link of the source goes in a later round than one that the target had."""
+    p = replace(p, rounds=True)
+    store = (*_LAYER, (("layer", "b", "L"), ""))
+    actors = (on(p, 0, mount, "a", "b", "L"), collector(p, "A", ("b", "a")))
+    return Scenario("rounds and a mount", store, actors, p, ("b", "a"))
+
+
 def torn_listing(p: Protocol) -> Scenario:
     p = replace(p, torn_listings=True)
     actors = (on(p, 0, push, "a", "M", "v"), collector(p, "A"))
@@ -169,6 +186,8 @@ SCENARIOS = {
         stopped_collector,
         half_removed,
         rescued_for_two,
+        rounds,
+        rounds_and_a_mount,
         torn_listing,
     )
 }

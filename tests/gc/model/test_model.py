@@ -11,7 +11,15 @@ from tests.gc.model.scenarios import scenario
 
 _LIMIT: Final = 160_000
 
-_WHOLE: Final = ["push_of_a_dangling_layer", "mounting", "head_then_push", "undo", "late_deletion", "half_removed"]
+_WHOLE: Final = [
+    "push_of_a_dangling_layer",
+    "mounting",
+    "head_then_push",
+    "undo",
+    "late_deletion",
+    "half_removed",
+    "rounds_and_a_mount",
+]
 
 
 @pytest.mark.slow
