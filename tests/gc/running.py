@@ -30,6 +30,8 @@ __all__ = [
     "APP",
     "AT_ONCE",
     "OTHER",
+    "THIRD",
+    "TINY",
     "DyingDriver",
     "FakeClock",
     "Garbage",
@@ -43,7 +45,9 @@ __all__ = [
 ]
 
 AT_ONCE = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=600)
-APP, OTHER = RepoName("team/app"), RepoName("team/other")
+APP, OTHER, THIRD = RepoName("team/app"), RepoName("team/other"), RepoName("team/third")
+TINY = 3
+"""Objects of a round, in a run of many rounds."""
 
 
 def moments(calls: int, step: int) -> range:
@@ -144,10 +148,13 @@ class Garbage:
         self.live = index(image(base, blob(size=50, seed=2)), image(base, platform="linux/arm64"))
         self.promoted = image(blob(size=60, seed=3), seed=3)
         """Untagged in APP, tagged in OTHER."""
+        child = image(base, blob(size=70, seed=4), seed=4)
         self.dead = index(
-            image(base, blob(size=70, seed=4), seed=4),
+            child,
             image(blob(size=80, seed=5), seed=5, platform="linux/arm64"),
         )
+        self.elsewhere = index(child, image(blob(size=85, seed=8), seed=8, platform="linux/arm64"))
+        """Untagged in THIRD; one of its images is listed by `dead` in APP."""
         self.dangling = blob(size=90, seed=6)
         self.orphan = blob(size=95, seed=7)
         self.base = base
@@ -157,6 +164,7 @@ class Garbage:
         await put(driver, self.promoted)
         await put(driver, self.promoted, "stable", name=OTHER)
         await put(driver, self.dead)
+        await put(driver, self.elsewhere, name=THIRD)
         await put(driver, self.dangling)
         await driver.write(layout.blob_data(self.orphan.digest), self.orphan.data)
         await driver.write(layout.torn_mark(self.orphan.digest), b"12")
@@ -167,9 +175,11 @@ class Garbage:
         assert await is_whole(driver, self.promoted, name=OTHER)
         if not removed:
             return
-        for part in self.dead.closure:
-            if part.digest != self.base.digest:
-                assert await gone(driver, part)
+        for name, built in ((APP, self.dead), (THIRD, self.elsewhere)):
+            for part in built.closure:
+                if part.digest != self.base.digest:
+                    assert await gone(driver, part, name=name)
+        assert await driver.find(layout.layer_link(THIRD, self.base.digest)) is None
         assert await gone(driver, self.dangling)
         assert await gone(driver, self.orphan)
         assert await driver.find(layout.torn_mark(self.orphan.digest)) is None

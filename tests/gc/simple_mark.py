@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from moorage.errors import ManifestInvalid
 from moorage.gc.mark import Marked
+from moorage.gc.references import packed
 from moorage.registry import layout, media
 from moorage.storage.driver import KeyMissing
 from moorage.types import Digest
 
 if TYPE_CHECKING:
     from moorage.gc.options import CollectionOptions
+    from moorage.gc.work import Work
     from moorage.storage.driver import Driver, Stat
     from moorage.types import RepoName
 
@@ -32,9 +34,11 @@ class SimpleMark:
         self._before = now - timedelta(seconds=options.grace_s)
         self.calls = 0
 
-    async def mark(self) -> Marked:
+    async def mark(self, wanted: Work | None = None) -> Marked:
+        del wanted  # all that is dead has it
         self.calls += 1
         marked = Marked()
+        number = marked.table.number
         links: dict[str, dict[RepoName, dict[Digest, Stat]]] = {"layer": {}, "revision": {}}
         tags: dict[RepoName, set[Digest]] = {}
         names: set[RepoName] = set()
@@ -50,21 +54,24 @@ class SimpleMark:
                     text = (await self._driver.read(stat.key)).data.decode()
                     tags.setdefault(parsed.name, set()).add(Digest.parse(text))
         needed_bytes: set[Digest] = set()
-        for name in names:
+        for name in sorted(names):
             revisions, layers = links["revision"].get(name, {}), links["layer"].get(name, {})
             roots = tags.get(name, set()) & set(revisions)
             roots |= {digest for digest, stat in revisions.items() if self._is_kept(stat)}
             needed, blobs = await self._closure(roots, set(revisions))
             blobs |= {digest for digest, stat in layers.items() if stat.modified > self._before}
-            marked.revisions |= {(name, digest) for digest in revisions if digest not in needed}
-            marked.layers |= {(name, digest) for digest in layers if digest not in blobs}
+            marked.revisions.replace(
+                name, (number(packed(digest)) for digest in revisions if digest not in needed)
+            )
+            marked.layers.replace(name, (number(packed(digest)) for digest in layers if digest not in blobs))
             needed_bytes |= needed | (blobs & set(layers))
         async for page in self._driver.scan(layout.BLOBS):
             for stat in page:
                 parsed = layout.parse_key(stat.key)
                 dead = parsed is not None and parsed.kind == "blob" and stat.modified <= self._before
                 if dead and parsed is not None and parsed.digest not in needed_bytes and parsed.digest is not None:
-                    marked.blobs[parsed.digest] = stat
+                    marked.blobs.add(number(packed(parsed.digest)), stat.size)
+                    marked.stats[parsed.digest] = stat
         return marked
 
     def _is_kept(self, stat: Stat) -> bool:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from moorage.gc.marked import Marked
     from moorage.gc.report import Report
     from moorage.gc.run import MarkSource
+    from moorage.gc.work import Work
     from moorage.storage.driver import Driver
 
 LONG_S = 700.0
@@ -49,8 +50,8 @@ class LongMark:
         self._seconds = seconds
         self._during = during
 
-    async def mark(self) -> Marked:
-        marked = await self._mark.mark()
+    async def mark(self, wanted: Work | None = None) -> Marked:
+        marked = await self._mark.mark(wanted)
         self._clock.seconds += self._seconds
         if any(name.kind == DOOMED for name in await list_state(self._driver)):
             await self._during()

@@ -58,7 +58,7 @@ async def test_a_blob_without_a_link_is_dead_unless_it_is_young(store: Store) ->
     marked = await mark(store)
     assert set(marked.blobs) == {old}
     assert young not in marked.blobs
-    assert marked.blobs[old].size == 3
+    assert marked.blobs[old] == 3
     assert marked.counts.dead_bytes == 3
 
 

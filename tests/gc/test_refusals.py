@@ -9,13 +9,14 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gc.running import Garbage, run, state_of
+from tests.gc.running import TINY, Garbage, run, state_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.errors import CollectionRefused
 from moorage.gc.guard import process_deadline
 from moorage.gc.options import CollectionOptions
 from moorage.gc.run import LEASE
+from moorage.gc.work import LOCAL_ROUND
 from moorage.registry import layout, nodes
 from moorage.registry.lease import Lease
 from moorage.registry.stored import StoredRegistry
@@ -232,12 +233,16 @@ async def test_a_full_disk_without_reserve_is_reported(store: MemoryDriver) -> N
     await refused(store, "the store is full, and there is no reserve", FullDisk(store, 0))
 
 
-async def test_a_nearly_full_disk_is_collected_in_parts(store: MemoryDriver) -> None:
+@pytest.mark.parametrize("round_objects", [LOCAL_ROUND, TINY])
+@pytest.mark.parametrize("room", [900, 1200])
+async def test_a_nearly_full_disk_is_collected_in_parts(
+    store: MemoryDriver, room: int, round_objects: int
+) -> None:
     """Fewer markers than candidates: the rest goes in the next runs, and nothing in between is broken."""
-    disk = FullDisk(store, 1500)
+    disk = FullDisk(store, room)
     reports: list[Report] = []
-    while not reports or reports[-1].outcome != "finished":
-        reports.append(await run(disk))
+    while not reports or reports[-1].outcome != "finished" or reports[-1].kept:
+        reports.append(await run(disk, round_objects=round_objects))
         await Garbage().check(store, removed=False)
         assert len(reports) < 20
     await Garbage().check(store)

@@ -8,10 +8,10 @@ import time
 from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gc.running import DyingDriver, FakeClock, Garbage, moments, run, state_of
+from tests.gc.running import TINY, DyingDriver, FakeClock, Garbage, moments, run, state_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.errors import CollectionRefused
@@ -19,6 +19,7 @@ from moorage.gc.options import CollectionOptions
 from moorage.gc.report import Report
 from moorage.gc.run import LEASE, QUARANTINE_S
 from moorage.gc.sweep import GUARD_S
+from moorage.gc.work import LOCAL_ROUND
 from moorage.registry import layout
 from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_pause import pause, resume
@@ -46,12 +47,12 @@ async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator
     await found.close()
 
 
-@pytest.mark.parametrize("simple", [False, True])
-async def test_garbage_goes_and_everything_else_stays(store: Driver, simple: bool) -> None:
+@pytest.mark.parametrize(("simple", "round_objects"), [(False, LOCAL_ROUND), (True, LOCAL_ROUND), (False, TINY)])
+async def test_garbage_goes_and_everything_else_stays(store: Driver, simple: bool, round_objects: int) -> None:
     """One run removes what nothing needs, once; the report has it in objects and bytes."""
     garbage = Garbage()
     await garbage.write(store)
-    report = await run(store, simple=simple)
+    report = await run(store, simple=simple, round_objects=round_objects)
     await garbage.check(store)
     assert (report.outcome, report.reason) == ("finished", "")
     assert report.freed == report.freeable
@@ -88,26 +89,42 @@ async def test_what_is_as_old_as_the_run_is_not_young(tmp_path: Path, simple: bo
     await store.close()
 
 
-async def calls_of_a_run(*, simple: bool) -> int:
+async def calls_of_a_run(**more: Any) -> int:
     store = MemoryDriver()
     await Garbage().write(store)
     counting = DyingDriver(store)
-    await run(counting, simple=simple)
+    await run(counting, **more)
     return counting.calls
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("after", "simple", "step"), [(False, True, 5), (True, True, 5), (False, False, 19)])
-async def test_a_run_that_dies_at_any_call_is_finished_by_the_next(after: bool, simple: bool, step: int) -> None:
+@pytest.mark.parametrize(
+    ("after", "simple", "round_objects", "step"),
+    [
+        (False, True, LOCAL_ROUND, 5),
+        (True, True, LOCAL_ROUND, 5),
+        (False, False, LOCAL_ROUND, 19),
+        (False, True, TINY, 13),
+        (True, True, TINY, 17),
+        (False, False, TINY, 41),
+    ],
+)
+async def test_a_run_that_dies_at_any_call_is_finished_by_the_next(
+    after: bool, simple: bool, round_objects: int, step: int
+) -> None:
     """A killed collector leaves markers: they must neither stay, nor cost anything that lives."""
-    for at in moments(await calls_of_a_run(simple=simple), step):
+    more: dict[str, Any] = {"simple": simple, "round_objects": round_objects}
+    for at in moments(await calls_of_a_run(**more), step):
         store = MemoryDriver()
         garbage = Garbage()
         await garbage.write(store)
         with suppress(StorageError, CollectionRefused):  # none at the last calls, which release the lease
-            await run(DyingDriver(store, at, after=after), owner="dead", simple=simple)
+            await run(DyingDriver(store, at, after=after), owner="dead", **more)
         await garbage.check(store, removed=False)
-        report = await run(store, owner="heir", simple=simple)
+        report = await run(store, owner="heir", **more)
+        if report.kept:
+            assert report.quarantined, "kept is only what those name that the dead run may still remove"
+            report = await run(store)
         await garbage.check(store)
         assert report.outcome == "finished", report.reason
         assert await state_of(store) <= {"ended", "reserve"}, at
@@ -336,13 +353,15 @@ async def test_a_run_paused_between_two_rounds_leaves_nothing_doomed() -> None:
     await garbage.check(store)
 
 
-async def test_two_collectors_at_once_lose_nothing() -> None:
+@pytest.mark.parametrize("round_objects", [LOCAL_ROUND, TINY])
+async def test_two_collectors_at_once_lose_nothing(round_objects: int) -> None:
     """The lease is an optimization: each collector is safe by its own markers."""
     store = MemoryDriver()
     garbage = Garbage()
     await garbage.write(store)
     reports = await asyncio.gather(
-        *(run(NoLease(store), owner=f"node {number}") for number in range(2)), return_exceptions=True
+        *(run(NoLease(store), owner=f"node {number}", round_objects=round_objects) for number in range(2)),
+        return_exceptions=True,
     )
     await garbage.check(store, removed=False)
     for report in reports:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gc.running import AT_ONCE, FakeClock, gone, is_whole, moments, put, run, state_of
+from tests.gc.running import AT_ONCE, TINY, FakeClock, gone, is_whole, moments, put, run, state_of
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import RegistryError
 from moorage.gc.manifest_graph import Edges, topological_levels
 from moorage.gc.markers import ListEntry, decode_entries, encode_entries
 from moorage.gc.options import CollectionOptions
+from moorage.gc.work import LOCAL_ROUND
 from moorage.registry import layout
 from moorage.registry.sizes import MemorySizes, NotForgotten
 from moorage.registry.stored import StoredRegistry
@@ -45,25 +46,34 @@ class Interrupted(InstrumentedDriver):
             await self.action()
 
 
-async def calls_of_a_run(options: CollectionOptions = AT_ONCE, *, simple: bool = True) -> int:
+async def calls_of_a_run(options: CollectionOptions = AT_ONCE, *, simple: bool = True, **more: Any) -> int:
     store = MemoryDriver()
     await put(store, BUILT)
     counting = Interrupted(store, -1, lambda: pytest.fail("never"))
-    await run(counting, options, simple=simple)
+    await run(counting, options, simple=simple, **more)
     return counting.calls
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("wait_s", "name", "simple"), [(0, APP, True), (600, APP, True), (600, NAME, True), (0, APP, False)]
+    ("wait_s", "name", "simple", "round_objects"),
+    [
+        (0, APP, True, LOCAL_ROUND),
+        (600, APP, True, LOCAL_ROUND),
+        (600, NAME, True, LOCAL_ROUND),
+        (0, APP, False, LOCAL_ROUND),
+        (0, APP, True, TINY),
+        (0, APP, False, TINY),
+    ],
 )
 async def test_a_push_at_any_moment_of_a_run_is_kept_or_refused(
-    wait_s: float, name: RepoName, simple: bool
+    wait_s: float, name: RepoName, simple: bool, round_objects: int
 ) -> None:
     """The image is garbage, and pushed again by a client between any two calls of the collector."""
     options = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=wait_s)
     kept = 0
-    for at in moments(await calls_of_a_run(options, simple=simple), 7 if wait_s else 3):
+    more: dict[str, Any] = {"simple": simple, "round_objects": round_objects}
+    for at in moments(await calls_of_a_run(options, **more), 7 if wait_s else 3):
         store = MemoryDriver()
         await put(store, BUILT)
         clock = FakeClock()
@@ -78,7 +88,7 @@ async def test_a_push_at_any_moment_of_a_run_is_kept_or_refused(
             else:
                 outcome.append(True)
 
-        await run(Interrupted(store, at, push_again), options, clock=clock, simple=simple)
+        await run(Interrupted(store, at, push_again), options, clock=clock, **more)
         assert outcome
         if outcome == [True]:
             kept += 1

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from moorage.gc.marked import Marked
     from moorage.gc.report import Report
+    from moorage.gc.work import Work
     from moorage.storage.driver import Driver
 
 LEAK, NEIGHBOUR = blob(seed=31), blob(seed=32)
@@ -141,8 +142,8 @@ async def test_a_link_that_is_written_during_the_run_keeps_the_bytes(driver: Dri
     """The second look at the store is at that of the moment."""
 
     class PushedMeanwhile(UnlinkedBytes):
-        async def mark(self) -> Marked:
-            marked = await super().mark()
+        async def mark(self, wanted: Work | None = None) -> Marked:
+            marked = await super().mark(wanted)
             await driver.write(layout.layer_link(OTHER, LEAK.digest), str(LEAK.digest).encode())
             return marked
 

@@ -39,9 +39,20 @@ and seen by every listing and read that begins later.
 
 4. *Links.*  A layer link that is dead in one repository may name bytes that others need.  Its entry is `DIGEST
    NAME` and dooms the link only.  W3 reads the links as well as the bytes.  Revision links go first, parents
-   before the manifests that they list, then layer links, then bytes, and no link is withdrawn when the first one
-   is gone.  So a crash at any moment leaves manifests that are whole, or gone.  A rescued manifest keeps all that
-   it names, and so does one that is dead and was not condemned.
+   before the manifests that they list, then layer links, then bytes, and no link of a round is withdrawn when its
+   first one is gone.  So a crash at any moment leaves manifests that are whole, or gone.  A rescued manifest keeps
+   all that it names, and so does one that is dead and was not condemned.
+
+   *Rounds.*  More objects than fit into one round are removed in several, each with its own C1 to C4: first rounds
+   of links, each of whole repositories, then rounds of bytes.  C2 of a round of links reads the repositories of
+   the round only, and all of `rescued`.  That is enough: what needs a link is in its own repository, W3 reads no
+   link of another one, and no round of links removes bytes.  So a dead manifest that stays keeps its links if
+   its repository is in the round, and loses none if it is not; an index does not need the link that its manifest
+   had elsewhere.  A repository with more links than fit has its revisions in one round, and layer links in those
+   after it, which read it again.  C2 of a round of bytes reads everything.  Each dead link that was not removed,
+   since it was rescued, not condemned or is removed later, keeps the bytes that it names, and a manifest all
+   that it names.  A crash between two rounds leaves repositories that are done, others that are as they were,
+   and bytes without links.
 
 5. *Two collectors.*  Each one satisfies 1 to 4 by its own markers; W2 sees the lists of all.  The lease saves work
    only.  They share `rescued`, of which a run removes at its end only what is older than the grace time; and the

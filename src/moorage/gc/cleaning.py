@@ -6,6 +6,7 @@ Above: `run.py`.
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from moorage.concurrency import map_bounded
@@ -57,7 +58,9 @@ async def remove_history(driver: Driver, marked: Marked) -> int:
         if await read_link(driver, layout.tag_link(entry.name, entry.tag)) == entry.digest:
             await write_link(driver, key, entry.digest)
 
-    await map_bounded(sorted(marked.history), one)
+    entries = iter(marked.history)
+    while part := list(islice(entries, _CHUNK)):
+        await map_bounded(part, one)
     return len(marked.history)
 
 

@@ -25,14 +25,13 @@ from moorage.errors import DigestInvalid, ManifestInvalid
 from moorage.gc.cache import Record
 from moorage.gc.comparison import Comparison
 from moorage.gc.examined import ExaminedRepository
-from moorage.gc.marked import RepositoryCounts, TagHistoryEntry
 from moorage.gc.reachability import HistoryEntry, RepositoryContent, TrashItem, judge
 from moorage.gc.references import RAW_BYTES, packed, raw_digests, references_of, unpacked
 from moorage.registry import layout
 from moorage.registry.tags import as_tag
 from moorage.registry.trash import Trash, TrashUnreadable, trash_time
 from moorage.storage.driver import READ_LIMIT_BYTES, Key, RequestCost
-from moorage.types import Digest, RepoName, Tag
+from moorage.types import Digest, RepoName
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -435,15 +434,9 @@ class Examiner:
         for number in verdict.unreadable:
             key = layout.blob_data(unpacked(digest(number)))
             self._note(one, key, f"the manifest cannot be read; {name} keeps all its layers")
-        marked.layers.update((name, unpacked(digest(number))) for number in dead_layers)
-        marked.revisions.update((name, unpacked(digest(number))) for number in verdict.dead)
-        marked.history.update(
-            TagHistoryEntry(name, Tag(entry.tag), unpacked(digest(entry.digest))) for entry in verdict.dead_history
-        )
-        if dead_layers or verdict.dead:
-            marked.by_repository[name] = RepositoryCounts(
-                len(one.revisions), len(one.layers), len(verdict.dead), len(dead_layers)
-            )
+        marked.layers.replace(name, dead_layers)
+        marked.revisions.replace(name, verdict.dead)
+        marked.history.replace(name, ((entry.tag, entry.digest) for entry in verdict.dead_history))
         self._count(len(one.revisions), len(one.layers))
         settled = not (dead_layers or verdict.dead or verdict.dead_history or one.is_empty or one.reported)
         self._cache.replace(one.names.name, self._record(one, settled=settled, young=young))

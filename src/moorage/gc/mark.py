@@ -14,10 +14,10 @@ have changed; in a bucket, the listing of all keys, and a read of each tag that 
 Not seen by this until all of a repository is read again, at the latest after the longer one of `grace_s` and
 `undo_s`: a tag that was moved to a manifest which that tag had named before.  What it named until then is kept.
 
-Memory: each digest once, and 4 bytes for each link; with 77,800 manifests and 389,000 links
-(`bench/volume.py`) the whole process had 187 MiB in the first mark and 103 MiB in later ones.
-In a bucket, 20,000 keys or those of one repository besides, and where
-tags point if untagged manifests are deleted.
+Memory: each digest once, and 4 bytes for each link and for each dead one once more (`packed_sets.py`); with
+77,800 manifests and 389,000 links (`bench/volume.py`) the whole process had 187 MiB in the first mark and 103
+MiB in later ones.  In a bucket, 20,000 keys or those of one repository besides, and where tags point if untagged
+manifests are deleted.
 
 Below: `reachability.py`, `references.py`.
 """
@@ -35,20 +35,20 @@ from moorage.gc.marked import (
     PROBLEMS_LIMIT,
     Counts,
     Marked,
-    RepositoryCounts,
     SkippedObject,
     TagHistoryEntry,
 )
-from moorage.gc.references import RAW_BYTES, raw_digests, unpacked
+from moorage.gc.references import RAW_BYTES, packed, raw_digests, unpacked
 from moorage.gc.repositories import list_repositories, lost_directories, scan_repositories
 from moorage.registry import layout
 from moorage.storage.driver import Key, RequestCost
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Collection, Sequence
     from datetime import datetime
 
     from moorage.gc.options import CollectionOptions, Holds
+    from moorage.gc.work import Work
     from moorage.storage.driver import Driver
 
 __all__ = [
@@ -56,7 +56,6 @@ __all__ = [
     "Counts",
     "Marked",
     "Marker",
-    "RepositoryCounts",
     "SkippedObject",
     "TagHistoryEntry",
 ]
@@ -99,28 +98,39 @@ class Marker:
         self._holds = holds
         self._progress = progress or (lambda _done, _all: None)
 
-    async def mark(self) -> Marked:
-        """Return what nothing needs now."""
-        marked = Marked()
+    async def mark(self, wanted: Work | None = None) -> Marked:
+        """Return what nothing needs now.
+
+        With `wanted`, what of it is still dead, and `stats` of its blobs.  If it has links only, other
+        repositories are passed over, since none keeps a link of another; if it has blobs, all dead links are
+        returned.
+        """
+        marked = Marked(self.cache.digests)
         examiner = Examiner(self._driver, self.cache, self._options, self._at, self._holds, marked)
+        only = None if wanted is None or wanted.blobs else wanted.repositories()
         if self._driver.request_cost is RequestCost.NETWORK:
-            await self._scan_repositories(examiner)
-            await self._scan_blobs(marked)
+            await self._scan_repositories(examiner, only)
+            if only is None:
+                await self._scan_blobs(marked, wanted)
         else:
-            await self._list_repositories(examiner, marked)
-            await self._list_blobs(marked)
+            await self._list_repositories(examiner, marked, only)
+            if only is None:
+                await self._list_blobs(marked, wanted)
             if marked.blobs:
                 await self._check_directories(marked)
-            if any(digest.algorithm != "sha256" for digest in marked.blobs):
+            digests = self.cache.digests
+            if digests.has_wide and any(map(digests.is_wide, marked.blobs.numbers)):
                 await self._check_algorithms(examiner, marked)
-        marked.counts.dead_bytes = sum(stat.size for stat in marked.blobs.values())
+        marked.counts.dead_bytes = marked.blobs.total()
         marked.waits = marked.waits or any(record.until < math.inf for record in self.cache.records.values())
         return marked
 
-    async def _list_repositories(self, examiner: Examiner, marked: Marked) -> None:
+    async def _list_repositories(self, examiner: Examiner, marked: Marked, only: Collection[str] | None) -> None:
         found = await list_repositories(self._driver, self.cache)
         for name in self.cache.records.keys() - {names.name for names in found}:
             self.cache.replace(name, None)
+        if only is not None:
+            found = [names for names in found if names.name in only]
         done = 0
         for start in range(0, len(found), _COMPARED_AT_ONCE):
             part = found[start : start + _COMPARED_AT_ONCE]
@@ -135,17 +145,18 @@ class Marker:
     async def _check_directories(self, marked: Marked) -> None:
         """Keep all blobs while a directory of repositories is there and cannot be listed."""
         for key in await lost_directories(self._driver, self.cache):
-            marked.blobs.clear()
+            marked.blobs.retain(lambda _: False)
             marked.note(
                 key,
                 "this directory cannot be listed, and all blobs are kept: mount it, or remove a link to nowhere",
             )
 
-    async def _scan_repositories(self, examiner: Examiner) -> None:
+    async def _scan_repositories(self, examiner: Examiner, only: Collection[str] | None) -> None:
         done: set[str] = set()
         async for found, keys in scan_repositories(self._driver):
-            if found:
-                await examiner.examine(found, keys)
+            asked = [names for names in found if only is None or names.name in only]
+            if asked:
+                await examiner.examine(asked, keys)
             done.update(names.name for names in found)
             self._progress(len(done), 0)
         for name in self.cache.records.keys() - done:
@@ -153,8 +164,18 @@ class Marker:
 
     # Blobs.
 
-    async def _list_blobs(self, marked: Marked) -> None:
-        """List the directories of blobs that have changed, and look at blobs that no repository needs.
+    async def _list_blobs(self, marked: Marked, wanted: Work | None) -> None:
+        """Find blobs that no repository needs, and look at them; with `wanted`, at its blobs only."""
+        if wanted is None:
+            await self._find_suspects(marked)
+            await self._look_at_suspects(marked, sorted(self.cache.suspects), keep=False)
+        else:
+            found = {self.cache.digests.find(packed(digest)) for digest in wanted.blobs}
+            numbers = sorted(number for number in found if number is not None)
+            await self._look_at_suspects(marked, numbers, keep=True)
+
+    async def _find_suspects(self, marked: Marked) -> None:
+        """List the directories of blobs that have changed.
 
         A blob that appeared since its directory was listed is young: the directory need not be listed again before
         `grace_s` has passed.
@@ -179,7 +200,6 @@ class Marker:
             current[prefix] = BlobPrefix(found, self._now, len(names))
         cache.prefixes = current
         marked.counts.blobs = sum(prefix.blobs for prefix in current.values())
-        await self._look_at_suspects(marked)
 
     async def _blob_prefixes(self) -> list[str]:
         (algorithms,) = await self._driver.bulk.names([layout.BLOBS])
@@ -202,9 +222,9 @@ class Marker:
             if number is None or number >= size or not counts[number]:
                 cache.suspects.add(cache.digests.number(raw))
 
-    async def _look_at_suspects(self, marked: Marked) -> None:
+    async def _look_at_suspects(self, marked: Marked, numbers: Sequence[int], *, keep: bool) -> None:
+        """Look at blobs; `keep` what was found of those that are dead."""
         cache = self.cache
-        numbers = sorted(cache.suspects)
         for start in range(0, len(numbers), _FOUND_AT_ONCE):
             part = numbers[start : start + _FOUND_AT_ONCE]
             digests = [unpacked(cache.digests.digest(number)) for number in part]
@@ -215,7 +235,9 @@ class Marker:
                 elif cache.needed(number):
                     continue
                 elif stat.modified_s + self._options.grace_s <= self._now:
-                    marked.blobs[digest] = stat
+                    marked.blobs.add(number, stat.size)
+                    if keep:
+                        marked.stats[digest] = stat
                 else:
                     marked.waits = True
 
@@ -241,12 +263,9 @@ class Marker:
             ]
             if few:
                 await examiner.examine(few, self._driver.bulk)
-        for digest in list(marked.blobs):
-            number = self.cache.digests.find(bytes.fromhex(digest.hex))
-            if number is not None and self.cache.needed(number):
-                del marked.blobs[digest]
+        marked.blobs.retain(lambda number: not self.cache.needed(number))
 
-    async def _scan_blobs(self, marked: Marked) -> None:
+    async def _scan_blobs(self, marked: Marked, wanted: Work | None) -> None:
         """List all blobs: size and time come with the names."""
         cache = self.cache
         async for page in self._driver.scan(layout.BLOBS):
@@ -259,5 +278,11 @@ class Marker:
                     continue
                 raw = bytes.fromhex(match[2])
                 number = cache.digests.find(raw)
-                if number is None or not cache.needed(number):
-                    marked.blobs[unpacked(raw)] = stat
+                if number is not None and cache.needed(number):
+                    continue
+                if wanted is not None:
+                    digest = unpacked(raw)
+                    if digest not in wanted.blobs:
+                        continue
+                    marked.stats[digest] = stat
+                marked.blobs.add(cache.digests.number(raw), stat.size)

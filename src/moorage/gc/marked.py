@@ -1,6 +1,6 @@
 """Result of a mark: candidates for removal, problems and counts.
 
-Above: `mark.py`.
+Above: `mark.py`.  Below: `packed_sets.py`.
 """
 
 from __future__ import annotations
@@ -8,11 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
+from moorage.gc.cache import DigestTable
+from moorage.gc.packed_sets import DeadBlobs, DeadHistory, DeadLinks, TagHistoryEntry
+
 if TYPE_CHECKING:
     from moorage.storage.driver import Key, Stat
-    from moorage.types import Digest, RepoName, Tag
+    from moorage.types import Digest, RepoName
 
-__all__ = ["PROBLEMS_LIMIT", "Counts", "Marked", "RepositoryCounts", "SkippedObject", "TagHistoryEntry"]
+__all__ = ["PROBLEMS_LIMIT", "Counts", "Marked", "SkippedObject", "TagHistoryEntry"]
 
 PROBLEMS_LIMIT = 1_000
 """Problems that are listed; all are counted."""
@@ -23,24 +26,6 @@ class SkippedObject(NamedTuple):
 
     key: Key
     reason: str
-
-
-class TagHistoryEntry(NamedTuple):
-    """An entry of a tag's history, `tags/TAG/index/ALG/HEX/link`."""
-
-    name: RepoName
-    tag: Tag
-    digest: Digest
-
-
-@dataclass(frozen=True, slots=True)
-class RepositoryCounts:
-    """Links of one repository: those that it has, and those among them that nothing needs."""
-
-    manifests: int = 0
-    layers: int = 0
-    dead_manifests: int = 0
-    dead_layers: int = 0
 
 
 @dataclass(slots=True)
@@ -56,15 +41,21 @@ class Counts:
 
 @dataclass(slots=True)
 class Marked:
-    """Result of one mark: what nothing needs, as candidates for removal."""
+    """Result of one mark: what nothing needs, as candidates for removal.
 
-    blobs: dict[Digest, Stat] = field(default_factory=dict)
-    """Objects below `blobs/`, with size and time."""
-    layers: set[tuple[RepoName, Digest]] = field(default_factory=set)
+    Dead links and blobs take few bytes each, by the numbers of `table`: `packed_sets.py`.
+    """
+
+    table: DigestTable = field(default_factory=DigestTable)
+    blobs: DeadBlobs = field(init=False)
+    """Objects below `blobs/`, with their size."""
+    stats: dict[Digest, Stat] = field(default_factory=dict)
+    """Those that were asked for, as they were found: only these can be removed."""
+    layers: DeadLinks = field(init=False)
     """Layer links, with the digest in their path."""
-    revisions: set[tuple[RepoName, Digest]] = field(default_factory=set)
+    revisions: DeadLinks = field(init=False)
     """Revision links; only with `delete_untagged`."""
-    history: set[TagHistoryEntry] = field(default_factory=set)
+    history: DeadHistory = field(init=False)
     """Entries of the history of tags beyond what is kept."""
     trash: set[Key] = field(default_factory=set)
     """Entries of the trash that are older than `undo_s`."""
@@ -76,11 +67,15 @@ class Marked:
     counts: Counts = field(default_factory=Counts)
     waits: bool = False
     """Content may be kept only until a time; false is no proof that none is."""
-    by_repository: dict[RepoName, RepositoryCounts] = field(default_factory=dict)
-    """Repositories with anything to remove only."""
+
+    def __post_init__(self) -> None:
+        self.blobs = DeadBlobs(self.table)
+        self.layers = DeadLinks(self.table)
+        self.revisions = DeadLinks(self.table)
+        self.history = DeadHistory(self.table)
 
     def digests(self) -> set[Digest]:
-        """Return every digest that is to be removed anywhere, for the condemned lists."""
+        """Return every digest that is to be removed anywhere."""
         found = set(self.blobs)
         found.update(digest for _, digest in self.layers)
         found.update(digest for _, digest in self.revisions)

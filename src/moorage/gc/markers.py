@@ -31,6 +31,7 @@ from moorage.registry.collection_state import (
     encode_entries,
     list_state,
 )
+from moorage.registry.digest_list import DigestList
 from moorage.registry.nodes import PROTOCOL
 from moorage.storage.driver import KeyMissing, ObjectTooLarge, RequestCost, StorageExhausted, StorageReadOnly
 from moorage.types import Digest
@@ -150,11 +151,19 @@ class Markers:
 
     async def read_list(self, name: StateName) -> list[ListEntry]:
         """Return the entries of a list; none if it is gone, or larger than any that a run has written."""
+        return decode_entries(await self._content(name))
+
+    async def read_packed(self, name: StateName, *, names: bool = True) -> DigestList:
+        """As `read_list`, packed; without `names`, of each entry the digest only."""
+        data = await self._content(name)
+        return DigestList(data if names else b"\n".join(line.partition(b" ")[0] for line in data.splitlines()))
+
+    async def _content(self, name: StateName) -> bytes:
         try:
             content = await self._driver.read(layout.collection(str(name)), limit=_LIST_LIMIT_BYTES)
         except (KeyMissing, ObjectTooLarge):
-            return []
-        return decode_entries(content.data)
+            return b""
+        return content.data
 
     async def shrink(
         self, name: StateName, keep: Sequence[ListEntry], lists: dict[StateName, list[ListEntry]]

@@ -91,33 +91,34 @@ class Report:
 
     def note_marked(self, marked: Marked) -> None:
         """Set what the first mark found."""
-        self.freeable = Volume(len(marked.blobs), sum(stat.size for stat in marked.blobs.values()))
+        blobs = marked.blobs
+        self.freeable = Volume(len(blobs), blobs.total())
         self.waits = marked.waits
         self.problems = marked.problems
         self.problem_count = marked.problem_count
         self.repositories = {}
-        named = [(name, digest, True) for name, digest in marked.revisions]
-        named += [(name, digest, False) for name, digest in marked.layers]
-        linked = {digest for _, digest, _ in named}
+        linked = bytearray(len(marked.table))
+        for links, is_manifest in ((marked.revisions, True), (marked.layers, False)):
+            for name, numbers in links.repositories().items():
+                found = self.repositories.setdefault(name, RepositoryReport())
+                if is_manifest:
+                    found.manifests += len(numbers)
+                else:
+                    found.layers += len(numbers)
+                for number in numbers:
+                    linked[number] = 1
+                    found.bytes += blobs.size(number) or 0
         self.unlinked = Volume()
-        for digest, stat in marked.blobs.items():
-            if digest not in linked:
-                self.unlinked.add(stat.size)
-        for name, digest, is_manifest in named:
-            found = self.repositories.setdefault(name, RepositoryReport())
-            if is_manifest:
-                found.manifests += 1
-            else:
-                found.layers += 1
-            if digest in marked.blobs:
-                found.bytes += marked.blobs[digest].size
+        for number, size in blobs.sizes():
+            if not linked[number]:
+                self.unlinked.add(size)
 
     def note_waiting(self, marked: Marked, later: Marked) -> None:
         """Set what a mark without times has found beside the first."""
         self.waiting = Volume()
-        for digest, stat in later.blobs.items():
-            if digest not in marked.blobs:
-                self.waiting.add(stat.size)
+        for number, size in later.blobs.sizes():
+            if not marked.blobs.has(later.table.digest(number)):
+                self.waiting.add(size)
 
     def as_json(self) -> dict[str, Any]:  # Any: a JSON document
         """Return the stable form that `moorage garbage-collect --json` prints."""

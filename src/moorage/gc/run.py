@@ -15,14 +15,15 @@ since its removals may still arrive; nothing on them is touched before.
 The clock of a run is that of the store: the time of its `running`, and the time that has passed since by a
 monotonic clock.  Ages, quarantines and the time since digests were condemned are measured by it.
 
-Below: `sweep.py`, `markers.py`, `preconditions.py`, `mark.py`.  The safety argument: `gc/__init__.py`.
+Below: `preconditions.py`, `mark.py`, `condemnation.py`, `work.py`, `sweep.py`, `markers.py`.  The safety argument:
+`gc/__init__.py`.
 """
 
 from __future__ import annotations
 
 import asyncio
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING, Final, Protocol
@@ -30,9 +31,10 @@ from typing import TYPE_CHECKING, Final, Protocol
 import structlog
 
 from moorage.gc.cleaning import remove_empty, remove_events, remove_history, remove_trash, remove_uploads
+from moorage.gc.condemnation import QUARANTINE_S, Condemnation
 from moorage.gc.errors import CollectionHalted, CollectionRefused, CollectionStopped
 from moorage.gc.guard import process_deadline
-from moorage.gc.markers import ListEntry, Markers
+from moorage.gc.markers import Markers
 from moorage.gc.preconditions import (
     check_clock,
     check_foreign_writers,
@@ -42,7 +44,8 @@ from moorage.gc.preconditions import (
     check_store,
 )
 from moorage.gc.report import INCOMPLETE, INTERRUPTED, PAUSED, Report
-from moorage.gc.sweep import GUARD_S, Sweep, SweepTools, Work, entry_of
+from moorage.gc.sweep import Sweep, SweepTools
+from moorage.gc.work import LOCAL_ROUND, REMOTE_ROUND, Stage
 from moorage.registry import layout
 from moorage.registry.boot_clock import boot_seconds
 from moorage.registry.collection_pause import read_pause
@@ -69,14 +72,13 @@ if TYPE_CHECKING:
 
     from moorage.gc.mark import Marked
     from moorage.gc.options import CollectionOptions, Holds
+    from moorage.gc.work import Candidates, Work
     from moorage.registry.sizes import Sizes
     from moorage.storage.driver import Driver
 
 __all__ = ["LEASE", "QUARANTINE_S", "Collection", "MarkSource", "collect"]
 
 LEASE: Final = "garbage-collection"
-QUARANTINE_S: Final = 900.0
-"""Seconds after the end of the process that sent it, in which a removal may still be carried out by a store."""
 _TERM_S: Final = 120.0
 _ALL_OBSERVED_S: Final = RENEW_S * 1.05 + 0.25
 """Time in which every process lists the state again, with the error of its clock."""
@@ -87,8 +89,12 @@ _log: Final = structlog.get_logger("moorage.gc")
 class MarkSource(Protocol):
     """Marks the store; may be called several times in a run (`mark.py`)."""
 
-    async def mark(self) -> Marked:
-        """Return what nothing needs.  Raises StorageUnavailable."""
+    async def mark(self, wanted: Work | None = None) -> Marked:
+        """Return what nothing needs; with `wanted`, at least what of it is still dead, and `stats` of its blobs.
+
+        If `wanted` has blobs, all links that are dead are returned, as they keep bytes; else all of those in its
+        repositories.  Raises StorageUnavailable.
+        """
 
 
 def _quiet(phase: str, done: int, total: int) -> None:
@@ -103,8 +109,9 @@ class Collection:
     times of grace and undo, by which a dry run reports what waits for them.  `owner` names this process in the
     lease.  `foreign_writers`: another registry writes to the store, so nothing may be removed.  `links_s`: time
     for which nodes remember links (`StoredOptions.links_s`).  `cleans`: old uploads, and old records of changes of
-    tags, are removed too, the latter not from repositories that `holds` names.  `progress` is called with a phase,
-    and with how much of how much of it is done.
+    tags, are removed too, the latter not from repositories that `holds` names.  `round_objects` is the limit of a
+    round, by default that of the kind of store (`work.py`).  `progress` is called with a phase, and with how much
+    of how much of it is done.
     """
 
     driver: Driver
@@ -116,6 +123,7 @@ class Collection:
     sizes: Sizes = field(default_factory=lambda: MemorySizes(0))
     foreign_writers: bool = False
     links_s: float = 2.0
+    round_objects: int | None = None
     cleans: bool = True
     holds: Holds | None = None
     progress: Callable[[str, int, int], None] = _quiet
@@ -210,9 +218,7 @@ class _Run:
         self._report = Report(collection.token)
         self._started = datetime.min.replace(tzinfo=UTC)
         self._started_at = 0.0
-        self._since: dict[ListEntry, datetime] = {}
-        self._quarantine: dict[StateName, datetime] = {}
-        self._condemned: dict[StateName, list[ListEntry]] = {}
+        self._condemnation = Condemnation(self._markers, self._now)
 
     async def run(self) -> Report:
         report = self._report
@@ -237,12 +243,12 @@ class _Run:
     async def _leave(self) -> None:
         """Remove what no other run needs of one that stops."""
         token = self._it.token
-        if not self._condemned and not self._report.resumed:
+        if not self._condemnation.lists and not self._report.resumed:
             # Nothing was doomed, so no request has to know that there was a run.
             await self._markers.remove([StateName(PROBE, token), StateName(RUNNING, token)])
         elif not await self._markers.is_in_place():
             # Its successor may have looked before these were written, and nothing else would remove them soon.
-            await self._markers.remove(sorted(self._condemned))
+            await self._markers.remove(sorted(self._condemnation.lists))
 
     def _now(self) -> datetime:
         """Return the time by the store's clock."""
@@ -271,26 +277,6 @@ class _Run:
         await self._wait(_ALL_OBSERVED_S, "starting")
         # From here on every request has observed that a collection is in progress.
 
-    async def _inherit(self) -> None:
-        """Read the lists of runs that did not end: what is condemned since when, and what may not be touched."""
-        listing = await self._markers.listing()
-        running = {name.token for name in listing if name.kind == RUNNING}
-        for name in listing:
-            if name.token == self._it.token:
-                continue
-            modified = await self._markers.modified(name)
-            if modified is None:
-                continue
-            # One from the future was written with a wrong clock; it must not be waited for.
-            modified = min(modified, self._now())
-            if name.kind == CONDEMNED and name.token in running:
-                for entry in await self._markers.read_list(name):
-                    self._since.setdefault(entry, modified)
-                self._report.resumed = True
-            elif name.kind == DOOMED:
-                # Not until its process is dead, and what it has sent is carried out or lost.
-                self._quarantine[name] = modified + timedelta(seconds=GUARD_S + QUARANTINE_S)
-
     async def _in_charge(self) -> None:
         if not self._held():
             raise CollectionStopped("the lease of this run was lost; the next run continues")
@@ -311,7 +297,9 @@ class _Run:
 
     async def _collect(self) -> None:
         it = self._it
-        await self._inherit()
+        condemnation = self._condemnation
+        await condemnation.inherit()
+        self._report.resumed = condemnation.is_resumed
         await self._markers.make_reserve()
         if it.cleans:
             self._report.uploads = await remove_uploads(
@@ -321,19 +309,17 @@ class _Run:
         marked = await marker.mark()
         self._report.note_marked(marked)
         self._report.trash = await remove_trash(self._driver, marked)
-        work = Work(set(marked.revisions), set(marked.layers), dict(marked.blobs))
-        blocked = await self._quarantined(work)
-        self._report.quarantined = len(blocked.entries())
-        await self._condemn(work)
+        if not await condemnation.condemn(marked):
+            self._report.outcome = INCOMPLETE
+            self._report.reason = (
+                "the store is full, and its reserve took only a part of the markers; another run removes the rest"
+            )
+        candidates = condemnation.candidates(marked, it.options.wait_s)
+        self._report.quarantined = candidates.entry_count(Stage.BLOCKED)
         sweep = self._sweep(marker)
-        ready = self._ready(work.without(blocked))
-        if len(ready):
-            await sweep.run(ready)
-        rest = self._listed(work).without(blocked).without(ready)
-        if len(rest):
-            await self._wait_for(rest)
-            await sweep.run(rest)
-        await self._release_quarantine(sweep, blocked)
+        for stage in (Stage.READY, Stage.WAITING):
+            await self._remove(sweep, candidates, stage)
+        await self._release_quarantine(sweep, candidates)
         self._report.history = await remove_history(self._driver, marked)
         if it.cleans:
             kept = timedelta(seconds=max(it.options.grace_s, it.options.undo_s))
@@ -358,81 +344,27 @@ class _Run:
             report=self._report,
             progress=it.progress,
         )
-        return Sweep(tools, set(self._condemned))
+        return Sweep(tools, self._condemnation.lists)
 
-    async def _condemn(self, work: Work) -> None:
-        """Write the lists of what is not condemned yet, as much as a full disk takes."""
-        ordered = [*sorted(work.revisions), *sorted(work.layers)]
-        entries = dict.fromkeys(entry_of(link, work.blobs) for link in ordered)
-        entries |= dict.fromkeys(map(ListEntry, sorted(work.blobs)))
-        new = [entry for entry in entries if self._condemned_since(entry) is None]
-        if not new:
+    async def _remove(self, sweep: Sweep, candidates: Candidates, stage: Stage) -> None:
+        """Remove what is still dead of a stage, when the last of it was condemned long enough ago."""
+        count = candidates.count(stage)
+        if not count:
             return
-        await self._markers.write_lists(CONDEMNED, new, self._condemned)
-        listed = [entry for part in self._condemned.values() for entry in part]
-        if len(listed) < len(new):
-            # As much room again is needed for the lists of doomed digests, and for the shorter ones after them.
-            await self._markers.remove(sorted(self._condemned))
-            self._condemned.clear()
-            await self._markers.write_lists(CONDEMNED, listed[: max(1, len(listed) // 3)], self._condemned)
-            listed = [entry for part in self._condemned.values() for entry in part]
-        self._since |= dict.fromkeys(listed, self._now())
-        if len(listed) < len(new):
-            self._report.outcome = INCOMPLETE
-            self._report.reason = (
-                "the store is full, and its reserve took only a part of the markers; another run removes the rest"
-            )
-
-    def _condemned_since(self, entry: ListEntry) -> datetime | None:
-        return self._since.get(entry) or self._since.get(ListEntry(entry.digest))
-
-    def _filtered(self, work: Work, test: Callable[[datetime], bool]) -> Work:
-        def passes(entry: ListEntry) -> bool:
-            since = self._condemned_since(entry)
-            return since is not None and test(since)
-
-        return Work(
-            {link for link in work.revisions if passes(entry_of(link, work.blobs))},
-            {link for link in work.layers if passes(entry_of(link, work.blobs))},
-            {digest: stat for digest, stat in work.blobs.items() if passes(ListEntry(digest))},
-        )
-
-    def _listed(self, work: Work) -> Work:
-        """Return the part that is condemned."""
-        return self._filtered(work, lambda since: since is not None)
-
-    def _ready(self, work: Work) -> Work:
-        """Return the part that was condemned long enough ago."""
-        before = self._now() - timedelta(seconds=self._it.options.wait_s)
-        ready = self._filtered(work, lambda since: since <= before)
-        if not self._report.resumed:
-            return ready
-        # Links of a blob that are not ready keep its bytes.
-        linked = {digest for _, digest in (work.revisions - ready.revisions) | (work.layers - ready.layers)}
-        return replace(ready, blobs={key: stat for key, stat in ready.blobs.items() if key not in linked})
-
-    async def _wait_for(self, work: Work) -> None:
-        since = max(filter(None, map(self._condemned_since, work.entries())))
+        since = self._condemnation.since(candidates, stage)
         rest = (since + timedelta(seconds=self._it.options.wait_s) - self._now()).total_seconds()
         if rest > 0:
             await self._wait(rest, "waiting")
+        limit = LOCAL_ROUND if self._driver.request_cost is RequestCost.LOCAL else REMOTE_ROUND
+        await sweep.run(candidates.rounds(stage, self._it.round_objects or limit), count)
 
     # Removals of dead runs.
 
-    async def _quarantined(self, work: Work) -> Work:
-        """Return the part of which an earlier run may still remove something."""
-        digests = {entry.digest for name in self._quarantine for entry in await self._markers.read_list(name)}
-        return Work(
-            {link for link in work.revisions if link[1] in digests},
-            {link for link in work.layers if link[1] in digests},
-            {digest: stat for digest, stat in work.blobs.items() if digest in digests},
-        )
-
-    async def _release_quarantine(self, sweep: Sweep, blocked: Work) -> None:
+    async def _release_quarantine(self, sweep: Sweep, candidates: Candidates) -> None:
         """Wait until no removal of a dead run can arrive, remove its lists, and sweep what is on them."""
         held = {name: self._now() + timedelta(seconds=QUARANTINE_S) for name in sweep.held}
         sweep.held.clear()
-        lists = self._quarantine | held
+        lists = self._condemnation.quarantine | held
         if not lists:
             return
         rest = (max(lists.values()) - self._now()).total_seconds()
@@ -444,10 +376,8 @@ class _Run:
                 directory = PurePosixPath(layout.blob_data(digest)).parent
                 await self._driver.prune(Key(str(directory)), self._now())
         await self._markers.remove(sorted(lists))
-        self._quarantine.clear()
-        if len(blocked):
-            await self._wait_for(blocked)
-            await sweep.run(blocked)
+        self._condemnation.quarantine.clear()
+        await self._remove(sweep, candidates, Stage.BLOCKED)
         if sweep.held:
             raise CollectionStopped("the store is slow; removals may still be carried out, and the next run looks")
 

@@ -1,6 +1,6 @@
 """Sweep: dooms candidates, looks at the store once more, and removes those that are still dead.
 
-One round, of at most `ROUND_LISTS` lists:
+One round (`work.py`):
 
     doom       write the lists of doomed digests
     look       mark again; read which digests were rescued; withdraw those that live from the lists
@@ -9,6 +9,9 @@ One round, of at most `ROUND_LISTS` lists:
                of links on other nodes
     remove     bytes, each object only if it is the one that was marked; before each chunk `rescued` is read again
     undoom     remove each list when its objects are gone
+
+A round of links looks at its repositories only, a round that has bytes at all of them: links are needed in their
+own repository, bytes in any (`gc/__init__.py`, 4).
 
 Nothing is removed during the look, so neither deadline nor guard count while a large store is marked.
 
@@ -21,13 +24,12 @@ without its layers.  Bytes may be withdrawn until their own removal.
 A removal that fails, is cancelled, or takes long in a remote store may be carried out later.  Its list stays: it
 is quarantined, as those of a dead collector are (`run.py`).
 
-Above: `run.py`.  Below: `markers.py`, `manifest_graph.py`.
+Above: `run.py`.  Below: `work.py`, `markers.py`, `manifest_graph.py`.
 """
 
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import dataclass, field
 from math import inf
 from typing import TYPE_CHECKING, Final, NamedTuple, TypeVar
 
@@ -37,6 +39,7 @@ from moorage.concurrency import map_bounded
 from moorage.gc.errors import CollectionReplaced, CollectionStopped
 from moorage.gc.manifest_graph import ManifestGraph, topological_levels
 from moorage.gc.markers import ListEntry
+from moorage.gc.work import Work, entry_of
 from moorage.registry import layout
 from moorage.registry.collection_state import DOOMED
 from moorage.registry.links import LAYER, read_link
@@ -45,7 +48,7 @@ from moorage.shielding import run_to_completion
 from moorage.storage.driver import RequestCost, StorageError, StorageExhausted, StorageReadOnly
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import Awaitable, Callable, Iterable, Sequence
     from contextlib import AbstractContextManager
 
     from moorage.gc.mark import Marked
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key, Stat
     from moorage.types import Digest, RepoName
 
-__all__ = ["DEADLINE_S", "GUARD_S", "LOOK_S", "Sweep", "SweepTools", "Work", "entry_of"]
+__all__ = ["DEADLINE_S", "GUARD_S", "LOOK_S", "Sweep", "SweepTools"]
 
 DEADLINE_S: Final = 600.0
 """Seconds after the lists of a round are written or renewed, in which a removal may begin."""
@@ -64,7 +67,6 @@ GUARD_S: Final = 720.0
 """Seconds after which a process that is still removing is ended by the kernel."""
 LOOK_S: Final = 60.0
 """Seconds of a look after which the lists are renewed."""
-ROUND_LISTS: Final = 100
 _CHUNK: Final = 1000
 _LATE_S: Final = 10.0
 """A removal in a remote store that took longer may have been sent twice."""
@@ -78,13 +80,13 @@ _T = TypeVar("_T")
 class SweepTools(NamedTuple):
     """Parts of a run that a sweep uses.
 
-    `mark` marks again.  `in_charge` raises CollectionStopped when the lease is lost or the run is paused.
-    `links_s` is the time for which nodes remember links.
+    `mark` marks again, for a round.  `in_charge` raises CollectionStopped when the lease is lost or the run is
+    paused.  `links_s` is the time for which nodes remember links.
     """
 
     driver: Driver
     markers: Markers
-    mark: Callable[[], Awaitable[Marked]]
+    mark: Callable[[Work], Awaitable[Marked]]
     in_charge: Callable[[], Awaitable[None]]
     clock: Callable[[], float]
     sleep: Callable[[float], Awaitable[None]]
@@ -93,35 +95,6 @@ class SweepTools(NamedTuple):
     links_s: float
     report: Report
     progress: Callable[[str, int, int], None]
-
-
-@dataclass(slots=True)
-class Work:
-    """Content to remove: links, and blobs whose bytes are dead in the whole store."""
-
-    revisions: set[tuple[RepoName, Digest]] = field(default_factory=set)
-    layers: set[tuple[RepoName, Digest]] = field(default_factory=set)
-    blobs: dict[Digest, Stat] = field(default_factory=dict)
-
-    def __len__(self) -> int:
-        return len(self.revisions) + len(self.layers) + len(self.blobs)
-
-    def entries(self) -> set[ListEntry]:
-        """Return the entries of all of it."""
-        found = {entry_of(link, self.blobs) for link in self.revisions | self.layers}
-        found.update(map(ListEntry, self.blobs))
-        return found
-
-    def without(self, done: Work) -> Work:
-        """Return what is not part of `done`."""
-        blobs = {digest: stat for digest, stat in self.blobs.items() if digest not in done.blobs}
-        return Work(self.revisions - done.revisions, self.layers - done.layers, blobs)
-
-
-def entry_of(link: tuple[RepoName, Digest], blobs: dict[Digest, Stat]) -> ListEntry:
-    """Return the entry of a dead link; `blobs` are those whose bytes are dead."""
-    name, digest = link
-    return ListEntry(digest) if digest in blobs else ListEntry(digest, name)
 
 
 class _DeadlinePassed(Exception):
@@ -137,49 +110,49 @@ class Sweep:
         self.manifests = ManifestGraph(tools.driver)
         self.kept: set[Digest] = set()
         """Digests that were rescued, with everything that the manifests among them name."""
+        self._followed: set[Digest] = set()
+        """Manifests in `kept` of which it has everything that they name."""
         self.held: list[StateName] = []
         """Lists of removals that may still be carried out."""
 
-    async def run(self, work: Work) -> None:
-        """Remove all of `work` that is still dead.  Raises CollectionStopped, StorageError."""
-        limit = ROUND_LISTS * self._tools.markers.list_size
-        total = len(work)
-        while len(work):
-            part = _part(work, limit)
-            done = await _Round(self._tools, self, self._condemned).run(part)
-            if not len(done):
-                raise CollectionStopped("the store is too slow: nothing was removed within the time of a round")
-            work = work.without(done)
-            self._tools.progress("removing", total - len(work), total)
+    async def run(self, rounds: Iterable[Work], total: int) -> None:
+        """Remove what is still dead of `total` objects, in rounds.  Raises CollectionStopped, StorageError."""
+        removed = 0
+        for part in rounds:
+            work = part
+            while len(work):
+                done = await _Round(self._tools, self, self._condemned).run(work)
+                if not len(done):
+                    raise CollectionStopped(
+                        "the store is too slow: nothing was removed within the time of a round"
+                    )
+                left = work.without(done)
+                removed += len(work) - len(left)
+                work = left
+                self._tools.progress("removing", removed, total)
 
     async def read_rescued(self, work: Work) -> None:
-        """Extend `kept` by the digests that requests rely on by now, and by all that manifests among them name."""
+        """Extend `kept` by the digests that requests rely on by now, and by all that manifests among them name.
+
+        The manifests of this round are followed, also those that were rescued during an earlier one.
+        """
         tools = self._tools
         found = {tools.markers.rescued_digest(stat) for stat in await tools.markers.rescued()}
-        new = {digest for digest in found if digest is not None} - self.kept
-        if not new:
+        self.kept |= {digest for digest in found if digest is not None}
+        if not self.kept:
             return
         for name, digest in work.layers:
-            if digest in new and digest.algorithm != "sha256":
+            if digest in self.kept and digest.algorithm != "sha256":
                 target = await read_link(tools.driver, LAYER(name, digest), digest)
-                new |= {target} if target is not None else set()
-        self.kept |= await self.manifests.with_descendants(new, {digest for _, digest in work.revisions})
+                self.kept |= {target} if target is not None else set()
+        manifests = {digest for _, digest in work.revisions} - self._followed
+        self.kept = await self.manifests.with_descendants(self.kept, manifests)
+        self._followed |= self.kept & manifests
 
     async def read_rescued_bytes(self) -> None:
         """As `read_rescued`, when no link is left that could be withdrawn."""
         found = map(self._tools.markers.rescued_digest, await self._tools.markers.rescued())
         self.kept |= {digest for digest in found if digest is not None}
-
-
-def _part(work: Work, limit: int) -> Work:
-    """Return the part of the next round: revisions before layers, and bytes only when no link is left."""
-    if len(work) <= limit:
-        return work
-    if work.revisions or work.layers:
-        # All revisions, since `levels` orders those of one round.
-        layers = [] if work.revisions else sorted(work.layers)[:limit]
-        return Work(work.revisions, set(layers))
-    return Work(blobs=dict(list(work.blobs.items())[:limit]))
 
 
 class _Round:
@@ -193,6 +166,8 @@ class _Round:
         self._lists: dict[StateName, list[ListEntry]] = {}
         self._issued: set[StateName] = set()
         self._done = Work()
+        self._stats: dict[Digest, Stat] = {}
+        """Blobs as the look has found them."""
 
     async def run(self, work: Work) -> Work:
         await self._check(self._condemned)
@@ -204,7 +179,7 @@ class _Round:
                 links, blobs = await self._arm(guard, began, links, blobs)
                 await self._unlink(work, links)
                 for name in list(blobs):
-                    await self._remove(work, name)
+                    await self._remove(name)
             except _DeadlinePassed:
                 pass
             finally:
@@ -282,18 +257,22 @@ class _Round:
         # At once, since requests for what was rescued a moment ago fail while it is doomed.
         await self._sweep.read_rescued(work)
         links, blobs = await self._withdraw(work, self._dead(work, None), links, blobs)
-        marked = await self._tools.mark()
+        marked = await self._tools.mark(work)
+        self._stats = marked.stats
         await self._sweep.read_rescued(work)
         dead = self._dead(work, marked)
         # A dead link that was not condemned, or is kept, is not removed; so it keeps the bytes that it names, and
-        # a manifest also all that it names.
-        others = (marked.revisions | marked.layers) - dead.revisions - dead.layers
-        manifests = {digest for _, digest in marked.revisions - dead.revisions}
+        # a manifest also all that it names.  In a round of links only, those in its repositories count.
+        names = None if work.blobs else work.repositories()
+        manifests = {
+            digest for name, digest in marked.revisions - dead.revisions if names is None or name in names
+        }
         named = await self._sweep.manifests.with_descendants(manifests, manifests)
-        targets = await self._targets(others)
         dead.revisions = {link for link in dead.revisions if link[1] not in named}
         dead.layers = {link for link in dead.layers if link[1] not in named}
-        dead.blobs = {key: stat for key, stat in dead.blobs.items() if key not in targets and key not in named}
+        if dead.blobs:
+            dead.blobs -= named
+            dead.blobs -= await self._targets(marked, dead)
         listed = {entry for entries in self._lists.values() for entry in entries}
         self._settle(work.without(dead), work, listed)
         return dead, *await self._withdraw(work, dead, links, blobs)
@@ -309,12 +288,12 @@ class _Round:
         found = Work(
             set(filter(dead, work.revisions)),
             set(filter(dead, work.layers)),
-            {key: stat for key, stat in work.blobs.items() if key not in kept and ListEntry(key) in listed},
+            {digest for digest in work.blobs if digest not in kept and ListEntry(digest) in listed},
         )
         if marked is not None:
             found.revisions &= marked.revisions
             found.layers &= marked.layers
-            found.blobs = {key: marked.blobs[key] for key in found.blobs if key in marked.blobs}
+            found.blobs = {digest for digest in found.blobs if digest in marked.blobs and digest in marked.stats}
         return found
 
     def _settle(self, alive: Work, work: Work, listed: set[ListEntry]) -> None:
@@ -327,7 +306,7 @@ class _Round:
         before = len(self._done)
         self._done.revisions |= {link for link in alive.revisions if settled(entry_of(link, work.blobs))}
         self._done.layers |= {link for link in alive.layers if settled(entry_of(link, work.blobs))}
-        self._done.blobs |= {key: stat for key, stat in alive.blobs.items() if settled(ListEntry(key))}
+        self._done.blobs |= {digest for digest in alive.blobs if settled(ListEntry(digest))}
         self._tools.report.kept += len(self._done) - before
 
     async def _withdraw(
@@ -340,10 +319,18 @@ class _Round:
             await self._shrink(blobs, set(map(ListEntry, dead.blobs))),
         )
 
-    async def _targets(self, links: set[tuple[RepoName, Digest]]) -> set[Digest]:
-        """Return the digests of the bytes that these links name."""
-        found = {digest for _, digest in links}
-        others = [(name, digest) for name, digest in links if digest.algorithm != "sha256"]
+    async def _targets(self, marked: Marked, dead: Work) -> set[Digest]:
+        """Return the digests among dead bytes that links which are dead, too, and are not removed name."""
+        found: set[Digest] = set()
+        others: list[tuple[RepoName, Digest]] = []
+        for links, removed in ((marked.revisions, dead.revisions), (marked.layers, dead.layers)):
+            for link in links:
+                if link in removed:
+                    continue
+                if link[1] in dead.blobs:
+                    found.add(link[1])
+                if link[1].algorithm != "sha256":
+                    others.append(link)
         targets = await map_bounded(
             others, lambda link: read_link(self._tools.driver, LAYER(link[0], link[1]), link[1])
         )
@@ -376,11 +363,11 @@ class _Round:
                     if digest in edges and (subject := edges[digest].subject) is not None
                 ]
                 await self._delete_links(part, keys, lists)
-                self._done.revisions |= set(part)
+                self._done.revisions.update(part)
                 tools.report.manifests += len(part)
         for part in _chunks(sorted(work.layers)):
             await self._delete_links(part, [layout.layer_link(name, digest) for name, digest in part], lists)
-            self._done.layers |= set(part)
+            self._done.layers.update(part)
             tools.report.layers += len(part)
         if (work.revisions or work.layers) and tools.links_s and self._remote:
             await tools.sleep(tools.links_s * _LEASE + _LEASE_MORE_S)
@@ -415,13 +402,13 @@ class _Round:
 
     # Bytes.
 
-    async def _remove(self, work: Work, name: StateName) -> None:
+    async def _remove(self, name: StateName) -> None:
         """Remove the bytes of one list, and the list."""
         sweep = self._sweep
         for part in _chunks([entry.digest for entry in self._lists[name]]):
             await self._check({name})
             await sweep.read_rescued_bytes()
-            kept = {digest: work.blobs[digest] for digest in part if digest in sweep.kept}
+            kept = {digest for digest in part if digest in sweep.kept}
             if kept:
                 rest = {entry for entry in self._lists[name] if entry.digest not in kept}
                 self._tools.report.kept += len(kept)
@@ -431,10 +418,10 @@ class _Round:
                     # Nothing is left; or, on a full disk, several lists or fewer entries: in another round.
                     return
                 [name] = left
-            await self._remove_chunk(work, name, [digest for digest in part if digest not in kept])
+            await self._remove_chunk(name, [digest for digest in part if digest not in kept])
         await self._undoom({name})
 
-    async def _remove_chunk(self, work: Work, name: StateName, digests: Sequence[Digest]) -> None:
+    async def _remove_chunk(self, name: StateName, digests: Sequence[Digest]) -> None:
         tools = self._tools
         if not digests:
             return
@@ -444,15 +431,15 @@ class _Round:
             raise CollectionStopped(
                 f"the cache of sizes cannot be reached, so no bytes are removed: {error}"
             ) from error
-        stats = [work.blobs[digest] for digest in digests]
+        stats = [self._stats[digest] for digest in digests]
         # Marks of torn blobs first: one without bytes would be found by no later run.
         await self._issue({name}, tools.driver.delete([layout.torn_mark(digest) for digest in digests]))
         changed = set(await self._issue({name}, tools.driver.remove_unchanged(stats)))
         gone = [digest for digest in digests if layout.blob_data(digest) not in changed]
         for digest in gone:
-            tools.report.freed.add(work.blobs[digest].size)
+            tools.report.freed.add(self._stats[digest].size)
         tools.report.kept += len(changed)
-        self._done.blobs |= {digest: work.blobs[digest] for digest in digests}
+        self._done.blobs.update(digests)
 
     # The end of a round.
 

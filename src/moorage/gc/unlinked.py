@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Final
 from moorage.errors import DigestInvalid
 from moorage.gc.cache import MarkCache
 from moorage.gc.marked import Marked
+from moorage.gc.references import packed
 from moorage.gc.repositories import list_repositories, lost_directories, scan_repositories
 from moorage.registry import layout
 from moorage.registry.trash import Trash, TrashUnreadable
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.gc.repositories import RepositoryNames
+    from moorage.gc.work import Work
     from moorage.storage.driver import Bulk, Driver
 
 __all__ = ["UnlinkedBytes"]
@@ -57,8 +59,8 @@ class UnlinkedBytes:
         self._is_first = True
         self.linked: dict[Digest, str] = {}
 
-    async def mark(self) -> Marked:
-        """Return the bytes that no repository links now."""
+    async def mark(self, wanted: Work | None = None) -> Marked:
+        """Return the bytes that no repository links now; with `wanted`, `stats` of its blobs."""
         marked = Marked()
         if self._is_first:
             self._is_first = False
@@ -77,11 +79,11 @@ class UnlinkedBytes:
             return marked
         digests = sorted(self._digests - self.linked.keys())
         stats = await self._driver.bulk.find([layout.blob_data(digest) for digest in digests])
-        marked.blobs = {
-            digest: stat
-            for digest, stat in zip(digests, stats, strict=True)
-            if stat is not None and stat.modified <= self._now
-        }
+        for digest, stat in zip(digests, stats, strict=True):
+            if stat is not None and stat.modified <= self._now:
+                marked.blobs.add(marked.table.number(packed(digest)), stat.size)
+                if wanted is not None and digest in wanted.blobs:
+                    marked.stats[digest] = stat
         return marked
 
     async def _examine(self, batch: Sequence[RepositoryNames], bulk: Bulk, marked: Marked) -> None:

@@ -18,6 +18,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+import moorage.gc.condemnation
 import moorage.gc.run
 import moorage.gc.sweep
 from moorage.gc.cache import MarkCache
@@ -41,13 +42,20 @@ OPTIONS: Final = CollectionOptions(
     delete_untagged=True, grace_s=GRACE_S, undo_s=0, wait_s=WAIT_S, upload_age_s=60, dry_run=False
 )
 _SHORT: Final = {"_TERM_S": 2.0, "QUARANTINE_S": 2.0, "GUARD_S": 10.0}
+_MODULES: Final = {
+    moorage.gc.run: ("_TERM_S", "QUARANTINE_S"),
+    moorage.gc.condemnation: ("QUARANTINE_S", "GUARD_S"),
+}
+ROUND_OBJECTS: Final = 40
+"""Most runs have several rounds."""
 
 
 def shorten() -> None:
     """Make the successor of a killed collector wait for seconds.  Raises AttributeError if a name has changed."""
-    for name, seconds in _SHORT.items():
-        getattr(moorage.gc.run, name)
-        setattr(moorage.gc.run, name, seconds)
+    for module, names in _MODULES.items():
+        for name in names:
+            getattr(module, name)
+            setattr(module, name, _SHORT[name])
     for name, part in (("GUARD_S", 1.0), ("DEADLINE_S", 0.5), ("LOOK_S", 0.1)):
         getattr(moorage.gc.sweep, name)
         setattr(moorage.gc.sweep, name, _SHORT["GUARD_S"] * part)
@@ -60,7 +68,13 @@ async def collect_once(root: Path, cache: MarkCache) -> str:
     try:
         marker = partial(_marker, driver, cache)
         report = await collect(
-            Collection(driver=driver, options=OPTIONS, marker=marker, owner=f"soak {os.getpid()}")
+            Collection(
+                driver=driver,
+                options=OPTIONS,
+                marker=marker,
+                owner=f"soak {os.getpid()}",
+                round_objects=ROUND_OBJECTS,
+            )
         )
     except CollectionRefused as refused:
         return json.dumps({"refused": str(refused)})
