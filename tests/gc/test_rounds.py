@@ -193,6 +193,59 @@ async def test_lists_of_a_dead_run_and_new_garbage_are_removed_in_their_turn(rou
     assert await keys(store) == await keys(await a_store_of_the_live())
 
 
+@pytest.mark.parametrize("moment", ["links", "bytes"])
+@pytest.mark.parametrize("simple", [False, True])
+async def test_a_link_that_appears_between_rounds_keeps_its_bytes(moment: str, simple: bool) -> None:
+    """Of a writer that was stopped before it could rescue them: no round of links looks at its repository."""
+    store = await two_repositories()
+    [config] = [part for part in CHILD.parts if "config" in part.media_type]
+
+    class Linking(InstrumentedDriver):
+        linked = False
+
+        async def write(self, key: Key, data: bytes, when: When = ALWAYS) -> Version:
+            version = await super().write(key, data, when)
+            names = {entry.name for entry in decode_entries(data)} if f"/{DOOMED}." in key else {None}
+            if not self.linked and (names == {""} if moment == "bytes" else THIRD in names):
+                self.linked = True
+                await self._driver.write(layout.layer_link(OTHER, config.digest), str(config.digest).encode())
+            return version
+
+    driver = Linking(store)
+    assert (await run(driver, round_objects=TINY, simple=simple)).outcome == "finished"
+    assert driver.linked
+    assert await store.find(layout.blob_data(config.digest)) is not None
+    assert await store.find(layout.layer_link(OTHER, config.digest)) is not None
+    assert await store.find(layout.blob_data(CHILD.digest)) is None
+
+
+@pytest.mark.parametrize("round_objects", [LOCAL_ROUND, TINY])
+@pytest.mark.parametrize("is_linked", [True, False])
+async def test_what_waits_for_the_quarantine_keeps_all_that_it_names(round_objects: int, is_linked: bool) -> None:
+    """A removal of its link by a dead run may be lost, and a client may push it again: until then it is whole."""
+    store = await two_repositories()
+    layer = next(part for part in CHILD.parts if "config" not in part.media_type)
+    if not is_linked:
+        await store.delete([layout.layer_link(THIRD, layer.digest)])
+    await store.write(layout.collection("running.x"), b"")
+    await store.write(layout.collection("doomed.x.00000"), f"{PARENT.digest}\n".encode())
+    seen: list[float] = []
+
+    async def during(seconds: float) -> None:
+        if await store.find(layout.revision_link(THIRD, PARENT.digest)) is not None:
+            seen.append(seconds)
+            assert is_linked is await is_whole(store, PARENT, name=THIRD)
+            for part in PARENT.closure:
+                assert await store.find(layout.blob_data(part.digest)) is not None
+
+    report = await run(store, round_objects=round_objects, clock=FakeClock(during))
+    assert (report.outcome, report.quarantined) == ("finished", 1)
+    assert max(seen) > 1600
+    assert await store.find(layout.revision_link(APP, CHILD.digest)) is None or round_objects == LOCAL_ROUND
+    await run(store, round_objects=round_objects)
+    assert await keys(store) == await keys(await a_store_of_the_live())
+
+
 # Rounds.
 
 

@@ -262,12 +262,13 @@ class _Round:
         await self._sweep.read_rescued(work)
         dead = self._dead(work, marked)
         # A dead link that was not condemned, or is kept, is not removed; so it keeps the bytes that it names, and
-        # a manifest also all that it names.  In a round of links only, those in its repositories count.
+        # a manifest all that it names, also by manifests that this round would remove.  In a round of links only,
+        # those in its repositories count.
         names = None if work.blobs else work.repositories()
-        manifests = {
-            digest for name, digest in marked.revisions - dead.revisions if names is None or name in names
-        }
-        named = await self._sweep.manifests.with_descendants(manifests, manifests)
+        revisions = {link for link in marked.revisions if names is None or link[0] in names}
+        named = await self._sweep.manifests.with_descendants(
+            {digest for _, digest in revisions - dead.revisions}, {digest for _, digest in revisions}
+        )
         dead.revisions = {link for link in dead.revisions if link[1] not in named}
         dead.layers = {link for link in dead.layers if link[1] not in named}
         if dead.blobs:
