@@ -41,6 +41,21 @@ def links(table: DigestTable) -> DeadLinks:
     return found
 
 
+def test_digests_keep_their_numbers_when_they_are_packed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each is found by its number, and its number by it, before and after, also those of sha512."""
+    monkeypatch.setattr("moorage.gc.cache.LATER_LIMIT", 3)
+    digests = [Digest.of(bytes([i]), "sha512" if i % 5 == 0 else "sha256") for i in range(20)]
+    table = DigestTable()
+    for _ in range(2):
+        assert [table.number(packed(digest)) for digest in digests] == list(range(20))
+    assert [table.digest(number) for number in range(20)] == [packed(digest) for digest in digests]
+    assert table.find(packed(OTHER)) is None
+    assert len(table) == 20
+    assert table.has_wide
+    again = DigestTable(*table.sections())
+    assert [again.find(packed(digest)) for digest in digests] == list(range(20))
+
+
 def test_links_are_a_set(table: DigestTable) -> None:
     """The sweep computes with them and with ordinary sets."""
     found = links(table)

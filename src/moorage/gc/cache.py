@@ -41,6 +41,8 @@ _RAW: Final = 32
 _WIDE: Final = 64
 _SUM_BYTES: Final = 32
 _LARGEST_BYTES: Final = 1 << 32
+LATER_LIMIT: Final = 200_000
+"""Digests in a dict, with 150 bytes each; packed, each has 36, and is found in 20 steps."""
 _log: Final = structlog.get_logger("moorage.gc")
 
 
@@ -48,7 +50,7 @@ class DigestTable:
     """Digests by number and numbers by digest.
 
     Digests of a file are searched by bisection in one sorted array, without a Python object for each; those that
-    come later are in a dict.
+    come later are in a dict, up to `LATER_LIMIT`, and are then packed in the same way.
     """
 
     def __init__(
@@ -100,11 +102,19 @@ class DigestTable:
         """Return the number of a digest; a new one if it has none."""
         found = self.find(raw)
         if found is None:
+            if len(self._later) >= LATER_LIMIT:
+                self._pack()
             found = self._size + len(self._later)
             self._later.append(raw)
             self.has_wide = self.has_wide or len(raw) != _RAW
             self._numbers[raw] = found
         return found
+
+    def _pack(self) -> None:
+        self._base, self._order, self._wide = self.sections()
+        self._size = len(self._base) // _RAW
+        self._later = []
+        self._numbers = {raw: number for number, raw in self._wide.items()}
 
     def sections(self) -> tuple[bytes, array[int], dict[int, RawDigest]]:
         """Return the arguments that make this table, by number."""
