@@ -53,6 +53,10 @@ class InstrumentedDriver:
         """Override to wait or to raise."""
 
     @property
+    def resent(self) -> int:
+        return self._driver.resent
+
+    @property
     def uploads(self) -> Uploads:
         return self._driver.uploads
 

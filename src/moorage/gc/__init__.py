@@ -78,8 +78,8 @@ and seen by every listing and read that begins later.
      every listing is one of a run in progress, so 2 does not apply, and 1 does.
    * A run has a token of its own, also one that continues another.  So a stopped collector never takes the markers
      of its successor for its own.
-   * A removal that failed, was cancelled or took long in a remote store (its library may have sent it twice) keeps
-     its list, which is quarantined in the same way.
+   * A removal that failed, was cancelled, was sent again (`Driver.resent`) or took long in a remote store (its
+     library may have sent it twice) keeps its list, which is quarantined in the same way.
 
 7. *Stores.*  Directories, Google and Azure remove bytes on the condition that they are those that C2 has seen
    (`Driver.removes_exactly`), so that even a removal which arrives after all quarantines leaves the bytes of a

@@ -21,8 +21,8 @@ for the order.
 Links first, and no link is withdrawn after the first one is removed: a manifest that is rescued then would live
 without its layers.  Bytes may be withdrawn until their own removal.
 
-A removal that fails, is cancelled, or takes long in a remote store may be carried out later.  Its list stays: it
-is quarantined, as those of a dead collector are (`run.py`).
+A removal that fails, is cancelled, is sent again, or takes long in a remote store may be carried out later.  Its
+list stays: it is quarantined, as those of a dead collector are (`run.py`).
 
 Above: `run.py`.  Below: `work.py`, `markers.py`, `manifest_graph.py`.
 """
@@ -391,9 +391,10 @@ class _Round:
         tools = self._tools
         before = set(self._issued)
         self._issued |= lists
-        began = tools.clock()
+        began, resent = tools.clock(), tools.driver.resent
         result = await removal
-        if not self._remote or tools.clock() - began <= _LATE_S:
+        once = tools.clock() - began <= _LATE_S and tools.driver.resent == resent
+        if not self._remote or once:
             self._issued = before
         return result
 

@@ -399,6 +399,12 @@ class Driver(Protocol):
     """True: `remove_unchanged` compares the object at the moment of its removal.  False: it removes any object."""
 
     @property
+    def resent(self) -> int:
+        """Number of requests, at least of those that remove, that this process has sent again after an attempt
+        that failed or got no answer.  A remote store may still carry out that attempt.
+        """
+
+    @property
     def uploads(self) -> Uploads: ...
 
     @property

@@ -70,6 +70,10 @@ class InstrumentedDriver:
         self.uploads: Uploads = _Uploads(inner.uploads, inner.name, watch)
         self.bulk: Bulk = _Bulk(inner.bulk, inner.name, watch)
 
+    @property
+    def resent(self) -> int:
+        return self._inner.resent
+
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         with self._watch(self.name, "GetContent", key):
             return await self._inner.read(key, limit=limit)

@@ -75,6 +75,7 @@ class MemoryDriver:
     signs_urls = False
     lists_unfinished = False
     removes_exactly = True
+    resent = 0
 
     def __init__(self) -> None:
         self._objects: dict[str, _StoredObject] = {}

@@ -352,6 +352,7 @@ class ObjectContract:
         assert driver.signs_urls in {True, False}
         assert driver.lists_unfinished in {True, False}
         assert driver.removes_exactly in {True, False}
+        assert driver.resent >= 0
 
     async def test_only_a_driver_that_signs_urls_returns_one(self, driver: Driver) -> None:
         """The registry skips its own look at a blob where a URL is to be expected."""

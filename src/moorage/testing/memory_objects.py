@@ -90,6 +90,7 @@ class MemoryObjects:
         self.chunk = chunk
         self.removes_exactly = bucket.exact
         self.any_length = any_length
+        self.resent = 0
         self._bucket = bucket
         self._before = before
         self._after = after

@@ -79,6 +79,10 @@ class AzureStore:
         self._found: tuple[AzureRequests, ...] = ()
         self._looking = asyncio.Lock()
 
+    @property
+    def resent(self) -> int:
+        return sum(place.retry.resent for place in self._found)
+
     async def places(self) -> tuple[AzureRequests, ...]:
         """Return the place to write to, then the other ones to read from."""
         if not self._found:

@@ -100,6 +100,7 @@ class FilesystemDriver:
     signs_urls = False
     lists_unfinished = False
     removes_exactly = True
+    resent = 0
 
     def __init__(self, root: Path, *, max_threads: int = 100, processors: int = 1) -> None:
         self._root = os.path.abspath(root)

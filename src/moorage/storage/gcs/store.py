@@ -67,6 +67,10 @@ class GcsStore:
         self.adopt = self._uploads.adopt
         self.abort = self._uploads.abort
 
+    @property
+    def resent(self) -> int:
+        return self.connection.retry.resent
+
     @asynccontextmanager
     async def stream(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
         reader = await self._reader(key, start, stop)

@@ -65,6 +65,10 @@ class ObjectDriver:
         """Return the driver of a store without uploads of its own: they are logs of chunks."""
         return cls(store, ChunkLog(store))
 
+    @property
+    def resent(self) -> int:
+        return self._store.resent
+
     async def read(self, key: Key, *, limit: int = READ_LIMIT_BYTES) -> Content:
         check_key(key)
         return await self._store.get(key, limit=limit)

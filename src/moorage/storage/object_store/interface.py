@@ -85,6 +85,10 @@ class ObjectStore(Pages, Protocol):
     removes_exactly: bool
     """As `Driver.removes_exactly`."""
 
+    @property
+    def resent(self) -> int:
+        """As `Driver.resent`."""
+
     chunk: int
     """Bytes of a chunk of uploads that begin now, and of a piece of a `LargeWriter`."""
 

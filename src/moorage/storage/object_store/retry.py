@@ -34,7 +34,7 @@ class RetryPolicy:
     """Makes a request up to `attempts` times, as long as its failures are transient.
 
     `delay_s` returns the pause in seconds after a number of failures; `failure_of` classifies the exceptions of
-    the store's libraries.
+    the store's libraries.  `resent` counts the attempts after a failed one.
     """
 
     def __init__(
@@ -47,6 +47,7 @@ class RetryPolicy:
     ) -> None:
         self.attempts = attempts
         self.sleep = sleep
+        self.resent = 0
         self._failure_of = failure_of
         self._delay_s = delay_s
 
@@ -70,6 +71,7 @@ class RetryPolicy:
                 if not failure.transient or attempt == last:
                     raise RequestFailed(failure, doubtful=doubtful) from error
             doubtful = True
+            self.resent += 1
             await self.pause(attempt)
         raise AssertionError("unreachable: the last attempt returns or raises")
 

@@ -58,8 +58,11 @@ _exit_hooks: Final[list[object]] = []
 
 
 class Stores:
-    """Stores of obstore, all of one bucket: `reading` retries by itself, `writing` does not (`requests.put` has to
-    know whether a lost attempt made the condition false), `deleting` deletes one by one.
+    """Stores of obstore, all of one bucket: `reading` retries by itself.
+
+    `writing` does not, since `requests.put` has to know whether a lost attempt made the condition false.  Nor do
+    `deleting`, and `deleting_one`, which deletes one by one: a collector has to know whether an attempt may still
+    be carried out.
     """
 
     def __init__(self, make: Callable[..., S3Store], options: S3Options) -> None:
@@ -88,7 +91,8 @@ class Stores:
         writing: ClientConfig = {"timeout": timedelta(seconds=sending_s), "default_headers": headers}
         self.reading = make(reading, retry_config=retries)
         self.writing = make(writing, retry_config=never, **encryption)
-        self.deleting = make(reading, retry_config=retries, disable_bulk_delete=True)
+        self.deleting = make(reading, retry_config=never)
+        self.deleting_one = make(reading, retry_config=never, disable_bulk_delete=True)
         self.signing = self.reading
         if options.redirectendpoint:
             self.signing = make(reading, retry_config=retries, redirect=options.redirectendpoint)

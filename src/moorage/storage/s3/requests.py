@@ -6,7 +6,8 @@
 
 Reads, writes and deletions go through obstore, everything else (`call`) through aiobotocore; `connection.py` has
 the reasons.  Writes are retried here, since the result of a conditional write depends on whether an earlier
-attempt was carried out; all other requests are retried by the libraries.
+attempt was carried out, and deletions, since `resent` counts them; all other requests are retried by the
+libraries.
 
 Storage classes: the configured one is for what is kept; chunks and states of uploads, which exist for seconds and
 would be billed for a month, stay in the standard class, except in buckets that have no other.
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from obstore import PutMode
+    from obstore.store import S3Store
 
     from moorage.storage.s3.connection import Stores
     from moorage.storage.s3.options import S3Options
@@ -70,6 +72,11 @@ class S3Requests:
         self.path = self.location.path
         self._retry = RetryPolicy(failure_of, options.attempts, sleep=sleep)
         self._bulk = True
+
+    @property
+    def resent(self) -> int:
+        """As `Driver.resent`: deletions and PutObject."""
+        return self._retry.resent
 
     def failed(self, error: Exception, operation: str, key: str) -> StorageError:
         """Return the driver's error for a failure other than an object's absence."""
@@ -182,15 +189,13 @@ class S3Requests:
             await self._delete([self.path(key) for key in keys[start : start + _PAGE]], keys[start])
 
     async def _delete(self, paths: list[str], first: str) -> None:
-        import obstore
-
         stores = await self.connection.stores()
         try:
             if self._bulk and len(paths) > 1:
                 try:
-                    await obstore.delete_async(stores.reading, paths)
-                except Exception as error:
-                    failure = failure_of(error)
+                    await self._remove(stores.deleting, paths)
+                except RequestFailed as error:
+                    failure = error.failure
                     if not (failure.unsupported or failure.code in _NO_BULK):
                         raise
                     self._bulk = False
@@ -200,10 +205,27 @@ class S3Requests:
                     return
             for start in range(0, len(paths), _AT_ONCE):
                 part = paths[start : start + _AT_ONCE]
-                deleting = (obstore.delete_async(stores.deleting, path) for path in part)
+                deleting = (self._remove(stores.deleting_one, [path]) for path in part)
                 for result in await asyncio.gather(*deleting, return_exceptions=True):
-                    if isinstance(result, BaseException) and not failure_of(result).missing:
+                    if isinstance(result, RequestFailed) and result.failure.missing:
+                        continue
+                    if isinstance(result, BaseException):
                         raise result
             self.trace("DeleteObject", first)
-        except Exception as error:
-            raise self.failed(error, "DeleteObjects", first) from error
+        except RequestFailed as error:
+            raise self.location.error(error.failure, "DeleteObjects", first) from error
+
+    async def _remove(self, store: S3Store, paths: list[str]) -> None:
+        """Send a deletion, and again after a transient failure.  Raises RequestFailed."""
+        import obstore
+
+        async def request() -> None:
+            try:
+                await obstore.delete_async(store, paths)
+            except Exception as error:
+                failure = failure_of(error)
+                if failure.code in _NO_BULK:
+                    raise RequestFailed(failure) from error
+                raise
+
+        await self._retry.run(request)

@@ -57,6 +57,10 @@ class S3Store:
         self.abort = multipart.abort
         self.unfinished = multipart.unfinished
 
+    @property
+    def resent(self) -> int:
+        return self._requests.resent
+
     @asynccontextmanager
     async def stream(self, key: Key, *, start: int = 0, stop: int | None = None) -> AsyncIterator[Reader]:
         reader = await self._reader(key, start, stop)
