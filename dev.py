@@ -18,7 +18,8 @@
                                   grow: ten minutes, or `--seconds N`, `--requests N`, `--seed N`
     python3 dev.py soak --collect [ARGS]
                                   clients beside garbage collection, whose processes are killed as workers are:
-                                  nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`
+                                  nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`;
+                                  on a directory, or `--store s3` for a bucket of moto
     python3 dev.py moments [ARGS] tests that interfere with a garbage collection, at each call and not at a
                                   sample: a minute (arguments go to pytest)
     python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,

@@ -14,7 +14,6 @@ from functools import cache
 from typing import TYPE_CHECKING, Final
 
 import httpx
-from tests.gc.soak.collecting import WAIT_S
 from tests.wire import OCI_MANIFEST
 
 from moorage.types import Digest
@@ -60,15 +59,24 @@ class Ledger:
 
 
 class Pusher:
-    """A client with one connection pool.  `count` is the number of acknowledged changes and pulls."""
+    """A client with one connection pool.
 
-    def __init__(self, host: str, name: str, seed: int, names: list[str]) -> None:
+    `count` is the number of acknowledged changes and pulls, `late` that of pushes that took longer than `quick_s`,
+    and were refused.
+    """
+
+    def __init__(self, host: str, name: str, seed: int, names: list[str], quick_s: float = 1.0) -> None:
         self.ledger = Ledger(name)
         self.count = 0
         self.refusals = 0
+        self.late = 0
+        self._quick_s = quick_s
         self._names = [other for other in names if other != name]
         self._random = random.Random(f"{seed} {name}")
-        self._client = httpx.AsyncClient(base_url=f"http://{host}", timeout=_LIMIT_S, trust_env=False)
+        # A bucket's registry redirects downloads to the bucket.
+        self._client = httpx.AsyncClient(
+            base_url=f"http://{host}", timeout=_LIMIT_S, trust_env=False, follow_redirects=True
+        )
 
     async def act(self, until: float) -> None:
         """Push, pull, tag and delete until a time of the monotonic clock.  Raises SoakFailure."""
@@ -139,8 +147,10 @@ class Pusher:
         if answer.status_code == 201:
             self.ledger.set(tag, digest, known=True)
             self.count += 1
-        elif (took := time.monotonic() - began) < WAIT_S - 1:
+        elif (took := time.monotonic() - began) < self._quick_s:
             raise SoakFailure(f"a quick push ({took:.1f} s) to {name} was refused: {answer.text[:300]}")
+        else:
+            self.late += 1
 
     def _tag(self) -> str:
         return f"t{self._random.randrange(_TAGS)}"
