@@ -15,9 +15,8 @@ Not seen by this until all of a repository is read again, at the latest after th
 `undo_s`: a tag that was moved to a manifest which that tag had named before.  What it named until then is kept.
 
 Memory: each digest once, and 4 bytes for each link and for each dead one once more (`packed_sets.py`); with
-77,800 manifests and 389,000 links (`bench/volume.py`) the whole process had 187 MiB in the first mark and 103
-MiB in later ones.  In a bucket, 20,000 keys or those of one repository besides, and where tags point if untagged
-manifests are deleted.
+60,000 manifests and 300,000 links (`bench/volume.py`) the whole process had 130 MiB in the first mark.  In a
+bucket, 20,000 keys or those of one repository besides, and where tags point if untagged manifests are deleted.
 
 Below: `reachability.py`, `references.py`.
 """
