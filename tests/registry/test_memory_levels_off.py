@@ -17,6 +17,7 @@ from tests.http.client import Client
 from moorage.caches import LRUCache
 from moorage.config.model import Settings
 from moorage.config.sections.storage import Delete, Storage
+from moorage.http import manifests
 from moorage.http.app import create_app
 from moorage.storage.filesystem import durable
 from moorage.storage.filesystem.driver import FilesystemDriver
@@ -61,6 +62,8 @@ def fill_memories_of_spellings() -> None:
         check_key(f"docker/registry/v2/repositories/{'x' * 120}/{number}")
     for number in range(3 * Digest.parse.cache_parameters()["maxsize"]):
         Digest.parse(f"sha256:{number:064}")
+    for number in range(3 * manifests._headers.cache_parameters()["maxsize"]):
+        manifests._headers(Digest("sha256", f"{number:064}"), "application/vnd.oci.image.manifest.v1+json", number)
 
 
 def small_objects_bytes() -> int:
