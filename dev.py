@@ -20,8 +20,8 @@
                                   clients beside garbage collection, whose processes are killed as workers are:
                                   nothing acknowledged may be lost; ten minutes, or `--seconds N`, `--seed N`;
                                   on a directory, or `--store s3` for a bucket of moto
-    python3 dev.py moments [ARGS] tests that interfere with a garbage collection, at each call and not at a
-                                  sample: a minute (arguments go to pytest)
+    python3 dev.py moments [ARGS] tests that interfere with a garbage collection, or kill a node in a push, at each
+                                  call and not at a sample: ten minutes (arguments go to pytest)
     python3 dev.py model [ARGS]   all interleavings of garbage collection and requests, in a model: half an hour,
                                   or some scenarios by name (docs/testing.md)
     python3 dev.py mutants [PATHS]
@@ -58,6 +58,19 @@ MUTATED = {
     "storage": ("tests/storage",),
     "auth": ("tests/auth", "tests/http/test_passwords.py"),
 }
+MOMENTS = (
+    "tests/gc/test_run.py",
+    "tests/gc/test_sweep.py",
+    "tests/gc/test_long_looks.py",
+    "tests/storage/azure/test_steps.py",
+    "tests/storage/s3/test_steps.py",
+    "tests/storage/gcs/test_crashes.py",
+    "tests/faults/test_system_calls.py",
+    "tests/faults/test_crash.py",
+    "tests/model",
+    "tests/cluster/test_cluster.py",
+)
+"""Tests that take a sample of the moments (tests/moments.py)."""
 MUTANTS_PINS = ROOT / "requirements" / "mutants.txt"
 CHART_PINS = ROOT / "requirements" / "chart.txt"
 
@@ -210,7 +223,7 @@ def main(arguments: list[str]) -> None:
     if command == "moments":
         set_up(DEV_PINS)
         os.environ["MOORAGE_EVERY_MOMENT"] = "1"
-        call(tool("python"), "-m", "pytest", "tests/gc/test_run.py", "tests/gc/test_sweep.py", *rest)
+        call(tool("python"), "-m", "pytest", *MOMENTS, *rest)
         return
     if command == "model":
         set_up(DEV_PINS)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from contextlib import nullcontext
 from datetime import UTC, datetime, timedelta
 from functools import partial
@@ -38,7 +37,6 @@ __all__ = [
     "collection_of",
     "gone",
     "is_whole",
-    "moments",
     "put",
     "run",
     "state_of",
@@ -48,13 +46,6 @@ AT_ONCE = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=60
 APP, OTHER, THIRD = RepoName("team/app"), RepoName("team/other"), RepoName("team/third")
 TINY = 3
 """Objects of a round, in a run of many rounds."""
-
-
-def moments(calls: int, step: int) -> range:
-    """Return the calls of a run at which to interfere: every `step`th to the last; all by `dev.py moments`."""
-    if "MOORAGE_EVERY_MOMENT" in os.environ:
-        return range(1, calls + 1)
-    return range(1 + (calls - 1) % step, calls + 1, step)
 
 
 class FakeClock:

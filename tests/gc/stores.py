@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.gc.mark import Marker
 from moorage.gc.options import CollectionOptions
+from moorage.gc.references import unpacked
+from moorage.gc.work import objects_of
 from moorage.registry import layout
 from moorage.types import Digest, RepoName, Tag
 
@@ -19,7 +21,7 @@ if TYPE_CHECKING:
     from moorage.storage.driver import Driver, Key
     from moorage.testing.builders import Built
 
-__all__ = ["EAGER", "NOW", "Store", "mark"]
+__all__ = ["EAGER", "NOW", "Store", "dead_digests", "mark"]
 
 NOW: Final = datetime(2026, 11, 29, 12, tzinfo=UTC)
 EAGER: Final = CollectionOptions(delete_untagged=True, grace_s=3600, undo_s=0)
@@ -30,6 +32,11 @@ async def mark(
     store: Store, options: CollectionOptions = EAGER, *, cache: MarkCache | None = None, now: datetime = NOW
 ) -> Marked:
     return await Marker(store.driver, options, now=now, cache=cache).mark()
+
+
+def dead_digests(marked: Marked) -> set[Digest]:
+    """Return the digests of all candidates."""
+    return {unpacked(marked.table.digest(number)) for _, number in objects_of(marked)}
 
 
 class Store:

@@ -7,7 +7,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.gc.running import DyingDriver, FakeClock, Garbage, collection_of, moments, run, state_of
+from tests.gc.running import DyingDriver, FakeClock, Garbage, collection_of, run, state_of
+from tests.moments import moments
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.errors import CollectionRefused

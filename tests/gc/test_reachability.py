@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Final
 
 import pytest
-from tests.gc.stores import EAGER, NOW, mark
+from tests.gc.stores import EAGER, NOW, dead_digests, mark
 
 from moorage.gc.options import CollectionOptions
 from moorage.gc.reachability import (
@@ -41,14 +41,14 @@ def closure(*built: Built) -> set[Digest]:
 
 async def test_an_empty_store_has_nothing_to_remove(store: Store) -> None:
     marked = await mark(store)
-    assert not marked.digests()
+    assert not dead_digests(marked)
     assert marked.counts.repositories == marked.counts.blobs == 0
 
 
 async def test_a_tagged_image_is_kept_whole(store: Store) -> None:
     store.push("a", "latest", image())
     marked = await mark(store)
-    assert not marked.digests()
+    assert not dead_digests(marked)
     assert (marked.counts.repositories, marked.counts.manifests, marked.counts.layers) == (1, 1, 2)
     assert marked.counts.blobs == 3
 
@@ -65,7 +65,7 @@ async def test_a_blob_without_a_link_is_dead_unless_it_is_young(store: Store) ->
 async def test_untagged_manifests_are_kept_unless_they_are_to_be_deleted(store: Store) -> None:
     one = image()
     store.manifest("a", one)
-    assert not (await mark(store, KEEPING)).digests()
+    assert not dead_digests(await mark(store, KEEPING))
     marked = await mark(store)
     assert marked.revisions == {("a", one.digest)}
     assert marked.layers == {("a", part.digest) for part in one.blobs}
@@ -85,7 +85,7 @@ async def test_platforms_stay_with_a_tagged_index_and_go_with_an_untagged_one(st
 async def test_a_nested_index_keeps_all_levels(store: Store) -> None:
     nested = index(index(image(seed=1)), image(seed=2))
     store.push("a", "nested", nested)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_a_sparse_index_keeps_what_is_there(store: Store) -> None:
@@ -95,7 +95,7 @@ async def test_a_sparse_index_keeps_what_is_there(store: Store) -> None:
     store.manifest("a", here)
     store.manifest("a", sparse, links=False)
     store.tag("a", "sparse", sparse.digest)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_referrers_of_referrers_follow_their_image(store: Store) -> None:
@@ -128,7 +128,7 @@ async def test_a_cosign_tag_is_a_tag_like_any_other(store: Store) -> None:
     one, signature = image(seed=1), image(seed=2)
     store.push("a", "latest", one)
     store.push("a", f"sha256-{one.digest.hex}.sig", signature)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_an_alias_of_another_algorithm_keeps_the_bytes_that_it_names(store: Store) -> None:
@@ -140,7 +140,7 @@ async def test_an_alias_of_another_algorithm_keeps_the_bytes_that_it_names(store
     store.push("a", "latest", replace(one, parts=tuple(part for part in one.parts if part != layer)))
     store.blob(data)
     store.layer("a", alias, content=str(stored))
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_a_dangling_alias_goes_with_its_bytes(store: Store) -> None:
@@ -158,7 +158,7 @@ async def test_links_of_an_algorithm_that_is_not_served_keep_their_bytes(store: 
     stored = store.blob(b"x")
     store.write(layout.below(layout.layers(RepoName("a")), f"sha384/{'a' * 96}/link"), str(stored).encode())
     marked = await mark(store)
-    assert not marked.digests()
+    assert not dead_digests(marked)
 
 
 async def test_content_of_sha512_is_judged_by_its_own_digest(store: Store) -> None:
@@ -180,7 +180,7 @@ async def test_a_corrupt_link_ends_nothing(store: Store, content: bytes) -> None
     store.write(layout.revision_link(RepoName("a"), one.digest), content)
     dead = store.blob(b"dead")
     marked = await mark(store, replace(EAGER, undo_s=86_400))
-    assert marked.digests() == {dead}
+    assert dead_digests(marked) == {dead}
     assert layout.tag_link(RepoName("a"), Tag("torn")) in {problem.key for problem in marked.problems}
 
 
@@ -194,7 +194,7 @@ async def test_a_manifest_that_cannot_be_read_is_reported_and_keeps_its_reposito
     elsewhere = blob(seed=9)
     store.manifest("b", elsewhere)
     marked = await mark(store)
-    assert marked.digests() == {elsewhere.digest}
+    assert dead_digests(marked) == {elsewhere.digest}
     assert marked.problem_count == 1
     assert marked.problems[0].key == layout.blob_data(one.digest)
 
@@ -204,7 +204,7 @@ async def test_a_manifest_without_bytes_keeps_its_repository(store: Store) -> No
     store.push("a", "latest", one)
     store.remove(layout.blob_data(one.digest))
     marked = await mark(store)
-    assert not marked.digests()
+    assert not dead_digests(marked)
     assert marked.problem_count == 1
 
 
@@ -217,7 +217,7 @@ async def test_schema_1_keeps_its_layers(store: Store) -> None:
     store.tag("a", "old", digest)
     dangling = blob(seed=2)
     store.manifest("a", dangling)
-    assert (await mark(store)).digests() == {dangling.digest}
+    assert dead_digests(await mark(store)) == {dangling.digest}
 
 
 async def test_a_build_cache_keeps_its_layers(store: Store) -> None:
@@ -225,7 +225,7 @@ async def test_a_build_cache_keeps_its_layers(store: Store) -> None:
     layers = blob(seed=1), blob(seed=2)
     cache = index(*layers)
     store.push("a", "buildcache", cache)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_repositories_below_one_another_are_judged_apart(store: Store) -> None:
@@ -243,7 +243,7 @@ async def test_a_moved_tag_keeps_what_it_named_until_it_cannot_be_restored(store
     store.push("a", "latest", before, 9 * DAYS)
     store.push("a", "latest", after, 3 * DAYS)
     week = replace(EAGER, undo_s=7 * 86_400)
-    assert not (await mark(store, week)).digests()
+    assert not dead_digests(await mark(store, week))
     marked = await mark(store, week, now=NOW + 5 * DAYS)
     assert marked.revisions == {("a", before.digest)}
     assert {entry.digest for entry in marked.history} == {before.digest}
@@ -264,7 +264,7 @@ async def test_an_unfinished_push_keeps_what_its_tag_is_about_to_name(store: Sto
     store.manifest("a", one)
     store.tag("a", "new", one.digest, MINUTE)
     store.remove(layout.tag_link(RepoName("a"), Tag("new")))
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_history_of_deleted_manifests_is_removed_when_it_is_old(store: Store) -> None:
@@ -294,7 +294,7 @@ async def test_an_upload_in_progress_keeps_the_layers_of_its_repository(store: S
     store.manifest("a", layer)
     home = layout.upload_home(RepoName("a"), "0c7eb1b1-3a0e-4d5e-9d5c-000000000000")
     store.write(layout.below(home, "startedat"), b"2026-11-29T11:59:00Z", MINUTE)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
     later = await mark(store, now=NOW + 2 * DAYS)
     assert later.layers == {("a", layer.digest)}
 
@@ -302,7 +302,7 @@ async def test_an_upload_in_progress_keeps_the_layers_of_its_repository(store: S
 async def test_a_repository_without_layers_is_no_obstacle(store: Store) -> None:
     store.manifest("a", index(image(seed=1)), links=False)
     marked = await mark(store, KEEPING)
-    assert not marked.digests()
+    assert not dead_digests(marked)
     assert not marked.problems
 
 
@@ -316,7 +316,7 @@ async def test_directories_left_by_distribution_are_no_links(store: Store) -> No
     assert set(marked.blobs) == closure(one)
     assert not marked.revisions
     link.write_text(str(one.digest))
-    assert not (await mark(store, KEEPING)).digests()
+    assert not dead_digests(await mark(store, KEEPING))
 
 
 async def test_repositories_that_are_empty_are_found(store: Store) -> None:
@@ -330,7 +330,7 @@ async def test_repositories_that_are_empty_are_found(store: Store) -> None:
 async def test_a_name_that_clients_cannot_send_keeps_its_content(store: Store) -> None:
     one = image()
     store.manifest("Upper/Case", one)
-    assert not (await mark(store)).digests()
+    assert not dead_digests(await mark(store))
 
 
 async def test_a_store_that_vanishes_is_an_error_and_not_empty(store: Store) -> None:
@@ -353,7 +353,7 @@ async def test_repositories_on_a_disk_that_is_not_mounted_are_not_deleted(store:
     assert len((await mark(store)).blobs) == 1
     (store.root / "disk").rename(store.root / "unmounted")
     marked = await mark(store)
-    assert not marked.digests()
+    assert not dead_digests(marked)
     assert [problem.key for problem in marked.problems] == [place]
 
 

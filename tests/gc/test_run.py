@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gc.running import TINY, DyingDriver, FakeClock, Garbage, moments, run, state_of
+from tests.gc.running import APP, TINY, DyingDriver, FakeClock, Garbage, gone, put, run, state_of
+from tests.moments import moments
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.gc.errors import CollectionRefused
@@ -28,6 +29,7 @@ from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Content, StorageErr
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
+from moorage.testing.builders import blob, image, index
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 
 if TYPE_CHECKING:
@@ -122,9 +124,7 @@ async def test_a_run_that_dies_at_any_call_is_finished_by_the_next(
             await run(DyingDriver(store, at, after=after), owner="dead", **more)
         await garbage.check(store, removed=False)
         report = await run(store, owner="heir", **more)
-        if report.kept:
-            assert report.quarantined, "kept is only what those name that the dead run may still remove"
-            report = await run(store)
+        assert not report.kept
         await garbage.check(store)
         assert report.outcome == "finished", report.reason
         assert await state_of(store) <= {"ended", "reserve"}, at
@@ -168,6 +168,36 @@ async def test_lists_of_a_dead_run_are_used_when_they_are_old_enough() -> None:
     assert "waiting" not in waited
     assert report.resumed
     await garbage.check(store)
+
+
+@pytest.mark.parametrize("round_objects", [LOCAL_ROUND, TINY])
+async def test_what_a_manifest_keeps_goes_with_it_when_that_was_condemned_later(round_objects: int) -> None:
+    """Not in the next run; and nothing was requested, so nothing is reported as kept."""
+    store = MemoryDriver()
+    await put(store, image(seed=9), "v1")
+    layer = blob(seed=1)
+    await store.write(layout.blob_data(layer.digest), layer.data)
+    await store.write(layout.layer_link(APP, layer.digest), str(layer.digest).encode())
+
+    async def die(seconds: float) -> None:
+        if seconds > 300:
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await run(store, clock=FakeClock(die))
+    # From a push that ended before it was confirmed; an index of it is the only one that names the layer.
+    parent = index(image(layer, seed=1))
+    await put(store, parent)
+    phases: list[str] = []
+    options = CollectionOptions(delete_untagged=True, grace_s=0, undo_s=0, wait_s=1)
+    report = await run(
+        store, options, round_objects=round_objects, progress=lambda phase, *_: phases.append(phase)
+    )
+    assert (report.resumed, report.kept) == (True, 0)
+    assert "waiting" in phases, "the index was condemned by this run"
+    for part in parent.closure:
+        assert await gone(store, part)
+    assert await state_of(store) == {"ended", "reserve"}
 
 
 async def test_what_a_dead_run_was_removing_is_not_touched_in_its_quarantine() -> None:

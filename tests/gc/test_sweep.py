@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from tests.gc.running import AT_ONCE, TINY, FakeClock, gone, is_whole, moments, put, run, state_of
+from tests.gc.running import AT_ONCE, TINY, FakeClock, gone, is_whole, put, run, state_of
+from tests.moments import moments
 from tests.registry.instrumented import InstrumentedDriver
 
 from moorage.errors import RegistryError

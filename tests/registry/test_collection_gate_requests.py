@@ -94,6 +94,11 @@ class House:
     async def upload(self, part: Built = LAYER) -> httpx.Response:
         return await self.client.finish(await self.client.location(NAME), part.digest, part.data)
 
+    async def collect(self) -> None:
+        """Remove the bytes of the layer in a whole run, and let an hour pass."""
+        await self.run.whole(LAYER.digest)
+        self.clock.now += 3600
+
     def pass_time(self) -> None:
         self.clock.now += RENEW_S
 
@@ -136,6 +141,16 @@ async def whole(house: House, built: Built) -> None:
     for part in built.closure:
         answer = await (client.manifest(part) if part.is_manifest else client.blob(part))
         assert (answer.status_code, answer.content) == (200, part.data)
+
+
+async def refused_until_pushed_again(house: House) -> None:
+    """The push of a manifest whose layer is gone moves no tag; one of all its parts does."""
+    refused = await house.client.put(TAG, BUILT)
+    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
+    assert await tagged(house) == str(OLD.digest)
+    await house.client.push(BUILT, TAG)
+    assert await tagged(house) == str(BUILT.digest)
+    await whole(house, BUILT)
 
 
 # Reads.
@@ -295,11 +310,7 @@ async def test_a_mount_that_a_whole_run_interrupts_is_an_upload(house: House) ->
     """Stopped before the link: the link comes, the bytes are gone, and the client sends them."""
     link = layout.layer_link(RepoName(OTHER), LAYER.digest)
 
-    async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
-
-    house.driver.first[f"write {link}"] = collect
+    house.driver.first[f"write {link}"] = house.collect
     assert (await house.mount()).status_code == 202
     assert await house.head(LAYER, OTHER) == 404, "nor does the link promise them"
     await house.client.push_blob(LAYER, OTHER)
@@ -351,11 +362,7 @@ async def test_an_upload_that_a_whole_run_interrupts_is_never_a_201_of_lost_byte
     """Stopped between the bytes and the link.  A store that keeps the bytes of the upload publishes them again."""
     link = layout.layer_link(REPO, LAYER.digest)
 
-    async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
-
-    house.driver.first[f"write {link}"] = collect
+    house.driver.first[f"write {link}"] = house.collect
     answer = await house.upload()
     if answer.status_code == 201:
         assert house.driver.request_cost is RequestCost.NETWORK
@@ -471,28 +478,14 @@ async def test_a_push_that_a_whole_run_interrupts_is_refused_and_moves_no_tag(ho
         house.clock.now += 3600
 
     house.driver.first[f"write {layout.blob_data(BUILT.digest)}"] = collect
-    refused = await house.client.put(TAG, BUILT)
-    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
-    assert await tagged(house) == str(OLD.digest)
-    await house.client.push(BUILT, TAG)
-    await whole(house, BUILT)
+    await refused_until_pushed_again(house)
 
 
 @pytest.mark.parametrize("at", [layout.blob_data(BUILT.digest), layout.tag_link(REPO, TAG)], ids=["bytes", "tag"])
 async def test_a_push_that_begins_before_a_run_and_ends_after_it_moves_no_tag(house: House, at: Key) -> None:
     """Also where the steps of the driver are one, and where the process is stopped after the confirmation."""
-
-    async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
-
-    house.driver.first[f"write {at}"] = collect
-    refused = await house.client.put(TAG, BUILT)
-    assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
-    assert await tagged(house) == str(OLD.digest)
-    await house.client.push(BUILT, TAG)
-    assert await tagged(house) == str(BUILT.digest)
-    await whole(house, BUILT)
+    house.driver.first[f"write {at}"] = house.collect
+    await refused_until_pushed_again(house)
 
 
 async def test_a_tag_that_came_back_to_a_manifest_is_taken_back_to_it(house: House) -> None:
@@ -501,11 +494,7 @@ async def test_a_tag_that_came_back_to_a_manifest_is_taken_back_to_it(house: Hou
     await house.client.push(OLD, TAG)
     house.pass_time()
 
-    async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
-
-    house.driver.first[f"write {layout.tag_link(REPO, TAG)}"] = collect
+    house.driver.first[f"write {layout.tag_link(REPO, TAG)}"] = house.collect
     refused = await house.client.put(TAG, BUILT)
     assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
     assert await tagged(house) == str(OLD.digest)
@@ -519,11 +508,7 @@ async def test_a_new_tag_of_a_refused_push_is_removed(house: House, step: str) -
         await house.client.push(BUILT)
         house.pass_time()
 
-    async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
-
-    house.driver.first[f"write {layout.tag_link(REPO, tag)}"] = collect
+    house.driver.first[f"write {layout.tag_link(REPO, tag)}"] = house.collect
     refused = await house.client.put(tag, BUILT)
     assert (refused.status_code, codes(refused)) == (400, ["MANIFEST_BLOB_UNKNOWN"])
     assert not await house.holds(layout.tag_link(REPO, tag))
@@ -538,8 +523,7 @@ async def test_a_tag_whose_manifest_another_push_completes_meanwhile_stays(house
         await house.inner.write(layout.blob_data(LAYER.digest), LAYER.data)
 
     async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
+        await house.collect()
         house.driver.then[f"write {link}"] = next_time
 
     async def next_time() -> None:
@@ -558,8 +542,7 @@ async def test_a_tag_that_cannot_be_taken_back_is_logged(house: House) -> None:
     link = layout.tag_link(REPO, TAG)
 
     async def collect() -> None:
-        await house.run.whole(LAYER.digest)
-        house.clock.now += 3600
+        await house.collect()
         house.driver.then[f"write {link}"] = fail
 
     async def fail() -> None:

@@ -56,14 +56,18 @@ class DigestTable:
     def __init__(
         self, base: bytes = b"", order: array[int] | None = None, wide: dict[int, RawDigest] | None = None
     ) -> None:
-        self._base = base
-        self._size = len(base) // _RAW
-        self._order = order if order is not None else array("I")
-        self._wide = wide if wide is not None else {}
-        self._later: list[RawDigest] = []
-        self._numbers: dict[RawDigest, int] = {raw: number for number, raw in self._wide.items()}
+        self._load(base, order if order is not None else array("I"), wide if wide is not None else {})
         self.has_wide = bool(self._wide)
         """Whether there is a digest of sha512."""
+
+    def _load(self, base: bytes, order: array[int], wide: dict[int, RawDigest]) -> None:
+        """Take sections of a file, or of this table, as its content."""
+        self._base = base
+        self._size = len(base) // _RAW
+        self._order = order
+        self._wide = wide
+        self._later: list[RawDigest] = []
+        self._numbers: dict[RawDigest, int] = {raw: number for number, raw in wide.items()}
 
     def __len__(self) -> int:
         return self._size + len(self._later)
@@ -103,18 +107,12 @@ class DigestTable:
         found = self.find(raw)
         if found is None:
             if len(self._later) >= LATER_LIMIT:
-                self._pack()
+                self._load(*self.sections())
             found = self._size + len(self._later)
             self._later.append(raw)
             self.has_wide = self.has_wide or len(raw) != _RAW
             self._numbers[raw] = found
         return found
-
-    def _pack(self) -> None:
-        self._base, self._order, self._wide = self.sections()
-        self._size = len(self._base) // _RAW
-        self._later = []
-        self._numbers = {raw: number for number, raw in self._wide.items()}
 
     def sections(self) -> tuple[bytes, array[int], dict[int, RawDigest]]:
         """Return the arguments that make this table, by number."""

@@ -1,11 +1,12 @@
 """Graph of stored manifests, read for their removal: edges, descendants, and an order in which parents go first.
 
-Above: `sweep.py`.  Below: `references.py`.
+Above: `sweep.py`, `work.py`.  Below: `references.py`.
 """
 
 from __future__ import annotations
 
 from contextlib import suppress
+from itertools import chain
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from moorage.errors import ManifestInvalid
@@ -60,6 +61,10 @@ class ManifestGraph:
             found |= new
             waiting = [digest for digest in new if digest in manifests]
         return found
+
+    async def named(self, digests: Sequence[Digest]) -> set[RawDigest]:
+        """Return the blobs and manifests that manifests name directly."""
+        return {raw for _, found in await self._read(digests) for raw in chain(found.blobs, found.children)}
 
     async def _read(self, digests: Sequence[Digest]) -> list[tuple[Digest, References[RawDigest]]]:
         """Return the references of the manifests that can be read."""

@@ -74,13 +74,6 @@ class Marked:
         self.revisions = DeadLinks(self.table)
         self.history = DeadHistory(self.table)
 
-    def digests(self) -> set[Digest]:
-        """Return every digest that is to be removed anywhere."""
-        found = set(self.blobs)
-        found.update(digest for _, digest in self.layers)
-        found.update(digest for _, digest in self.revisions)
-        return found
-
     def note(self, key: Key, reason: str) -> None:
         """Report an object that was kept because it cannot be used."""
         self.problem_count += 1

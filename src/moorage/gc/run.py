@@ -317,6 +317,7 @@ class _Run:
         candidates = condemnation.candidates(marked, it.options.wait_s)
         self._report.quarantined = candidates.entry_count(Stage.BLOCKED)
         sweep = self._sweep(marker)
+        await candidates.postpone(sweep.manifests)
         for stage in (Stage.READY, Stage.WAITING):
             await self._remove(sweep, candidates, stage)
         await self._release_quarantine(sweep, candidates)

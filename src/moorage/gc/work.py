@@ -3,7 +3,7 @@
 If everything fits into one round, it is removed in one.  Else rounds of links come first, each of whole
 repositories, then rounds of bytes.  `gc/__init__.py` (4) has the reasons.
 
-Above: `sweep.py`, `run.py`.  Below: `marked.py`.
+Above: `sweep.py`, `run.py`.  Below: `marked.py`, `manifest_graph.py`.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from moorage.gc.markers import ListEntry
 from moorage.gc.references import unpacked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterable, Iterator
 
+    from moorage.gc.manifest_graph import ManifestGraph
     from moorage.gc.marked import Marked
     from moorage.gc.packed_sets import DeadLinks
     from moorage.types import Digest, RepoName
@@ -33,6 +34,8 @@ REMOTE_ROUND: Final = 50_000
 The look of a round lists a whole bucket, but on a filesystem only what has changed.  A repository that has more
 objects is in a round of its own, of which layer links may be split off.
 """
+_READ_AT_ONCE: Final = 1_000
+"""Manifests of which all references are in memory at a time."""
 
 
 @dataclass(slots=True)
@@ -83,6 +86,10 @@ class Stage(Enum):
     BLOCKED = "after the quarantine: a removal of a dead run may still be carried out"
 
 
+_ORDER: Final = {Stage.READY: 0, Stage.WAITING: 1, Stage.BLOCKED: 2, Stage.UNLISTED: 3}
+"""Stages in the order in which a run comes to them; it does not come to the last one."""
+
+
 class Candidates:
     """Candidates of one mark, each with its stage.
 
@@ -119,6 +126,47 @@ class Candidates:
             # A link to dead bytes is named by the entry of these.
             count += sum(self._marked.blobs.size(number) is None for number in numbers)
         return count
+
+    async def postpone(self, graph: ManifestGraph) -> None:
+        """Move what a manifest keeps to the stage at which that goes, if it is the later one.
+
+        A round would look at it and leave it, since a link of the manifest is left.  Raises StorageUnavailable.
+        """
+        codes = self._codes
+        if codes is None:
+            return
+        for stage in (Stage.UNLISTED, Stage.BLOCKED, Stage.WAITING):
+            later = dict(self._links(stage, self._marked.revisions, 0))
+            earlier = {code for code, found in self._stages.items() if _ORDER[found] < _ORDER[stage]}
+            if not later or not any(codes.count(code) for code in earlier):
+                continue
+            named = await self._named(later.values(), graph)
+            code = next(iter(self.codes(stage)))
+            for place, (_, number) in enumerate(objects_of(self._marked)):
+                if named[number] and codes[place] in earlier:
+                    codes[place] = code
+
+    async def _named(self, revisions: Iterable[array[int]], graph: ManifestGraph) -> bytearray:
+        """Return a byte for each digest: 1 if one of the manifests names it, or a dead one that it names does."""
+        table = self._marked.table
+        named = bytearray(len(table))
+        manifests = bytearray(len(table))
+        for numbers in self._marked.revisions.repositories().values():
+            for number in numbers:
+                manifests[number] = 1
+        waiting = array("I", chain.from_iterable(revisions))
+        while waiting:
+            below = array("I")
+            for start in range(0, len(waiting), _READ_AT_ONCE):
+                part = waiting[start : start + _READ_AT_ONCE]
+                for raw in await graph.named([unpacked(table.digest(number)) for number in part]):
+                    found = table.find(raw)
+                    if found is not None and not named[found]:
+                        named[found] = 1
+                        if manifests[found]:
+                            below.append(found)
+            waiting = below
+        return named
 
     def rounds(self, stage: Stage, limit: int) -> Iterator[Work]:
         """Yield all candidates of a stage, at most `limit` of them at a time unless one repository has more."""
