@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import importlib
 import os
 import shutil
 import signal
@@ -77,6 +78,22 @@ def with_customized(folder: Path) -> dict[str, str]:
     """The environment of a Python that imports the module sitecustomize in `folder` first."""
     found = os.environ.get("PYTHONPATH")
     return {"PYTHONPATH": f"{folder}{os.pathsep}{found}" if found else str(folder)}
+
+
+def with_constants(folder: Path, constants: Mapping[str, float]) -> dict[str, str]:
+    """Write a sitecustomize to `folder`; the environment of a Python in which constants, by their names, differ.
+
+    For times that are no settings, and that a test would otherwise wait for.  A name is that of the module that
+    uses the constant: `{"moorage.server.tls.file_watch.MISMATCH_GRACE_S": 1.0}`.
+    """
+    lines = []
+    for name, value in constants.items():
+        module, _, constant = name.rpartition(".")
+        assert isinstance(getattr(importlib.import_module(module), constant), int | float), name
+        lines += [f"import {module}", f"{name} = {value!r}"]
+    folder.mkdir(exist_ok=True)
+    (folder / "sitecustomize.py").write_text("\n".join(lines) + "\n")
+    return with_customized(folder)
 
 
 def require_root() -> None:

@@ -35,8 +35,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.client]
 
 ROOT = Path(__file__).resolve().parents[2]
 HTTP, ALPN = "http-01", "tls-alpn-01"
-LIFE_S = 15
-"""A certificate lives so long that renewals come every ten seconds."""
+LIFE_S = 9
+"""A certificate lives so long that renewals come every six seconds."""
 
 
 @pytest.fixture(scope="module")

@@ -30,8 +30,9 @@ def start(path: Path, container: Container, *, workers: int = 3, redirect: bool 
     return serve(path, "azure", container.settings(**azure), workers=workers, redirect=redirect)
 
 
-@pytest.mark.parametrize("layout_of", ["3", "2.8"])
-@pytest.mark.parametrize("redirect", [True, False], ids=["redirected", "through-the-registry"])
+@pytest.mark.parametrize(
+    ("redirect", "layout_of"), [(True, "3"), (False, "2.8")], ids=["redirected-3", "through-the-registry-2.8"]
+)
 def test_images_go_there_and_back(tmp_path: Path, container: Container, redirect: bool, layout_of: str) -> None:
     """A layer of several blocks."""
     if layout_of == "2.8":

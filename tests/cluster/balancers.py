@@ -21,9 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
 
-__all__ = ["BALANCERS", "balanced"]
+__all__ = ["balanced"]
 
-BALANCERS: Final = ("haproxy", "nginx")
 _START_LIMIT_S: Final = 20.0
 
 _HAPROXY: Final = """\

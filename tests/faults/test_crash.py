@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.faults.ledger import Ledger, push_until_killed
 from tests.live import start_tested
+from tests.moments import sampled
 from tests.wire import Wire, image
 
 from moorage.types import Digest
@@ -31,7 +32,7 @@ from moorage.types import Digest
 if TYPE_CHECKING:
     from tests.live import Live
 
-KILLS = int(os.environ.get("MOORAGE_KILLS", "15"))
+KILLS = int(os.environ.get("MOORAGE_KILLS") or sampled(6, 15))
 LIMIT_S = 60 + 20 * KILLS
 """Each kill has up to two starts of a server, which take five seconds together where ten programs share a core."""
 SEED = os.environ.get("MOORAGE_SEED", "1")

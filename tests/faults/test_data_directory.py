@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from tests.faults.test_disks import disk, fill_up, remount
-from tests.live import NotStarted, require, require_root, start, start_moorage
+from tests.live import NotStarted, require, require_root, start, start_moorage, with_constants
 from tests.server.debugging import Debugged, until
 from tests.wire import Wire, image
 
@@ -33,6 +33,10 @@ NOBODY = 65534
 DEBUG = {"addr": "127.0.0.1:0", "prometheus": {"enabled": True}}
 BEGAN = "the data directory cannot be written to"
 ENDED = "can be read and written again"
+SOON = dict.fromkeys(
+    (f"moorage.server.processes.storage_monitor.{name}" for name in ("_READ_EVERY_S", "_AFTER_FAILURE_S")), 0.05
+)
+"""Between two looks at a directory that is not written to."""
 SECTIONS: dict[str, Any] = {
     "http": {"addr": "127.0.0.1:0", "workers": 2, "secret": "shared", "debug": DEBUG},
     "health": {"storagedriver": {"enabled": True, "interval": "50ms"}, "writeprobe": {"interval": "50ms"}},
@@ -229,7 +233,8 @@ def test_a_volume_that_is_unmounted_is_not_replaced_by_its_mount_point(tmp_path:
         bind = ["mount", "--bind", str(folder), str(root)]
         subprocess.run(bind, check=True)
         try:
-            with start_moorage(root, config=config, **sections) as live:
+            environment = with_constants(tmp_path / "custom", SOON)
+            with start_moorage(root, config=config, environment=environment, **sections) as live:
                 server, wire = Debugged(live), Wire(live.host)
                 kept = wire.push_image(NAME, "kept", [b"layer"])
                 subprocess.run(["umount", "-l", root], check=True)

@@ -81,8 +81,9 @@ def failures(live: Live, event: str) -> list[str]:
 
 
 def entries(folder: Path) -> list[str]:
-    """Every file and directory below."""
-    return sorted(str(path.relative_to(folder)) for path in folder.rglob("*"))
+    """Return every file and directory below, except for the records of nodes, which are written at any time."""
+    paths = (str(path.relative_to(folder)) for path in folder.rglob("*"))
+    return sorted(path for path in paths if "_moorage" not in path)
 
 
 def stream_until_refused(wire: Wire, location: str, size: int) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import http.client
-import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,6 +11,7 @@ import pytest
 from tests.faults.inject import tampering, tracing
 from tests.faults.ledger import Account, Ledger
 from tests.live import start_moorage, start_tested, with_customized
+from tests.moments import sampled
 from tests.wire import Wire, image
 
 from moorage.types import Digest
@@ -49,7 +49,7 @@ def push(wire: Wire, account: Account, text: bytes) -> None:
 
 @pytest.mark.timeout(900)
 def test_death_at_any_step_towards_the_disk_leaves_nothing_torn(tmp_path: Path) -> None:
-    """Each write, sync, rename, ... of a push is the last one once; `MOORAGE_STEPS=1` tries all, CI every ninth.
+    """Each write, sync, rename, ... of a push is the last one once; CI tries every 17th, `dev.py moments` all.
 
     The push moves a tag and sends a layer again that is there already: what was acknowledged is at stake.
     """
@@ -58,7 +58,7 @@ def test_death_at_any_step_towards_the_disk_leaves_nothing_torn(tmp_path: Path) 
     dying = {**with_customized(Path(__file__).parent / "dying"), "MOORAGE_DIES_AT": str(armed)}
     with start_moorage(root, http=ONE_WORKER) as live:
         push(Wire(live.host), account, b"before any crash")
-    for step in range(1, 500, int(os.environ.get("MOORAGE_STEPS", "9"))):
+    for step in range(1, 500, sampled(17, 1)):
         with start_moorage(root, http=ONE_WORKER, environment=dying) as live:
             ledger.audit(Wire(live.host), everything=True)
             armed.write_text(str(step))

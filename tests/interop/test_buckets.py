@@ -32,6 +32,10 @@ def bucket(request: pytest.FixtureRequest) -> Iterator[tuple[Bucket, str]]:
         yield found, request.param
 
 
+BELOW_A_ROOT = pytest.mark.parametrize("bucket", ["some/root"], ids=["root"], indirect=True)
+"""Where the place of the keys changes nothing: that both find the same keys is shown for both places."""
+
+
 def sections(bucket: tuple[Bucket, str], **more: Any) -> dict[str, Any]:
     """The storage section for either registry; blobs come through it, so that one client sees them all."""
     found, root = bucket
@@ -108,12 +112,14 @@ def test_an_upload_that_moorage_began_is_unknown_to_the_reference(tmp_path: Path
         assert wire.push_blob("begun/here", BEGINNING) == Digest.of(BEGINNING)
 
 
+@BELOW_A_ROOT
 def test_both_serve_one_bucket_at_once(tmp_path: Path, bucket: Any) -> None:
     """A rolling move: old and new behind one load balancer, any image from either."""
     with ours(tmp_path, bucket) as here, theirs(tmp_path, bucket) as there:
         take_turns(here, there)
 
 
+@BELOW_A_ROOT
 def test_the_references_collector_keeps_what_moorage_stored(tmp_path: Path, bucket: Any) -> None:
     """`docker-registry garbage-collect` over our bucket neither stumbles over our keys nor eats anything."""
     with ours(tmp_path, bucket) as live:

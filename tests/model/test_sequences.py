@@ -27,6 +27,7 @@ from hypothesis.stateful import (
 )
 from tests.live import Live, start_tested
 from tests.model.world import Upload, World
+from tests.moments import sampled
 from tests.wire import OCI_INDEX, OCI_MANIFEST, Answer, Wire, image
 
 from moorage.types import Digest
@@ -60,7 +61,7 @@ def test_random_sequences_answer_as_the_model_does(server: Live) -> None:
     run_state_machine_as_test(
         Machine,
         settings=settings(
-            max_examples=int(RUNS or 40),
+            max_examples=int(RUNS or sampled(16, 40)),
             stateful_step_count=30,
             deadline=None,
             derandomize=RUNS is None,

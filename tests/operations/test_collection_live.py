@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.live import with_constants
 from tests.server.serving import ROOT, Served, serving, until
 from tests.wire import Wire
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 pytestmark = pytest.mark.slow
 
 NAME = "team/app"
+SOON = {"moorage.registry.collection_state.RENEW_S": 0.5}
+"""A collection waits twice until every process must have seen what it has written."""
 SHARED, OLD, NEW = b"a shared layer", b"a layer of the old image", b"a layer of the new image"
 
 
@@ -44,12 +48,19 @@ def _is_whole(served: Served) -> None:
 def test_the_command_collects_beside_a_server(tmp_path: Path) -> None:
     """What the deleted image alone needed goes; the other image is pulled whole, and pushes of both work."""
     storage = {"delete": {"enabled": True, "undo": "0s"}}
-    with serving(tmp_path / "home", module="tests.server.registry", storage=storage) as served:
+    env = with_constants(tmp_path / "custom", SOON)
+    with serving(tmp_path / "home", module="tests.server.registry", env=env, storage=storage) as served:
         _push(served)
         command = [sys.executable, "-c", "from moorage.cli import main; main()", "garbage-collect"]
         flags = ["--grace", "0s", "--wait", "0s", str(served.home / "config.yml")]
         result = subprocess.run(
-            [*command, *flags], capture_output=True, text=True, timeout=120, check=False, cwd=ROOT
+            [*command, *flags],
+            capture_output=True,
+            text=True,
+            timeout=120,
+            check=False,
+            cwd=ROOT,
+            env={**os.environ, **env},
         )
         assert result.returncode == 0, result.stderr
         assert "eligible for deletion" in result.stdout
@@ -65,7 +76,8 @@ def test_the_housekeeper_collects(tmp_path: Path) -> None:
     """No worker spends time on it: the line in the log names none."""
     collection = {"enabled": True, "interval": "1s", "grace": "0s", "wait": "0s"}
     storage = {"delete": {"enabled": True, "undo": "0s"}, "maintenance": {"garbagecollection": collection}}
-    with serving(tmp_path / "home", module="tests.server.registry", storage=storage) as served:
+    env = with_constants(tmp_path / "custom", SOON)
+    with serving(tmp_path / "home", module="tests.server.registry", env=env, storage=storage) as served:
         served.helper("housekeeper")
         _push(served)
         until(lambda: not _blob(served, OLD).exists(), "the collection", lambda: served.err)

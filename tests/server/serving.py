@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any, Final
 from urllib.parse import parse_qs
 
 import yaml
+from tests.live import with_constants
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -35,6 +36,10 @@ if TYPE_CHECKING:
 LIMIT_S: Final = 60.0
 ROOT: Final = Path(__file__).resolve().parents[2]
 HELPERS: Final = {"housekeeper", "storage-monitor"}
+_POLLS_S: Final = dict.fromkeys(
+    ("moorage.server.tls.file_watch.POLL_S", "moorage.server.processes.rolling_restart.POLL_S"), 0.1
+)
+"""Between two looks at the files of a certificate, where `quick_polls` is the environment."""
 
 
 class Odd:
@@ -211,6 +216,13 @@ class Served:
     def stop(self) -> int:
         self.signal(signal.SIGTERM)
         return self.ended()
+
+
+def quick_polls(folder: Path, **more: float) -> dict[str, str]:
+    """Return the environment of a server that notices renewed files at once; `more` are of `tls.file_watch`."""
+    return with_constants(
+        folder, _POLLS_S | {f"moorage.server.tls.file_watch.{name}": value for name, value in more.items()}
+    )
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from cryptography import x509
 from tests.server.descriptors import only_free
-from tests.server.serving import LIMIT_S, Served, serving
+from tests.server.serving import LIMIT_S, Served, quick_polls, serving
 
 from moorage.config.sections.http import Tls
 from moorage.logs.mail_hook import MailQueue
@@ -189,7 +189,8 @@ def test_a_worker_without_descriptors_gets_the_certificate_later(tmp_path: Path,
     files.mkdir()
     first, second = ca.issue("registry.test"), ca.issue("registry.test")
     trusting = ssl.create_default_context(cadata=ca.pem.decode())
-    with serving(tmp_path / "home", http={"tls": first.write(files, "now")}) as served:
+    tls, env = first.write(files, "now"), quick_polls(tmp_path / "custom")
+    with serving(tmp_path / "home", env=env, http={"tls": tls}) as served:
         limited, other = served.children()
         with only_free(limited, free):
             second.write(files, "now")

@@ -21,7 +21,7 @@ from cryptography import x509
 from tests.server import certs
 from tests.server.debugging import LIMIT_S, debug_port, get
 from tests.server.descriptors import links
-from tests.server.serving import Served, serving, until
+from tests.server.serving import Served, quick_polls, serving, until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -112,6 +112,7 @@ def running(tmp_path: Path, workers: int) -> Iterator[Registry]:
     with serving(
         tmp_path / "home", module="tests.acme.serving", log={"accesslog": {"disabled": False}},
         http={"workers": workers, "tls": first.write(files, "now"), "debug": debug},
+        env=quick_polls(tmp_path / "custom"),
     ) as served:  # fmt: skip
         yield Registry(served, files, ca, first)
 

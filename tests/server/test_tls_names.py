@@ -12,7 +12,7 @@ import pytest
 from cryptography import x509
 from tests.server import certs
 from tests.server.certs import DAY, NOW, Holder
-from tests.server.serving import Served, serving, until
+from tests.server.serving import Served, quick_polls, serving, until
 
 from moorage.config.sections.http import CertificatePair, Tls
 from moorage.server.tls.provider import Certificates
@@ -116,7 +116,7 @@ def test_certificates_by_variables_are_served_and_renewed(tmp_path: Path, ca: Ho
     env = by_variables(
         *(one.write(tmp_path, name) for name, one in zip("abc", (default, hub, wildcard), strict=True))
     )
-    with serving(tmp_path / "home", env=env) as served:
+    with serving(tmp_path / "home", env=env | quick_polls(tmp_path / "custom")) as served:
         for host, holder in names.items():
             assert serial(served, ca, host) == holder.serial, host
         expires = hub.certificate.not_valid_after_utc.isoformat()

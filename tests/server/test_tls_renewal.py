@@ -15,7 +15,7 @@ import pytest
 import yaml
 from cryptography import x509
 from tests.server import certs
-from tests.server.serving import LIMIT_S, Served, serving, until
+from tests.server.serving import LIMIT_S, Served, quick_polls, serving, until
 
 from moorage.config.load import load
 from moorage.server.processes.worker_config import draw, renew
@@ -47,7 +47,16 @@ def first(ca: Holder) -> Holder:
 
 @pytest.fixture
 def served(tmp_path: Path, files: Path, first: Holder) -> Iterator[Served]:
-    with serving(tmp_path / "home", http={"tls": first.write(files, "now")}) as server:
+    tls = first.write(files, "now")
+    with serving(tmp_path / "home", env=quick_polls(tmp_path / "custom"), http={"tls": tls}) as server:
+        yield server
+
+
+@pytest.fixture
+def impatient(tmp_path: Path, files: Path, first: Holder) -> Iterator[Served]:
+    """A server that takes files for wrong when they have not matched for a second."""
+    tls, env = first.write(files, "now"), quick_polls(tmp_path / "custom", MISMATCH_GRACE_S=1.0)
+    with serving(tmp_path / "home", env=env, http={"tls": tls}) as server:
         yield server
 
 
@@ -139,8 +148,9 @@ def test_the_moment_between_certificate_and_key_is_waited_out(
 
 @pytest.mark.slow
 def test_a_pair_that_stays_wrong_is_complained_of_and_the_old_one_served(
-    served: Served, files: Path, first: Holder, ca: Holder
+    impatient: Served, files: Path, first: Holder, ca: Holder
 ) -> None:
+    served = impatient
     workers = served.children()
     (files / "now.key").write_bytes(ca.key_pem())
     served.logged("the renewed certificate is not taken; the old one stays")
@@ -171,7 +181,7 @@ def test_a_secret_of_kubernetes_is_noticed(tmp_path: Path, ca: Holder) -> None:
     for name in ("tls.crt", "tls.key"):
         (mount / name).symlink_to(f"..data/{name}")
     tls = {"certificate": str(mount / "tls.crt"), "key": str(mount / "tls.key")}
-    with serving(tmp_path / "home", http={"tls": tls}) as served:
+    with serving(tmp_path / "home", env=quick_polls(tmp_path / "custom"), http={"tls": tls}) as served:
         assert serial(served) == one.serial
         (mount / "..data_tmp").symlink_to("..2")
         (mount / "..data_tmp").rename(mount / "..data")
@@ -188,7 +198,7 @@ def test_other_authorities_for_clients_are_noticed(tmp_path: Path, files: Path, 
     trusting.load_cert_chain(alice["certificate"], alice["key"])
     (files / "cas").write_bytes(old.pem)
     tls = {**ca.issue("registry.test").write(files, "now"), "clientcas": [str(files / "cas")]}
-    with serving(tmp_path / "home", http={"tls": tls}) as served:
+    with serving(tmp_path / "home", env=quick_polls(tmp_path / "custom"), http={"tls": tls}) as served:
         assert not _let_in(served, trusting)
         swap(files / "cas", new.pem)
         served.logged(f'msg="certificate renewed" files={files / "cas"} ')

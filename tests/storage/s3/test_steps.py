@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
+from tests.moments import sampled
 from tests.s3 import Bucket, Request, Trouble, a_bucket, front, is_moto
 from tests.storage.pushing import Client
 
@@ -34,8 +35,8 @@ DROPPED, LOST = Trouble(500, "InternalError"), Trouble(500, "InternalError", don
 CUTS = (0.03, 1.9, 1.901, 4.0, 4.321)
 """Ends of requests, in chunks: tails that stay in the state, short chunks, whole ones, more of them than parts."""
 PARTS = 3
-EVERY = int(os.environ.get("MOORAGE_STEPS", "4"))
-"""Only the first, and then each of so many requests, is fatal."""
+EVERY = int(os.environ.get("MOORAGE_STEPS") or sampled(8, 1))
+"""Only the first, and then each of so many requests, is fatal; those between them where the answer is lost."""
 
 
 @pytest.fixture
@@ -125,7 +126,7 @@ async def whole(world: World, driver: ObjectDriver) -> bool:
 @pytest.mark.parametrize("how", [DROPPED, LOST], ids=["before", "after"])
 async def test_a_crash_at_any_request_loses_and_tears_nothing(world: World, how: Trouble) -> None:
     """After a crash of any node at any request, acknowledged bytes are there, and a blob is whole or missing."""
-    step, died = 1 - EVERY, True
+    step, died = 1 - EVERY + (EVERY // 2 if how is LOST else 0), True
     while died:
         step += EVERY
         world.clear()
