@@ -27,7 +27,7 @@ _START_LIMIT_S = 90.0
 
 
 @contextmanager
-def dockerd(*, prefix: Sequence[str] = ()) -> Iterator[str]:
+def dockerd(*, prefix: Sequence[str] = (), options: Sequence[str] = ()) -> Iterator[str]:
     """A Docker engine without networks of its own; the value for DOCKER_HOST.  `prefix` runs its command."""
     require_root()
     for name in ("dockerd", "docker", "containerd", "runc", "iptables"):
@@ -40,7 +40,8 @@ def dockerd(*, prefix: Sequence[str] = ()) -> Iterator[str]:
             command = [
                 *prefix, require("dockerd"), "--data-root", f"{folder}/{driver}", "--exec-root", f"{folder}/exec",
                 "-H", f"unix://{folder}/d.sock", "--pidfile", f"{folder}/pid", "--iptables=false", "--bridge=none",
-                f"--storage-driver={driver}",
+                f"--storage-driver={driver}", "--allow-nondistributable-artifacts=127.0.0.0/8",
+                *options,
             ]  # fmt: skip
             with _daemon(command, folder / f"{driver}.log") as process:
                 if _wait(process, folder / "d.sock", _pings):

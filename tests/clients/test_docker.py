@@ -5,6 +5,7 @@ One engine serves the module; all its tests are one xdist group, so that they sh
 
 from __future__ import annotations
 
+import json
 import re
 from typing import TYPE_CHECKING, Protocol
 
@@ -12,6 +13,9 @@ import pytest
 from tests.clients.daemons import dockerd
 from tests.clients.layouts import Layout, busybox_tar, tar_of
 from tests.live import require
+
+from moorage.testing.builders import DOCKER_CONFIG, DOCKER_MANIFEST
+from moorage.types import Digest
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -136,6 +140,47 @@ def test_a_manifest_list_is_made_and_read(docker: Docker, built: str, wire: Wire
     docker("manifest", "push", "--insecure", name)
     assert '"manifests"' in docker("manifest", "inspect", "--insecure", name)
     docker("pull", name)
+
+
+@pytest.mark.parametrize("docker_types", [False, True], ids=["oci", "docker"])
+def test_layers_that_must_not_be_distributed_are_stored_when_they_are_pushed(
+    docker: Docker, reg: str, run: Run, wire: Wire, tmp_path: Path, docker_types: bool
+) -> None:
+    """The engine runs with `allow-nondistributable-artifacts`.
+
+    Only engines on Windows know such layers, and push them with that setting as any other, so the layer is pushed
+    by hand.  Without it nothing can be pulled, since the URL leads nowhere.
+    """
+    layout = Layout(tmp_path / "layout")
+    tars = [busybox_tar({"hello": b"#!/bin/sh\necho hello from windows\n"})]
+    document = json.loads(layout.read(layout.image(tars, Cmd=["/hello"])["digest"]))
+    [layer] = document["layers"]
+    layer["urls"] = ["https://layers.invalid/layer"]
+    layer["mediaType"] = "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip"
+    if docker_types:
+        layer["mediaType"] = "application/vnd.docker.image.rootfs.foreign.diff.tar.gzip"
+        document["mediaType"] = DOCKER_MANIFEST
+        document["config"]["mediaType"] = DOCKER_CONFIG
+    data = json.dumps(document).encode()
+    repository = f"docker/windows-{docker_types}".lower()
+    wire.push_blob(
+        repository, layout.read(document["config"]["digest"]), Digest.parse(document["config"]["digest"])
+    )
+    assert wire.put_manifest(repository, "v1", data, document["mediaType"]).status == 201
+    assert wire.blob(repository, Digest.parse(layer["digest"]), "HEAD").status == 404
+    name = f"{reg}/{repository}:v1"
+    docker("pull", name, fails=True)
+
+    wire.push_blob(repository, layout.read(layer["digest"]), Digest.parse(layer["digest"]))
+    assert str(Digest.of(data)) in docker("pull", name)
+    assert "hello from windows" in docker("run", "--rm", "--network", "none", name)
+    other = f"{reg}/docker/windows/copy:v1"
+    docker("tag", name, other)
+    assert pushed_digest(docker("push", other))
+    docker("rmi", "-f", name, other)
+    docker("pull", other)
+    assert "hello from windows" in docker("run", "--rm", "--network", "none", other)
+    docker("rmi", "-f", other)
 
 
 def test_an_unknown_image_is_said_to_be_unknown(docker: Docker, reg: str) -> None:

@@ -152,3 +152,19 @@ def test_an_image_is_pushed_in_either_format(form: str, skopeo: str, layout: Lay
     manifest = json.loads(run(skopeo, "inspect", "--raw", "--tls-verify=false", f"docker://{reg}/sk/{form}:v1"))
     assert ("docker" in manifest.get("mediaType", "")) == (form == "v2s2")
     run(skopeo, "copy", *PLAIN, f"docker://{reg}/sk/{form}:v1", f"docker://{reg}/sk/{form}-again:v1")
+
+
+def test_layers_that_must_not_be_distributed_need_not_be_pushed(
+    skopeo: str, layout: Layout, reg: str, run: Run, wire: Wire
+) -> None:
+    """Skopeo leaves them out, as they have URLs to fetch them from; the manifest is taken as it is."""
+    document = json.loads(layout.read(tagged(layout, "one")))
+    document["layers"][0] |= {
+        "mediaType": "application/vnd.oci.image.layer.nondistributable.v1.tar+gzip",
+        "urls": ["https://layers.invalid/layer"],
+    }
+    described = layout.tag("foreign", layout.add(json.dumps(document).encode(), document["mediaType"]))
+    run(skopeo, "copy", *PLAIN, f"oci:{layout.path}:foreign", f"docker://{reg}/sk/foreign:v1")
+    assert wire.manifest("sk/foreign", "v1").headers["docker-content-digest"] == described["digest"]
+    statuses = [wire.blob("sk/foreign", layer["digest"], "HEAD").status for layer in document["layers"]]
+    assert statuses == [404, 200]

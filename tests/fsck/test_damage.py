@@ -24,7 +24,7 @@ from moorage.testing.builders import artifact, blob, image, index
 from moorage.types import Digest, RepoName, Tag
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Callable, Collection
     from contextlib import AbstractAsyncContextManager
 
     from moorage.storage.driver import Driver, Reader, Version, When
@@ -65,11 +65,22 @@ class Recorder:
 
 
 async def checked(
-    driver: Driver, *, repair: bool = False, digests: bool = False, later: timedelta = timedelta(hours=2)
+    driver: Driver,
+    *,
+    repair: bool = False,
+    digests: bool = False,
+    later: timedelta = timedelta(hours=2),
+    is_sparse: Callable[[RepoName], bool] = lambda _: False,
 ) -> tuple[Recorder, CheckSummary]:
     """A check that runs `later` than everything was written."""
     recorder, now = Recorder(), datetime.now(UTC) + later
-    options = CheckOptions(now - timedelta(hours=1), now - timedelta(minutes=90), digests=digests, repair=repair)
+    options = CheckOptions(
+        now - timedelta(hours=1),
+        now - timedelta(minutes=90),
+        digests=digests,
+        repair=repair,
+        is_sparse=is_sparse,
+    )
     return recorder, await check(driver, options, recorder)
 
 
@@ -521,6 +532,24 @@ async def test_a_repository_of_blobs_only(store: MemoryDriver) -> None:
     """The catalog does not list it."""
     await write(store, layout.layer_link(RepoName("blobs/only"), ABSENT), b"")
     await check_and_repair(store, "layer-torn")
+
+
+async def test_absent_content_of_a_sparse_manifest_is_noted(store: MemoryDriver) -> None:
+    """Also if another repository has the bytes: a repair must not give its readers what they may not read.
+
+    A link shows that the layer was pushed, so that its bytes are lost.
+    """
+    await serving(store).push_blob(LAYER, "team/other")
+    await store.delete([LINK])
+    assert await kinds(store) == {"content-unlinked"}
+    recorder, summary = await checked(store, repair=True, is_sparse=lambda name: name == APP)
+    assert recorder.kinds == {"content-absent"}
+    assert summary.clean
+    assert (await serving(store).blob(LAYER, APP)).status_code == 404
+    await write(store, LINK, LAYER.digest)
+    await store.delete([layout.blob_data(LAYER.digest)])
+    recorder, _ = await checked(store, is_sparse=lambda name: name == APP)
+    assert recorder.kinds == {"content-missing", "layer-missing"}
 
 
 def test_every_kind_is_provoked_here() -> None:

@@ -42,6 +42,7 @@ def check(
     from moorage.cli.problems import load_or_exit, require_data_directory
     from moorage.cli.progress import run_with_progress
     from moorage.fsck.store import CheckOptions
+    from moorage.wiring.validation import is_sparse_in
 
     settings = load_or_exit(config).settings
     if settings.storage.driver == "inmemory":
@@ -54,6 +55,7 @@ def check(
         stale_before=now - timedelta(seconds=settings.storage.maintenance.uploadpurging.age),
         digests=digests,
         repair=repair,
+        is_sparse=is_sparse_in(settings),
     )
     summary = run_with_progress(
         lambda meter: _work(settings, options, meter, as_json=as_json, notes=notes),

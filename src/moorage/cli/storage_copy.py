@@ -67,6 +67,7 @@ def copy(
 
     from moorage.cli.progress import run_with_progress
     from moorage.copy.repositories import CopyOptions
+    from moorage.wiring.validation import is_sparse_in
 
     if all_blobs and repository:
         raise typer.BadParameter("it would copy the blobs of all repositories", param_hint="--all-blobs")
@@ -82,6 +83,7 @@ def copy(
         recheck=recheck,
         dry_run=dry_run,
         at_once=concurrency,
+        is_sparse=is_sparse_in(source_settings),
     )
     tally = run_with_progress(
         lambda meter: _work(source_settings, target_settings, options, meter),

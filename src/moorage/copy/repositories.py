@@ -4,7 +4,8 @@ Several repositories at the same time, and of each first the blobs with their la
 children before the index that names them, then the tags.
 
 A manifest is copied only with its content: config and layers (not foreign ones, whose bytes another server has)
-and those children of an index that are in the source repository.  An incomplete one is reported and left out, with
+and those children of an index that are in the source repository.  Where manifests may be sparse, those config and
+layers are left out that the source repository does not link.  An incomplete one is reported and left out, with
 the tags that point at it, unless `incomplete` is set.  A manifest that this registry cannot read (schema 1) is
 copied as it is.  Referrer links are made from the manifests, so artifacts that CNCF Distribution has no list of
 are listed at the destination.
@@ -51,7 +52,7 @@ from moorage.storage.driver import ABSENT, Conflict, KeyMissing, ObjectTooLarge,
 from moorage.types import Digest
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from moorage.copy.progress import CopyReporter
     from moorage.registry.collection_gate import CollectionSnapshot
@@ -75,7 +76,10 @@ _TRIES: Final = 100
 
 @dataclass(frozen=True, slots=True)
 class CopyOptions:
-    """`repositories`: shell patterns of names, none for all; `at_once`: transfers of blobs at the same time."""
+    """`repositories`: shell patterns of names, none for all; `at_once`: transfers of blobs at the same time.
+
+    `is_sparse`: manifests of this repository of the source may lack config and layers.
+    """
 
     repositories: tuple[str, ...] = ()
     all_blobs: bool = False
@@ -84,6 +88,7 @@ class CopyOptions:
     recheck: bool = False
     dry_run: bool = False
     at_once: int = 4
+    is_sparse: Callable[[RepoName], bool] = lambda _: False
 
 
 class Copier:
@@ -317,7 +322,7 @@ class Copier:
 
     async def _copy_content(self, name: RepoName, digest: Digest, parsed: Parsed, depth: int) -> bool:
         layers = [layer.digest for layer in parsed.blobs if not layer.external]
-        missing = [layer for layer in layers if not await self._layer(name, layer)]
+        missing = [layer for layer in layers if not await self._layer_of_manifest(name, layer)]
         missing += [child.digest for child in parsed.children if not await self._child(name, child.digest, depth)]
         if not missing or self._options.incomplete:
             return True
@@ -325,6 +330,17 @@ class Copier:
             shown = ", ".join(map(str, missing[:_SHOWN])) + (", ..." if len(missing) > _SHOWN else "")
             self._problem(f"{name}@{digest}", f"left out: the source lacks some of its content: {shown}")
         return False
+
+    async def _layer_of_manifest(self, name: RepoName, digest: Digest) -> bool:
+        """Copy a config or layer; True also if the source lacks it and may."""
+        if await self._layer(name, digest):
+            return True
+        return self._options.is_sparse(name) and not await self._is_linked(name, digest)
+
+    async def _is_linked(self, name: RepoName, digest: Digest) -> bool:
+        """Return whether the source has a link, torn or not."""
+        found, when = await resolve(self._source, layout.layer_link(name, digest))
+        return found is not None or when is not ABSENT
 
     async def _child(self, name: RepoName, digest: Digest, depth: int) -> bool:
         """Copy a child of an index; True also if the source lacks it: an index may name images of other places."""

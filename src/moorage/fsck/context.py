@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from moorage.registry.collection_gate import CollectionGate, CollectionSnapshot
     from moorage.registry.manifests import StoredManifests
     from moorage.storage.driver import Driver, Key
+    from moorage.types import RepoName
 
 __all__ = ["CheckContext"]
 
@@ -30,7 +31,7 @@ class CheckContext:
 
     `settled_before`: an object written later may belong to a push that has not ended yet.  `begun`: state of
     garbage collection from before the inventory.  Once a run has changed it, nothing is repaired any more: the
-    check has seen bytes that may be gone.
+    check has seen bytes that may be gone.  `is_sparse`: manifests of this repository may lack config and layers.
     """
 
     driver: Driver
@@ -41,6 +42,7 @@ class CheckContext:
     reported: Callable[[Finding], None]
     gate: CollectionGate
     begun: CollectionSnapshot
+    is_sparse: Callable[[RepoName], bool]
 
     @property
     def blobs(self) -> BlobStore:

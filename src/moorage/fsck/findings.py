@@ -56,6 +56,10 @@ KINDS: Final = {
     "manifest-unreadable": Kind(_WARNING, "the manifest is not served: schema 1, or no manifest at all"),
     "content-unsupported": Kind(_WARNING, "the manifest is served, but not what it names by sha384, for instance"),
     "content-missing": Kind(_ERROR, "pulls of this image fail"),
+    "content-absent": Kind(
+        _NOTE,
+        "a mirror fetches the blob; else it is unknown, as `validation.manifests.layers: none` allows",
+    ),
     "content-unlinked": Kind(_ERROR, "pulls of this image fail", "writes the link"),
     "child-absent": Kind(
         _NOTE, "this platform cannot be pulled from here; an index may name images of other registries"

@@ -187,6 +187,10 @@ class RepositoryCheck:
         revision = layout.revision_link(self.name, manifest)
         if not await has_link(self.context.driver, revision):
             return False  # deleted meanwhile
+        if self.context.is_sparse(self.name):
+            # Also if the store has the bytes: they may be of another repository, with readers of its own.
+            await self.context.report("content-absent", revision, f"{layer.digest} is not in this repository")
+            return False
         size = await self.context.inventory.size_now(layer.digest)
         if size is None:
             return True

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from moorage.storage.driver import Driver, Key
-    from moorage.types import Digest
+    from moorage.types import Digest, RepoName
 
 __all__ = ["CheckOptions", "CheckReporter", "CheckSummary", "check"]
 
@@ -36,13 +36,15 @@ _HASHED: Final = 4
 @dataclass(frozen=True, slots=True)
 class CheckOptions:
     """`settled_before`: objects written later may belong to a running push; `stale_before`: uploads and temporary
-    files begun earlier are abandoned.  `digests`: hash every blob.
+    files begun earlier are abandoned.  `digests`: hash every blob.  `is_sparse`: manifests of this repository may
+    lack config and layers.
     """
 
     settled_before: datetime
     stale_before: datetime
     digests: bool = False
     repair: bool = False
+    is_sparse: Callable[[RepoName], bool] = lambda _: False
 
 
 @dataclass(slots=True)
@@ -92,7 +94,15 @@ async def check(driver: Driver, options: CheckOptions, reporter: CheckReporter) 
     reporter.phase("objects listed", None)
     inventory = await make_inventory(driver, reporter.advanced)
     context = CheckContext(
-        driver, StoredManifests(driver), inventory, options.settled_before, options.repair, reported, gate, begun
+        driver,
+        StoredManifests(driver),
+        inventory,
+        options.settled_before,
+        options.repair,
+        reported,
+        gate,
+        begun,
+        options.is_sparse,
     )
     await _check_inventory(context)
     reporter.phase("repositories", len(inventory.names))

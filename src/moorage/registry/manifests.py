@@ -354,7 +354,20 @@ class StoredManifests:
         if self._trash is not None:
             await self._trash.add_manifest(name, digest, by=by, reason=reason)
         await self._tags.mark_deleted(name, digest)
+        await self._unlink(name, digest)
 
+    async def evict(self, name: RepoName, digest: Digest) -> None:
+        """Remove a manifest of a cache, whose tags are removed, without a trash record and a deletion mark.
+
+        A tag that is set to it meanwhile lives again when the manifest is stored again, as it should: both come
+        from the upstream.  And storing it again does not cost a look at every tag.
+        """
+        with refusing():
+            if not await self._links.exists(REVISION, name, digest):
+                raise ManifestUnknown(str(digest))
+            await self._unlink(name, digest)
+
+    async def _unlink(self, name: RepoName, digest: Digest) -> None:
         async def unreferred() -> bool:
             await self._remove_referrer(name, digest)
             self.contents.drop(digest)

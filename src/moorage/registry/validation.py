@@ -38,13 +38,20 @@ class ValidationRules:
     Without `allow_urls` and `deny_urls` every URL is accepted that `media.parse` accepts (the reference then
     accepts none, and fails the conformance suite's non-distributable layers); with either, only http(s) ones that
     pass. `platforms` None: all children of an index must exist; empty: none; else only those of these (os,
-    architecture) pairs.  `classes` empty: any kind of image.
+    architecture) pairs, so none without a platform.  `layers` False: config and layers need not exist.  `classes`
+    empty: any kind of image.
     """
 
     allow_urls: tuple[re.Pattern[str], ...] = ()
     deny_urls: tuple[re.Pattern[str], ...] = ()
     platforms: frozenset[tuple[str, str]] | None = None
     classes: frozenset[str] = frozenset()
+    layers: bool = True
+
+    @classmethod
+    def sparse(cls) -> ValidationRules:
+        """Return rules that accept any manifest, of which nothing needs to exist."""
+        return cls(platforms=frozenset(), layers=False)
 
     def check(self, parsed: Parsed) -> None:
         """Raise ManifestInvalid or Denied for a manifest that the configuration does not allow."""
@@ -66,18 +73,26 @@ class ValidationRules:
         if not allowed or denied or not media.is_web_url(url):
             raise ManifestInvalid(f"validation.manifests.urls does not allow {url[:200]!a}")
 
-    def needs(self, child: media.Child) -> bool:
+    def needs_layer(self, layer: media.Layer) -> bool:
+        """Return whether this config or layer must exist."""
+        return self.layers and not layer.external
+
+    def needs_child(self, child: media.Child) -> bool:
         """Return whether this child of an index must exist."""
         return self.platforms is None or (child.platform is not None and child.platform in self.platforms)
 
 
 @dataclass(frozen=True, slots=True)
 class _Reference:
-    """A blob, or with `child` a manifest, that a manifest names; `size` None: of any size."""
+    """A blob, or with `child` a manifest, that a manifest names; `size` None: of any size.
+
+    Without `needed` it may be absent.
+    """
 
     digest: Digest
     size: int | None
     child: bool
+    needed: bool
 
 
 @dataclass(slots=True)
@@ -106,12 +121,21 @@ class ReferenceCheck:
     ) -> NeededContent:
         """Return the references of the manifest `digest`, with itself; condemned digests are rescued.
 
+        What may be absent is looked up, too: if the repository has it, garbage collection must not remove it.
+
         Raises ManifestBlobUnknown with what this repository does not have: everything, if it is not much.
         Raises ManifestInvalid if a blob has another size than its descriptor, and its bytes are whole.
         """
-        blobs = (_Reference(blob.digest, blob.size, child=False) for blob in parsed.blobs if not blob.external)
-        needed = (child.digest for child in parsed.children if self._rules.needs(child))
-        waiting = list(dict.fromkeys((*blobs, *(_Reference(digest, None, child=True) for digest in needed))))
+        rules = self._rules
+        blobs = (
+            _Reference(blob.digest, blob.size, child=False, needed=rules.needs_layer(blob))
+            for blob in parsed.blobs
+        )
+        children = (
+            _Reference(child.digest, None, child=True, needed=rules.needs_child(child))
+            for child in parsed.children
+        )
+        waiting = list(dict.fromkeys((*blobs, *children)))
         absent: dict[str, None] = {}
         found = NeededContent({digest}, {REVISION(name, digest): digest})
         if begun.in_progress and not await self._gate.admits(begun, name, digest):
@@ -133,7 +157,7 @@ class ReferenceCheck:
                     found.links[kind(name, reference.digest)] = reference.digest
                     found.stored.add(stored)
                     return None
-            return str(reference.digest)
+            return str(reference.digest) if reference.needed else None
 
         while waiting and len(absent) < _MISSING_ENOUGH:
             checked, waiting = waiting[:_MISSING_ENOUGH], waiting[_MISSING_ENOUGH:]

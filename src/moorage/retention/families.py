@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from moorage.registry.tags import TagState
     from moorage.types import Digest, RepoName, Tag
 
-__all__ = ["Facts", "ManifestFacts", "closure", "in_order_of_removal", "subject_of", "top_level", "with_subjects"]
+__all__ = [
+    "Facts",
+    "FamilyGraph",
+    "ManifestFacts",
+    "closure",
+    "in_order_of_removal",
+    "subject_of",
+    "top_level",
+    "with_subjects",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,26 +71,37 @@ def subject_of(facts: Facts, state: TagState) -> Digest | None:
     return subject if subject in facts.manifests and subject != state.digest else None
 
 
+class FamilyGraph:
+    """Relations between the manifests of a repository, for several questions: each manifest is looked at once."""
+
+    def __init__(self, facts: Facts) -> None:
+        self._manifests = facts.manifests
+        self._followers: dict[Digest, list[Digest]] = {}
+        for digest, manifest in facts.manifests.items():
+            if manifest.subject is not None:
+                self._followers.setdefault(manifest.subject, []).append(digest)
+        for state in facts.alive():
+            subject = cosign_subject(state.tag)
+            if subject is not None:
+                self._followers.setdefault(subject, []).append(state.digest)
+
+    def closure(self, roots: Iterable[Digest]) -> set[Digest]:
+        """Return the manifests that live while `roots` do: platforms, referrers, and those of cosign's tags."""
+        found: set[Digest] = set()
+        queue = list(roots)
+        while queue:
+            digest = queue.pop()
+            if digest in found or digest not in self._manifests:
+                continue
+            found.add(digest)
+            queue += self._manifests[digest].children
+            queue += self._followers.get(digest, ())
+        return found
+
+
 def closure(facts: Facts, roots: Iterable[Digest]) -> set[Digest]:
-    """Return the manifests that live while `roots` do: platforms, referrers, and those of cosign's tags."""
-    followers: dict[Digest, list[Digest]] = {}
-    for digest, manifest in facts.manifests.items():
-        if manifest.subject is not None:
-            followers.setdefault(manifest.subject, []).append(digest)
-    for state in facts.alive():
-        subject = cosign_subject(state.tag)
-        if subject is not None:
-            followers.setdefault(subject, []).append(state.digest)
-    found: set[Digest] = set()
-    queue = [root for root in roots if root in facts.manifests]
-    while queue:
-        digest = queue.pop()
-        if digest in found or digest not in facts.manifests:
-            continue
-        found.add(digest)
-        queue += facts.manifests[digest].children
-        queue += followers.get(digest, ())
-    return found
+    """Return the manifests that live while `roots` do; see `FamilyGraph`, for several calls."""
+    return FamilyGraph(facts).closure(roots)
 
 
 def with_subjects(facts: Facts, digests: Iterable[Digest]) -> set[Digest]:

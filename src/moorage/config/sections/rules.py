@@ -154,6 +154,12 @@ class ManifestRules(Section):
 
     urls: Urls = setting(Urls, "URLs in layers.")
     indexes: Indexes = setting(Indexes, "Images of an index.")
+    layers: Annotated[Literal["all", "none"], one_of("all", "none", fold=True, empty="all")] = setting(
+        "all",
+        "Configs and layers that must exist: `all` or `none`. With `none`, also if `disabled` is set, a manifest "
+        "is accepted without them; a pull of an absent one is answered 404.",
+        own=True,
+    )
 
 
 class Validation(Section):
