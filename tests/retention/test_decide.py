@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 from moorage.patterns import Glob
 from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import ImmutableRule, Protection
+from moorage.registry.tag_selection import TagSelector
 from moorage.registry.tags import TagState
 from moorage.retention.decide import Pulls, RetentionPlan, decide
 from moorage.retention.families import Facts, ManifestFacts
-from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule
 from moorage.storage.driver import Key, Stat
 from moorage.types import Digest, RepoName, Tag
 

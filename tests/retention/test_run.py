@@ -13,8 +13,9 @@ from tests.retention.repositories import NAME, NEVER, Repository
 from moorage.patterns import Glob
 from moorage.registry.holds import Hold, LegalHolds
 from moorage.registry.protection import Protection
+from moorage.registry.tag_selection import TagSelector
 from moorage.retention.families import closure
-from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule
 from moorage.storage.driver import Key
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
