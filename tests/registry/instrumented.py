@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from moorage.storage.bulk import OneByOne
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost
-from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
+from moorage.storage.driver_defaults import adopt_by_copying, publish_in_steps, write_one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Sequence
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
         Reader,
         SignedUrl,
         Stat,
+        Stored,
         Uploads,
         UploadState,
         Version,
@@ -89,6 +90,9 @@ class InstrumentedDriver:
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
+
+    async def adopt(self, key: Key, path: str) -> Stored:
+        return await adopt_by_copying(self, key, path)
 
     async def delete(self, keys: Collection[Key]) -> None:
         await self._change(f"delete {' '.join(keys)}")

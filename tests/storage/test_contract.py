@@ -10,11 +10,12 @@ from tests.azure import a_container
 from tests.s3 import a_bucket, cannot_hold
 from tests.storage.gcs import bucket as gcs_bucket
 
-from moorage.storage.driver import KeyMissing
+from moorage.storage.driver import Key, KeyMissing
 from moorage.storage.filesystem.driver import FilesystemDriver
 from moorage.storage.memory import MemoryDriver
 from moorage.storage.object_store.driver import ObjectDriver
 from moorage.testing.driver_contract import DriverContract
+from moorage.testing.listing_contract import flat, keys_below
 from moorage.testing.memory_objects import Bucket, MemoryObjects
 from moorage.testing.upload_contract import LockingContract, ReplacingContract
 
@@ -92,7 +93,7 @@ class TestGcs(DriverContract):
                 return
             bucket.server.quantum, bucket.server.open_to_all = 1000, True
             monkeypatch.setenv("STORAGE_EMULATOR_HOST", bucket.server.endpoint)
-            yield lambda: bucket.driver(chunksize=1000, sources=3, endpoint="", credentials={})
+            yield lambda: bucket.driver(chunksize=5000, sources=3, endpoint="", credentials={})
 
 
 class TestAzure(DriverContract):
@@ -104,6 +105,15 @@ class TestAzure(DriverContract):
     def connect(self, request: pytest.FixtureRequest) -> Iterator[Callable[[], Driver]]:
         with a_container() as container:
             yield lambda: container.driver(request.param, chunk=20_000, small=2_000, list_page=100)
+
+    async def test_many_names(self, driver: Driver) -> None:
+        """Three pages, of a hundred names each; `TestAzureAtOnce` has 1100 in pages as a registry lists them."""
+        names = [f"{number:03d}" for number in range(220)]
+        for name in names:
+            await driver.write(Key(f"many/{name}"), b"")
+        assert await flat(driver.children(Key("many"))) == names
+        assert await flat(driver.children(Key("many"), after="179", limit=30)) == names[180:210]
+        assert sorted(await keys_below(driver, "many")) == [f"many/{name}" for name in names]
 
 
 class TestAzureAtOnce(DriverContract):

@@ -342,6 +342,12 @@ class BlobStore:
         else:
             await self._sizes.forget(digest)
 
+    async def adopt(self, digest: Digest, path: str, size: int) -> None:
+        """Make a local file of `size` bytes, which have been proven, the blob.  Raises as `Driver.adopt`."""
+        collections = self._collections
+        await self._driver.adopt(layout.blob_data(digest), path)
+        await self._published(digest, size, collections)
+
     async def write(self, digest: Digest, data: bytes) -> None:
         """Make sure that `data`, whose digest it is, is stored durably."""
         await self._writes.ensure(layout.blob_data(digest), data)

@@ -24,6 +24,7 @@ from moorage.registry.history import TagHistory
 from moorage.registry.links import Links
 from moorage.registry.manifest_contents import MANIFESTS_BYTES, ManifestContents
 from moorage.registry.manifests import StoredManifests
+from moorage.registry.mirrored import MirroredContent
 from moorage.registry.protection import UNPROTECTED, Protection
 from moorage.registry.referrers import REFERRERS_BYTES, StoredReferrers
 from moorage.registry.repositories import StoredRepositories
@@ -118,6 +119,21 @@ class _Shared:
         )
         self.contents = ManifestContents(self.store, cache_bytes=options.cache_share(MANIFESTS_BYTES))
 
+    def mirrored(self) -> MirroredContent:
+        """Return the writer of mirrored content; it has neither protection nor undo."""
+        manifests = StoredManifests(
+            self._driver,
+            delete_enabled=True,
+            rules=ValidationRules.sparse(),
+            store=self.store,
+            links=self.links,
+            tags=TagStore(self._driver, links=self.links, writes=self._writes),
+            contents=self.contents,
+            writes=self._writes,
+            gate=self.gate,
+        )
+        return MirroredContent(self.store, self.links, self.gate, manifests)
+
     def manifests(self, pulls: PullRecorder | None, history: TagHistory | None) -> StoredManifests:
         return StoredManifests(
             self._driver,
@@ -162,6 +178,7 @@ class StoredRegistry:
         self.pulls = pulls
         self._sizes: Sizes = MemorySizes(_SIZES) if sizes is None else sizes
         shared = _Shared(driver, options, self._sizes, clock=clock, sleep=sleep)
+        self.mirrored: Final = shared.mirrored()
         self._links = links = shared.links
         self._gate = gate = shared.gate
         store = shared.store
@@ -205,7 +222,8 @@ class StoredRegistry:
         yield _counts("manifests", self.manifests.contents.cache)
         yield _counts("referrers", self.referrers.cache)
 
-    async def close(self) -> None:
+    async def close(self, *, driver: bool = True) -> None:
+        """See `registry.interface.Registry`.  `driver` False: the driver stays open, for its owner."""
         self.uploads.close()
         if self.pulls is not None:
             await self.pulls.close()
@@ -215,7 +233,8 @@ class StoredRegistry:
         for rule in self._rules:
             await rule.close()
         await self._sizes.close()
-        await self._driver.close()
+        if driver:
+            await self._driver.close()
 
 
 def _counts(name: str, cache: LRUCache[Any, Any] | Sizes | Links) -> CacheCounts:

@@ -486,6 +486,14 @@ class Driver(Protocol):
     def create(self, key: Key) -> AbstractAsyncContextManager[Writer]:
         """Write an object of any size in one go.  Leaving without `commit` leaves nothing."""
 
+    async def adopt(self, key: Key, path: str) -> Stored:
+        """Make a local file, complete and never changed again, the object `key`, durably.
+
+        For keys that name their content; what `Writer.commit` states about an object under the key holds here.
+        A filesystem moves the file, so that `path` is gone; elsewhere its bytes are copied, and it stays.  The
+        file may be open for reading, and stays readable.  Raises KeyMissing if there is no file.
+        """
+
     def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
         """Yield names directly below `prefix`, of objects and prefixes alike, in byte order of the name, each
         once, only those greater than `after`, at most `limit` of them, in pages.  No names: no pages.

@@ -7,7 +7,7 @@ Wraps any driver, only for metrics or traces.  Actions are named as by CNCF Dist
     PutContent  write, write_ordered,    Writer  create, uploads.append: likewise
                 uploads.begin
     Stat        stat, probe, uploads.state      Write, Commit  (Moorage) bytes handed over; made durable
-    Delete      delete, remove_unchanged, Move    uploads.publish; publish, with all that it does
+    Delete      delete, remove_unchanged, Move    uploads.publish, adopt; publish, with all that it does
     List        children, each page      Walk    scan, uploads.abandoned, each page
     URLFor      handover
 
@@ -129,6 +129,10 @@ class InstrumentedDriver:
             return _Writer(writer, self.name, key, self._watch)
 
         return _TimedEntry(self._inner.create(key), self._watch(self.name, "Writer", key), timed)
+
+    async def adopt(self, key: Key, path: str) -> Stored:
+        with self._watch(self.name, "Move", key):
+            return await self._inner.adopt(key, path)
 
     def children(self, prefix: Key, *, after: str = "", limit: int | None = None) -> AsyncIterator[Sequence[str]]:
         return self._pages(self._inner.children(prefix, after=after, limit=limit), "List", prefix)

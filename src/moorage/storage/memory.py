@@ -36,7 +36,7 @@ from moorage.storage.driver import (
     UploadState,
     Version,
 )
-from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
+from moorage.storage.driver_defaults import adopt_by_copying, publish_in_steps, write_one_by_one
 from moorage.storage.keys import check_key
 
 if TYPE_CHECKING:
@@ -145,6 +145,9 @@ class MemoryDriver:
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
+
+    async def adopt(self, key: Key, path: str) -> Stored:
+        return await adopt_by_copying(self, key, path)
 
     async def stat(self, key: Key) -> Stat:
         found = self._object(key)

@@ -43,6 +43,7 @@ from moorage.testing.upload_contract import UploadContract
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
 
     from moorage.storage.driver import When
 
@@ -399,6 +400,24 @@ class ObjectContract:
         await asyncio.gather(*(create(node) for node in (driver, other) * 4))
         assert (await driver.read(KEY)).data == b"x" * size
         assert [len(page) async for page in driver.scan(Key("docker"))] == [1]
+
+    @pytest.mark.parametrize("size", [0, 1, 3 << 20])
+    async def test_a_file_becomes_an_object(
+        self, driver: Driver, other: Driver, tmp_path: Path, size: int
+    ) -> None:
+        """A cached download that is adopted wrongly is a blob that no client can use."""
+        file = tmp_path / "part"
+        file.write_bytes(b"x" * size)
+        with file.open("rb") as reader:
+            await driver.adopt(KEY, str(file))
+            assert reader.read() == b"x" * size
+        async with other.open(KEY) as found:
+            assert b"".join([piece async for piece in found]) == b"x" * size
+
+    async def test_a_missing_file_is_not_adopted(self, driver: Driver, tmp_path: Path) -> None:
+        """A file that another process has adopted meanwhile must be known to be gone."""
+        with pytest.raises(KeyMissing):
+            await driver.adopt(KEY, str(tmp_path / "gone"))
 
     async def test_a_new_store_is_alive(self, driver: Driver) -> None:
         """A registry over an empty volume passes its health check."""

@@ -40,6 +40,7 @@ from moorage.storage.driver import (
     Version,
     Write,
 )
+from moorage.storage.driver_defaults import adopt_by_copying
 from moorage.storage.filesystem.bulk import FilesystemBulk
 from moorage.storage.filesystem.data_directory import DataDirectory, check_readable
 from moorage.storage.filesystem.durable import (
@@ -51,6 +52,7 @@ from moorage.storage.filesystem.durable import (
     is_temporary_name,
     open_regular,
     remove_tree,
+    sync,
     sync_directory,
     write_whole,
 )
@@ -303,6 +305,35 @@ class FilesystemDriver:
         finally:
             with translating("close", key, path, None):
                 await self.pool.run(writer.abandon)
+
+    async def adopt(self, key: Key, path: str) -> Stored:
+        target = self._path(key)
+        directory = os.path.dirname(target)
+
+        def move() -> bool:
+            try:
+                os.rename(path, target)
+            except OSError as error:
+                if error.errno != errno.EXDEV:
+                    raise
+                return False
+            sync_directory(directory)
+            return True
+
+        def work() -> bool:
+            with translating("adopt", key, path, KeyMissing):
+                fd, _ = open_regular(path)
+                try:
+                    os.utime(fd)  # a collector spares young objects; the file may be older
+                    sync(fd, path)
+                finally:
+                    os.close(fd)
+            with translating("adopt", key, target, None):
+                return self._directories.within(directory, move)
+
+        if await self.pool.run(work):
+            return Stored.WRITTEN
+        return await adopt_by_copying(self, key, path)
 
     async def children(
         self, prefix: Key, *, after: str = "", limit: int | None = None

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from moorage.shielding import run_to_completion
 from moorage.storage.bulk import OneByOne
 from moorage.storage.driver import ALWAYS, READ_LIMIT_BYTES, Driver, RequestCost, Stored
-from moorage.storage.driver_defaults import publish_in_steps, write_one_by_one
+from moorage.storage.driver_defaults import adopt_by_copying, publish_in_steps, write_one_by_one
 from moorage.storage.keys import check_key
 from moorage.storage.object_store.chunk_log import ChunkLog
 from moorage.storage.object_store.listing import names
@@ -82,6 +82,9 @@ class ObjectDriver:
 
     async def publish(self, home: Key, state: UploadState, to: Key, link: Write) -> Published:
         return await publish_in_steps(self, home, state, to, link)
+
+    async def adopt(self, key: Key, path: str) -> Stored:
+        return await adopt_by_copying(self, key, path)
 
     async def stat(self, key: Key) -> Stat:
         check_key(key)
