@@ -6,6 +6,7 @@
     ├── BlobUploadUnknown      BLOB_UPLOAD_UNKNOWN
     ├── Denied                 DENIED                    a policy forbids it; credentials cannot help
     ├── DigestInvalid          DIGEST_INVALID
+    ├── LoopDetected           UNSUPPORTED (508)         a mirror is its own upstream registry
     ├── ManifestBlobUnknown    MANIFEST_BLOB_UNKNOWN     one entry for each missing digest, the first 100 or so
     ├── ManifestInvalid        MANIFEST_INVALID
     ├── ManifestTooLarge       MANIFEST_INVALID (413)
@@ -30,6 +31,10 @@
     ├── TooManyTags            TAG_INVALID (414)
     ├── Unauthorized           UNAUTHORIZED (401)        credentials are missing, wrong or not enough
     ├── Unsupported            UNSUPPORTED               switched off, or never offered
+    │   └── MirrorReadOnly     UNSUPPORTED               a push into a mirror; the message names its upstream
+    ├── UpstreamDenies         DENIED                    the upstream registry of a mirror refuses
+    ├── UpstreamFailed         UNAVAILABLE (502)         ... cannot be reached, or fails
+    ├── UpstreamLimits         TOOMANYREQUESTS (429)     ... limits the rate; carries when to try again
     ├── StorageFull            UNAVAILABLE (507)         the disk or bucket is full or read-only
     └── Unavailable            UNAVAILABLE (503)         the back end is failing; worth a retry
 
@@ -52,11 +57,13 @@ __all__ = [
     "BlobUploadUnknown",
     "Denied",
     "DigestInvalid",
+    "LoopDetected",
     "ManifestBlobUnknown",
     "ManifestInvalid",
     "ManifestTooLarge",
     "ManifestUnknown",
     "MethodUnknown",
+    "MirrorReadOnly",
     "NameInvalid",
     "NameUnknown",
     "NotAName",
@@ -79,6 +86,9 @@ __all__ = [
     "Unauthorized",
     "Unavailable",
     "Unsupported",
+    "UpstreamDenies",
+    "UpstreamFailed",
+    "UpstreamLimits",
 ]
 
 _LOGGED_DIGESTS: Final = 10
@@ -201,6 +211,13 @@ class RouteUnknown(RegistryError):
 
     code = "NOT_FOUND"
     message = "no such endpoint"
+
+
+class LoopDetected(RegistryError):
+    """The request has come from this registry: an upstream registry of the mirror is the mirror itself."""
+
+    code = "UNSUPPORTED"
+    message = "loop detected: the upstream registry of this mirror is the mirror itself; correct proxy.remoteurl"
 
 
 class MethodUnknown(RegistryError):
@@ -370,11 +387,60 @@ class Unsupported(RegistryError):
     message = "The operation is unsupported."
 
 
+class MirrorReadOnly(Unsupported):
+    """A push into, or a deletion from, a mirrored repository.
+
+    The message names where to push instead, since most clients print nothing else.
+    """
+
+    message = "mirrored repositories are read-only"
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": str(self)}]
+
+
 class StorageFull(RegistryError):
     """The storage accepts no writes: the disk is full, over quota or read-only.  The log has the cause."""
 
     code = "UNAVAILABLE"
     message = "service unavailable"
+
+
+class UpstreamDenies(RegistryError):
+    """The upstream registry of a mirror refuses, or the settings do not allow to ask it.
+
+    The message has its words, since most clients print nothing else.  So have the next two.
+    """
+
+    code = "DENIED"
+    message = "the upstream registry refuses"
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": str(self)}]
+
+
+class UpstreamFailed(RegistryError):
+    """The upstream registry of a mirror cannot be reached, fails, or breaks the protocol."""
+
+    code = "UNAVAILABLE"
+    message = "the upstream registry failed"
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": str(self)}]
+
+
+class UpstreamLimits(RegistryError):
+    """The upstream registry of a mirror limits the rate; try again after `retry_after_s` seconds."""
+
+    code = "TOOMANYREQUESTS"
+    message = "the upstream registry limits the rate of requests"
+
+    def __init__(self, subject: str, *, retry_after_s: int) -> None:
+        super().__init__(subject)
+        self.retry_after_s = retry_after_s
+
+    def entries(self) -> list[dict[str, Any]]:
+        return [{"code": self.code, "message": str(self)}]
 
 
 class Unavailable(RegistryError):

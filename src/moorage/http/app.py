@@ -13,9 +13,12 @@ from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
 import structlog
+from starlette.datastructures import QueryParams
 
 from moorage.errors import (
+    LoopDetected,
     MethodUnknown,
+    NameUnknown,
     RangeInvalid,
     RangeNotSatisfiable,
     RegistryError,
@@ -23,11 +26,13 @@ from moorage.errors import (
     TooManyRequests,
     Unauthorized,
     Unavailable,
+    UpstreamLimits,
 )
 from moorage.http import routes
 from moorage.http.auth import Guard
 from moorage.http.context import Call
 from moorage.http.errors import to_response, unexpected
+from moorage.http.headers import lines_of
 from moorage.http.public import PublicRequest
 from moorage.http.reply import API_VERSION, Answer, Reply
 from moorage.http.streaming import ClientDisconnected
@@ -35,6 +40,7 @@ from moorage.http.uploads import place_headers
 from moorage.http.urls import path_outside
 from moorage.registry.interface import UploadStatus
 from moorage.types import parse_repo_name
+from moorage.via import RECEIVED_VIA
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -87,6 +93,7 @@ class _App:
         self._tokens = tokens
         self._drop_untrusted_headers = options.clients.drop_untrusted_headers
         self._guard = None if authority is None else Guard(authority)
+        self._mirrors = bool(options.via or options.namespaces)
         configured = [(key.lower().encode("latin-1"), value.encode("latin-1")) for key, value in options.headers]
         self._added = (API_VERSION, *configured)
 
@@ -138,6 +145,8 @@ class _App:
                 found = route.endpoint(method, readonly=self._options.readonly)
             handler, access = found
             added = self._added
+            if self._mirrors:
+                self._adapt(scope, params)
             call = Call(scope, receive, self._registry, self._options, params)
             if self._guard is not None:
                 call.principal = await self._guard.admit(call, access)
@@ -156,6 +165,27 @@ class _App:
             response = unexpected()
         response.raw_headers = [*response.raw_headers, *added]
         return response
+
+    def _adapt(self, scope: Scope, params: dict[str, str]) -> None:
+        """Apply containerd's parameter `ns`: the name is one of that registry.
+
+        Raises LoopDetected for a request that this registry itself has sent, also through other mirrors, and
+        NameUnknown for the name of another registry: a local repository of the same name has other images.
+        """
+        options = self._options
+        received = b", ".join(lines_of(scope, b"via"))
+        if options.via and options.via in received:
+            raise LoopDetected
+        RECEIVED_VIA.set(received.decode("latin-1"))
+        if options.namespaces and "name" in params and scope["query_string"]:
+            namespace = QueryParams(scope["query_string"]).get("ns", "").lower()
+            if namespace and (prefix := options.namespaces.get(namespace)) is None:
+                raise NameUnknown(
+                    f"this registry does not mirror {namespace}; add it to proxy.upstreams, or to proxy.names "
+                    "if it is a name of this registry"
+                )
+            if namespace and prefix:
+                params["name"] = f"{prefix}/{params['name']}"
 
     async def _public(self, route: Route[PublicRequest], scope: Scope, receive: Receive) -> Answer:
         method = scope["method"]
@@ -223,7 +253,7 @@ def _headers_of(error: RegistryError, call: Call | None) -> dict[str, str]:
         return {"allow": ", ".join(error.allowed)}
     if isinstance(error, Unauthorized):
         return {"www-authenticate": error.challenge}
-    if isinstance(error, TooManyRequests | Unavailable) and error.retry_after_s:
+    if isinstance(error, TooManyRequests | Unavailable | UpstreamLimits) and error.retry_after_s:
         return {"retry-after": str(error.retry_after_s)}
     if isinstance(error, RangeNotSatisfiable):
         return {"content-range": f"bytes */{error.size}"}

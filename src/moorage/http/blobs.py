@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Final
 
 from moorage.http.ranges import check_match, matches, parse_range
 from moorage.http.reply import Reply
-from moorage.http.streaming import FileResponse, PiecesResponse
-from moorage.registry.interface import BlobRedirect
+from moorage.http.streaming import FileResponse, GrowingFileResponse, PiecesResponse
+from moorage.registry.interface import BlobRedirect, GrowingFile
 
 if TYPE_CHECKING:
     from moorage.http.context import Call
@@ -76,6 +76,8 @@ async def get_blob(call: Call) -> Answer:
         return Reply(status, headers, content)
     if isinstance(content, FileIO):
         return FileResponse(content, span, status, headers)
+    if isinstance(content, GrowingFile):
+        return GrowingFileResponse(content, span, status, headers)
     return await PiecesResponse(content, status, headers).open()
 
 

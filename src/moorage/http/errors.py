@@ -26,6 +26,7 @@ STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.BlobUploadUnknown: 404,
     errors.Denied: 403,
     errors.DigestInvalid: 400,
+    errors.LoopDetected: 508,
     errors.ManifestBlobUnknown: 400,
     errors.ManifestInvalid: 400,
     errors.ManifestTooLarge: 413,
@@ -52,6 +53,10 @@ STATUS: Final[Mapping[type[errors.RegistryError], int]] = {
     errors.Unauthorized: 401,
     errors.Unavailable: 503,
     errors.Unsupported: 405,
+    errors.MirrorReadOnly: 405,
+    errors.UpstreamDenies: 403,
+    errors.UpstreamFailed: 502,
+    errors.UpstreamLimits: 429,
 }
 
 

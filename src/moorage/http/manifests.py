@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["delete_manifest", "get_manifest", "put_manifest"]
 
 _TAGS_AT_ONCE: Final = 100
+_WARNING_CHARS: Final = 300
 
 
 async def get_manifest(call: Call) -> Answer:
@@ -39,11 +40,21 @@ async def get_manifest(call: Call) -> Answer:
         call.name(), call.reference(), accepts=call.accepts, pull=call.method == "GET"
     )
     headers = _headers(manifest.digest, manifest.media_type, len(manifest.data))
+    if manifest.stale:
+        headers = (_warning(manifest.stale), *headers)
     if b"if-match" in call.headers:
         check_match(call.list_header(b"if-match"), manifest.digest)
     if b"if-none-match" in call.headers and matches(call.list_header(b"if-none-match"), manifest.digest):
         return Reply(304, headers[:-1])
     return Reply(200, headers, manifest.data)
+
+
+def _warning(reason: str) -> Header:
+    """Return the header of a tag that could not be compared with the mirrored registry (RFC 7234, 5.5.1)."""
+    text = "".join(
+        character if " " <= character <= "~" and character not in '"\\' else " " for character in reason
+    )
+    return b"warning", f'110 moorage "Response is Stale: {text[:_WARNING_CHARS]}"'.encode()
 
 
 @lru_cache(maxsize=1024)

@@ -31,8 +31,17 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
     from moorage.http.reply import Header
+    from moorage.registry.interface import GrowingFile
 
-__all__ = ["ClientDisconnected", "FileResponse", "PiecesResponse", "body", "read_body", "size_of"]
+__all__ = [
+    "ClientDisconnected",
+    "FileResponse",
+    "GrowingFileResponse",
+    "PiecesResponse",
+    "body",
+    "read_body",
+    "size_of",
+]
 
 _PIECES: Final = "moorage.pieces"
 _READ_ERRORS: Final = frozenset({errno.EIO, errno.ESTALE, errno.ENXIO, errno.ENODATA})
@@ -122,6 +131,45 @@ class FileResponse:
                 # Too late for another status: the missing rest makes the server cut the connection.
                 cause = f"send {file.name}: {error.strerror} ({errno.errorcode[error.errno]})"
                 _log.error("the storage failed", cause=cause)
+
+
+class GrowingFileResponse:
+    """A span of a file that is still being received, sent by the server itself as it grows.
+
+    If the transfer fails, the missing rest makes the server cut the connection.
+    """
+
+    def __init__(self, file: GrowingFile, span: range, status: int, headers: Sequence[Header]) -> None:
+        self.status_code = status
+        self.raw_headers: Any = headers
+        self.file = file
+        self.span = span
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        del receive
+        offset, stop = self.span.start, self.span.stop
+        try:
+            end = await self.file.grown(offset, stop)  # before the status: the transfer may fail
+            await send({"type": "http.response.start", "status": self.status_code, "headers": self.raw_headers})
+            while offset < stop:
+                if end == offset:
+                    end = await self.file.grown(offset, stop)
+                await send(
+                    {
+                        "type": "http.response.zerocopysend",
+                        "file": self.file.file,
+                        "offset": offset,
+                        "count": end - offset,
+                        "more_body": end < stop,
+                    }
+                )
+                offset = end
+        except RegistryError as error:
+            if offset == self.span.start:
+                raise  # nothing has been sent, and another status can be
+            scope["moorage.refusal"] = error.code
+        finally:
+            self.file.close()
 
 
 class PiecesResponse:

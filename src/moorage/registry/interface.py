@@ -12,7 +12,7 @@ are in byte order of the name.  A `Caller` is passed to operations whose result 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Sequence
@@ -21,7 +21,6 @@ if TYPE_CHECKING:
 
     from moorage.types import Digest, Reference, Referrer, RepoName, Tag
 
-    BlobContent = bytes | FileIO | AbstractAsyncContextManager[AsyncIterator[bytes]]
 
 __all__ = [
     "UNKNOWN_CALLER",
@@ -32,6 +31,7 @@ __all__ = [
     "Caller",
     "Deleted",
     "FoundBlob",
+    "GrowingFile",
     "IfMatch",
     "Manifest",
     "Manifests",
@@ -102,6 +102,26 @@ class Blob:
     size: int
 
 
+@runtime_checkable
+class GrowingFile(Protocol):
+    """A file of a blob that is still being received; the receiver calls `close`."""
+
+    file: FileIO
+
+    async def grown(self, offset: int, stop: int) -> int:
+        """Wait until at least one byte from `offset` on is in the file; return the end of those, at most `stop`.
+
+        The last bytes of a blob are there only when its digest has been verified.  Raises RegistryError if the
+        transfer ends before.
+        """
+
+    def close(self) -> None: ...
+
+
+if TYPE_CHECKING:
+    BlobContent = bytes | FileIO | GrowingFile | AbstractAsyncContextManager[AsyncIterator[bytes]]
+
+
 @dataclass(slots=True)  # frozen costs half a microsecond for each pull
 class FoundBlob:
     """Content of a blob of `size` bytes; `span` is the selected part of it, None for the whole blob.
@@ -109,6 +129,7 @@ class FoundBlob:
     `content` is one of
         bytes           the whole blob, which is small
         an open file    of exactly `size` bytes, which the receiver closes; `span` is a part of it
+        a growing file  that will have `size` bytes, which the receiver closes; only where a file may be one
         a stream        of the span, in pieces of 1 B to 1 MiB; entering it raises BlobUnknown if they vanished
     """
 
@@ -152,11 +173,15 @@ class UploadStatus:
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """A manifest as it was pushed, byte for byte; `digest` is the requested one, or that of the tag."""
+    """A manifest as it was pushed, byte for byte; `digest` is the requested one, or that of the tag.
+
+    `stale`: reason for which the tag may be another one by now at the registry that this one mirrors; "": none.
+    """
 
     digest: Digest
     media_type: str
     data: bytes
+    stale: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 import pytest
 import pytest_asyncio
 
-from moorage.registry.interface import FoundBlob
+from moorage.registry.interface import FoundBlob, GrowingFile
 from moorage.types import Digest, RepoName, parse_repo_name, parse_tag
 
 if TYPE_CHECKING:
@@ -92,5 +92,13 @@ async def content_of(found: BlobRedirect | FoundBlob) -> bytes:
     if isinstance(content, FileIO):
         with content:
             return os.pread(content.fileno(), len(span), span.start)
+    if isinstance(content, GrowingFile):
+        try:
+            end = span.start
+            while end < span.stop:
+                end = await content.grown(end, span.stop)
+            return os.pread(content.file.fileno(), len(span), span.start)
+        finally:
+            content.close()
     async with content as pieces:
         return b"".join([piece async for piece in pieces])

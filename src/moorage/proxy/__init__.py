@@ -1,0 +1,1 @@
+"""Pull-through cache: the interface of a registry, answered from upstream registries and kept in the store."""
