@@ -13,6 +13,7 @@ from bench.rows import (
     large,
     listing,
     memory,
+    mirror,
     scaling,
     secure,
     small,
@@ -40,6 +41,7 @@ ROWS: Final[dict[str, Row]] = {
         zb,
         buckets,
         collection,
+        mirror,
         beside,
     )
     for row in module.ROWS

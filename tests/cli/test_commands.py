@@ -65,12 +65,16 @@ def test_every_command_explains_itself_with_an_example(run: Run) -> None:
         "htpasswd",
         "version",
         "help",
+        "export",
+        "import",
         "garbage-collect",
         "history",
         "restore",
         "erase",
         "repository delete",
         "storage purge-uploads",
+        "copy",
+        "sync",
     ):
         assert "Example: " in run("help", *command.split()).stdout, command
         assert f"`moorage {command}" in page, command

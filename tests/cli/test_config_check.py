@@ -65,6 +65,14 @@ REDIS: Final = (
     "['{home}/ca']}}\n"
 )
 LOCAL: Final = "local: {policy: '{home}/policy', users: '{home}/users'}"
+MIRROR: Final = TCP + (
+    "}\nstorage: {filesystem: {rootdirectory: '{home}'}}\nproxy: {remoteurl: 'https://b.test', ttl: 0s%s}\n"
+)
+SYNC: Final = TCP + (
+    "}\nstorage: {filesystem: {rootdirectory: '{home}'}}\nsync: {enabled: true, jobs: [{name: a, "
+    "source: {registry: b.test%s}, repositories: [{match: c}]}]}\n"
+)
+
 
 CASES: Final = {
     "a certificate that is none": Case(
@@ -128,6 +136,26 @@ CASES: Final = {
     "Redis without its library": Case("_check_cache", REDIS, "moorage[redis]", {"ca": b"x"}, ("redis.asyncio",)),
     "authorities of Redis that are none": Case(
         "_check_cache", REDIS, "redis.tls.rootcas: no certificate in PEM", {"ca": b"x"},
+    ),
+    "a mirror without its library": Case(
+        "_check_mirror", MIRROR % "", "proxy needs the extra moorage[mirror], which is not installed",
+        missing=("aiohttp",),
+    ),
+    "authorities of an upstream registry that are none": Case(
+        "_check_mirror", MIRROR % ", cafile: '{home}/ca'",
+        "proxy.cafile: {home}/ca is not a readable file of certificates: ", {"ca": b"x"},
+    ),
+    "a credential helper that is missing": Case(
+        "_check_mirror", MIRROR % ", exec: {command: docker-credential-none}",
+        "proxy.exec.command: docker-credential-none is no program that can be run",
+    ),
+    "sync without its library": Case(
+        "_check_sync", SYNC % "", "sync.enabled needs the extra moorage[mirror], which is not installed",
+        missing=("aiohttp",),
+    ),
+    "authorities of a source that are none": Case(
+        "_check_sync", SYNC % ", ca: '{home}/ca'",
+        "sync.jobs[0].source.ca: {home}/ca is not a readable file of certificates: ", {"ca": b"x"},
     ),
     "a key of CloudFront that is none": Case(
         "_check_redirects", CLOUDFRONT, "middleware.storage[0].options.privatekey: ", {"key": b"x"},

@@ -30,6 +30,10 @@ READINGS = [
     ("moorage_storage_threads", (), 4.0),
     ("moorage_tag_history_dropped_total", (), 1.0),
     ("moorage_storage_queue_length", (), 0.0),
+    ("moorage_mirror_stale_tags_total", (), 2.0),
+    *((f"registry_proxy_{kind}_total", (content,), 5.0)
+      for kind in ("requests", "hits", "misses", "pulled_bytes", "pushed_bytes")
+      for content in ("blob", "manifest")),
 ]  # fmt: skip
 OWN = [
     ("moorage_tls_certificate_expiry_timestamp_seconds", (), 1.8e9),

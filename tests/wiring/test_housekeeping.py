@@ -16,7 +16,8 @@ from moorage.storage.driver import StorageDenied
 from moorage.storage.memory import MemoryDriver
 from moorage.wiring import storage
 from moorage.wiring.collection_job import GarbageCollectionJob, NodeRecordJob
-from moorage.wiring.housekeeping import StorageProbe, UploadPurgingJob, jobs
+from moorage.wiring.housekeeping import StorageProbe, jobs
+from moorage.wiring.purging import UploadPurgingJob
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -85,6 +86,11 @@ async def test_a_bucket_that_denies_access_is_reported_at_start(monkeypatch: pyt
 ALL_JOBS: Final[dict[str, Any]] = {
     "quota": {"rules": ({"repositories": "team/*", "tags": 1},)},
     "retention": {"enabled": True, "rules": ({"repositories": ("team/*",), "keeplast": 1},)},
+    "proxy": {"remoteurl": "https://registry.test"},
+    "sync": {
+        "enabled": True,
+        "jobs": ({"name": "a", "source": {"registry": "b.test"}, "repositories": ({"match": "c"},)},),
+    },
 }
 
 

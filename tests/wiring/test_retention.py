@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from datetime import timedelta
 from typing import Any
 
@@ -11,6 +12,7 @@ from tests.retention.repositories import NAME, Repository
 
 from moorage.config.model import Settings
 from moorage.registry.lease import Lease
+from moorage.registry.pulls import PullRecorder, PullTimes
 from moorage.retention import run as run_module
 from moorage.storage.driver import StorageUnavailable
 from moorage.storage.memory import MemoryDriver
@@ -67,6 +69,34 @@ def test_another_rule_makes_another_job() -> None:
     one = RetentionJob.needed(settings({"enabled": True, "rules": (RULE,)}), "i")
     assert one == RetentionJob.needed(settings({"enabled": True, "rules": (RULE,)}, http={"draintimeout": 5}), "i")
     assert one != RetentionJob.needed(settings({"enabled": True, "rules": (RULE | {"keeplast": 2},)}), "i")
+
+
+def test_other_limits_of_a_cache_make_another_job() -> None:
+    """Times of pulls are compacted for a cache, too."""
+    given = {"pulls": {"enabled": True}}
+    without = RetentionJob.needed(settings(given), "i")
+    mirror = {"remoteurl": "https://registry.test", "ttl": 3600.0}
+    assert RetentionJob.needed(settings(given, proxy=mirror), "i") != without
+    assert RetentionJob.needed(settings({}, proxy=mirror), "i") is not None
+    assert RetentionJob.needed(settings({}, proxy=mirror | {"ttl": 0.0}), "i") is None
+
+
+@pytest.mark.parametrize(("days", "left"), [(7, 0), (500, 1)])
+async def test_times_of_pulls_are_kept_for_the_ttl_of_a_cache(days: int, left: int) -> None:
+    """Else what is pulled once in a year would expire as if it never was."""
+    driver = MemoryDriver()
+    pulled = time.time() - 450 * 86400
+    recorder = PullRecorder(driver, flush_s=60, now=lambda: pulled)
+    for number in range(2):
+        recorder.note(NAME, Tag(f"v{number}"))
+        await recorder.flush()
+    mirror = {"remoteurl": "https://registry.test", "ttl": days * 86400.0}
+    job = RetentionJob.needed(settings({}, proxy=mirror), "i")
+    assert job is not None
+    await job.once(driver, Lease(driver, "retention", "i", term_s=60))
+    times = PullTimes(driver)
+    await times.load()
+    assert (times.last(NAME, Tag("v0")) is not None) == bool(left)
 
 
 def test_rules_are_those_of_the_settings() -> None:

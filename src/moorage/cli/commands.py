@@ -12,17 +12,21 @@ from moorage import __version__
 from moorage.cli import (
     auth,
     config,
+    copy,
     erase,
+    export,
     garbage_collect,
     health,
     history,
     htpasswd,
+    import_,
     migrate,
     repository,
     restore,
     retention,
     serve,
     storage,
+    sync,
     usage,
     version,
     why,
@@ -73,12 +77,16 @@ app.add_typer(storage.app, name="storage")
 app.add_typer(migrate.app, name="migrate")
 app.add_typer(repository.app, name="repository")
 app.command("history")(history.history)
+app.command("export", short_help="Write images into one file.")(export.export)
+app.command("import", short_help="Store the images of a file.")(import_.import_images)
 app.command("restore")(restore.restore)
 app.command("erase")(erase.erase)
 app.command("htpasswd", cls=htpasswd.Unparsed, short_help="Make and change password files.")(htpasswd.htpasswd)
 app.command("usage")(usage.usage)
 app.command("why")(why.why)
 app.command("retention", short_help="Delete tags by the retention rules.")(retention.retention)
+app.command("copy", short_help="Copy an image from one registry to another.")(copy.copy)
+app.command("sync", short_help="Copy repositories by the jobs of the configuration.")(sync.sync)
 app.command("version")(version.version)
 app.command("garbage-collect", cls=GoFlags, short_help="Remove what nothing needs any more.")(
     garbage_collect.garbage_collect

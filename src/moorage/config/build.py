@@ -31,7 +31,7 @@ _CHOICES = {
 }
 """Sections in which an unknown key is an error, because it was meant to choose a driver or provider."""
 
-_STRICT = frozenset({"retention", "immutability"})
+_STRICT = frozenset({"retention", "immutability", "sync"})
 """Sections of Moorage alone in which every unknown key is an error: a rule without it would delete more."""
 
 _IN_RULES = "unknown key, without which the rule would have another effect; correct or remove it"

@@ -11,6 +11,7 @@ from typing import Annotated, Literal
 from moorage.config.sections.base import Section, Text, one_of, setting
 from moorage.config.sections.http import Http
 from moorage.config.sections.log import Log
+from moorage.config.sections.proxy import Proxy
 from moorage.config.sections.quota import Quota
 from moorage.config.sections.retention import Immutability, Retention
 from moorage.config.sections.rules import (
@@ -22,8 +23,9 @@ from moorage.config.sections.rules import (
     TagListing,
     Validation,
 )
-from moorage.config.sections.services import Auth, Guessing, Middleware, Notifications, Proxy, Redis
+from moorage.config.sections.services import Auth, Guessing, Middleware, Notifications, Redis
 from moorage.config.sections.storage import Storage
+from moorage.config.sections.sync import Sync
 
 __all__ = ["Settings"]
 
@@ -46,11 +48,12 @@ class Settings(Section):
     quota: Quota = setting(Quota, "Limits of bytes and tags per repository prefix.", own=True)
     retention: Retention = setting(Retention, "Deletion of tags by rules, and legal holds.", own=True)
     immutability: Immutability = setting(Immutability, "Tags that cannot be moved.", own=True)
+    sync: Sync = setting(Sync, "Copies of repositories of other registries.", own=True)
     auth: Auth = setting(Auth, "Authentication.")
     guessing: Guessing = setting(Guessing, "Rate limit of failed logins.", own=True)
     middleware: Middleware = setting(Middleware, "Middleware of the storage driver.")
     notifications: Notifications = setting(Notifications, "Notifications of events by webhooks.")
     redis: Redis | None = setting(None, "Redis server of the shared cache.")
-    proxy: Proxy = setting(Proxy, "Pull-through cache of another registry.")
+    proxy: Proxy = setting(Proxy, "Pull-through cache of other registries.")
     reporting: Reporting | None = setting(None, "Error reporting of 2.8: has no effect, with a warning.")
     compatibility: Compatibility | None = setting(None, "Legacy formats of 2.8: has no effect, with a warning.")

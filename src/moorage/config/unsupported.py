@@ -56,12 +56,6 @@ LATER: Final = (
     UnsupportedFeature(
         ("notifications.endpoints",), "notification", "remove it or add disabled: true", _endpoints
     ),
-    UnsupportedFeature(
-        ("proxy",),
-        "pull-through caching",
-        "remove it; as a mirror without content this registry would answer 404",
-        _filled("proxy.remoteurl"),
-    ),
 )
 
 REMOVED: Final = (

@@ -1,6 +1,6 @@
 """The application of one process, built from settings.
 
-    settings ──► driver ──► StoredRegistry ──► ASGI application ◄── authority
+    settings ──► driver ──► StoredRegistry ──► (quotas) ──► (mirror) ──► ASGI application ◄── authority
 
 Above: `serving.py`, which adds health checks and middleware and runs the server.  Below: one module per part.
 """
@@ -8,7 +8,6 @@ Above: `serving.py`, which adds health checks and middleware and runs the server
 from __future__ import annotations
 
 import asyncio
-import re
 from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -20,20 +19,23 @@ from moorage.config.problems import Problem
 from moorage.http.app import create_app
 from moorage.quota.registry import LimitedRegistry
 from moorage.registry.stored import StoredOptions, StoredRegistry
-from moorage.registry.validation import ValidationRules
 from moorage.startup import StartupError
 from moorage.storage.instrumented import InstrumentedDriver
 from moorage.wiring.authentication import check_authority, make_authority
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.cache import prepare as prepare_cache
-from moorage.wiring.housekeeping import make_purger
-from moorage.wiring.http import http_options, token_endpoint
+from moorage.wiring.http import http_options, instance_of, token_endpoint
 from moorage.wiring.protection import make_protection
+from moorage.wiring.proxy import check as check_mirror
+from moorage.wiring.proxy import is_mirror, make_mirror
+from moorage.wiring.purging import make_purger
 from moorage.wiring.quota import make_usage
 from moorage.wiring.redirects import make_rules
 from moorage.wiring.retention import make_pulls
 from moorage.wiring.storage import open_store
 from moorage.wiring.storage import prepare as prepare_driver
+from moorage.wiring.sync_check import check_sync_files
+from moorage.wiring.validation import validation_rules
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -43,7 +45,9 @@ if TYPE_CHECKING:
     from moorage.auth.access import Authority
     from moorage.config.model import Settings
     from moorage.metrics.recorder import Reading
+    from moorage.proxy.registry import MirrorRegistry
     from moorage.quota.usage import Usage
+    from moorage.registry.interface import Registry
     from moorage.registry.purge import Purger
     from moorage.storage.driver import Driver
     from moorage.storage.instrumented import Watch
@@ -72,6 +76,7 @@ class App:
     authority: Authority | None = None
     store_readings: Callable[[], Iterable[Reading]] = tuple
     usage: Usage | None = None
+    mirror: MirrorRegistry | None = None
     _tasks: list[asyncio.Task[None]] = field(default_factory=list)
 
     async def start(self) -> None:
@@ -80,6 +85,8 @@ class App:
             self._tasks.append(asyncio.create_task(_refresh(self.authority), name="files of the authority"))
         if self.registry.pulls is not None:
             self._tasks.append(asyncio.create_task(self.registry.pulls.run(), name="times of pulls"))
+        if self.mirror is not None:
+            self._tasks.append(asyncio.create_task(self.mirror.run(), name="spool of the mirror"))
         if self.purger is not None:
             self._tasks.append(asyncio.create_task(self.purger.run(), name="upload purger"))
 
@@ -94,6 +101,8 @@ class App:
             yield "moorage_cache_hits_total", (name,), hits
         if self.registry.history is not None:
             yield "moorage_tag_history_dropped_total", (), self.registry.history.dropped
+        if self.mirror is not None:
+            yield from self.mirror.counts.readings()
         yield from self.store_readings()
 
     async def close(self) -> None:
@@ -105,7 +114,7 @@ class App:
             await self.authority.close()
         if self.usage is not None:
             await self.usage.close()
-        await self.registry.close()
+        await (self.registry if self.mirror is None else self.mirror).close()
 
 
 async def _refresh(authority: Authority) -> None:
@@ -139,11 +148,14 @@ def build(
     authority = make_authority(settings, secret, reports=worker == 0)
     usage = make_usage(driver, settings)
     # Without quotas requests go to the stored registry directly.
-    served = registry if usage is None else LimitedRegistry(registry, driver, usage)
-    asgi = create_app(served, http_options(settings), authority, token_endpoint(settings, authority))
+    served: Registry = registry if usage is None else LimitedRegistry(registry, driver, usage)
+    via = instance_of(secret)
+    mirror = make_mirror(served, registry.mirrored, settings, via=via) if is_mirror(settings) else None
+    options = http_options(settings, via=via)
+    asgi = create_app(mirror or served, options, authority, token_endpoint(settings, authority))
     # The data of `storage.inmemory` is in this process alone; all others are purged by the housekeeper.
     purger = make_purger(driver, settings) if settings.storage.driver == "inmemory" else None
-    return App(asgi, registry, purger, authority, store.readings, usage)
+    return App(asgi, registry, purger, authority, store.readings, usage, mirror)
 
 
 def make_registry(
@@ -158,7 +170,7 @@ def make_registry(
         redirects=not storage.redirect.disable,
         links_s=storage.cache.links,
         tags_at_once=storage.tag.concurrencylimit or DEFAULT_LIMIT,
-        validation=_rules(settings),
+        validation=validation_rules(settings),
         processors=resources.processors,
         cache_bytes=resources.cache_bytes,
         protection=make_protection(settings),
@@ -179,7 +191,7 @@ def check(settings: Settings, secret: bytes) -> list[Problem]:
     Imports the libraries that the workers share.
     """
     problems: list[Problem] = []
-    for part in (_check_driver, _check_cache, _check_redirects, check_authority):
+    for part in (_check_driver, _check_cache, _check_redirects, _check_mirror, _check_sync, check_authority):
         try:
             problems += part(settings, secret)
         except StartupError as error:
@@ -202,20 +214,9 @@ def _check_redirects(settings: Settings, _: bytes) -> list[Problem]:
     return []
 
 
-def _rules(settings: Settings) -> ValidationRules:
-    validation = settings.validation
-    classes = frozenset(settings.policy.repository.classes)
-    if validation.disabled and not validation.enabled:
-        return ValidationRules(classes=classes)
-    urls, indexes = validation.manifests.urls, validation.manifests.indexes
-    platforms = {
-        "all": None,
-        "none": frozenset[tuple[str, str]](),
-        "list": frozenset((item.os, item.architecture) for item in indexes.platformlist),
-    }[indexes.platforms]
-    return ValidationRules(
-        allow_urls=tuple(re.compile(text) for text in urls.allow),
-        deny_urls=tuple(re.compile(text) for text in urls.deny),
-        platforms=platforms,
-        classes=classes,
-    )
+def _check_mirror(settings: Settings, _: bytes) -> list[Problem]:
+    return check_mirror(settings)
+
+
+def _check_sync(settings: Settings, _: bytes) -> list[Problem]:
+    return check_sync_files(settings)

@@ -11,13 +11,15 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from moorage.errors import RegistryError
 from moorage.registry.lease import Lease
-from moorage.registry.purge import Purger
 from moorage.registry.storage_errors import refusing
 from moorage.server.housekeeper.jobs import Job, JobContext
 from moorage.wiring.collection_job import collection_jobs
+from moorage.wiring.proxy_eviction import EvictionJob
+from moorage.wiring.purging import UploadPurgingJob, purges
 from moorage.wiring.retention import RetentionJob
 from moorage.wiring.storage import opened_driver
 from moorage.wiring.store_job import StoreJob
+from moorage.wiring.sync import RegistrySyncJob
 
 if TYPE_CHECKING:
     from moorage.config.model import Settings
@@ -25,10 +27,8 @@ if TYPE_CHECKING:
     from moorage.config.sections.storage import Storage
     from moorage.storage.driver import Driver
 
-__all__ = ["StorageProbe", "UploadPurgingJob", "UsageCountJob", "jobs", "make_purger"]
+__all__ = ["StorageProbe", "UsageCountJob", "jobs"]
 
-_TERM_INTERVALS: Final = 1.5
-"""Term of the purging lease, in intervals: the owner extends it once per interval, and clocks differ."""
 _COUNT_TERM_S: Final = 3600.0
 """Longer than most counts take; it is released at the end of the server."""
 
@@ -44,7 +44,7 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
         return found
     if storage.filesystem is None:
         found.append(StorageProbe(storage, settings))
-    if _purges(settings):
+    if purges(settings):
         found.append(UploadPurgingJob(storage, instance, settings))
     if settings.quota.rules and not storage.maintenance.readonly.enabled:
         found.append(UsageCountJob(storage, instance, settings, settings.quota))
@@ -52,20 +52,13 @@ def jobs(settings: Settings, instance: str) -> list[Job]:
     retention = RetentionJob.needed(settings, instance)
     if retention is not None:
         found.append(retention)
+    eviction = EvictionJob.needed(settings, instance)
+    if eviction is not None:
+        found.append(eviction)
+    sync = RegistrySyncJob.needed(settings, instance)
+    if sync is not None:
+        found.append(sync)
     return found
-
-
-def make_purger(driver: Driver, settings: Settings, lease: Lease | None = None) -> Purger | None:
-    """Return the purger that `storage.maintenance.uploadpurging` configures, if any."""
-    if not _purges(settings):
-        return None
-    purging = settings.storage.maintenance.uploadpurging
-    return Purger(driver, age_s=purging.age, interval_s=purging.interval, dry_run=purging.dryrun, lease=lease)
-
-
-def _purges(settings: Settings) -> bool:
-    maintenance = settings.storage.maintenance
-    return maintenance.uploadpurging.enabled and not maintenance.readonly.enabled
 
 
 @dataclass(frozen=True)
@@ -86,20 +79,6 @@ class StorageProbe(Job):
             # `refusing` has logged the cause.
             with suppress(RegistryError), refusing():
                 await driver.probe()
-
-
-@dataclass(frozen=True)
-class UploadPurgingJob(StoreJob):
-    """Purges uploads and half-written tags by age, on one node of the cluster at a time."""
-
-    name: ClassVar[str] = "upload purging"
-
-    async def work(self, driver: Driver) -> None:
-        term_s = _TERM_INTERVALS * self.storage.maintenance.uploadpurging.interval
-        lease = Lease(driver, "upload-purging", self.instance, term_s=term_s)
-        purger = make_purger(driver, self.settings, lease)
-        if purger is not None:
-            await purger.run()
 
 
 @dataclass(frozen=True)

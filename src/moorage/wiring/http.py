@@ -7,6 +7,7 @@ CORS headers are added outside the health check, so that a page of another origi
 
 from __future__ import annotations
 
+import hmac
 from typing import TYPE_CHECKING, Final
 
 from moorage.http.clients import Clients
@@ -16,6 +17,7 @@ from moorage.http.middleware import RequestLog
 from moorage.http.options import HttpOptions
 from moorage.http.routes import PROBES
 from moorage.logs.access_log import AccessLogWriter
+from moorage.wiring.proxy import is_mirror, namespaces
 
 if TYPE_CHECKING:
     from moorage.auth.access import Authority
@@ -54,8 +56,13 @@ def token_endpoint(settings: Settings, authority: Authority | None) -> TokenEndp
     return TokenEndpoint(authority, settings.http.bodytimeout, Clients(settings.http.trustedproxies))
 
 
-def http_options(settings: Settings) -> HttpOptions:
-    """Return the options of the request handlers."""
+def instance_of(secret: bytes) -> str:
+    """Return the name of this registry in the header `Via`, the same on all nodes."""
+    return f"moorage-{hmac.digest(secret, b'via', 'sha256').hex()[:16]}"
+
+
+def http_options(settings: Settings, *, via: str = "") -> HttpOptions:
+    """Return the options of the request handlers; `via` is the name of this registry in the header `Via`."""
     http = settings.http
     return HttpOptions(
         host=http.host,
@@ -68,6 +75,8 @@ def http_options(settings: Settings) -> HttpOptions:
         body_timeout_s=http.bodytimeout,
         classes_matter=bool(settings.policy.repository.classes),
         clients=Clients(http.trustedproxies),
+        namespaces=namespaces(settings),
+        via=via.encode() if is_mirror(settings) else b"",
     )
 
 

@@ -19,16 +19,18 @@ from moorage.registry.links import Links
 from moorage.registry.manifest_contents import ManifestContents
 from moorage.registry.manifests import StoredManifests
 from moorage.registry.pulls import HORIZON_S, PullRecorder, PullTimes
+from moorage.registry.tag_selection import TagSelector
 from moorage.registry.tags import TagStore
 from moorage.registry.trash import Trash
 from moorage.registry.walk import visit_repositories
 from moorage.retention.decide import Pulls
 from moorage.retention.facts import FactsReader
-from moorage.retention.rules import RetentionPolicy, TagRule, TagSelector
+from moorage.retention.rules import RetentionPolicy, TagRule
 from moorage.retention.run import RetentionRun, RetentionStore
 from moorage.storage.driver import StorageError
 from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
+from moorage.wiring.proxy import CacheLimits, cache_limits
 from moorage.wiring.quota import want_count
 from moorage.wiring.store_job import StoreJob
 
@@ -51,11 +53,12 @@ _log: Final = structlog.get_logger("moorage.retention")
 
 
 def records_pulls(settings: Settings) -> bool:
-    """Return whether the times of pulls are recorded: a rule needs them, or a setting asks for it."""
+    """Return whether the times of pulls are recorded: a rule or the limits of a cache need them, or it is set."""
     if settings.storage.maintenance.readonly.enabled:
         return False
     retention = settings.retention
-    return retention.pulls.enabled or any(rule.pulledwithin is not None for rule in retention.rules)
+    by_rule = any(rule.pulledwithin is not None for rule in retention.rules)
+    return retention.pulls.enabled or by_rule or cache_limits(settings).evicts
 
 
 def make_pulls(driver: Driver, settings: Settings) -> PullRecorder | None:
@@ -185,6 +188,7 @@ class RetentionJob(StoreJob):
 
     retention: Retention
     immutability: Immutability
+    limits: CacheLimits
 
     @classmethod
     def needed(cls, settings: Settings, instance: str) -> RetentionJob | None:
@@ -192,7 +196,8 @@ class RetentionJob(StoreJob):
         applies = settings.retention.enabled and not settings.storage.maintenance.readonly.enabled
         if settings.storage.driver == "inmemory" or not (applies or records_pulls(settings)):
             return None
-        return cls(settings.storage, instance, settings, settings.retention, settings.immutability)
+        sections = settings.retention, settings.immutability, cache_limits(settings)
+        return cls(settings.storage, instance, settings, *sections)
 
     async def work(self, driver: Driver) -> None:
         interval_s = self.retention.interval
@@ -215,7 +220,11 @@ class RetentionJob(StoreJob):
             if not await lease.acquire():
                 return None
             if records_pulls(self.settings):
-                longest_s = max((rule.pulledwithin or 0 for rule in self.retention.rules), default=0)
+                longest_s = max(
+                    0.0,
+                    *(rule.pulledwithin or 0.0 for rule in self.retention.rules),
+                    *(limits.ttl_s for _, limits in self.limits.by_prefix),
+                )
                 await PullTimes(driver).compact(horizon_s=max(HORIZON_S, 1.1 * longest_s))
             if not self.retention.enabled:
                 return None

@@ -49,7 +49,7 @@ def broken_yaml(desk: Desk) -> Output:
 
 
 def later(desk: Desk) -> Output:
-    return {"log": desk.start_fails(_CONFIG + "proxy: {remoteurl: https://registry-1.docker.io}\n")}
+    return {"log": desk.start_fails(_CONFIG + "notifications: {endpoints: [{url: http://events.example.com}]}\n")}
 
 
 def sample_secret(desk: Desk) -> Output:

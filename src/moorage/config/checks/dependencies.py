@@ -16,10 +16,12 @@ from moorage.config.checks.exposure import beyond_loopback
 from moorage.config.checks.garbage_collection import check_garbage_collection
 from moorage.config.checks.log_hooks import check_hooks
 from moorage.config.checks.middleware import check_middleware
+from moorage.config.checks.proxy import check_proxy
 from moorage.config.checks.quota import check_quota
 from moorage.config.checks.redis import check_redis
 from moorage.config.checks.retention import check_retention
 from moorage.config.checks.s3_gcs import check_gcs, check_s3
+from moorage.config.checks.sync import check_sync
 from moorage.config.checks.tls import check_tls
 from moorage.config.problems import Problem
 from moorage.config.scalars import path_problem
@@ -70,8 +72,10 @@ def check(settings: Settings, origin: Callable[[str], Origin], environ: Mapping[
         *_patterns(settings),
         *check_middleware(settings),
         *check_redis(settings),
+        *check_proxy(settings),
         *check_quota(settings.quota),
         *check_retention(settings),
+        *check_sync(settings),
         *_without_effect(settings),
     ]
     return [dataclasses.replace(problem, origin=origin(problem.key)) for problem in found]

@@ -1,10 +1,9 @@
-"""Sections `auth`, `guessing`, `middleware`, `notifications`, `redis` and `proxy`."""
+"""Sections `auth`, `guessing`, `middleware`, `notifications` and `redis`."""
 
 from collections.abc import Mapping
 from typing import Annotated, Any, Final
 
 from moorage.config.sections.base import (
-    NANOSECONDS,
     Flag,
     LoosePath,
     LooseText,
@@ -27,7 +26,6 @@ __all__ = [
     "Auth",
     "Endpoint",
     "Events",
-    "Exec",
     "Guessing",
     "Htpasswd",
     "Ignore",
@@ -36,7 +34,6 @@ __all__ = [
     "MiddlewareEntry",
     "NoAuth",
     "Notifications",
-    "Proxy",
     "Redis",
     "RedisPool",
     "RedisTls",
@@ -255,23 +252,3 @@ class Redis(Section):
     unstableresp3: Flag = setting(False, "Has no effect.")
     tls: RedisTls = setting(RedisTls, "TLS to Redis.")
     pool: RedisPool = setting(RedisPool, "Spelling of 2.8.", instead="redis")
-
-
-class Exec(Section):
-    """Credential helper for the upstream registry."""
-
-    command: Text = setting("", "Program, run as `COMMAND get` (docker-credential-helper).")
-    lifetime: Annotated[float | None, NANOSECONDS] = setting(
-        None, "Lifetime of the helper's result; 0: run it for every request.", unit="duration", shown="for ever"
-    )
-
-
-class Proxy(Section):
-    """Pull-through cache of one upstream registry."""
-
-    remoteurl: Text = setting("", "Upstream registry; empty: none.")
-    username: Text = setting("", "User name at the upstream registry.")
-    password: Text = setting("", "Password at the upstream registry.", secret=True)
-    exec: Exec = setting(Exec, "Credential helper.")
-    ttl: Nanoseconds = setting(168 * 3600.0, "Lifetime of cached content; 0: unlimited.", unit="duration")
-    cachewritetimeout: Nanoseconds = setting(300.0, "Time limit of storing a blob.", unit="duration")
