@@ -39,7 +39,7 @@ REFUSED = {
         "storage.oss",
         "storage.s3",
     ),
-    "proxy": ("proxy: {remoteurl: 'https://registry-1.docker.io'}", "proxy.remoteurl", "remove it"),
+    "proxy": ("proxy: {remoteurl: 'registry-1.docker.io'}", "proxy.remoteurl", "begins with https://"),
     "notifications": (
         "notifications: {endpoints: [{name: n, url: 'http://127.0.0.1/'}]}",
         "notifications.endpoints[0]",

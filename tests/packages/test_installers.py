@@ -31,6 +31,10 @@ EXTRAS: Final[dict[str, dict[str, Any]]] = {
         "storage": {"filesystem": {"rootdirectory": "DATA"}, "cache": {"blobdescriptor": "redis"}},
         "redis": {"addrs": ["127.0.0.1:1"]},
     },
+    "mirror": {
+        "storage": {"filesystem": {"rootdirectory": "DATA"}},
+        "proxy": {"remoteurl": "https://registry.example.com", "ttl": "0s"},
+    },
     "letsencrypt": {
         "storage": {"filesystem": {"rootdirectory": "DATA"}},
         "http": {
@@ -211,10 +215,10 @@ def test_uvx_takes_a_missing_extra_along(tools: Tools, wheel: Path, tmp_path: Pa
 
 
 def test_uv_tool_installs_again_with_the_extras_that_are_there(tools: Tools, wheel: Path, tmp_path: Path) -> None:
-    """The extras that are there already would be lost otherwise."""
+    """The extras that are there already would be lost otherwise; `gcs` has all that `mirror` needs."""
     tools.run("uv", "tool", "install", "--force", f"moorage[gcs] @ {wheel.as_uri()}")
     command = missing(tools, ["moorage"], tmp_path, "redis")
-    assert re.fullmatch(r"uv tool install 'moorage\[gcs,redis\] @ file:///.*\.whl'", command), command
+    assert re.fullmatch(r"uv tool install 'moorage\[gcs,mirror,redis\] @ file:///.*\.whl'", command), command
     tools.run("sh", "-c", command)
     tools.run("moorage", "config", "check", tmp_path / "config.yml")
     tools.run("uv", "tool", "uninstall", "moorage")
