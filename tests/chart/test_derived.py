@@ -101,6 +101,29 @@ def test_ports_follow_the_configuration(helm: Helm) -> None:
     assert service == {"http-5000": (5000, "registry"), "http-metrics": (5001, "http-metrics")}
 
 
+@pytest.mark.parametrize(
+    ("account", "secret"),
+    [({}, None), ({"secretRef": "hub"}, "hub"), ({"username": "u", "password": "p"}, "demo-moorage-secret")],
+)
+def test_a_pull_through_cache_has_its_account_as_files(
+    helm: Helm, account: dict[str, str], secret: str | None
+) -> None:
+    """The values of twuni's chart; its variables show the password to everybody who can describe the pod."""
+    values = {"proxy": {"enabled": True, "remoteurl": "https://registry-1.docker.io", **account}}
+    rendered = helm.render(values)
+    assert rendered.config["proxy"] == {"remoteurl": "https://registry-1.docker.io"}
+    variables = {one["name"]: one["value"] for one in rendered.container.get("env", [])}
+    names = {f"REGISTRY_PROXY_{name}_FILE" for name in ("USERNAME", "PASSWORD")}
+    assert (names <= variables.keys()) == (secret is not None)
+    mounted = {
+        (source["secret"]["name"], item["key"])
+        for volume in rendered.pod["volumes"]
+        for source in volume.get("projected", {}).get("sources", [])
+        for item in source["secret"]["items"]
+    }
+    assert mounted == (set() if secret is None else {(secret, "proxyUsername"), (secret, "proxyPassword")})
+
+
 def test_a_route_has_no_time_limit(helm: Helm) -> None:
     """A layer of many gigabytes is one request."""
     route = helm.render(CASES["gateway"]).one("HTTPRoute")["spec"]

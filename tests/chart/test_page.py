@@ -154,6 +154,4 @@ def test_every_value_of_the_file_is_in_the_schema() -> None:
     assert missing == {
         "podDisruptionBudget.unhealthyPodEvictionPolicy",
         "secrets.swift",
-        "secrets.swift.username",
-        "secrets.swift.password",
     }

@@ -36,9 +36,16 @@ def _nested(path: str) -> dict[str, Any]:
 
 CASES: Final[dict[str, tuple[dict[str, Any], str]]] = {
     # Not available in this version.
-    "proxy": ({"proxy": {"enabled": True, "remoteurl": "https://registry-1.docker.io"}}, "proxy: pull-through"),
-    "proxy in configData": (data(proxy={"remoteurl": "https://registry-1.docker.io"}), "proxy: pull-through"),
-    "proxy in a variable": (env("REGISTRY_PROXY_REMOTEURL"), "proxy: pull-through"),
+    "a proxy of nothing": ({"proxy": {"enabled": True}}, "proxy.remoteurl: is empty"),
+    "half an account": (
+        {"proxy": {"enabled": True, "remoteurl": "https://registry-1.docker.io", "username": "u"}},
+        "proxy: has one of username and password",
+    ),
+    "two accounts": (
+        {"proxy": {"enabled": True, "remoteurl": "https://r", "secretRef": "s", "username": "u", "password": "p"}},
+        "proxy.secretRef: names a Secret with the account",
+    ),
+    "a proxy that is off": ({"proxy": {"remoteurl": "https://r"}}, "proxy.enabled: is false"),
     "collection by a CronJob": (
         {"garbageCollect": {"enabled": True, "schedule": "0 1 * * *", "resources": {"limits": {"cpu": 1}}}},
         "garbageCollect.schedule, garbageCollect.resources: describe the CronJob of twuni's chart",
@@ -302,7 +309,7 @@ def test_every_refusal_of_the_chart_is_provoked_here(helm: Helm) -> None:
 
 
 def test_all_problems_are_reported_at_once(helm: Helm) -> None:
-    values = {**CASES["no host"][0], **CASES["proxy"][0], **CASES["no gateway"][0]}
+    values = {**CASES["no host"][0], **CASES["a proxy of nothing"][0], **CASES["no gateway"][0]}
     problems = [line for line in helm.refusal(values).splitlines() if line.startswith("* ")]
     assert len(problems) == 3
 

@@ -68,6 +68,10 @@ redis:
     {{- end }}
   {{- end }}
   {{- end }}
+{{- if .Values.proxy.enabled }}
+proxy:
+  remoteurl: {{ quote .Values.proxy.remoteurl }}
+{{- end }}
 {{- if .Values.auth.local.existingSecret }}
 auth:
   local:

@@ -189,6 +189,17 @@ true
 {{- end -}}
 {{- end -}}
 
+{{/* Name of the Secret with the account at the upstream registry, or nothing. */}}
+{{- define "moorage.proxySecret" -}}
+{{- if .Values.proxy.enabled -}}
+{{- if .Values.proxy.secretRef -}}
+{{- .Values.proxy.secretRef -}}
+{{- else if and .Values.proxy.username .Values.proxy.password -}}
+{{- include "moorage.fullname" . }}-secret
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
 {{- define "moorage.azureSecret" -}}
 {{- $azure := .Values.secrets.azure | default dict -}}
 {{- if .Values.azure.existingSecret -}}

@@ -34,6 +34,10 @@ their own is left out.
 {{- $found = append $found (dict "variable" "REGISTRY_REDIS_SENTINELPASSWORD" "secret" . "key" $.Values.redis.sentinelPasswordKey) -}}
 {{- end -}}
 {{- end -}}
+{{- with include "moorage.proxySecret" . -}}
+{{- $found = append $found (dict "variable" "REGISTRY_PROXY_USERNAME" "secret" . "key" "proxyUsername") -}}
+{{- $found = append $found (dict "variable" "REGISTRY_PROXY_PASSWORD" "secret" . "key" "proxyPassword") -}}
+{{- end -}}
 {{- $given := include "moorage.givenVariables" . -}}
 {{- $settings := list -}}
 {{- range $found -}}

@@ -4,7 +4,7 @@ values.schema.json checks each value by itself.
 */}}
 {{- define "moorage.validate" -}}
 {{- $found := list -}}
-{{- range list "unavailable" "collection" "image" "names" "pods" "secrets" "storage" "config" "network" "operations" -}}
+{{- range list "unavailable" "proxy" "collection" "image" "names" "pods" "secrets" "storage" "config" "network" "operations" -}}
 {{- range include (printf "moorage.problems.%s" .) $ | splitList "\n" -}}
 {{- with trim . }}{{ $found = append $found . }}{{ end -}}
 {{- end -}}
@@ -15,14 +15,26 @@ values.schema.json checks each value by itself.
 {{- end -}}
 
 {{- define "moorage.problems.unavailable" -}}
-{{- if or .Values.proxy.enabled (dig "proxy" "remoteurl" "" (include "moorage.given" . | fromYaml)) (regexMatch " REGISTRY_PROXY_REMOTEURL(_FILE)? " (include "moorage.givenVariables" .)) }}
-proxy: pull-through caching is not available in this version of Moorage; keep CNCF Distribution for the cache, or copy the images with `skopeo sync`.
-{{- end }}
 {{- if has .Values.storage (list "swift" "oss") }}
 storage: the driver {{ .Values.storage }} is not available; reach Swift by its S3 interface (s3api) and OSS by its S3 endpoint, with storage: s3.
 {{- end }}
 {{- if dig "notifications" "endpoints" "" (include "moorage.given" . | fromYaml) }}
 configData.notifications.endpoints: notifications are not available in this version of Moorage; remove them.
+{{- end }}
+{{- end -}}
+
+{{- define "moorage.problems.proxy" -}}
+{{- if .Values.proxy.enabled }}
+{{- if not .Values.proxy.remoteurl }}
+proxy.remoteurl: is empty; set the root URL of the upstream registry, such as https://registry-1.docker.io.
+{{- end }}
+{{- if and .Values.proxy.secretRef (or .Values.proxy.username .Values.proxy.password) }}
+proxy.secretRef: names a Secret with the account, and username or password is set as well; remove those.
+{{- else if ne (empty .Values.proxy.username) (empty .Values.proxy.password) }}
+proxy: has one of username and password; set both, or neither for an anonymous cache.
+{{- end }}
+{{- else if or .Values.proxy.remoteurl .Values.proxy.secretRef .Values.proxy.username .Values.proxy.password }}
+proxy.enabled: is false, and proxy has other values; set it to true, or remove them.
 {{- end }}
 {{- end -}}
 
@@ -212,7 +224,7 @@ secrets.azure: is given beside azure.existingSecret; remove one of them.
       "storage.azure.accountkey" "azure.existingSecret"
       "storage.azure.credentials.secret" "an extraEnv variable REGISTRY_STORAGE_AZURE_CREDENTIALS_SECRET from a Secret"
       "storage.gcs.credentials" "gcs.existingSecret"
-      "proxy.password" "nothing: remove it" }}
+      "proxy.password" "proxy.secretRef" }}
 {{- $value := $data }}
 {{- range splitList "." $path }}
 {{- if kindIs "map" $value }}{{ $value = get $value . }}{{ else }}{{ $value = "" }}{{ end }}
