@@ -271,10 +271,6 @@ class Fills:
                 return
             await self._sleep(0.05)
 
-    def remove_abandoned(self) -> int:
-        """Remove parts that no process continues; see `Spool.remove_abandoned`."""
-        return self._spool.remove_abandoned()
-
     async def close(self) -> None:
         """End all transfers; what they have stays in the spool."""
         for task in self._tasks:

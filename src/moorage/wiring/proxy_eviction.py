@@ -20,7 +20,6 @@ Above: `housekeeping.py`.  Below: `proxy/eviction.py`, `retention/facts.py`, `re
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import Counter
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -49,7 +48,7 @@ from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
 from moorage.wiring.proxy import CacheLimits, cache_limits
 from moorage.wiring.quota import want_count
-from moorage.wiring.store_job import StoreJob
+from moorage.wiring.store_job import TERM_INTERVALS, StoreJob, repeat_with_lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -76,7 +75,6 @@ _RELOAD_S: Final = 30.0
 _LOCAL_INTERVAL_S: Final = 600.0
 _REMOTE_INTERVAL_S: Final = 3600.0
 """A pass reads every mirrored manifest, and a bucket charges for each."""
-_TERM_INTERVALS: Final = 1.5
 _LEASE: Final = "mirror-eviction"
 _log: Final = structlog.get_logger("moorage.proxy")
 
@@ -329,11 +327,7 @@ class EvictionJob(StoreJob):
     limits: CacheLimits
 
     @classmethod
-    def needed(
-        cls,
-        settings: Settings,
-        instance: str,
-    ) -> EvictionJob | None:
+    def needed(cls, settings: Settings, instance: str) -> EvictionJob | None:
         """Return the job, None if the settings need none."""
         limits = cache_limits(settings)
         if settings.storage.driver == "inmemory" or settings.storage.maintenance.readonly.enabled:
@@ -345,17 +339,13 @@ class EvictionJob(StoreJob):
     async def work(self, driver: Driver) -> None:
         is_local = driver.request_cost is RequestCost.LOCAL
         interval_s = _LOCAL_INTERVAL_S if is_local else _REMOTE_INTERVAL_S
-        lease = Lease(driver, _LEASE, self.instance, term_s=_TERM_INTERVALS * interval_s)
-        try:
-            await asyncio.sleep(random.uniform(0, interval_s / 10))  # noqa: S311  no secret
-            while True:
-                await self.once(driver, lease)
-                await asyncio.sleep(interval_s)
-        finally:
-            try:
-                await lease.release()
-            except StorageError as error:
-                _log.warning("the lease of eviction cannot be released; it expires", cause=str(error))
+        lease = Lease(driver, _LEASE, self.instance, term_s=TERM_INTERVALS * interval_s)
+
+        async def once() -> None:
+            await self.once(driver, lease)
+
+        within_s = interval_s / 10
+        await repeat_with_lease(lease, once, interval_s, first_within_s=within_s, name="eviction", log=_log)
 
     async def once(self, driver: Driver, lease: Lease) -> EvictionSummary | None:
         """Do one pass if this node holds the lease.  A failing store ends the pass."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import random
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -32,7 +30,7 @@ from moorage.wiring.cache import make_sizes
 from moorage.wiring.protection import make_protection
 from moorage.wiring.proxy import CacheLimits, cache_limits
 from moorage.wiring.quota import want_count
-from moorage.wiring.store_job import StoreJob
+from moorage.wiring.store_job import TERM_INTERVALS, StoreJob, repeat_with_lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -47,7 +45,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RetentionJob", "RetentionSummary", "apply_retention", "make_policy", "make_pulls", "records_pulls"]
 
-_TERM_INTERVALS: Final = 1.5
 _FIRST_RUN_WITHIN_S: Final = 600.0
 _log: Final = structlog.get_logger("moorage.retention")
 
@@ -201,17 +198,13 @@ class RetentionJob(StoreJob):
 
     async def work(self, driver: Driver) -> None:
         interval_s = self.retention.interval
-        lease = Lease(driver, "retention", self.instance, term_s=_TERM_INTERVALS * interval_s)
-        try:
-            await asyncio.sleep(random.uniform(0, min(_FIRST_RUN_WITHIN_S, interval_s)))  # noqa: S311  no secret
-            while True:
-                await self.once(driver, lease)
-                await asyncio.sleep(interval_s)
-        finally:
-            try:
-                await lease.release()
-            except StorageError as error:
-                _log.warning("the lease of retention cannot be released; it expires", cause=str(error))
+        lease = Lease(driver, "retention", self.instance, term_s=TERM_INTERVALS * interval_s)
+
+        async def once() -> None:
+            await self.once(driver, lease)
+
+        within_s = min(_FIRST_RUN_WITHIN_S, interval_s)
+        await repeat_with_lease(lease, once, interval_s, first_within_s=within_s, name="retention", log=_log)
 
     async def once(self, driver: Driver, lease: Lease) -> RetentionSummary | None:
         """Do one pass if this node holds the lease.  A failing store ends the pass."""

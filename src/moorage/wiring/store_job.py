@@ -6,19 +6,28 @@ it counts as the registry's (`storage/filesystem/data_directory.py`).
 
 from __future__ import annotations
 
+import asyncio
+import random
 from abc import abstractmethod
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, final
+from typing import TYPE_CHECKING, Any, Final, final
 
 from moorage.server.housekeeper.jobs import Job, JobContext
+from moorage.storage.driver import StorageError
 from moorage.wiring.storage import opened_driver, wait_for_content
 
 if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
     from moorage.config.model import Settings
     from moorage.config.sections.storage import Storage
+    from moorage.registry.lease import Lease
     from moorage.storage.driver import Driver
 
-__all__ = ["StoreJob"]
+__all__ = ["TERM_INTERVALS", "StoreJob", "repeat_with_lease"]
+
+TERM_INTERVALS: Final = 1.5
+"""Term of the lease of a periodic job, in its intervals."""
 
 
 @dataclass(frozen=True)
@@ -49,3 +58,29 @@ class StoreJob(Job):
 
         A cancelled job has about two seconds to clean up.  One that raises is run again, after a wait.
         """
+
+
+async def repeat_with_lease(
+    lease: Lease,
+    once: Callable[[], Awaitable[object]],
+    interval_s: float,
+    *,
+    first_within_s: float,
+    name: str,
+    log: Any,
+) -> None:
+    """Do a job periodically until cancelled, first at a random moment, and release its lease at the end.
+
+    `once` acquires the lease, or does nothing.  `name` and `log` are those of a warning if the release fails.
+    """
+    try:
+        await asyncio.sleep(random.uniform(0, first_within_s))  # noqa: S311  no secret
+        while True:
+            await once()
+            await asyncio.sleep(interval_s)
+    finally:
+        try:
+            await lease.release()
+        except StorageError as error:
+            event = f"the lease of {name} cannot be released; it expires"
+            log.warning(event, cause=str(error))

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import random
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, ClassVar, Final
@@ -29,7 +28,7 @@ from moorage.replication.sync import SyncJob, SyncRun
 from moorage.startup import StartupError
 from moorage.storage.driver import StorageError
 from moorage.wiring.replication import make_settings_client, opened_registry
-from moorage.wiring.store_job import StoreJob
+from moorage.wiring.store_job import TERM_INTERVALS, StoreJob, repeat_with_lease
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
@@ -48,7 +47,6 @@ if TYPE_CHECKING:
 
 __all__ = ["RegistrySyncJob", "make_selection", "run_sync", "writes_here"]
 
-_TERM_INTERVALS: Final = 1.5
 _RENEWALS: Final = 3
 """Renewals of the lease within its term: a run may take longer than the interval."""
 _FIRST_RUN_WITHIN_S: Final = 600.0
@@ -168,17 +166,13 @@ class RegistrySyncJob(StoreJob):
 
     async def work(self, driver: Driver) -> None:
         interval_s = self.sync.interval
-        lease = Lease(driver, "sync", self.instance, term_s=_TERM_INTERVALS * interval_s)
-        try:
-            await asyncio.sleep(random.uniform(0, min(_FIRST_RUN_WITHIN_S, interval_s)))  # noqa: S311  no secret
-            while True:
-                await self.once(driver, lease)
-                await asyncio.sleep(interval_s)
-        finally:
-            try:
-                await lease.release()
-            except StorageError as error:
-                _log.warning("the lease of sync cannot be released; it expires", cause=str(error))
+        lease = Lease(driver, "sync", self.instance, term_s=TERM_INTERVALS * interval_s)
+
+        async def once() -> None:
+            await self.once(driver, lease)
+
+        within_s = min(_FIRST_RUN_WITHIN_S, interval_s)
+        await repeat_with_lease(lease, once, interval_s, first_within_s=within_s, name="sync", log=_log)
 
     async def once(self, driver: Driver, lease: Lease) -> SyncReport | None:
         """Do one run if this node holds the lease.  A failing store ends the run."""
@@ -207,7 +201,7 @@ class RegistrySyncJob(StoreJob):
 
     async def _renew(self, lease: Lease) -> None:
         while True:
-            await asyncio.sleep(_TERM_INTERVALS * self.sync.interval / _RENEWALS)
+            await asyncio.sleep(TERM_INTERVALS * self.sync.interval / _RENEWALS)
             try:
                 await lease.acquire()
             except StorageError as error:
