@@ -46,23 +46,6 @@ async def here() -> AsyncIterator[StoredRegistry]:
     await registry.close()
 
 
-@pytest_asyncio.fixture
-async def there() -> AsyncIterator[StoredRegistry]:
-    registry = new_registry()
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-def source(here: StoredRegistry) -> StubbornSource:
-    return StubbornSource(here)
-
-
-@pytest.fixture
-def target(there: StoredRegistry) -> RecordingTarget:
-    return RecordingTarget(there)
-
-
 async def copy(
     source: StubbornSource,
     target: LocalTarget,

@@ -44,23 +44,6 @@ async def here() -> AsyncIterator[StoredRegistry]:
     await registry.close()
 
 
-@pytest_asyncio.fixture
-async def there() -> AsyncIterator[StoredRegistry]:
-    registry = new_registry()
-    yield registry
-    await registry.close()
-
-
-@pytest.fixture
-def source(here: StoredRegistry) -> StubbornSource:
-    return StubbornSource(here)
-
-
-@pytest.fixture
-def target(there: StoredRegistry) -> RecordingTarget:
-    return RecordingTarget(there)
-
-
 def select(name: str, target: str = "", newest: int | None = None, **conditions: object) -> RepositorySelection:
     tags = TagSelector.parse(**conditions)  # type: ignore[arg-type]
     return RepositorySelection(Glob.parse(name), tags, newest, target=target)
